@@ -1,0 +1,1 @@
+"""Find, bake and prove edits of language models."""

@@ -1,0 +1,28 @@
+"""The errors a user can meet; each knows the exit code of the command line.
+
+A message is one line, names the file, tensor, module or option, and says what to do about it.
+"""
+
+
+class WeightEditError(Exception):
+    """Base of the errors that are shown as one line instead of a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(WeightEditError):
+    """The call or its input is wrong: a missing file, an empty prompt set, an unknown option."""
+
+    exit_code = 2
+
+
+class UnsupportedError(WeightEditError):
+    """This model or edit is not supported; the message names the module, tensor or reason."""
+
+    exit_code = 3
+
+
+class VerificationError(WeightEditError):
+    """A check of an edited checkpoint failed; the message names the check and the figure."""
+
+    exit_code = 4

@@ -1,0 +1,172 @@
+"""Which map goes to which writer: an edit laid out over a model, ready to be hooked, baked or made an adapter."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weight_edit.anatomy import Anatomy, Writer
+from weight_edit.edits import LowRankMap, ablation, before_norm
+from weight_edit.errors import UsageError
+from weight_edit.runtime.hooks import Hook
+
+EMBEDDING_MODES = ("keep", "untie", "skip")
+
+TensorEdit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class WriterEdit:
+    """One writer's share of an edit.
+
+    Attributes:
+        writer: the linear map.
+        map: on its output, before the norm where one follows.
+        stream_map: the same edit in the stream, which the bias of a norm behind the writer goes through.
+    """
+
+    writer: Writer
+    map: LowRankMap
+    stream_map: LowRankMap
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """An edit, laid out over an anatomy.
+
+    Attributes:
+        anatomy: of the model that is edited.
+        directions: orthonormal rows, (k, d_model) float32.
+        strength: 1 for a full ablation.
+        embeddings: what happens to a token embedding: "keep" edits it, and with it an unembedding tied to it;
+            "untie" edits it and writes the source's as a separate unembedding; "skip" leaves it.
+        edits: one per edited writer.
+        tied_map: what the unembedding's rows go through because they are the embedding's; None elsewhere.
+    """
+
+    anatomy: Anatomy
+    directions: Tensor
+    strength: float
+    embeddings: str
+    edits: tuple[WriterEdit, ...]
+    tied_map: LowRankMap | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing along the directions is written to the stream any more."""
+        return self.strength == 1.0 and len(self.edits) == len(self.anatomy.writers)
+
+    @property
+    def unties(self) -> bool:
+        """Whether the edited checkpoint needs an unembedding of its own."""
+        return self.anatomy.tied and self.embeddings == "untie"
+
+    def tensors(self) -> dict[str, TensorEdit]:
+        """The edit as weights: parameter name to the function that maps it, for all that change."""
+        changes: dict[str, TensorEdit] = {}
+        for edit in self.edits:
+            writer = edit.writer
+            changes[writer.weight] = _weight_edit(edit.map, writer.axis)
+            if writer.bias is not None:
+                changes[writer.bias] = edit.map.on_bias
+            if writer.norm is not None and writer.norm.bias is not None:
+                changes[writer.norm.bias] = edit.stream_map.on_bias
+        return changes
+
+    def hooks(self, read: Callable[[str], Tensor]) -> list[Hook]:
+        """The edit as hooks on the outputs of the writers: what the baked weights must agree with.
+
+        Args:
+            read: gives a parameter of the unedited model by name.
+        """
+        hooks = [Hook(edit.writer.module, "output", edit.map.apply) for edit in self.edits]
+        for edit in self.edits:
+            norm = edit.writer.norm
+            if norm is not None and norm.bias is not None:
+                bias = read(norm.bias)
+                hooks.append(Hook(norm.module, "output", _shift(edit.stream_map.on_bias(bias) - bias)))
+        if self.tied_map is not None:
+            hooks.append(Hook(self.anatomy.unembedding, "input", self.tied_map.transposed().apply))
+        return hooks
+
+
+def edit_plan(
+    anatomy: Anatomy,
+    directions: Tensor,
+    read: Callable[[str], Tensor],
+    *,
+    strength: float = 1.0,
+    layers: Collection[int] | None = None,
+    embeddings: str = "keep",
+) -> EditPlan:
+    """Lay out a directional ablation over a model.
+
+    Args:
+        anatomy: of the model.
+        directions: orthonormal rows, (k, d_model).
+        read: gives a parameter by name; only the gains of norms between writers and the stream are read.
+        strength: 1 removes the component from every writer, 2 reflects it, a fraction removes a part.
+        layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
+        embeddings: "keep", "untie" or "skip", see `EditPlan`.
+
+    Raises:
+        UsageError: for a layer that the model has not, an unknown mode, or directions of another width.
+    """
+    if embeddings not in EMBEDDING_MODES:
+        raise UsageError(f"embeddings '{embeddings}' is none of {', '.join(EMBEDDING_MODES)}")
+    if directions.ndim != 2 or directions.shape[1] != anatomy.d_model:
+        raise UsageError(
+            f"the directions are {tuple(directions.shape)}, but {anatomy.architecture} has a residual stream "
+            f"{anatomy.d_model} wide; use directions found on this model"
+        )
+    unknown = sorted(set(layers or ()) - set(range(anatomy.n_layers)))
+    if unknown:
+        raise UsageError(f"layers {unknown} do not exist: the model's are 0 to {anatomy.n_layers - 1}")
+    stream = ablation(directions, strength)
+    edits = []
+    tied_map = None
+    for writer in anatomy.writers:
+        if writer.role == "embedding" and embeddings == "skip":
+            continue
+        if writer.layer is not None and layers is not None and writer.layer not in layers:
+            continue
+        edit = WriterEdit(writer, _map_before_norm(writer, directions, strength, read), stream)
+        edits.append(edit)
+        if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
+            tied_map = edit.map
+    return EditPlan(anatomy, directions.float(), strength, embeddings, tuple(edits), tied_map)
+
+
+def parse_layers(text: str | None) -> frozenset[int] | None:
+    """Layers from "0-31", "3", or "0-3,8,10-12"; None for all.
+
+    Raises:
+        UsageError: when the text is none of these.
+    """
+    if text is None:
+        return None
+    layers: set[int] = set()
+    for part in str(text).split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise UsageError(f"layers '{text}' is no range; write for example 0-31 or 4,8-12")
+        layers.update(range(int(first), int(last if dash else first) + 1))
+    return frozenset(layers)
+
+
+def _map_before_norm(
+    writer: Writer, directions: Tensor, strength: float, read: Callable[[str], Tensor]
+) -> LowRankMap:
+    if writer.norm is None:
+        return ablation(directions, strength)
+    gain = read(writer.norm.weight).to(torch.float64).cpu() + writer.norm.gain_offset
+    return ablation(before_norm(directions, gain, centred=writer.norm.kind == "layer"), strength)
+
+
+def _weight_edit(map: LowRankMap, axis: int) -> TensorEdit:
+    return lambda weight: map.on_weight(weight, axis)
+
+
+def _shift(by: Tensor) -> TensorEdit:
+    return lambda x: x + by.to(x.device, x.dtype)

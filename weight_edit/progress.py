@@ -1,0 +1,62 @@
+"""Progress bars, on stderr only, so that stdout stays one JSON document under `--json`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """What a running bar offers: `advance(n)` moves it on by n units."""
+
+    def advance(self, n: int = 1) -> None: ...
+
+
+class _Silent:
+    def advance(self, n: int = 1) -> None:
+        """Move nothing: the bar is off."""
+
+
+_quiet = True
+
+
+def set_quiet(quiet: bool) -> None:
+    """Turn bars off (True, the default in Python) or on (False, what the command line does)."""
+    global _quiet
+    _quiet = quiet
+
+
+@contextmanager
+def bar(description: str, total: int, unit: str = "") -> Iterator[Bar]:
+    """A progress bar over `total` units of work; nothing is drawn when quiet or when stderr is no terminal.
+
+    Args:
+        description: what is being done, e.g. "activations".
+        total: number of units.
+        unit: "bytes" shows sizes and a rate, anything else shows counts.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if _quiet or not console.is_terminal:
+        yield _Silent()
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+
+        class _Drawn:
+            def advance(self, n: int = 1) -> None:
+                progress.advance(task, n)
+
+        yield _Drawn()
