@@ -1,0 +1,84 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weight_edit.errors import UsageError
+from weight_edit.runtime import batches, run_batches
+
+sequences_of = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=40), max_size=20)
+
+
+@given(sequences_of, st.integers(1, 7), st.sampled_from(["left", "right"]))
+def test_batches_hold_every_sequence_once_with_its_tokens_and_positions(sequences, batch_size, side):
+    seen = []
+    for batch in batches(sequences, batch_size=batch_size, pad_id=0, side=side):
+        assert 1 <= len(batch.rows) <= batch_size
+        for index, row in enumerate(batch.rows):
+            real = batch.mask[index].bool()
+            assert batch.ids[index, real].tolist() == sequences[row]
+            assert batch.position_ids[index, real].tolist() == list(range(len(sequences[row])))
+            assert batch.ids[index, ~real].eq(0).all()
+            assert real[-1 if side == "left" else 0]
+            assert batch.ids[index, batch.columns([-1])[index, 0]] == sequences[row][-1]
+            assert batch.ids[index, batch.columns([-len(sequences[row])])[index, 0]] == sequences[row][0]
+        seen += batch.rows
+    assert sorted(seen) == list(range(len(sequences)))
+
+
+@given(sequences_of, st.integers(1, 7))
+def test_at_most_a_quarter_of_a_row_is_padding_and_longest_come_first(sequences, batch_size):
+    widths = []
+    for batch in batches(sequences, batch_size=batch_size):
+        assert (batch.lengths >= 0.75 * batch.ids.shape[1]).all()
+        widths.append(batch.ids.shape[1])
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_empty_sequences_and_batch_sizes_below_one_are_refused():
+    with pytest.raises(UsageError, match="sequence 1 has no tokens"):
+        list(batches([[1], []]))
+    with pytest.raises(UsageError, match="batch size is 0"):
+        list(batches([[1]], batch_size=0))
+
+
+def limited(limit, error=torch.OutOfMemoryError, message="CUDA out of memory"):
+    sizes = []
+
+    def step(batch):
+        sizes.append(len(batch.rows))
+        if len(batch.rows) > limit:
+            raise error(message)
+        return batch.ids.sum(dim=1).tolist()
+
+    return step, sizes
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError, "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_loses_nothing(error, message):
+    sequences = [[row, row] for row in range(1, 21)]
+    step, sizes = limited(3, error, message)
+    sums = {}
+    for batch, values in run_batches(sequences, step, batch_size=16):
+        sums |= dict(zip(batch.rows, values, strict=True))
+    assert sums == {row: 2 * (row + 1) for row in range(20)}
+    assert sizes == [16, 8, 4, *[2] * 10]
+
+
+def test_out_of_memory_with_one_sequence_says_what_to_do():
+    step, _ = limited(0)
+    with pytest.raises(UsageError, match="single sequence of 2 tokens; use shorter prompts"):
+        list(run_batches([[1, 2], [3]], step))
+
+
+def test_other_errors_are_not_mistaken_for_lack_of_memory():
+    step, sizes = limited(0, RuntimeError, "shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(run_batches([[1], [2]], step))
+    assert sizes == [2]

@@ -1,0 +1,162 @@
+"""Token sequences in batches by length, with padding on either side and explicit positions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from weight_edit.errors import UsageError
+from weight_edit.progress import bar
+
+T = TypeVar("T")
+Side = Literal["left", "right"]
+
+# Sequences share a batch only with others of at least this fraction of its longest, which bounds the padding.
+_SHORTEST = 0.75
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the sequences, padded to one length.
+
+    Attributes:
+        ids: token ids, (rows, tokens) int64.
+        mask: 1 at real tokens, 0 at padding, same shape.
+        position_ids: each real token's index in its own sequence, so that models with absolute positions see
+            what they would see without padding; 0 at padding.
+        rows: which of the given sequences these are.
+        lengths: their numbers of real tokens, (rows,) int64.
+        side: where the padding is.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    position_ids: Tensor
+    rows: tuple[int, ...]
+    lengths: Tensor
+    side: Side
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        tensors = {
+            name: getattr(self, name).to(device) for name in ("ids", "mask", "position_ids", "lengths")
+        }
+        return replace(self, **tensors)
+
+    def columns(self, positions: Sequence[int]) -> Tensor:
+        """The columns (rows, positions) of positions that count from each sequence's end (-1: last token)."""
+        offsets = torch.tensor(list(positions), device=self.ids.device)
+        ends = self.lengths if self.side == "right" else torch.full_like(self.lengths, self.ids.shape[1])
+        return ends[:, None] + offsets[None, :]
+
+
+def batches(
+    sequences: Sequence[Sequence[int]], *, batch_size: int = 32, pad_id: int = 0, side: Side = "left"
+) -> Iterator[Batch]:
+    """Go through `sequences` longest first, in batches of similar length.
+
+    Raises:
+        UsageError: a sequence is empty, or the batch size is below 1.
+    """
+    order = _order(sequences, batch_size)
+    start = 0
+    while start < len(order):
+        rows = _group(sequences, order, start, batch_size)
+        yield _pad(sequences, rows, pad_id, side)
+        start += len(rows)
+
+
+def run_batches(
+    sequences: Sequence[Sequence[int]],
+    step: Callable[[Batch], T],
+    *,
+    batch_size: int = 32,
+    pad_id: int = 0,
+    side: Side = "left",
+    device: torch.device | str = "cpu",
+    description: str | None = None,
+) -> Iterator[tuple[Batch, T]]:
+    """Apply `step` to each batch; when memory runs out, halve the batch size for the rest and go on.
+
+    `step` may be called again for rows whose first try ran out of memory, so its effects belong in what it
+    returns, not in what it changes.
+
+    Args:
+        description: names the progress bar; None draws none (bars do not nest).
+
+    Raises:
+        UsageError: as in `batches`, or memory runs out with a single sequence.
+    """
+    order = _order(sequences, batch_size)
+    start, size = 0, batch_size
+    with bar(description, len(order)) if description else nullcontext() as drawn:
+        while start < len(order):
+            rows = _group(sequences, order, start, size)
+            batch = _pad(sequences, rows, pad_id, side).to(device)
+            outcome = _attempt(step, batch)
+            if outcome is None:
+                if len(rows) == 1:
+                    longest = len(sequences[rows[0]])
+                    raise UsageError(
+                        f"out of memory with a single sequence of {longest} tokens; use shorter prompts, "
+                        "a smaller dtype (bfloat16), device 'auto' to spread the model, or a larger device"
+                    )
+                size = max(1, len(rows) // 2)
+                continue
+            yield batch, outcome[0]
+            start += len(rows)
+            if drawn is not None:
+                drawn.advance(len(rows))
+
+
+def _attempt(step: Callable[[Batch], T], batch: Batch) -> tuple[T] | None:
+    """What `step` gives, or None when memory ran out (and the memory it held is free again on return)."""
+    try:
+        return (step(batch),)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+    # Outside the handler: while the exception lives, its traceback holds the tensors of the failed pass.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # CUDA has a class of its own; the CPU and MPS allocators raise RuntimeError with these words.
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "MPS backend out of memory")
+    )
+
+
+def _order(sequences: Sequence[Sequence[int]], batch_size: int) -> list[int]:
+    if batch_size < 1:
+        raise UsageError(f"the batch size is {batch_size}; it must be at least 1")
+    for row, sequence in enumerate(sequences):
+        if len(sequence) == 0:
+            raise UsageError(f"sequence {row} has no tokens; drop empty prompts first")
+    # Longest first: if memory is too small, that shows at once and not after an hour.
+    return sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
+
+
+def _group(sequences: Sequence[Sequence[int]], order: list[int], start: int, size: int) -> tuple[int, ...]:
+    shortest = _SHORTEST * len(sequences[order[start]])
+    rows = order[start : start + size]
+    return tuple(row for row in rows if len(sequences[row]) >= shortest)
+
+
+def _pad(sequences: Sequence[Sequence[int]], rows: tuple[int, ...], pad_id: int, side: Side) -> Batch:
+    lengths = torch.tensor([len(sequences[row]) for row in rows])
+    width = int(lengths.max())
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        length = len(sequences[row])
+        real = slice(width - length, width) if side == "left" else slice(0, length)
+        ids[index, real] = torch.tensor(list(sequences[row]), dtype=torch.long)
+        mask[index, real] = 1
+    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0) * mask
+    return Batch(ids, mask, position_ids, rows, lengths, side)

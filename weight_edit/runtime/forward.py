@@ -1,0 +1,141 @@
+"""Forward passes that compute no more than what is read: the backbone alone, or a few positions' logits."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weight_edit.errors import UsageError
+from weight_edit.runtime.batching import Batch, run_batches
+from weight_edit.runtime.loading import Model
+
+
+def forward_backbone(model: Model, batch: Batch) -> None:
+    """Run the model without its unembedding, for the sake of the hooks that are attached.
+
+    Args:
+        batch: on the model's device.
+    """
+    backbone = model.model.base_model
+    with torch.inference_mode():
+        backbone(**_inputs(backbone, batch))
+
+
+def next_token_logprobs(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    *,
+    batch_size: int = 32,
+    description: str | None = "next-token probabilities",
+) -> Tensor:
+    """Log-probabilities of the token after each sequence: (n, vocabulary) float32 on the CPU.
+
+    Raises:
+        UsageError: a sequence is empty or longer than a learned position table, or memory runs out with one.
+    """
+    check_lengths(model, [len(sequence) for sequence in sequences])
+
+    def step(batch: Batch) -> Tensor:
+        return _last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
+
+    rows: list[Tensor | None] = [None] * len(sequences)
+    for batch, logprobs in _run(model, sequences, step, batch_size, description):
+        for row, values in zip(batch.rows, logprobs, strict=True):
+            rows[row] = values
+    filled = [values for values in rows if values is not None]
+    return torch.stack(filled) if filled else torch.empty(0, model.vocabulary)
+
+
+def answer_logprobs(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *,
+    batch_size: int = 32,
+    description: str | None = "answer probabilities",
+) -> list[Tensor]:
+    """Log-probability of each token of each answer, given its prompt and the tokens before.
+
+    Returns:
+        One float32 tensor (tokens of the answer,) on the CPU per prompt. Logits exist only for the last
+        positions of each batch, as many as its longest answer needs.
+
+    Raises:
+        UsageError: the two lists differ in length; otherwise as `next_token_logprobs`.
+    """
+    if len(prompts) != len(answers):
+        raise UsageError(f"{len(prompts)} prompts but {len(answers)} answers; each prompt needs one answer")
+    for row, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise UsageError(f"prompt {row} has no tokens, so nothing predicts its answer's first token")
+    sequences = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    check_lengths(model, [len(sequence) for sequence in sequences])
+
+    def step(batch: Batch) -> list[Tensor]:
+        longest = max(len(answers[row]) for row in batch.rows)
+        logits = _last_logits(model, batch, longest + 1)
+        values = []
+        for index, row in enumerate(batch.rows):
+            count = len(answers[row])
+            wanted = batch.ids[index, batch.ids.shape[1] - count :]
+            # The logits at a position predict the next token, hence one to the left of the answer.
+            scores = logits[index, longest - count : longest].float()
+            chosen = scores.gather(-1, wanted[:, None]).squeeze(-1)
+            values.append((chosen - scores.logsumexp(dim=-1)).cpu())
+        return values
+
+    results: list[Tensor] = [torch.empty(0)] * len(sequences)
+    for batch, values in _run(model, sequences, step, batch_size, description):
+        for row, value in zip(batch.rows, values, strict=True):
+            results[row] = value
+    return results
+
+
+def check_lengths(model: Model, lengths: Sequence[int]) -> None:
+    """Refuse what is longer than a learned position table, which would fail deep inside the model.
+
+    Raises:
+        UsageError: names both lengths.
+    """
+    for writer in model.anatomy.embeddings:
+        if writer.role == "position":
+            limit = model.model.get_parameter(writer.weight).shape[0]
+            if max(lengths, default=0) > limit:
+                raise UsageError(
+                    f"a sequence of {max(lengths)} tokens exceeds the {limit} positions of {writer.weight}; "
+                    "use shorter prompts or fewer new tokens"
+                )
+
+
+def _run(model: Model, sequences: Any, step: Any, batch_size: int, description: str | None) -> Any:
+    return run_batches(
+        sequences,
+        step,
+        batch_size=batch_size,
+        pad_id=model.pad_id,
+        device=model.device,
+        description=description,
+    )
+
+
+def _last_logits(model: Model, batch: Batch, count: int) -> Tensor:
+    """The logits of the last `count` columns of a left-padded batch: (rows, count, vocabulary)."""
+    inputs = _inputs(model.model, batch)
+    if "logits_to_keep" in inspect.signature(model.model.forward).parameters:
+        inputs["logits_to_keep"] = count
+    with torch.inference_mode():
+        logits: Tensor = model.model(**inputs).logits
+    return logits[:, -count:]
+
+
+def _inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What `module.forward` is called with; families without positions or a cache do not take those two."""
+    taken = inspect.signature(module.forward).parameters
+    optional = {"position_ids": batch.position_ids, "use_cache": False}
+    return {
+        "input_ids": batch.ids,
+        "attention_mask": batch.mask,
+        **{name: value for name, value in optional.items() if name in taken},
+    }

@@ -1,0 +1,103 @@
+"""Greedy answers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig
+
+from weight_edit.errors import UsageError
+from weight_edit.runtime.batching import Batch, run_batches
+from weight_edit.runtime.forward import check_lengths
+from weight_edit.runtime.loading import Model
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        text: decoded without special tokens and without the end token.
+        tokens: what was generated, the end token included, padding not.
+        finished: an end token came; False means that the answer was cut at the limit.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finished: bool
+
+
+def generate(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 32,
+    description: str | None = "answers",
+) -> list[Generation]:
+    """The most probable next token again and again, until an end token or `max_new_tokens`.
+
+    The model's own sampling settings and penalties are set aside for the call, so that answers depend on the
+    weights alone; its end tokens are kept.
+
+    Raises:
+        UsageError: max_new_tokens is below 1, a sequence is empty or too long, or memory runs out with one.
+    """
+    if max_new_tokens < 1:
+        raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
+    ends = end_tokens(model)
+
+    def step(batch: Batch) -> list[list[int]]:
+        with torch.inference_mode():
+            output = model.model.generate(
+                input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens
+            )
+        rows: list[list[int]] = output[:, batch.ids.shape[1] :].tolist()
+        return rows
+
+    results: dict[int, Generation] = {}
+    with _greedy(model, ends):
+        for batch, rows in run_batches(
+            sequences,
+            step,
+            batch_size=batch_size,
+            pad_id=model.pad_id,
+            device=model.device,
+            description=description,
+        ):
+            results |= {row: _read(model, tokens, ends) for row, tokens in zip(batch.rows, rows, strict=True)}
+    return [results[row] for row in range(len(sequences))]
+
+
+def end_tokens(model: Model) -> frozenset[int]:
+    """The ids that end an answer: those of the generation config and the tokenizer's own."""
+    named = getattr(model.model.generation_config, "eos_token_id", None)
+    if named is None:
+        named = getattr(model.config, "eos_token_id", None)
+    found = set(named) if isinstance(named, (list, tuple)) else {named}
+    found.add(model.tokenizer.eos_token_id)
+    return frozenset(int(token) for token in found if token is not None)
+
+
+@contextmanager
+def _greedy(model: Model, ends: frozenset[int]) -> Iterator[None]:
+    # `generate` fills whatever its caller leaves open from the model's own config (repetition penalties,
+    # temperatures with their warnings), so that config is swapped for the length of the call.
+    own = model.model.generation_config
+    model.model.generation_config = GenerationConfig(
+        do_sample=False, num_beams=1, eos_token_id=sorted(ends) or None, pad_token_id=model.pad_id
+    )
+    try:
+        yield
+    finally:
+        model.model.generation_config = own
+
+
+def _read(model: Model, tokens: list[int], ends: frozenset[int]) -> Generation:
+    stop = next((index for index, token in enumerate(tokens) if token in ends), None)
+    spoken = tokens if stop is None else tokens[:stop]
+    kept = tokens if stop is None else tokens[: stop + 1]
+    text = model.tokenizer.decode(spoken, skip_special_tokens=True)
+    return Generation(text=text, tokens=tuple(kept), finished=stop is not None)

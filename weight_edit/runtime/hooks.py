@@ -1,0 +1,79 @@
+"""Hooks that change or read one tensor at a module's input or output, and that always come off again."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+# How blocks and their parts name their main tensor when it is passed by keyword, in the order they are tried.
+_KEYWORDS = ("hidden_states", "inputs_embeds", "input", "x")
+
+
+@dataclass(frozen=True)
+class Hook:
+    """What to do at one place of a model.
+
+    Attributes:
+        module: name within the causal language model, as `get_submodule` takes it.
+        where: "input" is the module's first tensor argument, positional or by keyword; "output" is the
+            tensor it returns, or the first element where it returns a tuple.
+        fn: gets that tensor, (batch, tokens, d_model) in the model's dtype, and returns what replaces it. To
+            read only, it returns what it got.
+    """
+
+    module: str
+    where: Literal["input", "output"]
+    fn: Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
+    """Attach `hooks` to `model` for the length of the block.
+
+    Hooks on one place run in the order given, each on what the one before returned, and after those of an
+    enclosing `hooked`. All are detached on leaving, also when the body or attaching fails.
+
+    Raises:
+        AttributeError: `model` has no such module.
+        ValueError: a hook's `where` is neither "input" nor "output".
+    """
+    with ExitStack() as attached:
+        for hook in hooks:
+            module = model.get_submodule(hook.module)
+            if hook.where == "input":
+                handle = module.register_forward_pre_hook(_on_input(hook), with_kwargs=True)
+            elif hook.where == "output":
+                handle = module.register_forward_hook(_on_output(hook))
+            else:
+                raise ValueError(f"a hook's place is 'input' or 'output', not {hook.where!r}")
+            attached.callback(handle.remove)
+        yield
+
+
+def _on_input(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
+    def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and isinstance(args[0], Tensor):
+            return (hook.fn(args[0]), *args[1:]), kwargs
+        for key in _KEYWORDS:
+            if isinstance(kwargs.get(key), Tensor):
+                return args, {**kwargs, key: hook.fn(kwargs[key])}
+        raise TypeError(f"{hook.module} was called without a tensor that a hook on its input could take")
+
+    return replace
+
+
+def _on_output(hook: Hook) -> Callable[[nn.Module, Any, Any], Any]:
+    def replace(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return hook.fn(output)
+        if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+            first = hook.fn(output[0])
+            # A named tuple keeps its type: callers may read it by field.
+            return type(output)(first, *output[1:]) if hasattr(output, "_fields") else (first, *output[1:])
+        raise TypeError(
+            f"{hook.module} returned {type(output).__name__}, not a tensor or a tuple that starts with one"
+        )
+
+    return replace

@@ -1,0 +1,230 @@
+"""Load a model with its tokenizer and anatomy, or say in one line why not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.runtime.sources import Source, resolve
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass
+class Model:
+    """A causal language model in evaluation mode, with what is needed to use and to edit it."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    anatomy: Anatomy
+    source: Source
+
+    @classmethod
+    def from_parts(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        anatomy: Anatomy | None = None,
+        *,
+        name: str = "in memory",
+    ) -> "Model":
+        """Wrap a model that is already in memory.
+
+        Raises:
+            UnsupportedError: no anatomy was given and the architecture is not understood.
+        """
+        path = Path(getattr(model.config, "_name_or_path", "") or ".")
+        found = anatomy if anatomy is not None else anatomy_of(model.config)
+        return cls(model.eval(), tokenizer, found, Source(name, path, None))
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The model's config."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embedding."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the input embedding, which is that of the residual stream."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits, which may exceed the tokenizer's number of tokens."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def pad_id(self) -> int:
+        """What fills padding; its value never matters, since padding is masked."""
+        if self.tokenizer is None:
+            return 0
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> Model:
+    """Load `name` for forward passes.
+
+    Args:
+        name, revision, token: as in `resolve`.
+        dtype: "auto" (what the checkpoint stores), "float32", "bfloat16" or "float16".
+        device: a torch device; None is CUDA where there is one and else the CPU; "auto" spreads the model
+            over all devices.
+        trust_remote_code: run the code that the model's repository brings along. Never without being asked.
+
+    Raises:
+        UsageError: the files are missing or broken, or an option is wrong.
+        UnsupportedError: the architecture is not understood, or needs its own code.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    source = resolve(name, revision=revision, token=token)
+    target = _device(device)
+    with _quiet_transformers():
+        config = read_config(source, trust_remote_code=trust_remote_code)
+        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+        tokenizer = _tokenizer(source, trust_remote_code)
+        model = _weights(source, config, dtype, target, trust_remote_code)
+    return Model(model.eval(), tokenizer, anatomy, source)
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return device
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"device {device!r} is not known; use cpu, cuda, cuda:1, mps or auto") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {device!r} was asked for, but torch sees no CUDA device; use cpu")
+    return device
+
+
+def read_config(source: Source, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration in a source's folder.
+
+    Raises:
+        UsageError: it cannot be read.
+        UnsupportedError: transformers does not know the model type, or it needs its own code.
+    """
+    try:
+        return AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        text = str(error)
+        if "trust_remote_code" in text:
+            raise _needs_code(source) from error
+        if "does not recognize this architecture" in text:
+            raise UnsupportedError(
+                f"{source.path / 'config.json'}: transformers does not know this model_type; "
+                "a newer transformers may"
+            ) from error
+        raise UsageError(f"{source.path / 'config.json'} cannot be read: {_first_line(error)}") from error
+
+
+def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if "trust_remote_code" in str(error):
+            raise _needs_code(source) from error
+        raise UsageError(
+            f"{source.path} has no tokenizer that transformers can load ({_first_line(error)}); "
+            "put tokenizer.json and tokenizer_config.json beside config.json"
+        ) from error
+
+
+def _weights(
+    source: Source, config: PretrainedConfig, dtype: str, device: str, trust_remote_code: bool
+) -> PreTrainedModel:
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            config=config,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            device_map=device,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"{source.name} does not fit on device {device}; use device 'auto' or cpu, or dtype bfloat16"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise _explained(error, source) from error
+    if info["missing_keys"]:
+        # transformers would fill these with random numbers and only warn.
+        missing = sorted(info["missing_keys"])
+        raise UsageError(
+            f"{source.path} lacks {len(missing)} tensors that its config asks for, the first {missing[0]}; "
+            "the checkpoint is incomplete or config.json is another model's"
+        )
+    return model
+
+
+def _explained(error: Exception, source: Source) -> Exception:
+    text = str(error)
+    if "trust_remote_code" in text:
+        return _needs_code(source)
+    if "Unrecognized configuration class" in text:
+        return UnsupportedError(f"{source.path / 'config.json'} is not that of a causal language model")
+    if "no file named" in text and any(source.path.glob("pytorch_model*.bin")):
+        return UnsupportedError(
+            f"{source.path} holds only pytorch_model.bin; convert it to safetensors first "
+            "(load it with transformers and call save_pretrained)"
+        )
+    if "ignore_mismatched_sizes" in text:
+        return UsageError(
+            f"{source.path}: tensors in the weights have other shapes than config.json asks for"
+        )
+    return UsageError(f"the weights in {source.path} cannot be loaded: {_first_line(error)}")
+
+
+def _needs_code(source: Source) -> UnsupportedError:
+    return UnsupportedError(
+        f"{source.name} brings its own Python code, which is not run unless you pass --trust-remote-code"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    # Loading reports and bars go to stderr whatever --quiet says; what matters of them is raised here.
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
