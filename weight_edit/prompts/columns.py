@@ -1,0 +1,146 @@
+"""From a table, whatever file or data set it was, to prompts, answers and categories."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from weight_edit.errors import UsageError
+from weight_edit.prompts.sets import PromptSet
+
+# In order of preference; names compare without case.
+PROMPT_COLUMNS = (
+    "prompt",
+    "prompts",
+    "instruction",
+    "question",
+    "goal",
+    "request",
+    "query",
+    "behavior",
+    "behaviour",
+    "text",
+    "input",
+    "messages",
+    "conversation",
+    "conversations",
+)
+ANSWER_COLUMNS = (
+    "answer",
+    "answers",
+    "target",
+    "helpful",
+    "response",
+    "completion",
+    "output",
+    "reference",
+)
+CATEGORY_COLUMNS = ("category", "categories", "semantic_category", "type", "topic")
+
+Table = Mapping[str, Sequence[Any]]
+
+
+def prompt_set_of_table(name: str, table: Table, column: str | None = None) -> PromptSet:
+    """The prompts in one column of a table, with the answers and categories of others where there are any.
+
+    A cell is a text, or a conversation: a list of {"role", "content"} (or {"from", "value"}) whose first user
+    turn is the prompt and whose first assistant turn, unless a column has answers, is the answer.
+
+    Args:
+        name: names the source in errors.
+        table: column name -> cells, all of one length.
+        column: the prompts' column; None picks the first of `PROMPT_COLUMNS`, or the only column.
+
+    Raises:
+        UsageError: no such or no usable column, or a cell that is neither text nor a conversation.
+    """
+    chosen = _column(name, table, column)
+    cells = [_cell(value, name, chosen, row) for row, value in enumerate(table[chosen])]
+    answers = _optional(table, ANSWER_COLUMNS, chosen)
+    categories = _optional(table, CATEGORY_COLUMNS, chosen)
+    return PromptSet.of(
+        name,
+        [prompt for prompt, _ in cells],
+        [answer for _, answer in cells] if answers is None else answers,
+        categories,
+    )
+
+
+def table_of_rows(name: str, rows: Iterable[Any]) -> Table:
+    """Columns from rows that are all texts (one column "prompt") or all objects; absent keys become None.
+
+    Raises:
+        UsageError: a row is neither, or the two kinds are mixed.
+    """
+    listed = list(rows)
+    if all(isinstance(row, str) for row in listed):
+        return {"prompt": listed}
+    for number, row in enumerate(listed, start=1):
+        if not isinstance(row, dict):
+            raise UsageError(
+                f"{name}: entry {number} is {_kind(row)}; make every entry a text, or every entry an object"
+            )
+    names = dict.fromkeys(key for row in listed for key in row)
+    return {key: [row.get(key) for row in listed] for key in names}
+
+
+def _column(name: str, table: Table, column: str | None) -> str:
+    there = ", ".join(table) or "none"
+    if column is not None:
+        if column not in table:
+            raise UsageError(f"{name} has no column {column!r}; its columns are: {there}")
+        return column
+    found = _first(table, PROMPT_COLUMNS)
+    if found is None and len(table) == 1:
+        found = next(iter(table))
+    if found is None:
+        raise UsageError(
+            f"{name} has no column that is known to hold prompts; its columns are: {there}; "
+            "name one by adding `:COLUMN`"
+        )
+    return found
+
+
+def _first(table: Table, wanted: Sequence[str]) -> str | None:
+    lowered = {str(key).strip().lower(): key for key in reversed(list(table))}
+    return next((lowered[key] for key in wanted if key in lowered), None)
+
+
+def _optional(table: Table, wanted: Sequence[str], taken: str) -> list[str | None] | None:
+    found = _first({key: cells for key, cells in table.items() if key != taken}, wanted)
+    if found is None:
+        return None
+    # A number is a fine label or answer ("7"); a list or an object is not, and counts as unknown.
+    return [str(cell) if isinstance(cell, str | int | float) else None for cell in table[found]]
+
+
+def _cell(value: Any, name: str, column: str, row: int) -> tuple[str, str | None]:
+    if value is None:
+        return "", None
+    if isinstance(value, str):
+        return value, None
+    if isinstance(value, list | tuple) and all(isinstance(turn, dict) for turn in value):
+        return _turn(value, ("user", "human")) or "", _turn(value, ("assistant", "gpt", "model"))
+    raise UsageError(
+        f"{name}: entry {row + 1} of column {column!r} is {_kind(value)}, neither a text nor a list of "
+        "messages; name another column by adding `:COLUMN`"
+    )
+
+
+def _turn(messages: Iterable[Mapping[str, Any]], roles: Sequence[str]) -> str | None:
+    for message in messages:
+        if message.get("role", message.get("from")) in roles:
+            return _text(message.get("content", message.get("value")))
+    return None
+
+
+def _text(content: Any) -> str | None:
+    if isinstance(
+        content, list | tuple
+    ):  # content in parts: {"type": "text", "text": ...} among images and sounds
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else None
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "empty" if value is None else names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,72 @@
+"""Prompts from a data set on the Hugging Face Hub."""
+
+import re
+from dataclasses import dataclass
+
+from weight_edit.errors import UsageError
+from weight_edit.prompts.columns import Table
+
+_PART = r"[\w.\-]+(?:\[[^\]]*\])?"
+_DATASET = re.compile(
+    r"(?P<id>[\w.\-]+/[\w.\-]+)(?:/(?P<config>[\w.\-]+))?"
+    rf"(?::(?P<split>{_PART}(?:\+{_PART})*))?(?::(?P<column>.+))?"
+)
+
+
+@dataclass(frozen=True)
+class DatasetName:
+    """What `org/dataset[/configuration]:split[:column]` names; `split` may have slices, as `train[:128]`."""
+
+    id: str
+    config: str | None
+    split: str
+    column: str | None
+
+
+def parse_dataset(spec: str) -> DatasetName | None:
+    """The parts of a data set's name, or None where `spec` is not of that form.
+
+    Raises:
+        UsageError: the form is right but the split is missing.
+    """
+    match = _DATASET.fullmatch(spec)
+    if match is None:
+        return None
+    if match["split"] is None:
+        raise UsageError(
+            f"{spec}: no such file; for a data set on the Hub add a split, as in {spec}:train[:128]"
+        )
+    return DatasetName(match["id"], match["config"], match["split"], match["column"])
+
+
+def read_dataset(name: DatasetName) -> Table:
+    """The columns of a split, downloaded or from the cache. A data set's own code is never run.
+
+    Raises:
+        UsageError: no access to the Hub, no such data set, configuration or split, or it cannot be read.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    where = f"{name.id} (split {name.split})"
+    try:
+        dataset = load_dataset(name.id, name.config, split=name.split)
+    except DatasetNotFoundError as error:
+        reason = _line(error)
+        raise UsageError(f"{where}: {reason}; check the name, or log in if it is private or gated") from None
+    except ConnectionError as error:
+        raise UsageError(
+            f"{where}: the Hub cannot be reached and the data set is not in the cache ({_line(error)}); "
+            "go online, or save the prompts to a file"
+        ) from None
+    except (DatasetsError, ValueError, RuntimeError, OSError) as error:
+        # ValueError: unknown split or a configuration is needed; RuntimeError: the data set is a script.
+        raise UsageError(
+            f"{where} cannot be loaded: {_line(error)} "
+            f"(a configuration is written {name.id}/CONFIGURATION:SPLIT)"
+        ) from None
+    return {column: list(dataset[column]) for column in dataset.column_names}
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")

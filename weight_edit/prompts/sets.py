@@ -1,0 +1,140 @@
+"""A set of prompts: cleaned, hashed, and split into disjoint parts."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from weight_edit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts in a fixed order, with what is known about each.
+
+    Build one from raw texts with `PromptSet.of`, which cleans them.
+
+    Attributes:
+        name: where the set comes from, as the user wrote it.
+        prompts: the texts; `of` makes them distinct, non-empty and free of white space at the ends.
+        answers: the right answer of each prompt, None where none is known.
+        categories: the category of each prompt, None where none is given.
+        dropped: how many were left out as "empty" and as "duplicate".
+
+    Raises:
+        UsageError: the three tuples differ in length.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    answers: tuple[str | None, ...]
+    categories: tuple[str | None, ...]
+    dropped: Mapping[str, int] = field(default_factory=lambda: {"empty": 0, "duplicate": 0})
+
+    def __post_init__(self) -> None:
+        lengths = (len(self.prompts), len(self.answers), len(self.categories))
+        if len(set(lengths)) != 1:
+            raise UsageError(
+                f"{self.name}: {lengths[0]} prompts, {lengths[1]} answers and {lengths[2]} categories; "
+                "give one answer and one category (or None) for each prompt"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        prompts: Iterable[str],
+        answers: Iterable[str | None] | None = None,
+        categories: Iterable[str | None] | None = None,
+    ) -> "PromptSet":
+        """A set from raw texts: stripped, without empty prompts and without repetitions (the first stays).
+
+        Raises:
+            UsageError: a prompt is no valid text, the lists differ in length, or nothing is left.
+        """
+        texts = list(prompts)
+        known = [None] * len(texts) if answers is None else list(answers)
+        groups = [None] * len(texts) if categories is None else list(categories)
+        raw = cls(name, tuple(texts), tuple(known), tuple(groups))
+        kept: dict[str, int] = {}
+        dropped = {"empty": 0, "duplicate": 0}
+        for row, text in enumerate(raw.prompts):
+            stripped = _checked(text, name, row).strip()
+            if not stripped:
+                dropped["empty"] += 1
+            elif stripped in kept:
+                dropped["duplicate"] += 1
+            else:
+                kept[stripped] = row
+        if not kept:
+            raise UsageError(f"{name} has no prompts ({len(texts)} entries, all empty); give at least one")
+        rows = kept.values()
+        chosen_answers = tuple((known[row] or "").strip() or None for row in rows)
+        return cls(name, tuple(kept), chosen_answers, tuple(groups[row] for row in rows), dropped)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the prompts in order (of their JSON list, so that no two sets join to one text)."""
+        return hashlib.sha256(json.dumps(list(self.prompts)).encode("ascii")).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def take(self, n: int, seed: int = 0) -> "PromptSet":
+        """`n` of the prompts, chosen by seed with the categories in proportion; those of `split((n,), seed)`.
+
+        Raises:
+            UsageError: there are fewer than n.
+        """
+        return self.split((n,), seed)[0]
+
+    def split(self, sizes: Sequence[int], seed: int = 0) -> tuple["PromptSet", ...]:
+        """Disjoint parts of the given sizes, chosen by seed, each with the categories in proportion.
+
+        Within a part the prompts keep the set's order.
+
+        Raises:
+            UsageError: a size is negative, or the set has fewer prompts than the sizes need together.
+        """
+        if any(size < 0 for size in sizes):
+            raise UsageError(f"{self.name}: the sizes {tuple(sizes)} of a split must not be negative")
+        if sum(sizes) > len(self):
+            raise UsageError(
+                f"{self.name} has {len(self)} prompts, but {sum(sizes)} are needed "
+                f"({' + '.join(map(str, sizes))}); give more prompts or ask for fewer"
+            )
+        order = self._mixed(seed)
+        parts, start = [], 0
+        for size in sizes:
+            parts.append(self._pick(sorted(order[start : start + size])))
+            start += size
+        return tuple(parts)
+
+    def _mixed(self, seed: int) -> list[int]:
+        """All rows shuffled, so that every stretch has the categories in proportion (systematic sampling)."""
+        rows_of: dict[str | None, list[int]] = {}
+        for row, category in enumerate(self.categories):
+            rows_of.setdefault(category, []).append(row)
+        places: list[tuple[float, int]] = []
+        for category, rows in rows_of.items():
+            # Seeded with a text per category: one category's order does not depend on which others exist.
+            chance = random.Random(f"{seed}/{category}")
+            chance.shuffle(rows)
+            offset = chance.random()
+            places += [((index + offset) / len(rows), row) for index, row in enumerate(rows)]
+        return [row for _, row in sorted(places)]
+
+    def _pick(self, rows: Sequence[int]) -> "PromptSet":
+        def of(values: tuple) -> tuple:
+            return tuple(values[row] for row in rows)
+
+        return PromptSet(self.name, of(self.prompts), of(self.answers), of(self.categories), self.dropped)
+
+
+def _checked(text: str, name: str, row: int) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{name}: entry {row + 1} has an unpaired surrogate; repair its encoding") from None
+    return text
