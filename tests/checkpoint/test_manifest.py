@@ -1,0 +1,100 @@
+"""The manifest: stable, complete, and read with suspicion."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weight_edit.checkpoint.manifest import (
+    MANIFEST,
+    FileRecord,
+    read_manifest,
+    record,
+    records_of,
+    sha256,
+    write_manifest,
+)
+from weight_edit.errors import UsageError
+
+GOOD = {"sha256": "0" * 64, "size": 1, "origin": "copied"}
+
+
+def test_round_trip_lists_every_file_but_itself(tmp_path):
+    (tmp_path / "b").write_bytes(b"bbb")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "c").write_bytes(b"")
+    records = {"b": record(tmp_path, "b", "edited"), "a/c": record(tmp_path, "a/c", "added")}
+    assert records["b"] == FileRecord(hashlib.sha256(b"bbb").hexdigest(), 3, "edited")
+    write_manifest(tmp_path, {"z": {"y": 1}, "edit": "ablate"}, records)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    assert list(manifest) == ["z", "edit", "files"]
+    assert list(manifest["files"]) == ["a/c", "b"]
+    assert records_of(manifest) == records
+    assert (tmp_path / MANIFEST).read_text().startswith('{\n  "z": {\n    "y": 1\n')
+
+
+def test_incomplete_records_are_a_programming_error(tmp_path):
+    (tmp_path / "b").touch()
+    with pytest.raises(ValueError, match="'b'"):
+        write_manifest(tmp_path, {}, {})
+    with pytest.raises(ValueError, match="'files'"):
+        write_manifest(tmp_path, {"files": 1}, {"b": record(tmp_path, "b", "copied")})
+
+
+def test_a_folder_without_manifest_has_none(tmp_path):
+    assert read_manifest(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"files": []}',
+        '{"files": {}, "files": {}}',
+        "[" * 100_000,
+        json.dumps({"files": {"../x": GOOD}}),
+        json.dumps({"files": {"/x": GOOD}}),
+        json.dumps({"files": {"a\\b": GOOD}}),
+        json.dumps({"files": {"": GOOD}}),
+        json.dumps({"files": {MANIFEST: GOOD}}),
+        json.dumps({"files": {"x": 1}}),
+        json.dumps({"files": {"x": {**GOOD, "sha256": "0" * 63}}}),
+        json.dumps({"files": {"x": {**GOOD, "sha256": "0" * 64 + "\n"}}}),
+        json.dumps({"files": {"x": {**GOOD, "size": -1}}}),
+        json.dumps({"files": {"x": {**GOOD, "size": True}}}),
+        json.dumps({"files": {"x": {**GOOD, "size": 1.0}}}),
+        json.dumps({"files": {"x": {**GOOD, "origin": "elsewhere"}}}),
+        json.dumps({"files": {"x": {**GOOD, "origin": []}}}),
+        json.dumps({"files": {"x": {**GOOD, "more": 1}}}),
+    ],
+)
+def test_malformed_manifests_are_refused(tmp_path, content):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(UsageError, match=r"weight_edit\.json"):
+        read_manifest(tmp_path)
+
+
+@given(
+    st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
+)
+def test_no_manifest_causes_a_traceback(tmp_path_factory, value):
+    folder = tmp_path_factory.mktemp("manifest")
+    (folder / MANIFEST).write_text(json.dumps({"files": {"x": value}}))
+    with pytest.raises(UsageError):
+        read_manifest(folder)
+
+
+def test_links_out_of_the_folder_are_not_read(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (tmp_path / "outside").write_text('{"files": {}}')
+    (folder / MANIFEST).symlink_to("../outside")
+    with pytest.raises(UsageError, match="leaves"):
+        read_manifest(folder)
+    with pytest.raises(UsageError):
+        sha256(folder / MANIFEST)

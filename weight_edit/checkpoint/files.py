@@ -1,0 +1,240 @@
+"""Files of a model folder: found without leaving it, opened only if regular, digested while written."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from weight_edit.errors import UsageError
+
+CHUNK = 4 * 1024 * 1024
+"""Bytes moved at a time; a multiple of every dtype's size, so that a chunk never cuts a number in two."""
+
+SKIPPED = frozenset({".cache", ".git", ".huggingface", ".ipynb_checkpoints", "__pycache__"})
+"""Folders (or, for `.git` of a submodule, files) that belong to tools and not to the model."""
+
+_MAX_JSON = 100_000_000
+
+
+def shown(text: str, limit: int = 160) -> str:
+    """`text` fit for a one-line message: control characters and line breaks escaped, long names cut."""
+    escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What identifies a file's content without reading it; used to notice files that change during a run."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "Stamp":
+        """The stamp of an open file."""
+        found = os.fstat(file.fileno())
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def check_relative(name: object, where: str) -> str:
+    """`name` if it is a plain relative path of normal parts with forward slashes.
+
+    Raises:
+        UsageError: it is absolute, has `..`, `.`, empty parts, a backslash, a NUL or no valid encoding.
+    """
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{where}: a file name must be a non-empty string, not {shown(repr(name))}")
+    parts = name.split("/")
+    plain = not any(part in ("", ".", "..") for part in parts) and "\\" not in name and "\0" not in name
+    if not plain or name.encode("utf-8", "replace").decode() != name:
+        raise UsageError(
+            f"{where}: refusing the file name {shown(name)!r}; it must be a path inside the folder"
+        )
+    return name
+
+
+def _blobs(root: Path) -> Path | None:
+    """The folder in which the Hub's cache keeps contents, if `root` is a snapshot of that cache."""
+    repository = root.parent.parent
+    if root.parent.name == "snapshots" and repository.name.startswith("models--"):
+        return repository / "blobs"
+    return None
+
+
+def locate(root: Path, name: str) -> Path:
+    """The real path of the file `name` of the folder `root` (itself a resolved path).
+
+    Links are followed, as long as they end inside the folder or, for a snapshot of the Hub's cache
+    (`models--*/snapshots/<revision>/`), in that repository's `blobs`.
+
+    Raises:
+        UsageError: missing, a broken or circular link, or a link that leaves the folder.
+    """
+    path = root / name
+    try:
+        real = path.resolve(strict=True)
+    except FileNotFoundError:
+        what = "is a broken link" if path.is_symlink() else "is missing"
+        raise UsageError(f"{shown(str(path))} {what}; fetch the model's files again") from None
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{shown(str(path))} cannot be opened: {shown(str(error))}") from None
+    blobs = _blobs(root)
+    if not real.is_relative_to(root) and not (blobs is not None and real.is_relative_to(blobs)):
+        raise UsageError(
+            f"{shown(str(path))} is a link that leaves the model folder; put the file itself there"
+        )
+    return real
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for unbuffered reading; never blocks on a fifo and never opens a device or a link.
+
+    Raises:
+        UsageError: not a regular file, or not readable.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{shown(str(path))} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def read_exactly(file: BinaryIO, count: int, name: str) -> bytearray:
+    """The next `count` bytes of `file`, in memory of their own.
+
+    Raises:
+        UsageError: the file ends before (it was cut while being read).
+    """
+    buffer = bytearray(count)
+    view, done = memoryview(buffer), 0
+    while done < count:
+        got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not got:
+            raise UsageError(
+                f"{shown(name)} ends early: {count - done} bytes are missing; fetch the file again"
+            )
+        done += got
+    return buffer
+
+
+def chunks(file: BinaryIO, count: int, name: str) -> Iterator[bytearray]:
+    """The next `count` bytes of `file` in pieces of at most `CHUNK` bytes."""
+    while count > 0:
+        piece = read_exactly(file, min(CHUNK, count), name)
+        count -= len(piece)
+        yield piece
+
+
+def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All files below `root` and what was skipped, as sorted relative paths with forward slashes.
+
+    `root` is a resolved path. Links to files are listed, empty folders are not.
+
+    Raises:
+        UsageError: a link that leaves the folder or leads to a folder, something that is neither file nor
+            folder, or an unusable name.
+    """
+    files: list[str] = []
+    skipped: list[str] = []
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        try:
+            entries = list(os.scandir(root / prefix))
+        except OSError as error:
+            raise UsageError(
+                f"{shown(str(root / prefix))} cannot be read: {os.strerror(error.errno or 0)}"
+            ) from None
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name in SKIPPED:
+                skipped.append(name)
+                continue
+            check_relative(name, shown(str(root)))
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(name + "/")
+            elif entry.is_symlink() and locate(root, name).is_dir():
+                raise UsageError(
+                    f"{shown(str(root / name))} is a link to a folder; put the folder itself there"
+                )
+            elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
+                files.append(name)
+            else:
+                raise UsageError(f"{shown(str(root / name))} is neither a file nor a folder; remove it")
+    return tuple(sorted(files)), tuple(sorted(skipped))
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before, if any."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def read_json(raw: bytes | bytearray, name: str, *, unique_keys: bool = True) -> Any:
+    """Parse JSON strictly: valid UTF-8, of sane size and depth, and by default no key twice in one object.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    if len(raw) > _MAX_JSON:
+        raise UsageError(f"{shown(name)}: {len(raw)} bytes is too long for a JSON file of a model")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if unique_keys and len(found) != len(items):
+            twice = first_repeated(key for key, _ in items)
+            raise UsageError(f"{shown(name)}: the key {shown(str(twice))!r} appears twice")
+        return found
+
+    try:
+        return json.loads(bytes(raw).decode("utf-8"), object_pairs_hook=pairs)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{shown(name)}: not valid UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise UsageError(f"{shown(name)}: nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"{shown(name)}: not valid JSON: {shown(str(error))}") from None
+
+
+class DigestWriter:
+    """A new file that knows the SHA-256 and the size of what was written to it, so nobody reads it again.
+
+    The permissions are those of any new file (the umask's), not the source's. An existing file is refused.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        path = folder / PurePosixPath(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`, a contiguous buffer of bytes."""
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> "DigestWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,128 @@
+"""`weight_edit.json`: what was edited and how, with the SHA-256 of every other file of the folder."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from weight_edit.checkpoint.files import (
+    DigestWriter,
+    Stamp,
+    check_relative,
+    chunks,
+    list_files,
+    locate,
+    open_regular,
+    read_exactly,
+    read_json,
+    shown,
+)
+from weight_edit.errors import UsageError
+
+MANIFEST = "weight_edit.json"
+
+Origin = Literal["copied", "edited", "added", "replaced"]
+
+_MAX_SIZE = 50_000_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of an output: SHA-256 in hexadecimal, bytes, and where it comes from.
+
+    `origin` is "copied" (the source's bytes), "edited" (some of them changed: a shard with edited tensors, an
+    index or config with changed entries), "replaced" (new content for a name of the source) or "added".
+    """
+
+    sha256: str
+    size: int
+    origin: Origin
+
+
+def sha256(path: Path | str) -> str:
+    """SHA-256 of a regular file, in hexadecimal.
+
+    Raises:
+        UsageError: missing, or not a regular file.
+    """
+    return _digest(Path(path))[0]
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        size = Stamp.of(file).size
+        for piece in chunks(file, size, str(path)):
+            digest.update(piece)
+    return digest.hexdigest(), size
+
+
+def record(folder: Path, name: str, origin: Origin) -> FileRecord:
+    """The record of a file that somebody else wrote into an output folder (a model card, say)."""
+    digest, size = _digest(folder / check_relative(name, str(folder)))
+    return FileRecord(digest, size, origin)
+
+
+def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str, FileRecord]) -> FileRecord:
+    """Write `weight_edit.json`: the payload's keys in their order, then `files`, sorted by name.
+
+    Raises:
+        ValueError: a payload with a key `files`, or records that are not exactly those of the folder's files.
+    """
+    if "files" in payload:
+        raise ValueError("the payload's key 'files' is the manifest's own")
+    present = {name for name in list_files(folder.resolve())[0] if name != MANIFEST}
+    if present != set(files):
+        raise ValueError(f"records and files of {folder} differ: {sorted(present ^ set(files))}")
+    content = {**payload, "files": {name: asdict(files[name]) for name in sorted(files)}}
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    with DigestWriter(folder, MANIFEST) as out:
+        out.write(text.encode("utf-8"))
+    return FileRecord(out.sha256, out.size, "added")
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any] | None:
+    """The manifest of a folder, or None if it has none. `files` is checked; the rest is as it was written.
+
+    Raises:
+        UsageError: malformed, with a file name that leaves the folder, or itself a link out of it.
+    """
+    root = Path(folder).resolve()
+    path = root / MANIFEST
+    if not path.exists() and not path.is_symlink():
+        return None
+    with open_regular(locate(root, MANIFEST)) as file:
+        size = Stamp.of(file).size
+        if size > _MAX_SIZE:
+            raise UsageError(f"{shown(str(path))}: {size} bytes is too long for a manifest")
+        found = read_json(read_exactly(file, size, MANIFEST), str(path))
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise UsageError(f"{shown(str(path))}: must be a JSON object with `files`")
+    for name, entry in found["files"].items():
+        check_relative(name, str(path))
+        if not _is_record(entry) or name == MANIFEST:
+            raise UsageError(
+                f"{shown(str(path))}: the entry of {shown(name)!r} must be sha256, size and origin"
+            )
+    return found
+
+
+def _is_record(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"sha256", "size", "origin"}
+        and isinstance(entry["sha256"], str)
+        and _SHA256.fullmatch(entry["sha256"]) is not None
+        and type(entry["size"]) is int
+        and entry["size"] >= 0
+        and entry["origin"] in get_args(Origin)
+    )
+
+
+def records_of(manifest: Mapping[str, Any]) -> dict[str, FileRecord]:
+    """The file records of a manifest that `read_manifest` returned."""
+    return {name: FileRecord(**entry) for name, entry in manifest["files"].items()}
