@@ -1,0 +1,221 @@
+"""An output folder that appears whole or not at all."""
+
+import errno
+import os
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.errors import UsageError
+
+OURS = (MANIFEST, "run.json")
+"""A folder with one of these files was made by weight_edit, so that `overwrite` may replace it."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def check_output(
+    out: Path | str, overwrite: bool = False, *, needed_bytes: int = 0, source: Path | str | None = None
+) -> Path:
+    """Refuse an output folder that cannot or must not be written; meant for before any long work.
+
+    Args:
+        out: the folder to be made. Missing parents will be made too.
+        overwrite: a folder that holds `weight_edit.json` or `run.json` may be replaced.
+        needed_bytes: free space that the output will take.
+        source: a folder that is read: the output may be neither it, nor inside it, nor around it.
+
+    Returns:
+        `out` as an absolute path, its parents' links resolved.
+
+    Raises:
+        UsageError: one of the refusals, named.
+    """
+    try:
+        return _checked(_absolute(Path(out)), overwrite, needed_bytes, source)
+    except OSError as error:
+        raise UsageError(f"{shown(str(out))} cannot be used: {os.strerror(error.errno or 0)}") from error
+
+
+def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str | None) -> Path:
+    name = shown(str(out))
+    if out.is_symlink():
+        raise UsageError(f"{name} is a link; give the folder itself as output")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{name} exists and is not a folder; choose another output")
+    if source is not None:
+        read = Path(source).resolve()
+        if out == read or out.is_relative_to(read) or read.is_relative_to(out):
+            raise UsageError(
+                f"{name} and the source {shown(str(read))} overlap; choose another output folder"
+            )
+    if out.is_dir() and any(out.iterdir()):
+        _check_replaceable(out, overwrite, name)
+    parent = _existing(out.parent)
+    if not parent.is_dir():
+        raise UsageError(f"{shown(str(parent))} is not a folder, so {name} cannot be made in it")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{shown(str(parent))} cannot be written to; choose another output folder")
+    free = shutil.disk_usage(parent).free
+    if needed_bytes > free:
+        raise UsageError(
+            f"not enough space for {name}: {_size(needed_bytes)} needed, {_size(free)} free, "
+            f"{_size(needed_bytes - free)} missing"
+        )
+    return out
+
+
+def _check_replaceable(out: Path, overwrite: bool, name: str) -> None:
+    if not overwrite:
+        raise UsageError(f"{name} exists and is not empty; choose another output or pass --overwrite")
+    for kept, what in ((Path.cwd(), "the current folder"), (Path("~").expanduser(), "the home folder")):
+        if kept.resolve().is_relative_to(out):
+            raise UsageError(f"{name} is {what} or holds it and is not overwritten; choose another output")
+    if not any((out / mark).is_file() for mark in OURS):
+        raise UsageError(
+            f"{name} has no {' or '.join(OURS)}, so it is not ours to overwrite; remove it yourself"
+        )
+
+
+@contextmanager
+def staged(
+    out: Path | str, *, overwrite: bool = False, needed_bytes: int = 0, source: Path | str | None = None
+) -> Iterator[Path]:
+    """A new folder to write into, which becomes `out` when the block ends well.
+
+    The folder is `.{name}.partial-<random>` beside `out`. At the end its files are flushed to disk and it is
+    renamed. After any exception, Ctrl-C and SIGTERM included, it is removed and `out` is as before. With
+    `overwrite`, the old folder is moved aside, the new one put in its place, and the old one removed.
+
+    Raises:
+        UsageError: as `check_output`; the disk is full or read-only; `out` appeared meanwhile.
+    """
+    out = check_output(out, overwrite, needed_bytes=needed_bytes, source=source)
+    name = shown(str(out))
+    made: list[Path] = []
+    partial = out.parent / f".{out.name}.partial-{secrets.token_hex(6)}"
+    with _terminable():
+        try:
+            made = _make_parents(out.parent)
+            partial.mkdir()
+            yield partial
+            _flush(partial)
+            _put_in_place(partial, out, overwrite)
+        except BaseException as error:
+            _remove(partial)
+            for folder in reversed(made):
+                with suppress(OSError):
+                    folder.rmdir()
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise UsageError(
+                    f"the disk is full: {name} could not be written; nothing was left behind"
+                ) from error
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                raise UsageError(f"{name} cannot be written: {os.strerror(error.errno)}") from error
+            raise
+
+
+def _put_in_place(partial: Path, out: Path, overwrite: bool) -> None:
+    old: Path | None = None
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output")
+    if out.is_dir() and any(out.iterdir()):
+        # Looked at again: hours may have passed since the first check.
+        _check_replaceable(out, overwrite, shown(str(out)))
+        old = out.parent / f".{out.name}.old-{secrets.token_hex(6)}"
+    try:
+        if old is not None:
+            out.rename(old)
+        partial.rename(out)
+    except BaseException as error:
+        if old is not None and old.exists() and not out.exists():
+            old.rename(out)
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise UsageError(
+                f"{shown(str(out))} appeared while it was being made; choose another output"
+            ) from error
+        raise
+    _sync(out.parent)
+    if old is not None:
+        _remove(old)
+
+
+def _absolute(out: Path) -> Path:
+    # The last part stays as it is, so that a link there is seen and refused.
+    return out.resolve() if out.name in ("", "..") else out.parent.resolve() / out.name
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make `folder` and what is missing above it; returns what was made, outermost first."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    made = []
+    for path in reversed(missing):
+        with suppress(FileExistsError):
+            path.mkdir()
+            made.append(path)
+    return made
+
+
+def _flush(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours, also when Ctrl-C is pressed again meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that it cleans up as Ctrl-C does, where nobody else handles it."""
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if not ours:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _size(count: int) -> str:
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
