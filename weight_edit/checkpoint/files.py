@@ -137,12 +137,13 @@ def chunks(file: BinaryIO, count: int, name: str) -> Iterator[bytearray]:
 def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """All files below `root` and what was skipped, as sorted relative paths with forward slashes.
 
-    `root` is a resolved path. Links to files are listed, empty folders are not.
+    Links to files are listed, empty folders are not.
 
     Raises:
         UsageError: a link that leaves the folder or leads to a folder, something that is neither file nor
             folder, or an unusable name.
     """
+    root = root.resolve()
     files: list[str] = []
     skipped: list[str] = []
     folders = [""]

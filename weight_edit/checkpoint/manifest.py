@@ -75,7 +75,7 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
     """
     if "files" in payload:
         raise ValueError("the payload's key 'files' is the manifest's own")
-    present = {name for name in list_files(folder.resolve())[0] if name != MANIFEST}
+    present = {name for name in list_files(folder)[0] if name != MANIFEST}
     if present != set(files):
         raise ValueError(f"records and files of {folder} differ: {sorted(present ^ set(files))}")
     content = {**payload, "files": {name: asdict(files[name]) for name in sorted(files)}}
