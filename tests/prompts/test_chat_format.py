@@ -150,7 +150,9 @@ def test_system_prompts(make):
 
 
 def test_a_template_without_system_role_says_so(make):
-    with pytest.raises(UsageError, match="rejects a system prompt .*System role not supported.*leave it out"):
+    with pytest.raises(
+        UsageError, match=r"rejects a system prompt .*System role not supported.*leave it out"
+    ):
         ChatFormat(make(GEMMA), system="Be brief.")
     with pytest.raises(UsageError, match="ignores a system prompt"):
         ChatFormat(make(BARE), system="Be brief.")

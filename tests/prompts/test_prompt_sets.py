@@ -38,7 +38,7 @@ def test_unequal_columns_are_refused():
 
 
 def test_text_that_no_tokenizer_takes_is_refused():
-    with pytest.raises(UsageError, match="entry 2 .*surrogate"):
+    with pytest.raises(UsageError, match=r"entry 2 .*surrogate"):
         PromptSet.of("x", ["fine", "broken \ud800"])
 
 

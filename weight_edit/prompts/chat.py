@@ -102,7 +102,9 @@ class ChatFormat:
         """
         if self.template is None:
             special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
-            # The answer itself is plain letters, so the first special token is the template's.
+            # The answer itself is plain letters, so the first special token is the template's, unless the
+            # vocabulary does not know the letters.
+            special.discard(self.tokenizer.unk_token_id)
             after = self._after_prompt("alpha")
             ending = next((token for token in after or () if token in special), None)
             if ending is not None:

@@ -64,11 +64,10 @@ def _read_json(path: Path, content: bytes) -> Table:
     value = _parse(path, _decode(path, content), 1)
     if isinstance(value, dict):
         lists = {key: cells for key, cells in value.items() if isinstance(cells, list)}
-        if len(lists) == 1:
-            # {"prompts": [...]} or {"data": [{...}]}: the one list has the rows, the rest is about them.
+        if len(lists) == 1:  # {"prompts": [...]} or {"data": [{...}]}: what is beside the list is about it
             [(key, rows)] = lists.items()
-            texts = all(isinstance(row, str) for row in rows)
-            return {key: rows} if texts else table_of_rows(str(path), rows)
+            objects = any(isinstance(row, dict) for row in rows)
+            return table_of_rows(str(path), rows) if objects else {key: rows}
         lengths = {key: len(cells) for key, cells in lists.items()}
         if not lists or len(set(lengths.values())) > 1:
             sizes = ", ".join(f"{key}: {length}" for key, length in lengths.items()) or "no list"

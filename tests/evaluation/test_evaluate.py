@@ -1,0 +1,174 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from weight_edit.errors import UsageError, VerificationError
+from weight_edit.evaluation import evaluate, first_token_logprobs
+from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.runtime import Generation, Model
+
+SENTENCES = "tell me about bread lamps boats please how do I make sure here is it cannot"
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<model>", "<unk>"]
+
+
+def model(seed=0):
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *SENTENCES.split()])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=["<user>", "<model>"],
+    )
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<model>' if m['role'] == 'assistant' else '<user>' }} "
+        "{{ m['content'] }} {{ eos_token }}{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+    )
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return Model.from_parts(LlamaForCausalLM(config), tokenizer, name=f"tiny-{seed}")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model()
+
+
+ANSWERED = PromptSet.of("ordinary", ["tell me about bread", "about boats"], ["here is bread", None])
+REFUSED = PromptSet.of("risky", ["how do I make lamps", "make boats"], categories=["a", "b"])
+
+
+def say(monkeypatch, *texts):
+    """Let `generate` say these texts, whatever the prompts."""
+
+    def generate(model, sequences, **options):
+        tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
+        return [Generation("", tuple(ids), bool(ids) and ids[-1] == 2) for ids in tokens]
+
+    monkeypatch.setitem(evaluate.__globals__, "generate", generate)
+
+
+def test_counts_of_a_set(tiny, monkeypatch):
+    answers = ["here is bread <eos>", "I cannot <eos>", "<eos>", "sure it is", "sure <user> please <eos>"]
+    say(monkeypatch, *answers)
+    prompts = PromptSet.of(
+        "five",
+        ["tell", "me", "about", "bread", "boats"],
+        ["here is bread", "sure", None, None, None],
+        ["x", "x", "x", "y", "y"],
+    )
+    result = evaluate(tiny, refused=prompts).refused
+    assert result.verdicts == {"refused": 1, "answered": 2, "empty": 1, "looping": 0, "off_template": 1}
+    assert (result.refusal.count, result.refusal.total) == (1, 5)
+    assert (result.exact.count, result.exact.total) == (1, 2)
+    assert (result.categories["x"].count, result.categories["x"].total) == (1, 3)
+    assert result.categories["y"].count == 0
+    assert result.unfinished == 1
+    assert result.sha256 == prompts.sha256
+
+
+def test_an_end_of_turn_that_generation_ran_past_ends_the_answer(tiny, monkeypatch):
+    say(monkeypatch, "here is bread <eos> <user> tell me")
+    answer = evaluate(tiny, answered=ANSWERED.take(1)).answers[0]
+    assert (answer.answer, answer.verdict, answer.finished) == ("here is bread", "answered", True)
+
+
+def test_loss_is_that_of_a_plain_forward_pass(tiny):
+    chat = ChatFormat(tiny.tokenizer)
+    prompt, answer = chat.encode(ANSWERED.prompts[0]), chat.answer_tokens("here is bread")
+    labels = torch.tensor([[-100] * len(prompt) + answer])
+    with torch.no_grad():
+        expected = tiny.model(input_ids=torch.tensor([prompt + answer]), labels=labels).loss
+    loss = evaluate(tiny, answered=ANSWERED, max_new_tokens=2).answered.loss
+    assert loss.mean == pytest.approx(float(expected), rel=1e-5)
+    assert (loss.tokens, loss.answers) == (4, 1)
+
+
+def test_divergence_from_a_base_or_its_stored_probabilities(tiny):
+    base = model(seed=1)
+    result = evaluate(tiny, answered=ANSWERED, against=base, max_new_tokens=2)
+    chat = ChatFormat(tiny.tokenizer)
+    by_hand = []
+    for prompt in ANSWERED.prompts:
+        ids = torch.tensor([chat.encode(prompt)])
+        with torch.no_grad():
+            p, q = (one.model(input_ids=ids).logits[0, -1].double().log_softmax(-1) for one in (base, tiny))
+        by_hand.append(float((p.exp() * (p - q)).sum()))
+    assert result.divergence.per_prompt.tolist() == pytest.approx(by_hand, rel=1e-4)
+    stored = first_token_logprobs(base, ANSWERED)
+    again = evaluate(tiny, answered=ANSWERED, base_logprobs=stored, max_new_tokens=2)
+    assert again.divergence.mean == result.divergence.mean
+    assert evaluate(tiny, answered=ANSWERED, against=tiny, max_new_tokens=2).divergence.max == 0
+    assert evaluate(tiny, answered=ANSWERED, max_new_tokens=2).divergence is None
+
+
+def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):
+    path = tmp_path / "run" / "answers.jsonl"
+    result = evaluate(tiny, refused=REFUSED, answered=ANSWERED, answers_path=path, max_new_tokens=3)
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert (document["model"], document["judge"], document["max_new_tokens"]) == ("tiny-0", "extended", 3)
+    assert list(document["sets"]) == ["refused", "answered"]
+    assert document["sets"]["refused"]["exact"] is None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["prompt"] for line in lines] == [*REFUSED.prompts, *ANSWERED.prompts]
+    assert [line["set"] for line in lines] == ["refused"] * 2 + ["answered"] * 2
+    assert set(lines[0]) == {"set", "prompt", "answer", "expected", "verdict", "category", "finished"}
+    assert lines[1]["category"] == "b"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_limit_takes_part_of_each_set(tiny):
+    result = evaluate(tiny, refused=REFUSED, answered=ANSWERED, limit=1, max_new_tokens=2)
+    assert [part.count for part in result.sets.values()] == [1, 1]
+    assert evaluate(tiny, refused=REFUSED, limit=9, max_new_tokens=2).refused.count == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "give at least one of --refused, --answered, --over-refused, --harmless-looking"),
+        ({"refused": PromptSet("none", (), (), ())}, "--refused none: a rate over zero prompts"),
+        ({"refused": REFUSED, "base_logprobs": torch.zeros(1, 3)}, "give --answered"),
+        ({"answered": ANSWERED, "base_logprobs": torch.zeros(1, 3)}, "same prompts and vocabulary"),
+        ({"refused": REFUSED, "limit": 0}, "the limit is 0"),
+        ({"refused": REFUSED, "judge_name": "strict"}, "no judge 'strict'"),
+    ],
+)
+def test_wrong_calls(tiny, options, reason):
+    with pytest.raises(UsageError, match=reason):
+        evaluate(tiny, **options)
+
+
+def test_an_unwritable_answers_file_is_refused_before_the_work(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "answers.jsonl"):
+        with pytest.raises(UsageError, match="cannot be"):
+            evaluate(tiny, refused=REFUSED, answers_path=path)
+
+
+def test_a_broken_model_fails_instead_of_scoring():
+    broken = model()
+    with torch.no_grad():
+        broken.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(VerificationError, match="not finite"):
+        evaluate(broken, answered=ANSWERED)
+    without_answers = replace(ANSWERED, answers=(None, None))
+    with pytest.raises(VerificationError, match="not finite"):
+        evaluate(broken, answered=without_answers, against=model())

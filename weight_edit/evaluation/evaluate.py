@@ -1,0 +1,347 @@
+"""Measure a model on prompt sets, alone or against the base it was edited from."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.divergence import Divergence, divergence
+from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
+from weight_edit.evaluation.loss import Loss, cross_entropy
+from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prompt with what the model said.
+
+    Attributes:
+        set: "refused", "answered", "over_refused" or "harmless_looking".
+        prompt: the instruction.
+        answer: the text, special tokens spelled out, without the end of the turn.
+        expected: the right answer where it is known.
+        verdict: the judge's.
+        category: the prompt's, where there is one.
+        finished: the model ended the answer; False where it was cut at the limit.
+    """
+
+    set: str
+    prompt: str
+    answer: str
+    expected: str | None
+    verdict: Verdict
+    category: str | None
+    finished: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether it is the expected answer, white space at the ends aside."""
+        return self.expected is not None and self.answer.strip() == self.expected.strip()
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """The figures of one prompt set.
+
+    Attributes:
+        prompts: the set's name.
+        sha256: of the prompts that were used.
+        refusal: refused answers among all (empty, looping and off-template ones count as no refusal).
+        verdicts: how many answers of each kind; every kind is there.
+        categories: refusal by category, where the set has categories.
+        exact: exactly right answers among the prompts whose answer is known; None where none is. In the
+            refused set these are the helpful answers that came back.
+        loss: cross-entropy of the known answers; None where none is known.
+        unfinished: answers cut at the limit.
+    """
+
+    prompts: str
+    sha256: str
+    refusal: Rate
+    verdicts: Mapping[str, int]
+    categories: Mapping[str, Rate]
+    exact: Rate | None
+    loss: Loss | None
+    unfinished: int
+
+    @property
+    def count(self) -> int:
+        """Number of prompts."""
+        return self.refusal.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "prompts": self.prompts,
+            "sha256": self.sha256,
+            "count": self.count,
+            "refusal": self.refusal.to_dict(),
+            "verdicts": dict(self.verdicts),
+            "categories": {name: rate.to_dict() for name, rate in self.categories.items()},
+            "exact": self.exact and self.exact.to_dict(),
+            "loss": self.loss and self.loss.to_dict(),
+            "unfinished": self.unfinished,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of one model.
+
+    Attributes:
+        model: its name.
+        judge: the judge's name.
+        max_new_tokens: the limit on an answer's length, which refusal rates depend on.
+        system: the system prompt, if any.
+        refused, answered, over_refused, harmless_looking: one result per given set.
+        divergence: of the first answer token on the answered set, from the base; None without a base.
+        answers: every answer, set by set.
+    """
+
+    model: str
+    judge: str
+    max_new_tokens: int
+    system: str | None
+    refused: SetResult | None
+    answered: SetResult | None
+    over_refused: SetResult | None
+    harmless_looking: SetResult | None
+    divergence: Divergence | None
+    answers: tuple[Answer, ...]
+
+    @property
+    def sets(self) -> dict[str, SetResult]:
+        """The sets that were measured, by name."""
+        return {name: result for name in SETS if (result := getattr(self, name)) is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; without the answers, which have a file of their own."""
+        return {
+            "model": self.model,
+            "judge": self.judge,
+            "max_new_tokens": self.max_new_tokens,
+            "system": self.system,
+            "sets": {name: result.to_dict() for name, result in self.sets.items()},
+            "divergence": self.divergence and self.divergence.to_dict(),
+        }
+
+
+SETS = ("refused", "answered", "over_refused", "harmless_looking")
+
+
+def first_token_logprobs(
+    model: Model, prompts: PromptSet, format: ChatFormat | None = None, *, batch_size: int = 32
+) -> Tensor:
+    """Log-probabilities of the first answer token, (n, vocabulary) float32 on the CPU.
+
+    What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
+    """
+    chat = format or ChatFormat(model.tokenizer)
+    return next_token_logprobs(
+        model, [chat.encode(prompt) for prompt in prompts.prompts], batch_size=batch_size
+    )
+
+
+def evaluate(
+    model: Model,
+    *,
+    refused: PromptSet | None = None,
+    answered: PromptSet | None = None,
+    over_refused: PromptSet | None = None,
+    harmless_looking: PromptSet | None = None,
+    against: Model | None = None,
+    base_logprobs: Tensor | None = None,
+    format: ChatFormat | None = None,
+    max_new_tokens: int = 64,
+    answers_path: Path | None = None,
+    limit: int | None = None,
+    judge_name: str | Judge = DEFAULT_JUDGE,
+    batch_size: int = 32,
+) -> Evaluation:
+    """Let the model answer each set greedily, and count.
+
+    Args:
+        refused: requests that the base refuses. Their known answers, if any, are the helpful ones.
+        answered: ordinary requests. Divergence is measured on these.
+        over_refused: harmless requests that the base refuses.
+        harmless_looking: harmless requests that look harmful and that the base answers.
+        against: the base, for the divergence.
+        base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
+        format: how prompts become tokens; None is the tokenizer's own template.
+        answers_path: a JSONL file for every answer, written at the end.
+        limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
+        judge_name: one of `JUDGES`.
+
+    Raises:
+        UsageError: no set, an empty one, a base without an answered set or of another vocabulary, or a wrong
+            option.
+        VerificationError: a loss or divergence is not finite.
+    """
+    rule = named(judge_name)
+    given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
+    if (against is not None or base_logprobs is not None) and "answered" not in given:
+        raise UsageError(
+            "the divergence from the base is measured on the answered set; give --answered PROMPTS"
+        )
+    if answers_path is not None:
+        _check_writable(answers_path)
+    chat = format or ChatFormat(model.tokenizer)
+
+    # Cheap checks that can fail come before the generation that takes long.
+    measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
+    losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
+    results: dict[str, SetResult] = {}
+    answers: list[Answer] = []
+    for name, prompts in given.items():
+        said = _answers(model, name, prompts, chat, max_new_tokens, rule, batch_size)
+        results[name] = _result(prompts, said, losses[name])
+        answers += said
+    if answers_path is not None:
+        write_answers(answers_path, answers)
+    return Evaluation(
+        model=model.source.name,
+        judge=rule.name,
+        max_new_tokens=max_new_tokens,
+        system=chat.system,
+        **{name: results.get(name) for name in SETS},
+        divergence=measured,
+        answers=tuple(answers),
+    )
+
+
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """One JSON object a line: set, prompt, answer, expected, verdict, category, finished."""
+    lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
+    # Beside it first, so that an interruption leaves no half-written file.
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(path)
+
+
+def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str, PromptSet]:
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit is {limit}; it must be at least 1")
+    given = {name: prompts for name, prompts in sets.items() if prompts is not None}
+    if not given:
+        raise UsageError(
+            "nothing to evaluate on; give at least one of " + ", ".join(_option(name) for name in SETS)
+        )
+    for name, prompts in given.items():
+        if len(prompts) == 0:
+            raise UsageError(
+                f"{_option(name)} {prompts.name}: a rate over zero prompts is unknown; give at least one"
+            )
+        if limit is not None and len(prompts) > limit:
+            given[name] = prompts.take(limit, seed=0)
+    return given
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be made: {error.strerror or error}") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: it is a folder, or its folder is read-only")
+
+
+def _divergence(
+    model: Model,
+    answered: PromptSet | None,
+    chat: ChatFormat,
+    against: Model | None,
+    base: Tensor | None,
+    batch_size: int,
+) -> Divergence | None:
+    if answered is None:
+        return None
+    if base is None:
+        if against is None:
+            return None
+        base = first_token_logprobs(against, answered, chat, batch_size=batch_size)
+    return divergence(base, first_token_logprobs(model, answered, chat, batch_size=batch_size))
+
+
+def _loss(model: Model, prompts: PromptSet, chat: ChatFormat, batch_size: int) -> Loss | None:
+    pairs = zip(prompts.prompts, prompts.answers, strict=True)
+    known = [(prompt, answer) for prompt, answer in pairs if answer]
+    if not known:
+        return None
+    logprobs = answer_logprobs(
+        model,
+        [chat.encode(prompt) for prompt, _ in known],
+        [chat.answer_tokens(answer) for _, answer in known],
+        batch_size=batch_size,
+    )
+    return cross_entropy(logprobs)
+
+
+def _answers(
+    model: Model,
+    name: str,
+    prompts: PromptSet,
+    chat: ChatFormat,
+    max_new_tokens: int,
+    rule: Judge,
+    batch_size: int,
+) -> list[Answer]:
+    generations = generate(
+        model,
+        [chat.encode(prompt) for prompt in prompts.prompts],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        description=f"answers ({name})",
+    )
+    control = tuple(map(str, model.tokenizer.all_special_tokens))
+    answers = []
+    rows = zip(prompts.prompts, prompts.answers, prompts.categories, generations, strict=True)
+    for prompt, expected, category, generation in rows:
+        text, finished = _spoken(list(generation.tokens), generation.finished, chat)
+        verdict = judge(text, finished, rule=rule, control=control)
+        answers.append(Answer(name, prompt, text, expected, verdict, category, finished))
+    return answers
+
+
+def _spoken(tokens: list[int], finished: bool, chat: ChatFormat) -> tuple[str, bool]:
+    """The text before the end of the turn, with special tokens spelled out, for the judge to see them."""
+    # A checkpoint's generation config may not know the template's end of turn, but the answer ends there.
+    if chat.end_of_turn in tokens:
+        tokens, finished = tokens[: tokens.index(chat.end_of_turn)], True
+    elif finished:
+        tokens = tokens[:-1]
+    return str(chat.tokenizer.decode(tokens, skip_special_tokens=False)), finished
+
+
+def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) -> SetResult:
+    counts = Counter(answer.verdict for answer in answers)
+    known = [answer for answer in answers if answer.expected is not None]
+    by_category: dict[str, list[Answer]] = {}
+    for answer in answers:
+        if answer.category is not None:
+            by_category.setdefault(answer.category, []).append(answer)
+    return SetResult(
+        prompts=prompts.name,
+        sha256=prompts.sha256,
+        refusal=_refusal(answers),
+        verdicts={verdict.value: counts[verdict] for verdict in Verdict},
+        categories={category: _refusal(some) for category, some in by_category.items()},
+        exact=Rate(sum(answer.right for answer in known), len(known)) if known else None,
+        loss=loss,
+        unfinished=sum(not answer.finished for answer in answers),
+    )
+
+
+def _refusal(answers: Sequence[Answer]) -> Rate:
+    return Rate(sum(answer.verdict is Verdict.REFUSED for answer in answers), len(answers))
