@@ -245,9 +245,7 @@ def _check(sequences: Sequence[Sequence[int]], positions: Sequence[int]) -> None
     needed = -min(positions, default=0)
     for row, sequence in enumerate(sequences):
         if len(sequence) < needed:
-            raise UsageError(
-                f"prompt {row} has {len(sequence)} tokens, so position -{needed} lies before its start"
-            )
+            raise UsageError(f"prompt {row} has {len(sequence)} tokens, so position -{needed} lies before its start")
 
 
 def _read(model: Model, batch: Batch, points: Sequence[Point], keep: Callable[[Point, Tensor], None]) -> None:
@@ -276,7 +274,5 @@ def _hook(model: Model, point: Point, keep: Callable[[Point, Tensor], None], las
     if point.kind == "resid_pre":
         return Hook(block.module, "input", fn)
     if block.mid is None:
-        raise UsageError(
-            f"{point}: {block.module} is parallel, so its stream has no point between attention and MLP"
-        )
+        raise UsageError(f"{point}: {block.module} is parallel, so its stream has no point between attention and MLP")
     return Hook(block.mid, "input", fn)

@@ -31,9 +31,7 @@ def test_a_saved_model_comes_back(small_model, folder):
     names = [writer.weight for writer in small_model("llama").anatomy.writers]
     assert [writer.weight for writer in model.anatomy.writers] == names
     sequences = [[5, 6, 7], [8]]
-    assert torch.equal(
-        next_token_logprobs(model, sequences), next_token_logprobs(small_model("llama"), sequences)
-    )
+    assert torch.equal(next_token_logprobs(model, sequences), next_token_logprobs(small_model("llama"), sequences))
 
 
 def test_dtypes(folder):
@@ -86,9 +84,7 @@ HUB_ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("error", "words"), HUB_ERRORS, ids=[type(error).__name__ for error, _ in HUB_ERRORS]
-)
+@pytest.mark.parametrize(("error", "words"), HUB_ERRORS, ids=[type(error).__name__ for error, _ in HUB_ERRORS])
 def test_what_the_hub_says_becomes_one_line(error, words, monkeypatch):
     def fail(*args, **kwargs):
         raise error
@@ -137,9 +133,7 @@ def test_broken_and_unknown_configs(folder):
 
 def test_remote_code_is_not_run(folder):
     (folder / "code.py").write_text("raise SystemExit('ran')")
-    change_config(
-        folder, model_type="own", auto_map={"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
-    )
+    change_config(folder, model_type="own", auto_map={"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"})
     with pytest.raises(UnsupportedError, match="not run unless you pass --trust-remote-code"):
         load(folder)
 

@@ -41,9 +41,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
-        tensors = {
-            name: getattr(self, name).to(device) for name in ("ids", "mask", "position_ids", "lengths")
-        }
+        tensors = {name: getattr(self, name).to(device) for name in ("ids", "mask", "position_ids", "lengths")}
         return replace(self, **tensors)
 
     def columns(self, positions: Sequence[int]) -> Tensor:

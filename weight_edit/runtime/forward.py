@@ -79,7 +79,7 @@ def answer_logprobs(
         values = []
         for index, row in enumerate(batch.rows):
             count = len(answers[row])
-            wanted = batch.ids[index, batch.ids.shape[1] - count :]
+            wanted = batch.ids[index, batch.ids.shape[1] - count :].to(logits.device)
             # The logits at a position predict the next token, hence one to the left of the answer.
             scores = logits[index, longest - count : longest].float()
             chosen = scores.gather(-1, wanted[:, None]).squeeze(-1)

@@ -51,9 +51,7 @@ def generate(
 
     def step(batch: Batch) -> list[list[int]]:
         with torch.inference_mode():
-            output = model.model.generate(
-                input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens
-            )
+            output = model.model.generate(input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens)
         rows: list[list[int]] = output[:, batch.ids.shape[1] :].tolist()
         return rows
 

@@ -72,8 +72,6 @@ def _on_output(hook: Hook) -> Callable[[nn.Module, Any, Any], Any]:
             first = hook.fn(output[0])
             # A named tuple keeps its type: callers may read it by field.
             return type(output)(first, *output[1:]) if hasattr(output, "_fields") else (first, *output[1:])
-        raise TypeError(
-            f"{hook.module} returned {type(output).__name__}, not a tensor or a tuple that starts with one"
-        )
+        raise TypeError(f"{hook.module} returned {type(output).__name__}, not a tensor or a tuple that starts with one")
 
     return replace

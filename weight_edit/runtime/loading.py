@@ -141,8 +141,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
             raise _needs_code(source) from error
         if "does not recognize this architecture" in text:
             raise UnsupportedError(
-                f"{source.path / 'config.json'}: transformers does not know this model_type; "
-                "a newer transformers may"
+                f"{source.path / 'config.json'}: transformers does not know this model_type; a newer transformers may"
             ) from error
         raise UsageError(f"{source.path / 'config.json'} cannot be read: {_first_line(error)}") from error
 
@@ -200,9 +199,7 @@ def _explained(error: Exception, source: Source) -> Exception:
             "(load it with transformers and call save_pretrained)"
         )
     if "ignore_mismatched_sizes" in text:
-        return UsageError(
-            f"{source.path}: tensors in the weights have other shapes than config.json asks for"
-        )
+        return UsageError(f"{source.path}: tensors in the weights have other shapes than config.json asks for")
     return UsageError(f"the weights in {source.path} cannot be loaded: {_first_line(error)}")
 
 

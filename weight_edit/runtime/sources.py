@@ -16,7 +16,18 @@ from huggingface_hub.errors import (
 
 from weight_edit.errors import UsageError
 
-_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.md", "LICENSE*", "*.tiktoken")
+_SMALL_FILES = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.py",
+    "*.md",
+    "LICENSE*",
+    "license*",
+    "NOTICE*",
+    "*.tiktoken",
+)
 _WEIGHTS = ("*.safetensors",)
 # Second copies of the weights in other layouts: they double the download, and an edit would not reach them.
 _OTHER_COPIES = ("original/*", "metal/*", "onnx/*", "consolidated*")
@@ -37,9 +48,7 @@ class Source:
     revision: str | None
 
 
-def resolve(
-    name: str | Path, *, revision: str | None = None, token: str | None = None, weights: bool = True
-) -> Source:
+def resolve(name: str | Path, *, revision: str | None = None, token: str | None = None, weights: bool = True) -> Source:
     """Find the files of `name`, downloading what is missing of a Hub repository.
 
     Args:
@@ -70,9 +79,7 @@ def _checked(source: Source, revision: str | None) -> Source:
     if revision is not None:
         raise UsageError(f"{source.name} is a local folder and has no revision; drop the revision {revision}")
     if not (source.path / "config.json").is_file():
-        raise UsageError(
-            f"{source.path} has no config.json; give a model's folder in the Hugging Face layout"
-        )
+        raise UsageError(f"{source.path} has no config.json; give a model's folder in the Hugging Face layout")
     return source
 
 
@@ -94,9 +101,7 @@ def _download(repo: str, revision: str | None, token: str | None, weights: bool)
             "then log in with `hf auth login` or pass a token"
         ) from error
     except RevisionNotFoundError as error:
-        raise UsageError(
-            f"{repo} has no revision {revision}; see the branches and tags on its page"
-        ) from error
+        raise UsageError(f"{repo} has no revision {revision}; see the branches and tags on its page") from error
     except RepositoryNotFoundError as error:
         raise UsageError(
             f"there is no folder and no Hub repository {repo} that you can see; check the spelling, "

@@ -1,0 +1,143 @@
+"""Which prompts directions are trained and validated on: drawn, then filtered by what the model does."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from weight_edit.errors import UsageError
+from weight_edit.prompts import ChatFormat, PromptSet
+
+MIN_TRAIN, MIN_VALIDATION = 8, 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One class of prompts.
+
+    Attributes:
+        role: "target" or "baseline".
+        name, sha256: of the set that the training prompts come from.
+        held_name, held_sha256: of the set that the validation prompts come from, which may be the same.
+        train, validation: token ids of the prompts in use.
+        sizes: how many there were before filtering: training, validation.
+    """
+
+    role: str
+    name: str
+    sha256: str
+    held_name: str
+    held_sha256: str
+    train: list[list[int]]
+    validation: list[list[int]]
+    sizes: tuple[int, int]
+
+    def keep(self, train: Sequence[bool], validation: Sequence[bool], why: str) -> "Sample":
+        """The prompts that are marked true.
+
+        Raises:
+            UsageError: too few remain; with the figures and `why` the others were dropped.
+        """
+        kept_train = [ids for ids, keep in zip(self.train, train, strict=True) if keep]
+        kept_validation = [ids for ids, keep in zip(self.validation, validation, strict=True) if keep]
+        if len(kept_train) < MIN_TRAIN or len(kept_validation) < MIN_VALIDATION:
+            raise UsageError(
+                f"{self.role} prompts {self.name}: the model {why} only "
+                f"{len(kept_train)} of {len(self.train)} for training and "
+                f"{len(kept_validation)} of {len(self.validation)} for validation, but "
+                f"{MIN_TRAIN} and {MIN_VALIDATION} are needed; give other prompts or more, or do not filter"
+            )
+        return replace(self, train=kept_train, validation=kept_validation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name, hash and sizes, without the prompts."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "validation_name": self.held_name,
+            "validation_sha256": self.held_sha256,
+            "train": self.sizes[0],
+            "validation": self.sizes[1],
+            "train_kept": len(self.train),
+            "validation_kept": len(self.validation),
+        }
+
+
+def draw(
+    role: str,
+    prompts: PromptSet,
+    validation: PromptSet | None,
+    format: ChatFormat,
+    *,
+    n_train: int,
+    n_validation: int,
+    seed: int,
+    warn: Callable[[str], None],
+) -> Sample:
+    """Draw training and validation prompts by seed and encode them.
+
+    Without a validation set, `prompts` is split disjointly; where it is too small for both numbers, four
+    fifths train and one fifth validates.
+
+    Raises:
+        UsageError: fewer than 8 training or 4 validation prompts.
+    """
+    if validation is None:
+        train, held = _split(role, prompts, n_train, n_validation, seed, warn)
+    else:
+        train = prompts.take(min(n_train, len(prompts)), seed)
+        held = validation.take(min(n_validation, len(validation)), seed)
+        shared = len(set(train.prompts) & set(held.prompts))
+        if shared:
+            warn(f"{shared} {role} prompts are in both the training and the validation set")
+    if len(train) < MIN_TRAIN or len(held) < MIN_VALIDATION:
+        raise UsageError(
+            f"{role} prompts {prompts.name}: {len(train)} for training and {len(held)} for validation "
+            f"are too few; at least {MIN_TRAIN} and {MIN_VALIDATION} are needed"
+        )
+    return Sample(
+        role=role,
+        name=prompts.name,
+        sha256=prompts.sha256,
+        held_name=(validation or prompts).name,
+        held_sha256=(validation or prompts).sha256,
+        train=[format.encode(prompt) for prompt in train.prompts],
+        validation=[format.encode(prompt) for prompt in held.prompts],
+        sizes=(len(train), len(held)),
+    )
+
+
+def check_distinct(target: PromptSet, baseline: PromptSet, warn: Callable[[str], None]) -> None:
+    """Refuse one set in both roles, and warn of prompts that are in both.
+
+    Raises:
+        UsageError: the two hold the same prompts.
+    """
+    shared = set(target.prompts) & set(baseline.prompts)
+    if len(shared) == min(len(target), len(baseline)):
+        raise UsageError(
+            f"all prompts of the smaller of {target.name} and {baseline.name} are in the other too; "
+            "target and baseline must differ"
+        )
+    if shared:
+        warn(f"{len(shared)} prompts are both target and baseline")
+
+
+def _split(
+    role: str,
+    prompts: PromptSet,
+    n_train: int,
+    n_validation: int,
+    seed: int,
+    warn: Callable[[str], None],
+) -> tuple[PromptSet, PromptSet]:
+    if len(prompts) < n_train + n_validation:
+        few = max(MIN_VALIDATION, len(prompts) // 5)
+        sizes = (max(0, len(prompts) - few), min(few, len(prompts)))
+        warn(
+            f"{role} prompts {prompts.name}: {len(prompts)} are fewer than {n_train} + {n_validation}; "
+            f"{sizes[0]} train and {sizes[1]} validate"
+        )
+    else:
+        sizes = (n_train, n_validation)
+    train, held = prompts.split(sizes, seed)
+    return train, held

@@ -1,0 +1,122 @@
+"""Which candidate is taken: a pure function of the table of scores (arXiv 2406.11717)."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weight_edit.directions.scores import CandidateScore
+from weight_edit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """The bounds a candidate must keep; None lifts one. The defaults are the paper's.
+
+    Attributes:
+        max_kl: largest KL divergence on baseline prompts under ablation, in nats.
+        min_induce: smallest refusal metric on baseline prompts when the difference is added.
+        max_layer_fraction: layers from `int(fraction * n_layers)` on are out.
+    """
+
+    max_kl: float | None = 0.1
+    min_induce: float | None = 0.0
+    max_layer_fraction: float | None = 0.8
+
+    def __post_init__(self) -> None:
+        if self.max_kl is not None and not self.max_kl > 0:
+            raise UsageError(f"max_kl is {self.max_kl}; it must be above 0")
+        if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
+            raise UsageError(f"max_layer_fraction is {self.max_layer_fraction}; it must be above 0 and at most 1")
+
+    def layers(self, n_layers: int) -> int:
+        """How many layers, from the first, may be taken from: rounded down, as in the published code."""
+        if self.max_layer_fraction is None:
+            return n_layers
+        # .29 * 100 is 28.999999999999996 in binary.
+        return int(n_layers * self.max_layer_fraction + 1e-9)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A bound that a candidate misses.
+
+    Attributes:
+        bound: which, in words that do not depend on the candidate, e.g. "KL above 0.1".
+        text: the same with the candidate's figure.
+        excess: by how much, comparable between bounds: KL relative to its bound, induce in nats, layers as a
+            share of the model; infinite where the candidate has no scores.
+    """
+
+    bound: str
+    text: str
+    excess: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The outcome.
+
+    Attributes:
+        chosen: the candidate, or None where none passes.
+        rejections: (position, layer) of every candidate that misses a bound, and the reason.
+        counts: how many candidates miss each bound; one may miss several.
+    """
+
+    chosen: CandidateScore | None
+    rejections: dict[tuple[int, int], str]
+    counts: dict[str, int]
+
+
+def select(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int) -> Selection:
+    """The paper's rule: of the candidates within all bounds, the one with the lowest bypass score.
+
+    Equal ones are taken in the order of the table.
+    """
+    missed = {(score.position, score.layer): failures(score, rule, n_layers) for score in scores}
+    passing = [score for score in scores if not missed[score.position, score.layer]]
+    return Selection(
+        chosen=min(passing, key=lambda score: score.bypass, default=None),
+        rejections={place: "; ".join(f.text for f in found) for place, found in missed.items() if found},
+        counts=dict(Counter(failure.bound for found in missed.values() for failure in found)),
+    )
+
+
+def least_bad(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int) -> CandidateScore | None:
+    """For when none passes: the one with the smallest sum of excesses, then the lowest bypass score.
+
+    None where no candidate has scores at all.
+    """
+    usable = [score for score in scores if not _unusable(score)]
+
+    def badness(score: CandidateScore) -> tuple[float, float]:
+        return sum(failure.excess for failure in failures(score, rule, n_layers)), score.bypass
+
+    return min(usable, key=badness, default=None)
+
+
+def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
+    """Every bound that a candidate misses."""
+    unusable = _unusable(score)
+    if unusable:
+        return (Failure(unusable, unusable, math.inf),)
+    found = []
+    layers = rule.layers(n_layers)
+    if score.layer >= layers:
+        bound = f"layer above {layers - 1}"
+        found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", (score.layer - layers + 1) / n_layers))
+    if rule.max_kl is not None and score.kl > rule.max_kl:
+        text = f"KL {score.kl:.3g} above {rule.max_kl:g}"
+        found.append(Failure(f"KL above {rule.max_kl:g}", text, score.kl / rule.max_kl - 1))
+    if rule.min_induce is not None and score.induce < rule.min_induce:
+        text = f"induce score {score.induce:.3g} below {rule.min_induce:g}"
+        found.append(Failure(f"induce score below {rule.min_induce:g}", text, rule.min_induce - score.induce))
+    return tuple(found)
+
+
+def _unusable(score: CandidateScore) -> str:
+    if score.norm == 0.0:
+        return "zero norm"
+    if not all(math.isfinite(value) for value in (score.bypass, score.induce, score.kl)):
+        return "a score is not finite"
+    return ""
