@@ -140,6 +140,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path, name):
         (r"C:\prompts\missing.csv:question", "no such file"),
         ("missing", "write organism:NAME"),
         ("org/dataset", "add a split, as in org/dataset:train"),
+        ("org/dataset:train[:5", "write organism:NAME"),
         ("  ", "empty name"),
         ("https://example.org/prompts", "write organism:NAME"),
     ],

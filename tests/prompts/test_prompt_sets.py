@@ -66,9 +66,7 @@ def test_splits_are_disjoint_and_of_the_asked_sizes(categories, sizes, seed):
     assert len(set(together)) == len(together)
     pairs = dict(zip(whole.prompts, whole.categories, strict=True))
     assert all(
-        pairs[prompt] == kind
-        for part in parts
-        for prompt, kind in zip(part.prompts, part.categories, strict=True)
+        pairs[prompt] == kind for part in parts for prompt, kind in zip(part.prompts, part.categories, strict=True)
     )
     assert whole.split(sizes, seed) == parts
 

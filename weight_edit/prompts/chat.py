@@ -14,7 +14,7 @@ from weight_edit.errors import UsageError
 # characters with the first of what follows ("." and "\n" are one token in some vocabularies); what is common
 # to all of them after encoding is free of such merges.
 _SENTINELS = (
-    *(f"Tell me about it{end}" for end in string.punctuation + string.digits),
+    *(f"Tell me about it{end}" for end in string.punctuation + string.digits + string.ascii_letters),
     *(
         "alpha",
         "Ω",
@@ -115,9 +115,7 @@ class ChatFormat:
     def answer_tokens(self, text: str) -> list[int]:
         """An answer as training would see it after `encode`: its tokens, then the end of the turn."""
         tokens = self._after_prompt(text)
-        if (
-            tokens is None
-        ):  # the template rewrites earlier turns, so the answer cannot be read off the conversation
+        if tokens is None:  # the template rewrites earlier turns, so the answer cannot be read off the conversation
             tokens = self._plain_tokens(text)
         if self.end_of_turn is None:
             return tokens
@@ -141,10 +139,7 @@ class ChatFormat:
             return self._encode_plain(messages, answering)
         options: dict[str, Any] = {}
         if self._has_control_text(messages):
-            if (
-                "sanitize_control_tokens"
-                not in inspect.signature(self.tokenizer.apply_chat_template).parameters
-            ):
+            if "sanitize_control_tokens" not in inspect.signature(self.tokenizer.apply_chat_template).parameters:
                 raise UsageError(
                     "a prompt contains the text of a special token, which this version of transformers would "
                     "take for the token itself; update transformers or remove that text"

@@ -133,9 +133,7 @@ def _turn(messages: Iterable[Mapping[str, Any]], roles: Sequence[str]) -> str | 
 
 
 def _text(content: Any) -> str | None:
-    if isinstance(
-        content, list | tuple
-    ):  # content in parts: {"type": "text", "text": ...} among images and sounds
+    if isinstance(content, list | tuple):  # content in parts: {"type": "text", "text": ...} among images and sounds
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else None

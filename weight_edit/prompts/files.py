@@ -71,9 +71,7 @@ def _read_json(path: Path, content: bytes) -> Table:
         lengths = {key: len(cells) for key, cells in lists.items()}
         if not lists or len(set(lengths.values())) > 1:
             sizes = ", ".join(f"{key}: {length}" for key, length in lengths.items()) or "no list"
-            raise UsageError(
-                f"{path}: the columns of a JSON object must be lists of one length (found {sizes})"
-            )
+            raise UsageError(f"{path}: the columns of a JSON object must be lists of one length (found {sizes})")
         return lists
     if not isinstance(value, list):
         raise UsageError(f"{path}: expected a JSON list of texts or objects, or an object of lists")
@@ -85,9 +83,7 @@ def _parse(path: Path, text: str, first_line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
-        raise UsageError(
-            f"{path}: line {line}, column {error.colno} is not valid JSON: {error.msg}"
-        ) from None
+        raise UsageError(f"{path}: line {line}, column {error.colno} is not valid JSON: {error.msg}") from None
     except RecursionError:
         raise UsageError(f"{path}: line {first_line}: the JSON is nested too deeply for prompts") from None
 

@@ -32,10 +32,10 @@ def parse_dataset(spec: str) -> DatasetName | None:
     match = _DATASET.fullmatch(spec)
     if match is None:
         return None
+    if match["split"] is None and match["column"] is not None:
+        return None
     if match["split"] is None:
-        raise UsageError(
-            f"{spec}: no such file; for a data set on the Hub add a split, as in {spec}:train[:128]"
-        )
+        raise UsageError(f"{spec}: no such file; for a data set on the Hub add a split, as in {spec}:train[:128]")
     return DatasetName(match["id"], match["config"], match["split"], match["column"])
 
 
@@ -62,8 +62,7 @@ def read_dataset(name: DatasetName) -> Table:
     except (DatasetsError, ValueError, RuntimeError, OSError) as error:
         # ValueError: unknown split or a configuration is needed; RuntimeError: the data set is a script.
         raise UsageError(
-            f"{where} cannot be loaded: {_line(error)} "
-            f"(a configuration is written {name.id}/CONFIGURATION:SPLIT)"
+            f"{where} cannot be loaded: {_line(error)} (a configuration is written {name.id}/CONFIGURATION:SPLIT)"
         ) from None
     return {column: list(dataset[column]) for column in dataset.column_names}
 
