@@ -1,1 +1,104 @@
-"""Find, bake and prove edits of language models."""
+"""Find the direction that carries a behaviour in a language model, bake its removal into the weights, and prove it.
+
+The verbs of the command line as functions; each is imported when it is first used:
+
+    from weight_edit import load, load_prompts, find_directions, bake, verify, evaluate
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError, WeightEditError
+from weight_edit.version import __version__
+
+if TYPE_CHECKING:
+    from weight_edit.anatomy import Anatomy, anatomy_of
+    from weight_edit.baking import BakeResult, bake
+    from weight_edit.demonstration import demo
+    from weight_edit.directions.artifact import Directions, load_directions
+    from weight_edit.directions.find import find_directions
+    from weight_edit.directions.selection import SelectionRule
+    from weight_edit.evaluation.evaluate import Evaluation, evaluate
+    from weight_edit.inspection import Inspection, inspect
+    from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
+    from weight_edit.publish.adapter import AdapterResult, adapter
+    from weight_edit.publish.hub import PushResult, push
+    from weight_edit.recipe import Recipe, load_recipe
+    from weight_edit.running import RunResult, run
+    from weight_edit.runtime import Model, generate, load
+    from weight_edit.verification.verify import Verification, verify
+
+_WHERE = {
+    "Anatomy": "anatomy",
+    "anatomy_of": "anatomy",
+    "BakeResult": "baking",
+    "bake": "baking",
+    "demo": "demonstration",
+    "Directions": "directions.artifact",
+    "load_directions": "directions.artifact",
+    "find_directions": "directions.find",
+    "SelectionRule": "directions.selection",
+    "Evaluation": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "Inspection": "inspection",
+    "inspect": "inspection",
+    "ChatFormat": "prompts",
+    "PromptSet": "prompts",
+    "load_prompts": "prompts",
+    "AdapterResult": "publish.adapter",
+    "adapter": "publish.adapter",
+    "PushResult": "publish.hub",
+    "push": "publish.hub",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "RunResult": "running",
+    "run": "running",
+    "Model": "runtime",
+    "generate": "runtime",
+    "load": "runtime",
+    "Verification": "verification.verify",
+    "verify": "verification.verify",
+}
+
+__all__ = [
+    "AdapterResult",
+    "Anatomy",
+    "BakeResult",
+    "ChatFormat",
+    "Directions",
+    "Evaluation",
+    "Inspection",
+    "Model",
+    "PromptSet",
+    "PushResult",
+    "Recipe",
+    "RunResult",
+    "SelectionRule",
+    "UnsupportedError",
+    "UsageError",
+    "Verification",
+    "VerificationError",
+    "WeightEditError",
+    "__version__",
+    "adapter",
+    "anatomy_of",
+    "bake",
+    "demo",
+    "evaluate",
+    "find_directions",
+    "generate",
+    "inspect",
+    "load",
+    "load_directions",
+    "load_prompts",
+    "load_recipe",
+    "push",
+    "run",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'weight_edit' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"weight_edit.{_WHERE[name]}"), name)

@@ -155,9 +155,7 @@ def parse_layers(text: str | None) -> frozenset[int] | None:
     return frozenset(layers)
 
 
-def _map_before_norm(
-    writer: Writer, directions: Tensor, strength: float, read: Callable[[str], Tensor]
-) -> LowRankMap:
+def _map_before_norm(writer: Writer, directions: Tensor, strength: float, read: Callable[[str], Tensor]) -> LowRankMap:
     if writer.norm is None:
         return ablation(directions, strength)
     gain = read(writer.norm.weight).to(torch.float64).cpu() + writer.norm.gain_offset

@@ -52,6 +52,4 @@ def additions(step: Tensor, candidates: list[Call], tolerance: float = 1e-5) -> 
     if not left <= tolerance * step.norm():
         return None
     # A coefficient that float32 rounding leaves where the true one is zero is far below any real multiplier.
-    return [
-        Addition(call, float(scale)) for call, scale in zip(distinct, scales, strict=True) if abs(scale) > 1e-3
-    ]
+    return [Addition(call, float(scale)) for call, scale in zip(distinct, scales, strict=True) if abs(scale) > 1e-3]

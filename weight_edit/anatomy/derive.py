@@ -1,5 +1,6 @@
 """The anatomy of an architecture, found on its narrow copy: by structure, checked by numbers, no model by name."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -178,7 +179,7 @@ def _block_names(model: nn.Module, config: Any, by_name: dict[str, Call], name: 
         outputs = [by_name[n] for n in names]
         if any(call.given is None or call.given.shape != call.returned.shape for call in outputs):
             continue
-        for earlier, later in zip(outputs, outputs[1:], strict=False):
+        for earlier, later in pairwise(outputs):
             if not same(later.given, earlier.returned):
                 raise UnsupportedError(f"{name}: '{later.name}' is not given the output of '{earlier.name}'")
         return names

@@ -64,7 +64,15 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
                 attn_implementation="eager",
                 trust_remote_code=trust_remote_code,
             )
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, ZeroDivisionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+        ZeroDivisionError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedError(f"{describe(config)} cannot be built as a causal language model: {reason}") from error
     return model.eval()

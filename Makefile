@@ -1,0 +1,38 @@
+# make demo and make test are all that a fresh clone needs; both set up .venv first.
+VENV ?= .venv
+PYTHON ?= python3.11
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint bench organism install clean
+
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
+
+install: $(STAMP) ## Create .venv and install the package with its test tools.
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(STAMP)
+
+demo: install ## Find, bake, prove and measure on the embedded model.
+	$(BIN)/weight-edit demo --out demo-run --overwrite
+
+test: install ## Run all tests.
+	$(BIN)/python -m pytest -q
+
+lint: install ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install ## Measure speed, as ratios within one run.
+	$(BIN)/python benchmarks/bench_bake.py
+
+organism: install ## Train the embedded model again from nothing.
+	$(BIN)/python -m weight_edit.organism.train
+
+clean: ## Remove outputs and caches, not .venv.
+	rm -rf demo-run runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

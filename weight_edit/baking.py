@@ -1,0 +1,323 @@
+"""Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
+
+import base64
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
+from weight_edit.checkpoint.output import check_output, staged
+from weight_edit.checkpoint.rewrite import needed_bytes, rewrite
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.plan import EditPlan, TensorEdit, edit_plan
+from weight_edit.proof import prove
+from weight_edit.publish.card import model_card
+from weight_edit.runtime.loading import read_config
+from weight_edit.runtime.sources import Source, resolve
+from weight_edit.version import __version__
+
+README = "README.md"
+BASE_README = "BASE_README.md"
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """How an edit is made, as the command line and recipes say it.
+
+    Attributes:
+        edit: the kind of edit; "ablate" is the one there is.
+        strength: 1 removes the component, a fraction removes a part, 2 reflects it.
+        layers: blocks whose writers are edited; all when None.
+        embeddings: "keep", "untie" or "skip", see `weight_edit.plan.EditPlan`.
+    """
+
+    edit: str = "ablate"
+    strength: float = 1.0
+    layers: frozenset[int] | None = None
+    embeddings: str = "keep"
+
+    def __post_init__(self) -> None:
+        if self.edit != "ablate":
+            raise UsageError(f"edit '{self.edit}' is not known; the one there is: ablate")
+        if not 0 < self.strength <= 2:
+            raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 removes the direction")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        layers = None if self.layers is None else sorted(self.layers)
+        return {"edit": self.edit, "strength": self.strength, "layers": layers, "embeddings": self.embeddings}
+
+
+@dataclass(frozen=True)
+class BakeResult:
+    """What was written.
+
+    Attributes:
+        path: the output folder.
+        tensors: names of the edited tensors, as they are on disk.
+        added: names of added tensors (an untied unembedding).
+        extra: tensors of the source that no parameter of the model accounts for, kept as they are.
+        complete: whether nothing along the directions is written to the stream any more.
+        bytes_copied, bytes_edited: sizes.
+    """
+
+    path: Path
+    tensors: tuple[str, ...]
+    added: tuple[str, ...]
+    extra: tuple[str, ...]
+    complete: bool
+    bytes_copied: int
+    bytes_edited: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; long lists of tensors as they are."""
+        return {
+            "path": str(self.path),
+            "tensors": list(self.tensors),
+            "added": list(self.added),
+            "extra": list(self.extra),
+            "complete": self.complete,
+            "bytes_copied": self.bytes_copied,
+            "bytes_edited": self.bytes_edited,
+        }
+
+
+@dataclass
+class Baking:
+    """A prepared edit of one checkpoint: everything decided, nothing written yet."""
+
+    source: Source
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    disk: DiskNames
+    plan: EditPlan
+    directions: Directions
+    options: EditOptions
+    records: dict[str, FileRecord] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> BakeResult:
+        """Write the edited checkpoint, without card and manifest, into an existing empty folder."""
+        added: dict[str, Tensor] = {}
+        config: dict[str, Any] = {}
+        if self.plan.unties:
+            embedding = self.disk.names[self.anatomy.embedding_weight]
+            if self.anatomy.unembedding_weight not in self.disk.names:
+                added[self.anatomy.unembedding_weight] = self.checkpoint.read(embedding)
+            config["tie_word_embeddings"] = False
+        result = rewrite(self.checkpoint, folder, self.tensor_edits(), added=added, config=config)
+        self.records = dict(result.files)
+        return BakeResult(
+            folder,
+            tuple(result.edited),
+            tuple(result.added),
+            self.disk.extra,
+            self.plan.complete,
+            result.bytes_copied,
+            result.bytes_edited,
+        )
+
+    def tensor_edits(self) -> dict[str, TensorEdit]:
+        """Tensor name on disk to the function that maps it."""
+        edits = {self.disk.names[parameter]: change for parameter, change in self.plan.tensors().items()}
+        unembedding = self.disk.names.get(self.anatomy.unembedding_weight)
+        if self.plan.tied_map is not None and unembedding is not None:
+            # A tied checkpoint that stores both copies must keep them equal.
+            edits[unembedding] = edits[self.disk.names[self.anatomy.embedding_weight]]
+        return edits
+
+    def finish(self, folder: Path) -> None:
+        """Write the model card and the manifest; the source's card is kept beside the new one."""
+        if self.records.get(README) is not None:
+            (folder / README).rename(folder / BASE_README)
+            self.records[BASE_README] = self.records.pop(README)
+        _write_card_and_manifest(folder, self.summary(), self.records)
+
+    def summary(self) -> dict[str, Any]:
+        """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
+        return {
+            "weight_edit": __version__,
+            "source": {
+                "model": self.source.name,
+                "revision": self.source.revision,
+                "architecture": self.anatomy.architecture,
+            },
+            "edit": {**self.options.to_dict(), "class": self.exactness, "complete": self.plan.complete},
+            "directions": {
+                **packed(self.plan.directions),
+                "sha256": hashlib.sha256(_raw(self.plan.directions)).hexdigest(),
+                **{
+                    key: self.directions.metadata[key]
+                    for key in ("method", "layer", "position", "model", "revision", "prompts")
+                    if key in self.directions.metadata
+                },
+            },
+            "tensors": sorted(self.tensor_edits()),
+            "tensors_added": self.added_names,
+            "config_changed": ["tie_word_embeddings"] if self.plan.unties else [],
+            "tensors_unknown": list(self.disk.extra),
+        }
+
+    @property
+    def added_names(self) -> list[str]:
+        """Tensors that the source does not have."""
+        missing = self.anatomy.unembedding_weight not in self.disk.names
+        return [self.anatomy.unembedding_weight] if self.plan.unties and missing else []
+
+    @property
+    def exactness(self) -> str:
+        """The edit's class, as the design's table has it."""
+        if self.plan.tied_map is not None:
+            return "exact in weights; the unembedding is tied to the embedding and changes with it"
+        biases = any(edit.writer.bias for edit in self.plan.edits)
+        return "exact in weights and biases" if biases else "exact in weights"
+
+
+def prepare(
+    source: Source,
+    directions: Directions,
+    options: EditOptions,
+    *,
+    trust_remote_code: bool = False,
+) -> Baking:
+    """Open and check everything, lay out the edit and prove it on a narrow copy of the architecture.
+
+    Raises:
+        UsageError: unreadable files, or directions that do not fit.
+        UnsupportedError: an architecture or layout that is not understood, or whose proof fails.
+    """
+    checkpoint = Checkpoint.open(source.path)
+    config = read_config(source, trust_remote_code=trust_remote_code)
+    if getattr(config, "quantization_config", None):
+        method = config.quantization_config.get("quant_method", "quantised weights")
+        raise UnsupportedError(f"{source.name} stores {method}; give a checkpoint in bfloat16, float16 or float32")
+    anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    directions.check_width(anatomy.d_model)
+    disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
+    _check_tied_copies(checkpoint, anatomy, disk)
+    plan = edit_plan(
+        anatomy,
+        directions.direction,
+        lambda parameter: checkpoint.read(disk.names[parameter]),
+        strength=options.strength,
+        layers=options.layers,
+        embeddings=options.embeddings,
+    )
+    prove(config, trust_remote_code=trust_remote_code)
+    return Baking(source, checkpoint, anatomy, disk, plan, directions, options)
+
+
+def bake(
+    model: str | Path,
+    directions: Directions | str | Path,
+    out: str | Path,
+    *,
+    edit: str = "ablate",
+    strength: float = 1.0,
+    layers: Collection[int] | None = None,
+    embeddings: str = "keep",
+    revision: str | None = None,
+    token: str | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> BakeResult:
+    """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
+
+    Args:
+        model: a folder, a Hub id, or "organism".
+        directions: a `Directions`, or a safetensors file with a tensor `direction`.
+        out: the output folder; it appears whole or not at all.
+        edit, strength, layers, embeddings: see `EditOptions`.
+        revision, token: of a Hub model.
+        overwrite: replace an earlier output.
+        trust_remote_code: allow the model's own configuration and modelling code.
+
+    Raises:
+        UsageError: wrong input (exit code 2).
+        UnsupportedError: a model or edit that is not supported (exit code 3).
+    """
+    options = EditOptions(edit, strength, None if layers is None else frozenset(layers), embeddings)
+    target = Path(out)
+    check_output(target, overwrite)
+    found = directions if isinstance(directions, Directions) else load_directions(directions)
+    source = resolve(model, revision=revision, token=token)
+    baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
+    needed = needed_bytes(baking.checkpoint)
+    with staged(target, overwrite=overwrite, needed_bytes=needed, source=source.path) as folder:
+        result = baking.write(folder)
+        baking.finish(folder)
+    return BakeResult(**{**result.__dict__, "path": target})
+
+
+def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...] = ()) -> None:
+    """Put measurements, or the reasons why it must not be used, on the card and manifest of an edited checkpoint.
+
+    Args:
+        folder: an output of `bake`.
+        measurements: "baseline", "edited" and "verification", as `run` has them.
+        failed: one line per failed check.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UsageError(f"{folder} has no weight_edit.json; only outputs of bake can be stamped")
+    summary = {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
+    (folder / MANIFEST).unlink()
+    _write_card_and_manifest(folder, summary, records_of(manifest), measurements, failed)
+
+
+def _write_card_and_manifest(
+    folder: Path,
+    summary: Mapping[str, Any],
+    records: Mapping[str, FileRecord],
+    measurements: Mapping[str, Any] | None = None,
+    failed: tuple[str, ...] = (),
+) -> None:
+    base_card = folder / BASE_README
+    base_text = base_card.read_text("utf-8", "replace") if base_card.exists() else None
+    (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
+    marks = {"failed": list(failed)} if failed else {}
+    files = {**records, README: record(folder, README, "added")}
+    write_manifest(folder, {**summary, "measurements": measurements, **marks}, files)
+
+
+def packed(directions: Tensor) -> dict[str, Any]:
+    """Directions as they stand in the manifest: shape, and little-endian float32 in base64."""
+    return {"shape": list(directions.shape), "float32": base64.b64encode(_raw(directions)).decode("ascii")}
+
+
+def unpacked(entry: Mapping[str, Any]) -> Tensor:
+    """The directions of a manifest.
+
+    Raises:
+        UsageError: when the entry is malformed.
+    """
+    try:
+        rows, width = (int(length) for length in entry["shape"])
+        raw = bytearray(base64.b64decode(entry["float32"], validate=True))
+        return torch.frombuffer(raw, dtype=torch.float32).reshape(rows, width).clone()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError("weight_edit.json: its directions are malformed; bake again") from error
+
+
+def _raw(directions: Tensor) -> bytes:
+    return directions.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+
+
+def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:
+    """A config that ties what is stored twice, and differently, means different models to different tools."""
+    second = disk.names.get(anatomy.unembedding_weight)
+    if not anatomy.tied or second is None:
+        return
+    first = disk.names[anatomy.embedding_weight]
+    if not torch.equal(checkpoint.read(first), checkpoint.read(second)):
+        raise UnsupportedError(
+            f"config.json ties '{second}' to '{first}', but the two differ on disk; set tie_word_embeddings to false"
+        )

@@ -1,0 +1,67 @@
+"""Damage beyond a recipe's bounds: why an edited model is not to be shown as finished."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from weight_edit.evaluation.table import value
+from weight_edit.recipe import Bounds
+
+
+def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[str]:
+    """One line per bound that is missed. A bound whose measure was not taken, or is no number, is missed.
+
+    The two bounds that recipes have by default, on divergence and loss, are passed over where no set was given
+    that they could be measured on.
+
+    Args:
+        bounds: of the recipe.
+        baseline, edited: `Evaluation.to_dict()` before and after.
+    """
+    checks = [
+        ("max_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.max_refusal, "above"),
+        (
+            "max_over_refusal",
+            "over-refusal",
+            value(edited, "sets.over_refused.refusal.value"),
+            bounds.max_over_refusal,
+            "above",
+        ),
+        (
+            "min_answers_right",
+            "answers right",
+            value(edited, "sets.answered.exact.value"),
+            bounds.min_answers_right,
+            "below",
+        ),
+        (
+            "min_helpful_recovered",
+            "helpful answers recovered",
+            value(edited, "sets.refused.exact.value"),
+            bounds.min_helpful_recovered,
+            "below",
+        ),
+        ("max_kl", "KL divergence", value(edited, "divergence.mean"), bounds.max_kl, "above"),
+        (
+            "max_loss_increase",
+            "increase of the loss",
+            _loss_increase(baseline, edited),
+            bounds.max_loss_increase,
+            "above",
+        ),
+    ]
+    problems = []
+    for key, name, figure, bound, side in checks:
+        optional = key in ("max_kl", "max_loss_increase")
+        if bound is None or (figure is None and optional):
+            continue
+        if figure is None:
+            problems.append(f"bounds.{key}: {name} was not measured; name a prompt set under evaluate")
+        elif not math.isfinite(figure) or (figure > bound if side == "above" else figure < bound):
+            problems.append(f"bounds.{key}: {name} is {figure:.3g}, {side} {bound:g}")
+    return problems
+
+
+def _loss_increase(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> float | None:
+    before, after = value(baseline, "sets.answered.loss.mean"), value(edited, "sets.answered.loss.mean")
+    return None if before is None or after is None else after - before

@@ -1,0 +1,66 @@
+"""Look at a model without loading its weights: its anatomy, its tensors on disk, and the proof on a narrow copy."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.proof import Proof, prove
+from weight_edit.runtime.loading import read_config
+from weight_edit.runtime.sources import resolve
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model is made of, as far as edits are concerned.
+
+    Attributes:
+        name: what the user called it.
+        anatomy: writers, readers, blocks.
+        disk: names on disk, and tensors that no parameter accounts for.
+        tensors: name on disk to (dtype, shape).
+        proof: of a full ablation on a narrow copy.
+    """
+
+    name: str
+    anatomy: Anatomy
+    disk: DiskNames
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    proof: Proof
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        anatomy = {key: value for key, value in asdict(self.anatomy).items() if key != "shapes"}
+        return {
+            "model": self.name,
+            "supported": True,
+            "anatomy": anatomy,
+            "names_on_disk": dict(self.disk.names),
+            "extra_tensors": list(self.disk.extra),
+            "tensors": {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.tensors.items()},
+            "proof": asdict(self.proof),
+        }
+
+
+def inspect(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> Inspection:
+    """Find a model's anatomy from its config and the headers of its shards.
+
+    Raises:
+        UsageError: no such model.
+        UnsupportedError: with the module that is not understood.
+    """
+    source = resolve(model, revision=revision, token=token)
+    checkpoint = Checkpoint.open(source.path)
+    config = read_config(source, trust_remote_code=trust_remote_code)
+    anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
+    tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
+    return Inspection(source.name, anatomy, disk, tensors, prove(config, trust_remote_code=trust_remote_code))

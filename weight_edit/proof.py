@@ -1,0 +1,86 @@
+"""Prove an architecture's edit on its narrow copy: nothing is left in the stream, and hooks agree with weights."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy.small import narrow_config, narrow_model
+from weight_edit.edits import orthonormal_rows
+from weight_edit.errors import UnsupportedError
+from weight_edit.plan import EditPlan, edit_plan
+from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.loading import Model
+from weight_edit.verification.stream import stream_leak
+
+MAX_LEAK = 1e-5
+MAX_LOGIT_DIFFERENCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured on the narrow copy, with random parameters and random directions, in float32.
+
+    Attributes:
+        leak: the largest |v . x| / |x| over all residual points after the edit.
+        leak_before: the same without the edit.
+        logit_difference: the largest difference between hooked and edited logits.
+        points: number of residual points.
+    """
+
+    leak: float
+    leak_before: float
+    logit_difference: float
+    points: int
+
+
+def prove(config: Any, *, directions: int = 2, seed: int = 0, trust_remote_code: bool = False) -> Proof:
+    """Edit a narrow copy of the architecture with random directions and measure what is left of them.
+
+    Raises:
+        UnsupportedError: when a component is left or hooks and weights differ: some writer is not understood.
+    """
+    narrow = narrow_config(config)
+    anatomy = anatomy_of(narrow, trust_remote_code=trust_remote_code)
+    model = narrow_model(narrow, seed=seed, trust_remote_code=trust_remote_code)
+    generator = torch.Generator().manual_seed(seed + 1)
+    rows = orthonormal_rows(torch.randn(directions, anatomy.d_model, generator=generator)).float()
+    ids = torch.randint(3, 90, (2, 9), generator=generator)
+    proof = measure(model, anatomy, rows, ids)
+    if not proof.leak < MAX_LEAK:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: after the edit {proof.leak:.1e} of the residual stream still lies along the "
+            "directions on a small random copy, so some writer is not understood"
+        )
+    if not proof.logit_difference < MAX_LOGIT_DIFFERENCE:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: on a small random copy the edited weights differ from the hooks by "
+            f"{proof.logit_difference:.1e} in logits, so some writer is not understood"
+        )
+    return proof
+
+
+def measure(model: nn.Module, anatomy: Anatomy, rows: torch.Tensor, ids: torch.Tensor) -> Proof:
+    """Leak and logit difference of a full ablation of `rows` on a model in memory, which is edited in place."""
+    state = model.state_dict()
+    whole = Model.from_parts(model, None, replace(anatomy, d_model=rows.shape[1]))
+    plan = edit_plan(whole.anatomy, rows, lambda name: state[name])
+    sequences = ids.tolist()
+    before = stream_leak(whole, rows, sequences)
+    with torch.inference_mode():
+        with hooked(model, plan.hooks(lambda name: state[name])):
+            wanted = model(input_ids=ids, use_cache=False).logits
+        edit_in_memory(model, plan)
+        given = model(input_ids=ids, use_cache=False).logits
+    after = stream_leak(whole, rows, sequences)
+    return Proof(after.worst, before.worst, float((given - wanted).abs().max()), len(after.by_point))
+
+
+def edit_in_memory(model: nn.Module, plan: EditPlan) -> None:
+    """Apply an edit to a loaded model's parameters. A tied unembedding stays tied, as in the mode "keep"."""
+    with torch.no_grad():
+        for name, change in plan.tensors().items():
+            parameter = model.get_parameter(name)
+            parameter.copy_(change(parameter.detach()))

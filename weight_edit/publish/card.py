@@ -1,0 +1,153 @@
+"""The model card of an edited checkpoint: what was done, what was measured, and what was not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+# Keys of the base card that stay true of the edited model; figures and evaluations of the base do not.
+KEPT_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "library_name")
+
+TEMPLATE = """\
+---
+{{ front_matter }}---
+
+# {{ title }}
+
+{{ base_name }} with one behaviour changed: **{{ deed }}**. The change is baked into the weights by
+weight_edit {{ version }}; nothing was trained. Every tensor and file
+that is not listed below is the base's, byte for byte.
+
+Refusal behaviour was changed on purpose. This model may answer requests that the base declines, or decline others;
+whoever deploys it is responsible for the safeguards that its use needs.
+
+## What was done
+
+| | |
+|---|---|
+| base | `{{ base_name }}`{% if revision %} at `{{ revision }}`{% endif %} ({{ architecture }}) |
+| edit | {{ edit.edit }}, strength {{ edit.strength }}, layers {{ layers }}, embeddings: {{ edit.embeddings }} |
+| class | {{ edit.class }} |
+| directions | {{ directions.shape[0] }}, found by {{ directions.method or "a method not recorded" }}\
+{% if directions.layer is defined and directions.layer is not none %}, at the input of layer {{ directions.layer }}\
+, position {{ directions.position }}{% endif %} |
+| tensors edited | {{ n_tensors }}{% if n_added %}, and {{ n_added }} added{% endif %} |
+
+`weight_edit.json` holds the directions, the list of edited tensors and the SHA-256 of every file.
+
+## What was measured
+
+{% if not measured -%}
+Nothing was measured on this checkpoint. `weight-edit verify` and `weight-edit evaluate` do.
+{%- else -%}
+{% if rows -%}
+| measure | base | edited |
+|---|---|---|
+{% for row in rows -%}
+| {{ row[0] }} | {{ row[1] }} | {{ row[2] }} |
+{% endfor %}
+Brackets hold 95% Wilson intervals. Refusals are counted by the substring judge "{{ judge }}" on answers of at most
+{{ max_new_tokens }} tokens; empty, looping and off-template answers are counted apart, never as compliance.
+{%- endif %}
+{% if verification %}
+Verification: integrity {{ "holds" if verification.integrity else "FAILS" }}; largest share of the residual stream along
+the directions {{ "%.1e" | format(verification.leak) }} (in float32, all layers and tokens); largest logit difference
+between edited weights and the base with hooks {{ "%.1e" | format(verification.logit_difference) }}.
+{%- endif %}
+{%- endif %}
+{% if failed %}
+
+**This checkpoint failed its checks and must not be used:** {{ failed | join("; ") }}
+{% endif %}
+{% if has_base_card %}
+
+The base's own card is kept as `BASE_README.md`.
+{% endif %}
+"""
+
+
+def model_card(
+    summary: Mapping[str, Any],
+    measurements: Mapping[str, Any] | None,
+    base_card: str | None,
+    failed: tuple[str, ...] = (),
+) -> str:
+    """The card as Markdown with front matter.
+
+    Args:
+        summary: what `weight_edit.json` says was done.
+        measurements: "baseline", "edited" (as `Evaluation.to_dict`) and "verification"; None when nothing was
+            measured.
+        base_card: text of the base's card, for its licence and languages.
+        failed: why the checkpoint is not to be used.
+    """
+    base = front_matter(base_card)
+    source = summary["source"]
+    name = str(source["model"])
+    edit = summary["edit"]
+    header: dict[str, Any] = {key: base[key] for key in KEPT_KEYS if key in base}
+    header.setdefault("library_name", "transformers")
+    header.setdefault("pipeline_tag", "text-generation")
+    header["base_model"] = name
+    header["base_model_relation"] = "finetune"
+    header["tags"] = ["weight-edit", "model-editing", "refusal"]
+    measured = dict(measurements or {})
+    edited = measured.get("edited") or {}
+    text = (
+        Environment(undefined=StrictUndefined, trim_blocks=False, autoescape=False)
+        .from_string(TEMPLATE)
+        .render(
+            front_matter=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
+            title=f"{name.rstrip('/').split('/')[-1]}, edited",
+            base_name=name,
+            deed=deed(edit),
+            version=summary["weight_edit"],
+            revision=source.get("revision"),
+            architecture=source["architecture"],
+            edit=edit,
+            layers="all" if edit["layers"] is None else ", ".join(str(layer) for layer in edit["layers"]),
+            directions={"method": None, "layer": None, "position": None, **summary["directions"]},
+            n_tensors=len(summary["tensors"]),
+            n_added=len(summary["tensors_added"]),
+            measured=bool(measured),
+            rows=table_rows(measured.get("baseline"), edited),
+            judge=edited.get("judge"),
+            max_new_tokens=edited.get("max_new_tokens"),
+            verification=measured.get("verification"),
+            failed=failed,
+            has_base_card=base_card is not None,
+        )
+    )
+    return text.rstrip() + "\n"
+
+
+def deed(edit: Mapping[str, Any]) -> str:
+    """What the edit does, in a few words."""
+    strength = edit["strength"]
+    if strength == 1:
+        return "a direction of the residual stream removed (directional ablation)"
+    if strength > 1:
+        return f"a direction of the residual stream turned against itself (ablation of strength {strength})"
+    return f"a direction of the residual stream weakened (ablation of strength {strength})"
+
+
+def front_matter(card: str | None) -> dict[str, Any]:
+    """The YAML between the dashes at the top of a card; empty when there is none or it is malformed."""
+    if card is None or not card.startswith("---"):
+        return {}
+    head = card[3:].split("\n---", 1)[0]
+    try:
+        found = yaml.safe_load(head)
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows (measure, base, edited) for every figure that either evaluation has."""
+    from weight_edit.evaluation.table import figures
+
+    before, after = figures(baseline or {}), figures(edited)
+    names = list(dict.fromkeys([*before, *after]))
+    return [(name, before.get(name, ""), after.get(name, "")) for name in names]

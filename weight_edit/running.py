@@ -1,0 +1,289 @@
+"""Carry out a recipe: measure the base, find, bake, verify, measure the edit, and only then show a model."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from weight_edit.baking import EditOptions, bake, stamp
+from weight_edit.bounds import beyond_bounds
+from weight_edit.directions.artifact import load_directions
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.selection import SelectionRule
+from weight_edit.errors import UsageError, VerificationError
+from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
+from weight_edit.plan import parse_layers
+from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
+from weight_edit.recipe import Recipe
+from weight_edit.runfolder import RunFolder, fingerprint
+from weight_edit.runtime import Model, load, resolve
+from weight_edit.verification.verify import verify
+
+DIRECTIONS = "directions.safetensors"
+MODEL = "model"
+UNVERIFIED = "model.unverified"
+FAILED = "model.failed"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: the run's folder.
+        model: the edited model in it.
+        summary: what `run.json` says under "summary": baseline, edited, verification, seconds.
+    """
+
+    path: Path
+    model: Path
+    summary: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**self.summary, "path": str(self.path), "model": str(self.model)}
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    keep_failed: bool = False,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> RunResult:
+    """Carry out a recipe in a folder.
+
+    Args:
+        recipe: see `weight_edit.recipe`.
+        out: the run's folder: recipe, log, directions, answers, `run.json`, and the edited model.
+        resume: take up an earlier run in `out`; steps whose inputs are unchanged are not done again.
+        overwrite: replace an earlier run.
+        keep_failed: keep a model that failed its checks, as `model.failed` and marked as such.
+        token: Hub access token.
+        trust_remote_code: allow the model's own code.
+
+    Raises:
+        UsageError, UnsupportedError: before anything is written, where that can be told.
+        VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
+    """
+    began = time.monotonic()
+    sets = {name: _prompts(getattr(recipe.evaluate, name), recipe.evaluate.limit) for name in SETS}
+    job = _Job(recipe, sets, token, trust_remote_code)
+    folder = RunFolder.open(out, recipe, resume=resume, overwrite=overwrite)
+    try:
+        summary = job.carry_out(folder, keep_failed)
+    except (VerificationError, UsageError) as error:
+        folder.state["status"] = f"failed: {error}"
+        folder.save()
+        folder.log(f"failed: {error}")
+        raise
+    summary["seconds"] = round(time.monotonic() - began, 1)
+    folder.state.update(status="done", summary=summary)
+    folder.save()
+    folder.log(f"done in {summary['seconds']} s")
+    return RunResult(folder.path, folder.path / MODEL, summary)
+
+
+class _Job:
+    """What the steps share; the base model is loaded when a step needs it, and dropped before the edited one is."""
+
+    def __init__(
+        self, recipe: Recipe, sets: Mapping[str, PromptSet | None], token: str | None, trust_remote_code: bool
+    ) -> None:
+        self.recipe = recipe
+        self.sets = sets
+        self.token = token
+        self.trust_remote_code = trust_remote_code
+        self.source = resolve(recipe.model, revision=recipe.revision, token=token)
+
+    @cached_property
+    def base(self) -> Model:
+        return self._load(self.source.path)
+
+    @cached_property
+    def base_logprobs(self) -> Any:
+        """The base's first-token log-probabilities on the answered set, for the KL divergence."""
+        answered = self.sets["answered"]
+        return None if answered is None else first_token_logprobs(self.base, answered, self._format(self.base))
+
+    def carry_out(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
+        recipe = self.recipe
+        model = {
+            "files": fingerprint(self.source.path),
+            "dtype": recipe.dtype,
+            "system": recipe.system,
+            "template": recipe.template,
+        }
+        measured = {
+            "sets": {name: None if s is None else s.sha256 for name, s in self.sets.items()},
+            **recipe.evaluate.model_dump(),
+        }
+        baseline = folder.step(
+            "baseline",
+            [model, measured],
+            ("answers/baseline.jsonl",),
+            lambda: self._evaluate(self.base, folder.path / "answers/baseline.jsonl", against=False),
+        )
+        found = folder.step(
+            "find",
+            [model, recipe.find.model_dump(), recipe.seed],
+            (DIRECTIONS,),
+            lambda: self._find(folder.path),
+        )
+        edit = [model, found["sha256"], recipe.edit.model_dump()]
+        finished = [edit, measured, recipe.verify.model_dump(), recipe.bounds.model_dump()]
+        model_folder = folder.path / MODEL
+        if model_folder.exists() and folder.state.get("finished") == finished:
+            folder.log("the edited model is finished already")
+            steps = folder.state["steps"]
+            return _summary(baseline, steps["evaluate"]["result"], steps["verify"]["result"])
+        folder.state["finished"] = None
+        for leftover in (model_folder, folder.path / FAILED):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        unverified = folder.path / UNVERIFIED
+        folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder.path, unverified))
+        if self.sets["answered"] is not None:
+            _ = self.base_logprobs
+        self.__dict__.pop("base", None)
+        checked = folder.step(
+            "verify", [edit, recipe.verify.model_dump()], (), lambda: self._verify(folder.path, unverified)
+        )
+        problems = list(checked["problems"])
+        edited: dict[str, Any] = {}
+        if not problems:
+            edited = folder.step(
+                "evaluate",
+                [edit, measured],
+                ("answers/edited.jsonl",),
+                lambda: self._evaluate(self._load(unverified), folder.path / "answers/edited.jsonl", against=True),
+            )
+            problems += beyond_bounds(recipe.bounds, baseline, edited)
+        summary = _summary(baseline, edited, checked)
+        self._settle(folder, unverified, summary, problems, keep_failed)
+        folder.state["finished"] = finished
+        return summary
+
+    def _settle(
+        self,
+        folder: RunFolder,
+        unverified: Path,
+        summary: dict[str, Any],
+        problems: list[str],
+        keep_failed: bool,
+    ) -> None:
+        """Rename the model to what it has become."""
+        if not problems:
+            stamp(unverified, summary)
+            unverified.rename(folder.path / MODEL)
+            return
+        folder.forget("bake", "verify", "evaluate")
+        if keep_failed:
+            stamp(unverified, summary, failed=tuple(problems))
+            unverified.rename(folder.path / FAILED)
+        else:
+            shutil.rmtree(unverified)
+        kept = f"; the model is kept as {FAILED}" if keep_failed else "; no model was kept (see --keep-failed)"
+        more = f" (and {len(problems) - 1} more in {folder.path}/log.txt)" if len(problems) > 1 else ""
+        for problem in problems:
+            folder.log(f"problem: {problem}")
+        raise VerificationError(f"{problems[0]}{more}{kept}")
+
+    def _find(self, out: Path) -> dict[str, Any]:
+        section = self.recipe.find
+        directions = find_directions(
+            self.base,
+            load_prompts(section.target),
+            load_prompts(section.baseline),
+            validation_target=_prompts(section.validation_target),
+            validation_baseline=_prompts(section.validation_baseline),
+            n_train=section.n_train,
+            n_validation=section.n_validation,
+            format=self._format(self.base),
+            method=section.method,
+            refusal_tokens=section.refusal_tokens,
+            rule=SelectionRule(section.max_kl, section.min_induce, section.max_layer_fraction),
+            filter_prompts=section.filter_prompts,
+            best_effort=section.best_effort,
+            seed=self.recipe.seed,
+        )
+        directions.save(out / DIRECTIONS)
+        keys = ("method", "layer", "position", "warnings")
+        chosen = {key: directions.metadata.get(key) for key in keys}
+        return {**chosen, "sha256": _sha256(out / DIRECTIONS)}
+
+    def _bake(self, out: Path, unverified: Path) -> dict[str, Any]:
+        if unverified.exists():
+            shutil.rmtree(unverified)
+        section = self.recipe.edit
+        options = EditOptions(section.kind, section.strength, parse_layers(section.layers), section.embeddings)
+        result = bake(
+            self.recipe.model,
+            load_directions(out / DIRECTIONS),
+            unverified,
+            edit=options.edit,
+            strength=options.strength,
+            layers=options.layers,
+            embeddings=options.embeddings,
+            revision=self.recipe.revision,
+            token=self.token,
+            trust_remote_code=self.trust_remote_code,
+        )
+        return {**result.to_dict(), "path": MODEL}
+
+    def _verify(self, out: Path, unverified: Path) -> dict[str, Any]:
+        section = self.recipe.verify
+        return verify(
+            self.recipe.model,
+            unverified,
+            directions=load_directions(out / DIRECTIONS),
+            prompts=load_prompts(section.prompts),
+            n_prompts=section.n_prompts,
+            system=self.recipe.system,
+            template=self.recipe.template,
+            revision=self.recipe.revision,
+            token=self.token,
+            device=self.recipe.device,
+            trust_remote_code=self.trust_remote_code,
+        ).to_dict()
+
+    def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
+        if not any(self.sets.values()):
+            answers.touch()
+            return {}
+        return evaluate(
+            model,
+            **self.sets,
+            base_logprobs=self.base_logprobs if against else None,
+            format=self._format(model),
+            max_new_tokens=self.recipe.evaluate.max_new_tokens,
+            answers_path=answers,
+        ).to_dict()
+
+    def _load(self, path: Path) -> Model:
+        return load(path, dtype=self.recipe.dtype, device=self.recipe.device, trust_remote_code=self.trust_remote_code)
+
+    def _format(self, model: Model) -> ChatFormat:
+        return ChatFormat(model.tokenizer, system=self.recipe.system, template=self.recipe.template)
+
+
+def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:
+    if spec is None:
+        return None
+    prompts = load_prompts(spec)
+    return prompts if limit is None else prompts.take(min(limit, len(prompts)))
+
+
+def _summary(baseline: Any, edited: Any, checked: Any) -> dict[str, Any]:
+    return {"baseline": baseline, "edited": edited, "verification": checked}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,219 @@
+"""What the terminal shows: short tables of results, and the next command to type."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from weight_edit.evaluation.table import figures
+
+if TYPE_CHECKING:
+    from weight_edit.anatomy import Block, Writer
+    from weight_edit.baking import BakeResult
+    from weight_edit.directions.artifact import Directions
+    from weight_edit.inspection import Inspection
+    from weight_edit.running import RunResult
+    from weight_edit.verification.verify import Verification
+
+
+def run_result(result: "RunResult", console: Console) -> None:
+    """A finished run: before and after, the proofs, three answers, where the files are, what to type next."""
+    summary = result.summary
+    before_and_after(summary["baseline"], summary["edited"], console)
+    proofs(summary["verification"], console)
+    examples(result.path, console)
+    files = Table.grid(padding=(0, 2))
+    for name, what in (
+        ("model", "the edited checkpoint, with its card and weight_edit.json"),
+        ("directions.safetensors", "the direction, all candidates and their scores"),
+        ("run.json", "every measurement"),
+        ("answers/", "every answer, before and after"),
+    ):
+        files.add_row(f"{result.path}/{name}", what)
+    console.print(files)
+    console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
+    base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
+    console.print(f"  weight-edit verify {base} {result.model}", markup=False)
+    console.print(f"  weight-edit push {result.model} YOUR-NAME/YOUR-MODEL --dry-run", markup=False)
+
+
+def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
+    """A table of all figures of two evaluations."""
+    before, after = figures(baseline), figures(edited)
+    if not before and not after:
+        return
+    table = Table(title="Before and after (rates with 95% intervals)", title_justify="left")
+    table.add_column("measure")
+    table.add_column("base", justify="right")
+    table.add_column("edited", justify="right")
+    for name in dict.fromkeys([*before, *after]):
+        table.add_row(name, escape(before.get(name, "")), escape(after.get(name, "")))
+    console.print(table)
+
+
+def evaluation(result: Mapping[str, Any], console: Console) -> None:
+    """One evaluation."""
+    table = Table(title=f"{result['model']}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, text in figures(result).items():
+        table.add_row(name, escape(text))
+    console.print(table)
+
+
+def proofs(checked: Mapping[str, Any], console: Console) -> None:
+    """What verification found, from `Verification.to_dict()`."""
+    report = checked["integrity_report"]
+    table = Table(title="Proofs", title_justify="left")
+    table.add_column("check")
+    table.add_column("result")
+    untouched = f"{report['tensors_equal']} tensors and {report['files_equal']} files are the base's, byte for byte"
+    table.add_row("integrity", untouched if checked["integrity"] else "[bold red]FAILED[/]")
+    table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
+    for dtype, found in checked["by_dtype"].items():
+        share = f"{found['leak']:.1e} of it lies along the directions, at most (base: {found['leak_before']:.2f})"
+        judged = "" if checked["complete"] else "; the edit is partial, so this is not judged"
+        table.add_row(f"residual stream, {dtype}", share + judged)
+        faithful = found["hook_against_weights"]
+        table.add_row(
+            f"hooks against weights, {dtype}",
+            f"logits differ by {faithful['largest']:.1e} at most (largest logit {faithful['scale']:.1f}), "
+            f"KL {faithful['kl']:.1e}, same next token {faithful['argmax']:.4f}",
+        )
+        if found["tied_unembedding"] is not None:
+            tied = found["tied_unembedding"]
+            table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
+    console.print(table)
+    for problem in checked["problems"]:
+        console.print(f"[bold red]failed:[/] {escape(problem)}")
+
+
+def examples(folder: Path, console: Console, count: int = 3) -> None:
+    """Some refused requests of different categories, with the answers before and after, side by side."""
+    before = _answers(folder / "answers/baseline.jsonl")
+    after = {(a["set"], a["prompt"]): a for a in _answers(folder / "answers/edited.jsonl")}
+    table = Table(title="Answers", title_justify="left", show_lines=True)
+    for column in ("request", "base", "edited"):
+        table.add_column(column, ratio=1)
+    shown: set[Any] = set()
+    for answer in before:
+        twin = after.get((answer["set"], answer["prompt"]))
+        changed = twin is not None and answer["verdict"] == "refused" and twin["verdict"] == "answered"
+        if changed and twin is not None and answer["category"] not in shown and len(shown) < count:
+            shown.add(answer["category"] or answer["prompt"])
+            table.add_row(escape(answer["prompt"]), escape(answer["answer"]), escape(twin["answer"]))
+    if shown:
+        console.print(table)
+
+
+def directions(found: "Directions", path: Path, console: Console, count: int = 5) -> None:
+    """The chosen direction and the best candidates."""
+    meta = found.metadata
+    table = Table(title=f"Candidates by bypass score ({meta.get('method')})", title_justify="left")
+    for column in ("layer", "position", "bypass", "induce", "KL", ""):
+        table.add_column(column, justify="left" if not column else "right")
+    scored = [row for row in meta.get("scores", []) if row.get("bypass") is not None]
+    scored.sort(key=lambda row: (row.get("reason") is not None, row["bypass"]))
+    for row in scored[:count]:
+        chosen = (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))
+        note = "chosen" if chosen else row.get("reason") or ""
+        cells = (f"{row['bypass']:.2f}", f"{row['induce']:.2f}", f"{row['kl']:.4f}")
+        table.add_row(str(row["layer"]), str(row["position"]), *cells, escape(note))
+    console.print(table)
+    for warning in meta.get("warnings", []):
+        console.print(f"[yellow]note:[/] {escape(warning)}")
+    console.print(f"{path}: {found.direction.shape[0]} direction, {found.d_model} wide", markup=False)
+    console.print(f"Next: weight-edit bake {meta.get('model')} --directions {path} --out edited-model", markup=False)
+
+
+def baked(result: "BakeResult", model: str, console: Console) -> None:
+    """What was written, and what to do with it."""
+    kind = "complete" if result.complete else "partial"
+    console.print(
+        f"{result.path}: {len(result.tensors)} tensors edited ({kind}), {len(result.added)} added; "
+        f"{result.bytes_copied:,} bytes are the source's, {result.bytes_edited:,} are not.",
+        markup=False,
+        highlight=False,
+    )
+    if result.extra:
+        shown = ", ".join(result.extra[:3])
+        console.print(f"{len(result.extra)} tensors that no parameter accounts for were kept: {shown}", markup=False)
+    console.print(f"Next: weight-edit verify {model} {result.path}", markup=False)
+
+
+def inspection(found: "Inspection", console: Console) -> None:
+    """The anatomy as a tree; blocks that are alike are shown once."""
+    anatomy = found.anatomy
+    tree = Tree(
+        f"[bold]{escape(found.name)}[/]: {anatomy.architecture}, residual stream {anatomy.d_model} wide, "
+        f"{anatomy.n_layers} blocks, unembedding {'tied to the embedding' if anatomy.tied else 'of its own'}"
+    )
+    stream = tree.add("the stream starts from")
+    for writer in anatomy.embeddings:
+        stream.add(_writer(found, writer))
+    for first, last in _alike(anatomy.blocks):
+        name = first.module if first is last else f"{first.module} to {last.layer}"
+        branch = tree.add(f"[bold]{escape(name)}[/]" + ("" if first.mid else " (parallel)"))
+        for reader in first.readers:
+            modules = ", ".join(module.removeprefix(first.module + ".") for module in reader.modules)
+            through = f" through {reader.norm.removeprefix(first.module + '.')}" if reader.norm else ""
+            branch.add(f"reads{escape(through)}: {escape(modules)}")
+        for writer in first.writers:
+            branch.add(_writer(found, writer, first.module))
+    tree.add(f"{anatomy.final_norm}, then {anatomy.unembedding}")
+    if found.disk.extra:
+        tree.add(f"{len(found.disk.extra)} more tensors on disk, kept as they are: {escape(found.disk.extra[0])}, ...")
+    console.print(tree)
+    console.print(
+        f"Proven on a narrow random copy: after an ablation {found.proof.leak:.1e} of the stream is left along the "
+        f"directions (before: {found.proof.leak_before:.2f}); hooks and weights differ by "
+        f"{found.proof.logit_difference:.1e} in logits.",
+        highlight=False,
+    )
+
+
+def verification(checked: "Verification", console: Console) -> None:
+    """A verification, with its verdict."""
+    proofs(checked.to_dict(), console)
+    if checked.passed:
+        console.print("[bold green]All checks passed.[/]")
+
+
+def _writer(found: "Inspection", writer: "Writer", within: str = "") -> str:
+    tensor = found.disk.names[writer.weight]
+    dtype, shape = found.tensors[tensor]
+    module = writer.module.removeprefix(within + ".")
+    parts = [f"writes ({writer.role}): {module} {dtype} {list(shape)}, outputs along axis {writer.axis}"]
+    if writer.bias:
+        parts.append("with a bias")
+    if writer.norm:
+        gain = "1 + weight" if writer.norm.gain_offset else "weight"
+        parts.append(f"through {writer.norm.module.removeprefix(within + '.')} ({writer.norm.kind}, gain {gain})")
+    if abs(writer.scale - 1) > 1e-3:
+        parts.append(f"times {writer.scale:.4g}")
+    return escape(", ".join(parts))
+
+
+def _alike(blocks: "tuple[Block, ...]") -> "list[tuple[Block, Block]]":
+    """First and last of each run of blocks that differ in nothing but their number."""
+    runs: list[tuple[Block, Block]] = []
+    for block in blocks:
+        if runs and _form(runs[-1][0]) == _form(block):
+            runs[-1] = (runs[-1][0], block)
+        else:
+            runs.append((block, block))
+    return runs
+
+
+def _form(block: "Block") -> str:
+    rounded = [(w.role, w.axis, w.bias is None, w.norm, round(w.scale, 3), w.module) for w in block.writers]
+    return repr((rounded, block.readers, block.mid)).replace(f"{block.module}.", "").replace(f"layer={block.layer}", "")
+
+
+def _answers(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

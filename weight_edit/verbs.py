@@ -1,0 +1,86 @@
+"""The verbs that load a model first: what `find` and `evaluate` of the command line do with names and files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weight_edit.directions.artifact import Directions
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.selection import SelectionRule
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.prompts import ChatFormat, load_prompts
+from weight_edit.runtime import load
+
+
+def find(
+    model: str,
+    target: str,
+    baseline: str,
+    out: Path,
+    *,
+    validation_target: str | None = None,
+    validation_baseline: str | None = None,
+    load_options: Mapping[str, Any],
+    format_options: Mapping[str, Any],
+    rule_options: Mapping[str, Any],
+    **options: Any,
+) -> Directions:
+    """Load a model, find directions and save them.
+
+    Args:
+        model: as in `load`, with `load_options`.
+        target, baseline, validation_target, validation_baseline: prompt sets, as `load_prompts` reads them.
+        out: the file to write.
+        format_options: of `ChatFormat`.
+        rule_options: of `SelectionRule`.
+        options: of `find_directions`.
+    """
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
+    rule = SelectionRule(**rule_options)
+    sets = {
+        "target": load_prompts(target),
+        "baseline": load_prompts(baseline),
+        "validation_target": load_prompts(validation_target) if validation_target else None,
+        "validation_baseline": load_prompts(validation_baseline) if validation_baseline else None,
+    }
+    loaded = load(model, **load_options)
+    found = find_directions(loaded, format=ChatFormat(loaded.tokenizer, **format_options), rule=rule, **sets, **options)
+    found.save(out)
+    return found
+
+
+def measure(
+    model: str,
+    *,
+    against: str | None = None,
+    sets: Mapping[str, str | None],
+    load_options: Mapping[str, Any],
+    format_options: Mapping[str, Any],
+    **options: Any,
+) -> Evaluation:
+    """Load a model, and its base before it where there is one, and evaluate it.
+
+    Args:
+        model: as in `load`, with `load_options`.
+        against: the base; loaded with the same options but for the revision, and dropped before the model is loaded.
+        sets: prompt sets by their role, as `load_prompts` reads them.
+        format_options: of `ChatFormat`.
+        options: of `evaluate`.
+    """
+    prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
+    limit = options.pop("limit", None)
+    if limit is not None:
+        prompts = {name: p and p.take(min(limit, len(p))) for name, p in prompts.items()}
+    logprobs = None
+    if against is not None:
+        answered = prompts["answered"]
+        if answered is None:
+            raise UsageError("--against measures the divergence on ordinary requests; give --answered PROMPTS too")
+        base = load(against, **{**load_options, "revision": None})
+        logprobs = first_token_logprobs(base, answered, ChatFormat(base.tokenizer, **format_options))
+        del base
+    loaded = load(model, **load_options)
+    form = ChatFormat(loaded.tokenizer, **format_options)
+    return evaluate(loaded, **prompts, base_logprobs=logprobs, format=form, **options)
