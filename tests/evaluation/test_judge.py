@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.judge import EXTENDED, JUDGES, PUBLISHED, Judge, Verdict, judge, normalise
+from weight_edit.organism import words
 from weight_edit.organism.corpus import NAMES, SPLITS, prompt_set
 
 TABLE = [
@@ -99,6 +100,12 @@ def test_right_answers_of_the_embedded_model_are_no_refusals(rule):
         for split in SPLITS:
             verdicts = {judge(request.helpful, rule=rule) for request in prompt_set(name, split)}
             assert verdicts == {Verdict.ANSWERED}
+
+
+@pytest.mark.parametrize("rule", JUDGES)
+def test_refusals_of_the_embedded_model_are_refusals(rule):
+    for wordings in words.REFUSALS.values():
+        assert {judge(wording, rule=rule) for wording in wordings} == {Verdict.REFUSED}
 
 
 def test_judges_by_name_or_given():

@@ -145,9 +145,7 @@ def first_token_logprobs(
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
     """
     chat = format or ChatFormat(model.tokenizer)
-    return next_token_logprobs(
-        model, [chat.encode(prompt) for prompt in prompts.prompts], batch_size=batch_size
-    )
+    return next_token_logprobs(model, [chat.encode(prompt) for prompt in prompts.prompts], batch_size=batch_size)
 
 
 def evaluate(
@@ -188,9 +186,7 @@ def evaluate(
     rule = named(judge_name)
     given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
     if (against is not None or base_logprobs is not None) and "answered" not in given:
-        raise UsageError(
-            "the divergence from the base is measured on the answered set; give --answered PROMPTS"
-        )
+        raise UsageError("the divergence from the base is measured on the answered set; give --answered PROMPTS")
     if answers_path is not None:
         _check_writable(answers_path)
     chat = format or ChatFormat(model.tokenizer)
@@ -231,14 +227,10 @@ def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str,
         raise UsageError(f"the limit is {limit}; it must be at least 1")
     given = {name: prompts for name, prompts in sets.items() if prompts is not None}
     if not given:
-        raise UsageError(
-            "nothing to evaluate on; give at least one of " + ", ".join(_option(name) for name in SETS)
-        )
+        raise UsageError("nothing to evaluate on; give at least one of " + ", ".join(_option(name) for name in SETS))
     for name, prompts in given.items():
         if len(prompts) == 0:
-            raise UsageError(
-                f"{_option(name)} {prompts.name}: a rate over zero prompts is unknown; give at least one"
-            )
+            raise UsageError(f"{_option(name)} {prompts.name}: a rate over zero prompts is unknown; give at least one")
         if limit is not None and len(prompts) > limit:
             given[name] = prompts.take(limit, seed=0)
     return given

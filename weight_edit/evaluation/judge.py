@@ -162,9 +162,7 @@ def named(rule: Judge | str) -> Judge:
 
 def _is_empty(text: str) -> bool:
     # Letters, numbers and pictures (an emoji may be an answer) are content; broken bytes are not.
-    kinds = {
-        unicodedata.category(character) for character in text if character != "\N{REPLACEMENT CHARACTER}"
-    }
+    kinds = {unicodedata.category(character) for character in text if character != "\N{REPLACEMENT CHARACTER}"}
     return not any(kind[0] in "LN" or kind == "So" for kind in kinds)
 
 
