@@ -1,0 +1,57 @@
+"""On the embedded model: the choice agrees with the paper's scores computed literally, and the direction acts."""
+
+import pytest
+import torch
+from literal_scores import literal_scores
+
+from weight_edit.directions import CandidateScore, SelectionRule, ablation_hooks, find_directions, select
+from weight_edit.directions.refusal_metric import refusal_metric
+from weight_edit.prompts import ChatFormat, load_prompts
+from weight_edit.runtime import Model, hooked, load, next_token_logprobs
+
+
+@pytest.fixture(scope="module")
+def organism() -> Model:
+    return load("organism", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def found(organism):
+    held = {
+        f"validation_{role}": load_prompts(f"organism:{name}:validation")
+        for role, name in (("target", "refused"), ("baseline", "answered"))
+    }
+    target, baseline = load_prompts("organism:refused"), load_prompts("organism:answered")
+    return find_directions(organism, target, baseline, **held, n_validation=10, filter_prompts=False)
+
+
+def test_the_choice_agrees_with_scores_computed_literally(organism, found):
+    record, format = found.metadata, ChatFormat(organism.tokenizer)
+    held = [
+        [format.encode(prompt) for prompt in load_prompts(f"organism:{name}:validation").take(10, 0).prompts]
+        for name in ("refused", "answered")
+    ]
+    tokens = [token["id"] for token in record["refusal_tokens"]]
+    table = []
+    for row in record["scores"]:
+        r = found.candidates[record["positions"].index(row["position"]), row["layer"]]
+        if row["norm"] == 0:
+            assert not r.any()
+            continue
+        literal = literal_scores(organism.model, r, row["layer"], *held, tokens)
+        assert (row["bypass"], row["induce"], row["kl"]) == pytest.approx(literal, abs=1e-4)
+        table.append(CandidateScore(row["position"], row["layer"], *literal, norm=row["norm"]))
+    assert len(table) >= organism.anatomy.n_layers
+    chosen = select(table, SelectionRule(), organism.anatomy.n_layers).chosen
+    assert (chosen.position, chosen.layer) == (record["position"], record["layer"])
+
+
+def test_the_direction_moves_the_metric_of_unseen_prompts(organism, found):
+    format = ChatFormat(organism.tokenizer)
+    tokens = [token["id"] for token in found.metadata["refusal_tokens"]]
+    prompts = [format.encode(prompt) for prompt in load_prompts("organism:refused:test").take(60).prompts]
+    before = refusal_metric(next_token_logprobs(organism, prompts), tokens)
+    with hooked(organism.model, ablation_hooks(organism, found.direction[0])):
+        after = refusal_metric(next_token_logprobs(organism, prompts), tokens)
+    assert torch.mean((before > 0).double()) > 0.9
+    assert torch.mean((after > 0).double()) < 0.1
