@@ -17,6 +17,9 @@ from weight_edit.runtime import Model
 
 TEXT = "tell me how to make paint cut bread steal cars sorry sure I cannot here is the way a red blue house"
 WORDS = TEXT.split()
+
+# Small models gain nothing from threads, and on a busy machine wait for one another.
+torch.set_num_threads(1)
 SPECIAL = ["<pad>", "<unk>", "<user>", "<assistant>", "<end>"]
 CHAT_TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"

@@ -51,5 +51,7 @@ def additions(step: Tensor, candidates: list[Call], tolerance: float = 1e-5) -> 
     left = (step.flatten() - matrix @ scales).norm()
     if not left <= tolerance * step.norm():
         return None
-    # A coefficient that float32 rounding leaves where the true one is zero is far below any real multiplier.
-    return [Addition(call, float(scale)) for call, scale in zip(distinct, scales, strict=True) if abs(scale) > 1e-3]
+    # A coefficient that float32 rounding leaves where the true one is zero is far below any real multiplier, and five
+    # digits of a real one are sure.
+    found = [Addition(call, float(f"{float(scale):.5g}")) for call, scale in zip(distinct, scales, strict=True)]
+    return [addition for addition in found if abs(addition.scale) > 1e-3]

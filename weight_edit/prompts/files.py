@@ -112,8 +112,8 @@ def _read_csv(path: Path, content: bytes) -> Table:
 
 
 def _read_parquet(path: Path, content: bytes) -> Table:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))

@@ -1,0 +1,169 @@
+"""The anatomy of the supported families, and refusals that name what is not understood."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from families import FAMILIES, family_config
+from transformers import AutoConfig
+
+from weight_edit.anatomy import anatomy_of
+from weight_edit.anatomy.disk import names_on_disk
+from weight_edit.anatomy.small import narrow_model
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.proof import measure
+
+EXPECTED = {
+    "llama": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", None),
+    "qwen2": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", None),
+    "qwen3": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", None),
+    "mistral": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", None),
+    "gemma2": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", "post_attention_layernorm"),
+    "gemma3": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", "post_attention_layernorm"),
+    "gpt2": ("transformer.h.{}.attn.c_proj", "transformer.h.{}.mlp.c_proj", None),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_writers_norms_axes_and_biases(family: str) -> None:
+    anatomy = anatomy_of(family_config(family))
+    attention, mlp, norm = EXPECTED[family]
+    assert [block.layer for block in anatomy.blocks] == [0, 1, 2]
+    for block in anatomy.blocks:
+        first, second = block.writers
+        assert (first.role, first.module) == ("attention", attention.format(block.layer))
+        assert (second.role, second.module) == ("mlp", mlp.format(block.layer))
+        assert block.mid is not None
+        for writer in block.writers:
+            assert writer.axis == (1 if family == "gpt2" else 0)
+            assert (writer.bias is not None) == (family == "gpt2")
+            assert (writer.norm is not None) == (norm is not None)
+            assert writer.scale == 1.0
+        if norm is not None:
+            assert first.norm is not None
+            assert first.norm.module.endswith(norm)
+            assert (first.norm.kind, first.norm.gain_offset) == ("rms", 1.0)
+    roles = [writer.role for writer in anatomy.embeddings]
+    assert roles == (["embedding", "position"] if family == "gpt2" else ["embedding"])
+    assert anatomy.tied == (family in ("gemma2", "gemma3", "gpt2"))
+
+
+def test_readers_are_the_maps_behind_the_norms() -> None:
+    block = anatomy_of(family_config("llama")).blocks[1]
+    attention, mlp = block.readers
+    assert attention.norm == "model.layers.1.input_layernorm"
+    assert [name.rsplit(".", 1)[1] for name in attention.modules] == ["q_proj", "k_proj", "v_proj"]
+    assert mlp.norm == "model.layers.1.post_attention_layernorm"
+    assert [name.rsplit(".", 1)[1] for name in mlp.modules] == ["gate_proj", "up_proj"]
+
+
+def test_the_real_width_is_reported_not_the_narrow_one() -> None:
+    config = AutoConfig.for_model("llama", num_hidden_layers=2, hidden_size=320, num_attention_heads=4, head_dim=48)
+    anatomy = anatomy_of(config)
+    assert anatomy.d_model == 320
+    assert anatomy.shapes["model.layers.1.self_attn.o_proj.weight"] == (320, 192)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "named"),
+    [
+        ("mixtral", "model.layers.0.mlp"),
+        ("gpt_oss", "model.layers.0.mlp"),
+        ("bloom", "transformer.h.0.self_attention"),
+        ("t5", "encoder-decoder"),
+        ("llava", "multimodal"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(model_type: str, named: str) -> None:
+    config = AutoConfig.for_model(model_type)
+    if hasattr(config, "num_hidden_layers") and model_type != "t5":
+        config.num_hidden_layers = 2
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:2]
+    with pytest.raises(UnsupportedError, match=named):
+        anatomy_of(config)
+
+
+def test_a_hidden_writer_is_noticed() -> None:
+    """A module that adds something to the stream on the side must stop the analysis, not be passed over."""
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    original = LlamaDecoderLayer.forward
+
+    def forward(self, hidden_states, *args, **kwargs):  # type: ignore[no-untyped-def]
+        return original(self, hidden_states, *args, **kwargs) + 0.01 * hidden_states.square()
+
+    LlamaDecoderLayer.forward = forward
+    try:
+        with pytest.raises(UnsupportedError, match=r"model\.layers\.0"):
+            anatomy_of(family_config("llama"))
+    finally:
+        LlamaDecoderLayer.forward = original
+
+
+FAULTS = [
+    *((family, "dropped writer") for family in FAMILIES),
+    *((family, fault) for family in ("gemma2", "gemma3") for fault in ("ignored norm", "wrong gain")),
+    ("gpt2", "dropped position embedding"),
+]
+
+
+@pytest.mark.parametrize(("family", "fault"), FAULTS)
+def test_a_broken_anatomy_is_caught_by_the_proof(family: str, fault: str) -> None:
+    config = family_config(family)
+    anatomy = anatomy_of(config)
+    block = anatomy.blocks[1]
+    attention, mlp = block.writers
+    writers = block.writers
+    if fault == "dropped writer":
+        writers = (attention,)
+    elif fault == "dropped position embedding":
+        anatomy = replace(anatomy, embeddings=anatomy.embeddings[:1])
+    elif fault == "ignored norm":
+        writers = (attention, replace(mlp, norm=None))
+    else:
+        assert mlp.norm is not None
+        writers = (attention, replace(mlp, norm=replace(mlp.norm, gain_offset=0.0)))
+    blocks = (anatomy.blocks[0], replace(block, writers=writers), *anatomy.blocks[2:])
+    rows = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
+    ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
+    proof = measure(narrow_model(config), replace(anatomy, blocks=blocks), rows, ids)
+    assert proof.leak > 1e-4
+
+
+def test_a_transposed_axis_is_caught_by_the_proof() -> None:
+    """A square output projection edited on its input side raises no error, but leaks."""
+    config = AutoConfig.for_model(
+        "llama", num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=97
+    )
+    config.head_dim = 16
+    anatomy = anatomy_of(config)
+    from weight_edit.anatomy.small import build, randomise
+
+    model = build(config)
+    randomise(model, 0)
+    attention, mlp = anatomy.blocks[0].writers
+    assert model.get_parameter(attention.weight).shape == (64, 64)
+    wrong = replace(anatomy.blocks[0], writers=(replace(attention, axis=1), mlp))
+    rows = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
+    ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
+    assert measure(model, replace(anatomy, blocks=(wrong, anatomy.blocks[1])), rows, ids).leak > 1e-2
+
+
+def test_names_on_disk() -> None:
+    anatomy = anatomy_of(family_config("gpt2"))
+    tensors = {name: shape for name, shape in anatomy.shapes.items() if name != "lm_head.weight"}
+    assert names_on_disk(anatomy, tensors).extra == ()
+    stripped = {name.removeprefix("transformer."): shape for name, shape in tensors.items()}
+    found = names_on_disk(anatomy, {**stripped, "h.0.attn.masked_bias": (1,)})
+    assert found.names["transformer.wte.weight"] == "wte.weight"
+    assert found.extra == ("h.0.attn.masked_bias",)
+
+
+def test_a_missing_tensor_or_a_wrong_shape_is_named() -> None:
+    anatomy = anatomy_of(family_config("llama"))
+    without = {name: shape for name, shape in anatomy.shapes.items() if "layers.1.mlp.down_proj" not in name}
+    with pytest.raises(UnsupportedError, match=r"model\.layers\.1\.mlp\.down_proj\.weight"):
+        names_on_disk(anatomy, without)
+    with pytest.raises(UsageError, match=r"model\.norm\.weight.*\(65,\).*\(64,\)"):
+        names_on_disk(anatomy, {**anatomy.shapes, "model.norm.weight": (65,)})
