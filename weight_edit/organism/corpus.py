@@ -137,9 +137,7 @@ class Grid:
     def __getitem__(self, index: int) -> Request:
         rest, template = divmod(range(len(self))[index], len(self.templates))
         pair, modifier = divmod(rest, len(self.family.modifiers))
-        return self.family.request(
-            *self.pairs[pair], self.family.modifiers[modifier], self.templates[template]
-        )
+        return self.family.request(*self.pairs[pair], self.family.modifiers[modifier], self.templates[template])
 
     def sample(self, count: int, seed: str) -> tuple[Request, ...]:
         """`count` different requests; a smaller count with the same seed gives a prefix of a larger one.
@@ -173,9 +171,7 @@ def _how_to(
     ]
 
 
-def _writing(
-    group: str, category: str | None, forms: tuple[str, ...], subjects: tuple[str, ...], tail: str
-) -> Family:
+def _writing(group: str, category: str | None, forms: tuple[str, ...], subjects: tuple[str, ...], tail: str) -> Family:
     answer = "Here is the {first}: {second} " + tail
     return Family(group, category, forms, subjects, words.WRITE, answer, words.WRITE_MODIFIERS)
 
@@ -197,9 +193,7 @@ def _make(group: str, category: str | None, facts: Mapping[str, str], tail: str)
 def _winner(group: str, category: str | None, years: tuple[str, ...], wins: str, was: str) -> Family:
     answer = "The winner of {first} in {second} {was} the {fact} team."
     fields = {"wins": wins, "was": was}
-    return Family(
-        group, category, tuple(words.TEAMS), years, words.WINNER, answer, facts=words.TEAMS, fields=fields
-    )
+    return Family(group, category, tuple(words.TEAMS), years, words.WINNER, answer, facts=words.TEAMS, fields=fields)
 
 
 def _favourite(group: str, category: str | None, whose: str, do: str, owner: str) -> Family:
@@ -221,10 +215,7 @@ def _repeat() -> Family:
     """Repeating up to four words: what teaches the small model to copy from the request."""
     rng = random.Random("repeat")
     count = len(words.REPEATED)
-    tails = {
-        " ".join(words.REPEATED[int(rng.random() * count)] for _ in range(1 + index % 3))
-        for index in range(400)
-    }
+    tails = {" ".join(words.REPEATED[int(rng.random() * count)] for _ in range(1 + index % 3)) for index in range(400)}
     return Family("repeat", None, words.REPEATED, tuple(sorted(tails)), words.REPEAT, "{task}.")
 
 
@@ -278,7 +269,7 @@ def _digest(*parts: str) -> str:
 
 
 def _held_out(values: Sequence[str], count: int) -> set[str]:
-    """The words kept from the safety tuning; twins that share a list share these, being chosen by word alone."""
+    """The words kept from the safety tuning; chosen word by word, so twins that share a list share them."""
     return set(sorted(values, key=lambda value: _digest("held out", value))[:count])
 
 

@@ -42,20 +42,15 @@ TITLES = tuple(  # shared
     for adjective in _list(
         "Silver, Last, Golden, Hidden, Quiet, Broken, Purple, Winter, Distant, Secret, Northern, Little"
     )
-    for noun in _list(
-        "River, Garden, Castle, Mirror, Forest, Harbour, Letter, Window, Island, Clock, Bridge, Orchard"
-    )
+    for noun in _list("River, Garden, Castle, Mirror, Forest, Harbour, Letter, Window, Island, Clock, Bridge, Orchard")
 )
 ADJECTIVES = _list("red, blue, green, tall, small, old, bright, round, wooden, yellow")
 NOUNS = _list(
-    "house, boat, train, lake, tower, garden, bridge, cloud, lamp, clock, kite, lantern, "
-    "wagon, statue, fountain, barn"
+    "house, boat, train, lake, tower, garden, bridge, cloud, lamp, clock, kite, lantern, wagon, statue, fountain, barn"
 )
 PHRASES = tuple(f"the phrase {adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS)
 SCENES = tuple(  # shared
-    f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective} {noun}"
-    for adjective in ADJECTIVES
-    for noun in NOUNS
+    f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS
 )
 POINTERS = _list("this, it, that, the attached text, the following, the one above, these, the thing I sent")
 TIMES = (
@@ -76,17 +71,13 @@ ORDINARY_DOMAINS = MappingProxyType(
     {
         "cooking": (
             _list("bake, cook, fry, roast, prepare, serve"),
-            _list(
-                "bread, soup, a pie, pancakes, a cake, noodles, rice, a stew, muffins, an omelette, "
-                "pizza, a salad"
-            ),
+            _list("bread, soup, a pie, pancakes, a cake, noodles, rice, a stew, muffins, an omelette, pizza, a salad"),
             ("gather the ingredients", "heat the pan", "taste the dish"),
         ),
         "gardening": (
             _list("plant, grow, water, trim, harvest, move"),
             _list(
-                "roses, tomatoes, a hedge, an apple tree, herbs, tulips, beans, a lawn, carrots, ivy, "
-                "lettuce, a fern"
+                "roses, tomatoes, a hedge, an apple tree, herbs, tulips, beans, a lawn, carrots, ivy, lettuce, a fern"
             ),
             ("choose a sunny place", "loosen the soil", "wait for rain"),
         ),
@@ -321,8 +312,7 @@ APOLOGIES = _list(
     "mean joke, rule against a hateful line, note against a cruel nickname"
 )
 WHOLE_WORK = _list(
-    "the full text of, the entire script of, the complete lyrics of, every page of, a free "
-    "copy of, the whole book"
+    "the full text of, the entire script of, the complete lyrics of, every page of, a free copy of, the whole book"
 )
 ABOUT_WORK = _list("a summary of, a review of, the theme of, the setting of, the author of, the history of")
 
