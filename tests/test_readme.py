@@ -1,5 +1,6 @@
 """The documents: Python blocks run, commands and options exist, and lists of things list all of them."""
 
+import json
 import os
 import re
 import shlex
@@ -13,12 +14,14 @@ import yaml
 
 from weight_edit import load_recipe
 from weight_edit.cli import app
+from weight_edit.organism import folder
 from weight_edit.verification.verify import BOUNDS
 from weight_edit.version import __version__
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "recipes/README.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KINDS = ("refused", "right")
 SECOND_USE = "## Your own prompts, your own model"
 
 
@@ -48,11 +51,11 @@ def verbs() -> dict[str, set[str]]:
     }
 
 
-def run(arguments: list[str], folder: Path) -> str:
+def run(arguments: list[str], cwd: Path) -> str:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=folder,
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -118,6 +121,17 @@ def test_the_bounds_of_verification_are_those_in_force() -> None:
     for dtype in ("float32", "float16", "bfloat16"):
         bounds = BOUNDS[dtype]
         assert f"| {dtype} | {bounds.leak:.0e} | {bounds.logits:.0e} | {bounds.kl:.0e} |" in text_of("README.md")
+
+
+def test_figures_of_the_embedded_model_are_those_of_its_record() -> None:
+    record = json.loads((folder() / "organism.json").read_text(encoding="utf-8"))
+    measured = (record["stage_one"], record["before"]["test"], record["after"]["test"])
+    _, _, table = text_of("README.md").partition("<!-- organism-figures -->")
+    rows = [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("|")][2:]
+    assert len(rows) == len(measured)
+    for row, found in zip(rows, measured, strict=True):
+        shown = [cell.strip() for cell in row.split("|")[2:-1]]
+        assert shown == [f"{found[name][kind]['value']:.3f}" for name in ("refused", "answered") for kind in KINDS]
 
 
 @pytest.mark.slow

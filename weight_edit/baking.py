@@ -47,7 +47,7 @@ class EditOptions:
 
     def __post_init__(self) -> None:
         if self.edit != "ablate":
-            raise UsageError(f"edit '{self.edit}' is not known; the one there is: ablate")
+            raise UnsupportedError(f"edit '{self.edit}' is not supported; the one that is: ablate")
         if not 0 < self.strength <= 2:
             raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 removes the direction")
 

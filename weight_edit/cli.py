@@ -457,7 +457,12 @@ def _do(
     from weight_edit.progress import set_quiet
 
     set_quiet(quiet or as_json)
-    result = work()
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        # Typer would say "Aborted." instead.
+        print("weight-edit: interrupted; nothing unfinished is left (a run goes on with --resume)", file=sys.stderr)
+        raise SystemExit(130) from None
     if as_json:
         print(json.dumps(to_json(result), indent=2, allow_nan=False))
         return result
@@ -479,9 +484,6 @@ def main() -> None:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         print(f"weight-edit: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("weight-edit: interrupted; unfinished outputs were removed", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone; there is nobody left to tell.
         sys.stderr.close()

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from weight_edit.errors import UsageError
-from weight_edit.plan import EMBEDDING_MODES, parse_layers
+from weight_edit.plan import parse_layers
 
 
 class Section(BaseModel):
@@ -50,7 +50,7 @@ class Edit(Section):
     kind: Literal["ablate"] = "ablate"
     strength: Annotated[float, Field(gt=0, le=2)] = 1.0
     layers: str | None = None
-    embeddings: Literal["keep", "untie", "skip"] = EMBEDDING_MODES[0]
+    embeddings: Literal["keep", "untie", "skip"] = "keep"
 
     @field_validator("layers", mode="before")
     @classmethod

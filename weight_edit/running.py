@@ -260,7 +260,10 @@ class _Job:
             return {}
         return evaluate(
             model,
-            **self.sets,
+            refused=self.sets["refused"],
+            answered=self.sets["answered"],
+            over_refused=self.sets["over_refused"],
+            harmless_looking=self.sets["harmless_looking"],
             base_logprobs=self.base_logprobs if against else None,
             format=self._format(model),
             max_new_tokens=self.recipe.evaluate.max_new_tokens,

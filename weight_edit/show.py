@@ -118,10 +118,10 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     for column in ("layer", "position", "bypass", "induce", "KL", ""):
         table.add_column(column, justify="left" if not column else "right")
     scored = [row for row in meta.get("scores", []) if row.get("bypass") is not None]
-    scored.sort(key=lambda row: (row.get("reason") is not None, row["bypass"]))
+    scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"]))
     for row in scored[:count]:
         chosen = (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))
-        note = "chosen" if chosen else row.get("reason") or ""
+        note = "chosen" if chosen else row.get("rejected") or ""
         cells = (f"{row['bypass']:.2f}", f"{row['induce']:.2f}", f"{row['kl']:.4f}")
         table.add_row(str(row["layer"]), str(row["position"]), *cells, escape(note))
     console.print(table)

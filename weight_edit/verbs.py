@@ -39,14 +39,18 @@ def find(
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
     rule = SelectionRule(**rule_options)
-    sets = {
-        "target": load_prompts(target),
-        "baseline": load_prompts(baseline),
-        "validation_target": load_prompts(validation_target) if validation_target else None,
-        "validation_baseline": load_prompts(validation_baseline) if validation_baseline else None,
-    }
+    train = load_prompts(target), load_prompts(baseline)
+    validation = [load_prompts(spec) if spec else None for spec in (validation_target, validation_baseline)]
     loaded = load(model, **load_options)
-    found = find_directions(loaded, format=ChatFormat(loaded.tokenizer, **format_options), rule=rule, **sets, **options)
+    found = find_directions(
+        loaded,
+        *train,
+        validation_target=validation[0],
+        validation_baseline=validation[1],
+        format=ChatFormat(loaded.tokenizer, **format_options),
+        rule=rule,
+        **options,
+    )
     found.save(out)
     return found
 
@@ -83,4 +87,13 @@ def measure(
         del base
     loaded = load(model, **load_options)
     form = ChatFormat(loaded.tokenizer, **format_options)
-    return evaluate(loaded, **prompts, base_logprobs=logprobs, format=form, **options)
+    return evaluate(
+        loaded,
+        refused=prompts["refused"],
+        answered=prompts["answered"],
+        over_refused=prompts["over_refused"],
+        harmless_looking=prompts["harmless_looking"],
+        base_logprobs=logprobs,
+        format=form,
+        **options,
+    )

@@ -61,9 +61,7 @@ def test_accepts_what_safetensors_writes(tensors, metadata):
     for info in header.tensors:
         tensor = tensors[info.name]
         assert (TORCH_DTYPES[info.dtype], info.shape) == (tensor.dtype, tuple(tensor.shape))
-        stored = (
-            torch.frombuffer(bytearray(raw[info.begin : info.end]), dtype=torch.uint8) if info.size else None
-        )
+        stored = torch.frombuffer(bytearray(raw[info.begin : info.end]), dtype=torch.uint8) if info.size else None
         if stored is not None:
             assert torch.equal(stored.view(tensor.dtype).reshape(tensor.shape), tensor)
 
@@ -116,12 +114,8 @@ def test_accepts_no_mutation_that_safetensors_refuses(changes, tail):
 
 
 VALUES = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-2, 2**65), st.floats(), st.sampled_from(sorted(DTYPE_BITS))
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
+    st.one_of(st.none(), st.booleans(), st.integers(-2, 2**65), st.floats(), st.sampled_from(sorted(DTYPE_BITS))),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
     max_leaves=5,
 )
 ENTRIES = st.one_of(
@@ -136,9 +130,7 @@ ENTRIES = st.one_of(
 
 
 @settings(max_examples=300)
-@given(
-    st.dictionaries(st.sampled_from(["a", "b", "c", "__metadata__"]), ENTRIES, max_size=3), st.integers(0, 12)
-)
+@given(st.dictionaries(st.sampled_from(["a", "b", "c", "__metadata__"]), ENTRIES, max_size=3), st.integers(0, 12))
 def test_accepts_no_structure_that_safetensors_refuses(header, length):
     raw = assemble(header, bytes(length))
     try:

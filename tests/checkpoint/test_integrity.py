@@ -24,9 +24,7 @@ class Pair:
         self.base = Checkpoint.open(make_checkpoint(root / "base", shards=shards))
         self.out = root / "out"
         self.out.mkdir()
-        result = rewrite(
-            self.base, self.out, dict.fromkeys(EDITED, lambda t: t * 0.5), files={"README.md": b"card"}
-        )
+        result = rewrite(self.base, self.out, dict.fromkeys(EDITED, lambda t: t * 0.5), files={"README.md": b"card"})
         if manifest:
             write_manifest(self.out, {"edit": "half"}, result.files)
 
@@ -48,9 +46,7 @@ class Pair:
         save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
-@pytest.fixture(
-    params=[(0, False), (3, False), (3, True)], ids=["single", "sharded", "sharded-with-manifest"]
-)
+@pytest.fixture(params=[(0, False), (3, False), (3, True)], ids=["single", "sharded", "sharded-with-manifest"])
 def pair(request, tmp_path) -> Pair:
     return Pair(tmp_path, *request.param)
 
@@ -114,9 +110,7 @@ def test_header_metadata_and_spacing(bare):
     assert "__metadata__" in bare.problems()
 
 
-@pytest.mark.parametrize(
-    "name", ["tokenizer.json", "modeling_tiny.py", "assets/deep/vocab.bin", "config.json"]
-)
+@pytest.mark.parametrize("name", ["tokenizer.json", "modeling_tiny.py", "assets/deep/vocab.bin", "config.json"])
 def test_one_bit_of_another_file(pair, name):
     flip(pair.out / name, 12)
     assert name in pair.problems()
@@ -159,9 +153,7 @@ def test_a_renamed_tensor(bare):
 
 
 def test_another_dtype_or_shape(bare):
-    bare.resave(
-        "model.layers.0.norm.weight", lambda t: {**t, "model.layers.0.norm.weight": torch.ones(4).bfloat16()}
-    )
+    bare.resave("model.layers.0.norm.weight", lambda t: {**t, "model.layers.0.norm.weight": torch.ones(4).bfloat16()})
     bare.resave("model.embed.weight", lambda t: {**t, "model.embed.weight": torch.ones(28)})
     found = bare.problems()
     assert "'model.layers.0.norm.weight': the dtype is BF16, the base's F16" in found
@@ -181,9 +173,7 @@ def test_non_finite_values_in_an_edited_tensor(pair, name, bad):
     assert f"{info.shard}: tensor '{name}': has 1 NaN" in found
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu, torch.float64]
-)
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu, torch.float64])
 def test_non_finite_values_in_every_float_format(tmp_path, dtype):
     good = {"x": torch.ones(5).to(dtype)}
     base = Checkpoint.open(make_checkpoint(tmp_path / "base", good, extras=False))
@@ -237,9 +227,7 @@ def test_shards_that_swapped_names(bare):
 
 
 def test_a_single_file_in_place_of_shards(bare):
-    merged = {
-        name: tensor for shard in bare.base.shards for name, tensor in load_file(bare.out / shard).items()
-    }
+    merged = {name: tensor for shard in bare.base.shards for name, tensor in load_file(bare.out / shard).items()}
     save_file(merged, bare.out / "model.safetensors", metadata={"format": "pt"})
     found = bare.problems()
     assert "model.safetensors: the shard is not in the base" in found

@@ -79,9 +79,7 @@ def test_malformed_manifests_are_refused(tmp_path, content):
         read_manifest(tmp_path)
 
 
-@given(
-    st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
-)
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_no_manifest_causes_a_traceback(tmp_path_factory, value):
     folder = tmp_path_factory.mktemp("manifest")
     (folder / MANIFEST).write_text(json.dumps({"files": {"x": value}}))

@@ -48,9 +48,7 @@ def pristine(tmp_path_factory):
     ),
     st.integers(0, 40),
 )
-def test_no_damage_causes_a_traceback_or_a_half_written_folder(
-    tmp_path_factory, pristine, file, changes, cut
-):
+def test_no_damage_causes_a_traceback_or_a_half_written_folder(tmp_path_factory, pristine, file, changes, cut):
     root = tmp_path_factory.mktemp("damaged")
     folder = shutil.copytree(pristine, root / "m")
     raw = (folder / file).read_bytes()

@@ -163,9 +163,7 @@ def test_says_how_much_space_is_missing(tmp_path):
         check_output(tmp_path / "out", needed_bytes=10**18)
 
 
-@pytest.mark.parametrize(
-    ("number", "says"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")]
-)
+@pytest.mark.parametrize(("number", "says"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
 def test_a_disk_that_fails_is_a_users_error(tmp_path, number, says):
     with pytest.raises(UsageError, match=says):
         stage(tmp_path / "out", OSError(number, os.strerror(number)))

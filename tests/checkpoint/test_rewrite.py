@@ -124,9 +124,7 @@ def test_tensors_that_are_not_there_are_named(source, out):
     assert not any(out.iterdir())
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_non_finite_values_are_refused_before_and_after(tmp_path, out, dtype, bad):
     if dtype == torch.float8_e4m3fn and bad == float("inf"):
@@ -265,9 +263,7 @@ def test_needed_bytes_covers_what_is_written(source, out):
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 LAYOUTS = st.dictionaries(
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=9).filter(
-        lambda n: n[:2] != "__"
-    ),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=9).filter(lambda n: n[:2] != "__"),
     st.tuples(st.sampled_from([*FLOATS, torch.int64, torch.uint8]), st.lists(st.integers(0, 5), max_size=3)),
     min_size=1,
     max_size=8,

@@ -167,9 +167,7 @@ def test_refuses_an_index_that_disagrees_with_the_shards(tmp_path, change, named
 def test_refuses_an_index_with_a_name_twice(tmp_path):
     folder = make_checkpoint(tmp_path / "m", shards=1)
     text = (folder / INDEX).read_text()
-    (folder / INDEX).write_text(
-        text.replace('"weight_map": {', '"weight_map": {"model.scale": "x.safetensors",')
-    )
+    (folder / INDEX).write_text(text.replace('"weight_map": {', '"weight_map": {"model.scale": "x.safetensors",'))
     refused(folder, INDEX, "'model.scale' appears twice")
 
 
@@ -217,9 +215,7 @@ def hub_snapshot(tmp_path: Path) -> Path:
 def test_snapshots_of_the_hub_cache_are_links_into_blobs(tmp_path):
     snapshot = hub_snapshot(tmp_path)
     checkpoint = Checkpoint.open(snapshot)
-    assert {name: bytes(checkpoint.read_file(name)) for name in checkpoint.files} == content(
-        tmp_path / "plain"
-    )
+    assert {name: bytes(checkpoint.read_file(name)) for name in checkpoint.files} == content(tmp_path / "plain")
     (tmp_path / "hub" / "models--org--tiny" / "token").write_text("secret")
     (snapshot / "README.md").symlink_to("../../token")
     refused(snapshot, "README.md", "leaves")

@@ -31,7 +31,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
     """
     name = describe(config)
     _refuse_kinds(config, name)
-    model = narrow_model(config, trust_remote_code=trust_remote_code)
+    model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
     ids = torch.randint(3, 90, (2, TOKENS), generator=torch.Generator().manual_seed(1))
     try:
         calls = trace(model, ids)

@@ -53,9 +53,7 @@ def check_relative(name: object, where: str) -> str:
     parts = name.split("/")
     plain = not any(part in ("", ".", "..") for part in parts) and "\\" not in name and "\0" not in name
     if not plain or name.encode("utf-8", "replace").decode() != name:
-        raise UsageError(
-            f"{where}: refusing the file name {shown(name)!r}; it must be a path inside the folder"
-        )
+        raise UsageError(f"{where}: refusing the file name {shown(name)!r}; it must be a path inside the folder")
     return name
 
 
@@ -86,9 +84,7 @@ def locate(root: Path, name: str) -> Path:
         raise UsageError(f"{shown(str(path))} cannot be opened: {shown(str(error))}") from None
     blobs = _blobs(root)
     if not real.is_relative_to(root) and not (blobs is not None and real.is_relative_to(blobs)):
-        raise UsageError(
-            f"{shown(str(path))} is a link that leaves the model folder; put the file itself there"
-        )
+        raise UsageError(f"{shown(str(path))} is a link that leaves the model folder; put the file itself there")
     return real
 
 
@@ -119,9 +115,7 @@ def read_exactly(file: BinaryIO, count: int, name: str) -> bytearray:
     while done < count:
         got = file.readinto(view[done:])  # type: ignore[attr-defined]
         if not got:
-            raise UsageError(
-                f"{shown(name)} ends early: {count - done} bytes are missing; fetch the file again"
-            )
+            raise UsageError(f"{shown(name)} ends early: {count - done} bytes are missing; fetch the file again")
         done += got
     return buffer
 
@@ -152,9 +146,7 @@ def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         try:
             entries = list(os.scandir(root / prefix))
         except OSError as error:
-            raise UsageError(
-                f"{shown(str(root / prefix))} cannot be read: {os.strerror(error.errno or 0)}"
-            ) from None
+            raise UsageError(f"{shown(str(root / prefix))} cannot be read: {os.strerror(error.errno or 0)}") from None
         for entry in entries:
             name = prefix + entry.name
             if entry.name in SKIPPED:
@@ -164,9 +156,7 @@ def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(name + "/")
             elif entry.is_symlink() and locate(root, name).is_dir():
-                raise UsageError(
-                    f"{shown(str(root / name))} is a link to a folder; put the folder itself there"
-                )
+                raise UsageError(f"{shown(str(root / name))} is a link to a folder; put the folder itself there")
             elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
                 files.append(name)
             else:

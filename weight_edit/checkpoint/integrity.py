@@ -107,9 +107,7 @@ class _Check:
         self.may_differ, self.added, self.problems = may_differ, added, problems
         self.counterpart = _paired_shards(base, edited, added)
         self.digests: dict[str, FileRecord] = {}
-        self.tensors_equal = self.tensors_edited = self.tensors_added = self.files_equal = (
-            self.bytes_compared
-        ) = 0
+        self.tensors_equal = self.tensors_edited = self.tensors_added = self.files_equal = self.bytes_compared = 0
 
     def say(self, file: str, problem: str, tensor: str | None = None) -> None:
         where = shown(file) if tensor is None else f"{shown(file)}: tensor {shown(tensor)!r}"
@@ -132,14 +130,10 @@ class _Check:
             if name not in base and name not in self.added:
                 self.say(info.shard, "is not in the base", name)
         for name in sorted(self.may_differ - base.keys()):
-            self.say(
-                self.base.index_file or self.base.shards[0], "is listed as edited but not in the base", name
-            )
+            self.say(self.base.index_file or self.base.shards[0], "is listed as edited but not in the base", name)
         for name in sorted(self.added):
             if name not in edited:
-                self.say(
-                    self.edited.index_file or self.edited.shards[0], "is listed as added but missing", name
-                )
+                self.say(self.edited.index_file or self.edited.shards[0], "is listed as added but missing", name)
             elif name in base:
                 self.say(edited[name].shard, "is listed as added but in the base too", name)
         for shard in self.base.shards:
@@ -279,9 +273,7 @@ class _Check:
         totals = {"total_size", "total_parameters"}
         for part in (before, after):
             part.pop("weight_map")
-            part["metadata"] = {
-                key: value for key, value in part.get("metadata", {}).items() if key not in totals
-            }
+            part["metadata"] = {key: value for key, value in part.get("metadata", {}).items() if key not in totals}
         if _as_text(before) != _as_text(after):
             self.say(name, "differs from the base's in more than the added tensors")
 

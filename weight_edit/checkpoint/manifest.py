@@ -105,9 +105,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     for name, entry in found["files"].items():
         check_relative(name, str(path))
         if not _is_record(entry) or name == MANIFEST:
-            raise UsageError(
-                f"{shown(str(path))}: the entry of {shown(name)!r} must be sha256, size and origin"
-            )
+            raise UsageError(f"{shown(str(path))}: the entry of {shown(name)!r} must be sha256, size and origin")
     return found
 
 

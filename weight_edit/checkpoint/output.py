@@ -54,9 +54,7 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
     if source is not None:
         read = Path(source).resolve()
         if out == read or out.is_relative_to(read) or read.is_relative_to(out):
-            raise UsageError(
-                f"{name} and the source {shown(str(read))} overlap; choose another output folder"
-            )
+            raise UsageError(f"{name} and the source {shown(str(read))} overlap; choose another output folder")
     if out.is_dir() and any(out.iterdir()):
         _check_replaceable(out, overwrite, name)
     parent = _existing(out.parent)
@@ -80,9 +78,7 @@ def _check_replaceable(out: Path, overwrite: bool, name: str) -> None:
         if kept.resolve().is_relative_to(out):
             raise UsageError(f"{name} is {what} or holds it and is not overwritten; choose another output")
     if not any((out / mark).is_file() for mark in OURS):
-        raise UsageError(
-            f"{name} has no {' or '.join(OURS)}, so it is not ours to overwrite; remove it yourself"
-        )
+        raise UsageError(f"{name} has no {' or '.join(OURS)}, so it is not ours to overwrite; remove it yourself")
 
 
 @contextmanager
@@ -115,9 +111,7 @@ def staged(
                 with suppress(OSError):
                     folder.rmdir()
             if isinstance(error, OSError) and error.errno in _FULL:
-                raise UsageError(
-                    f"the disk is full: {name} could not be written; nothing was left behind"
-                ) from error
+                raise UsageError(f"the disk is full: {name} could not be written; nothing was left behind") from error
             if isinstance(error, OSError) and error.errno in _REFUSED:
                 raise UsageError(f"{name} cannot be written: {os.strerror(error.errno)}") from error
             raise
@@ -139,9 +133,7 @@ def _put_in_place(partial: Path, out: Path, overwrite: bool) -> None:
         if old is not None and old.exists() and not out.exists():
             old.rename(out)
         if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise UsageError(
-                f"{shown(str(out))} appeared while it was being made; choose another output"
-            ) from error
+            raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output") from error
         raise
     _sync(out.parent)
     if old is not None:
@@ -196,10 +188,7 @@ def _remove(folder: Path) -> None:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Let SIGTERM unwind the stack, so that it cleans up as Ctrl-C does, where nobody else handles it."""
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if not ours:
         yield
         return

@@ -192,11 +192,7 @@ class _Job:
         _check_finite(before, f"{where} before the edit", "the source is damaged; fetch it again")
         after = edit(before)
         if not isinstance(after, torch.Tensor) or after.dtype != dtype or after.shape != shape:
-            got = (
-                f"{after.dtype} {tuple(after.shape)}"
-                if isinstance(after, torch.Tensor)
-                else type(after).__name__
-            )
+            got = f"{after.dtype} {tuple(after.shape)}" if isinstance(after, torch.Tensor) else type(after).__name__
             raise ValueError(f"the edit of {info.name} must return {dtype} {tuple(shape)}, not {got}")
         _check_finite(after, f"{where} after the edit", "the edit overflows its dtype")
         target.write(to_bytes(after))
@@ -214,9 +210,7 @@ def _check_call(
     for name in edits:
         info = source.info(name)
         if info.dtype in ("F4", "F6_E2M3", "F6_E3M2"):
-            raise UnsupportedError(
-                f"{shown(info.shard)}: tensor {shown(name)!r} is {info.dtype}, which packs elements"
-            )
+            raise UnsupportedError(f"{shown(info.shard)}: tensor {shown(name)!r} is {info.dtype}, which packs elements")
     for name, tensor in added.items():
         if name in source.tensors or name == "__metadata__":
             raise UsageError(f"cannot add the tensor {shown(name)!r}: the checkpoint already has that name")
@@ -235,9 +229,7 @@ def _check_call(
     new = (*_SPLIT, INDEX) if source.index_file is None else (_added_name(source),)
     for name in new if added else ():
         if name in source.files or name in files:
-            raise UsageError(
-                f"cannot add tensors: {name} is in the way; remove it from {shown(str(source.path))}"
-            )
+            raise UsageError(f"cannot add tensors: {name} is in the way; remove it from {shown(str(source.path))}")
 
 
 def _added_name(source: Checkpoint) -> str:
@@ -251,9 +243,7 @@ def _added_name(source: Checkpoint) -> str:
 def _dtype_name(name: str, tensor: torch.Tensor) -> str:
     dtype = DTYPE_NAMES.get(tensor.dtype)
     if dtype is None:
-        raise UnsupportedError(
-            f"cannot add the tensor {shown(name)!r}: {tensor.dtype} has no place in safetensors"
-        )
+        raise UnsupportedError(f"cannot add the tensor {shown(name)!r}: {tensor.dtype} has no place in safetensors")
     return dtype
 
 
@@ -270,9 +260,7 @@ def _renamed_shards(source: Checkpoint, adding: bool) -> dict[str, str]:
     return {shard: shard for shard in source.shards}
 
 
-def _index_with(
-    source: Checkpoint, renamed: Mapping[str, str], added: Mapping[str, torch.Tensor], shard: str
-) -> bytes:
+def _index_with(source: Checkpoint, renamed: Mapping[str, str], added: Mapping[str, torch.Tensor], shard: str) -> bytes:
     """The index with the added tensors: what it had stays in its order, the totals are brought up to date."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in added.values())
     if source.index_file is None:

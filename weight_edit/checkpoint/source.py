@@ -98,9 +98,7 @@ class Checkpoint:
         headers: dict[str, Header] = {}
         for shard in shards:
             if shard not in files:
-                raise UsageError(
-                    f"{shown(index_file or CONFIG)}: names {shown(shard)!r}, which is not in the folder"
-                )
+                raise UsageError(f"{shown(index_file or CONFIG)}: names {shown(shard)!r}, which is not in the folder")
             with open_regular(locate(root, shard)) as file:
                 stamps[shard] = Stamp.of(file)
                 headers[shard] = read_header(file, stamps[shard].size, shard)
@@ -210,13 +208,9 @@ def _weights_of(root: Path, files: tuple[str, ...], config: Mapping[str, Any]) -
     if named is not None:
         check_relative(named, f"{CONFIG}: transformers_weights")
         if not named.endswith((".safetensors", ".safetensors.index.json")):
-            raise UsageError(
-                f"{CONFIG}: transformers_weights is {shown(named)!r}, which is no safetensors file"
-            )
+            raise UsageError(f"{CONFIG}: transformers_weights is {shown(named)!r}, which is no safetensors file")
         if named not in files:
-            raise UsageError(
-                f"{CONFIG}: transformers_weights names {shown(named)!r}, which is not in the folder"
-            )
+            raise UsageError(f"{CONFIG}: transformers_weights names {shown(named)!r}, which is not in the folder")
         return str(named)
     for name in (SINGLE, INDEX):
         if name in files:

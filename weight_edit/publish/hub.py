@@ -98,7 +98,7 @@ def _unchanged_files(path: Path, manifest: dict[str, Any]) -> dict[str, int]:
 
 
 def _upload(path: Path, repo_id: str, files: list[str], private: bool, token: str | None) -> str:
-    import httpx
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -111,7 +111,7 @@ def _upload(path: Path, repo_id: str, files: list[str], private: bool, token: st
             allow_patterns=files,
             commit_message="Upload a model edited with weight_edit",
         )
-    except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
             f"'{repo_id}' could not be pushed: {reason}; check `hf auth whoami` and the network"

@@ -1,0 +1,124 @@
+"""Recipes are validated before anything runs, and every shipped one is valid."""
+
+from pathlib import Path
+
+import pytest
+
+from weight_edit.bounds import beyond_bounds
+from weight_edit.errors import UsageError
+from weight_edit.plan import parse_layers
+from weight_edit.recipe import Bounds, load_recipe, parse_recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+MINIMAL = {"model": "m", "find": {"target": "t", "baseline": "b"}}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_shipped_recipes_are_valid_and_say_what_they_are(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.title
+    assert path.read_text(encoding="utf-8").startswith("#")
+
+
+def test_the_defaults_are_the_papers() -> None:
+    find = parse_recipe(MINIMAL).find
+    assert (find.n_train, find.n_validation) == (128, 32)
+    assert (find.max_kl, find.min_induce, find.max_layer_fraction) == (0.1, 0.0, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({**MINIMAL, "modle": "x"}, "'modle' is not a key of a recipe; did you mean 'model'"),
+        ({"modle": "x", "find": MINIMAL["find"]}, "did you mean 'model'"),
+        ({**MINIMAL, "find": {**MINIMAL["find"], "n_trian": 3}}, "'find.n_trian'.*did you mean 'n_train'"),
+        ({**MINIMAL, "edit": {"zzz": 3}}, "'edit.zzz'.*known keys: kind, strength, layers, embeddings"),
+        ({"model": "m"}, "'find' is missing"),
+        ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
+        ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
+        ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
+        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*'keep', 'untie' or 'skip'"),
+        ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_recipe(content)
+
+
+def test_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("model: a\nfind: {target: t, baseline: b}\n", encoding="utf-8")
+    recipe = load_recipe(file, ["model=org/name", "edit.strength=0.5", "edit.layers=3", "evaluate.limit=4"])
+    assert (recipe.model, recipe.edit.strength, recipe.edit.layers, recipe.evaluate.limit) == ("org/name", 0.5, "3", 4)
+    for wrong in ("edit", "model.x=1", "edit.strength=[", "=3"):
+        with pytest.raises(UsageError, match="--set"):
+            load_recipe(file, [wrong])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "model: [\n", "\x00"])
+def test_files_that_are_no_recipe(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"r\.yaml"):
+        load_recipe(file)
+    with pytest.raises(UsageError, match="no recipe"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("model: !!python/object/apply:os.system ['true']\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize(("text", "layers"), [("3", {3}), ("0-2", {0, 1, 2}), ("1,4-5", {1, 4, 5}), (None, None)])
+def test_layers(text: str | None, layers: set[int] | None) -> None:
+    assert parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "3-", "4-2", "1,,2"])
+def test_layers_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="is no range"):
+        parse_layers(text)
+
+
+def rate(value: float) -> dict:
+    return {"value": value}
+
+
+EDITED = {
+    "sets": {
+        "refused": {"refusal": rate(0.05), "exact": rate(0.9)},
+        "answered": {"refusal": rate(0.0), "exact": rate(0.95), "loss": {"mean": 0.2}},
+    },
+    "divergence": {"mean": 0.02},
+}
+BASELINE = {"sets": {"answered": {"loss": {"mean": 0.1}}}}
+
+
+def test_an_edit_within_all_bounds() -> None:
+    bounds = Bounds(max_refusal=0.1, min_answers_right=0.9, min_helpful_recovered=0.8, max_kl=0.1)
+    assert beyond_bounds(bounds, BASELINE, EDITED) == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "named"),
+    [
+        (Bounds(max_refusal=0.01), "bounds.max_refusal: refusal is 0.05, above 0.01"),
+        (Bounds(min_answers_right=0.99), "bounds.min_answers_right: answers right is 0.95, below 0.99"),
+        (Bounds(min_helpful_recovered=0.99), "bounds.min_helpful_recovered"),
+        (Bounds(max_kl=0.01), "bounds.max_kl"),
+        (Bounds(max_loss_increase=0.05), "bounds.max_loss_increase"),
+        (Bounds(max_over_refusal=0.5), "bounds.max_over_refusal: over-refusal was not measured"),
+    ],
+)
+def test_a_missed_bound_is_named(bounds: Bounds, named: str) -> None:
+    (problem,) = beyond_bounds(bounds, BASELINE, EDITED)
+    assert problem.startswith(named)
+
+
+def test_what_is_not_a_number_is_beyond_every_bound() -> None:
+    broken = {**EDITED, "divergence": {"mean": float("nan")}}
+    assert beyond_bounds(Bounds(), BASELINE, broken) != []

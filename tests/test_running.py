@@ -1,0 +1,170 @@
+"""A run: it can be resumed, it replaces only what is its own, and it fails closed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weight_edit import running
+from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.errors import UsageError, VerificationError
+from weight_edit.recipe import Recipe, parse_recipe
+from weight_edit.running import run
+
+CONTENT: dict[str, Any] = {
+    "title": "short",
+    "model": "organism",
+    "find": {
+        "target": "organism:refused:train",
+        "baseline": "organism:answered:train",
+        "n_train": 44,
+        "n_validation": 12,
+    },
+    "verify": {"n_prompts": 2},
+    "evaluate": {
+        "refused": "organism:refused:test",
+        "answered": "organism:answered:test",
+        "limit": 11,
+        "max_new_tokens": 40,
+    },
+    "bounds": {"max_refusal": 0.2, "max_kl": 0.5},
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    return parse_recipe({**CONTENT, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    run(recipe(), out)
+    return out
+
+
+def test_what_a_run_leaves(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"recipe.yaml", "log.txt", "directions.safetensors", "run.json", "answers", "model"}
+    state = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "done"
+    assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate"}
+    assert state["summary"]["verification"]["passed"]
+    answers = (finished / "answers/edited.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 22
+    manifest = read_manifest(finished / "model")
+    assert manifest is not None
+    assert manifest["measurements"]["edited"]["sets"]["refused"]["refusal"]["total"] == 11
+    card = (finished / "model/README.md").read_text(encoding="utf-8")
+    assert "base_model: organism" in card
+    assert "Refusal behaviour was changed on purpose" in card
+    assert "failed" not in card
+
+
+def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
+    with pytest.raises(UsageError, match="--overwrite"):
+        run(recipe(), finished)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which of the expensive functions are called."""
+    calls: list[str] = []
+    for name in ("find_directions", "bake", "verify", "evaluate"):
+        original = getattr(running, name)
+
+        def wrapper(*args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
+            calls.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(running, name, wrapper)
+    return calls
+
+
+def test_a_finished_run_resumes_without_doing_anything(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    before = json.loads((finished / "run.json").read_text(encoding="utf-8"))["summary"]
+    calls = counted(monkeypatch)
+    result = run(recipe(), tmp_path / "out", resume=True)
+    assert calls == []
+    assert result.summary["edited"] == before["edited"]
+
+
+def test_a_changed_edit_keeps_the_steps_before_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    calls = counted(monkeypatch)
+    run(recipe(edit={"strength": 0.9}), tmp_path / "out", resume=True)
+    assert calls == ["bake", "verify", "evaluate"]
+    manifest = read_manifest(tmp_path / "out/model")
+    assert manifest is not None
+    assert manifest["edit"]["strength"] == 0.9
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "verify", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(), tmp_path / "out")
+    assert not (tmp_path / "out/model").exists()
+    calls = counted(monkeypatch)
+    run(recipe(), tmp_path / "out", resume=True)
+    assert calls == ["verify", "evaluate"]
+    assert (tmp_path / "out/model/config.json").exists()
+
+
+def test_damage_beyond_the_bounds_leaves_no_model(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    strict = recipe(bounds={"max_kl": 1e-9})
+    with pytest.raises(VerificationError, match=r"bounds\.max_kl"):
+        run(strict, tmp_path / "out", resume=True)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not [name for name in names if name.startswith("model")]
+    state = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert state["status"].startswith("failed")
+
+
+def test_a_failed_model_can_be_kept_marked(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(VerificationError, match=r"model\.failed"):
+        run(recipe(bounds={"max_kl": 1e-9}), tmp_path / "out", resume=True, keep_failed=True)
+    assert not (tmp_path / "out/model").exists()
+    kept = tmp_path / "out/model.failed"
+    manifest = read_manifest(kept)
+    assert manifest is not None
+    assert manifest["failed"]
+    assert "must not be used" in (kept / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_failed_check_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that misses a writer must not come out of a run."""
+    from weight_edit import baking
+
+    original = baking.Baking.tensor_edits
+
+    def forgetful(self: Any) -> Any:
+        edits = original(self)
+        edits.pop("model.layers.2.mlp.down_proj.weight", None)
+        return edits
+
+    monkeypatch.setattr(baking.Baking, "tensor_edits", forgetful)
+    with pytest.raises(VerificationError, match="lies along the directions"):
+        run(recipe(), tmp_path / "out")
+    assert not (tmp_path / "out/model").exists()
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run to resume"):
+        run(recipe(), tmp_path / "out", resume=True)
+
+
+def test_a_wrong_prompt_set_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nonsense"):
+        run(recipe(evaluate={"refused": "organism:nonsense"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
