@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3.11
 BIN := $(VENV)/bin
+# A package index of your own for torch, if pip's default would bring a CUDA build: make demo TORCH_INDEX=...
+TORCH_INDEX ?=
 STAMP := $(VENV)/.installed
 
 .PHONY: help demo test lint bench organism install clean
@@ -13,7 +15,7 @@ install: $(STAMP) ## Create .venv and install the package with its test tools.
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $(STAMP)
 

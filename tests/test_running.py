@@ -57,7 +57,7 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert manifest is not None
     assert manifest["measurements"]["edited"]["sets"]["refused"]["refusal"]["total"] == 11
     card = (finished / "model/README.md").read_text(encoding="utf-8")
-    assert "base_model: organism" in card
+    assert "| base | `organism` (LlamaForCausalLM) |" in card
     assert "Refusal behaviour was changed on purpose" in card
     assert "failed" not in card
 

@@ -146,7 +146,8 @@ class Baking:
         return {
             "weight_edit": __version__,
             "source": {
-                "model": self.source.name,
+                "model": self.source.public_name,
+                "on_hub": self.source.on_hub,
                 "revision": self.source.revision,
                 "architecture": self.anatomy.architecture,
             },
@@ -156,7 +157,7 @@ class Baking:
                 "sha256": hashlib.sha256(_raw(self.plan.directions)).hexdigest(),
                 **{
                     key: self.directions.metadata[key]
-                    for key in ("method", "layer", "position", "model", "revision", "prompts")
+                    for key in ("method", "layer", "position", "revision", "prompts")
                     if key in self.directions.metadata
                 },
             },

@@ -77,7 +77,7 @@ def demo(
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/<recipe> by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the recipe's name by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
     overwrite: Overwrite = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep a model that failed, marked.")] = False,

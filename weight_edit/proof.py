@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.anatomy.small import narrow_config, narrow_model
+from weight_edit.anatomy.small import narrow_config, narrow_model, one_thread
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan, edit_plan
@@ -44,11 +44,12 @@ def prove(config: Any, *, directions: int = 2, seed: int = 0, trust_remote_code:
     """
     narrow = narrow_config(config)
     anatomy = anatomy_of(narrow, trust_remote_code=trust_remote_code)
-    model = narrow_model(narrow, seed=seed, trust_remote_code=trust_remote_code)
     generator = torch.Generator().manual_seed(seed + 1)
     rows = orthonormal_rows(torch.randn(directions, anatomy.d_model, generator=generator)).float()
     ids = torch.randint(3, 90, (2, 9), generator=generator)
-    proof = measure(model, anatomy, rows, ids)
+    with one_thread():
+        model = narrow_model(narrow, seed=seed, trust_remote_code=trust_remote_code)
+        proof = measure(model, anatomy, rows, ids)
     if not proof.leak < MAX_LEAK:
         raise UnsupportedError(
             f"{anatomy.architecture}: after the edit {proof.leak:.1e} of the residual stream still lies along the "

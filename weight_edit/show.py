@@ -1,6 +1,8 @@
 """What the terminal shows: short tables of results, and the next command to type."""
 
 import json
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     from weight_edit.verification.verify import Verification
 
 
+SHOWN = 6
+
+
+def command() -> str:
+    """How the reader can call this tool: by name, or by the path it was called by when it is not on the PATH."""
+    called = sys.argv[0]
+    return called if Path(called).name == "weight-edit" and shutil.which("weight-edit") is None else "weight-edit"
+
+
 def run_result(result: "RunResult", console: Console) -> None:
     """A finished run: before and after, the proofs, three answers, where the files are, what to type next."""
     summary = result.summary
@@ -38,8 +49,8 @@ def run_result(result: "RunResult", console: Console) -> None:
     console.print(files)
     console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
     base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
-    console.print(f"  weight-edit verify {base} {result.model}", markup=False)
-    console.print(f"  weight-edit push {result.model} YOUR-NAME/YOUR-MODEL --dry-run", markup=False)
+    console.print(f"  {command()} verify {base} {result.model}", markup=False)
+    console.print(f"  {command()} push {result.model} YOUR-NAME/YOUR-MODEL --base {base} --dry-run", markup=False)
 
 
 def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
@@ -73,7 +84,10 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
     table.add_column("check")
     table.add_column("result")
     untouched = f"{report['tensors_equal']} tensors and {report['files_equal']} files are the base's, byte for byte"
-    table.add_row("integrity", untouched if checked["integrity"] else "[bold red]FAILED[/]")
+    table.add_row(
+        "integrity",
+        untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
+    )
     table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
     for dtype, found in checked["by_dtype"].items():
         share = f"{found['leak']:.1e} of it lies along the directions, at most (base: {found['leak_before']:.2f})"
@@ -89,8 +103,12 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
             tied = found["tied_unembedding"]
             table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
     console.print(table)
-    for problem in checked["problems"]:
+    for problem in checked["problems"][:SHOWN]:
         console.print(f"[bold red]failed:[/] {escape(problem)}")
+    if len(checked["problems"]) > SHOWN:
+        console.print(f"... and {len(checked['problems']) - SHOWN} more, all of them under --json")
+    if not checked["integrity"] and not report["tensors_equal"]:
+        console.print("No tensor equals the base's: is this the model that was edited?")
 
 
 def examples(folder: Path, console: Console, count: int = 3) -> None:
@@ -128,7 +146,7 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {escape(warning)}")
     console.print(f"{path}: {found.direction.shape[0]} direction, {found.d_model} wide", markup=False)
-    console.print(f"Next: weight-edit bake {meta.get('model')} --directions {path} --out edited-model", markup=False)
+    console.print(f"Next: {command()} bake {meta.get('model')} --directions {path} --out edited-model", markup=False)
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
@@ -143,7 +161,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
     if result.extra:
         shown = ", ".join(result.extra[:3])
         console.print(f"{len(result.extra)} tensors that no parameter accounts for were kept: {shown}", markup=False)
-    console.print(f"Next: weight-edit verify {model} {result.path}", markup=False)
+    console.print(f"Next: {command()} verify {model} {result.path}", markup=False)
 
 
 def inspection(found: "Inspection", console: Console) -> None:

@@ -1,6 +1,7 @@
 """The model card says what was done and measured, and pushing refuses what was not verified."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import yaml
 from weight_edit.baking import bake, stamp
 from weight_edit.directions.artifact import Directions
 from weight_edit.errors import UsageError, VerificationError
+from weight_edit.organism import folder
 from weight_edit.publish import hub
 from weight_edit.publish.card import deed, front_matter, model_card
 from weight_edit.publish.hub import push
 
 SUMMARY = {
     "weight_edit": "0.1.0",
-    "source": {"model": "org/base", "revision": "abc", "architecture": "LlamaForCausalLM"},
+    "source": {"model": "org/base", "on_hub": True, "revision": "abc", "architecture": "LlamaForCausalLM"},
     "edit": {"edit": "ablate", "strength": 1.0, "layers": None, "embeddings": "keep", "class": "exact in weights"},
     "directions": {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1},
     "tensors": ["a", "b"],
@@ -43,6 +45,11 @@ def test_the_card_keeps_the_licence_and_names_the_base() -> None:
     assert "Refusal behaviour was changed on purpose" in card
     assert "Nothing was measured" in card
     assert "at `abc`" in card
+
+
+def test_a_local_base_is_not_named_as_a_hub_model() -> None:
+    local = {**SUMMARY, "source": {**SUMMARY["source"], "on_hub": False, "revision": None}}
+    assert "base_model" not in yaml.safe_load(model_card(local, None, None).split("---")[1])
 
 
 def test_the_card_shows_what_was_measured_with_intervals_and_the_judge() -> None:
@@ -131,6 +138,17 @@ def test_a_changed_or_stray_file_is_not_pushed(baked: Path) -> None:
     (baked / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(VerificationError, match=r"config\.json"):
         push(baked, "me/model", dry_run=True)
+
+
+def test_a_local_path_is_not_published(tmp_path: Path) -> None:
+    shutil.copytree(folder(), tmp_path / "private-place/base")
+    row = torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0)))
+    bake(tmp_path / "private-place/base", Directions(row), tmp_path / "out")
+    for name in ("weight_edit.json", "README.md"):
+        assert "private-place" not in (tmp_path / "out" / name).read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="--base"):
+        push(tmp_path / "out", "me/model", dry_run=True)
+    assert push(tmp_path / "out", "me/model", base=tmp_path / "private-place/base", dry_run=True).verification.passed
 
 
 def test_a_failed_model_is_not_pushed(baked: Path) -> None:

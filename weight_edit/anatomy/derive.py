@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from weight_edit.anatomy.additions import Addition, additions
 from weight_edit.anatomy.norms import recognise
 from weight_edit.anatomy.parts import Anatomy, Block, Norm, Reader, Writer
-from weight_edit.anatomy.small import build, describe, narrow_model
+from weight_edit.anatomy.small import build, describe, narrow_model, one_thread
 from weight_edit.anatomy.trace import Call, same, trace, within
 from weight_edit.errors import UnsupportedError
 
@@ -31,8 +31,13 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
     """
     name = describe(config)
     _refuse_kinds(config, name)
-    model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
     ids = torch.randint(3, 90, (2, TOKENS), generator=torch.Generator().manual_seed(1))
+    with one_thread():
+        return _derive(config, name, ids, trust_remote_code)
+
+
+def _derive(config: Any, name: str, ids: Tensor, trust_remote_code: bool) -> Anatomy:
+    model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
     try:
         calls = trace(model, ids)
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:

@@ -101,7 +101,7 @@ def load_directions(path: str | Path, *, orthonormalize: bool = False) -> Direct
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"there is no directions file {path}")
+        raise UsageError(f"there is no directions file {path}; make one with `find`")
     try:
         with safe_open(str(path), framework="pt") as file:
             names = set(file.keys())

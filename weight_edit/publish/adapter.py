@@ -71,7 +71,7 @@ def adapter(
     tensors = factors(baking.plan, read)
     # A direction that a norm's gain sends to zero leaves a writer with fewer columns than k.
     rank = max(edit.map.rank for edit in baking.plan.edits)
-    config = adapter_config(baking.plan, source.name, source.revision, rank)
+    config = adapter_config(baking.plan, source.public_name, source.revision, rank)
     with staged(target, overwrite=overwrite, source=source.path) as folder:
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

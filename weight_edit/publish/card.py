@@ -89,8 +89,10 @@ def model_card(
     header: dict[str, Any] = {key: base[key] for key in KEPT_KEYS if key in base}
     header.setdefault("library_name", "transformers")
     header.setdefault("pipeline_tag", "text-generation")
-    header["base_model"] = name
-    header["base_model_relation"] = "finetune"
+    if source.get("on_hub"):
+        # The Hub links what is named here, so a folder's name must not stand in its place.
+        header["base_model"] = name
+        header["base_model_relation"] = "finetune"
     header["tags"] = ["weight-edit", "model-editing", "refusal"]
     measured = dict(measurements or {})
     edited = measured.get("edited") or {}

@@ -52,7 +52,8 @@ def push(
     Args:
         folder: an output of `bake` or `run`.
         repo_id: "owner/name"; created when it does not exist.
-        base: the model it was edited from; what `weight_edit.json` names when None.
+        base: the model it was edited from; what `weight_edit.json` names when None. Needed for a local folder,
+            whose path is not recorded.
         private: create the repository as private.
         dry_run: verify and list the files, upload nothing.
         token: Hub access token; the one saved by `hf auth login` when None. It is not stored or printed.
@@ -77,7 +78,10 @@ def push(
     if manifest.get("failed"):
         raise VerificationError(f"{path} is marked as failed: {manifest['failed'][0]}")
     files = _unchanged_files(path, manifest)
-    checked = verify(base or manifest["source"]["model"], path, token=token, trust_remote_code=trust_remote_code)
+    origin = manifest["source"]
+    if base is None and not origin["on_hub"] and origin["model"] != "organism":
+        raise UsageError(f"{path} was edited from a local folder '{origin['model']}'; say where it is with --base")
+    checked = verify(base or origin["model"], path, token=token, trust_remote_code=trust_remote_code)
     if not checked.passed:
         raise VerificationError(f"{path} was not pushed: {checked.problems[0]}")
     url = None if dry_run else _upload(path, repo_id, sorted(files), private, token)

@@ -47,6 +47,16 @@ class Source:
     path: Path
     revision: str | None
 
+    @property
+    def public_name(self) -> str:
+        """What may be published: a Hub id or "organism" as it is, but of a local folder only its last name."""
+        return self.name if self.on_hub or self.name == "organism" else self.path.name
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the files come from the Hub."""
+        return self.revision is not None
+
 
 def resolve(name: str | Path, *, revision: str | None = None, token: str | None = None, weights: bool = True) -> Source:
     """Find the files of `name`, downloading what is missing of a Hub repository.
