@@ -104,6 +104,30 @@ def test_a_changed_edit_keeps_the_steps_before_it(
     assert manifest["edit"]["strength"] == 0.9
 
 
+def test_a_changed_prompt_file_under_the_same_name_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weight_edit.organism.corpus import prompt_set
+
+    file = tmp_path / "refused.txt"
+    lines = [request.prompt for request in prompt_set("refused", "train")]
+    file.write_text("\n".join(lines[:80]), encoding="utf-8")
+    own = recipe(find={**CONTENT["find"], "target": str(file)})
+    run(own, tmp_path / "out")
+    file.write_text("\n".join(lines[40:120]), encoding="utf-8")
+    calls = counted(monkeypatch)
+    run(own, tmp_path / "out", resume=True)
+    assert calls == ["find_directions", "bake", "verify", "evaluate"]
+
+
+def test_a_finished_model_that_was_changed_is_made_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    (tmp_path / "out/model/config.json").write_text("{}", encoding="utf-8")
+    calls = counted(monkeypatch)
+    run(recipe(), tmp_path / "out", resume=True)
+    assert calls == ["bake", "verify", "evaluate"]
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
@@ -157,6 +181,19 @@ def test_a_failed_check_leaves_no_model(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(VerificationError, match="lies along the directions"):
         run(recipe(), tmp_path / "out")
     assert not (tmp_path / "out/model").exists()
+
+
+def test_a_loss_that_is_not_finite_leaves_no_model(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise VerificationError("the loss is not finite")
+
+    shutil.copytree(finished, tmp_path / "out")
+    monkeypatch.setattr(running, "evaluate", broken)
+    with pytest.raises(VerificationError, match="the loss is not finite; no model was kept"):
+        run(recipe(edit={"strength": 0.8}), tmp_path / "out", resume=True)
+    assert not list((tmp_path / "out").glob("model*"))
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

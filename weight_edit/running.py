@@ -3,7 +3,6 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from weight_edit.bounds import beyond_bounds
 from weight_edit.directions.artifact import load_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.selection import SelectionRule
-from weight_edit.errors import UsageError, VerificationError
+from weight_edit.errors import VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.plan import parse_layers
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
@@ -74,12 +73,11 @@ def run(
         VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
     """
     began = time.monotonic()
-    sets = {name: _prompts(getattr(recipe.evaluate, name), recipe.evaluate.limit) for name in SETS}
-    job = _Job(recipe, sets, token, trust_remote_code)
+    job = _Job(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, recipe, resume=resume, overwrite=overwrite)
     try:
         summary = job.carry_out(folder, keep_failed)
-    except (VerificationError, UsageError) as error:
+    except WeightEditError as error:
         folder.state["status"] = f"failed: {error}"
         folder.save()
         folder.log(f"failed: {error}")
@@ -94,11 +92,13 @@ def run(
 class _Job:
     """What the steps share; the base model is loaded when a step needs it, and dropped before the edited one is."""
 
-    def __init__(
-        self, recipe: Recipe, sets: Mapping[str, PromptSet | None], token: str | None, trust_remote_code: bool
-    ) -> None:
+    def __init__(self, recipe: Recipe, token: str | None, trust_remote_code: bool) -> None:
         self.recipe = recipe
-        self.sets = sets
+        limit = recipe.evaluate.limit
+        self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
+        self.target, self.baseline = load_prompts(recipe.find.target), load_prompts(recipe.find.baseline)
+        self.validation = [_prompts(recipe.find.validation_target), _prompts(recipe.find.validation_baseline)]
+        self.verify_prompts = load_prompts(recipe.verify.prompts)
         self.token = token
         self.trust_remote_code = trust_remote_code
         self.source = resolve(recipe.model, revision=recipe.revision, token=token)
@@ -121,10 +121,9 @@ class _Job:
             "system": recipe.system,
             "template": recipe.template,
         }
-        measured = {
-            "sets": {name: None if s is None else s.sha256 for name, s in self.sets.items()},
-            **recipe.evaluate.model_dump(),
-        }
+        measured = [_digests(*self.sets.values()), recipe.evaluate.model_dump()]
+        sought = [_digests(self.target, self.baseline, *self.validation), recipe.find.model_dump(), recipe.seed]
+        verified = [self.verify_prompts.sha256, recipe.verify.model_dump()]
         baseline = folder.step(
             "baseline",
             [model, measured],
@@ -133,14 +132,14 @@ class _Job:
         )
         found = folder.step(
             "find",
-            [model, recipe.find.model_dump(), recipe.seed],
+            [model, sought],
             (DIRECTIONS,),
             lambda: self._find(folder.path),
         )
         edit = [model, found["sha256"], recipe.edit.model_dump()]
-        finished = [edit, measured, recipe.verify.model_dump(), recipe.bounds.model_dump()]
+        finished = [edit, measured, verified, recipe.bounds.model_dump()]
         model_folder = folder.path / MODEL
-        if model_folder.exists() and folder.state.get("finished") == finished:
+        if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
             steps = folder.state["steps"]
             return _summary(baseline, steps["evaluate"]["result"], steps["verify"]["result"])
@@ -149,26 +148,28 @@ class _Job:
             if leftover.exists():
                 shutil.rmtree(leftover)
         unverified = folder.path / UNVERIFIED
-        folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder.path, unverified))
+        folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
         if self.sets["answered"] is not None:
             _ = self.base_logprobs
         self.__dict__.pop("base", None)
-        checked = folder.step(
-            "verify", [edit, recipe.verify.model_dump()], (), lambda: self._verify(folder.path, unverified)
-        )
-        problems = list(checked["problems"])
-        edited: dict[str, Any] = {}
-        if not problems:
-            edited = folder.step(
-                "evaluate",
-                [edit, measured],
-                ("answers/edited.jsonl",),
-                lambda: self._evaluate(self._load(unverified), folder.path / "answers/edited.jsonl", against=True),
-            )
-            problems += beyond_bounds(recipe.bounds, baseline, edited)
+        checked, edited = None, {}
+        try:
+            checked = folder.step("verify", [edit, verified], (), lambda: self._verify(folder.path, unverified))
+            problems = list(checked["problems"])
+            if not problems:
+                edited = folder.step(
+                    "evaluate",
+                    [edit, measured],
+                    ("answers/edited.jsonl",),
+                    lambda: self._evaluate(self._load(unverified), folder.path / "answers/edited.jsonl", against=True),
+                )
+                problems = beyond_bounds(recipe.bounds, baseline, edited)
+        except VerificationError as error:
+            # A loss that is not finite, say: what could not be measured has not passed.
+            problems = [str(error)]
         summary = _summary(baseline, edited, checked)
         self._settle(folder, unverified, summary, problems, keep_failed)
-        folder.state["finished"] = finished
+        folder.state["finished"] = [*finished, fingerprint(model_folder)]
         return summary
 
     def _settle(
@@ -200,10 +201,10 @@ class _Job:
         section = self.recipe.find
         directions = find_directions(
             self.base,
-            load_prompts(section.target),
-            load_prompts(section.baseline),
-            validation_target=_prompts(section.validation_target),
-            validation_baseline=_prompts(section.validation_baseline),
+            self.target,
+            self.baseline,
+            validation_target=self.validation[0],
+            validation_baseline=self.validation[1],
             n_train=section.n_train,
             n_validation=section.n_validation,
             format=self._format(self.base),
@@ -219,14 +220,16 @@ class _Job:
         chosen = {key: directions.metadata.get(key) for key in keys}
         return {**chosen, "sha256": _sha256(out / DIRECTIONS)}
 
-    def _bake(self, out: Path, unverified: Path) -> dict[str, Any]:
+    def _bake(self, folder: RunFolder, unverified: Path) -> dict[str, Any]:
+        # What was found out about an earlier bake says nothing about this one.
+        folder.forget("verify", "evaluate")
         if unverified.exists():
             shutil.rmtree(unverified)
         section = self.recipe.edit
         options = EditOptions(section.kind, section.strength, parse_layers(section.layers), section.embeddings)
         result = bake(
             self.recipe.model,
-            load_directions(out / DIRECTIONS),
+            load_directions(folder.path / DIRECTIONS),
             unverified,
             edit=options.edit,
             strength=options.strength,
@@ -244,7 +247,7 @@ class _Job:
             self.recipe.model,
             unverified,
             directions=load_directions(out / DIRECTIONS),
-            prompts=load_prompts(section.prompts),
+            prompts=self.verify_prompts,
             n_prompts=section.n_prompts,
             system=self.recipe.system,
             template=self.recipe.template,
@@ -282,6 +285,11 @@ def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:
         return None
     prompts = load_prompts(spec)
     return prompts if limit is None else prompts.take(min(limit, len(prompts)))
+
+
+def _digests(*sets: PromptSet | None) -> list[str | None]:
+    """The content of prompt sets: a file may change under the same name."""
+    return [None if prompts is None else prompts.sha256 for prompts in sets]
 
 
 def _summary(baseline: Any, edited: Any, checked: Any) -> dict[str, Any]:
