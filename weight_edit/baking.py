@@ -27,6 +27,8 @@ from weight_edit.version import __version__
 
 README = "README.md"
 BASE_README = "BASE_README.md"
+PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""The formats that can be edited, and their names in torch."""
 
 
 @dataclass(frozen=True)
@@ -197,12 +199,10 @@ def prepare(
     """
     checkpoint = Checkpoint.open(source.path)
     config = read_config(source, trust_remote_code=trust_remote_code)
-    if getattr(config, "quantization_config", None):
-        method = config.quantization_config.get("quant_method", "quantised weights")
-        raise UnsupportedError(f"{source.name} stores {method}; give a checkpoint in bfloat16, float16 or float32")
     anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
     directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
+    _check_formats(checkpoint, anatomy, disk)
     _check_tied_copies(checkpoint, anatomy, disk)
     plan = edit_plan(
         anatomy,
@@ -310,6 +310,20 @@ def unpacked(entry: Mapping[str, Any]) -> Tensor:
 
 def _raw(directions: Tensor) -> bytes:
     return directions.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+
+
+def _check_formats(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:
+    """Only plain floating tensors can be edited: a quantised one means nothing without its scales."""
+    stored = checkpoint.config.get("quantization_config")
+    if stored:
+        method = stored.get("quant_method", "an unnamed method") if isinstance(stored, dict) else stored
+        raise UnsupportedError(f"the weights are quantised ({method}); give a checkpoint in {', '.join(PLAIN)}")
+    for writer in anatomy.writers:
+        info = checkpoint.tensors[disk.names[writer.weight]]
+        if info.dtype not in PLAIN:
+            raise UnsupportedError(
+                f"tensor '{info.name}' is stored as {info.dtype}, which is none of {', '.join(PLAIN)}"
+            )
 
 
 def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weight_edit.baking import BASE_README, README, Baking, EditOptions, prepare, unpacked
+from weight_edit.baking import BASE_README, PLAIN, README, Baking, EditOptions, prepare, unpacked
 from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source import Checkpoint
@@ -170,6 +170,8 @@ def verify(
         UnsupportedError: an architecture that is not understood.
         VerificationError: `edited` cannot even be opened.
     """
+    if n_prompts < 1:
+        raise UsageError(f"the models must run on at least one prompt, not {n_prompts}")
     folder = Path(edited)
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give the output of bake")
@@ -247,7 +249,7 @@ def _revision(manifest: Mapping[str, Any] | None, base: str | Path) -> str | Non
 
 def _storage(baking: Baking) -> str:
     edited = baking.checkpoint.tensors[next(iter(baking.tensor_edits()))]
-    return {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}[edited.dtype]
+    return PLAIN[edited.dtype]
 
 
 def _run(
