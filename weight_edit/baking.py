@@ -1,8 +1,6 @@
 """Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
 
-import base64
-import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,21 +10,20 @@ from torch import Tensor
 
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.disk import DiskNames, names_on_disk
-from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
+from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.checkpoint.rewrite import needed_bytes, rewrite
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.directions.packing import packed
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan import EditPlan, TensorEdit, edit_plan
 from weight_edit.proof import prove
-from weight_edit.publish.card import model_card
+from weight_edit.publish.finishing import BASE_README, README, write_card_and_manifest
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
 from weight_edit.version import __version__
 
-README = "README.md"
-BASE_README = "BASE_README.md"
 PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The formats that can be edited, and their names in torch."""
 
@@ -141,7 +138,7 @@ class Baking:
         if self.records.get(README) is not None:
             (folder / README).rename(folder / BASE_README)
             self.records[BASE_README] = self.records.pop(README)
-        _write_card_and_manifest(folder, self.summary(), self.records)
+        write_card_and_manifest(folder, self.summary(), self.records)
 
     def summary(self) -> dict[str, Any]:
         """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
@@ -156,7 +153,6 @@ class Baking:
             "edit": {**self.options.to_dict(), "class": self.exactness, "complete": self.plan.complete},
             "directions": {
                 **packed(self.plan.directions),
-                "sha256": hashlib.sha256(_raw(self.plan.directions)).hexdigest(),
                 **{
                     key: self.directions.metadata[key]
                     for key in ("method", "layer", "position", "revision", "prompts")
@@ -256,60 +252,6 @@ def bake(
         result = baking.write(folder)
         baking.finish(folder)
     return BakeResult(**{**result.__dict__, "path": target})
-
-
-def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...] = ()) -> None:
-    """Put measurements, or the reasons why it must not be used, on the card and manifest of an edited checkpoint.
-
-    Args:
-        folder: an output of `bake`.
-        measurements: "baseline", "edited" and "verification", as `run` has them.
-        failed: one line per failed check.
-    """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UsageError(f"{folder} has no weight_edit.json; only outputs of bake can be stamped")
-    summary = {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
-    (folder / MANIFEST).unlink()
-    _write_card_and_manifest(folder, summary, records_of(manifest), measurements, failed)
-
-
-def _write_card_and_manifest(
-    folder: Path,
-    summary: Mapping[str, Any],
-    records: Mapping[str, FileRecord],
-    measurements: Mapping[str, Any] | None = None,
-    failed: tuple[str, ...] = (),
-) -> None:
-    base_card = folder / BASE_README
-    base_text = base_card.read_text("utf-8", "replace") if base_card.exists() else None
-    (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
-    marks = {"failed": list(failed)} if failed else {}
-    files = {**records, README: record(folder, README, "added")}
-    write_manifest(folder, {**summary, "measurements": measurements, **marks}, files)
-
-
-def packed(directions: Tensor) -> dict[str, Any]:
-    """Directions as they stand in the manifest: shape, and little-endian float32 in base64."""
-    return {"shape": list(directions.shape), "float32": base64.b64encode(_raw(directions)).decode("ascii")}
-
-
-def unpacked(entry: Mapping[str, Any]) -> Tensor:
-    """The directions of a manifest.
-
-    Raises:
-        UsageError: when the entry is malformed.
-    """
-    try:
-        rows, width = (int(length) for length in entry["shape"])
-        raw = bytearray(base64.b64decode(entry["float32"], validate=True))
-        return torch.frombuffer(raw, dtype=torch.float32).reshape(rows, width).clone()
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError("weight_edit.json: its directions are malformed; bake again") from error
-
-
-def _raw(directions: Tensor) -> bytes:
-    return directions.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
 
 
 def _check_formats(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:

@@ -2,13 +2,33 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from weight_edit.calling import call
 from weight_edit.errors import WeightEditError
+from weight_edit.options import (
+    Device,
+    DirectionsFile,
+    Dtype,
+    Embeddings,
+    Json,
+    Layers,
+    Model,
+    Orthonormalize,
+    Out,
+    Overwrite,
+    Prompts,
+    Quiet,
+    Remote,
+    Revision,
+    Strength,
+    System,
+    Template,
+    Token,
+)
 from weight_edit.version import __version__
 
 app = typer.Typer(
@@ -22,25 +42,6 @@ app = typer.Typer(
     "PROMPTS is a built-in set such as `organism:refused:test`, a file (.txt, .jsonl, .json, .csv, .parquet), or "
     "`org/dataset:split[:column]`.\n\nStart with `weight-edit demo`.",
 )
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or 'organism'.")]
-Prompts = Annotated[str | None, typer.Option(metavar="PROMPTS")]
-Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this tool.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
-Token = Annotated[str | None, typer.Option(envvar="HF_TOKEN", show_envvar=False, help="Hub token, if not logged in.")]
-Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run.")]
-System = Annotated[str | None, typer.Option(help="System prompt.")]
-Template = Annotated[str | None, typer.Option(help="'plain' for a model without a chat template.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
-Strength = Annotated[float, typer.Option(help="1 removes the component, 0.5 half of it, 2 reflects it.")]
-Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 or 4,8-12; all by default.")]
-Embeddings = Annotated[str, typer.Option(help="keep, untie or skip: what happens where embeddings are tied.")]
-DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
-Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -70,7 +71,7 @@ def demo(
 
         return document(result)
 
-    _do(work, "run_result", as_json, quiet, as_document)
+    call(work, "run_result", as_json, quiet, as_document)
 
 
 @app.command()
@@ -105,7 +106,7 @@ def run(
             trust_remote_code=trust_remote_code,
         )
 
-    _do(work, "run_result", as_json, quiet)
+    call(work, "run_result", as_json, quiet)
 
 
 @app.command()
@@ -127,7 +128,7 @@ def inspect(
 
         return look(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
 
-    _do(work, "inspection", as_json, quiet)
+    call(work, "inspection", as_json, quiet)
 
 
 @app.command()
@@ -202,7 +203,7 @@ def find(
 
         show.directions(found, out, console)
 
-    _do(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata})
+    call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata})
 
 
 @app.command()
@@ -251,7 +252,7 @@ def bake(
 
         show.baked(result, model, console)
 
-    _do(work, show, as_json, quiet)
+    call(work, show, as_json, quiet)
 
 
 @app.command()
@@ -293,7 +294,7 @@ def verify(
             trust_remote_code=trust_remote_code,
         )
 
-    checked = _do(work, "verification", as_json, quiet)
+    checked = call(work, "verification", as_json, quiet)
     if not checked.passed:
         raise SystemExit(4)
 
@@ -359,7 +360,7 @@ def evaluate(
 
         show.evaluation(result.to_dict(), console)
 
-    _do(work, show, as_json, quiet)
+    call(work, show, as_json, quiet)
 
 
 @app.command()
@@ -404,7 +405,7 @@ def adapter(
     def show(result: Any, console: Any) -> None:
         console.print(f"{result.path}: rank {result.rank}, {len(result.modules)} modules", markup=False)
 
-    _do(work, show, as_json, quiet)
+    call(work, show, as_json, quiet)
 
 
 @app.command()
@@ -443,36 +444,7 @@ def push(
         done = f"pushed: {result.url}" if result.url else f"dry run: verified, nothing was sent to {result.repo_id}"
         console.print(done, markup=False)
 
-    _do(work, show, as_json, quiet)
-
-
-def _do(
-    work: Callable[[], Any],
-    show: str | Callable[[Any, Any], None],
-    as_json: bool,
-    quiet: bool,
-    to_json: Callable[[Any], Any] = lambda result: result.to_dict(),
-) -> Any:
-    """Call a verb's function and print its result, as tables or as JSON."""
-    from weight_edit.progress import set_quiet
-
-    set_quiet(quiet or as_json)
-    try:
-        result = work()
-    except KeyboardInterrupt:
-        # Typer would say "Aborted." instead.
-        print("weight-edit: interrupted; nothing unfinished is left (a run goes on with --resume)", file=sys.stderr)
-        raise SystemExit(130) from None
-    if as_json:
-        print(json.dumps(to_json(result), indent=2, allow_nan=False))
-        return result
-    from rich.console import Console
-
-    from weight_edit import show as shows
-
-    painter = getattr(shows, show) if isinstance(show, str) else show
-    painter(result, Console())
-    return result
+    call(work, show, as_json, quiet)
 
 
 def main() -> None:

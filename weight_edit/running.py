@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weight_edit.baking import EditOptions, bake, stamp
+from weight_edit.baking import EditOptions, bake
 from weight_edit.bounds import beyond_bounds
 from weight_edit.directions.artifact import load_directions
 from weight_edit.directions.find import find_directions
@@ -17,6 +17,7 @@ from weight_edit.errors import VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.plan import parse_layers
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
+from weight_edit.publish.finishing import stamp
 from weight_edit.recipe import Recipe
 from weight_edit.runfolder import RunFolder, fingerprint
 from weight_edit.runtime import Model, load, resolve

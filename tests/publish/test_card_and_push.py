@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from weight_edit.baking import bake, stamp
+from weight_edit.baking import bake
 from weight_edit.directions.artifact import Directions
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.organism import folder
 from weight_edit.publish import hub
 from weight_edit.publish.card import deed, front_matter, model_card
+from weight_edit.publish.finishing import stamp
 from weight_edit.publish.hub import push
 
 SUMMARY = {

@@ -9,48 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weight_edit.baking import BASE_README, PLAIN, README, Baking, EditOptions, prepare, unpacked
+from weight_edit.baking import PLAIN, Baking, EditOptions, prepare
 from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.directions.packing import unpacked
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
+from weight_edit.publish.finishing import BASE_README, README
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.sources import resolve
+from weight_edit.verification.bounds import BOUNDS
 from weight_edit.verification.faithfulness import Agreement, agreement, logits_of
 from weight_edit.verification.stream import Leak, stream_leak
 from weight_edit.verification.weights import WeightCheck, check_weights
 
 DEFAULT_PROMPTS = "organism:answered:test"
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a complete edit may leave.
-
-    Attributes:
-        leak: largest |V^T x| / |x| in the stream.
-        logits: largest difference between hooked and edited logits, as a fraction of the largest logit or of 1,
-            whichever is more.
-        kl: mean KL divergence between the two, in nats.
-    """
-
-    leak: float
-    logits: float
-    kl: float
-
-
-# Rounding an edited tensor to its storage dtype puts a trace of the direction back: half a unit in the last place of
-# every entry. The bounds for half precision are about five times what that leaves in small random models
-# (tests/verification); those for float32 are the project's own.
-BOUNDS = {
-    "float64": Bounds(1e-5, 1e-4, 1e-6),
-    "float32": Bounds(1e-5, 1e-4, 1e-6),
-    "float16": Bounds(1e-3, 1e-2, 1e-4),
-    "bfloat16": Bounds(7e-3, 7e-2, 1e-3),
-}
 
 
 @dataclass(frozen=True)

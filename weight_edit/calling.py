@@ -1,0 +1,35 @@
+"""What every verb does around its one function call: progress on or off, tables or JSON, Ctrl-C in one line."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def call(
+    work: Callable[[], Any],
+    show: str | Callable[[Any, Any], None],
+    as_json: bool,
+    quiet: bool,
+    to_json: Callable[[Any], Any] = lambda result: result.to_dict(),
+) -> Any:
+    """Call a verb's function and print its result, as tables or as JSON."""
+    from weight_edit.progress import set_quiet
+
+    set_quiet(quiet or as_json)
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        # Typer would say "Aborted." instead.
+        print("weight-edit: interrupted; nothing unfinished is left (a run goes on with --resume)", file=sys.stderr)
+        raise SystemExit(130) from None
+    if as_json:
+        print(json.dumps(to_json(result), indent=2, allow_nan=False))
+        return result
+    from rich.console import Console
+
+    from weight_edit import show as shows
+
+    painter = getattr(shows, show) if isinstance(show, str) else show
+    painter(result, Console())
+    return result

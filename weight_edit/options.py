@@ -1,0 +1,25 @@
+"""Options that several verbs of the command line share, with their help texts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or 'organism'.")]
+Prompts = Annotated[str | None, typer.Option(metavar="PROMPTS")]
+Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this tool.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
+Token = Annotated[str | None, typer.Option(envvar="HF_TOKEN", show_envvar=False, help="Hub token, if not logged in.")]
+Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run.")]
+System = Annotated[str | None, typer.Option(help="System prompt.")]
+Template = Annotated[str | None, typer.Option(help="'plain' for a model without a chat template.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
+Strength = Annotated[float, typer.Option(help="1 removes the component, 0.5 half of it, 2 reflects it.")]
+Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 or 4,8-12; all by default.")]
+Embeddings = Annotated[str, typer.Option(help="keep, untie or skip: what happens where embeddings are tied.")]
+DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
+Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
