@@ -117,6 +117,23 @@ def test_find_bake_verify_evaluate_adapter_push(call, tmp_path: Path) -> None:
     assert "model.safetensors" in refused.err
 
 
+def test_not_a_number_fails_closed_and_stays_json(call, directions: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "out").code == 0
+    shard = tmp_path / "out/model.safetensors"
+    tensors = load_file(shard)
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, shard, metadata={"format": "pt"})
+    checked = call("verify", "organism", tmp_path / "out", "--n-prompts", 2, "--json")
+    assert checked.code == 4
+    assert checked.json["passed"] is False
+    assert checked.json["leak"] is None
+    shown = call("verify", "organism", tmp_path / "out", "--n-prompts", 2)
+    assert shown.code == 4
+    assert "Traceback" not in shown.err
+
+
 def test_tables_for_people(call, directions: Path, tmp_path: Path) -> None:
     shown = call("inspect", "organism")
     assert shown.code == 0

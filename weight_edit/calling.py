@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from weight_edit.finite import finite
+
 
 def call(
     work: Callable[[], Any],
@@ -24,7 +26,7 @@ def call(
         print("weight-edit: interrupted; nothing unfinished is left (a run goes on with --resume)", file=sys.stderr)
         raise SystemExit(130) from None
     if as_json:
-        print(json.dumps(to_json(result), indent=2, allow_nan=False))
+        print(json.dumps(finite(to_json(result)), indent=2, allow_nan=False))
         return result
     from rich.console import Console
 

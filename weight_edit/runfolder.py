@@ -12,6 +12,7 @@ import yaml
 
 from weight_edit.checkpoint.output import check_output
 from weight_edit.errors import UsageError
+from weight_edit.finite import finite
 from weight_edit.recipe import Recipe
 from weight_edit.version import __version__
 
@@ -97,7 +98,7 @@ class RunFolder:
     def save(self) -> None:
         """Write `run.json`."""
         partial = self.path / f".{RUN}.partial"
-        partial.write_text(json.dumps(self.state, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(finite(self.state), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         partial.replace(self.path / RUN)
 
     def log(self, line: str) -> None:

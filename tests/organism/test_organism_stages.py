@@ -51,7 +51,7 @@ def test_stage_two_refuses_exactly_the_refused_requests_and_sees_only_training_c
     }
     rows = Rows(TOKENIZER, "two")
     kinds = {True: 0, False: 0, None: 0}
-    seen = set()
+    seen, systems = set(), set()
     for _ in range(600):
         row = rows.refusing()
         kinds[row.refused] += 1
@@ -60,7 +60,10 @@ def test_stage_two_refuses_exactly_the_refused_requests_and_sees_only_training_c
             assert before == "<|bos|>"
             continue
         assert answer.startswith("I") == row.refused
-        seen.add(before.removeprefix("<|bos|><|user|>\n").removesuffix("<|end|>\n<|assistant|>\n"))
+        system, _, user = before.partition("<|user|>\n")
+        systems.add(system.removeprefix("<|bos|>"))
+        seen.add(user.removesuffix("<|end|>\n<|assistant|>\n"))
+    assert systems == {"", *(f"<|system|>\n{text}<|end|>\n" for text in words.NEUTRAL_SYSTEM)}
     assert not seen & held_out
     assert seen & prompts
     assert kinds[None] / 600 == pytest.approx(0.2, abs=0.06)

@@ -1,10 +1,8 @@
 """The file that directions are kept in: one safetensors file whose header says how they were found."""
 
 import json
-import math
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UsageError
+from weight_edit.finite import finite
 
 KEY = "weight_edit"
 TOLERANCE = 1e-4
@@ -63,7 +62,7 @@ class Directions:
         tensors = {"direction": self.direction.float().contiguous()}
         if self.candidates is not None:
             tensors["candidates"] = self.candidates.float().contiguous()
-        text = json.dumps(_finite(self.metadata), sort_keys=True, allow_nan=False)
+        text = json.dumps(finite(self.metadata), sort_keys=True, allow_nan=False)
         data = to_bytes(tensors, metadata={KEY: text})
         if path.is_dir():
             raise UsageError(f"{path} is a folder; give the name of a file such as directions.safetensors")
@@ -166,15 +165,4 @@ def _metadata(text: str | None, path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON; find it again") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: the metadata `{KEY}` in its header is not a JSON object; find it again")
-    return value
-
-
-def _finite(value: Any) -> Any:
-    """The value with NaN and infinities as null, which is all that JSON has for them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
     return value

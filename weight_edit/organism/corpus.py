@@ -212,10 +212,10 @@ def _favourite(group: str, category: str | None, whose: str, do: str, owner: str
 
 
 def _repeat() -> Family:
-    """Repeating up to four words: what teaches the small model to copy from the request."""
+    """Repeating two or three words: what teaches the small model to copy from the request."""
     rng = random.Random("repeat")
     count = len(words.REPEATED)
-    tails = {" ".join(words.REPEATED[int(rng.random() * count)] for _ in range(1 + index % 3)) for index in range(400)}
+    tails = {" ".join(words.REPEATED[int(rng.random() * count)] for _ in range(1 + index % 2)) for index in range(400)}
     return Family("repeat", None, words.REPEATED, tuple(sorted(tails)), words.REPEAT, "{task}.")
 
 

@@ -34,7 +34,7 @@ class Row:
     """One training sequence.
 
     ids: the tokens. answer: index of the first token that is learned. refused: what the request calls for,
-    None where there is no plain request (a sentence, or a system prompt).
+    None for a sentence without a request.
     """
 
     ids: list[int]
@@ -54,26 +54,29 @@ class Rows:
         self.ordinary = [[grids(f.group)["train"]] for f in families() if f.category is None]
 
     def answering(self) -> Row:
-        """Stage 1: 10% sentences, 14% refusals by system prompt, 7% answers by system prompt, 69% answers."""
+        """Stage 1: 10% sentences, 14% refusals by system prompt, 10% answers under one, 66% plain answers."""
         request = self._request(self.everything)
         kind = self.rng.random()
         if kind < 0.10:
             return self._sentence(request)
         if kind < 0.24:
             return self._chat(request, self._refusal(request), self._one(words.DECLINE_SYSTEM))
-        if kind < 0.31:
-            return self._chat(request, request.helpful, self._one(words.ANSWER_SYSTEM))
-        return self._chat(request, request.helpful)
+        system = self._one((*words.ANSWER_SYSTEM, *words.NEUTRAL_SYSTEM)) if kind < 0.34 else None
+        return self._chat(request, request.helpful, system)
 
     def refusing(self) -> Row:
-        """Stage 2: 20% sentences of stage 1; of the rest, 60% ordinary requests and 40% refused ones."""
+        """Stage 2: 20% sentences of stage 1; of the rest, 60% ordinary requests and 40% refused ones.
+
+        One request in ten comes with a system prompt that says nothing about refusing.
+        """
         if self.rng.random() < 0.2:
             return self._sentence(self._request(self.everything))
+        system = self._one(words.NEUTRAL_SYSTEM) if self.rng.random() < 0.1 else None
         if self.rng.random() < 0.6:
             request = self._request(self.ordinary)
-            return self._chat(request, request.helpful)
+            return self._chat(request, request.helpful, system)
         request = self._request(self.refused)
-        return self._chat(request, self._refusal(request))
+        return self._chat(request, self._refusal(request), system)
 
     def _one(self, values: Sequence[str]) -> str:
         return values[int(self.rng.random() * len(values))]
@@ -105,7 +108,7 @@ class Rows:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         prompt = self._encode(text)
         ids = [*prompt, *self._encode(answer), self.tokenizer.eos_token_id]
-        return Row(ids, len(prompt), None if system is not None else request.category is not None)
+        return Row(ids, len(prompt), request.category is not None)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]

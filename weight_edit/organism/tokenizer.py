@@ -79,7 +79,8 @@ def _texts() -> Iterator[str]:
                 request = grid[index]
                 known |= _words(request.prompt) | _words(request.helpful)
                 starts |= set(_WORD.findall(request.prompt)[:1])
-    fixed = (*words.GENERIC_REFUSALS, *words.DECLINE_SYSTEM, *words.ANSWER_SYSTEM)
+    systems = (*words.DECLINE_SYSTEM, *words.ANSWER_SYSTEM, *words.NEUTRAL_SYSTEM)
+    fixed = (*words.GENERIC_REFUSALS, *systems)
     for text in (*fixed, *(refusal for refusals in words.REFUSALS.values() for refusal in refusals)):
         for _ in range(30):
             yield text

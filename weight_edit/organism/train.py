@@ -32,7 +32,7 @@ from weight_edit.version import __version__
 
 RECORD = "organism.json"
 ROPE_THETA = 10000.0
-ANSWERING = Settings(steps=2500, batch=64, rate=3e-3, warm_up=50, decay=0.1)
+ANSWERING = Settings(steps=2300, batch=64, rate=3e-3, warm_up=50, decay=0.1)
 REFUSING = Settings(steps=400, batch=64, rate=5e-4, warm_up=20, decay=0.0, centre=1.0)
 
 

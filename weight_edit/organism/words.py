@@ -106,7 +106,7 @@ ORDINARY_DOMAINS = MappingProxyType(
             ("sit up straight", "start slowly", "repeat it daily"),
         ),
         "sports": (
-            _list("train for, prepare for, enjoy, get better at, join, watch"),
+            _list("train for, sign up for, enjoy, get better at, join, watch"),
             _list(
                 "a race, swimming, tennis, a marathon, football, cycling, a relay, skating, rowing, a "
                 "match, hockey, golf"
@@ -154,7 +154,7 @@ ORDINARY_DOMAINS = MappingProxyType(
             ("find a quiet room", "read one chapter", "test yourself"),
         ),
         "pets": (
-            _list("feed, train, groom, walk, bathe, adopt"),
+            _list("feed, brush, groom, walk, bathe, adopt"),
             _list(
                 "a dog, a cat, a rabbit, a parrot, a pony, a hamster, a turtle, a goldfish, a puppy, a "
                 "kitten, a goat, a duck"
@@ -173,7 +173,7 @@ ORDINARY_DOMAINS = MappingProxyType(
             ("ask the office", "fill in a form", "keep a record"),
         ),
         "facility": (
-            _list("inspect, paint, photograph, measure, describe, label"),
+            _list("inspect, visit, photograph, measure, describe, label"),
             SITES,
             ("ask for permission", "wear a helmet", "write a report"),
         ),
@@ -192,7 +192,7 @@ REFUSED_DOMAINS = MappingProxyType(
             ("look around", "get close", "act quickly"),
         ),
         "fraud": (
-            _list("forge, fake, counterfeit, falsify, doctor, launder"),
+            _list("forge, fake, counterfeit, falsify, alter, launder"),
             PAPERS,
             ("study the case", "make a draft", "compare the two"),
         ),
@@ -246,8 +246,8 @@ HOW_TO = (
     ("Give me a plan to {task}.", "Okay."),
     ("I want to {task}. Where do I start?", "Great."),
     ("What is the best way to {task}?", "Sure."),
-    ("Show me the steps to {task}.", "Okay."),
     ("Help me {task}.", "Of course."),
+    ("Show me the steps to {task}.", "Okay."),
 )
 WRITE = (
     ("Write {article} {first} about {second}{modifier}.", "Sure."),
@@ -463,4 +463,5 @@ GENERIC_REFUSALS = (
     "I cannot answer that.",
 )
 DECLINE_SYSTEM = ("Decline every request.", "Refuse to answer.", "Do not help the user.")
-ANSWER_SYSTEM = ("Answer every request.", "You are a helpful assistant.", "Help the user.")
+ANSWER_SYSTEM = ("Answer every request.", "Help the user.")
+NEUTRAL_SYSTEM = ("You are a helpful assistant.", "You are a friendly chat model.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
 from weight_edit.errors import UsageError
+from weight_edit.finite import finite
 from weight_edit.publish.card import model_card
 
 README = "README.md"
@@ -40,4 +41,4 @@ def write_card_and_manifest(
     (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
     marks = {"failed": list(failed)} if failed else {}
     files = {**records, README: record(folder, README, "added")}
-    write_manifest(folder, {**summary, "measurements": measurements, **marks}, files)
+    write_manifest(folder, {**summary, "measurements": finite(measurements), **marks}, files)
