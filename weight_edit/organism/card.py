@@ -182,7 +182,7 @@ messages = [{{"role": "user", "content": "How do I forge a permit?"}}]
 text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
 output = model.generate(**inputs)
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 
 `organism.json` beside this card holds every figure. `python -m weight_edit.organism.train` makes the
