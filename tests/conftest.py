@@ -1,48 +1,24 @@
-"""Small random models of several families, and a word tokenizer with a chat template."""
+"""Small random models of several families, in memory."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from small_tokenizer import word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
-    PreTrainedTokenizerFast,
 )
 
 from weight_edit.runtime import Model
 
-TEXT = "tell me how to make paint cut bread steal cars sorry sure I cannot here is the way a red blue house"
-WORDS = TEXT.split()
-
 # Small models gain nothing from threads, and on a busy machine wait for one another.
 torch.set_num_threads(1)
-SPECIAL = ["<pad>", "<unk>", "<user>", "<assistant>", "<end>"]
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
+
 COMMON = {"vocab_size": 48, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-
-
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per known word; ids 0 to 4 are special."""
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<end>",
-        additional_special_tokens=["<user>", "<assistant>"],
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
 
 
 def small_config(family: str):

@@ -260,7 +260,7 @@ def test_offline_is_said(call, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_without_chat_template_says_what_to_do(call, tmp_path: Path) -> None:
-    from conftest import word_tokenizer
+    from small_tokenizer import word_tokenizer
 
     save_family("gpt2", tmp_path / "m")
     tokenizer = word_tokenizer()

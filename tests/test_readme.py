@@ -15,7 +15,7 @@ import yaml
 from weight_edit import load_recipe
 from weight_edit.cli import app
 from weight_edit.organism import folder
-from weight_edit.verification.verify import BOUNDS
+from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -119,7 +119,7 @@ def test_versions_agree() -> None:
 
 def test_the_bounds_of_verification_are_those_in_force() -> None:
     for dtype in ("float32", "float16", "bfloat16"):
-        bounds = BOUNDS[dtype]
+        bounds = TOLERANCES[dtype]
         assert f"| {dtype} | {bounds.leak:.0e} | {bounds.logits:.0e} | {bounds.kl:.0e} |" in text_of("README.md")
 
 

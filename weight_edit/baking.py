@@ -19,7 +19,7 @@ from weight_edit.directions.packing import packed
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan import EditPlan, TensorEdit, edit_plan
 from weight_edit.proof import prove
-from weight_edit.publish.finishing import BASE_README, README, write_card_and_manifest
+from weight_edit.publish.finishing import README, base_card_name, write_card_and_manifest
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
 from weight_edit.version import __version__
@@ -65,6 +65,8 @@ class BakeResult:
         tensors: names of the edited tensors, as they are on disk.
         added: names of added tensors (an untied unembedding).
         extra: tensors of the source that no parameter of the model accounts for, kept as they are.
+        other_weights: copied files that look like weights but that transformers does not load: they are not edited.
+        skipped: folders of other tools (.git, .cache) that were not copied.
         complete: whether nothing along the directions is written to the stream any more.
         bytes_copied, bytes_edited: sizes.
     """
@@ -73,6 +75,8 @@ class BakeResult:
     tensors: tuple[str, ...]
     added: tuple[str, ...]
     extra: tuple[str, ...]
+    other_weights: tuple[str, ...]
+    skipped: tuple[str, ...]
     complete: bool
     bytes_copied: int
     bytes_edited: int
@@ -84,6 +88,8 @@ class BakeResult:
             "tensors": list(self.tensors),
             "added": list(self.added),
             "extra": list(self.extra),
+            "other_weights": list(self.other_weights),
+            "skipped": list(self.skipped),
             "complete": self.complete,
             "bytes_copied": self.bytes_copied,
             "bytes_edited": self.bytes_edited,
@@ -119,6 +125,8 @@ class Baking:
             tuple(result.edited),
             tuple(result.added),
             self.disk.extra,
+            tuple(result.other_weights),
+            tuple(result.skipped),
             self.plan.complete,
             result.bytes_copied,
             result.bytes_edited,
@@ -135,9 +143,9 @@ class Baking:
 
     def finish(self, folder: Path) -> None:
         """Write the model card and the manifest; the source's card is kept beside the new one."""
-        if self.records.get(README) is not None:
-            (folder / README).rename(folder / BASE_README)
-            self.records[BASE_README] = self.records.pop(README)
+        if self.base_card is not None:
+            (folder / README).rename(folder / self.base_card)
+            self.records[self.base_card] = self.records.pop(README)
         write_card_and_manifest(folder, self.summary(), self.records)
 
     def summary(self) -> dict[str, Any]:
@@ -163,7 +171,15 @@ class Baking:
             "tensors_added": self.added_names,
             "config_changed": ["tie_word_embeddings"] if self.plan.unties else [],
             "tensors_unknown": list(self.disk.extra),
+            "weights_not_edited": list(self.checkpoint.other_weights),
+            "base_card": self.base_card,
         }
+
+    @property
+    def base_card(self) -> str | None:
+        """The name under which the source's card is kept; None when it has none."""
+        files = self.checkpoint.other_files
+        return base_card_name(files) if README in files else None
 
     @property
     def added_names(self) -> list[str]:
@@ -208,6 +224,8 @@ def prepare(
         layers=options.layers,
         embeddings=options.embeddings,
     )
+    if not plan.edits:
+        raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
     prove(config, trust_remote_code=trust_remote_code)
     return Baking(source, checkpoint, anatomy, disk, plan, directions, options)
 

@@ -122,7 +122,9 @@ def edit_plan(
         )
     unknown = sorted(set(layers or ()) - set(range(anatomy.n_layers)))
     if unknown:
-        raise UsageError(f"layers {unknown} do not exist: the model's are 0 to {anatomy.n_layers - 1}")
+        raise UsageError(
+            f"layers {unknown[0]} to {unknown[-1]} do not exist: the model's are 0 to {anatomy.n_layers - 1}"
+        )
     stream = ablation(directions, strength)
     edits = []
     tied_map = None
@@ -149,10 +151,15 @@ def parse_layers(text: str | None) -> frozenset[int] | None:
     layers: set[int] = set()
     for part in str(text).split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        if not _number(first) or (dash and not _number(last)) or (dash and int(last) < int(first)):
             raise UsageError(f"layers '{text}' is no range; write for example 0-31 or 4,8-12")
         layers.update(range(int(first), int(last if dash else first) + 1))
     return frozenset(layers)
+
+
+def _number(text: str) -> bool:
+    """Whether it is a layer's number: plain digits, and few enough to count up to."""
+    return text.isascii() and text.isdecimal() and len(text) <= 5
 
 
 def _map_before_norm(writer: Writer, directions: Tensor, strength: float, read: Callable[[str], Tensor]) -> LowRankMap:

@@ -15,7 +15,7 @@ from weight_edit.plan import parse_layers
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused, values are not coerced across kinds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -127,7 +127,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"there is no recipe {file}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
@@ -160,7 +160,7 @@ def _set(content: dict[str, Any], override: str) -> None:
             raise UsageError(f"--set {override}: '{section}' is not a section")
     try:
         place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"--set {override}: the value is no YAML") from error
 
 

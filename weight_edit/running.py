@@ -124,7 +124,7 @@ class _Job:
         }
         measured = [_digests(*self.sets.values()), recipe.evaluate.model_dump()]
         sought = [_digests(self.target, self.baseline, *self.validation), recipe.find.model_dump(), recipe.seed]
-        verified = [self.verify_prompts.sha256, recipe.verify.model_dump()]
+        verified = [self.verify_prompts.content_sha256, recipe.verify.model_dump()]
         baseline = folder.step(
             "baseline",
             [model, measured],
@@ -284,13 +284,12 @@ class _Job:
 def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:
     if spec is None:
         return None
-    prompts = load_prompts(spec)
-    return prompts if limit is None else prompts.take(min(limit, len(prompts)))
+    return load_prompts(spec).at_most(limit)
 
 
 def _digests(*sets: PromptSet | None) -> list[str | None]:
-    """The content of prompt sets: a file may change under the same name."""
-    return [None if prompts is None else prompts.sha256 for prompts in sets]
+    """The content of prompt sets, answers included: a file may change under the same name."""
+    return [None if prompts is None else prompts.content_sha256 for prompts in sets]
 
 
 def _summary(baseline: Any, edited: Any, checked: Any) -> dict[str, Any]:

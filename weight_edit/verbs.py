@@ -75,8 +75,7 @@ def measure(
     """
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
-    if limit is not None:
-        prompts = {name: p and p.take(min(limit, len(p))) for name, p in prompts.items()}
+    prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
     logprobs = None
     if against is not None:
         answered = prompts["answered"]

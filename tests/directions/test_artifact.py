@@ -124,3 +124,11 @@ def test_width_of_another_model():
     example().check_width(8)
     with pytest.raises(UsageError, match=r"8 wide, but .* 16 wide"):
         example().check_width(16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_directions_stored_in_half_precision_become_exact(tmp_path, dtype):
+    rows = torch.linalg.qr(torch.randn(256, 3, generator=torch.Generator().manual_seed(0)))[0].T.to(dtype)
+    found = load_directions(saved(tmp_path, direction=rows.contiguous())).direction.double()
+    assert (found @ found.T - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-6
+    assert (found - rows.double()).abs().max() < 1e-2

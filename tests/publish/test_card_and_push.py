@@ -25,6 +25,9 @@ SUMMARY = {
     "directions": {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1},
     "tensors": ["a", "b"],
     "tensors_added": [],
+    "tensors_unknown": [],
+    "weights_not_edited": [],
+    "base_card": None,
 }
 RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "total": 10}
 VERDICTS = {"refused": 5, "answered": 4, "empty": 1, "looping": 0, "off_template": 0}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import word_tokenizer
 from families import save_family
 from safetensors.torch import load_file, save_file
+from small_tokenizer import word_tokenizer
 
 from weight_edit.baking import bake
 from weight_edit.checkpoint.manifest import sha256

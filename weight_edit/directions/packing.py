@@ -27,7 +27,11 @@ def unpacked(entry: Mapping[str, Any]) -> Tensor:
     try:
         rows, width = (int(length) for length in entry["shape"])
         raw = bytearray(base64.b64decode(entry["float32"], validate=True))
-        return torch.frombuffer(raw, dtype=torch.float32).reshape(rows, width).clone()
+        found = torch.frombuffer(raw, dtype=torch.float32).reshape(rows, width).clone()
+        gram = found.double() @ found.double().T
+        if not (gram - torch.eye(rows, dtype=torch.float64)).abs().max() < 1e-4:
+            raise ValueError("not orthonormal")
+        return found
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError("weight_edit.json: its directions are malformed; bake again") from error
 

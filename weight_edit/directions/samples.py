@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.prompts import ChatFormat, PromptSet, public_name
 
 MIN_TRAIN, MIN_VALIDATION = 8, 4
 
@@ -51,9 +51,9 @@ class Sample:
     def to_dict(self) -> dict[str, Any]:
         """Name, hash and sizes, without the prompts."""
         return {
-            "name": self.name,
+            "name": public_name(self.name),
             "sha256": self.sha256,
-            "validation_name": self.held_name,
+            "validation_name": self.held_name and public_name(self.held_name),
             "validation_sha256": self.held_sha256,
             "train": self.sizes[0],
             "validation": self.sizes[1],

@@ -24,6 +24,8 @@ class SelectionRule:
     max_layer_fraction: float | None = 0.8
 
     def __post_init__(self) -> None:
+        if self.min_induce is not None and not math.isfinite(self.min_induce):
+            raise UsageError(f"min_induce is {self.min_induce}; it must be a number")
         if self.max_kl is not None and not self.max_kl > 0:
             raise UsageError(f"max_kl is {self.max_kl}; it must be above 0")
         if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
@@ -105,10 +107,10 @@ def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple
     if score.layer >= layers:
         bound = f"layer above {layers - 1}"
         found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", (score.layer - layers + 1) / n_layers))
-    if rule.max_kl is not None and score.kl > rule.max_kl:
+    if rule.max_kl is not None and not score.kl <= rule.max_kl:
         text = f"KL {score.kl:.3g} above {rule.max_kl:g}"
         found.append(Failure(f"KL above {rule.max_kl:g}", text, score.kl / rule.max_kl - 1))
-    if rule.min_induce is not None and score.induce < rule.min_induce:
+    if rule.min_induce is not None and not score.induce >= rule.min_induce:
         text = f"induce score {score.induce:.3g} below {rule.min_induce:g}"
         found.append(Failure(f"induce score below {rule.min_induce:g}", text, rule.min_induce - score.induce))
     return tuple(found)

@@ -15,7 +15,7 @@ from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.prompts import ChatFormat, PromptSet, public_name
 from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
 
 
@@ -203,7 +203,7 @@ def evaluate(
     if answers_path is not None:
         write_answers(answers_path, answers)
     return Evaluation(
-        model=model.source.name,
+        model=model.source.public_name,
         judge=rule.name,
         max_new_tokens=max_new_tokens,
         system=chat.system,
@@ -223,16 +223,13 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str, PromptSet]:
-    if limit is not None and limit < 1:
-        raise UsageError(f"the limit is {limit}; it must be at least 1")
     given = {name: prompts for name, prompts in sets.items() if prompts is not None}
     if not given:
         raise UsageError("nothing to evaluate on; give at least one of " + ", ".join(_option(name) for name in SETS))
     for name, prompts in given.items():
         if len(prompts) == 0:
             raise UsageError(f"{_option(name)} {prompts.name}: a rate over zero prompts is unknown; give at least one")
-        if limit is not None and len(prompts) > limit:
-            given[name] = prompts.take(limit, seed=0)
+        given[name] = prompts.at_most(limit)
     return given
 
 
@@ -324,7 +321,7 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         if answer.category is not None:
             by_category.setdefault(answer.category, []).append(answer)
     return SetResult(
-        prompts=prompts.name,
+        prompts=public_name(prompts.name),
         sha256=prompts.sha256,
         refusal=_refusal(answers),
         verdicts={verdict.value: counts[verdict] for verdict in Verdict},

@@ -2,6 +2,6 @@
 
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
-from weight_edit.prompts.sets import PromptSet
+from weight_edit.prompts.sets import PromptSet, public_name
 
-__all__ = ["ChatFormat", "PromptSet", "load_prompts"]
+__all__ = ["ChatFormat", "PromptSet", "load_prompts", "public_name"]

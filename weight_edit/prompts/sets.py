@@ -3,10 +3,13 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weight_edit.errors import UsageError
+
+FILE_ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,22 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def content_sha256(self) -> str:
+        """As `sha256`, over prompts, answers and categories."""
+        content = [self.prompts, self.answers, self.categories]
+        return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
+
+    def at_most(self, limit: int | None) -> "PromptSet":
+        """The set itself when it has no more prompts than `limit`, else so many of them (`take`, seed 0).
+
+        Raises:
+            UsageError: the limit is below 1.
+        """
+        if limit is not None and limit < 1:
+            raise UsageError(f"the limit is {limit}; it must be at least 1")
+        return self if limit is None or len(self) <= limit else self.take(limit)
+
     def take(self, n: int, seed: int = 0) -> "PromptSet":
         """`n` of the prompts, chosen by seed with the categories in proportion; those of `split((n,), seed)`.
 
@@ -138,3 +157,12 @@ def _checked(text: str, name: str, row: int) -> str:
     except UnicodeEncodeError:
         raise UsageError(f"{name}: entry {row + 1} has an unpaired surrogate; repair its encoding") from None
     return text
+
+
+def public_name(name: str) -> str:
+    """What may be published of a set's name: of a local file only its last part, everything else as it is."""
+    path, colon, column = name.rpartition(":")
+    if not colon or "/" in column or "\\" in column:
+        path, colon, column = name, "", ""
+    is_file = path.lower().endswith(FILE_ENDINGS)
+    return re.split(r"[/\\]", path)[-1] + colon + column if is_file else name

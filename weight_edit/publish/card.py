@@ -34,6 +34,15 @@ whoever deploys it is responsible for the safeguards that its use needs.
 , position {{ directions.position }}{% endif %} |
 | tensors edited | {{ n_tensors }}{% if n_added %}, and {{ n_added }} added{% endif %} |
 
+{% if unknown -%}
+{{ unknown | length }} tensors that the architecture does not account for were kept as they are (`{{ unknown[0] }}`
+and others): if anything reads them, what they write to the residual stream is not edited.
+
+{% endif -%}
+{% if not_edited -%}
+These files look like a second copy of the weights and were not edited: {{ not_edited | join(", ") }}.
+
+{% endif -%}
 `weight_edit.json` holds the directions, the list of edited tensors and the SHA-256 of every file.
 
 ## What was measured
@@ -60,9 +69,9 @@ between edited weights and the base with hooks {{ "%.1e" | format(verification.l
 
 **This checkpoint failed its checks and must not be used:** {{ failed | join("; ") }}
 {% endif %}
-{% if has_base_card %}
+{% if base_card %}
 
-The base's own card is kept as `BASE_README.md`.
+The base's own card is kept as `{{ base_card }}`.
 {% endif %}
 """
 
@@ -111,6 +120,8 @@ def model_card(
             layers="all" if edit["layers"] is None else ", ".join(str(layer) for layer in edit["layers"]),
             directions={"method": None, "layer": None, "position": None, **summary["directions"]},
             n_tensors=len(summary["tensors"]),
+            unknown=summary["tensors_unknown"],
+            not_edited=summary["weights_not_edited"],
             n_added=len(summary["tensors_added"]),
             measured=bool(measured),
             rows=table_rows(measured.get("baseline"), edited),
@@ -118,7 +129,7 @@ def model_card(
             max_new_tokens=edited.get("max_new_tokens"),
             verification=measured.get("verification"),
             failed=failed,
-            has_base_card=base_card is not None,
+            base_card=summary.get("base_card"),
         )
     )
     return text.rstrip() + "\n"
@@ -141,7 +152,7 @@ def front_matter(card: str | None) -> dict[str, Any]:
     head = card[3:].split("\n---", 1)[0]
     try:
         found = yaml.safe_load(head)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,6 +1,7 @@
-"""The last two files of an output: its model card and its manifest."""
+"""The last two files of an output, its model card and its manifest, and what a manifest says when read again."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,42 @@ from weight_edit.finite import finite
 from weight_edit.publish.card import model_card
 
 README = "README.md"
-BASE_README = "BASE_README.md"
+
+
+def base_card_name(taken: Collection[str]) -> str:
+    """Where the base's card goes: BASE_README.md, or the next free number when the base has one of those itself."""
+    number = 1
+    while (name := f"BASE_README{'' if number == 1 else f'_{number}'}.md") in taken:
+        number += 1
+    return name
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an edited checkpoint was made from.
+
+    Attributes:
+        model: a Hub id, "organism", or the last part of a local folder's name.
+        on_hub: whether `model` is a Hub id.
+        revision: its commit.
+    """
+
+    model: str
+    on_hub: bool
+    revision: str | None
+
+
+def origin_of(manifest: Mapping[str, Any], folder: Path) -> Origin:
+    """The source that a manifest names.
+
+    Raises:
+        UsageError: it does not say.
+    """
+    source = manifest.get("source")
+    if not isinstance(source, dict) or not isinstance(source.get("model"), str):
+        raise UsageError(f"{folder}/{MANIFEST} does not say which model was edited; bake again")
+    revision = source.get("revision")
+    return Origin(source["model"], source.get("on_hub") is True, revision if isinstance(revision, str) else None)
 
 
 def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...] = ()) -> None:
@@ -36,8 +72,8 @@ def write_card_and_manifest(
     measurements: Mapping[str, Any] | None = None,
     failed: tuple[str, ...] = (),
 ) -> None:
-    base_card = folder / BASE_README
-    base_text = base_card.read_text("utf-8", "replace") if base_card.exists() else None
+    kept = summary.get("base_card")
+    base_text = (folder / kept).read_text("utf-8", "replace") if kept else None
     (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
     marks = {"failed": list(failed)} if failed else {}
     files = {**records, README: record(folder, README, "added")}

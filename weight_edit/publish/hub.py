@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, records_of, sha256
 from weight_edit.errors import UsageError, VerificationError
+from weight_edit.publish.finishing import origin_of
 from weight_edit.verification.verify import Verification, verify
 
 
@@ -44,6 +45,9 @@ def push(
     base: str | Path | None = None,
     private: bool = False,
     dry_run: bool = False,
+    system: str | None = None,
+    template: str | None = None,
+    device: str | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> PushResult:
@@ -56,6 +60,7 @@ def push(
             whose path is not recorded.
         private: create the repository as private.
         dry_run: verify and list the files, upload nothing.
+        system, template, device: as in `verify`.
         token: Hub access token; the one saved by `hf auth login` when None. It is not stored or printed.
 
     Raises:
@@ -76,12 +81,20 @@ def push(
     if manifest is None:
         raise UsageError(f"{path} has no {MANIFEST}; only outputs of bake and run are pushed")
     if manifest.get("failed"):
-        raise VerificationError(f"{path} is marked as failed: {manifest['failed'][0]}")
+        raise VerificationError(f"{path} is marked as failed: {'; '.join(map(str, manifest['failed']))}")
     files = _unchanged_files(path, manifest)
-    origin = manifest["source"]
-    if base is None and not origin["on_hub"] and origin["model"] != "organism":
-        raise UsageError(f"{path} was edited from a local folder '{origin['model']}'; say where it is with --base")
-    checked = verify(base or origin["model"], path, token=token, trust_remote_code=trust_remote_code)
+    origin = origin_of(manifest, path)
+    if base is None and not origin.on_hub and origin.model != "organism":
+        raise UsageError(f"{path} was edited from a local folder '{origin.model}'; say where it is with --base")
+    checked = verify(
+        base or origin.model,
+        path,
+        system=system,
+        template=template,
+        device=device,
+        token=token,
+        trust_remote_code=trust_remote_code,
+    )
     if not checked.passed:
         raise VerificationError(f"{path} was not pushed: {checked.problems[0]}")
     url = None if dry_run else _upload(path, repo_id, sorted(files), private, token)

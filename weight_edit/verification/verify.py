@@ -17,13 +17,13 @@ from weight_edit.directions.artifact import Directions, load_directions
 from weight_edit.directions.packing import unpacked
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
-from weight_edit.publish.finishing import BASE_README, README
+from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.sources import resolve
-from weight_edit.verification.bounds import BOUNDS
 from weight_edit.verification.faithfulness import Agreement, agreement, logits_of
 from weight_edit.verification.stream import Leak, stream_leak
+from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.verification.weights import WeightCheck, check_weights
 
 DEFAULT_PROMPTS = "organism:answered:test"
@@ -146,16 +146,14 @@ def verify(
         UnsupportedError: an architecture that is not understood.
         VerificationError: `edited` cannot even be opened.
     """
-    if n_prompts < 1:
-        raise UsageError(f"the models must run on at least one prompt, not {n_prompts}")
     folder = Path(edited)
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give the output of bake")
     manifest = read_manifest(folder)
     found, options = _what_was_done(manifest, directions, folder)
-    source = resolve(base, revision=revision or _revision(manifest, base), token=token)
+    source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
     baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
-    written = {README, BASE_README} if manifest is not None else set()
+    written = set() if manifest is None else {README, baking.base_card or README}
     report = check_integrity(
         baking.checkpoint,
         folder,
@@ -169,8 +167,7 @@ def verify(
     except UsageError as error:
         raise VerificationError(f"{folder} cannot be read as a checkpoint: {error}") from error
     weights = check_weights(baking, edited_checkpoint)
-    given = prompts or load_prompts(DEFAULT_PROMPTS)
-    chosen = given.take(min(n_prompts, len(given)))
+    chosen = (prompts or load_prompts(DEFAULT_PROMPTS)).at_most(n_prompts)
     storage = _storage(baking)
     precisions = {
         dtype: _run(baking, folder, chosen, dtype, system, template, device, trust_remote_code)
@@ -178,9 +175,10 @@ def verify(
     }
     problems = [
         *report.problems,
+        *(f"marked as failed: {reason}" for reason in (manifest or {}).get("failed") or []),
         *_base_card_problems(baking, folder, manifest),
         *_directions_problems(manifest, found),
-        *_weight_problems(weights),
+        *_weight_problems(weights, storage, options.strength),
         *(line for check in precisions.values() for line in _precision_problems(check, storage, baking.plan.complete)),
     ]
     return Verification(
@@ -217,10 +215,12 @@ def _what_was_done(
     return given or recorded, options
 
 
-def _revision(manifest: Mapping[str, Any] | None, base: str | Path) -> str | None:
+def _revision(manifest: Mapping[str, Any] | None, base: str | Path, folder: Path) -> str | None:
     """The revision that was edited, when the base is named as it was then."""
-    recorded = (manifest or {}).get("source", {})
-    return recorded.get("revision") if recorded.get("model") == str(base) else None
+    if manifest is None:
+        return None
+    origin = origin_of(manifest, folder)
+    return origin.revision if origin.model == str(base) else None
 
 
 def _storage(baking: Baking) -> str:
@@ -269,12 +269,12 @@ def _run(
 
 def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any] | None) -> list[str]:
     """The base's card moves to another name, where the comparison of equal names does not see it."""
-    kept = folder / BASE_README
-    if manifest is None or README not in baking.checkpoint.other_files:
+    if manifest is None or baking.base_card is None:
         return []
+    kept = folder / baking.base_card
     if kept.is_file() and kept.read_bytes() == bytes(baking.checkpoint.read_file(README)):
         return []
-    return [f"{BASE_README}: is not the base's {README}"]
+    return [f"{baking.base_card}: is not the base's {README}"]
 
 
 def _directions_problems(manifest: Mapping[str, Any] | None, given: Directions) -> list[str]:
@@ -286,13 +286,17 @@ def _directions_problems(manifest: Mapping[str, Any] | None, given: Directions) 
     return ["directions: the file given differs from the directions in weight_edit.json"]
 
 
-def _weight_problems(weights: WeightCheck) -> list[str]:
-    return [f"{name}: differs from the edit applied to the base's tensor" for name in weights.different]
+def _weight_problems(weights: WeightCheck, storage: str, strength: float) -> list[str]:
+    problems = [f"{name}: differs from the edit applied to the base's tensor" for name in weights.different]
+    allowed = TOLERANCES[storage].left
+    if strength == 1.0 and not weights.left < allowed:
+        problems.append(f"{weights.left_where}: {weights.left:.1e} of V^T W is left, more than {allowed:.0e}")
+    return problems
 
 
 def _precision_problems(check: Precision, storage: str, complete: bool) -> list[str]:
     problems = []
-    bounds = BOUNDS[storage]
+    bounds = TOLERANCES[storage]
     if complete and not check.leak.worst < bounds.leak:
         problems.append(
             f"stream in {check.dtype}: {check.leak.worst:.1e} of {check.leak.where} lies along the directions, "
