@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from weight_edit.calling import call
-from weight_edit.errors import WeightEditError
+from weight_edit.errors import WeightEditError, first_line
 from weight_edit.options import (
     Device,
     DirectionsFile,
@@ -152,6 +152,7 @@ def find(
     best_effort: Annotated[
         bool, typer.Option("--best-effort", help="Take the nearest if no candidate passes.")
     ] = False,
+    overwrite: Overwrite = False,
     seed: int = 0,
     system: System = None,
     template: Template = None,
@@ -176,6 +177,7 @@ def find(
             target,
             baseline,
             out,
+            overwrite=overwrite,
             load_options={
                 "dtype": dtype,
                 "device": device,
@@ -316,6 +318,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
+    overwrite: Overwrite = False,
     system: System = None,
     template: Template = None,
     dtype: Dtype = "auto",
@@ -355,6 +358,7 @@ def evaluate(
             limit=limit,
             max_new_tokens=max_new_tokens,
             answers_path=answers,
+            overwrite=overwrite,
         )
 
     def show(result: Any, console: Any) -> None:
@@ -460,11 +464,21 @@ def main() -> None:
     try:
         app()
     except WeightEditError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-        print(f"weight-edit: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; there is nobody left to tell.
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        _fail(str(error), error.exit_code)
+    except (OSError, RecursionError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe (head, less) has gone; there is nobody left to tell.
+            sys.stderr.close()
+            raise SystemExit(1) from None
+        _fail(f"{type(error).__name__}: {first_line(error)}", 2)
+    except SystemExit as stop:
+        if stop.code == 2 and "--json" in sys.argv:
+            print(json.dumps({"error": "the call is wrong; see stderr", "exit_code": 2}))
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": code}))
+    print(f"weight-edit: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code) from None

@@ -26,3 +26,23 @@ class VerificationError(WeightEditError):
     """A check of an edited checkpoint failed; the message names the check and the figure."""
 
     exit_code = 4
+
+
+FOREIGN_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What foreign code (a model's configuration, constructor or chat template) raises when its files are nonsense."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message, fit for a message of one line; its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

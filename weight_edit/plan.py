@@ -120,11 +120,7 @@ def edit_plan(
             f"the directions are {tuple(directions.shape)}, but {anatomy.architecture} has a residual stream "
             f"{anatomy.d_model} wide; use directions found on this model"
         )
-    unknown = sorted(set(layers or ()) - set(range(anatomy.n_layers)))
-    if unknown:
-        raise UsageError(
-            f"layers {unknown[0]} to {unknown[-1]} do not exist: the model's are 0 to {anatomy.n_layers - 1}"
-        )
+    check_layers(layers, anatomy)
     stream = ablation(directions, strength)
     edits = []
     tied_map = None
@@ -138,6 +134,17 @@ def edit_plan(
         if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
             tied_map = edit.map
     return EditPlan(anatomy, directions.float(), strength, embeddings, tuple(edits), tied_map)
+
+
+def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
+    """Refuse layers that a model has not.
+
+    Raises:
+        UsageError: names the last of them.
+    """
+    last = anatomy.n_layers - 1
+    if layers and max(layers) > last:
+        raise UsageError(f"layer {max(layers)} does not exist: the model's are 0 to {last}")
 
 
 def parse_layers(text: str | None) -> frozenset[int] | None:

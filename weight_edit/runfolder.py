@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from weight_edit.checkpoint.manifest import sha256
 from weight_edit.checkpoint.output import check_output
 from weight_edit.errors import UsageError
 from weight_edit.finite import finite
@@ -33,8 +34,11 @@ class RunFolder:
         self.state = state
 
     @classmethod
-    def open(cls, path: str | Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> "RunFolder":
+    def open(cls, path: str | Path, recipe: Recipe, *, source: Path, resume: bool, overwrite: bool) -> "RunFolder":
         """Make the folder, take up an earlier run in it (`resume`), or replace one (`overwrite`).
+
+        Args:
+            source: the folder of the model that is read, which must not be in the run's folder or around it.
 
         Raises:
             UsageError: the folder is not empty and neither was asked for, or there is nothing to resume.
@@ -43,8 +47,10 @@ class RunFolder:
         earlier: dict[str, Any] = {}
         if resume:
             earlier = _read(folder / RUN)
+            if source.is_relative_to(folder.resolve()):
+                raise UsageError(f"the model lies in the run's own folder {folder}; choose another --out")
         else:
-            check_output(folder, overwrite)
+            check_output(folder, overwrite, source=source)
             if folder.exists():
                 shutil.rmtree(folder)
         try:
@@ -77,7 +83,7 @@ class RunFolder:
         """
         key = hashlib.sha256(json.dumps([__version__, inputs], sort_keys=True).encode()).hexdigest()
         earlier = self.state["steps"].get(name)
-        if earlier is not None and earlier["key"] == key and self._same_files(earlier["files"], files):
+        if earlier is not None and earlier.get("key") == key and self._same_files(earlier.get("files", {}), files):
             self.log(f"{name}: unchanged, not done again")
             return earlier["result"]
         self.log(f"{name}: started")
@@ -125,7 +131,7 @@ def fingerprint(folder: Path) -> str:
 
 def _digest(path: Path) -> str:
     """Of a file's content, or of a folder's fingerprint: models are large, and verified anyway."""
-    return fingerprint(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+    return fingerprint(path) if path.is_dir() else sha256(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -135,6 +141,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path.parent} holds no run to resume (no {RUN}); leave out --resume") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read; leave out --resume and pass --overwrite") from error
-    if not isinstance(found, dict) or not isinstance(found.get("steps"), dict):
+    steps = found.get("steps") if isinstance(found, dict) else None
+    if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
         raise UsageError(f"{path} is not a run of ours; leave out --resume")
     return found

@@ -1,6 +1,5 @@
 """Carry out a recipe: measure the base, find, bake, verify, measure the edit, and only then show a model."""
 
-import hashlib
 import shutil
 import time
 from dataclasses import dataclass
@@ -8,19 +7,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from weight_edit.anatomy import anatomy_of
 from weight_edit.baking import EditOptions, bake
 from weight_edit.bounds import beyond_bounds
+from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.artifact import load_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
-from weight_edit.plan import parse_layers
+from weight_edit.plan import check_layers, parse_layers
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import stamp
 from weight_edit.recipe import Recipe
 from weight_edit.runfolder import RunFolder, fingerprint
 from weight_edit.runtime import Model, load, resolve
+from weight_edit.runtime.loading import read_config
 from weight_edit.verification.verify import verify
 
 DIRECTIONS = "directions.safetensors"
@@ -75,7 +77,7 @@ def run(
     """
     began = time.monotonic()
     job = _Job(recipe, token, trust_remote_code)
-    folder = RunFolder.open(out, recipe, resume=resume, overwrite=overwrite)
+    folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
         summary = job.carry_out(folder, keep_failed)
     except WeightEditError as error:
@@ -103,10 +105,14 @@ class _Job:
         self.token = token
         self.trust_remote_code = trust_remote_code
         self.source = resolve(recipe.model, revision=recipe.revision, token=token)
+        config = read_config(self.source, trust_remote_code=trust_remote_code)
+        check_layers(parse_layers(recipe.edit.layers), anatomy_of(config, trust_remote_code=trust_remote_code))
 
     @cached_property
     def base(self) -> Model:
-        return self._load(self.source.path)
+        model = self._load(self.source.path)
+        model.source = self.source
+        return model
 
     @cached_property
     def base_logprobs(self) -> Any:
@@ -219,7 +225,7 @@ class _Job:
         directions.save(out / DIRECTIONS)
         keys = ("method", "layer", "position", "warnings")
         chosen = {key: directions.metadata.get(key) for key in keys}
-        return {**chosen, "sha256": _sha256(out / DIRECTIONS)}
+        return {**chosen, "sha256": sha256(out / DIRECTIONS)}
 
     def _bake(self, folder: RunFolder, unverified: Path) -> dict[str, Any]:
         # What was found out about an earlier bake says nothing about this one.
@@ -294,7 +300,3 @@ def _digests(*sets: PromptSet | None) -> list[str | None]:
 
 def _summary(baseline: Any, edited: Any, checked: Any) -> dict[str, Any]:
     return {"baseline": baseline, "edited": edited, "verification": checked}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

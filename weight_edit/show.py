@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 SHOWN = 6
 
 
+def safe(foreign: object) -> str:
+    """Foreign text fit for the terminal: no markup, and no control characters but line breaks."""
+    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(foreign)))
+
+
 def command() -> str:
     """How the reader can call this tool: by name, or by the path it was called by when it is not on the PATH."""
     called = sys.argv[0]
@@ -45,7 +50,7 @@ def run_result(result: "RunResult", console: Console) -> None:
         ("run.json", "every measurement"),
         ("answers/", "every answer, before and after"),
     ):
-        files.add_row(f"{result.path}/{name}", what)
+        files.add_row(safe(f"{result.path}/{name}"), what)
     console.print(files)
     console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
     base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
@@ -63,17 +68,19 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
     table.add_column("base", justify="right")
     table.add_column("edited", justify="right")
     for name in dict.fromkeys([*before, *after]):
-        table.add_row(name, escape(before.get(name, "")), escape(after.get(name, "")))
+        table.add_row(name, safe(before.get(name, "")), safe(after.get(name, "")))
     console.print(table)
 
 
 def evaluation(result: Mapping[str, Any], console: Console) -> None:
     """One evaluation."""
-    table = Table(title=f"{result['model']}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens")
+    table = Table(
+        title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
+    )
     table.add_column("measure")
     table.add_column("value", justify="right")
     for name, text in figures(result).items():
-        table.add_row(name, escape(text))
+        table.add_row(name, safe(text))
     console.print(table)
 
 
@@ -104,7 +111,7 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
             table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
     console.print(table)
     for problem in checked["problems"][:SHOWN]:
-        console.print(f"[bold red]failed:[/] {escape(problem)}")
+        console.print(f"[bold red]failed:[/] {safe(problem)}")
     if len(checked["problems"]) > SHOWN:
         console.print(f"... and {len(checked['problems']) - SHOWN} more, all of them under --json")
     if not checked["integrity"] and not report["tensors_equal"]:
@@ -124,7 +131,7 @@ def examples(folder: Path, console: Console, count: int = 3) -> None:
         changed = twin is not None and answer["verdict"] == "refused" and twin["verdict"] == "answered"
         if changed and twin is not None and answer["category"] not in shown and len(shown) < count:
             shown.add(answer["category"] or answer["prompt"])
-            table.add_row(escape(answer["prompt"]), escape(answer["answer"]), escape(twin["answer"]))
+            table.add_row(safe(answer["prompt"]), safe(answer["answer"]), safe(twin["answer"]))
     if shown:
         console.print(table)
 
@@ -132,7 +139,7 @@ def examples(folder: Path, console: Console, count: int = 3) -> None:
 def directions(found: "Directions", path: Path, console: Console, count: int = 5) -> None:
     """The chosen direction and the best candidates."""
     meta = found.metadata
-    table = Table(title=f"Candidates by bypass score ({meta.get('method')})", title_justify="left")
+    table = Table(title=f"Candidates by bypass score ({safe(meta.get('method'))})", title_justify="left")
     for column in ("layer", "position", "bypass", "induce", "KL", ""):
         table.add_column(column, justify="left" if not column else "right")
     scored = [row for row in meta.get("scores", []) if row.get("bypass") is not None]
@@ -141,10 +148,10 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
         chosen = (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))
         note = "chosen" if chosen else row.get("rejected") or ""
         cells = (f"{row['bypass']:.2f}", f"{row['induce']:.2f}", f"{row['kl']:.4f}")
-        table.add_row(str(row["layer"]), str(row["position"]), *cells, escape(note))
+        table.add_row(str(row["layer"]), str(row["position"]), *cells, safe(note))
     console.print(table)
     for warning in meta.get("warnings", []):
-        console.print(f"[yellow]note:[/] {escape(warning)}")
+        console.print(f"[yellow]note:[/] {safe(warning)}")
     console.print(f"{path}: {found.direction.shape[0]} direction, {found.d_model} wide", markup=False)
     console.print(f"Next: {command()} bake {meta.get('model')} --directions {path} --out edited-model", markup=False)
 
@@ -159,8 +166,15 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         highlight=False,
     )
     if result.extra:
-        shown = ", ".join(result.extra[:3])
-        console.print(f"{len(result.extra)} tensors that no parameter accounts for were kept: {shown}", markup=False)
+        shown = ", ".join(map(safe, result.extra[:3]))
+        console.print(
+            f"[yellow]note:[/] {len(result.extra)} tensors that no parameter accounts for are kept as they are: {shown}"
+        )
+    if result.other_weights:
+        copies = ", ".join(map(safe, result.other_weights))
+        console.print(f"[yellow]note:[/] not edited, though they look like weights: {copies}")
+    if result.skipped:
+        console.print(f"[yellow]note:[/] not copied: {', '.join(map(safe, result.skipped))}")
     console.print(f"Next: {command()} verify {model} {result.path}", markup=False)
 
 
@@ -168,7 +182,7 @@ def inspection(found: "Inspection", console: Console) -> None:
     """The anatomy as a tree; blocks that are alike are shown once."""
     anatomy = found.anatomy
     tree = Tree(
-        f"[bold]{escape(found.name)}[/]: {anatomy.architecture}, residual stream {anatomy.d_model} wide, "
+        f"[bold]{safe(found.name)}[/]: {anatomy.architecture}, residual stream {anatomy.d_model} wide, "
         f"{anatomy.n_layers} blocks, unembedding {'tied to the embedding' if anatomy.tied else 'of its own'}"
     )
     stream = tree.add("the stream starts from")
@@ -176,16 +190,16 @@ def inspection(found: "Inspection", console: Console) -> None:
         stream.add(_writer(found, writer))
     for first, last in _alike(anatomy.blocks):
         name = first.module if first is last else f"{first.module} to {last.layer}"
-        branch = tree.add(f"[bold]{escape(name)}[/]" + ("" if first.mid else " (parallel)"))
+        branch = tree.add(f"[bold]{safe(name)}[/]" + ("" if first.mid else " (parallel)"))
         for reader in first.readers:
             modules = ", ".join(module.removeprefix(first.module + ".") for module in reader.modules)
             through = f" through {reader.norm.removeprefix(first.module + '.')}" if reader.norm else ""
-            branch.add(f"reads{escape(through)}: {escape(modules)}")
+            branch.add(f"reads{safe(through)}: {safe(modules)}")
         for writer in first.writers:
             branch.add(_writer(found, writer, first.module))
     tree.add(f"{anatomy.final_norm}, then {anatomy.unembedding}")
     if found.disk.extra:
-        tree.add(f"{len(found.disk.extra)} more tensors on disk, kept as they are: {escape(found.disk.extra[0])}, ...")
+        tree.add(f"{len(found.disk.extra)} more tensors on disk, kept as they are: {safe(found.disk.extra[0])}, ...")
     console.print(tree)
     console.print(
         f"Proven on a narrow random copy: after an ablation {found.proof.leak:.1e} of the stream is left along the "
@@ -200,6 +214,8 @@ def verification(checked: "Verification", console: Console) -> None:
     proofs(checked.to_dict(), console)
     if checked.passed:
         console.print("[bold green]All checks passed.[/]")
+        if not checked.complete:
+            console.print("The edit is partial by its own manifest: what it leaves in the stream is not judged.")
 
 
 def _writer(found: "Inspection", writer: "Writer", within: str = "") -> str:
@@ -214,7 +230,7 @@ def _writer(found: "Inspection", writer: "Writer", within: str = "") -> str:
         parts.append(f"through {writer.norm.module.removeprefix(within + '.')} ({writer.norm.kind}, gain {gain})")
     if abs(writer.scale - 1) > 1e-3:
         parts.append(f"times {writer.scale:.4g}")
-    return escape(", ".join(parts))
+    return safe(", ".join(parts))
 
 
 def _alike(blocks: "tuple[Block, ...]") -> "list[tuple[Block, Block]]":

@@ -19,6 +19,7 @@ def find(
     baseline: str,
     out: Path,
     *,
+    overwrite: bool = False,
     validation_target: str | None = None,
     validation_baseline: str | None = None,
     load_options: Mapping[str, Any],
@@ -32,12 +33,14 @@ def find(
         model: as in `load`, with `load_options`.
         target, baseline, validation_target, validation_baseline: prompt sets, as `load_prompts` reads them.
         out: the file to write.
+        overwrite: replace a file that is there.
         format_options: of `ChatFormat`.
         rule_options: of `SelectionRule`.
         options: of `find_directions`.
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
+    _check_free(out, overwrite)
     rule = SelectionRule(**rule_options)
     train = load_prompts(target), load_prompts(baseline)
     validation = [load_prompts(spec) if spec else None for spec in (validation_target, validation_baseline)]
@@ -62,6 +65,7 @@ def measure(
     sets: Mapping[str, str | None],
     load_options: Mapping[str, Any],
     format_options: Mapping[str, Any],
+    overwrite: bool = False,
     **options: Any,
 ) -> Evaluation:
     """Load a model, and its base before it where there is one, and evaluate it.
@@ -71,8 +75,11 @@ def measure(
         against: the base; loaded with the same options but for the revision, and dropped before the model is loaded.
         sets: prompt sets by their role, as `load_prompts` reads them.
         format_options: of `ChatFormat`.
+        overwrite: replace a file of answers that is there.
         options: of `evaluate`.
     """
+    if options.get("answers_path") is not None:
+        _check_free(options["answers_path"], overwrite)
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
     prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
@@ -96,3 +103,8 @@ def measure(
         format=form,
         **options,
     )
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; choose another file or pass --overwrite")

@@ -11,9 +11,10 @@ from weight_edit.anatomy.norms import recognise
 from weight_edit.anatomy.parts import Anatomy, Block, Norm, Reader, Writer
 from weight_edit.anatomy.small import build, describe, narrow_model, one_thread
 from weight_edit.anatomy.trace import Call, same, trace, within
-from weight_edit.errors import UnsupportedError
+from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 
 TOKENS = 7
+MAX_LAYERS = 2000
 
 
 def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
@@ -40,8 +41,8 @@ def _derive(config: Any, name: str, ids: Tensor, trust_remote_code: bool) -> Ana
     model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
     try:
         calls = trace(model, ids)
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise UnsupportedError(f"{name}: a narrow copy of it does not run ({str(error).splitlines()[0]})") from error
+    except FOREIGN_ERRORS as error:
+        raise UnsupportedError(f"{name}: a narrow copy of it does not run ({first_line(error)})") from error
     by_name = {call.name: call for call in calls}
     blocks = _block_names(model, config, by_name, name)
     d_model = by_name[blocks[0]].returned.shape[-1]
@@ -165,6 +166,9 @@ class _Parts:
 def _refuse_kinds(config: Any, name: str) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedError(f"{name} is an encoder-decoder; only decoder language models are supported")
+    layers = getattr(config, "num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
+        raise UsageError(f"{name}: config.json says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")
     text = config.get_text_config()
     if text is not config:
         raise UnsupportedError(

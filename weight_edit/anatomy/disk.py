@@ -38,8 +38,11 @@ def names_on_disk(anatomy: Anatomy, tensors: Mapping[str, Sequence[int]]) -> Dis
     prefix = f"{anatomy.base_prefix}."
     names: dict[str, str] = {}
     for parameter, shape in anatomy.shapes.items():
-        spellings = (parameter, parameter.removeprefix(prefix))
-        name = next((spelling for spelling in spellings if spelling in tensors), None)
+        spellings = dict.fromkeys((parameter, parameter.removeprefix(prefix)))
+        found = [spelling for spelling in spellings if spelling in tensors]
+        if len(found) > 1:
+            raise UnsupportedError(f"the checkpoint has both '{found[0]}' and '{found[1]}'; leave one of them out")
+        name = found[0] if found else None
         if name is None:
             if anatomy.tied and parameter == anatomy.unembedding_weight:
                 continue

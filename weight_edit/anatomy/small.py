@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from weight_edit.errors import UnsupportedError
+from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
 # d_model differs from heads * head size and from every other width, so that no two axes can be confused by length.
 NARROW = {
@@ -22,6 +22,13 @@ NARROW = {
     "num_key_value_heads": 2,
     "head_dim": 24,
     "vocab_size": 97,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 24,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -38,7 +45,19 @@ def narrow_config(config: Any) -> Any:
         narrow.num_key_value_heads = NARROW["num_attention_heads"]
     if hasattr(narrow, "quantization_config"):
         del narrow.quantization_config
+    if isinstance(getattr(narrow, "rope_parameters", None), dict):
+        narrow.rope_parameters = _plain_rotary(narrow.rope_parameters)
     return narrow
+
+
+def _plain_rotary(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Rotary parameters without scaling: its lists have the real width, and positions write nothing to the stream."""
+    if any(isinstance(value, dict) for value in parameters.values()):
+        return {kind: _plain_rotary(value) for kind, value in parameters.items()}
+    kept: dict[str, Any] = {
+        key: parameters[key] for key in ("rope_theta", "partial_rotary_factor") if key in parameters
+    }
+    return {"rope_type": "default", **kept}
 
 
 def _derived(config: Any, key: str) -> bool:
@@ -66,17 +85,10 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
                 attn_implementation="eager",
                 trust_remote_code=trust_remote_code,
             )
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        ImportError,
-        ZeroDivisionError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedError(f"{describe(config)} cannot be built as a causal language model: {reason}") from error
+    except FOREIGN_ERRORS as error:
+        raise UnsupportedError(
+            f"{describe(config)} cannot be built as a causal language model: {first_line(error)}"
+        ) from error
     return model.eval()
 
 
@@ -112,5 +124,7 @@ def one_thread() -> Iterator[None]:
 
 def describe(config: Any) -> str:
     """The architecture's name for messages: its class where the config says it, else its model type."""
-    names = getattr(config, "architectures", None) or []
-    return names[0] if names else f"model type '{getattr(config, 'model_type', '?')}'"
+    names = getattr(config, "architectures", None)
+    if isinstance(names, list) and names:
+        return str(names[0])
+    return f"model type '{getattr(config, 'model_type', '?')}'"

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import FOREIGN_ERRORS, UsageError
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
 # characters with the first of what follows ("." and "\n" are one token in some vocabularies); what is common
@@ -149,7 +149,7 @@ class ChatFormat:
             tokens = self.tokenizer.apply_chat_template(
                 messages, add_generation_prompt=answering, tokenize=True, return_dict=False, **options
             )
-        except (TemplateError, ValueError) as error:
+        except (TemplateError, *FOREIGN_ERRORS) as error:
             raise UsageError(self._failure(messages, error)) from None
         return list(tokens)
 

@@ -13,6 +13,7 @@ from weight_edit.baking import EditOptions, prepare
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan
 from weight_edit.progress import bar
 from weight_edit.runtime.sources import resolve
@@ -68,6 +69,9 @@ def adapter(
     def read(parameter: str) -> Tensor:
         return baking.checkpoint.read(baking.disk.names[parameter])
 
+    for edit in baking.plan.edits:
+        if edit.writer.norm is not None and edit.writer.norm.bias is not None:
+            raise UnsupportedError(f"'{edit.writer.norm.bias}' changes too, which a LoRA cannot carry; use bake")
     tensors = factors(baking.plan, read)
     # A direction that a norm's gain sends to zero leaves a writer with fewer columns than k.
     rank = max(edit.map.rank for edit in baking.plan.edits)

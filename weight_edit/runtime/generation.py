@@ -76,7 +76,10 @@ def end_tokens(model: Model) -> frozenset[int]:
         named = getattr(model.config, "eos_token_id", None)
     found = set(named) if isinstance(named, (list, tuple)) else {named}
     found.add(model.tokenizer.eos_token_id)
-    return frozenset(int(token) for token in found if token is not None)
+    try:
+        return frozenset(int(token) for token in found if token is not None)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"generation_config.json: eos_token_id is {named!r}, not a token id or several") from error
 
 
 @contextmanager

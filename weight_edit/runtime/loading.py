@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from transformers.utils import logging as transformers_logging
 
 from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.runtime.sources import Source, resolve
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -121,6 +121,8 @@ def _device(device: str | None) -> str:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise UsageError(f"device {device!r} is not known; use cpu, cuda, cuda:1, mps or auto") from error
+    if kind == "meta":
+        raise UsageError("device 'meta' holds no weights; use cpu, cuda, cuda:1, mps or auto")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {device!r} was asked for, but torch sees no CUDA device; use cpu")
     return device
@@ -135,7 +137,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
     """
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except FOREIGN_ERRORS as error:
         text = str(error)
         if "trust_remote_code" in text:
             raise _needs_code(source) from error
@@ -143,17 +145,17 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
             raise UnsupportedError(
                 f"{source.path / 'config.json'}: transformers does not know this model_type; a newer transformers may"
             ) from error
-        raise UsageError(f"{source.path / 'config.json'} cannot be read: {_first_line(error)}") from error
+        raise UsageError(f"{source.path / 'config.json'} cannot be read: {first_line(error)}") from error
 
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FOREIGN_ERRORS as error:
         if "trust_remote_code" in str(error):
             raise _needs_code(source) from error
         raise UsageError(
-            f"{source.path} has no tokenizer that transformers can load ({_first_line(error)}); "
+            f"{source.path} has no tokenizer that transformers can load ({first_line(error)}); "
             "put tokenizer.json and tokenizer_config.json beside config.json"
         ) from error
 
@@ -200,17 +202,13 @@ def _explained(error: Exception, source: Source) -> Exception:
         )
     if "ignore_mismatched_sizes" in text:
         return UsageError(f"{source.path}: tensors in the weights have other shapes than config.json asks for")
-    return UsageError(f"the weights in {source.path} cannot be loaded: {_first_line(error)}")
+    return UsageError(f"the weights in {source.path} cannot be loaded: {first_line(error)}")
 
 
 def _needs_code(source: Source) -> UnsupportedError:
     return UnsupportedError(
         f"{source.name} brings its own Python code, which is not run unless you pass --trust-remote-code"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

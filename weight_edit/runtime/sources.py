@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, first_line
 
 _SMALL_FILES = (
     "*.json",
@@ -50,7 +50,7 @@ class Source:
     @property
     def public_name(self) -> str:
         """What may be published: a Hub id or "organism" as it is, but of a local folder only its last name."""
-        return self.name if self.on_hub or self.name == "organism" else self.path.name
+        return self.name if self.on_hub else Path(self.name).name or self.path.resolve().name
 
     @property
     def on_hub(self) -> bool:
@@ -123,13 +123,9 @@ def _download(repo: str, revision: str | None, token: str | None, weights: bool)
             "go online once, or give a local folder"
         ) from error
     except HfHubHTTPError as error:
-        raise UsageError(f"the Hub refused {repo}{at}: {_first_line(error)}; try again later") from error
+        raise UsageError(f"the Hub refused {repo}{at}: {first_line(error)}; try again later") from error
     except OSError as error:
-        raise UsageError(f"{repo}{at} could not be downloaded: {_first_line(error)}") from error
+        raise UsageError(f"{repo}{at} could not be downloaded: {first_line(error)}") from error
     path = Path(folder)
     # A snapshot folder is named after its commit, which says more than a branch's name.
     return Source(repo, path, path.name if path.parent.name == "snapshots" else revision)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,5 +1,6 @@
 """Completeness in the stream: how much of it still lies along the directions, at any residual point."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,8 @@ class Leak:
 
     @property
     def where(self) -> str:
-        """The point of the largest."""
-        return max(self.by_point, key=lambda point: self.by_point[point])
+        """The point of the largest; the first that is not a number, if any is."""
+        return max(self.by_point, key=lambda point: (math.isnan(self.by_point[point]), self.by_point[point]))
 
 
 def stream_leak(model: Model, directions: Tensor, sequences: Sequence[Sequence[int]]) -> Leak:
