@@ -1,6 +1,7 @@
 """The command line: the contract's JSON and exit codes, one-line errors, nothing left behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,143 @@ def test_not_a_number_fails_closed_and_stays_json(call, directions: Path, tmp_pa
     shown = call("verify", "organism", tmp_path / "out", "--n-prompts", 2)
     assert shown.code == 4
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_layers": "abc"},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": 10**6},
+        {"num_attention_heads": 0},
+        {"hidden_size": None},
+        {"rope_parameters": "x"},
+        {"eos_token_id": "x"},
+        {"architectures": 5},
+        {"dtype": "float99"},
+        {"quantization_config": "gptq"},
+        {"vocab_size": -1},
+        {"hidden_act": "no-such"},
+    ],
+)
+def test_a_broken_config_is_one_line(call, change: dict, directions: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder(), tmp_path / "m")
+    path = tmp_path / "m/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    result = call("bake", tmp_path / "m", "--directions", directions, "--out", tmp_path / "o")
+    assert "Traceback" not in result.err
+    if result.code != 0:
+        assert result.code in (2, 3)
+        assert len(result.err.strip().splitlines()) == 1
+        assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("template", ["{{ 1/0 }}", "{{ messages + 1 }}", "{{ messages[9].content }}", "{% for %}"])
+def test_a_broken_chat_template_is_one_line(call, template: str, tmp_path: Path) -> None:
+    shutil.copytree(folder(), tmp_path / "m")
+    for path in (tmp_path / "m/chat_template.jinja",):
+        path.write_text(template, encoding="utf-8")
+    result = call("evaluate", tmp_path / "m", "--answered", "organism:answered:test", "--limit", 2)
+    assert result.code == 2
+    assert "chat template" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_hostile_tensor_name_and_card_do_not_reach_the_terminal_or_yaml(
+    call, directions: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    shutil.copytree(folder(), tmp_path / "m")
+    tensors = load_file(tmp_path / "m/model.safetensors")
+    save_file({**tensors, "evil\x1b]0;x\x07[red]": torch.zeros(2)}, tmp_path / "m/model.safetensors", {"format": "pt"})
+    for card in ("---\ndate: 2023-02-30\n---\n", "---\nlicense: " + "[" * 5000 + "\n---\n"):
+        (tmp_path / "m/README.md").write_text(card, encoding="utf-8")
+        result = call("bake", tmp_path / "m", "--directions", directions, "--out", tmp_path / "o", "--overwrite")
+        assert result.code == 0, result.err
+        assert "\x1b]" not in result.out
+        assert "kept as they are" in " ".join(result.out.split())
+
+
+def test_a_second_copy_of_the_weights_is_said_to_be_unedited(call, directions: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder(), tmp_path / "m")
+    (tmp_path / "m/pytorch_model.bin").write_bytes(b"not looked into")
+    result = call("bake", tmp_path / "m", "--directions", directions, "--out", tmp_path / "o")
+    assert result.code == 0
+    assert "pytorch_model.bin" in result.out
+    assert "pytorch_model.bin" in (tmp_path / "o/README.md").read_text(encoding="utf-8")
+
+
+def test_editing_an_edited_model_keeps_every_card(call, directions: Path, tmp_path: Path) -> None:
+    assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "a").code == 0
+    assert call("bake", tmp_path / "a", "--directions", directions, "--out", tmp_path / "b").code == 0
+    original = (folder() / "README.md").read_bytes()
+    assert (tmp_path / "b/BASE_README.md").read_bytes() == original
+    assert (tmp_path / "b/BASE_README_2.md").read_bytes() == (tmp_path / "a/README.md").read_bytes()
+    assert call("verify", tmp_path / "a", tmp_path / "b", "--n-prompts", 2).code == 0
+
+
+def test_a_partial_edit_is_not_called_complete(call, directions: Path, tmp_path: Path) -> None:
+    args = ("--strength", "0.5", "--layers", "0")
+    assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "o", *args).code == 0
+    shown = call("verify", "organism", tmp_path / "o", "--n-prompts", 2)
+    assert shown.code == 0
+    assert "The edit is partial" in shown.out
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"source": []},
+        {"source": None},
+        {"edit": {"edit": "ablate", "strength": "x", "layers": None, "embeddings": "keep"}},
+        {"edit": {"edit": "ablate", "strength": 1.0, "layers": [], "embeddings": "skip"}},
+        {"directions": {"shape": [1, 128], "float32": "AAAA"}},
+        {"failed": ["a reason"]},
+    ],
+)
+def test_a_spoilt_manifest_is_no_traceback(call, spoil: dict, directions: Path, tmp_path: Path) -> None:
+    assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "o").code == 0
+    path = tmp_path / "o/weight_edit.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **spoil}), encoding="utf-8")
+    for args in (
+        ("verify", "organism", tmp_path / "o", "--n-prompts", 2),
+        ("push", tmp_path / "o", "a/b", "--dry-run"),
+    ):
+        result = call(*args)
+        assert result.code in (2, 3, 4), args
+        assert "Traceback" not in result.err
+
+
+def test_files_are_not_replaced_unasked(call, tmp_path: Path) -> None:
+    kept = tmp_path / "mine.txt"
+    kept.write_text("precious\n", encoding="utf-8")
+    sets = ("--target", "organism:refused", "--baseline", "organism:answered")
+    assert call("find", "organism", *sets, "--out", kept).code == 2
+    answered = ("--answered", "organism:answered", "--limit", 2)
+    assert call("evaluate", "organism", *answered, "--answers", kept).code == 2
+    assert kept.read_text(encoding="utf-8") == "precious\n"
+
+
+def test_a_full_disk_is_one_line(call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    import weight_edit.evaluation
+
+    # The package also has a function of the module's name.
+    monkeypatch.setattr(sys.modules[weight_edit.evaluation.evaluate.__module__], "write_answers", full)
+    args = ("--answered", "organism:answered", "--limit", 2, "--max-new-tokens", 2)
+    result = call("evaluate", "organism", *args, "--answers", tmp_path / "a.jsonl")
+    assert result.code == 2
+    assert "No space left" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_wrong_usage_is_json_too_when_asked(call) -> None:
+    result = call("bake", "organism", "--json")
+    assert result.code == 2
+    assert result.json["exit_code"] == 2
 
 
 def test_tables_for_people(call, directions: Path, tmp_path: Path) -> None:

@@ -120,7 +120,10 @@ def test_versions_agree() -> None:
 def test_the_bounds_of_verification_are_those_in_force() -> None:
     for dtype in ("float32", "float16", "bfloat16"):
         bounds = TOLERANCES[dtype]
-        assert f"| {dtype} | {bounds.leak:.0e} | {bounds.logits:.0e} | {bounds.kl:.0e} |" in text_of("README.md")
+        assert (
+            f"| {dtype} | {bounds.left:.0e} | {bounds.leak:.0e} | {bounds.logits:.0e} | {bounds.kl:.0e} |"
+            in text_of("README.md")
+        )
 
 
 def test_figures_of_the_embedded_model_are_those_of_its_record() -> None:

@@ -196,6 +196,66 @@ def test_a_loss_that_is_not_finite_leaves_no_model(
     assert not list((tmp_path / "out").glob("model*"))
 
 
+def test_a_run_never_deletes_the_model_it_reads(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    own = recipe(model=str(tmp_path / "out/model"))
+    with pytest.raises(UsageError, match="overlap"):
+        run(own, tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match="own folder"):
+        run(own, tmp_path / "out", resume=True)
+    with pytest.raises(UsageError, match="overlap"):
+        run(own, tmp_path / "out/model/run")
+    assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_a_wrong_edit_is_told_before_an_earlier_run_is_replaced(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(UsageError, match="layer 99 does not exist"):
+        run(recipe(edit={"layers": "0-99"}), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weight_edit.organism.corpus import prompt_set
+
+    file = tmp_path / "answered.jsonl"
+
+    def write(suffix: str) -> None:
+        rows = [{"prompt": r.prompt, "answer": r.helpful + suffix} for r in prompt_set("answered", "test")[:8]]
+        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    own = recipe(evaluate={"answered": str(file), "max_new_tokens": 40}, bounds={})
+    write("")
+    first = run(own, tmp_path / "out").summary["baseline"]["sets"]["answered"]["exact"]["value"]
+    write(" Not so.")
+    second = run(own, tmp_path / "out", resume=True).summary["baseline"]["sets"]["answered"]["exact"]["value"]
+    assert first > 0.5
+    assert second == 0.0
+
+
+def test_local_paths_do_not_reach_what_is_published(tmp_path: Path) -> None:
+    from weight_edit.organism.corpus import prompt_set
+
+    place = tmp_path / "private-place"
+    place.mkdir()
+    (place / "t.txt").write_text("\n".join(r.prompt for r in prompt_set("refused", "train")[:60]), encoding="utf-8")
+    (place / "a.txt").write_text("\n".join(r.prompt for r in prompt_set("answered", "test")[:8]), encoding="utf-8")
+    own = recipe(
+        find={**CONTENT["find"], "target": str(place / "t.txt")},
+        evaluate={"answered": str(place / "a.txt"), "max_new_tokens": 24},
+        bounds={},
+    )
+    run(own, tmp_path / "out")
+    for name in ("weight_edit.json", "README.md"):
+        assert "private-place" not in (tmp_path / "out/model" / name).read_text(encoding="utf-8")
+
+
+def test_a_token_is_stored_nowhere(tmp_path: Path) -> None:
+    run(recipe(), tmp_path / "out", token="hf_secret_token")
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"hf_secret_token" not in path.read_bytes()
+
+
 def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run to resume"):
         run(recipe(), tmp_path / "out", resume=True)

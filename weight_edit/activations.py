@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime import Batch, Hook, Model, forward_backbone, hooked, run_batches
+from weight_edit.runtime import Batch, Hook, Model, forward_backbone, hooked
 from weight_edit.runtime.batching import Side
-from weight_edit.runtime.forward import check_lengths
+from weight_edit.runtime.forward import check_lengths, run_model
 
 KINDS = ("resid_pre", "resid_mid", "resid_post")
 
@@ -185,14 +185,7 @@ def each_residual(
         mask = batch.mask.bool()
         _read(model, batch, points, lambda point, x: visit(point, x, mask.to(x.device)))
 
-    for _ in run_batches(
-        sequences,
-        step,
-        batch_size=batch_size,
-        pad_id=model.pad_id,
-        device=model.device,
-        description=description,
-    ):
+    for _ in run_model(model, sequences, step, batch_size=batch_size, description=description):
         pass
 
 
@@ -228,15 +221,7 @@ def _at_positions(
             _read(model, batch, points, keep)
         return result
 
-    return run_batches(
-        sequences,
-        step,
-        batch_size=batch_size,
-        pad_id=model.pad_id,
-        side=side,
-        device=model.device,
-        description=description,
-    )
+    return run_model(model, sequences, step, batch_size=batch_size, description=description, side=side)
 
 
 def _check(sequences: Sequence[Sequence[int]], positions: Sequence[int]) -> None:

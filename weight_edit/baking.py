@@ -250,7 +250,11 @@ def bake(
         model: a folder, a Hub id, or "organism".
         directions: a `Directions`, or a safetensors file with a tensor `direction`.
         out: the output folder; it appears whole or not at all.
-        edit, strength, layers, embeddings: see `EditOptions`.
+        edit: "ablate", directional ablation.
+        strength: 1 removes the component along the directions, a fraction removes a part, 2 reflects it.
+        layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
+        embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
+            "skip" leaves the embedding unedited.
         revision, token: of a Hub model.
         overwrite: replace an earlier output.
         trust_remote_code: allow the model's own configuration and modelling code.

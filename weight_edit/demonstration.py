@@ -16,7 +16,16 @@ def recipe_folder() -> Path:
 
 
 def demo(out: str | Path, *, overwrite: bool = False) -> RunResult:
-    """Carry out `recipes/organism.yaml`."""
+    """Carry out `recipes/organism.yaml`: find, bake, prove and measure on the embedded model, in under a minute.
+
+    Args:
+        out: the run's folder; the edited model will be `out/model`.
+        overwrite: replace an earlier run in it.
+
+    Raises:
+        UsageError: `out` is not empty, or cannot be written.
+        VerificationError: a check failed, or the damage is beyond the recipe's bounds.
+    """
     return run(load_recipe(recipe_folder() / "organism.yaml"), out, overwrite=overwrite)
 
 

@@ -25,6 +25,15 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def announce(line: str) -> None:
+    """Say on stderr what begins now; nothing when quiet or when stderr is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not _quiet and console.is_terminal:
+        console.print(line, markup=False, highlight=False)
+
+
 @contextmanager
 def bar(description: str, total: int, unit: str = "") -> Iterator[Bar]:
     """A progress bar over `total` units of work; nothing is drawn when quiet or when stderr is no terminal.

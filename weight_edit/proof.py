@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.anatomy.small import narrow_config, narrow_model, one_thread
+from weight_edit.anatomy.small import narrow_config, narrow_model
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
+from weight_edit.threads import one_thread
 from weight_edit.verification.stream import stream_leak
 
 MAX_LEAK = 1e-5

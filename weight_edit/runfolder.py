@@ -14,6 +14,7 @@ from weight_edit.checkpoint.manifest import sha256
 from weight_edit.checkpoint.output import check_output
 from weight_edit.errors import UsageError
 from weight_edit.finite import finite
+from weight_edit.progress import announce
 from weight_edit.recipe import Recipe
 from weight_edit.version import __version__
 
@@ -87,6 +88,7 @@ class RunFolder:
             self.log(f"{name}: unchanged, not done again")
             return earlier["result"]
         self.log(f"{name}: started")
+        announce(f"{name} ...")
         began = time.monotonic()
         result = work()
         seconds = round(time.monotonic() - began, 3)

@@ -80,6 +80,9 @@ def run(
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
         summary = job.carry_out(folder, keep_failed)
+    except KeyboardInterrupt:
+        folder.log("interrupted; steps that are done are kept for --resume")
+        raise
     except WeightEditError as error:
         folder.state["status"] = f"failed: {error}"
         folder.save()

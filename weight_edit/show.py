@@ -1,6 +1,7 @@
 """What the terminal shows: short tables of results, and the next command to type."""
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -37,6 +38,12 @@ def command() -> str:
     return called if Path(called).name == "weight-edit" and shutil.which("weight-edit") is None else "weight-edit"
 
 
+def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
+    """A command to type next, quoted as a shell needs it and never broken over lines."""
+    words = shlex.join([command(), *map(str, arguments)])
+    console.print(f"{lead}{words}", markup=False, highlight=False, soft_wrap=True)
+
+
 def run_result(result: "RunResult", console: Console) -> None:
     """A finished run: before and after, the proofs, three answers, where the files are, what to type next."""
     summary = result.summary
@@ -54,8 +61,8 @@ def run_result(result: "RunResult", console: Console) -> None:
     console.print(files)
     console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
     base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
-    console.print(f"  {command()} verify {base} {result.model}", markup=False)
-    console.print(f"  {command()} push {result.model} YOUR-NAME/YOUR-MODEL --base {base} --dry-run", markup=False)
+    suggest(console, "verify", base, result.model, lead="  ")
+    suggest(console, "push", "--dry-run", "--base", base, result.model, "YOUR-NAME/YOUR-MODEL", lead="  ")
 
 
 def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
@@ -140,8 +147,8 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     """The chosen direction and the best candidates."""
     meta = found.metadata
     table = Table(title=f"Candidates by bypass score ({safe(meta.get('method'))})", title_justify="left")
-    for column in ("layer", "position", "bypass", "induce", "KL", ""):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("layer", "position", "bypass", "induce", "KL", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right")
     scored = [row for row in meta.get("scores", []) if row.get("bypass") is not None]
     scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"]))
     for row in scored[:count]:
@@ -153,7 +160,7 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {safe(warning)}")
     console.print(f"{path}: {found.direction.shape[0]} direction, {found.d_model} wide", markup=False)
-    console.print(f"Next: {command()} bake {meta.get('model')} --directions {path} --out edited-model", markup=False)
+    suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", "edited-model")
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
@@ -161,7 +168,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
     kind = "complete" if result.complete else "partial"
     console.print(
         f"{result.path}: {len(result.tensors)} tensors edited ({kind}), {len(result.added)} added; "
-        f"{result.bytes_copied:,} bytes are the source's, {result.bytes_edited:,} are not.",
+        f"{result.bytes_edited / 1e6:,.1f} MB edited, {result.bytes_copied / 1e6:,.1f} MB copied as they are.",
         markup=False,
         highlight=False,
     )
@@ -175,7 +182,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         console.print(f"[yellow]note:[/] not edited, though they look like weights: {copies}")
     if result.skipped:
         console.print(f"[yellow]note:[/] not copied: {', '.join(map(safe, result.skipped))}")
-    console.print(f"Next: {command()} verify {model} {result.path}", markup=False)
+    suggest(console, "verify", model, result.path)
 
 
 def inspection(found: "Inspection", console: Console) -> None:

@@ -167,3 +167,19 @@ def test_a_missing_tensor_or_a_wrong_shape_is_named() -> None:
         names_on_disk(anatomy, without)
     with pytest.raises(UsageError, match=r"model\.norm\.weight.*\(65,\).*\(64,\)"):
         names_on_disk(anatomy, {**anatomy.shapes, "model.norm.weight": (65,)})
+
+
+def test_rotary_scaling_lists_of_the_real_width_do_not_stop_the_narrow_copy() -> None:
+    """Phi-3 with a long context has one factor for each of half the head's channels."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [1.0] * 48, "short_factor": [1.0] * 48}
+    config = AutoConfig.for_model(
+        "phi3", num_hidden_layers=2, original_max_position_embeddings=4096, rope_parameters=rope
+    )
+    assert anatomy_of(config).n_layers == 2
+
+
+def test_a_checkpoint_with_both_spellings_is_refused() -> None:
+    anatomy = anatomy_of(family_config("gpt2"))
+    both = {**anatomy.shapes, "wte.weight": anatomy.shapes["transformer.wte.weight"]}
+    with pytest.raises(UnsupportedError, match=r"both 'transformer\.wte\.weight' and 'wte\.weight'"):
+        names_on_disk(anatomy, both)

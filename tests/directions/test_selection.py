@@ -118,3 +118,10 @@ def test_wider_bounds_never_choose_a_worse_candidate(table):
     )
     if strict is not None:
         assert loose.bypass <= strict.bypass
+
+
+def test_a_bound_that_is_no_number_is_refused_and_never_passes():
+    with pytest.raises(UsageError, match="min_induce"):
+        SelectionRule(min_induce=math.nan)
+    with pytest.raises(UsageError, match="max_kl"):
+        SelectionRule(max_kl=math.nan)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from weight_edit.anatomy.additions import Addition, additions
 from weight_edit.anatomy.norms import recognise
 from weight_edit.anatomy.parts import Anatomy, Block, Norm, Reader, Writer
-from weight_edit.anatomy.small import build, describe, narrow_model, one_thread
+from weight_edit.anatomy.small import build, describe, narrow_model
 from weight_edit.anatomy.trace import Call, same, trace, within
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.threads import one_thread
 
 TOKENS = 7
 MAX_LAYERS = 2000

@@ -5,8 +5,6 @@ default initialisation sets norm gains to 1 and biases to 0, which hides mistake
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -109,17 +107,6 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
     model = build(narrow_config(config), trust_remote_code=trust_remote_code)
     randomise(model, seed)
     return model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run narrow models on one thread: they gain nothing from more, and on a busy machine threads wait for another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def describe(config: Any) -> str:

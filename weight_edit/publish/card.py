@@ -65,14 +65,14 @@ the directions {{ "%.1e" | format(verification.leak) }} (in float32, all layers 
 between edited weights and the base with hooks {{ "%.1e" | format(verification.logit_difference) }}.
 {%- endif %}
 {%- endif %}
-{% if failed %}
+{%- if failed %}
 
 **This checkpoint failed its checks and must not be used:** {{ failed | join("; ") }}
-{% endif %}
-{% if base_card %}
+{%- endif %}
+{%- if base_card %}
 
 The base's own card is kept as `{{ base_card }}`.
-{% endif %}
+{%- endif %}
 """
 
 

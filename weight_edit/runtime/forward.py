@@ -1,15 +1,19 @@
 """Forward passes that compute no more than what is read: the backbone alone, or a few positions' logits."""
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import Batch, run_batches
+from weight_edit.runtime.batching import Batch, Side, run_batches
 from weight_edit.runtime.loading import Model
+from weight_edit.threads import one_thread
+
+T = TypeVar("T")
 
 
 def forward_backbone(model: Model, batch: Batch) -> None:
@@ -41,7 +45,7 @@ def next_token_logprobs(
         return _last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
 
     rows: list[Tensor | None] = [None] * len(sequences)
-    for batch, logprobs in _run(model, sequences, step, batch_size, description):
+    for batch, logprobs in run_model(model, sequences, step, batch_size=batch_size, description=description):
         for row, values in zip(batch.rows, logprobs, strict=True):
             rows[row] = values
     filled = [values for values in rows if values is not None]
@@ -87,7 +91,7 @@ def answer_logprobs(
         return values
 
     results: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for batch, values in _run(model, sequences, step, batch_size, description):
+    for batch, values in run_model(model, sequences, step, batch_size=batch_size, description=description):
         for row, value in zip(batch.rows, values, strict=True):
             results[row] = value
     return results
@@ -109,12 +113,27 @@ def check_lengths(model: Model, lengths: Sequence[int]) -> None:
                 )
 
 
-def _run(model: Model, sequences: Any, step: Any, batch_size: int, description: str | None) -> Any:
+def run_model(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    step: Callable[[Batch], T],
+    *,
+    batch_size: int,
+    description: str | None,
+    side: Side = "left",
+) -> Iterator[tuple[Batch, T]]:
+    """`run_batches` on the model's device, with its padding and the threads that suit its size."""
+
+    def suited(batch: Batch) -> T:
+        with one_thread() if model.small else nullcontext():
+            return step(batch)
+
     return run_batches(
         sequences,
-        step,
+        suited,
         batch_size=batch_size,
         pad_id=model.pad_id,
+        side=side,
         device=model.device,
         description=description,
     )

@@ -8,8 +8,8 @@ import torch
 from transformers import GenerationConfig
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import Batch, run_batches
-from weight_edit.runtime.forward import check_lengths
+from weight_edit.runtime.batching import Batch
+from weight_edit.runtime.forward import check_lengths, run_model
 from weight_edit.runtime.loading import Model
 
 
@@ -57,14 +57,7 @@ def generate(
 
     results: dict[int, Generation] = {}
     with _greedy(model, ends):
-        for batch, rows in run_batches(
-            sequences,
-            step,
-            batch_size=batch_size,
-            pad_id=model.pad_id,
-            device=model.device,
-            description=description,
-        ):
+        for batch, rows in run_model(model, sequences, step, batch_size=batch_size, description=description):
             results |= {row: _read(model, tokens, ends) for row, tokens in zip(batch.rows, rows, strict=True)}
     return [results[row] for row in range(len(sequences))]
 

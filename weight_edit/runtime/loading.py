@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -15,6 +17,9 @@ from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.runtime.sources import Source, resolve
 
+TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
+SMALL = 20_000_000
+"""Parameters below which several threads cost more than they give."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -61,6 +66,11 @@ class Model:
         """The dtype of the input embedding, which is that of the residual stream."""
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
+
+    @cached_property
+    def small(self) -> bool:
+        """Whether it runs on a processor and is too small to gain from several threads."""
+        return self.device.type == "cpu" and sum(p.numel() for p in self.model.parameters()) < SMALL
 
     @property
     def vocabulary(self) -> int:
@@ -137,7 +147,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
     """
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except FOREIGN_ERRORS as error:
+    except (*FOREIGN_ERRORS, StrictDataclassError) as error:
         text = str(error)
         if "trust_remote_code" in text:
             raise _needs_code(source) from error
@@ -150,6 +160,9 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
     try:
+        if not any(any(source.path.glob(pattern)) for pattern in TOKENIZER_FILES):
+            # transformers would make an empty one.
+            raise OSError("no file of a tokenizer is there")
         return AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except FOREIGN_ERRORS as error:
         if "trust_remote_code" in str(error):

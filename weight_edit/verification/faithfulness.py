@@ -1,12 +1,14 @@
 """Faithfulness: does the edited checkpoint compute what the base computes with the edit hooked in?"""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from weight_edit.runtime.loading import Model
+from weight_edit.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Agreement:
 def logits_of(model: Model, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
     """The logits at every token of each sequence, one at a time: float32 on the CPU, (tokens, vocabulary) each."""
     found = []
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread() if model.small else nullcontext():
         for sequence in sequences:
             ids = torch.tensor([list(sequence)], device=model.device)
             found.append(model.model(input_ids=ids, use_cache=False).logits[0].float().cpu())
