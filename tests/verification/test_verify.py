@@ -130,6 +130,13 @@ def test_a_damaged_shard_is_a_failed_verification(baked: Path, tmp_path: Path) -
         verify(baked / "base", tmp_path / "out", prompts=PROMPTS)
 
 
+def test_a_model_that_cannot_be_loaded_is_a_failed_verification(baked: Path, tmp_path: Path) -> None:
+    shutil.copytree(baked / "out", tmp_path / "out")
+    (tmp_path / "out/config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(VerificationError, match="cannot be loaded"):
+        verify(baked / "base", tmp_path / "out", prompts=PROMPTS)
+
+
 def test_an_unedited_copy_fails(baked: Path, tmp_path: Path) -> None:
     shutil.copytree(baked / "base", tmp_path / "copy")
     checked = verify(baked / "base", tmp_path / "copy", directions=rows(), prompts=PROMPTS)

@@ -15,7 +15,7 @@ from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.directions.artifact import Directions, load_directions
 from weight_edit.directions.packing import unpacked
-from weight_edit.errors import UsageError, VerificationError
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.hooks import hooked
@@ -224,8 +224,9 @@ def _revision(manifest: Mapping[str, Any] | None, base: str | Path, folder: Path
 
 
 def _storage(baking: Baking) -> str:
-    edited = baking.checkpoint.tensors[next(iter(baking.tensor_edits()))]
-    return PLAIN[edited.dtype]
+    """The dtype of the edited tensors; of several, the coarsest."""
+    stored = {PLAIN[baking.checkpoint.tensors[name].dtype] for name in baking.tensor_edits()}
+    return max(stored, key=lambda dtype: (TOLERANCES[dtype].left, dtype))
 
 
 def _run(
@@ -256,7 +257,10 @@ def _run(
         with hooked(model.model, [hook for hook in hooks if hook.module != baking.anatomy.unembedding]):
             exact = logits_of(model, sequences)
     del model
-    model = opened(folder)
+    try:
+        model = opened(folder)
+    except (UsageError, UnsupportedError) as error:
+        raise VerificationError(f"{folder} cannot be loaded: {error}") from error
     given = logits_of(model, sequences)
     return Precision(
         dtype,
