@@ -20,6 +20,14 @@ from weight_edit.version import __version__
 
 RUN = "run.json"
 LOG = "log.txt"
+STEPS = {
+    "baseline": "the model answers the test prompts as it is",
+    "find": "looking for the direction that carries the behaviour",
+    "bake": "writing the edited checkpoint",
+    "verify": "checking every byte, what is left of the direction, and hooks against weights",
+    "evaluate": "the edited model answers the same prompts",
+}
+"""What a run says when a step begins."""
 
 
 class RunFolder:
@@ -88,7 +96,7 @@ class RunFolder:
             self.log(f"{name}: unchanged, not done again")
             return earlier["result"]
         self.log(f"{name}: started")
-        announce(f"{name} ...")
+        announce(f"{name}: {STEPS.get(name, '...')}")
         began = time.monotonic()
         result = work()
         seconds = round(time.monotonic() - began, 3)

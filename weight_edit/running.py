@@ -38,7 +38,7 @@ class RunResult:
     Attributes:
         path: the run's folder.
         model: the edited model in it.
-        summary: what `run.json` says under "summary": baseline, edited, verification, seconds.
+        summary: what `run.json` says under "summary": baseline, direction, edited, verification, seconds.
     """
 
     path: Path
@@ -152,7 +152,7 @@ class _Job:
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
             steps = folder.state["steps"]
-            return _summary(baseline, steps["evaluate"]["result"], steps["verify"]["result"])
+            return _summary(baseline, found, steps["evaluate"]["result"], steps["verify"]["result"])
         folder.state["finished"] = None
         for leftover in (model_folder, folder.path / FAILED):
             if leftover.exists():
@@ -177,7 +177,7 @@ class _Job:
         except VerificationError as error:
             # A loss that is not finite, say: what could not be measured has not passed.
             problems = [str(error)]
-        summary = _summary(baseline, edited, checked)
+        summary = _summary(baseline, found, edited, checked)
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
         return summary
@@ -226,9 +226,16 @@ class _Job:
             seed=self.recipe.seed,
         )
         directions.save(out / DIRECTIONS)
-        keys = ("method", "layer", "position", "warnings")
-        chosen = {key: directions.metadata.get(key) for key in keys}
-        return {**chosen, "sha256": sha256(out / DIRECTIONS)}
+        meta = directions.metadata
+        scores = meta["scores"]
+        chosen = next(s for s in scores if (s["layer"], s["position"]) == (meta["layer"], meta["position"]))
+        return {
+            **{key: meta[key] for key in ("method", "layer", "position", "warnings", "refusal_tokens", "separation")},
+            **{key: chosen[key] for key in ("bypass", "induce", "kl")},
+            "candidates": len(scores),
+            "kept_bounds": sum(score["rejected"] is None for score in scores),
+            "sha256": sha256(out / DIRECTIONS),
+        }
 
     def _bake(self, folder: RunFolder, unverified: Path) -> dict[str, Any]:
         # What was found out about an earlier bake says nothing about this one.
@@ -301,5 +308,5 @@ def _digests(*sets: PromptSet | None) -> list[str | None]:
     return [None if prompts is None else prompts.content_sha256 for prompts in sets]
 
 
-def _summary(baseline: Any, edited: Any, checked: Any) -> dict[str, Any]:
-    return {"baseline": baseline, "edited": edited, "verification": checked}
+def _summary(baseline: Any, found: Any, edited: Any, checked: Any) -> dict[str, Any]:
+    return {"baseline": baseline, "direction": found, "edited": edited, "verification": checked}

@@ -47,6 +47,7 @@ def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
 def run_result(result: "RunResult", console: Console) -> None:
     """A finished run: before and after, the proofs, three answers, where the files are, what to type next."""
     summary = result.summary
+    chosen_direction(summary["direction"], console)
     before_and_after(summary["baseline"], summary["edited"], console)
     proofs(summary["verification"], console)
     examples(result.path, console)
@@ -65,6 +66,33 @@ def run_result(result: "RunResult", console: Console) -> None:
     suggest(console, "push", "--dry-run", "--base", base, result.model, "YOUR-NAME/YOUR-MODEL", lead="  ")
 
 
+def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
+    """The direction of a run, in two lines."""
+    tokens = ", ".join(repr(token["text"]) for token in found["refusal_tokens"])
+    console.print(
+        f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, position {found['position']}; "
+        f"{found['kept_bounds']} of {found['candidates']} candidates keep the bounds.\n"
+        f"Refusal metric (log-odds of {safe(tokens)}): {found['bypass']:.2f} on refused prompts with it ablated, "
+        f"{found['induce']:.2f} on ordinary ones with it added; KL {found['kl']:.4f}.\n",
+        highlight=False,
+    )
+    for warning in found["warnings"]:
+        console.print(f"[yellow]note:[/] {safe(warning)}")
+
+
+def by_category(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
+    """Refusal of each category of refused requests, before and after, in a line."""
+    before = ((baseline.get("sets") or {}).get("refused") or {}).get("categories") or {}
+    after = ((edited.get("sets") or {}).get("refused") or {}).get("categories") or {}
+    shown = [
+        f"{safe(name)} {rate['value']:.2f} to {after[name]['value']:.2f}"
+        for name, rate in before.items()
+        if name in after
+    ]
+    if shown:
+        console.print(f"Refusal by category: {', '.join(shown)}.\n", highlight=False)
+
+
 def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
     """A table of all figures of two evaluations."""
     before, after = figures(baseline), figures(edited)
@@ -77,6 +105,7 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
     for name in dict.fromkeys([*before, *after]):
         table.add_row(name, safe(before.get(name, "")), safe(after.get(name, "")))
     console.print(table)
+    by_category(baseline, edited, console)
 
 
 def evaluation(result: Mapping[str, Any], console: Console) -> None:

@@ -61,8 +61,10 @@ def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...]
     if manifest is None:
         raise UsageError(f"{folder} has no weight_edit.json; only outputs of bake can be stamped")
     summary = {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
+    # Only what was measured: the rest of a run's summary may name local files.
+    measured = {key: measurements.get(key) for key in ("baseline", "edited", "verification")}
     (folder / MANIFEST).unlink()
-    write_card_and_manifest(folder, summary, records_of(manifest), measurements, failed)
+    write_card_and_manifest(folder, summary, records_of(manifest), measured, failed)
 
 
 def write_card_and_manifest(
