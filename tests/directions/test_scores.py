@@ -6,7 +6,8 @@ from literal_scores import literal_scores
 
 from weight_edit.directions.find import ablation_hooks
 from weight_edit.directions.mean_difference import candidates as mean_differences
-from weight_edit.directions.scores import kl_divergence, score_candidates
+from weight_edit.directions.scores import score_candidates
+from weight_edit.kl import kl_divergence
 from weight_edit.prompts import ChatFormat
 
 

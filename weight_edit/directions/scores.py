@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from weight_edit.directions.refusal_metric import refusal_metric
+from weight_edit.kl import kl_divergence
 from weight_edit.progress import bar
 from weight_edit.runtime import Hook, Model, hooked, next_token_logprobs
 
@@ -94,11 +94,3 @@ def score_candidates(
 def addition_hook(model: Model, layer: int, vector: Tensor) -> Hook:
     """Add `vector` to the stream at the input of a block, at every token."""
     return Hook(model.anatomy.blocks[layer].module, "input", lambda x: x + vector.to(x.device, x.dtype))
-
-
-def kl_divergence(base: Tensor, other: Tensor) -> Tensor:
-    """KL(base || other) of each row of log-probabilities (n, vocabulary), in nats, (n,) float64."""
-    base, other = base.double(), other.double()
-    terms = base.exp() * (base - other)
-    # A token that base gives no probability adds nothing, whatever other gives it.
-    return torch.where(base == -math.inf, torch.zeros_like(terms), terms).sum(dim=-1)

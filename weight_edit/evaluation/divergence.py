@@ -8,6 +8,7 @@ from torch import Tensor
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.kl import kl_divergence
 
 _ROWS = 16  # rows held in float64 at a time: 16 of a vocabulary of 256k are 33 MB
 
@@ -52,7 +53,7 @@ def divergence(base: Tensor, edited: Tensor) -> Divergence:
     if len(base) == 0:
         raise UsageError("a divergence over zero prompts is unknown; give at least one prompt")
     pairs = zip(base.split(_ROWS), edited.split(_ROWS), strict=True)
-    per_prompt = torch.cat([_kl(first, second) for first, second in pairs])
+    per_prompt = torch.cat([kl_divergence(first, second) for first, second in pairs])
     if not per_prompt.isfinite().all():
         row = int((~per_prompt.isfinite()).nonzero()[0])
         raise VerificationError(
@@ -61,11 +62,3 @@ def divergence(base: Tensor, edited: Tensor) -> Divergence:
         )
     same = int((base.argmax(dim=-1) == edited.argmax(dim=-1)).sum())
     return Divergence(float(per_prompt.mean()), float(per_prompt.max()), Rate(same, len(base)), per_prompt)
-
-
-def _kl(base: Tensor, edited: Tensor) -> Tensor:
-    p, q = base.double().log_softmax(dim=-1), edited.double().log_softmax(dim=-1)
-    # xlogy's convention: where the base gives probability 0 the term is 0, whatever the edited model gives.
-    terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
-    # Rounding can leave -1e-17; the divergence itself is never negative. NaN stays NaN.
-    return terms.sum(dim=-1).clamp(min=0.0)

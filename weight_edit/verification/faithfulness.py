@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from weight_edit.kl import kl_divergence
 from weight_edit.runtime.loading import Model
 from weight_edit.threads import one_thread
 
@@ -55,8 +56,7 @@ def agreement(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> Agreement:
         largest = worst if not worst <= largest else largest
         total += float(gap.sum())
         scale = max(scale, float(p.abs().max()))
-        log_p, log_q = p.double().log_softmax(-1), q.double().log_softmax(-1)
-        divergence += float((log_p.exp() * (log_p - log_q)).sum())
+        divergence += float(kl_divergence(p, q).sum())
         equal += int((p.argmax(-1) == q.argmax(-1)).sum())
         tokens += len(p)
         entries += p.numel()

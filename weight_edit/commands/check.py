@@ -1,0 +1,155 @@
+"""The verbs that look and measure: inspect, verify, evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from weight_edit.calling import call
+from weight_edit.commands.app import app
+from weight_edit.options import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Overwrite,
+    Prompts,
+    Quiet,
+    Remote,
+    Revision,
+    System,
+    Template,
+    Token,
+)
+
+
+@app.command()
+def inspect(
+    model: Model,
+    revision: Revision = None,
+    token: Token = None,
+    trust_remote_code: Remote = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what writes to and reads from the residual stream, or why a model is not supported.
+
+    Example: `weight-edit inspect organism`
+    """
+
+    def work() -> Any:
+        from weight_edit.inspection import inspect as look
+
+        return look(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
+
+    call(work, "inspection", as_json, quiet)
+
+
+@app.command()
+def verify(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was edited.")],
+    edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The folder that bake wrote.")],
+    directions: Annotated[Path | None, typer.Option(metavar="FILE", help="Else those in weight_edit.json.")] = None,
+    prompts: Prompts = None,
+    n_prompts: Annotated[int, typer.Option(help="How many prompts the models run on.")] = 16,
+    system: System = None,
+    template: Template = None,
+    device: Device = None,
+    revision: Revision = None,
+    token: Token = None,
+    trust_remote_code: Remote = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check integrity, completeness and faithfulness of an edited model; exit code 4 when a check fails.
+
+    Example: `weight-edit verify organism edited-model`
+    """
+
+    def work() -> Any:
+        from weight_edit.prompts import load_prompts
+        from weight_edit.verification.verify import verify as check
+
+        return check(
+            base,
+            edited,
+            directions=directions,
+            prompts=load_prompts(prompts) if prompts else None,
+            n_prompts=n_prompts,
+            system=system,
+            template=template,
+            device=device,
+            revision=revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+        )
+
+    checked = call(work, "verification", as_json, quiet)
+    if not checked.passed:
+        raise SystemExit(4)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    against: Annotated[str | None, typer.Option(metavar="BASE", help="The base, for the KL divergence.")] = None,
+    refused: Annotated[str | None, typer.Option(metavar="PROMPTS", help="Requests that the base refuses.")] = None,
+    answered: Annotated[str | None, typer.Option(metavar="PROMPTS", help="Ordinary requests.")] = None,
+    over_refused: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="Harmless requests that the base refuses.")
+    ] = None,
+    harmless_looking: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="Sensitive-sounding harmless requests it answers.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,
+    answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
+    overwrite: Overwrite = False,
+    system: System = None,
+    template: Template = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    revision: Revision = None,
+    token: Token = None,
+    trust_remote_code: Remote = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure refusal, over-refusal, right answers and, against the base, KL divergence.
+
+    Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
+    organism:answered:test`
+    """
+
+    def work() -> Any:
+        from weight_edit.verbs import measure
+
+        return measure(
+            model,
+            against=against,
+            sets={
+                "refused": refused,
+                "answered": answered,
+                "over_refused": over_refused,
+                "harmless_looking": harmless_looking,
+            },
+            format_options={"system": system, "template": template},
+            load_options={
+                "dtype": dtype,
+                "device": device,
+                "revision": revision,
+                "token": token,
+                "trust_remote_code": trust_remote_code,
+            },
+            limit=limit,
+            max_new_tokens=max_new_tokens,
+            answers_path=answers,
+            overwrite=overwrite,
+        )
+
+    def show(result: Any, console: Any) -> None:
+        from weight_edit import show
+
+        show.evaluation(result.to_dict(), console)
+
+    call(work, show, as_json, quiet)
