@@ -226,7 +226,7 @@ def prepare(
     )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
-    prove(config, trust_remote_code=trust_remote_code)
+    prove(config, anatomy, trust_remote_code=trust_remote_code)
     return Baking(source, checkpoint, anatomy, disk, plan, directions, options)
 
 

@@ -63,4 +63,4 @@ def inspect(
     anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
     disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
     tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
-    return Inspection(source.name, anatomy, disk, tensors, prove(config, trust_remote_code=trust_remote_code))
+    return Inspection(source.name, anatomy, disk, tensors, prove(config, anatomy, trust_remote_code=trust_remote_code))

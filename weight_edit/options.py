@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or 'organism'.")]
-Prompts = Annotated[str | None, typer.Option(metavar="PROMPTS")]
 Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]

@@ -23,12 +23,10 @@ class WriterEdit:
     Attributes:
         writer: the linear map.
         map: on its output, before the norm where one follows.
-        stream_map: the same edit in the stream, which the bias of a norm behind the writer goes through.
     """
 
     writer: Writer
     map: LowRankMap
-    stream_map: LowRankMap
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,11 @@ class EditPlan:
         return self.strength == 1.0 and len(self.edits) == len(self.anatomy.writers)
 
     @property
+    def stream_map(self) -> LowRankMap:
+        """The edit in the stream itself, which the bias of a norm behind a writer goes through."""
+        return ablation(self.directions, self.strength)
+
+    @property
     def unties(self) -> bool:
         """Whether the edited checkpoint needs an unembedding of its own."""
         return self.anatomy.tied and self.embeddings == "untie"
@@ -71,7 +74,7 @@ class EditPlan:
             if writer.bias is not None:
                 changes[writer.bias] = edit.map.on_bias
             if writer.norm is not None and writer.norm.bias is not None:
-                changes[writer.norm.bias] = edit.stream_map.on_bias
+                changes[writer.norm.bias] = self.stream_map.on_bias
         return changes
 
     def hooks(self, read: Callable[[str], Tensor]) -> list[Hook]:
@@ -85,7 +88,7 @@ class EditPlan:
             norm = edit.writer.norm
             if norm is not None and norm.bias is not None:
                 bias = read(norm.bias)
-                hooks.append(Hook(norm.module, "output", _shift(edit.stream_map.on_bias(bias) - bias)))
+                hooks.append(Hook(norm.module, "output", _shift(self.stream_map.on_bias(bias) - bias)))
         if self.tied_map is not None:
             hooks.append(Hook(self.anatomy.unembedding, "input", self.tied_map.transposed().apply))
         return hooks
@@ -121,7 +124,6 @@ def edit_plan(
             f"{anatomy.d_model} wide; use directions found on this model"
         )
     check_layers(layers, anatomy)
-    stream = ablation(directions, strength)
     edits = []
     tied_map = None
     for writer in anatomy.writers:
@@ -129,7 +131,7 @@ def edit_plan(
             continue
         if writer.layer is not None and layers is not None and writer.layer not in layers:
             continue
-        edit = WriterEdit(writer, _map_before_norm(writer, directions, strength, read), stream)
+        edit = WriterEdit(writer, _map_before_norm(writer, directions, strength, read))
         edits.append(edit)
         if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
             tied_map = edit.map

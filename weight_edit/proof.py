@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.anatomy.small import narrow_config, narrow_model
+from weight_edit.anatomy import Anatomy
+from weight_edit.anatomy.small import narrow_model
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan, edit_plan
@@ -37,19 +37,28 @@ class Proof:
     points: int
 
 
-def prove(config: Any, *, directions: int = 2, seed: int = 0, trust_remote_code: bool = False) -> Proof:
+def prove(
+    config: Any, anatomy: Anatomy, *, directions: int = 2, seed: int = 0, trust_remote_code: bool = False
+) -> Proof:
     """Edit a narrow copy of the architecture with random directions and measure what is left of them.
+
+    Args:
+        config: of the real model.
+        anatomy: what `anatomy_of` found for it: this very account of the writers is what is proven.
+        directions: how many are removed together.
+        seed: of parameters, directions and tokens.
+        trust_remote_code: allow the config's own modelling code.
 
     Raises:
         UnsupportedError: when a component is left or hooks and weights differ: some writer is not understood.
     """
-    narrow = narrow_config(config)
-    anatomy = anatomy_of(narrow, trust_remote_code=trust_remote_code)
     generator = torch.Generator().manual_seed(seed + 1)
-    rows = orthonormal_rows(torch.randn(directions, anatomy.d_model, generator=generator)).float()
-    ids = torch.randint(3, 90, (2, 9), generator=generator)
     with one_thread():
-        model = narrow_model(narrow, seed=seed, trust_remote_code=trust_remote_code)
+        model = narrow_model(config, seed=seed, trust_remote_code=trust_remote_code)
+        table = anatomy.embeddings[0]
+        width = model.get_parameter(table.weight).shape[table.axis]
+        rows = orthonormal_rows(torch.randn(directions, width, generator=generator)).float()
+        ids = torch.randint(3, 90, (2, 9), generator=generator)
         proof = measure(model, anatomy, rows, ids)
     if not proof.leak < MAX_LEAK:
         raise UnsupportedError(

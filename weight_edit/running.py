@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy import anatomy_of
-from weight_edit.baking import EditOptions, bake
+from weight_edit.baking import bake
 from weight_edit.bounds import beyond_bounds
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.artifact import load_directions
@@ -159,8 +159,8 @@ class _Job:
                 shutil.rmtree(leftover)
         unverified = folder.path / UNVERIFIED
         folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
-        if self.sets["answered"] is not None:
-            _ = self.base_logprobs
+        # The last use of the base: it makes room for the models that are verified and measured.
+        _ = self.base_logprobs
         self.__dict__.pop("base", None)
         checked, edited = None, {}
         try:
@@ -243,15 +243,14 @@ class _Job:
         if unverified.exists():
             shutil.rmtree(unverified)
         section = self.recipe.edit
-        options = EditOptions(section.kind, section.strength, parse_layers(section.layers), section.embeddings)
         result = bake(
             self.recipe.model,
             load_directions(folder.path / DIRECTIONS),
             unverified,
-            edit=options.edit,
-            strength=options.strength,
-            layers=options.layers,
-            embeddings=options.embeddings,
+            edit=section.kind,
+            strength=section.strength,
+            layers=parse_layers(section.layers),
+            embeddings=section.embeddings,
             revision=self.recipe.revision,
             token=self.token,
             trust_remote_code=self.trust_remote_code,

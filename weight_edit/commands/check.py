@@ -13,7 +13,6 @@ from weight_edit.options import (
     Json,
     Model,
     Overwrite,
-    Prompts,
     Quiet,
     Remote,
     Revision,
@@ -50,7 +49,9 @@ def verify(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was edited.")],
     edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The folder that bake wrote.")],
     directions: Annotated[Path | None, typer.Option(metavar="FILE", help="Else those in weight_edit.json.")] = None,
-    prompts: Prompts = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="What the models run on; ordinary built-in ones if absent.")
+    ] = None,
     n_prompts: Annotated[int, typer.Option(help="How many prompts the models run on.")] = 16,
     system: System = None,
     template: Template = None,

@@ -18,7 +18,6 @@ from weight_edit.options import (
     Orthonormalize,
     Out,
     Overwrite,
-    Prompts,
     Quiet,
     Remote,
     Revision,
@@ -36,8 +35,12 @@ def find(
     baseline: Annotated[str, typer.Option(metavar="PROMPTS", help="Generic prompts that do not.")],
     out: Annotated[Path, typer.Option(help="The directions file to write.")] = Path("directions.safetensors"),
     method: Annotated[str, typer.Option(help="How directions are found.")] = "mean-difference",
-    validation_target: Prompts = None,
-    validation_baseline: Prompts = None,
+    validation_target: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="What candidates are scored on; else a part of --target.")
+    ] = None,
+    validation_baseline: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="Likewise; else a part of --baseline.")
+    ] = None,
     n_train: Annotated[int, typer.Option(help="Prompts of each kind that make the means.")] = 128,
     n_validation: Annotated[int, typer.Option(help="Prompts of each kind that score candidates.")] = 32,
     refusal_token: Annotated[

@@ -75,8 +75,7 @@ def train_model(
     """Both stages, from random weights.
 
     Args:
-        seed: of the weights, the rows and their order. One seed gives one model on one machine and one
-        number of
+        seed: of the weights, the rows and their order. One seed gives one model on one machine and one number of
             threads.
         log: gets lines of progress.
         answering, refusing: the settings of stage 1 and stage 2.

@@ -74,6 +74,13 @@ def write_card_and_manifest(
     measurements: Mapping[str, Any] | None = None,
     failed: tuple[str, ...] = (),
 ) -> None:
+    """Write both files into a checkpoint's folder that has neither's final form yet.
+
+    Args:
+        summary: what was edited and how; its `base_card` names the base's card, which is there already.
+        records: of every other file.
+        measurements, failed: as in `stamp`.
+    """
     kept = summary.get("base_card")
     base_text = (folder / kept).read_text("utf-8", "replace") if kept else None
     (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
