@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import (
     Stamp,
@@ -22,8 +23,11 @@ from weight_edit.checkpoint.files import (
 )
 from weight_edit.checkpoint.header import Header, TensorInfo, read_header
 from weight_edit.checkpoint.manifest import MANIFEST
-from weight_edit.checkpoint.tensors import to_tensor
+from weight_edit.checkpoint.numbers import STORED, decode
 from weight_edit.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
 
@@ -174,17 +178,34 @@ class Checkpoint:
         except KeyError:
             raise UsageError(f"{shown(str(self.path))}: no tensor is named {shown(name)!r}") from None
 
-    def read(self, name: str) -> torch.Tensor:
-        """A tensor in its own dtype and shape, in memory of its own.
+    def read(self, name: str) -> "torch.Tensor":
+        """A tensor in its own dtype and shape, in memory of its own; the one method that needs torch.
 
         Raises:
             UsageError: no such tensor, or the file was cut or changed.
             UnsupportedError: a dtype that torch has no plain tensor for.
         """
+        from weight_edit.checkpoint.tensors import to_tensor
+
         info = self.info(name)
         with self.open_file(info.shard) as file:
             file.seek(info.begin)
             return to_tensor(read_exactly(file, info.size, info.shard), info)
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """A (small) tensor's numbers in float64, in its shape; needs no torch.
+
+        Raises:
+            UsageError: no such tensor, or the file was cut or changed.
+            UnsupportedError: a dtype that is no plain floating format.
+        """
+        info = self.info(name)
+        if info.dtype not in STORED:
+            raise UnsupportedError(f"tensor {shown(name)!r} is stored as {info.dtype}, none of {', '.join(STORED)}")
+        with self.open_file(info.shard) as file:
+            file.seek(info.begin)
+            raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
+        return decode(raw, info.dtype).astype(np.float64).reshape(info.shape)
 
     def raw(self, name: str) -> Iterator[bytearray]:
         """A tensor's bytes, in pieces of `files.CHUNK` bytes (the last one may be shorter)."""
