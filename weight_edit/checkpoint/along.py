@@ -1,0 +1,75 @@
+"""How much of a tensor lies along an edit's directions, `|R^T W|`, added up strip by strip."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.storage import Storage, Strip
+
+
+def sums_of(
+    storage: Storage, strip: Strip, right: NDArray[np.float64], first: int, last: int, along_rows: bool
+) -> NDArray[np.float64]:
+    """What a strip adds to `R^T W`.
+
+    Args:
+        right: R, shape (d, k).
+        first, last: the strip's rows.
+        along_rows: whether the vectors along the axis are the matrix's columns.
+
+    Returns:
+        shape (k, cols) where they are: the sum over these rows; else (rows, k): these rows' own.
+    """
+    shape = (right.shape[1], storage.cols) if along_rows else (last - first, right.shape[1])
+    sums = np.zeros(shape)
+    for begin, end in storage.tiles():
+        tile = storage.decode(strip, last - first, begin, end)
+        if along_rows:
+            sums[:, begin:end] = right[first:last].T @ tile
+        else:
+            sums += tile @ right[begin:end]
+    return sums
+
+
+class Along:
+    """`|R^T W|` of one tensor, whose strips are added in their order."""
+
+    def __init__(self, storage: Storage, right: NDArray[np.float64], along_rows: bool) -> None:
+        self._storage, self._along_rows = storage, along_rows
+        self._right = right
+        self._columns: NDArray[np.float64] | None = None
+        self._square = self._all = 0.0
+
+    def add(self, strip: Strip, first: int, last: int) -> None:
+        """Add the rows from `first` to before `last` of the slab at hand; a slab begins with row 0."""
+        sums = sums_of(self._storage, strip, self._right, first, last, self._along_rows)
+        if not self._along_rows:
+            self._square += float(np.sum(sums * sums))
+        elif first == 0 or self._columns is None:
+            self._close()
+            self._columns = sums
+        else:
+            self._columns += sums
+        for begin, end in self._storage.tiles():
+            tile = self._storage.decode(strip, last - first, begin, end)
+            self._all += float(np.vdot(tile, tile))
+
+    def _close(self) -> None:
+        if self._columns is not None:
+            self._square += float(np.sum(self._columns * self._columns))
+            self._columns = None
+
+    @property
+    def norm(self) -> float:
+        """|R^T W| of what was added."""
+        self._close()
+        return float(self._square**0.5)
+
+    @property
+    def whole(self) -> float:
+        """|W| of what was added."""
+        return float(self._all**0.5)
+
+    @property
+    def expected(self) -> float:
+        """|R^T W| that random directions would have of it."""
+        return self.whole * float((self._right.shape[1] / self._right.shape[0]) ** 0.5)

@@ -1,0 +1,197 @@
+"""The bytes of an edited tensor: a low-rank affine map along one axis, applied tile by tile.
+
+`x -> x - L (R^T x) + c` on the vectors along an axis. Where they are columns, `P = R^T W` needs all rows: a first pass
+makes it and a second applies it. Where they are rows, each strip has all that it needs. Arithmetic is in float64 and
+rounding is once: float32 would do for the size of the numbers, but not where the edit leaves little of one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.along import Along, sums_of
+from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
+from weight_edit.errors import UsageError
+
+
+class AffineMap(Protocol):
+    """What is needed of a map: float64 factors of shape (d, k), and a constant of shape (d,) or None."""
+
+    @property
+    def left(self) -> NDArray[np.float64]: ...
+    @property
+    def right(self) -> NDArray[np.float64]: ...
+    @property
+    def constant(self) -> NDArray[np.float64] | None: ...
+
+
+@dataclass
+class EditedStrip:
+    """Some rows of an edited tensor.
+
+    Attributes:
+        slab, first, last: which.
+        before: their bytes in the source.
+        tiles: first column and float64 numbers after the edit, before they are stored.
+        stored: their bytes in the output, by part.
+    """
+
+    slab: int
+    first: int
+    last: int
+    before: Strip
+    tiles: list[tuple[int, NDArray[np.float64]]]
+    stored: Strip
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited tensor as a stream of bytes.
+
+    Attributes:
+        source: how the numbers lie on disk.
+        target: how they are stored: the same, except where a quantised tensor becomes a plain one.
+        map: the map; None when only the format changes.
+        along_rows: whether the vectors that it maps are the columns of the storage's matrices.
+    """
+
+    source: Storage
+    target: Storage
+    map: AffineMap | None
+    along_rows: bool
+
+    def blocks(self, part: str, read: Read, rounding: "Rounding | None" = None) -> Iterator[Bytes]:
+        """The bytes of one part of the target, in order.
+
+        Args:
+            part: one of the target's.
+            read: reads the source.
+            rounding: adds up what storing does to the numbers.
+
+        Raises:
+            UsageError: a number that is not finite, or that the edit makes too large for the format.
+        """
+        if self.target.one_scale and part != self.target.name:
+            yield self.target.scale_bytes(self._peak(read))
+            return
+        for strip in self.strips(read):
+            if rounding is not None:
+                rounding.add(strip)
+            yield strip.stored[part]
+
+    def strips(self, read: Read) -> Iterator[EditedStrip]:
+        """The edited tensor, strip by strip."""
+        peak = self._peak(read) if self.target.one_scale else 0.0
+        for strip in self._mapped(read):
+            for first, values in strip.tiles:
+                self.target.encode(values, first, strip.stored, peak)
+            yield strip
+
+    def _mapped(self, read: Read) -> Iterator[EditedStrip]:
+        """All strips, edited but not stored yet."""
+        for slab in range(self.source.slabs):
+            sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
+            for first, last in self.source.strips():
+                before = self.source.load(read, slab, first, last)
+                tiles = list(self._tiles(before, first, last, sums))
+                sizes = self.target.strip_bytes(last - first)
+                stored = {part: np.empty(size, np.uint8) for part, size in sizes.items()}
+                yield EditedStrip(slab, first, last, before, tiles, stored)
+
+    def _tiles(
+        self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None
+    ) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        if self.map is not None and sums is None:
+            sums = sums_of(self.source, strip, self.map.right, first, last, along_rows=False)
+        for begin, end in self.source.tiles():
+            before = self.source.decode(strip, last - first, begin, end)
+            values = before.copy()
+            if self.map is not None and sums is not None:
+                self._apply(values, sums, first, last, begin, end)
+            self._check(before, values)
+            yield begin, values
+
+    def _apply(self, values: NDArray, sums: NDArray, first: int, last: int, begin: int, end: int) -> None:
+        """Map one tile in place."""
+        assert self.map is not None
+        if self.along_rows:
+            values -= _product(self.map.left[first:last], sums[:, begin:end])
+            if self.map.constant is not None:
+                values += self.map.constant[first:last, None]
+        else:
+            values -= _product(sums, self.map.left[begin:end].T)
+            if self.map.constant is not None:
+                values += self.map.constant[begin:end]
+
+    def _column_sums(self, read: Read, slab: int) -> NDArray[np.float64]:
+        """`R^T W` of one slab, shape (k, cols), where vectors are columns."""
+        assert self.map is not None
+        sums = np.zeros((self.map.right.shape[1], self.source.cols))
+        for first, last in self.source.strips():
+            strip = self.source.load(read, slab, first, last)
+            sums += sums_of(self.source, strip, self.map.right, first, last, along_rows=True)
+        return sums
+
+    def _peak(self, read: Read) -> float:
+        """The largest absolute number after the edit."""
+        return max(
+            (float(np.abs(values).max(initial=0.0)) for strip in self._mapped(read) for _, values in strip.tiles),
+            default=0.0,
+        )
+
+    def _check(self, before: NDArray, values: NDArray[np.float64]) -> None:
+        # Not a number is neither above nor below the limit.
+        if max(values.max(initial=0.0), -values.min(initial=0.0)) < self.target.limit:
+            return
+        name = shown(self.source.name)
+        bad = int(before.size - np.isfinite(before).sum())
+        if bad:
+            raise UsageError(f"tensor {name!r} has {bad} NaN or infinite values; the source is damaged, fetch it again")
+        if np.isfinite(values).all():
+            raise UsageError(f"tensor {name!r}: the edit makes a number too large for the format it is stored in")
+        raise UsageError(f"tensor {name!r} is not finite after the edit; the source is damaged, fetch it again")
+
+
+class Rounding:
+    """What storing an edited tensor does to its numbers."""
+
+    def __init__(self, edited: Edited) -> None:
+        self._target = edited.target
+        self._wanted = self._error = 0.0
+        self._along = self._left = None
+        if edited.map is not None:
+            self._along = Along(edited.source, edited.map.right, edited.along_rows)
+            self._left = Along(edited.target, edited.map.right, edited.along_rows)
+
+    def add(self, strip: EditedStrip) -> None:
+        """Count one strip, stored."""
+        for first, values in strip.tiles:
+            end = first + values.shape[1]
+            gap = self._target.decode(strip.stored, strip.last - strip.first, first, end) - values
+            self._error += float(np.vdot(gap, gap))
+            self._wanted += float(np.vdot(values, values))
+        if self._along is not None and self._left is not None:
+            self._along.add(strip.before, strip.first, strip.last)
+            self._left.add(strip.stored, strip.first, strip.last)
+
+    @property
+    def error(self) -> float:
+        """|stored - wanted| / |wanted|."""
+        return float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
+
+    @property
+    def left(self) -> float:
+        """|R^T W'| / |R^T W| with W' as stored; against a random direction's where that is more. 0 without a map."""
+        if self._along is None or self._left is None:
+            return 0.0
+        reference = max(self._along.norm, self._along.expected)
+        return self._left.norm / reference if reference else 0.0
+
+
+def _product(left: NDArray, right: NDArray) -> NDArray[np.float64]:
+    """(n, k) times (k, m); for one direction as an outer product, which is faster."""
+    return np.multiply(left, right) if left.shape[1] == 1 else left @ right
