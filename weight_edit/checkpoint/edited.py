@@ -7,13 +7,14 @@ rounding is once: float32 would do for the size of the numbers, but not where th
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.along import Along, sums_of
 from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
 from weight_edit.errors import UsageError
 
@@ -31,7 +32,7 @@ class AffineMap(Protocol):
 
 @dataclass
 class EditedStrip:
-    """Some rows of an edited tensor.
+    """Some rows of an edited tensor; good until the next strip is asked for by the same thread.
 
     Attributes:
         slab, first, last: which.
@@ -97,35 +98,44 @@ class Edited:
             sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
             for first, last in self.source.strips():
                 before = self.source.load(read, slab, first, last)
-                tiles = list(self._tiles(before, first, last, sums))
+                values = scratch("values", (last - first) * self.source.cols, np.float64).reshape(last - first, -1)
+                for begin, end in self.source.tiles():
+                    np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    tiles = self._tiles(before, first, last, sums, values)
                 sizes = self.target.strip_bytes(last - first)
-                stored = {part: np.empty(size, np.uint8) for part, size in sizes.items()}
+                stored = {part: scratch(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
                 yield EditedStrip(slab, first, last, before, tiles, stored)
 
     def _tiles(
-        self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None
-    ) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None, values: NDArray[np.float64]
+    ) -> list[tuple[int, NDArray[np.float64]]]:
+        """Map a strip's numbers in place."""
         if self.map is not None and sums is None:
-            sums = sums_of(self.source, strip, self.map.right, first, last, along_rows=False)
+            sums = values @ self.map.right
+        tiles = []
         for begin, end in self.source.tiles():
-            before = self.source.decode(strip, last - first, begin, end)
-            values = before.copy()
+            tile = values[:, begin:end]
             if self.map is not None and sums is not None:
-                self._apply(values, sums, first, last, begin, end)
-            self._check(before, values)
-            yield begin, values
+                self._apply(tile, sums, first, last, begin, end)
+            # Not a number is neither above nor below the limit.
+            if not max(tile.max(initial=0.0), -tile.min(initial=0.0)) < self.target.limit:
+                self._fail(self.source.decode(strip, last - first, begin, end), tile)
+            tiles.append((begin, tile))
+        return tiles
 
-    def _apply(self, values: NDArray, sums: NDArray, first: int, last: int, begin: int, end: int) -> None:
+    def _apply(self, tile: NDArray, sums: NDArray, first: int, last: int, begin: int, end: int) -> None:
         """Map one tile in place."""
         assert self.map is not None
+        shift = self.map.constant
         if self.along_rows:
-            values -= _product(self.map.left[first:last], sums[:, begin:end])
-            if self.map.constant is not None:
-                values += self.map.constant[first:last, None]
+            _subtract_product(tile, self.map.left[first:last], sums[:, begin:end])
+            if shift is not None:
+                tile += shift[first:last, None]
         else:
-            values -= _product(sums, self.map.left[begin:end].T)
-            if self.map.constant is not None:
-                values += self.map.constant[begin:end]
+            _subtract_product(tile, sums, self.map.left[begin:end].T)
+            if shift is not None:
+                tile += shift[begin:end]
 
     def _column_sums(self, read: Read, slab: int) -> NDArray[np.float64]:
         """`R^T W` of one slab, shape (k, cols), where vectors are columns."""
@@ -143,15 +153,13 @@ class Edited:
             default=0.0,
         )
 
-    def _check(self, before: NDArray, values: NDArray[np.float64]) -> None:
-        # Not a number is neither above nor below the limit.
-        if max(values.max(initial=0.0), -values.min(initial=0.0)) < self.target.limit:
-            return
+    def _fail(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NoReturn:
+        """Say which of the two is at fault that a number cannot be stored."""
         name = shown(self.source.name)
-        bad = int(before.size - np.isfinite(before).sum())
+        bad = before.size - int(np.isfinite(before).sum())
         if bad:
             raise UsageError(f"tensor {name!r} has {bad} NaN or infinite values; the source is damaged, fetch it again")
-        if np.isfinite(values).all():
+        if np.isfinite(after).all():
             raise UsageError(f"tensor {name!r}: the edit makes a number too large for the format it is stored in")
         raise UsageError(f"tensor {name!r} is not finite after the edit; the source is damaged, fetch it again")
 
@@ -192,6 +200,11 @@ class Rounding:
         return self._left.norm / reference if reference else 0.0
 
 
-def _product(left: NDArray, right: NDArray) -> NDArray[np.float64]:
-    """(n, k) times (k, m); for one direction as an outer product, which is faster."""
-    return np.multiply(left, right) if left.shape[1] == 1 else left @ right
+def _subtract_product(tile: NDArray[np.float64], left: NDArray[np.float64], right: NDArray[np.float64]) -> None:
+    """Take (n, k) times (k, m) from a tile."""
+    product = scratch("product", tile.size, np.float64).reshape(tile.shape)
+    if left.shape[1] == 1:
+        np.multiply(left, right, out=product)
+    else:
+        np.matmul(left, right, out=product)
+    np.subtract(tile, product, out=tile)

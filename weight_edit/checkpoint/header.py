@@ -6,7 +6,8 @@ cover the data without gaps or overlaps. See https://github.com/huggingface/safe
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
@@ -65,6 +66,15 @@ class TensorInfo:
     def size(self) -> int:
         """Number of bytes."""
         return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a header that is to be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -217,26 +227,24 @@ def read_header(file: BinaryIO, size: int, shard: str) -> Header:
     return parse_header(read_exactly(file, length, shard), size - _PREFIX - length, shard)
 
 
-def build_header(
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str], shard: str
-) -> tuple[bytes, Header]:
-    """The bytes (length included) and the parsed form of a new file's header.
+def size_of(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor."""
+    return math.prod(shape) * DTYPE_BITS[dtype] // 8
+
+
+def header_bytes(entries: Iterable[Entry], metadata: Mapping[str, str] | None) -> bytes:
+    """A new file's header, its eight bytes of length included, padded so that the data begins at a multiple of eight.
 
     Args:
-        tensors: name -> (dtype, shape). They are laid out as safetensors does: widest dtype first, then by
-            name, with the header padded to eight bytes, so that every tensor is aligned.
-        metadata: goes under `__metadata__`.
-        shard: the file's name.
+        entries: the tensors in the order of their bytes.
+        metadata: goes under `__metadata__`; none when None.
     """
-    entries: dict[str, Any] = {_METADATA: dict(metadata)}
+    content: dict[str, Any] = {} if metadata is None else {_METADATA: dict(metadata)}
     offset = 0
-    for name in sorted(tensors, key=lambda name: (-DTYPE_BITS[tensors[name][0]], name)):
-        dtype, shape = tensors[name]
-        count = DTYPE_BITS[dtype]
-        for n in shape:
-            count *= n
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + count // 8]}
-        offset += count // 8
-    raw = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    for entry in entries:
+        end = offset + size_of(entry.dtype, entry.shape)
+        content[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [offset, end]}
+        offset = end
+    raw = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     raw += b" " * (-len(raw) % 8)
-    return len(raw).to_bytes(_PREFIX, "little") + raw, parse_header(raw, offset, shard)
+    return len(raw).to_bytes(_PREFIX, "little") + raw

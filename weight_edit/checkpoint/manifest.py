@@ -24,7 +24,7 @@ from weight_edit.errors import UsageError
 
 MANIFEST = "weight_edit.json"
 
-Origin = Literal["copied", "edited", "added", "replaced"]
+Origin = Literal["copied", "edited", "added", "replaced", "linked"]
 
 _MAX_SIZE = 50_000_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,7 +35,8 @@ class FileRecord:
     """One file of an output: SHA-256 in hexadecimal, bytes, and where it comes from.
 
     `origin` is "copied" (the source's bytes), "edited" (some of them changed: a shard with edited tensors, an
-    index or config with changed entries), "replaced" (new content for a name of the source) or "added".
+    index or config with changed entries), "replaced" (new content for a name of the source), "added", or "linked"
+    (the source's own file under a second name: a change of the one changes the other).
     """
 
     sha256: str
@@ -104,12 +105,13 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
         raise UsageError(f"{shown(str(path))}: must be a JSON object with `files`")
     for name, entry in found["files"].items():
         check_relative(name, str(path))
-        if not _is_record(entry) or name == MANIFEST:
+        if not is_record(entry) or name == MANIFEST:
             raise UsageError(f"{shown(str(path))}: the entry of {shown(name)!r} must be sha256, size and origin")
     return found
 
 
-def _is_record(entry: object) -> bool:
+def is_record(entry: object) -> bool:
+    """Whether a JSON value is a `FileRecord`."""
     return (
         isinstance(entry, dict)
         and entry.keys() == {"sha256", "size", "origin"}

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from weight_edit.checkpoint.attempt import Attempt, remove_folder
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.errors import UsageError
@@ -85,28 +86,58 @@ def _check_replaceable(out: Path, overwrite: bool, name: str) -> None:
 def staged(
     out: Path | str, *, overwrite: bool = False, needed_bytes: int = 0, source: Path | str | None = None
 ) -> Iterator[Path]:
-    """A new folder to write into, which becomes `out` when the block ends well.
+    """A new folder to write into, which becomes `out` when the block ends well; see `attempted`."""
+    with attempted(out, overwrite=overwrite, needed_bytes=needed_bytes, source=source) as attempt:
+        yield attempt.files
 
-    The folder is `.{name}.partial-<random>` beside `out`. At the end its files are flushed to disk and it is
-    renamed. After any exception, Ctrl-C and SIGTERM included, it is removed and `out` is as before. With
-    `overwrite`, the old folder is moved aside, the new one put in its place, and the old one removed.
+
+@contextmanager
+def attempted(
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    needed_bytes: int = 0,
+    source: Path | str | None = None,
+    key: str = "",
+    resume: bool = False,
+) -> Iterator[Attempt]:
+    """An attempt at an output, whose files become `out` when the block ends well.
+
+    They are in a hidden folder beside `out`. At the end they are flushed to disk and renamed. After any exception they
+    are removed and `out` is as before; after Ctrl-C or SIGTERM too, unless finished files are noted in the attempt's
+    journal: then they stay for `resume`. With `overwrite`, the old folder is moved aside, the new one put in its place,
+    and the old one removed.
+
+    Args:
+        out, overwrite, needed_bytes, source: see `check_output`.
+        key: what the output depends on; an earlier attempt is gone on with only if its key is the same.
+        resume: go on with an earlier attempt that was interrupted, if there is one. Others are removed either way.
 
     Raises:
-        UsageError: as `check_output`; the disk is full or read-only; `out` appeared meanwhile.
+        UsageError: as `check_output`; another process writes `out`; the disk is full or read-only; `out` appeared
+            meanwhile.
     """
-    out = check_output(out, overwrite, needed_bytes=needed_bytes, source=source)
+    out = check_output(out, overwrite, source=source)
     name = shown(str(out))
     made: list[Path] = []
-    partial = out.parent / f".{out.name}.partial-{secrets.token_hex(6)}"
+    attempt: Attempt | None = None
     with _terminable():
         try:
             made = _make_parents(out.parent)
-            partial.mkdir()
-            yield partial
-            _flush(partial)
-            _put_in_place(partial, out, overwrite)
+            attempt = Attempt.open(out, key, resume)
+            kept = sum(record.size for record in attempt.finished.values())
+            check_output(out, overwrite, needed_bytes=max(0, needed_bytes - kept), source=source)
+            yield attempt
+            _flush(attempt.files)
+            _put_in_place(attempt.files, out, overwrite)
+            attempt.remove()
         except BaseException as error:
-            _remove(partial)
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            if attempt is not None and interrupted and key and attempt.worth_keeping:
+                attempt.release()
+                raise
+            if attempt is not None:
+                attempt.remove()
             for folder in reversed(made):
                 with suppress(OSError):
                     folder.rmdir()
@@ -117,7 +148,7 @@ def staged(
             raise
 
 
-def _put_in_place(partial: Path, out: Path, overwrite: bool) -> None:
+def _put_in_place(files: Path, out: Path, overwrite: bool) -> None:
     old: Path | None = None
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output")
@@ -128,7 +159,7 @@ def _put_in_place(partial: Path, out: Path, overwrite: bool) -> None:
     try:
         if old is not None:
             out.rename(old)
-        partial.rename(out)
+        files.rename(out)
     except BaseException as error:
         if old is not None and old.exists() and not out.exists():
             old.rename(out)
@@ -137,7 +168,7 @@ def _put_in_place(partial: Path, out: Path, overwrite: bool) -> None:
         raise
     _sync(out.parent)
     if old is not None:
-        _remove(old)
+        remove_folder(old)
 
 
 def _absolute(out: Path) -> Path:
@@ -175,14 +206,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of ours, also when Ctrl-C is pressed again meanwhile."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -1,297 +1,257 @@
-"""Write a copy of a checkpoint in which only some tensors' bytes differ.
+"""Carry out a rewrite: read, edit, hash and write every file of a plan, several at a time, in a fixed memory."""
 
-Shards are streamed: their headers are copied as bytes, so that every offset stays; untouched ranges go from
-file to file in chunks; edited tensors pass through torch one at a time.
-"""
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from queue import Empty, SimpleQueue
+from typing import Any
 
-import itertools
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from threadpoolctl import threadpool_limits
 
-import torch
-
-from weight_edit.checkpoint.files import (
-    DigestWriter,
-    Stamp,
-    check_relative,
-    chunks,
-    read_exactly,
-    read_json,
-    shown,
-)
-from weight_edit.checkpoint.header import TensorInfo, build_header
-from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, Origin
-from weight_edit.checkpoint.source import CONFIG, INDEX, Checkpoint
-from weight_edit.checkpoint.tensors import DTYPE_NAMES, count_non_finite, to_bytes, to_tensor
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.checkpoint.edited import Edited, Rounding
+from weight_edit.checkpoint.files import locate
+from weight_edit.checkpoint.lane import Lane, LaneFile
+from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, Piece, RewritePlan
+from weight_edit.checkpoint.manifest import FileRecord
+from weight_edit.checkpoint.planning import plan_rewrite
+from weight_edit.checkpoint.reader import Reader
+from weight_edit.checkpoint.sharing import clone, link
+from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.progress import Bar, bar
 
-TensorEdit = Callable[[torch.Tensor], torch.Tensor]
-"""A tensor as it is stored -> the edited one, same shape and dtype. It may work in place."""
+MOST_LANES = 4
 
-ADDED_SHARD = "model-added.safetensors"
-"""Where tensors added to a sharded checkpoint go (`model-added-2` if taken, and so on).
+_WORTH_A_CLONE = 1 << 20
 
-Converters that look for `model*.safetensors` find it too.
-"""
+Done = Callable[[str, FileRecord], None]
 
-_SPLIT = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+@dataclass(frozen=True)
+class Loss:
+    """What storing an edited tensor in a quantised format did.
+
+    Attributes:
+        error: |stored - wanted| / |wanted|.
+        left: |R^T W'| / |R^T W|, what the rounding leaves along the directions.
+    """
+
+    error: float
+    left: float
 
 
 @dataclass(frozen=True)
 class RewriteResult:
-    """What `rewrite` wrote.
+    """What a rewrite wrote.
 
     Attributes:
-        files: relative path -> digest, size and origin, for every file written.
-        edited, added: names of tensors.
-        skipped: folders of the source that belong to tools and were not copied.
+        files: relative path -> digest, size and origin, for every file of the output.
+        edited, added, removed: names of tensors.
         other_weights: copied weight files that transformers does not load and that no edit reached.
-        bytes_copied, bytes_edited: bytes that are the source's, and bytes of edited and added tensors.
+        skipped: folders of the source that belong to tools and were not copied.
+        losses: edited tensors of quantised formats -> what their rounding did.
+        bytes_read: from the source; edited tensors may be read twice.
+        bytes_copied, bytes_edited: of the output: the source's, and those of edited and added tensors and of JSON.
+        bytes_linked: of the output, but shared with the source (hard links, or clones of the file system's).
+        bytes_kept: of the output, from an earlier, interrupted rewrite.
+        seconds: wall time.
     """
 
     files: Mapping[str, FileRecord]
     edited: tuple[str, ...]
     added: tuple[str, ...]
-    skipped: tuple[str, ...]
+    removed: tuple[str, ...]
     other_weights: tuple[str, ...]
+    skipped: tuple[str, ...]
+    losses: Mapping[str, Loss]
+    bytes_read: int
     bytes_copied: int
     bytes_edited: int
+    bytes_linked: int
+    bytes_kept: int
+    seconds: float
+
+    @property
+    def bytes_written(self) -> int:
+        """What went to disk."""
+        return self.bytes_copied + self.bytes_edited
 
 
-def rewrite(
-    source: Checkpoint,
+def carry_out(
+    plan: RewritePlan,
     out: Path,
-    edits: Mapping[str, TensorEdit],
     *,
-    added: Mapping[str, torch.Tensor] | None = None,
-    files: Mapping[str, bytes] | None = None,
-    config: Mapping[str, Any] | None = None,
+    finished: Mapping[str, FileRecord] | None = None,
+    done: Done | None = None,
+    linked: bool = False,
+    lanes: int | None = None,
 ) -> RewriteResult:
-    """Write every file of `source` into the folder `out`, with edits.
+    """Write the files of a plan into the folder `out`.
 
     Args:
-        out: an existing, empty folder (see `output.staged`).
-        edits: tensor name -> edit.
-        added: new tensors. They go into a shard of their own and the index is updated; a single-file source
-            becomes a sharded one only then. Shards that exist keep their bytes and, if sharded, their names.
-        files: relative path -> content, written instead of or in addition to the source's.
-        config: top-level keys of `config.json` to set; order and all other keys stay.
+        out: an existing folder (see `output.staged`) that has the finished files and no others.
+        finished: files that are there already.
+        done: called with the name and record of each further file as soon as it is on disk, from any thread.
+        linked: make hard links of whole untouched files, on the same file system.
+        lanes: files written at the same time; by the number of processors when None. The bytes do not depend on it.
 
     Raises:
-        UsageError: an edit of a tensor that is not there, an addition of one that is, non-finite values in an
-            edited tensor before or after, a source that changes meanwhile.
-        UnsupportedError: tensors added where the config names a single weight file; a dtype unknown to torch.
-        ValueError: an edit that changes shape or dtype; `out` not empty; `files` naming the manifest, the
-            config, the index or a shard.
+        UsageError: non-finite values in an edited tensor before or after, a source that changes meanwhile.
+        OSError: the disk is full, and so on.
     """
-    added, files, config = added or {}, files or {}, config or {}
-    _check_call(source, Path(out), edits, added, files)
-    renamed = _renamed_shards(source, bool(added))
-    written: dict[str, FileRecord] = {}
-    with bar("writing", source.size, unit="bytes") as progress:
-        job = _Job(source, Path(out), progress)
-        for shard in source.shards:
-            written[renamed[shard]] = job.shard(shard, renamed[shard], edits)
-        if added:
-            name = _added_name(source)
-            written[name] = job.added_shard(name, added)
-            index_name = source.index_file or INDEX
-            origin: Origin = "edited" if source.index_file else "added"
-            index = _index_with(source, renamed, added, name)
-            written[index_name] = job.content(index_name, index, origin)
-        elif source.index_file is not None:
-            written[source.index_file] = job.copy(source.index_file)
-        text = _config_with(source, config)
-        written[CONFIG] = job.copy(CONFIG) if text is None else job.content(CONFIG, text, "edited")
-        for name in source.other_files:
-            if name not in files:
-                written[name] = job.copy(name)
-        for name, data in files.items():
-            written[name] = job.content(name, data, "replaced" if name in source.other_files else "added")
+    began = time.monotonic()
+    finished = finished or {}
+    todo = [file for file in plan.files if file.name not in finished]
+    count = lanes or min(MOST_LANES, os.cpu_count() or 1)
+    kept = sum(record.size for record in finished.values())
+    # One thread each: the lanes share the processors, and a sum split among threads would be another sum.
+    with threadpool_limits(1, user_api="blas"), bar("writing", plan.size, unit="bytes") as progress:
+        progress.advance(kept)
+        job = _Job(plan, out, linked, done, progress)
+        job.run(todo, count)
+    files = {**finished, **job.records}
     return RewriteResult(
-        files={name: written[name] for name in sorted(written)},
-        edited=tuple(name for name in source.tensors if name in edits),
-        added=tuple(added),
-        skipped=source.skipped,
-        other_weights=tuple(name for name in source.other_weights if name not in files),
-        bytes_copied=job.bytes_copied,
-        bytes_edited=job.bytes_edited,
+        files={name: files[name] for name in sorted(files)},
+        edited=plan.edited,
+        added=plan.added,
+        removed=plan.removed,
+        other_weights=plan.other_weights,
+        skipped=plan.source.skipped,
+        losses=dict(sorted(job.losses.items())),
+        bytes_read=job.counts.read,
+        bytes_copied=job.counts.copied,
+        bytes_edited=job.counts.edited,
+        bytes_linked=job.counts.linked,
+        bytes_kept=kept,
+        seconds=time.monotonic() - began,
     )
 
 
-def needed_bytes(source: Checkpoint, added: Mapping[str, torch.Tensor] | None = None) -> int:
-    """About how many bytes `rewrite` will write, for the check of free space."""
-    extra = sum(tensor.numel() * tensor.element_size() for tensor in (added or {}).values())
-    return source.size + extra + 1_000_000
+def rewrite(source: Checkpoint, out: Path, edits: Collection[Edited] = (), **changes: Any) -> RewriteResult:
+    """Write every file of `source` into the empty folder `out`, with edits; `changes` are those of `plan_rewrite`."""
+    plan = plan_rewrite(source, edits, **changes)
+    if any(out.iterdir()):
+        raise ValueError(f"{out} must be an existing, empty folder")
+    return carry_out(plan, out)
+
+
+class Stopped(Exception):
+    """Another lane failed, so this one need not go on."""
+
+
+@dataclass
+class _Counts:
+    read: int = 0
+    copied: int = 0
+    edited: int = 0
+    linked: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, **more: int) -> None:
+        with self.lock:
+            for name, count in more.items():
+                setattr(self, name, getattr(self, name) + count)
 
 
 class _Job:
-    """One rewrite under way: the two folders and the counts."""
+    """One rewrite under way, shared by its lanes."""
 
-    def __init__(self, source: Checkpoint, out: Path, progress: Bar) -> None:
-        self.source, self.out, self.progress = source, out, progress
-        self.bytes_copied = 0
-        self.bytes_edited = 0
+    def __init__(self, plan: RewritePlan, out: Path, linked: bool, done: Done | None, progress: Bar) -> None:
+        self.plan, self.out, self.linked, self.done, self.progress = plan, out, linked, done, progress
+        self.counts = _Counts()
+        self.records: dict[str, FileRecord] = {}
+        self.losses: dict[str, Loss] = {}
+        self._stop = threading.Event()
+        self._clones = True
 
-    def shard(self, shard: str, name: str, edits: Mapping[str, TensorEdit]) -> FileRecord:
-        """Write one shard under `name`; returns its record."""
-        targets = [info for info in self.source.headers[shard].tensors if info.name in edits]
-        with self.source.open_file(shard) as file, DigestWriter(self.out, name) as target:
-            size = Stamp.of(file).size
-            for info in targets:
-                self._copy(file, target, info.begin - target.size, shard)
-                self._edit(file, target, info, edits[info.name])
-            self._copy(file, target, size - target.size, shard)
-        # `open_file` compares with what was there at `open`: a writer may have come in since this one began.
-        self.source.open_file(shard).close()
-        return FileRecord(target.sha256, target.size, "edited" if targets else "copied")
+    def run(self, todo: list[FilePlan], lanes: int) -> None:
+        """Write all files; the first error ends it."""
+        queue: SimpleQueue[FilePlan] = SimpleQueue()
+        # The longest first, so that no lane is left with one while the others have nothing to do.
+        for file in sorted(todo, key=lambda file: -file.size):
+            queue.put(file)
+        with ThreadPoolExecutor(min(lanes, max(1, len(todo))), thread_name_prefix="lane") as pool:
+            works: list[Future[None]] = [pool.submit(self._lane, queue) for _ in range(min(lanes, len(todo)))]
+            try:
+                wait(works, return_when=FIRST_EXCEPTION)
+            finally:
+                self._stop.set()
+        errors = [error for work in works if (error := work.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+            raise error
 
-    def copy(self, name: str) -> FileRecord:
-        """Copy one file as it is."""
-        with self.source.open_file(name) as file, DigestWriter(self.out, name) as target:
-            before = Stamp.of(file)
-            self._copy(file, target, before.size, name)
-            if Stamp.of(file) != before:
-                raise UsageError(f"{shown(name)} changed while it was copied; start again")
-        return FileRecord(target.sha256, target.size, "copied")
+    def _lane(self, queue: "SimpleQueue[FilePlan]") -> None:
+        with Lane() as lane, Reader(self.plan.source) as reader:
+            while not self._stop.is_set():
+                try:
+                    file = queue.get_nowait()
+                except Empty:
+                    break
+                self._file(lane, reader, file)
+            self.counts.add(read=reader.bytes_read)
 
-    def content(self, name: str, data: bytes, origin: Origin) -> FileRecord:
-        """Write one file from memory."""
-        with DigestWriter(self.out, name) as target:
-            target.write(data)
-        return FileRecord(target.sha256, target.size, origin)
+    def _file(self, lane: Lane, reader: Reader, file: FilePlan) -> None:
+        record = self._shared(lane, reader, file) or self._written(lane, reader, file)
+        self.records[file.name] = record
+        if self.done is not None:
+            self.done(file.name, record)
 
-    def added_shard(self, name: str, added: Mapping[str, torch.Tensor]) -> FileRecord:
-        """Write the shard of the added tensors."""
-        layout = {key: (_dtype_name(key, tensor), tuple(tensor.shape)) for key, tensor in added.items()}
-        raw, header = build_header(layout, {"format": "pt"}, name)
-        with DigestWriter(self.out, name) as target:
-            target.write(raw)
-            for info in header.tensors:
-                tensor = added[info.name]
-                _check_finite(tensor, f"the added tensor {shown(info.name)!r}", "refusing to write it")
-                target.write(to_bytes(tensor))
-                self.bytes_edited += info.size
-        return FileRecord(target.sha256, target.size, "added")
+    def _shared(self, lane: Lane, reader: Reader, file: FilePlan) -> FileRecord | None:
+        """An untouched file that need not be written; its digest is still made, from the source."""
+        if file.copy_of is None or (file.size < _WORTH_A_CLONE and not self.linked):
+            return None
+        if self.linked:
+            link(locate(self.plan.source.path, file.copy_of), self.out, file.name)
+        elif not self._clones or not clone(reader.open(file.copy_of), self.out, file.name):
+            self._clones = False
+            return None
+        with LaneFile(lane, None, file.size) as target:
+            self._copy(target, reader, Copy(file.copy_of, 0, file.size))
+            reader.close()
+            self.counts.add(copied=-file.size, linked=file.size)
+            return target.finish("linked" if self.linked else "copied")
 
-    def _copy(self, file: BinaryIO, target: DigestWriter, count: int, name: str) -> None:
-        # The one place where untouched bytes move; a copy inside the kernel would go here.
-        for piece in chunks(file, count, name):
-            target.write(piece)
-            self.progress.advance(len(piece))
-        self.bytes_copied += count
+    def _written(self, lane: Lane, reader: Reader, file: FilePlan) -> FileRecord:
+        with LaneFile(lane, self.out / PurePosixPath(file.name), file.size) as target:
+            for piece in file.pieces:
+                self._piece(target, reader, piece)
+            reader.close()
+            return target.finish(file.origin)
 
-    def _edit(self, file: BinaryIO, target: DigestWriter, info: TensorInfo, edit: TensorEdit) -> None:
-        where = f"{shown(info.shard)}: tensor {shown(info.name)!r}"
-        before = to_tensor(read_exactly(file, info.size, info.shard), info)
-        dtype, shape = before.dtype, before.shape
-        _check_finite(before, f"{where} before the edit", "the source is damaged; fetch it again")
-        after = edit(before)
-        if not isinstance(after, torch.Tensor) or after.dtype != dtype or after.shape != shape:
-            got = f"{after.dtype} {tuple(after.shape)}" if isinstance(after, torch.Tensor) else type(after).__name__
-            raise ValueError(f"the edit of {info.name} must return {dtype} {tuple(shape)}, not {got}")
-        _check_finite(after, f"{where} after the edit", "the edit overflows its dtype")
-        target.write(to_bytes(after))
-        self.bytes_edited += info.size
-        self.progress.advance(info.size)
+    def _piece(self, target: LaneFile, reader: Reader, piece: Piece) -> None:
+        if isinstance(piece, Copy):
+            self._copy(target, reader, piece)
+            return
+        before = target.size
+        if isinstance(piece, Literal):
+            target.write(memoryview(piece.data))
+        else:
+            counted = piece.edited.target.lossy and piece.part == piece.edited.target.name
+            rounding = Rounding(piece.edited) if counted else None
+            for block in piece.edited.blocks(piece.part, reader.tensor, rounding):
+                self._check_stop()
+                target.write(block.data)
+                self.progress.advance(block.size)
+            if rounding is not None:
+                self.losses[piece.part] = Loss(rounding.error, rounding.left)
+        if target.size - before != piece.size:
+            raise ValueError(f"{piece} gave {target.size - before} bytes, not {piece.size}")
+        self.counts.add(edited=piece.size)
 
+    def _copy(self, target: LaneFile, reader: Reader, piece: Copy) -> None:
+        done = 0
+        while done < piece.size:
+            self._check_stop()
+            room = target.room()[: piece.size - done]
+            reader.file(piece.file, piece.begin + done, room)
+            target.filled(len(room))
+            done += len(room)
+            self.progress.advance(len(room))
+        self.counts.add(copied=piece.size)
 
-def _check_call(
-    source: Checkpoint,
-    out: Path,
-    edits: Mapping[str, TensorEdit],
-    added: Mapping[str, torch.Tensor],
-    files: Mapping[str, bytes],
-) -> None:
-    for name in edits:
-        info = source.info(name)
-        if info.dtype in ("F4", "F6_E2M3", "F6_E3M2"):
-            raise UnsupportedError(f"{shown(info.shard)}: tensor {shown(name)!r} is {info.dtype}, which packs elements")
-    for name, tensor in added.items():
-        if name in source.tensors or name == "__metadata__":
-            raise UsageError(f"cannot add the tensor {shown(name)!r}: the checkpoint already has that name")
-        _dtype_name(name, tensor)
-    for name in files:
-        check_relative(name, "files")
-        if name in (CONFIG, MANIFEST, INDEX, source.index_file, *source.shards):
-            raise ValueError(f"{name} is written by rewrite or write_manifest and cannot be given as a file")
-    if not out.is_dir() or any(out.iterdir()):
-        raise ValueError(f"{out} must be an existing, empty folder")
-    if added and source.index_file is None and "transformers_weights" in source.config:
-        raise UnsupportedError(
-            f"config.json names one weight file, {shown(source.shards[0])} (transformers_weights), so that no"
-            " tensors can be added; remove that key and rename the file to model.safetensors"
-        )
-    new = (*_SPLIT, INDEX) if source.index_file is None else (_added_name(source),)
-    for name in new if added else ():
-        if name in source.files or name in files:
-            raise UsageError(f"cannot add tensors: {name} is in the way; remove it from {shown(str(source.path))}")
-
-
-def _added_name(source: Checkpoint) -> str:
-    if source.index_file is None:
-        return _SPLIT[1]
-    stem, suffix = ADDED_SHARD.split(".")
-    later = (f"{stem}-{number}.{suffix}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([ADDED_SHARD], later) if name not in source.files)
-
-
-def _dtype_name(name: str, tensor: torch.Tensor) -> str:
-    dtype = DTYPE_NAMES.get(tensor.dtype)
-    if dtype is None:
-        raise UnsupportedError(f"cannot add the tensor {shown(name)!r}: {tensor.dtype} has no place in safetensors")
-    return dtype
-
-
-def _check_finite(tensor: torch.Tensor, what: str, then: str) -> None:
-    bad = count_non_finite(tensor)
-    if bad:
-        raise UsageError(f"{what} has {bad} NaN or infinite values; {then}")
-
-
-def _renamed_shards(source: Checkpoint, adding: bool) -> dict[str, str]:
-    """Shard -> its name in the output: its own, except when a single file has to become one of two."""
-    if adding and source.index_file is None:
-        return {source.shards[0]: _SPLIT[0]}
-    return {shard: shard for shard in source.shards}
-
-
-def _index_with(source: Checkpoint, renamed: Mapping[str, str], added: Mapping[str, torch.Tensor], shard: str) -> bytes:
-    """The index with the added tensors: what it had stays in its order, the totals are brought up to date."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in added.values())
-    if source.index_file is None:
-        total = sum(info.size for info in source.tensors.values())
-        index: dict[str, Any] = {
-            "metadata": {"total_size": total + size},
-            "weight_map": {info.name: renamed[info.shard] for info in source.tensors.values()},
-        }
-    else:
-        index = read_json(source.read_file(source.index_file), source.index_file)
-        counts = {"total_size": size, "total_parameters": sum(tensor.numel() for tensor in added.values())}
-        # transformers does not load an index without metadata.
-        metadata = index.setdefault("metadata", {})
-        for key, extra in counts.items():
-            if type(metadata.get(key)) is int:
-                metadata[key] += extra
-    index["weight_map"].update(dict.fromkeys(added, shard))
-    return (json.dumps(index, indent=2) + "\n").encode("utf-8")
-
-
-def _config_with(source: Checkpoint, changes: Mapping[str, Any]) -> bytes | None:
-    """config.json with some top-level keys set, laid out as transformers does; None when nothing changes."""
-    raw = source.read_file(CONFIG)
-    if all(key in source.config and _same_json(source.config[key], value) for key, value in changes.items()):
-        return None
-    config = {**read_json(raw, CONFIG), **changes}
-    # Text in other scripts stays readable where the source has it so.
-    text = json.dumps(config, indent=2, ensure_ascii=raw.isascii())
-    return (text + ("\n" if raw.endswith(b"\n") else "")).encode("utf-8")
-
-
-def _same_json(left: object, right: object) -> bool:
-    # As text, because Python holds 1, 1.0 and True for equal.
-    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped

@@ -144,6 +144,14 @@ class Checkpoint:
         """Bytes of one file."""
         return locate(self.path, name).stat().st_size
 
+    def stamp(self, name: str) -> Stamp:
+        """What identifies one file's content: as it was at `open` for all that was read then, else as it is now."""
+        known = self._stamps.get(name)
+        if known is not None:
+            return known
+        with self.open_file(name) as file:
+            return Stamp.of(file)
+
     def open_file(self, name: str) -> BinaryIO:
         """Open one of `files` for unbuffered reading.
 
@@ -205,7 +213,9 @@ class Checkpoint:
         with self.open_file(info.shard) as file:
             file.seek(info.begin)
             raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
-        return decode(raw, info.dtype).astype(np.float64).reshape(info.shape)
+        numbers = np.empty(info.shape, np.float64)
+        decode(raw, info.dtype, numbers.reshape(-1))
+        return numbers
 
     def raw(self, name: str) -> Iterator[bytearray]:
         """A tensor's bytes, in pieces of `files.CHUNK` bytes (the last one may be shorter)."""

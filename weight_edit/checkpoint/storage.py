@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.numbers import STORED, decode, encode
+from weight_edit.checkpoint.scratch import scratch
 
 TILE = 1 << 17
 """Numbers worked on at a time, so that all of a tile's copies stay in a processor's cache.
@@ -82,6 +83,9 @@ class Storage(ABC):
     lossy: bool = False
     one_scale: bool = False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self.parts)}, {self.slabs}x{self.rows}x{self.cols})"
+
     @property
     def name(self) -> str:
         """The tensor with the numbers themselves."""
@@ -93,11 +97,14 @@ class Storage(ABC):
 
     @abstractmethod
     def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
-        """Read the rows from `first` to before `last` of one slab."""
+        """Read the rows from `first` to before `last` of one slab; good until the next call from this thread."""
 
     @abstractmethod
     def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
-        """Numbers of a strip's columns from `first` to before `last`, shape (rows, last - first), exact."""
+        """Numbers of a strip's columns from `first` to before `last`, shape (rows, last - first), exact.
+
+        Good until the next call from this thread.
+        """
 
     @abstractmethod
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
@@ -145,13 +152,14 @@ class Plain(Storage):
 
     def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
         """See `Storage`."""
-        raw = np.empty((last - first) * self.cols * self._item, np.uint8)
+        raw = scratch("load", (last - first) * self.cols * self._item, np.uint8)
         read(self.name, (slab * self.rows + first) * self.cols * self._item, raw)
         return {self.name: raw}
 
     def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
         """See `Storage`."""
-        wide = decode(strip[self.name], self._dtype).astype(np.float64, copy=False)
+        wide = scratch("decode", rows * self.cols, np.float64)
+        decode(strip[self.name], self._dtype, wide)
         return wide.reshape(rows, self.cols)[:, first:last]
 
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
@@ -161,6 +169,6 @@ class Plain(Storage):
             encode(values.reshape(-1), self._dtype, into[self.name])
             return
         raw = np.empty(values.size * self._item, np.uint8)
-        encode(values.reshape(-1), self._dtype, raw)
+        encode(np.ascontiguousarray(values).reshape(-1), self._dtype, raw)
         whole = into[self.name].reshape(rows, self.cols * self._item)
         whole[:, first * self._item : (first + cols) * self._item] = raw.reshape(rows, -1)

@@ -1,0 +1,162 @@
+"""Files written by a lane: one thread makes the content, a second hashes it, a third puts it on disk.
+
+The three share a few buffers, so that memory is fixed. Large files go past the page cache where the file system allows
+it (O_DIRECT): filling that cache costs more of a processor than all else that is done to the bytes.
+"""
+
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from weight_edit.checkpoint.manifest import FileRecord, Origin
+
+BUFFER = 4 * 1024 * 1024
+"""Bytes in one buffer: large enough for a disk's best rate, a multiple of every block size."""
+
+BUFFERS = 4
+
+_DIRECT = getattr(os, "O_DIRECT", 0)
+_DIRECT_FROM = 64 * 1024 * 1024
+_BLOCK = 4096
+
+
+class Lane:
+    """Buffers and two threads, for one file at a time."""
+
+    def __init__(self) -> None:
+        memory = memoryview(mmap.mmap(-1, BUFFERS * BUFFER))
+        self.buffers = [memory[i * BUFFER : (i + 1) * BUFFER] for i in range(BUFFERS)]
+        self.hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self.disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+
+    def __enter__(self) -> "Lane":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hasher.shutdown(cancel_futures=True)
+        self.disk.shutdown(cancel_futures=True)
+
+
+class LaneFile:
+    """A new file under way. Its permissions are those of any new file (the umask's); an existing one is refused.
+
+    Use as a context manager; call `finish` at the end of the block.
+
+    Args:
+        lane: whose buffers and threads it uses.
+        path: where it goes; None only hashes. Missing folders are made.
+        size: how long it will be, to choose how it is written.
+    """
+
+    def __init__(self, lane: Lane, path: Path | None, size: int) -> None:
+        self._lane = lane
+        self._sha256 = hashlib.sha256()
+        self._direct = bool(_DIRECT) and size >= _DIRECT_FROM
+        self._descriptor = None if path is None else self._open(path)
+        self._busy: list[list[Future[None]]] = [[] for _ in lane.buffers]
+        self._current = self._fill = 0
+        self.size = 0
+
+    def _open(self, path: Path) -> int:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        if self._direct:
+            try:
+                return os.open(path, flags | _DIRECT, 0o666)
+            except OSError as error:
+                # Some file systems make the file before they say that they have no direct writes.
+                if error.errno != errno.EINVAL:
+                    raise
+                path.unlink(missing_ok=True)
+                self._direct = False
+        return os.open(path, flags, 0o666)
+
+    def room(self) -> memoryview:
+        """Free memory for what comes next; never empty. Tell `filled` how much of it was used."""
+        return self._lane.buffers[self._current][self._fill :]
+
+    def filled(self, count: int) -> None:
+        """The next `count` bytes of the file are in `room`."""
+        self._fill += count
+        self.size += count
+        if self._fill == BUFFER:
+            self._flush()
+
+    def write(self, data: memoryview) -> None:
+        """Append bytes that lie elsewhere."""
+        done = 0
+        while done < len(data):
+            room = self.room()
+            count = min(len(room), len(data) - done)
+            room[:count] = data[done : done + count]
+            self.filled(count)
+            done += count
+
+    def finish(self, origin: Origin) -> FileRecord:
+        """Wait until all is on disk; the file's record."""
+        if self._fill:
+            self._flush()
+        self._wait()
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+        return FileRecord(self._sha256.hexdigest(), self.size, origin)
+
+    def __enter__(self) -> "LaneFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
+        try:
+            self._wait(quiet=kind is not None)
+        finally:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+
+    def _flush(self) -> None:
+        piece = self._lane.buffers[self._current][: self._fill]
+        offset = self.size - self._fill
+        steps = [self._lane.hasher.submit(self._sha256.update, piece)]
+        if self._descriptor is not None:
+            steps.append(self._lane.disk.submit(self._put, self._descriptor, piece, offset))
+        self._busy[self._current] = steps
+        self._current = (self._current + 1) % len(self._busy)
+        self._fill = 0
+        self._drain(self._current)
+
+    def _drain(self, buffer: int) -> None:
+        for step in self._busy[buffer]:
+            step.result()
+        self._busy[buffer] = []
+
+    def _wait(self, quiet: bool = False) -> None:
+        """Wait for both threads: nobody may use the buffers, or the file, after this one."""
+        for buffer, steps in enumerate(self._busy):
+            if quiet:
+                for step in steps:
+                    step.exception()
+            else:
+                self._drain(buffer)
+
+    def _put(self, descriptor: int, piece: memoryview, offset: int) -> None:
+        while piece:
+            if self._direct and (len(piece) < _BLOCK or offset % _BLOCK):
+                self._undirect(descriptor)
+            whole = len(piece) - len(piece) % _BLOCK if self._direct else len(piece)
+            try:
+                done = os.pwrite(descriptor, piece[:whole], offset)
+            except OSError as error:
+                if not self._direct or error.errno != errno.EINVAL:
+                    raise
+                self._undirect(descriptor)
+                continue
+            piece, offset = piece[done:], offset + done
+
+    def _undirect(self, descriptor: int) -> None:
+        """Go on through the page cache: for a length that is no whole block, or where direct writes are refused."""
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
+        self._direct = False
