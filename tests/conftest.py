@@ -1,6 +1,7 @@
 """Small random models of several families, in memory."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -51,6 +52,17 @@ def random_model(family: str, seed: int = 0) -> Model:
             is_gain = parameter.ndim == 1 and name.endswith("weight")
             parameter.copy_(parameter + 0.2 * noise if is_gain else 0.2 * noise)
     return Model.from_parts(model, word_tokenizer(), name=f"random {family}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests share a cache of proven anatomies with one another, and none with the user."""
+    before = os.environ.get("WEIGHT_EDIT_CACHE")
+    os.environ["WEIGHT_EDIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["WEIGHT_EDIT_CACHE"]
+    if before is not None:
+        os.environ["WEIGHT_EDIT_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

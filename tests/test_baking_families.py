@@ -26,7 +26,7 @@ def load(folder: Path) -> PreTrainedModel:
 
 def rows(k: int, width: int = 64) -> Directions:
     generator = torch.Generator().manual_seed(11)
-    return Directions(orthonormal_rows(torch.randn(k, width, generator=generator)).float())
+    return Directions(torch.from_numpy(orthonormal_rows(torch.randn(k, width, generator=generator))).float())
 
 
 def logits(model: torch.nn.Module) -> Tensor:

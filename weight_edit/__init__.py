@@ -5,10 +5,10 @@ The verbs of the command line as functions; each is imported when it is first us
     from weight_edit import load, load_prompts, find_directions, bake, verify, evaluate
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError, WeightEditError
+from weight_edit.lazy import lazy
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
@@ -98,7 +98,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'weight_edit' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"weight_edit.{_WHERE[name]}"), name)
+__getattr__ = lazy(__name__, _WHERE)

@@ -3,26 +3,25 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy import Anatomy
 from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.output import check_output, staged
-from weight_edit.checkpoint.rewrite import needed_bytes, rewrite
 from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.directions.file import DirectionRows, read_rows
 from weight_edit.directions.packing import packed
+from weight_edit.edits import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan import EditPlan, TensorEdit, edit_plan
-from weight_edit.proof import prove
+from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.publish.finishing import README, base_card_name, write_card_and_manifest
-from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
 from weight_edit.version import __version__
+
+if TYPE_CHECKING:
+    from weight_edit.directions.artifact import Directions
 
 PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The formats that can be edited, and their names in torch."""
@@ -105,13 +104,15 @@ class Baking:
     anatomy: Anatomy
     disk: DiskNames
     plan: EditPlan
-    directions: Directions
+    directions: DirectionRows
     options: EditOptions
     records: dict[str, FileRecord] = field(default_factory=dict)
 
     def write(self, folder: Path) -> BakeResult:
         """Write the edited checkpoint, without card and manifest, into an existing empty folder."""
-        added: dict[str, Tensor] = {}
+        from weight_edit.checkpoint.rewrite import rewrite
+
+        added: dict[str, Any] = {}
         config: dict[str, Any] = {}
         if self.plan.unties:
             embedding = self.disk.names[self.anatomy.embedding_weight]
@@ -133,7 +134,7 @@ class Baking:
         )
 
     def tensor_edits(self) -> dict[str, TensorEdit]:
-        """Tensor name on disk to the function that maps it."""
+        """Tensor name on disk to the map that it goes through, and along which axis."""
         edits = {self.disk.names[parameter]: change for parameter, change in self.plan.tensors().items()}
         unembedding = self.disk.names.get(self.anatomy.unembedding_weight)
         if self.plan.tied_map is not None and unembedding is not None:
@@ -198,41 +199,39 @@ class Baking:
 
 def prepare(
     source: Source,
-    directions: Directions,
+    directions: DirectionRows,
     options: EditOptions,
     *,
     trust_remote_code: bool = False,
 ) -> Baking:
-    """Open and check everything, lay out the edit and prove it on a narrow copy of the architecture.
+    """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
 
     Raises:
         UsageError: unreadable files, or directions that do not fit.
         UnsupportedError: an architecture or layout that is not understood, or whose proof fails.
     """
     checkpoint = Checkpoint.open(source.path)
-    config = read_config(source, trust_remote_code=trust_remote_code)
-    anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    anatomy, _ = proven_anatomy(source.path, name=source.name, trust_remote_code=trust_remote_code)
     directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
     _check_formats(checkpoint, anatomy, disk)
     _check_tied_copies(checkpoint, anatomy, disk)
     plan = edit_plan(
         anatomy,
-        directions.direction,
-        lambda parameter: checkpoint.read(disk.names[parameter]),
+        directions.rows,
+        lambda parameter: checkpoint.values(disk.names[parameter]),
         strength=options.strength,
         layers=options.layers,
         embeddings=options.embeddings,
     )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
-    prove(config, anatomy, trust_remote_code=trust_remote_code)
     return Baking(source, checkpoint, anatomy, disk, plan, directions, options)
 
 
 def bake(
     model: str | Path,
-    directions: Directions | str | Path,
+    directions: "Directions | DirectionRows | str | Path",
     out: str | Path,
     *,
     edit: str = "ablate",
@@ -248,7 +247,7 @@ def bake(
 
     Args:
         model: a folder, a Hub id, or "organism".
-        directions: a `Directions`, or a safetensors file with a tensor `direction`.
+        directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`.
         out: the output folder; it appears whole or not at all.
         edit: "ablate", directional ablation.
         strength: 1 removes the component along the directions, a fraction removes a part, 2 reflects it.
@@ -263,10 +262,12 @@ def bake(
         UsageError: wrong input (exit code 2).
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
+    from weight_edit.checkpoint.rewrite import needed_bytes
+
     options = EditOptions(edit, strength, None if layers is None else frozenset(layers), embeddings)
     target = Path(out)
     check_output(target, overwrite)
-    found = directions if isinstance(directions, Directions) else load_directions(directions)
+    found = rows_of(directions)
     source = resolve(model, revision=revision, token=token)
     baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
     needed = needed_bytes(baking.checkpoint)
@@ -274,6 +275,17 @@ def bake(
         result = baking.write(folder)
         baking.finish(folder)
     return BakeResult(**{**result.__dict__, "path": target})
+
+
+def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionRows:
+    """Directions, however they are given.
+
+    Raises:
+        UsageError: a file that cannot be used, see `read_rows`.
+    """
+    if isinstance(directions, DirectionRows):
+        return directions
+    return read_rows(directions) if isinstance(directions, str | Path) else directions.rows
 
 
 def _check_formats(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:
@@ -296,7 +308,9 @@ def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames
     if not anatomy.tied or second is None:
         return
     first = disk.names[anatomy.embedding_weight]
-    if not torch.equal(checkpoint.read(first), checkpoint.read(second)):
+    a, b = checkpoint.info(first), checkpoint.info(second)
+    pieces = zip(checkpoint.raw(first), checkpoint.raw(second), strict=False)
+    if (a.dtype, a.shape) != (b.dtype, b.shape) or any(piece != other for piece, other in pieces):
         raise UnsupportedError(
             f"config.json ties '{second}' to '{first}', but the two differ on disk; set tie_word_embeddings to false"
         )

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy import Anatomy
 from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.anatomy.record import Proof
 from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.proof import Proof, prove
-from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import resolve
 
 
@@ -59,8 +59,7 @@ def inspect(
     """
     source = resolve(model, revision=revision, token=token)
     checkpoint = Checkpoint.open(source.path)
-    config = read_config(source, trust_remote_code=trust_remote_code)
-    anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    anatomy, proof = proven_anatomy(source.path, name=source.name, trust_remote_code=trust_remote_code)
     disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
     tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
-    return Inspection(source.name, anatomy, disk, tensors, prove(config, anatomy, trust_remote_code=trust_remote_code))
+    return Inspection(source.name, anatomy, disk, tensors, proof)

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from weight_edit.anatomy import Anatomy, Writer
-from weight_edit.edits import LowRankMap, ablation, before_norm
+from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.edits import LowRankMap, TensorEdit, ablation, before_norm
+from weight_edit.edits.arrays import Floats, Numbers, floats
 from weight_edit.errors import UsageError
-from weight_edit.runtime.hooks import Hook
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from weight_edit.runtime.hooks import Hook
 
 EMBEDDING_MODES = ("keep", "untie", "skip")
-
-TensorEdit = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class EditPlan:
     """
 
     anatomy: Anatomy
-    directions: Tensor
+    directions: NDArray[np.float32]
     strength: float
     embeddings: str
     edits: tuple[WriterEdit, ...]
@@ -66,28 +70,31 @@ class EditPlan:
         return self.anatomy.tied and self.embeddings == "untie"
 
     def tensors(self) -> dict[str, TensorEdit]:
-        """The edit as weights: parameter name to the function that maps it, for all that change."""
+        """The edit as weights: parameter name to the map and its axis, for all that change."""
         changes: dict[str, TensorEdit] = {}
         for edit in self.edits:
             writer = edit.writer
-            changes[writer.weight] = _weight_edit(edit.map, writer.axis)
+            changes[writer.weight] = TensorEdit(edit.map.linear, writer.axis)
             if writer.bias is not None:
-                changes[writer.bias] = edit.map.on_bias
+                changes[writer.bias] = TensorEdit(edit.map, 0)
             if writer.norm is not None and writer.norm.bias is not None:
-                changes[writer.norm.bias] = self.stream_map.on_bias
+                changes[writer.norm.bias] = TensorEdit(self.stream_map, 0)
         return changes
 
-    def hooks(self, read: Callable[[str], Tensor]) -> list[Hook]:
+    def hooks(self, read: "Callable[[str], Tensor]") -> "list[Hook]":
         """The edit as hooks on the outputs of the writers: what the baked weights must agree with.
 
         Args:
-            read: gives a parameter of the unedited model by name.
+            read: gives a parameter of the unedited model by name, a torch tensor.
         """
+        from weight_edit.runtime.hooks import Hook
+
         hooks = [Hook(edit.writer.module, "output", edit.map.apply) for edit in self.edits]
         for edit in self.edits:
             norm = edit.writer.norm
             if norm is not None and norm.bias is not None:
-                bias = read(norm.bias)
+                # On the CPU, because some accelerators have no float64.
+                bias = read(norm.bias).detach().cpu()
                 hooks.append(Hook(norm.module, "output", _shift(self.stream_map.on_bias(bias) - bias)))
         if self.tied_map is not None:
             hooks.append(Hook(self.anatomy.unembedding, "input", self.tied_map.transposed().apply))
@@ -96,8 +103,8 @@ class EditPlan:
 
 def edit_plan(
     anatomy: Anatomy,
-    directions: Tensor,
-    read: Callable[[str], Tensor],
+    directions: Numbers,
+    read: Callable[[str], Numbers],
     *,
     strength: float = 1.0,
     layers: Collection[int] | None = None,
@@ -107,8 +114,10 @@ def edit_plan(
 
     Args:
         anatomy: of the model.
-        directions: orthonormal rows, (k, d_model).
-        read: gives a parameter by name; only the gains of norms between writers and the stream are read.
+        directions: orthonormal rows, (k, d_model), a numpy array or a torch tensor; rounded to float32, which is what
+            a manifest keeps of them.
+        read: gives a parameter by name, as an array or a tensor; only the gains of norms between writers and the
+            stream are read.
         strength: 1 removes the component from every writer, 2 reflects it, a fraction removes a part.
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
         embeddings: "keep", "untie" or "skip", see `EditPlan`.
@@ -118,9 +127,10 @@ def edit_plan(
     """
     if embeddings not in EMBEDDING_MODES:
         raise UsageError(f"embeddings '{embeddings}' is none of {', '.join(EMBEDDING_MODES)}")
-    if directions.ndim != 2 or directions.shape[1] != anatomy.d_model:
+    rows = floats(directions).astype(np.float32)
+    if rows.ndim != 2 or rows.shape[1] != anatomy.d_model:
         raise UsageError(
-            f"the directions are {tuple(directions.shape)}, but {anatomy.architecture} has a residual stream "
+            f"the directions are {rows.shape}, but {anatomy.architecture} has a residual stream "
             f"{anatomy.d_model} wide; use directions found on this model"
         )
     check_layers(layers, anatomy)
@@ -131,11 +141,11 @@ def edit_plan(
             continue
         if writer.layer is not None and layers is not None and writer.layer not in layers:
             continue
-        edit = WriterEdit(writer, _map_before_norm(writer, directions, strength, read))
+        edit = WriterEdit(writer, _map_before_norm(writer, rows, strength, read))
         edits.append(edit)
         if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
             tied_map = edit.map
-    return EditPlan(anatomy, directions.float(), strength, embeddings, tuple(edits), tied_map)
+    return EditPlan(anatomy, rows, strength, embeddings, tuple(edits), tied_map)
 
 
 def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
@@ -171,16 +181,12 @@ def _number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5
 
 
-def _map_before_norm(writer: Writer, directions: Tensor, strength: float, read: Callable[[str], Tensor]) -> LowRankMap:
+def _map_before_norm(writer: Writer, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
     if writer.norm is None:
-        return ablation(directions, strength)
-    gain = read(writer.norm.weight).to(torch.float64).cpu() + writer.norm.gain_offset
-    return ablation(before_norm(directions, gain, centred=writer.norm.kind == "layer"), strength)
+        return ablation(rows, strength)
+    gain: Floats = floats(read(writer.norm.weight)) + writer.norm.gain_offset
+    return ablation(before_norm(rows, gain, centred=writer.norm.kind == "layer"), strength)
 
 
-def _weight_edit(map: LowRankMap, axis: int) -> TensorEdit:
-    return lambda weight: map.on_weight(weight, axis)
-
-
-def _shift(by: Tensor) -> TensorEdit:
+def _shift(by: "Tensor") -> "Callable[[Tensor], Tensor]":
     return lambda x: x + by.to(x.device, x.dtype)

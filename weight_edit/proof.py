@@ -1,18 +1,21 @@
 """Prove an architecture's edit on its narrow copy: nothing is left in the stream, and hooks agree with weights."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from weight_edit.anatomy import Anatomy
+from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy.record import Proof, Proven
 from weight_edit.anatomy.small import narrow_model
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.runtime.hooks import hooked
-from weight_edit.runtime.loading import Model
+from weight_edit.runtime.loading import Model, read_config
+from weight_edit.runtime.sources import Source
 from weight_edit.threads import one_thread
 from weight_edit.verification.stream import stream_leak
 
@@ -20,21 +23,21 @@ MAX_LEAK = 1e-5
 MAX_LOGIT_DIFFERENCE = 1e-4
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What was measured on the narrow copy, with random parameters and random directions, in float32.
+def derive_and_prove(folder: Path, name: str, *, trust_remote_code: bool = False) -> Proven:
+    """Derive an anatomy from config.json alone, and prove it.
 
-    Attributes:
-        leak: the largest |v . x| / |x| over all residual points after the edit.
-        leak_before: the same without the edit.
-        logit_difference: the largest difference between hooked and edited logits.
-        points: number of residual points.
+    Args:
+        folder: of the model.
+        name: what the user called it, for messages.
+        trust_remote_code: allow the config's own modelling code.
+
+    Raises:
+        UsageError: config.json cannot be read.
+        UnsupportedError: the architecture is not understood, or its proof fails.
     """
-
-    leak: float
-    leak_before: float
-    logit_difference: float
-    points: int
+    config = read_config(Source(name, folder, None), trust_remote_code=trust_remote_code)
+    anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    return Proven(anatomy, prove(config, anatomy, trust_remote_code=trust_remote_code))
 
 
 def prove(
@@ -57,7 +60,7 @@ def prove(
         model = narrow_model(config, seed=seed, trust_remote_code=trust_remote_code)
         table = anatomy.embeddings[0]
         width = model.get_parameter(table.weight).shape[table.axis]
-        rows = orthonormal_rows(torch.randn(directions, width, generator=generator)).float()
+        rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
         ids = torch.randint(3, 90, (2, 9), generator=generator)
         proof = measure(model, anatomy, rows, ids)
     if not proof.leak < MAX_LEAK:

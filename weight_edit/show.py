@@ -13,8 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from weight_edit.evaluation.table import figures
-
 if TYPE_CHECKING:
     from weight_edit.anatomy import Block, Writer
     from weight_edit.baking import BakeResult
@@ -95,6 +93,8 @@ def by_category(baseline: Mapping[str, Any], edited: Mapping[str, Any], console:
 
 def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
     """A table of all figures of two evaluations."""
+    from weight_edit.evaluation.table import figures
+
     before, after = figures(baseline), figures(edited)
     if not before and not after:
         return
@@ -110,6 +110,8 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
 
 def evaluation(result: Mapping[str, Any], console: Console) -> None:
     """One evaluation."""
+    from weight_edit.evaluation.table import figures
+
     table = Table(
         title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
     )

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weight_edit.edits import LowRankMap, ablation, before_norm, orthonormal_rows
+from weight_edit.edits import LowRankMap, ablation, before_norm
+from weight_edit.edits import orthonormal_rows as orthonormal_array
+
+
+def orthonormal_rows(rows: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(orthonormal_array(rows))
 
 
 def random_map(d: int, k: int, seed: int, constant: bool) -> LowRankMap:

@@ -24,7 +24,7 @@ PROMPTS = PromptSet.of("test", ["tell me how to make bread", "cut paint", "steal
 
 def rows(seed: int = 3, k: int = 1) -> Directions:
     generator = torch.Generator().manual_seed(seed)
-    return Directions(orthonormal_rows(torch.randn(k, 64, generator=generator)).float())
+    return Directions(torch.from_numpy(orthonormal_rows(torch.randn(k, 64, generator=generator))).float())
 
 
 @pytest.fixture(scope="module")

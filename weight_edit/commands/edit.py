@@ -135,12 +135,12 @@ def bake(
 
     def work() -> Any:
         from weight_edit.baking import bake as write
-        from weight_edit.directions.artifact import load_directions
+        from weight_edit.directions.file import read_rows
         from weight_edit.plan import parse_layers
 
         return write(
             model,
-            load_directions(directions, orthonormalize=orthonormalize),
+            read_rows(directions, orthonormalize=orthonormalize),
             out,
             edit=edit,
             strength=strength,
@@ -182,13 +182,13 @@ def adapter(
     """
 
     def work() -> Any:
-        from weight_edit.directions.artifact import load_directions
+        from weight_edit.directions.file import read_rows
         from weight_edit.plan import parse_layers
         from weight_edit.publish.adapter import adapter as write
 
         return write(
             model,
-            load_directions(directions, orthonormalize=orthonormalize),
+            read_rows(directions, orthonormalize=orthonormalize),
             out,
             strength=strength,
             layers=parse_layers(layers),

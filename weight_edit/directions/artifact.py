@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from weight_edit.edits import orthonormal_rows
+from weight_edit.directions.file import KEY, DirectionRows, read_candidates, read_rows
+from weight_edit.edits.arrays import floats
 from weight_edit.errors import UsageError
 from weight_edit.finite import finite
-
-KEY = "weight_edit"
-TOLERANCE = 5e-3
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,17 +37,18 @@ class Directions:
         """Width of the residual stream that the directions belong to."""
         return int(self.direction.shape[1])
 
+    @property
+    def rows(self) -> DirectionRows:
+        """What an edit needs of them."""
+        return DirectionRows(floats(self.direction).astype("float32"), dict(self.metadata))
+
     def check_width(self, d_model: int) -> None:
         """Refuse directions of another model's width.
 
         Raises:
             UsageError: names both widths.
         """
-        if self.d_model != d_model:
-            raise UsageError(
-                f"the directions are {self.d_model} wide, but the model's residual stream is {d_model} wide; "
-                "use directions found on this model"
-            )
+        self.rows.check_width(d_model)
 
     def save(self, path: str | Path) -> None:
         """Write the file: whole or not at all, and the same bytes for the same content.
@@ -89,77 +86,15 @@ class Directions:
 
 
 def load_directions(path: str | Path, *, orthonormalize: bool = False) -> Directions:
-    """Read directions from a file of this package, or any safetensors file with a `direction`.
+    """Read directions, and the candidates where there are some, as torch tensors.
 
     Args:
-        path: the file; its `direction` has shape (d_model,) or (k, d_model), in any floating dtype.
-        orthonormalize: accept rows that are not orthonormal, and make them so (their span stays).
+        path, orthonormalize: as in `read_rows`, which makes the checks.
 
     Raises:
-        UsageError: no such file, not safetensors, no `direction`, wrong shape or dtype, not finite, a zero
-            row, or rows that are not orthonormal.
+        UsageError: as `read_rows`; or `candidates` of another shape or no floating dtype.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"there is no directions file {path}; make one with `find`")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = set(file.keys())
-            if "direction" not in names:
-                held = ", ".join(sorted(names)[:4]) or "nothing"
-                raise UsageError(f"{path} has no tensor `direction` (it holds {held}); make one with `find`")
-            direction = file.get_tensor("direction")
-            candidates = file.get_tensor("candidates") if "candidates" in names else None
-            text = (file.metadata() or {}).get(KEY)
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is not a safetensors file ({error}); make one with `find`") from error
-    metadata = _metadata(text, path)
-    rows = _rows(direction, path)
-    # By how much the rows' products differ from 0 and 1.
-    off = (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype)).abs()
-    if off.max() > TOLERANCE and not orthonormalize:
-        kind = "of unit length" if bool(off.diagonal().max() > TOLERANCE) else "orthogonal"
-        raise UsageError(
-            f"{path}: the rows of `direction` are not {kind} (off by {float(off.max()):.2g}); "
-            "pass --orthonormalize to make them orthonormal"
-        )
-    if off.max() > ROUNDING:
-        # Of rows stored in half precision, what they are off by would be left in the stream.
-        rows = orthonormal_rows(rows)
-    if candidates is not None:
-        _check_candidates(candidates, rows.shape[1], path)
-        candidates = candidates.float()
-    return Directions(rows.float(), candidates, metadata)
-
-
-def _rows(direction: Tensor, path: Path) -> Tensor:
-    if not direction.is_floating_point():
-        raise UsageError(f"{path}: `direction` is {direction.dtype}, not a floating dtype")
-    if direction.ndim not in (1, 2) or 0 in direction.shape:
-        shape = tuple(direction.shape)
-        raise UsageError(f"{path}: `direction` has shape {shape}; it must be (d_model,) or (k, d_model)")
-    rows = direction.reshape(-1, direction.shape[-1]).double()
-    if not bool(rows.isfinite().all()):
-        raise UsageError(f"{path}: `direction` holds NaN or infinite values; find it again")
-    zero = (rows.abs().amax(dim=1) == 0).nonzero().flatten().tolist()
-    if zero:
-        raise UsageError(f"{path}: row {zero[0]} of `direction` is zero; leave it out")
-    return rows
-
-
-def _check_candidates(candidates: Tensor, d_model: int, path: Path) -> None:
-    if candidates.ndim != 3 or candidates.shape[2] != d_model:
-        shape = tuple(candidates.shape)
-        raise UsageError(f"{path}: `candidates` has shape {shape}; it must be (positions, layers, {d_model})")
-
-
-def _metadata(text: str | None, path: Path) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON; find it again") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not a JSON object; find it again")
-    return value
+    found = read_rows(path, orthonormalize=orthonormalize)
+    candidates = read_candidates(path, found.rows.shape[1])
+    kept = None if candidates is None else torch.from_numpy(candidates)
+    return Directions(torch.from_numpy(found.rows), kept, found.metadata)

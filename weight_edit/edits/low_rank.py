@@ -1,59 +1,93 @@
 """The one object behind every edit: a low-rank affine map on the residual stream, with its three faces."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from weight_edit.edits.arrays import Floats, floats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_BLOCK = 1 << 20
+"""Entries that are held in float64 at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRankMap:
     """The map `x -> x - left (right^T x) + constant` on vectors of the residual stream.
 
     The same map is a hook (`apply`), an edit of weights (`on_weight`, `on_bias`) and a pair of adapter factors
-    (`lora`); tests show that the three agree. Arithmetic runs in float32, or in float64 for float64 input, and is
-    rounded once to the dtype of the input.
+    (`lora`); tests show that the three agree. The factors are numpy arrays, so that a checkpoint can be edited without
+    torch; they may be given as torch tensors. A hook computes in float32, or in float64 for float64 input; stored
+    weights are computed in float64. Either way the result is rounded once.
 
     Attributes:
-        left: float32 or float64, shape (d_model, k).
-        right: same dtype and shape as `left`.
-        constant: shape (d_model,), or None for no constant.
+        left: float64, shape (d_model, k).
+        right: float64, same shape as `left`.
+        constant: float64, shape (d_model,), or None for no constant.
 
     Raises:
         ValueError: when the shapes do not fit one another.
     """
 
-    left: Tensor
-    right: Tensor
-    constant: Tensor | None = None
+    left: Floats
+    right: Floats
+    constant: Floats | None = None
+    _uploaded: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("left", "right", "constant"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, floats(given))
         if self.left.ndim != 2 or self.left.shape != self.right.shape:
-            raise ValueError(f"left {tuple(self.left.shape)} and right {tuple(self.right.shape)} must be (d, k)")
+            raise ValueError(f"left {self.left.shape} and right {self.right.shape} must be (d, k)")
         if self.constant is not None and self.constant.shape != self.left.shape[:1]:
-            raise ValueError(f"constant {tuple(self.constant.shape)} must be ({self.left.shape[0]},)")
+            raise ValueError(f"constant {self.constant.shape} must be ({self.left.shape[0]},)")
 
     @property
     def width(self) -> int:
         """d_model."""
-        return self.left.shape[0]
+        return int(self.left.shape[0])
 
     @property
     def rank(self) -> int:
         """k, the number of directions."""
-        return self.left.shape[1]
+        return int(self.left.shape[1])
 
-    def apply(self, x: Tensor) -> Tensor:
+    @property
+    def linear(self) -> "LowRankMap":
+        """The same map without its constant."""
+        return self if self.constant is None else LowRankMap(self.left, self.right)
+
+    def factors(self, device: "torch.device", dtype: "torch.dtype") -> tuple["Tensor", "Tensor", "Tensor | None"]:
+        """`left`, `right` and `constant` as torch tensors; made once for each device and dtype."""
+        import torch
+
+        key = (device, dtype)
+        if key not in self._uploaded:
+            # What is made under inference mode could not be used outside of it by a model that is being trained.
+            with torch.inference_mode(False):
+                self._uploaded[key] = tuple(
+                    None if array is None else torch.from_numpy(array).to(device, dtype, copy=True)
+                    for array in (self.left, self.right, self.constant)
+                )
+        left, right, constant = self._uploaded[key]
+        return left, right, constant
+
+    def apply(self, x: "Tensor") -> "Tensor":
         """The hook: the map applied to the last axis of x, shape (..., d_model), in any floating dtype."""
-        exact = _working_dtype(x)
-        left, right = self.left.to(x.device, exact), self.right.to(x.device, exact)
-        work = x.to(exact)
+        work = x.to(_working_dtype(x))
+        left, right, constant = self.factors(work.device, work.dtype)
         work = work - (work @ right) @ left.T
-        if self.constant is not None:
-            work = work + self.constant.to(x.device, exact)
+        if constant is not None:
+            work = work + constant
         return work.to(x.dtype)
 
-    def on_weight(self, weight: Tensor, axis: int) -> Tensor:
+    def on_weight(self, weight: "Tensor", axis: int) -> "Tensor":
         """The weights: a tensor whose vectors along `axis` are written into the stream, after the map.
 
         `axis` is 0 for `nn.Linear` (out, in), 1 for `Conv1D` (in, out) and for an embedding (tokens, d_model). The
@@ -62,16 +96,37 @@ class LowRankMap:
         Raises:
             ValueError: when the tensor is not d_model wide along `axis`.
         """
-        if weight.shape[axis] != self.width:
-            raise ValueError(f"axis {axis} of {tuple(weight.shape)} is not {self.width} wide")
-        rows = weight.movedim(axis, -1)
-        return LowRankMap(self.left, self.right).apply(rows).movedim(-1, axis).contiguous()
+        return self.linear.on_stored(weight, axis)
 
-    def on_bias(self, bias: Tensor) -> Tensor:
+    def on_bias(self, bias: "Tensor") -> "Tensor":
         """The bias of a writer, shape (d_model,), after the map, constant included."""
-        return self.apply(bias)
+        return self.on_stored(bias, 0)
 
-    def lora(self, weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    def on_stored(self, tensor: "Tensor", axis: int) -> "Tensor":
+        """The map, constant included, along one axis of a tensor as it is stored; dtype and shape stay.
+
+        Computed in float64 and rounded once to nearest even; to bfloat16 by way of float32. This is the formula that
+        an edited checkpoint is held to.
+
+        Raises:
+            ValueError: when the tensor is not d_model wide along `axis`.
+        """
+        import torch
+
+        if tensor.ndim == 0 or tensor.shape[axis] != self.width:
+            raise ValueError(f"axis {axis} of {tuple(tensor.shape)} is not {self.width} wide")
+        left, right, constant = self.factors(tensor.device, torch.float64)
+        moved = tensor.detach().movedim(axis, -1)
+        vectors = moved.reshape(-1, self.width)
+        mapped = torch.empty_like(vectors)
+        step = max(1, _BLOCK // self.width)
+        for start in range(0, len(vectors), step):
+            exact = vectors[start : start + step].double()
+            exact = exact - (exact @ right) @ left.T
+            mapped[start : start + step] = _rounded(exact if constant is None else exact + constant, tensor.dtype)
+        return mapped.reshape(moved.shape).movedim(-1, axis).contiguous()
+
+    def lora(self, weight: "Tensor", axis: int) -> "tuple[Tensor, Tensor]":
         """The adapter: factors (A, B) in the working dtype, such that `B A` is the change of the (out, in) matrix.
 
         Args:
@@ -81,9 +136,8 @@ class LowRankMap:
         Returns:
             A of shape (k, in) = right^T W, and B of shape (d_model, k) = -left.
         """
-        exact = _working_dtype(weight)
-        out_in = (weight if axis == 0 else weight.T).to(exact)
-        right, left = self.right.to(weight.device, exact), self.left.to(weight.device, exact)
+        out_in = (weight if axis == 0 else weight.T).to(_working_dtype(weight))
+        left, right, _ = self.factors(out_in.device, out_in.dtype)
         return right.T @ out_in, -left
 
     def transposed(self) -> "LowRankMap":
@@ -91,5 +145,19 @@ class LowRankMap:
         return LowRankMap(self.right, self.left)
 
 
-def _working_dtype(x: Tensor) -> torch.dtype:
+def _working_dtype(x: "Tensor") -> "torch.dtype":
+    import torch
+
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _rounded(exact: "Tensor", dtype: "torch.dtype") -> "Tensor":
+    import torch
+
+    if dtype == torch.bfloat16:
+        return exact.float().to(dtype)
+    if dtype == torch.float16:
+        # torch would go by way of float32, which rounds twice; numpy rounds once.
+        with np.errstate(over="ignore"):
+            return torch.from_numpy(exact.cpu().numpy().astype(np.float16)).to(exact.device)
+    return exact.to(dtype)

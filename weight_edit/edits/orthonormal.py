@@ -1,27 +1,28 @@
 """An orthonormal basis of what some rows span."""
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from weight_edit.edits.arrays import Floats, Numbers, floats
 
 
-def orthonormal_rows(rows: Tensor, tolerance: float = 1e-6) -> Tensor:
-    """Orthonormal rows with the span of `rows`, shape (rank, d), in float64.
+def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
+    """Orthonormal rows with the span of `rows`, shape (rank, d), float64.
 
     A single row is normalised and keeps its sign. Several keep theirs too (QR with a positive diagonal), except that
     rows which depend on one another are replaced by the leading right singular vectors.
 
     Args:
-        rows: shape (k, d), any floating dtype.
+        rows: shape (k, d), a numpy array or a torch tensor of any floating dtype.
         tolerance: singular values below this fraction of the largest count as zero.
     """
-    rows = rows.double()
-    if rows.shape[0] == 0 or not rows.any():
-        return rows[:0]
-    norms = rows.norm(dim=-1, keepdim=True)
-    scaled = rows / norms.clamp_min(norms.max() * tolerance)
-    _, values, right = torch.linalg.svd(scaled, full_matrices=False)
+    given = floats(rows)
+    if not given.any():
+        return given[:0]
+    norms = np.linalg.norm(given, axis=-1, keepdims=True)
+    scaled = given / np.maximum(norms, norms.max() * tolerance)
+    _, values, right = np.linalg.svd(scaled, full_matrices=False)
     rank = int((values > tolerance * values[0]).sum())
-    if rank < len(rows):
-        return right[:rank]
-    q, r = torch.linalg.qr(scaled.T)
-    return (q * r.diagonal().sign()).T.contiguous()
+    if rank < len(given):
+        return floats(right[:rank])
+    q, r = np.linalg.qr(scaled.T)
+    return floats((q * np.sign(np.diagonal(r))).T)

@@ -6,14 +6,12 @@ none along `gain * v`: projecting z by v itself leaks. LayerNorm first subtracts
 `gain * v` less its own mean, and the norm's bias, which goes to the stream as it is, is projected by v.
 """
 
-import torch
-from torch import Tensor
-
+from weight_edit.edits.arrays import Floats, Numbers, floats
 from weight_edit.edits.orthonormal import orthonormal_rows
 
 
-def before_norm(directions: Tensor, gain: Tensor, *, centred: bool) -> Tensor:
-    """Orthonormal rows that span `gain * v` for every v, in float64 rounded to the dtype of `directions`.
+def before_norm(directions: Numbers, gain: Numbers, *, centred: bool) -> Floats:
+    """Orthonormal rows that span `gain * v` for every v, float64.
 
     Args:
         directions: shape (k, d_model), the directions to be absent from the stream.
@@ -23,7 +21,7 @@ def before_norm(directions: Tensor, gain: Tensor, *, centred: bool) -> Tensor:
     Returns:
         shape (k', d_model) with k' <= k: a direction that the gain sends to zero needs no projection.
     """
-    rows = directions.double() * gain.double()
+    rows = floats(directions) * floats(gain)
     if centred:
-        rows = rows - rows.mean(dim=-1, keepdim=True)
-    return orthonormal_rows(rows).to(directions.dtype if directions.dtype == torch.float64 else torch.float32)
+        rows = rows - rows.mean(axis=-1, keepdims=True)
+    return orthonormal_rows(rows)

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weight_edit.baking import EditOptions, prepare
+from weight_edit.baking import EditOptions, prepare, rows_of
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.output import check_output, staged
-from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.directions.artifact import Directions
+from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan
 from weight_edit.progress import bar
@@ -36,7 +37,7 @@ class AdapterResult:
 
 def adapter(
     model: str | Path,
-    directions: Directions | str | Path,
+    directions: Directions | DirectionRows | str | Path,
     out: str | Path,
     *,
     strength: float = 1.0,
@@ -61,7 +62,7 @@ def adapter(
     """
     target = Path(out)
     check_output(target, overwrite)
-    found = directions if isinstance(directions, Directions) else load_directions(directions)
+    found = rows_of(directions)
     source = resolve(model, revision=revision, token=token)
     options = EditOptions("ablate", strength, layers, embeddings)
     baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
@@ -106,7 +107,8 @@ def factors(plan: EditPlan, read: Any) -> dict[str, Tensor]:
             progress.advance()
     if plan.tied_map is not None:
         embedding = read(plan.anatomy.embedding_weight).float()
-        a, b = plan.tied_map.left.T, -(embedding @ plan.tied_map.right)
+        left, right, _ = plan.tied_map.factors(embedding.device, embedding.dtype)
+        a, b = left.T, -(embedding @ right)
         tensors |= _pair(plan.anatomy.unembedding, ("lora_A.weight", "lora_B.weight"), a, b, rank)
     return tensors
 

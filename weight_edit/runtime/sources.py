@@ -3,17 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from weight_edit.errors import UsageError, first_line
 
 _SMALL_FILES = (
@@ -94,6 +83,17 @@ def _checked(source: Source, revision: str | None) -> Source:
 
 
 def _download(repo: str, revision: str | None, token: str | None, weights: bool) -> Source:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     at = f" at revision {revision}" if revision else ""
     try:
         folder = snapshot_download(

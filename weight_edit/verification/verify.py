@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from weight_edit.baking import PLAIN, Baking, EditOptions, prepare
+from weight_edit.baking import PLAIN, Baking, EditOptions, prepare, rows_of
 from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.directions.artifact import Directions, load_directions
+from weight_edit.directions.artifact import Directions
+from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.packing import unpacked
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
@@ -118,7 +120,7 @@ def verify(
     base: str | Path,
     edited: str | Path,
     *,
-    directions: Directions | str | Path | None = None,
+    directions: Directions | DirectionRows | str | Path | None = None,
     prompts: PromptSet | None = None,
     n_prompts: int = 16,
     system: str | None = None,
@@ -193,9 +195,9 @@ def verify(
 
 
 def _what_was_done(
-    manifest: Mapping[str, Any] | None, directions: Directions | str | Path | None, folder: Path
-) -> tuple[Directions, EditOptions]:
-    given = directions if isinstance(directions, Directions | None) else load_directions(directions)
+    manifest: Mapping[str, Any] | None, directions: Directions | DirectionRows | str | Path | None, folder: Path
+) -> tuple[DirectionRows, EditOptions]:
+    given = None if directions is None else rows_of(directions)
     if manifest is None:
         if given is None:
             raise UsageError(f"{folder} has no weight_edit.json; say with --directions what it was edited with")
@@ -209,7 +211,7 @@ def _what_was_done(
             None if layers is None else frozenset(int(layer) for layer in layers),
             str(entry["embeddings"]),
         )
-        recorded = Directions(unpacked(manifest["directions"]), None, {"method": "from weight_edit.json"})
+        recorded = DirectionRows(unpacked(manifest["directions"]), {"method": "from weight_edit.json"})
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder}/weight_edit.json does not say how the model was edited; bake again") from error
     return given or recorded, options
@@ -244,7 +246,7 @@ def _run(
     def opened(path: Path) -> Model:
         return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
-    rows = baking.plan.directions
+    rows = torch.from_numpy(baking.plan.directions)
     model = opened(baking.source.path)
     form = ChatFormat(model.tokenizer, system=system, template=template)
     sequences = [form.encode(prompt) for prompt in prompts.prompts]
@@ -281,11 +283,11 @@ def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any
     return [f"{baking.base_card}: is not the base's {README}"]
 
 
-def _directions_problems(manifest: Mapping[str, Any] | None, given: Directions) -> list[str]:
+def _directions_problems(manifest: Mapping[str, Any] | None, given: DirectionRows) -> list[str]:
     if manifest is None:
         return []
     recorded = unpacked(manifest["directions"])
-    if recorded.shape == given.direction.shape and torch.allclose(recorded, given.direction.float(), atol=1e-6):
+    if recorded.shape == given.rows.shape and np.allclose(recorded, given.rows, atol=1e-6):
         return []
     return ["directions: the file given differs from the directions in weight_edit.json"]
 

@@ -38,7 +38,8 @@ def check_weights(baking: Baking, edited: Checkpoint) -> WeightCheck:
     base = baking.checkpoint
     edits = baking.tensor_edits()
     directions = {
-        baking.disk.names[edit.writer.weight]: (edit.map.right, edit.writer.axis) for edit in baking.plan.edits
+        baking.disk.names[edit.writer.weight]: (torch.from_numpy(edit.map.right).float(), edit.writer.axis)
+        for edit in baking.plan.edits
     }
     different, exact, left, where = [], 0, 0.0, ""
     with bar("weights", len(edits)) as progress:

@@ -1,0 +1,105 @@
+"""An edit of a stored tensor: float64 arithmetic, one rounding, along the axis that it names."""
+
+import numpy as np
+import pytest
+import torch
+
+from weight_edit.checkpoint.numbers import decode, encode
+from weight_edit.edits import LowRankMap, TensorEdit, ablation, low_rank, orthonormal_rows
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+
+
+def random_map(width: int, rank: int = 2, seed: int = 0) -> LowRankMap:
+    random = np.random.default_rng(seed)
+    left, right = random.standard_normal((2, width, rank)) / width**0.5
+    return LowRankMap(left, right, random.standard_normal(width))
+
+
+def stored_bytes(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_result_is_the_float64_value_rounded_once(name: str, axis: int) -> None:
+    map = random_map(48)
+    shape = (48, 700) if axis == 0 else (700, 48)
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DTYPES[name])
+    edited = TensorEdit(map.linear, axis)(weight)
+    assert edited.dtype == weight.dtype
+    exact = decode(stored_bytes(weight), name).astype(np.float64).reshape(shape)
+    exact = exact - (map.left @ (map.right.T @ exact) if axis == 0 else (exact @ map.right) @ map.left.T)
+    wanted = np.empty_like(stored_bytes(weight))
+    encode(exact.reshape(-1), name, wanted)
+    if name == "F64":
+        np.testing.assert_allclose(edited.numpy(), exact, atol=1e-14)
+    else:
+        assert (stored_bytes(edited) == wanted).all()
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(1 + 2**-11 + 2**-36, 1 + 2**-10), (1 + 2**-11, 1.0), (65536.0, np.inf)])
+def test_float16_is_rounded_once_and_not_by_way_of_float32(value: float, wanted: float) -> None:
+    shift = LowRankMap(np.zeros((1, 1)), np.zeros((1, 1)), np.array([value]))
+    assert shift.on_bias(torch.zeros(1, dtype=torch.float16)).item() == wanted
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (3, 6, 5), (6, 0)])
+def test_the_constant_belongs_to_it_whatever_the_shape(shape: tuple[int, ...]) -> None:
+    map = random_map(6)
+    axis = shape.index(6)
+    tensor = torch.randn(shape, dtype=torch.float64)
+    edited = TensorEdit(map, axis)(tensor)
+    assert edited.shape == tensor.shape
+    torch.testing.assert_close(edited.movedim(axis, -1), map.apply(tensor.movedim(axis, -1)))
+    if tensor.numel():
+        shift = edited - TensorEdit(map.linear, axis)(tensor)
+        assert map.constant is not None
+        torch.testing.assert_close(
+            shift.movedim(axis, -1), torch.from_numpy(map.constant).expand_as(shift.movedim(axis, -1))
+        )
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_blocks_make_no_difference(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    map = random_map(16)
+    weight = torch.randn(16, 16, dtype=torch.float64)
+    whole = TensorEdit(map, axis)(weight)
+    monkeypatch.setattr(low_rank, "_BLOCK", 3 * 16)
+    torch.testing.assert_close(TensorEdit(map, axis)(weight), whole, rtol=0, atol=1e-14)
+
+
+def test_a_tensor_of_another_width_is_refused() -> None:
+    for tensor in (torch.zeros(5, 3), torch.zeros(())):
+        with pytest.raises(ValueError, match="is not 4 wide"):
+            TensorEdit(random_map(4), 0)(tensor)
+
+
+def test_arrays_and_tensors_give_the_same_map() -> None:
+    rows = orthonormal_rows(np.random.default_rng(0).standard_normal((2, 8))).astype(np.float32)
+    given = ablation(torch.from_numpy(rows), 0.3)
+    wanted = ablation(rows, 0.3)
+    assert (given.left == wanted.left).all()
+    assert (given.right == wanted.right).all()
+    assert given.left.dtype == np.float64
+    halves = torch.from_numpy(rows).bfloat16()
+    assert (LowRankMap(halves.T, halves.T).left == halves.double().T.numpy()).all()
+
+
+def test_a_map_keeps_its_own_numbers() -> None:
+    given = np.eye(4)[:, :1]
+    map = LowRankMap(given, given)
+    given[:] = 7
+    assert map.left.tolist() == [[1.0], [0.0], [0.0], [0.0]]
+
+
+def test_factors_are_made_once_and_can_be_trained_through() -> None:
+    map = random_map(4)
+    with torch.inference_mode():
+        map.apply(torch.zeros(2, 4))
+    first = map.factors(torch.device("cpu"), torch.float32)
+    assert map.factors(torch.device("cpu"), torch.float32)[0] is first[0]
+    x = torch.zeros(2, 4, requires_grad=True)
+    map.apply(x).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.double(), map.transposed().apply(torch.ones(2, 4, dtype=torch.float64)))

@@ -1,0 +1,93 @@
+"""Where proven anatomies are remembered, and under which key."""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import weight_edit
+from weight_edit.anatomy.record import Proven
+from weight_edit.version import __version__
+
+_MAX_BYTES = 50_000_000
+
+
+def cache_folder() -> Path | None:
+    """`$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in `~/.cache`; None without a home."""
+    own = os.environ.get("WEIGHT_EDIT_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # By its specification, the variable counts only if it is absolute.
+    if Path(shared).is_absolute():
+        return Path(shared) / "weight_edit"
+    try:
+        return Path.home() / ".cache" / "weight_edit"
+    except RuntimeError:
+        return None
+
+
+def key_of(config: bytes) -> str | None:
+    """SHA-256 over all that a proven anatomy depends on, in hexadecimal; None when that cannot be told.
+
+    These are config.json, the versions of torch, transformers and Python, and every source file of this package: a
+    changed line never meets an old record.
+
+    Args:
+        config: the bytes of config.json.
+    """
+    digest = hashlib.sha256()
+    root = Path(weight_edit.__file__).parent
+    try:
+        versions = [__version__, version("torch"), version("transformers"), platform.python_version()]
+        sources = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in sorted(root.rglob("*.py"))]
+    except (OSError, PackageNotFoundError):
+        return None
+    if not sources:
+        return None
+    for part in (config, *(text.encode() for text in versions)):
+        digest.update(hashlib.sha256(part).digest())
+    for name, content in sources:
+        digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def remembered(key: str) -> Proven | None:
+    """The record under a key; None when there is none, or none that can be read."""
+    path = _path(key)
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            entry = json.loads(file.read(_MAX_BYTES))
+        if not isinstance(entry, dict) or entry.get("key") != key:
+            return None
+        return Proven.from_dict(entry.get("proven"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def remember(key: str, found: Proven) -> None:
+    """Keep a record, whole or not at all. A folder that cannot be written is no error: it will be proven again."""
+    path = _path(key)
+    if path is None:
+        return
+    text = json.dumps({"key": key, "proven": found.to_dict()})
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{key[:16]}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+def _path(key: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "anatomy" / f"{key}.json"

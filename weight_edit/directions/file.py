@@ -1,0 +1,143 @@
+"""The rows of a directions file, read and checked without torch."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.files import Stamp, open_regular, read_exactly, shown
+from weight_edit.checkpoint.header import Header, read_header
+from weight_edit.checkpoint.numbers import STORED, decode
+from weight_edit.edits.arrays import Floats, floats
+from weight_edit.edits.orthonormal import orthonormal_rows
+from weight_edit.errors import UsageError
+
+KEY = "weight_edit"
+TOLERANCE = 5e-3
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionRows:
+    """Directions in a model's residual stream, and what is known of them: all that an edit needs.
+
+    Attributes:
+        rows: orthonormal rows, (k, d_model) float32; may be given as a torch tensor.
+        metadata: JSON values, as in `weight_edit.directions.artifact.Directions`.
+    """
+
+    rows: NDArray[np.float32]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", floats(self.rows).astype(np.float32))
+
+    def check_width(self, d_model: int) -> None:
+        """Refuse directions of another model's width.
+
+        Raises:
+            UsageError: names both widths.
+        """
+        width = self.rows.shape[1]
+        if width != d_model:
+            raise UsageError(
+                f"the directions are {width} wide, but the model's residual stream is {d_model} wide; "
+                "use directions found on this model"
+            )
+
+
+def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRows:
+    """Read directions from a file of this package, or any safetensors file with a `direction`.
+
+    Args:
+        path: the file; its `direction` has shape (d_model,) or (k, d_model), in bfloat16, float16, float32 or float64.
+        orthonormalize: accept rows that are not orthonormal, and make them so (their span stays).
+
+    Raises:
+        UsageError: no such file, not safetensors, no `direction`, wrong shape or dtype, not finite, a zero
+            row, or rows that are not orthonormal.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"there is no directions file {path}; make one with `find`")
+    header = _header(path)
+    names = sorted(info.name for info in header.tensors)
+    if "direction" not in names:
+        held = ", ".join(shown(name) for name in names[:4]) or "nothing"
+        raise UsageError(f"{path} has no tensor `direction` (it holds {held}); make one with `find`")
+    metadata = _metadata((header.metadata or {}).get(KEY), path)
+    rows = _checked(_numbers(path, header, "direction"), path)
+    # By how much the rows' products differ from 0 and 1.
+    off = np.abs(rows @ rows.T - np.eye(len(rows)))
+    if off.max() > TOLERANCE and not orthonormalize:
+        kind = "of unit length" if off.diagonal().max() > TOLERANCE else "orthogonal"
+        raise UsageError(
+            f"{path}: the rows of `direction` are not {kind} (off by {off.max():.2g}); "
+            "pass --orthonormalize to make them orthonormal"
+        )
+    if off.max() > ROUNDING:
+        # Of rows stored in half precision, what they are off by would be left in the stream.
+        rows = orthonormal_rows(rows)
+    return DirectionRows(rows.astype(np.float32), metadata)
+
+
+def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
+    """The candidates that a directions file keeps, (n_positions, n_layers, d_model); None when it keeps none.
+
+    Raises:
+        UsageError: not safetensors, or `candidates` of another shape or no plain floating dtype.
+    """
+    path = Path(path)
+    header = _header(path)
+    if not any(info.name == "candidates" for info in header.tensors):
+        return None
+    found = _numbers(path, header, "candidates")
+    if found.ndim != 3 or found.shape[2] != d_model:
+        raise UsageError(f"{path}: `candidates` has shape {found.shape}; it must be (positions, layers, {d_model})")
+    return found.astype(np.float32)
+
+
+def _header(path: Path) -> Header:
+    try:
+        # The Hub's cache keeps links; what they lead to is opened.
+        with open_regular(path.resolve()) as file:
+            return read_header(file, Stamp.of(file).size, path.name)
+    except (UsageError, OSError) as error:
+        raise UsageError(f"{path} is not a safetensors file ({error}); make one with `find`") from error
+
+
+def _numbers(path: Path, header: Header, name: str) -> Floats:
+    info = next(info for info in header.tensors if info.name == name)
+    if info.dtype not in STORED:
+        raise UsageError(f"{path}: `{name}` is {info.dtype}, not a floating dtype such as {', '.join(STORED)}")
+    with open_regular(path.resolve()) as file:
+        file.seek(info.begin)
+        raw = np.frombuffer(read_exactly(file, info.size, path.name), np.uint8)
+    return floats(decode(raw, info.dtype).reshape(info.shape))
+
+
+def _checked(direction: Floats, path: Path) -> Floats:
+    if direction.ndim not in (1, 2) or 0 in direction.shape:
+        raise UsageError(f"{path}: `direction` has shape {direction.shape}; it must be (d_model,) or (k, d_model)")
+    rows = direction.reshape(-1, direction.shape[-1])
+    if not np.isfinite(rows).all():
+        raise UsageError(f"{path}: `direction` holds NaN or infinite values; find it again")
+    zero = np.flatnonzero(~rows.any(axis=1))
+    if len(zero):
+        raise UsageError(f"{path}: row {zero[0]} of `direction` is zero; leave it out")
+    return rows
+
+
+def _metadata(text: str | None, path: Path) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON; find it again") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not a JSON object; find it again")
+    return value

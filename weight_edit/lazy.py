@@ -1,0 +1,21 @@
+"""Packages whose names are imported when they are first used, so that a verb loads only what it needs."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`.
+
+    Args:
+        package: its `__name__`.
+        where: each name that it offers -> the module below the package that has it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(importlib.import_module(f"{package}.{where[name]}"), name)
+
+    return get
