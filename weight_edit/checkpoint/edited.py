@@ -77,7 +77,8 @@ class Edited:
             UsageError: a number that is not finite, or that the edit makes too large for the format.
         """
         if self.target.one_scale and part != self.target.name:
-            yield self.target.scale_bytes(self._peak(read))
+            for slab in range(self.source.slabs):
+                yield self.target.scale_bytes(self._peak(read, slab))
             return
         for strip in self.strips(read):
             if rounding is not None:
@@ -86,26 +87,26 @@ class Edited:
 
     def strips(self, read: Read) -> Iterator[EditedStrip]:
         """The edited tensor, strip by strip."""
-        peak = self._peak(read) if self.target.one_scale else 0.0
-        for strip in self._mapped(read):
-            for first, values in strip.tiles:
-                self.target.encode(values, first, strip.stored, peak)
-            yield strip
-
-    def _mapped(self, read: Read) -> Iterator[EditedStrip]:
-        """All strips, edited but not stored yet."""
         for slab in range(self.source.slabs):
-            sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
-            for first, last in self.source.strips():
-                before = self.source.load(read, slab, first, last)
-                values = scratch("values", (last - first) * self.source.cols, np.float64).reshape(last - first, -1)
-                for begin, end in self.source.tiles():
-                    np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end))
-                with np.errstate(over="ignore", invalid="ignore"):
-                    tiles = self._tiles(before, first, last, sums, values)
-                sizes = self.target.strip_bytes(last - first)
-                stored = {part: scratch(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
-                yield EditedStrip(slab, first, last, before, tiles, stored)
+            peak = self._peak(read, slab) if self.target.one_scale else 0.0
+            for strip in self._mapped(read, slab):
+                for first, values in strip.tiles:
+                    self.target.encode(values, first, strip.stored, peak)
+                yield strip
+
+    def _mapped(self, read: Read, slab: int) -> Iterator[EditedStrip]:
+        """The strips of one slab, edited but not stored yet."""
+        sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
+        for first, last in self.source.strips():
+            before = self.source.load(read, slab, first, last)
+            values = scratch("values", (last - first) * self.source.cols, np.float64).reshape(last - first, -1)
+            for begin, end in self.source.tiles():
+                np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end))
+            with np.errstate(over="ignore", invalid="ignore"):
+                tiles = self._tiles(before, first, last, sums, values)
+            sizes = self.target.strip_bytes(last - first)
+            stored = {part: scratch(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
+            yield EditedStrip(slab, first, last, before, tiles, stored)
 
     def _tiles(
         self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None, values: NDArray[np.float64]
@@ -146,10 +147,10 @@ class Edited:
             sums += sums_of(self.source, strip, self.map.right, first, last, along_rows=True)
         return sums
 
-    def _peak(self, read: Read) -> float:
-        """The largest absolute number after the edit."""
+    def _peak(self, read: Read, slab: int) -> float:
+        """The largest absolute number of one slab after the edit."""
         return max(
-            (float(np.abs(values).max(initial=0.0)) for strip in self._mapped(read) for _, values in strip.tiles),
+            (float(np.abs(values).max(initial=0.0)) for strip in self._mapped(read, slab) for _, values in strip.tiles),
             default=0.0,
         )
 

@@ -70,7 +70,7 @@ class Storage(ABC):
             multiples of the first, tiles at multiples of both. With a `row_step` of 1 a tile has all columns.
         limit: the largest number that can be stored; larger ones overflow.
         lossy: whether storing changes numbers by more than the rounding of a floating format.
-        one_scale: whether a single scale stands for the whole tensor, which needs a pass over it first.
+        one_scale: whether a single scale stands for a whole slab, which needs a pass over it first.
     """
 
     parts: Mapping[str, tuple[str, tuple[int, ...]]]
@@ -113,11 +113,11 @@ class Storage(ABC):
         Args:
             values: shape (rows, columns); may be used up.
             into: the strip's bytes, as many as `strip_bytes` says.
-            peak: the largest absolute number of the whole tensor, where `one_scale`.
+            peak: the largest absolute number of the whole slab, where `one_scale`.
         """
 
     def scale_bytes(self, peak: float) -> Bytes:
-        """The bytes of the one scale, where `one_scale`."""
+        """The bytes of a slab's one scale, where `one_scale`."""
         raise NotImplementedError
 
     def strips(self) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,117 @@
+"""Quantised tensors written as bfloat16 instead, in the layout that transformers has for a model never quantised.
+
+Runtimes convert whole modules, so that the fused experts of a layer leave their format together, edited or not.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weight_edit.checkpoint.edited import AffineMap, Edited, Rounding
+from weight_edit.checkpoint.files import CHUNK
+from weight_edit.checkpoint.header import TensorInfo
+from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
+from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
+from weight_edit.checkpoint.quantized.skipping import config_without, experts_of
+from weight_edit.checkpoint.storage import Bytes, Plain, Read, Storage
+
+_STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point")
+"""What belongs to a quantised module besides its weight and scales, and means nothing without them."""
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """An edited tensor whose matrices are written transposed; one of them is held in memory at a time, as bfloat16.
+
+    Attributes:
+        edited: the tensor as it would be written otherwise; `Rounding` is made of this.
+        target: how it is stored.
+    """
+
+    edited: Edited
+    target: Plain
+
+    def blocks(self, part: str, read: Read, rounding: Rounding | None = None) -> Iterator[Bytes]:
+        """The bytes in order; see `Edited.blocks`.
+
+        Raises:
+            UsageError: a number that is not finite, or that the edit makes too large for the format.
+        """
+        rows, cols = self.edited.target.rows, self.edited.target.cols
+        matrix = np.empty((rows, cols), "<u2")
+        some = max(1, CHUNK // max(1, 2 * rows))
+        for strip in self.edited.strips(read):
+            if rounding is not None:
+                rounding.add(strip)
+            matrix[strip.first : strip.last] = strip.stored[part].view("<u2").reshape(-1, cols)
+            if strip.last < rows:
+                continue
+            for first in range(0, cols, some):
+                yield np.ascontiguousarray(matrix[:, first : first + some].T).reshape(-1).view(np.uint8)
+
+
+@dataclass(frozen=True)
+class Dequantised:
+    """What becomes of a checkpoint when some of its quantised tensors are written as bfloat16.
+
+    Attributes:
+        streams: the new tensors by name; dtype and shape of each are its `target.parts[name]`.
+        removed: the tensors of the source that have no place in the output, some of them of a new one's name.
+        config: the new `quantization_config`; None when the key goes away.
+    """
+
+    streams: Mapping[str, Edited | Transposed]
+    removed: tuple[str, ...]
+    config: Mapping[str, Any] | None
+
+
+def dequantised(
+    edits: Mapping[str, tuple[int, AffineMap | None]], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+) -> Dequantised:
+    """Plan the conversion of all quantised tensors that are edited, and of those that have to go with them.
+
+    Args:
+        edits: by name on disk as `storage_of` takes it, the axis on disk and the map. Plain tensors are left out.
+        tensors: all tensors of the source.
+        config: `quantization_config` of config.json.
+
+    Raises:
+        UnsupportedError, UsageError: as `storage_of`.
+    """
+    everything = quantised_names(tensors)
+    wanted = [name for name in everything if name in edits]
+    wanted += _going_with(wanted, everything)
+    streams: dict[str, Edited | Transposed] = {}
+    removed: list[str] = []
+    for name in wanted:
+        axis, map_ = edits.get(name, (-2, None))
+        storage = storage_of(name, tensors, config, axis)
+        streams[name] = _stream(name, storage, axis, map_)
+        removed += storage.parts
+        removed += _others(name, tensors, storage)
+    left = {name: info for name, info in tensors.items() if name not in set(removed)}
+    return Dequantised(streams, tuple(removed), config_without(config, wanted, left))
+
+
+def _going_with(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """The quantised tensors that share a layer's experts with those wanted."""
+    layers = {prefix for name in wanted if (prefix := experts_of(name)) is not None}
+    return [name for name in everything if experts_of(name) in layers and name not in set(wanted)]
+
+
+def _others(name: str, tensors: Mapping[str, TensorInfo], storage: Storage) -> list[str]:
+    stem = name.removesuffix("weight")
+    ends = [stem + end for end in _STATIC] + [f"{name}_{end}" for end in _STATIC]
+    return [end for end in dict.fromkeys(ends) if end in tensors and end not in storage.parts]
+
+
+def _stream(name: str, storage: Storage, axis: int, map_: AffineMap | None) -> Edited | Transposed:
+    if not isinstance(storage, Mxfp4):
+        shape = storage.parts[name][1]
+        return Edited(storage, Plain(name, "BF16", shape, len(shape) - 2), map_, axis % len(shape) == len(shape) - 2)
+    experts, rows, cols = storage.shape
+    as_stored = Plain(name, "BF16", storage.shape, 1)
+    turned = Plain(name, "BF16", (experts, cols, rows), 1)
+    return Transposed(Edited(storage, as_stored, map_, axis % 3 == 1), turned)

@@ -1,0 +1,175 @@
+"""Which storage a tensor has: by the tensors of a checkpoint, and config.json's `quantization_config`."""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.header import TensorInfo
+from weight_edit.checkpoint.numbers import STORED
+from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
+from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
+from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
+from weight_edit.checkpoint.storage import Plain, Storage
+from weight_edit.errors import UnsupportedError, UsageError
+
+FP8 = "F8_E4M3"
+"""The dtype of FP8 codes."""
+
+BLOCKS, PACKED_SCALES = "_blocks", "_scales"
+"""What MXFP4 appends to a parameter's name."""
+
+_SCALES = ("_scale_inv", "_scale")
+"""What fine-grained FP8, and what compressed-tensors and others, append to an FP8 weight's name."""
+
+_DEFAULT_BLOCK = (128, 128)
+
+
+def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], axis: int) -> Storage:
+    """How the numbers of one parameter lie in a checkpoint.
+
+    Args:
+        name: the parameter's name on disk: that of an FP8 weight is its own, that of an MXFP4 one lacks `_blocks`.
+        tensors: all tensors of the checkpoint by name.
+        config: `quantization_config` of config.json; empty where there is none.
+        axis: along which axis of the numbers as they lie on disk an edit's vectors run; for MXFP4 the numbers are
+            (experts, rows, columns) and, other than in transformers, `d_model` is along the rows (axis 1).
+
+    Raises:
+        UnsupportedError: a format that cannot be edited.
+        UsageError: the scales are missing, or of a shape or dtype that does not fit the weight.
+        ValueError: no such axis.
+    """
+    if name + BLOCKS in tensors:
+        return _mxfp4(name, tensors, axis)
+    info = tensors.get(name)
+    if info is None:
+        raise UnsupportedError(f"tensor {shown(name)!r} is not in the checkpoint{_instead(name, tensors, config)}")
+    if info.dtype == FP8:
+        return _fp8(info, tensors, config, axis)
+    if info.dtype in STORED and scale_of(name, tensors) is None:
+        return Plain(name, info.dtype, info.shape, axis)
+    raise UnsupportedError(f"tensor {shown(name)!r} is stored as {info.dtype}{_method(config)}; {_INSTEAD}")
+
+
+def scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> TensorInfo | None:
+    """The scales of an FP8 weight, or None."""
+    return next((tensors[name + end] for end in _SCALES if name + end in tensors), None)
+
+
+def quantised_names(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
+    """The names of all parameters that are stored as FP8 or MXFP4, as `storage_of` takes them."""
+    packed = (name for name in tensors if name.endswith(BLOCKS) and _scales_name(name) in tensors)
+    return tuple(
+        [name for name, info in tensors.items() if info.dtype == FP8] + [name.removesuffix(BLOCKS) for name in packed]
+    )
+
+
+_INSTEAD = "edit the checkpoint that it was quantised from, and quantise the result"
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    method = config.get("quant_method")
+    return f" ({shown(str(method), 40)})" if method else ""
+
+
+def _instead(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> str:
+    """What there is in place of a missing tensor."""
+    stem = name.removesuffix("weight")
+    like = [other for other in tensors if other.startswith(stem) and not other.endswith(("bias", "scale"))]
+    if not like or not config:
+        return "; its layout is not understood"
+    return f" but {shown(like[0])!r}, {tensors[like[0]].dtype}{_method(config)}, is; {_INSTEAD}"
+
+
+def _scales_name(blocks: str) -> str:
+    return blocks.removesuffix(BLOCKS) + PACKED_SCALES
+
+
+def _check_axis(name: str, axis: int, dims: int) -> None:
+    """Quantised tensors are edited as the matrices that they are, so an axis is one of their two sides."""
+    if axis % dims < dims - 2:
+        raise UnsupportedError(f"tensor {shown(name)!r} is quantised and can be edited along its last two axes only")
+
+
+def _mxfp4(name: str, tensors: Mapping[str, TensorInfo], axis: int) -> Storage:
+    blocks = tensors[name + BLOCKS]
+    scales = tensors.get(name + PACKED_SCALES)
+    if scales is None:
+        raise UsageError(
+            f"tensor {shown(blocks.name)!r} has no scales: {shown(name + PACKED_SCALES)!r} is missing; "
+            "fetch the checkpoint again"
+        )
+    for info in (blocks, scales):
+        if info.dtype != "U8":
+            raise UnsupportedError(f"tensor {shown(info.name)!r} is stored as {info.dtype}, where MXFP4 has U8")
+    if len(blocks.shape) != 4 or blocks.shape[-1] != 16:
+        raise UnsupportedError(
+            f"tensor {shown(blocks.name)!r} is {blocks.shape}, where MXFP4 has (experts, rows, groups, 16)"
+        )
+    if scales.shape != blocks.shape[:-1]:
+        raise UsageError(
+            f"tensor {shown(scales.name)!r} is {scales.shape}, but the blocks have {blocks.shape[:-1]}; "
+            "fetch the checkpoint again"
+        )
+    _check_axis(blocks.name, axis, 3)
+    return Mxfp4(_tensor(blocks), _tensor(scales))
+
+
+def _tensor(info: TensorInfo) -> Tensor:
+    return Tensor(info.name, info.dtype, info.shape)
+
+
+def _fp8(info: TensorInfo, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], axis: int) -> Storage:
+    scale = scale_of(info.name, tensors)
+    if scale is None:
+        raise UsageError(
+            f"tensor {shown(info.name)!r} is {FP8} without scales: there is no {shown(info.name + _SCALES[0])!r} "
+            f"or {shown(info.name + _SCALES[1])!r}; fetch the checkpoint again"
+        )
+    if config.get("transform_config"):
+        raise UnsupportedError(f"tensor {shown(info.name)!r} is stored in rotated form (transform_config); {_INSTEAD}")
+    powers = config.get("scale_fmt") == "ue8m0"
+    if scale.dtype not in SCALES or (scale.dtype == "U8" and not powers):
+        raise UsageError(f"tensor {shown(scale.name)!r} is {scale.dtype}, which no FP8 weight's scales are")
+    if len(info.shape) not in (2, 3):
+        raise UnsupportedError(f"tensor {shown(info.name)!r} is {FP8} of shape {info.shape}; only matrices are edited")
+    _check_axis(info.name, axis, len(info.shape))
+    block = _block(info.shape, scale.shape, config)
+    powers = powers or scale.dtype in POWERS
+    if block is not None:
+        return Fp8Block(_tensor(info), _tensor(scale), block, powers)
+    if prod(scale.shape) == prod(info.shape[:-2]):
+        return Fp8Scaled(_tensor(info), _tensor(scale), powers)
+    raise UsageError(
+        f"tensor {shown(scale.name)!r} is {scale.shape}, which fits no way to scale {shown(info.name)!r} of shape "
+        f"{info.shape}: by tensor, by row, or by blocks of {_shown_blocks(config)}"
+    )
+
+
+def _block(shape: tuple[int, ...], scale: tuple[int, ...], config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The block size that a grid of scales has, or None where there is none."""
+    *experts, rows, cols = shape
+    for down, across in (*_blocks(config), (1, max(1, cols))):
+        grid = (-(-rows // down), -(-cols // across))
+        if scale == (*experts, *grid):
+            return down, across
+    # Some leave the axis of length one out.
+    return (1, max(1, cols)) if scale == (*experts, rows) and not experts else None
+
+
+def _blocks(config: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    """The block sizes that a configuration names; fine-grained FP8 has one where it names none."""
+    found = [config.get("weight_block_size", _DEFAULT_BLOCK if config.get("quant_method") == "fp8" else None)]
+    groups = config.get("config_groups")
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if isinstance(weights, Mapping) and weights.get("strategy") == "block":
+            found.append(weights.get("block_structure"))
+    for block in found:
+        if isinstance(block, list | tuple) and len(block) == 2 and all(type(n) is int and n > 0 for n in block):
+            yield block[0], block[1]
+
+
+def _shown_blocks(config: Mapping[str, Any]) -> str:
+    return " or ".join(f"{down} x {across}" for down, across in _blocks(config)) or "a size that the config names"

@@ -1,0 +1,173 @@
+"""FP8 weights: e4m3 codes, and scales of blocks, of rows or of the whole tensor.
+
+A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that number over
+the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the scale as stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.quantized.minifloat import E4M3
+from weight_edit.checkpoint.quantized.scales import check_scales, item_size, read_scales, store_scales
+from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
+
+BFLOAT16_LIMIT = 2.0**128 - 2.0**119
+"""What runtimes make of quantised numbers has to be finite as bfloat16, whatever the scales could hold."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor on disk.
+
+    Attributes:
+        name, dtype, shape: as the checkpoint's header has them.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _Fp8(Storage):
+    """What the two have in common: codes of shape (n, m) or (experts, n, m), and scales of some dtype."""
+
+    lossy = True
+
+    def __init__(self, weight: Tensor, scale: Tensor, power_of_two: bool) -> None:
+        self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
+        self.slabs, (self.rows, self.cols) = prod(weight.shape[:-2]), weight.shape[-2:]
+        self._scale, self._power_of_two = scale, power_of_two
+        self._item = item_size(scale.dtype)
+        self.limit = BFLOAT16_LIMIT if scale.dtype != "F16" else E4M3.largest * 65504.0
+
+    def _codes(self, strip: Strip, rows: int) -> NDArray[np.uint8]:
+        return strip[self.name].reshape(rows, self.cols)
+
+    def _scales(self, strip: Strip) -> NDArray[np.float64]:
+        return read_scales(strip[self._scale.name], self._scale.dtype)
+
+    def _load(self, read: Read, slab: int, first: int, last: int, scales: slice) -> Strip:
+        """The rows' codes and a run of scales, which are checked."""
+        codes = np.empty((last - first) * self.cols, np.uint8)
+        read(self.name, (slab * self.rows + first) * self.cols, codes)
+        raw = np.empty((scales.stop - scales.start) * self._item, np.uint8)
+        read(self._scale.name, scales.start * self._item, raw)
+        check_scales(read_scales(raw, self._scale.dtype), self._scale.name)
+        return {self.name: codes, self._scale.name: raw}
+
+
+class Fp8Block(_Fp8):
+    """Each block of `block[0]` rows by `block[1]` columns has a scale; blocks at the edges may be smaller.
+
+    A scale for each row is a block of one row and all columns.
+
+    Args:
+        weight: e4m3 codes, (n, m) or (experts, n, m).
+        scale: one scale for each block, in the blocks' order.
+        block: rows and columns of a block.
+        power_of_two: whether scales are whole powers of two in spite of a dtype that has others.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, block: tuple[int, int], power_of_two: bool = False) -> None:
+        super().__init__(weight, scale, power_of_two)
+        self.row_step, self.col_step = block
+        self._down, self._across = -(-self.rows // block[0]), -(-self.cols // block[1])
+
+    def strip_bytes(self, rows: int) -> Mapping[str, int]:
+        """See `Storage`."""
+        return {self.name: rows * self.cols, self._scale.name: -(-rows // self.row_step) * self._across * self._item}
+
+    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+        """See `Storage`.
+
+        Raises:
+            UsageError: a scale is negative or not finite.
+        """
+        begin = (slab * self._down + first // self.row_step) * self._across
+        count = -(-(last - first) // self.row_step) * self._across
+        return self._load(read, slab, first, last, slice(begin, begin + count))
+
+    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Storage`."""
+        values = E4M3.decode(self._codes(strip, rows)[:, first:last])
+        grid = self._scales(strip).reshape(-1, self._across)[:, self._blocks(first, last)]
+        values *= self._spread(grid, *values.shape)
+        return values
+
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+        """See `Storage`."""
+        rows, cols = values.shape
+        if not values.size:
+            return
+        raw = store_scales(self._peaks(values) / E4M3.largest, self._scale.dtype, self._power_of_two)
+        blocks = self._blocks(first, first + cols)
+        grid = read_scales(raw, self._scale.dtype).reshape(-1, blocks.stop - blocks.start)
+        scaled = values / self._spread(grid, rows, cols)
+        self._codes(into, rows)[:, first : first + cols] = E4M3.encode(scaled)
+        stored = into[self._scale.name].reshape(grid.shape[0], self._across, self._item)
+        stored[:, blocks] = raw.reshape(*grid.shape, self._item)
+
+    def _blocks(self, first: int, last: int) -> slice:
+        """The columns of the grid of blocks that some columns, from a block's first on, are in."""
+        return slice(first // self.col_step, -(-last // self.col_step))
+
+    def _peaks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The largest absolute number of each block, as a grid."""
+        rows, cols = values.shape
+        down = np.arange(0, rows, self.row_step)
+        high, low = np.maximum.reduceat(values, down), np.minimum.reduceat(values, down)
+        return np.maximum.reduceat(np.maximum(high, -low), np.arange(0, cols, self.col_step), axis=1)
+
+    def _spread(self, grid: NDArray[np.float64], rows: int, cols: int) -> NDArray[np.float64]:
+        """A grid's scales, one for each number or, where a row or column of them is enough, to be broadcast."""
+        if grid.shape[1] > 1:
+            grid = np.repeat(grid, self.col_step, axis=1)[:, :cols]
+        return grid if grid.shape[0] == 1 else np.repeat(grid, self.row_step, axis=0)[:rows]
+
+
+class Fp8Scaled(_Fp8):
+    """One scale for the whole tensor or, of fused experts, for each of them.
+
+    Args:
+        weight: e4m3 codes, (n, m) or (experts, n, m).
+        scale: as many scales as there are matrices.
+        power_of_two: whether scales are whole powers of two in spite of a dtype that has others.
+    """
+
+    one_scale = True
+
+    def __init__(self, weight: Tensor, scale: Tensor, power_of_two: bool = False) -> None:
+        super().__init__(weight, scale, power_of_two)
+
+    def strip_bytes(self, rows: int) -> Mapping[str, int]:
+        """See `Storage`. Each strip has the scale of its matrix."""
+        return {self.name: rows * self.cols, self._scale.name: self._item}
+
+    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+        """See `Storage`.
+
+        Raises:
+            UsageError: the scale is negative or not finite.
+        """
+        return self._load(read, slab, first, last, slice(slab, slab + 1))
+
+    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Storage`."""
+        values = E4M3.decode(self._codes(strip, rows)[:, first:last])
+        values *= self._scales(strip)
+        return values
+
+    def scale_bytes(self, peak: float) -> Bytes:
+        """See `Storage`."""
+        return store_scales(np.array(peak / E4M3.largest), self._scale.dtype, self._power_of_two)
+
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+        """See `Storage`."""
+        rows, cols = values.shape
+        into[self._scale.name][:] = self.scale_bytes(peak)
+        codes = E4M3.encode(values / self._scales(into))
+        self._codes(into, rows)[:, first : first + cols] = codes

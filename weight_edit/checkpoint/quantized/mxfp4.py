@@ -1,0 +1,101 @@
+"""MXFP4 as gpt-oss has it: groups of 32 e2m1 codes, two to a byte, and a power of two for each group.
+
+A number is its code's times `2 ** (scale - 127)`. On disk experts lie transposed against transformers' parameters:
+`down_proj` there is (experts, in, out), and `down_proj_blocks` holds (experts, out, in) with the groups along `in`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.quantized.fp8 import BFLOAT16_LIMIT, Tensor
+from weight_edit.checkpoint.quantized.minifloat import E2M1
+from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
+from weight_edit.checkpoint.storage import Read, Storage, Strip
+
+GROUP = 32
+"""Numbers that share a scale."""
+
+_BYTES = GROUP // 2
+_PAIRS = np.tile(E2M1.numbers, 16) + 1j * np.repeat(E2M1.numbers, 16)
+"""The two numbers of every byte, that of the low half first: as one complex number, which is looked up at once."""
+
+
+class Mxfp4(Storage):
+    """Experts of `rows` by `groups * 32` numbers.
+
+    Args:
+        blocks: U8 (experts, rows, groups, 16).
+        scales: U8 (experts, rows, groups).
+    """
+
+    lossy = True
+    limit = BFLOAT16_LIMIT
+
+    def __init__(self, blocks: Tensor, scales: Tensor) -> None:
+        self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (blocks, scales)}
+        self.slabs, self.rows, self._groups = scales.shape
+        self.cols = self._groups * GROUP
+        self._scale = scales.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(experts, rows, columns) of the numbers."""
+        return self.slabs, self.rows, self.cols
+
+    def strip_bytes(self, rows: int) -> Mapping[str, int]:
+        """See `Storage`."""
+        return {self.name: rows * self._groups * _BYTES, self._scale: rows * self._groups}
+
+    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+        """See `Storage`.
+
+        Raises:
+            UsageError: a scale is no number.
+        """
+        strip = {name: np.empty(size, np.uint8) for name, size in self.strip_bytes(last - first).items()}
+        begin = (slab * self.rows + first) * self._groups
+        read(self.name, begin * _BYTES, strip[self.name])
+        read(self._scale, begin, strip[self._scale])
+        check_scales(read_scales(strip[self._scale], "F8_E8M0"), self._scale)
+        return strip
+
+    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Storage`."""
+        values = _PAIRS[strip[self.name]].view(np.float64).reshape(-1, GROUP)
+        values *= read_scales(strip[self._scale], "F8_E8M0")[:, None]
+        return values.reshape(rows, self.cols)[:, first:last]
+
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+        """See `Storage`. All columns at once."""
+        groups = values.reshape(-1, GROUP)
+        peaks = np.maximum(groups.max(axis=1), -groups.min(axis=1))
+        exponents = _exponents(groups, peaks)
+        codes = E2M1.encode(groups * np.ldexp(1.0, -exponents)[:, None])
+        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(-1, _BYTES))
+        np.copyto(into[self._scale], exponents + BIAS, casting="unsafe")
+
+
+def _exponents(groups: NDArray[np.float64], peaks: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The power of two of each group's scale.
+
+    The usual one leaves the largest number between 4 and 8, where it is cut to 6. Above 7 that is off by more than half
+    a step, and the next power is taken; between 6 and 7 the one of the two with the smaller squared error is, or the
+    lower. At 6 and below the lower one has all the numbers that the next has, and more.
+    """
+    exponents = np.frexp(peaks)[1].astype(np.int64) - 3
+    exponents[peaks == 0] = 0
+    np.clip(exponents, -BIAS, BIAS, out=exponents)
+    tops = np.ldexp(peaks, -exponents)
+    doubtful = np.flatnonzero((tops > 6) & (tops <= 7))
+    some = np.ldexp(groups[doubtful], -exponents[doubtful, None])
+    higher = _square_error(some, 2.0) < _square_error(some, 1.0)
+    exponents += tops > 7
+    exponents[doubtful[higher]] += 1
+    return np.minimum(exponents, BIAS)
+
+
+def _square_error(groups: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    gap = E2M1.decode(E2M1.encode(groups / scale)) * scale - groups
+    return np.einsum("ij,ij->i", gap, gap)
