@@ -30,6 +30,16 @@ class AffineMap(Protocol):
     def constant(self) -> NDArray[np.float64] | None: ...
 
 
+class Stream(Protocol):
+    """A tensor of the output that is made from one of the source, part by part."""
+
+    @property
+    def source(self) -> Storage: ...
+    @property
+    def target(self) -> Storage: ...
+    def blocks(self, part: str, read: Read, rounding: "Rounding | None" = None) -> Iterator[Bytes]: ...
+
+
 @dataclass
 class EditedStrip:
     """Some rows of an edited tensor; good until the next strip is asked for by the same thread.

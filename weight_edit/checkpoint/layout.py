@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from weight_edit.checkpoint.edited import Edited
+from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.manifest import Origin
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.version import __version__
@@ -22,7 +22,7 @@ class Copy:
 class New:
     """One part of an edited tensor."""
 
-    edited: Edited
+    edited: Stream
     part: str
     size: int
 

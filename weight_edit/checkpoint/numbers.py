@@ -19,21 +19,24 @@ STORED: Mapping[str, np.dtype] = {
 """The plain floating formats by safetensors' names, and what one number is on disk."""
 
 
-def decode(raw: NDArray[np.uint8], dtype: str, wide: NDArray[np.float64]) -> None:
+def decode(raw: NDArray[np.uint8], dtype: str, wide: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """The numbers whose bytes are `raw`, exactly.
 
     Args:
         raw: uint8, any number of whole elements.
         dtype: one of `STORED`.
-        wide: where they go, flat.
+        wide: where they go, flat; new memory when None.
     """
     stored = raw.view(STORED[dtype])
+    if wide is None:
+        wide = np.empty(stored.size)
     if dtype == "BF16":
         bits = scratch("bits", stored.size, np.uint32)
         np.copyto(bits, stored)
         np.left_shift(bits, 16, out=bits)
         stored = bits.view(np.float32)
     np.copyto(wide, stored)
+    return wide
 
 
 def encode(values: NDArray[np.float64], dtype: str, raw: NDArray[np.uint8]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weight_edit.checkpoint.edited import Edited
+from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.files import check_relative, read_json, shown
 from weight_edit.checkpoint.header import DTYPE_BITS, Entry, header_bytes, size_of
 from weight_edit.checkpoint.indexes import config_with, index_with
@@ -45,7 +45,7 @@ class AddedTensor:
 
 def plan_rewrite(
     source: Checkpoint,
-    edits: Collection[Edited],
+    edits: Collection[Stream],
     *,
     added: Mapping[str, AddedTensor] | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -100,13 +100,13 @@ class _Changed:
         instead: name of the source -> the new names that stand in its place.
     """
 
-    parts: Mapping[str, Edited]
+    parts: Mapping[str, Stream]
     removed: frozenset[str]
     instead: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, source: Checkpoint, edits: Collection[Edited]) -> "_Changed":
-        parts: dict[str, Edited] = {}
+    def of(cls, source: Checkpoint, edits: Collection[Stream]) -> "_Changed":
+        parts: dict[str, Stream] = {}
         instead: dict[str, tuple[str, ...]] = {}
         for edited in edits:
             for name in edited.source.parts:

@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from weight_edit.checkpoint.edited import Edited, Rounding
+from weight_edit.checkpoint.edited import Rounding, Stream
 from weight_edit.checkpoint.files import locate
 from weight_edit.checkpoint.lane import Lane, LaneFile
 from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, Piece, RewritePlan
@@ -130,7 +130,7 @@ def carry_out(
     )
 
 
-def rewrite(source: Checkpoint, out: Path, edits: Collection[Edited] = (), **changes: Any) -> RewriteResult:
+def rewrite(source: Checkpoint, out: Path, edits: Collection[Stream] = (), **changes: Any) -> RewriteResult:
     """Write every file of `source` into the empty folder `out`, with edits; `changes` are those of `plan_rewrite`."""
     plan = plan_rewrite(source, edits, **changes)
     if any(out.iterdir()):

@@ -213,9 +213,7 @@ class Checkpoint:
         with self.open_file(info.shard) as file:
             file.seek(info.begin)
             raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
-        numbers = np.empty(info.shape, np.float64)
-        decode(raw, info.dtype, numbers.reshape(-1))
-        return numbers
+        return decode(raw, info.dtype).reshape(info.shape)
 
     def raw(self, name: str) -> Iterator[bytearray]:
         """A tensor's bytes, in pieces of `files.CHUNK` bytes (the last one may be shorter)."""

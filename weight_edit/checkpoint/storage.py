@@ -91,6 +91,11 @@ class Storage(ABC):
         """The tensor with the numbers themselves."""
         return next(iter(self.parts))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of its numbers, to which an edit's axis belongs."""
+        return self.parts[self.name][1]
+
     @abstractmethod
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
         """How many bytes of each part some rows (a whole number of steps, or the last ones) have."""

@@ -1,0 +1,216 @@
+"""Prepare an edit of one checkpoint: everything is opened, checked and decided, nothing is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weight_edit.anatomy import Anatomy
+from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.checkpoint.layout import RewritePlan
+from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.directions.file import DirectionRows
+from weight_edit.directions.packing import packed
+from weight_edit.edits import TensorEdit
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.plan import EditPlan, edit_plan
+from weight_edit.publish.finishing import README, base_card_name
+from weight_edit.runtime.sources import Source
+from weight_edit.streams import Streams, belonging_to_scales, streams_of
+from weight_edit.version import __version__
+
+if TYPE_CHECKING:
+    from weight_edit.checkpoint.edited import Edited
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """How an edit is made, as the command line and recipes say it.
+
+    Attributes:
+        edit: the kind of edit; "ablate" is the one there is.
+        strength: 1 removes the component, a fraction removes a part, 2 reflects it.
+        layers: blocks whose writers are edited; all when None.
+        embeddings: "keep", "untie" or "skip", see `weight_edit.plan.EditPlan`.
+        dequantize: write edited tensors of quantised formats as bfloat16.
+    """
+
+    edit: str = "ablate"
+    strength: float = 1.0
+    layers: frozenset[int] | None = None
+    embeddings: str = "keep"
+    dequantize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.edit != "ablate":
+            raise UnsupportedError(f"edit '{self.edit}' is not supported; the one that is: ablate")
+        if not 0 < self.strength <= 2:
+            raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 removes the direction")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        layers = None if self.layers is None else sorted(self.layers)
+        said = {"edit": self.edit, "strength": self.strength, "layers": layers, "embeddings": self.embeddings}
+        return {**said, "dequantize": True} if self.dequantize else said
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "EditOptions":
+        """As `to_dict` gave it.
+
+        Raises:
+            KeyError, TypeError, ValueError: a malformed entry.
+        """
+        layers = entry["layers"]
+        return cls(
+            str(entry["edit"]),
+            float(entry["strength"]),
+            None if layers is None else frozenset(int(layer) for layer in layers),
+            str(entry["embeddings"]),
+            entry.get("dequantize") is True,
+        )
+
+
+@dataclass(frozen=True)
+class Baking:
+    """A prepared edit of one checkpoint."""
+
+    source: Source
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    disk: DiskNames
+    plan: EditPlan
+    directions: DirectionRows
+    options: EditOptions
+    streams: Streams
+
+    def rewrite_plan(self) -> RewritePlan:
+        """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
+        moved = {} if self.base_card is None else {README: self.base_card}
+        return plan_rewrite(
+            self.checkpoint, self.streams.edits, added=self.added, config=self.changed_config, moved=moved
+        )
+
+    @property
+    def expected(self) -> "list[Edited]":
+        """Every tensor that an edited checkpoint must have otherwise than the source, with what makes it."""
+        return [*self.streams.edits, *self.streams.copies(self.checkpoint, self.added)]
+
+    @property
+    def added(self) -> dict[str, AddedTensor]:
+        """An unembedding of its own, with the numbers that the embedding had."""
+        name = self.anatomy.unembedding_weight
+        if not self.plan.unties or name in self.disk.names:
+            return {}
+        info = self.checkpoint.info(self.disk.names[self.anatomy.embedding_weight])
+        return {name: AddedTensor(info.dtype, info.shape, info.name)}
+
+    @property
+    def changed_config(self) -> dict[str, Any]:
+        """Keys of config.json that change; None takes one out."""
+        untied = {"tie_word_embeddings": False} if self.plan.unties else {}
+        return {**untied, **self.streams.config}
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Tensors of the source that no parameter accounts for, and no parameter's scales are; kept as they are."""
+        scales = belonging_to_scales(self.checkpoint)
+        return tuple(name for name in self.disk.extra if name not in scales)
+
+    def summary(self) -> dict[str, Any]:
+        """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
+        return {
+            "weight_edit": __version__,
+            "source": {
+                "model": self.source.public_name,
+                "on_hub": self.source.on_hub,
+                "revision": self.source.revision,
+                "architecture": self.anatomy.architecture,
+            },
+            "edit": {**self.options.to_dict(), "class": self.exactness, "complete": self.plan.complete},
+            "directions": {
+                **packed(self.plan.directions),
+                **{
+                    key: self.directions.metadata[key]
+                    for key in ("method", "layer", "position", "revision", "prompts")
+                    if key in self.directions.metadata
+                },
+            },
+            "tensors": sorted(name for edited in self.streams.edits for name in edited.target.parts),
+            "tensors_added": sorted(self.added),
+            "config_changed": sorted(self.changed_config),
+            "tensors_unknown": list(self.unknown),
+            "weights_not_edited": list(self.checkpoint.other_weights),
+            "base_card": self.base_card,
+        }
+
+    @property
+    def base_card(self) -> str | None:
+        """The name under which the source's card is kept; None when it has none."""
+        files = self.checkpoint.other_files
+        return base_card_name(files) if README in files else None
+
+    @property
+    def exactness(self) -> str:
+        """The edit's class, as the design's table has it."""
+        rounded = "; quantised tensors are rounded to their format again" if self.streams.lossy else ""
+        if self.plan.tied_map is not None:
+            return f"exact in weights; the unembedding is tied to the embedding and changes with it{rounded}"
+        biases = any(edit.writer.bias for edit in self.plan.edits)
+        return ("exact in weights and biases" if biases else "exact in weights") + rounded
+
+
+def prepare(
+    source: Source,
+    directions: DirectionRows,
+    options: EditOptions,
+    *,
+    trust_remote_code: bool = False,
+) -> Baking:
+    """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
+
+    Raises:
+        UsageError: unreadable files, or directions that do not fit.
+        UnsupportedError: an architecture, layout or format that is not understood, or whose proof fails.
+    """
+    checkpoint = Checkpoint.open(source.path)
+    anatomy, _ = proven_anatomy(source.path, name=source.name, trust_remote_code=trust_remote_code)
+    directions.check_width(anatomy.d_model)
+    disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
+    _check_tied_copies(checkpoint, anatomy, disk)
+    plan = edit_plan(
+        anatomy,
+        directions.rows,
+        lambda parameter: checkpoint.values(disk.names[parameter]),
+        strength=options.strength,
+        layers=options.layers,
+        embeddings=options.embeddings,
+    )
+    if not plan.edits:
+        raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
+    streams = streams_of(checkpoint, _tensor_edits(plan, anatomy, disk), dequantize=options.dequantize)
+    return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams)
+
+
+def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:
+    """Tensor name on disk to the map that it goes through, and along which axis."""
+    edits = {disk.names[parameter]: change for parameter, change in plan.tensors().items()}
+    unembedding = disk.names.get(anatomy.unembedding_weight)
+    if plan.tied_map is not None and unembedding is not None:
+        # A tied checkpoint that stores both copies must keep them equal.
+        edits[unembedding] = edits[disk.names[anatomy.embedding_weight]]
+    return edits
+
+
+def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:
+    """A config that ties what is stored twice, and differently, means different models to different tools."""
+    second = disk.names.get(anatomy.unembedding_weight)
+    if not anatomy.tied or second is None:
+        return
+    first = disk.names[anatomy.embedding_weight]
+    a, b = checkpoint.info(first), checkpoint.info(second)
+    pieces = zip(checkpoint.raw(first), checkpoint.raw(second), strict=False)
+    if (a.dtype, a.shape) != (b.dtype, b.shape) or any(piece != other for piece, other in pieces):
+        raise UnsupportedError(
+            f"config.json ties '{second}' to '{first}', but the two differ on disk; set tie_word_embeddings to false"
+        )

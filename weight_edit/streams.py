@@ -1,0 +1,79 @@
+"""The edited tensors of a checkpoint as streams of bytes, whatever formats they are stored in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weight_edit.checkpoint.edited import Edited, Stream
+from weight_edit.checkpoint.planning import AddedTensor
+from weight_edit.checkpoint.quantized.dequantize import dequantised
+from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
+from weight_edit.checkpoint.refused import check_format
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.storage import Matrix, Plain
+from weight_edit.edits import TensorEdit
+
+QUANTIZATION = "quantization_config"
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What an edit makes of a checkpoint's tensors.
+
+    Attributes:
+        edits: the tensors that change.
+        config: keys of config.json that change with their format; None takes one out.
+    """
+
+    edits: tuple[Stream, ...]
+    config: Mapping[str, Any]
+
+    @property
+    def lossy(self) -> bool:
+        """Whether any is rounded to a quantised format again."""
+        return any(edited.target.lossy for edited in self.edits)
+
+    def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[Edited]:
+        """Added tensors that are copies of others, as edits that change nothing but the name."""
+        found = []
+        for name, tensor in added.items():
+            if isinstance(tensor.content, str):
+                info = checkpoint.info(tensor.content)
+                before = Plain(info.name, info.dtype, info.shape, 0)
+                found.append(Edited(before, Plain(name, info.dtype, info.shape, 0), None, False))
+        return found
+
+
+def streams_of(checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequantize: bool = False) -> Streams:
+    """The edited tensors of a checkpoint.
+
+    Args:
+        edits: name on disk -> map and axis.
+        dequantize: write the quantised ones among them as bfloat16.
+
+    Raises:
+        UsageError: scales that do not fit their weights.
+        UnsupportedError: a format that cannot be edited.
+    """
+    check_format(checkpoint.config, checkpoint.tensors)
+    config = checkpoint.config.get(QUANTIZATION) or {}
+    changed: dict[str, Any] = {}
+    found: list[Stream] = []
+    left = dict(edits)
+    if dequantize:
+        plain = dequantised({n: (e.axis, e.map) for n, e in edits.items()}, checkpoint.tensors, config)
+        found.extend(plain.streams.values())
+        left = {name: edit for name, edit in edits.items() if name not in plain.streams}
+        if plain.streams:
+            changed[QUANTIZATION] = plain.config
+    for name, edit in left.items():
+        storage = storage_of(name, checkpoint.tensors, config, edit.axis)
+        found.append(Edited(storage, storage, edit.map, Matrix.of(storage.shape, edit.axis).along_rows))
+    return Streams(tuple(found), changed)
+
+
+def belonging_to_scales(checkpoint: Checkpoint) -> frozenset[str]:
+    """The tensors that hold the scales of quantised parameters, and so are accounted for by these."""
+    config = checkpoint.config.get(QUANTIZATION) or {}
+    names = quantised_names(checkpoint.tensors)
+    return frozenset(part for name in names for part in storage_of(name, checkpoint.tensors, config, -2).parts)
