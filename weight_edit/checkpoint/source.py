@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.checkpoint.choosing import CONFIG, INDEX, SINGLE, choose, is_weights
 from weight_edit.checkpoint.files import (
     Stamp,
-    check_relative,
     chunks,
     list_files,
     locate,
@@ -24,19 +24,14 @@ from weight_edit.checkpoint.files import (
 from weight_edit.checkpoint.header import Header, TensorInfo, read_header
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.checkpoint.numbers import STORED, decode
+from weight_edit.checkpoint.refused import without_config
+from weight_edit.checkpoint.shards import RangedFile, ShardProvider
 from weight_edit.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
-
-CONFIG = "config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".npz")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -62,19 +57,24 @@ class Checkpoint:
     other_files: tuple[str, ...]
     skipped: tuple[str, ...]
     headers: Mapping[str, Header]
-    _stamps: Mapping[str, Stamp] = field(repr=False, compare=False)
+    _stamps: dict[str, Stamp] = field(repr=False, compare=False)
+    _provider: ShardProvider | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path | str) -> "Checkpoint":
+    def open(cls, path: Path | str, shards: ShardProvider | None = None) -> "Checkpoint":
         """Open the checkpoint in the folder `path`.
 
-        The weights are those that transformers loads: the file that `transformers_weights` of the config
-        names, else `model.safetensors`, else the shards of `model.safetensors.index.json`.
+        The weights are those that transformers loads, see `choosing.choose`.
+
+        Args:
+            path: the folder.
+            shards: brings the shards that are not in the folder yet; everything is checked by their headers, and
+                what is read of them before `fetch` is read by ranges.
 
         Raises:
             UsageError: no folder, config or weights; a malformed config, index or header; an index and shards
                 that disagree; file names or links that leave the folder.
-            UnsupportedError: only pickled weights (`pytorch_model.bin`).
+            UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter).
         """
         folder = Path(path)
         try:
@@ -87,41 +87,37 @@ class Checkpoint:
         files, skipped = list_files(root)
         stamps: dict[str, Stamp] = {}
         if CONFIG not in files:
-            raise UsageError(f"{shown(str(root))} has no config.json; give the folder of a whole model")
+            raise without_config(files, str(root))
         config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False)
         if not isinstance(config, dict):
             raise UsageError(f"{shown(str(root / CONFIG))}: must be a JSON object")
-        weights = _weights_of(root, files, config)
-        weight_map: dict[str, str] | None = None
-        index_file = weights if weights.endswith(".json") else None
-        if index_file is None:
-            shards: tuple[str, ...] = (weights,)
-        else:
-            weight_map = _read_index(_content(root, index_file, stamps), index_file)
-            shards = tuple(sorted(set(weight_map.values())))
+        known = {*files, *(shards.sizes if shards is not None else ())}
+        chosen = choose(config, known, lambda name: _content(root, name, stamps), str(root))
         headers: dict[str, Header] = {}
-        for shard in shards:
-            if shard not in files:
-                raise UsageError(f"{shown(index_file or CONFIG)}: names {shown(shard)!r}, which is not in the folder")
+        for shard in chosen.shards:
+            if shards is not None and shard not in files:
+                headers[shard] = read_header(cast(BinaryIO, RangedFile(shards, shard)), shards.sizes[shard], shard)
+                continue
             with open_regular(locate(root, shard)) as file:
                 stamps[shard] = Stamp.of(file)
                 headers[shard] = read_header(file, stamps[shard].size, shard)
-        if weight_map is not None and index_file is not None:
-            _check_index(weight_map, headers, index_file)
-        tensors = {info.name: info for shard in shards for info in headers[shard].tensors}
+        if chosen.weight_map is not None and chosen.index_file is not None:
+            _check_index(chosen.weight_map, headers, chosen.index_file)
+        tensors = {info.name: info for shard in chosen.shards for info in headers[shard].tensors}
         if not tensors:
-            raise UsageError(f"{shown(str(root / weights))}: has no tensors; fetch the file again")
-        own = {CONFIG, MANIFEST, index_file, *shards}
+            raise UsageError(f"{shown(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
+        own = {CONFIG, MANIFEST, chosen.index_file, *chosen.shards}
         return cls(
             path=root,
             config=MappingProxyType(config),
             tensors=MappingProxyType(tensors),
-            shards=shards,
-            index_file=index_file,
+            shards=chosen.shards,
+            index_file=chosen.index_file,
             other_files=tuple(name for name in files if name not in own),
             skipped=skipped,
             headers=MappingProxyType(headers),
-            _stamps=MappingProxyType(stamps),
+            _stamps=stamps,
+            _provider=shards,
         )
 
     @property
@@ -133,7 +129,7 @@ class Checkpoint:
     @property
     def other_weights(self) -> tuple[str, ...]:
         """Files that look like weights but that transformers does not load, so that no edit reaches them."""
-        return tuple(name for name in self.other_files if name.endswith(_WEIGHTS))
+        return tuple(name for name in self.other_files if is_weights(name))
 
     @property
     def size(self) -> int:
@@ -142,7 +138,8 @@ class Checkpoint:
 
     def file_size(self, name: str) -> int:
         """Bytes of one file."""
-        return locate(self.path, name).stat().st_size
+        absent = self._absent(name)
+        return absent.sizes[name] if absent is not None else locate(self.path, name).stat().st_size
 
     def stamp(self, name: str) -> Stamp:
         """What identifies one file's content: as it was at `open` for all that was read then, else as it is now."""
@@ -165,6 +162,28 @@ class Checkpoint:
             raise UsageError(f"{shown(str(self.path / name))} changed while it was in use; start again")
         return file
 
+    def fetch(self, shard: str) -> Path:
+        """Make sure that a shard is in the folder: its real path. Nothing to do for a checkpoint that is whole.
+
+        Raises:
+            UsageError: it cannot be brought, or is not the one whose header was read.
+        """
+        absent = self._absent(shard)
+        if absent is not None:
+            absent.fetch(shard)
+            with open_regular(locate(self.path, shard)) as file:
+                stamp = Stamp.of(file)
+                if read_header(file, stamp.size, shard) != self.headers[shard]:
+                    raise UsageError(f"{shown(shard)} is not the file whose header was read before; start again")
+            self._stamps[shard] = stamp
+        return locate(self.path, shard)
+
+    def drop(self, shard: str) -> None:
+        """Say that a shard is done with: one that was brought is deleted, one of the user's never is."""
+        if self._provider is not None and shard in self._provider.sizes:
+            self._provider.drop(shard)
+            self._stamps.pop(shard, None)
+
     def read_file(self, name: str) -> bytearray:
         """The whole content of one (small) file."""
         with self.open_file(name) as file:
@@ -172,7 +191,7 @@ class Checkpoint:
 
     def header_bytes(self, shard: str) -> bytearray:
         """A shard's header as it is on disk, with its eight bytes of length."""
-        with self.open_file(shard) as file:
+        with self._open_shard(shard) as file:
             return read_exactly(file, self.headers[shard].data_start, shard)
 
     def info(self, name: str) -> TensorInfo:
@@ -196,7 +215,7 @@ class Checkpoint:
         from weight_edit.checkpoint.tensors import to_tensor
 
         info = self.info(name)
-        with self.open_file(info.shard) as file:
+        with self._open_shard(info.shard) as file:
             file.seek(info.begin)
             return to_tensor(read_exactly(file, info.size, info.shard), info)
 
@@ -210,7 +229,7 @@ class Checkpoint:
         info = self.info(name)
         if info.dtype not in STORED:
             raise UnsupportedError(f"tensor {shown(name)!r} is stored as {info.dtype}, none of {', '.join(STORED)}")
-        with self.open_file(info.shard) as file:
+        with self._open_shard(info.shard) as file:
             file.seek(info.begin)
             raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
         return decode(raw, info.dtype).reshape(info.shape)
@@ -218,9 +237,18 @@ class Checkpoint:
     def raw(self, name: str) -> Iterator[bytearray]:
         """A tensor's bytes, in pieces of `files.CHUNK` bytes (the last one may be shorter)."""
         info = self.info(name)
-        with self.open_file(info.shard) as file:
+        with self._open_shard(info.shard) as file:
             file.seek(info.begin)
             yield from chunks(file, info.size, info.shard)
+
+    def _absent(self, name: str) -> ShardProvider | None:
+        """Who can bring this file, if it is a shard that is not there."""
+        able = self._provider is not None and name in self._provider.sizes
+        return self._provider if able and not os.path.lexists(self.path / name) else None
+
+    def _open_shard(self, shard: str) -> BinaryIO:
+        absent = self._absent(shard)
+        return self.open_file(shard) if absent is None else cast(BinaryIO, RangedFile(absent, shard))
 
 
 def _content(root: Path, name: str, stamps: dict[str, Stamp]) -> bytearray:
@@ -229,50 +257,6 @@ def _content(root: Path, name: str, stamps: dict[str, Stamp]) -> bytearray:
         if stamps[name].size > 100_000_000:
             raise UsageError(f"{shown(str(root / name))} is too long for a JSON file of a model")
         return read_exactly(file, stamps[name].size, name)
-
-
-def _weights_of(root: Path, files: tuple[str, ...], config: Mapping[str, Any]) -> str:
-    """The file that transformers starts from (`_get_resolved_checkpoint_files` in its modeling_utils)."""
-    named = config.get("transformers_weights")
-    if named is not None:
-        check_relative(named, f"{CONFIG}: transformers_weights")
-        if not named.endswith((".safetensors", ".safetensors.index.json")):
-            raise UsageError(f"{CONFIG}: transformers_weights is {shown(named)!r}, which is no safetensors file")
-        if named not in files:
-            raise UsageError(f"{CONFIG}: transformers_weights names {shown(named)!r}, which is not in the folder")
-        return str(named)
-    for name in (SINGLE, INDEX):
-        if name in files:
-            return name
-    if any(name in files for name in _PICKLES):
-        raise UnsupportedError(
-            f"{shown(str(root))} has only pickled weights (pytorch_model.bin), which are never loaded;"
-            " convert them once, where you trust them: python -c 'import sys; from transformers import"
-            " AutoModelForCausalLM as M; M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])'"
-            " OLD_FOLDER NEW_FOLDER, and copy the tokenizer's files"
-        )
-    raise UsageError(f"{shown(str(root))} has neither {SINGLE} nor {INDEX}; fetch the model's weights")
-
-
-def _read_index(raw: bytearray, name: str) -> dict[str, str]:
-    index = read_json(raw, name)
-    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-        raise UsageError(f"{shown(name)}: must be a JSON object with a `weight_map`")
-    if not isinstance(index.get("metadata", {}), dict):
-        raise UsageError(f"{shown(name)}: `metadata` must be an object")
-    weight_map = index["weight_map"]
-    if not weight_map:
-        raise UsageError(f"{shown(name)}: `weight_map` is empty")
-    for tensor, shard in weight_map.items():
-        if not isinstance(shard, str):
-            raise UsageError(f"{shown(name)}: tensor {shown(tensor)!r} must map to a file name")
-    for shard in set(weight_map.values()):
-        check_relative(shard, name)
-        if not shard.endswith(".safetensors"):
-            raise UsageError(
-                f"{shown(name)}: the shard {shown(shard)!r} is no .safetensors file; others are not loaded"
-            )
-    return dict(weight_map)
 
 
 def _check_index(weight_map: Mapping[str, str], headers: Mapping[str, Header], index_file: str) -> None:
