@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from weight_edit.anatomy import Anatomy
 from weight_edit.anatomy.disk import DiskNames, names_on_disk
 from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.layout import RewritePlan
 from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
 from weight_edit.checkpoint.source import Checkpoint
@@ -19,9 +20,6 @@ from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
 from weight_edit.streams import Streams, belonging_to_scales, streams_of
 from weight_edit.version import __version__
-
-if TYPE_CHECKING:
-    from weight_edit.checkpoint.edited import Edited
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Baking:
         )
 
     @property
-    def expected(self) -> "list[Edited]":
+    def expected(self) -> list[Stream]:
         """Every tensor that an edited checkpoint must have otherwise than the source, with what makes it."""
         return [*self.streams.edits, *self.streams.copies(self.checkpoint, self.added)]
 

@@ -37,6 +37,10 @@ class Stream(Protocol):
     def source(self) -> Storage: ...
     @property
     def target(self) -> Storage: ...
+    @property
+    def map(self) -> AffineMap | None: ...
+    @property
+    def along_rows(self) -> bool: ...
     def blocks(self, part: str, read: Read, rounding: "Rounding | None" = None) -> Iterator[Bytes]: ...
 
 
@@ -178,7 +182,7 @@ class Edited:
 class Rounding:
     """What storing an edited tensor does to its numbers."""
 
-    def __init__(self, edited: Edited) -> None:
+    def __init__(self, edited: Stream) -> None:
         self._target = edited.target
         self._wanted = self._error = 0.0
         self._along = self._left = None

@@ -87,6 +87,11 @@ class RewritePlan:
         return sum(file.size for file in self.files)
 
     @property
+    def bytes_edited(self) -> int:
+        """Those of them that are not copied from the source."""
+        return sum(piece.size for file in self.files for piece in file.pieces if not isinstance(piece, Copy))
+
+    @property
     def key(self) -> str:
         """What the output depends on, as a digest: an interrupted rewrite goes on only if nothing of it changed."""
         digest = hashlib.sha256(__version__.encode())
@@ -106,7 +111,8 @@ def _described(piece: Piece) -> bytes:
     if isinstance(piece, Literal):
         return b"bytes\0" + hashlib.sha256(piece.data).digest()
     edited = piece.edited
-    digest = hashlib.sha256(f"{piece.part}\0{edited.along_rows}\0{edited.source}\0{edited.target}\0".encode())
+    kind = type(edited).__name__
+    digest = hashlib.sha256(f"{kind}\0{piece.part}\0{edited.along_rows}\0{edited.source}\0{edited.target}\0".encode())
     if edited.map is not None:
         for factor in (edited.map.left, edited.map.right, edited.map.constant):
             digest.update(b"none" if factor is None else factor.tobytes())

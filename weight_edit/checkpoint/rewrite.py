@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from weight_edit.checkpoint.edited import Rounding, Stream
+from weight_edit.checkpoint.edited import Edited, Rounding, Stream
 from weight_edit.checkpoint.files import locate
 from weight_edit.checkpoint.lane import Lane, LaneFile
 from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, Piece, RewritePlan
@@ -229,9 +229,10 @@ class _Job:
         if isinstance(piece, Literal):
             target.write(memoryview(piece.data))
         else:
-            counted = piece.edited.target.lossy and piece.part == piece.edited.target.name
-            rounding = Rounding(piece.edited) if counted else None
-            for block in piece.edited.blocks(piece.part, reader.tensor, rounding):
+            edited = piece.edited
+            counted = isinstance(edited, Edited) and edited.target.lossy and piece.part == edited.target.name
+            rounding = Rounding(edited) if counted else None
+            for block in edited.blocks(piece.part, reader.tensor, rounding):
                 self._check_stop()
                 target.write(block.data)
                 self.progress.advance(block.size)

@@ -33,6 +33,21 @@ class Transposed:
     edited: Edited
     target: Plain
 
+    @property
+    def source(self) -> Storage:
+        """See `Edited`."""
+        return self.edited.source
+
+    @property
+    def map(self) -> AffineMap | None:
+        """See `Edited`."""
+        return self.edited.map
+
+    @property
+    def along_rows(self) -> bool:
+        """See `Edited`; of the matrices before they are transposed."""
+        return self.edited.along_rows
+
     def blocks(self, part: str, read: Read, rounding: Rounding | None = None) -> Iterator[Bytes]:
         """The bytes in order; see `Edited.blocks`.
 
