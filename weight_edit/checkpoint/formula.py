@@ -84,7 +84,8 @@ class _Check:
         self._inexact = self._different = self._non_finite = 0
         self._error = self._wanted = 0.0
         self._before = self._after = None
-        if edited.map is not None:
+        self._entries = self._target.slabs * self._target.rows * self._target.cols
+        if edited.map is not None and self._entries:
             self._before = Along(edited.source, edited.map.right, edited.along_rows)
             self._after = Along(edited.target, edited.map.right, edited.along_rows)
 
@@ -140,8 +141,9 @@ class _Check:
             left = self._after.norm / reference if reference else 0.0
         if self._target.lossy:
             rounding = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
-        entries = self._target.slabs * self._target.rows * self._target.cols
-        return TensorCheck(self._target.name, entries, self._inexact, self._different, self._non_finite, left, rounding)
+        return TensorCheck(
+            self._target.name, self._entries, self._inexact, self._different, self._non_finite, left, rounding
+        )
 
 
 def _near(
