@@ -133,7 +133,16 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         "integrity",
         untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
     )
+    edited = checked["edited_tensors"]
+    units = edited["entries_one_unit_off"]
+    table.add_row(
+        "edited tensors",
+        f"{edited['compared'] - len(edited['different'])} of {edited['compared']} are the edit of the base's, "
+        f"{edited['bit_for_bit']} bit for bit" + (f" ({units} entries are one unit off)" if units else ""),
+    )
     table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
+    if edited["rounding"] is not None:
+        table.add_row("rounding", f"{edited['rounding']:.1e} of a quantised tensor, at most")
     for dtype, found in checked["by_dtype"].items():
         share = f"{found['leak']:.1e} of it lies along the directions, at most (base: {found['leak_before']:.2f})"
         judged = "" if checked["complete"] else "; the edit is partial, so this is not judged"
@@ -147,6 +156,9 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         if found["tied_unembedding"] is not None:
             tied = found["tied_unembedding"]
             table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
+    if checked.get("weights_only"):
+        table.add_row("residual stream", "not measured: no model was run (--weights-only)")
+        table.add_row("hooks against weights", "not compared: no model was run (--weights-only)")
     console.print(table)
     for problem in checked["problems"][:SHOWN]:
         console.print(f"[bold red]failed:[/] {safe(problem)}")
@@ -251,7 +263,10 @@ def verification(checked: "Verification", console: Console) -> None:
     """A verification, with its verdict."""
     proofs(checked.to_dict(), console)
     if checked.passed:
-        console.print("[bold green]All checks passed.[/]")
+        what = (
+            "All checks of the files passed; the models were not run." if checked.weights_only else "All checks passed."
+        )
+        console.print(f"[bold green]{what}[/]")
         if not checked.complete:
             console.print("The edit is partial by its own manifest: what it leaves in the stream is not judged.")
 

@@ -1,11 +1,17 @@
 """Small checkpoints for the tests, made on the spot, and what the tests ask of folders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+
+from weight_edit.checkpoint.edited import Edited
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.storage import Matrix, Plain
 
 CONFIG = {
     "architectures": ["TinyForCausalLM"],
@@ -85,3 +91,31 @@ def flip(path: Path, byte: int) -> None:
 def bits(tensor: torch.Tensor) -> bytes:
     """A tensor's bytes, for comparisons that tell -0 from 0 and one NaN from another."""
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A map on vectors of some width, as an edit has it."""
+
+    left: np.ndarray
+    right: np.ndarray
+    constant: np.ndarray | None = None
+
+
+def edit_of(checkpoint: Checkpoint, name: str, factors: Factors | None, axis: int = -1, target: str = "") -> Edited:
+    """A plain tensor's edit along one axis; a single number counts as a vector of one."""
+    info = checkpoint.tensors[name]
+    shape = info.shape or (1,)
+    source, written = (Plain(part, info.dtype, shape, axis) for part in (name, target or name))
+    source.parts, written.parts = ({part: (info.dtype, info.shape)} for part in (name, target or name))
+    return Edited(source, written, factors, Matrix.of(shape, axis).along_rows)
+
+
+def scaled(checkpoint: Checkpoint, names: Iterable[str], by: float = 1.0, plus: float = 0.0) -> list[Edited]:
+    """Edits that multiply tensors and add a constant."""
+    made = []
+    for name in names:
+        width = (checkpoint.tensors[name].shape or (1,))[-1]
+        factors = Factors((1.0 - by) * np.eye(width), np.eye(width), np.full(width, plus))
+        made.append(edit_of(checkpoint, name, factors))
+    return made

@@ -3,11 +3,18 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.checkpoint.scratch import Memory, fresh
 from weight_edit.checkpoint.storage import Storage, Strip
 
 
 def sums_of(
-    storage: Storage, strip: Strip, right: NDArray[np.float64], first: int, last: int, along_rows: bool
+    storage: Storage,
+    strip: Strip,
+    right: NDArray[np.float64],
+    first: int,
+    last: int,
+    along_rows: bool,
+    memory: Memory = fresh,
 ) -> NDArray[np.float64]:
     """What a strip adds to `R^T W`.
 
@@ -22,7 +29,7 @@ def sums_of(
     shape = (right.shape[1], storage.cols) if along_rows else (last - first, right.shape[1])
     sums = np.zeros(shape)
     for begin, end in storage.tiles():
-        tile = storage.decode(strip, last - first, begin, end)
+        tile = storage.decode(strip, last - first, begin, end, memory)
         if along_rows:
             sums[:, begin:end] = right[first:last].T @ tile
         else:

@@ -112,10 +112,10 @@ class Edited:
         """The strips of one slab, edited but not stored yet."""
         sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
         for first, last in self.source.strips():
-            before = self.source.load(read, slab, first, last)
+            before = self.source.load(read, slab, first, last, scratch)
             values = scratch("values", (last - first) * self.source.cols, np.float64).reshape(last - first, -1)
             for begin, end in self.source.tiles():
-                np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end))
+                np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end, scratch))
             with np.errstate(over="ignore", invalid="ignore"):
                 tiles = self._tiles(before, first, last, sums, values)
             sizes = self.target.strip_bytes(last - first)
@@ -157,8 +157,8 @@ class Edited:
         assert self.map is not None
         sums = np.zeros((self.map.right.shape[1], self.source.cols))
         for first, last in self.source.strips():
-            strip = self.source.load(read, slab, first, last)
-            sums += sums_of(self.source, strip, self.map.right, first, last, along_rows=True)
+            strip = self.source.load(read, slab, first, last, scratch)
+            sums += sums_of(self.source, strip, self.map.right, first, last, True, scratch)
         return sums
 
     def _peak(self, read: Read, slab: int) -> float:

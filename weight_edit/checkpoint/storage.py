@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.numbers import STORED, decode, encode
-from weight_edit.checkpoint.scratch import scratch
+from weight_edit.checkpoint.scratch import Memory, fresh
 
 TILE = 1 << 17
 """Numbers worked on at a time, so that all of a tile's copies stay in a processor's cache.
@@ -101,15 +101,12 @@ class Storage(ABC):
         """How many bytes of each part some rows (a whole number of steps, or the last ones) have."""
 
     @abstractmethod
-    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
-        """Read the rows from `first` to before `last` of one slab; good until the next call from this thread."""
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+        """Read the rows from `first` to before `last` of one slab."""
 
     @abstractmethod
-    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
-        """Numbers of a strip's columns from `first` to before `last`, shape (rows, last - first), exact.
-
-        Good until the next call from this thread.
-        """
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
+        """Numbers of a strip's columns from `first` to before `last`, shape (rows, last - first), exact."""
 
     @abstractmethod
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
@@ -155,15 +152,15 @@ class Plain(Storage):
         """See `Storage`."""
         return {self.name: rows * self.cols * self._item}
 
-    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`."""
-        raw = scratch("load", (last - first) * self.cols * self._item, np.uint8)
+        raw = memory("load", (last - first) * self.cols * self._item, np.uint8)
         read(self.name, (slab * self.rows + first) * self.cols * self._item, raw)
         return {self.name: raw}
 
-    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`."""
-        wide = scratch("decode", rows * self.cols, np.float64)
+        wide = memory("decode", rows * self.cols, np.float64)
         decode(strip[self.name], self._dtype, wide)
         return wide.reshape(rows, self.cols)[:, first:last]
 

@@ -49,6 +49,9 @@ def verify(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was edited.")],
     edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The folder that bake wrote.")],
     directions: Annotated[Path | None, typer.Option(metavar="FILE", help="Else those in weight_edit.json.")] = None,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Check the files alone; no model is loaded.")
+    ] = False,
     prompts: Annotated[
         str | None, typer.Option(metavar="PROMPTS", help="What the models run on; ordinary built-in ones if absent.")
     ] = None,
@@ -68,14 +71,23 @@ def verify(
     """
 
     def work() -> Any:
-        from weight_edit.prompts import load_prompts
         from weight_edit.verification.verify import verify as check
 
+        if weights_only and prompts:
+            from weight_edit.errors import UsageError
+
+            raise UsageError("--weights-only runs no model, so --prompts has no use; leave one of the two out")
+        loaded = None
+        if prompts:
+            from weight_edit.prompts import load_prompts
+
+            loaded = load_prompts(prompts)
         return check(
             base,
             edited,
             directions=directions,
-            prompts=load_prompts(prompts) if prompts else None,
+            weights_only=weights_only,
+            prompts=loaded,
             n_prompts=n_prompts,
             system=system,
             template=template,

@@ -1,7 +1,8 @@
 """FP8 weights: e4m3 codes, and scales of blocks, of rows or of the whole tensor.
 
-A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that number over
-the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the scale as stored.
+A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that number
+over the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the scale as
+stored.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.minifloat import E4M3
 from weight_edit.checkpoint.quantized.scales import check_scales, item_size, read_scales, store_scales
+from weight_edit.checkpoint.scratch import Memory, fresh
 from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
 
 BFLOAT16_LIMIT = 2.0**128 - 2.0**119
@@ -81,7 +83,7 @@ class Fp8Block(_Fp8):
         """See `Storage`."""
         return {self.name: rows * self.cols, self._scale.name: -(-rows // self.row_step) * self._across * self._item}
 
-    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`.
 
         Raises:
@@ -91,7 +93,7 @@ class Fp8Block(_Fp8):
         count = -(-(last - first) // self.row_step) * self._across
         return self._load(read, slab, first, last, slice(begin, begin + count))
 
-    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`."""
         values = E4M3.decode(self._codes(strip, rows)[:, first:last])
         grid = self._scales(strip).reshape(-1, self._across)[:, self._blocks(first, last)]
@@ -147,7 +149,7 @@ class Fp8Scaled(_Fp8):
         """See `Storage`. Each strip has the scale of its matrix."""
         return {self.name: rows * self.cols, self._scale.name: self._item}
 
-    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`.
 
         Raises:
@@ -155,7 +157,7 @@ class Fp8Scaled(_Fp8):
         """
         return self._load(read, slab, first, last, slice(slab, slab + 1))
 
-    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`."""
         values = E4M3.decode(self._codes(strip, rows)[:, first:last])
         values *= self._scales(strip)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.quantized.fp8 import BFLOAT16_LIMIT, Tensor
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
+from weight_edit.checkpoint.scratch import Memory, fresh
 from weight_edit.checkpoint.storage import Read, Storage, Strip
 
 GROUP = 32
@@ -48,7 +49,7 @@ class Mxfp4(Storage):
         """See `Storage`."""
         return {self.name: rows * self._groups * _BYTES, self._scale: rows * self._groups}
 
-    def load(self, read: Read, slab: int, first: int, last: int) -> Strip:
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`.
 
         Raises:
@@ -61,7 +62,7 @@ class Mxfp4(Storage):
         check_scales(read_scales(strip[self._scale], "F8_E8M0"), self._scale)
         return strip
 
-    def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`."""
         values = _PAIRS[strip[self.name]].view(np.float64).reshape(-1, GROUP)
         values *= read_scales(strip[self._scale], "F8_E8M0")[:, None]

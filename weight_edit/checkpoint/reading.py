@@ -1,0 +1,93 @@
+"""A checkpoint's files, each opened once and read at any place by several threads."""
+
+import os
+import threading
+from contextlib import ExitStack
+from types import TracebackType
+from typing import BinaryIO
+
+from weight_edit.checkpoint.files import Stamp, shown
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.storage import Bytes
+from weight_edit.errors import UsageError
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Files:
+    """The files of one checkpoint while they are read.
+
+    Attributes:
+        checkpoint: whose they are.
+        bytes_read: by all threads together.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.bytes_read = 0
+        self._open: dict[str, tuple[BinaryIO, Stamp]] = {}
+        self._lock = threading.Lock()
+        self._closing = ExitStack()
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file when it was opened."""
+        return self._file(name)[1].size
+
+    def read(self, name: str, offset: int, into: Bytes) -> None:
+        """Fill `into` with a file's bytes from `offset` on.
+
+        Raises:
+            UsageError: the file cannot be opened or read, was cut, or changed since the checkpoint was opened.
+        """
+        descriptor = self._file(name)[0].fileno()
+        view, done = into.data, 0
+        while done < len(into):
+            try:
+                got = os.preadv(descriptor, [view[done:]], offset + done)
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise UsageError(f"{shown(name)} cannot be read: {reason}; fetch the file again") from None
+            if not got:
+                raise UsageError(
+                    f"{shown(name)} ends early: {len(into) - done} bytes are missing; fetch the file again"
+                )
+            done += got
+        with self._lock:
+            self.bytes_read += done
+
+    def tensor(self, name: str, offset: int, into: Bytes) -> None:
+        """Fill `into` with a tensor's bytes from its byte `offset` on; a `storage.Read`.
+
+        Raises:
+            UsageError: as `read`, and no such tensor.
+        """
+        info = self.checkpoint.info(name)
+        self.read(info.shard, info.begin + offset, into)
+
+    def check_unchanged(self, name: str) -> None:
+        """Compare a file with what it was when it was opened.
+
+        Raises:
+            UsageError: it has another size or time of change, or is another file now.
+        """
+        file, stamp = self._file(name)
+        if Stamp.of(file) != stamp:
+            raise UsageError(f"{shown(name)} changed while it was in use; start again")
+
+    def _file(self, name: str) -> tuple[BinaryIO, Stamp]:
+        with self._lock:
+            if name not in self._open:
+                file = self._closing.enter_context(self.checkpoint.open_file(name))
+                self._open[name] = (file, Stamp.of(file))
+            return self._open[name]

@@ -1,0 +1,113 @@
+"""The checks that run the models: the stream's leak, and edited weights against the base with hooks."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError
+from weight_edit.preparing import Baking
+from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.loading import Model, load
+from weight_edit.verification.faithfulness import Agreement, agreement, logits_of
+from weight_edit.verification.stream import Leak, stream_leak
+from weight_edit.verification.tolerances import TOLERANCES
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The checks that run the models, in one dtype.
+
+    Attributes:
+        dtype: what the models computed in.
+        leak: in the edited model's stream.
+        leak_before: in the base's.
+        faithful: edited weights against the base with hooks.
+        tying: what editing a tied unembedding with its embedding changes: edited weights against hooks that
+            leave the unembedding alone; None where nothing is tied.
+    """
+
+    dtype: str
+    leak: Leak
+    leak_before: Leak
+    faithful: Agreement
+    tying: Agreement | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "leak": self.leak.worst,
+            "leak_at": self.leak.where,
+            "leak_before": self.leak_before.worst,
+            "hook_against_weights": self.faithful.to_dict(),
+            "tied_unembedding": None if self.tying is None else self.tying.to_dict(),
+        }
+
+
+def run_models(
+    baking: Baking,
+    folder: Path,
+    prompts: PromptSet,
+    dtype: str,
+    system: str | None,
+    template: str | None,
+    device: str | None,
+    trust_remote_code: bool,
+) -> Precision:
+    """The checks that need the models; one model at a time is in memory."""
+
+    def opened(path: Path) -> Model:
+        return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+
+    rows = torch.from_numpy(baking.plan.directions)
+    model = opened(baking.source.path)
+    form = ChatFormat(model.tokenizer, system=system, template=template)
+    sequences = [form.encode(prompt) for prompt in prompts.prompts]
+    before = stream_leak(model, rows, sequences)
+    hooks = baking.plan.hooks(lambda name: model.model.get_parameter(name).detach())
+    with hooked(model.model, hooks):
+        wanted = logits_of(model, sequences)
+    exact: list[Tensor] | None = None
+    if baking.plan.tied_map is not None:
+        with hooked(model.model, [hook for hook in hooks if hook.module != baking.anatomy.unembedding]):
+            exact = logits_of(model, sequences)
+    del model
+    try:
+        model = opened(folder)
+    except (UsageError, UnsupportedError) as error:
+        raise VerificationError(f"{folder} cannot be loaded: {error}") from error
+    given = logits_of(model, sequences)
+    return Precision(
+        dtype,
+        stream_leak(model, rows, sequences),
+        before,
+        agreement(wanted, given),
+        None if exact is None else agreement(exact, given),
+    )
+
+
+def precision_problems(check: Precision, storage: str, complete: bool) -> list[str]:
+    """A line for each figure that is above what the storage dtype explains."""
+    problems = []
+    bounds = TOLERANCES[storage]
+    if complete and not check.leak.worst < bounds.leak:
+        problems.append(
+            f"stream in {check.dtype}: {check.leak.worst:.1e} of {check.leak.where} lies along the directions, "
+            f"more than {bounds.leak:.0e}"
+        )
+    allowed = bounds.logits * max(1.0, check.faithful.scale) if math.isfinite(check.faithful.scale) else 0.0
+    if not check.faithful.largest < allowed:
+        problems.append(
+            f"logits in {check.dtype}: edited weights and hooks differ by {check.faithful.largest:.1e}, "
+            f"more than {allowed:.1e}"
+        )
+    if not check.faithful.kl < bounds.kl:
+        problems.append(
+            f"next tokens in {check.dtype}: edited weights and hooks differ by a KL divergence of "
+            f"{check.faithful.kl:.1e}, more than {bounds.kl:.0e}"
+        )
+    return problems
