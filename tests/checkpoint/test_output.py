@@ -9,12 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
 from checkpoint_samples import content, make_checkpoint
 
+from weight_edit.checkpoint.edited import Edited
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.checkpoint.rewrite import rewrite
 from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.storage import Plain
 from weight_edit.errors import UsageError
 
 
@@ -41,7 +42,7 @@ def stage(out: Path, error: BaseException | None = None, **options) -> None:
 
 def test_appears_only_at_the_end(tmp_path):
     with staged(tmp_path / "a" / "out") as folder:
-        assert folder.parent == tmp_path / "a"
+        assert folder.parent.parent == tmp_path / "a"
         assert not (tmp_path / "a" / "out").exists()
         fill(folder)
     assert content(tmp_path) == {"a/out/sub/file": b"new"}
@@ -60,11 +61,13 @@ def test_leaves_nothing_after_a_failure(tmp_path, error):
 def test_a_failing_edit_leaves_nothing(tmp_path):
     source = Checkpoint.open(make_checkpoint(tmp_path / "source", shards=2))
 
-    def stop(tensor: torch.Tensor) -> torch.Tensor:
-        raise KeyboardInterrupt
+    class Stopping(Plain):
+        def load(self, *_, **__):
+            raise KeyboardInterrupt
 
+    storage = Stopping("model.embed.weight", "F32", (7, 4), 1)
     with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", source=source.path) as folder:
-        rewrite(source, folder, {"model.scale": stop})
+        rewrite(source, folder, [Edited(storage, storage, None, False)])
     assert os.listdir(tmp_path) == ["source"]  # noqa: PTH208
 
 
