@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.anatomy.parts import Anatomy, Norm, Writer
 from weight_edit.edits import LowRankMap, TensorEdit, ablation, before_norm
 from weight_edit.edits.arrays import Floats, Numbers, floats
 from weight_edit.errors import UsageError
@@ -136,12 +136,14 @@ def edit_plan(
     check_layers(layers, anatomy)
     edits = []
     tied_map = None
+    stream_map = ablation(rows, strength)
     for writer in anatomy.writers:
         if writer.role == "embedding" and embeddings == "skip":
             continue
         if writer.layer is not None and layers is not None and writer.layer not in layers:
             continue
-        edit = WriterEdit(writer, _map_before_norm(writer, rows, strength, read))
+        map = stream_map if writer.norm is None else _map_before(writer.norm, rows, strength, read)
+        edit = WriterEdit(writer, map)
         edits.append(edit)
         if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
             tied_map = edit.map
@@ -181,11 +183,9 @@ def _number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5
 
 
-def _map_before_norm(writer: Writer, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
-    if writer.norm is None:
-        return ablation(rows, strength)
-    gain: Floats = floats(read(writer.norm.weight)) + writer.norm.gain_offset
-    return ablation(before_norm(rows, gain, centred=writer.norm.kind == "layer"), strength)
+def _map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
+    gain: Floats = floats(read(norm.weight)) + norm.gain_offset
+    return ablation(before_norm(rows, gain, centred=norm.kind == "layer"), strength)
 
 
 def _shift(by: "Tensor") -> "Callable[[Tensor], Tensor]":
