@@ -178,13 +178,13 @@ def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
 
     from safetensors.torch import load_file, save_file
 
-    from weight_edit.errors import UnsupportedError
+    from weight_edit.errors import UnsupportedError, UsageError
 
     save_family("llama", tmp_path / "base")
     config = json.loads((tmp_path / "base/config.json").read_text(encoding="utf-8"))
     quantised = {**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}
     (tmp_path / "base/config.json").write_text(json.dumps(quantised), encoding="utf-8")
-    with pytest.raises(UnsupportedError, match="gptq"):
+    with pytest.raises(UnsupportedError, match="GPTQ"):
         bake(tmp_path / "base", rows(1), tmp_path / "out")
 
     (tmp_path / "base/config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -193,6 +193,6 @@ def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     tensors[name] = tensors[name].to(torch.float8_e4m3fn)
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(UnsupportedError, match=rf"{name}.*F8_E4M3"):
+    with pytest.raises(UsageError, match=rf"{name}.*F8_E4M3"):
         bake(tmp_path / "base", rows(1), tmp_path / "out")
     assert not (tmp_path / "out").exists()

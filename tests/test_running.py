@@ -168,16 +168,16 @@ def test_a_failed_model_can_be_kept_marked(finished: Path, tmp_path: Path) -> No
 
 def test_a_failed_check_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit that misses a writer must not come out of a run."""
-    from weight_edit import baking
+    from weight_edit import preparing
 
-    original = baking.Baking.tensor_edits
+    original = preparing.streams_of
 
-    def forgetful(self: Any) -> Any:
-        edits = original(self)
-        edits.pop("model.layers.2.mlp.down_proj.weight", None)
-        return edits
+    def forgetful(checkpoint: Any, edits: Any, **options: Any) -> Any:
+        kept = {name: edit for name, edit in edits.items() if name != "model.layers.2.mlp.down_proj.weight"}
+        assert len(kept) == len(edits) - 1
+        return original(checkpoint, kept, **options)
 
-    monkeypatch.setattr(baking.Baking, "tensor_edits", forgetful)
+    monkeypatch.setattr(preparing, "streams_of", forgetful)
     with pytest.raises(VerificationError, match="lies along the directions"):
         run(recipe(), tmp_path / "out")
     assert not (tmp_path / "out/model").exists()

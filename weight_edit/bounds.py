@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from weight_edit.evaluation.table import value
+from weight_edit.figures import value
 from weight_edit.recipe import Bounds
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from weight_edit.evaluation.table import value
+from weight_edit.figures import value
 from weight_edit.recipe import load_recipe
 from weight_edit.running import RunResult, run
 

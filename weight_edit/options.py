@@ -22,3 +22,9 @@ Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 o
 Embeddings = Annotated[str, typer.Option(help="keep, untie or skip: what happens where embeddings are tied.")]
 DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
 Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
+Dequantize = Annotated[
+    bool, typer.Option("--dequantize", help="Write edited tensors of FP8 and MXFP4 models as bfloat16.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
+Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]

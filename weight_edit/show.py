@@ -93,7 +93,7 @@ def by_category(baseline: Mapping[str, Any], edited: Mapping[str, Any], console:
 
 def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
     """A table of all figures of two evaluations."""
-    from weight_edit.evaluation.table import figures
+    from weight_edit.figures import figures
 
     before, after = figures(baseline), figures(edited)
     if not before and not after:
@@ -110,7 +110,7 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
 
 def evaluation(result: Mapping[str, Any], console: Console) -> None:
     """One evaluation."""
-    from weight_edit.evaluation.table import figures
+    from weight_edit.figures import figures
 
     table = Table(
         title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
@@ -207,14 +207,31 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
-    """What was written, and what to do with it."""
+    """What was written, or would be, and what to do with it."""
     kind = "complete" if result.complete else "partial"
-    console.print(
-        f"{result.path}: {len(result.tensors)} tensors edited ({kind}), {len(result.added)} added; "
-        f"{result.bytes_edited / 1e6:,.1f} MB edited, {result.bytes_copied / 1e6:,.1f} MB copied as they are.",
-        markup=False,
-        highlight=False,
-    )
+    tensors = f"{len(result.tensors)} tensors edited ({kind}), {len(result.added)} added"
+    copied = result.bytes_total - result.bytes_edited
+    sizes = f"{megabytes(result.bytes_edited)} of them edited, {megabytes(copied)} the source's as they are"
+    if result.dry_run:
+        sizes = f"{len(result.files)} files, {megabytes(result.bytes_total)}, {sizes}; about {duration(result.seconds)}"
+        console.print(f"{result.path} would be written: {tensors}; {sizes}.", markup=False, highlight=False)
+    else:
+        sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)}"
+        console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
+    if result.bytes_kept:
+        console.print(f"{megabytes(result.bytes_kept)} were there from the interrupted bake.", highlight=False)
+    if result.bytes_linked:
+        console.print(
+            f"[yellow]note:[/] {megabytes(result.bytes_linked)} are hard links: whoever changes them changes the source"
+        )
+    if result.rounding:
+        worst = max(result.rounding.values(), key=lambda loss: loss["error"])
+        left = max(loss["left"] for loss in result.rounding.values())
+        console.print(
+            f"Rounding to the source's format: {worst['error']:.1e} of a tensor at most; "
+            f"it leaves {left:.1e} of V^T W at most.",
+            highlight=False,
+        )
     if result.extra:
         shown = ", ".join(map(safe, result.extra[:3]))
         console.print(
@@ -225,7 +242,18 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         console.print(f"[yellow]note:[/] not edited, though they look like weights: {copies}")
     if result.skipped:
         console.print(f"[yellow]note:[/] not copied: {', '.join(map(safe, result.skipped))}")
-    suggest(console, "verify", model, result.path)
+    if not result.dry_run:
+        suggest(console, "verify", model, result.path)
+
+
+def megabytes(count: int) -> str:
+    """A size for a reader."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """A time for a reader."""
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.1f} s"
 
 
 def inspection(found: "Inspection", console: Console) -> None:

@@ -8,18 +8,22 @@ import typer
 from weight_edit.calling import call
 from weight_edit.commands.app import app
 from weight_edit.options import (
+    Dequantize,
     Device,
     DirectionsFile,
+    DryRun,
     Dtype,
     Embeddings,
     Json,
     Layers,
+    Link,
     Model,
     Orthonormalize,
     Out,
     Overwrite,
     Quiet,
     Remote,
+    Resume,
     Revision,
     Strength,
     System,
@@ -121,7 +125,11 @@ def bake(
     layers: Layers = None,
     embeddings: Embeddings = "keep",
     orthonormalize: Orthonormalize = False,
+    dequantize: Dequantize = False,
     overwrite: Overwrite = False,
+    resume: Resume = False,
+    link: Link = False,
+    dry_run: DryRun = False,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -129,6 +137,8 @@ def bake(
     quiet: Quiet = False,
 ) -> None:
     """Write an edited copy of a model: only targeted tensors change, every other byte is the source's.
+
+    Shards are streamed, in a fixed amount of memory. FP8 and MXFP4 weights are edited in their format.
 
     Example: `weight-edit bake organism --directions d.safetensors --out edited-model`
     """
@@ -148,7 +158,11 @@ def bake(
             embeddings=embeddings,
             revision=revision,
             token=token,
+            dequantize=dequantize,
             overwrite=overwrite,
+            resume=resume,
+            link=link,
+            dry_run=dry_run,
             trust_remote_code=trust_remote_code,
         )
 

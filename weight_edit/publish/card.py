@@ -159,7 +159,7 @@ def front_matter(card: str | None) -> dict[str, Any]:
 
 def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (measure, base, edited) for every figure that either evaluation has."""
-    from weight_edit.evaluation.table import figures
+    from weight_edit.figures import figures
 
     before, after = figures(baseline or {}), figures(edited)
     names = list(dict.fromkeys([*before, *after]))
