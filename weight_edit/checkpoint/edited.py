@@ -113,14 +113,22 @@ class Edited:
         sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
         for first, last in self.source.strips():
             before = self.source.load(read, slab, first, last, scratch)
-            values = scratch("values", (last - first) * self.source.cols, np.float64).reshape(last - first, -1)
-            for begin, end in self.source.tiles():
-                np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end, scratch))
+            values = self._numbers(before, last - first)
             with np.errstate(over="ignore", invalid="ignore"):
                 tiles = self._tiles(before, first, last, sums, values)
             sizes = self.target.strip_bytes(last - first)
             stored = {part: scratch(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
             yield EditedStrip(slab, first, last, before, tiles, stored)
+
+    def _numbers(self, strip: Strip, rows: int) -> NDArray[np.float64]:
+        """A strip's numbers before the edit, in memory that may be written to."""
+        tiles = list(self.source.tiles())
+        if len(tiles) == 1:
+            return self.source.decode(strip, rows, *tiles[0], scratch)
+        values = scratch("values", rows * self.source.cols, np.float64).reshape(rows, -1)
+        for begin, end in tiles:
+            np.copyto(values[:, begin:end], self.source.decode(strip, rows, begin, end, scratch))
+        return values
 
     def _tiles(
         self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None, values: NDArray[np.float64]
