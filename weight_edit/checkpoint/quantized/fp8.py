@@ -1,7 +1,8 @@
 """FP8 weights: e4m3 codes, and scales of blocks, of rows or of the whole tensor.
 
-A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that number over
-the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the scale as stored.
+A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that
+number over the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the
+scale as stored.
 """
 
 from collections.abc import Mapping

@@ -71,31 +71,19 @@ class Mxfp4(Storage):
         """See `Storage`. All columns at once."""
         groups = values.reshape(-1, GROUP)
         peaks = np.maximum(groups.max(axis=1), -groups.min(axis=1))
-        exponents = _exponents(groups, peaks)
+        exponents = _exponents(peaks)
         codes = E2M1.encode(groups * np.ldexp(1.0, -exponents)[:, None])
         np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(-1, _BYTES))
         np.copyto(into[self._scale], exponents + BIAS, casting="unsafe")
 
 
-def _exponents(groups: NDArray[np.float64], peaks: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The power of two of each group's scale.
+def _exponents(peaks: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The power of two of each group's scale: the smallest under which no number is off by more than half a step.
 
-    The usual one leaves the largest number between 4 and 8, where it is cut to 6. Above 7 that is off by more than half
-    a step, and the next power is taken; between 6 and 7 the one of the two with the smaller squared error is, or the
-    lower. At 6 and below the lower one has all the numbers that the next has, and more.
+    The usual one leaves the largest number between 4 and 8, where it is cut to 6. That is the nearest number under the
+    next power too, up to 7, and all smaller numbers have the finer steps. Above 7 the cut is more than half a step.
     """
     exponents = np.frexp(peaks)[1].astype(np.int64) - 3
+    exponents += np.ldexp(peaks, -exponents) > 7
     exponents[peaks == 0] = 0
-    np.clip(exponents, -BIAS, BIAS, out=exponents)
-    tops = np.ldexp(peaks, -exponents)
-    doubtful = np.flatnonzero((tops > 6) & (tops <= 7))
-    some = np.ldexp(groups[doubtful], -exponents[doubtful, None])
-    higher = _square_error(some, 2.0) < _square_error(some, 1.0)
-    exponents += tops > 7
-    exponents[doubtful[higher]] += 1
-    return np.minimum(exponents, BIAS)
-
-
-def _square_error(groups: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    gap = E2M1.decode(E2M1.encode(groups / scale)) * scale - groups
-    return np.einsum("ij,ij->i", gap, gap)
+    return np.clip(exponents, -BIAS, BIAS)
