@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from weight_edit.checkpoint.edited import AffineMap, Edited
 from weight_edit.checkpoint.header import TensorInfo, read_header
-from weight_edit.checkpoint.quantized.dequantize import dequantised
+from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.storage import Read, Storage
 from weight_edit.checkpoint.tensors import TORCH_DTYPES
@@ -166,24 +166,25 @@ def folder_reader(folder: Path) -> Read:
 def edit_checkpoint(
     folder: Path, out: Path, edits: Mapping[str, tuple[int, AffineMap]], dequantise: bool = False
 ) -> Path:
-    """Write the edited checkpoint: `edits` has the axis on disk and the map by name."""
+    """Write the edited checkpoint: `edits` has the axis on disk (-1 for the last) and the map by name."""
     config = json.loads((folder / "config.json").read_text())
     infos, read = tensors_of(folder), folder_reader(folder)
     streams: dict[str, Callable[[], Iterator[np.ndarray]]] = {}
     layout: dict[str, tuple[str, tuple[int, ...]]] = {}
     removed: set[str] = set()
+    quantisation = config["quantization_config"]
+    edited: dict[str, Edited | Transposed] = {}
     if dequantise:
-        plan = dequantised(edits, infos, config["quantization_config"])
-        edited = dict(plan.streams)
+        plan = dequantised(edits, infos, quantisation)
+        edited |= plan.streams
         removed = set(plan.removed)
         config["quantization_config"] = plan.config
         if plan.config is None:
             del config["quantization_config"]
-    else:
-        edited = {}
-        for name, (axis, map_) in edits.items():
-            storage = storage_of(name, infos, config["quantization_config"], axis)
-            edited[name] = Edited(storage, storage, map_, along_rows=axis % 3 == len(infos_shape(storage)) - 2)
+    for name, (axis, map_) in edits.items():
+        if name not in edited:
+            storage = storage_of(name, infos, quantisation, axis)
+            edited[name] = Edited(storage, storage, map_, along_rows=axis >= 0)
     for stream in edited.values():
         for part, kind in stream.target.parts.items():
             layout[part] = kind
@@ -194,9 +195,3 @@ def edit_checkpoint(
     (out / "config.json").write_text(json.dumps(config))
     save_file(kept | made, out / "model.safetensors", metadata={"format": "pt"})
     return out
-
-
-def infos_shape(storage: Storage) -> tuple[int, ...]:
-    """The shape of a quantised tensor's numbers."""
-    shape = next(iter(storage.parts.values()))[1]
-    return shape[:-1] if len(shape) == 4 else shape

@@ -118,7 +118,7 @@ def test_within_half_a_step_whatever_the_numbers(
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_stored_stays_bit_for_bit(case: str, kind: str) -> None:
-    """The largest code of a block of ours is +-448 (or more than 224 under a power of two), and gives its scale back."""
+    """The largest code of a block of ours is +-448, or more than 224 under a power of two: it gives its scale back."""
     storage = CASES[case][0]((130, 260))
     parts = store(storage, values_of(kind, (130, 260)))
     again = store(storage, numbers(storage, parts))
