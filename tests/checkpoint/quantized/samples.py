@@ -164,7 +164,11 @@ def folder_reader(folder: Path) -> Read:
 
 
 def edit_checkpoint(
-    folder: Path, out: Path, edits: Mapping[str, tuple[int, AffineMap]], dequantise: bool = False
+    folder: Path,
+    out: Path,
+    edits: Mapping[str, tuple[int, AffineMap]],
+    dequantise: bool = False,
+    kind: type[Edited] = Edited,
 ) -> Path:
     """Write the edited checkpoint: `edits` has the axis on disk (-1 for the last) and the map by name."""
     config = json.loads((folder / "config.json").read_text())
@@ -184,7 +188,7 @@ def edit_checkpoint(
     for name, (axis, map_) in edits.items():
         if name not in edited:
             storage = storage_of(name, infos, quantisation, axis)
-            edited[name] = Edited(storage, storage, map_, along_rows=axis >= 0)
+            edited[name] = kind(storage, storage, map_, along_rows=axis >= 0)
     for stream in edited.values():
         for part, kind in stream.target.parts.items():
             layout[part] = kind

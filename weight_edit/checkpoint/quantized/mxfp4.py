@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.fp8 import BFLOAT16_LIMIT, Tensor
+from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.quantized.fp8 import Tensor
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
-from weight_edit.checkpoint.storage import Read, Storage, Strip
+from weight_edit.checkpoint.storage import Read, Strip
 
 GROUP = 32
 """Numbers that share a scale."""
@@ -22,7 +23,7 @@ _PAIRS = np.tile(E2M1.numbers, 16) + 1j * np.repeat(E2M1.numbers, 16)
 """The two numbers of every byte, that of the low half first: as one complex number, which is looked up at once."""
 
 
-class Mxfp4(Storage):
+class Mxfp4(Coded):
     """Experts of `rows` by `groups * 32` numbers.
 
     Args:
@@ -30,8 +31,7 @@ class Mxfp4(Storage):
         scales: U8 (experts, rows, groups).
     """
 
-    lossy = True
-    limit = BFLOAT16_LIMIT
+    format = E2M1
 
     def __init__(self, blocks: Tensor, scales: Tensor) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (blocks, scales)}
@@ -61,8 +61,25 @@ class Mxfp4(Storage):
         check_scales(read_scales(strip[self._scale], "F8_E8M0"), self._scale)
         return strip
 
+    def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
+        """See `Coded`."""
+        pairs = strip[self.name].reshape(rows, -1)
+        codes = np.empty((rows, self.cols), np.uint8)
+        np.bitwise_and(pairs, 15, out=codes[:, 0::2])
+        np.right_shift(pairs, 4, out=codes[:, 1::2])
+        return codes[:, first:last]
+
+    def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
+        """See `Coded`. All columns at once."""
+        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(codes.shape[0], -1))
+
+    def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Coded`."""
+        scales = read_scales(strip[self._scale], "F8_E8M0").reshape(rows, self._groups)
+        return np.repeat(scales, GROUP, axis=1)[:, first:last]
+
     def decode(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
-        """See `Storage`."""
+        """See `Storage`. A byte at a time."""
         values = _PAIRS[strip[self.name]].view(np.float64).reshape(-1, GROUP)
         values *= read_scales(strip[self._scale], "F8_E8M0")[:, None]
         return values.reshape(rows, self.cols)[:, first:last]
@@ -73,7 +90,7 @@ class Mxfp4(Storage):
         peaks = np.maximum(groups.max(axis=1), -groups.min(axis=1))
         exponents = _exponents(peaks)
         codes = E2M1.encode(groups * np.ldexp(1.0, -exponents)[:, None])
-        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(-1, _BYTES))
+        self.put_codes(codes.reshape(values.shape), first, into)
         np.copyto(into[self._scale], exponents + BIAS, casting="unsafe")
 
 
