@@ -20,6 +20,7 @@ from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, Piece, Rewrit
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.planning import plan_rewrite
 from weight_edit.checkpoint.reader import Reader
+from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.sharing import clone, link
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.progress import Bar, bar
@@ -252,7 +253,7 @@ class _Job:
             edited = piece.edited
             counted = isinstance(edited, Edited) and edited.target.lossy and piece.part == edited.target.name
             rounding = Rounding(edited) if counted else None
-            for block in edited.blocks(piece.part, reader.tensor, rounding):
+            for block in edited.blocks(piece.part, reader.tensor, rounding, scratch):
                 self._check_stop()
                 target.write(block.data)
                 self.progress.advance(block.size)

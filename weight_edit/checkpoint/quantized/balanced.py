@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.edited import Edited, EditedStrip, Rounding
 from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.scratch import Memory, fresh
 from weight_edit.checkpoint.storage import Bytes, Read
 
 
@@ -29,19 +30,21 @@ class Balanced(Edited):
     of codes; else rounding is to nearest.
     """
 
-    def blocks(self, part: str, read: Read, rounding: Rounding | None = None) -> Iterator[Bytes]:
+    def blocks(
+        self, part: str, read: Read, rounding: Rounding | None = None, memory: Memory = fresh
+    ) -> Iterator[Bytes]:
         """See `Edited`. The scales are those of rounding to nearest."""
         if part != self.target.name and rounding is None:
-            return Edited(self.source, self.target, self.map, self.along_rows).blocks(part, read)
-        return super().blocks(part, read, rounding)
+            return Edited(self.source, self.target, self.map, self.along_rows).blocks(part, read, None, memory)
+        return super().blocks(part, read, rounding, memory)
 
-    def strips(self, read: Read) -> Iterator[EditedStrip]:
+    def strips(self, read: Read, memory: Memory = fresh) -> Iterator[EditedStrip]:
         """See `Edited`."""
         if self.map is None or not self.along_rows or not isinstance(self.target, Coded):
-            yield from super().strips(read)
+            yield from super().strips(read, memory)
             return
         right = self.map.right
-        for strip in super().strips(read):
+        for strip in super().strips(read, memory):
             if strip.first == 0:
                 sums = np.zeros((right.shape[1], self.target.cols))
             _balance(self.target, strip, right, sums)
