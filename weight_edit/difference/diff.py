@@ -217,7 +217,7 @@ class _Run:
     def _sketch(self, numbers: _Numbers, sketches: Mapping[str, Sketch]) -> None:
         """Take up a tensor's directions; of a square one those of either side, apart from the others."""
         change, pair = numbers.change, numbers.pair
-        if pair.a.rows == 1:
+        if pair.a.rows == 1 or change.rank == 0:
             return
         count = LIMIT if change.rank is None else change.rank
         for side, vectors in change.vectors.items():
@@ -229,7 +229,8 @@ class _Run:
         square_only = max(sketches["columns"], sketches["rows"], key=lambda sketch: sketch.concentration)
         candidates = sketches["both"].directions
         candidates = square_only.directions if candidates is None else candidates
-        able = [found for found in numbers if found.pair.sides(self._width)]
+        # What is rounding alone has nothing to explain.
+        able = [found for found in numbers if found.pair.sides(self._width) and found.change.rank != 0]
         if candidates is None or not able:
             return {}
         assert candidates.shape[1] <= CANDIDATES

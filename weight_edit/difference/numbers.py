@@ -15,9 +15,12 @@ LIMIT = 16
 """The largest rank that is told from a full one."""
 
 _SKETCH = LIMIT + 8
-NEGLIGIBLE = 0.03
-"""Singular values below this share of the largest say nothing: rounding to a coarse format is not independent of what
-is rounded, and leaves shadows of the largest ones that are as regular as they are."""
+NEGLIGIBLE = 0.01
+"""Singular values below this share of the largest are not counted."""
+
+SHADOW = 0.5
+"""Nor are those below this share of the largest times that of rounding in the whole difference: rounding is not
+independent of what is rounded (it swallows what is less than half a unit), and leaves shadows of the largest values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,9 @@ class Change:
     @property
     def rank(self) -> int | None:
         """Singular values that stand out of the noise; None where all that were looked at do, up to `LIMIT`."""
-        floor = max(self.edge, NEGLIGIBLE * float(self.values[0])) if len(self.values) else 0.0
+        largest = float(self.values.max(initial=0.0))
+        coarseness = min(1.0, self.noise / self.square) ** 0.5 if self.square else 0.0
+        floor = max(self.edge, max(NEGLIGIBLE, SHADOW * coarseness) * largest)
         found = int(np.count_nonzero(self.values > floor))
         return None if found > LIMIT or (found == self.size and self.size > 1) else found
 

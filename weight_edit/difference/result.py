@@ -46,7 +46,8 @@ class TensorDifference:
         noise: the share of |B - A|^2 that rounding to the storage format explains.
         rank: numerical rank of B - A above that noise; None where it is full (above 16) or there is no matrix.
         full_rank: whether the rank is full.
-        shared: by the directions that the differences share; None where the tensor has no axis as wide as the stream.
+        shared: by the directions that the differences share; None where the tensor has no axis as wide as the stream,
+            or its difference is nothing but rounding.
         own: by as many directions of its own as its rank; None where that is none or more than four.
         problem: why there are no figures, if so.
     """

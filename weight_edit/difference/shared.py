@@ -61,8 +61,9 @@ class SharedDirection:
     Attributes:
         share: of |D|^2, on average over the tensors that differ, that lies along it.
         tensors: in how many tensors, counting those with little of it for less.
-        ablation: the correlation of what the difference has along it with what A had along it, negated: 1 where a part
-            of the component was taken away, as an ablation does, 0 where something unrelated was put there.
+        ablation: the correlation of what the difference has along it with what A had along it, negated, on average over
+            tensors by their share: 1 where a part of the component was taken away, as an ablation does, 0 where
+            something unrelated was put there.
     """
 
     share: float
@@ -116,9 +117,14 @@ def choose(
 def _described(found: Sequence[Products], vector: Values) -> SharedDirection:
     turned = [product.turned(vector) for product in found]
     shares = np.array([product.share for product in turned])
-    cross, dd, aa = (
-        sum(float(getattr(product, name)[0, 0]) / product.square for product in turned) for name in ("da", "dd", "aa")
-    )
-    ablation = -cross / (dd * aa) ** 0.5 if dd > 0 and aa > 0 else 0.0
     total = float(shares.sum())
-    return SharedDirection(total / len(shares), total**2 / float((shares**2).sum() or 1.0), ablation)
+    ablation = sum(_correlation(product) * share for product, share in zip(turned, shares, strict=True))
+    return SharedDirection(
+        total / len(shares), total**2 / float((shares**2).sum() or 1.0), float(ablation) / total if total else 0.0
+    )
+
+
+def _correlation(product: Products) -> float:
+    """Of what the difference has along one direction with what A has, negated."""
+    d, cross, a = (float(found[0, 0]) for found in (product.dd, product.da, product.aa))
+    return -cross / (d * a) ** 0.5 if d > 0 and a > 0 else 0.0
