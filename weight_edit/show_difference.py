@@ -32,6 +32,11 @@ def difference(found: "Difference", console: Console, *, everything: bool = Fals
         return
     _totals(found, console)
     _directions(found, console)
+    if found.own_rows:
+        console.print(
+            f"{len(found.own_rows)} tensors are explained by directions of their own: a norm between them and the "
+            "stream (as in Gemma) or a direction for each layer makes that so."
+        )
     _tensors(found, console, everything)
     for tensor in [t for t in found.tensors if t.problem is not None][:SHOWN]:
         console.print(f"{safe(tensor.name)}: {tensor.problem}", highlight=False)
@@ -86,11 +91,6 @@ def _directions(found: "Difference", console: Console) -> None:
         purity = f"{direction.ablation:.3f}" + ("" if direction.is_ablation else " (no ablation)")
         table.add_row(str(number), f"{direction.share:.1%}", f"{direction.tensors:.0f}", purity)
     console.print(table)
-    if found.own_rows:
-        console.print(
-            f"{len(found.own_rows)} tensors are explained by a direction of their own: a norm between them and the "
-            "stream (as in Gemma) or a direction for each layer makes that so."
-        )
 
 
 def _tensors(found: "Difference", console: Console, everything: bool) -> None:
@@ -103,15 +103,16 @@ def _tensors(found: "Difference", console: Console, everything: bool) -> None:
     table = Table(
         title="Tensors that differ (|B - A| / |A|, and what an ablation explains of it)", title_justify="left"
     )
-    for column in ("tensor", "layers", "number", "relative", "rank", "explained", "strength", "by"):
-        table.add_column(column, justify="left" if column in ("tensor", "by") else "right", overflow="fold")
+    table.add_column("tensor", overflow="fold", min_width=max(map(len, groups)) if not everything else None)
+    for column in ("layers", "number", "relative", "rank", "explained", "strength", "by"):
+        table.add_column(column, justify="left" if column == "by" else "right")
     for name, group in groups.items():
         fits = [tensor.best for tensor in group if tensor.best is not None]
         table.add_row(
             safe(name),
             _layers(group),
             str(len(group)),
-            _range([tensor.relative or 0.0 for tensor in group], ".2g"),
+            f"{sum(tensor.relative or 0.0 for tensor in group) / len(group):.2g}",
             _ranks(group),
             _range([fit.explained for _, fit in fits], ".3f"),
             _range([fit.strength for _, fit in fits if fit.explained > 0.01], ".3g"),
@@ -123,8 +124,7 @@ def _tensors(found: "Difference", console: Console, everything: bool) -> None:
 def _by(kinds: Sequence[str], fits: "Sequence[Fit]") -> str:
     if not any(fit.explained > 0.01 for fit in fits):
         return ""
-    words = {"shared": "the shared directions", "own": "its own direction"}
-    return ", ".join(words[kind] for kind in dict.fromkeys(kinds))
+    return ", ".join(dict.fromkeys(kinds))
 
 
 def _ranks(group: "Iterable[TensorDifference]") -> str:
@@ -135,11 +135,12 @@ def _ranks(group: "Iterable[TensorDifference]") -> str:
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    """Mean, and from where to where when that is not the same."""
+    """Mean, and from where to where when that is far."""
     if not values:
         return ""
-    mean, least, most = (format(value, form) for value in (sum(values) / len(values), min(values), max(values)))
-    return mean if least == most else f"{mean} ({least} to {most})"
+    mean, least, most = sum(values) / len(values), min(values), max(values)
+    far = most - least > 0.02 * max(abs(least), abs(most))
+    return format(mean, form) + (f" ({least:{form}} to {most:{form}})" if far else "")
 
 
 def _layers(group: "Iterable[TensorDifference]") -> str:
