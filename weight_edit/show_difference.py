@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from weight_edit.show import SHOWN, safe, suggest
 
 if TYPE_CHECKING:
-    from weight_edit.difference.result import Difference, Fit, TensorDifference
+    from weight_edit.difference.result import Difference, TensorDifference
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -35,7 +36,7 @@ def difference(found: "Difference", console: Console, *, everything: bool = Fals
     if found.own_rows:
         console.print(
             f"{len(found.own_rows)} tensors are explained by directions of their own: a norm between them and the "
-            "stream (as in Gemma) or a direction for each layer makes that so."
+            "stream (as in Gemma) or a direction for each layer makes that so. They are marked `own`."
         )
     _tensors(found, console, everything)
     for tensor in [t for t in found.tensors if t.problem is not None][:SHOWN]:
@@ -84,7 +85,7 @@ def _directions(found: "Difference", console: Console) -> None:
             f"{found.explained:.1%} of a tensor's difference, on average."
         )
     console.print(said, highlight=False)
-    table = Table(title="Shared directions", title_justify="left")
+    table = Table(title="Shared directions", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("", "share of the differences", "in tensors", "takes away what A had"):
         table.add_column(column, justify="right")
     for number, direction in enumerate(found.directions, 1):
@@ -100,31 +101,28 @@ def _tensors(found: "Difference", console: Console, everything: bool) -> None:
     groups: dict[str, list[TensorDifference]] = {}
     for tensor in known:
         groups.setdefault(tensor.name if everything else _LAYER.sub("*", tensor.name), []).append(tensor)
-    table = Table(
-        title="Tensors that differ (|B - A| / |A|, and what an ablation explains of it)", title_justify="left"
-    )
-    table.add_column("tensor", overflow="fold", min_width=max(map(len, groups)) if not everything else None)
-    for column in ("layers", "number", "relative", "rank", "explained", "strength", "by"):
-        table.add_column(column, justify="left" if column == "by" else "right")
+    title = "Tensors that differ: |B - A| / |A|, its rank, and what an ablation explains of it"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("tensor", overflow="fold")
+    for column in ("n", "relative", "rank", "explained", "strength"):
+        table.add_column(column, justify="right")
     for name, group in groups.items():
         fits = [tensor.best for tensor in group if tensor.best is not None]
         table.add_row(
-            safe(name),
-            _layers(group),
+            safe(name.replace("*", _layers(group), 1).removesuffix(".weight")),
             str(len(group)),
             f"{sum(tensor.relative or 0.0 for tensor in group) / len(group):.2g}",
             _ranks(group),
-            _range([fit.explained for _, fit in fits], ".3f"),
+            _range([fit.explained for _, fit in fits], ".3f") + _by([kind for kind, _ in fits]),
             _range([fit.strength for _, fit in fits if fit.explained > 0.01], ".3g"),
-            _by([kind for kind, _ in fits], [fit for _, fit in fits]),
         )
     console.print(table)
 
 
-def _by(kinds: Sequence[str], fits: "Sequence[Fit]") -> str:
-    if not any(fit.explained > 0.01 for fit in fits):
-        return ""
-    return ", ".join(dict.fromkeys(kinds))
+def _by(kinds: Sequence[str]) -> str:
+    """What is to be said of by what they are explained: nothing where that is the shared directions."""
+    own = kinds.count("own")
+    return "" if not own else " own" if own == len(kinds) else f" {own} own"
 
 
 def _ranks(group: "Iterable[TensorDifference]") -> str:
