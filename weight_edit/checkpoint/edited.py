@@ -176,14 +176,9 @@ class Edited:
 
     def _peak(self, read: Read, slab: int, memory: Memory) -> float:
         """The largest absolute number of one slab after the edit."""
-        return max(
-            (
-                float(np.abs(values).max(initial=0.0))
-                for strip in self._mapped(read, slab, memory)
-                for _, values in strip.tiles
-            ),
-            default=0.0,
-        )
+        strips = self._mapped(read, slab, memory)
+        largest = (float(np.abs(values).max(initial=0.0)) for strip in strips for _, values in strip.tiles)
+        return max(largest, default=0.0)
 
     def _fail(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NoReturn:
         """Say which of the two is at fault that a number cannot be stored."""
