@@ -45,7 +45,7 @@ def test_one_line(error, words):
 
 
 def test_our_own_errors_pass_as_they_are():
-    with pytest.raises(UnsupportedError, match="^mine$"), hub_call("org/model", None):
+    with pytest.raises(UnsupportedError, match=r"^mine$"), hub_call("org/model", None):
         raise UnsupportedError("mine")
 
 
