@@ -1,6 +1,7 @@
 """A Hub model whose weights are never all on the disk: one shard at a time is downloaded, used and deleted."""
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Collection, Mapping
@@ -65,6 +66,8 @@ class LowDiskSource:
                 " downloads; leave it out, or give a Hub id"
             )
         repo = str(name)
+        # The transfer library may keep gigabytes of what it downloads in a cache of its own; it reads this once.
+        os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")
         with hub_call(repo, revision):
             from huggingface_hub import HfApi
             from huggingface_hub.hf_api import RepoFile
