@@ -83,3 +83,13 @@ def test_shapes_and_long_arrays() -> None:
     assert codes.shape == values.shape
     assert np.array_equal(codes, nearest(values, E4M3))
     assert E4M3.encode(np.empty((0, 4))).shape == (0, 4)
+
+
+@pytest.mark.parametrize("format_", [E4M3, E2M1])
+def test_neighbours_of_every_number(format_: MiniFloat) -> None:
+    codes = CODES[: 1 << format_.bits]
+    codes = codes[np.isfinite(format_.decode(codes))]
+    numbers, line = format_.decode(codes), np.unique(format_.decode(codes))
+    place = np.searchsorted(line, numbers)
+    assert np.array_equal(format_.decode(format_.above[codes]), line[np.minimum(place + 1, line.size - 1)])
+    assert np.array_equal(format_.decode(format_.below[codes]), line[np.maximum(place - 1, 0)])
