@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from samples import Projection, numbers, projection, reader, store
-from test_fp8 import block_storage, row_storage, tensor_storage
-from test_mxfp4 import storage_of as mxfp4_storage
+from quantized_samples import (
+    Projection,
+    block_storage,
+    mxfp4_storage,
+    numbers,
+    projection,
+    reader,
+    row_storage,
+    store,
+    tensor_storage,
+)
 
 from weight_edit.checkpoint.edited import Edited, Rounding
 from weight_edit.checkpoint.quantized.balanced import Balanced, _choose

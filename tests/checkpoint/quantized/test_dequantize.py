@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from samples import numbers, projection, reader, store, torch_tensor
-from test_formats import COMPRESSED, FINE, infos
+from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, store, torch_tensor
 
 from weight_edit.checkpoint.edited import Edited, Rounding
 from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
+from quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
+from quantized_samples import edit_checkpoint, folder_reader, projection, tensors_of
 from safetensors.torch import load_file
-from samples import edit_checkpoint, folder_reader, projection, tensors_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from weight_edit.checkpoint.edited import Edited, Rounding

@@ -17,10 +17,37 @@ from weight_edit.checkpoint.edited import AffineMap, Edited
 from weight_edit.checkpoint.header import TensorInfo, read_header
 from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
+from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.storage import Read, Storage
 from weight_edit.checkpoint.tensors import TORCH_DTYPES
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+
+BLOCK = (128, 128)
+FINE = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+COMPRESSED = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"strategy": "channel"}}}}
+
+
+def infos(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(name, "model.safetensors", dtype, shape, 0, 0) for name, (dtype, shape) in tensors.items()}
+
+
+def block_storage(shape: tuple[int, ...], dtype: str = "F32", powers: bool = False) -> Fp8Block:
+    grid = (*shape[:-2], -(-shape[-2] // BLOCK[0]), -(-shape[-1] // BLOCK[1]))
+    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, grid), BLOCK, powers)
+
+
+def row_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Block:
+    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, (*shape[:-1], 1)), (1, shape[-1]))
+
+
+def tensor_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Scaled:
+    return Fp8Scaled(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, shape[:-2]))
+
+
+def mxfp4_storage(experts: int, rows: int, groups: int) -> Mxfp4:
+    return Mxfp4(Tensor("b", "U8", (experts, rows, groups, 16)), Tensor("s", "U8", (experts, rows, groups)))
 
 
 @dataclass(frozen=True)
