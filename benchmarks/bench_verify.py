@@ -38,7 +38,8 @@ report = check_integrity(
 )
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 exact = sum(edit.exact for edit in report.edits)
-print(json.dumps([report.seconds, report.bytes_read, (after - before) / 1024, list(report.problems), exact, len(edits)]))
+memory = (after - before) / 1024
+print(json.dumps([report.seconds, report.bytes_read, memory, list(report.problems), exact, len(edits)]))
 """
 
 
