@@ -107,6 +107,11 @@ class Checkpoint:
         if not tensors:
             raise UsageError(f"{shown(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
         own = {CONFIG, MANIFEST, chosen.index_file, *chosen.shards}
+        for name in files:
+            # So that a change of any file that is copied is noticed, whenever it is.
+            if name not in stamps and name != MANIFEST:
+                with open_regular(locate(root, name)) as file:
+                    stamps[name] = Stamp.of(file)
         return cls(
             path=root,
             config=MappingProxyType(config),
@@ -142,7 +147,7 @@ class Checkpoint:
         return absent.sizes[name] if absent is not None else locate(self.path, name).stat().st_size
 
     def stamp(self, name: str) -> Stamp:
-        """What identifies one file's content: as it was at `open` for all that was read then, else as it is now."""
+        """What identifies one file's content: as it was at `open`, and for a shard that is not there as it is now."""
         known = self._stamps.get(name)
         if known is not None:
             return known
