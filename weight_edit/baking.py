@@ -132,8 +132,10 @@ def bake(
         if dry_run:
             check_output(target, overwrite, needed_bytes=needed, source=source.path)
             return _planned(baking, plan, target, needed)
+        # Files that an earlier attempt linked are no copies, and the other way round.
+        key = f"{plan.key} linked" if link else plan.key
         with attempted(
-            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=plan.key, resume=resume
+            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
         ) as attempt:
             written = carry_out(plan, attempt.files, finished=attempt.finished, done=attempt.note, linked=link)
             write_card_and_manifest(attempt.files, baking.summary(), written.files)

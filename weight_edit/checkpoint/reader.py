@@ -36,12 +36,16 @@ class Reader:
         """Fill `into` with a file's bytes from `offset` on.
 
         Raises:
-            UsageError: the file was cut or changed.
+            UsageError: the file cannot be read, was cut or changed.
         """
         descriptor = self.open(name).fileno()
         done = 0
         while done < len(into):
-            got = os.preadv(descriptor, [into[done:]], offset + done)
+            try:
+                got = os.preadv(descriptor, [into[done:]], offset + done)
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise UsageError(f"{shown(name)} cannot be read: {reason}; fetch the file again") from None
             if not got:
                 raise UsageError(
                     f"{shown(name)} ends early: {len(into) - done} bytes are missing; fetch the file again"

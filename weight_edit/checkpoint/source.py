@@ -108,6 +108,11 @@ class Checkpoint:
         if not tensors:
             raise UsageError(f"{shown(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
         own = {CONFIG, MANIFEST, chosen.index_file, *chosen.shards}
+        for name in files:
+            # So that a change of any file that is copied is noticed, whenever it is.
+            if name not in stamps and name != MANIFEST:
+                with open_regular(locate(root, name)) as file:
+                    stamps[name] = Stamp.of(file)
         return cls(
             path=root,
             config=MappingProxyType(config),
