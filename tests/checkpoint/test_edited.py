@@ -1,6 +1,7 @@
 """Edited tensors are the formula in float64, rounded once; bfloat16 is rounded as torch rounds it."""
 
 import itertools
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -176,7 +177,9 @@ def test_bfloat16_is_rounded_as_torch_rounds_it(place, steps):
 @pytest.mark.parametrize("dtype", ["BF16", "F16"])
 def test_every_stored_number_survives(dtype):
     bits = np.arange(1 << 16, dtype=np.uint16)
-    wide = decode(bits.view(np.uint8), dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wide = decode(bits.view(np.uint8), dtype)
     exact = torch.from_numpy(bits.view(np.int16).copy()).view(TORCH[dtype]).double().numpy()
     assert np.array_equal(wide, exact, equal_nan=True)
     finite = np.isfinite(wide)

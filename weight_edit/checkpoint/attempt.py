@@ -92,6 +92,7 @@ class Attempt:
         if best is None:
             return cls.begin(out, key)
         best._check(best._entries(key) or {})
+        best._end_journal()
         return best
 
     @property
@@ -135,6 +136,12 @@ class Attempt:
                 return None
             found[name] = FileRecord(**entry)
         return found
+
+    def _end_journal(self) -> None:
+        """Take off a line that was cut, so that the next one does not become a part of it."""
+        size = os.fstat(self._journal).st_size
+        whole = os.pread(self._journal, size, 0).rfind(b"\n") + 1
+        os.ftruncate(self._journal, whole)
 
     def _check(self, entries: dict[str, FileRecord]) -> None:
         """Keep what is as the journal says, and remove every other file."""
