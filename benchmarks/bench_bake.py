@@ -32,7 +32,7 @@ def copy_side(work: Path) -> Side:
     return Side("cp -r", ["cp", "-r", str(work / "base"), str(work / "copy")], work / "copy")
 
 
-def bake_table(sizes: list[float], pairs: int, folder: Path | None) -> None:
+def bake_table(sizes: list[float], shard_bytes: int, pairs: int, folder: Path | None) -> None:
     """One row per size, a row for a first bake, and how flat memory is."""
     print("| checkpoint | bake (s) | cp -r (s) | bake / cp -r: median (range) | peak memory of bake (MiB) |")
     print("|---|---|---|---|---|")
@@ -40,7 +40,7 @@ def bake_table(sizes: list[float], pairs: int, folder: Path | None) -> None:
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             work = Path(name)
-            exact = make_checkpoint(work / "base", size) / 1e9
+            exact = make_checkpoint(work / "base", size, shard_bytes) / 1e9
             make_direction(work / DIRECTION)
             if not peaks:
                 _cold_row(work, exact)
@@ -69,6 +69,7 @@ def main() -> None:
     """All tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="*", default=[0.5, 2.5, 5.0], metavar="GB")
+    parser.add_argument("--shard-mb", type=int, default=500, metavar="MB", help="of the first table (default 500)")
     parser.add_argument("--pairs", type=int, default=5, help="of runs per size (default 5)")
     parser.add_argument("--others", type=float, default=2.5, metavar="GB", help="size for the other tables; 0: none")
     parser.add_argument("--other-pairs", type=int, default=3, help="for transformers and the loop (default 3)")
@@ -78,7 +79,7 @@ def main() -> None:
     processor = f"{os.cpu_count()} processors, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
     print(f"`{' '.join(['python', *sys.argv])}`: Python {platform.python_version()}, {processor}\n", flush=True)
     if options.sizes:
-        bake_table(options.sizes, options.pairs, options.folder)
+        bake_table(options.sizes, options.shard_mb * 1_000_000, options.pairs, options.folder)
     if not options.others:
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
