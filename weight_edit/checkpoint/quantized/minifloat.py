@@ -46,6 +46,12 @@ class MiniFloat:
             found[self.nan :] = np.nan
         return np.concatenate([found, -found])
 
+    @cached_property
+    def line(self) -> NDArray[np.float64]:
+        """All numbers in their order, with one zero, in the middle."""
+        positive = self.numbers[1 : self.nan if self.nan is not None else 1 << (self.bits - 1)]
+        return np.concatenate([-positive[::-1], [0.0], positive])
+
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """The numbers of codes below `2**bits`, in their shape."""
         return self.numbers[codes]
