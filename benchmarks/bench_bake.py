@@ -1,103 +1,95 @@
-"""Bake against `cp -r` of the same checkpoint, alternating in one run: wall time as a ratio, and peak memory.
+"""Bake against `cp -r` of the same checkpoint, and other ways to do the same; prints Markdown tables.
 
-`python benchmarks/bench_bake.py --help`. The checkpoint is a random Llama in bfloat16, made on the spot.
+Ratios are within one run, the two sides alternating, each followed by sync, after one pair that is not counted. Peak
+memory is that of the largest process, children included. A bake that meets an architecture for the first time proves
+its anatomy in a child and remembers it: the line "cold" is such a first bake, all others find it in the cache.
+
+`make bench`, or `python benchmarks/bench_bake.py --help`; up to four times the largest size is needed on disk.
 """
 
 import argparse
-import json
 import os
-import resource
+import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig
-
-from weight_edit.anatomy import anatomy_of
-
-BAKE = "import sys; from weight_edit import bake; bake(sys.argv[1], sys.argv[2], sys.argv[3])"
+from alternatives_table import alternatives_table
+from making import DIRECTION, make_checkpoint, make_direction
+from timing import Compared, Run, Side, alternate, bake_command, peak, run, seconds
+from verify_table import verify_table
 
 
-def make_checkpoint(folder: Path, gigabytes: float) -> None:
-    """A random Llama of about the asked size, in shards of about 500 MB."""
-    width, inner, vocabulary = 1536, 4096, 32000
-    per_layer = 2 * (4 * width * width + 3 * width * inner)
-    layers = max(1, round((gigabytes * 1e9 - 4 * vocabulary * width) / per_layer))
-    config = AutoConfig.for_model(
-        "llama",
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        vocab_size=vocabulary,
-        dtype="bfloat16",
-        architectures=["LlamaForCausalLM"],
-    )
-    config.save_pretrained(folder)
-    generator = torch.Generator().manual_seed(0)
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    size = 0
-    for name, shape in anatomy_of(config).shapes.items():
-        shards[-1][name] = (torch.randn(shape, generator=generator) * 0.02).to(torch.bfloat16)
-        size += shards[-1][name].numel() * 2
-        if size > 500e6:
-            shards.append({})
-            size = 0
-    shards = [shard for shard in shards if shard]
-    index = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        index |= dict.fromkeys(shard, file)
-    content = {"metadata": {}, "weight_map": index}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
-    row = torch.nn.functional.normalize(torch.randn(1, width, generator=generator))
-    save_file({"direction": row}, folder.parent / "direction.safetensors")
+def bake_side(work: Path) -> Side:
+    """The real command."""
+    arguments = ("bake", work / "base", "--directions", work / DIRECTION, "--out", work / "out", "--quiet")
+    return Side("bake", bake_command(*arguments), work / "out")
 
 
-def timed(command: list[str], out: Path) -> tuple[float, float]:
-    """Seconds until the output is on disk, and peak memory of the process in MiB."""
-    os.sync()
-    began = time.monotonic()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    os.sync()
-    seconds = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    shutil.rmtree(out)
-    return seconds, max(before, after) / 1024
+def copy_side(work: Path) -> Side:
+    """What a bake is held against."""
+    return Side("cp -r", ["cp", "-r", str(work / "base"), str(work / "copy")], work / "copy")
+
+
+def bake_table(sizes: list[float], shard_bytes: int, pairs: int, folder: Path | None) -> None:
+    """One row per size, a row for a first bake, and how flat memory is."""
+    print("| checkpoint | bake (s) | cp -r (s) | bake / cp -r: median (range) | peak memory of bake (MiB) |")
+    print("|---|---|---|---|---|")
+    peaks = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            work = Path(name)
+            exact = make_checkpoint(work / "base", size, shard_bytes) / 1e9
+            make_direction(work / DIRECTION)
+            if not peaks:
+                _cold_row(work, exact)
+            # Another size is another config, so the first pair, which is not counted, proves it.
+            found = alternate(bake_side(work), copy_side(work), pairs, work / "cache")
+        peaks.append(peak(found.first))
+        _row(f"{exact:.2f} GB", found)
+    print(f"\nPeak memory, largest over smallest: {max(peaks) / min(peaks):.2f}.", flush=True)
+
+
+def _cold_row(work: Path, size: float) -> None:
+    copied = run(copy_side(work), work / "cold")
+    shutil.rmtree(work / "cold", ignore_errors=True)
+    baked: Run = run(bake_side(work), work / "cold")
+    ratio = baked.seconds / copied.seconds
+    what = f"{size:.2f} GB, cold (one run)"
+    print(f"| {what} | {baked.seconds:.2f} | {copied.seconds:.2f} | {ratio:.2f} | {baked.peak_mib:.0f} |", flush=True)
+
+
+def _row(what: str, found: Compared) -> None:
+    first, second = found.first, found.second
+    print(f"| {what} | {seconds(first):.2f} | {seconds(second):.2f} | {found.ratio} | {peak(first):.0f} |", flush=True)
 
 
 def main() -> None:
-    """Print one line per run, then medians."""
+    """All tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=0.5, help="size of the checkpoint (default .5)")
-    parser.add_argument("--runs", type=int, default=5, help="pairs of runs (default 5)")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (a temporary folder by default)")
+    parser.add_argument("--sizes", type=float, nargs="*", default=[0.5, 2.5, 5.0], metavar="GB")
+    parser.add_argument("--shard-mb", type=int, default=500, metavar="MB", help="of the first table (default 500)")
+    parser.add_argument("--pairs", type=int, default=5, help="of runs per size (default 5)")
+    parser.add_argument("--others", type=float, default=2.5, metavar="GB", help="size for the other tables; 0: none")
+    parser.add_argument("--other-pairs", type=int, default=3, help="for transformers and the loop (default 3)")
+    parser.add_argument("--verify-pairs", type=int, default=5, help="for verify (default 5)")
+    parser.add_argument("--folder", type=Path, help="where to work (a temporary folder by default)")
     options = parser.parse_args()
+    processor = f"{os.cpu_count()} processors, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
+    print(f"`{' '.join(['python', *sys.argv])}`: Python {platform.python_version()}, {processor}\n", flush=True)
+    if options.sizes:
+        bake_table(options.sizes, options.shard_mb * 1_000_000, options.pairs, options.folder)
+    if not options.others:
+        return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         work = Path(name)
-        (work / "base").mkdir()
-        make_checkpoint(work / "base", options.gigabytes)
-        size = sum(path.stat().st_size for path in (work / "base").iterdir())
-        bake = [sys.executable, "-c", BAKE, str(work / "base"), str(work / "direction.safetensors"), str(work / "out")]
-        copy = ["cp", "-r", str(work / "base"), str(work / "copy")]
-        ratios, memory = [], 0.0
-        for run in range(options.runs):
-            baked, memory = timed(bake, work / "out")
-            copied, _ = timed(copy, work / "copy")
-            ratios.append(baked / copied)
-            print(f"run {run + 1}: bake {baked:.2f} s, cp {copied:.2f} s, ratio {ratios[-1]:.2f}")
-        median = statistics.median(ratios)
-        print(f"{size / 1e9:.2f} GB: median ratio {median:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), ", end="")
-        print(f"peak memory of bake {memory:.0f} MiB (Python, torch and transformers included)")
+        size = make_checkpoint(work / "base", options.others) / 1e9
+        make_direction(work / DIRECTION)
+        if options.other_pairs:
+            alternatives_table(work, size, bake_side(work), copy_side(work), options.other_pairs)
+        if options.verify_pairs:
+            verify_table(work, size, options.verify_pairs)
 
 
 if __name__ == "__main__":

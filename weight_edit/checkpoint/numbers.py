@@ -35,7 +35,9 @@ def decode(raw: NDArray[np.uint8], dtype: str, wide: NDArray[np.float64] | None 
         np.copyto(bits, stored)
         np.left_shift(bits, 16, out=bits)
         stored = bits.view(np.float32)
-    np.copyto(wide, stored)
+    # A signalling NaN becomes a quiet one here, which numpy would warn of; who must not have it refuses it by name.
+    with np.errstate(invalid="ignore"):
+        np.copyto(wide, stored)
     return wide
 
 

@@ -1,0 +1,147 @@
+"""Kill a bake at random moments, go on with it, and compare with one that nobody interrupted.
+
+`python benchmarks/kill_and_resume.py [--kills 50] [--gigabytes 0.5] [--shard-mb 50] [--seed 0]`. Moments are spread
+over the whole command, from its start to after its end. After each SIGKILL the output must be absent or complete and
+equal; then `--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is otherwise.
+"""
+
+import argparse
+import collections
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from making import DIRECTION, make_checkpoint, make_direction
+from sameness import digests
+from timing import bake_command, environment
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One kill.
+
+    Attributes:
+        state: what was there after it: "nothing", "finished files", "no finished file", "whole output".
+        after: seconds after the start.
+        kept: shards that the second bake took over.
+        problem: what was wrong, if anything was.
+    """
+
+    state: str
+    after: float
+    kept: int
+    problem: str = ""
+
+
+class Trial:
+    """A checkpoint in a folder, and the bake of it that everything is compared with."""
+
+    def __init__(self, work: Path, gigabytes: float, shard_mb: int) -> None:
+        self.work, self.out = work, work / "outputs" / "out"
+        self.bytes = make_checkpoint(work / "base", gigabytes, shard_mb * 1_000_000)
+        self.shards = len(list((work / "base").glob("*.safetensors")))
+        make_direction(work / DIRECTION)
+        self.environment = environment(work / "cache")
+        # The first proves the anatomy; of the others the longest says over how long the kills are spread.
+        times = []
+        for _ in range(4):
+            began = time.monotonic()
+            subprocess.run(self.command(), check=True, stdout=subprocess.DEVNULL, env=self.environment)
+            times.append(time.monotonic() - began)
+            self.whole = digests(self.out)
+            self.clear()
+        self.seconds = max(times[1:])
+
+    def command(self, *more: str) -> list[str]:
+        """The real command."""
+        arguments = ("bake", self.work / "base", "--directions", self.work / DIRECTION, "--out", self.out)
+        return bake_command(*arguments, "--quiet", *more)
+
+    def clear(self) -> None:
+        """Remove all outputs."""
+        subprocess.run(["rm", "-rf", str(self.out.parent)], check=True)
+
+    def kill(self, after: float) -> Outcome:
+        """One bake, killed; and a second one that goes on."""
+        process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, env=self.environment)
+        time.sleep(after)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        state, finished = self._state()
+        if self.out.exists() and digests(self.out) != self.whole:
+            return Outcome(state, after, 0, "the output was there and not whole")
+        if state == "whole output":
+            again = self._finish("--overwrite", "--resume")
+        else:
+            again = self._finish("--resume")
+        problem = ""
+        if again is None:
+            problem = "the second bake failed"
+        elif digests(self.out) != self.whole:
+            problem = "the second bake's bytes differ"
+        elif left := [path.name for path in self.out.parent.iterdir() if path != self.out and ".new-" not in path.name]:
+            problem = f"left behind: {left}"
+        elif finished and state != "whole output" and not again["bytes_kept"]:
+            problem = f"{finished} finished files were not taken over"
+        if list(self.out.parent.glob(".out.new-*")):
+            state += ", empty .new folder"
+        kept = round(again["bytes_kept"] / self.bytes * self.shards) if again else 0
+        self.clear()
+        return Outcome(state, after, kept, problem)
+
+    def _finish(self, *how: str) -> "dict[str, int] | None":
+        ended = subprocess.run(self.command("--json", *how), capture_output=True, text=True, env=self.environment)
+        if ended.returncode:
+            print(ended.stderr, file=sys.stderr)
+            return None
+        return json.loads(ended.stdout)
+
+    def _state(self) -> tuple[str, int]:
+        if self.out.exists():
+            return "whole output", 0
+        journals = list(self.out.parent.glob(".out.partial-*/journal")) if self.out.parent.exists() else []
+        if not journals:
+            return "nothing", 0
+        finished = journals[0].read_bytes().count(b"\n") - 1
+        return ("finished files" if finished > 0 else "no finished file"), max(0, finished)
+
+
+def main() -> int:
+    """As the module says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--gigabytes", type=float, default=0.5)
+    parser.add_argument("--shard-mb", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        trial = Trial(Path(name), options.gigabytes, options.shard_mb)
+        print(f"{trial.bytes / 1e9:.2f} GB in {trial.shards} shards; an uninterrupted bake takes {trial.seconds:.2f} s")
+        outcomes = []
+        for number in range(options.kills):
+            outcomes.append(trial.kill(rng.uniform(0, trial.seconds * 1.05)))
+            found = outcomes[-1]
+            print(
+                f"{number + 1}: {found.after:.2f} s, {found.state}, {found.kept} shards kept {found.problem}",
+                flush=True,
+            )
+    bad = [outcome for outcome in outcomes if outcome.problem]
+    states = collections.Counter(outcome.state for outcome in outcomes)
+    reused = sum(outcome.kept > 0 for outcome in outcomes)
+    kept = sum(outcome.kept for outcome in outcomes)
+    print(f"after the kill: {dict(states)}")
+    print(f"{len(outcomes) - len(bad)} of {len(outcomes)} equal the uninterrupted bake, byte for byte")
+    print(f"{reused} resumed bakes took over {kept} finished shards")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,35 @@
+"""Run one command and print, as JSON, how long it took until its output was on disk and its peak memory.
+
+A program of its own that imports next to nothing: what the system counts as the peak of a process begins with that of
+whoever started it, so that a measurement from a large process would measure that one.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+
+def main() -> int:
+    """`measured.py [--sync] COMMAND...`; peak_mib is that of the largest process among the command and its children."""
+    command = sys.argv[1:]
+    sync = command[0] == "--sync"
+    if sync:
+        command = command[1:]
+        os.sync()
+    began = time.monotonic()
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if sync:
+        os.sync()
+    seconds = time.monotonic() - began
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    if ended.returncode:
+        sys.stderr.write(ended.stderr.decode(errors="replace"))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    return ended.returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,200 @@
+"""An attempt at an output: who may go on with it, what of it is believed, and what is removed."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from weight_edit.checkpoint.attempt import Attempt
+from weight_edit.checkpoint.manifest import FileRecord, record
+from weight_edit.errors import UsageError
+
+FILES = {"a": b"first", "deep/b": b"second", "c": b""}
+
+
+def interrupted(out: Path, key: str = "job", files: dict[str, bytes] = FILES) -> Path:
+    """What a process that was killed leaves: its folder."""
+    attempt = Attempt.begin(out, key)
+    for name, data in files.items():
+        path = attempt.files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        attempt.note(name, record(attempt.files, name, "edited"))
+    attempt.release()
+    return attempt.folder
+
+
+def there(attempt: Attempt) -> set[str]:
+    return {path.relative_to(attempt.files).as_posix() for path in attempt.files.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "out"
+
+
+def test_the_same_job_goes_on_with_what_is_finished(out):
+    folder = interrupted(out)
+    attempt = Attempt.open(out, "job", resume=True)
+    assert attempt.folder == folder
+    assert set(attempt.finished) == set(FILES) == there(attempt)
+    assert attempt.finished["a"] == FileRecord(record(attempt.files, "a", "edited").sha256, 5, "edited")
+    assert attempt.worth_keeping
+    attempt.remove()
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(("key", "resume"), [("another", True), ("job", False)])
+def test_another_job_or_no_resume_starts_anew(out, key, resume):
+    folder = interrupted(out)
+    attempt = Attempt.open(out, key, resume)
+    assert attempt.folder != folder
+    assert not folder.exists()
+    assert attempt.finished == {}
+    assert not attempt.worth_keeping
+    assert there(attempt) == set()
+
+
+def test_only_what_is_as_the_journal_says_is_kept(out):
+    folder = interrupted(out, files={**FILES, "d": b"fourth", "e": b"fifth"})
+    (folder / "files" / "a").write_bytes(b"fIrst")
+    (folder / "files" / "d").write_bytes(b"four")
+    (folder / "files" / "e").unlink()
+    (folder / "files" / "under way").write_bytes(b"half of i")
+    attempt = Attempt.open(out, "job", resume=True)
+    assert set(attempt.finished) == there(attempt) == {"deep/b", "c"}
+
+
+@pytest.mark.parametrize("cut", [1, 20, 100])
+def test_a_line_that_was_cut_costs_one_file(out, cut):
+    journal = interrupted(out) / "journal"
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    attempt = Attempt.open(out, "job", resume=True)
+    assert set(attempt.finished) == there(attempt) == {"a", "deep/b"}
+
+
+def test_what_is_noted_after_a_cut_line_is_read_the_next_time(out):
+    journal = interrupted(out) / "journal"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    attempt = Attempt.open(out, "job", resume=True)
+    (attempt.files / "new").write_bytes(b"n")
+    attempt.note("new", record(attempt.files, "new", "edited"))
+    attempt.release()
+    again = Attempt.open(out, "job", resume=True)
+    assert set(again.finished) == {"a", "deep/b", "new"}
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        b"",
+        b"\n",
+        b"{}\n",
+        b'{"key": "job"}',
+        b"\xff\xfe\n",
+        b'{"key": "job"}\nnonsense\n',
+        b'{"key": "job"}\n[]\n',
+        b'{"key": "job"}\n{"file": "a"}\n',
+        b'{"key": "job"}\n{"file": "a", "sha256": "x", "size": 5, "origin": "edited"}\n',
+    ],
+)
+def test_a_journal_that_is_no_journal_starts_anew(out, journal):
+    folder = interrupted(out)
+    (folder / "journal").write_bytes(journal)
+    attempt = Attempt.open(out, "job", resume=True)
+    assert attempt.folder != folder
+    assert attempt.finished == {}
+    assert [path.name for path in out.parent.iterdir()] == [attempt.folder.name]
+
+
+@pytest.mark.parametrize("name", ["../../precious", "/etc/hostname", "deep/../../../precious"])
+def test_a_journal_that_names_files_elsewhere_harms_nothing(out, name):
+    precious = out.parent / "precious"
+    precious.write_bytes(b"mine")
+    folder = interrupted(out)
+    entry = {"file": name, "sha256": record(out.parent, "precious", "copied").sha256, "size": 4, "origin": "copied"}
+    with (folder / "journal").open("a") as journal:
+        journal.write(json.dumps(entry) + "\n")
+    attempt = Attempt.open(out, "job", resume=True)
+    attempt.remove()
+    assert precious.read_bytes() == b"mine"
+
+
+def test_the_fullest_of_several_is_gone_on_with_and_the_others_go(out):
+    one = interrupted(out, files={"a": b"first"})
+    interrupted(out, key="another", files={**FILES, "d": b"d"})
+    # Made beside the live one, as two processes at the same moment could.
+    (out.parent / "aside").mkdir()
+    best = interrupted(out.parent / "aside" / "out").rename(out.parent / ".out.partial-0123")
+    attempt = Attempt.open(out, "job", resume=True)
+    assert attempt.folder == best
+    assert not one.exists()
+    assert [path.name for path in out.parent.glob(".out.*")] == [best.name]
+
+
+def test_a_live_process_is_refused_by_name_and_keeps_its_files(out):
+    live = Attempt.begin(out, "job")
+    (live.files / "a").write_bytes(b"first")
+    for resume in (True, False):
+        with pytest.raises(UsageError, match=r"another process is writing .*out; wait for it"):
+            Attempt.open(out, "job", resume)
+    assert there(live) == {"a"}
+    live.release()
+    assert Attempt.open(out, "job", resume=True).folder == live.folder
+
+
+def test_the_lock_of_a_live_process_is_its_own_and_ends_with_it(out):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom weight_edit.checkpoint.attempt import Attempt\n"
+        "Attempt.begin(Path(sys.argv[1]), 'job')\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(UsageError, match="another process"):
+            Attempt.open(out, "job", resume=True)
+        process.kill()
+        process.wait(timeout=30)
+    attempt = Attempt.open(out, "job", resume=True)
+    assert attempt.finished == {}
+
+
+def test_names_that_are_patterns_stand_for_themselves(tmp_path):
+    kept = interrupted(tmp_path / "out1")
+    Attempt.open(tmp_path / "out[0-9]", "job", resume=True)
+    Attempt.open(tmp_path / "out?", "job", resume=False)
+    Attempt.open(tmp_path / "*", "job", resume=False)
+    assert kept.is_dir()
+
+
+def test_what_is_not_ours_is_left_alone(out):
+    (out.parent / ".out.partial-theirs").mkdir()
+    (out.parent / ".out.partial-file").write_bytes(b"x")
+    linked = out.parent / ".out.partial-linked"
+    linked.mkdir()
+    (linked / "journal").symlink_to(out.parent / ".out.partial-file")
+    Attempt.open(out, "job", resume=True)
+    assert (out.parent / ".out.partial-theirs").is_dir()
+    assert (out.parent / ".out.partial-file").read_bytes() == b"x"
+    assert linked.is_dir()
+
+
+def test_an_attempt_has_its_name_only_when_it_is_locked(out, monkeypatch):
+    """One without a lock would be taken for dead, and removed under its maker's hands."""
+    seen: list[list[str]] = []
+    flock = fcntl.flock
+
+    def looking(descriptor: int, how: int) -> None:
+        seen.append([path.name for path in out.parent.glob(".out.partial-*")])
+        flock(descriptor, how)
+
+    monkeypatch.setattr("weight_edit.checkpoint.attempt.fcntl.flock", looking)
+    attempt = Attempt.begin(out, "job")
+    assert seen == [[]]
+    assert attempt.folder.name.startswith(".out.partial-")

@@ -1,0 +1,205 @@
+"""Edited tensors are the formula in float64, rounded once; bfloat16 is rounded as torch rounds it."""
+
+import itertools
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from edit_samples import Map, random_map
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weight_edit.checkpoint.edited import Edited
+from weight_edit.checkpoint.numbers import decode, encode
+from weight_edit.checkpoint.storage import TILE, Bytes, Matrix, Plain
+
+TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+# Digits of the significand, the hidden one included, and the exponent of the smallest normal number.
+FORMATS = {"BF16": (8, -126), "F16": (11, -14), "F32": (24, -126), "F64": (53, -1022)}
+SHAPES = [(4096,), (300, 700), (3, 96, 800)]
+AXES = [(shape, axis) for shape in SHAPES for axis in range(len(shape))]
+
+
+def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Float64 numbers rounded at once to a format, ties to even; too large ones stay as they are."""
+    digits, least = FORMATS[dtype]
+    exponent = np.maximum(np.frexp(values)[1] - 1, least)
+    unit = np.ldexp(1.0, exponent - digits + 1)
+    return np.rint(values / unit) * unit
+
+
+def order(raw: bytes, dtype: str) -> np.ndarray:
+    """Stored numbers as integers that count units in the last place from zero."""
+    signed = np.frombuffer(raw, {"BF16": "<i2", "F16": "<i2", "F32": "<i4", "F64": "<i8"}[dtype]).astype(np.int64)
+    least = np.iinfo(np.int64).min if dtype == "F64" else -(1 << (8 * TORCH[dtype].itemsize - 1))
+    return np.where(signed < 0, least - signed, signed)
+
+
+def stored(values: np.ndarray, dtype: str) -> bytes:
+    """Numbers that the format has, as its bytes."""
+    # By way of float32, in which every bfloat16 and float16 number is exact.
+    wide = torch.from_numpy(np.ascontiguousarray(values))
+    narrow = wide if dtype == "F64" else wide.float().to(TORCH[dtype])
+    return narrow.reshape(-1).view(torch.uint8).numpy().tobytes() if narrow.numel() else b""
+
+
+def reader(raw: bytes) -> Callable[[str, int, Bytes], None]:
+    data = np.frombuffer(raw, np.uint8)
+
+    def read(name: str, offset: int, into: Bytes) -> None:
+        assert name == "w"
+        into[:] = data[offset : offset + into.size]
+
+    return read
+
+
+def engine(tensor: torch.Tensor, dtype: str, axis: int, map: Map) -> bytes:
+    """The edited tensor's bytes as they would be written."""
+    shape = tuple(tensor.shape)
+    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    storage = Plain("w", dtype, shape, axis)
+    edited = Edited(storage, storage, map, Matrix.of(shape, axis).along_rows)
+    found = b"".join(block.tobytes() for block in edited.blocks("w", reader(raw)))
+    assert len(found) == len(raw)
+    return found
+
+
+def formula(tensor: torch.Tensor, axis: int, map: Map) -> tuple[np.ndarray, np.ndarray]:
+    """`x - L (R^T x) + c` along an axis in torch's float64, and by how much float64 may be off."""
+    x = tensor.double().movedim(axis, -1)
+    left, right = torch.from_numpy(map.left), torch.from_numpy(map.right)
+    wanted = x - (x @ right) @ left.T
+    reach = x.abs() + (x.abs() @ right.abs()) @ left.abs().T
+    if map.constant is not None:
+        wanted = wanted + torch.from_numpy(map.constant)
+        reach = reach + torch.from_numpy(map.constant).abs()
+    back = [part.movedim(-1, axis).contiguous().numpy() for part in (wanted, reach)]
+    return back[0], back[1] * 2.0**-52 * (x.shape[-1] + map.left.shape[1] + 3)
+
+
+def random_tensor(shape: tuple[int, ...], dtype: str, seed: int) -> torch.Tensor:
+    """Normal numbers, some of them larger or smaller by orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 2, shape)
+    return torch.from_numpy(np.asarray(values)).to(TORCH[dtype])
+
+
+@pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_formula_rounded_once(dtype, shape, axis):
+    for seed, (rank, constant) in enumerate(itertools.product((1, 3, 17), (False, True))):
+        tensor = random_tensor(shape, dtype, seed)
+        map = random_map(shape[axis], min(rank, shape[axis]), seed, constant)
+        wanted, off = formula(tensor, axis, map)
+        found = engine(tensor, dtype, axis, map)
+        if dtype == "F64":
+            # Sums in another order differ by more than the last place where the edit leaves little of a number.
+            assert (np.abs(np.frombuffer(found).reshape(shape) - wanted) <= off).all()
+            continue
+        apart = np.abs(order(found, dtype) - order(stored(rounded(wanted, dtype), dtype), dtype))
+        assert np.mean(apart == 0) >= 0.999
+        assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_ablation_leaves_only_rounding(dtype, axis):
+    """Projection, the edit that takes the most away: what is left along the direction is what rounding put there."""
+    tensor = random_tensor((512, 512), dtype, 9)
+    rows = np.linalg.qr(np.random.default_rng(2).standard_normal((512, 3)))[0]
+    found = decode(np.frombuffer(engine(tensor, dtype, axis, Map(rows, rows)), np.uint8), dtype).reshape(512, 512)
+    left = np.tensordot(rows, found, axes=(0, axis))
+    before = np.tensordot(rows, tensor.double().numpy(), axes=(0, axis))
+    # In float64 it is the sums themselves that round, not what is stored.
+    digits = min(FORMATS[dtype][0], 47)
+    assert np.linalg.norm(left) <= np.linalg.norm(before) * 2.0 ** (1 - digits)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.sampled_from(list(FORMATS)),
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 1 << 30),
+)
+def test_any_shape_axis_and_rank(shape, axis, dtype, rank, constant, seed):
+    axis %= len(shape)
+    tensor = random_tensor(tuple(shape), dtype, seed)
+    map = random_map(shape[axis], rank, seed, constant) if shape[axis] else Map(*np.zeros((2, 0, rank)))
+    wanted, off = formula(tensor, axis, map)
+    found = engine(tensor, dtype, axis, map)
+    got = decode(np.frombuffer(found, np.uint8), dtype).reshape(shape)
+    digits, least = FORMATS[dtype]
+    unit = np.ldexp(1.0, np.maximum(np.frexp(wanted)[1] - 1, least) - digits + 1)
+    assert (np.abs(got - rounded(wanted, dtype)) <= unit + off).all()
+
+
+@pytest.mark.parametrize("cols", [1, 2, TILE // 2, TILE - 1, TILE, TILE + 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_around_the_edges_of_tiles(cols, axis):
+    """Rows shorter than, as long as and longer than what is worked on at a time."""
+    tensor = random_tensor((3, cols), "BF16", cols)
+    map = random_map(tensor.shape[axis], 2, cols)
+    wanted, _ = formula(tensor, axis, map)
+    apart = np.abs(
+        order(engine(tensor, "BF16", axis, map), "BF16") - order(stored(rounded(wanted, "BF16"), "BF16"), "BF16")
+    )
+    assert apart.max() <= 1
+    assert np.mean(apart == 0) >= (0.999 if apart.size > 1000 else 1)
+
+
+def every_bfloat16() -> np.ndarray:
+    """All 2^16 but those that are infinite or no number, as float32 with signs."""
+    bits = np.arange(1 << 16, dtype=np.uint32) << 16
+    values = bits.view(np.float32)
+    return values[np.isfinite(values)]
+
+
+@pytest.mark.parametrize("steps", [-2, -1, 0, 1, 2])
+@pytest.mark.parametrize("place", ["itself", "middle"])
+def test_bfloat16_is_rounded_as_torch_rounds_it(place, steps):
+    """Every bfloat16 number and every middle between two, and the float32 numbers next to these."""
+    values = every_bfloat16()
+    bits = values.view(np.uint32) + np.uint32(0x8000 if place == "middle" else 0)
+    near = (bits.astype(np.int64) + steps).clip(0, 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+    near = near[np.isfinite(near)]
+    assert near.size > 65000
+    raw = np.empty(2 * near.size, np.uint8)
+    encode(near.astype(np.float64), "BF16", raw)
+    wanted = torch.from_numpy(near).to(torch.bfloat16).view(torch.int16).numpy()
+    assert (raw.view(np.int16) == wanted).all()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_every_stored_number_survives(dtype):
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wide = decode(bits.view(np.uint8), dtype)
+    exact = torch.from_numpy(bits.view(np.int16).copy()).view(TORCH[dtype]).double().numpy()
+    assert np.array_equal(wide, exact, equal_nan=True)
+    finite = np.isfinite(wide)
+    raw = np.empty(2 * int(finite.sum()), np.uint8)
+    encode(wide[finite], dtype, raw)
+    assert (raw.view(np.uint16) == bits[finite]).all()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_encoding_any_number_rounds_to_the_nearest(dtype):
+    """Numbers of float64 with nothing special about them, from the smallest to the largest of the format."""
+    rng = np.random.default_rng(5)
+    digits, least = FORMATS[dtype]
+    top = {"BF16": 127, "F16": 15, "F32": 127}[dtype]
+    values = rng.uniform(1, 2 - 2.0 ** (1 - digits), 200_000) * 2.0 ** rng.integers(
+        least - digits - 1, top + 1, 200_000
+    )
+    values *= rng.choice([-1.0, 1.0], values.size)
+    raw = np.empty(values.size * TORCH[dtype].itemsize, np.uint8)
+    encode(values.copy(), dtype, raw)
+    apart = np.abs(order(raw.tobytes(), dtype) - order(stored(rounded(values, dtype), dtype), dtype))
+    assert apart.max() <= 1
+    assert np.count_nonzero(apart) <= values.size * (0.001 if dtype == "BF16" else 0)
