@@ -80,6 +80,7 @@ def bake(
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
     dequantize: bool = False,
+    rounding: str = "balanced",
     revision: str | None = None,
     token: str | None = None,
     overwrite: bool = False,
@@ -101,6 +102,8 @@ def bake(
         embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.
         dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
+        rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
+            number; "nearest" stays within half a step, and can round the edit away.
         revision, token: of a Hub model.
         overwrite: replace an earlier output.
         resume: go on with a bake of the same output that was interrupted, after checking what it had finished.
@@ -113,7 +116,9 @@ def bake(
         UsageError: wrong input (exit code 2).
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
-    options = EditOptions(edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize)
+    options = EditOptions(
+        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding
+    )
     target = Path(out)
     check_output(target, overwrite)
     found = rows_of(directions)
