@@ -431,7 +431,7 @@ def test_ctrl_c_is_one_line(call, directions: Path, tmp_path: Path, monkeypatch:
 
 def test_every_verb_explains_itself_with_an_example(call) -> None:
     verbs = [command.callback.__name__ for command in cli.app.registered_commands if command.callback]
-    assert {"demo", "run", "inspect", "find", "bake", "verify", "evaluate", "adapter", "push"} == set(verbs)
+    assert {"demo", "run", "inspect", "find", "bake", "verify", "evaluate", "diff", "adapter", "push"} == set(verbs)
     for verb in verbs:
         shown = call(verb, "--help")
         assert shown.code == 0
@@ -455,3 +455,55 @@ def test_python_m_is_the_same_command() -> None:
 
 def test_the_embedded_model_is_small() -> None:
     assert sum(path.stat().st_size for path in folder().rglob("*") if path.is_file()) <= 8_000_000
+
+
+def test_diff_tells_what_a_model_was_edited_with(call, directions: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "found.safetensors"
+    assert call("bake", "organism", "--directions", directions, "--out", out, "--strength", "0.5").code == 0
+    found = call("diff", "organism", out, "--save", file, "--json")
+    assert found.code == 0, found.err
+    assert found.json["strength"] == pytest.approx(0.5, abs=1e-3)
+    assert len(found.json["shared_directions"]) == 1
+    assert call("bake", "organism", "--directions", file, "--out", tmp_path / "again").code == 0
+    again = call("diff", "organism", out, "--save", file)
+    assert again.code == 2
+    assert "--overwrite" in again.err
+    tables = call("diff", "organism", out, "--exit-code")
+    assert tables.code == 4
+    assert "44 the same, 13 differ" in tables.out
+    assert "0-5" in tables.out
+    assert "down_proj" in tables.out
+    every = call("diff", "organism", out, "--all").out
+    assert every.count("1.000") > tables.out.count("1.000")
+
+
+def test_diff_of_equals_has_nothing_to_save(call, tmp_path: Path) -> None:
+    shutil.copytree(folder(), tmp_path / "copy")
+    same = call("diff", "organism", tmp_path / "copy", "--exit-code")
+    assert same.code == 0
+    assert "No difference" in same.out
+    none = call("diff", "organism", tmp_path / "copy", "--save", tmp_path / "none.safetensors")
+    assert none.code == 2
+    assert "share no direction" in none.err
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_verify_of_the_files_alone(call, directions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call("bake", "organism", "--directions", directions, "--out", out).code == 0
+    found = call("verify", "organism", out, "--weights-only", "--json")
+    assert found.code == 0, found.err
+    assert found.json["weights_only"] is True
+    assert found.json["leak"] is None
+    assert found.json["edited_tensors"]["compared"] == 13
+    tables = call("verify", "organism", out, "--weights-only")
+    assert "no model was run" in tables.out
+    assert "the models were not run" in tables.out
+    both = call("verify", "organism", out, "--weights-only", "--prompts", "organism:answered")
+    assert both.code == 2
+    data = bytearray((out / "model.safetensors").read_bytes())
+    data[-1] ^= 0x40
+    (out / "model.safetensors").write_bytes(data)
+    failed = call("verify", "organism", out, "--weights-only", "--json")
+    assert failed.code == 4
+    assert any("model.safetensors" in problem for problem in failed.json["problems"])

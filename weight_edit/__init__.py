@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from weight_edit.anatomy import Anatomy, anatomy_of
     from weight_edit.baking import BakeResult, bake
     from weight_edit.demonstration import demo
+    from weight_edit.difference.diff import diff
+    from weight_edit.difference.result import Difference
     from weight_edit.directions.artifact import Directions, load_directions
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.selection import SelectionRule
@@ -34,6 +36,8 @@ _WHERE = {
     "BakeResult": "baking",
     "bake": "baking",
     "demo": "demonstration",
+    "diff": "difference.diff",
+    "Difference": "difference.result",
     "Directions": "directions.artifact",
     "load_directions": "directions.artifact",
     "find_directions": "directions.find",
@@ -65,6 +69,7 @@ __all__ = [
     "Anatomy",
     "BakeResult",
     "ChatFormat",
+    "Difference",
     "Directions",
     "Evaluation",
     "Inspection",
@@ -84,6 +89,7 @@ __all__ = [
     "anatomy_of",
     "bake",
     "demo",
+    "diff",
     "evaluate",
     "find_directions",
     "generate",

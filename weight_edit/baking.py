@@ -1,6 +1,7 @@
 """Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,11 @@ from weight_edit.checkpoint.layout import RewritePlan
 from weight_edit.checkpoint.output import attempted, check_output
 from weight_edit.checkpoint.rewrite import RewriteResult, carry_out
 from weight_edit.directions.file import DirectionRows, read_rows
+from weight_edit.errors import UsageError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import write_card_and_manifest
 from weight_edit.rate import disk_rate
+from weight_edit.runtime.remote import LowDiskSource
 from weight_edit.runtime.sources import resolve
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ def bake(
     overwrite: bool = False,
     resume: bool = False,
     link: bool = False,
+    low_disk: bool = False,
     dry_run: bool = False,
     trust_remote_code: bool = False,
 ) -> BakeResult:
@@ -101,6 +105,7 @@ def bake(
         overwrite: replace an earlier output.
         resume: go on with a bake of the same output that was interrupted, after checking what it had finished.
         link: make hard links of untouched files instead of copies; for experiments on one file system.
+        low_disk: of a Hub model, download one shard at a time, and delete it when it is written.
         dry_run: write nothing, and say what would be written.
         trust_remote_code: allow the model's own configuration and modelling code.
 
@@ -112,21 +117,29 @@ def bake(
     target = Path(out)
     check_output(target, overwrite)
     found = rows_of(directions)
-    source = resolve(model, revision=revision, token=token)
-    baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
-    plan = baking.rewrite_plan()
-    needed = _SPARE + sum(file.size for file in plan.files if not link or file.copy_of is None)
-    if dry_run:
-        check_output(target, overwrite, needed_bytes=needed, source=source.path)
-        return _planned(baking, plan, target, needed)
-    # Files that an earlier attempt linked are no copies, and the other way round.
-    key = f"{plan.key} linked" if link else plan.key
-    with attempted(
-        target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
-    ) as attempt:
-        written = carry_out(plan, attempt.files, finished=attempt.finished, done=attempt.note, linked=link)
-        write_card_and_manifest(attempt.files, baking.summary(), written.files)
-    return _result(baking, plan, target, written)
+    if link and low_disk:
+        raise UsageError("with low disk every shard is a download that goes again, so that there is nothing to link")
+    with ExitStack() as stack:
+        shards = None
+        if low_disk:
+            folder = target.absolute().with_name(f".{target.absolute().name}.download")
+            shards = stack.enter_context(LowDiskSource.open(model, folder, revision=revision, token=token))
+        source = resolve(model, revision=revision, token=token) if shards is None else shards.source
+        baking = prepare(source, found, options, shards=shards, trust_remote_code=trust_remote_code)
+        plan = baking.rewrite_plan()
+        needed = _SPARE + sum(file.size for file in plan.files if not link or file.copy_of is None)
+        needed += 0 if shards is None else max(shards.sizes.values())
+        if dry_run:
+            check_output(target, overwrite, needed_bytes=needed, source=source.path)
+            return _planned(baking, plan, target, needed)
+        # Files that an earlier attempt linked are no copies, and the other way round.
+        key = f"{plan.key} linked" if link else plan.key
+        with attempted(
+            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
+        ) as attempt:
+            written = carry_out(plan, attempt.files, finished=attempt.finished, done=attempt.note, linked=link)
+            write_card_and_manifest(attempt.files, baking.summary(), written.files)
+        return _result(baking, plan, target, written)
 
 
 def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionRows:

@@ -23,7 +23,9 @@ def call(
         result = work()
     except KeyboardInterrupt:
         # Typer would say "Aborted." instead.
-        print("weight-edit: interrupted; no finished model was left (run goes on with --resume)", file=sys.stderr)
+        print(
+            "weight-edit: interrupted; no finished model was left (bake and run go on with --resume)", file=sys.stderr
+        )
         raise SystemExit(130) from None
     if as_json:
         print(json.dumps(finite(to_json(result)), indent=2, allow_nan=False))

@@ -28,3 +28,6 @@ Dequantize = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]
+LowDisk = Annotated[
+    bool, typer.Option("--low-disk", help="Of a Hub model, download, rewrite and delete one shard at a time.")
+]

@@ -10,6 +10,7 @@ from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.layout import RewritePlan
 from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
+from weight_edit.checkpoint.shards import ShardProvider
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.packing import packed
@@ -163,15 +164,19 @@ def prepare(
     directions: DirectionRows,
     options: EditOptions,
     *,
+    shards: ShardProvider | None = None,
     trust_remote_code: bool = False,
 ) -> Baking:
     """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
+
+    Args:
+        shards: who brings the shards, where they do not all lie in the source's folder.
 
     Raises:
         UsageError: unreadable files, or directions that do not fit.
         UnsupportedError: an architecture, layout or format that is not understood, or whose proof fails.
     """
-    checkpoint = Checkpoint.open(source.path)
+    checkpoint = Checkpoint.open(source.path, shards)
     anatomy, _ = proven_anatomy(source.path, name=source.name, trust_remote_code=trust_remote_code)
     directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})

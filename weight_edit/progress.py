@@ -25,6 +25,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether bars are off, for libraries that draw their own."""
+    return _quiet
+
+
 def announce(line: str) -> None:
     """Say on stderr what begins now; nothing when quiet or when stderr is no terminal."""
     from rich.console import Console

@@ -138,7 +138,7 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
     table.add_row(
         "edited tensors",
         f"{edited['compared'] - len(edited['different'])} of {edited['compared']} are the edit of the base's, "
-        f"{edited['bit_for_bit']} bit for bit" + (f" ({units} entries are one unit off)" if units else ""),
+        f"{edited['bit_for_bit']} bit for bit" + (f" ({units} entries are rounded otherwise)" if units else ""),
     )
     table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
     if edited["rounding"] is not None:

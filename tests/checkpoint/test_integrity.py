@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from weight_edit.checkpoint.edited import Edited
 from weight_edit.checkpoint.integrity import check_integrity
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, write_manifest
+from weight_edit.checkpoint.planning import AddedTensor
 from weight_edit.checkpoint.rewrite import rewrite
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.checkpoint.storage import Plain
@@ -27,7 +28,7 @@ class Pair:
         self.base = Checkpoint.open(make_checkpoint(root / "base", shards=shards))
         self.out = root / "out"
         self.out.mkdir()
-        result = rewrite(self.base, self.out, dict.fromkeys(EDITED, lambda t: t * 0.5), files={"README.md": b"card"})
+        result = rewrite(self.base, self.out, scaled(self.base, EDITED, 0.5), files={"README.md": b"card"})
         if manifest:
             write_manifest(self.out, {"edit": "half"}, result.files)
 
@@ -90,7 +91,7 @@ def test_large_tensors_are_compared_to_the_last_byte(tmp_path):
     big = {"big": torch.zeros(3_000_000), "other": torch.ones(2)}
     base = Checkpoint.open(make_checkpoint(tmp_path / "base", big, extras=False))
     (tmp_path / "out").mkdir()
-    rewrite(base, tmp_path / "out", {})
+    rewrite(base, tmp_path / "out")
     assert check_integrity(base, tmp_path / "out").ok
     flip(tmp_path / "out" / "model.safetensors", base.tensors["big"].end - 1)
     report = check_integrity(base, tmp_path / "out")
@@ -264,7 +265,7 @@ def test_additions_must_be_announced(tmp_path):
         base = Checkpoint.open(make_checkpoint(tmp_path / f"base{shards}", shards=shards))
         out = tmp_path / f"out{shards}"
         out.mkdir()
-        rewrite(base, out, {}, added={"new": torch.ones(2)})
+        rewrite(base, out, added={"new": AddedTensor("F32", (2,), bits(torch.ones(2)))})
         assert check_integrity(base, out, added=["new"]).problems == ()
         assert "'new': is not in the base" in "\n".join(check_integrity(base, out).problems)
         lost = Plain("ghost", "F32", (4, 4), 0)

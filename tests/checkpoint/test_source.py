@@ -171,6 +171,48 @@ def test_refuses_an_index_with_a_name_twice(tmp_path):
     refused(folder, INDEX, "'model.scale' appears twice")
 
 
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"weight_map": {"a": "b.safete', "not valid JSON"),
+        (b"\xef\xbb\xbf{}", "not valid JSON"),
+        (b'{"weight_map": {"\xff": 1}}', "not valid UTF-8"),
+        (b'{"weight_map":' + b"[" * 100_000, "nested too deeply"),
+        (b'{"weight_map":' + b"9" * 10_000 + b"}", INDEX),
+        (b'{"weight_map": {"a": "\\ud800.safetensors"}}', "inside the folder"),
+        (b'{"weight_map": {"a": "\\u0000.safetensors"}}', "inside the folder"),
+        (b'{"weight_map": {"a": "./model-00001-of-00002.safetensors"}}', "inside the folder"),
+        (b"[]", "weight_map"),
+    ],
+)
+def test_refuses_an_index_that_is_damaged(tmp_path, raw, named):
+    folder = make_checkpoint(tmp_path / "m", shards=2)
+    (folder / INDEX).write_bytes(raw)
+    refused(folder, INDEX, named)
+
+
+def test_refuses_shards_that_are_no_files(tmp_path):
+    folder = make_checkpoint(tmp_path / "m", shards=2)
+    shard = folder / "model-00001-of-00002.safetensors"
+    shard.unlink()
+    shard.mkdir()
+    refused(folder, shard.name, "not in the folder")
+    shard.rmdir()
+    shard.symlink_to("/dev/zero")
+    refused(folder, shard.name, "leaves the model folder")
+    shard.unlink()
+    shard.touch()
+    refused(folder, shard.name, "too short")
+
+
+def test_refuses_json_that_is_too_long_without_reading_it(tmp_path):
+    for name in ("config.json", INDEX):
+        folder = make_checkpoint(tmp_path / name, shards=1)
+        os.truncate(folder / name, 10**11)
+        refused(folder, name, "too long")
+
+
 def test_links_must_stay_in_the_folder(tmp_path):
     folder = make_checkpoint(tmp_path / "m")
     (folder / "inside.json").symlink_to("tokenizer.json")

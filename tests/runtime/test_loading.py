@@ -95,26 +95,6 @@ def test_what_the_hub_says_becomes_one_line(error, words, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_snapshot_gives_its_commit_and_asks_only_for_what_is_needed(folder, tmp_path, monkeypatch):
-    snapshot = tmp_path / "snapshots" / ("a" * 40)
-    snapshot.parent.mkdir()
-    folder.rename(snapshot)
-    asked = {}
-
-    def download(repo, **kwargs):
-        asked.update(kwargs, repo=repo)
-        return str(snapshot)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    source = resolve("org/model", revision="main", token="secret", weights=False)
-    assert (source.name, source.path, source.revision) == ("org/model", snapshot, "a" * 40)
-    assert (asked["repo"], asked["revision"], asked["token"]) == ("org/model", "main", "secret")
-    assert "*.safetensors" not in asked["allow_patterns"]
-    assert "*.bin" not in asked["allow_patterns"]
-    resolve("org/model")
-    assert "*.safetensors" in asked["allow_patterns"]
-
-
 def test_no_tokenizer(folder):
     for path in folder.glob("token*"):
         path.unlink()

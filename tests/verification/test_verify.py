@@ -122,6 +122,21 @@ def test_tampering_is_named(baked: Path, what: str, signed: bool, tmp_path: Path
     assert not checked.passed
 
 
+@pytest.mark.parametrize("what", SIGNABLE)
+def test_the_files_alone_show_it_too(baked: Path, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is loaded, and the manifest's digests were made to fit."""
+    monkeypatch.setattr("weight_edit.runtime.loading.load", None)
+    assert verify(baked / "base", baked / "out", weights_only=True).passed
+    shutil.copytree(baked / "base", tmp_path / "base")
+    shutil.copytree(baked / "out", tmp_path / "out")
+    TAMPERINGS[what](tmp_path / "out")
+    resign(tmp_path / "out")
+    checked = verify(tmp_path / "base", tmp_path / "out", weights_only=True)
+    assert checked.weights_only
+    assert checked.leak is None
+    assert checked.problems
+
+
 def test_a_damaged_shard_is_a_failed_verification(baked: Path, tmp_path: Path) -> None:
     shutil.copytree(baked / "out", tmp_path / "out")
     data = (tmp_path / "out/model.safetensors").read_bytes()

@@ -22,7 +22,7 @@ from pathlib import Path
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.manifest import FileRecord, is_record, sha256
 from weight_edit.errors import UsageError
-from weight_edit.progress import bar
+from weight_edit.progress import announce, bar
 
 _TRIES = 10
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -108,6 +108,11 @@ class Attempt:
         try:
             same = [(len(entries), attempt) for attempt in dead if (entries := attempt._entries(key)) is not None]
             best = max(same, key=lambda pair: pair[0], default=(0, None))[1] if resume else None
+            left = f"what an interrupted attempt at {shown(str(out))} left"
+            if same and not resume:
+                announce(f"removing {left}; --resume would go on with it")
+            elif dead and resume and best is None:
+                announce(f"removing {left}: it was of another call, source or version, so that all is made anew")
             for attempt in dead:
                 attempt.restore()
                 if attempt is not best:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.along import Along, sums_of
 from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.scratch import scratch
+from weight_edit.checkpoint.scratch import Memory, fresh, scratch
 from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
 from weight_edit.errors import UsageError
 
@@ -41,12 +41,14 @@ class Stream(Protocol):
     def map(self) -> AffineMap | None: ...
     @property
     def along_rows(self) -> bool: ...
-    def blocks(self, part: str, read: Read, rounding: "Rounding | None" = None) -> Iterator[Bytes]: ...
+    def blocks(
+        self, part: str, read: Read, rounding: "Rounding | None" = None, memory: Memory = fresh
+    ) -> Iterator[Bytes]: ...
 
 
 @dataclass
 class EditedStrip:
-    """Some rows of an edited tensor; good until the next strip is asked for by the same thread.
+    """Some rows of an edited tensor.
 
     Attributes:
         slab, first, last: which.
@@ -79,48 +81,59 @@ class Edited:
     map: AffineMap | None
     along_rows: bool
 
-    def blocks(self, part: str, read: Read, rounding: "Rounding | None" = None) -> Iterator[Bytes]:
+    def blocks(
+        self, part: str, read: Read, rounding: "Rounding | None" = None, memory: Memory = fresh
+    ) -> Iterator[Bytes]:
         """The bytes of one part of the target, in order.
 
         Args:
             part: one of the target's.
             read: reads the source.
             rounding: adds up what storing does to the numbers.
+            memory: with `scratch`, a block is good only until the next is asked for.
 
         Raises:
             UsageError: a number that is not finite, or that the edit makes too large for the format.
         """
         if self.target.one_scale and part != self.target.name:
             for slab in range(self.source.slabs):
-                yield self.target.scale_bytes(self._peak(read, slab))
+                yield self.target.scale_bytes(self._peak(read, slab, memory))
             return
-        for strip in self.strips(read):
+        for strip in self.strips(read, memory):
             if rounding is not None:
                 rounding.add(strip)
             yield strip.stored[part]
 
-    def strips(self, read: Read) -> Iterator[EditedStrip]:
-        """The edited tensor, strip by strip."""
+    def strips(self, read: Read, memory: Memory = fresh) -> Iterator[EditedStrip]:
+        """The edited tensor, strip by strip; see `blocks` for the memory."""
         for slab in range(self.source.slabs):
-            peak = self._peak(read, slab) if self.target.one_scale else 0.0
-            for strip in self._mapped(read, slab):
+            peak = self._peak(read, slab, memory) if self.target.one_scale else 0.0
+            for strip in self._mapped(read, slab, memory):
                 for first, values in strip.tiles:
                     self.target.encode(values, first, strip.stored, peak)
                 yield strip
 
-    def _mapped(self, read: Read, slab: int) -> Iterator[EditedStrip]:
+    def _mapped(self, read: Read, slab: int, memory: Memory) -> Iterator[EditedStrip]:
         """The strips of one slab, edited but not stored yet."""
         sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
         for first, last in self.source.strips():
-            before = self.source.load(read, slab, first, last, scratch)
-            values = scratch("values", (last - first) * self.source.cols, np.float64).reshape(last - first, -1)
-            for begin, end in self.source.tiles():
-                np.copyto(values[:, begin:end], self.source.decode(before, last - first, begin, end, scratch))
+            before = self.source.load(read, slab, first, last, memory)
+            values = self._numbers(before, last - first, memory)
             with np.errstate(over="ignore", invalid="ignore"):
                 tiles = self._tiles(before, first, last, sums, values)
             sizes = self.target.strip_bytes(last - first)
-            stored = {part: scratch(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
+            stored = {part: memory(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
             yield EditedStrip(slab, first, last, before, tiles, stored)
+
+    def _numbers(self, strip: Strip, rows: int, memory: Memory) -> NDArray[np.float64]:
+        """A strip's numbers before the edit, in memory that may be written to."""
+        tiles = list(self.source.tiles())
+        if len(tiles) == 1:
+            return self.source.decode(strip, rows, *tiles[0], memory)
+        values = memory("values", rows * self.source.cols, np.float64).reshape(rows, -1)
+        for begin, end in tiles:
+            np.copyto(values[:, begin:end], self.source.decode(strip, rows, begin, end, scratch))
+        return values
 
     def _tiles(
         self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None, values: NDArray[np.float64]
@@ -161,12 +174,11 @@ class Edited:
             sums += sums_of(self.source, strip, self.map.right, first, last, True, scratch)
         return sums
 
-    def _peak(self, read: Read, slab: int) -> float:
+    def _peak(self, read: Read, slab: int, memory: Memory) -> float:
         """The largest absolute number of one slab after the edit."""
-        return max(
-            (float(np.abs(values).max(initial=0.0)) for strip in self._mapped(read, slab) for _, values in strip.tiles),
-            default=0.0,
-        )
+        strips = self._mapped(read, slab, memory)
+        largest = (float(np.abs(values).max(initial=0.0)) for strip in strips for _, values in strip.tiles)
+        return max(largest, default=0.0)
 
     def _fail(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NoReturn:
         """Say which of the two is at fault that a number cannot be stored."""

@@ -55,6 +55,16 @@ class FilePlan:
         """Bytes."""
         return sum(piece.size for piece in self.pieces)
 
+    def reads(self, source: Checkpoint) -> frozenset[str]:
+        """The files of the source that its bytes are made from."""
+        names: set[str] = set()
+        for piece in self.pieces:
+            if isinstance(piece, Copy):
+                names.add(piece.file)
+            elif isinstance(piece, New):
+                names.update(source.info(part).shard for part in piece.edited.source.parts)
+        return frozenset(names)
+
     @property
     def copy_of(self) -> str | None:
         """The source's file that this one is a copy of; None when any byte is another's."""
@@ -96,7 +106,7 @@ class RewritePlan:
         """What the output depends on, as a digest: an interrupted rewrite goes on only if nothing of it changed."""
         digest = hashlib.sha256(__version__.encode())
         for name in self.source.files:
-            digest.update(f"{name}\0{self.source.stamp(name)}\0".encode())
+            digest.update(f"{name}\0{self.source.identity(name)}\0".encode())
         for file in self.files:
             digest.update(f"{file.name}\0{file.origin}\0".encode())
             for piece in file.pieces:

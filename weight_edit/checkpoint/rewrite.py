@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, Piece, Rewrit
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.planning import plan_rewrite
 from weight_edit.checkpoint.reader import Reader
+from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.sharing import clone, link
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.progress import Bar, bar
@@ -105,7 +107,8 @@ def carry_out(
     began = time.monotonic()
     finished = finished or {}
     todo = [file for file in plan.files if file.name not in finished]
-    count = lanes or min(MOST_LANES, os.cpu_count() or 1)
+    # With shards that come and go, one at a time: the disk may have no room for two.
+    count = 1 if plan.source.comes_and_goes else lanes or min(MOST_LANES, os.cpu_count() or 1)
     kept = sum(record.size for record in finished.values())
     # One thread each: the lanes share the processors, and a sum split among threads would be another sum.
     with threadpool_limits(1, user_api="blas"), bar("writing", plan.size, unit="bytes") as progress:
@@ -166,13 +169,14 @@ class _Job:
         self.losses: dict[str, Loss] = {}
         self._stop = threading.Event()
         self._clones = True
+        self._needed: Counter[str] = Counter()
 
     def run(self, todo: list[FilePlan], lanes: int) -> None:
         """Write all files; the first error ends it."""
         queue: SimpleQueue[FilePlan] = SimpleQueue()
-        # The longest first, so that no lane is left with one while the others have nothing to do.
-        for file in sorted(todo, key=lambda file: -file.size):
+        for file in self._ordered(todo):
             queue.put(file)
+            self._needed.update(file.reads(self.plan.source))
         with ThreadPoolExecutor(min(lanes, max(1, len(todo))), thread_name_prefix="lane") as pool:
             works: list[Future[None]] = [pool.submit(self._lane, queue) for _ in range(min(lanes, len(todo)))]
             try:
@@ -182,6 +186,15 @@ class _Job:
         errors = [error for work in works if (error := work.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
             raise error
+
+    def _ordered(self, todo: list[FilePlan]) -> list[FilePlan]:
+        source = self.plan.source
+        if not source.comes_and_goes:
+            # The longest first, so that no lane is left with one while the others have nothing to do.
+            return sorted(todo, key=lambda file: -file.size)
+        # By the shards that they are made from, so that few of them are needed at a time.
+        place = {shard: number for number, shard in enumerate(source.shards)}
+        return sorted(todo, key=lambda file: max((place.get(name, -1) for name in file.reads(source)), default=-1))
 
     def _lane(self, queue: "SimpleQueue[FilePlan]") -> None:
         with Lane() as lane, Reader(self.plan.source) as reader:
@@ -194,10 +207,18 @@ class _Job:
             self.counts.add(read=reader.bytes_read)
 
     def _file(self, lane: Lane, reader: Reader, file: FilePlan) -> None:
+        source = self.plan.source
+        for name in source.shards:
+            if name in file.reads(source):
+                source.fetch(name)
         record = self._shared(lane, reader, file) or self._written(lane, reader, file)
         self.records[file.name] = record
         if self.done is not None:
             self.done(file.name, record)
+        self._needed.subtract(file.reads(source))
+        for name in source.shards:
+            if name in file.reads(source) and not self._needed[name]:
+                source.drop(name)
 
     def _shared(self, lane: Lane, reader: Reader, file: FilePlan) -> FileRecord | None:
         """An untouched file that need not be written; its digest is still made, from the source."""
@@ -232,7 +253,7 @@ class _Job:
             edited = piece.edited
             counted = isinstance(edited, Edited) and edited.target.lossy and piece.part == edited.target.name
             rounding = Rounding(edited) if counted else None
-            for block in edited.blocks(piece.part, reader.tensor, rounding):
+            for block in edited.blocks(piece.part, reader.tensor, rounding, scratch):
                 self._check_stop()
                 target.write(block.data)
                 self.progress.advance(block.size)

@@ -18,6 +18,9 @@ class ShardProvider(Protocol):
     def read(self, shard: str, begin: int, count: int) -> bytes:
         """The `count` bytes from `begin` of a shard, without bringing it."""
 
+    def identity(self, shard: str) -> str:
+        """What tells a shard's content from any other's, such as a digest."""
+
     def fetch(self, shard: str) -> Path:
         """Bring a whole shard into the folder, checked; nothing to do when it is there."""
 

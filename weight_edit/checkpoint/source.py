@@ -1,5 +1,6 @@
 """A checkpoint folder as it is on disk: its config, the weights that transformers loads, and all else."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -146,13 +147,14 @@ class Checkpoint:
         absent = self._absent(name)
         return absent.sizes[name] if absent is not None else locate(self.path, name).stat().st_size
 
-    def stamp(self, name: str) -> Stamp:
-        """What identifies one file's content: as it was at `open`, and for a shard that is not there as it is now."""
-        known = self._stamps.get(name)
-        if known is not None:
-            return known
-        with self.open_file(name) as file:
-            return Stamp.of(file)
+    def identity(self, name: str) -> str:
+        """What tells one file's content from any other's, without reading more than a small file."""
+        if self._provider is None:
+            return str(self._stamps[name])
+        if name in self._provider.sizes:
+            return f"{self._provider.identity(name)} {self._provider.sizes[name]}"
+        # What was downloaded for this run has times and places of its own.
+        return hashlib.sha256(self.read_file(name)).hexdigest()
 
     def open_file(self, name: str) -> BinaryIO:
         """Open one of `files` for unbuffered reading.
@@ -166,6 +168,11 @@ class Checkpoint:
             file.close()
             raise UsageError(f"{shown(str(self.path / name))} changed while it was in use; start again")
         return file
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether shards are brought for a while and deleted again."""
+        return self._provider is not None
 
     def fetch(self, shard: str) -> Path:
         """Make sure that a shard is in the folder: its real path. Nothing to do for a checkpoint that is whole.

@@ -17,6 +17,7 @@ from weight_edit.options import (
     Json,
     Layers,
     Link,
+    LowDisk,
     Model,
     Orthonormalize,
     Out,
@@ -129,6 +130,7 @@ def bake(
     overwrite: Overwrite = False,
     resume: Resume = False,
     link: Link = False,
+    low_disk: LowDisk = False,
     dry_run: DryRun = False,
     revision: Revision = None,
     token: Token = None,
@@ -162,6 +164,7 @@ def bake(
             overwrite=overwrite,
             resume=resume,
             link=link,
+            low_disk=low_disk,
             dry_run=dry_run,
             trust_remote_code=trust_remote_code,
         )

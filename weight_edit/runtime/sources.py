@@ -1,25 +1,16 @@
 """Where a model's files are: the embedded model, a local folder or the Hub."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
+from typing import Any
 
-from weight_edit.errors import UsageError, first_line
-
-_SMALL_FILES = (
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-    "*.py",
-    "*.md",
-    "LICENSE*",
-    "license*",
-    "NOTICE*",
-    "*.tiktoken",
-)
-_WEIGHTS = ("*.safetensors",)
-# Second copies of the weights in other layouts: they double the download, and an edit would not reach them.
-_OTHER_COPIES = ("original/*", "metal/*", "onnx/*", "consolidated*")
+from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
+from weight_edit.checkpoint.files import SKIPPED, list_files, read_json
+from weight_edit.checkpoint.refused import single_file, without_config
+from weight_edit.errors import UsageError
+from weight_edit.runtime.hub_calls import hub_call
 
 
 @dataclass(frozen=True)
@@ -59,75 +50,92 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
         weights: False leaves out the safetensors files.
 
     Raises:
-        UsageError: no such folder or repository, no access, offline, or a folder without config.json.
+        UsageError: no such folder or repository, no access, offline, or no config.json or weights.
+        UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter).
+    """
+    local = find_local(name)
+    if local is None:
+        return _download(str(name), revision, token, weights)
+    if revision is not None:
+        raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
+    if not (local.path / CONFIG).is_file():
+        raise without_config(list_files(local.path)[0], str(local.path))
+    return local
+
+
+def find_local(name: str | Path) -> Source | None:
+    """The embedded model or the folder that `name` stands for; None for what may be a Hub id.
+
+    Raises:
+        UsageError: a file, or a path to nothing.
+        UnsupportedError: a GGUF file.
     """
     text = str(name)
     if text == "organism":
         from weight_edit.organism import folder
 
-        return _checked(Source(text, folder(), None), revision)
+        return Source(text, folder(), None)
     path = Path(text).expanduser()
     if path.is_dir():
-        return _checked(Source(text, path.resolve(), None), revision)
+        return Source(text, path.resolve(), None)
     if path.exists():
-        raise UsageError(f"{text} is a file; give the folder that holds config.json and the weights")
+        raise single_file(text)
     if path.is_absolute() or text.startswith((".", "~")) or "\\" in text or text.count("/") > 1:
         raise UsageError(f"there is no folder {text}; give an existing folder, a Hub id, or 'organism'")
-    return _checked(_download(text, revision, token, weights), None)
+    return None
 
 
-def _checked(source: Source, revision: str | None) -> Source:
-    if revision is not None:
-        raise UsageError(f"{source.name} is a local folder and has no revision; drop the revision {revision}")
-    if not (source.path / "config.json").is_file():
-        raise UsageError(f"{source.path} has no config.json; give a model's folder in the Hugging Face layout")
-    return source
+def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[str, Any]:
+    """`config.json` of a repository, which was downloaded into the folder `path`.
+
+    Raises:
+        UsageError, UnsupportedError: the repository has none, as `without_config` says it; or no JSON object.
+    """
+    if CONFIG not in files:
+        raise without_config(files, repo)
+    config = read_json((path / CONFIG).read_bytes(), f"{CONFIG} of {repo}", unique_keys=False)
+    if not isinstance(config, dict):
+        raise UsageError(f"{CONFIG} of {repo} must be a JSON object")
+    return config
 
 
 def _download(repo: str, revision: str | None, token: str | None, weights: bool) -> Source:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    """Bring what is missing of a repository into huggingface_hub's cache: exactly the files that are needed."""
+    # One file first: its snapshot's name is the commit, to which all that follows is held, and with it comes the
+    # list of the repository's files.
+    path = _snapshot(repo, revision, revision, token, [CONFIG, "README.md"])
+    commit = path.name if path.parent.name == "snapshots" else revision
+    files = _files_of(repo, commit, path)
+    config = read_hub_config(path, files, repo)
 
-    at = f" at revision {revision}" if revision else ""
-    try:
-        folder = snapshot_download(
-            repo,
-            revision=revision,
-            token=token,
-            allow_patterns=[*_SMALL_FILES, *(_WEIGHTS if weights else ())],
-            ignore_patterns=list(_OTHER_COPIES),
-        )
-    except HFValidationError as error:
-        raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model") from error
-    except GatedRepoError as error:
-        raise UsageError(
-            f"{repo} is gated: accept its terms on https://huggingface.co/{repo}, "
-            "then log in with `hf auth login` or pass a token"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UsageError(f"{repo} has no revision {revision}; see the branches and tags on its page") from error
-    except RepositoryNotFoundError as error:
-        raise UsageError(
-            f"there is no folder and no Hub repository {repo} that you can see; check the spelling, "
-            "or pass a token if it is private"
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise UsageError(
-            f"there is no folder {repo}, and the Hub cannot be reached and no copy of {repo}{at} is cached; "
-            "go online once, or give a local folder"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UsageError(f"the Hub refused {repo}{at}: {first_line(error)}; try again later") from error
-    except OSError as error:
-        raise UsageError(f"{repo}{at} could not be downloaded: {first_line(error)}") from error
-    path = Path(folder)
-    # A snapshot folder is named after its commit, which says more than a branch's name.
-    return Source(repo, path, path.name if path.parent.name == "snapshots" else revision)
+    def fetch(names: Collection[str]) -> None:
+        _snapshot(repo, commit, revision, token, names)
+
+    def read(name: str) -> bytes:
+        fetch([name])
+        return (path / name).read_bytes()
+
+    chosen: Chosen | None = choose(config, files, read, repo) if weights else None
+    fetch([*small_files(files, chosen), *(chosen.shards if chosen is not None else ())])
+    return Source(repo, path, commit)
+
+
+def _snapshot(repo: str, commit: str | None, asked: str | None, token: str | None, names: Collection[str]) -> Path:
+    with hub_call(repo, asked):
+        from huggingface_hub import snapshot_download
+
+        patterns = [escape(name) for name in names]
+        return Path(snapshot_download(repo, revision=commit, token=token, allow_patterns=patterns))
+
+
+def _files_of(repo: str, commit: str | None, path: Path) -> tuple[str, ...]:
+    """All files of a repository at a commit; offline, and if nobody ever listed them, those that are cached."""
+    with hub_call(repo, commit):
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+        try:
+            names = [file.path for file in get_cached_repo_tree(repo, revision=commit)]
+        except CachedRepoTreeNotFoundError:
+            return list_files(path)[0]
+    return tuple(sorted(name for name in names if not SKIPPED.intersection(name.split("/"))))

@@ -15,6 +15,7 @@ from weight_edit.checkpoint.header import TensorInfo
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.skipping import config_without, experts_of
+from weight_edit.checkpoint.scratch import Memory, fresh
 from weight_edit.checkpoint.storage import Bytes, Plain, Read, Storage
 
 _STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point")
@@ -48,7 +49,9 @@ class Transposed:
         """See `Edited`; of the matrices before they are transposed."""
         return self.edited.along_rows
 
-    def blocks(self, part: str, read: Read, rounding: Rounding | None = None) -> Iterator[Bytes]:
+    def blocks(
+        self, part: str, read: Read, rounding: Rounding | None = None, memory: Memory = fresh
+    ) -> Iterator[Bytes]:
         """The bytes in order; see `Edited.blocks`.
 
         Raises:
@@ -57,7 +60,7 @@ class Transposed:
         rows, cols = self.edited.target.rows, self.edited.target.cols
         matrix = np.empty((rows, cols), "<u2")
         some = max(1, CHUNK // max(1, 2 * rows))
-        for strip in self.edited.strips(read):
+        for strip in self.edited.strips(read, memory):
             if rounding is not None:
                 rounding.add(strip)
             matrix[strip.first : strip.last] = strip.stored[part].view("<u2").reshape(-1, cols)

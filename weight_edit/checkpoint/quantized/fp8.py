@@ -1,8 +1,8 @@
 """FP8 weights: e4m3 codes, and scales of blocks, of rows or of the whole tensor.
 
-A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that number
-over the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the scale as
-stored.
+A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that
+number over the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the
+scale as stored.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.quantized.minifloat import E4M3
 from weight_edit.checkpoint.quantized.scales import check_scales, item_size, read_scales, store_scales
 from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
-
-BFLOAT16_LIMIT = 2.0**128 - 2.0**119
-"""What runtimes make of quantised numbers has to be finite as bfloat16, whatever the scales could hold."""
+from weight_edit.checkpoint.storage import Bytes, Read, Strip
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,27 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-class _Fp8(Storage):
+class _Fp8(Coded):
     """What the two have in common: codes of shape (n, m) or (experts, n, m), and scales of some dtype."""
 
-    lossy = True
+    format = E4M3
 
     def __init__(self, weight: Tensor, scale: Tensor, power_of_two: bool) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
         self.slabs, (self.rows, self.cols) = prod(weight.shape[:-2]), weight.shape[-2:]
         self._scale, self._power_of_two = scale, power_of_two
         self._item = item_size(scale.dtype)
-        self.limit = BFLOAT16_LIMIT if scale.dtype != "F16" else E4M3.largest * 65504.0
+        if scale.dtype == "F16":
+            self.limit = E4M3.largest * 65504.0
 
-    def _codes(self, strip: Strip, rows: int) -> NDArray[np.uint8]:
-        return strip[self.name].reshape(rows, self.cols)
+    def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
+        """See `Coded`."""
+        return strip[self.name].reshape(rows, self.cols)[:, first:last]
+
+    def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
+        """See `Coded`."""
+        rows, cols = codes.shape
+        into[self.name].reshape(rows, self.cols)[:, first : first + cols] = codes
 
     def _scales(self, strip: Strip) -> NDArray[np.float64]:
         return read_scales(strip[self._scale.name], self._scale.dtype)
@@ -93,12 +98,10 @@ class Fp8Block(_Fp8):
         count = -(-(last - first) // self.row_step) * self._across
         return self._load(read, slab, first, last, slice(begin, begin + count))
 
-    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
-        """See `Storage`."""
-        values = E4M3.decode(self._codes(strip, rows)[:, first:last])
+    def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Coded`."""
         grid = self._scales(strip).reshape(-1, self._across)[:, self._blocks(first, last)]
-        values *= self._spread(grid, *values.shape)
-        return values
+        return self._spread(grid, rows, last - first)
 
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
         """See `Storage`."""
@@ -109,7 +112,7 @@ class Fp8Block(_Fp8):
         blocks = self._blocks(first, first + cols)
         grid = read_scales(raw, self._scale.dtype).reshape(-1, blocks.stop - blocks.start)
         scaled = values / self._spread(grid, rows, cols)
-        self._codes(into, rows)[:, first : first + cols] = E4M3.encode(scaled)
+        self.put_codes(E4M3.encode(scaled), first, into)
         stored = into[self._scale.name].reshape(grid.shape[0], self._across, self._item)
         stored[:, blocks] = raw.reshape(*grid.shape, self._item)
 
@@ -120,9 +123,17 @@ class Fp8Block(_Fp8):
     def _peaks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The largest absolute number of each block, as a grid."""
         rows, cols = values.shape
-        down = np.arange(0, rows, self.row_step)
-        high, low = np.maximum.reduceat(values, down), np.minimum.reduceat(values, down)
-        return np.maximum.reduceat(np.maximum(high, -low), np.arange(0, cols, self.col_step), axis=1)
+        if self.row_step >= rows:
+            found = np.maximum(values.max(axis=0), -values.min(axis=0))[None]
+        elif self.col_step >= cols:
+            found = np.maximum(values.max(axis=1), -values.min(axis=1))[:, None]
+        else:
+            found = np.abs(values)
+        # What is left of most tensors by now is small, and this slow.
+        for axis, step in enumerate((self.row_step, self.col_step)):
+            if found.shape[axis] > 1 and step > 1:
+                found = np.maximum.reduceat(found, np.arange(0, found.shape[axis], step), axis=axis)
+        return found
 
     def _spread(self, grid: NDArray[np.float64], rows: int, cols: int) -> NDArray[np.float64]:
         """A grid's scales, one for each number or, where a row or column of them is enough, to be broadcast."""
@@ -157,11 +168,9 @@ class Fp8Scaled(_Fp8):
         """
         return self._load(read, slab, first, last, slice(slab, slab + 1))
 
-    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
-        """See `Storage`."""
-        values = E4M3.decode(self._codes(strip, rows)[:, first:last])
-        values *= self._scales(strip)
-        return values
+    def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Coded`."""
+        return self._scales(strip)
 
     def scale_bytes(self, peak: float) -> Bytes:
         """See `Storage`."""
@@ -169,7 +178,5 @@ class Fp8Scaled(_Fp8):
 
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
         """See `Storage`."""
-        rows, cols = values.shape
         into[self._scale.name][:] = self.scale_bytes(peak)
-        codes = E4M3.encode(values / self._scales(into))
-        self._codes(into, rows)[:, first : first + cols] = codes
+        self.put_codes(E4M3.encode(values / self._scales(into)), first, into)

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.fp8 import BFLOAT16_LIMIT, Tensor
+from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.quantized.fp8 import Tensor
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
 from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Read, Storage, Strip
+from weight_edit.checkpoint.storage import Read, Strip
 
 GROUP = 32
 """Numbers that share a scale."""
@@ -23,7 +24,7 @@ _PAIRS = np.tile(E2M1.numbers, 16) + 1j * np.repeat(E2M1.numbers, 16)
 """The two numbers of every byte, that of the low half first: as one complex number, which is looked up at once."""
 
 
-class Mxfp4(Storage):
+class Mxfp4(Coded):
     """Experts of `rows` by `groups * 32` numbers.
 
     Args:
@@ -31,8 +32,7 @@ class Mxfp4(Storage):
         scales: U8 (experts, rows, groups).
     """
 
-    lossy = True
-    limit = BFLOAT16_LIMIT
+    format = E2M1
 
     def __init__(self, blocks: Tensor, scales: Tensor) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (blocks, scales)}
@@ -62,8 +62,25 @@ class Mxfp4(Storage):
         check_scales(read_scales(strip[self._scale], "F8_E8M0"), self._scale)
         return strip
 
+    def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
+        """See `Coded`."""
+        pairs = strip[self.name].reshape(rows, -1)
+        codes = np.empty((rows, self.cols), np.uint8)
+        np.bitwise_and(pairs, 15, out=codes[:, 0::2])
+        np.right_shift(pairs, 4, out=codes[:, 1::2])
+        return codes[:, first:last]
+
+    def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
+        """See `Coded`. All columns at once."""
+        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(codes.shape[0], -1))
+
+    def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """See `Coded`."""
+        scales = read_scales(strip[self._scale], "F8_E8M0").reshape(rows, self._groups)
+        return np.repeat(scales, GROUP, axis=1)[:, first:last]
+
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
-        """See `Storage`."""
+        """See `Storage`. A byte at a time."""
         values = _PAIRS[strip[self.name]].view(np.float64).reshape(-1, GROUP)
         values *= read_scales(strip[self._scale], "F8_E8M0")[:, None]
         return values.reshape(rows, self.cols)[:, first:last]
@@ -72,31 +89,19 @@ class Mxfp4(Storage):
         """See `Storage`. All columns at once."""
         groups = values.reshape(-1, GROUP)
         peaks = np.maximum(groups.max(axis=1), -groups.min(axis=1))
-        exponents = _exponents(groups, peaks)
+        exponents = _exponents(peaks)
         codes = E2M1.encode(groups * np.ldexp(1.0, -exponents)[:, None])
-        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(-1, _BYTES))
+        self.put_codes(codes.reshape(values.shape), first, into)
         np.copyto(into[self._scale], exponents + BIAS, casting="unsafe")
 
 
-def _exponents(groups: NDArray[np.float64], peaks: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The power of two of each group's scale.
+def _exponents(peaks: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The power of two of each group's scale: the smallest under which no number is off by more than half a step.
 
-    The usual one leaves the largest number between 4 and 8, where it is cut to 6. Above 7 that is off by more than half
-    a step, and the next power is taken; between 6 and 7 the one of the two with the smaller squared error is, or the
-    lower. At 6 and below the lower one has all the numbers that the next has, and more.
+    The usual one leaves the largest number between 4 and 8, where it is cut to 6. That is the nearest number under the
+    next power too, up to 7, and all smaller numbers have the finer steps. Above 7 the cut is more than half a step.
     """
     exponents = np.frexp(peaks)[1].astype(np.int64) - 3
+    exponents += np.ldexp(peaks, -exponents) > 7
     exponents[peaks == 0] = 0
-    np.clip(exponents, -BIAS, BIAS, out=exponents)
-    tops = np.ldexp(peaks, -exponents)
-    doubtful = np.flatnonzero((tops > 6) & (tops <= 7))
-    some = np.ldexp(groups[doubtful], -exponents[doubtful, None])
-    higher = _square_error(some, 2.0) < _square_error(some, 1.0)
-    exponents += tops > 7
-    exponents[doubtful[higher]] += 1
-    return np.minimum(exponents, BIAS)
-
-
-def _square_error(groups: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    gap = E2M1.decode(E2M1.encode(groups / scale)) * scale - groups
-    return np.einsum("ij,ij->i", gap, gap)
+    return np.clip(exponents, -BIAS, BIAS)

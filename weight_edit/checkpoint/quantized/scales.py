@@ -64,8 +64,8 @@ def store_scales(wanted: NDArray[np.float64], dtype: str, power_of_two: bool = F
         uint8, flat.
     """
     flat = np.where(wanted == 0, 1.0, wanted).reshape(-1)
-    # Below the normal numbers of float32, kernels may take a scale for zero.
-    flat = np.maximum(flat, 2.0**-126)
+    # Below the normal numbers of float32, kernels may take a scale for zero; an e8m0 code is never zero.
+    flat = np.maximum(flat, 2.0 ** (-BIAS if dtype in POWERS else 1 - BIAS))
     if power_of_two or dtype in POWERS:
         fraction, exponent = np.frexp(flat)
         exponent = exponent - (fraction == 0.5)

@@ -1,0 +1,153 @@
+"""Quantised tensors written as bfloat16: which appear, which vanish, and what the configuration says of it."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, store, torch_tensor
+
+from weight_edit.checkpoint.edited import Edited, Rounding
+from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
+from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.skipping import config_without
+
+MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+
+
+def experts(layer: int, rows: int = 64) -> dict[str, tuple[str, tuple[int, ...]]]:
+    stem = f"model.layers.{layer}.mlp.experts"
+    return {
+        f"{stem}.down_proj_blocks": ("U8", (2, rows, 1, 16)),
+        f"{stem}.down_proj_scales": ("U8", (2, rows, 1)),
+        f"{stem}.gate_up_proj_blocks": ("U8", (2, 64, 2, 16)),
+        f"{stem}.gate_up_proj_scales": ("U8", (2, 64, 2)),
+        f"{stem}.down_proj_bias": ("BF16", (2, rows)),
+    }
+
+
+def linear(name: str, *, static: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
+    found = {f"{name}.weight": ("F8_E4M3", (8, 4)), f"{name}.weight_scale": ("F32", (1,))}
+    return found | ({f"{name}.input_scale": ("F32", (1,))} if static else {})
+
+
+def test_experts_leave_their_format_together_and_transposed() -> None:
+    tensors = infos(**experts(0), **experts(1))
+    name = "model.layers.0.mlp.experts.down_proj"
+    map_ = projection(64, 2)
+    plan = dequantised({name: (1, map_)}, tensors, MXFP4)
+    assert {key: stream.target.parts[key] for key, stream in plan.streams.items()} == {
+        name: ("BF16", (2, 32, 64)),
+        "model.layers.0.mlp.experts.gate_up_proj": ("BF16", (2, 64, 64)),
+    }
+    assert sorted(plan.removed) == sorted(key for key in experts(0) if not key.endswith("bias"))
+    assert plan.config == {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head", "model.layers.0.mlp.experts"],
+    }
+    generator = np.random.default_rng(0)
+    parts = {
+        key: generator.integers(110, 120, info.shape, dtype=np.uint8).reshape(-1)
+        for key, info in tensors.items()
+        if info.dtype == "U8"
+    }
+    for key, stream in plan.streams.items():
+        assert isinstance(stream, Transposed)
+        raw = np.concatenate(list(stream.blocks(key, reader(parts))))
+        wide = numbers(storage_of(key, tensors, MXFP4, 1), parts)
+        v = map_.left
+        wanted = wide - v @ (v.T @ wide) if key == name else wide
+        got = torch_tensor(raw, *stream.target.parts[key]).to(torch.float64)
+        # One rounding to bfloat16.
+        assert torch.equal(got, torch.from_numpy(wanted).transpose(1, 2).bfloat16().to(torch.float64))
+    rounding = Rounding(plan.streams[name].edited)
+    assert list(plan.streams[name].blocks(name, reader(parts), rounding))
+    assert 0 < rounding.error < 2**-8
+    assert 0 < rounding.left < 0.01
+
+
+@pytest.mark.parametrize("cols", [32, 96])
+def test_transposing_in_several_pieces(cols: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weight_edit.checkpoint.quantized.dequantize.CHUNK", 400)
+    tensors = infos(
+        **{
+            "x.experts.p_blocks": ("U8", (3, 50, cols // 32, 16)),
+            "x.experts.p_scales": ("U8", (3, 50, cols // 32)),
+        }
+    )
+    storage = storage_of("x.experts.p", tensors, {}, 1)
+    parts = store(storage, np.random.default_rng(1).standard_normal((3, 50, cols)))
+    stream = dequantised({"x.experts.p": (1, None)}, tensors, MXFP4).streams["x.experts.p"]
+    pieces = list(stream.blocks("x.experts.p", reader(parts)))
+    assert len(pieces) == 3 * cols // 4
+    got = torch_tensor(np.concatenate(pieces), "BF16", (3, cols, 50)).to(torch.float64).numpy()
+    assert np.array_equal(got, numbers(storage, parts).transpose(0, 2, 1))
+
+
+def test_a_matrix_keeps_its_shape_and_loses_its_static_scales() -> None:
+    tensors = infos(**linear("a.o_proj", static=True), **linear("a.q_proj", static=True))
+    plan = dequantised({"a.o_proj.weight": (0, projection(8))}, tensors, COMPRESSED | {"ignore": ["lm_head"]})
+    (stream,) = plan.streams.values()
+    assert isinstance(stream, Edited)
+    assert dict(stream.target.parts) == {"a.o_proj.weight": ("BF16", (8, 4))}
+    assert sorted(plan.removed) == ["a.o_proj.input_scale", "a.o_proj.weight", "a.o_proj.weight_scale"]
+    assert plan.config is not None
+    assert plan.config["ignore"] == ["lm_head", "a.o_proj"]
+
+
+def test_nothing_quantised_is_left() -> None:
+    plan = dequantised({"a.o_proj.weight": (0, None)}, infos(**linear("a.o_proj")), COMPRESSED)
+    assert plan.config is None
+
+
+def test_plain_tensors_are_left_out() -> None:
+    tensors = infos(**linear("a.o_proj"), **{"embed.weight": ("BF16", (8, 4))})
+    plan = dequantised({"embed.weight": (1, projection(4))}, tensors, COMPRESSED | {"ignore": []})
+    assert not plan.streams
+    assert not plan.removed
+    assert plan.config == COMPRESSED | {"ignore": []}
+
+
+LEFT = infos(**linear("m.q_proj"), **{"m.embed.weight": ("BF16", (9, 4)), "m.norm.weight": ("BF16", (4,))})
+
+
+def test_without_a_list_the_plain_modules_have_to_be_named_too() -> None:
+    config = config_without(FINE, ["m.o_proj.weight"], LEFT)
+    assert config is not None
+    assert config["modules_to_not_convert"] == ["m.embed", "lm_head", "m.o_proj"]
+    assert "modules_to_not_convert" not in FINE
+
+
+def test_both_lists_are_kept_alike() -> None:
+    config = config_without(FINE | {"ignored_layers": ["lm_head"]}, ["m.o_proj.weight"], LEFT)
+    assert config == FINE | {"ignored_layers": ["lm_head", "m.o_proj"]}
+
+
+def test_the_experts_of_a_layer_are_one_module() -> None:
+    names = [f"m.layers.3.mlp.experts.{n}.down_proj.weight" for n in range(3)]
+    config = config_without(FINE | {"modules_to_not_convert": ["lm_head"]}, names, LEFT)
+    assert config is not None
+    assert config["modules_to_not_convert"] == ["lm_head", "m.layers.3.mlp.experts"]
+    config = config_without(COMPRESSED, names, LEFT)
+    assert config is not None
+    (pattern,) = config["ignore"]
+    assert pattern.startswith("re:")
+    assert re.match(pattern.removeprefix("re:"), "m.layers.3.mlp.experts.2.down_proj")
+    assert not re.match(pattern.removeprefix("re:"), "m.layers.30.mlp.experts.2.down_proj")
+
+
+def test_experts_one_by_one_go_together() -> None:
+    tensors = infos(
+        **{
+            key: kind
+            for layer in (3, 30)
+            for n in range(2)
+            for proj in ("gate_proj", "down_proj")
+            for key, kind in linear(f"m.layers.{layer}.mlp.experts.{n}.{proj}").items()
+        },
+        **linear("m.layers.3.mlp.shared_experts.down_proj"),
+    )
+    plan = dequantised({"m.layers.3.mlp.experts.1.down_proj.weight": (0, None)}, tensors, FINE)
+    assert sorted(plan.streams) == sorted(
+        f"m.layers.3.mlp.experts.{n}.{proj}.weight" for n in range(2) for proj in ("gate_proj", "down_proj")
+    )

@@ -1,0 +1,306 @@
+"""`weight-edit diff A B`: every tensor of two checkpoints compared, and the directions that the differences share."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from weight_edit.checkpoint.files import CHUNK
+from weight_edit.checkpoint.reading import Files, processors
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.difference.explaining import Products, products
+from weight_edit.difference.files import compare_files
+from weight_edit.difference.numbers import LIMIT, Change, change_of
+from weight_edit.difference.pairs import Pair, Side, stored
+from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
+from weight_edit.difference.shared import CANDIDATES, SharedDirection, Sketch, choose
+from weight_edit.progress import Bar, bar
+from weight_edit.runtime.sources import resolve
+
+_OWN = 4
+"""A tensor's own directions are given where there are no more of them than this."""
+
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
+_INSIDE = ("text_config", "llm_config", "language_config", "thinker_config")
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def width_of(config: Mapping[str, Any]) -> int | None:
+    """The width of the residual stream by a config, or by its part about text; None where it does not say."""
+    for part in (config, *(config.get(key) for key in _INSIDE)):
+        if isinstance(part, Mapping):
+            for key in _WIDTHS:
+                if type(part.get(key)) is int and part[key] > 0:
+                    return int(part[key])
+    return None
+
+
+@dataclass
+class _Numbers:
+    """What is known of one tensor that differs, while the shared directions are looked for."""
+
+    pair: Pair
+    change: Change
+    norm: float
+    own: tuple[Fit, NDArray[np.float32]] | None
+
+
+@dataclass
+class _Compared:
+    """One tensor after the first look."""
+
+    name: str
+    differs: bool
+    numbers: _Numbers | None = None
+    problem: str | None = None
+
+
+def diff(
+    a: str | Path, b: str | Path, *, revision_a: str | None = None, revision_b: str | None = None,
+    token: str | None = None,
+) -> Difference:  # fmt: skip
+    """Compare two checkpoints tensor by tensor, and find the directions with which B could have been made of A.
+
+    Memory does not grow with the models: tensors are read in blocks, and those that differ several times over.
+
+    Args:
+        a: the first: a folder, a Hub id or "organism". Differences are B - A.
+        b: the second.
+        revision_a, revision_b: of Hub models.
+        token: Hub access token.
+
+    Raises:
+        UsageError: a model that cannot be found or read.
+        UnsupportedError: weights that are not in safetensors.
+    """
+    began = time.monotonic()
+    sources = resolve(a, revision=revision_a, token=token), resolve(b, revision=revision_b, token=token)
+    first, second = (Checkpoint.open(source.path) for source in sources)
+    width = width_of(first.config)
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(Files(side)) for side in (first, second))
+        stack.enter_context(threadpool_limits(1, "blas"))
+        files = compare_files(ours, theirs)
+        run = _Run(ours, theirs, width)
+        tensors, equal, reshaped = run.tensors()
+        read = ours.bytes_read + theirs.bytes_read
+    names = tuple(_architecture(side) for side in (first, second))
+    return Difference(
+        a=sources[0].public_name,
+        b=sources[1].public_name,
+        architectures=(names[0], names[1]),
+        width=width,
+        files_equal=len(files.equal),
+        files_different=files.different,
+        files_only_a=files.only_a,
+        files_only_b=files.only_b,
+        tensors_equal=equal,
+        tensors=tuple(tensors),
+        reshaped=tuple(reshaped),
+        only_a=tuple(sorted(first.tensors.keys() - second.tensors.keys())),
+        only_b=tuple(sorted(second.tensors.keys() - first.tensors.keys())),
+        directions=tuple(run.directions),
+        rows=run.rows,
+        own_rows=run.own_rows,
+        notes=tuple(_notes(names, first, second, width)),
+        bytes_read=read,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _architecture(side: Checkpoint) -> str:
+    named = side.config.get("architectures")
+    return str(named[0] if isinstance(named, list) and named else side.config.get("model_type", "unknown"))
+
+
+def _notes(names: tuple[str, ...], a: Checkpoint, b: Checkpoint, width: int | None) -> Iterator[str]:
+    if names[0] != names[1]:
+        yield f"the architectures differ: {names[0]} and {names[1]}"
+    if not a.tensors.keys() & b.tensors.keys():
+        yield "the two have no tensor of the same name"
+    if width is None:
+        yield "the config does not say how wide the residual stream is, so shared directions were not looked for"
+    elif width_of(b.config) != width:
+        yield f"the residual streams are {width} and {width_of(b.config)} wide"
+
+
+class _Run:
+    """The passes over the tensors."""
+
+    def __init__(self, a: Files, b: Files, width: int | None) -> None:
+        self._a, self._b, self._width = a, b, width
+        self.rows = np.zeros((0, width or 0), np.float32)
+        self.own_rows: dict[str, NDArray[np.float32]] = {}
+        self.directions: list[SharedDirection] = []
+
+    def tensors(self) -> tuple[list[TensorDifference], int, list[Reshaped]]:
+        """Those that differ, how many do not, and those that cannot be compared number by number."""
+        a, b = self._a.checkpoint.tensors, self._b.checkpoint.tensors
+        common = [name for name in a if name in b]
+        alike, reshaped = [], []
+        for name in common:
+            same = (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape)
+            if same or (a[name].shape == b[name].shape and self._pair(name) is not None):
+                alike.append(name)
+            else:
+                dtypes, shapes = (a[name].dtype, b[name].dtype), (a[name].shape, b[name].shape)
+                reshaped.append(Reshaped(name, dtypes, shapes))
+        sketches = {"both": Sketch(), "columns": Sketch(), "rows": Sketch()}
+        found: list[_Compared] = []
+        with bar("comparing", sum(a[name].size for name in alike), unit="bytes") as progress:
+            for compared in _each(lambda name: self._compare(name, progress), alike):
+                found.append(compared)
+                if compared.numbers is not None:
+                    self._sketch(compared.numbers, sketches)
+        numbers = [compared.numbers for compared in found if compared.numbers is not None]
+        fits = self._share(numbers, sketches)
+        differing = [self._told(compared, fits) for compared in found if compared.differs]
+        return differing, len(alike) - len(differing), reshaped
+
+    def _pair(self, name: str) -> Pair | None:
+        a, b = (stored(side.checkpoint, name) for side in (self._a, self._b))
+        if a is None or b is None or (a.slabs, a.rows, a.cols) != (b.slabs, b.rows, b.cols):
+            return None
+        return Pair(name, a, b, self._a.tensor, self._b.tensor)
+
+    def _compare(self, name: str, progress: Bar) -> _Compared:
+        try:
+            pair = self._pair(name)
+            if pair is None or not pair.a.rows * pair.a.cols * pair.slabs:
+                differs = not self._same_bytes(name)
+                return _Compared(name, differs, problem="its format is not decoded" if differs else None)
+            change = change_of(pair, self._width)
+            if change is None:
+                return _Compared(name, False)
+            if not change.finite:
+                return _Compared(name, True, problem="has NaN or infinite values")
+            if not change.entries:
+                return _Compared(name, True, problem="the same numbers in other bytes")
+            return _Compared(name, True, self._numbers(pair, change))
+        finally:
+            progress.advance(self._a.checkpoint.tensors[name].size)
+
+    def _same_bytes(self, name: str) -> bool:
+        size = self._a.checkpoint.tensors[name].size
+        for begin in range(0, size, CHUNK):
+            ours, theirs = (np.empty(min(CHUNK, size - begin), np.uint8) for _ in range(2))
+            self._a.tensor(name, begin, ours)
+            self._b.tensor(name, begin, theirs)
+            if not np.array_equal(ours, theirs):
+                return False
+        return True
+
+    def _numbers(self, pair: Pair, change: Change) -> _Numbers:
+        """The tensor's own directions, on the side where they explain more, and |A|."""
+        rank = change.rank
+        best: tuple[Fit, NDArray[np.float32]] | None = None
+        norm = None
+        if rank and rank <= _OWN and pair.a.rows > 1:
+            for side, vectors in change.vectors.items():
+                along, norm = products(pair, side, vectors[:, :rank], change.square)
+                fit = _fit(along, side)
+                if best is None or fit.explained > best[0].explained:
+                    best = fit, np.ascontiguousarray(vectors[:, :rank].T)
+        if norm is None:
+            norm = products(pair, "rows", np.zeros((pair.a.cols, 1)), change.square)[1]
+        return _Numbers(pair, change, norm, best)
+
+    def _sketch(self, numbers: _Numbers, sketches: Mapping[str, Sketch]) -> None:
+        """Take up a tensor's directions; of a square one those of either side, apart from the others."""
+        change, pair = numbers.change, numbers.pair
+        if pair.a.rows == 1 or change.rank == 0:
+            return
+        count = LIMIT if change.rank is None else change.rank
+        for side, vectors in change.vectors.items():
+            where = "both" if len(change.vectors) == 1 else side
+            sketches[where].add(vectors[:, :count], change.values[:count] / change.square**0.5)
+
+    def _share(self, numbers: list[_Numbers], sketches: Mapping[str, Sketch]) -> dict[str, Fit]:
+        """Decide which directions are shared, and how well they explain each tensor."""
+        square_only = max(sketches["columns"], sketches["rows"], key=lambda sketch: sketch.concentration)
+        candidates = sketches["both"].directions
+        candidates = square_only.directions if candidates is None else candidates
+        # What is rounding alone has nothing to explain.
+        able = [found for found in numbers if found.pair.sides(self._width) and found.change.rank != 0]
+        if candidates is None or not able:
+            return {}
+        assert candidates.shape[1] <= CANDIDATES
+
+        def along(found: _Numbers) -> tuple[Side, Products]:
+            tried = [
+                (side, products(found.pair, side, candidates, found.change.square)[0])
+                for side in found.pair.sides(self._width)
+            ]
+            return max(tried, key=lambda one: one[1].share)
+
+        with bar("directions", len(able)) as progress:
+            known = []
+            for one in _each(along, able):
+                known.append(one)
+                progress.advance()
+        matrices = [(f, side, product) for f, (side, product) in zip(able, known, strict=True) if f.pair.a.rows > 1]
+        others = sum(found.pair.others(side) * found.pair.slabs for found, side, _ in matrices)
+        basis, self.directions = choose(
+            [product for _, _, product in matrices],
+            [found.change.rank for found, _, _ in matrices],
+            int(self._width or 0),
+            others,
+        )
+        if not self.directions:
+            return {}
+        self.rows = _signed((candidates @ basis).T).astype(np.float32)
+        return {
+            found.pair.name: _fit(product.turned(basis), side)
+            for found, (side, product) in zip(able, known, strict=True)
+        }
+
+    def _told(self, compared: _Compared, fits: Mapping[str, Fit]) -> TensorDifference:
+        name = compared.name
+        infos = self._a.checkpoint.tensors[name], self._b.checkpoint.tensors[name]
+        plain = TensorDifference(name, (infos[0].dtype, infos[1].dtype), infos[0].shape, problem=compared.problem)
+        numbers = compared.numbers
+        if numbers is None:
+            return plain
+        change, matrix = numbers.change, numbers.pair.a.rows > 1
+        told = replace(
+            plain,
+            entries=change.entries,
+            relative=(change.square / numbers.norm) ** 0.5 if numbers.norm else float("inf"),
+            noise=min(1.0, change.noise / change.square),
+            rank=change.rank if matrix else None,
+            full_rank=matrix and change.rank is None,
+            shared=fits.get(name),
+            own=None if numbers.own is None else numbers.own[0],
+        )
+        if numbers.own is not None and told.best is not None and told.best[0] == "own":
+            self.own_rows[name] = _signed(numbers.own[1])
+        return told
+
+
+def _fit(along: Products, side: Side) -> Fit:
+    strength = along.strength
+    return Fit(along.explained(strength), strength, along.explained(1.0), side)
+
+
+def _signed(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Each row with its largest number positive, so that the same models give the same file."""
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
+    return rows * np.where(largest < 0, -1, 1)
+
+
+def _each(work: Callable[[_T], _R], items: list[_T]) -> Iterator[_R]:
+    """Results in the order of the items, a few worked on at a time."""
+    with ThreadPoolExecutor(processors()) as pool:
+        try:
+            yield from pool.map(work, items)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

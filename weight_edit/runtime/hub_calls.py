@@ -1,0 +1,86 @@
+"""Around every call of the Hub for a model's files: errors become one line, bars are drawn as --quiet has it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
+from weight_edit.progress import is_quiet
+
+
+@contextmanager
+def hub_call(repo: str, revision: str | None) -> Iterator[None]:
+    """Run calls of huggingface_hub.
+
+    Args:
+        repo: the Hub id, for messages.
+        revision: what the user asked for; None is the default branch.
+
+    Raises:
+        UsageError: no such repository or revision, no access, offline, a full disk, a broken connection.
+    """
+    import httpx2
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+        XetDownloadError,
+    )
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        with _bars():
+            yield
+    except HFValidationError as error:
+        raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model") from error
+    except GatedRepoError as error:
+        raise UsageError(
+            f"{repo} is gated: accept its terms on https://huggingface.co/{repo}, "
+            "then log in with `hf auth login` or pass a token"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError(f"{repo} has no revision {revision}; see the branches and tags on its page") from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"there is no folder and no Hub repository {repo} that you can see; check the spelling, "
+            "or pass a token if it is private"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise UsageError(f"a file of {repo}{at} is no longer there: {_line(error)}; start again") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, httpx2.NetworkError) as error:
+        raise UsageError(
+            f"there is no folder {repo}, and the Hub cannot be reached and no copy of {repo}{at} is cached; "
+            "go online once, or give a local folder"
+        ) from error
+    except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            raise UsageError(
+                f"the Hub does not accept the token for {repo}; log in again with `hf auth login`"
+            ) from error
+        raise UsageError(f"the Hub refused {repo}{at}: {_line(error)}; try again later") from error
+    except (httpx2.HTTPError, XetDownloadError, *FOREIGN_ERRORS) as error:
+        raise UsageError(f"{repo}{at} could not be downloaded: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    # Addresses of downloads are signed: what follows the question mark is as good as a password for a while.
+    return re.sub(r"\?[^\s'\")]+", "", first_line(error))
+
+
+@contextmanager
+def _bars() -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if not is_quiet() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
