@@ -170,10 +170,16 @@ def _refuse_kinds(config: Any, name: str) -> None:
     layers = getattr(config, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
         raise UsageError(f"{name}: config.json says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")
-    text = config.get_text_config()
+    try:
+        text = config.get_text_config()
+    except FOREIGN_ERRORS as error:
+        raise UnsupportedError(f"{name}: config.json has no one language model ({first_line(error)})") from error
     if text is not config:
+        kind = getattr(text, "model_type", None)
+        if not isinstance(kind, str):
+            raise UsageError(f"{name}: config.json says that a part of it is a language model, which is no config")
         raise UnsupportedError(
-            f"{name} holds a language model ('{text.model_type}') inside a multimodal model, which is not supported"
+            f"{name} holds a language model ('{kind}') inside a multimodal model, which is not supported"
         )
 
 
