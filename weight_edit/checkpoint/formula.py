@@ -12,9 +12,9 @@ from weight_edit.checkpoint.nonfinite import count_non_finite
 from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.storage import Read, Storage, Strip
 
-ARITHMETIC = 2.0**-20
-"""What sums may leave beside the largest number near by: other processors add up in another order, and other tools (and
-the first version of this one) in float32. It matters only where the edit leaves little of a number."""
+ARITHMETIC = 2.0**-46
+"""What float64 sums may leave beside the largest number near by: other processors add up in another order. It matters
+only where the edit leaves next to nothing of a number."""
 
 _UNITS: Mapping[str, tuple[int, int]] = {"BF16": (7, -133), "F16": (10, -24), "F32": (23, -149), "F64": (52, -1074)}
 """Bits after a number's first one, and the exponent of the smallest number above zero."""
