@@ -142,7 +142,14 @@ def bake(
         with attempted(
             target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
         ) as attempt:
-            written = carry_out(plan, attempt.files, finished=attempt.finished, done=attempt.note, linked=link)
+            written = carry_out(
+                plan,
+                attempt.files,
+                finished=attempt.finished,
+                losses=attempt.losses,
+                done=attempt.note,
+                linked=link,
+            )
             write_card_and_manifest(attempt.files, baking.summary(), written.files)
         return _result(baking, plan, target, written)
 

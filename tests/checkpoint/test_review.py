@@ -309,6 +309,43 @@ def test_a_config_that_cannot_be_written_again_is_refused(tmp_path):
 # Threads
 
 
+def test_a_second_ctrl_c_waits_for_the_lanes(tmp_path, monkeypatch):
+    source = Checkpoint.open(make_checkpoint(tmp_path / "source"))
+    plan = plan_rewrite(source, adding(source, ["model.embed.weight"]))
+    inside, go_on = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            go_on.wait(20)
+        fsync(descriptor)
+
+    def pressed(*_, **__):
+        inside.wait(20)
+        raise KeyboardInterrupt
+
+    presses = [2]
+    join = threading.Thread.join
+
+    def impatient(self: threading.Thread, timeout: float | None = None) -> None:
+        if self.name.startswith("lane") and threading.current_thread() is threading.main_thread() and presses[0]:
+            presses[0] -= 1
+            if not presses[0]:
+                threading.Timer(0.3, go_on.set).start()
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr("weight_edit.checkpoint.rewrite.wait", pressed)
+    monkeypatch.setattr(threading.Thread, "join", impatient)
+    with pytest.raises(KeyboardInterrupt), attempted(tmp_path / "out", key=KEY) as attempt:
+        carry_out(plan, attempt.files, done=attempt.note)
+    alive = [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
+    go_on.set()
+    assert alive == []
+
+
 @pytest.mark.parametrize(
     "size", [0, 1, 4095, 4096, 4097, BUFFER - 1, BUFFER, BUFFER + 1, 4 * BUFFER, 5 * BUFFER + 4097]
 )

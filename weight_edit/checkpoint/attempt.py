@@ -15,10 +15,13 @@ import secrets
 import shutil
 import stat
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
+from weight_edit.checkpoint.edited import Loss
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.manifest import FileRecord, is_record, sha256
 from weight_edit.errors import UsageError
@@ -37,13 +40,16 @@ class Attempt:
         files: where the output's files go.
         old: where the output that is replaced waits until the new one is in its place.
         finished: the files that an earlier process finished, checked by digest.
+        losses: what it noted of the tensors in them.
     """
 
     def __init__(self, out: Path, folder: Path, journal: int) -> None:
         self.out, self.folder, self.files, self.old = out, folder, folder / "files", folder / "old"
         self.finished: dict[str, FileRecord] = {}
+        self.losses: dict[str, Loss] = {}
         self._journal = journal
         self._lock = threading.Lock()
+        self._told: dict[str, dict[str, Loss]] = {}
         self._noted = 0
 
     @classmethod
@@ -131,10 +137,11 @@ class Attempt:
         """Whether a later process could go on from it."""
         return bool(self.finished) or self._noted > 0
 
-    def note(self, name: str, record: FileRecord) -> None:
+    def note(self, name: str, record: FileRecord, losses: Mapping[str, Loss] = MappingProxyType({})) -> None:
         """A file is finished and on disk."""
+        told = {tensor: [loss.error, loss.left] for tensor, loss in losses.items()}
         with self._lock:
-            _append(self._journal, {"file": name, **asdict(record)})
+            _append(self._journal, {"file": name, **asdict(record), "losses": told})
             os.fsync(self._journal)
             self._noted += 1
 
@@ -191,10 +198,13 @@ class Attempt:
             return None
         found: dict[str, FileRecord] = {}
         for entry in entries[1:]:
-            name = entry.pop("file", None) if isinstance(entry, dict) else None
-            if not isinstance(name, str) or not is_record(entry):
+            name, told = (
+                (entry.pop(key, None) for key in ("file", "losses")) if isinstance(entry, dict) else (None, None)
+            )
+            if not isinstance(name, str) or not is_record(entry) or not isinstance(told, dict):
                 return None
             found[name] = FileRecord(**entry)
+            self._told[name] = {tensor: Loss(*numbers) for tensor, numbers in told.items()}
         return found
 
     def _check(self, entries: dict[str, FileRecord]) -> None:
@@ -204,6 +214,7 @@ class Attempt:
                 path = self.files / name
                 if path.is_file() and path.stat().st_size == entry.size and sha256(path) == entry.sha256:
                     self.finished[name] = entry
+                    self.losses |= self._told[name]
                 progress.advance(entry.size)
         for root, _, names in os.walk(self.files):
             for name in names:
