@@ -241,6 +241,7 @@ class _Job:
                 self._piece(target, piece)
             for name in self._reads[file.name]:
                 self._files.check_unchanged(name)
+            self._check_stop()
             return target.finish(file.origin)
 
     def _piece(self, target: LaneFile, piece: Piece) -> None:
