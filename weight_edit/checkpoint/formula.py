@@ -10,6 +10,7 @@ from weight_edit.checkpoint.along import Along
 from weight_edit.checkpoint.edited import Edited, EditedStrip, Stream
 from weight_edit.checkpoint.nonfinite import count_non_finite
 from weight_edit.checkpoint.numbers import STORED
+from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.storage import Read, Storage, Strip
 
 ARITHMETIC = 2.0**-46
@@ -71,7 +72,7 @@ def check_formula(
         return _check_blocks(edited, base, given, advance)
     check = _Check(edited)
     with np.errstate(invalid="ignore", over="ignore"):
-        for strip in edited.strips(base):
+        for strip in edited.strips(base, scratch):
             there = edited.target.load(given, strip.slab, strip.first, strip.last)
             check.add(strip, there)
             advance(sum(len(part) for part in there.values()))
@@ -119,6 +120,7 @@ class _Check:
                 self._error += float(np.vdot(gap, gap))
                 self._wanted += float(np.vdot(values, values))
         if self._before is not None and self._after is not None:
+            # The last use of the strip: its numbers are in memory that is used again here.
             self._before.add(strip.before, strip.first, strip.last)
             self._after.add(there, strip.first, strip.last)
 
