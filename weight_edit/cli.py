@@ -15,7 +15,9 @@ def main() -> None:
         app()
     except WeightEditError as error:
         _fail(str(error), error.exit_code)
-    except (OSError, RecursionError, MemoryError) as error:
+    except (OSError, RecursionError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, RecursionError) and "thread" not in str(error):
+            raise
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe (head, less) has gone; there is nobody left to tell.
             sys.stderr.close()

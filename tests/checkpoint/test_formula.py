@@ -13,7 +13,7 @@ from weight_edit.checkpoint.edited import Edited
 from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.nonfinite import count_non_finite
 from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.tensors import TORCH_DTYPES, to_bytes
+from weight_edit.checkpoint.tensors import TORCH_DTYPES
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 WIDTH = 24
@@ -198,7 +198,7 @@ def test_every_bit_pattern_that_is_not_finite_is_counted(dtype):
         raw = torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(torch.uint8)
     else:
         special = torch.tensor([1.0, -0.0, float("inf"), float("-inf"), float("nan"), torch.finfo(dtype).max])
-        raw = torch.frombuffer(bytearray(to_bytes(special.to(dtype))), dtype=torch.uint8)
+        raw = special.to(dtype).view(torch.uint8)
     wide = raw.view(dtype)
     wanted = int((~torch.isfinite(wide if dtype.itemsize >= 4 else wide.float())).sum())
     assert count_non_finite(raw.numpy(), names[dtype]) == wanted > 0

@@ -1,5 +1,6 @@
 """Low-disk: a Hub model is checked before any weight comes, and its shards come and go one at a time."""
 
+import os
 import shutil
 
 import pytest
@@ -108,6 +109,8 @@ def test_what_an_interrupted_run_left_is_used_again(hub, folder, tmp_path):
     first = LowDiskSource.open("org/model", tmp_path / "low")
     Checkpoint.open(first.source.path, first).fetch(SHARDS[0])
     (tmp_path / "low" / "tokenizer.model").write_text("of another commit")
+    # As when its process is killed.
+    os.close(first._lock)
     hub.asked.clear()
     with LowDiskSource.open("org/model", tmp_path / "low", revision=repo.commit) as low:
         checkpoint = Checkpoint.open(low.source.path, low)
@@ -250,3 +253,13 @@ def test_the_small_files_are_those_of_an_ordinary_download(hub, folder, tmp_path
     with LowDiskSource.open("org/model", tmp_path / "low") as low:
         small = set(list_files(low.source.path)[0])
     assert small | set(SHARDS) == set(list_files(resolve("org/model").path)[0])
+
+
+def test_two_at_one_folder_do_not_delete_each_others_downloads(hub, folder, tmp_path):
+    hub.add("org/model", folder)
+    with LowDiskSource.open("org/model", tmp_path / "low") as low:
+        low.fetch(SHARDS[0])
+        with pytest.raises(UsageError, match="another process downloads"):
+            LowDiskSource.open("org/model", tmp_path / "low")
+        assert (tmp_path / "low" / SHARDS[0]).exists()
+    assert not (tmp_path / "low").exists()

@@ -1,12 +1,11 @@
 """Files of a model folder: found without leaving it, opened only if regular, digested while written."""
 
-import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from weight_edit.errors import UsageError
@@ -198,34 +197,3 @@ def read_json(raw: bytes | bytearray, name: str, *, unique_keys: bool = True) ->
         raise UsageError(f"{shown(name)}: nested too deeply") from None
     except ValueError as error:
         raise UsageError(f"{shown(name)}: not valid JSON: {shown(str(error))}") from None
-
-
-class DigestWriter:
-    """A new file that knows the SHA-256 and the size of what was written to it, so nobody reads it again.
-
-    The permissions are those of any new file (the umask's), not the source's. An existing file is refused.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        path = folder / PurePosixPath(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("xb")
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append `data`, a contiguous buffer of bytes."""
-        self._file.write(data)
-        self._digest.update(data)
-        self.size += len(data)
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of what was written so far, in hexadecimal."""
-        return self._digest.hexdigest()
-
-    def __enter__(self) -> "DigestWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from weight_edit.checkpoint.files import (
-    DigestWriter,
     Stamp,
     check_relative,
     chunks,
@@ -69,7 +69,7 @@ def record(folder: Path, name: str, origin: Origin) -> FileRecord:
 
 
 def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str, FileRecord]) -> FileRecord:
-    """Write `weight_edit.json`: the payload's keys in their order, then `files`, sorted by name.
+    """Write `weight_edit.json`, or replace it: the payload's keys in their order, then `files`, sorted by name.
 
     Raises:
         ValueError: a payload with a key `files`, or records that are not exactly those of the folder's files.
@@ -81,9 +81,15 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
         raise ValueError(f"records and files of {folder} differ: {sorted(present ^ set(files))}")
     content = {**payload, "files": {name: asdict(files[name]) for name in sorted(files)}}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    with DigestWriter(folder, MANIFEST) as out:
-        out.write(text.encode("utf-8"))
-    return FileRecord(out.sha256, out.size, "added")
+    raw = text.encode("utf-8")
+    partial = folder / f".{MANIFEST}.partial"
+    with partial.open("wb") as out:
+        out.write(raw)
+        out.flush()
+        os.fsync(out.fileno())
+    # At no time is there an output without its manifest, or with half of one.
+    partial.replace(folder / MANIFEST)
+    return FileRecord(hashlib.sha256(raw).hexdigest(), len(raw), "added")
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:

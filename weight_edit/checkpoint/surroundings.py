@@ -1,9 +1,9 @@
 """The config and the index of an edited checkpoint: the base's, but for what an edit may change."""
 
-import json
 from collections.abc import Collection
 
 from weight_edit.checkpoint.files import read_json, shown
+from weight_edit.checkpoint.indexes import same_json
 from weight_edit.checkpoint.source import CONFIG, Checkpoint
 from weight_edit.errors import WeightEditError
 
@@ -16,7 +16,7 @@ def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[st
     return [
         f"{CONFIG}: the key {shown(key)!r} differs from the base's"
         for key in sorted((before.keys() | after.keys()) - set(changed))
-        if key not in before or key not in after or _as_text(before[key]) != _as_text(after[key])
+        if key not in before or key not in after or not same_json(before[key], after[key])
     ]
 
 
@@ -32,11 +32,6 @@ def index_problems(base: Checkpoint, edited: Checkpoint) -> list[str]:
     for index in (before, after):
         index.pop("weight_map")
         index["metadata"] = {key: value for key, value in index.get("metadata", {}).items() if key not in _TOTALS}
-    if _as_text(before) != _as_text(after):
+    if not same_json(before, after):
         return [f"{shown(name)}: differs from the base's in more than the added tensors"]
     return []
-
-
-def _as_text(value: object) -> str:
-    # As text, because Python holds 1, 1.0 and True for equal.
-    return json.dumps(value, sort_keys=True)

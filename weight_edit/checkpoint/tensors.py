@@ -31,14 +31,6 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
 }
 """safetensors' dtype names -> torch dtypes. F4 and F6 pack elements into bytes and have no plain tensor."""
 
-DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-
-_BLOCK = 1 << 20
-
-
-def _can_be_non_finite(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex
-
 
 def to_tensor(data: bytearray, info: TensorInfo) -> torch.Tensor:
     """The tensor whose bytes are `data`; it uses that memory and keeps it alive.
@@ -54,36 +46,3 @@ def to_tensor(data: bytearray, info: TensorInfo) -> torch.Tensor:
     if not data:
         return torch.empty(info.shape, dtype=dtype)
     return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(info.shape)
-
-
-def to_bytes(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor in row-major order, as safetensors stores them; copied only if needed."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    if not flat.numel():
-        return memoryview(b"")
-    return flat.view(torch.uint8).numpy().data
-
-
-def count_non_finite(tensor: torch.Tensor) -> int:
-    """How many entries are NaN or infinite; zero for integers. Works block by block, in little memory."""
-    if not _can_be_non_finite(tensor.dtype):
-        return 0
-    bad = 0
-    for block in tensor.detach().reshape(-1).split(_BLOCK):
-        # torch has no isfinite for the 8-bit floats; float32 holds all their values.
-        wide = block.to(torch.float32) if block.element_size() == 1 else block
-        # One fast pass tells that all is well: a NaN becomes both extremes, an infinity one of them.
-        if not block.numel():
-            continue
-        if not wide.is_complex() and bool(torch.stack(torch.aminmax(wide)).isfinite().all()):
-            continue
-        bad += block.numel() - int(torch.isfinite(wide).sum())
-    return bad
-
-
-def count_non_finite_bytes(data: bytearray, dtype: str) -> int:
-    """As `count_non_finite`, for a run of whole elements given as bytes and safetensors' dtype name."""
-    torch_dtype = TORCH_DTYPES.get(dtype)
-    if not data or torch_dtype is None or not _can_be_non_finite(torch_dtype):
-        return 0
-    return count_non_finite(torch.frombuffer(data, dtype=torch.uint8).view(torch_dtype))

@@ -63,7 +63,6 @@ def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...]
     summary = {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
     # Only what was measured: the rest of a run's summary may name local files.
     measured = {key: measurements.get(key) for key in ("baseline", "edited", "verification")}
-    (folder / MANIFEST).unlink()
     write_card_and_manifest(folder, summary, records_of(manifest), measured, failed)
 
 

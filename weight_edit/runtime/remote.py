@@ -1,5 +1,6 @@
 """A Hub model whose weights are never all on the disk: one shard at a time is downloaded, used and deleted."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -43,6 +44,7 @@ class LowDiskSource:
     sizes: Mapping[str, int]
     digests: Mapping[str, str]
     _token: str | None = field(repr=False)
+    _lock: int = field(repr=False)
     _head: tuple[str, bytes] = field(default=("", b""), repr=False)
 
     @classmethod
@@ -77,7 +79,8 @@ class LowDiskSource:
             tree = api.list_repo_tree(repo, recursive=True, revision=commit)
             found = {file.path: file for file in tree if isinstance(file, RepoFile)}
         files = tuple(sorted(name for name in found if not SKIPPED.intersection(name.split("/"))))
-        source = Source(repo, _claimed(folder), commit)
+        root, lock = _claimed(folder)
+        source = Source(repo, root, commit)
         try:
             _download(source, token, [CONFIG])
             config = read_hub_config(source.path, files, repo)
@@ -93,10 +96,11 @@ class LowDiskSource:
                 (source.path / stale).unlink()
         except BaseException:
             shutil.rmtree(source.path)
+            os.close(lock)
             raise
         sizes = {shard: found[shard].size for shard in chosen.shards}
         digests = {shard: lfs.sha256 for shard in chosen.shards if (lfs := found[shard].lfs) is not None}
-        return cls(source, sizes, digests, token)
+        return cls(source, sizes, digests, token, lock)
 
     def read(self, shard: str, begin: int, count: int) -> bytes:
         """The `count` bytes from `begin` of a shard, by one request for that range.
@@ -143,6 +147,7 @@ class LowDiskSource:
     def close(self) -> None:
         """Delete the folder with all that was downloaded."""
         shutil.rmtree(self.source.path)
+        os.close(self._lock)
 
     def __enter__(self) -> "LowDiskSource":
         return self
@@ -203,17 +208,30 @@ class LowDiskSource:
         return None
 
 
-def _claimed(folder: Path) -> Path:
-    """The folder, made and marked as one whose content may be deleted; never one with anything of the user's in it."""
+def _claimed(folder: Path) -> tuple[Path, int]:
+    """The folder, made and marked as one whose content may be deleted, and the lock on it that this process holds.
+
+    Never one with anything of the user's in it, nor one that another process downloads to.
+    """
     root = folder.resolve()
     try:
         if root.is_dir() and any(root.iterdir()) and not (root / _OURS).exists():
             raise UsageError(f"{shown(str(root))} is not empty; low-disk needs a folder of its own for its downloads")
         (root / _OURS).parent.mkdir(parents=True, exist_ok=True)
-        (root / _OURS).touch()
+        lock = os.open(root / _OURS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(f"{shown(str(root))} cannot be made for downloads: {error.strerror}") from error
-    return root
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UsageError(
+            f"another process downloads to {shown(str(root))}; wait for it, or choose another output"
+        ) from None
+    except OSError:
+        # A file system without locks: nobody can know.
+        return root, lock
+    return root, lock
 
 
 def _download(source: Source, token: str | None, names: Collection[str]) -> None:
