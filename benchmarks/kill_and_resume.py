@@ -1,7 +1,7 @@
 """Kill a bake at random moments, go on with it, and compare with one that nobody interrupted.
 
 `python benchmarks/kill_and_resume.py [--kills 50] [--gigabytes 0.5] [--shard-mb 50] [--seed 0]`. Moments are spread
-over the whole command, from its start to after its end. After each SIGKILL the output must be absent or complete and
+over the whole command, from its start to its end; one that comes after it does not count. After each SIGKILL the output must be absent or complete and
 equal; then `--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is otherwise.
 """
 
@@ -48,7 +48,7 @@ class Trial:
         self.shards = len(list((work / "base").glob("*.safetensors")))
         make_direction(work / DIRECTION)
         self.environment = environment(work / "cache")
-        # The first proves the anatomy; of the others the longest says over how long the kills are spread.
+        # The first proves the anatomy; the longest of the others says over how long the kills are spread.
         times = []
         for _ in range(4):
             began = time.monotonic()
@@ -67,12 +67,14 @@ class Trial:
         """Remove all outputs."""
         subprocess.run(["rm", "-rf", str(self.out.parent)], check=True)
 
-    def kill(self, after: float) -> Outcome:
-        """One bake, killed; and a second one that goes on."""
+    def kill(self, after: float) -> Outcome | None:
+        """One bake, killed, and a second one that goes on; None when the first had ended."""
         process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, env=self.environment)
         time.sleep(after)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        if process.wait() != -signal.SIGKILL:
+            self.clear()
+            return None
         state, finished = self._state()
         if self.out.exists() and digests(self.out) != self.whole:
             return Outcome(state, after, 0, "the output was there and not whole")

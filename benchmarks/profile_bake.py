@@ -2,7 +2,8 @@
 
 `python benchmarks/profile_bake.py [--gigabytes 2.5] [--shard-mb 500]`. The bake runs in a process of its own, with the
 package's functions wrapped from outside (`watching.py`). Per thread: "arithmetic" is decoding, mapping and encoding;
-"wait" is a lane that has no free buffer, because hashing or the disk is behind; "idle" is the rest of a helper's time.
+"wait" is a lane that has no free buffer, because hashing or the disk is behind. hash_0 and disk_0 stand for those of all
+lanes.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from watching import Watch
 
 def child(base: str, direction: str, out: str, spawned: float) -> None:
     """Bake, watched; prints what was found as JSON."""
-    stamps = {"start of Python": time.time() - spawned}
+    stamps = {"start of Python, numpy": time.time() - spawned}
     began = time.monotonic()
     import weight_edit.cli  # noqa: F401
     from weight_edit import baking
