@@ -2,8 +2,8 @@
 
 `python benchmarks/profile_bake.py [--gigabytes 2.5] [--shard-mb 500]`. The bake runs in a process of its own, with the
 package's functions wrapped from outside (`watching.py`). Per thread: "arithmetic" is decoding, mapping and encoding;
-"wait" is a lane that has no free buffer, because hashing or the disk is behind. hash_0 and disk_0 stand for those of all
-lanes.
+"wait" is a lane that has no free buffer, because hashing or the disk is behind. hash_0 and disk_0 stand for all of
+their kind.
 """
 
 import argparse
