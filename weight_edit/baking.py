@@ -80,6 +80,7 @@ def bake(
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
     dequantize: bool = False,
+    rounding: str = "balanced",
     revision: str | None = None,
     token: str | None = None,
     overwrite: bool = False,
@@ -101,6 +102,8 @@ def bake(
         embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.
         dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
+        rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
+            number; "nearest" stays within half a step, and can round the edit away.
         revision, token: of a Hub model.
         overwrite: replace an earlier output.
         resume: go on with a bake of the same output that was interrupted, after checking what it had finished.
@@ -113,7 +116,9 @@ def bake(
         UsageError: wrong input (exit code 2).
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
-    options = EditOptions(edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize)
+    options = EditOptions(
+        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding
+    )
     target = Path(out)
     check_output(target, overwrite)
     found = rows_of(directions)
@@ -132,10 +137,19 @@ def bake(
         if dry_run:
             check_output(target, overwrite, needed_bytes=needed, source=source.path)
             return _planned(baking, plan, target, needed)
+        # Files that an earlier attempt linked are no copies, and the other way round.
+        key = f"{plan.key} linked" if link else plan.key
         with attempted(
-            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=plan.key, resume=resume
+            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
         ) as attempt:
-            written = carry_out(plan, attempt.files, finished=attempt.finished, done=attempt.note, linked=link)
+            written = carry_out(
+                plan,
+                attempt.files,
+                finished=attempt.finished,
+                losses=attempt.losses,
+                done=attempt.note,
+                linked=link,
+            )
             write_card_and_manifest(attempt.files, baking.summary(), written.files)
         return _result(baking, plan, target, written)
 

@@ -25,6 +25,7 @@ Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the
 Dequantize = Annotated[
     bool, typer.Option("--dequantize", help="Write edited tensors of FP8 and MXFP4 models as bfloat16.")
 ]
+Rounding = Annotated[str, typer.Option(help="Of FP8 and MXFP4: balanced keeps the edit, nearest may round it away.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]

@@ -19,7 +19,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
-from weight_edit.streams import Streams, belonging_to_scales, streams_of
+from weight_edit.streams import BALANCED, ROUNDINGS, Streams, belonging_to_scales, streams_of
 from weight_edit.version import __version__
 
 
@@ -33,6 +33,8 @@ class EditOptions:
         layers: blocks whose writers are edited; all when None.
         embeddings: "keep", "untie" or "skip", see `weight_edit.plan.EditPlan`.
         dequantize: write edited tensors of quantised formats as bfloat16.
+        rounding: how numbers of quantised formats are rounded: "balanced", so that little is left along the directions,
+            or "nearest".
     """
 
     edit: str = "ablate"
@@ -40,18 +42,23 @@ class EditOptions:
     layers: frozenset[int] | None = None
     embeddings: str = "keep"
     dequantize: bool = False
+    rounding: str = BALANCED
 
     def __post_init__(self) -> None:
         if self.edit != "ablate":
             raise UnsupportedError(f"edit '{self.edit}' is not supported; the one that is: ablate")
         if not 0 < self.strength <= 2:
             raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 removes the direction")
+        if self.rounding not in ROUNDINGS:
+            raise UsageError(f"rounding '{self.rounding}' is none of {', '.join(ROUNDINGS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""
         layers = None if self.layers is None else sorted(self.layers)
         said = {"edit": self.edit, "strength": self.strength, "layers": layers, "embeddings": self.embeddings}
-        return {**said, "dequantize": True} if self.dequantize else said
+        # Of a model that is not quantised these say nothing.
+        usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
+        return {**said, **{key: value for key, (value, default) in usual.items() if value != default}}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EditOptions":
@@ -67,6 +74,7 @@ class EditOptions:
             None if layers is None else frozenset(int(layer) for layer in layers),
             str(entry["embeddings"]),
             entry.get("dequantize") is True,
+            str(entry.get("rounding", BALANCED)),
         )
 
 
@@ -191,7 +199,9 @@ def prepare(
     )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
-    streams = streams_of(checkpoint, _tensor_edits(plan, anatomy, disk), dequantize=options.dequantize)
+    streams = streams_of(
+        checkpoint, _tensor_edits(plan, anatomy, disk), dequantize=options.dequantize, rounding=options.rounding
+    )
     return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams)
 
 

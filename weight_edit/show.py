@@ -133,16 +133,10 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         "integrity",
         untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
     )
-    edited = checked["edited_tensors"]
-    units = edited["entries_one_unit_off"]
-    table.add_row(
-        "edited tensors",
-        f"{edited['compared'] - len(edited['different'])} of {edited['compared']} are the edit of the base's, "
-        f"{edited['bit_for_bit']} bit for bit" + (f" ({units} entries are rounded otherwise)" if units else ""),
-    )
     table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
-    if edited["rounding"] is not None:
-        table.add_row("rounding", f"{edited['rounding']:.1e} of a quantised tensor, at most")
+    edited = checked.get("edited_tensors")
+    if edited is not None:
+        _edited_tensors(edited, table)
     for dtype, found in checked["by_dtype"].items():
         share = f"{found['leak']:.1e} of it lies along the directions, at most (base: {found['leak_before']:.2f})"
         judged = "" if checked["complete"] else "; the edit is partial, so this is not judged"
@@ -166,6 +160,18 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         console.print(f"... and {len(checked['problems']) - SHOWN} more, all of them under --json")
     if not checked["integrity"] and not report["tensors_equal"]:
         console.print("No tensor equals the base's: is this the model that was edited?")
+
+
+def _edited_tensors(edited: Mapping[str, Any], table: Table) -> None:
+    """Rows about the edited tensors; runs of version 0.1.0 have no such figures."""
+    otherwise = edited["entries_rounded_otherwise"]
+    table.add_row(
+        "edited tensors",
+        f"{edited['compared'] - len(edited['different'])} of {edited['compared']} are the edit of the base's, "
+        f"{edited['bit_for_bit']} bit for bit" + (f" ({otherwise} entries are rounded otherwise)" if otherwise else ""),
+    )
+    if edited["rounding"] is not None:
+        table.add_row("rounding", f"{edited['rounding']:.1e} of a quantised tensor, at most")
 
 
 def examples(folder: Path, console: Console, count: int = 3) -> None:

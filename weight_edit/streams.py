@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.checkpoint.edited import Edited, Stream
 from weight_edit.checkpoint.planning import AddedTensor
+from weight_edit.checkpoint.quantized.balanced import Balanced
 from weight_edit.checkpoint.quantized.dequantize import dequantised
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
 from weight_edit.checkpoint.refused import check_format
@@ -14,6 +15,8 @@ from weight_edit.checkpoint.storage import Matrix, Plain
 from weight_edit.edits import TensorEdit
 
 QUANTIZATION = "quantization_config"
+BALANCED, NEAREST = "balanced", "nearest"
+ROUNDINGS = (BALANCED, NEAREST)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,16 @@ class Streams:
         return found
 
 
-def streams_of(checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequantize: bool = False) -> Streams:
+def streams_of(
+    checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequantize: bool = False, rounding: str = BALANCED
+) -> Streams:
     """The edited tensors of a checkpoint.
 
     Args:
         edits: name on disk -> map and axis.
         dequantize: write the quantised ones among them as bfloat16.
+        rounding: "nearest" to the nearest number of a quantised format, which can undo an edit; "balanced" to one of
+            the two neighbours, such that the edit stays.
 
     Raises:
         UsageError: scales that do not fit their weights.
@@ -68,7 +75,8 @@ def streams_of(checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequa
             changed[QUANTIZATION] = plain.config
     for name, edit in left.items():
         storage = storage_of(name, checkpoint.tensors, config, edit.axis)
-        found.append(Edited(storage, storage, edit.map, Matrix.of(storage.shape, edit.axis).along_rows))
+        kind = Balanced if storage.lossy and rounding == BALANCED else Edited
+        found.append(kind(storage, storage, edit.map, Matrix.of(storage.shape, edit.axis).along_rows))
     return Streams(tuple(found), changed)
 
 

@@ -78,6 +78,25 @@ def test_a_record_under_another_name_is_not_taken(folder: Path, monkeypatch: pyt
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("kind", ["fifo", "link", "stranger"])
+def test_a_record_that_another_may_have_put_there_is_not_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    calls = count_proofs(monkeypatch)
+    proven_anatomy(folder)
+    path = records(folder)[-1]
+    if kind == "stranger":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(path, 4321, -1)
+    else:
+        elsewhere = path.rename(path.with_suffix(".elsewhere"))
+        # Reading a pipe that nobody writes would never end.
+        os.mkfifo(path) if kind == "fifo" else path.symlink_to(elsewhere)
+    proven_anatomy(folder)
+    assert len(calls) == 2
+
+
 def test_the_key_depends_on_config_versions_and_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keys = {cache.key_of(b"{}"), cache.key_of(b"{} ")}
     monkeypatch.setattr(cache, "version", lambda name: f"{name} of tomorrow")

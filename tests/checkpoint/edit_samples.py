@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.edited import Edited
+from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.checkpoint.storage import Matrix, Plain
 
@@ -42,3 +43,8 @@ def random_map(width: int, rank: int, seed: int, constant: bool = False) -> Map:
     rng = np.random.default_rng(seed)
     left, right = rng.standard_normal((2, width, rank)) / width**0.5
     return Map(left, right, rng.standard_normal(width) if constant else None)
+
+
+def floating(source: Checkpoint) -> list[str]:
+    """The tensors that `adding` can edit."""
+    return [name for name, info in source.tensors.items() if info.dtype in STORED and info.shape]

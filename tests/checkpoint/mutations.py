@@ -242,7 +242,7 @@ def header_length(rng: random.Random, folder: Path) -> str:
     if path is None:
         return "no shard"
     raw = path.read_bytes()
-    path.write_bytes(rng.choice([*LENGTHS, len(raw), len(raw) - 8]).to_bytes(8, "little") + raw[8:])
+    path.write_bytes(rng.choice([*LENGTHS, len(raw), max(len(raw) - 8, 0)]).to_bytes(8, "little") + raw[8:])
     return path.name
 
 

@@ -8,6 +8,7 @@ import stat
 import pytest
 import torch
 from checkpoint_samples import BASE_TENSORS, content, make_checkpoint
+from edit_samples import adding, floating
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import CHANGES, mutate, time_limit, write
@@ -76,7 +77,8 @@ def test_no_damage_causes_a_traceback_or_a_half_written_folder(tmp_path_factory,
         message = str(error)
     else:
         message = ""
-        assert check_integrity(source, root / "out").problems == ()
+        edits = adding(source, floating(source), 0.0)
+        assert check_integrity(source, root / "out", edits=edits).problems == ()
         shutil.rmtree(root / "out")
     assert message.isprintable()
     assert content(root) == before

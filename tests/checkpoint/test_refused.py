@@ -138,7 +138,7 @@ def test_tensors_betray_a_method_that_the_config_does_not_name(name, method):
         (compressed(sparsity_config={"format": "sparse-24-bitmask"}), PLAIN, "sparse-24-bitmask"),
         (compressed(transform_config={"config_groups": {"u": {}}}), PLAIN, "transforms"),
         (config(quant_method="fp8"), {"a.weight": ("F8_E5M2", (4, 4))}, "F8_E5M2"),
-        (config(quant_method="fp8"), EIGHT | {"a.weight_scale_inv": ("F8_E8M0", (2, 3))}, "F8_E8M0"),
+        (config(quant_method="fp8"), EIGHT | {"a.weight_scale_inv": ("I32", (2, 3))}, "I32"),
     ],
 )
 def test_neighbours_of_what_is_edited_are_refused(given, layout, named):

@@ -26,25 +26,25 @@ from weight_edit.errors import UsageError
 SLOW = """
 import sys, time
 from weight_edit.checkpoint.attempt import Attempt
-from weight_edit.checkpoint.reader import Reader
+from weight_edit.checkpoint.reading import Files
 from weight_edit.cli import main
 
-begin, note, file = Attempt.begin, Attempt.note, Reader.file
+begin, note, file = Attempt.begin, Attempt.note, Files.read
 
 def beginning(out, key):
     attempt = begin(out, key)
     print("0", flush=True)
     return attempt
 
-def noting(self, name, record):
-    note(self, name, record)
+def noting(self, name, record, losses):
+    note(self, name, record, losses)
     print(self._noted, flush=True)
 
 def reading(self, *which):
     time.sleep(0.05)
     file(self, *which)
 
-Attempt.begin, Attempt.note, Reader.file = beginning, noting, reading
+Attempt.begin, Attempt.note, Files.read = beginning, noting, reading
 main()
 """
 """The command, slowed down, telling how many files it has finished."""

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from weight_edit.baking import bake
 from weight_edit.difference import pairs
-from weight_edit.difference.diff import diff, width_of
+from weight_edit.difference.configs import width_of
+from weight_edit.difference.diff import diff
 from weight_edit.difference.result import Difference
 from weight_edit.directions.artifact import load_directions
 from weight_edit.errors import UsageError

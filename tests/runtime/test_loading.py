@@ -1,6 +1,5 @@
 import json
 
-import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors as hub
@@ -52,7 +51,7 @@ def test_devices(folder):
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nothing", "~/nothing-here", "a/b/c", "a\\b"])
 def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
     with pytest.raises(UsageError, match="there is no folder"):
         resolve(name)
 
@@ -90,7 +89,7 @@ def test_what_the_hub_says_becomes_one_line(error, words, monkeypatch):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(UsageError, match=words) as caught:
         resolve("org/model", revision="v9")
     assert "\n" not in str(caught.value)

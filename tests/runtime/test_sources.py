@@ -2,7 +2,6 @@
 
 import json
 
-import huggingface_hub
 import pytest
 from checkpoint_samples import content, make_checkpoint
 from fake_hub import FakeHub
@@ -172,7 +171,7 @@ def test_repositories_without_usable_weights(hub, tmp_path, files, error, words)
 
 
 def test_local_models(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     (tmp_path / "only-gguf").mkdir()
     (tmp_path / "only-gguf" / "y.gguf").write_bytes(b"GGUF")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import weight_edit
 from weight_edit.anatomy.record import Proven
+from weight_edit.checkpoint.files import open_regular
+from weight_edit.errors import UsageError
 from weight_edit.version import __version__
 
 _MAX_BYTES = 50_000_000
@@ -57,17 +59,20 @@ def key_of(config: bytes) -> str | None:
 
 
 def remembered(key: str) -> Proven | None:
-    """The record under a key; None when there is none, or none that can be read."""
+    """The record under a key; None when there is none, none that can be read, or one that another user wrote."""
     path = _path(key)
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            # An edit follows what is remembered: nobody else may say which tensors it leaves out.
+            if os.fstat(file.fileno()).st_uid not in (os.geteuid(), 0):
+                return None
             entry = json.loads(file.read(_MAX_BYTES))
         if not isinstance(entry, dict) or entry.get("key") != key:
             return None
         return Proven.from_dict(entry.get("proven"))
-    except (OSError, ValueError, RecursionError):
+    except (UsageError, OSError, ValueError, RecursionError):
         return None
 
 

@@ -55,14 +55,16 @@ def _prove(folder: Path, name: str, trust_remote_code: bool) -> Proven:
 
 
 def _in_a_child(folder: Path, name: str, trust_remote_code: bool) -> Proven:
-    command = [sys.executable, "-P", "-m", WORKER, str(folder.absolute()), name]
+    trust = ["--trust-remote-code"] if trust_remote_code else []
+    # A name may begin with a dash.
+    command = [sys.executable, "-P", "-m", WORKER, *trust, "--", str(folder.absolute()), name]
     # The child has to find what this process would, this package above all.
     places = [str(Path(place).absolute()) for place in sys.path if isinstance(place, str)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     try:
         # Whatever ends this call, an interrupt too, ends the child.
         child = subprocess.run(
-            [*command, *(["--trust-remote-code"] if trust_remote_code else [])],
+            command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=environment,

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.scratch import Memory, fresh
+from weight_edit.checkpoint.scratch import Memory, fresh, scratch
 from weight_edit.checkpoint.storage import Storage, Strip
 
 
@@ -43,27 +43,26 @@ class Along:
     def __init__(self, storage: Storage, right: NDArray[np.float64], along_rows: bool) -> None:
         self._storage, self._along_rows = storage, along_rows
         self._right = right
-        self._columns: NDArray[np.float64] | None = None
+        self._columns = np.zeros((right.shape[1], storage.cols if along_rows else 0))
         self._square = self._all = 0.0
 
     def add(self, strip: Strip, first: int, last: int) -> None:
         """Add the rows from `first` to before `last` of the slab at hand; a slab begins with row 0."""
-        sums = sums_of(self._storage, strip, self._right, first, last, self._along_rows)
-        if not self._along_rows:
-            self._square += float(np.sum(sums * sums))
-        elif first == 0 or self._columns is None:
+        if first == 0:
             self._close()
-            self._columns = sums
-        else:
-            self._columns += sums
+        own = np.zeros((last - first, self._right.shape[1]))
         for begin, end in self._storage.tiles():
-            tile = self._storage.decode(strip, last - first, begin, end)
+            tile = self._storage.decode(strip, last - first, begin, end, scratch)
             self._all += float(np.vdot(tile, tile))
+            if self._along_rows:
+                self._columns[:, begin:end] += self._right[first:last].T @ tile
+            else:
+                own += tile @ self._right[begin:end]
+        self._square += float(np.vdot(own, own))
 
     def _close(self) -> None:
-        if self._columns is not None:
-            self._square += float(np.sum(self._columns * self._columns))
-            self._columns = None
+        self._square += float(np.vdot(self._columns, self._columns))
+        self._columns[:] = 0.0
 
     @property
     def norm(self) -> float:

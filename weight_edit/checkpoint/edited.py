@@ -191,8 +191,22 @@ class Edited:
         raise UsageError(f"tensor {name!r} is not finite after the edit; the source is damaged, fetch it again")
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What storing an edited tensor in a quantised format did.
+
+    Attributes:
+        error: |stored - wanted| / |wanted|.
+        left: |R^T W'| / |R^T W|, what is left along the directions in W' as stored; against random directions' where
+            that is more. 0 without a map.
+    """
+
+    error: float
+    left: float
+
+
 class Rounding:
-    """What storing an edited tensor does to its numbers."""
+    """Adds up what storing an edited tensor does to its numbers, strip by strip."""
 
     def __init__(self, edited: Stream) -> None:
         self._target = edited.target
@@ -214,17 +228,13 @@ class Rounding:
             self._left.add(strip.stored, strip.first, strip.last)
 
     @property
-    def error(self) -> float:
-        """|stored - wanted| / |wanted|."""
-        return float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
-
-    @property
-    def left(self) -> float:
-        """|R^T W'| / |R^T W| with W' as stored; against a random direction's where that is more. 0 without a map."""
+    def loss(self) -> Loss:
+        """Of all that was added."""
+        error = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
         if self._along is None or self._left is None:
-            return 0.0
+            return Loss(error, 0.0)
         reference = max(self._along.norm, self._along.expected)
-        return self._left.norm / reference if reference else 0.0
+        return Loss(error, self._left.norm / reference if reference else 0.0)
 
 
 def _subtract_product(tile: NDArray[np.float64], left: NDArray[np.float64], right: NDArray[np.float64]) -> None:

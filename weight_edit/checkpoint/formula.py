@@ -10,11 +10,12 @@ from weight_edit.checkpoint.along import Along
 from weight_edit.checkpoint.edited import Edited, EditedStrip, Stream
 from weight_edit.checkpoint.nonfinite import count_non_finite
 from weight_edit.checkpoint.numbers import STORED
+from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.storage import Read, Storage, Strip
 
-ARITHMETIC = 2.0**-20
-"""What sums may leave beside the largest number near by: other processors add up in another order, and other tools (and
-the first version of this one) in float32. It matters only where the edit leaves little of a number."""
+ARITHMETIC = 2.0**-46
+"""What float64 sums may leave beside the largest number near by: other processors add up in another order. It matters
+only where the edit leaves next to nothing of a number."""
 
 _UNITS: Mapping[str, tuple[int, int]] = {"BF16": (7, -133), "F16": (10, -24), "F32": (23, -149), "F64": (52, -1074)}
 """Bits after a number's first one, and the exponent of the smallest number above zero."""
@@ -71,7 +72,7 @@ def check_formula(
         return _check_blocks(edited, base, given, advance)
     check = _Check(edited)
     with np.errstate(invalid="ignore", over="ignore"):
-        for strip in edited.strips(base):
+        for strip in edited.strips(base, scratch):
             there = edited.target.load(given, strip.slab, strip.first, strip.last)
             check.add(strip, there)
             advance(sum(len(part) for part in there.values()))
@@ -119,6 +120,7 @@ class _Check:
                 self._error += float(np.vdot(gap, gap))
                 self._wanted += float(np.vdot(values, values))
         if self._before is not None and self._after is not None:
+            # The last use of the strip: its numbers are in memory that is used again here.
             self._before.add(strip.before, strip.first, strip.last)
             self._after.add(there, strip.first, strip.last)
 

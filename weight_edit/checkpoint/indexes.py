@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.checkpoint.files import read_json
 from weight_edit.checkpoint.source import CONFIG, Checkpoint
+from weight_edit.errors import UsageError
 
 
 def index_with(source: Checkpoint, weight_map: Mapping[str, str], more_bytes: int, more_numbers: int) -> bytes:
@@ -35,6 +36,9 @@ def config_with(source: Checkpoint, changes: Mapping[str, Any]) -> bytes | None:
 
     Args:
         changes: key -> value; a value of None takes the key out. Order and all other keys stay.
+
+    Raises:
+        UsageError: text in it that cannot be written.
     """
     raw = source.read_file(CONFIG)
     config = read_json(raw, CONFIG)
@@ -47,8 +51,12 @@ def config_with(source: Checkpoint, changes: Mapping[str, Any]) -> bytes | None:
     if same_json(before, config):
         return None
     # Text in other scripts stays readable where the source has it so.
-    text = json.dumps(config, indent=2, ensure_ascii=raw.isascii())
-    return (text + ("\n" if raw.endswith(b"\n") else "")).encode("utf-8")
+    try:
+        text = json.dumps(config, indent=2, ensure_ascii=raw.isascii())
+        return (text + ("\n" if raw.endswith(b"\n") else "")).encode("utf-8")
+    except UnicodeEncodeError:
+        # An escape can spell half of a surrogate pair, which no UTF-8 text holds.
+        raise UsageError(f"{CONFIG}: has text that is not valid Unicode; take it out") from None
 
 
 def same_json(left: object, right: object) -> bool:

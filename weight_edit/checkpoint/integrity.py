@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.expected import Expected
 from weight_edit.checkpoint.files import shown
@@ -85,7 +87,9 @@ def check_integrity(
             return IntegrityReport(False, (str(error),))
     check = _Check(base, edited, Expected.of(base, edited, edits, frozenset(added)))
     with Files(base) as theirs, Files(edited) as ours, bar("comparing", edited.size, unit="bytes") as progress:
-        check.run(theirs, ours, frozenset(written_files), frozenset(changed_config), progress)
+        # The pass has its own threads; those of the products would only be in their way.
+        with threadpool_limits(1, "blas"):
+            check.run(theirs, ours, frozenset(written_files), frozenset(changed_config), progress)
         read = theirs.bytes_read + ours.bytes_read
     order = {name: place for place, name in enumerate(edited.tensors)}
     return IntegrityReport(

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 import shutil
 import signal
 import threading
@@ -11,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from weight_edit.checkpoint.attempt import Attempt, remove_folder
+from weight_edit.checkpoint.attempt import Attempt
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.errors import UsageError
@@ -105,8 +104,8 @@ def attempted(
 
     They are in a hidden folder beside `out`. At the end they are flushed to disk and renamed. After any exception they
     are removed and `out` is as before; after Ctrl-C or SIGTERM too, unless finished files are noted in the attempt's
-    journal: then they stay for `resume`. With `overwrite`, the old folder is moved aside, the new one put in its place,
-    and the old one removed.
+    journal: then they stay for `resume`, as they do when an attempt to go on cannot begin. With `overwrite`, the old
+    folder is moved aside, the new one put in its place, and the old one removed.
 
     Args:
         out, overwrite, needed_bytes, source: see `check_output`.
@@ -121,19 +120,22 @@ def attempted(
     name = shown(str(out))
     made: list[Path] = []
     attempt: Attempt | None = None
+    begun = placed = False
     with _terminable():
         try:
             made = _make_parents(out.parent)
             attempt = Attempt.open(out, key, resume)
-            kept = sum(record.size for record in attempt.finished.values())
+            kept = sum(record.size for record in attempt.finished.values() if record.origin != "linked")
             check_output(out, overwrite, needed_bytes=max(0, needed_bytes - kept), source=source)
+            begun = True
             yield attempt
             _flush(attempt.files)
-            _put_in_place(attempt.files, out, overwrite)
+            _put_in_place(attempt, overwrite)
+            placed = True
             attempt.remove()
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            if attempt is not None and interrupted and key and attempt.worth_keeping:
+            resumable = isinstance(error, KeyboardInterrupt | SystemExit) or not begun
+            if attempt is not None and resumable and not placed and key and attempt.worth_keeping:
                 attempt.release()
                 raise
             if attempt is not None:
@@ -148,27 +150,22 @@ def attempted(
             raise
 
 
-def _put_in_place(files: Path, out: Path, overwrite: bool) -> None:
-    old: Path | None = None
+def _put_in_place(attempt: Attempt, overwrite: bool) -> None:
+    out = attempt.out
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output")
-    if out.is_dir() and any(out.iterdir()):
-        # Looked at again: hours may have passed since the first check.
-        _check_replaceable(out, overwrite, shown(str(out)))
-        old = out.parent / f".{out.name}.old-{secrets.token_hex(6)}"
     try:
-        if old is not None:
-            out.rename(old)
-        files.rename(out)
+        if out.is_dir() and any(out.iterdir()):
+            # Looked at again: hours may have passed since the first check.
+            _check_replaceable(out, overwrite, shown(str(out)))
+            out.rename(attempt.old)
+        attempt.files.rename(out)
     except BaseException as error:
-        if old is not None and old.exists() and not out.exists():
-            old.rename(out)
+        attempt.restore()
         if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output") from error
         raise
     _sync(out.parent)
-    if old is not None:
-        remove_folder(old)
 
 
 def _absolute(out: Path) -> Path:

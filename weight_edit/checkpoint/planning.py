@@ -145,8 +145,18 @@ def _check_call(source: Checkpoint, added: Mapping[str, AddedTensor], files: Map
         )
     new = (*_SPLIT, INDEX) if source.index_file is None else (_added_name(source),)
     for name in new if added else ():
-        if name in source.files or name in files:
+        if name in files or _in_the_way(source, name):
             raise UsageError(f"cannot add tensors: {name} is in the way; remove it from {shown(str(source.path))}")
+    # A file of that name is an earlier manifest and is not copied.
+    if any(name.startswith(f"{MANIFEST}/") for name in source.files):
+        raise UsageError(
+            f"{MANIFEST} is a folder in {shown(str(source.path))}; the output's record goes there, remove it"
+        )
+
+
+def _in_the_way(source: Checkpoint, name: str) -> bool:
+    """Whether the source has a file or a folder of that name."""
+    return any(file == name or file.startswith(f"{name}/") for file in source.files)
 
 
 def _copied(source: Checkpoint, name: str, new_name: str | None = None) -> FilePlan:

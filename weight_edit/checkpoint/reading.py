@@ -2,7 +2,6 @@
 
 import os
 import threading
-from contextlib import ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
@@ -30,7 +29,6 @@ class Files:
         self.bytes_read = 0
         self._open: dict[str, tuple[BinaryIO, Stamp]] = {}
         self._lock = threading.Lock()
-        self._closing = ExitStack()
 
     def __enter__(self) -> "Files":
         return self
@@ -38,20 +36,21 @@ class Files:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.close()
+        for file, _ in self._open.values():
+            file.close()
 
     def size(self, name: str) -> int:
         """Bytes of a file when it was opened."""
         return self._file(name)[1].size
 
-    def read(self, name: str, offset: int, into: Bytes) -> None:
+    def read(self, name: str, offset: int, into: Bytes | memoryview) -> None:
         """Fill `into` with a file's bytes from `offset` on.
 
         Raises:
             UsageError: the file cannot be opened or read, was cut, or changed since the checkpoint was opened.
         """
         descriptor = self._file(name)[0].fileno()
-        view, done = into.data, 0
+        view, done = into if isinstance(into, memoryview) else into.data, 0
         while done < len(into):
             try:
                 got = os.preadv(descriptor, [view[done:]], offset + done)
@@ -75,19 +74,31 @@ class Files:
         info = self.checkpoint.info(name)
         self.read(info.shard, info.begin + offset, into)
 
+    def open(self, name: str) -> BinaryIO:
+        """One of the files, open until `close`."""
+        return self._file(name)[0]
+
     def check_unchanged(self, name: str) -> None:
         """Compare a file with what it was when it was opened.
 
         Raises:
             UsageError: it has another size or time of change, or is another file now.
         """
-        file, stamp = self._file(name)
-        if Stamp.of(file) != stamp:
-            raise UsageError(f"{shown(name)} changed while it was in use; start again")
+        before = self._file(name)[1]
+        with self.checkpoint.open_file(name) as now:
+            if Stamp.of(now) != before:
+                raise UsageError(f"{shown(name)} changed while it was in use; start again")
+
+    def close(self, name: str) -> None:
+        """Close a file that no thread reads any more."""
+        with self._lock:
+            found = self._open.pop(name, None)
+        if found is not None:
+            found[0].close()
 
     def _file(self, name: str) -> tuple[BinaryIO, Stamp]:
         with self._lock:
             if name not in self._open:
-                file = self._closing.enter_context(self.checkpoint.open_file(name))
+                file = self.checkpoint.open_file(name)
                 self._open[name] = (file, Stamp.of(file))
             return self._open[name]

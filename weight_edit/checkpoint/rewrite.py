@@ -1,6 +1,5 @@
 """Carry out a rewrite: read, edit, hash and write every file of a plan, several at a time, in a fixed memory."""
 
-import os
 import threading
 import time
 from collections import Counter
@@ -13,13 +12,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from weight_edit.checkpoint.edited import Edited, Rounding, Stream
+from weight_edit.checkpoint.edited import Edited, Loss, Rounding, Stream
 from weight_edit.checkpoint.files import locate
 from weight_edit.checkpoint.lane import Lane, LaneFile
-from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, Piece, RewritePlan
+from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.planning import plan_rewrite
-from weight_edit.checkpoint.reader import Reader
+from weight_edit.checkpoint.reading import Files, processors
 from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.sharing import clone, link
 from weight_edit.checkpoint.source import Checkpoint
@@ -29,20 +28,8 @@ MOST_LANES = 4
 
 _WORTH_A_CLONE = 1 << 20
 
-Done = Callable[[str, FileRecord], None]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What storing an edited tensor in a quantised format did.
-
-    Attributes:
-        error: |stored - wanted| / |wanted|.
-        left: |R^T W'| / |R^T W|, what the rounding leaves along the directions.
-    """
-
-    error: float
-    left: float
+Done = Callable[[str, FileRecord, Mapping[str, Loss]], None]
+"""Told the name and record of each file as soon as it is on disk, and the losses of the tensors in it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +74,7 @@ def carry_out(
     out: Path,
     *,
     finished: Mapping[str, FileRecord] | None = None,
+    losses: Mapping[str, Loss] | None = None,
     done: Done | None = None,
     linked: bool = False,
     lanes: int | None = None,
@@ -96,7 +84,8 @@ def carry_out(
     Args:
         out: an existing folder (see `output.staged`) that has the finished files and no others.
         finished: files that are there already.
-        done: called with the name and record of each further file as soon as it is on disk, from any thread.
+        losses: what is known of the tensors in them.
+        done: told of each further file, from any thread.
         linked: make hard links of whole untouched files, on the same file system.
         lanes: files written at the same time; by the number of processors when None. The bytes do not depend on it.
 
@@ -108,13 +97,14 @@ def carry_out(
     finished = finished or {}
     todo = [file for file in plan.files if file.name not in finished]
     # With shards that come and go, one at a time: the disk may have no room for two.
-    count = 1 if plan.source.comes_and_goes else lanes or min(MOST_LANES, os.cpu_count() or 1)
+    count = 1 if plan.source.comes_and_goes else lanes or min(MOST_LANES, processors())
     kept = sum(record.size for record in finished.values())
     # One thread each: the lanes share the processors, and a sum split among threads would be another sum.
     with threadpool_limits(1, user_api="blas"), bar("writing", plan.size, unit="bytes") as progress:
         progress.advance(kept)
-        job = _Job(plan, out, linked, done, progress)
-        job.run(todo, count)
+        with Files(plan.source) as source:
+            job = _Job(plan, out, source, linked, done, progress)
+            job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
         files={name: files[name] for name in sorted(files)},
@@ -123,8 +113,8 @@ def carry_out(
         removed=plan.removed,
         other_weights=plan.other_weights,
         skipped=plan.source.skipped,
-        losses=dict(sorted(job.losses.items())),
-        bytes_read=job.counts.read,
+        losses=dict(sorted({**(losses or {}), **job.losses}.items())),
+        bytes_read=source.bytes_read,
         bytes_copied=job.counts.copied,
         bytes_edited=job.counts.edited,
         bytes_linked=job.counts.linked,
@@ -147,7 +137,6 @@ class Stopped(Exception):
 
 @dataclass
 class _Counts:
-    read: int = 0
     copied: int = 0
     edited: int = 0
     linked: int = 0
@@ -162,27 +151,35 @@ class _Counts:
 class _Job:
     """One rewrite under way, shared by its lanes."""
 
-    def __init__(self, plan: RewritePlan, out: Path, linked: bool, done: Done | None, progress: Bar) -> None:
+    def __init__(
+        self, plan: RewritePlan, out: Path, source: Files, linked: bool, done: Done | None, progress: Bar
+    ) -> None:
         self.plan, self.out, self.linked, self.done, self.progress = plan, out, linked, done, progress
+        self._files = source
         self.counts = _Counts()
         self.records: dict[str, FileRecord] = {}
         self.losses: dict[str, Loss] = {}
         self._stop = threading.Event()
         self._clones = True
         self._needed: Counter[str] = Counter()
+        self._reads: dict[str, frozenset[str]] = {}
+        self._lock = threading.Lock()
 
     def run(self, todo: list[FilePlan], lanes: int) -> None:
         """Write all files; the first error ends it."""
         queue: SimpleQueue[FilePlan] = SimpleQueue()
         for file in self._ordered(todo):
             queue.put(file)
-            self._needed.update(file.reads(self.plan.source))
-        with ThreadPoolExecutor(min(lanes, max(1, len(todo))), thread_name_prefix="lane") as pool:
-            works: list[Future[None]] = [pool.submit(self._lane, queue) for _ in range(min(lanes, len(todo)))]
-            try:
-                wait(works, return_when=FIRST_EXCEPTION)
-            finally:
-                self._stop.set()
+            self._reads[file.name] = file.reads(self.plan.source)
+            self._needed.update(self._reads[file.name])
+        pool = ThreadPoolExecutor(max(1, min(lanes, len(todo))), thread_name_prefix="lane")
+        works: list[Future[None]] = []
+        try:
+            works += [pool.submit(self._lane, queue) for _ in range(min(lanes, len(todo)))]
+            wait(works, return_when=FIRST_EXCEPTION)
+        finally:
+            self._stop.set()
+            _join(pool)
         errors = [error for work in works if (error := work.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
             raise error
@@ -197,54 +194,59 @@ class _Job:
         return sorted(todo, key=lambda file: max((place.get(name, -1) for name in file.reads(source)), default=-1))
 
     def _lane(self, queue: "SimpleQueue[FilePlan]") -> None:
-        with Lane() as lane, Reader(self.plan.source) as reader:
+        with Lane() as lane:
             while not self._stop.is_set():
                 try:
                     file = queue.get_nowait()
                 except Empty:
                     break
-                self._file(lane, reader, file)
-            self.counts.add(read=reader.bytes_read)
+                self._file(lane, file)
 
-    def _file(self, lane: Lane, reader: Reader, file: FilePlan) -> None:
-        source = self.plan.source
-        for name in source.shards:
-            if name in file.reads(source):
+    def _file(self, lane: Lane, file: FilePlan) -> None:
+        source, reads = self.plan.source, sorted(self._reads[file.name])
+        for name in reads:
+            if name in source.headers:
                 source.fetch(name)
-        record = self._shared(lane, reader, file) or self._written(lane, reader, file)
+        record = self._shared(lane, file) or self._written(lane, file)
         self.records[file.name] = record
         if self.done is not None:
-            self.done(file.name, record)
-        self._needed.subtract(file.reads(source))
-        for name in source.shards:
-            if name in file.reads(source) and not self._needed[name]:
+            parts = {piece.part for piece in file.pieces if isinstance(piece, New)}
+            self.done(file.name, record, {part: self.losses[part] for part in parts & self.losses.keys()})
+        with self._lock:
+            self._needed.subtract(reads)
+            finished = [name for name in reads if not self._needed[name]]
+        for name in finished:
+            self._files.close(name)
+            if name in source.headers:
                 source.drop(name)
 
-    def _shared(self, lane: Lane, reader: Reader, file: FilePlan) -> FileRecord | None:
+    def _shared(self, lane: Lane, file: FilePlan) -> FileRecord | None:
         """An untouched file that need not be written; its digest is still made, from the source."""
         if file.copy_of is None or (file.size < _WORTH_A_CLONE and not self.linked):
             return None
         if self.linked:
             link(locate(self.plan.source.path, file.copy_of), self.out, file.name)
-        elif not self._clones or not clone(reader.open(file.copy_of), self.out, file.name):
+        elif not self._clones or not clone(self._files.open(file.copy_of), self.out, file.name):
             self._clones = False
             return None
         with LaneFile(lane, None, file.size) as target:
-            self._copy(target, reader, Copy(file.copy_of, 0, file.size))
-            reader.close()
+            self._copy(target, Copy(file.copy_of, 0, file.size))
+            self._files.check_unchanged(file.copy_of)
             self.counts.add(copied=-file.size, linked=file.size)
             return target.finish("linked" if self.linked else "copied")
 
-    def _written(self, lane: Lane, reader: Reader, file: FilePlan) -> FileRecord:
+    def _written(self, lane: Lane, file: FilePlan) -> FileRecord:
         with LaneFile(lane, self.out / PurePosixPath(file.name), file.size) as target:
             for piece in file.pieces:
-                self._piece(target, reader, piece)
-            reader.close()
+                self._piece(target, piece)
+            for name in self._reads[file.name]:
+                self._files.check_unchanged(name)
+            self._check_stop()
             return target.finish(file.origin)
 
-    def _piece(self, target: LaneFile, reader: Reader, piece: Piece) -> None:
+    def _piece(self, target: LaneFile, piece: Piece) -> None:
         if isinstance(piece, Copy):
-            self._copy(target, reader, piece)
+            self._copy(target, piece)
             return
         before = target.size
         if isinstance(piece, Literal):
@@ -253,22 +255,22 @@ class _Job:
             edited = piece.edited
             counted = isinstance(edited, Edited) and edited.target.lossy and piece.part == edited.target.name
             rounding = Rounding(edited) if counted else None
-            for block in edited.blocks(piece.part, reader.tensor, rounding, scratch):
+            for block in edited.blocks(piece.part, self._files.tensor, rounding, scratch):
                 self._check_stop()
                 target.write(block.data)
                 self.progress.advance(block.size)
             if rounding is not None:
-                self.losses[piece.part] = Loss(rounding.error, rounding.left)
+                self.losses[piece.part] = rounding.loss
         if target.size - before != piece.size:
             raise ValueError(f"{piece} gave {target.size - before} bytes, not {piece.size}")
         self.counts.add(edited=piece.size)
 
-    def _copy(self, target: LaneFile, reader: Reader, piece: Copy) -> None:
+    def _copy(self, target: LaneFile, piece: Copy) -> None:
         done = 0
         while done < piece.size:
             self._check_stop()
             room = target.room()[: piece.size - done]
-            reader.file(piece.file, piece.begin + done, room)
+            self._files.read(piece.file, piece.begin + done, room)
             target.filled(len(room))
             done += len(room)
             self.progress.advance(len(room))
@@ -277,3 +279,16 @@ class _Job:
     def _check_stop(self) -> None:
         if self._stop.is_set():
             raise Stopped
+
+
+def _join(pool: ThreadPoolExecutor) -> None:
+    """Wait for the lanes, also when Ctrl-C is pressed again: they write into a folder that is removed after this."""
+    pressed: BaseException | None = None
+    while True:
+        try:
+            pool.shutdown()
+            break
+        except (KeyboardInterrupt, SystemExit) as again:
+            pressed = again
+    if pressed is not None:
+        raise pressed

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.header import TensorInfo
+from weight_edit.checkpoint.quantized.scales import SCALES
 from weight_edit.errors import UnsupportedError, UsageError
 
 FP8 = "F8_E4M3"
-SCALE_DTYPES = ("F32", "BF16", "F16", "F64")
-
 _GROUP_BYTES = 16
 """Bytes of an MXFP4 group: 32 numbers of 4 bits under one scale."""
 
@@ -52,10 +51,10 @@ def check_fp8(layout: Layout, tensors: Mapping[str, TensorInfo]) -> None:
         scale, strategies = (plain, layout.plain) if inverse is None else (inverse, layout.inverse)
         if scale is None:
             raise UsageError(f"{what} is {FP8} without a scale ({shown(info.name)}_scale_inv or _scale is missing)")
-        if scale.dtype not in SCALE_DTYPES:
+        if scale.dtype not in SCALES:
             raise UnsupportedError(
                 f"{shown(scale.shard)}: tensor {shown(scale.name)!r} holds scales as {scale.dtype}; only"
-                f" {', '.join(SCALE_DTYPES)} are edited"
+                f" {', '.join(SCALES)} are edited"
             )
         if not any(_fits(scale.shape, info.shape, strategy, layout.blocks) for strategy in strategies):
             raise UsageError(

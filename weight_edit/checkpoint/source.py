@@ -108,6 +108,11 @@ class Checkpoint:
         if not tensors:
             raise UsageError(f"{shown(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
         own = {CONFIG, MANIFEST, chosen.index_file, *chosen.shards}
+        for name in files:
+            # So that a change of any file that is copied is noticed, whenever it is.
+            if name not in stamps and name != MANIFEST:
+                with open_regular(locate(root, name)) as file:
+                    stamps[name] = Stamp.of(file)
         return cls(
             path=root,
             config=MappingProxyType(config),
@@ -145,11 +150,7 @@ class Checkpoint:
     def identity(self, name: str) -> str:
         """What tells one file's content from any other's, without reading more than a small file."""
         if self._provider is None:
-            known = self._stamps.get(name)
-            if known is not None:
-                return str(known)
-            with self.open_file(name) as file:
-                return str(Stamp.of(file))
+            return str(self._stamps[name])
         if name in self._provider.sizes:
             return f"{self._provider.identity(name)} {self._provider.sizes[name]}"
         # What was downloaded for this run has times and places of its own.

@@ -137,6 +137,13 @@ class Storage(ABC):
             yield first, min(first + step, self.cols)
 
 
+_LIMITS = {"BF16": 2.0**128 - 2.0**119 - 2.0**103, "F16": 65520.0, "F32": 2.0**128 - 2.0**103}
+"""The first number that is stored as infinity: half a unit above the largest finite one.
+
+For bfloat16 half a unit of float32 before that, because numbers pass through float32 on their way.
+"""
+
+
 class Plain(Storage):
     """A tensor of floating numbers as they are: F64, F32, F16 or BF16."""
 
@@ -145,8 +152,7 @@ class Plain(Storage):
         matrix = Matrix.of(shape, axis)
         self.slabs, self.rows, self.cols = matrix.slabs, matrix.rows, matrix.cols
         self._dtype, self._item = dtype, STORED[dtype].itemsize
-        # The first number that rounds to infinity lies half a unit above the largest finite one.
-        self.limit = {"BF16": 2.0**128 - 2.0**119, "F16": 65520.0, "F32": 2.0**128 - 2.0**103}.get(dtype, float("inf"))
+        self.limit = _LIMITS.get(dtype, float("inf"))
 
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
         """See `Storage`."""

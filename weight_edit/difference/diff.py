@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from weight_edit.checkpoint.files import CHUNK
 from weight_edit.checkpoint.reading import Files, processors
 from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.difference.configs import architecture_of, notes_on, width_of
 from weight_edit.difference.explaining import Products, products
 from weight_edit.difference.files import compare_files
 from weight_edit.difference.numbers import LIMIT, Change, change_of
@@ -27,21 +28,8 @@ from weight_edit.runtime.sources import resolve
 _OWN = 4
 """A tensor's own directions are given where there are no more of them than this."""
 
-_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
-_INSIDE = ("text_config", "llm_config", "language_config", "thinker_config")
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-def width_of(config: Mapping[str, Any]) -> int | None:
-    """The width of the residual stream by a config, or by its part about text; None where it does not say."""
-    for part in (config, *(config.get(key) for key in _INSIDE)):
-        if isinstance(part, Mapping):
-            for key in _WIDTHS:
-                if type(part.get(key)) is int and part[key] > 0:
-                    return int(part[key])
-    return None
 
 
 @dataclass
@@ -93,7 +81,7 @@ def diff(
         run = _Run(ours, theirs, width)
         tensors, equal, reshaped = run.tensors()
         read = ours.bytes_read + theirs.bytes_read
-    names = tuple(_architecture(side) for side in (first, second))
+    names = tuple(architecture_of(side) for side in (first, second))
     return Difference(
         a=sources[0].public_name,
         b=sources[1].public_name,
@@ -111,26 +99,10 @@ def diff(
         directions=tuple(run.directions),
         rows=run.rows,
         own_rows=run.own_rows,
-        notes=tuple(_notes(names, first, second, width)),
+        notes=tuple(notes_on(names, first, second, width)),
         bytes_read=read,
         seconds=round(time.monotonic() - began, 3),
     )
-
-
-def _architecture(side: Checkpoint) -> str:
-    named = side.config.get("architectures")
-    return str(named[0] if isinstance(named, list) and named else side.config.get("model_type", "unknown"))
-
-
-def _notes(names: tuple[str, ...], a: Checkpoint, b: Checkpoint, width: int | None) -> Iterator[str]:
-    if names[0] != names[1]:
-        yield f"the architectures differ: {names[0]} and {names[1]}"
-    if not a.tensors.keys() & b.tensors.keys():
-        yield "the two have no tensor of the same name"
-    if width is None:
-        yield "the config does not say how wide the residual stream is, so shared directions were not looked for"
-    elif width_of(b.config) != width:
-        yield f"the residual streams are {width} and {width_of(b.config)} wide"
 
 
 class _Run:
@@ -147,9 +119,14 @@ class _Run:
         a, b = self._a.checkpoint.tensors, self._b.checkpoint.tensors
         common = [name for name in a if name in b]
         alike, reshaped = [], []
+        pairs = {name: self._pair(name) for name in common}
+        # Scales go with the numbers that they scale.
+        held = {part for pair in pairs.values() if pair is not None for part in [*pair.a.parts][1:]}
         for name in common:
+            if name in held:
+                continue
             same = (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape)
-            if same or (a[name].shape == b[name].shape and self._pair(name) is not None):
+            if same or (a[name].shape == b[name].shape and pairs[name] is not None):
                 alike.append(name)
             else:
                 dtypes, shapes = (a[name].dtype, b[name].dtype), (a[name].shape, b[name].shape)

@@ -111,7 +111,7 @@ class Difference:
         width: of the residual stream, by the config of A; None where it does not say.
         files_equal: how many files, weights apart, are the same.
         files_different, files_only_a, files_only_b: the others, weights apart.
-        tensors_equal: how many tensors are the same byte for byte.
+        tensors_equal: how many tensors are the same byte for byte; scales count with the numbers that they scale.
         tensors: those that differ.
         reshaped: those of another shape, or of another dtype that cannot be decoded.
         only_a, only_b: tensors that one side has.

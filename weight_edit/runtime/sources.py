@@ -30,7 +30,9 @@ class Source:
     @property
     def public_name(self) -> str:
         """What may be published: a Hub id or "organism" as it is, but of a local folder only its last name."""
-        return self.name if self.on_hub else Path(self.name).name or self.path.resolve().name
+        name = self.name if self.on_hub else Path(self.name).name or self.path.resolve().name
+        # A folder's name may be no Unicode, and a card or a manifest must be.
+        return name.encode("utf-8", "replace").decode()
 
     @property
     def on_hub(self) -> bool:

@@ -91,7 +91,7 @@ class Verification:
             "edited_tensors": {
                 "compared": self.weights.compared,
                 "bit_for_bit": self.weights.exact,
-                "entries_one_unit_off": self.weights.inexact,
+                "entries_rounded_otherwise": self.weights.inexact,
                 "different": list(self.weights.different),
                 "rounding": self.weights.rounding,
                 "rounding_at": self.weights.rounding_where or None,

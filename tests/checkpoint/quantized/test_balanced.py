@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from samples import Projection, numbers, projection, reader, store
-from test_fp8 import block_storage, row_storage, tensor_storage
-from test_mxfp4 import storage_of as mxfp4_storage
+from quantized_samples import (
+    Projection,
+    block_storage,
+    mxfp4_storage,
+    numbers,
+    projection,
+    reader,
+    row_storage,
+    store,
+    tensor_storage,
+)
 
 from weight_edit.checkpoint.edited import Edited, Rounding
 from weight_edit.checkpoint.quantized.balanced import Balanced, _choose
@@ -46,8 +54,8 @@ def test_next_to_nothing_is_left(kind: str, k: int, along: float) -> None:
     map_ = projection(WIDTH, k)
     nearest, to_nearest = written(Edited(storage, storage, map_, True), parts)
     balanced, rounding = written(Balanced(storage, storage, map_, True), parts)
-    assert rounding.left < 0.02
-    assert rounding.left < to_nearest.left / 5
+    assert rounding.loss.left < 0.02
+    assert rounding.loss.left < to_nearest.loss.left / 5
     # The scales are those of rounding to nearest, and no number is beyond the other neighbour of what is wanted.
     assert all(np.array_equal(nearest[name], balanced[name]) for name in list(parts)[1:])
     before = numbers(storage, parts)
@@ -57,7 +65,7 @@ def test_next_to_nothing_is_left(kind: str, k: int, along: float) -> None:
     moved = np.flatnonzero((high != low).reshape(-1))
     assert 0 < moved.size < high.size / 2
     # It costs less than rounding every number to its farther neighbour would, by far.
-    assert rounding.error < (0.04 if kind != "mxfp4" else 0.12)
+    assert rounding.loss.error < (0.04 if kind != "mxfp4" else 0.12)
 
 
 def test_each_number_takes_the_neighbour_that_lowers_the_sum_of_both_costs() -> None:
@@ -88,7 +96,7 @@ def test_what_needs_no_rounding_is_left_alone(kind: str) -> None:
     edited = Balanced(storage, storage, Projection(np.zeros((WIDTH, 1))), True)
     after, rounding = written(edited, parts)
     assert np.array_equal(numbers(storage, after), numbers(storage, parts))
-    assert rounding.error == 0
+    assert rounding.loss.error == 0
 
 
 def test_where_vectors_are_rows_or_the_target_is_plain_rounding_is_to_nearest() -> None:

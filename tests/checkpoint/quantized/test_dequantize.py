@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from samples import numbers, projection, reader, store, torch_tensor
-from test_formats import COMPRESSED, FINE, infos
+from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, store, torch_tensor
 
 from weight_edit.checkpoint.edited import Edited, Rounding
 from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
@@ -63,8 +62,8 @@ def test_experts_leave_their_format_together_and_transposed() -> None:
         assert torch.equal(got, torch.from_numpy(wanted).transpose(1, 2).bfloat16().to(torch.float64))
     rounding = Rounding(plan.streams[name].edited)
     assert list(plan.streams[name].blocks(name, reader(parts), rounding))
-    assert 0 < rounding.error < 2**-8
-    assert 0 < rounding.left < 0.01
+    assert 0 < rounding.loss.error < 2**-8
+    assert 0 < rounding.loss.left < 0.01
 
 
 @pytest.mark.parametrize("cols", [32, 96])

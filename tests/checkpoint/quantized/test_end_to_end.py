@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
+from quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
+from quantized_samples import edit_checkpoint, folder_reader, projection, tensors_of
 from safetensors.torch import load_file
-from samples import edit_checkpoint, folder_reader, projection, tensors_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from weight_edit.checkpoint.edited import Edited, Rounding
@@ -165,10 +165,10 @@ def test_what_storing_does_is_reported(sample: Sample) -> None:
         before, after = sample.parameter(name, tensors), sample.parameter(name, as_stored)
         v = torch.from_numpy(projection(sample.width).left)
         wanted = formula(sample, name, before)
-        print(f"{sample.folder.name} {name}: error {rounding.error:.4f}, left {rounding.left:.3f}")
-        assert rounding.error == pytest.approx(relative(after - wanted, wanted), rel=1e-6)
+        print(f"{sample.folder.name} {name}: error {rounding.loss.error:.4f}, left {rounding.loss.left:.3f}")
+        assert rounding.loss.error == pytest.approx(relative(after - wanted, wanted), rel=1e-6)
         reference = max(float((v.T @ before).norm()), float(before.norm()) / sample.width**0.5)
-        assert rounding.left == pytest.approx(float((v.T @ after).norm()) / reference, rel=1e-6)
+        assert rounding.loss.left == pytest.approx(float((v.T @ after).norm()) / reference, rel=1e-6)
 
 
 @pytest.mark.parametrize("some", [False, True])

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from quantized_samples import COMPRESSED, FINE, infos
 
 from weight_edit.checkpoint.header import TensorInfo
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
@@ -13,16 +14,10 @@ from weight_edit.errors import UnsupportedError, UsageError
 
 W = "model.layers.0.mlp.down_proj.weight"
 E = "model.layers.0.mlp.experts.down_proj"
-FINE = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-COMPRESSED = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"strategy": "channel"}}}}
 IN_BLOCKS = {
     "quant_method": "compressed-tensors",
     "config_groups": {"group_0": {"weights": {"strategy": "block", "block_structure": [64, 128]}}},
 }
-
-
-def infos(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
-    return {name: TensorInfo(name, "model.safetensors", dtype, shape, 0, 0) for name, (dtype, shape) in tensors.items()}
 
 
 def fp8(scale: str, dtype: str, shape: tuple[int, ...], weight: tuple[int, ...] = (200, 300)) -> dict[str, TensorInfo]:

@@ -5,29 +5,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import numbers, projection, reader, spread, store, torch_tensor
+from quantized_samples import (
+    BLOCK,
+    block_storage,
+    numbers,
+    projection,
+    reader,
+    row_storage,
+    spread,
+    store,
+    tensor_storage,
+    torch_tensor,
+)
 
 from weight_edit.checkpoint.edited import Edited
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
 from weight_edit.checkpoint.storage import Storage
 from weight_edit.errors import UsageError
 
-BLOCK = (128, 128)
 SHAPES = [(128, 256), (200, 300), (1, 1), (130, 128), (2, 130, 140)]
 KINDS = ["random", "tiny", "huge", "zero", "outlier", "mixed"]
-
-
-def block_storage(shape: tuple[int, ...], dtype: str = "F32", powers: bool = False) -> Fp8Block:
-    grid = (*shape[:-2], -(-shape[-2] // BLOCK[0]), -(-shape[-1] // BLOCK[1]))
-    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, grid), BLOCK, powers)
-
-
-def row_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Block:
-    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, (*shape[:-1], 1)), (1, shape[-1]))
-
-
-def tensor_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Scaled:
-    return Fp8Scaled(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, shape[:-2]))
 
 
 def values_of(kind: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -72,6 +72,7 @@ def test_a_value_just_above_a_tie_is_rounded_once() -> None:
 
 
 @pytest.mark.parametrize("format_", [E4M3, E2M1])
+@settings(deadline=None)
 @given(values=hnp.arrays(np.float64, st.integers(0, 40), elements=st.floats(-1e300, 1e300)))
 def test_any_finite_value_becomes_the_nearest_number(format_: MiniFloat, values: np.ndarray) -> None:
     assert np.array_equal(format_.encode(values.copy()), nearest(values, format_))
@@ -83,3 +84,13 @@ def test_shapes_and_long_arrays() -> None:
     assert codes.shape == values.shape
     assert np.array_equal(codes, nearest(values, E4M3))
     assert E4M3.encode(np.empty((0, 4))).shape == (0, 4)
+
+
+@pytest.mark.parametrize("format_", [E4M3, E2M1])
+def test_neighbours_of_every_number(format_: MiniFloat) -> None:
+    codes = CODES[: 1 << format_.bits]
+    codes = codes[np.isfinite(format_.decode(codes))]
+    numbers, line = format_.decode(codes), np.unique(format_.decode(codes))
+    place = np.searchsorted(line, numbers)
+    assert np.array_equal(format_.decode(format_.above[codes]), line[np.minimum(place + 1, line.size - 1)])
+    assert np.array_equal(format_.decode(format_.below[codes]), line[np.maximum(place - 1, 0)])

@@ -5,20 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import mxfp4_numbers, numbers, projection, reader, store, torch_tensor
+from quantized_samples import mxfp4_numbers, mxfp4_storage, numbers, projection, reader, store, torch_tensor
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from weight_edit.checkpoint.edited import Edited
-from weight_edit.checkpoint.quantized.fp8 import Tensor
 from weight_edit.checkpoint.quantized.minifloat import E2M1
-from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.errors import UsageError
 
 SHAPE = (3, 40, 2)
-
-
-def storage_of(experts: int, rows: int, groups: int) -> Mxfp4:
-    return Mxfp4(Tensor("b", "U8", (experts, rows, groups, 16)), Tensor("s", "U8", (experts, rows, groups)))
 
 
 def random_parts(seed: int, low: int = 0, high: int = 255) -> dict[str, np.ndarray]:
@@ -39,7 +33,7 @@ def test_numbers_are_those_of_transformers_transposed() -> None:
     parts = random_parts(0, 100, 150)
     blocks, scales = torch_tensor(parts["b"], "U8", (*SHAPE, 16)), torch_tensor(parts["s"], "U8", SHAPE)
     theirs = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
-    ours = numbers(storage_of(*SHAPE), parts)
+    ours = numbers(mxfp4_storage(*SHAPE), parts)
     assert ours.shape == (3, 40, 64)
     assert np.array_equal(ours.transpose(0, 2, 1), theirs.numpy())
     assert np.array_equal(ours, by_torch(parts, SHAPE))
@@ -48,7 +42,7 @@ def test_numbers_are_those_of_transformers_transposed() -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_whatever_came_from_the_format_stays(seed: int) -> None:
-    storage = storage_of(*SHAPE)
+    storage = mxfp4_storage(*SHAPE)
     parts = random_parts(seed, 0, 254)
     wanted = numbers(storage, parts)
     assert np.array_equal(numbers(storage, store(storage, wanted)), wanted)
@@ -73,7 +67,7 @@ def test_within_half_a_step_of_what_is_wanted(kind: str) -> None:
     values *= {"tiny": 1e-36, "huge": 1e36, "zero": 0.0}.get(kind, 1.0)
     if kind == "outlier":
         values[:, ::3, 5] = 1e4
-    parts = store(storage_of(*SHAPE), values)
+    parts = store(mxfp4_storage(*SHAPE), values)
     check_half_a_step(values, parts, SHAPE)
     if kind == "zero":
         assert set(parts["s"]) == {127}
@@ -85,7 +79,7 @@ def test_within_half_a_step_whatever_the_numbers(seed: int, shift: int, spread: 
     generator = np.random.default_rng(seed)
     size = (1, 6, 32)
     values = generator.uniform(-8, 8, size) * 2.0 ** (shift - generator.integers(0, spread + 1, size))
-    parts = store(storage_of(1, 6, 1), values)
+    parts = store(mxfp4_storage(1, 6, 1), values)
     check_half_a_step(values, parts, (1, 6, 1))
 
 
@@ -93,7 +87,7 @@ def test_no_power_without_a_cut_of_more_than_half_a_step_has_a_smaller_error() -
     generator = np.random.default_rng(3)
     groups = generator.uniform(-6, 6, (400, 32))
     groups[:, 0] = generator.uniform(4, 8, 400)
-    parts = store(storage_of(1, 400, 1), groups)
+    parts = store(mxfp4_storage(1, 400, 1), groups)
     assert np.array_equal(parts["s"] - 127, groups[:, 0] > 7)
 
     def error(scale: float) -> np.ndarray:
@@ -108,13 +102,13 @@ def test_no_power_without_a_cut_of_more_than_half_a_step_has_a_smaller_error() -
 
 def test_the_smallest_scale_there_is() -> None:
     values = np.full((1, 1, 32), 2.0**-140)
-    parts = store(storage_of(1, 1, 1), values)
+    parts = store(mxfp4_storage(1, 1, 1), values)
     assert parts["s"].tolist() == [0]
     assert not by_torch(parts, (1, 1, 1)).any()
 
 
 def test_a_scale_that_is_no_number_is_refused() -> None:
-    storage = storage_of(*SHAPE)
+    storage = mxfp4_storage(*SHAPE)
     parts = random_parts(1, 100, 120)
     parts["s"][7] = 255
     with pytest.raises(UsageError, match="'s' has 1 scales"):
@@ -122,7 +116,7 @@ def test_a_scale_that_is_no_number_is_refused() -> None:
 
 
 def test_numbers_that_bfloat16_cannot_hold_are_refused() -> None:
-    storage = storage_of(*SHAPE)
+    storage = mxfp4_storage(*SHAPE)
     parts = random_parts(1, 254, 255)
     with pytest.raises(UsageError, match="too large for the format"):
         list(Edited(storage, storage, projection(40), True).blocks("b", reader(parts)))
@@ -130,7 +124,7 @@ def test_numbers_that_bfloat16_cannot_hold_are_refused() -> None:
 
 @pytest.mark.parametrize("along_rows", [True, False])
 def test_an_edit_is_the_formula_within_half_a_step(along_rows: bool) -> None:
-    storage = storage_of(*SHAPE)
+    storage = mxfp4_storage(*SHAPE)
     parts = random_parts(2, 118, 124)
     before = numbers(storage, parts)
     v = projection(40 if along_rows else 64).left

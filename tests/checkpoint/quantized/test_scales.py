@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weight_edit.checkpoint.quantized.scales import SCALES, check_scales, read_scales, store_scales
@@ -13,6 +13,7 @@ from weight_edit.errors import UsageError
 SIZES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E8M0": 1, "U8": 1}
 
 
+@settings(deadline=None)
 @given(wanted=st.floats(2.0**-14, 30000.0))
 @pytest.mark.parametrize("dtype", SCALES)
 def test_the_smallest_scale_that_is_not_below(dtype: str, wanted: float) -> None:
@@ -30,6 +31,7 @@ def test_scales_are_read_as_torch_reads_them(dtype: str) -> None:
     assert np.array_equal(read_scales(raw, dtype), theirs.numpy())
 
 
+@settings(deadline=None)
 @given(wanted=st.floats(1e-30, 1e30))
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
 def test_powers_of_two_in_a_dtype_that_has_others(dtype: str, wanted: float) -> None:

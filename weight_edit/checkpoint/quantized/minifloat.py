@@ -47,10 +47,23 @@ class MiniFloat:
         return np.concatenate([found, -found])
 
     @cached_property
-    def line(self) -> NDArray[np.float64]:
-        """All numbers in their order, with one zero, in the middle."""
-        positive = self.numbers[1 : self.nan if self.nan is not None else 1 << (self.bits - 1)]
-        return np.concatenate([-positive[::-1], [0.0], positive])
+    def above(self) -> NDArray[np.uint8]:
+        """The code of the next larger number by code; the largest one's own."""
+        half = 1 << (self.bits - 1)
+        codes = np.arange(2 * half)
+        end = (self.nan or half) - 1
+        positive = np.minimum(codes[:half] + 1, end)
+        # The next above the smallest negative number is 0, and above -0 it is as above 0.
+        negative = np.where(codes[:half] == 1, 0, codes[half:] - 1)
+        negative[0] = 1
+        return np.concatenate([positive, negative]).astype(np.uint8)
+
+    @cached_property
+    def below(self) -> NDArray[np.uint8]:
+        """The code of the next smaller number by code; that of the smallest is its own."""
+        half = 1 << (self.bits - 1)
+        mirrored = np.roll(self.above, half)
+        return np.where(mirrored == 0, 0, mirrored ^ half).astype(np.uint8)
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """The numbers of codes below `2**bits`, in their shape."""

@@ -4,23 +4,52 @@ What is decoded here is decoded by torch's own types and by plain formulas, not 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from weight_edit.checkpoint.edited import AffineMap, Edited
 from weight_edit.checkpoint.header import TensorInfo, read_header
 from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
+from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
+from weight_edit.checkpoint.rewrite import rewrite
+from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.checkpoint.storage import Read, Storage
 from weight_edit.checkpoint.tensors import TORCH_DTYPES
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+
+BLOCK = (128, 128)
+FINE = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+COMPRESSED = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"strategy": "channel"}}}}
+
+
+def infos(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(name, "model.safetensors", dtype, shape, 0, 0) for name, (dtype, shape) in tensors.items()}
+
+
+def block_storage(shape: tuple[int, ...], dtype: str = "F32", powers: bool = False) -> Fp8Block:
+    grid = (*shape[:-2], -(-shape[-2] // BLOCK[0]), -(-shape[-1] // BLOCK[1]))
+    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, grid), BLOCK, powers)
+
+
+def row_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Block:
+    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, (*shape[:-1], 1)), (1, shape[-1]))
+
+
+def tensor_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Scaled:
+    return Fp8Scaled(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, shape[:-2]))
+
+
+def mxfp4_storage(experts: int, rows: int, groups: int) -> Mxfp4:
+    return Mxfp4(Tensor("b", "U8", (experts, rows, groups, 16)), Tensor("s", "U8", (experts, rows, groups)))
 
 
 @dataclass(frozen=True)
@@ -171,31 +200,18 @@ def edit_checkpoint(
     kind: type[Edited] = Edited,
 ) -> Path:
     """Write the edited checkpoint: `edits` has the axis on disk (-1 for the last) and the map by name."""
-    config = json.loads((folder / "config.json").read_text())
-    infos, read = tensors_of(folder), folder_reader(folder)
-    streams: dict[str, Callable[[], Iterator[np.ndarray]]] = {}
-    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
-    removed: set[str] = set()
-    quantisation = config["quantization_config"]
-    edited: dict[str, Edited | Transposed] = {}
+    source = Checkpoint.open(folder)
+    quantisation = source.config["quantization_config"]
+    streams: dict[str, Edited | Transposed] = {}
+    config = {}
     if dequantise:
-        plan = dequantised(edits, infos, quantisation)
-        edited |= plan.streams
-        removed = set(plan.removed)
+        plan = dequantised(edits, source.tensors, quantisation)
+        streams |= plan.streams
         config["quantization_config"] = plan.config
-        if plan.config is None:
-            del config["quantization_config"]
     for name, (axis, map_) in edits.items():
-        if name not in edited:
-            storage = storage_of(name, infos, quantisation, axis)
-            edited[name] = kind(storage, storage, map_, along_rows=axis >= 0)
-    for stream in edited.values():
-        for part, kind in stream.target.parts.items():
-            layout[part] = kind
-            streams[part] = lambda stream=stream, part=part: stream.blocks(part, read)
-    kept = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if name not in removed}
-    made = {part: torch_tensor(np.concatenate(list(blocks())), *layout[part]) for part, blocks in streams.items()}
+        if name not in streams:
+            storage = storage_of(name, source.tensors, quantisation, axis)
+            streams[name] = kind(storage, storage, map_, along_rows=axis >= 0)
     out.mkdir(parents=True)
-    (out / "config.json").write_text(json.dumps(config))
-    save_file(kept | made, out / "model.safetensors", metadata={"format": "pt"})
+    rewrite(source, out, streams.values(), config=config)
     return out

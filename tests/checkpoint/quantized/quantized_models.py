@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from samples import mxfp4_numbers, randomise, spread, to_fp8, to_mxfp4, write_checkpoint
+from quantized_samples import mxfp4_numbers, randomise, spread, to_fp8, to_mxfp4, write_checkpoint
 from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 LAYERS = 2
