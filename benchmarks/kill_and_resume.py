@@ -88,12 +88,10 @@ class Trial:
             problem = "the second bake failed"
         elif digests(self.out) != self.whole:
             problem = "the second bake's bytes differ"
-        elif left := [path.name for path in self.out.parent.iterdir() if path != self.out and ".new-" not in path.name]:
+        elif left := [path.name for path in self.out.parent.iterdir() if path != self.out]:
             problem = f"left behind: {left}"
         elif finished and state != "whole output" and not again["bytes_kept"]:
             problem = f"{finished} finished files were not taken over"
-        if list(self.out.parent.glob(".out.new-*")):
-            state += ", empty .new folder"
         kept = round(again["bytes_kept"] / self.bytes * self.shards) if again else 0
         self.clear()
         return Outcome(state, after, kept, problem)

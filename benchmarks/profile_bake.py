@@ -28,7 +28,7 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
     began = time.monotonic()
     import weight_edit.cli  # noqa: F401
     from weight_edit import baking
-    from weight_edit.checkpoint import attempt, edited, lane, output, reader
+    from weight_edit.checkpoint import attempt, edited, lane, output, reading
     from weight_edit.checkpoint.layout import RewritePlan
 
     stamps["imports"] = time.monotonic() - began
@@ -53,7 +53,7 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
             return carry_out(*args, **options)
 
     baking.carry_out = watched
-    watch.wrap(reader.Reader, "file", "read")
+    watch.wrap(reading.Files, "read", "read")
     watch.wrap(attempt.Attempt, "note", "journal")
     watch.wrap(edited.Edited, "_column_sums", "arithmetic")
     watch.wrap(lane.LaneFile, "_drain", "wait")
