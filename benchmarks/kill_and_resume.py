@@ -1,8 +1,9 @@
 """Kill a bake at random moments, go on with it, and compare with one that nobody interrupted.
 
 `python benchmarks/kill_and_resume.py [--kills 50] [--gigabytes 0.5] [--shard-mb 50] [--seed 0]`. Moments are spread
-over the whole command, from its start to after its end. After each SIGKILL the output must be absent or complete and
-equal; then `--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is otherwise.
+over the whole command; a kill that comes after its end does not count. After each SIGKILL the output must be absent or
+complete and equal; then `--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is
+otherwise.
 """
 
 import argparse
@@ -48,7 +49,7 @@ class Trial:
         self.shards = len(list((work / "base").glob("*.safetensors")))
         make_direction(work / DIRECTION)
         self.environment = environment(work / "cache")
-        # The first proves the anatomy; of the others the longest says over how long the kills are spread.
+        # The first proves the anatomy; the longest of the others says over how long the kills are spread.
         times = []
         for _ in range(4):
             began = time.monotonic()
@@ -67,12 +68,14 @@ class Trial:
         """Remove all outputs."""
         subprocess.run(["rm", "-rf", str(self.out.parent)], check=True)
 
-    def kill(self, after: float) -> Outcome:
-        """One bake, killed; and a second one that goes on."""
+    def kill(self, after: float) -> Outcome | None:
+        """One bake, killed, and a second one that goes on; None when the first had ended."""
         process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, env=self.environment)
         time.sleep(after)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        if process.wait() != -signal.SIGKILL:
+            self.clear()
+            return None
         state, finished = self._state()
         if self.out.exists() and digests(self.out) != self.whole:
             return Outcome(state, after, 0, "the output was there and not whole")
@@ -85,12 +88,10 @@ class Trial:
             problem = "the second bake failed"
         elif digests(self.out) != self.whole:
             problem = "the second bake's bytes differ"
-        elif left := [path.name for path in self.out.parent.iterdir() if path != self.out and ".new-" not in path.name]:
+        elif left := [path.name for path in self.out.parent.iterdir() if path != self.out]:
             problem = f"left behind: {left}"
         elif finished and state != "whole output" and not again["bytes_kept"]:
             problem = f"{finished} finished files were not taken over"
-        if list(self.out.parent.glob(".out.new-*")):
-            state += ", empty .new folder"
         kept = round(again["bytes_kept"] / self.bytes * self.shards) if again else 0
         self.clear()
         return Outcome(state, after, kept, problem)
@@ -126,13 +127,13 @@ def main() -> int:
         trial = Trial(Path(name), options.gigabytes, options.shard_mb)
         print(f"{trial.bytes / 1e9:.2f} GB in {trial.shards} shards; an uninterrupted bake takes {trial.seconds:.2f} s")
         outcomes = []
-        for number in range(options.kills):
-            outcomes.append(trial.kill(rng.uniform(0, trial.seconds * 1.05)))
-            found = outcomes[-1]
-            print(
-                f"{number + 1}: {found.after:.2f} s, {found.state}, {found.kept} shards kept {found.problem}",
-                flush=True,
-            )
+        while len(outcomes) < options.kills:
+            found = trial.kill(rng.uniform(0, trial.seconds))
+            if found is None:
+                continue
+            outcomes.append(found)
+            told = f"{found.after:.2f} s, {found.state}, {found.kept} shards kept {found.problem}"
+            print(f"{len(outcomes)}: {told}", flush=True)
     bad = [outcome for outcome in outcomes if outcome.problem]
     states = collections.Counter(outcome.state for outcome in outcomes)
     reused = sum(outcome.kept > 0 for outcome in outcomes)

@@ -2,7 +2,8 @@
 
 `python benchmarks/profile_bake.py [--gigabytes 2.5] [--shard-mb 500]`. The bake runs in a process of its own, with the
 package's functions wrapped from outside (`watching.py`). Per thread: "arithmetic" is decoding, mapping and encoding;
-"wait" is a lane that has no free buffer, because hashing or the disk is behind; "idle" is the rest of a helper's time.
+"wait" is a lane that has no free buffer, because hashing or the disk is behind. hash_0 and disk_0 stand for all of
+their kind.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from watching import Watch
 
 def child(base: str, direction: str, out: str, spawned: float) -> None:
     """Bake, watched; prints what was found as JSON."""
-    stamps = {"start of Python": time.time() - spawned}
+    stamps = {"start of Python, numpy": time.time() - spawned}
     began = time.monotonic()
     import weight_edit.cli  # noqa: F401
     from weight_edit import baking
-    from weight_edit.checkpoint import attempt, edited, lane, output, reader
+    from weight_edit.checkpoint import attempt, edited, lane, output, reading
     from weight_edit.checkpoint.layout import RewritePlan
 
     stamps["imports"] = time.monotonic() - began
@@ -52,7 +53,7 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
             return carry_out(*args, **options)
 
     baking.carry_out = watched
-    watch.wrap(reader.Reader, "file", "read")
+    watch.wrap(reading.Files, "read", "read")
     watch.wrap(attempt.Attempt, "note", "journal")
     watch.wrap(edited.Edited, "_column_sums", "arithmetic")
     watch.wrap(lane.LaneFile, "_drain", "wait")

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_the_fullest_of_several_is_gone_on_with_and_the_others_go(out):
     interrupted(out, key="another", files={**FILES, "d": b"d"})
     # Made beside the live one, as two processes at the same moment could.
     (out.parent / "aside").mkdir()
-    best = interrupted(out.parent / "aside" / "out").rename(out.parent / ".out.partial-0123")
+    best = interrupted(out.parent / "aside" / "out").rename(out.parent / ".out.partial-0123456789ab")
     attempt = Attempt.open(out, "job", resume=True)
     assert attempt.folder == best
     assert not one.exists()
@@ -185,16 +186,21 @@ def test_what_is_not_ours_is_left_alone(out):
     assert linked.is_dir()
 
 
-def test_an_attempt_has_its_name_only_when_it_is_locked(out, monkeypatch):
-    """One without a lock would be taken for dead, and removed under its maker's hands."""
-    seen: list[list[str]] = []
+def test_an_attempt_that_was_taken_for_dead_before_it_was_locked_begins_again(out, monkeypatch):
+    """Another process may look at it between the making of its journal and the lock."""
+    removed: list[str] = []
     flock = fcntl.flock
 
-    def looking(descriptor: int, how: int) -> None:
-        seen.append([path.name for path in out.parent.glob(".out.partial-*")])
+    def late(descriptor: int, how: int) -> None:
+        if len(removed) < 2:
+            folder = next(out.parent.glob(".out.partial-*"))
+            shutil.rmtree(folder)
+            removed.append(folder.name)
         flock(descriptor, how)
 
-    monkeypatch.setattr("weight_edit.checkpoint.attempt.fcntl.flock", looking)
+    monkeypatch.setattr("weight_edit.checkpoint.attempt.fcntl.flock", late)
     attempt = Attempt.begin(out, "job")
-    assert seen == [[]]
-    assert attempt.folder.name.startswith(".out.partial-")
+    assert attempt.files.is_dir()
+    assert attempt.folder.name not in removed
+    assert len(removed) == 2
+    assert [path.name for path in out.parent.iterdir()] == [attempt.folder.name]

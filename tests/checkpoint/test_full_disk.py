@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from safetensors.numpy import save_file
 
 from weight_edit import bake
 from weight_edit.checkpoint import lane, output
-from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.errors import UsageError
 
@@ -183,8 +183,8 @@ def test_what_an_earlier_attempt_finished_need_not_be_free(job, tmp_path, monkey
     """A resumed bake needs room only for the rest."""
     note = output.Attempt.note
 
-    def stopping(self: output.Attempt, name: str, record: FileRecord) -> None:
-        note(self, name, record)
+    def stopping(self: output.Attempt, name: str, *rest: Any) -> None:
+        note(self, name, *rest)
         if name == "vocabulary.bin":
             raise KeyboardInterrupt
 
