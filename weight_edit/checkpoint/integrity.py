@@ -15,6 +15,7 @@ from weight_edit.checkpoint.formula import TensorCheck, check_formula
 from weight_edit.checkpoint.header import TensorInfo
 from weight_edit.checkpoint.manifest import FileRecord, read_manifest, records_of
 from weight_edit.checkpoint.reading import Files
+from weight_edit.checkpoint.scratch import keep_freed_memory
 from weight_edit.checkpoint.source import CONFIG, Checkpoint
 from weight_edit.checkpoint.surroundings import config_problems, index_problems
 from weight_edit.checkpoint.walking import Part, Walk, Walked
@@ -80,6 +81,7 @@ def check_integrity(
         changed_config: top-level keys of `config.json` that may differ.
     """
     began = time.monotonic()
+    keep_freed_memory()
     if not isinstance(edited, Checkpoint):
         try:
             edited = Checkpoint.open(edited)

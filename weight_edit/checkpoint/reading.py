@@ -16,6 +16,10 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_AHEAD = 16 * 1024 * 1024
+"""Bytes asked for before they are needed: reads by several threads look to the system like reads in no order."""
+
+
 class Files:
     """The files of one checkpoint while they are read.
 
@@ -28,6 +32,7 @@ class Files:
         self.checkpoint = checkpoint
         self.bytes_read = 0
         self._open: dict[str, tuple[BinaryIO, Stamp]] = {}
+        self._asked: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Files":
@@ -50,6 +55,7 @@ class Files:
             UsageError: the file cannot be opened or read, was cut, or changed since the checkpoint was opened.
         """
         descriptor = self._file(name)[0].fileno()
+        self._ask_for(name, descriptor, offset + len(into))
         view, done = into if isinstance(into, memoryview) else into.data, 0
         while done < len(into):
             try:
@@ -64,6 +70,16 @@ class Files:
             done += got
         with self._lock:
             self.bytes_read += done
+
+    def _ask_for(self, name: str, descriptor: int, end: int) -> None:
+        """Have the next bytes of a file read while those at hand are worked on."""
+        with self._lock:
+            begin = self._asked.get(name, 0)
+            if end + _AHEAD // 2 < begin or not hasattr(os, "posix_fadvise"):
+                return
+            begin = max(begin, end)
+            self._asked[name] = begin + _AHEAD
+        os.posix_fadvise(descriptor, begin, _AHEAD, os.POSIX_FADV_WILLNEED)
 
     def tensor(self, name: str, offset: int, into: Bytes) -> None:
         """Fill `into` with a tensor's bytes from its byte `offset` on; a `storage.Read`.

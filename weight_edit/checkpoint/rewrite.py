@@ -19,7 +19,7 @@ from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, New, Piece, R
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.planning import plan_rewrite
 from weight_edit.checkpoint.reading import Files, processors
-from weight_edit.checkpoint.scratch import scratch
+from weight_edit.checkpoint.scratch import keep_freed_memory, scratch
 from weight_edit.checkpoint.sharing import clone, link
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.progress import Bar, bar
@@ -94,6 +94,7 @@ def carry_out(
         OSError: the disk is full, and so on.
     """
     began = time.monotonic()
+    keep_freed_memory()
     finished = finished or {}
     todo = [file for file in plan.files if file.name not in finished]
     # With shards that come and go, one at a time: the disk may have no room for two.

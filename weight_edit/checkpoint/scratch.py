@@ -1,5 +1,8 @@
 """Memory that one thread uses again and again: fresh pages cost more than the arithmetic that is done in them."""
 
+import ctypes
+import functools
+import sys
 import threading
 from typing import Any, Protocol
 
@@ -27,3 +30,22 @@ def scratch(purpose: str, count: int, dtype: DTypeLike) -> NDArray[Any]:
     if purpose not in held or held[purpose].size < size:
         held[purpose] = np.empty(size, np.uint8)
     return held[purpose][:size].view(dtype)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 128 * 1024 * 1024
+_LARGEST = 32 * 1024 * 1024
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Tell the C library to keep some memory that was freed instead of giving each array's back to the system.
+
+    In a virtual machine, getting pages again costs several times the arithmetic on them. Only glibc is told.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from weight_edit.checkpoint.files import CHUNK
 from weight_edit.checkpoint.reading import Files, processors
+from weight_edit.checkpoint.scratch import keep_freed_memory
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.difference.configs import architecture_of, notes_on, width_of
 from weight_edit.difference.explaining import Products, products
@@ -71,6 +72,7 @@ def diff(
         UnsupportedError: weights that are not in safetensors.
     """
     began = time.monotonic()
+    keep_freed_memory()
     sources = resolve(a, revision=revision_a, token=token), resolve(b, revision=revision_b, token=token)
     first, second = (Checkpoint.open(source.path) for source in sources)
     width = width_of(first.config)
