@@ -120,7 +120,7 @@ class Storage(ABC):
 
     def scale_bytes(self, peak: float) -> Bytes:
         """The bytes of a slab's one scale, where `one_scale`."""
-        raise NotImplementedError
+        raise ValueError(f"{self.name} has no scale for the whole of it")
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """The rows of each strip: first, and the one after the last."""
