@@ -15,8 +15,8 @@ from types import TracebackType
 
 from weight_edit.checkpoint.manifest import FileRecord, Origin
 
-BUFFER = 2 * 1024 * 1024
-"""Bytes in one buffer: large enough for a disk's best rate, a multiple of every block size."""
+BUFFER = 1024 * 1024
+"""Bytes in one buffer: large enough for a disk, a multiple of every block size."""
 
 BUFFERS = 4
 
