@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from fake_hub import FakeHub
 from small_tokenizer import word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -76,3 +78,13 @@ def small_model() -> Callable[[str], Model]:
         return made[family]
 
     return get
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A Hub on this machine, which huggingface_hub talks to during the test."""
+    hub = FakeHub()
+    hub.start()
+    hub.use(monkeypatch, tmp_path / "cache")
+    yield hub
+    hub.stop()

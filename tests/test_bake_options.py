@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_samples import content
-from fake_hub import FakeHub
 from families import save_family
 
 from weight_edit.baking import bake
@@ -34,15 +33,6 @@ def sharded(tmp_path: Path) -> Path:
             (tmp_path / "base" / path.name).write_bytes(path.read_bytes())
     assert len(Checkpoint.open(tmp_path / "base").shards) > 2
     return tmp_path / "base"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    hub = FakeHub()
-    hub.start()
-    hub.use(monkeypatch, tmp_path / "cache")
-    yield hub
-    hub.stop()
 
 
 def without_card(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from checkpoint_samples import BASE_TENSORS, bits, content, make_checkpoint
-from fake_hub import FakeHub
 
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.source import Checkpoint
@@ -18,14 +17,9 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    hub = FakeHub()
-    hub.start()
-    hub.use(monkeypatch, tmp_path / "cache")
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
-    yield hub
-    hub.stop()
 
 
 @pytest.fixture

@@ -16,15 +16,6 @@ INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path):
-    hub = FakeHub()
-    hub.start()
-    hub.use(monkeypatch, tmp_path / "cache")
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
 def folder(tmp_path):
     """A sharded model with second copies of every kind."""
     folder = make_checkpoint(tmp_path / "m", shards=2)

@@ -63,11 +63,6 @@ class RewriteResult:
     bytes_kept: int
     seconds: float
 
-    @property
-    def bytes_written(self) -> int:
-        """What went to disk."""
-        return self.bytes_copied + self.bytes_edited
-
 
 def carry_out(
     plan: RewritePlan,
@@ -169,10 +164,11 @@ class _Job:
     def run(self, todo: list[FilePlan], lanes: int) -> None:
         """Write all files; the first error ends it."""
         queue: SimpleQueue[FilePlan] = SimpleQueue()
-        for file in self._ordered(todo):
-            queue.put(file)
+        for file in todo:
             self._reads[file.name] = file.reads(self.plan.source)
             self._needed.update(self._reads[file.name])
+        for file in self._ordered(todo):
+            queue.put(file)
         pool = ThreadPoolExecutor(max(1, min(lanes, len(todo))), thread_name_prefix="lane")
         works: list[Future[None]] = []
         try:
@@ -192,7 +188,7 @@ class _Job:
             return sorted(todo, key=lambda file: -file.size)
         # By the shards that they are made from, so that few of them are needed at a time.
         place = {shard: number for number, shard in enumerate(source.shards)}
-        return sorted(todo, key=lambda file: max((place.get(name, -1) for name in file.reads(source)), default=-1))
+        return sorted(todo, key=lambda file: max((place.get(name, -1) for name in self._reads[file.name]), default=-1))
 
     def _lane(self, queue: "SimpleQueue[FilePlan]") -> None:
         with Lane() as lane:
