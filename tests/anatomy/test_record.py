@@ -12,7 +12,7 @@ from weight_edit.anatomy.record import Proof, Proven
 
 
 def proven(family: str) -> Proven:
-    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10))
+    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
