@@ -90,8 +90,11 @@ class EditPlan:
         from weight_edit.runtime.hooks import Hook
 
         # Parameters of one module, such as experts of two kinds, are hooked once, at its output.
-        maps = {edit.writer.module: edit.map for edit in self.edits}
+        maps = {edit.writer.module: edit.map for edit in self.edits if edit.writer.module}
         hooks = [Hook(module, "output", map.apply) for module, map in maps.items()]
+        for edit in self.edits:
+            if not edit.writer.module:
+                hooks.append(Hook(edit.writer.weight, "parameter", TensorEdit(edit.map.linear, edit.writer.axis)))
         for edit in self.edits:
             norm = edit.writer.norm
             if norm is not None and norm.bias is not None:

@@ -12,6 +12,7 @@ from weight_edit.anatomy.parts import Anatomy, Block, Writer
 from weight_edit.anatomy.small import build, describe, narrow_model
 from weight_edit.anatomy.writers import writers_of
 from weight_edit.anatomy.writing import NotUnderstoodError, Writing
+from weight_edit.catalogue.kinds import refuse_kinds
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.threads import one_thread
 
@@ -114,8 +115,9 @@ def _where(graph: Graph, error: NotUnderstoodError) -> str:
 
 
 def _refuse_kinds(config: Any, name: str) -> None:
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedError(f"{name} is an encoder-decoder; only decoder language models are supported")
+    reason = refuse_kinds(config)
+    if reason is not None:
+        raise UnsupportedError(f"{name} {reason}; only decoder language models are supported")
     layers = getattr(config, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
         raise UsageError(f"{name}: config.json says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")

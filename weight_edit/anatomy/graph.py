@@ -135,7 +135,7 @@ def record(model: nn.Module, inputs: Mapping[str, Any]) -> Graph:
         return logits
 
     try:
-        with torch.no_grad(), _plain_functions():
+        with torch.no_grad(), _plain_functions(recorder):
             functional = torch.func.functionalize(run, remove="mutations")
             with recorder:
                 output = functional(dict(inputs))
@@ -169,19 +169,19 @@ class _Recorder(TorchDispatchMode):
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = first_tensor([*args, *kwargs.values()])
             used = frozenset(key for key, value in kwargs.items() if value is not None)
-            self._open.append((None if given is None else self._inner(given), used, len(self._graph.steps)))
+            self._open.append((None if given is None else self.inner(given), used, len(self._graph.steps)))
 
         def leave(_: nn.Module, __: Any, output: Any) -> None:
             given, used, first = self._open.pop()
             returned = first_tensor([output])
             if returned is not None and returned.is_floating_point():
                 last = len(self._graph.steps)
-                self._graph.calls.append(Call(name, module, given, self._inner(returned), used, first, last))
+                self._graph.calls.append(Call(name, module, given, self.inner(returned), used, first, last))
 
         yield module.register_forward_pre_hook(enter, with_kwargs=True)
         yield module.register_forward_hook(leave)
 
-    def _inner(self, tensor: Tensor) -> Tensor:
+    def inner(self, tensor: Tensor) -> Tensor:
         """The value of the graph behind a tensor that the model sees, which is a wrapper around it."""
         self._asking = True
         try:
@@ -193,18 +193,20 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
-def _plain_functions() -> Iterator[None]:
-    """Run the forward parts of custom autograd functions as they are: few of them allow for functional transforms."""
-    stored = torch.autograd.Function.__dict__["apply"]
+def _plain_functions(recorder: "_Recorder") -> Iterator[None]:
+    """Let models do what functional tensors do not allow for: custom autograd functions, and lists of numbers."""
+    apply, tolist = torch.autograd.Function.__dict__["apply"], Tensor.tolist
 
     def forward(function: Any, *args: Any, **kwargs: Any) -> Any:
         return function.forward(torch.autograd.function.FunctionCtx(), *args, **kwargs)
 
     torch.autograd.Function.apply = classmethod(forward)  # type: ignore[assignment]
+    Tensor.tolist = lambda tensor: tolist(recorder.inner(tensor))  # type: ignore[method-assign]
     try:
         yield
     finally:
-        torch.autograd.Function.apply = stored
+        torch.autograd.Function.apply = apply
+        Tensor.tolist = tolist  # type: ignore[method-assign]
 
 
 def first_tensor(values: Any) -> Tensor | None:

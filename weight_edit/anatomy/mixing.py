@@ -31,7 +31,8 @@ def mixing_parts(model: nn.Module, inputs: Mapping[str, Any], graph: Graph, bloc
             if given is None or given.ndim != 3:
                 return None
             changed = given.clone()
-            changed[:, 0] = -changed[:, 0]
+            # Not only another sign or length, which a norm or a product of two would hide.
+            changed[:, 0] = 2 * given[:, 0] + given[:, 1]
             if args and isinstance(args[0], Tensor) and args[0].shape == given.shape:
                 return (changed, *args[1:]), kwargs
             key = next((k for k, v in kwargs.items() if isinstance(v, Tensor) and v.shape == given.shape), None)

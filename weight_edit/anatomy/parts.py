@@ -32,7 +32,8 @@ class Writer:
 
     Attributes:
         module: the module whose output is made of these vectors, e.g. `model.layers.0.self_attn.o_proj`; of fused
-            experts, the module that holds all of them.
+            experts, the module that holds all of them. Empty where no module gives just that: a vector that is added
+            elsewhere; a hook then acts on the parameter.
         weight: name of the parameter.
         axis: of the weight along which the vectors lie: 0 in `nn.Linear`, 1 in `Conv1D`, embeddings and many stacks
             of experts (experts, d_model, width), 2 in others.

@@ -23,7 +23,7 @@ def writers_of(
         mixing: names of the parts of blocks that mix tokens.
 
     Raises:
-        NotUnderstoodError: two norms between a writer and the stream, or no place for a hook.
+        NotUnderstoodError: two norms between a writer and the stream.
     """
     parameters = dict(model.named_parameters())
     sources = list(writing.sources.values())
@@ -39,9 +39,9 @@ def writers_of(
         call = _hooked_call(writing, source)
         found.append(
             (
-                call.last,
+                source.step.number if source.step is not None else 0,
                 Writer(
-                    module=call.name,
+                    module="" if call is None else call.name,
                     weight=source.parameter,
                     axis=weight.ndim + source.axis,
                     bias=bias,
@@ -107,21 +107,22 @@ def _norm(source: Source, sources: Iterable[Source]) -> Norm | None:
     return Norm(module, "layer" if centred else "rms", 0.0 if gain is None else gain.offset, weight, bias)
 
 
-def _hooked_call(writing: Writing, source: Source) -> Call:
+def _hooked_call(writing: Writing, source: Source) -> Call | None:
     """The call of the innermost module around a parameter whose output is made of its vectors, and of nothing else.
 
-    Several parameters of one module may share it: the weights of fused experts with their biases.
+    Several parameters of one module may share it: the weights of fused experts with their biases. There is none for a
+    vector that a module leaves to others to add.
     """
     path = _owner(source.parameter)
     while path:
         for call in writing.graph.calls:
             carried = writing.carried(call.returned) if call.name == path else None
             if carried is not None and carried.through == source.through:
-                others = {p for p in writing.parameters_behind(call.returned) if not p.startswith(path + ".")}
-                if not others:
+                behind = writing.parameters_behind(call.returned)
+                if source.parameter in behind and all(name.startswith(path + ".") for name in behind):
                     return call
         path = path.rpartition(".")[0]
-    raise NotUnderstoodError(f"'{source.parameter}' is written, but no module gives just that", source.step)
+    return None
 
 
 def _block_of(parameter: str, blocks: Sequence[Call]) -> Call | None:
