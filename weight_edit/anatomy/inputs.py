@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.image_data import IMAGE_TOKEN, IMAGES, Images
+from weight_edit.anatomy.image_data import IMAGES, Images
 from weight_edit.anatomy.towers import parts, special_tokens
 
 IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_token_index")
@@ -20,7 +20,8 @@ def text_inputs(model: Any, tokens: int, seed: int, batch: int = 2) -> dict[str,
         model: a model, or its config.
     """
     config = getattr(model, "config", model)
-    return {"input_ids": _ordinary(config, (batch, tokens), torch.Generator().manual_seed(seed))}
+    ids = _ordinary(config, (batch, tokens), torch.Generator().manual_seed(seed))
+    return {"input_ids": ids}
 
 
 def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -51,23 +52,23 @@ def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] 
     token = _image_token(config)
     count = given.pop("image_tokens", None)
     rows = int(count) if count is not None else _rows(model, given)
-    before = _ordinary(config, (1, TEXT_BEFORE), generator)
-    after = _ordinary(config, (1, TEXT_AFTER), generator)
-    if token is None or not rows:
-        ids = torch.cat([before, after], dim=1)
-    else:
-        ids = torch.cat([before, torch.full((1, rows), token), after], dim=1)
+    ids = _ordinary(config, (1, TEXT_BEFORE + rows + TEXT_AFTER), generator)
+    place = torch.zeros_like(ids, dtype=torch.bool)
+    place[:, TEXT_BEFORE : TEXT_BEFORE + rows] = True
+    if token is not None:
+        ids[place] = token
+    given = {key: value(place) if callable(value) else value for key, value in given.items()}
     given["input_ids"] = ids
     given["attention_mask"] = torch.ones_like(ids)
     if "mm_token_type_ids" in takes:
-        given["mm_token_type_ids"] = (ids == token).long()
+        given["mm_token_type_ids"] = place.long()
     return given
 
 
 def _image_token(config: Any) -> int | None:
-    for key in (IMAGE_TOKEN.get(str(config.model_type)), *IMAGE_KEYS):
+    for key in IMAGE_KEYS:
         for part in (config, *(part for _, part in parts(config))):
-            value = getattr(part, key, None) if key else None
+            value = getattr(part, key, None)
             if isinstance(value, int):
                 return value
     return None
@@ -83,7 +84,10 @@ def _rows(model: nn.Module, given: dict[str, Any]) -> int:
         wanted = {key: value for key, value in given.items() if key in takes}
     with torch.no_grad():
         features = holder.get_image_features(**wanted)
-    features = getattr(features, "pooler_output", features)
+    for name in ("pooler_output", "last_hidden_state"):
+        if getattr(features, name, None) is not None:
+            features = getattr(features, name)
+            break
     return sum(piece.numel() // piece.shape[-1] for piece in _tensors(features))
 
 

@@ -66,6 +66,20 @@ SIZES: dict[str, Any] = {
     "latent_query_num": 3,
     "max_source_positions": 16,
     "max_num_patches": 64,
+    "position_embedding_size": GRID * GRID,
+    "pooling_kernel_size": 2,
+    # Image tokenizers: groups of 32 channels are normed together.
+    "base_channels": 32,
+    "latent_channels": 4,
+    "num_embeddings": 8,
+    "codebook_size": 8,
+    "codebook_dim": 8,
+    "num_filters": 4,
+    "resolution": IMAGE,
+    # Sounds.
+    "downsample_hidden_size": 8,
+    "conf_num_hidden_layers": LAYERS,
+    "conf_num_attention_heads": HEADS,
 }
 """What a key of a tower becomes, where the tower has it."""
 
@@ -111,8 +125,95 @@ LAYER_INDEXES = frozenset(
 )
 """Keys of a tower or of the whole that name blocks of a tower."""
 
-TOWERS: dict[str, dict[str, Any]] = {}
+TOWERS: dict[str, dict[str, Any]] = {
+    # Its `hidden_size` is what it gives, its `embed_dim` is its own width.
+    "qwen2_vl_vision": {"hidden_size": TEXT},
+    # Windows of 2 by 2 merged patches.
+    "qwen2_5_vl_vision": {"window_size": 4 * PATCH},
+    "qwen2_5_omni_vision_encoder": {"window_size": 4 * PATCH},
+    "exaone4_5_vision": {"window_size": 4 * PATCH},
+    "got_ocr2_vision": {"window_size": 2},
+    "pp_chart2table_vision": {"window_size": 2},
+    "sam_vision_model": {"window_size": 2},
+    "deepseek_ocr2_sam_vision_model": {"window_size": 2, "downsample_channels": [24, WIDTH]},
+    "unlimited_ocr_sam_vision_model": {"window_size": 2, "downsample_channels": [24, WIDTH]},
+    "idefics2_perceiver": {"hidden_size": TEXT, "num_key_value_heads": 1},
+    # Four patches are shuffled into one, so its multilayer perceptron takes four widths.
+    "llama4_vision_model": {
+        "intermediate_size": 4 * WIDTH,
+        "projector_input_dim": 48,
+        "projector_output_dim": 48,
+        "vision_output_dim": 48,
+    },
+    # Gives the last hidden state and each of the named ones.
+    "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 3 * WIDTH},
+    "ovis2_vision": {"vocab_size": 24},
+    "chameleon_vqgan": {"channel_multiplier": [1, 1, 1], "embed_dim": 4},
+    "emu3_vqgan": {"channel_multiplier": [1, 1, 1], "embed_dim": 4, "num_attention_heads": 1},
+    "janus_vqgan": {
+        "channel_multiplier": [1, 1, 1],
+        "embed_dim": 4,
+        "image_token_embed_dim": TEXT,
+        "projection_dim": TEXT,
+        "num_patches": GRID,
+    },
+    "phi4_multimodal_audio": {
+        "ext_pw_out_channel": WIDTH,
+        "depthwise_separable_out_channel": WIDTH,
+        "nemo_conv_channels": WIDTH,
+    },
+    "dots3_note_vision_encoder": {"adapter_in_dim": WIDTH},
+    "dots3_note_audio_encoder": {"adapter_input_size": WIDTH, "conv_output_size": 8 * 16},
+    "mimi": {"upsample_groups": WIDTH},
+    "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
+}
 """By the tower's model type."""
 
-MODELS: dict[str, dict[str, Any]] = {}
-"""By the whole's model type."""
+IMAGES_IN_WORDS = {"<image>": 60} | {f"IMGIMG{letter}Z": 61 + index for index, letter in enumerate("ABCDEFGH")}
+VISUAL_TOKENS = {"<image>": 60, "<|extra_200|>": 69} | {
+    f"<|visual token {index:06d}|>": 61 + index for index in range(8)
+}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "aria": {"projector_patch_to_query_dict": {GRID * GRID: 4}, "max_value_projector_patch_to_query_dict": 4},
+    "gemma3": {"mm_tokens_per_image": 4},
+    "shieldgemma2": {"mm_tokens_per_image": 4},
+    "ovis2": {"hidden_size": TEXT},
+    # Four merged patches of the tower's width go into the projector.
+    "muse_glimmer": {"out_hidden_size": 4 * WIDTH},
+    "muse_spark": {"out_hidden_size": 4 * WIDTH},
+    # Four rows of the text's width are merged into one.
+    "minimax_m3_vl": {"merged_hidden_size": 256},
+    # Image tokens are tokens of the vocabulary, by name.
+    "chameleon": {"vocabulary_map": IMAGES_IN_WORDS, "image_token_id": 60},
+    "emu3": {"vocabulary_map": VISUAL_TOKENS, "image_token_id": 60},
+    # Its heads are as many as 64 goes into the tower's width.
+    "granite4_vision": {
+        "downsample_rate": "2/4",
+        "vision_config.hidden_size": 64,
+        "qformer_config.hidden_size": 64,
+        "qformer_config.encoder_hidden_size": 64,
+        "qformer_config.num_attention_heads": 1,
+    },
+}
+"""By the whole's model type; a dotted key is one of a part."""
+
+MROPE = {
+    "qwen2_vl_text": (16, 24, 24),
+    "qwen2_5_vl_text": (16, 24, 24),
+    "qwen2_5_omni_text": (16, 24, 24),
+    "qwen3_vl_text": (24, 20, 20),
+    "qwen3_vl_moe_text": (24, 20, 20),
+    "qwen3_omni_moe_text": (24, 20, 20),
+    "qwen3_5_text": (11, 11, 10),
+    "qwen3_5_moe_text": (11, 11, 10),
+    "qwen4_exp_text": (11, 11, 10),
+    "glm4v_text": (8, 12, 12),
+    "glm4v_moe_text": (8, 12, 12),
+    "glm_ocr_text": (8, 12, 12),
+    "paddleocr_vl_text": (16, 24, 24),
+    "ernie4_5_vl_moe_text": (22, 22, 20),
+    "cosmos3_edge_text": (24, 20, 20),
+    "cohere_compass_text": (24, 20, 20),
+}
+"""Text parts whose rotary positions are of several kinds (time, row, column), and how their code shares them out."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from weight_edit.anatomy.small import narrow_config
 from weight_edit.anatomy.towers import narrow_multimodal
+from weight_edit.catalogue.few_layers import few_layers
 from weight_edit.catalogue.multimodal_data import SAMPLES
 
 
@@ -16,16 +17,4 @@ def sample_multimodal(model_type: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     config = CONFIG_MAPPING[model_type](**SAMPLES.get(model_type, {}))
-    return narrow_multimodal(config, lambda text: narrow_config(_few(text)))
-
-
-def _few(text: Any) -> Any:
-    import copy
-
-    few = copy.deepcopy(text)
-    old = few.num_hidden_layers
-    for key, value in list(vars(few).items()):
-        if isinstance(value, (list, tuple)) and len(value) == old:
-            setattr(few, key, value[:4])
-    few.num_hidden_layers = min(old, 4)
-    return few
+    return narrow_multimodal(config, lambda text: narrow_config(few_layers(text)))
