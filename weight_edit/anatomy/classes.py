@@ -46,6 +46,8 @@ def model_class(config: Any) -> Any:
     auto = auto_class(config)
     found = _classes(auto, config)
     if not found:
-        raise UnsupportedError(f"model type '{getattr(config, 'model_type', '?')}' is no language model of transformers")
+        raise UnsupportedError(
+            f"model type '{getattr(config, 'model_type', '?')}' is no language model of transformers"
+        )
     names = getattr(config, "architectures", None) or []
     return next((held for held in found if held.__name__ in names), found[0])

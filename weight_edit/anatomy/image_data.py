@@ -107,11 +107,11 @@ class Images:
         return given
 
     def merged_patches(self) -> dict[str, Any]:
-        """Squares of merged patches, colours last, and the grid that the patches form."""
+        """Squares of merged patches, colours last, and the grid that they form."""
         given = self.grid()
         merge = self.size("spatial_merge_size", default=2)
         side = merge * self.patch
-        given["pixel_values"] = self.noise(ROWS * COLUMNS // merge**2, side, side, self.channels)
+        given["pixel_values"] = self.noise(ROWS * COLUMNS, side, side, self.channels)
         return given
 
     def shaped(self) -> dict[str, Any]:
@@ -284,3 +284,25 @@ IMAGES: dict[str, Callable[[Images], dict[str, Any] | None]] = {
     "smolvlm": Images.numbered,
 }
 """By model type, where the forward's signature does not tell the form."""
+
+WITH_IMAGE = frozenset({"idefics", "kosmos-2", "kosmos-2.5"})
+"""Model types whose forward refuses text alone, though its signature does not say so."""
+
+
+def _silence(config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Voxtral Realtime adds a sound to every token: as many frames as the tokens last."""
+    frames = ids.shape[1] * config.audio_length_per_tok
+    return {"input_features": torch.zeros(ids.shape[0], config.audio_config.num_mel_bins, frames)}
+
+
+def _codes(config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Kyutai: a token of text and one of each codebook at every place."""
+    codes = torch.arange(ids.numel() * config.num_codebooks).view(*ids.shape, config.num_codebooks)
+    return {"input_ids": torch.cat([ids[..., None], codes % (config.codebook_vocab_size - 1)], dim=-1)}
+
+
+DEMANDS: dict[str, Callable[[Any, Tensor], dict[str, Tensor]]] = {
+    "voxtral_realtime": _silence,
+    "kyutai_speech_to_text": _codes,
+}
+"""What else a forward on text needs, by model type."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.image_data import IMAGES, Images
+from weight_edit.anatomy.image_data import DEMANDS, IMAGES, WITH_IMAGE, Images
 from weight_edit.anatomy.towers import parts, special_tokens
 
 IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_token_index")
@@ -14,14 +14,27 @@ TEXT_BEFORE, TEXT_AFTER = 3, 4
 
 
 def text_inputs(model: Any, tokens: int, seed: int, batch: int = 2) -> dict[str, Tensor]:
-    """Token ids (batch, tokens) that are neither padding nor the special token of an image or a sound.
+    """Inputs of a forward pass on text.
+
+    Token ids (batch, tokens) are neither padding nor the special token of an image or a sound. Families whose forward
+    never reads text alone get what else it demands: an image (then one sequence, as in `image_inputs`), silence.
 
     Args:
-        model: a model, or its config.
+        model: a model, or its config; only a model tells what its forward demands.
     """
     config = getattr(model, "config", model)
+    if isinstance(model, nn.Module) and _demands_image(model, config):
+        given = image_inputs(model, config, seed)
+        if given is not None:
+            return given
     ids = _ordinary(config, (batch, tokens), torch.Generator().manual_seed(seed))
-    return {"input_ids": ids}
+    more = DEMANDS.get(str(config.model_type))
+    return {"input_ids": ids, **(more(config, ids) if more else {})}
+
+
+def _demands_image(model: nn.Module, config: Any) -> bool:
+    image = inspect.signature(model.forward).parameters.get("pixel_values")
+    return (image is not None and image.default is inspect.Parameter.empty) or config.model_type in WITH_IMAGE
 
 
 def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -76,14 +89,12 @@ def _image_token(config: Any) -> int | None:
 
 def _rows(model: nn.Module, given: dict[str, Any]) -> int:
     """How many rows of the stream the model makes of the images."""
-    holder: Any = next(module for module in model.modules() if hasattr(module, "get_image_features"))
-    takes = inspect.signature(holder.get_image_features).parameters
-    if any(str(p.kind) == "VAR_POSITIONAL" or p.name == "args" for p in takes.values()):
-        wanted = dict(given)
-    else:
-        wanted = {key: value for key, value in given.items() if key in takes}
+    holders: list[Any] = [module for module in model.modules() if hasattr(module, "get_image_features")]
+    # The outer of two may pass on what only the inner names.
+    takes = {key for holder in holders for key in inspect.signature(holder.get_image_features).parameters}
+    wanted = {key: value for key, value in given.items() if key in takes}
     with torch.no_grad():
-        features = holder.get_image_features(**wanted)
+        features = holders[0].get_image_features(**wanted)
     for name in ("pooler_output", "last_hidden_state"):
         if getattr(features, name, None) is not None:
             features = getattr(features, name)

@@ -164,6 +164,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     },
     "dots3_note_vision_encoder": {"adapter_in_dim": WIDTH},
     "dots3_note_audio_encoder": {"adapter_input_size": WIDTH, "conv_output_size": 8 * 16},
+    "radio": {"patch_dim": 3 * PATCH**2, "video_patch_dim": 3 * PATCH**2 * 2},
     "mimi": {"upsample_groups": WIDTH},
     "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
 }
@@ -215,5 +216,6 @@ MROPE = {
     "ernie4_5_vl_moe_text": (22, 22, 20),
     "cosmos3_edge_text": (24, 20, 20),
     "cohere_compass_text": (24, 20, 20),
+    "hunyuan_vl_text": (16, 16, 16, 16),
 }
 """Text parts whose rotary positions are of several kinds (time, row, column), and how their code shares them out."""

@@ -157,6 +157,10 @@ def _set_layers(config: Any, blocks: int) -> None:
             setattr(config, key, max(-wanted, min(value, wanted - 1)))
         elif isinstance(value, list | tuple):
             setattr(config, key, type(value)(_within(list(value), wanted)))
+    pairs = vars(config).get("deepstack_layer_map")
+    if pairs:
+        firsts = _within([vision for vision, _ in pairs], wanted)
+        config.deepstack_layer_map = [(first, text) for first, (_, text) in zip(firsts, pairs, strict=True)]
 
 
 def _within(indexes: list[int], blocks: int) -> list[int]:

@@ -17,7 +17,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
             "rope_parameters": {"sliding_attention": MROPE, "full_attention": None},
         }
     },
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31}},
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31, "num_experts_per_tok": 6}},
     "granite4_vision": {
         "downsample_rate": "4/8",
         "deepstack_layer_map": [[-19, 0], [-13, 1], [-7, 2], [-1, 0]],
@@ -34,7 +34,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "text_config": {
             "indexer_n_heads": 16,
             "indexer_kv_heads": 1,
-            "indexer_head_dim": 128,
+            "indexer_head_dim": 256,
             "indexer_budget": 2048,
             "indexer_compress_ratio": 16,
         }
