@@ -165,5 +165,23 @@ KEY_VALUE_HEADS = {
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 """Ids below those that tests draw; other special ids above the vocabulary become the last id."""
 
-FAMILIES: dict[str, dict[str, Any]] = {}
+FAMILIES: dict[str, dict[str, Any]] = {
+    # The rotary part is a fixed share of the head, which only this kind of rotary embedding knows.
+    "mistral4": {
+        "qk_rope_head_dim": 12,
+        "qk_nope_head_dim": 12,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 60,
+            "partial_rotary_factor": 0.5,
+            "llama_4_scaling_beta": 0.1,
+        },
+    },
+    # Their head is the width shared out among the heads.
+    "deepseek_ocr2_text": {"head_dim": 16},
+    "unlimited_ocr_text": {"head_dim": 16},
+    "dots3_note_text": {"qk_rope_head_dim": 6},
+}
 """By model type: what no key's meaning tells."""

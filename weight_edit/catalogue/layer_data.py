@@ -14,6 +14,7 @@ INDICES = (
     "local_layer_ids",
     "attn_layer_indices",
     "ple_layer_ids",
+    "cross_attention_layers",
 )
 """Lists of the layers that are of some kind."""
 
