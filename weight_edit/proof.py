@@ -68,7 +68,7 @@ def prove(
         width = model.get_parameter(some.weight).shape[some.axis]
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
         runs = [text_inputs(model, TOKENS, seed + 2)]
-        if any(writer.role == "projector" for writer in anatomy.writers):
+        if anatomy.images:
             images = image_inputs(model, model.config, seed + 2)
             runs += [] if images is None else [images]
         proof = measure(model, anatomy, rows, runs)

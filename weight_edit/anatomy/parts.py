@@ -108,6 +108,7 @@ class Anatomy:
         tied: whether the two are one tensor.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
+        images: whether it takes images, and the writers are those of passes with and without.
         unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
     """
 
@@ -123,6 +124,7 @@ class Anatomy:
     tied: bool
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
+    images: bool
     unknown: tuple[str, ...]
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from weight_edit.anatomy.commuting import carriers
+from weight_edit.anatomy.commuting import carriers, carriers_together
 from weight_edit.anatomy.graph import Graph, Step
 from weight_edit.anatomy.norms import Through, standing_between
 
@@ -136,6 +136,13 @@ class Writing:
             return [
                 (step.arguments[place], Carried(axis, carried.through), scale * factor, step)
                 for place, axis in found.items()
+            ]
+        composed = carriers_together(self.graph, step, carried.axis)
+        if composed is not None:
+            together, places = composed
+            return [
+                (together.arguments[place], Carried(axis, carried.through), scale, step)
+                for place, axis in places.items()
             ]
         between = standing_between(self.graph, step, position, carried.axis)
         if between is None:
