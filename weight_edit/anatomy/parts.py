@@ -12,8 +12,8 @@ class Norm:
     """A norm between a writer and the stream.
 
     Attributes:
-        module: its name.
-        kind: "rms" (gain * x / rms(x)) or "layer" (gain * (x - mean) / std + bias).
+        module: its name; empty where it has no gains.
+        kind: "rms" (gain * x / rms(x)), "layer" (gain * (x - mean) / std + bias), or "gain" (gain * x).
         gain_offset: the gain is `gain_offset + weight`: 0, or 1 for families such as Gemma.
         weight: name of its weight; None where it has no gains.
         bias: name of its bias, or None.
