@@ -61,7 +61,9 @@ def speaking_config(config: Any) -> Any:
     """
     from weight_edit.anatomy.towers import parts
 
-    if not _classes(auto_class(config), config) or _reads_tokens(config):
+    if getattr(config, "is_encoder_decoder", False) or _reads_tokens(config):
+        return config
+    if not _classes(auto_class(config), config):
         return config
     return next((part for _, part in parts(config) if _reads_tokens(part)), config)
 

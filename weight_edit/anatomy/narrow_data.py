@@ -179,6 +179,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "llama_4_scaling_beta": 0.1,
         },
     },
+    # Here this key is the stream's width; in towers it may be anything.
+    "kosmos_2_text_model": {"embed_dim": WIDTH},
+    "kosmos_2_5_text_model": {"embed_dim": WIDTH},
     # Their head is the width shared out among the heads.
     "deepseek_ocr2_text": {"head_dim": 16},
     "unlimited_ocr_text": {"head_dim": 16},
