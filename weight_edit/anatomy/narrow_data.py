@@ -181,22 +181,6 @@ ROTARY_KEYS = ("rope_theta", "partial_rotary_factor", "llama_4_scaling_beta")
 """What stays of rotary settings once their scaling is dropped."""
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    # The rotary part is a fixed share of the head, which only this kind of rotary embedding knows.
-    "mistral4": {
-        "qk_rope_head_dim": 12,
-        "qk_nope_head_dim": 12,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 10000.0,
-            "factor": 2.0,
-            "original_max_position_embeddings": 60,
-            "partial_rotary_factor": 0.5,
-            "llama_4_scaling_beta": 0.1,
-        },
-    },
-    # Their head is the width shared out among the heads.
-    "deepseek_ocr2_text": {"head_dim": 16},
-    "unlimited_ocr_text": {"head_dim": 16},
     # The head size is what rotary positions are a quarter of: they take qk_rope_head_dim, 8.
     "dots3_note_text": {"head_dim": 32},
     # Its projections take heads * head size to be the width.
@@ -213,5 +197,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     # Blocks of keys that are compressed into one: shorter than a test's sequences.
     "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
+    # The rotary part is a fixed share of the head, which only this kind of rotary embedding knows.
+    "mistral4": {
+        "qk_rope_head_dim": 12,
+        "qk_nope_head_dim": 12,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 60,
+            "partial_rotary_factor": 0.5,
+            "llama_4_scaling_beta": 0.1,
+        },
+    },
+    # Here this key is the stream's width; in towers it may be anything.
+    "kosmos_2_text_model": {"embed_dim": WIDTH},
+    "kosmos_2_5_text_model": {"embed_dim": WIDTH},
+    # Their head is the width shared out among the heads.
+    "deepseek_ocr2_text": {"head_dim": 16},
+    "unlimited_ocr_text": {"head_dim": 16},
 }
 """By model type: what no key's meaning tells."""
