@@ -213,6 +213,8 @@ def _at_positions(
 
         def keep(point: Point, x: Tensor) -> None:
             chosen = x[rows.to(x.device), columns.to(x.device)].float().cpu()
+            # Hyper-connections keep several streams, (tokens, streams, d_model): their mean stands for them.
+            chosen = chosen.mean(dim=2) if chosen.ndim == 4 else chosen
             for index, asked in enumerate(points):
                 if asked == point:
                     result[:, :, index] = chosen

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy.classes import auto_class
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.runtime.sources import Source, resolve
 
@@ -75,7 +76,7 @@ class Model:
     @property
     def vocabulary(self) -> int:
         """Number of logits, which may exceed the tokenizer's number of tokens."""
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        return int(self.model.get_parameter(self.anatomy.unembedding_weight).shape[0])
 
     @property
     def pad_id(self) -> int:
@@ -177,7 +178,7 @@ def _weights(
     source: Source, config: PretrainedConfig, dtype: str, device: str, trust_remote_code: bool
 ) -> PreTrainedModel:
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class(config).from_pretrained(
             source.path,
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
