@@ -170,6 +170,9 @@ TOWERS: dict[str, dict[str, Any]] = {
     "dots3_note_vision_encoder": {"adapter_in_dim": WIDTH},
     "dots3_note_audio_encoder": {"adapter_input_size": WIDTH, "conv_output_size": 8 * 16},
     "radio": {"patch_dim": 3 * PATCH**2, "video_patch_dim": 3 * PATCH**2 * 2},
+    # The projector reads four rows at once, as wide as this.
+    "voxtral_encoder": {"intermediate_size": 4 * WIDTH},
+    "glmasr_encoder": {"intermediate_size": 4 * WIDTH},
     # Its inner width is computed from its width.
     "step3p5_vision": {"mlp_ratio": 1.25, "intermediate_size": INNER},
     # The patches of each of its stages divide those of the one before.
