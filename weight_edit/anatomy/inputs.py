@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.image_data import DEMANDS, IMAGES, WITH_IMAGE, Images
+from weight_edit.anatomy.image_data import IMAGES, Images
 from weight_edit.anatomy.sound_data import SOUNDS, Sounds
+from weight_edit.anatomy.text_demands import DEMANDS, WITH_IMAGE
 from weight_edit.anatomy.towers import parts, special_tokens
 
 AUDIO_KEYS = ("audio_token_id", "audio_token_index")
@@ -40,7 +41,7 @@ def _demands_image(model: nn.Module, config: Any) -> bool:
 
 
 def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    taken = set()
+    taken: set[int | None] = set()
     for value in special_tokens(config).values():
         taken.update(value if isinstance(value, list | tuple) else [value])
     text = config.get_text_config()
