@@ -82,6 +82,15 @@ def test_heads_of_single_layers_fit_their_key_value_heads() -> None:
 def test_special_tokens_lie_in_the_vocabulary() -> None:
     narrow = narrow_config(AutoConfig.for_model("llama", **REAL["llama"]))
     assert (narrow.bos_token_id, narrow.eos_token_id) == (1, [2])
+    real = AutoConfig.for_model("llama", image_token_id=99999, video_token_id=88888, mask_token_index=5)
+    narrow = narrow_config(real)
+    assert (narrow.video_token_id, narrow.image_token_id, narrow.mask_token_index) == (96, 95, 5)
+
+
+def test_plain_groups_of_settings_are_narrowed() -> None:
+    real = AutoConfig.for_model("llama", linear_attn_config={"num_heads": 32, "head_dim": 128, "layers": [1, 2]})
+    assert narrow_config(real).linear_attn_config == {"num_heads": 4, "head_dim": 24, "layers": [1, 2]}
+    assert real.linear_attn_config["num_heads"] == 32
 
 
 def test_rotary_pairs_stay_whole() -> None:

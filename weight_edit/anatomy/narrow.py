@@ -12,6 +12,7 @@ from weight_edit.anatomy.narrow_data import (
     ROTARY_KEYS,
     SIZES,
     SPECIAL_TOKENS,
+    TOKENS,
     VOCABULARY,
     WIDTH,
     WIDTH_OR_NOT,
@@ -42,14 +43,20 @@ def _narrow_entries(narrow: Any, config: Any, overrides: dict[int, dict[str, Any
     stored = vars(narrow)
     layers = list((overrides or {}).values())
     tables = {key: _table(key, _numbers(config, layers, key), config, layers) for key in stored}
+    tokens = _tokens(stored)
     for key in list(stored):
         value = stored[key]
         if value is None:
             continue
         if _is_settings(value):
             _narrow_entries(value, copy.deepcopy(value), None)
-        elif key.endswith("_token_id"):
-            _set(narrow, key, _token(key, value))
+        elif isinstance(value, dict) and key.endswith("_config"):
+            # Configs of remote code have their groups of settings as plain dictionaries.
+            setattr(narrow, key, {k: _looked_up(v, _table(k, _flat([v]), config, [])) for k, v in value.items()})
+        elif key in SPECIAL_TOKENS:
+            _set(narrow, key, [SPECIAL_TOKENS[key]] if isinstance(value, list) else SPECIAL_TOKENS[key])
+        elif key.endswith(TOKENS):
+            _set(narrow, key, _looked_up(value, tokens))
         elif table := tables[key]:
             _set(narrow, key, _looked_up(value, table))
             for layer in layers:
@@ -85,8 +92,11 @@ def _table(key: str, numbers: list[int], config: Any, layers: list[dict[str, Any
 
 
 def _numbers(config: Any, layers: list[dict[str, Any]], key: str) -> list[int]:
-    """The values above 0 of an entry that is a number or a list of numbers, from the smallest."""
-    values = [_entry(config, key), *(layer[key] for layer in layers if key in layer)]
+    return _flat([_entry(config, key), *(layer[key] for layer in layers if key in layer)])
+
+
+def _flat(values: list[Any]) -> list[int]:
+    """The different values above 0 of entries that are numbers or lists of numbers, from the smallest."""
     flat = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
     if not all(_is_number(number) or number is None for number in flat):
         return []
@@ -95,8 +105,8 @@ def _numbers(config: Any, layers: list[dict[str, Any]], key: str) -> list[int]:
 
 def _looked_up(value: Any, table: dict[int, int]) -> Any:
     if isinstance(value, list | tuple):
-        return [table.get(number, number) for number in value]
-    return table.get(value, value)
+        return [table.get(number, number) for number in value] if table else value
+    return table.get(value, value) if table else value
 
 
 def _entry(config: Any, key: str) -> Any:
@@ -104,10 +114,11 @@ def _entry(config: Any, key: str) -> Any:
     return vars(config).get(config.attribute_map.get(key, key))
 
 
-def _token(key: str, value: Any) -> Any:
-    if key in SPECIAL_TOKENS:
-        return [SPECIAL_TOKENS[key]] if isinstance(value, list) else SPECIAL_TOKENS[key]
-    return min(value, VOCABULARY - 1) if _is_number(value) else value
+def _tokens(stored: dict[str, Any]) -> dict[int, int]:
+    """Special ids above the vocabulary, from its last id downwards: different ones stay different."""
+    special = _flat([value for key, value in stored.items() if key.endswith(TOKENS) and key not in SPECIAL_TOKENS])
+    above = [number for number in special if number >= VOCABULARY]
+    return {number: max(VOCABULARY - 1 - rank, len(SPECIAL_TOKENS)) for rank, number in enumerate(above)}
 
 
 def _plain_rotary(parameters: dict[str, Any], head: int) -> dict[str, Any]:

@@ -172,7 +172,10 @@ KEY_VALUE_HEADS = {
 """Numbers of key-value heads, and the number of heads that each goes with: as many, one, or half of the fewest."""
 
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-"""Ids below those that tests draw; other special ids above the vocabulary become the last id."""
+"""Ids below those that tests draw."""
+
+TOKENS = ("_token_id", "_token_index")
+"""Endings of other special ids: those above the vocabulary become its last ids."""
 
 WIDTH_OR_NOT = ("embedding_size", "embedding_dim", "word_embed_proj_dim", "lru_width", "attention_hidden_size")
 """Widths that stay the stream's where they are the stream's."""

@@ -78,6 +78,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "indexer_budget": 2048,
         "indexer_compress_ratio": 16,
     },
+    # It multiplies logits by what Granite divides them by.
+    "hyperclovax": {"logits_scaling": 0.125},
     # Two blocks that share their attention.
     "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "hybrid"]},
 }
