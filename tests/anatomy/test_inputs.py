@@ -2,7 +2,7 @@ import pytest
 import torch
 from multimodal import IMAGES, SOUNDS, logits, small_model
 
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.inputs import audio_inputs, image_inputs, text_inputs
 from weight_edit.anatomy.towers import special_tokens
 from weight_edit.catalogue.samples import sample_config
 
@@ -31,6 +31,22 @@ def test_an_image_enters_the_stream(model_type):
     other = logits(model, {**inputs, key: torch.randn(inputs[key].shape, generator=torch.Generator().manual_seed(8))})
     assert torch.isfinite(first).all()
     assert (first - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("model_type", ["granite_speech", "qwen2_audio", "qwen3_omni_moe", "voxtral"])
+def test_a_sound_enters_the_stream(model_type):
+    model = small_model(model_type)
+    inputs = audio_inputs(model, model.config, seed=3)
+    assert inputs is not None
+    first = logits(model, inputs)
+    other = logits(model, {**inputs, "input_features": inputs["input_features"].flip(-1)})
+    assert torch.isfinite(first).all()
+    assert (first - other).abs().max() > 1e-3
+
+
+def test_a_family_that_is_in_no_list_of_sounds_has_no_audio_inputs():
+    model = small_model("llava")
+    assert audio_inputs(model, model.config, seed=1) is None
 
 
 @pytest.mark.parametrize("model_type", sorted(set(IMAGES + SOUNDS) - NEVER_ALONE))

@@ -142,6 +142,15 @@ class Images:
             given["high_res_pixel_values"] = given["pixel_values"].clone()
         return given
 
+    def halved(self) -> dict[str, Any]:
+        """Convolutional towers that halve an image five times: (1, channels, 64, 64)."""
+        return {"pixel_values": self.noise(1, self.channels, 64, 64)}
+
+    def tiles(self) -> dict[str, Any]:
+        """Perception LM: tiles of an image (1, tiles, channels, side, side), of the size that timm was told."""
+        side, _ = self.tower.model_args["img_size"]
+        return {"pixel_values": self.noise(1, 1, self.channels, side, side)}
+
     def numbered(self) -> dict[str, Any]:
         """One image in a list of images (1, 1, channels, side, side)."""
         given = self.square()
@@ -259,7 +268,9 @@ def _sizes(height: int, width: int) -> Tensor:
 
 IMAGES: dict[str, Callable[[Images], dict[str, Any] | None]] = {
     "blip-2": Images.instructed,
+    "fast_vlm": Images.halved,
     "fuyu": Images.row_of_patches,
+    "gemma3n": Images.halved,
     "git": Images.before,
     "granite_docling": Images.tiled,
     "granite4_vision": Images.cropped,
@@ -279,29 +290,8 @@ IMAGES: dict[str, Callable[[Images], dict[str, Any] | None]] = {
     "mllama": Images.crossed,
     "molmo2": Images.pooled,
     "paddleocr_vl": Images.square_patches,
+    "perception_lm": Images.tiles,
     "phi4_multimodal": Images.whole_and_crop,
     "smolvlm": Images.numbered,
 }
 """By model type, where the forward's signature does not tell the form."""
-
-WITH_IMAGE = frozenset({"idefics", "kosmos-2", "kosmos-2.5"})
-"""Model types whose forward refuses text alone, though its signature does not say so."""
-
-
-def _silence(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Voxtral Realtime adds a sound to every token: as many frames as the tokens last."""
-    frames = ids.shape[1] * config.audio_length_per_tok
-    return {"input_features": torch.zeros(ids.shape[0], config.audio_config.num_mel_bins, frames)}
-
-
-def _codes(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Kyutai: a token of text and one of each codebook at every place."""
-    codes = torch.arange(ids.numel() * config.num_codebooks).view(*ids.shape, config.num_codebooks)
-    return {"input_ids": torch.cat([ids[..., None], codes % (config.codebook_vocab_size - 1)], dim=-1)}
-
-
-DEMANDS: dict[str, Callable[[Any, Tensor], dict[str, Tensor]]] = {
-    "voxtral_realtime": _silence,
-    "kyutai_speech_to_text": _codes,
-}
-"""What else a forward on text needs, by model type."""

@@ -1,4 +1,4 @@
-"""Inputs for one forward pass of a small model: text alone, and text with an image."""
+"""Inputs for one forward pass of a small model: text alone, text with an image, text with a sound."""
 
 import inspect
 from typing import Any
@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.image_data import DEMANDS, IMAGES, WITH_IMAGE, Images
+from weight_edit.anatomy.image_data import IMAGES, Images
+from weight_edit.anatomy.sound_data import SOUNDS, Sounds
+from weight_edit.anatomy.text_demands import DEMANDS, WITH_IMAGE
 from weight_edit.anatomy.towers import parts, special_tokens
 
+AUDIO_KEYS = ("audio_token_id", "audio_token_index")
 IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_token_index")
 TEXT_BEFORE, TEXT_AFTER = 3, 4
 
@@ -38,7 +41,7 @@ def _demands_image(model: nn.Module, config: Any) -> bool:
 
 
 def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    taken = set()
+    taken: set[int | None] = set()
     for value in special_tokens(config).values():
         taken.update(value if isinstance(value, list | tuple) else [value])
     text = config.get_text_config()
@@ -62,24 +65,43 @@ def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] 
     given = IMAGES.get(str(config.model_type), Images.generic)(images)
     if given is None:
         return None
-    token = _image_token(config)
     count = given.pop("image_tokens", None)
-    rows = int(count) if count is not None else _rows(model, given)
-    ids = _ordinary(config, (1, TEXT_BEFORE + rows + TEXT_AFTER), generator)
-    place = torch.zeros_like(ids, dtype=torch.bool)
-    place[:, TEXT_BEFORE : TEXT_BEFORE + rows] = True
-    if token is not None:
-        ids[place] = token
-    given = {key: value(place) if callable(value) else value for key, value in given.items()}
-    given["input_ids"] = ids
-    given["attention_mask"] = torch.ones_like(ids)
+    rows = int(count) if count is not None else _rows(model, given, "get_image_features")
+    given, place = _around(given, config, rows, _token(config, IMAGE_KEYS), generator)
     if "mm_token_type_ids" in takes:
         given["mm_token_type_ids"] = place.long()
     return given
 
 
-def _image_token(config: Any) -> int | None:
-    for key in IMAGE_KEYS:
+def audio_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] | None:
+    """Everything that a forward pass with text around a sound needs; None where the family is in no list of them."""
+    make = SOUNDS.get(str(config.model_type))
+    if make is None:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    given = make(Sounds(config, set(inspect.signature(model.forward).parameters), generator))
+    if given is None:
+        return None
+    count = given.pop("sound_tokens", None)
+    rows = int(count) if count is not None else _rows(model, given, "get_audio_features")
+    return _around(given, config, rows, _token(config, AUDIO_KEYS), generator)[0]
+
+
+def _around(
+    given: dict[str, Any], config: Any, rows: int, token: int | None, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Text before and after `rows` places of a special token, and the mask of those places, bool (1, tokens)."""
+    ids = _ordinary(config, (1, TEXT_BEFORE + rows + TEXT_AFTER), generator)
+    place = torch.zeros_like(ids, dtype=torch.bool)
+    place[:, TEXT_BEFORE : TEXT_BEFORE + rows] = True
+    if token is not None:
+        ids[place] = token
+    whole = {key: value(place) if callable(value) else value for key, value in given.items()}
+    return {**whole, "input_ids": ids, "attention_mask": torch.ones_like(ids)}, place
+
+
+def _token(config: Any, keys: tuple[str, ...]) -> int | None:
+    for key in keys:
         for part in (config, *(part for _, part in parts(config))):
             value = getattr(part, key, None)
             if isinstance(value, int):
@@ -87,14 +109,14 @@ def _image_token(config: Any) -> int | None:
     return None
 
 
-def _rows(model: nn.Module, given: dict[str, Any]) -> int:
-    """How many rows of the stream the model makes of the images."""
-    holders: list[Any] = [module for module in model.modules() if hasattr(module, "get_image_features")]
+def _rows(model: nn.Module, given: dict[str, Any], method: str) -> int:
+    """How many rows of the stream the model makes of images or sounds."""
+    holders: list[Any] = [module for module in model.modules() if hasattr(module, method)]
     # The outer of two may pass on what only the inner names.
-    takes = {key for holder in holders for key in inspect.signature(holder.get_image_features).parameters}
+    takes = {key for holder in holders for key in inspect.signature(getattr(holder, method)).parameters}
     wanted = {key: value for key, value in given.items() if key in takes}
     with torch.no_grad():
-        features = holders[0].get_image_features(**wanted)
+        features = getattr(holders[0], method)(**wanted)
     for name in ("pooler_output", "last_hidden_state", "deepstack_features"):
         if getattr(features, name, None) is not None:
             features = getattr(features, name)

@@ -213,6 +213,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "llama_4_scaling_beta": 0.1,
         },
     },
+    # Keys that are pooled together before some are chosen: a divisor of how many are.
+    "glm5_next_text": {"index_kpool": 4},
     # Here this key is the stream's width; in towers it may be anything.
     "kosmos_2_text_model": {"embed_dim": WIDTH},
     "kosmos_2_5_text_model": {"embed_dim": WIDTH},

@@ -25,7 +25,9 @@ def randomise(model: nn.Module, seed: int) -> None:
             elif name.endswith(CHOOSERS):
                 parameter.copy_(CHOICE * noise)
             else:
-                parameter.copy_(noise * parameter.shape[-1] ** -0.5)
+                # A convolution over images (out, in, height, width) sums over all but its outputs.
+                summed = parameter.shape[1:].numel() if parameter.ndim > 3 else parameter.shape[-1]
+                parameter.copy_(noise * summed**-0.5)
         kept = model.state_dict(keep_vars=True)
         for name, buffer in model.named_buffers():
             # Tables (MiniMax's decay masks) follow from the config; scales and biases are what training finds.

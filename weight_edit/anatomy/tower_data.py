@@ -170,15 +170,22 @@ TOWERS: dict[str, dict[str, Any]] = {
     "dots3_note_vision_encoder": {"adapter_in_dim": WIDTH},
     "dots3_note_audio_encoder": {"adapter_input_size": WIDTH, "conv_output_size": 8 * 16},
     "radio": {"patch_dim": 3 * PATCH**2, "video_patch_dim": 3 * PATCH**2 * 2},
+    # The projector reads four rows at once, as wide as this.
+    "voxtral_encoder": {"intermediate_size": 4 * WIDTH},
+    "glmasr_encoder": {"intermediate_size": 4 * WIDTH},
     # Its inner width is computed from its width.
     "step3p5_vision": {"mlp_ratio": 1.25, "intermediate_size": INNER},
     # The patches of each of its stages divide those of the one before.
     "muse_spark_audio": {
+        "num_hidden_layers": 2,
         "depths": [1, 1],
         "hidden_sizes": [16, WIDTH],
         "patch_sizes": [16, 6],
         "out_hidden_size": TEXT,
     },
+    # A tower of timm is as wide as its name says. The tokens are those that `renumber` gives to an image and a sound.
+    "gemma3n_vision": {"architecture": "test_efficientnet", "hidden_size": 256, "vocab_offset": 93, "vocab_size": 2},
+    "gemma3n_audio": {"vocab_offset": 95, "vocab_size": 2},
     "mimi": {"upsample_groups": WIDTH},
     "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
 }
@@ -193,6 +200,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "aria": {"projector_patch_to_query_dict": {GRID * GRID: 4}, "max_value_projector_patch_to_query_dict": 4},
     "gemma3": {"mm_tokens_per_image": 4},
     "shieldgemma2": {"mm_tokens_per_image": 4},
+    "gemma3n": {"vision_soft_tokens_per_image": 4, "text_config.vocab_size_per_layer_input": 93},
+    "fast_vlm": {"vision_config.architecture": "fastvit_t8", "vision_config.hidden_size": 768},
+    "perception_lm": {
+        "vision_config.model_args": {
+            "embed_dim": WIDTH,
+            "depth": LAYERS,
+            "num_heads": HEADS,
+            "img_size": [2 * IMAGE, 2 * IMAGE],
+            "patch_size": 2 * PATCH,
+            "global_pool": "",
+            "use_post_transformer_norm": False,
+            "init_values": 0.1,
+            "ref_feat_shape": [GRID, GRID],
+        }
+    },
     "ovis2": {"hidden_size": TEXT},
     # Four merged patches of the tower's width go into the projector.
     "muse_glimmer": {"out_hidden_size": 4 * WIDTH},

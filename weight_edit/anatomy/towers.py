@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from weight_edit.anatomy.overrides import take_overrides
 from weight_edit.anatomy.tower_data import (
     IMAGE,
     LAYER_INDEXES,
@@ -18,6 +19,7 @@ from weight_edit.anatomy.tower_data import (
     TOWERS,
 )
 
+BLOCKS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers")
 Narrow = Callable[[Any], Any]
 SPECIAL = re.compile(r"^(?!pad_|bos_|eos_|decoder_).*(token|image|im_|slice|newline|frame|audio|video|vision|speech)")
 NUMBERED = re.compile(r"(_id|_ids|_index)$")
@@ -109,11 +111,13 @@ def _width(text: Any) -> int:
 
 def _tower(config: Any, width: int) -> Any:
     tower = copy.deepcopy(config)
+    take_overrides(tower)
     _set(tower, SIZES, width)
+    _cut_lists(tower, _blocks(config))
     _set(tower, dict.fromkeys(TEXT_WIDE, TEXT), width)
     for key, part in parts(config):
         setattr(tower, key, _tower(part, width))
-    _set_layers(tower, LAYERS)
+    _set_layers(tower, _blocks(tower))
     _set(tower, TOWERS.get(str(config.model_type), {}), width, always=True)
     return tower
 
@@ -137,25 +141,38 @@ def _set(config: Any, sizes: dict[str, Any], width: int, always: bool = False) -
 
 
 def _blocks(tower: Any) -> int:
-    for key in ("num_hidden_layers", "depth", "num_layers", "n_layers"):
-        found = getattr(tower, key, None)
-        if isinstance(found, int):
-            return found
-    return LAYERS
+    return next((value for key in BLOCKS if isinstance(value := vars(tower).get(key), int)), LAYERS)
+
+
+def _set_blocks(tower: Any, blocks: int) -> None:
+    setattr(tower, next((key for key in BLOCKS if key in vars(tower)), BLOCKS[0]), blocks)
+
+
+def _cut_lists(tower: Any, before: int) -> None:
+    """Leave one block of each kind where a tower lists something for each of its blocks, and two blocks at least."""
+    lists = [
+        key
+        for key, value in vars(tower).items()
+        if isinstance(value, list | tuple) and len(value) == before > LAYERS and key not in LAYER_INDEXES
+    ]
+    if not lists:
+        return
+    kinds = [repr(kind) for kind in zip(*(getattr(tower, key) for key in lists), strict=True)]
+    chosen = sorted({kinds.index(kind) for kind in kinds} | set(range(LAYERS)))
+    _set_blocks(tower, len(chosen))
+    for key in lists:
+        value = getattr(tower, key)
+        setattr(tower, key, type(value)(value[block] for block in chosen))
 
 
 def _set_layers(config: Any, blocks: int) -> None:
     """Keep indexes of blocks within a tower of few blocks, which has as many as it names."""
-    kinds = vars(config).get("layer_types")
     wanted = blocks
-    if isinstance(kinds, list | tuple) and not any(True for _ in parts(config)):
-        config.layer_types = type(kinds)(dict.fromkeys(kinds))
-        wanted = config.num_hidden_layers = len(config.layer_types)
     deep = vars(config).get("deepstack_visual_indexes")
     if deep and _blocks(config) < len(set(deep)):
         # Each of them has a part of its own.
         wanted = len(set(deep))
-        setattr(config, "depth" if "depth" in vars(config) else "num_hidden_layers", wanted)
+        _set_blocks(config, wanted)
     for key in LAYER_INDEXES:
         value = getattr(config, key, None)
         if isinstance(value, int):

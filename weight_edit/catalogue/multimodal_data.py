@@ -28,6 +28,13 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "minicpmv4_6": {"image_token_id": 248056, "video_token_id": 248057},
     "minicpmv4_7": {"image_token_id": 248056, "video_token_id": 248057},
     "nemotron_h_omni": {"image_token_id": 18, "video_token_id": 131081},
+    "perception_lm": {
+        "vision_config": {
+            "architecture": "vit_pe_lang_large_patch14_448",
+            "model_args": {"embed_dim": 1024, "depth": 23, "img_size": [448, 448], "global_pool": ""},
+        },
+        "projector_pooling_ratio": 2,
+    },
     "qwen2_5_omni": {"thinker_config": OMNI},
     "qwen2_5_omni_thinker": OMNI,
     "qwen3_omni_moe": {"thinker_config": OMNI},

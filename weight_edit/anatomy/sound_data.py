@@ -1,0 +1,94 @@
+"""Sounds as each family takes them: generic by what the forward takes, and by model type where nothing tells."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weight_edit.anatomy.towers import parts
+
+FRAMES = 32
+
+
+@dataclass
+class Sounds:
+    """What is known about how a model takes sounds; each method makes one form of them."""
+
+    config: Any
+    takes: set[str]
+    generator: torch.Generator
+
+    def size(self, *keys: str, default: int) -> int:
+        """A size of a part that is no text or vision tower."""
+        for name, part in parts(self.config):
+            if name.startswith(("text", "vision")):
+                continue
+            for holder in (part, *(inner for _, inner in parts(part))):
+                for key in keys:
+                    value = getattr(holder, key, None)
+                    if isinstance(value, int):
+                        return value
+        return default
+
+    @property
+    def bands(self) -> int:
+        """Numbers in a frame."""
+        return self.size("num_mel_bins", "input_dim", "feature_size", "input_feat_size", default=80)
+
+    def noise(self, *shape: int) -> Tensor:
+        """A random sound."""
+        return torch.randn(shape, generator=self.generator)
+
+    def bands_first(self) -> dict[str, Any] | None:
+        """Frames (1, bands, frames), as Whisper's encoder takes them, all of them real."""
+        frames = 2 * self.size("max_source_positions", "n_window", default=FRAMES // 2)
+        return self.masked({"input_features": self.noise(1, self.bands, frames)}, frames)
+
+    def frames_first(self) -> dict[str, Any] | None:
+        """Frames (1, frames, bands), all of them real."""
+        return self.masked({"input_features": self.noise(1, FRAMES, self.bands)}, FRAMES)
+
+    def frames_alone(self) -> dict[str, Any] | None:
+        """Granite speech: frames (1, frames, bands); its mask is one of tokens, and all of them are real."""
+        return {"input_features": self.noise(1, FRAMES, self.bands)}
+
+    def stacked(self) -> dict[str, Any] | None:
+        """Fun-ASR: several frames in a row of each other (1, rows, frames * bands)."""
+        width = self.bands * self.size("num_stacked_frames", default=1)
+        return self.masked({"input_features": self.noise(1, FRAMES, width)}, FRAMES)
+
+    def padded(self) -> dict[str, Any] | None:
+        """MOSS: frames with bands first, and the mask of a waveform that is one chunk of them."""
+        given = self.bands_first()
+        return given and {**given, "padding_mask": torch.ones(1, 100, dtype=torch.long)}
+
+    def quartered(self) -> dict[str, Any] | None:
+        """Qwen2-Audio: frames with bands first; a token stands for four of them."""
+        given = self.bands_first()
+        return given and {**given, "sound_tokens": given["input_features"].shape[-1] // 4}
+
+    def masked(self, given: dict[str, Any], frames: int) -> dict[str, Any]:
+        """With the mask of real frames, by the name that the forward knows."""
+        for key in ("input_features_mask", "feature_attention_mask"):
+            if key in self.takes:
+                given[key] = torch.ones(1, frames, dtype=torch.long)
+        return given
+
+
+SOUNDS: dict[str, Callable[[Sounds], dict[str, Any] | None]] = {
+    "audioflamingo3": Sounds.bands_first,
+    "fun_asr_nano": Sounds.stacked,
+    "glmasr": Sounds.bands_first,
+    "granite_speech": Sounds.frames_alone,
+    "granite_speech_plus": Sounds.frames_alone,
+    "moss_transcribe_diarize": Sounds.padded,
+    "nemo_speechlm": Sounds.frames_first,
+    "qwen2_5_omni_thinker": Sounds.bands_first,
+    "qwen2_audio": Sounds.quartered,
+    "qwen3_asr": Sounds.bands_first,
+    "qwen3_omni_moe_thinker": Sounds.bands_first,
+    "voxtral": Sounds.bands_first,
+}
+"""By model type: the signature of a forward does not tell which way the frames lie."""
