@@ -1,0 +1,226 @@
+"""The layout of a checkpoint, proven by numbers: what is edited on disk comes back from transformers as it should."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig
+
+from weight_edit.anatomy.conversion import resolve
+from weight_edit.anatomy.disk import DiskNames
+from weight_edit.anatomy.layout import Layout, Piece, Run, runs_of
+from weight_edit.anatomy.small import build, narrow_config, randomise
+from weight_edit.anatomy.stored import Stored
+from weight_edit.anatomy.traced import Traced, kept_axes
+from weight_edit.errors import UnsupportedError
+
+FAMILIES = (
+    "afmoe",
+    "bailing_hybrid",
+    "dbrx",
+    "deepseek_v2",
+    "deepseek_v3",
+    "ernie4_5_moe",
+    "flex_olmo",
+    "glm4_moe",
+    "gpt2",
+    "gpt_neox",
+    "gpt_oss",
+    "granitemoe",
+    "granitemoehybrid",
+    "granitemoeshared",
+    "hunyuan_v1_moe",
+    "hrm_text",
+    "jamba",
+    "kimi_linear",
+    "lfm2_moe",
+    "llama",
+    "llama4_text",
+    "longcat_flash",
+    "minimax",
+    "minimax_m2",
+    "mixtral",
+    "nemotron_h",
+    "olmoe",
+    "olmo_hybrid",
+    "phimoe",
+    "qwen2_moe",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_moe",
+    "qwen3_next",
+    "solar_open",
+)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dbrx": {
+        "d_model": 64,
+        "n_heads": 4,
+        "n_layers": 2,
+        "vocab_size": 97,
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4},
+        "ffn_config": {"moe_num_experts": 4, "moe_top_k": 2, "ffn_hidden_size": 24, "hidden_size": 64},
+    },
+    "granitemoehybrid": {"hidden_size": 64, "mamba_expand": 2, "mamba_n_heads": 8, "mamba_d_head": 16},
+    "hunyuan_v1_moe": {"head_dim": 24, "num_experts": 4, "moe_topk": 2},
+    "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
+}
+
+
+def small_model(family: str) -> Any:
+    config = narrow_config(AutoConfig.for_model(family, **{"num_hidden_layers": 2, **OPTIONS.get(family, {})}))
+    model = build(config)
+    randomise(model, 0)
+    return model
+
+
+def save(model: Any, folder: Path, **options: Any) -> tuple[dict[str, Tensor], Layout]:
+    """The tensors on disk, and the layout that their names and shapes alone give."""
+    model.save_pretrained(folder, **options)
+    tensors = load_file(folder / "model.safetensors")
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    return tensors, resolve(empty, Stored({name: tuple(value.shape) for name, value in tensors.items()}))
+
+
+def multiplied(value: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    return torch.tensordot(matrix, value, dims=([1], [axis])).movedim(0, axis).contiguous()
+
+
+def check_axis(model: Any, folder: Path, tensors: dict[str, Tensor], layout: Layout, axis: int) -> int:
+    """Edit on disk every parameter that can be edited along an axis, and see that just this is what is loaded."""
+    disk = DiskNames(layout)
+    generator = torch.Generator().manual_seed(axis)
+    edited, expected = dict(tensors), {name: value.clone() for name, value in model.state_dict().items()}
+    changed = 0
+    for parameter, value in model.state_dict().items():
+        if parameter not in disk or value.ndim <= axis:
+            continue
+        try:
+            places = disk.edits_on_disk(parameter, axis)
+        except UnsupportedError:
+            # What is stored as it is can be edited whatever the axis.
+            assert parameter in layout.how
+            continue
+        matrix = torch.randn(value.shape[axis], value.shape[axis], generator=generator)
+        expected[parameter] = multiplied(value, matrix, axis)
+        for name, along in places:
+            edited[name] = multiplied(edited[name], matrix, along)
+        changed += 1
+    for target, source in model.all_tied_weights_keys.items():
+        expected[target] = expected[source]
+    save_file(edited, folder / "model.safetensors", metadata={"format": "pt"})
+    found = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+    return changed
+
+
+@pytest.mark.parametrize("original", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_edited_on_disk_is_what_transformers_loads(family: str, original: bool, tmp_path: Path) -> None:
+    model = small_model(family)
+    tensors, layout = save(model, tmp_path, save_original_format=original)
+    assert (layout.missing, layout.mismatched, layout.clashes, layout.extra) == ({}, {}, (), ())
+    assert all(check_axis(model, tmp_path, tensors, layout, axis) for axis in (0, 1))
+    check_axis(model, tmp_path, tensors, layout, 2)
+
+
+def test_a_backbone_on_its_own_lacks_the_prefix(tmp_path: Path) -> None:
+    model = small_model("gpt2")
+    model.transformer.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert "wte.weight" in tensors
+    layout = resolve(model, Stored({name: tuple(value.shape) for name, value in tensors.items()}))
+    assert layout.missing == {}
+    assert all(check_axis(model, tmp_path, tensors, layout, axis) for axis in (0, 1))
+
+
+def test_70_000_names_take_seconds_and_are_written_short() -> None:
+    config = AutoConfig.for_model(
+        "deepseek_v3", num_hidden_layers=61, n_routed_experts=384, first_k_dense_replace=1, hidden_size=16,
+        moe_intermediate_size=8, num_attention_heads=2, num_key_value_heads=2, intermediate_size=8, vocab_size=32,
+        q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4, n_group=8,
+    )  # fmt: skip
+    model = build(config, device="meta")
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in [name for name in shapes if name.endswith(("experts.down_proj", "experts.gate_up_proj"))]:
+        del shapes[name]
+        stem = name.rpartition(".")[0]
+        kinds = {"down": (16, 8)} if "down" in name else {"gate": (8, 16), "up": (8, 16)}
+        shapes |= {f"{stem}.{e}.{kind}_proj.weight": shape for e in range(384) for kind, shape in kinds.items()}
+    assert len(shapes) > 69_000
+    started = time.monotonic()
+    layout = resolve(model, Stored(shapes))
+    assert time.monotonic() - started < 60
+    assert (layout.missing, layout.mismatched, layout.clashes, layout.extra) == ({}, {}, (), ())
+    assert len(json.dumps(asdict(layout))) < 500_000
+    assert len(DiskNames(layout).edits_on_disk("model.layers.60.mlp.experts.down_proj", 1)) == 384
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((4, 6), (4, 6), (0, 1)),
+        ((4, 6, 5), (4, 3, 2, 5), (0, None, None, 2)),
+        ((4, 3, 2, 5), (4, 6, 5), (0, None, 3)),
+        ((4, 6), (24,), (None,)),
+        ((4, 1, 6), (4, 6), (0, 2)),
+        ((6, 4), (4, 6), (None, None)),
+        ((4, 6), (2, 2, 6), (None, None, 1)),
+    ],
+)
+def test_which_axes_a_reshape_keeps(before: Any, after: Any, kept: Any) -> None:
+    assert kept_axes(before, after) == kept
+
+
+@pytest.mark.parametrize(
+    ("operation", "axes"),
+    [
+        (lambda x: x.transpose(0, 2).contiguous(), (2, 1, 0)),
+        (lambda x: torch.transpose(x, dim0=-1, dim1=0), (2, 1, 0)),
+        (lambda x: x.chunk(2, dim=1)[1], (0, None, 2)),
+        (lambda x: torch.split(x, [1, 5], dim=-2)[1], (0, None, 2)),
+        (lambda x: torch.stack([x, x], dim=1), (0, None, 1, 2)),
+        (lambda x: torch.cat([x, x], dim=2), (0, 1, None)),
+        (lambda x: x.reshape(4, 3, 2, 5).transpose(1, 2).reshape(4, 6, 5), (0, None, 2)),
+        # What is not known is not guessed.
+        (lambda x: x.flip(0), (None, None, None)),
+        (lambda x: x - 1, (None, None, None)),
+    ],
+)
+def test_where_axes_go(operation: Any, axes: Any) -> None:
+    found = operation(Traced.of("x", (4, 6, 5)))
+    assert set(found.pieces) == {Piece("x", axes)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.0.b", "a.1.b", "a.2.b"],
+        ["a.9.b", "a.10.b"],
+        ["a.0.b", "a.2.b", "a.3.b"],
+        ["a.0.0", "a.1.0", "a.1.1"],
+        ["a.00", "a.01"],
+        ["a"],
+        ["w1", "w2", "w3.0"],
+        ["x.1.y.1", "x.2.y.2"],
+    ],
+)
+def test_runs_are_the_same_pieces(names: list[str]) -> None:
+    pieces = [Piece(name, (None, 0)) for name in names]
+    assert [piece for run in runs_of(pieces) for piece in run] == pieces
+
+
+def test_a_run_is_as_long_as_it_can_be() -> None:
+    pieces = [Piece(f"layers.3.experts.{e}.w{w}.weight", (None, 0)) for w in (1, 3) for e in range(12)]
+    assert runs_of(pieces) == tuple(Run("layers.3.experts.", 0, 12, f".w{w}.weight", (None, 0)) for w in (1, 3))
+    other = [Piece("a.0", (0,)), Piece("a.1", (1,))]
+    assert len(runs_of(other)) == 2
