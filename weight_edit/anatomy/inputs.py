@@ -1,0 +1,110 @@
+"""Inputs for one forward pass of a small model: text alone, and text with an image."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weight_edit.anatomy.image_data import DEMANDS, IMAGES, WITH_IMAGE, Images
+from weight_edit.anatomy.towers import parts, special_tokens
+
+IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_token_index")
+TEXT_BEFORE, TEXT_AFTER = 3, 4
+
+
+def text_inputs(model: Any, tokens: int, seed: int, batch: int = 2) -> dict[str, Tensor]:
+    """Inputs of a forward pass on text.
+
+    Token ids (batch, tokens) are neither padding nor the special token of an image or a sound. Families whose forward
+    never reads text alone get what else it demands: an image (then one sequence, as in `image_inputs`), silence.
+
+    Args:
+        model: a model, or its config; only a model tells what its forward demands.
+    """
+    config = getattr(model, "config", model)
+    if isinstance(model, nn.Module) and _demands_image(model, config):
+        given = image_inputs(model, config, seed)
+        if given is not None:
+            return given
+    ids = _ordinary(config, (batch, tokens), torch.Generator().manual_seed(seed))
+    more = DEMANDS.get(str(config.model_type))
+    return {"input_ids": ids, **(more(config, ids) if more else {})}
+
+
+def _demands_image(model: nn.Module, config: Any) -> bool:
+    image = inspect.signature(model.forward).parameters.get("pixel_values")
+    return (image is not None and image.default is inspect.Parameter.empty) or config.model_type in WITH_IMAGE
+
+
+def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    taken = set()
+    for value in special_tokens(config).values():
+        taken.update(value if isinstance(value, list | tuple) else [value])
+    text = config.get_text_config()
+    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        for part in (config, text):
+            value = getattr(part, key, None)
+            taken.update(value if isinstance(value, list | tuple) else [value])
+    free = torch.tensor([number for number in range(3, text.vocab_size) if number not in taken])
+    return free[torch.randint(0, len(free), shape, generator=generator)]
+
+
+def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] | None:
+    """Everything that a forward pass with text around an image needs; None where the model takes no image.
+
+    The values are found from the forward's signature and the tower's sizes; how many tokens an image fills is asked of
+    the model's own `get_image_features`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    takes = set(inspect.signature(model.forward).parameters)
+    images = Images(model, config, takes, generator)
+    given = IMAGES.get(str(config.model_type), Images.generic)(images)
+    if given is None:
+        return None
+    token = _image_token(config)
+    count = given.pop("image_tokens", None)
+    rows = int(count) if count is not None else _rows(model, given)
+    ids = _ordinary(config, (1, TEXT_BEFORE + rows + TEXT_AFTER), generator)
+    place = torch.zeros_like(ids, dtype=torch.bool)
+    place[:, TEXT_BEFORE : TEXT_BEFORE + rows] = True
+    if token is not None:
+        ids[place] = token
+    given = {key: value(place) if callable(value) else value for key, value in given.items()}
+    given["input_ids"] = ids
+    given["attention_mask"] = torch.ones_like(ids)
+    if "mm_token_type_ids" in takes:
+        given["mm_token_type_ids"] = place.long()
+    return given
+
+
+def _image_token(config: Any) -> int | None:
+    for key in IMAGE_KEYS:
+        for part in (config, *(part for _, part in parts(config))):
+            value = getattr(part, key, None)
+            if isinstance(value, int):
+                return value
+    return None
+
+
+def _rows(model: nn.Module, given: dict[str, Any]) -> int:
+    """How many rows of the stream the model makes of the images."""
+    holders: list[Any] = [module for module in model.modules() if hasattr(module, "get_image_features")]
+    # The outer of two may pass on what only the inner names.
+    takes = {key for holder in holders for key in inspect.signature(holder.get_image_features).parameters}
+    wanted = {key: value for key, value in given.items() if key in takes}
+    with torch.no_grad():
+        features = holders[0].get_image_features(**wanted)
+    for name in ("pooler_output", "last_hidden_state"):
+        if getattr(features, name, None) is not None:
+            features = getattr(features, name)
+            break
+    return sum(piece.numel() // piece.shape[-1] for piece in _tensors(features))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []

@@ -1,0 +1,1 @@
+"""The catalogue: a small sample of every decoder family that transformers has."""
