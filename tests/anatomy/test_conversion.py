@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig
 
+from weight_edit.anatomy.classes import model_class
 from weight_edit.anatomy.conversion import resolve
 from weight_edit.anatomy.disk import DiskNames
 from weight_edit.anatomy.layout import Layout, Piece, Run, runs_of
 from weight_edit.anatomy.small import build, narrow_config, randomise
 from weight_edit.anatomy.stored import Stored
+from weight_edit.anatomy.towers import narrow_multimodal
 from weight_edit.anatomy.traced import Traced, kept_axes
 from weight_edit.errors import UnsupportedError
 
@@ -26,37 +28,48 @@ FAMILIES = (
     "dbrx",
     "deepseek_v2",
     "deepseek_v3",
+    "deepseek_v4",
     "ernie4_5_moe",
+    "ernie4_5_vl_moe",
     "flex_olmo",
+    "gemma3",
     "glm4_moe",
     "gpt2",
     "gpt_neox",
     "gpt_oss",
     "granitemoe",
     "granitemoehybrid",
-    "granitemoeshared",
-    "hunyuan_v1_moe",
     "hrm_text",
+    "inkling2_text",
     "jamba",
+    "kimi_k25",
     "kimi_linear",
     "lfm2_moe",
     "llama",
-    "llama4_text",
+    "llama4",
+    "llava",
     "longcat_flash",
     "minimax",
     "minimax_m2",
+    "minimax_m3_vl",
+    "mistral3",
     "mixtral",
+    "molmo2",
     "nemotron_h",
-    "olmoe",
     "olmo_hybrid",
+    "olmoe",
     "phimoe",
     "qwen2_moe",
-    "qwen3_5_moe_text",
+    "qwen2_vl",
+    "qwen3_5_moe",
     "qwen3_5_text",
     "qwen3_moe",
     "qwen3_next",
+    "qwen3_vl_moe",
     "solar_open",
 )
+IN_MEMORY = ("gemma3", "gpt2", "jamba", "llava", "mixtral", "qwen2_vl", "qwen3_vl_moe")
+"""Some of them saved with transformers' own names and layout, too."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dbrx": {
@@ -67,15 +80,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4},
         "ffn_config": {"moe_num_experts": 4, "moe_top_k": 2, "ffn_hidden_size": 24, "hidden_size": 64},
     },
-    "granitemoehybrid": {"hidden_size": 64, "mamba_expand": 2, "mamba_n_heads": 8, "mamba_d_head": 16},
-    "hunyuan_v1_moe": {"head_dim": 24, "num_experts": 4, "moe_topk": 2},
+    "deepseek_v3": {"first_k_dense_replace": 1},
     "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
 }
 
 
 def small_model(family: str) -> Any:
-    config = narrow_config(AutoConfig.for_model(family, **{"num_hidden_layers": 2, **OPTIONS.get(family, {})}))
-    model = build(config)
+    options = OPTIONS.get(family, {})
+    config = AutoConfig.for_model(family, **{"num_hidden_layers": 2, **options})
+    if config.get_text_config() is not config:
+        config = AutoConfig.for_model(family, **{"text_config": {"num_hidden_layers": 2}, **options})
+        config = narrow_multimodal(config, narrow_config)
+    else:
+        config = narrow_config(config)
+    model = model_class(config)._from_config(config, dtype=torch.float32, attn_implementation="eager")
     randomise(model, 0)
     return model
 
@@ -100,7 +118,7 @@ def check_axis(model: Any, folder: Path, tensors: dict[str, Tensor], layout: Lay
     edited, expected = dict(tensors), {name: value.clone() for name, value in model.state_dict().items()}
     changed = 0
     for parameter, value in model.state_dict().items():
-        if parameter not in disk or value.ndim <= axis:
+        if parameter not in disk or value.ndim <= axis or not value.is_floating_point():
             continue
         try:
             places = disk.edits_on_disk(parameter, axis)
@@ -123,14 +141,30 @@ def check_axis(model: Any, folder: Path, tensors: dict[str, Tensor], layout: Lay
     return changed
 
 
-@pytest.mark.parametrize("original", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+CASES = [(family, True) for family in FAMILIES] + [(family, False) for family in IN_MEMORY]
+
+
+@pytest.mark.parametrize(("family", "original"), CASES)
 def test_what_is_edited_on_disk_is_what_transformers_loads(family: str, original: bool, tmp_path: Path) -> None:
     model = small_model(family)
     tensors, layout = save(model, tmp_path, save_original_format=original)
     assert (layout.missing, layout.mismatched, layout.clashes, layout.extra) == ({}, {}, (), ())
     assert all(check_axis(model, tmp_path, tensors, layout, axis) for axis in (0, 1))
-    check_axis(model, tmp_path, tensors, layout, 2)
+    if any(value.ndim > 2 for value in model.state_dict().values()):
+        assert check_axis(model, tmp_path, tensors, layout, 2)
+
+
+def test_the_language_model_alone_leaves_the_rest_as_extra() -> None:
+    """A text class on a multimodal checkpoint: the prefix between is dropped, and the towers are nobody's."""
+    whole = small_model("qwen3_5")
+    shapes = {name: tuple(value.shape) for name, value in whole.state_dict().items()}
+    text = model_class(whole.config.text_config)._from_config(whole.config.text_config)
+    layout = resolve(text, Stored(shapes))
+    assert layout.missing == {}
+    disk = DiskNames(layout)
+    assert disk.only("model.layers.0.mlp.down_proj.weight") == "model.language_model.layers.0.mlp.down_proj.weight"
+    assert layout.extra
+    assert all(name.startswith("model.visual.") for name in layout.extra)
 
 
 def test_a_backbone_on_its_own_lacks_the_prefix(tmp_path: Path) -> None:
