@@ -76,7 +76,7 @@ class EditPlan:
             writer = edit.writer
             changes[writer.weight] = TensorEdit(edit.map.linear, writer.axis)
             if writer.bias is not None:
-                changes[writer.bias] = TensorEdit(edit.map, 0)
+                changes[writer.bias] = TensorEdit(edit.map, writer.bias_axis)
             if writer.norm is not None and writer.norm.bias is not None:
                 changes[writer.norm.bias] = TensorEdit(self.stream_map, 0)
         return changes
@@ -89,7 +89,12 @@ class EditPlan:
         """
         from weight_edit.runtime.hooks import Hook
 
-        hooks = [Hook(edit.writer.module, "output", edit.map.apply) for edit in self.edits]
+        # Parameters of one module, such as experts of two kinds, are hooked once, at its output.
+        maps = {edit.writer.module: edit.map for edit in self.edits if edit.writer.module}
+        hooks = [Hook(module, "output", map.apply) for module, map in maps.items()]
+        for edit in self.edits:
+            if not edit.writer.module:
+                hooks.append(Hook(edit.writer.weight, "parameter", TensorEdit(edit.map.linear, edit.writer.axis)))
         for edit in self.edits:
             norm = edit.writer.norm
             if norm is not None and norm.bias is not None:
@@ -184,7 +189,7 @@ def _number(text: str) -> bool:
 
 
 def _map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
-    gain: Floats = floats(read(norm.weight)) + norm.gain_offset
+    gain: Floats = np.ones(np.shape(rows)[1]) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
     return ablation(before_norm(rows, gain, centred=norm.kind == "layer"), strength)
 
 

@@ -1,25 +1,30 @@
 """Prove an architecture's edit on its narrow copy: nothing is left in the stream, and hooks agree with weights."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy.blocks import StreamValues, block_calls
 from weight_edit.anatomy.conversion import resolve
+from weight_edit.anatomy.derive import TOKENS
+from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.record import Proof, Proven
 from weight_edit.anatomy.small import build, narrow_model
 from weight_edit.anatomy.stored import Stored
+from weight_edit.anatomy.writing import Writing
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan, edit_plan
-from weight_edit.runtime.hooks import hooked
-from weight_edit.runtime.loading import Model, read_config
+from weight_edit.runtime.hooks import Hook, hooked
+from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source
 from weight_edit.threads import one_thread
-from weight_edit.verification.stream import stream_leak
 
 MAX_LEAK = 1e-5
 MAX_LOGIT_DIFFERENCE = 1e-4
@@ -63,11 +68,11 @@ def prove(
     generator = torch.Generator().manual_seed(seed + 1)
     with one_thread():
         model = narrow_model(config, seed=seed, trust_remote_code=trust_remote_code)
-        table = anatomy.embeddings[0]
-        width = model.get_parameter(table.weight).shape[table.axis]
+        some = anatomy.writers[0]
+        width = model.get_parameter(some.weight).shape[some.axis]
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
-        ids = torch.randint(3, 90, (2, 9), generator=generator)
-        proof = measure(model, anatomy, rows, ids)
+        ids = torch.randint(3, 90, (2, TOKENS), generator=generator)
+        proof = measure(model, anatomy, rows, {"input_ids": ids})
     if not proof.leak < MAX_LEAK:
         raise UnsupportedError(
             f"{anatomy.architecture}: after the edit {proof.leak:.1e} of the residual stream still lies along the "
@@ -81,20 +86,62 @@ def prove(
     return proof
 
 
-def measure(model: nn.Module, anatomy: Anatomy, rows: torch.Tensor, ids: torch.Tensor) -> Proof:
-    """Leak and logit difference of a full ablation of `rows` on a model in memory, which is edited in place."""
+def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: Mapping[str, Any]) -> Proof:
+    """Leak and logit difference of a full ablation on a model in memory, which is edited in place.
+
+    Args:
+        model: float32.
+        anatomy: whose account of the writers the edit follows.
+        rows: orthonormal directions, (k, d_model of this model).
+        inputs: keyword arguments of a forward pass.
+    """
     state = model.state_dict()
-    whole = Model.from_parts(model, None, replace(anatomy, d_model=rows.shape[1]))
-    plan = edit_plan(whole.anatomy, rows, lambda name: state[name])
-    sequences = ids.tolist()
-    before = stream_leak(whole, rows, sequences)
+    plan = edit_plan(replace(anatomy, d_model=rows.shape[1]), rows, lambda name: state[name])
+    before = stream_at_points(model, anatomy, rows, inputs)
     with torch.inference_mode():
         with hooked(model, plan.hooks(lambda name: state[name])):
-            wanted = model(input_ids=ids, use_cache=False).logits
+            wanted = model(**inputs, use_cache=False).logits
         edit_in_memory(model, plan)
-        given = model(input_ids=ids, use_cache=False).logits
-    after = stream_leak(whole, rows, sequences)
-    return Proof(after.worst, before.worst, float((given - wanted).abs().max()), len(after.by_point))
+        given = model(**inputs, use_cache=False).logits
+    after = stream_at_points(model, anatomy, rows, inputs)
+    values = stream_in_graph(model, rows, inputs)
+    leak = max(*after, *values, key=lambda share: (math.isnan(share), share))
+    difference = float((given - wanted).abs().max())
+    return Proof(leak, max(before), difference, len(after), len(values))
+
+
+def stream_at_points(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:
+    """The share of the stream that lies along directions: the largest over tokens, for every call of every point."""
+    shares: list[float] = []
+
+    def look(x: Tensor) -> Tensor:
+        shares.append(_share(x, rows))
+        return x
+
+    hooks = []
+    for block in anatomy.blocks:
+        hooks += [Hook(block.module, "input", look), Hook(block.module, "output", look)]
+        hooks += [] if block.mid is None else [Hook(block.mid, "input", look)]
+    with torch.inference_mode(), hooked(model, hooks):
+        model(**inputs, use_cache=False)
+    return shares
+
+
+def stream_in_graph(model: nn.Module, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:
+    """The same for every value of the stream that a forward pass makes, whether a module holds it or not."""
+    graph = record(model, inputs)
+    points = [v for call in block_calls(model, graph) for v in (call.given, call.returned) if v is not None]
+    writing = Writing(graph)
+    writing.follow(points)
+    return [_share(value, rows) for value in StreamValues(writing, points).values]
+
+
+def _share(x: Tensor, rows: Tensor) -> float:
+    x = x.detach().double()
+    length = x.norm(dim=-1)
+    # Places that nothing has been written to yet hold zeros.
+    share = (x @ rows.double().T).norm(dim=-1)[length > 0] / length[length > 0]
+    return float("nan") if bool(share.isnan().any()) else float(share.max()) if share.numel() else 0.0
 
 
 def edit_in_memory(model: nn.Module, plan: EditPlan) -> None:

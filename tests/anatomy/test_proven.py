@@ -198,7 +198,7 @@ def test_a_child_that_fails_is_one_line(folder: Path, message: str, monkeypatch:
 
 
 def test_chatter_before_the_answer_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Proven(proof.derive_and_prove(folder, "mine", NOTHING).anatomy, Proof(0.0, 0.5, 0.0, 3), LAYOUT)
+    found = Proven(proof.derive_and_prove(folder, "mine", NOTHING).anatomy, Proof(0.0, 0.5, 0.0, 3, 9), LAYOUT)
     answer = folder.parent / "answer"
     answer.write_text("a warning\n" + proven.answer_of(found) + "\n", encoding="utf-8")
     script = folder.parent / "python"

@@ -25,7 +25,7 @@ LAYOUT = Layout(
 
 
 def proven(family: str) -> Proven:
-    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10), LAYOUT)
+    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40), LAYOUT)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -134,10 +134,9 @@ class Images:
     def square(self) -> dict[str, Any]:
         """One image (1, channels, side, side)."""
         given: dict[str, Any] = {"pixel_values": self.noise(1, self.channels, self.side, self.side)}
-        # Only towers of any size are told it.
-        if (
-            "image_sizes" in self.takes and not hasattr(self.config, "vision_feature_select_strategy")
-        ) or self.tower.model_type == "pixtral":
+        # Only towers that take any size are told it; others have one layer to take features from.
+        told = self.tower.model_type == "pixtral" or not hasattr(self.config, "vision_feature_select_strategy")
+        if "image_sizes" in self.takes and told:
             given["image_sizes"] = _sizes(self.side, self.side)
         if "high_res_pixel_values" in self.takes:
             given["high_res_pixel_values"] = given["pixel_values"].clone()

@@ -95,9 +95,11 @@ def _rows(model: nn.Module, given: dict[str, Any]) -> int:
     wanted = {key: value for key, value in given.items() if key in takes}
     with torch.no_grad():
         features = holders[0].get_image_features(**wanted)
-    for name in ("pooler_output", "last_hidden_state"):
+    for name in ("pooler_output", "last_hidden_state", "deepstack_features"):
         if getattr(features, name, None) is not None:
             features = getattr(features, name)
+            # One entry for each block of text that images are added at, all of the same rows.
+            features = features[0] if name == "deepstack_features" else features
             break
     return sum(piece.numel() // piece.shape[-1] for piece in _tensors(features))
 

@@ -179,6 +179,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "llama_4_scaling_beta": 0.1,
         },
     },
+    # Their head is the width shared out among the heads.
+    "deepseek_ocr2_text": {"head_dim": 16},
+    "unlimited_ocr_text": {"head_dim": 16},
     "dots3_note_text": {"qk_rope_head_dim": 6},
 }
 """By model type: what no key's meaning tells."""

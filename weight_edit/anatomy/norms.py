@@ -1,30 +1,114 @@
-"""What a norm between a writer and the stream computes, told from its input and output rather than its class."""
+"""What stands between a writer and the stream when it does not commute with linear maps: gains per channel, and means.
 
-from weight_edit.anatomy.parts import Norm
-from weight_edit.anatomy.trace import Call
+A norm is `gain * x / rms(x)`, or `gain * (x - mean(x)) / std(x) + bias`. The division is one number per token, which
+commutes. What is left are a gain per channel and taking the mean off, whatever the norm is called and however it is
+written. A component along v behind `gain * x` is one along `gain * v` before it; behind `x - mean(x)`, it is one along
+`v - mean(v)`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weight_edit.anatomy.graph import Graph, Step
+
+_TOLERANCE = 1e-4
 
 
-def recognise(call: Call, d_model: int) -> Norm | None:
-    """The norm that a call is, or None when it is none that we know.
+@dataclass(frozen=True)
+class Factor:
+    """One linear map between a writer and the stream that acts on each channel, or takes their mean off.
 
-    Tries `g * x / rms(x)` and `g * (x - mean) / std + b` with g = weight or 1 + weight, and keeps the one that
-    reproduces the recorded output.
+    Attributes:
+        parameter: whose values, plus `offset`, are the gains; None for taking off the mean.
+        offset: 0, or 1 for families such as Gemma.
     """
-    weight = getattr(call.module, "weight", None)
-    if call.given is None or weight is None or tuple(weight.shape) != (d_model,):
+
+    parameter: str | None
+    offset: float = 0.0
+
+
+CENTRING = Factor(None)
+Through = tuple[Factor, ...]
+"""Factors from the stream towards the writer."""
+
+
+def standing_between(graph: Graph, step: Step, position: int, axis: int) -> list[tuple[Tensor, int, Through]] | None:
+    """The arguments of a norm's operation that carry the stream, each with its axis and what it stands behind.
+
+    Args:
+        graph: that the step is of.
+        step: an operation that does not commute with linear maps.
+        position, axis: where the stream is in its result; the axis is counted from the end.
+
+    Returns:
+        None when the operation is none of a norm.
+    """
+    result = step.made[position]
+    if step.name == "aten.native_layer_norm.default":
+        return _layer_norm(graph, step, axis) if position == 0 else None
+    tensors = [argument for argument in step.arguments if isinstance(argument, Tensor)]
+    if len(tensors) != 2:
         return None
-    if call.given.shape != call.returned.shape:
-        return None
-    bias = getattr(call.module, "bias", None)
-    shift = 0.0 if bias is None else bias.detach().double()
-    x = call.given
-    centred = x - x.mean(-1, keepdim=True)
-    for kind, z in (("rms", x), ("layer", centred)):
-        unit = z / z.square().mean(-1, keepdim=True).sqrt()
-        for offset in (0.0, 1.0):
-            wanted = (offset + weight.detach().double()) * unit + shift
-            # The tolerance leaves room for the norm's epsilon, not for a wrong formula on random gains.
-            if (wanted - call.returned).abs().max() < 5e-3 * call.returned.abs().max():
-                name = call.name
-                return Norm(name, kind, offset, f"{name}.weight", None if bias is None else f"{name}.bias")
+    if step.name == "aten.mul.Tensor":
+        for x, gain in (tensors, tensors[::-1]):
+            factor = _gain(graph, gain, axis, result.shape[axis])
+            if factor is not None and x.shape == result.shape:
+                return [(x, axis, (factor,))]
+    if step.name == "aten.sub.Tensor" and _is_mean(tensors[1], tensors[0], axis):
+        return [(tensors[0], axis, (CENTRING,))]
     return None
+
+
+def _layer_norm(graph: Graph, step: Step, axis: int) -> list[tuple[Tensor, int, Through]] | None:
+    x, shape, weight, bias = step.positional[:4]
+    if axis != -1 or list(shape) != [x.shape[-1]]:
+        return None
+    gain = () if weight is None else (_gain(graph, weight, -1, x.shape[-1]),)
+    if None in gain:
+        return None
+    found: list[tuple[Tensor, int, Through]] = [(x, -1, (*gain, CENTRING))]
+    return found if bias is None else [*found, (bias, -1, ())]
+
+
+def _gain(graph: Graph, value: Tensor, axis: int, width: int) -> Factor | None:
+    """The gain per channel that a value is: one parameter, or 1 plus it."""
+    if value.numel() != width or value.ndim < -axis or value.shape[axis] != width:
+        return None
+    parameters = _sources(graph, value)
+    if parameters is None or len(parameters) != 1:
+        return None
+    ((name, parameter),) = parameters.items()
+    if parameter.numel() != width:
+        return None
+    for offset in (0.0, 1.0):
+        wanted = parameter.detach().double().flatten() + offset
+        if torch.allclose(value.double().flatten(), wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
+            return Factor(name, offset)
+    return None
+
+
+def _sources(graph: Graph, value: Tensor) -> dict[str, Tensor] | None:
+    """All parameters that a value is computed from; None when it depends on anything else."""
+    name = graph.parameter(value)
+    if name is not None:
+        return {name: value}
+    step = graph.maker(value)
+    if step is None:
+        return None
+    found: dict[str, Tensor] = {}
+    for argument in step.arguments:
+        if isinstance(argument, Tensor):
+            behind = _sources(graph, argument)
+            if behind is None:
+                return None
+            found |= behind
+    return found
+
+
+def _is_mean(value: Tensor, of: Tensor, axis: int) -> bool:
+    if value.ndim != of.ndim or value.shape[axis] != 1:
+        return False
+    mean = of.mean(axis, keepdim=True)
+    return bool((value - mean).abs().max() <= _TOLERANCE * of.abs().max())

@@ -15,36 +15,42 @@ class Norm:
         module: its name.
         kind: "rms" (gain * x / rms(x)) or "layer" (gain * (x - mean) / std + bias).
         gain_offset: the gain is `gain_offset + weight`: 0, or 1 for families such as Gemma.
-        weight: name of its weight.
+        weight: name of its weight; None where it has no gains.
         bias: name of its bias, or None.
     """
 
     module: str
     kind: str
     gain_offset: float
-    weight: str
+    weight: str | None
     bias: str | None
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A linear map whose output is added to the residual stream.
+    """A parameter whose vectors are added to the residual stream: as a rule, the weight of a linear map.
 
     Attributes:
-        module: its name, e.g. `model.layers.0.self_attn.o_proj`.
-        weight: name of its weight.
+        module: the module whose output is made of these vectors, e.g. `model.layers.0.self_attn.o_proj`; of fused
+            experts, the module that holds all of them. Empty where no module gives just that: a vector that is added
+            elsewhere; a hook then acts on the parameter.
+        weight: name of the parameter.
+        axis: of the weight along which the vectors lie: 0 in `nn.Linear`, 1 in `Conv1D`, embeddings and many stacks
+            of experts (experts, d_model, width), 2 in others.
         bias: name of its bias, or None.
-        axis: the axis of the weight along which outputs lie: 0 in `nn.Linear`, 1 in `Conv1D` and embeddings.
-        role: "embedding", "position" (learned position embeddings), "attention" or "mlp".
-        layer: the block's number; None for embeddings.
-        norm: the norm between its output and the stream, or None.
-        scale: the constant that the output is multiplied with before it is added.
+        bias_axis: of the bias along which the vectors lie: 0, or 1 in a stack of experts.
+        role: "embedding", "position" (any other embedding), "attention" (whatever mixes tokens), "mlp", "input" (another
+            linear map in front of the blocks), or "projector" (what brings images or sounds in).
+        layer: the block's number; None in front of the blocks.
+        norm: the norm between the vectors and the stream, or None.
+        scale: the constant that they are multiplied with before they are added.
     """
 
     module: str
     weight: str
-    bias: str | None
     axis: int
+    bias: str | None
+    bias_axis: int
     role: str
     layer: int | None
     norm: Norm | None
@@ -57,7 +63,7 @@ class Reader:
 
     Attributes:
         norm: name of the norm, or None when the stream is read as it is.
-        modules: names of the linear maps.
+        modules: names of the linear maps, routers and experts.
         layer: the block's number; None for the unembedding.
     """
 
@@ -75,7 +81,7 @@ class Block:
         layer: its number.
         writers: in the order in which they are added.
         readers: in the order in which they read.
-        mid: the module whose *input* is the stream between the block's two additions (`resid_mid`); None for a
+        mid: the first module whose *input* is the stream between the block's additions (`resid_mid`); None for a
             parallel block, which has no such point.
     """
 
@@ -96,12 +102,13 @@ class Anatomy:
         d_model: width of the stream.
         embeddings: what the stream starts from.
         blocks: in order.
-        final_norm: the norm before the unembedding.
+        final_norm: the norm that reads the last block's output; None where no module does.
         unembedding: name of the output head.
         embedding_weight, unembedding_weight: names of their weights.
         tied: whether the two are one tensor.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
+        unused: parameters that no forward pass made use of: nothing is known about them.
     """
 
     architecture: str
@@ -109,13 +116,14 @@ class Anatomy:
     d_model: int
     embeddings: tuple[Writer, ...]
     blocks: tuple[Block, ...]
-    final_norm: str
+    final_norm: str | None
     unembedding: str
     embedding_weight: str
     unembedding_weight: str
     tied: bool
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
+    unused: tuple[str, ...]
 
     @property
     def n_layers(self) -> int:

@@ -18,13 +18,15 @@ class Proof:
         leak: the largest |v . x| / |x| over all residual points after the edit.
         leak_before: the same without the edit.
         logit_difference: the largest difference between hooked and edited logits.
-        points: number of residual points.
+        points: number of residual points: inputs and outputs of blocks, and between their additions.
+        values: number of all values of the stream in a forward pass, each of which was measured.
     """
 
     leak: float
     leak_before: float
     logit_difference: float
     points: int
+    values: int
 
 
 @dataclass(frozen=True)

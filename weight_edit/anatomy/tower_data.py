@@ -165,6 +165,15 @@ TOWERS: dict[str, dict[str, Any]] = {
     "dots3_note_vision_encoder": {"adapter_in_dim": WIDTH},
     "dots3_note_audio_encoder": {"adapter_input_size": WIDTH, "conv_output_size": 8 * 16},
     "radio": {"patch_dim": 3 * PATCH**2, "video_patch_dim": 3 * PATCH**2 * 2},
+    # Its inner width is computed from its width.
+    "step3p5_vision": {"mlp_ratio": 1.25, "intermediate_size": INNER},
+    # The patches of each of its stages divide those of the one before.
+    "muse_spark_audio": {
+        "depths": [1, 1],
+        "hidden_sizes": [16, WIDTH],
+        "patch_sizes": [16, 6],
+        "out_hidden_size": TEXT,
+    },
     "mimi": {"upsample_groups": WIDTH},
     "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
 }
@@ -185,6 +194,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "muse_spark": {"out_hidden_size": 4 * WIDTH},
     # Four rows of the text's width are merged into one.
     "minimax_m3_vl": {"merged_hidden_size": 256},
+    "voxtral": {"hidden_size": TEXT},
+    "voxtral_realtime": {"hidden_size": TEXT},
+    "musicflamingo": {"head_dim": WIDTH},
+    # Its inner width is a quarter of the text's.
+    "fun_asr_nano": {"adaptor_config.hidden_size": TEXT, "adaptor_config.intermediate_size": 16},
+    "nemo_speechlm": {"audio_config.diarization_config.head_config.audio_hidden_size": WIDTH},
     # Image tokens are tokens of the vocabulary, by name.
     "chameleon": {"vocabulary_map": IMAGES_IN_WORDS, "image_token_id": 60},
     "emu3": {"vocabulary_map": VISUAL_TOKENS, "image_token_id": 60},

@@ -1,4 +1,4 @@
-"""A narrow copy of a multimodal config: its text part as narrow as any text model, its towers tiny, sizes that agree."""
+"""A narrow copy of a multimodal config: its text part narrow with all its blocks, its towers tiny, in agreement."""
 
 import copy
 import re

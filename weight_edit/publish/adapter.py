@@ -71,6 +71,8 @@ def adapter(
         return baking.checkpoint.read(baking.disk.only(parameter))
 
     for edit in baking.plan.edits:
+        if len(baking.anatomy.shapes[edit.writer.weight]) != 2:
+            raise UnsupportedError(f"'{edit.writer.weight}' is no matrix, and an adapter cannot carry it; use bake")
         if edit.writer.norm is not None and edit.writer.norm.bias is not None:
             raise UnsupportedError(f"'{edit.writer.norm.bias}' changes too, which a LoRA cannot carry; use bake")
     tensors = factors(baking.plan, read)

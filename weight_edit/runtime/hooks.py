@@ -16,15 +16,15 @@ class Hook:
     """What to do at one place of a model.
 
     Attributes:
-        module: name within the causal language model, as `get_submodule` takes it.
+        module: name within the causal language model, as `get_submodule` takes it; of a parameter, its name.
         where: "input" is the module's first tensor argument, positional or by keyword; "output" is the
-            tensor it returns, or the first element where it returns a tuple.
+            tensor it returns, or the first element where it returns a tuple; "parameter" is a parameter itself.
         fn: gets that tensor, (batch, tokens, d_model) in the model's dtype, and returns what replaces it. To
             read only, it returns what it got.
     """
 
     module: str
-    where: Literal["input", "output"]
+    where: Literal["input", "output", "parameter"]
     fn: Callable[[Tensor], Tensor]
 
 
@@ -37,19 +37,32 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
 
     Raises:
         AttributeError: `model` has no such module.
-        ValueError: a hook's `where` is neither "input" nor "output".
+        ValueError: a hook's `where` is none of the three.
     """
     with ExitStack() as attached:
         for hook in hooks:
+            if hook.where == "parameter":
+                attached.enter_context(_changed(model.get_parameter(hook.module), hook.fn))
+                continue
             module = model.get_submodule(hook.module)
             if hook.where == "input":
                 handle = module.register_forward_pre_hook(_on_input(hook), with_kwargs=True)
             elif hook.where == "output":
                 handle = module.register_forward_hook(_on_output(hook))
             else:
-                raise ValueError(f"a hook's place is 'input' or 'output', not {hook.where!r}")
+                raise ValueError(f"a hook's place is 'input', 'output' or 'parameter', not {hook.where!r}")
             attached.callback(handle.remove)
         yield
+
+
+@contextmanager
+def _changed(parameter: nn.Parameter, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    stored = parameter.data
+    parameter.data = fn(stored)
+    try:
+        yield
+    finally:
+        parameter.data = stored
 
 
 def _on_input(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:

@@ -1,0 +1,139 @@
+"""The sources of the stream as writers: weights with their biases, the norm between, and where a hook does the same."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from torch import nn
+
+from weight_edit.anatomy.graph import Call
+from weight_edit.anatomy.norms import CENTRING, Through
+from weight_edit.anatomy.parts import Norm, Writer
+from weight_edit.anatomy.writing import NotUnderstoodError, Source, Writing
+
+
+def writers_of(
+    model: nn.Module, writing: Writing, embedding: str, blocks: Sequence[Call], mixing: Collection[str]
+) -> list[Writer]:
+    """All writers, in the order in which they write.
+
+    Args:
+        model: that was recorded.
+        writing: followed from all of its blocks.
+        embedding: name of the token embedding's weight.
+        blocks: calls of its blocks.
+        mixing: names of the parts of blocks that mix tokens.
+
+    Raises:
+        NotUnderstoodError: two norms between a writer and the stream.
+    """
+    parameters = dict(model.named_parameters())
+    sources = list(writing.sources.values())
+    biases = _biases(sources, parameters)
+    norm_biases = {name for source in sources for name in _norm_bias(source, sources)}
+    found = []
+    for source in sources:
+        if source.parameter in biases.values() or source.parameter in norm_biases:
+            continue
+        bias = biases.get(source.parameter)
+        weight = parameters[source.parameter]
+        block = _block_of(source.parameter, blocks)
+        call = _hooked_call(writing, source)
+        found.append(
+            (
+                source.step.number if source.step is not None else 0,
+                Writer(
+                    module="" if call is None else call.name,
+                    weight=source.parameter,
+                    axis=weight.ndim + source.axis,
+                    bias=bias,
+                    bias_axis=0 if bias is None else parameters[bias].ndim - 1,
+                    role=_role(source, embedding, block, mixing),
+                    layer=None if block is None else int(block.name.rpartition(".")[2]),
+                    norm=_norm(source, sources),
+                    scale=float(f"{source.scale:.5g}"),
+                ),
+            )
+        )
+    return [writer for _, writer in sorted(found, key=lambda pair: pair[0])]
+
+
+def _owner(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
+
+
+def _biases(sources: Iterable[Source], parameters: dict[str, nn.Parameter]) -> dict[str, str]:
+    """Weight -> its bias: of the same module, through the same norm, with the axis of inputs less."""
+    found: dict[str, str] = {}
+    by_owner: dict[tuple[str, Through], list[Source]] = {}
+    for source in sources:
+        by_owner.setdefault((_owner(source.parameter), source.through), []).append(source)
+    for members in by_owner.values():
+        weights = [m for m in members if parameters[m.parameter].ndim >= 2]
+        for member in members:
+            ndim = parameters[member.parameter].ndim
+            for weight in weights:
+                stem = weight.parameter.removesuffix("weight")
+                fits = parameters[weight.parameter].ndim == ndim + 1 and member.parameter.startswith(stem)
+                if fits and weight.parameter not in found:
+                    found[weight.parameter] = member.parameter
+    return found
+
+
+def _gain(through: Through) -> str | None:
+    return next((factor.parameter for factor in through if factor.parameter is not None), None)
+
+
+def _norm_bias(source: Source, sources: Iterable[Source]) -> list[str]:
+    """The bias that the norm between a source and the stream adds."""
+    gain = _gain(source.through)
+    if gain is None:
+        return []
+    return [s.parameter for s in sources if _owner(s.parameter) == _owner(gain) and s.through == ()]
+
+
+def _norm(source: Source, sources: Iterable[Source]) -> Norm | None:
+    through = source.through
+    if not through:
+        return None
+    gains = [factor for factor in through if factor is not CENTRING]
+    centred = CENTRING in through
+    # The gain acts last, and the mean is taken off once.
+    if len(gains) > 1 or len(through) > 2 or (gains and through[0] != gains[0]):
+        names = ", ".join(str(factor.parameter) for factor in gains)
+        raise NotUnderstoodError(f"'{source.parameter}' is written through more than one norm ({names})", source.step)
+    gain = gains[0] if gains else None
+    bias = next(iter(_norm_bias(source, sources)), None)
+    weight = None if gain is None else gain.parameter
+    module = "" if weight is None else _owner(weight)
+    return Norm(module, "layer" if centred else "rms", 0.0 if gain is None else gain.offset, weight, bias)
+
+
+def _hooked_call(writing: Writing, source: Source) -> Call | None:
+    """The call of the innermost module around a parameter whose output is made of its vectors, and of nothing else.
+
+    Several parameters of one module may share it: the weights of fused experts with their biases. There is none for a
+    vector that a module leaves to others to add.
+    """
+    path = _owner(source.parameter)
+    while path:
+        for call in writing.graph.calls:
+            carried = writing.carried(call.returned) if call.name == path else None
+            if carried is not None and carried.through == source.through:
+                behind = writing.parameters_behind(call.returned)
+                if source.parameter in behind and all(name.startswith(path + ".") for name in behind):
+                    return call
+        path = path.rpartition(".")[0]
+    return None
+
+
+def _block_of(parameter: str, blocks: Sequence[Call]) -> Call | None:
+    return next((call for call in blocks if parameter.startswith(call.name + ".")), None)
+
+
+def _role(source: Source, embedding: str, block: Call | None, mixing: Collection[str]) -> str:
+    if source.parameter == embedding:
+        return "embedding"
+    if source.step is not None and source.step.name == "aten.embedding.default":
+        return "position"
+    if block is None:
+        return "input"
+    return "attention" if any(source.parameter.startswith(part + ".") for part in mixing) else "mlp"
