@@ -1,7 +1,7 @@
 """Prove an architecture's edit on its narrow copy: nothing is left in the stream, and hooks agree with weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from weight_edit.anatomy.blocks import StreamValues, block_calls
 from weight_edit.anatomy.conversion import resolve
 from weight_edit.anatomy.derive import TOKENS
 from weight_edit.anatomy.graph import record
+from weight_edit.anatomy.inputs import image_inputs, text_inputs
 from weight_edit.anatomy.record import Proof, Proven
 from weight_edit.anatomy.small import build, narrow_model
 from weight_edit.anatomy.stored import Stored
@@ -71,8 +72,11 @@ def prove(
         some = anatomy.writers[0]
         width = model.get_parameter(some.weight).shape[some.axis]
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
-        ids = torch.randint(3, 90, (2, TOKENS), generator=generator)
-        proof = measure(model, anatomy, rows, {"input_ids": ids})
+        runs = [text_inputs(model, TOKENS, seed + 2)]
+        if any(writer.role == "projector" for writer in anatomy.writers):
+            images = image_inputs(model, model.config, seed + 2)
+            runs += [] if images is None else [images]
+        proof = measure(model, anatomy, rows, runs)
     if not proof.leak < MAX_LEAK:
         raise UnsupportedError(
             f"{anatomy.architecture}: after the edit {proof.leak:.1e} of the residual stream still lies along the "
@@ -86,28 +90,33 @@ def prove(
     return proof
 
 
-def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: Mapping[str, Any]) -> Proof:
+def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]) -> Proof:
     """Leak and logit difference of a full ablation on a model in memory, which is edited in place.
 
     Args:
         model: float32.
         anatomy: whose account of the writers the edit follows.
         rows: orthonormal directions, (k, d_model of this model).
-        inputs: keyword arguments of a forward pass.
+        runs: keyword arguments of forward passes.
     """
     state = model.state_dict()
     plan = edit_plan(replace(anatomy, d_model=rows.shape[1]), rows, lambda name: state[name])
-    before = stream_at_points(model, anatomy, rows, inputs)
-    with torch.inference_mode():
-        with hooked(model, plan.hooks(lambda name: state[name])):
-            wanted = model(**inputs, use_cache=False).logits
-        edit_in_memory(model, plan)
-        given = model(**inputs, use_cache=False).logits
-    after = stream_at_points(model, anatomy, rows, inputs)
-    values = stream_in_graph(model, rows, inputs)
+    before = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
+    with hooked(model, plan.hooks(lambda name: state[name])):
+        wanted = [_logits(model, inputs) for inputs in runs]
+    edit_in_memory(model, plan)
+    given = [_logits(model, inputs) for inputs in runs]
+    after = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
+    values = [share for inputs in runs for share in stream_in_graph(model, rows, inputs)]
     leak = max(*after, *values, key=lambda share: (math.isnan(share), share))
-    difference = float((given - wanted).abs().max())
+    difference = max(float((a - b).abs().max()) for a, b in zip(given, wanted, strict=True))
     return Proof(leak, max(before), difference, len(after), len(values))
+
+
+def _logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits
 
 
 def stream_at_points(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:

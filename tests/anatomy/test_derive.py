@@ -124,7 +124,7 @@ def test_a_broken_anatomy_is_caught_by_the_proof(family: str, fault: str) -> Non
     blocks = (anatomy.blocks[0], replace(block, writers=writers), *anatomy.blocks[2:])
     rows = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
     ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
-    proof = measure(narrow_model(config), replace(anatomy, blocks=blocks), rows, {"input_ids": ids})
+    proof = measure(narrow_model(config), replace(anatomy, blocks=blocks), rows, [{"input_ids": ids}])
     assert proof.leak > 1e-4
 
 
@@ -144,7 +144,7 @@ def test_a_transposed_axis_is_caught_by_the_proof() -> None:
     wrong = replace(anatomy.blocks[0], writers=(replace(attention, axis=1), mlp))
     rows = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
     ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
-    assert measure(model, replace(anatomy, blocks=(wrong, anatomy.blocks[1])), rows, {"input_ids": ids}).leak > 1e-2
+    assert measure(model, replace(anatomy, blocks=(wrong, anatomy.blocks[1])), rows, [{"input_ids": ids}]).leak > 1e-2
 
 
 def test_rotary_scaling_lists_of_the_real_width_do_not_stop_the_narrow_copy() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -135,7 +135,7 @@ def record(model: nn.Module, inputs: Mapping[str, Any]) -> Graph:
         return logits
 
     try:
-        with torch.no_grad(), _plain_functions(recorder):
+        with torch.no_grad(), _allowed(recorder):
             functional = torch.func.functionalize(run, remove="mutations")
             with recorder:
                 output = functional(dict(inputs))
@@ -193,20 +193,26 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
-def _plain_functions(recorder: "_Recorder") -> Iterator[None]:
-    """Let models do what functional tensors do not allow for: custom autograd functions, and lists of numbers."""
-    apply, tolist = torch.autograd.Function.__dict__["apply"], Tensor.tolist
+def _allowed(recorder: "_Recorder") -> Iterator[None]:
+    """Let models do what functional tensors do not allow for: custom autograd functions, and going through Python."""
+    apply = torch.autograd.Function.__dict__["apply"]
+    tolist, numpy, tensor = Tensor.tolist, Tensor.numpy, torch.tensor
 
     def forward(function: Any, *args: Any, **kwargs: Any) -> Any:
         return function.forward(torch.autograd.function.FunctionCtx(), *args, **kwargs)
 
+    def from_numbers(data: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return tensor(tree_map_only(Tensor, lambda value: tolist(recorder.inner(value)), data), *args, **kwargs)
+
     torch.autograd.Function.apply = classmethod(forward)  # type: ignore[assignment]
-    Tensor.tolist = lambda tensor: tolist(recorder.inner(tensor))  # type: ignore[method-assign]
+    Tensor.tolist = lambda value: tolist(recorder.inner(value))  # type: ignore[method-assign]
+    Tensor.numpy = lambda value, **kwargs: numpy(recorder.inner(value), **kwargs)  # type: ignore[method-assign,assignment]
+    torch.tensor = from_numbers
     try:
         yield
     finally:
         torch.autograd.Function.apply = apply
-        Tensor.tolist = tolist  # type: ignore[method-assign]
+        Tensor.tolist, Tensor.numpy, torch.tensor = tolist, numpy, tensor  # type: ignore[method-assign]
 
 
 def first_tensor(values: Any) -> Tensor | None:

@@ -108,7 +108,7 @@ class Anatomy:
         tied: whether the two are one tensor.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
-        unused: parameters that no forward pass made use of: nothing is known about them.
+        unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
     """
 
     architecture: str
@@ -123,7 +123,7 @@ class Anatomy:
     tied: bool
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
-    unused: tuple[str, ...]
+    unknown: tuple[str, ...]
 
     @property
     def n_layers(self) -> int:

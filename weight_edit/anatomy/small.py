@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from weight_edit.anatomy.classes import auto_class
 from weight_edit.anatomy.narrow import narrow_config
 from weight_edit.anatomy.randomise import randomise
+from weight_edit.anatomy.towers import is_multimodal, narrow_multimodal
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
-__all__ = ["build", "describe", "narrow_config", "narrow_model", "randomise"]
+__all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "randomise"]
 
 
 def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) -> nn.Module:
@@ -26,11 +28,9 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
     Raises:
         UnsupportedError: when transformers has no causal language model for it, or cannot build it.
     """
-    from transformers import AutoModelForCausalLM
-
     try:
         with torch.device(device):
-            model = AutoModelForCausalLM.from_config(
+            model = auto_class(config).from_config(
                 copy.deepcopy(config),
                 dtype=torch.float32,
                 attn_implementation="eager",
@@ -48,9 +48,14 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
     with torch.random.fork_rng(devices=[]):
         # Some families draw decay rates and time steps as they are built.
         torch.manual_seed(seed)
-        model = build(narrow_config(config), trust_remote_code=trust_remote_code)
+        model = build(narrowed(config), trust_remote_code=trust_remote_code)
     randomise(model, seed)
     return model
+
+
+def narrowed(config: Any) -> Any:
+    """A copy of a config with the same number and kinds of text blocks, and small widths; towers become tiny."""
+    return narrow_multimodal(config, narrow_config) if is_multimodal(config) else narrow_config(config)
 
 
 def describe(config: Any) -> str:
