@@ -34,6 +34,11 @@ def per_expert(config: Any) -> Shapes:
 
 
 @pytest.fixture(scope="module")
+def moe_anatomy(moe: Any) -> Anatomy:
+    return anatomy_of(moe)
+
+
+@pytest.fixture(scope="module")
 def moe() -> Any:
     return narrow_config(AutoConfig.for_model("qwen3_moe", num_hidden_layers=1, tie_word_embeddings=False))
 
@@ -90,29 +95,28 @@ def test_each_expert_is_edited_along_its_own_axis(moe: Any) -> None:
 
 
 @pytest.mark.parametrize("expert", [0, 2, 3])
-def test_a_missing_expert_is_refused(moe: Any, expert: int) -> None:
-    anatomy_shapes = {name: tuple(value.shape) for name, value in build(moe, device="meta").state_dict().items()}
+def test_a_missing_expert_is_refused(moe: Any, moe_anatomy: Anatomy, expert: int) -> None:
     shapes = per_expert(moe)
     del shapes[EXPERT.format(expert, "down")]
     layout = resolve(build(moe, device="meta"), Stored(shapes))
     assert layout.mismatched == {"model.layers.0.mlp.experts.down_proj": (3, 64, 24)}
     with pytest.raises(UnsupportedError, match=r"experts\.down_proj.*2 tensors like it make \(3, 64, 24\)"):
-        names_on_disk(_like(anatomy_shapes), layout)
+        names_on_disk(moe_anatomy, layout)
 
 
-def test_experts_of_different_shapes_are_refused(moe: Any) -> None:
+def test_experts_of_different_shapes_are_refused(moe: Any, moe_anatomy: Anatomy) -> None:
     shapes = per_expert(moe)
     shapes[EXPERT.format(1, "down")] = (24, 64)
     layout = resolve(build(moe, device="meta"), Stored(shapes))
     with pytest.raises(UnsupportedError, match=r"no tensor 'model\.layers\.0\.mlp\.experts\.down_proj'.*equal size"):
-        names_on_disk(_like({}), layout)
+        names_on_disk(moe_anatomy, layout)
 
 
-def test_a_checkpoint_with_both_layouts_is_refused(moe: Any) -> None:
+def test_a_checkpoint_with_both_layouts_is_refused(moe: Any, moe_anatomy: Anatomy) -> None:
     shapes = per_expert(moe)
     layout = resolve(build(moe, device="meta"), Stored({**shapes, "model.layers.0.mlp.experts.down_proj": (4, 64, 24)}))
     with pytest.raises(UnsupportedError, match=r"both 'model\.layers\.0\.mlp\.experts"):
-        names_on_disk(_like({}), layout)
+        names_on_disk(moe_anatomy, layout)
 
 
 def test_a_tensor_that_holds_several_parameters_is_not_edited_for_one() -> None:
@@ -128,7 +132,3 @@ def test_a_tensor_that_holds_several_parameters_is_not_edited_for_one() -> None:
     for axis in (0, 1):
         with pytest.raises(UnsupportedError, match=rf"lies in '{fused}' on disk \(read with Chunk\).*axis {axis}"):
             disk.edits_on_disk(gate, axis)
-
-
-def _like(shapes: Shapes) -> Anatomy:
-    return Anatomy("Qwen3MoeForCausalLM", "qwen3_moe", 64, (), (), "", "", "", "", False, shapes, "model")

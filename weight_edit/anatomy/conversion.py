@@ -4,6 +4,7 @@ The steps are those of `convert_and_load_state_dict_in_model` in `transformers.c
 alone.
 """
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -58,11 +59,21 @@ def resolve(model: nn.Module, stored: Stored) -> Layout:
     return Layout(
         parameters={name: runs_of(found[name]) for name in state if name in found},
         how=how,
-        missing={name: reasons.get(name, "") for name in state if name not in found and name not in tied},
+        missing={
+            name: reasons.get(name, "")
+            for name in state
+            if name not in found and name not in tied and not _may_be_missing(model, name)
+        },
         mismatched=mismatched,
         clashes=tuple(clashes),
         extra=tuple(sorted(set(stored.shapes) - taken)),
     )
+
+
+def _may_be_missing(model: nn.Module, name: str) -> bool:
+    """Whether the family says that a checkpoint need not have it, and makes it afresh where there is none."""
+    patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    return any(re.search(pattern, name) for pattern in patterns)
 
 
 class _Collected:

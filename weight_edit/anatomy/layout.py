@@ -54,7 +54,7 @@ class Layout:
     Attributes:
         parameters: the pieces of each, in transformers' order; one that is tied to another may have none.
         how: the operations between disk and memory, for parameters that are not read as they are.
-        missing: parameters that are not on disk, with the reason where transformers' conversion gave one.
+        missing: parameters that are not on disk and must be, with the reason where transformers' conversion gave one.
         mismatched: parameters that would be of another shape than config.json says, with that shape.
         clashes: tensors that are for one and the same parameter, where one would silently win.
         extra: tensors that no parameter takes.

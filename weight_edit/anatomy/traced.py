@@ -100,6 +100,9 @@ def _transposed(result: Tensor, given: list[Traced], args: Any, kwargs: Any) -> 
 
 
 def _reshaped(result: Tensor, given: list[Traced], args: Any, kwargs: Any) -> tuple[Piece, ...]:
+    if any(isinstance(value, torch.dtype) for value in [*args, *kwargs.values()]):
+        # A view of the bits as other numbers.
+        return _unknown(result, given, args, kwargs)
     return moved(given[0].pieces, kept_axes(tuple(given[0].shape), tuple(result.shape)))
 
 
