@@ -14,13 +14,13 @@ from itertools import combinations, product
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy.graph import Step
+from weight_edit.anatomy.graph import Composite, Graph, Step
 
 # What is not equal differs by as much as the numbers themselves, since M is random.
 _TOLERANCE = 1e-5
 
 
-def carriers(step: Step, position: int, axis: int) -> dict[int, int] | None:
+def carriers(step: Step | Composite, position: int, axis: int) -> dict[int, int] | None:
     """The arguments, each with an axis, that a map has to be applied to for it to come out along an axis of the result.
 
     Of several sets the smallest is given: an argument that does not bear on the numbers is not in it.
@@ -41,6 +41,29 @@ def carriers(step: Step, position: int, axis: int) -> dict[int, int] | None:
     return None
 
 
+def carriers_together(graph: Graph, step: Step, axis: int) -> tuple[Composite, dict[int, int]] | None:
+    """The same for an operation taken together with what made its arguments, where these have lost the axis.
+
+    Flattening what a token is and laying it among others, for one, commute only taken together.
+
+    Returns:
+        The operations as one, and its arguments as in `carriers`; None when up to four levels do not help.
+    """
+    taken = [step]
+    width = step.made[0].shape[axis]
+    for _ in range(4):
+        flat = [a for a in Composite.of(taken).arguments if a.is_floating_point() and width not in a.shape]
+        makers = {id(maker): maker for a in flat if (maker := graph.maker(a)) is not None}
+        if not makers or len(step.made) > 1:
+            return None
+        taken += makers.values()
+        together = Composite.of(taken)
+        found = carriers(together, 0, axis)
+        if found is not None:
+            return together, found
+    return None
+
+
 def turned(value: Tensor, axis: int) -> Tensor:
     """A value with the random map applied along an axis."""
     matrix = _random_map(value.shape[axis]).to(value.dtype)
@@ -49,7 +72,7 @@ def turned(value: Tensor, axis: int) -> Tensor:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(moved) if _dense(value) else moved
 
 
-def _choices(step: Step, width: int) -> Iterator[dict[int, int]]:
+def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
     places = [
         place
         for place, value in enumerate(step.arguments)

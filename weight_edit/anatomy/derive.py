@@ -42,10 +42,8 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
     _check(config, name)
     with one_thread():
         model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
-        head = model.get_output_embeddings()
-        if head is None:
-            raise UnsupportedError(f"{name} has no unembedding")
         text = _followed(model, _text(model, name), name)
+        head = _unembedding(model, text.graph, name)
         runs, unknown = [text], []
         try:
             images = image_inputs(model, model.config, 1) if is_multimodal(config) else None
@@ -56,7 +54,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         real = build(config, device="meta", trust_remote_code=trust_remote_code)
     unused = _unused(model, runs)
     _check_unused(model, unused, runs, name)
-    unknown += [f"'{part}' was not part of any forward pass" for part in _parts(unused)]
+    unknown += [f"'{part}' had no part in any forward pass" for part in _unused_parts(model, unused)]
     shapes = {key: tuple(value.shape) for key, value in real.state_dict().items()}
     writers = _merged(runs, name)
     return Anatomy(
@@ -66,12 +64,13 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         embeddings=tuple(writer for writer in writers if writer.layer is None),
         blocks=_blocks(runs, writers),
         final_norm=_final_norm(text.graph, text.blocks[-1]),
-        unembedding=_name_of(model, head),
+        unembedding=head,
         embedding_weight=_table(model),
-        unembedding_weight=f"{_name_of(model, head)}.weight",
-        tied=head.weight is model.get_input_embeddings().weight,
+        unembedding_weight=f"{head}.weight",
+        tied=model.get_submodule(head).weight is model.get_input_embeddings().weight,
         shapes=shapes,
         base_prefix=model.base_model_prefix,
+        images=len(runs) > 1,
         unknown=tuple(unknown),
     )
 
@@ -163,9 +162,26 @@ def _check_unused(model: nn.Module, unused: list[str], runs: list[_Run], name: s
             raise UnsupportedError(f"{name}: '{parameter}' had no part in any forward pass; what it writes is unknown")
 
 
-def _parts(unused: list[str]) -> list[str]:
-    """The largest modules outside of the blocks that parameters without use are in."""
-    return sorted({".".join(name.split(".")[:2]) for name in unused if not any(p.isdigit() for p in name.split(".")[:3])})
+def _unused_parts(model: nn.Module, unused: list[str]) -> list[str]:
+    """The parts of the model that no pass made any use of: `model.audio_tower`."""
+
+    def part(parameter: str) -> str:
+        return ".".join(parameter.split(".")[:2])
+
+    used = {part(name) for name, _ in model.named_parameters() if name not in set(unused)}
+    return sorted({part(name) for name in unused} - used)
+
+
+def _unembedding(model: Any, graph: Graph, name: str) -> str:
+    """The output head, as the model says, else the linear map that gave as many numbers as there are logits."""
+    head = model.get_output_embeddings()
+    if head is not None:
+        return _name_of(model, head)
+    width = None if graph.output is None else graph.output.shape[-1]
+    found = [c for c in graph.calls if isinstance(c.module, nn.Linear) and c.returned.shape[-1] == width]
+    if not found:
+        raise UnsupportedError(f"{name} has no unembedding")
+    return found[-1].name
 
 
 def _final_norm(graph: Graph, last: Call) -> str | None:

@@ -5,7 +5,7 @@ step: `x[mask] = y` is a step that makes a new value. Control flow that follows 
 which token, is recorded as it ran.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,42 @@ class Step:
     def name(self) -> str:
         """As "aten.mul.Tensor"."""
         return str(self.op)
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """Several operations taken as one: the last, with some that made what it was given.
+
+    Attributes:
+        steps: in the order of running.
+        arguments: the tensors that come in from outside.
+    """
+
+    steps: tuple[Step, ...]
+    arguments: list[Tensor]
+
+    @classmethod
+    def of(cls, steps: Sequence[Step]) -> "Composite":
+        """Taken together, in the order of running."""
+        ordered = tuple(sorted(steps, key=lambda step: step.number))
+        inside = {id(made) for step in ordered for made in step.made}
+        given = {id(a): a for step in ordered for a in step.arguments if isinstance(a, Tensor)}
+        return cls(ordered, [value for key, value in given.items() if key not in inside])
+
+    @property
+    def made(self) -> tuple[Tensor, ...]:
+        """What the last of them gave."""
+        return self.steps[-1].made
+
+    def again(self, replaced: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
+        """What they give for other tensors; see `Step.again`."""
+        values = {id(self.arguments[place]): value for place, value in replaced.items()}
+        given: tuple[Tensor, ...] = ()
+        for step in self.steps:
+            places = {p: values[id(a)] for p, a in enumerate(step.arguments) if id(a) in values}
+            given = step.again(places)
+            values |= {id(made): value for made, value in zip(step.made, given, strict=True)}
+        return given
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +233,12 @@ def _allowed(recorder: "_Recorder") -> Iterator[None]:
     """Let models do what functional tensors do not allow for: custom autograd functions, and going through Python."""
     apply = torch.autograd.Function.__dict__["apply"]
     tolist, numpy, tensor = Tensor.tolist, Tensor.numpy, torch.tensor
+    in_place = {name: getattr(Tensor, name) for name in ("__iand__", "__ior__", "__ixor__")}
 
     def forward(function: Any, *args: Any, **kwargs: Any) -> Any:
-        return function.forward(torch.autograd.function.FunctionCtx(), *args, **kwargs)
+        separate = function.setup_context is not torch.autograd.Function.setup_context
+        context = () if separate else (torch.autograd.function.FunctionCtx(),)
+        return function.forward(*context, *args, **kwargs)
 
     def from_numbers(data: Any, *args: Any, **kwargs: Any) -> Tensor:
         return tensor(tree_map_only(Tensor, lambda value: tolist(recorder.inner(value)), data), *args, **kwargs)
@@ -208,11 +247,16 @@ def _allowed(recorder: "_Recorder") -> Iterator[None]:
     Tensor.tolist = lambda value: tolist(recorder.inner(value))  # type: ignore[method-assign]
     Tensor.numpy = lambda value, **kwargs: numpy(recorder.inner(value), **kwargs)  # type: ignore[method-assign,assignment]
     torch.tensor = from_numbers
+    Tensor.__iand__ = Tensor.bitwise_and_  # type: ignore[assignment]
+    Tensor.__ior__ = Tensor.bitwise_or_  # type: ignore[assignment]
+    Tensor.__ixor__ = Tensor.bitwise_xor_  # type: ignore[assignment]
     try:
         yield
     finally:
         torch.autograd.Function.apply = apply
         Tensor.tolist, Tensor.numpy, torch.tensor = tolist, numpy, tensor  # type: ignore[method-assign]
+        for name, method in in_place.items():
+            setattr(Tensor, name, method)
 
 
 def first_tensor(values: Any) -> Tensor | None:

@@ -13,6 +13,8 @@ def refuse_kinds(config: Any) -> str | None:
     stored = vars(config)
     if getattr(config, "is_encoder_decoder", False):
         return "is an encoder-decoder"
+    if "backbone_hidden_size" in stored and "text_config" in stored:
+        return "drafts tokens for another model (it reads that model's hidden states)"
     if {"encoder_config", "decoder_config"} <= set(stored):
         return "is an encoder and a decoder in one (a nested config for each)"
     if "cross_attention_hidden_size" in stored or getattr(config, "add_cross_attention", False):

@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from weight_edit.anatomy.classes import model_class
+from weight_edit.anatomy.classes import model_class, speaking_config
 from weight_edit.anatomy.towers import parts
 from weight_edit.errors import UnsupportedError
 
@@ -13,6 +13,7 @@ def refuse_multimodal(config: Any) -> str | None:
 
     Decides by what the config and the class's forward say, not by name.
     """
+    config = speaking_config(config)
     try:
         text = config.get_text_config()
     except ValueError:

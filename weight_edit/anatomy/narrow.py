@@ -6,12 +6,17 @@ from typing import Any
 from weight_edit.anatomy.narrow_data import (
     CEILINGS,
     FAMILIES,
+    HEAD_COUNTS,
     HEADS,
     KEY_VALUE_HEADS,
+    ROTARY_KEYS,
     SIZES,
     SPECIAL_TOKENS,
     VOCABULARY,
+    WIDTH,
+    WIDTH_OR_NOT,
 )
+from weight_edit.anatomy.overrides import take_overrides
 
 STEP = 8
 """How much wider than the smallest each further size of a per-layer list becomes."""
@@ -24,7 +29,7 @@ def narrow_config(config: Any) -> Any:
     it. Nested groups of settings (DBRX's attention) are narrowed too, nested models (towers) are not.
     """
     narrow = copy.deepcopy(config)
-    overrides = _take_overrides(narrow)
+    overrides = take_overrides(narrow)
     _narrow_entries(narrow, config, overrides)
     for key, value in FAMILIES.get(getattr(narrow, "model_type", ""), {}).items():
         _set(narrow, key, copy.deepcopy(value))
@@ -35,64 +40,68 @@ def narrow_config(config: Any) -> Any:
 
 def _narrow_entries(narrow: Any, config: Any, overrides: dict[int, dict[str, Any]] | None) -> None:
     stored = vars(narrow)
+    layers = list((overrides or {}).values())
+    tables = {key: _table(key, _numbers(config, layers, key), config, layers) for key in stored}
     for key in list(stored):
         value = stored[key]
-        if key in narrow.attribute_map or value is None:
+        if value is None:
             continue
         if _is_settings(value):
-            _narrow_entries(value, value, None)
+            _narrow_entries(value, copy.deepcopy(value), None)
         elif key.endswith("_token_id"):
             _set(narrow, key, _token(key, value))
-        else:
-            others = [layer[key] for layer in (overrides or {}).values() if key in layer]
-            smaller = _smaller(key, [value, *others], _heads(config, key))
-            if smaller is not None:
-                _set(narrow, key, smaller[0])
-                values = iter(smaller[1:])
-                for layer in (overrides or {}).values():
-                    if key in layer:
-                        layer[key] = next(values)
-    if stored.get("qk_rope_head_dim") and getattr(config, "head_dim", None) == config.qk_rope_head_dim:
+        elif table := tables[key]:
+            _set(narrow, key, _looked_up(value, table))
+            for layer in layers:
+                if key in layer:
+                    layer[key] = _looked_up(layer[key], table)
+    if stored.get("qk_rope_head_dim") and _entry(config, "head_dim") == _entry(config, "qk_rope_head_dim"):
         # Latent attention: the head size that rotary positions are made for.
         _set(narrow, "head_dim", narrow.qk_rope_head_dim)
     stored.pop("quantization_config", None)
     rotary = stored.get("rope_parameters")
     if isinstance(rotary, dict):
-        narrow.rope_parameters = _plain_rotary(rotary, stored.get("head_dim"))
+        narrow.rope_parameters = _plain_rotary(rotary, stored.get("head_dim") or WIDTH // HEADS)
 
 
-def _smaller(key: str, values: list[Any], heads: Any) -> list[Any] | None:
-    """Narrow values of one key's values (numbers or lists of numbers), None for a key that is no size.
+def _table(key: str, numbers: list[int], config: Any, layers: list[dict[str, Any]]) -> dict[int, int]:
+    """The narrow value of each value that a key has; empty for a key that is no size.
 
     Different values stay different: sizes of a per-layer list keep their order.
     """
-    flat = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
-    if not flat or not all(_is_number(number) or number is None for number in flat):
-        return None
-    known = sorted({number for number in flat if number})
+    if key in WIDTH_OR_NOT and numbers == [_entry(config, "hidden_size")]:
+        return {numbers[0]: WIDTH}
+    if key in HEAD_COUNTS:
+        return {number: HEADS * (rank + 1) for rank, number in enumerate(numbers)}
     if key in SIZES:
-        table = {number: SIZES[key] + STEP * rank for rank, number in enumerate(known)}
-    elif key in CEILINGS:
-        table = {number: min(number, CEILINGS[key]) for number in known}
-    elif key in KEY_VALUE_HEADS:
-        table = {number: _shared_heads(number, heads) for number in known}
-    else:
-        return None
-    return [
-        [table.get(number, number) for number in value] if isinstance(value, list | tuple) else table.get(value, value)
-        for value in values
-    ]
+        return {number: SIZES[key] + STEP * rank for rank, number in enumerate(numbers)}
+    if key in CEILINGS:
+        return {number: min(number, CEILINGS[key]) for number in numbers}
+    if key in KEY_VALUE_HEADS:
+        heads = KEY_VALUE_HEADS[key]
+        all_heads = _table(config.attribute_map.get(heads, heads), _numbers(config, layers, heads), config, layers)
+        return {number: all_heads.get(number, min(number, HEADS // 2)) for number in numbers}
+    return {}
 
 
-def _shared_heads(number: int, heads: Any) -> int:
-    if number == 1:
-        return 1
-    return HEADS if number == heads else HEADS // 2
+def _numbers(config: Any, layers: list[dict[str, Any]], key: str) -> list[int]:
+    """The values above 0 of an entry that is a number or a list of numbers, from the smallest."""
+    values = [_entry(config, key), *(layer[key] for layer in layers if key in layer)]
+    flat = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
+    if not all(_is_number(number) or number is None for number in flat):
+        return []
+    return sorted({number for number in flat if number and number > 0})
 
 
-def _heads(config: Any, key: str) -> Any:
-    """The real number of heads that a number of key-value heads belongs to."""
-    return getattr(config, KEY_VALUE_HEADS[key], None) if key in KEY_VALUE_HEADS else None
+def _looked_up(value: Any, table: dict[int, int]) -> Any:
+    if isinstance(value, list | tuple):
+        return [table.get(number, number) for number in value]
+    return table.get(value, value)
+
+
+def _entry(config: Any, key: str) -> Any:
+    """A config's entry, None where it has none; the common one where single layers have others."""
+    return vars(config).get(config.attribute_map.get(key, key))
 
 
 def _token(key: str, value: Any) -> Any:
@@ -101,26 +110,22 @@ def _token(key: str, value: Any) -> Any:
     return min(value, VOCABULARY - 1) if _is_number(value) else value
 
 
-def _plain_rotary(parameters: dict[str, Any], head: Any) -> dict[str, Any]:
+def _plain_rotary(parameters: dict[str, Any], head: int) -> dict[str, Any]:
     """Rotary parameters without scaling: its lists have the real width, and positions write nothing to the stream."""
     if any(isinstance(value, dict) for value in parameters.values()):
         return {
             kind: _plain_rotary(value, head) if isinstance(value, dict) else value for kind, value in parameters.items()
         }
-    kept: dict[str, Any] = {
-        key: parameters[key] for key in ("rope_theta", "partial_rotary_factor") if key in parameters
-    }
+    if not parameters:
+        return {}
+    kept: dict[str, Any] = {key: parameters[key] for key in ROTARY_KEYS if key in parameters}
+    if parameters.get("original_max_position_embeddings"):
+        kept["original_max_position_embeddings"] = CEILINGS["original_max_position_embeddings"]
+    factor = kept.get("partial_rotary_factor")
+    if factor and int(head * factor) % 2:
+        # Rotary positions come in pairs; the half keeps rounding from falling below the number.
+        kept["partial_rotary_factor"] = (int(head * factor) + 1.5) / head
     return {"rope_type": "default", **kept}
-
-
-def _take_overrides(narrow: Any) -> dict[int, dict[str, Any]] | None:
-    """What single layers set otherwise (`per_layer_config`), taken off the config until it is narrow."""
-    spec = vars(narrow).get("_heterogeneity_spec")
-    if spec is None:
-        return None
-    overrides = copy.deepcopy(spec.per_layer_overrides)
-    narrow.per_layer_config = None
-    return overrides
 
 
 def _is_settings(value: Any) -> bool:

@@ -16,15 +16,14 @@ SIZES: dict[str, int] = {
     "d_model": WIDTH,
     "n_embd": WIDTH,
     "emb_dim": WIDTH,
-    "embedding_dim": WIDTH,
-    "lru_width": WIDTH,
-    "attention_hidden_size": WIDTH,
     # Embedding tables.
     "vocab_size": VOCABULARY,
     "unpadded_vocab_size": VOCABULARY,
     "vocab_size_per_layer_input": VOCABULARY,
     "embedding_size": 48,
+    "embedding_dim": 48,
     "word_embed_proj_dim": 48,
+    "ple_embed_dim": 16,
     "hidden_size_per_layer_input": 12,
     # Dense feed-forward parts.
     "intermediate_size": 88,
@@ -42,6 +41,7 @@ SIZES: dict[str, int] = {
     "block_multiple_of": 8,
     # Attention.
     "num_attention_heads": HEADS,
+    "num_attention_heads_per_layer": HEADS,
     "n_head": HEADS,
     "n_heads": HEADS,
     "num_heads": HEADS,
@@ -66,6 +66,8 @@ SIZES: dict[str, int] = {
     "v_head_dim": 12,
     "index_n_heads": 2,
     "index_head_dim": 16,
+    "indexer_n_heads": 2,
+    "indexer_head_dim": 24,
     "gated_norm_rank": 6,
     # State space, linear attention, convolution: 2 * d_model channels.
     "mamba_n_heads": 8,
@@ -75,6 +77,8 @@ SIZES: dict[str, int] = {
     "mamba_head_dim": 16,
     "mamba_headdim": 16,
     "mamba_d_ssm": 128,
+    "lru_width": 72,
+    "attention_hidden_size": 72,
     "mamba_d_state": 10,
     "state_size": 10,
     "ssm_state_size": 10,
@@ -144,6 +148,8 @@ CEILINGS: dict[str, int] = {
     "index_topk": 8,
     "index_topk_blocks": 4,
     "index_block_size": 4,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
     "chunk_size": 16,
     "mamba_chunk_size": 16,
     "block_size": 16,
@@ -153,6 +159,9 @@ CEILINGS: dict[str, int] = {
 }
 """Keys that are lowered to a value where they lie above it."""
 
+HEAD_COUNTS = {key for key, size in SIZES.items() if size == HEADS and "head" in key}
+"""Keys whose different values stay multiples of one another."""
+
 KEY_VALUE_HEADS = {
     "num_key_value_heads": "num_attention_heads",
     "swa_num_key_value_heads": "swa_num_attention_heads",
@@ -160,12 +169,34 @@ KEY_VALUE_HEADS = {
     "kv_n_heads": "num_attention_heads",
     "num_query_groups": "num_attention_heads",
 }
-"""Numbers of key-value heads, and the number of heads each shares: as many, one, or two of four."""
+"""Numbers of key-value heads, and the number of heads that each goes with: as many, one, or half of the fewest."""
 
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 """Ids below those that tests draw; other special ids above the vocabulary become the last id."""
 
+WIDTH_OR_NOT = ("embedding_size", "embedding_dim", "word_embed_proj_dim", "lru_width", "attention_hidden_size")
+"""Widths that stay the stream's where they are the stream's."""
+
+ROTARY_KEYS = ("rope_theta", "partial_rotary_factor", "llama_4_scaling_beta")
+"""What stays of rotary settings once their scaling is dropped."""
+
 FAMILIES: dict[str, dict[str, Any]] = {
+    # The head size is what rotary positions are a quarter of: they take qk_rope_head_dim, 8.
+    "dots3_note_text": {"head_dim": 32},
+    # Its projections take heads * head size to be the width.
+    "helium": {"head_dim": WIDTH // HEADS},
+    # Heads and their size make up expand * width.
+    "mamba2": {"num_heads": 8, "head_dim": 16},
+    # Attention reads the stream beside the embeddings, so it is twice as wide as the stream.
+    "zamba": {"attention_hidden_size": 2 * WIDTH, "attention_head_dim": 2 * WIDTH // HEADS},
+    "zamba2": {
+        "attention_hidden_size": 2 * WIDTH,
+        "attention_head_dim": 2 * WIDTH // HEADS,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 16,
+    },
+    # Blocks of keys that are compressed into one: shorter than a test's sequences.
+    "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
     # The rotary part is a fixed share of the head, which only this kind of rotary embedding knows.
     "mistral4": {
         "qk_rope_head_dim": 12,
@@ -179,9 +210,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "llama_4_scaling_beta": 0.1,
         },
     },
+    # Here this key is the stream's width; in towers it may be anything.
+    "kosmos_2_text_model": {"embed_dim": WIDTH},
+    "kosmos_2_5_text_model": {"embed_dim": WIDTH},
     # Their head is the width shared out among the heads.
     "deepseek_ocr2_text": {"head_dim": 16},
     "unlimited_ocr_text": {"head_dim": 16},
-    "dots3_note_text": {"qk_rope_head_dim": 6},
 }
 """By model type: what no key's meaning tells."""

@@ -30,8 +30,33 @@ class Factor:
 
 
 CENTRING = Factor(None)
+NORMALISING = Factor(None, 1.0)
+"""Dividing by a length of the vector itself: it turns no direction, but what is taken off before comes out longer."""
 Through = tuple[Factor, ...]
 """Factors from the stream towards the writer."""
+
+
+def turning(through: Through) -> Through:
+    """The factors that make another direction of a direction."""
+    return tuple(factor for factor in through if factor != NORMALISING)
+
+
+def normalises(graph: Graph, step: Step, place: int) -> bool:
+    """Whether an operation scales an argument by what was computed from this argument."""
+    if step.name not in ("aten.mul.Tensor", "aten.div.Tensor"):
+        return False
+    x = step.arguments[place]
+    others = [a for a in step.arguments if isinstance(a, Tensor) and a is not x]
+    seen: set[int] = set()
+    while others:
+        value = others.pop()
+        if value is x:
+            return True
+        maker = graph.maker(value)
+        if maker is not None and id(value) not in seen:
+            seen.add(id(value))
+            others += [a for a in maker.arguments if isinstance(a, Tensor)]
+    return False
 
 
 def standing_between(graph: Graph, step: Step, position: int, axis: int) -> list[tuple[Tensor, int, Through]] | None:
@@ -68,7 +93,7 @@ def _layer_norm(graph: Graph, step: Step, axis: int) -> list[tuple[Tensor, int, 
     gain = () if weight is None else (_gain(graph, weight, -1, x.shape[-1]),)
     if None in gain:
         return None
-    found: list[tuple[Tensor, int, Through]] = [(x, -1, (*gain, CENTRING))]
+    found: list[tuple[Tensor, int, Through]] = [(x, -1, (*gain, NORMALISING, CENTRING))]
     return found if bias is None else [*found, (bias, -1, ())]
 
 

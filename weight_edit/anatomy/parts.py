@@ -12,8 +12,8 @@ class Norm:
     """A norm between a writer and the stream.
 
     Attributes:
-        module: its name.
-        kind: "rms" (gain * x / rms(x)) or "layer" (gain * (x - mean) / std + bias).
+        module: its name; empty where it has no gains.
+        kind: "rms" (gain * x / rms(x)), "layer" (gain * (x - mean) / std + bias), or "gain" (gain * x).
         gain_offset: the gain is `gain_offset + weight`: 0, or 1 for families such as Gemma.
         weight: name of its weight; None where it has no gains.
         bias: name of its bias, or None.
@@ -108,6 +108,7 @@ class Anatomy:
         tied: whether the two are one tensor.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
+        images: whether it takes images, and the writers are those of passes with and without.
         unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
     """
 
@@ -123,6 +124,7 @@ class Anatomy:
     tied: bool
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
+    images: bool
     unknown: tuple[str, ...]
 
     @property

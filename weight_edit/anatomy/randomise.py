@@ -4,6 +4,9 @@ import torch
 from torch import nn
 
 SPREAD = 0.3
+CHOICE = 0.03
+CHOOSERS = ("correction_bias", "expert_bias", "balancing_biases", "router.bias")
+"""Biases that choose experts: larger ones would leave some expert without a token."""
 
 
 def randomise(model: nn.Module, seed: int) -> None:
@@ -15,14 +18,32 @@ def randomise(model: nn.Module, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim <= 1:
-                parameter.add_(SPREAD * noise)
+                parameter.add_(_spread(name) * noise)
+            elif name.endswith(CHOOSERS):
+                parameter.copy_(CHOICE * noise)
             else:
                 parameter.copy_(noise * parameter.shape[-1] ** -0.5)
         kept = model.state_dict(keep_vars=True)
         for name, buffer in model.named_buffers():
-            if name in kept and buffer.is_floating_point():
+            # Tables (MiniMax's decay masks) follow from the config; scales and biases are what training finds.
+            if name in kept and buffer.is_floating_point() and buffer.ndim <= 1:
                 noise = torch.randn(buffer.shape, generator=generator).clamp(-2, 2)
-                buffer.copy_(torch.where(buffer == 0, SPREAD * noise, buffer * (1 + SPREAD * noise)))
+                buffer.copy_(torch.where(buffer == 0, _spread(name) * noise, buffer * (1 + SPREAD * noise)))
+        for module in model.modules():
+            _draw_experts(module, generator)
+
+
+def _draw_experts(module: nn.Module, generator: torch.Generator) -> None:
+    """Fill a router's table of each token's experts, which only checkpoints fill (DeepSeek V4)."""
+    weight = getattr(module, "weight", None)
+    for table in module.buffers(recurse=False):
+        if table.dtype == torch.long and table.ndim == 2 and isinstance(weight, nn.Parameter) and not table.any():
+            order = torch.rand(table.shape[0], weight.shape[0], generator=generator).argsort(dim=-1)
+            table.copy_(order[:, : table.shape[1]])
+
+
+def _spread(name: str) -> float:
+    return CHOICE if name.endswith(CHOOSERS) else SPREAD

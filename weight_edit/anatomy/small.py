@@ -34,6 +34,7 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
                 copy.deepcopy(config),
                 dtype=torch.float32,
                 attn_implementation="eager",
+                experts_implementation="eager",
                 trust_remote_code=trust_remote_code,
             )
     except FOREIGN_ERRORS as error:

@@ -76,7 +76,12 @@ SIZES: dict[str, Any] = {
     "codebook_dim": 8,
     "num_filters": 4,
     "resolution": IMAGE,
+    # Patches that a linear map embeds at once, without a tower.
+    "mm_embed_dim": WIDTH,
+    "mm_posemb_size": GRID * GRID,
+    "output_proj_dims": WIDTH,
     # Sounds.
+    "audio_embed_dim": WIDTH,
     "downsample_hidden_size": 8,
     "conf_num_hidden_layers": LAYERS,
     "conf_num_attention_heads": HEADS,

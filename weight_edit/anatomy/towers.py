@@ -151,6 +151,11 @@ def _set_layers(config: Any, blocks: int) -> None:
     if isinstance(kinds, list | tuple) and not any(True for _ in parts(config)):
         config.layer_types = type(kinds)(dict.fromkeys(kinds))
         wanted = config.num_hidden_layers = len(config.layer_types)
+    deep = vars(config).get("deepstack_visual_indexes")
+    if deep and _blocks(config) < len(set(deep)):
+        # Each of them has a part of its own.
+        wanted = len(set(deep))
+        setattr(config, "depth" if "depth" in vars(config) else "num_hidden_layers", wanted)
     for key in LAYER_INDEXES:
         value = getattr(config, key, None)
         if isinstance(value, int):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from torch import nn
 
 from weight_edit.anatomy.graph import Call
-from weight_edit.anatomy.norms import CENTRING, Through
+from weight_edit.anatomy.norms import CENTRING, NORMALISING, Through, turning
 from weight_edit.anatomy.parts import Norm, Writer
 from weight_edit.anatomy.writing import NotUnderstoodError, Source, Writing
 
@@ -91,20 +91,20 @@ def _norm_bias(source: Source, sources: Iterable[Source]) -> list[str]:
 
 
 def _norm(source: Source, sources: Iterable[Source]) -> Norm | None:
-    through = source.through
-    if not through:
+    if not source.through:
         return None
-    gains = [factor for factor in through if factor is not CENTRING]
-    centred = CENTRING in through
+    turning_factors = turning(source.through)
+    gains = [factor for factor in turning_factors if factor != CENTRING]
+    centred = CENTRING in turning_factors
     # The gain acts last, and the mean is taken off once.
-    if len(gains) > 1 or len(through) > 2 or (gains and through[0] != gains[0]):
+    if len(gains) > 1 or len(turning_factors) > len(gains) + centred or (gains and turning_factors[0] != gains[0]):
         names = ", ".join(str(factor.parameter) for factor in gains)
         raise NotUnderstoodError(f"'{source.parameter}' is written through more than one norm ({names})", source.step)
     gain = gains[0] if gains else None
     bias = next(iter(_norm_bias(source, sources)), None)
     weight = None if gain is None else gain.parameter
-    module = "" if weight is None else _owner(weight)
-    return Norm(module, "layer" if centred else "rms", 0.0 if gain is None else gain.offset, weight, bias)
+    kind = "layer" if centred else "rms" if NORMALISING in source.through else "gain"
+    return Norm("" if weight is None else _owner(weight), kind, 0.0 if gain is None else gain.offset, weight, bias)
 
 
 def _hooked_call(writing: Writing, source: Source) -> Call | None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from weight_edit.anatomy.commuting import carriers
+from weight_edit.anatomy.commuting import carriers, carriers_together
 from weight_edit.anatomy.graph import Graph, Step
-from weight_edit.anatomy.norms import Through, standing_between
+from weight_edit.anatomy.norms import NORMALISING, Through, normalises, standing_between, turning
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Writing:
             value, carried, scale, taker = waiting.pop()
             known = self._carried.get(id(value))
             if known is not None:
-                if known != carried:
+                if (known.axis, turning(known.through)) != (carried.axis, turning(carried.through)):
                     raise NotUnderstoodError(_two_ways(known, carried), None)
                 continue
             self._carried[id(value)] = carried
@@ -134,8 +134,15 @@ class Writing:
         if found is not None:
             factor = _constant_factor(step)
             return [
-                (step.arguments[place], Carried(axis, carried.through), scale * factor, step)
+                (step.arguments[place], Carried(axis, self._through(carried, step, place)), scale * factor, step)
                 for place, axis in found.items()
+            ]
+        composed = carriers_together(self.graph, step, carried.axis)
+        if composed is not None:
+            together, places = composed
+            return [
+                (together.arguments[place], Carried(axis, carried.through), scale, step)
+                for place, axis in places.items()
             ]
         between = standing_between(self.graph, step, position, carried.axis)
         if between is None:
@@ -143,6 +150,10 @@ class Writing:
         return [
             (source, Carried(axis, carried.through + through), scale, step) for source, axis, through in between
         ]
+
+    def _through(self, carried: Carried, step: Step, place: int) -> Through:
+        more = (NORMALISING,) if normalises(self.graph, step, place) else ()
+        return carried.through + more
 
 
 def _constant_factor(step: Step) -> float:
@@ -159,6 +170,7 @@ def _constant_factor(step: Step) -> float:
 def _two_ways(one: Carried, other: Carried) -> str:
     if one.axis != other.axis:
         return "a value is added along two of its axes"
-    factor = next(f for f in (*one.through, *other.through) if f not in one.through or f not in other.through)
+    factors = (*turning(one.through), *turning(other.through))
+    factor = next((f for f in factors if f not in one.through or f not in other.through), factors[0])
     norm = "a norm" if factor.parameter is None else f"the norm '{factor.parameter.rpartition('.')[0]}'"
     return f"{norm} lies in the residual stream itself: what it gives is added to, and what it is given is too"

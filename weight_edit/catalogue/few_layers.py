@@ -4,7 +4,10 @@ import copy
 import math
 from typing import Any
 
+from weight_edit.anatomy.overrides import take_overrides
 from weight_edit.catalogue.layer_data import (
+    BLOCK_COUNTS,
+    BOUNDARIES,
     INDICES,
     LAST,
     LEADING,
@@ -14,6 +17,7 @@ from weight_edit.catalogue.layer_data import (
     PATTERNS,
     PERIODS,
     RUNS,
+    SAME_COUNTS,
     TRAILING,
 )
 
@@ -27,10 +31,11 @@ def few_layers(config: Any) -> Any:
     cut to fit. A config that does not say how many blocks it has comes back as it is.
     """
     few = copy.deepcopy(config)
-    count = getattr(config, COUNT, None)
+    whole: Any = getattr(config, COUNT, None)
+    count = next((number for key in BLOCK_COUNTS if (number := vars(config).get(key))), whole)
     if not isinstance(count, int) or count <= LEAST:
         return few
-    overrides = _take_overrides(few)
+    overrides = take_overrides(few)
     chosen = _chosen(config, count, overrides or {})
     stored = vars(few)
     for key in _per_layer(stored, count):
@@ -50,7 +55,10 @@ def few_layers(config: Any) -> Any:
     for key, spelled_out in RUNS.items():
         if key in stored:
             setattr(few, key, [[list(stored[spelled_out]), 1]])
-    setattr(few, COUNT, len(chosen))
+    for key in (*BLOCK_COUNTS, *SAME_COUNTS):
+        if stored.get(key) == count:
+            setattr(few, key, len(chosen))
+    setattr(few, COUNT, len(chosen) * (whole // count))
     if overrides is not None:
         few.per_layer_config = {new: overrides[layer] for new, layer in enumerate(chosen) if layer in overrides}
     return few
@@ -62,9 +70,10 @@ def _chosen(config: Any, count: int, overrides: dict[int, dict[str, Any]]) -> li
     period = math.lcm(1, *(stored[key] for key in PERIODS if isinstance(stored.get(key), int) and stored[key] > 0))
     period = math.lcm(period, *(len(stored[key]) for key in PATTERNS if stored.get(key)))
     kinds = [_kind(stored, layer, count, overrides, period) for layer in range(count)]
+    boundary = max((stored[key] for key in BOUNDARIES if isinstance(stored.get(key), int)), default=0)
     first = {kind: kinds.index(kind) for kind in reversed(kinds)}
-    beginning = max(LEAST, 1 + max(first.values()))
-    if beginning <= MOST_IN_ORDER or period > 1:
+    beginning = max(LEAST, 1 + boundary, 1 + max(first.values()))
+    if beginning <= MOST_IN_ORDER or period > 1 or boundary > 0:
         return list(range(min(beginning, count)))
     picked = set(first.values())
     spare = [layer for layer in range(count) if layer not in picked]
@@ -91,13 +100,3 @@ def _per_layer(stored: dict[str, Any], count: int) -> list[str]:
         and key not in NOT_LAYERS
         and key not in RUNS
     ]
-
-
-def _take_overrides(config: Any) -> dict[int, dict[str, Any]] | None:
-    """What single layers set otherwise (`per_layer_config`), taken off the config."""
-    spec = vars(config).get("_heterogeneity_spec")
-    if spec is None:
-        return None
-    overrides = copy.deepcopy(spec.per_layer_overrides)
-    config.per_layer_config = None
-    return overrides

@@ -37,9 +37,17 @@ PERIODS = (
     "interleave_moe_layer_step",
     "moe_layer_interval",
     "full_attention_interval",
-    "n_layers_per_attn_res_block",
 )
 """Kinds of layers repeat after so many: blocks of such a config can only be cut off at the end."""
+
+BOUNDARIES = ("n_layers_per_attn_res_block", "rescale_every")
+"""Something happens to the stream after every so many layers: a sample has one more."""
+
+BLOCK_COUNTS = ("num_layers_per_stack", "num_layers")
+"""Numbers of blocks, where `num_hidden_layers` counts each block more than once."""
+
+SAME_COUNTS = ("num_blocks",)
+"""Other names under which a config repeats the number of blocks."""
 
 PATTERNS = ("block_types",)
 """Lists that are repeated over all layers."""

@@ -28,7 +28,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "minicpmv4_6": {"image_token_id": 248056, "video_token_id": 248057},
     "minicpmv4_7": {"image_token_id": 248056, "video_token_id": 248057},
     "nemotron_h_omni": {"image_token_id": 18, "video_token_id": 131081},
+    "qwen2_5_omni": {"thinker_config": OMNI},
     "qwen2_5_omni_thinker": OMNI,
+    "qwen3_omni_moe": {"thinker_config": OMNI},
     "qwen3_omni_moe_thinker": OMNI,
     "qwen4_exp": {
         "text_config": {

@@ -1,5 +1,110 @@
-"""By model type: settings of published models that a default config leaves at no effect, or cannot be built without."""
+"""What published models set and default configs leave at no effect, or unset, as data."""
 
 from typing import Any
 
-SETTINGS: dict[str, dict[str, Any]] = {}
+EFFECTS: dict[str, float | list[float]] = {
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.125,
+    "logits_scaling": 8.0,
+    "lm_head_multiplier": 0.4,
+    "key_multiplier": 0.4,
+    "attention_in_multiplier": 0.8,
+    "attention_out_multiplier": 0.9,
+    "ssm_in_multiplier": 1.25,
+    "ssm_out_multiplier": 0.7,
+    "ssm_multipliers": [0.35, 0.25, 0.18, 0.5, 0.35],
+    "mlp_multipliers": [0.88, 0.6],
+    "routed_scaling_factor": 2.5,
+    "moe_routed_scaling_factor": 2.5,
+    "route_scale": 2.5,
+    "full_attn_alpha_factor": 3.5,
+    "linear_attn_alpha_factor": 3.5,
+    "mlp_alpha_factor": 3.5,
+    "full_attn_beta_factor": 0.9,
+    "linear_attn_beta_factor": 0.9,
+    "mlp_beta_factor": 0.9,
+}
+"""Factors that are 1 by default, and what a sample sets instead, in any family: near what Granite, Falcon-H1, DeepSeek
+and MiniMax models have."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "afmoe": {"mup_enabled": True},
+    # The default's empty rotary settings cannot be built.
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
+    },
+    # Its attention reads rotary settings that a default group of settings lacks.
+    "dbrx": {"attn_config": {"rope_theta": 500000.0, "kv_n_heads": 8, "clip_qkv": 8.0}},
+    "deepseek_v2": {"num_experts_per_tok": 6, "first_k_dense_replace": 1},
+    "dots1": {
+        "n_routed_experts": 128,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 6,
+        "first_k_dense_replace": 1,
+    },
+    # The models of few parameters share keys and values among their last blocks.
+    "gemma4_text": {"num_kv_shared_layers": 12, "use_double_wide_mlp": True},
+    # Its default is what its own check refuses.
+    "gemma4_assistant": {
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            "num_kv_shared_layers": 30,
+        }
+    },
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8},
+    "ministral": {"head_dim": 128},
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1000000.0,
+            "factor": 16.0,
+            "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 16384,
+        }
+    },
+    "nemotron": {"num_key_value_heads": 8},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 16,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 256,
+        "indexer_budget": 2048,
+        "indexer_compress_ratio": 16,
+    },
+    # Two blocks that share their attention.
+    "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "hybrid"]},
+}
+"""By model type."""
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "bloom": {"residual-after-norm": {"apply_residual_connection_post_layernorm": True}},
+    "deepseek_v2": {"lite": {"q_lora_rank": None}},
+    "doge": {"moe": {"is_moe": True}},
+    "falcon": {
+        "40b": {"new_decoder_architecture": True, "num_kv_heads": 8},
+        "rw": {"alibi": True, "parallel_attn": False, "bias": True, "multi_query": False},
+    },
+    "gemma4_text": {
+        "moe": {
+            "num_kv_shared_layers": 0,
+            "use_double_wide_mlp": False,
+            "enable_moe_block": True,
+            "num_experts": 128,
+            "top_k_experts": 8,
+            "moe_intermediate_size": 704,
+            "hidden_size_per_layer_input": 0,
+        }
+    },
+    "gpt_neox": {"sequential": {"use_parallel_residual": False}},
+    "opt": {"350m": {"do_layer_norm_before": False, "word_embed_proj_dim": 512}},
+    "qwen4_exp_text": {"per-layer-embeddings": {"ple_layer_ids": [1, 3], "eos_token_id": 2}},
+    "stablelm": {"parallel": {"use_parallel_residual": True}},
+}
+"""By model type and name: published models of a family that are built differently."""
