@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 import weight_edit
 from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.anatomy.stored import Stored
+from weight_edit.checkpoint.source import Checkpoint
 
 LARGE = (
     "torch",
@@ -60,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     save_family("llama", tmp_path / "base")
     direction = torch.nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(0)), dim=0)
     save_file({"direction": direction}, tmp_path / "d.safetensors")
-    proven_anatomy(tmp_path / "base")
+    proven_anatomy(tmp_path / "base", Stored.of(Checkpoint.open(tmp_path / "base").tensors))
     return tmp_path
 
 

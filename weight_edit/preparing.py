@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.anatomy import Anatomy
 from weight_edit.anatomy.disk import DiskNames, names_on_disk
 from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.anatomy.stored import Stored
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.layout import RewritePlan
 from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
@@ -19,7 +20,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
-from weight_edit.streams import BALANCED, ROUNDINGS, Streams, belonging_to_scales, streams_of
+from weight_edit.streams import BALANCED, ROUNDINGS, Streams, streams_of
 from weight_edit.version import __version__
 
 
@@ -107,9 +108,9 @@ class Baking:
     def added(self) -> dict[str, AddedTensor]:
         """An unembedding of its own, with the numbers that the embedding had."""
         name = self.anatomy.unembedding_weight
-        if not self.plan.unties or name in self.disk.names:
+        if not self.plan.unties or name in self.disk:
             return {}
-        info = self.checkpoint.info(self.disk.names[self.anatomy.embedding_weight])
+        info = self.checkpoint.info(self.disk.only(self.anatomy.embedding_weight))
         return {name: AddedTensor(info.dtype, info.shape, info.name)}
 
     @property
@@ -121,8 +122,7 @@ class Baking:
     @property
     def unknown(self) -> tuple[str, ...]:
         """Tensors of the source that no parameter accounts for, and no parameter's scales are; kept as they are."""
-        scales = belonging_to_scales(self.checkpoint)
-        return tuple(name for name in self.disk.extra if name not in scales)
+        return self.disk.extra
 
     def summary(self) -> dict[str, Any]:
         """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
@@ -185,14 +185,17 @@ def prepare(
         UnsupportedError: an architecture, layout or format that is not understood, or whose proof fails.
     """
     checkpoint = Checkpoint.open(source.path, shards)
-    anatomy, _ = proven_anatomy(source.path, name=source.name, trust_remote_code=trust_remote_code)
+    proven = proven_anatomy(
+        source.path, Stored.of(checkpoint.tensors), name=source.name, trust_remote_code=trust_remote_code
+    )
+    anatomy = proven.anatomy
     directions.check_width(anatomy.d_model)
-    disk = names_on_disk(anatomy, {name: info.shape for name, info in checkpoint.tensors.items()})
+    disk = names_on_disk(anatomy, proven.layout)
     _check_tied_copies(checkpoint, anatomy, disk)
     plan = edit_plan(
         anatomy,
         directions.rows,
-        lambda parameter: checkpoint.values(disk.names[parameter]),
+        lambda parameter: checkpoint.values(disk.only(parameter)),
         strength=options.strength,
         layers=options.layers,
         embeddings=options.embeddings,
@@ -207,20 +210,22 @@ def prepare(
 
 def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:
     """Tensor name on disk to the map that it goes through, and along which axis."""
-    edits = {disk.names[parameter]: change for parameter, change in plan.tensors().items()}
-    unembedding = disk.names.get(anatomy.unembedding_weight)
-    if plan.tied_map is not None and unembedding is not None:
+    changes = plan.tensors()
+    if plan.tied_map is not None and anatomy.unembedding_weight in disk:
         # A tied checkpoint that stores both copies must keep them equal.
-        edits[unembedding] = edits[disk.names[anatomy.embedding_weight]]
-    return edits
+        changes[anatomy.unembedding_weight] = changes[anatomy.embedding_weight]
+    return {
+        name: TensorEdit(change.map, axis)
+        for parameter, change in changes.items()
+        for name, axis in disk.edits_on_disk(parameter, change.axis)
+    }
 
 
 def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:
     """A config that ties what is stored twice, and differently, means different models to different tools."""
-    second = disk.names.get(anatomy.unembedding_weight)
-    if not anatomy.tied or second is None:
+    if not anatomy.tied or anatomy.unembedding_weight not in disk:
         return
-    first = disk.names[anatomy.embedding_weight]
+    first, second = disk.only(anatomy.embedding_weight), disk.only(anatomy.unembedding_weight)
     a, b = checkpoint.info(first), checkpoint.info(second)
     pieces = zip(checkpoint.raw(first), checkpoint.raw(second), strict=False)
     if (a.dtype, a.shape) != (b.dtype, b.shape) or any(piece != other for piece, other in pieces):

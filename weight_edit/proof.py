@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.blocks import StreamValues, block_calls
+from weight_edit.anatomy.conversion import resolve
 from weight_edit.anatomy.derive import TOKENS
 from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.inputs import image_inputs, text_inputs
 from weight_edit.anatomy.record import Proof, Proven
-from weight_edit.anatomy.small import narrow_model
+from weight_edit.anatomy.small import build, narrow_model
+from weight_edit.anatomy.stored import Stored
 from weight_edit.anatomy.writing import Writing
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError
@@ -30,12 +32,13 @@ MAX_LEAK = 1e-5
 MAX_LOGIT_DIFFERENCE = 1e-4
 
 
-def derive_and_prove(folder: Path, name: str, *, trust_remote_code: bool = False) -> Proven:
-    """Derive an anatomy from config.json alone, and prove it.
+def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> Proven:
+    """Derive an anatomy from config.json alone, prove it, and find its parameters among the tensors on disk.
 
     Args:
         folder: of the model.
         name: what the user called it, for messages.
+        stored: the tensors of its checkpoint.
         trust_remote_code: allow the config's own modelling code.
 
     Raises:
@@ -44,7 +47,9 @@ def derive_and_prove(folder: Path, name: str, *, trust_remote_code: bool = False
     """
     config = read_config(Source(name, folder, None), trust_remote_code=trust_remote_code)
     anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
-    return Proven(anatomy, prove(config, anatomy, trust_remote_code=trust_remote_code))
+    proof = prove(config, anatomy, trust_remote_code=trust_remote_code)
+    layout = resolve(build(config, device="meta", trust_remote_code=trust_remote_code), stored)
+    return Proven(anatomy, proof, layout)
 
 
 def prove(

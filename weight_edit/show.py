@@ -306,10 +306,11 @@ def verification(checked: "Verification", console: Console) -> None:
 
 
 def _writer(found: "Inspection", writer: "Writer", within: str = "") -> str:
-    tensor = found.disk.names[writer.weight]
-    dtype, shape = found.tensors[tensor]
+    (first, axis), *more = found.disk.edits_on_disk(writer.weight, writer.axis)
+    dtype, shape = found.numbers(first)
     module = writer.module.removeprefix(within + ".")
-    parts = [f"writes ({writer.role}): {module} {dtype} {list(shape)}, outputs along axis {writer.axis}"]
+    several = f"{1 + len(more)} tensors like '{first}', each " if more else ""
+    parts = [f"writes ({writer.role}): {module} {several}{dtype} {list(shape)}, outputs along axis {axis}"]
     if writer.bias:
         parts.append("with a bias")
     if writer.norm:

@@ -8,7 +8,7 @@ from weight_edit.checkpoint.edited import Edited, Stream
 from weight_edit.checkpoint.planning import AddedTensor
 from weight_edit.checkpoint.quantized.balanced import Balanced
 from weight_edit.checkpoint.quantized.dequantize import dequantised
-from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
+from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.refused import check_format
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.checkpoint.storage import Matrix, Plain
@@ -78,10 +78,3 @@ def streams_of(
         kind = Balanced if storage.lossy and rounding == BALANCED else Edited
         found.append(kind(storage, storage, edit.map, Matrix.of(storage.shape, edit.axis).along_rows))
     return Streams(tuple(found), changed)
-
-
-def belonging_to_scales(checkpoint: Checkpoint) -> frozenset[str]:
-    """The tensors that hold the scales of quantised parameters, and so are accounted for by these."""
-    config = checkpoint.config.get(QUANTIZATION) or {}
-    names = quantised_names(checkpoint.tensors)
-    return frozenset(part for name in names for part in storage_of(name, checkpoint.tensors, config, -2).parts)

@@ -8,9 +8,8 @@ from families import FAMILIES, family_config
 from transformers import AutoConfig
 
 from weight_edit.anatomy import anatomy_of
-from weight_edit.anatomy.disk import names_on_disk
 from weight_edit.anatomy.small import narrow_model
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.errors import UnsupportedError
 from weight_edit.proof import measure
 
 EXPECTED = {
@@ -148,25 +147,6 @@ def test_a_transposed_axis_is_caught_by_the_proof() -> None:
     assert measure(model, replace(anatomy, blocks=(wrong, anatomy.blocks[1])), rows, [{"input_ids": ids}]).leak > 1e-2
 
 
-def test_names_on_disk() -> None:
-    anatomy = anatomy_of(family_config("gpt2"))
-    tensors = {name: shape for name, shape in anatomy.shapes.items() if name != "lm_head.weight"}
-    assert names_on_disk(anatomy, tensors).extra == ()
-    stripped = {name.removeprefix("transformer."): shape for name, shape in tensors.items()}
-    found = names_on_disk(anatomy, {**stripped, "h.0.attn.masked_bias": (1,)})
-    assert found.names["transformer.wte.weight"] == "wte.weight"
-    assert found.extra == ("h.0.attn.masked_bias",)
-
-
-def test_a_missing_tensor_or_a_wrong_shape_is_named() -> None:
-    anatomy = anatomy_of(family_config("llama"))
-    without = {name: shape for name, shape in anatomy.shapes.items() if "layers.1.mlp.down_proj" not in name}
-    with pytest.raises(UnsupportedError, match=r"model\.layers\.1\.mlp\.down_proj\.weight"):
-        names_on_disk(anatomy, without)
-    with pytest.raises(UsageError, match=r"model\.norm\.weight.*\(65,\).*\(64,\)"):
-        names_on_disk(anatomy, {**anatomy.shapes, "model.norm.weight": (65,)})
-
-
 def test_rotary_scaling_lists_of_the_real_width_do_not_stop_the_narrow_copy() -> None:
     """Phi-3 with a long context has one factor for each of half the head's channels."""
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [1.0] * 48, "short_factor": [1.0] * 48}
@@ -174,10 +154,3 @@ def test_rotary_scaling_lists_of_the_real_width_do_not_stop_the_narrow_copy() ->
         "phi3", num_hidden_layers=2, original_max_position_embeddings=4096, rope_parameters=rope
     )
     assert anatomy_of(config).n_layers == 2
-
-
-def test_a_checkpoint_with_both_spellings_is_refused() -> None:
-    anatomy = anatomy_of(family_config("gpt2"))
-    both = {**anatomy.shapes, "wte.weight": anatomy.shapes["transformer.wte.weight"]}
-    with pytest.raises(UnsupportedError, match=r"both 'transformer\.wte\.weight' and 'wte\.weight'"):
-        names_on_disk(anatomy, both)

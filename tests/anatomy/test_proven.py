@@ -14,10 +14,14 @@ from families import family_config, save_family
 import weight_edit
 from weight_edit import proof
 from weight_edit.anatomy import cache, proven
+from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.record import Proof, Proven
+from weight_edit.anatomy.stored import Stored
 from weight_edit.errors import UnsupportedError, UsageError
 
+NOTHING = Stored({})
+LAYOUT = Layout({}, {}, {}, {}, (), ())
 ROOT = str(Path(weight_edit.__file__).parents[1])
 
 
@@ -37,9 +41,9 @@ def count_proofs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     original = proof.derive_and_prove
 
-    def counted(folder: Path, name: str, *, trust_remote_code: bool = False) -> Proven:
+    def counted(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> Proven:
         calls.append(name)
-        return original(folder, name, trust_remote_code=trust_remote_code)
+        return original(folder, name, stored, trust_remote_code=trust_remote_code)
 
     monkeypatch.setattr(proof, "derive_and_prove", counted)
     return calls
@@ -47,8 +51,8 @@ def count_proofs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_second_call_proves_nothing_and_gives_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_proofs(monkeypatch)
-    first = proven_anatomy(folder, name="mine")
-    assert proven_anatomy(folder) == first
+    first = proven_anatomy(folder, NOTHING, name="mine")
+    assert proven_anatomy(folder, NOTHING) == first
     assert calls == ["mine"]
     # Nothing temporary is left beside the record.
     assert [path.suffix for path in records(folder)] == ["", ".json"]
@@ -57,24 +61,24 @@ def test_the_second_call_proves_nothing_and_gives_the_same(folder: Path, monkeyp
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}', "\xff", "[" * 100_000])
 def test_a_damaged_record_is_made_again(folder: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_proofs(monkeypatch)
-    first = proven_anatomy(folder)
+    first = proven_anatomy(folder, NOTHING)
     path = records(folder)[-1]
     path.write_text(damage, encoding="latin-1")
-    assert proven_anatomy(folder) == first
+    assert proven_anatomy(folder, NOTHING) == first
     assert len(calls) == 2
     assert json.loads(path.read_text(encoding="utf-8"))["key"] == path.stem
 
 
 def test_a_record_under_another_name_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_proofs(monkeypatch)
-    proven_anatomy(folder)
+    proven_anatomy(folder, NOTHING)
     path = records(folder)[-1]
     config = folder / "config.json"
     config.write_bytes(config.read_bytes() + b"\n")
-    key = cache.key_of(config.read_bytes())
+    key = cache.key_of(config.read_bytes(), NOTHING.digest())
     assert key != path.stem
     path.rename(path.with_name(f"{key}.json"))
-    proven_anatomy(folder)
+    proven_anatomy(folder, NOTHING)
     assert len(calls) == 2
 
 
@@ -83,7 +87,7 @@ def test_a_record_that_another_may_have_put_there_is_not_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     calls = count_proofs(monkeypatch)
-    proven_anatomy(folder)
+    proven_anatomy(folder, NOTHING)
     path = records(folder)[-1]
     if kind == "stranger":
         if os.geteuid() != 0:
@@ -93,7 +97,7 @@ def test_a_record_that_another_may_have_put_there_is_not_taken(
         elsewhere = path.rename(path.with_suffix(".elsewhere"))
         # Reading a pipe that nobody writes would never end.
         os.mkfifo(path) if kind == "fifo" else path.symlink_to(elsewhere)
-    proven_anatomy(folder)
+    proven_anatomy(folder, NOTHING)
     assert len(calls) == 2
 
 
@@ -113,6 +117,19 @@ def test_the_key_depends_on_config_versions_and_sources(monkeypatch: pytest.Monk
     assert cache.key_of(b"{}") is None
 
 
+def test_other_tensors_on_disk_are_looked_at_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_proofs(monkeypatch)
+    first = proven_anatomy(folder, NOTHING)
+    stored = Stored(first.anatomy.shapes)
+    second = proven_anatomy(folder, stored)
+    assert second.anatomy == first.anatomy
+    assert first.layout.parameters == {}
+    assert second.layout.parameters.keys() == first.layout.missing.keys() == first.anatomy.shapes.keys()
+    backwards = Stored(dict(reversed(first.anatomy.shapes.items())))
+    assert proven_anatomy(folder, backwards) == second
+    assert len(calls) == 2
+
+
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -127,32 +144,33 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_cache_that_cannot_be_written_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder.parent / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("WEIGHT_EDIT_CACHE", str(folder.parent / "file"))
-    assert proven_anatomy(folder)[0].architecture == "LlamaForCausalLM"
+    assert proven_anatomy(folder, NOTHING).anatomy.architecture == "LlamaForCausalLM"
 
 
 def test_refusals_and_trusted_code_are_not_remembered(folder: Path) -> None:
-    proven_anatomy(folder, trust_remote_code=True)
+    proven_anatomy(folder, NOTHING, trust_remote_code=True)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 0}), encoding="utf-8")
     for _ in range(2):
         with pytest.raises(UsageError, match="num_hidden_layers"):
-            proven_anatomy(folder)
+            proven_anatomy(folder, NOTHING)
     assert records(folder) == []
     (folder / "config.json").unlink()
     with pytest.raises(UsageError, match=r"config\.json cannot be read"):
-        proven_anatomy(folder)
+        proven_anatomy(folder, NOTHING)
 
 
 def test_a_child_answers_as_this_process_does(folder: Path) -> None:
-    here = proof.derive_and_prove(folder, "mine")
-    there = proven._in_a_child(folder, "mine", False)
+    here = proof.derive_and_prove(folder, "mine", NOTHING)
+    there = proven._in_a_child(folder, "mine", NOTHING, False)
     assert there.anatomy == here.anatomy
+    assert there.layout == here.layout
     assert there.proof.points == here.proof.points
     (folder / "config.json").write_text('{"model_type": "t5"}', encoding="utf-8")
     with pytest.raises(UnsupportedError) as expected:
-        proof.derive_and_prove(folder, "mine")
+        proof.derive_and_prove(folder, "mine", NOTHING)
     with pytest.raises(UnsupportedError) as given:
-        proven._in_a_child(folder, "mine", False)
+        proven._in_a_child(folder, "mine", NOTHING, False)
     assert str(given.value) == str(expected.value)
 
 
@@ -174,20 +192,20 @@ def test_a_child_that_fails_is_one_line(folder: Path, message: str, monkeypatch:
         script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(UsageError, match=message) as found:
-        proven._in_a_child(folder, "mine", False)
+        proven._in_a_child(folder, "mine", NOTHING, False)
     assert "\n" not in str(found.value)
     assert str(found.value).startswith("mine: ")
 
 
 def test_chatter_before_the_answer_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Proven(proof.derive_and_prove(folder, "mine").anatomy, Proof(0.0, 0.5, 0.0, 3, 9))
+    found = Proven(proof.derive_and_prove(folder, "mine", NOTHING).anatomy, Proof(0.0, 0.5, 0.0, 3, 9), LAYOUT)
     answer = folder.parent / "answer"
     answer.write_text("a warning\n" + proven.answer_of(found) + "\n", encoding="utf-8")
     script = folder.parent / "python"
     script.write_text(f"#!/bin/sh\ncat {answer}\n", encoding="utf-8")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    assert proven._in_a_child(folder, "mine", False) == found
+    assert proven._in_a_child(folder, "mine", NOTHING, False) == found
 
 
 def children(process: int) -> list[int]:

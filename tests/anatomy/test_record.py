@@ -8,11 +8,24 @@ import pytest
 from families import FAMILIES, family_config
 
 from weight_edit.anatomy import anatomy_of
+from weight_edit.anatomy.layout import Layout, Run
 from weight_edit.anatomy.record import Proof, Proven
+
+LAYOUT = Layout(
+    parameters={
+        "norm.weight": (Run("norm.weight", None, 1, "", (0,)),),
+        "experts": (Run("experts.", 0, 384, ".w2.weight", (None, 0, 1)),),
+    },
+    how={"experts": "MergeModulelist"},
+    missing={"lost": "an error"},
+    mismatched={"norm.weight": (65,)},
+    clashes=(("a", "b"),),
+    extra=("c",),
+)
 
 
 def proven(family: str) -> Proven:
-    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40))
+    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40), LAYOUT)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -44,6 +57,10 @@ BAD = [
     ("anatomy.embeddings.0.axis", 1.0),
     ("anatomy.shapes", [["a", 1]]),
     ("anatomy.shapes", {"a": 1}),
+    ("layout.parameters.experts.0.axes", [0.5]),
+    ("layout.parameters.experts.0.first", "0"),
+    ("layout.parameters.experts", None),
+    ("layout", {}),
     ("proof.leak", None),
     ("proof", {"leak": 1.0}),
 ]

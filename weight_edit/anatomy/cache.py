@@ -33,14 +33,14 @@ def cache_folder() -> Path | None:
         return None
 
 
-def key_of(config: bytes) -> str | None:
+def key_of(*given: bytes) -> str | None:
     """SHA-256 over all that a proven anatomy depends on, in hexadecimal; None when that cannot be told.
 
-    These are config.json, the versions of torch, transformers and Python, and every source file of this package: a
-    changed line never meets an old record.
+    These are config.json, the names and shapes on disk, the versions of torch, transformers and Python, and every
+    source file of this package: a changed line never meets an old record.
 
     Args:
-        config: the bytes of config.json.
+        given: the bytes of config.json, and a digest of the tensors.
     """
     digest = hashlib.sha256()
     root = Path(weight_edit.__file__).parent
@@ -51,7 +51,7 @@ def key_of(config: bytes) -> str | None:
         return None
     if not sources:
         return None
-    for part in (config, *(text.encode() for text in versions)):
+    for part in (*given, *(text.encode() for text in versions)):
         digest.update(hashlib.sha256(part).digest())
     for name, content in sources:
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())

@@ -1,8 +1,10 @@
-"""The parameters of an architecture as tensors in a checkpoint: their names there, and what nothing accounts for."""
+"""The parameters of an architecture as tensors in a checkpoint: where each lies, and what nothing accounts for."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
+from weight_edit.anatomy.layout import Layout, Piece
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.errors import UnsupportedError, UsageError
 
@@ -11,49 +13,105 @@ from weight_edit.errors import UnsupportedError, UsageError
 class DiskNames:
     """Where each parameter lies.
 
+    Names on disk are those that `checkpoint.quantized.formats.storage_of` takes.
+
     Attributes:
-        names: parameter name to tensor name. A tied unembedding that is not stored has none.
-        extra: tensors that no parameter accounts for (buffers of old versions, multi-token-prediction layers):
-            they are kept as they are.
+        layout: what transformers' mapping gave, with nothing missing and every shape as config.json says.
     """
 
-    names: Mapping[str, str]
-    extra: tuple[str, ...]
+    layout: Layout
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Tensors that no parameter accounts for (buffers of old versions, multi-token-prediction layers).
+
+        They are kept as they are.
+        """
+        return self.layout.extra
+
+    def __contains__(self, parameter: str) -> bool:
+        """Whether a parameter is stored; a tied one may not be."""
+        return parameter in self.layout.parameters
+
+    def pieces(self, parameter: str) -> tuple[Piece, ...]:
+        """The tensors that hold a parameter, in transformers' order; none for one that is tied to another."""
+        return tuple(piece for run in self.layout.parameters.get(parameter, ()) for piece in run)
+
+    def only(self, parameter: str) -> str:
+        """The one tensor that is the parameter, axis for axis.
+
+        Raises:
+            UnsupportedError: it lies there in another way.
+        """
+        pieces = self.pieces(parameter)
+        if len(pieces) == 1 and self._feeds[pieces[0].name] == 1:
+            (piece,) = pieces
+            if piece.axes == tuple(range(len(piece.axes))):
+                return piece.name
+        raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
+
+    def edits_on_disk(self, parameter: str, axis: int) -> list[tuple[str, int]]:
+        """What to edit so that a parameter is edited along an axis: tensors on disk, each with its own axis.
+
+        Raises:
+            UnsupportedError: the axis does not lie whole in each of them, or other parameters lie in one of them too.
+        """
+        found = []
+        for piece in self.pieces(parameter):
+            along = piece.axes[axis]
+            if along is None or self._feeds[piece.name] > 1:
+                raise UnsupportedError(
+                    f"'{parameter}' {self._lies(parameter)}, so that it cannot be edited along its axis {axis}"
+                )
+            found.append((piece.name, along))
+        if not found:
+            raise UnsupportedError(f"the checkpoint has no tensor '{parameter}', so that it cannot be edited")
+        return found
+
+    @cached_property
+    def _feeds(self) -> Counter[str]:
+        """For each tensor on disk the number of parameters that it holds, or holds a part of."""
+        return Counter(
+            name for runs in self.layout.parameters.values() for name in {piece.name for run in runs for piece in run}
+        )
+
+    def _lies(self, parameter: str) -> str:
+        pieces = self.pieces(parameter)
+        if not pieces:
+            return "is not stored on its own"
+        number = f" and {len(pieces) - 1} more tensors" if len(pieces) > 1 else ""
+        how = self.layout.how.get(parameter)
+        return f"lies in '{pieces[0].name}'{number} on disk" + (f" (read with {how})" if how else " in another form")
 
 
-def names_on_disk(anatomy: Anatomy, tensors: Mapping[str, Sequence[int]]) -> DiskNames:
-    """Find every parameter of the model among the tensors of a checkpoint.
-
-    A checkpoint may have been saved from the backbone alone (the original GPT-2), without the prefix that the
-    language model puts before the backbone's names.
+def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
+    """Check that every parameter of the model was found among the tensors of a checkpoint, once and of its shape.
 
     Args:
         anatomy: of the model that config.json describes.
-        tensors: name to shape, of every tensor on disk.
+        layout: of its checkpoint.
 
     Raises:
-        UnsupportedError: a parameter is not there, so the layout is not one that is understood.
+        UnsupportedError: a parameter is not there, so the layout is not one that is understood; or it is there twice.
         UsageError: a tensor has another shape than config.json says.
     """
-    prefix = f"{anatomy.base_prefix}."
-    names: dict[str, str] = {}
-    for parameter, shape in anatomy.shapes.items():
-        spellings = dict.fromkeys((parameter, parameter.removeprefix(prefix)))
-        found = [spelling for spelling in spellings if spelling in tensors]
-        if len(found) > 1:
-            raise UnsupportedError(f"the checkpoint has both '{found[0]}' and '{found[1]}'; leave one of them out")
-        name = found[0] if found else None
-        if name is None:
-            if anatomy.tied and parameter == anatomy.unembedding_weight:
-                continue
+    for first, second, *_ in layout.clashes:
+        raise UnsupportedError(f"the checkpoint has both '{first}' and '{second}'; leave one of them out")
+    disk = DiskNames(layout)
+    for parameter, reason in layout.missing.items():
+        raise UnsupportedError(
+            f"the checkpoint has no tensor '{parameter}', which {anatomy.architecture} has{reason and f' ({reason})'}; "
+            "its layout on disk is not understood"
+        )
+    for parameter, shape in layout.mismatched.items():
+        pieces = disk.pieces(parameter)
+        wanted = anatomy.shapes[parameter]
+        if len(pieces) > 1:
             raise UnsupportedError(
-                f"the checkpoint has no tensor '{parameter}', which {anatomy.architecture} has; "
-                "its layout on disk is not understood"
+                f"'{parameter}' is {wanted} by config.json, but '{pieces[0].name}' and the {len(pieces) - 1} tensors "
+                f"like it make {shape}; fetch the checkpoint again"
             )
-        if tuple(tensors[name]) != shape:
-            raise UsageError(
-                f"tensor '{name}' is {tuple(tensors[name])} on disk, but {shape} by config.json; "
-                "the two do not belong together"
-            )
-        names[parameter] = name
-    return DiskNames(names, tuple(sorted(set(tensors) - set(names.values()))))
+        raise UsageError(
+            f"tensor '{pieces[0].name}' is {shape} on disk, but {wanted} by config.json; the two do not belong together"
+        )
+    return disk

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy.cache import key_of, remember, remembered
-from weight_edit.anatomy.parts import Anatomy
-from weight_edit.anatomy.record import Proof, Proven
+from weight_edit.anatomy.record import Proven
+from weight_edit.anatomy.stored import Stored
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 
 WORKER = "weight_edit.anatomy.worker"
 
 
-def proven_anatomy(folder: Path, *, name: str | None = None, trust_remote_code: bool = False) -> tuple[Anatomy, Proof]:
-    """The anatomy of the model whose config.json is in a folder, proven on a narrow copy.
+def proven_anatomy(folder: Path, stored: Stored, *, name: str | None = None, trust_remote_code: bool = False) -> Proven:
+    """The anatomy of the model whose config.json is in a folder, proven on a narrow copy, and its layout on disk.
 
     What was proven once is taken from the cache, without importing torch. Otherwise it is derived and proven: here,
     where torch and transformers are loaded already, and else in a process of its own, whose memory is given back.
@@ -24,6 +24,7 @@ def proven_anatomy(folder: Path, *, name: str | None = None, trust_remote_code: 
 
     Args:
         folder: of the model; no weights are read.
+        stored: the tensors of its checkpoint.
         name: what the user called it, for messages.
         trust_remote_code: allow the config's own modelling code.
 
@@ -35,26 +36,26 @@ def proven_anatomy(folder: Path, *, name: str | None = None, trust_remote_code: 
         config = (folder / "config.json").read_bytes()
     except OSError as error:
         raise UsageError(f"{folder / 'config.json'} cannot be read: {error.strerror}") from error
-    key = None if trust_remote_code else key_of(config)
+    key = None if trust_remote_code else key_of(config, stored.digest())
     found = None if key is None else remembered(key)
     if found is None:
-        found = _prove(folder, name or str(folder), trust_remote_code)
+        found = _prove(folder, name or str(folder), stored, trust_remote_code)
         if key is not None:
             remember(key, found)
-    return found.anatomy, found.proof
+    return found
 
 
-def _prove(folder: Path, name: str, trust_remote_code: bool) -> Proven:
+def _prove(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> Proven:
     loaded = "torch" in sys.modules and "transformers" in sys.modules
     # A frozen program's executable is the program itself, not Python.
     if loaded or not sys.executable or getattr(sys, "frozen", False):
         from weight_edit.proof import derive_and_prove
 
-        return derive_and_prove(folder, name, trust_remote_code=trust_remote_code)
-    return _in_a_child(folder, name, trust_remote_code)
+        return derive_and_prove(folder, name, stored, trust_remote_code=trust_remote_code)
+    return _in_a_child(folder, name, stored, trust_remote_code)
 
 
-def _in_a_child(folder: Path, name: str, trust_remote_code: bool) -> Proven:
+def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> Proven:
     trust = ["--trust-remote-code"] if trust_remote_code else []
     # A name may begin with a dash.
     command = [sys.executable, "-P", "-m", WORKER, *trust, "--", str(folder.absolute()), name]
@@ -65,7 +66,7 @@ def _in_a_child(folder: Path, name: str, trust_remote_code: bool) -> Proven:
         # Whatever ends this call, an interrupt too, ends the child.
         child = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=stored.to_json().encode(),
             capture_output=True,
             env=environment,
             check=False,

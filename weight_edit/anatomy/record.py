@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
+from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.parts import Anatomy
 
 
@@ -30,10 +31,11 @@ class Proof:
 
 @dataclass(frozen=True)
 class Proven:
-    """An anatomy, and the proof of this very account of the writers."""
+    """An anatomy, the proof of this very account of the writers, and how the parameters lie in one checkpoint."""
 
     anatomy: Anatomy
     proof: Proof
+    layout: Layout
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; `from_dict` gives an equal object."""

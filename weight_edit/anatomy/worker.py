@@ -1,6 +1,7 @@
 """A process of its own that derives and proves one anatomy: `python -m weight_edit.anatomy.worker FOLDER NAME`.
 
-Its last line on stdout is the answer in JSON; everything else that is printed goes to stderr.
+On stdin it is given the tensors of the checkpoint, see `Stored.to_json`. Its last line on stdout is the answer in JSON;
+everything else that is printed goes to stderr.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from weight_edit.anatomy.proven import answer_of
 from weight_edit.anatomy.record import Proven
+from weight_edit.anatomy.stored import Stored
 from weight_edit.errors import WeightEditError
 
 
@@ -25,13 +27,14 @@ def main() -> None:
     # Libraries, also those in C, print to the first descriptor: from here on that is stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    stored = Stored.from_json(sys.stdin.read())
     found: Proven | WeightEditError
     try:
         # transformers imports scipy, where it is installed, for the losses of object detectors: 33 MiB for nothing.
         with _hidden("scipy"):
             from weight_edit.proof import derive_and_prove
 
-        found = derive_and_prove(given.folder, given.name, trust_remote_code=given.trust_remote_code)
+        found = derive_and_prove(given.folder, given.name, stored, trust_remote_code=given.trust_remote_code)
     except WeightEditError as error:
         found = error
     with answers:

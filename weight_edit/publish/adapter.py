@@ -68,7 +68,7 @@ def adapter(
     baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
-        return baking.checkpoint.read(baking.disk.names[parameter])
+        return baking.checkpoint.read(baking.disk.only(parameter))
 
     for edit in baking.plan.edits:
         if len(baking.anatomy.shapes[edit.writer.weight]) != 2:
