@@ -79,6 +79,7 @@ def bake(
     strength: float = 1.0,
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
+    projector: str = "edit",
     dequantize: bool = False,
     rounding: str = "balanced",
     revision: str | None = None,
@@ -101,6 +102,7 @@ def bake(
         layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
         embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.
+        projector: of models that take images: "edit" also what brings these into the stream, or "keep" it.
         dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
         rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
             number; "nearest" stays within half a step, and can round the edit away.
@@ -117,7 +119,7 @@ def bake(
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
     options = EditOptions(
-        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding
+        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding, projector
     )
     target = Path(out)
     check_output(target, overwrite)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weight_edit.runtime.hooks import Hook
 
 EMBEDDING_MODES = ("keep", "untie", "skip")
+PROJECTOR_MODES = ("edit", "keep")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class EditPlan:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing along the directions is written to the stream any more."""
-        return self.strength == 1.0 and len(self.edits) == len(self.anatomy.writers)
+        """Whether nothing along the directions is written to the stream any more, by text at least."""
+        own = sum(writer.role != "projector" for writer in self.anatomy.writers)
+        return self.strength == 1.0 and sum(edit.writer.role != "projector" for edit in self.edits) == own
 
     @property
     def stream_map(self) -> LowRankMap:
@@ -114,6 +116,7 @@ def edit_plan(
     strength: float = 1.0,
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
+    projector: str = "edit",
 ) -> EditPlan:
     """Lay out a directional ablation over a model.
 
@@ -126,12 +129,15 @@ def edit_plan(
         strength: 1 removes the component from every writer, 2 reflects it, a fraction removes a part.
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
         embeddings: "keep", "untie" or "skip", see `EditPlan`.
+        projector: "edit" also what brings images into the stream, or "keep" it.
 
     Raises:
         UsageError: for a layer that the model has not, an unknown mode, or directions of another width.
     """
     if embeddings not in EMBEDDING_MODES:
         raise UsageError(f"embeddings '{embeddings}' is none of {', '.join(EMBEDDING_MODES)}")
+    if projector not in PROJECTOR_MODES:
+        raise UsageError(f"projector '{projector}' is none of {', '.join(PROJECTOR_MODES)}")
     rows = floats(directions).astype(np.float32)
     if rows.ndim != 2 or rows.shape[1] != anatomy.d_model:
         raise UsageError(
@@ -144,6 +150,8 @@ def edit_plan(
     stream_map = ablation(rows, strength)
     for writer in anatomy.writers:
         if writer.role == "embedding" and embeddings == "skip":
+            continue
+        if writer.role == "projector" and projector == "keep":
             continue
         if writer.layer is not None and layers is not None and writer.layer not in layers:
             continue

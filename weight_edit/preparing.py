@@ -36,6 +36,7 @@ class EditOptions:
         dequantize: write edited tensors of quantised formats as bfloat16.
         rounding: how numbers of quantised formats are rounded: "balanced", so that little is left along the directions,
             or "nearest".
+        projector: "edit" also what brings images into the stream, or "keep" it.
     """
 
     edit: str = "ablate"
@@ -44,6 +45,7 @@ class EditOptions:
     embeddings: str = "keep"
     dequantize: bool = False
     rounding: str = BALANCED
+    projector: str = "edit"
 
     def __post_init__(self) -> None:
         if self.edit != "ablate":
@@ -59,6 +61,7 @@ class EditOptions:
         said = {"edit": self.edit, "strength": self.strength, "layers": layers, "embeddings": self.embeddings}
         # Of a model that is not quantised these say nothing.
         usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
+        usual |= {"projector": (self.projector, "edit")}
         return {**said, **{key: value for key, (value, default) in usual.items() if value != default}}
 
     @classmethod
@@ -76,6 +79,7 @@ class EditOptions:
             str(entry["embeddings"]),
             entry.get("dequantize") is True,
             str(entry.get("rounding", BALANCED)),
+            str(entry.get("projector", "edit")),
         )
 
 
@@ -147,9 +151,17 @@ class Baking:
             "tensors_added": sorted(self.added),
             "config_changed": sorted(self.changed_config),
             "tensors_unknown": list(self.unknown),
+            **({"kept_in_front": kept} if (kept := self.kept_in_front) else {}),
             "weights_not_edited": list(self.checkpoint.other_weights),
             "base_card": self.base_card,
         }
+
+    @property
+    def kept_in_front(self) -> list[str]:
+        """What may bring the directions in from outside of the text, and was left as it is: parameters, sentences."""
+        edited = {edit.writer.weight for edit in self.plan.edits}
+        projectors = (w.weight for w in self.anatomy.writers if w.role == "projector" and w.weight not in edited)
+        return [*projectors, *self.anatomy.unknown]
 
     @property
     def base_card(self) -> str | None:
@@ -189,6 +201,11 @@ def prepare(
         source.path, Stored.of(checkpoint.tensors), name=source.name, trust_remote_code=trust_remote_code
     )
     anatomy = proven.anatomy
+    if anatomy.unknown and options.projector != "keep":
+        raise UnsupportedError(
+            f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
+            "edited; --projector keep edits the rest, and leaves whatever brings in images or sounds as it is"
+        )
     directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
     _check_tied_copies(checkpoint, anatomy, disk)
@@ -199,6 +216,7 @@ def prepare(
         strength=options.strength,
         layers=options.layers,
         embeddings=options.embeddings,
+        projector=options.projector,
     )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")

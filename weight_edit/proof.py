@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,28 +118,30 @@ def _logit_difference(model: nn.Module, plan: EditPlan, runs: Sequence[Mapping[s
     In double precision where the model's code allows for it: in single precision, rounding alone sends a token to
     another expert now and then, and recurrences amplify it.
     """
-    try:
-        return _between(copy.deepcopy(model).double(), plan, [_double(inputs) for inputs in runs])
-    except RuntimeError:
-        return _between(copy.deepcopy(model), plan, runs)
+    found = float("nan")
+    with suppress(RuntimeError):
+        found = _between(copy.deepcopy(model).double(), plan, [double(inputs) for inputs in runs])
+    return _between(copy.deepcopy(model), plan, runs) if math.isnan(found) else found
 
 
 def _between(model: nn.Module, plan: EditPlan, runs: Sequence[Mapping[str, Any]]) -> float:
     state = model.state_dict()
     with hooked(model, plan.hooks(lambda name: state[name])):
-        wanted = [_logits(model, inputs) for inputs in runs]
+        wanted = [logits(model, inputs) for inputs in runs]
     edit_in_memory(model, plan)
-    return max(float((_logits(model, inputs) - logits).abs().max()) for inputs, logits in zip(runs, wanted, strict=True))
+    return max(float((logits(model, inputs) - expected).abs().max()) for inputs, expected in zip(runs, wanted, strict=True))
 
 
-def _double(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def double(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The same arguments of a forward pass, in double precision."""
     return {key: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for key, x in inputs.items()}
 
 
-def _logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+def logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """The logits of one forward pass: (batch, tokens, vocabulary)."""
     with torch.inference_mode():
-        logits: Tensor = model(**inputs, use_cache=False).logits
-    return logits
+        found: Tensor = model(**inputs, use_cache=False).logits
+    return found
 
 
 def stream_at_points(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:

@@ -251,6 +251,7 @@ class _Job:
             strength=section.strength,
             layers=parse_layers(section.layers),
             embeddings=section.embeddings,
+            projector=section.projector,
             revision=self.recipe.revision,
             token=self.token,
             trust_remote_code=self.trust_remote_code,

@@ -39,7 +39,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         UnsupportedError: with the module that is not understood, or the reason.
     """
     name = describe(config)
-    _check(config, name)
+    check_kind(config)
     with one_thread():
         model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
         text = _followed(model, _text(model, name), name)
@@ -197,14 +197,21 @@ def _where(graph: Graph, error: NotUnderstoodError) -> str:
     return f"{place}{error.reason}, which is not understood"
 
 
-def _check(config: Any, name: str) -> None:
-    reason = refuse_kinds(config) or (refuse_multimodal(config) if is_multimodal(config) else None)
-    if reason is not None:
-        raise UnsupportedError(f"{name} {reason}; only decoder language models are supported")
+def check_kind(config: Any) -> None:
+    """Refuse what has no decoder's residual stream, by its config alone.
+
+    Raises:
+        UnsupportedError: an encoder, an encoder-decoder, and the like.
+        UsageError: a config that is none of a language model.
+    """
+    name = describe(config)
     try:
+        reason = refuse_kinds(config) or (refuse_multimodal(config) if is_multimodal(config) else None)
         text = config.get_text_config()
     except FOREIGN_ERRORS as error:
         raise UnsupportedError(f"{name}: config.json has no one language model ({first_line(error)})") from error
+    if reason is not None:
+        raise UnsupportedError(f"{name} {reason}; only decoder language models are supported")
     if not isinstance(getattr(text, "model_type", None), str):
         raise UsageError(f"{name}: config.json says that a part of it is a language model, which is no config")
     layers = getattr(text, "num_hidden_layers", 1)

@@ -43,6 +43,7 @@ def adapter(
     strength: float = 1.0,
     layers: frozenset[int] | None = None,
     embeddings: str = "keep",
+    projector: str = "edit",
     revision: str | None = None,
     token: str | None = None,
     overwrite: bool = False,
@@ -54,7 +55,7 @@ def adapter(
     it as it is. Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`).
 
     Args:
-        model, directions, strength, layers, embeddings: as in `bake`.
+        model, directions, strength, layers, embeddings, projector: as in `bake`.
         out: the adapter's folder.
 
     Raises:
@@ -64,7 +65,7 @@ def adapter(
     check_output(target, overwrite)
     found = rows_of(directions)
     source = resolve(model, revision=revision, token=token)
-    options = EditOptions("ablate", strength, layers, embeddings)
+    options = EditOptions("ablate", strength, layers, embeddings, projector=projector)
     baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
