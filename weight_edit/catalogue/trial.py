@@ -5,8 +5,7 @@ import copy
 import io
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,11 +15,15 @@ from torch import Tensor, nn
 
 from weight_edit.anatomy.derive import TOKENS, anatomy_of
 from weight_edit.anatomy.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.parts import Anatomy
+from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.small import narrow_model
+from weight_edit.anatomy.stored import Stored
 from weight_edit.catalogue.entries import Entry
-from weight_edit.catalogue.facts import facts_of
-from weight_edit.catalogue.samples import sample
+from weight_edit.catalogue.facts import kinds_of
+from weight_edit.catalogue.sampling import sample
+from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import WeightEditError
 from weight_edit.plan import edit_plan
@@ -46,7 +49,9 @@ class Trial:
         leak_before: the same before it.
         logit_difference: largest difference in logits between hooks on the source and the baked model.
         points: number of values of the stream that were measured.
-        facts: what kinds of structure it has; see `facts_of`.
+        kinds: what kinds of structure it has; see `facts.KINDS`.
+        writers: what writes, with numbers left out: "layers.*.self_attn.o_proj".
+        unknown: what may come in from elsewhere and was kept.
         seconds: that the trial took.
     """
 
@@ -59,7 +64,9 @@ class Trial:
     leak_before: float | None = None
     logit_difference: float | None = None
     points: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -109,8 +116,18 @@ def _measured(entry: Entry, folder: Path, seed: int) -> dict[str, Any]:
         "leak_before": max(before),
         "logit_difference": _difference(model, baked, anatomy, rows, runs),
         "points": len(values),
-        "facts": facts_of(anatomy, folder / "base"),
+        "kinds": tuple(kinds_of(anatomy, _layout(folder / "base"))),
+        "writers": tuple(dict.fromkeys(_general(writer.weight) for writer in anatomy.writers)),
+        "unknown": anatomy.unknown,
     }
+
+
+def _layout(folder: Path) -> Layout:
+    return proven_anatomy(folder, Stored.of(Checkpoint.open(folder).tensors)).layout
+
+
+def _general(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.removesuffix(".weight").split("."))
 
 
 def _bake(folder: Path, keep: bool) -> None:
