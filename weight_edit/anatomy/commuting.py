@@ -85,7 +85,9 @@ def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
         return
     for size in range(1, len(places) + 1):
         for members in combinations(places, size):
-            axes = [[a for a in range(-step.arguments[p].ndim, 0) if step.arguments[p].shape[a] == width] for p in members]
+            axes = [
+                [a for a in range(-step.arguments[p].ndim, 0) if step.arguments[p].shape[a] == width] for p in members
+            ]
             for chosen in product(*axes):
                 yield dict(zip(members, chosen, strict=True))
 

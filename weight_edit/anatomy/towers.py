@@ -20,6 +20,8 @@ from weight_edit.anatomy.tower_data import (
 )
 
 BLOCKS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers")
+OWN_SETTINGS = ("attn_config", "ffn_config")
+"""Configs that hold no model of their own, but settings of the one at hand."""
 Narrow = Callable[[Any], Any]
 SPECIAL = re.compile(r"^(?!pad_|bos_|eos_|decoder_).*(token|image|im_|slice|newline|frame|audio|video|vision|speech)")
 NUMBERED = re.compile(r"(_id|_ids|_index)$")
@@ -35,7 +37,7 @@ def parts(config: Any) -> Iterator[tuple[str, Any]]:
     from transformers import PretrainedConfig
 
     for key, value in vars(config).items():
-        if isinstance(value, PretrainedConfig):
+        if isinstance(value, PretrainedConfig) and key not in OWN_SETTINGS:
             yield key, value
 
 

@@ -103,7 +103,7 @@ def _measured(entry: Entry, folder: Path, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed + 1)
     rows = torch.from_numpy(orthonormal_rows(torch.randn(2, width, generator=generator))).float()
     save_file({"direction": rows}, folder / "directions.safetensors")
-    _bake(folder, keep=bool(anatomy.unknown))
+    _bake(folder, partly=bool(anatomy.unknown))
     runs = [text_inputs(model, TOKENS, seed + 2)]
     images = image_inputs(model, model.config, seed + 2) if anatomy.images else None
     runs += [] if images is None else [images]
@@ -130,13 +130,13 @@ def _general(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.removesuffix(".weight").split("."))
 
 
-def _bake(folder: Path, keep: bool) -> None:
+def _bake(folder: Path, partly: bool) -> None:
     from weight_edit.commands import app
 
     base, directions, out = folder / "base", folder / "directions.safetensors", folder / "edited"
     call = ["bake", str(base), "--directions", str(directions), "--out", str(out), "--quiet", "--json"]
     with contextlib.redirect_stdout(io.StringIO()):
-        app([*call, *(["--projector", "keep"] if keep else [])], standalone_mode=False)
+        app([*call, *(["--projector", "followed"] if partly else [])], standalone_mode=False)
 
 
 def _loaded(model: Any, folder: Path) -> Any:
@@ -154,7 +154,9 @@ def _loaded(model: Any, folder: Path) -> Any:
     return baked.eval()
 
 
-def _difference(model: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, runs: list[dict[str, Any]]) -> float:
+def _difference(
+    model: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, runs: list[dict[str, Any]]
+) -> float:
     """Between hooks on the source and the baked weights, in double precision where the code allows for it."""
     state = model.state_dict()
     plan = edit_plan(anatomy, rows, lambda name: state[name])
