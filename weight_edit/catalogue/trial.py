@@ -4,7 +4,10 @@ import contextlib
 import copy
 import io
 import json
+import math
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,23 +101,26 @@ def _measured(entry: Entry, folder: Path, seed: int) -> dict[str, Any]:
     # What is not understood is refused before anything is saved.
     anatomy = anatomy_of(config)
     model: Any = narrow_model(config, seed=seed)
-    model.save_pretrained(folder / "base")
+    # In double precision, which the disk has room for, hooks and weights must agree whatever rounding does: recurrences
+    # amplify that of float32 a thousandfold, and it sends tokens to other experts.
+    exact = copy.deepcopy(model).double()
+    exact.save_pretrained(folder / "base")
     width = model.get_parameter(anatomy.writers[0].weight).shape[anatomy.writers[0].axis]
     generator = torch.Generator().manual_seed(seed + 1)
     rows = torch.from_numpy(orthonormal_rows(torch.randn(2, width, generator=generator))).float()
     save_file({"direction": rows}, folder / "directions.safetensors")
-    _bake(folder, keep=bool(anatomy.unknown))
+    _bake(folder, partly=bool(anatomy.unknown))
     runs = [text_inputs(model, TOKENS, seed + 2)]
     images = image_inputs(model, model.config, seed + 2) if anatomy.images else None
     runs += [] if images is None else [images]
-    baked = _loaded(model, folder / "edited")
+    baked = _loaded(model, folder / "edited", torch.float32)
     before = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
     after = [share for inputs in runs for share in stream_at_points(baked, anatomy, rows, inputs)]
     values = [share for inputs in runs for share in stream_in_graph(baked, rows, inputs)]
     return {
         "leak": max(*after, *values),
         "leak_before": max(before),
-        "logit_difference": _difference(model, baked, anatomy, rows, runs),
+        "logit_difference": _difference(model, exact, folder / "edited", anatomy, rows, runs),
         "points": len(values),
         "kinds": tuple(kinds_of(anatomy, _layout(folder / "base"))),
         "writers": tuple(dict.fromkeys(_general(writer.weight) for writer in anatomy.writers)),
@@ -130,20 +136,20 @@ def _general(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.removesuffix(".weight").split("."))
 
 
-def _bake(folder: Path, keep: bool) -> None:
+def _bake(folder: Path, partly: bool) -> None:
     from weight_edit.commands import app
 
     base, directions, out = folder / "base", folder / "directions.safetensors", folder / "edited"
     call = ["bake", str(base), "--directions", str(directions), "--out", str(out), "--quiet", "--json"]
     with contextlib.redirect_stdout(io.StringIO()):
-        app([*call, *(["--projector", "keep"] if keep else [])], standalone_mode=False)
+        app([*call, *(["--projector", "followed"] if partly else [])], standalone_mode=False)
 
 
-def _loaded(model: Any, folder: Path) -> Any:
+def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
     """What transformers makes of an edited checkpoint; every tensor has to come from the files."""
     baked, info = type(model).from_pretrained(
         folder,
-        dtype=torch.float32,
+        dtype=dtype,
         attn_implementation="eager",
         experts_implementation="eager",
         output_loading_info=True,
@@ -154,23 +160,26 @@ def _loaded(model: Any, folder: Path) -> Any:
     return baked.eval()
 
 
-def _difference(model: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, runs: list[dict[str, Any]]) -> float:
-    """Between hooks on the source and the baked weights, in double precision where the code allows for it."""
-    state = model.state_dict()
-    plan = edit_plan(anatomy, rows, lambda name: state[name])
-
-    def between(source: nn.Module, other: nn.Module, given: list[dict[str, Any]]) -> float:
-        with hooked(source, plan.hooks(lambda name: state[name])):
-            wanted = [logits(source, inputs) for inputs in given]
-        pairs = zip(given, wanted, strict=True)
-        return max(float((logits(other, inputs) - expected).abs().max()) for inputs, expected in pairs)
-
-    try:
+def _difference(
+    model: Any, exact: Any, edited: Path, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]
+) -> float:
+    """Between hooks on the source and the baked weights, in double precision where the model's code allows for it."""
+    found = float("nan")
+    with suppress(RuntimeError):
         twice = [double(inputs) for inputs in runs]
-        found = between(copy.deepcopy(model).double(), copy.deepcopy(baked).double(), twice)
-        return found if found == found else between(model, baked, runs)
-    except RuntimeError:
-        return between(model, baked, runs)
+        found = _between(exact, _loaded(model, edited, torch.float64), anatomy, rows, twice)
+    return _between(model, _loaded(model, edited, torch.float32), anatomy, rows, runs) if math.isnan(found) else found
+
+
+def _between(
+    source: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]
+) -> float:
+    state = source.state_dict()
+    plan = edit_plan(anatomy, rows, lambda name: state[name])
+    with hooked(source, plan.hooks(lambda name: state[name])):
+        wanted = [logits(source, inputs) for inputs in runs]
+    pairs = zip(runs, wanted, strict=True)
+    return max(float((logits(baked, inputs) - expected).abs().max()) for inputs, expected in pairs)
 
 
 def to_json(trial: Trial) -> str:
