@@ -108,7 +108,7 @@ class Anatomy:
         tied: whether the two are one tensor.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
-        images: whether it takes images, and the writers are those of passes with and without.
+        media: "images", "sounds": what passes with and without were followed.
         unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
     """
 
@@ -124,7 +124,7 @@ class Anatomy:
     tied: bool
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
-    images: bool
+    media: tuple[str, ...]
     unknown: tuple[str, ...]
 
     @property

@@ -44,7 +44,7 @@ def kinds_of(anatomy: Anatomy, layout: Layout) -> list[str]:
         "learned positions": any(writer.role == "position" for writer in writers),
         "map in front of the blocks": any(writer.role == "input" for writer in writers),
         "scaled": any(abs(writer.scale - 1) > 1e-3 for writer in writers),
-        "images": anatomy.images,
+        "images": bool(anatomy.media),
         "names or layout of its own on disk": any(
             run.head != name or run.count > 1 for name, runs in layout.parameters.items() for run in runs
         ),

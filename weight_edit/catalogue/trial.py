@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.derive import TOKENS, anatomy_of
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import narrow_model
 from weight_edit.anatomy.stored import Stored
 from weight_edit.catalogue.entries import Entry
@@ -110,17 +110,15 @@ def _measured(entry: Entry, folder: Path, seed: int) -> dict[str, Any]:
     rows = torch.from_numpy(orthonormal_rows(torch.randn(2, width, generator=generator))).float()
     save_file({"direction": rows}, folder / "directions.safetensors")
     _bake(folder, partly=bool(anatomy.unknown))
-    runs = [text_inputs(model, TOKENS, seed + 2)]
-    images = image_inputs(model, model.config, seed + 2) if anatomy.images else None
-    runs += [] if images is None else [images]
+    passes = runs(model, anatomy.media, seed + 2)
     baked = _loaded(model, folder / "edited", torch.float32)
-    before = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
-    after = [share for inputs in runs for share in stream_at_points(baked, anatomy, rows, inputs)]
-    values = [share for inputs in runs for share in stream_in_graph(baked, rows, inputs)]
+    before = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
+    after = [share for inputs in passes for share in stream_at_points(baked, anatomy, rows, inputs)]
+    values = [share for inputs in passes for share in stream_in_graph(baked, rows, inputs)]
     return {
         "leak": max(*after, *values),
         "leak_before": max(before),
-        "logit_difference": _difference(model, exact, folder / "edited", anatomy, rows, runs),
+        "logit_difference": _difference(model, exact, folder / "edited", anatomy, rows, passes),
         "points": len(values),
         "kinds": tuple(kinds_of(anatomy, _layout(folder / "base"))),
         "writers": tuple(dict.fromkeys(_general(writer.weight) for writer in anatomy.writers)),
@@ -161,24 +159,24 @@ def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _difference(
-    model: Any, exact: Any, edited: Path, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]
+    model: Any, exact: Any, edited: Path, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]
 ) -> float:
     """Between hooks on the source and the baked weights, in double precision where the model's code allows for it."""
     found = float("nan")
     with suppress(RuntimeError):
-        twice = [double(inputs) for inputs in runs]
+        twice = [double(inputs) for inputs in passes]
         found = _between(exact, _loaded(model, edited, torch.float64), anatomy, rows, twice)
-    return _between(model, _loaded(model, edited, torch.float32), anatomy, rows, runs) if math.isnan(found) else found
+    return _between(model, _loaded(model, edited, torch.float32), anatomy, rows, passes) if math.isnan(found) else found
 
 
 def _between(
-    source: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]
+    source: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]
 ) -> float:
     state = source.state_dict()
     plan = edit_plan(anatomy, rows, lambda name: state[name])
     with hooked(source, plan.hooks(lambda name: state[name])):
-        wanted = [logits(source, inputs) for inputs in runs]
-    pairs = zip(runs, wanted, strict=True)
+        wanted = [logits(source, inputs) for inputs in passes]
+    pairs = zip(passes, wanted, strict=True)
     return max(float((logits(baked, inputs) - expected).abs().max()) for inputs, expected in pairs)
 
 
