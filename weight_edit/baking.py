@@ -102,7 +102,8 @@ def bake(
         layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
         embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.
-        projector: of models that take images: "edit" also what brings these into the stream, or "keep" it.
+        projector: of models that take images or sounds: "edit" also what brings these into the stream, and refuse
+            where that could not be followed; "followed" edits what could be; "keep" leaves it as it is.
         dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
         rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
             number; "nearest" stays within half a step, and can round the edit away.

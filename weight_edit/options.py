@@ -21,7 +21,10 @@ Strength = Annotated[float, typer.Option(help="1 removes the component, 0.5 half
 Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 or 4,8-12; all by default.")]
 Embeddings = Annotated[str, typer.Option(help="keep, untie or skip: what happens where embeddings are tied.")]
 Projector = Annotated[
-    str, typer.Option(help="edit or keep: what becomes of what brings images into the residual stream.")
+    str,
+    typer.Option(
+        help="edit, followed or keep: what brings images and sounds in is edited, all that is known, or none."
+    ),
 ]
 DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
 Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weight_edit.runtime.hooks import Hook
 
 EMBEDDING_MODES = ("keep", "untie", "skip")
-PROJECTOR_MODES = ("edit", "keep")
+PROJECTOR_MODES = ("edit", "followed", "keep")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def edit_plan(
         strength: 1 removes the component from every writer, 2 reflects it, a fraction removes a part.
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
         embeddings: "keep", "untie" or "skip", see `EditPlan`.
-        projector: "edit" also what brings images into the stream, or "keep" it.
+        projector: "edit" or "followed" for what brings images into the stream too, "keep" leaves it.
 
     Raises:
         UsageError: for a layer that the model has not, an unknown mode, or directions of another width.

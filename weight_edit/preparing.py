@@ -36,7 +36,8 @@ class EditOptions:
         dequantize: write edited tensors of quantised formats as bfloat16.
         rounding: how numbers of quantised formats are rounded: "balanced", so that little is left along the directions,
             or "nearest".
-        projector: "edit" also what brings images into the stream, or "keep" it.
+        projector: "edit" also what brings images and sounds into the stream, and refuse a model where that could not be
+            followed; "followed" edits as much of it as could be; "keep" leaves it as it is.
     """
 
     edit: str = "ablate"
@@ -201,10 +202,10 @@ def prepare(
         source.path, Stored.of(checkpoint.tensors), name=source.name, trust_remote_code=trust_remote_code
     )
     anatomy = proven.anatomy
-    if anatomy.unknown and options.projector != "keep":
+    if anatomy.unknown and options.projector == "edit":
         raise UnsupportedError(
             f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
-            "edited; --projector keep edits the rest, and leaves whatever brings in images or sounds as it is"
+            "edited; --projector followed edits all the rest, and --projector keep nothing but what text goes through"
         )
     directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)

@@ -129,7 +129,9 @@ def _between(model: nn.Module, plan: EditPlan, runs: Sequence[Mapping[str, Any]]
     with hooked(model, plan.hooks(lambda name: state[name])):
         wanted = [logits(model, inputs) for inputs in runs]
     edit_in_memory(model, plan)
-    return max(float((logits(model, inputs) - expected).abs().max()) for inputs, expected in zip(runs, wanted, strict=True))
+    return max(
+        float((logits(model, inputs) - expected).abs().max()) for inputs, expected in zip(runs, wanted, strict=True)
+    )
 
 
 def double(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Edit(Section):
     strength: Annotated[float, Field(gt=0, le=2)] = 1.0
     layers: str | None = None
     embeddings: Literal["keep", "untie", "skip"] = "keep"
-    projector: Literal["edit", "keep"] = "edit"
+    projector: Literal["edit", "followed", "keep"] = "edit"
 
     @field_validator("layers", mode="before")
     @classmethod

@@ -32,7 +32,7 @@ def inspection(found: "Inspection", console: Console) -> None:
     end.add(safe(" -> ".join(filter(None, (anatomy.final_norm, anatomy.unembedding)))))
     end.add(_unembedding(found))
     if anatomy.unknown:
-        branch = tree.add("[yellow]not followed[/]: bake edits the rest under --projector keep")
+        branch = tree.add("[yellow]not followed[/]: bake edits all the rest under --projector followed")
         for sentence in anatomy.unknown:
             branch.add(safe(sentence))
     _add_extra(tree, found)

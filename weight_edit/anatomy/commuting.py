@@ -81,11 +81,13 @@ def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
     if len(places) > 6:
         # The members of a list, as of a concatenation, lie all the same way.
         places_by_axis = {axis: [p for p in places if _has(step.arguments[p], axis, width)] for axis in range(-4, 0)}
-        yield from ({place: axis for place in members} for axis, members in places_by_axis.items() if members)
+        yield from (dict.fromkeys(members, axis) for axis, members in places_by_axis.items() if members)
         return
     for size in range(1, len(places) + 1):
         for members in combinations(places, size):
-            axes = [[a for a in range(-step.arguments[p].ndim, 0) if step.arguments[p].shape[a] == width] for p in members]
+            axes = [
+                [a for a in range(-step.arguments[p].ndim, 0) if step.arguments[p].shape[a] == width] for p in members
+            ]
             for chosen in product(*axes):
                 yield dict(zip(members, chosen, strict=True))
 

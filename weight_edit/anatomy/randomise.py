@@ -26,7 +26,7 @@ def randomise(model: nn.Module, seed: int) -> None:
                 parameter.copy_(CHOICE * noise)
             else:
                 # A convolution over images (out, in, height, width) sums over all but its outputs.
-                summed = parameter.shape[1:].numel() if parameter.ndim > 3 else parameter.shape[-1]
+                summed = parameter.shape[1:].numel() if parameter.ndim == 4 else parameter.shape[-1]
                 parameter.copy_(noise * summed**-0.5)
         kept = model.state_dict(keep_vars=True)
         for name, buffer in model.named_buffers():

@@ -20,14 +20,16 @@ from weight_edit.anatomy.tower_data import (
 )
 
 BLOCKS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers")
+OWN_SETTINGS = ("attn_config", "ffn_config")
+"""Configs that hold no model of their own, but settings of the one at hand."""
 Narrow = Callable[[Any], Any]
 SPECIAL = re.compile(r"^(?!pad_|bos_|eos_|decoder_).*(token|image|im_|slice|newline|frame|audio|video|vision|speech)")
 NUMBERED = re.compile(r"(_id|_ids|_index)$")
 
 
 def is_multimodal(config: Any) -> bool:
-    """Whether a config holds others: towers beside a text part."""
-    return any(True for _ in parts(config))
+    """Whether a config holds other models' configs: towers beside a text part, not mere groups of settings (DBRX)."""
+    return any(part.model_type for _, part in parts(config))
 
 
 def parts(config: Any) -> Iterator[tuple[str, Any]]:
@@ -35,7 +37,7 @@ def parts(config: Any) -> Iterator[tuple[str, Any]]:
     from transformers import PretrainedConfig
 
     for key, value in vars(config).items():
-        if isinstance(value, PretrainedConfig):
+        if isinstance(value, PretrainedConfig) and key not in OWN_SETTINGS:
             yield key, value
 
 
@@ -64,8 +66,7 @@ def narrow_multimodal(config: Any, narrow_text: Narrow) -> Any:
     if towers and text is not config:
         _set_layers(narrow, max(_blocks(getattr(narrow, key)) for key in towers))
         _scale_resolutions(narrow, config, towers)
-    if narrow is not config:
-        renumber(narrow, config)
+    renumber(narrow, config)
     _set(narrow, MODELS.get(str(config.model_type), {}), width, always=True)
     vars(narrow).pop("quantization_config", None)
     return narrow

@@ -147,9 +147,7 @@ class Writing:
         between = standing_between(self.graph, step, position, carried.axis)
         if between is None:
             raise NotUnderstoodError(f"what {step.name} gives is written into the residual stream", step)
-        return [
-            (source, Carried(axis, carried.through + through), scale, step) for source, axis, through in between
-        ]
+        return [(source, Carried(axis, carried.through + through), scale, step) for source, axis, through in between]
 
     def _through(self, carried: Carried, step: Step, place: int) -> Through:
         more = (NORMALISING,) if normalises(self.graph, step, place) else ()

@@ -15,7 +15,7 @@ from weight_edit.anatomy.parts import Anatomy, Writer
 KINDS = {
     "dense blocks": "the output map of attention (or what mixes tokens) and that of the MLP are projected",
     "norm before the readers": "pre-norm: it does not stand between writer and stream, so nothing is to be done",
-    "RMS norm behind writers": "`W` is projected along `gain * v`, so that what the norm makes of it has nothing along `v`",
+    "RMS norm behind writers": "`W` is projected along `gain * v`, so that behind the norm nothing lies along `v`",
     "RMS norm behind writers, gain 1 + weight": "the same, with the gain that the norm really applies",
     "LayerNorm behind writers": "the same, along `gain * v` less its mean; the norm's bias is projected by `v`",
     "gain behind writers": "a vector multiplies each writer's output: projected along `gain * v`",
@@ -29,12 +29,12 @@ KINDS = {
     "low-rank attention": "latent attention (MLA): what is compressed stays inside; the output map is the writer",
     "scaled writers": "a constant between writer and stream changes no direction",
     "learned positions": "position embeddings are projected like the token embedding",
-    "maps in front of the blocks": "the embedding is narrower than the stream, or is mapped: the map is projected instead",
-    "embeddings that do not write": "tables that only gate or feed a block (per-layer inputs); the map behind them writes",
+    "maps in front of the blocks": "the embedding is narrower than the stream, or is mapped: the map is projected",
+    "embeddings that do not write": "tables that gate or feed a block (per-layer inputs); the map behind them writes",
     "several streams": "hyper-connections: each stream is measured; whatever is added to any of them is projected",
     "writers used by several blocks": "weights that blocks share are projected once",
-    "images": "what brings images in is projected too, or kept with `--projector keep`; proven with and without one",
-    "names or layout of its own on disk": "tensors are found by transformers' own conversion, and edited where they lie",
+    "images": "what brings images in is projected too, or kept (`--projector keep`); proven with and without one",
+    "names or layout of its own on disk": "tensors are found by transformers' own conversion and edited where they lie",
     "tied embeddings": "`--embeddings keep`, `untie` or `skip`",
     "layers that transformers does not load": "such as multi-token prediction: kept byte for byte, and said",
 }
@@ -128,7 +128,7 @@ def _beside(writers: tuple[Writer, ...], experts: list[Writer]) -> bool:
 
 
 def _says(model: Any, key: str) -> bool:
-    return bool(getattr(model.config.get_text_config(), key, None))
+    return bool(vars(model.config.get_text_config()).get(key))
 
 
 def _silent_tables(anatomy: Anatomy, model: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from weight_edit.catalogue.layer_data import (
     PERIODS,
     RUNS,
     SAME_COUNTS,
+    SOURCES,
     TRAILING,
 )
 
@@ -40,6 +41,12 @@ def few_layers(config: Any) -> Any:
     stored = vars(few)
     for key in _per_layer(stored, count):
         setattr(few, key, [stored[key][layer] for layer in chosen])
+    for key in SOURCES:
+        if stored.get(key):
+            given = getattr(config, key)
+            setattr(
+                few, key, [chosen.index(given[old]) if given[old] in chosen else new for new, old in enumerate(chosen)]
+            )
     for key in INDICES:
         if isinstance(stored.get(key), list | tuple):
             setattr(few, key, [new for new, layer in enumerate(chosen) if layer in stored[key]])
@@ -82,10 +89,11 @@ def _chosen(config: Any, count: int, overrides: dict[int, dict[str, Any]]) -> li
 
 def _kind(stored: dict[str, Any], layer: int, count: int, overrides: dict[int, dict[str, Any]], period: int) -> str:
     listed = [stored[key][layer] for key in _per_layer(stored, count)]
+    own = [stored[key][layer] == layer for key in SOURCES if stored.get(key)]
     members = [layer in stored[key] for key in INDICES if isinstance(stored.get(key), list | tuple)]
     leading = [layer < stored[key] for key in LEADING if isinstance(stored.get(key), int)]
     trailing = [layer >= count - stored[key] for key in TRAILING if isinstance(stored.get(key), int)]
-    return repr((listed, members, leading, trailing, overrides.get(layer), layer % period))
+    return repr((listed, own, members, leading, trailing, overrides.get(layer), layer % period))
 
 
 def _per_layer(stored: dict[str, Any], count: int) -> list[str]:
@@ -96,6 +104,7 @@ def _per_layer(stored: dict[str, Any], count: int) -> list[str]:
         if isinstance(value, list | tuple)
         and len(value) == count
         and key not in INDICES
+        and key not in SOURCES
         and key not in PATTERNS
         and key not in NOT_LAYERS
         and key not in RUNS

@@ -15,8 +15,12 @@ INDICES = (
     "attn_layer_indices",
     "ple_layer_ids",
     "cross_attention_layers",
+    "rope_scaling_layers",
 )
 """Lists of the layers that are of some kind."""
+
+SOURCES = ("kv_source_layers",)
+"""Lists with an entry per layer: the layer whose keys and values it takes, often its own."""
 
 LEADING = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 """Numbers of layers at the beginning that are of another kind."""

@@ -1,7 +1,7 @@
 """A process of its own that tries model types: `python -m weight_edit.catalogue.worker`.
 
-On stdin it is given entries, one a line in JSON, and answers each with a line on stdout, its trial. Everything else that
-is printed goes to stderr. It ends when stdin does.
+On stdin it is given entries, one a line in JSON, and answers each with a line on stdout, its trial. Everything else
+that is printed goes to stderr. It ends when stdin does.
 """
 
 import json
