@@ -126,7 +126,9 @@ def test_mutation_becomes_steps_that_give_the_same_again(function: Any) -> None:
     assert torch.equal(replayed(graph), wanted)
     for step in graph.steps:
         assert not step.op._schema.is_mutable, step.name
-        assert all(maker is None or maker.number <= step.number for maker in map(graph.maker, tensors_of(step.arguments)))
+        assert all(
+            maker is None or maker.number <= step.number for maker in map(graph.maker, tensors_of(step.arguments))
+        )
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from weight_edit.anatomy import Anatomy, Norm, Writer, anatomy_of
-from weight_edit.anatomy.derive import TOKENS
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import build, narrow_model, narrowed, randomise
 from weight_edit.catalogue.sampling import sample
 from weight_edit.edits import orthonormal_rows
@@ -54,10 +54,13 @@ class Subject:
         width = anatomy.d_model
         generator = torch.Generator().manual_seed(1)
         rows = torch.from_numpy(orthonormal_rows(torch.randn(2, width, generator=generator))).float()
-        runs = [text_inputs(model, TOKENS, 2)]
-        images = image_inputs(model, model.config, 2) if anatomy.images else None
-        runs += [] if images is None else [images]
-        return cls(model, anatomy, rows, runs, {name: p.detach().clone() for name, p in model.named_parameters()})
+        return cls(
+            model,
+            anatomy,
+            rows,
+            runs(model, anatomy.media, 2),
+            {name: p.detach().clone() for name, p in model.named_parameters()},
+        )
 
     def restore(self) -> None:
         """Undo an edit."""
@@ -111,7 +114,11 @@ def faults(anatomy: Anatomy, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
         if writer.bias is not None:
             yield f"{_role(anatomy, writer)} bias left", _with(anatomy, replace(writer, bias=None))
             break
-    norms = {(w.norm.kind, w.norm.gain_offset, w.norm.weight is None, _role(anatomy, w)): w for w in anatomy.writers if w.norm}
+    norms = {
+        (w.norm.kind, w.norm.gain_offset, w.norm.weight is None, _role(anatomy, w)): w
+        for w in anatomy.writers
+        if w.norm
+    }
     for (kind, _, gainless, role), writer in norms.items():
         norm = writer.norm
         assert norm is not None
