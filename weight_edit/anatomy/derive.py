@@ -116,7 +116,7 @@ def _media(model: Any, name: str) -> tuple[dict[str, Followed], list[str]]:
 
 
 def _merged(passes: list[Followed], name: str) -> list[Writer]:
-    """The writers of all passes; what comes in with an image or a sound alone, in front of the blocks, is a projector."""
+    """The writers of all passes; what comes in with an image or a sound alone, before the blocks, is a projector."""
     found = {writer.weight: writer for writer in passes[0].writers}
     for followed in passes[1:]:
         for writer in followed.writers:
