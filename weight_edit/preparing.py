@@ -219,6 +219,11 @@ def prepare(
         embeddings=options.embeddings,
         projector=options.projector,
     )
+    if plan.unties and anatomy.also_tied:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' as well, of which the "
+            "checkpoint has one copy; use --embeddings keep or skip"
+        )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
     streams = streams_of(

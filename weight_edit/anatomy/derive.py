@@ -63,6 +63,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         embedding_weight=embedding_of(model),
         unembedding_weight=f"{head}.weight",
         tied=model.get_submodule(head).weight is model.get_input_embeddings().weight,
+        also_tied=tuple(sorted(set(getattr(model, "all_tied_weights_keys", ())) - {f"{head}.weight"})),
         shapes=shapes,
         base_prefix=model.base_model_prefix,
         media=tuple(media),
