@@ -49,6 +49,12 @@ class Trial:
         """As a row of a table says it: "opt (350m)"."""
         return Entry(self.model_type, self.architecture, self.tasks, self.variant).label
 
+    @property
+    def why(self) -> str:
+        """The reason without what a table's row says already."""
+        reason = self.reason.removeprefix(f"model type '{self.model_type}'").lstrip(": ")
+        return reason.removesuffix("; only decoder language models are supported")
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return asdict(self)
