@@ -62,7 +62,8 @@ class Trial:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Trial":
         """What `to_dict` gave, also after JSON has made lists of tuples."""
-        return cls(**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()})
+        entries: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in value.items()}
+        return cls(**entries)
 
     @classmethod
     def of(cls, entry: Entry, status: str, reason: str = "", **measured: Any) -> "Trial":
