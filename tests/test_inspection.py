@@ -55,7 +55,9 @@ def large(tmp_path: Path) -> Path:
 
 
 def ranged_bytes(hub: FakeHub) -> int:
-    spans = [asked.range.removeprefix("bytes=").split("-") for asked in hub.asked if asked.range and "cdn/" in asked.path]
+    spans = [
+        asked.range.removeprefix("bytes=").split("-") for asked in hub.asked if asked.range and "cdn/" in asked.path
+    ]
     return sum(int(end) + 1 - int(begin) for begin, end in spans)
 
 
@@ -97,7 +99,10 @@ def test_a_folder_without_weights_shows_the_anatomy_and_says_so(tmp_path: Path) 
 
 def test_experts_on_disk_are_one_pattern_with_dtype_shape_and_axis(tmp_path: Path) -> None:
     shown = tree(inspect(save_sample("mixtral", tmp_path / "m")))
-    assert "model.layers.{0..2}.block_sparse_moe.experts.{0..3}.w2.weight (12 tensors)  F32 [64,88], outputs along axis 0" in shown
+    assert (
+        "model.layers.{0..2}.block_sparse_moe.experts.{0..3}.w2.weight (12 tensors)  F32 [64,88], outputs along axis 0"
+        in shown
+    )
     assert "reads   post_attention_layernorm -> mlp: gate, experts" in shown
 
 
@@ -105,7 +110,7 @@ def test_norms_behind_writers_scales_images_and_tying_are_named(tmp_path: Path) 
     shown = tree(inspect(save_sample("gemma3", tmp_path / "m")), 200)
     assert "self_attn.o_proj -> post_attention_layernorm (RMS norm, gain 1 + weight)   (mixes tokens)" in shown
     assert "embed_tokens -> times 8   (embedding)" in shown
-    assert "multi_modal_projector   (images)" in shown
+    assert "multi_modal_projector   (images or sounds)" in shown
     assert "tied to the embedding" in shown
 
 
@@ -213,7 +218,7 @@ def test_prove_measures_several_rounds_through_the_disk(
     assert [measured["directions"] for measured in found["rounds"]] == [1, 2, 5]
     assert len({measured["seed"] for measured in found["rounds"]}) == 3
     for measured in found["rounds"]:
-        assert measured["inputs"] == ["text", "image"]
+        assert measured["inputs"] == ["text", "images"]
         assert measured["leak"] < 1e-5 < 0.1 < measured["leak_before"]
         assert measured["logit_difference"] < 1e-4
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from weight_edit.catalogue.summary import Catalogue
     from weight_edit.proving import Proving
 
+WIDE = 120
 _COLOURS = {"proven": "green", "refused": "yellow", "failed": "bold red"}
 
 
@@ -35,18 +37,21 @@ def proving(found: "Proving", console: Console) -> None:
 
 def catalogue(found: "Catalogue", console: Console) -> None:
     """All families, then the counts."""
-    table = Table(title="Families", title_justify="left")
-    for column in ("model type", "class", "status", "leak", "hooks - weights", "structure, or the reason"):
-        table.add_column(column, justify="right" if column in ("leak", "hooks - weights") else "left")
+    # On a narrow terminal the class would leave no room for the rest.
+    wide = console.width >= WIDE
+    table = Table(title="Families", title_justify="left", box=SIMPLE)
+    for column in ("model type", *(["class"] if wide else []), "status", "leak", "hooks", "structure, or the reason"):
+        table.add_column(column, justify="right" if column in ("leak", "hooks") else "left")
     for trial in found.trials:
         numbers = [f"{x:.0e}" if x is not None else "" for x in (trial.leak, trial.logit_difference)]
         status = f"[{_COLOURS[trial.status]}]{trial.status}[/]"
         said = trial.why or "; ".join(trial.kinds)
-        table.add_row(safe(trial.label), safe(trial.architecture), status, *numbers, safe(said))
+        name = [safe(trial.label), *([safe(trial.architecture)] if wide else [])]
+        table.add_row(*name, status, *numbers, safe(said))
     console.print(table)
     for title, counts in (("Kinds of structure among the proven", found.kinds()), ("Refused", found.reasons())):
         if counts:
-            small = Table(title=title, title_justify="left")
+            small = Table(title=title, title_justify="left", box=SIMPLE)
             small.add_column("what")
             small.add_column("model types", justify="right")
             for what, count in counts.items():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from weight_edit.inspection import Inspection
 
 _KINDS = {"rms": "RMS norm", "layer": "LayerNorm", "gain": "gain"}
-_BY_ROLE = {"attention": "mixes tokens", "mlp": "mlp", "projector": "images"}
+_BY_ROLE = {"attention": "mixes tokens", "mlp": "mlp", "projector": "images or sounds"}
 MOST_EXTRA = 8
 
 

@@ -43,7 +43,9 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def test_two_families_and_a_refusal_for_real() -> None:
-    found = {trial.label: trial for trial in try_all([*chosen_entries(["opt"]), *chosen_entries(["bert"])], processes=1)}
+    found = {
+        trial.label: trial for trial in try_all([*chosen_entries(["opt"]), *chosen_entries(["bert"])], processes=1)
+    }
     assert found["opt"].status == PROVEN
     assert found["opt"].leak < 1e-5 < 0.1 < found["opt"].leak_before
     assert found["opt"].logit_difference < 1e-4
@@ -90,7 +92,9 @@ def test_an_interrupted_run_leaves_no_process(worker) -> None:
             os.kill(int(path.stem), 0)
 
 
-def test_the_command_interrupted_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_interrupted_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
         yield

@@ -17,7 +17,9 @@ AGAIN = "run `make architectures`"
 @pytest.fixture
 def some() -> Catalogue:
     proven = {"leak": 7e-8, "leak_before": 0.4, "logit_difference": 1e-15, "kinds": ("biases", "Conv1D")}
-    gpt2 = Trial.of(Entry("gpt2", "GPT2LMHeadModel", ("text",)), PROVEN, writers=("transformer.h.*.mlp.c_proj",), **proven)
+    gpt2 = Trial.of(
+        Entry("gpt2", "GPT2LMHeadModel", ("text",)), PROVEN, writers=("transformer.h.*.mlp.c_proj",), **proven
+    )
     t5 = Trial.of(Entry("t5", "T5", ("text",)), REFUSED, "model type 't5' is an encoder-decoder | of text; only <x>")
     return Catalogue.of([t5, gpt2])
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from weight_edit.anatomy.derive import TOKENS, anatomy_of
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.proven import proven_anatomy
+from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import narrow_model
 from weight_edit.anatomy.stored import Stored
 from weight_edit.catalogue.facts import kinds_of, seen
@@ -27,8 +27,15 @@ from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import WeightEditError
 from weight_edit.plan import edit_plan
 from weight_edit.progress import is_quiet, set_quiet
-from weight_edit.proof import MAX_LEAK, MAX_LOGIT_DIFFERENCE, double, logits, stream_at_points, stream_in_graph
-from weight_edit.runtime.hooks import hooked
+from weight_edit.proof import (
+    MAX_LEAK,
+    MAX_LOGIT_DIFFERENCE,
+    double,
+    hook_difference,
+    largest,
+    stream_at_points,
+    stream_in_graph,
+)
 from weight_edit.threads import one_thread
 
 
@@ -39,7 +46,7 @@ class Measured:
     Attributes:
         directions: how many were removed together.
         seed: of weights, directions and tokens.
-        inputs: what the passes were made of: ("text",) or ("text", "image").
+        inputs: what the passes were made of: "text", and "images" or "sounds".
         leak: largest share of any value of the stream that lies along the directions, in float32, after the edit.
         leak_before: the same before it.
         logit_difference: largest difference in logits between hooks on the source and the baked model.
@@ -118,23 +125,21 @@ def through_disk(
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
         save_file({"direction": rows}, folder / "directions.safetensors")
         _bake(folder, partly=bool(anatomy.unknown), trust=trust)
-        runs = [text_inputs(model, TOKENS, seed + 2)]
-        images = image_inputs(model, model.config, seed + 2) if anatomy.images else None
-        runs += [] if images is None else [images]
+        passes = runs(model, anatomy.media, seed + 2)
         baked = _loaded(model, folder / "edited", torch.float32)
-        before = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
-        after = [share for inputs in runs for share in stream_at_points(baked, anatomy, rows, inputs)]
-        values = [share for inputs in runs for share in stream_in_graph(baked, rows, inputs)]
+        before = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
+        after = [share for inputs in passes for share in stream_at_points(baked, anatomy, rows, inputs)]
+        values = [share for inputs in passes for share in stream_in_graph(baked, rows, inputs)]
         stored = Stored.of(Checkpoint.open(folder / "base").tensors)
         layout = proven_anatomy(folder / "base", stored, trust_remote_code=trust).layout
-        found = seen(model, runs[0])
+        found = seen(model, passes[0])
         return Measured(
             directions=directions,
             seed=seed,
-            inputs=("text", "image")[: len(runs)],
-            leak=_largest([*after, *values]),
-            leak_before=_largest(before),
-            logit_difference=_difference(model, exact, folder / "edited", anatomy, rows, runs),
+            inputs=("text", *anatomy.media),
+            leak=largest([*after, *values]),
+            leak_before=largest(before),
+            logit_difference=_difference(model, exact, folder / "edited", anatomy, rows, passes),
             points=len(values),
             kinds=tuple(kinds_of(anatomy, layout, model, found)),
             writers=tuple(dict.fromkeys(_general(writer.weight) for writer in anatomy.writers)),
@@ -142,11 +147,6 @@ def through_disk(
             unknown=anatomy.unknown,
             seconds=time.perf_counter() - started,
         )
-
-
-def _largest(shares: Sequence[float]) -> float:
-    """The largest; nan if any is."""
-    return max(shares, key=lambda share: (math.isnan(share), share))
 
 
 @contextlib.contextmanager
@@ -213,22 +213,16 @@ def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _difference(
-    model: Any, exact: Any, edited: Path, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]
+    model: Any, exact: Any, edited: Path, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]
 ) -> float:
     """Between hooks on the source and the baked weights, in double precision where the model's code allows for it."""
+
+    def between(source: Any, dtype: torch.dtype, given: Sequence[Mapping[str, Any]]) -> float:
+        state = source.state_dict()
+        plan = edit_plan(anatomy, rows, lambda name: state[name])
+        return hook_difference(source, _loaded(source, edited, dtype), plan, given)
+
     found = float("nan")
     with contextlib.suppress(RuntimeError):
-        twice = [double(inputs) for inputs in runs]
-        found = _between(exact, _loaded(model, edited, torch.float64), anatomy, rows, twice)
-    return _between(model, _loaded(model, edited, torch.float32), anatomy, rows, runs) if math.isnan(found) else found
-
-
-def _between(
-    source: nn.Module, baked: nn.Module, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]
-) -> float:
-    state = source.state_dict()
-    plan = edit_plan(anatomy, rows, lambda name: state[name])
-    with hooked(source, plan.hooks(lambda name: state[name])):
-        wanted = [logits(source, inputs) for inputs in runs]
-    pairs = zip(runs, wanted, strict=True)
-    return _largest([float((logits(baked, inputs) - expected).abs().max()) for inputs, expected in pairs])
+        found = between(exact, torch.float64, [double(inputs) for inputs in passes])
+    return between(model, torch.float32, passes) if math.isnan(found) else found
