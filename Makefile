@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help demo test lint bench organism architectures install clean
 
 help: ## Show this list.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 20
 
 install: $(STAMP) ## Create .venv and install the package with its test tools.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import save_family
 from fake_hub import FakeHub
+from families import save_family
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
