@@ -13,6 +13,18 @@ BEGIN, END = "<!-- post-norm -->", "<!-- /post-norm -->"
 _DIGEST = re.compile(r"<!-- digest ([0-9a-f]{64}) -->\n")
 EXAMPLES = 4
 
+EXPLAINED = {
+    "a norm lies in the residual stream itself": "the stream is normalised again behind an addition, as in "
+    "the first GPT and OPT 350m, so that it is no sum of what was written, and projecting the writers is not exact",
+    "a constant is written into the stream": "such as positions that are computed: no weight holds them",
+    "an operation that does not keep directions apart lies in the stream": "a product with something that differs from "
+    "channel to channel, or a convolution, between a writer and the stream",
+    "several norms between a writer and the stream": "the gain of one is undone, but not of two",
+    "needs a library that is not installed": "with it, the proof decides",
+    "an encoder-decoder, or its decoder": "two streams, of which one reads the other",
+}
+"""Group of reasons -> what is behind it."""
+
 _TOP = """\
 # Architectures
 
@@ -27,7 +39,7 @@ and torch {torch}; {variants} variants of families are listed beside them.
   stream less than 1e-05 lay along the directions, in float32, and logits differed by less than 1e-04 from those of
   the source with the edit as hooks; on text, and with an image where the model takes any.
 - **Refused**: `bake` stops with exit code 3 and the reason, before a byte is written.
-
+{partly}
 Nothing here is a list that the tool goes by. Each model is derived and proven anew when you first use it, so one that
 is not listed works if its structure is of a known kind: `weight-edit inspect MODEL` says so, from config.json and the
 headers of the weights. `--prove` proves it in several rounds.
@@ -94,10 +106,11 @@ def page_of(found: Catalogue, before: str = "") -> str:
         mixers=", ".join(f"`{name}`" for name in sorted({name for trial in proven for name in trial.mixers})) or "none",
         begin=BEGIN,
         kept="{kept}",
+        partly=_partly(proven),
         end=END,
         before=f"{min((trial.leak_before or 0 for trial in proven), default=0):.1f}",
         rows="\n".join(map(_row, proven)),
-        reasons="\n".join(f"- {count}: {reason}" for reason, count in found.reasons().items()),
+        reasons="\n".join(map(_group, found.reasons().items())),
         refusals="\n".join(f"| {_cell(t.label)} | {_cell(t.architecture)} | {_cell(t.why)} |" for t in refused),
         **found.versions,
     )
@@ -158,6 +171,23 @@ def _row(trial: Trial) -> str:
 def _short(writers: Iterable[str]) -> list[str]:
     """Names without the path that leads to the blocks, each once."""
     return list(dict.fromkeys(name.partition(".*.")[2] or name.rpartition(".")[2] for name in writers))
+
+
+def _group(counted: tuple[str, int]) -> str:
+    reason, count = counted
+    return f"- {count}: {reason}" + (f" ({EXPLAINED[reason]})" if reason in EXPLAINED else "")
+
+
+def _partly(proven: Iterable[Trial]) -> str:
+    """A sentence about families of which something was kept; none where there are none."""
+    some = [trial.label for trial in proven if trial.unknown]
+    if not some:
+        return ""
+    return (
+        f"- **Not followed**: in {', '.join(f'`{name}`' for name in some)}, something beside text and images may reach "
+        "the stream and could not be followed; it is named in the row. `bake` asks for `--projector followed` or `keep` "
+        "there, and edits all the rest.\n"
+    )
 
 
 def _cell(text: str) -> str:
