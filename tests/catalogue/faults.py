@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weight_edit.anatomy import Anatomy, Norm, Writer, anatomy_of
-from weight_edit.anatomy.derive import TOKENS
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import build, narrow_model, narrowed, randomise
 from weight_edit.catalogue.sampling import sample
 from weight_edit.edits import orthonormal_rows
@@ -35,7 +34,7 @@ class Subject:
     model: Any
     anatomy: Anatomy
     rows: Tensor
-    runs: Sequence[Mapping[str, Any]]
+    passes: Sequence[Mapping[str, Any]]
     weights: Mapping[str, Tensor]
 
     @classmethod
@@ -54,10 +53,8 @@ class Subject:
         width = anatomy.d_model
         generator = torch.Generator().manual_seed(1)
         rows = torch.from_numpy(orthonormal_rows(torch.randn(2, width, generator=generator))).float()
-        runs = [text_inputs(model, TOKENS, 2)]
-        images = image_inputs(model, model.config, 2) if anatomy.images else None
-        runs += [] if images is None else [images]
-        return cls(model, anatomy, rows, runs, {name: p.detach().clone() for name, p in model.named_parameters()})
+        weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        return cls(model, anatomy, rows, runs(model, anatomy.media, 2), weights)
 
     def restore(self) -> None:
         """Undo an edit."""
@@ -75,11 +72,11 @@ class Subject:
         try:
             edit_in_memory(self.model, plan)
             found = 0.0
-            for inputs in self.runs:
+            for inputs in self.passes:
                 found = max(found, *stream_at_points(self.model, self.anatomy, self.rows, inputs))
                 if found > CAUGHT:
                     return found
-            return max(found, *(s for inputs in self.runs for s in stream_in_graph(self.model, self.rows, inputs)))
+            return max(found, *(s for inputs in self.passes for s in stream_in_graph(self.model, self.rows, inputs)))
         except ValueError as error:
             assert "wide" in str(error)
             return math.inf
