@@ -221,7 +221,8 @@ def table(found: Sequence[Row]) -> str:
     for row in found:
         expected = "" if row.theory is None else f"{row.theory:.0%}"
         naive = f"{row.naive.added:.0%} | {row.naive.stream:.0%}"
-        lines.append(f"| {row.family} | {row.ignored} | {expected} | {naive} | {row.ours.added:.0e} | {row.ours.stream:.0e} |")
+        ours = f"{row.ours.added:.0e} | {row.ours.stream:.0e}"
+        lines.append(f"| {row.family} | {row.ignored} | {expected} | {naive} | {ours} |")
     return "\n".join(lines)
 
 

@@ -70,7 +70,12 @@ FOLLOWED = [
     ("a running sum over tokens", lambda x, y: x.cumsum(1), -1, {("x", -1)}),
     ("padding of tokens", lambda x, y: nn.functional.pad(x, (0, 0, 1, 1)), -1, {("x", -1)}),
     ("a matrix product", lambda x, y: INNER.view(10, 4) @ WEIGHT.T, -1, {("weight", -1)}),
-    ("a product and a bias", lambda x, y: torch.addmm(x[0, 0], INNER.view(10, 4), WEIGHT.T), -1, {("part", -1), ("weight", -1)}),
+    (
+        "a product and a bias",
+        lambda x, y: torch.addmm(x[0, 0], INNER.view(10, 4), WEIGHT.T),
+        -1,
+        {("part", -1), ("weight", -1)},
+    ),
     ("a matrix product by experts", lambda x, y: torch.bmm(numbers(3, 5, 4), EXPERTS.mT), -1, {("experts", -1)}),
 ]
 
@@ -136,9 +141,7 @@ def test_of_several_results_each_is_asked_for_itself() -> None:
     _, graph = toy(lambda model, x: torch.cat([part * 2 for part in x.split([2, 3], dim=1)], dim=1), {"x": X})
     split = next(step for step in graph.steps if len(step.made) == 2)
     assert carriers(split, 0, -1) == carriers(split, 1, -1) == {0: -1}
-    halves = next(
-        step for step in toy(lambda m, x: x.split(3, dim=2)[1] * 2, {"x": X})[1].steps if len(step.made) == 2
-    )
+    halves = next(step for step in toy(lambda m, x: x.split(3, dim=2)[1] * 2, {"x": X})[1].steps if len(step.made) == 2)
     assert carriers(halves, 1, -1) is None, "half of the channels are another space"
 
 
@@ -243,7 +246,9 @@ def test_compositions_of_what_commutes_are_followed(steps: list[Any]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    before=st.lists(st.sampled_from(GOOD), max_size=3), bad=st.sampled_from(BAD), after=st.lists(st.sampled_from(GOOD), max_size=3)
+    before=st.lists(st.sampled_from(GOOD), max_size=3),
+    bad=st.sampled_from(BAD),
+    after=st.lists(st.sampled_from(GOOD), max_size=3),
 )
 def test_one_operation_that_does_not_commute_anywhere_on_the_way_is_noticed(
     before: list[Any], bad: Any, after: list[Any]

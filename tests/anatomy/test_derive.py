@@ -69,7 +69,10 @@ def test_the_real_width_is_reported_not_the_narrow_one() -> None:
     [
         ("minimax", "the norm 'model.layers.0.post_attention_layernorm' lies in the residual stream"),
         ("t5", "encoder-decoder"),
-        ("rwkv", r"in 'rwkv\.blocks\.0\.feed_forward', what aten\.mul\.Tensor gives is written into the residual stream"),
+        (
+            "rwkv",
+            r"in 'rwkv\.blocks\.0\.feed_forward', what aten\.mul\.Tensor gives is written into the residual stream",
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(model_type: str, named: str) -> None:

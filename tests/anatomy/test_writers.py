@@ -172,7 +172,9 @@ def test_two_norms_between_are_refused_by_name() -> None:
         def between(self, given: Tensor) -> Tensor:
             return self.two(self.one(given))
 
-    with pytest.raises(NotUnderstoodError, match=r"more than one norm \(blocks\.0\.two\.weight, blocks\.0\.one\.weight\)"):
+    with pytest.raises(
+        NotUnderstoodError, match=r"more than one norm \(blocks\.0\.two\.weight, blocks\.0\.one\.weight\)"
+    ):
         written(Decoder([Twice(Mlp(), one=nn.RMSNorm(WIDTH), two=nn.RMSNorm(WIDTH))]))
 
 

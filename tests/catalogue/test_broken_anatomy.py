@@ -47,7 +47,10 @@ def test_every_fault_is_caught_in_all_other_families_that_are_not_refused(model_
         ("gpt2", {"embedding dropped", "position dropped", "attention dropped", "mlp dropped", "attention bias left"}),
         ("gemma3", {"projector dropped", "attention rms norm ignored", "mlp rms gain off by one"}),
         ("mixtral", {"experts dropped", "experts along axis 0", "experts along axis 2"}),
-        ("bloom", {"embedding layer norm ignored", "embedding layer norm's bias left", "embedding layer gain off by one"}),
+        (
+            "bloom",
+            {"embedding layer norm ignored", "embedding layer norm's bias left", "embedding layer gain off by one"},
+        ),
         ("opt", {"embedding dropped", "position dropped"}),
     ],
 )
