@@ -103,30 +103,48 @@ def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[M
     edit_in_memory(model, plan)
     after = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
     values = [share for inputs in passes for share in stream_in_graph(model, rows, inputs)]
-    leak = max(*after, *values, key=lambda share: (math.isnan(share), share))
-    return Proof(leak, max(before), difference, len(after), len(values))
+    return Proof(largest([*after, *values]), largest(before), difference, len(after), len(values))
 
 
 def _logit_difference(model: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
-    """The largest difference between logits with hooks and with edited weights.
+    """Between hooks and edited weights, in double precision where the model's code allows for it.
 
-    In double precision where the model's code allows for it: in single precision, rounding alone sends a token to
-    another expert now and then, and recurrences amplify it.
+    In single precision, rounding alone sends a token to another expert now and then, and recurrences amplify it.
     """
+
+    def between(source: nn.Module, given: Sequence[Mapping[str, Any]]) -> float:
+        edited = copy.deepcopy(source)
+        edit_in_memory(edited, plan)
+        return hook_difference(source, edited, plan, given)
+
     found = float("nan")
     with suppress(RuntimeError):
-        found = _between(copy.deepcopy(model).double(), plan, [double(inputs) for inputs in passes])
-    return _between(copy.deepcopy(model), plan, passes) if math.isnan(found) else found
+        found = between(copy.deepcopy(model).double(), [double(inputs) for inputs in passes])
+    return between(model, passes) if math.isnan(found) else found
 
 
-def _between(model: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
+def hook_difference(model: nn.Module, edited: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
+    """The largest difference between logits with hooks on a model and those of an edited one; nan if any is.
+
+    Where all logits are below 1, as families scale them, it is relative to the largest.
+
+    Args:
+        model: unedited.
+        edited: the same with edited weights.
+        plan: of the edit.
+        passes: keyword arguments of forward passes.
+    """
     state = model.state_dict()
     with hooked(model, plan.hooks(lambda name: state[name])):
         wanted = [logits(model, inputs) for inputs in passes]
-    edit_in_memory(model, plan)
-    return max(
-        float((logits(model, inputs) - expected).abs().max()) for inputs, expected in zip(passes, wanted, strict=True)
-    )
+    size = min(1.0, max(float(expected.abs().max()) for expected in wanted))
+    pairs = zip(passes, wanted, strict=True)
+    return largest([float((logits(edited, inputs) - expected).abs().max()) / size for inputs, expected in pairs])
+
+
+def largest(shares: Sequence[float]) -> float:
+    """The largest; nan if any is, which a comparison would lose."""
+    return max(shares, key=lambda share: (math.isnan(share), share))
 
 
 def double(inputs: Mapping[str, Any]) -> dict[str, Any]:

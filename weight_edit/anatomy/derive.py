@@ -50,6 +50,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
     unknown += [f"'{part}' had no part in any forward pass" for part in _unused_parts(model, unused)]
     shapes = {key: tuple(value.shape) for key, value in real.state_dict().items()}
     writers = _merged(passes, name)
+    _check_real(writers, shapes, set(model.state_dict()), name)
     head = _unembedding(model, text.graph, name)
     return Anatomy(
         architecture=type(model).__name__,
@@ -115,7 +116,7 @@ def _media(model: Any, name: str) -> tuple[dict[str, Followed], list[str]]:
 
 
 def _merged(passes: list[Followed], name: str) -> list[Writer]:
-    """The writers of all passes; what comes in with an image or a sound alone, in front of the blocks, is a projector."""
+    """The writers of all passes; what comes in with an image or a sound alone, before the blocks, is a projector."""
     found = {writer.weight: writer for writer in passes[0].writers}
     for followed in passes[1:]:
         for writer in followed.writers:
@@ -125,6 +126,23 @@ def _merged(passes: list[Followed], name: str) -> list[Writer]:
             elif (known.norm, known.axis) != (writer.norm, writer.axis):
                 raise UnsupportedError(f"{name}: '{writer.weight}' is written in another way with images than without")
     return list(found.values())
+
+
+def _check_real(writers: list[Writer], shapes: Mapping[str, Any], narrow: set[str], name: str) -> None:
+    """The real model must have the writers of the narrow one, and no more of their kind."""
+    kinds = {_kind(writer.weight) for writer in writers}
+    for parameter in shapes.keys() - narrow:
+        if _kind(parameter) in kinds:
+            raise UnsupportedError(f"{name}: a narrow copy of it has no '{parameter}', so that it cannot be judged")
+    for writer in writers:
+        if writer.weight not in shapes:
+            raise UnsupportedError(f"{name}: a narrow copy of it has '{writer.weight}', and the model has not")
+        if shapes[writer.weight][writer.axis] != shapes[writers[0].weight][writers[0].axis]:
+            raise UnsupportedError(f"{name}: '{writer.weight}' is not as wide as the residual stream")
+
+
+def _kind(parameter: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in parameter.split("."))
 
 
 def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:

@@ -39,8 +39,8 @@ class Writer:
             of experts (experts, d_model, width), 2 in others.
         bias: name of its bias, or None.
         bias_axis: of the bias along which the vectors lie: 0, or 1 in a stack of experts.
-        role: "embedding", "position" (any other embedding), "attention" (whatever mixes tokens), "mlp", "input" (another
-            linear map in front of the blocks), or "projector" (what brings images or sounds in).
+        role: "embedding", "position" (any other embedding), "attention" (whatever mixes tokens), "mlp", "input"
+            (another linear map in front of the blocks), or "projector" (what brings images or sounds in).
         layer: the block's number; None in front of the blocks.
         norm: the norm between the vectors and the stream, or None.
         scale: the constant that they are multiplied with before they are added.
