@@ -156,7 +156,7 @@ def mtp_stream(family: str, model: Any, folder: Path, rows: Tensor) -> dict[str,
         drafting(**inputs)
     for handle in handles:
         handle.remove()
-    return {place: float(((x @ rows.T).norm(dim=-1) / x.norm(dim=-1)).max()) for place, x in seen.items()}
+    return {at: float(((x @ rows.T).norm(dim=-1) / x.norm(dim=-1)).max()) for at, x in seen.items()}
 
 
 def _note(seen: dict[str, Tensor], place: str) -> Callable[..., None]:
