@@ -169,3 +169,25 @@ def _note(seen: dict[str, Tensor], place: str) -> Callable[..., None]:
 def _renamed(within: str, names: dict[str, str]) -> str:
     first, dot, rest = within.partition(".")
     return names.get(first, first) + dot + rest
+
+
+def drafting_stream(family: str, model: Any, folder: Path, rows: Tensor) -> dict[str, float]:
+    """The same as `mtp_stream` in transformers' own drafting model, loaded from the checkpoint and fed by its model."""
+    from transformers.modeling_layers import MtpModel
+
+    loaded = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    # transformers knows these names for layers of the published depth only.
+    loaded._keys_to_ignore_on_load_unexpected = [PUBLISHED[family].block.replace(".", r"\.")]
+    loaded.config.num_mtp_layers = 1
+    drafting = MtpModel.from_pretrained(loaded).eval()
+    layer = drafting.layers[0]
+    seen: dict[str, Tensor] = {}
+    layer.eh_proj.register_forward_hook(lambda _, __, out: seen.update(input=out))
+    layer.mtp_block.post_attention_layernorm.register_forward_pre_hook(_note(seen, "middle"))
+    layer.post_norm.register_forward_pre_hook(_note(seen, "output"))
+    ids = text_inputs(loaded, 7, 3)["input_ids"][:1]
+    with torch.no_grad():
+        last = loaded.model(ids).last_hidden_state
+        positions = torch.arange(ids.shape[1])[None]
+        drafting.forward_layer(0, last, positions, None, input_ids=ids)
+    return {at: float(((x @ rows.T).norm(dim=-1) / x.norm(dim=-1)).max()) for at, x in seen.items()}

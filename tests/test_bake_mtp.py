@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mtp_samples import FILE, PUBLISHED, WIDTH, mtp_names, mtp_stream, save_with_mtp
+from mtp_samples import FILE, PUBLISHED, WIDTH, drafting_stream, mtp_names, mtp_stream, save_with_mtp
 from safetensors.torch import load_file, save_file
 
 from weight_edit.baking import BakeResult, bake
@@ -49,6 +49,18 @@ def test_nothing_is_left_in_an_edited_layer_and_a_kept_one_is_as_it_was(family: 
     assert not result.extra
     assert verify(base, edited, weights_only=True).problems == ()
     assert verify(base, kept, weights_only=True).problems == ()
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe"])
+def test_nothing_is_left_where_transformers_drafts_with_the_layer(family: str, tmp_path: Path) -> None:
+    model = save_with_mtp(family, tmp_path / "base")
+    baked(tmp_path / "base", tmp_path / "edited", mtp="edit")
+    baked(tmp_path / "base", tmp_path / "kept")
+    rows = torch.from_numpy(ROWS)
+    edited, kept = (drafting_stream(family, model, tmp_path / name, rows) for name in ("edited", "kept"))
+    assert set(edited) == set(kept) == {"input", "middle", "output"}
+    assert max(edited.values()) < 1e-5
+    assert min(kept.values()) > 1e-2
 
 
 def test_the_strength_is_that_of_the_edit(tmp_path: Path) -> None:
