@@ -4,14 +4,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from weight_edit.anatomy import Anatomy
+from weight_edit.anatomy import Anatomy, Writer
 from weight_edit.anatomy.disk import DiskNames, names_on_disk
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.record import Proof
 from weight_edit.anatomy.stored import Stored
-from weight_edit.checkpoint.quantized.formats import BLOCKS
+from weight_edit.checkpoint.quantized.formats import BLOCKS, quantised_names
+from weight_edit.checkpoint.refused import check_format
 from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.runtime.sources import resolve
+from weight_edit.patterns import patterns
+from weight_edit.runtime.headers import with_headers
+
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -21,36 +25,68 @@ class Inspection:
     Attributes:
         name: what the user called it.
         anatomy: writers, readers, blocks.
-        disk: names on disk, and tensors that no parameter accounts for.
+        disk: names on disk, and tensors that no parameter accounts for; None where there are no weights yet.
+        places: parameter that an edit changes -> the tensors that hold it, each with the axis of the outputs on disk.
         tensors: name on disk to (dtype, shape).
+        quantised: the format of quantised weights, and how many tensors have it; None where there are none.
         proof: of a full ablation on a narrow copy.
     """
 
     name: str
     anatomy: Anatomy
-    disk: DiskNames
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    disk: DiskNames | None
+    places: dict[str, tuple[tuple[str, int], ...]]
+    tensors: Tensors
+    quantised: str | None
     proof: Proof
 
     def numbers(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape of what is stored under a name of `disk`: for MXFP4 those of its blocks."""
         return self.tensors[name] if name in self.tensors else self.tensors[name + BLOCKS]
 
+    @property
+    def extra(self) -> list[tuple[str, int, str]]:
+        """Tensors that no parameter accounts for: pattern, how many, and what they are."""
+        if self.disk is None:
+            return []
+        path = self.anatomy.blocks[0].module.rpartition(".")[0] + "."
+        last = self.anatomy.n_layers
+        later: dict[str, int] = {}
+        rest = []
+        for name in self.disk.extra:
+            number = name.removeprefix(path).partition(".")[0] if name.startswith(path) else ""
+            if number.isdecimal() and int(number) >= last:
+                later[number] = later.get(number, 0) + 1
+            else:
+                rest.append(name)
+        what = "a layer past the last block (multi-token prediction), which transformers does not load"
+        found = [(f"{path}{number}.*", count, what) for number, count in later.items()]
+        return found + [(pattern, count, "no parameter takes this") for pattern, count in patterns(rest)]
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         anatomy = {key: value for key, value in asdict(self.anatomy).items() if key != "shapes"}
+        disk = self.disk
         return {
             "model": self.name,
             "supported": True,
             "anatomy": anatomy,
-            "names_on_disk": {name: self._on_disk(name) for name in self.disk.layout.parameters},
-            "extra_tensors": list(self.disk.extra),
+            "weights": disk is not None,
+            "quantised": self.quantised,
+            "names_on_disk": {} if disk is None else {name: self._on_disk(name) for name in disk.layout.parameters},
+            "edited": {
+                parameter: [{"tensor": name, "axis": axis} for name, axis in places]
+                for parameter, places in self.places.items()
+            },
+            "extra_tensors": [] if disk is None else list(disk.extra),
+            "extra_patterns": [{"names": name, "count": count, "what": what} for name, count, what in self.extra],
             "tensors": {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.tensors.items()},
             "proof": asdict(self.proof),
         }
 
     def _on_disk(self, parameter: str) -> str | dict[str, Any]:
         """Its tensor's name where that is all there is to say, as it mostly is; else names and axes."""
+        assert self.disk is not None
         (first, *more) = self.disk.layout.parameters[parameter]
         if first.count == 1 and not more and first.axes == tuple(range(len(first.axes))):
             return first.head
@@ -67,15 +103,39 @@ def inspect(
 ) -> Inspection:
     """Find a model's anatomy from its config and the headers of its shards.
 
+    Of a Hub model, config.json, the index and the headers are read, and no weights are downloaded. A local folder may
+    hold a config.json and no weights yet.
+
     Raises:
         UsageError: no such model.
         UnsupportedError: with the module that is not understood.
     """
-    source = resolve(model, revision=revision, token=token)
-    checkpoint = Checkpoint.open(source.path)
-    proven = proven_anatomy(
-        source.path, Stored.of(checkpoint.tensors), name=source.name, trust_remote_code=trust_remote_code
-    )
-    disk = names_on_disk(proven.anatomy, proven.layout)
-    tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
-    return Inspection(source.name, proven.anatomy, disk, tensors, proven.proof)
+    with with_headers(model, revision=revision, token=token) as (source, checkpoint):
+        stored = Stored({}) if checkpoint is None else _stored(checkpoint)
+        proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
+        anatomy = proven.anatomy
+        if checkpoint is None:
+            return Inspection(source.name, anatomy, None, {}, {}, None, proven.proof)
+        disk = names_on_disk(anatomy, proven.layout)
+        tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
+        places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
+        return Inspection(source.name, anatomy, disk, places, tensors, _quantised(checkpoint), proven.proof)
+
+
+def _stored(checkpoint: Checkpoint) -> Stored:
+    check_format(checkpoint.config, checkpoint.tensors)
+    return Stored.of(checkpoint.tensors)
+
+
+def _places(disk: DiskNames, writer: Writer) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+    parameters = [(writer.weight, writer.axis)] + ([(writer.bias, writer.bias_axis)] if writer.bias else [])
+    return [(name, tuple(disk.edits_on_disk(name, axis))) for name, axis in parameters]
+
+
+def _quantised(checkpoint: Checkpoint) -> str | None:
+    names = list(quantised_names(checkpoint.tensors))
+    if not names:
+        return None
+    said = checkpoint.config.get("quantization_config")
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    return f"{method or 'quantised'}, {len(names)} tensors"

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.blocks import StreamValues, block_calls
 from weight_edit.anatomy.conversion import resolve
-from weight_edit.anatomy.derive import TOKENS
 from weight_edit.anatomy.graph import record
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
 from weight_edit.anatomy.record import Proof, Proven
+from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import build, narrow_model
 from weight_edit.anatomy.stored import Stored
 from weight_edit.anatomy.writing import Writing
@@ -74,11 +73,7 @@ def prove(
         some = anatomy.writers[0]
         width = model.get_parameter(some.weight).shape[some.axis]
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
-        runs = [text_inputs(model, TOKENS, seed + 2)]
-        if anatomy.images:
-            images = image_inputs(model, model.config, seed + 2)
-            runs += [] if images is None else [images]
-        proof = measure(model, anatomy, rows, runs)
+        proof = measure(model, anatomy, rows, runs(model, anatomy.media, seed + 2))
     if not proof.leak < MAX_LEAK:
         raise UnsupportedError(
             f"{anatomy.architecture}: after the edit {proof.leak:.1e} of the residual stream still lies along the "
@@ -92,46 +87,64 @@ def prove(
     return proof
 
 
-def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, runs: Sequence[Mapping[str, Any]]) -> Proof:
+def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]) -> Proof:
     """Leak and logit difference of a full ablation on a model in memory, which is edited in place.
 
     Args:
         model: float32.
         anatomy: whose account of the writers the edit follows.
         rows: orthonormal directions, (k, d_model of this model).
-        runs: keyword arguments of forward passes.
+        passes: keyword arguments of forward passes.
     """
     state = model.state_dict()
     plan = edit_plan(replace(anatomy, d_model=rows.shape[1]), rows, lambda name: state[name])
-    before = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
-    difference = _logit_difference(model, plan, runs)
+    before = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
+    difference = _logit_difference(model, plan, passes)
     edit_in_memory(model, plan)
-    after = [share for inputs in runs for share in stream_at_points(model, anatomy, rows, inputs)]
-    values = [share for inputs in runs for share in stream_in_graph(model, rows, inputs)]
-    leak = max(*after, *values, key=lambda share: (math.isnan(share), share))
-    return Proof(leak, max(before), difference, len(after), len(values))
+    after = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
+    values = [share for inputs in passes for share in stream_in_graph(model, rows, inputs)]
+    return Proof(largest([*after, *values]), largest(before), difference, len(after), len(values))
 
 
-def _logit_difference(model: nn.Module, plan: EditPlan, runs: Sequence[Mapping[str, Any]]) -> float:
-    """The largest difference between logits with hooks and with edited weights.
+def _logit_difference(model: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
+    """Between hooks and edited weights, in double precision where the model's code allows for it.
 
-    In double precision where the model's code allows for it: in single precision, rounding alone sends a token to
-    another expert now and then, and recurrences amplify it.
+    In single precision, rounding alone sends a token to another expert now and then, and recurrences amplify it.
     """
+
+    def between(source: nn.Module, given: Sequence[Mapping[str, Any]]) -> float:
+        edited = copy.deepcopy(source)
+        edit_in_memory(edited, plan)
+        return hook_difference(source, edited, plan, given)
+
     found = float("nan")
     with suppress(RuntimeError):
-        found = _between(copy.deepcopy(model).double(), plan, [double(inputs) for inputs in runs])
-    return _between(copy.deepcopy(model), plan, runs) if math.isnan(found) else found
+        found = between(copy.deepcopy(model).double(), [double(inputs) for inputs in passes])
+    return between(model, passes) if math.isnan(found) else found
 
 
-def _between(model: nn.Module, plan: EditPlan, runs: Sequence[Mapping[str, Any]]) -> float:
+def hook_difference(model: nn.Module, edited: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
+    """The largest difference between logits with hooks on a model and those of an edited one; nan if any is.
+
+    Where all logits are below 1, as families scale them, it is relative to the largest.
+
+    Args:
+        model: unedited.
+        edited: the same with edited weights.
+        plan: of the edit.
+        passes: keyword arguments of forward passes.
+    """
     state = model.state_dict()
     with hooked(model, plan.hooks(lambda name: state[name])):
-        wanted = [logits(model, inputs) for inputs in runs]
-    edit_in_memory(model, plan)
-    return max(
-        float((logits(model, inputs) - expected).abs().max()) for inputs, expected in zip(runs, wanted, strict=True)
-    )
+        wanted = [logits(model, inputs) for inputs in passes]
+    size = min(1.0, max(float(expected.abs().max()) for expected in wanted))
+    pairs = zip(passes, wanted, strict=True)
+    return largest([float((logits(edited, inputs) - expected).abs().max()) / size for inputs, expected in pairs])
+
+
+def largest(shares: Sequence[float]) -> float:
+    """The largest; nan if any is, which a comparison would lose."""
+    return max(shares, key=lambda share: (math.isnan(share), share))
 
 
 def double(inputs: Mapping[str, Any]) -> dict[str, Any]:

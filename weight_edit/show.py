@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from weight_edit.anatomy import Block, Writer
     from weight_edit.baking import BakeResult
     from weight_edit.directions.artifact import Directions
-    from weight_edit.inspection import Inspection
     from weight_edit.running import RunResult
     from weight_edit.verification.verify import Verification
 
@@ -267,37 +264,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.1f} s"
 
 
-def inspection(found: "Inspection", console: Console) -> None:
-    """The anatomy as a tree; blocks that are alike are shown once."""
-    anatomy = found.anatomy
-    tree = Tree(
-        f"[bold]{safe(found.name)}[/]: {anatomy.architecture}, residual stream {anatomy.d_model} wide, "
-        f"{anatomy.n_layers} blocks, unembedding {'tied to the embedding' if anatomy.tied else 'of its own'}"
-    )
-    stream = tree.add("the stream starts from")
-    for writer in anatomy.embeddings:
-        stream.add(_writer(found, writer))
-    for first, last in _alike(anatomy.blocks):
-        name = first.module if first is last else f"{first.module} to {last.layer}"
-        branch = tree.add(f"[bold]{safe(name)}[/]" + ("" if first.mid else " (parallel)"))
-        for reader in first.readers:
-            modules = ", ".join(module.removeprefix(first.module + ".") for module in reader.modules)
-            through = f" through {reader.norm.removeprefix(first.module + '.')}" if reader.norm else ""
-            branch.add(f"reads{safe(through)}: {safe(modules)}")
-        for writer in first.writers:
-            branch.add(_writer(found, writer, first.module))
-    tree.add(f"{anatomy.final_norm}, then {anatomy.unembedding}")
-    if found.disk.extra:
-        tree.add(f"{len(found.disk.extra)} more tensors on disk, kept as they are: {safe(found.disk.extra[0])}, ...")
-    console.print(tree)
-    console.print(
-        f"Proven on a narrow random copy: after an ablation {found.proof.leak:.1e} of the stream is left along the "
-        f"directions (before: {found.proof.leak_before:.2f}); hooks and weights differ by "
-        f"{found.proof.logit_difference:.1e} in logits.",
-        highlight=False,
-    )
-
-
 def verification(checked: "Verification", console: Console) -> None:
     """A verification, with its verdict."""
     proofs(checked.to_dict(), console)
@@ -308,38 +274,6 @@ def verification(checked: "Verification", console: Console) -> None:
         console.print(f"[bold green]{what}[/]")
         if not checked.complete:
             console.print("The edit is partial by its own manifest: what it leaves in the stream is not judged.")
-
-
-def _writer(found: "Inspection", writer: "Writer", within: str = "") -> str:
-    (first, axis), *more = found.disk.edits_on_disk(writer.weight, writer.axis)
-    dtype, shape = found.numbers(first)
-    module = writer.module.removeprefix(within + ".")
-    several = f"{1 + len(more)} tensors like '{first}', each " if more else ""
-    parts = [f"writes ({writer.role}): {module} {several}{dtype} {list(shape)}, outputs along axis {axis}"]
-    if writer.bias:
-        parts.append("with a bias")
-    if writer.norm:
-        gain = "1 + weight" if writer.norm.gain_offset else "weight"
-        parts.append(f"through {writer.norm.module.removeprefix(within + '.')} ({writer.norm.kind}, gain {gain})")
-    if abs(writer.scale - 1) > 1e-3:
-        parts.append(f"times {writer.scale:.4g}")
-    return safe(", ".join(parts))
-
-
-def _alike(blocks: "tuple[Block, ...]") -> "list[tuple[Block, Block]]":
-    """First and last of each run of blocks that differ in nothing but their number."""
-    runs: list[tuple[Block, Block]] = []
-    for block in blocks:
-        if runs and _form(runs[-1][0]) == _form(block):
-            runs[-1] = (runs[-1][0], block)
-        else:
-            runs.append((block, block))
-    return runs
-
-
-def _form(block: "Block") -> str:
-    rounded = [(w.role, w.axis, w.bias is None, w.norm, round(w.scale, 3), w.module) for w in block.writers]
-    return repr((rounded, block.readers, block.mid)).replace(f"{block.module}.", "").replace(f"layer={block.layer}", "")
 
 
 def _answers(path: Path) -> list[dict[str, Any]]:

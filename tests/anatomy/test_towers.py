@@ -81,9 +81,12 @@ def test_a_tower_has_the_blocks_whose_features_are_added_deep_in_the_text(model_
     assert max(indexes) < narrow.vision_config.depth
 
 
-def test_a_text_config_is_not_multimodal():
-    assert not is_multimodal(CONFIG_MAPPING["llama"]())
-    assert is_multimodal(CONFIG_MAPPING["llava"]())
+@pytest.mark.parametrize(
+    ("model_type", "multimodal"),
+    [("llama", False), ("dbrx", False), ("mpt", False), ("llava", True), ("phi4_multimodal", True)],
+)
+def test_a_config_with_towers_is_multimodal(model_type, multimodal):
+    assert is_multimodal(CONFIG_MAPPING[model_type]()) is multimodal
 
 
 def test_an_unknown_family_has_no_sample():

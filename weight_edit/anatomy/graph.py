@@ -211,14 +211,18 @@ class _Recorder(TorchDispatchMode):
             given, used, first = self._open.pop()
             returned = first_tensor([output])
             if returned is not None and returned.is_floating_point():
+                value = self.inner(returned)
                 last = len(self._graph.steps)
-                self._graph.calls.append(Call(name, module, given, self.inner(returned), used, first, last))
+                self._graph.calls.append(Call(name, module, given, value, used, first, last))
 
         yield module.register_forward_pre_hook(enter, with_kwargs=True)
         yield module.register_forward_hook(leave)
 
     def inner(self, tensor: Tensor) -> Tensor:
         """The value of the graph behind a tensor that the model sees, which is a wrapper around it."""
+        # What was written into it through a view is put in only when an operation other than a view asks for it.
+        if torch._is_functional_tensor(tensor):
+            torch._sync(tensor)
         self._asking = True
         try:
             torch.ops.aten.alias(tensor)

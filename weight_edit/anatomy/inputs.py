@@ -68,8 +68,10 @@ def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] 
     count = given.pop("image_tokens", None)
     rows = int(count) if count is not None else _rows(model, given, "get_image_features")
     given, place = _around(given, config, rows, _token(config, IMAGE_KEYS), generator)
-    if "mm_token_type_ids" in takes:
-        given["mm_token_type_ids"] = place.long()
+    # The second is what sends tokens of images to experts of their own.
+    for key in ("mm_token_type_ids", "moe_mm_token_type_ids"):
+        if key in takes:
+            given[key] = place.long()
     return given
 
 

@@ -46,6 +46,8 @@ def normalises(graph: Graph, step: Step, place: int) -> bool:
     if step.name not in ("aten.mul.Tensor", "aten.div.Tensor"):
         return False
     x = step.arguments[place]
+    maker = graph.maker(x)
+    made_at = -1 if maker is None else maker.number
     others = [a for a in step.arguments if isinstance(a, Tensor) and a is not x]
     seen: set[int] = set()
     while others:
@@ -53,7 +55,8 @@ def normalises(graph: Graph, step: Step, place: int) -> bool:
         if value is x:
             return True
         maker = graph.maker(value)
-        if maker is not None and id(value) not in seen:
+        # What was made before x does not come from it.
+        if maker is not None and maker.number > made_at and id(value) not in seen:
             seen.add(id(value))
             others += [a for a in maker.arguments if isinstance(a, Tensor)]
     return False

@@ -39,8 +39,8 @@ class Writer:
             of experts (experts, d_model, width), 2 in others.
         bias: name of its bias, or None.
         bias_axis: of the bias along which the vectors lie: 0, or 1 in a stack of experts.
-        role: "embedding", "position" (any other embedding), "attention" (whatever mixes tokens), "mlp", "input" (another
-            linear map in front of the blocks), or "projector" (what brings images or sounds in).
+        role: "embedding", "position" (any other embedding), "attention" (whatever mixes tokens), "mlp", "input"
+            (another linear map in front of the blocks), or "projector" (what brings images or sounds in).
         layer: the block's number; None in front of the blocks.
         norm: the norm between the vectors and the stream, or None.
         scale: the constant that they are multiplied with before they are added.
@@ -108,7 +108,7 @@ class Anatomy:
         tied: whether the two are one tensor.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
-        images: whether it takes images, and the writers are those of passes with and without.
+        media: "images", "sounds": what passes with and without were followed.
         unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
     """
 
@@ -124,7 +124,7 @@ class Anatomy:
     tied: bool
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
-    images: bool
+    media: tuple[str, ...]
     unknown: tuple[str, ...]
 
     @property

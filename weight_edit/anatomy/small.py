@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from weight_edit.anatomy.classes import auto_class
+from weight_edit.anatomy.classes import from_config, speaking_config
 from weight_edit.anatomy.narrow import narrow_config
 from weight_edit.anatomy.randomise import randomise
 from weight_edit.anatomy.towers import is_multimodal, narrow_multimodal
@@ -20,17 +20,17 @@ __all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "ra
 
 
 def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) -> nn.Module:
-    """The causal language model of a config, with fresh weights, in evaluation mode.
+    """The language model of a config, with fresh weights, in evaluation mode.
 
     Args:
         device: "meta" builds names and shapes only.
 
     Raises:
-        UnsupportedError: when transformers has no causal language model for it, or cannot build it.
+        UnsupportedError: when transformers has no language model for it, or cannot build it.
     """
     try:
         with torch.device(device):
-            model = auto_class(config).from_config(
+            model = from_config(
                 copy.deepcopy(config),
                 dtype=torch.float32,
                 attn_implementation="eager",
@@ -39,7 +39,7 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
             )
     except FOREIGN_ERRORS as error:
         raise UnsupportedError(
-            f"{describe(config)} cannot be built as a causal language model: {first_line(error)}"
+            f"{describe(config)} cannot be built as a language model: {first_line(error)}"
         ) from error
     return model.eval()
 
@@ -56,7 +56,8 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
 
 def narrowed(config: Any) -> Any:
     """A copy of a config with the same number and kinds of text blocks, and small widths; towers become tiny."""
-    return narrow_multimodal(config, narrow_config) if is_multimodal(config) else narrow_config(config)
+    speaking = speaking_config(config)
+    return narrow_multimodal(speaking, narrow_config) if is_multimodal(speaking) else narrow_config(speaking)
 
 
 def describe(config: Any) -> str:

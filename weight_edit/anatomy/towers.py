@@ -28,8 +28,8 @@ NUMBERED = re.compile(r"(_id|_ids|_index)$")
 
 
 def is_multimodal(config: Any) -> bool:
-    """Whether a config holds others: towers beside a text part."""
-    return any(True for _ in parts(config))
+    """Whether a config holds other models' configs: towers beside a text part, not mere groups of settings (DBRX)."""
+    return any(part.model_type for _, part in parts(config))
 
 
 def parts(config: Any) -> Iterator[tuple[str, Any]]:
@@ -66,8 +66,7 @@ def narrow_multimodal(config: Any, narrow_text: Narrow) -> Any:
     if towers and text is not config:
         _set_layers(narrow, max(_blocks(getattr(narrow, key)) for key in towers))
         _scale_resolutions(narrow, config, towers)
-    if narrow is not config:
-        renumber(narrow, config)
+    renumber(narrow, config)
     _set(narrow, MODELS.get(str(config.model_type), {}), width, always=True)
     vars(narrow).pop("quantization_config", None)
     return narrow

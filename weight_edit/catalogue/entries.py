@@ -1,6 +1,8 @@
 """Every architecture of transformers that reads text, or images and text, and writes text: what the catalogue tries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from weight_edit.catalogue.samples import variants
 
 
 @dataclass(frozen=True)
@@ -11,11 +13,18 @@ class Entry:
         model_type: as config.json says it.
         architecture: the class that transformers' mappings have for it.
         tasks: "text", "image and text", or both.
+        variant: of `samples.variants`, for published models that are built differently; None for the usual form.
     """
 
     model_type: str
     architecture: str
     tasks: tuple[str, ...]
+    variant: str | None = None
+
+    @property
+    def label(self) -> str:
+        """As a row of a table says it: "opt (350m)"."""
+        return self.model_type if self.variant is None else f"{self.model_type} ({self.variant})"
 
 
 def entries() -> list[Entry]:
@@ -32,6 +41,11 @@ def entries() -> list[Entry]:
         tasks = tuple(task for task, mapping in mappings.items() if model_type in mapping)
         found.append(Entry(model_type, _first(mappings[tasks[-1]][model_type]), tasks))
     return found
+
+
+def with_variants(entry: Entry) -> list[Entry]:
+    """An entry, followed by one for each variant that the family has."""
+    return [entry, *(replace(entry, variant=variant) for variant in variants(entry.model_type))]
 
 
 def _first(names: object) -> str:

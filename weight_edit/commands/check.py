@@ -41,7 +41,12 @@ def inspect(
 
         return look(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
 
-    call(work, "inspection", as_json, quiet)
+    def show(result: Any, console: Any) -> None:
+        from weight_edit.show_inspection import inspection
+
+        inspection(result, console)
+
+    call(work, show, as_json, quiet)
 
 
 @app.command()

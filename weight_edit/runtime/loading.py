@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.anatomy.classes import auto_class
+from weight_edit.anatomy.classes import from_pretrained
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.runtime.sources import Source, resolve
 
@@ -178,9 +178,9 @@ def _weights(
     source: Source, config: PretrainedConfig, dtype: str, device: str, trust_remote_code: bool
 ) -> PreTrainedModel:
     try:
-        model, info = auto_class(config).from_pretrained(
+        model, info = from_pretrained(
             source.path,
-            config=config,
+            config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map=device,
             use_safetensors=True,

@@ -49,7 +49,13 @@ class LowDiskSource:
 
     @classmethod
     def open(
-        cls, name: str | Path, folder: Path, *, revision: str | None = None, token: str | None = None
+        cls,
+        name: str | Path,
+        folder: Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        headers_only: bool = False,
     ) -> "LowDiskSource":
         """Download the small files of a repository into `folder`, and learn the sizes of its shards.
 
@@ -57,6 +63,8 @@ class LowDiskSource:
             name: a Hub id; a local folder is refused, for only downloads may be deleted.
             folder: a folder for this alone, which is made. What an interrupted run left in it is used again.
             revision, token: as in `sources.resolve`.
+            headers_only: of the small files download no more than it takes to look at a model: config.json, the index
+                and Python code.
 
         Raises:
             UsageError: a local model, a folder with something else in it, or as in `sources.resolve`.
@@ -91,6 +99,8 @@ class LowDiskSource:
 
             chosen = choose(config, files, read, repo)
             small = small_files(files, chosen)
+            if headers_only:
+                small = tuple(name for name in small if name in (CONFIG, chosen.index_file) or name.endswith(".py"))
             _download(source, token, small)
             for stale in set(list_files(source.path)[0]) - {*small, *chosen.shards}:
                 (source.path / stale).unlink()
