@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weight_edit.anatomy import Anatomy
-from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.disk import DiskNames, check_nothing_left_out, names_on_disk
 from weight_edit.anatomy.mtp import mtp_tensors, mtp_writers
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.stored import Stored
@@ -243,13 +243,14 @@ def prepare(
     )
     if plan.unties and anatomy.also_tied:
         raise UnsupportedError(
-            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' as well, of which the "
+            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
             "checkpoint has one copy; use --embeddings keep or skip"
         )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
+    check_nothing_left_out(anatomy, disk, mtp)
     if options.mtp == "edit":
         if not mtp:
             raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")

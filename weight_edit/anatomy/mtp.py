@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from weight_edit.anatomy.disk import DiskNames
 from weight_edit.anatomy.mtp_data import EMBEDDINGS, PLACES, PROJECTIONS, READERS, RENAMES, WRAPPERS
+from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy, Norm
 from weight_edit.errors import UnsupportedError
 
@@ -115,11 +116,11 @@ class _Blocks:
                 self.uses[within].add(None)
         self._any_number: dict[str, set[_Use | None]] = defaultdict(set)
         for within, uses in self.uses.items():
-            self._any_number[_general(within)] |= uses
+            self._any_number[general(within)] |= uses
 
     def of(self, within: str) -> set[_Use | None]:
         """All that blocks of the model do with a name, whatever the expert's number. Empty for an unknown one."""
-        return self.uses.get(within) or self._any_number.get(_general(within)) or set()
+        return self.uses.get(within) or self._any_number.get(general(within)) or set()
 
 
 def _written(anatomy: Anatomy, disk: DiskNames) -> Iterator[tuple[str, _Use]]:
@@ -210,10 +211,6 @@ def _numbered(name: str) -> tuple[str, int, str]:
     """A name in what stands before its first number, the number, and what stands behind it; no number is -1."""
     match = _NUMBERED.fullmatch(name)
     return (match[1], int(match[2]), match[3]) if match else (name, -1, "")
-
-
-def _general(within: str) -> str:
-    return ".".join("*" if part.isdecimal() else part for part in within.split("."))
 
 
 def _unwrapped(within: str) -> str:
