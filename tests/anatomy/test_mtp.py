@@ -36,7 +36,21 @@ def model(
     names = [f"{head}{layer}.{name}" for layer in range(2) for name in (*kinds[layer], *readers)]
     layout = Layout({name: runs_of([Piece(name, (0, 1, 2))]) for name in names}, {}, {}, {}, (), tuple(extra))
     anatomy = Anatomy(
-        "Some", "some", D, (), blocks, None, "lm_head", "embed.weight", "lm_head.weight", False, {}, "", False, ()
+        architecture="Some",
+        model_type="some",
+        d_model=D,
+        embeddings=(),
+        blocks=blocks,
+        final_norm=None,
+        unembedding="lm_head",
+        embedding_weight="embed.weight",
+        unembedding_weight="lm_head.weight",
+        tied=False,
+        also_tied=(),
+        shapes={},
+        base_prefix="",
+        media=(),
+        unknown=(),
     )
     return anatomy, DiskNames(layout), extra
 
