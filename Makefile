@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench organism install clean
+.PHONY: help demo test lint bench organism architectures install clean
 
 help: ## Show this list.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 20
 
 install: $(STAMP) ## Create .venv and install the package with its test tools.
 
@@ -35,6 +35,9 @@ bench: install ## Measure speed, as ratios within one run.
 
 organism: install ## Train the embedded model again from nothing.
 	$(BIN)/python -m weight_edit.organism.train
+
+architectures: install ## Try every family of transformers and write docs/architectures.md.
+	$(BIN)/weight-edit inspect --all --page docs/architectures.md
 
 clean: ## Remove outputs and caches, not .venv.
 	rm -rf demo-run runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,8 @@ from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.version import __version__
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "recipes/README.md")
+PAGES = ("recipes/README.md", "docs/architectures.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *PAGES)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = ("refused", "right")
 SECOND_USE = "## Your own prompts, your own model"

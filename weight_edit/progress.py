@@ -1,19 +1,27 @@
 """Progress bars, on stderr only, so that stdout stays one JSON document under `--json`."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 
 class Bar(Protocol):
-    """What a running bar offers: `advance(n)` moves it on by n units."""
+    """What a running bar offers: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
 
     def advance(self, n: int = 1) -> None: ...
+
+    def say(self, line: str) -> None: ...
 
 
 class _Silent:
     def advance(self, n: int = 1) -> None:
         """Move nothing: the bar is off."""
+
+    def say(self, line: str) -> None:
+        """Write the line all the same, where only the terminal is missing."""
+        if not _quiet:
+            print(line, file=sys.stderr, flush=True)
 
 
 _quiet = True
@@ -72,5 +80,8 @@ def bar(description: str, total: int, unit: str = "") -> Iterator[Bar]:
         class _Drawn:
             def advance(self, n: int = 1) -> None:
                 progress.advance(task, n)
+
+            def say(self, line: str) -> None:
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield _Drawn()

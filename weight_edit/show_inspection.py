@@ -1,6 +1,7 @@
 """What the terminal shows of a model's anatomy: a tree in which blocks that are alike stand once."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from weight_edit.inspection import Inspection
 
 _KINDS = {"rms": "RMS norm", "layer": "LayerNorm", "gain": "gain"}
-_BY_ROLE = {"attention": "mixes tokens", "mlp": "mlp", "projector": "images"}
+_BY_ROLE = {"attention": "mixes tokens", "mlp": "mlp", "projector": "images or sounds"}
 MOST_EXTRA = 8
 
 
@@ -73,7 +74,7 @@ def _which(layers: Sequence[int]) -> str:
     """Numbers of blocks, and what is regular about them."""
     if len(layers) == 1:
         return str(layers[0])
-    steps = {b - a for a, b in zip(layers, layers[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(layers)}
     count = f"{len(layers)} blocks"
     if len(steps) == 1 and steps != {1} and len(layers) > 2:
         return f"{layers[0]}, {layers[1]}, ..., {layers[-1]} ({count}, every {_ordinal(steps.pop())})"

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from weight_edit.anatomy.blocks import block_calls
-from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.anatomy.recording import record
 
 KINDS = {
     "dense blocks": "the output map of attention (or what mixes tokens) and that of the MLP are projected",
@@ -32,8 +32,8 @@ KINDS = {
     "maps in front of the blocks": "the embedding is narrower than the stream, or is mapped: the map is projected",
     "embeddings that do not write": "tables that gate or feed a block (per-layer inputs); the map behind them writes",
     "several streams": "hyper-connections: each stream is measured; whatever is added to any of them is projected",
-    "writers used by several blocks": "weights that blocks share are projected once",
     "images": "what brings images in is projected too, or kept (`--projector keep`); proven with and without one",
+    "sounds": "as images",
     "names or layout of its own on disk": "tensors are found by transformers' own conversion and edited where they lie",
     "tied embeddings": "`--embeddings keep`, `untie` or `skip`",
     "layers that transformers does not load": "such as multi-token prediction: kept byte for byte, and said",
@@ -63,7 +63,7 @@ def kinds_of(anatomy: Anatomy, layout: Layout, model: nn.Module, found: "Seen") 
     pieces = {name: sum(run.count for run in runs) for name, runs in layout.parameters.items()}
     inside = [writer for writer in writers if writer.layer is not None]
     experts = [writer for writer in inside if len(anatomy.shapes[writer.weight]) == 3]
-    norms = {_NORMS.get((w.norm.kind, w.norm.gain_offset)) for w in inside if w.norm is not None}
+    norms = {_NORMS.get((w.norm.kind, w.norm.gain_offset)) for w in writers if w.norm is not None}
     has: dict[str, Any] = {
         **{kind: kind in norms for kind in _NORMS.values()},
         "dense blocks": any(all(w not in experts for w in block.writers) for block in blocks),
@@ -81,8 +81,8 @@ def kinds_of(anatomy: Anatomy, layout: Layout, model: nn.Module, found: "Seen") 
         "maps in front of the blocks": any(writer.role == "input" for writer in writers),
         "embeddings that do not write": _silent_tables(anatomy, model),
         "several streams": found.streams,
-        "writers used by several blocks": _shared(anatomy, model),
-        "images": bool(anatomy.media),
+        "images": "images" in anatomy.media,
+        "sounds": "sounds" in anatomy.media,
         "names or layout of its own on disk": any(
             run.head != name or run.count > 1 for name, runs in layout.parameters.items() for run in runs
         ),
@@ -137,14 +137,6 @@ def _silent_tables(anatomy: Anatomy, model: nn.Module) -> bool:
     words = model.get_parameter(anatomy.embedding_weight).shape[0]
     tables = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Embedding))
     return any(f"{name}.weight" not in writing and module.num_embeddings >= words // 2 for name, module in tables)
-
-
-def _shared(anatomy: Anatomy, model: nn.Module) -> bool:
-    """Whether a writer is the parameter of more than one block."""
-    writing = {id(model.get_parameter(w.weight)) for w in anatomy.writers if w.layer is not None}
-    blocks = tuple(block.module + "." for block in anatomy.blocks)
-    held = [id(p) for name, p in model.named_parameters(remove_duplicate=False) if name.startswith(blocks)]
-    return any(held.count(key) > 1 for key in writing)
 
 
 def _ignored_layers(model: Any) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.runs import runs
@@ -26,6 +27,7 @@ from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import WeightEditError
 from weight_edit.plan import edit_plan
+from weight_edit.progress import is_quiet, set_quiet
 from weight_edit.proof import (
     MAX_LEAK,
     MAX_LOGIT_DIFFERENCE,
@@ -82,6 +84,7 @@ def through_disk(
     *,
     directions: int = 2,
     seed: int = 0,
+    anatomy: Anatomy | None = None,
     code: Path | None = None,
 ) -> Measured:
     """Save a narrow random copy of a config's model, bake it by the command line, load it back and measure.
@@ -94,6 +97,7 @@ def through_disk(
         folder: for files; what is in it from an earlier call is replaced.
         directions: how many random directions are removed together.
         seed: of weights, directions and tokens.
+        anatomy: what `anatomy_of` gave for the config; derived here when None.
         code: the folder with the model's own modelling code, which is allowed to run.
 
     Raises:
@@ -105,9 +109,9 @@ def through_disk(
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     trust = code is not None
-    with _own_cache(folder / "cache"), one_thread(), torch.random.fork_rng(devices=[]):
+    with own_cache(folder / "cache"), _no_bars(), one_thread(), torch.random.fork_rng(devices=[]):
         # What is not understood is refused before anything is saved.
-        anatomy = anatomy_of(config, trust_remote_code=trust)
+        anatomy = anatomy or anatomy_of(config, trust_remote_code=trust)
         model: Any = narrow_model(config, seed=seed, trust_remote_code=trust)
         for name in ("base", "edited"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -139,7 +143,7 @@ def through_disk(
             logit_difference=_difference(model, exact, folder / "edited", anatomy, rows, passes),
             points=len(values),
             kinds=tuple(kinds_of(anatomy, layout, model, found)),
-            writers=tuple(dict.fromkeys(_general(writer.weight) for writer in anatomy.writers)),
+            writers=tuple(dict.fromkeys(general(writer.weight.removesuffix(".weight")) for writer in anatomy.writers)),
             mixers=found.mixers,
             unknown=anatomy.unknown,
             seconds=time.perf_counter() - started,
@@ -147,8 +151,8 @@ def through_disk(
 
 
 @contextlib.contextmanager
-def _own_cache(folder: Path) -> Iterator[None]:
-    """Remember proven anatomies in a folder, away from those that the user's calls left."""
+def own_cache(folder: Path) -> Iterator[None]:
+    """Within the context, remember proven anatomies in a folder, away from those that the user's calls left."""
     before = os.environ.get("WEIGHT_EDIT_CACHE")
     os.environ["WEIGHT_EDIT_CACHE"] = str(folder)
     try:
@@ -159,8 +163,20 @@ def _own_cache(folder: Path) -> Iterator[None]:
             os.environ["WEIGHT_EDIT_CACHE"] = before
 
 
-def _general(name: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in name.removesuffix(".weight").split("."))
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Within the context, transformers draws no bars and warns of nothing: the models are none of the user's."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
@@ -170,8 +186,12 @@ def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
     call = ["bake", str(base), "--directions", str(directions), "--out", str(out), "--quiet", "--json"]
     call += ["--projector", "followed"] if partly else []
     call += ["--trust-remote-code"] if trust else []
-    with contextlib.redirect_stdout(io.StringIO()):
-        app(call, standalone_mode=False)
+    quiet = is_quiet()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            app(call, standalone_mode=False)
+    finally:
+        set_quiet(quiet)
 
 
 def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:

@@ -49,6 +49,12 @@ class Trial:
         """As a row of a table says it: "opt (350m)"."""
         return Entry(self.model_type, self.architecture, self.tasks, self.variant).label
 
+    @property
+    def why(self) -> str:
+        """The reason without what a table's row says already."""
+        reason = self.reason.removeprefix(f"model type '{self.model_type}'").lstrip(": ")
+        return reason.removesuffix("; only decoder language models are supported")
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return asdict(self)
@@ -56,7 +62,8 @@ class Trial:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Trial":
         """What `to_dict` gave, also after JSON has made lists of tuples."""
-        return cls(**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()})
+        entries: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in value.items()}
+        return cls(**entries)
 
     @classmethod
     def of(cls, entry: Entry, status: str, reason: str = "", **measured: Any) -> "Trial":

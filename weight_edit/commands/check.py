@@ -24,7 +24,18 @@ from weight_edit.options import (
 
 @app.command()
 def inspect(
-    model: Model,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or 'organism'.")] = None,
+    prove: Annotated[
+        bool,
+        typer.Option("--prove", help="Prove it anew in several rounds, through the disk; exit code 4 if it fails."),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Instead of MODEL: put every family of transformers to the test.")
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option(metavar="TYPE[,TYPE]", help="With --all: these model types alone.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="With --all: write the page of families.")] = None,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -33,20 +44,20 @@ def inspect(
 ) -> None:
     """Show what writes to and reads from the residual stream, or why a model is not supported.
 
+    Reads config.json and the headers of the weights; of a Hub model no weights are downloaded.
+
     Example: `weight-edit inspect organism`
     """
+    from weight_edit import inspecting
+
+    asked = inspecting.asked(model, prove=prove, everything=everything, only=only, page=page)
 
     def work() -> Any:
-        from weight_edit.inspection import inspect as look
+        return asked.work(revision=revision, token=token, trust_remote_code=trust_remote_code)
 
-        return look(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
-
-    def show(result: Any, console: Any) -> None:
-        from weight_edit.show_inspection import inspection
-
-        inspection(result, console)
-
-    call(work, show, as_json, quiet)
+    result = call(work, asked.show, as_json, quiet)
+    if not getattr(result, "passed", True):
+        raise SystemExit(4)
 
 
 @app.command()

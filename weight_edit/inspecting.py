@@ -1,0 +1,88 @@
+"""The three uses of `inspect`: look at a model, prove it anew, or try every family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weight_edit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to do, and how its result is shown.
+
+    Attributes:
+        work: takes revision, token and trust_remote_code.
+        show: takes the result and a rich console.
+    """
+
+    work: Callable[..., Any]
+    show: Callable[[Any, Any], None]
+
+
+def asked(model: str | None, *, prove: bool, everything: bool, only: str | None, page: Path | None) -> Asked:
+    """Which use it is.
+
+    Raises:
+        UsageError: options that do not belong together.
+    """
+    if everything:
+        if model is not None or prove:
+            raise UsageError("--all tries every family, so it takes neither MODEL nor --prove")
+        types = tuple(filter(None, (only or "").split(",")))
+        if page is not None and types:
+            raise UsageError("the page is about all families; leave out --only or --page")
+        if page is not None and not page.parent.is_dir():
+            raise UsageError(f"there is no folder {page.parent} for {page.name}; make it first")
+        return Asked(lambda **_: _all(types, page), _show_all)
+    if model is None:
+        raise UsageError("name a MODEL, or give --all to try every family")
+    if only is not None or page is not None:
+        raise UsageError("--only and --page go with --all")
+    return (
+        Asked(lambda **options: _prove(model, **options), _show_proof)
+        if prove
+        else Asked(lambda **options: _look(model, **options), _show)
+    )
+
+
+def _look(model: str, **options: Any) -> Any:
+    from weight_edit.inspection import inspect
+
+    return inspect(model, **options)
+
+
+def _prove(model: str, **options: Any) -> Any:
+    from weight_edit.proving import prove_anew
+
+    return prove_anew(model, **options)
+
+
+def _all(types: tuple[str, ...], page: Path | None) -> Any:
+    from weight_edit.catalogue.page import page_of
+    from weight_edit.catalogue.summary import inspect_all
+
+    found = inspect_all(only=types)
+    if page is not None:
+        before = page.read_text(encoding="utf-8") if page.exists() else ""
+        page.write_text(page_of(found, before), encoding="utf-8")
+    return found
+
+
+def _show(result: Any, console: Any) -> None:
+    from weight_edit.show_inspection import inspection
+
+    inspection(result, console)
+
+
+def _show_proof(result: Any, console: Any) -> None:
+    from weight_edit.show_catalogue import proving
+
+    proving(result, console)
+
+
+def _show_all(result: Any, console: Any) -> None:
+    from weight_edit.show_catalogue import catalogue
+
+    catalogue(result, console)
