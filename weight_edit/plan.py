@@ -207,7 +207,7 @@ def map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str],
     """
     gain: Floats = np.ones(np.shape(rows)[1]) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
     before = before_norm(rows, gain, centred=norm.kind == "layer")
-    return ablation(before, strength) if norm.inner is None else _map_before(norm.inner, before, strength, read)
+    return ablation(before, strength) if norm.inner is None else map_before(norm.inner, before, strength, read)
 
 
 def _shift(by: "Tensor") -> "Callable[[Tensor], Tensor]":
