@@ -223,6 +223,16 @@ def test_prove_measures_several_rounds_through_the_disk(
         assert measured["logit_difference"] < 1e-4
 
 
+def test_prove_takes_a_model_of_full_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    LlamaConfig(num_hidden_layers=2, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    assert run(monkeypatch, "inspect", tmp_path, "--prove") == 0
+    captured = capsys.readouterr()
+    assert "a narrow random copy of 2 blocks" in captured.out
+    assert "5 directions, seed 2" in captured.err
+
+
 def test_prove_takes_nothing_from_the_cache_and_fails_with_exit_code_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
