@@ -7,16 +7,22 @@ import torch
 from transformers import AutoConfig
 
 from weight_edit.anatomy.small import narrow_config, narrow_model
+from weight_edit.catalogue.sampling import sample
 
 TEXT_ONLY = {"gemma3": "gemma3_text"}
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt2")
+KINDS = ("mixtral", "gpt_oss", "deepseek_v3", "phi", "olmo2", "bloom", "mamba", "gemma3-images")
+"""One of each other kind: experts of several layouts, parallel blocks with biases, norms behind writers and behind the
+embedding, no attention, images."""
 TIED = ("gemma2", "gemma3", "gpt2", "llama-tied", "qwen2-tied")
 LAYERS = 3
 
 
 def family_config(family: str) -> Any:
-    """A narrow configuration with three blocks; "-tied" ties a family's embeddings that is untied by default."""
+    """A narrow configuration with a few blocks; "-tied" ties a family's embeddings that is untied by default."""
     name, _, tied = family.partition("-")
+    if family in KINDS:
+        return sample(name)
     kind = TEXT_ONLY.get(name, name)
     options: dict[str, Any] = {}
     if name in ("gemma2", "gemma3"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, TIED, save_family
+from families import FAMILIES, KINDS, TIED, save_family
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from weight_edit.baking import bake
 from weight_edit.directions.artifact import Directions
 from weight_edit.edits import orthonormal_rows
+from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.publish.adapter import adapter
 from weight_edit.runtime import Model, hooked
@@ -68,6 +69,47 @@ def test_hook_weights_and_adapter_agree(family: str, mode: str, k: int, tmp_path
     adapter(tmp_path / "base", directions, tmp_path / "lora", embeddings=mode)
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "lora")).eval()
     assert (logits(adapted) - wanted).abs().max() < 1e-4
+
+
+ADAPTABLE = ("phi", "olmo2")
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_every_other_kind_is_complete_and_agrees_with_its_hooks(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    directions = rows(2)
+    result = bake(tmp_path / "base", directions, tmp_path / "out")
+    assert result.complete
+    base, edited = load(tmp_path / "base"), load(tmp_path / "out")
+    wanted = hooked_logits(base, directions)
+    assert (wanted - logits(base)).abs().max() > 0.05
+    assert (logits(edited) - wanted).abs().max() < 1e-4
+    assert stream_leak(Model.from_parts(base, None), directions.direction, IDS.tolist()).worst > 0.05
+    assert stream_leak(Model.from_parts(edited, None), directions.direction, IDS.tolist()).worst < 1e-5
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_an_adapter_of_every_other_kind_agrees_or_is_refused_by_name(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    directions = rows(2)
+    if family not in ADAPTABLE:
+        with pytest.raises(UnsupportedError, match="use bake"):
+            adapter(tmp_path / "base", directions, tmp_path / "lora")
+        assert not (tmp_path / "lora").exists()
+        return
+    adapter(tmp_path / "base", directions, tmp_path / "lora")
+    base = load(tmp_path / "base")
+    wanted = hooked_logits(base, directions)
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "lora")).eval()
+    assert (logits(adapted) - wanted).abs().max() < 1e-4
+
+
+def test_experts_are_edited_one_by_one_where_they_lie(tmp_path: Path) -> None:
+    save_family("mixtral", tmp_path / "base")
+    result = bake(tmp_path / "base", rows(1), tmp_path / "out")
+    experts = [name for name in result.tensors if "experts" in name]
+    assert len(experts) > 8
+    assert all(name.endswith((".w2.weight", ".down_proj.weight")) for name in experts)
 
 
 @pytest.mark.parametrize("family", TIED)
@@ -178,7 +220,7 @@ def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
 
     from safetensors.torch import load_file, save_file
 
-    from weight_edit.errors import UnsupportedError, UsageError
+    from weight_edit.errors import UsageError
 
     save_family("llama", tmp_path / "base")
     config = json.loads((tmp_path / "base/config.json").read_text(encoding="utf-8"))

@@ -356,13 +356,13 @@ def test_a_mistake_is_one_line_and_an_exit_code(
 
 
 def test_an_unsupported_architecture_is_exit_3(call, directions: Path, tmp_path: Path) -> None:
-    config = AutoConfig.for_model("mixtral", num_hidden_layers=2)
-    config.architectures = ["MixtralForCausalLM"]
+    config = AutoConfig.for_model("minimax", num_hidden_layers=2, layer_types=["linear_attention", "full_attention"])
+    config.architectures = ["MiniMaxForCausalLM"]
     config.save_pretrained(tmp_path / "m")
     save_file({"x": torch.zeros(1)}, tmp_path / "m/model.safetensors")
     result = call("bake", tmp_path / "m", "--directions", directions, "--out", tmp_path / "o")
     assert result.code == 3
-    assert "model.layers.0.mlp" in result.err
+    assert "model.layers.0.post_attention_layernorm" in result.err
     assert not (tmp_path / "o").exists()
 
 

@@ -34,6 +34,8 @@ class BakeResult:
         added: names of added tensors (an untied unembedding).
         removed: names of tensors that have no place in the output (scales of tensors that are stored plainly now).
         extra: tensors of the source that no parameter of the model accounts for, kept as they are.
+        mtp_kept: tensors of multi-token-prediction layers, which lie beside the model, that are kept as they are.
+        mtp_edited: those that are edited; they are among `tensors`.
         other_weights: copied files that look like weights but that transformers does not load: they are not edited.
         skipped: folders of other tools (.git, .cache) that were not copied.
         complete: whether nothing along the directions is written to the stream any more.
@@ -63,6 +65,8 @@ class BakeResult:
     rounding: dict[str, dict[str, float]] | None = None
     seconds: float = 0.0
     dry_run: bool = False
+    mtp_kept: tuple[str, ...] = ()
+    mtp_edited: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; long lists of tensors as they are."""
@@ -80,6 +84,7 @@ def bake(
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
     projector: str = "edit",
+    mtp: str = "keep",
     dequantize: bool = False,
     rounding: str = "balanced",
     revision: str | None = None,
@@ -104,6 +109,7 @@ def bake(
             "skip" leaves the embedding unedited.
         projector: of models that take images or sounds: "edit" also what brings these into the stream, and refuse
             where that could not be followed; "followed" edits what could be; "keep" leaves it as it is.
+        mtp: "edit" also the multi-token-prediction layers that lie in the checkpoint beside the model, or "keep".
         dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
         rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
             number; "nearest" stays within half a step, and can round the edit away.
@@ -120,7 +126,7 @@ def bake(
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
     options = EditOptions(
-        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding, projector
+        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding, projector, mtp
     )
     target = Path(out)
     check_output(target, overwrite)
@@ -184,6 +190,7 @@ def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteRes
 
 
 def _planned(baking: Baking, plan: RewritePlan, target: Path, needed: int = 0) -> BakeResult:
+    mtp_edited = frozenset(baking.mtp_edited)
     return BakeResult(
         path=target,
         tensors=plan.edited,
@@ -199,4 +206,6 @@ def _planned(baking: Baking, plan: RewritePlan, target: Path, needed: int = 0) -
         bytes_copied=plan.size - plan.bytes_edited,
         seconds=needed / disk_rate(target) if needed else 0.0,
         dry_run=True,
+        mtp_kept=tuple(name for name in baking.mtp if name not in mtp_edited),
+        mtp_edited=baking.mtp_edited,
     )

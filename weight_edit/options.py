@@ -26,6 +26,7 @@ Projector = Annotated[
         help="edit, followed or keep: what brings images and sounds in is edited, all that is known, or none."
     ),
 ]
+Mtp = Annotated[str, typer.Option(help="keep or edit: multi-token-prediction layers that lie beside the model.")]
 DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
 Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
 Dequantize = Annotated[

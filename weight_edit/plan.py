@@ -155,7 +155,7 @@ def edit_plan(
             continue
         if writer.layer is not None and layers is not None and writer.layer not in layers:
             continue
-        map = stream_map if writer.norm is None else _map_before(writer.norm, rows, strength, read)
+        map = stream_map if writer.norm is None else map_before(writer.norm, rows, strength, read)
         edit = WriterEdit(writer, map)
         edits.append(edit)
         if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
@@ -196,7 +196,15 @@ def _number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5
 
 
-def _map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
+def map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
+    """The edit in front of a norm that leaves behind it what an ablation of the stream leaves.
+
+    Args:
+        norm: between a writer and the stream.
+        rows: the directions, orthonormal, (k, d_model).
+        strength: of the ablation.
+        read: gives the norm's weight by the name that `norm` has for it.
+    """
     gain: Floats = np.ones(np.shape(rows)[1]) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
     return ablation(before_norm(rows, gain, centred=norm.kind == "layer"), strength)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from weight_edit.anatomy import Anatomy
-from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.disk import DiskNames, check_nothing_left_out, names_on_disk
+from weight_edit.anatomy.mtp import mtp_tensors, mtp_writers
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.stored import Stored
 from weight_edit.checkpoint.edited import Stream
@@ -17,6 +18,7 @@ from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.packing import packed
 from weight_edit.edits import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.mtp_plan import MTP_MODES, mtp_edits
 from weight_edit.plan import EditPlan, edit_plan
 from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
@@ -38,6 +40,7 @@ class EditOptions:
             or "nearest".
         projector: "edit" also what brings images and sounds into the stream, and refuse a model where that could not be
             followed; "followed" edits as much of it as could be; "keep" leaves it as it is.
+        mtp: "edit" also the multi-token-prediction layers that lie beside the model, "keep" leaves them as they are.
     """
 
     edit: str = "ablate"
@@ -47,6 +50,7 @@ class EditOptions:
     dequantize: bool = False
     rounding: str = BALANCED
     projector: str = "edit"
+    mtp: str = "keep"
 
     def __post_init__(self) -> None:
         if self.edit != "ablate":
@@ -55,6 +59,10 @@ class EditOptions:
             raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 removes the direction")
         if self.rounding not in ROUNDINGS:
             raise UsageError(f"rounding '{self.rounding}' is none of {', '.join(ROUNDINGS)}")
+        if self.mtp not in MTP_MODES:
+            raise UsageError(f"mtp '{self.mtp}' is none of {', '.join(MTP_MODES)}")
+        if self.mtp == "edit" and self.layers is not None:
+            raise UsageError("--mtp edit goes with all layers: leave --layers out, or keep the layers beside the model")
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""
@@ -62,7 +70,7 @@ class EditOptions:
         said = {"edit": self.edit, "strength": self.strength, "layers": layers, "embeddings": self.embeddings}
         # Of a model that is not quantised these say nothing.
         usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
-        usual |= {"projector": (self.projector, "edit")}
+        usual |= {"projector": (self.projector, "edit"), "mtp": (self.mtp, "keep")}
         return {**said, **{key: value for key, (value, default) in usual.items() if value != default}}
 
     @classmethod
@@ -81,12 +89,13 @@ class EditOptions:
             entry.get("dequantize") is True,
             str(entry.get("rounding", BALANCED)),
             str(entry.get("projector", "edit")),
+            str(entry.get("mtp", "keep")),
         )
 
 
 @dataclass(frozen=True)
 class Baking:
-    """A prepared edit of one checkpoint."""
+    """A prepared edit of one checkpoint; `mtp` names the tensors of its multi-token-prediction layers."""
 
     source: Source
     checkpoint: Checkpoint
@@ -96,6 +105,7 @@ class Baking:
     directions: DirectionRows
     options: EditOptions
     streams: Streams
+    mtp: tuple[str, ...] = ()
 
     def rewrite_plan(self) -> RewritePlan:
         """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
@@ -126,8 +136,15 @@ class Baking:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Tensors of the source that no parameter accounts for, and no parameter's scales are; kept as they are."""
-        return self.disk.extra
+        """Tensors of the source that no parameter, scale or MTP layer accounts for; kept as they are."""
+        known = frozenset(self.mtp)
+        return tuple(name for name in self.disk.extra if name not in known)
+
+    @property
+    def mtp_edited(self) -> tuple[str, ...]:
+        """Those tensors of multi-token-prediction layers that are edited."""
+        edited = {stream.target.name for stream in self.streams.edits}
+        return tuple(name for name in self.mtp if name in edited)
 
     def summary(self) -> dict[str, Any]:
         """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
@@ -153,9 +170,15 @@ class Baking:
             "config_changed": sorted(self.changed_config),
             "tensors_unknown": list(self.unknown),
             **({"kept_in_front": kept} if (kept := self.kept_in_front) else {}),
+            **({"mtp": self._mtp_summary()} if self.mtp else {}),
             "weights_not_edited": list(self.checkpoint.other_weights),
             "base_card": self.base_card,
         }
+
+    def _mtp_summary(self) -> dict[str, Any]:
+        edited = self.mtp_edited
+        said = {"mode": self.options.mtp, "tensors_kept": len(self.mtp) - len(edited)}
+        return {**said, "tensors_edited": list(edited)} if edited else said
 
     @property
     def kept_in_front(self) -> list[str]:
@@ -198,9 +221,8 @@ def prepare(
         UnsupportedError: an architecture, layout or format that is not understood, or whose proof fails.
     """
     checkpoint = Checkpoint.open(source.path, shards)
-    proven = proven_anatomy(
-        source.path, Stored.of(checkpoint.tensors), name=source.name, trust_remote_code=trust_remote_code
-    )
+    stored = Stored.of(checkpoint.tensors)
+    proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
     anatomy = proven.anatomy
     if anatomy.unknown and options.projector == "edit":
         raise UnsupportedError(
@@ -219,12 +241,22 @@ def prepare(
         embeddings=options.embeddings,
         projector=options.projector,
     )
+    if plan.unties and anatomy.also_tied:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
+            "checkpoint has one copy; use --embeddings keep or skip"
+        )
     if not plan.edits:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
-    streams = streams_of(
-        checkpoint, _tensor_edits(plan, anatomy, disk), dequantize=options.dequantize, rounding=options.rounding
-    )
-    return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams)
+    edits = _tensor_edits(plan, anatomy, disk)
+    mtp = mtp_tensors(anatomy, disk)
+    check_nothing_left_out(anatomy, disk, mtp)
+    if options.mtp == "edit":
+        if not mtp:
+            raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
+        edits |= mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
+    streams = streams_of(checkpoint, edits, dequantize=options.dequantize, rounding=options.rounding)
+    return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams, mtp)
 
 
 def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:

@@ -52,6 +52,7 @@ class Edit(Section):
     layers: str | None = None
     embeddings: Literal["keep", "untie", "skip"] = "keep"
     projector: Literal["edit", "followed", "keep"] = "edit"
+    mtp: Literal["keep", "edit"] = "keep"
 
     @field_validator("layers", mode="before")
     @classmethod

@@ -252,6 +252,7 @@ class _Job:
             layers=parse_layers(section.layers),
             embeddings=section.embeddings,
             projector=section.projector,
+            mtp=section.mtp,
             revision=self.recipe.revision,
             token=self.token,
             trust_remote_code=self.trust_remote_code,

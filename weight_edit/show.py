@@ -240,6 +240,11 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         console.print(
             f"[yellow]note:[/] {len(result.extra)} tensors that no parameter accounts for are kept as they are: {shown}"
         )
+    if result.mtp_kept and not result.mtp_edited:
+        console.print(
+            f"[yellow]note:[/] {len(result.mtp_kept)} tensors of multi-token-prediction layers are kept as they are; "
+            "--mtp edit edits them too"
+        )
     if result.other_weights:
         copies = ", ".join(map(safe, result.other_weights))
         console.print(f"[yellow]note:[/] not edited, though they look like weights: {copies}")

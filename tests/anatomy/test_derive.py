@@ -1,6 +1,7 @@
 """The anatomy of the supported families, and refusals that name what is not understood."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,10 @@ def test_the_real_width_is_reported_not_the_narrow_one() -> None:
     [
         ("minimax", "the norm 'model.layers.0.post_attention_layernorm' lies in the residual stream"),
         ("t5", "encoder-decoder"),
-        ("llava", "multimodal"),
+        (
+            "rwkv",
+            r"in 'rwkv\.blocks\.0\.feed_forward', what aten\.mul\.Tensor gives is written into the residual stream",
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(model_type: str, named: str) -> None:
@@ -81,21 +85,69 @@ def test_what_is_not_understood_is_refused_by_name(model_type: str, named: str) 
         anatomy_of(config)
 
 
-def test_a_hidden_writer_is_noticed() -> None:
-    """A module that adds something to the stream on the side must stop the analysis, not be passed over."""
+class Hidden:
+    """Ways to add something to the stream beside the parts of a block; x is the stream, read a norm of it."""
+
+    @staticmethod
+    def square(x: Any, read: Any) -> Any:
+        return 0.01 * x.square()
+
+    @staticmethod
+    def constant(x: Any, read: Any) -> Any:
+        return torch.linspace(0, 0.1, x.shape[-1])
+
+    @staticmethod
+    def number(x: Any, read: Any) -> Any:
+        return 0.01
+
+    @staticmethod
+    def map_of_a_matrix_that_is_no_parameter(x: Any, read: Any) -> Any:
+        return read @ torch.linspace(-1, 1, x.shape[-1] ** 2).view(x.shape[-1], -1).cos()
+
+    @staticmethod
+    def gated_copy_of_the_norm(x: Any, read: Any) -> Any:
+        return torch.sigmoid(read.mean(-1, keepdim=True)) * read
+
+    @staticmethod
+    def gate_per_channel(x: Any, read: Any) -> Any:
+        return torch.sigmoid(read) * x
+
+    @staticmethod
+    def neighbour(x: Any, read: Any) -> Any:
+        return x.roll(1, -1)
+
+
+WAYS = sorted(name for name in vars(Hidden) if not name.startswith("_"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hidden_writer_is_noticed_and_named(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What adds something to the stream on the side stops the analysis, and is not passed over."""
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
     original = LlamaDecoderLayer.forward
 
     def forward(self, hidden_states, *args, **kwargs):  # type: ignore[no-untyped-def]
-        return original(self, hidden_states, *args, **kwargs) + 0.01 * hidden_states.square()
+        added = getattr(Hidden, way)(hidden_states, self.input_layernorm(hidden_states))
+        return original(self, hidden_states, *args, **kwargs) + added
 
-    LlamaDecoderLayer.forward = forward
-    try:
-        with pytest.raises(UnsupportedError, match=r"model\.layers\.0"):
-            anatomy_of(family_config("llama"))
-    finally:
-        LlamaDecoderLayer.forward = original
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", forward)
+    with pytest.raises(UnsupportedError, match=r"model\.layers\.0.* (is written into|lies in) the residual stream"):
+        anatomy_of(family_config("llama"))
+
+
+def test_a_hidden_parameter_is_a_writer_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vector that a block adds beside its parts needs no name that anyone knows."""
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    original = LlamaDecoderLayer.forward
+
+    def forward(self, hidden_states, *args, **kwargs):  # type: ignore[no-untyped-def]
+        return original(self, hidden_states, *args, **kwargs) + self.self_attn.q_proj.weight[0]
+
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", forward)
+    anatomy = anatomy_of(family_config("llama"))
+    assert [w.weight.rsplit(".", 2)[1] for w in anatomy.blocks[1].writers] == ["o_proj", "down_proj", "q_proj"]
 
 
 FAULTS = [

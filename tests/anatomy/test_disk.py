@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.conversion import resolve
-from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.disk import DiskNames, check_nothing_left_out, names_on_disk
 from weight_edit.anatomy.layout import Piece
 from weight_edit.anatomy.small import build, narrow_config
 from weight_edit.anatomy.stored import Stored
@@ -132,3 +132,13 @@ def test_a_tensor_that_holds_several_parameters_is_not_edited_for_one() -> None:
     for axis in (0, 1):
         with pytest.raises(UnsupportedError, match=rf"lies in '{fused}' on disk \(read with Chunk\).*axis {axis}"):
             disk.edits_on_disk(gate, axis)
+
+
+def test_a_tensor_named_like_a_writer_that_no_parameter_is_made_of_is_refused() -> None:
+    config = family_config("llama")
+    anatomy = anatomy_of(config)
+    more = {"model.layers.3.self_attn.o_proj.weight": (64, 96), "model.layers.0.self_attn.rotary_emb.inv_freq": (12,)}
+    disk = found_on(config, anatomy, {**anatomy.shapes, **more})
+    with pytest.raises(UnsupportedError, match=r"'model\.layers\.3\.self_attn\.o_proj\.weight'"):
+        check_nothing_left_out(anatomy, disk, ())
+    check_nothing_left_out(anatomy, disk, {"model.layers.3.self_attn.o_proj.weight"})

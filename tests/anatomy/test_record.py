@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from families import FAMILIES, family_config
+from families import FAMILIES, KINDS, family_config
 
 from weight_edit.anatomy import anatomy_of
 from weight_edit.anatomy.layout import Layout, Run
@@ -28,7 +28,7 @@ def proven(family: str) -> Proven:
     return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40), LAYOUT)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + KINDS)
 def test_the_round_trip_is_exact(family: str) -> None:
     found = proven(family)
     again = Proven.from_dict(json.loads(json.dumps(found.to_dict())))

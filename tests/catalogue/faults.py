@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from weight_edit.anatomy import Anatomy, Norm, Writer, anatomy_of
-from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import build, narrow_model, narrowed, randomise
 from weight_edit.catalogue.sampling import sample
@@ -35,7 +34,7 @@ class Subject:
     model: Any
     anatomy: Anatomy
     rows: Tensor
-    runs: Sequence[Mapping[str, Any]]
+    passes: Sequence[Mapping[str, Any]]
     weights: Mapping[str, Tensor]
 
     @classmethod
@@ -54,13 +53,8 @@ class Subject:
         width = anatomy.d_model
         generator = torch.Generator().manual_seed(1)
         rows = torch.from_numpy(orthonormal_rows(torch.randn(2, width, generator=generator))).float()
-        return cls(
-            model,
-            anatomy,
-            rows,
-            runs(model, anatomy.media, 2),
-            {name: p.detach().clone() for name, p in model.named_parameters()},
-        )
+        weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        return cls(model, anatomy, rows, runs(model, anatomy.media, 2), weights)
 
     def restore(self) -> None:
         """Undo an edit."""
@@ -78,13 +72,14 @@ class Subject:
         try:
             edit_in_memory(self.model, plan)
             found = 0.0
-            for inputs in self.runs:
+            for inputs in self.passes:
                 found = max(found, *stream_at_points(self.model, self.anatomy, self.rows, inputs))
                 if found > CAUGHT:
                     return found
-            return max(found, *(s for inputs in self.runs for s in stream_in_graph(self.model, self.rows, inputs)))
+            return max(found, *(s for inputs in self.passes for s in stream_in_graph(self.model, self.rows, inputs)))
         except ValueError as error:
-            assert "wide" in str(error)
+            if "wide" not in str(error):
+                raise
             return math.inf
         finally:
             self.restore()
@@ -114,11 +109,7 @@ def faults(anatomy: Anatomy, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
         if writer.bias is not None:
             yield f"{_role(anatomy, writer)} bias left", _with(anatomy, replace(writer, bias=None))
             break
-    norms = {
-        (w.norm.kind, w.norm.gain_offset, w.norm.weight is None, _role(anatomy, w)): w
-        for w in anatomy.writers
-        if w.norm
-    }
+    norms = {_kind(anatomy, writer): writer for writer in anatomy.writers if writer.norm is not None}
     for (kind, _, gainless, role), writer in norms.items():
         norm = writer.norm
         assert norm is not None
@@ -131,6 +122,12 @@ def faults(anatomy: Anatomy, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
             yield f"{role} {kind} gain off by one", _with_norm(anatomy, writer, wrong)
         if norm.bias is not None:
             yield f"{role} {kind} norm's bias left", _with_norm(anatomy, writer, replace(norm, bias=None))
+
+
+def _kind(anatomy: Anatomy, writer: Writer) -> tuple[str, float, bool, str]:
+    norm = writer.norm
+    assert norm is not None
+    return norm.kind, norm.gain_offset, norm.weight is None, _role(anatomy, writer)
 
 
 def _role(anatomy: Anatomy, writer: Writer) -> str:

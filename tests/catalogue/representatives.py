@@ -1,4 +1,4 @@
-"""A representative third of the catalogue: every well-known published family, and every kind of structure in several."""
+"""A representative third of the catalogue: all well-known families, and every kind of structure in several."""
 
 PROVEN = (
     # Dense, a norm before each part.

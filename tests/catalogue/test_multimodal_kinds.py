@@ -1,7 +1,8 @@
 import pytest
 from multimodal import IMAGES, SOUNDS
 from transformers import CONFIG_MAPPING
-from weight_edit.catalogue.multimodal_kinds import refuse_multimodal
+
+from weight_edit.anatomy.multimodal_kinds import refuse_multimodal
 
 
 @pytest.mark.parametrize(

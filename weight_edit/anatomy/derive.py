@@ -12,6 +12,7 @@ from weight_edit.anatomy.following import Followed, embedding_of, follow, name_o
 from weight_edit.anatomy.graph import Call, Graph
 from weight_edit.anatomy.kinds import refuse_kinds
 from weight_edit.anatomy.multimodal_kinds import refuse_multimodal
+from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
 from weight_edit.anatomy.runs import MEDIA, media_run, text_run
 from weight_edit.anatomy.small import build, describe, narrow_model
@@ -63,6 +64,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         embedding_weight=embedding_of(model),
         unembedding_weight=f"{head}.weight",
         tied=model.get_submodule(head).weight is model.get_input_embeddings().weight,
+        also_tied=tuple(sorted(set(getattr(model, "all_tied_weights_keys", ())) - {f"{head}.weight"})),
         shapes=shapes,
         base_prefix=model.base_model_prefix,
         media=tuple(media),
@@ -130,19 +132,15 @@ def _merged(passes: list[Followed], name: str) -> list[Writer]:
 
 def _check_real(writers: list[Writer], shapes: Mapping[str, Any], narrow: set[str], name: str) -> None:
     """The real model must have the writers of the narrow one, and no more of their kind."""
-    kinds = {_kind(writer.weight) for writer in writers}
+    kinds = {general(writer.weight) for writer in writers}
     for parameter in shapes.keys() - narrow:
-        if _kind(parameter) in kinds:
+        if general(parameter) in kinds:
             raise UnsupportedError(f"{name}: a narrow copy of it has no '{parameter}', so that it cannot be judged")
     for writer in writers:
         if writer.weight not in shapes:
             raise UnsupportedError(f"{name}: a narrow copy of it has '{writer.weight}', and the model has not")
         if shapes[writer.weight][writer.axis] != shapes[writers[0].weight][writers[0].axis]:
             raise UnsupportedError(f"{name}: '{writer.weight}' is not as wide as the residual stream")
-
-
-def _kind(parameter: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in parameter.split("."))
 
 
 def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:

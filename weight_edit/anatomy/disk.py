@@ -1,10 +1,12 @@
 """The parameters of an architecture as tensors in a checkpoint: where each lies, and what nothing accounts for."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 from weight_edit.anatomy.layout import Layout, Piece
+from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.errors import UnsupportedError, UsageError
 
@@ -115,3 +117,23 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
             f"tensor '{pieces[0].name}' is {shape} on disk, but {wanted} by config.json; the two do not belong together"
         )
     return disk
+
+
+def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[str]) -> None:
+    """Refuse a checkpoint with a tensor that is named like a writer of some block, and belongs to no parameter.
+
+    Args:
+        known: such tensors that are accounted for in another way.
+
+    Raises:
+        UnsupportedError: names the tensor.
+    """
+    blocks = (writer for writer in anatomy.writers if writer.layer is not None)
+    parameters = (name for writer in blocks for name in (writer.weight, writer.bias) if name is not None)
+    kinds = {general(piece.name) for parameter in parameters for piece in disk.pieces(parameter)}
+    for name in disk.extra:
+        if name not in known and general(name) in kinds:
+            raise UnsupportedError(
+                f"the checkpoint has a tensor '{name}', which is named like what writes into the residual stream, but "
+                f"{anatomy.architecture} has no such parameter by config.json; correct one of the two"
+            )

@@ -106,6 +106,7 @@ class Anatomy:
         unembedding: name of the output head.
         embedding_weight, unembedding_weight: names of their weights.
         tied: whether the two are one tensor.
+        also_tied: other parameters that are one with another only while config.json ties the embeddings.
         shapes: the shape of every parameter by name.
         base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
         media: "images", "sounds": what passes with and without were followed.
@@ -122,6 +123,7 @@ class Anatomy:
     embedding_weight: str
     unembedding_weight: str
     tied: bool
+    also_tied: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
     base_prefix: str
     media: tuple[str, ...]

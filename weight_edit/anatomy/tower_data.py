@@ -5,6 +5,8 @@ A value that is `TEXT` stands for the width of the narrow text part, which a pro
 
 from typing import Any
 
+from weight_edit.anatomy.narrow_data import VOCABULARY
+
 TEXT = "width of the text part"
 WIDTH = 32
 HEADS = 2
@@ -215,7 +217,8 @@ MODELS: dict[str, dict[str, Any]] = {
             "ref_feat_shape": [GRID, GRID],
         }
     },
-    "ovis2": {"hidden_size": TEXT},
+    # What an unembedding of its own would be as long as.
+    "ovis2": {"hidden_size": TEXT, "vocab_size": VOCABULARY},
     # Four merged patches of the tower's width go into the projector.
     "muse_glimmer": {"out_hidden_size": 4 * WIDTH},
     "muse_spark": {"out_hidden_size": 4 * WIDTH},

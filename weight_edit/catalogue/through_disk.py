@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.runs import runs
@@ -144,7 +145,7 @@ def through_disk(
             logit_difference=_difference(model, exact, folder / "edited", anatomy, rows, passes),
             points=len(values),
             kinds=tuple(kinds_of(anatomy, layout, model, found)),
-            writers=tuple(dict.fromkeys(_general(writer.weight) for writer in anatomy.writers)),
+            writers=tuple(dict.fromkeys(general(writer.weight.removesuffix(".weight")) for writer in anatomy.writers)),
             mixers=found.mixers,
             unknown=anatomy.unknown,
             seconds=time.perf_counter() - started,
@@ -178,10 +179,6 @@ def _no_bars() -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
-
-
-def _general(name: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in name.removesuffix(".weight").split("."))
 
 
 def _bake(folder: Path, *, partly: bool, trust: bool) -> None:

@@ -1,6 +1,7 @@
 """The edit as a PEFT LoRA adapter: `B = -L`, `A = R^T W` for every writer, exact and of rank k."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from weight_edit.anatomy.small import build
 from weight_edit.baking import EditOptions, prepare, rows_of
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
-from weight_edit.errors import UnsupportedError
+from weight_edit.errors import UnsupportedError, first_line
 from weight_edit.plan import EditPlan
 from weight_edit.progress import bar
-from weight_edit.runtime.sources import resolve
+from weight_edit.runtime.loading import read_config
+from weight_edit.runtime.sources import Source, resolve
 
 PREFIX = "base_model.model."
 
@@ -74,12 +77,15 @@ def adapter(
     for edit in baking.plan.edits:
         if len(baking.anatomy.shapes[edit.writer.weight]) != 2:
             raise UnsupportedError(f"'{edit.writer.weight}' is no matrix, and an adapter cannot carry it; use bake")
+        if edit.writer.weight != f"{edit.writer.module}.weight":
+            raise UnsupportedError(f"'{edit.writer.weight}' is no linear map, and an adapter cannot carry it; use bake")
         if edit.writer.norm is not None and edit.writer.norm.bias is not None:
             raise UnsupportedError(f"'{edit.writer.norm.bias}' changes too, which a LoRA cannot carry; use bake")
     tensors = factors(baking.plan, read)
     # A direction that a norm's gain sends to zero leaves a writer with fewer columns than k.
     rank = max(edit.map.rank for edit in baking.plan.edits)
     config = adapter_config(baking.plan, source.public_name, source.revision, rank)
+    _check_loadable(source, config, trust_remote_code)
     with staged(target, overwrite=overwrite, source=source.path) as folder:
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -138,6 +144,20 @@ def adapter_config(plan: EditPlan, base: str, revision: str | None, rank: int) -
     ).to_dict()
     config["target_modules"] = modules
     return {key: getattr(value, "value", value) for key, value in config.items()}
+
+
+def _check_loadable(source: Source, config: dict[str, Any], trust_remote_code: bool) -> None:
+    """Refuse what PEFT would not put on the model, such as adapters of Mamba's output maps."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model = build(read_config(source, trust_remote_code=trust_remote_code), device="meta")
+    try:
+        with warnings.catch_warnings():
+            # They are about training and merging, and PEFT says them again when the adapter is loaded.
+            warnings.simplefilter("ignore")
+            inject_adapter_in_model(LoraConfig(**config), model)
+    except ValueError as error:
+        raise UnsupportedError(f"an adapter cannot carry this edit: {first_line(error)}; use bake") from error
 
 
 def _pair(module: str, names: tuple[str, str], a: Tensor, b: Tensor, rank: int) -> dict[str, Tensor]:

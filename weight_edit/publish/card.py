@@ -39,6 +39,16 @@ whoever deploys it is responsible for the safeguards that its use needs.
 and others): if anything reads them, what they write to the residual stream is not edited.
 
 {% endif -%}
+{% if mtp and mtp.tensors_edited is defined -%}
+Multi-token-prediction layers, with which some runtimes draft tokens, were edited too: {{ mtp.tensors_edited | length }}
+of their tensors write to the residual stream.
+
+{% elif mtp -%}
+{{ mtp.tensors_kept }} tensors of multi-token-prediction layers, with which some runtimes draft tokens, were kept as
+they are. Where every drafted token is checked against the model, as is usual, answers do not depend on them, but fewer
+drafts may be accepted. `weight-edit bake --mtp edit` edits these layers too.
+
+{% endif -%}
 {% if not_edited -%}
 These files look like a second copy of the weights and were not edited: {{ not_edited | join(", ") }}.
 
@@ -121,6 +131,7 @@ def model_card(
             directions={"method": None, "layer": None, "position": None, **summary["directions"]},
             n_tensors=len(summary["tensors"]),
             unknown=summary["tensors_unknown"],
+            mtp=summary.get("mtp"),
             not_edited=summary["weights_not_edited"],
             n_added=len(summary["tensors_added"]),
             measured=bool(measured),

@@ -1,0 +1,34 @@
+"""An edit laid out over the multi-token-prediction layers that lie in a checkpoint beside the model."""
+
+from collections.abc import Callable, Iterable
+
+from weight_edit.anatomy.mtp import EMBEDDING, NORM_BIAS, MtpWriter
+from weight_edit.edits import LowRankMap, TensorEdit
+from weight_edit.edits.arrays import Numbers
+from weight_edit.plan import EditPlan, map_before
+
+MTP_MODES = ("keep", "edit")
+
+
+def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str], Numbers]) -> dict[str, TensorEdit]:
+    """Tensor name on disk to the map that it goes through, and along which axis.
+
+    A copy of the embedding goes through what the model's embedding does, so that the two stay equal.
+
+    Args:
+        plan: of the model.
+        writers: of the MTP layers.
+        read: gives a tensor on disk by name, such as a norm's gains.
+    """
+    embedding = plan.anatomy.embedding_weight
+    own = next((edit.map for edit in plan.edits if edit.writer.weight == embedding), None)
+    edits = {}
+    for writer in writers:
+        map: LowRankMap | None = plan.stream_map
+        if writer.kind == EMBEDDING:
+            map = own
+        elif writer.norm is not None and writer.kind != NORM_BIAS:
+            map = map_before(writer.norm, plan.directions, plan.strength, read)
+        if map is not None:
+            edits[writer.tensor] = TensorEdit(map, writer.axis)
+    return edits
