@@ -36,7 +36,7 @@ KINDS = {
     "sounds": "as images",
     "names or layout of its own on disk": "tensors are found by transformers' own conversion and edited where they lie",
     "tied embeddings": "`--embeddings keep`, `untie` or `skip`",
-    "layers that transformers does not load": "such as multi-token prediction: kept byte for byte, and said",
+    "layers that transformers does not load": "such as multi-token prediction: kept, or edited with `--mtp edit`",
 }
 """Kind -> how it is handled."""
 
