@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.blocks import StreamValues, block_calls
 from weight_edit.anatomy.conversion import resolve
-from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.record import Proof, Proven
+from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import build, narrow_model
 from weight_edit.anatomy.stored import Stored

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
 
 from weight_edit.anatomy.blocks import StreamValues, block_calls, inner_calls, middle, readers, same
-from weight_edit.anatomy.graph import Call, Graph, record
+from weight_edit.anatomy.graph import Call, Graph
+from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.writing import Writing
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from toys import IDS, WIDTH, Block, Decoder, numbers, toy
 
-from weight_edit.anatomy.graph import Composite, Graph, record
+from weight_edit.anatomy.graph import Composite, Graph
+from weight_edit.anatomy.recording import record
 
 X = numbers(2, 5, WIDTH)
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from toys import IDS, WIDTH, Decoder, Mixer, Mlp
 
 from weight_edit.anatomy.blocks import block_calls
-from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.mixing import mixing_parts
+from weight_edit.anatomy.recording import record
 
 
 class Convolution(nn.Module):

@@ -48,7 +48,6 @@ def model(
         tied=False,
         also_tied=(),
         shapes={},
-        base_prefix="",
         media=(),
         unknown=(),
     )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
 
 from weight_edit.anatomy.blocks import block_calls
-from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Norm, Writer
+from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.writers import writers_of
 from weight_edit.anatomy.writing import NotUnderstoodError, Writing
 

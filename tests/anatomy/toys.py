@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.graph import Graph, record
+from weight_edit.anatomy.graph import Graph
+from weight_edit.anatomy.recording import record
 
 WIDTH = 6
 

@@ -66,7 +66,6 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         tied=model.get_submodule(head).weight is model.get_input_embeddings().weight,
         also_tied=tuple(sorted(set(getattr(model, "all_tied_weights_keys", ())) - {f"{head}.weight"})),
         shapes=shapes,
-        base_prefix=model.base_model_prefix,
         media=tuple(media),
         unknown=tuple(unknown),
     )

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from weight_edit.anatomy.blocks import block_calls
-from weight_edit.anatomy.graph import Call, Graph, record
+from weight_edit.anatomy.graph import Call, Graph
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Writer
+from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.writers import writers_of
 from weight_edit.anatomy.writing import NotUnderstoodError, Writing
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line

@@ -108,7 +108,6 @@ class Anatomy:
         tied: whether the two are one tensor.
         also_tied: other parameters that are one with another only while config.json ties the embeddings.
         shapes: the shape of every parameter by name.
-        base_prefix: what transformers drops from or adds to names when a checkpoint was saved from the backbone.
         media: "images", "sounds": what passes with and without were followed.
         unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
     """
@@ -125,7 +124,6 @@ class Anatomy:
     tied: bool
     also_tied: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
-    base_prefix: str
     media: tuple[str, ...]
     unknown: tuple[str, ...]
 

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from weight_edit.anatomy.blocks import block_calls
-from weight_edit.anatomy.graph import record
 from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.anatomy.recording import record
 
 KINDS = {
     "dense blocks": "the output map of attention (or what mixes tokens) and that of the MLP are projected",
