@@ -5,7 +5,8 @@ from representatives import PROVEN, REFUSED
 
 from weight_edit.catalogue.entries import Entry, entries
 from weight_edit.catalogue.facts import KINDS
-from weight_edit.catalogue.trial import MAX_LEAK, MAX_LOGIT_DIFFERENCE, Trial, attempt
+from weight_edit.catalogue.trial import Trial, attempt
+from weight_edit.proof import MAX_LEAK, MAX_LOGIT_DIFFERENCE
 
 ENTRIES = {entry.model_type: entry for entry in entries()}
 SLOW = ("molmo2",)
