@@ -275,7 +275,7 @@ def test_wrong_usage_is_json_too_when_asked(call) -> None:
 def test_tables_for_people(call, directions: Path, tmp_path: Path) -> None:
     shown = call("inspect", "organism")
     assert shown.code == 0
-    assert "model.layers.0 to 5" in shown.out
+    assert "model.layers 0-5 (6 blocks)" in shown.out
     assert "Proven" in shown.out
     baked = call("bake", "organism", "--directions", directions, "--out", tmp_path / "out")
     assert "13 tensors edited (complete)" in " ".join(baked.out.split())

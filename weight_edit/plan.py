@@ -206,7 +206,8 @@ def map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str],
         read: gives the norm's weight by the name that `norm` has for it.
     """
     gain: Floats = np.ones(np.shape(rows)[1]) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
-    return ablation(before_norm(rows, gain, centred=norm.kind == "layer"), strength)
+    before = before_norm(rows, gain, centred=norm.kind == "layer")
+    return ablation(before, strength) if norm.inner is None else map_before(norm.inner, before, strength, read)
 
 
 def _shift(by: "Tensor") -> "Callable[[Tensor], Tensor]":

@@ -13,7 +13,9 @@ from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Norm, Writer
 from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.writers import writers_of
-from weight_edit.anatomy.writing import NotUnderstoodError, Writing
+from weight_edit.anatomy.writing import Writing
+from weight_edit.plan import edit_plan
+from weight_edit.proof import edit_in_memory
 
 
 def written(model: Decoder, **more: Any) -> dict[str, Writer]:
@@ -167,15 +169,38 @@ def test_a_gain_alone_is_of_its_own_kind() -> None:
     assert (norm.kind, norm.weight) == ("gain", "blocks.0.gain")
 
 
-def test_two_norms_between_are_refused_by_name() -> None:
-    class Twice(Residual):
-        def between(self, given: Tensor) -> Tensor:
-            return self.two(self.one(given))
+class Twice(Residual):
+    def between(self, given: Tensor) -> Tensor:
+        return self.two(self.one(given))
 
-    with pytest.raises(
-        NotUnderstoodError, match=r"more than one norm \(blocks\.0\.two\.weight, blocks\.0\.one\.weight\)"
-    ):
-        written(Decoder([Twice(Mlp(), one=nn.RMSNorm(WIDTH), two=nn.RMSNorm(WIDTH))]))
+
+@pytest.mark.parametrize(
+    ("one", "two", "kinds"),
+    [
+        (nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH), ("rms", "rms")),
+        (nn.LayerNorm(WIDTH), nn.RMSNorm(WIDTH), ("layer", "rms")),
+        (nn.RMSNorm(WIDTH), nn.LayerNorm(WIDTH), ("rms", "layer")),
+        (nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH), ("layer", "layer")),
+    ],
+)
+def test_two_norms_between_are_both_known_and_edited_through(
+    one: nn.Module, two: nn.Module, kinds: tuple[str, str]
+) -> None:
+    model = Decoder([Twice(Mlp(bias=True), one=one, two=two)])
+    found = written(model)
+    writer = found["blocks.0.part.down.weight"]
+    assert writer.norm is not None
+    assert writer.norm.inner is not None
+    assert (writer.norm.inner.kind, writer.norm.kind) == kinds
+    assert (writer.norm.inner.module, writer.norm.module) == ("blocks.0.one", "blocks.0.two")
+    v = torch.nn.functional.normalize(numbers(WIDTH), dim=0)
+    anatomy = SimpleNamespace(
+        d_model=WIDTH, n_layers=1, writers=tuple(found.values()), tied=False, embedding_weight="embed.weight"
+    )
+    plan = edit_plan(anatomy, v[None], model.get_parameter)
+    edit_in_memory(model, plan)
+    ends = model.stream(model.embed(IDS)).detach()
+    assert float((ends @ v).abs().max()) < 1e-5
 
 
 def test_a_part_that_is_added_twice_is_one_writer() -> None:

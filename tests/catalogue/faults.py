@@ -38,16 +38,17 @@ class Subject:
     weights: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, model_type: str, *, square: bool = False) -> "Subject":
+    def of(cls, model_type: str, variant: str | None = None, *, square: bool = False) -> "Subject":
         """A sample of a family.
 
         Args:
+            model_type, variant: as in `sample`.
             square: whether the hidden layers of its feed-forward parts are as wide as its stream.
 
         Raises:
             UnsupportedError: the family is refused.
         """
-        config = sample(model_type)
+        config = sample(model_type, variant)
         anatomy = anatomy_of(config)
         model: Any = _square(config) if square else narrow_model(config)
         width = anatomy.d_model
@@ -120,6 +121,8 @@ def faults(anatomy: Anatomy, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
         if norm.weight is not None:
             wrong = replace(norm, gain_offset=1.0 - norm.gain_offset)
             yield f"{role} {kind} gain off by one", _with_norm(anatomy, writer, wrong)
+        if norm.inner is not None:
+            yield f"{role} inner norm ignored", _with_norm(anatomy, writer, replace(norm, inner=None))
         if norm.bias is not None:
             yield f"{role} {kind} norm's bias left", _with_norm(anatomy, writer, replace(norm, bias=None))
 
@@ -127,7 +130,8 @@ def faults(anatomy: Anatomy, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
 def _kind(anatomy: Anatomy, writer: Writer) -> tuple[str, float, bool, str]:
     norm = writer.norm
     assert norm is not None
-    return norm.kind, norm.gain_offset, norm.weight is None, _role(anatomy, writer)
+    role = _role(anatomy, writer)
+    return norm.kind, norm.gain_offset, norm.weight is None, role if norm.inner is None else f"{role}, two norms,"
 
 
 def _role(anatomy: Anatomy, writer: Writer) -> str:
@@ -163,21 +167,21 @@ def _with_norm(anatomy: Anatomy, writer: Writer, norm: Norm) -> Anatomy:
     return _changed(anatomy, lambda w: replace(w, norm=norm) if w.norm == same else w)
 
 
-def struck(model_type: str) -> dict[str, float]:
+def struck(model_type: str, variant: str | None = None) -> dict[str, float]:
     """Every fault of a family -> what is left along the directions; `NONE` without a fault."""
-    subject = Subject.of(model_type)
+    subject = Subject.of(model_type, variant)
     found = {NONE: subject.leak(subject.anatomy)}
     for name, broken in faults(subject.anatomy, subject.weights):
         found[name] = subject.leak(broken)
     if not any("axis" in name and math.isfinite(leak) for name, leak in found.items()):
-        found |= _transposed(model_type)
+        found |= _transposed(model_type, variant)
     return found
 
 
-def _transposed(model_type: str) -> dict[str, float]:
+def _transposed(model_type: str, variant: str | None) -> dict[str, float]:
     """Faults of axes that are as long as the right one; none where a family has no such form."""
     try:
-        subject = Subject.of(model_type, square=True)
+        subject = Subject.of(model_type, variant, square=True)
     except UnsupportedError:
         return {}
     return {

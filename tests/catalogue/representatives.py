@@ -7,8 +7,8 @@ PROVEN = (
     # A norm between writer and stream.
     "gemma2", "gemma3_text", "gemma4_text", "olmo2", "glm4", "exaone4", "hrm_text",
     # Parallel blocks; biases; Conv1D; a norm behind the embedding.
-    "gpt2", "gptj", "gpt_neox", "gpt_neo", "gpt_bigcode", "codegen", "falcon", "phi", "cohere", "cohere2", "stablelm",
-    "bloom", "persimmon",
+    "gpt2", "gpt-sw3", "gptj", "gpt_neox", "gpt_neo", "gpt_bigcode", "codegen", "falcon", "phi", "cohere", "cohere2",
+    "stablelm", "bloom", "persimmon",
     # Experts.
     "mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "granitemoe", "jetmoe", "glm4_moe", "dots1",
     "minimax_m2", "llama4_text", "deepseek_v2", "deepseek_v3", "deepseek_v4",
@@ -38,3 +38,9 @@ REFUSED = {
     "inkling_text": "in 'model.layers.0.mlp_sconv', what aten.convolution.default gives is written",
 }
 """Model type -> what the refusal says."""
+
+REFUSED_VARIANTS = {
+    ("opt", "350m"): "the norm 'model.decoder.layers.0.final_layer_norm' lies in the residual stream itself",
+    ("bloom", "residual-after-norm"): "the norm 'transformer.h.0.post_attention_layernorm' lies in the residual stream",
+}
+"""The same for variants of families that are proven."""

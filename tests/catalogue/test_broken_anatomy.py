@@ -4,9 +4,10 @@ import math
 
 import pytest
 from faults import CAUGHT, NONE, Subject, faults, struck
-from representatives import PROVEN
+from representatives import PROVEN, REFUSED_VARIANTS
 
 from weight_edit.catalogue.entries import entries
+from weight_edit.catalogue.samples import variants
 from weight_edit.errors import UnsupportedError
 from weight_edit.proof import MAX_LEAK
 
@@ -16,8 +17,11 @@ SLOW = ("deepseek_v4", "falcon_mamba", "mamba2", "olmo_hybrid", "hrm_text", "kim
 REST = [entry.model_type for entry in entries() if entry.model_type not in PROVEN]
 
 
-def check(model_type: str) -> None:
-    found = struck(model_type)
+VARIANTS = [(model_type, variant) for model_type in PROVEN for variant in variants(model_type)]
+
+
+def check(model_type: str, variant: str | None = None) -> None:
+    found = struck(model_type, variant)
     assert found.pop(NONE) < MAX_LEAK
     for name, leak in found.items():
         assert leak > (MAX_LEAK if (model_type, name) in FAINT else CAUGHT), name
@@ -30,6 +34,17 @@ def check(model_type: str) -> None:
 )
 def test_every_fault_is_caught(model_type: str) -> None:
     check(model_type)
+
+
+@pytest.mark.parametrize(("model_type", "variant"), [case for case in VARIANTS if case not in REFUSED_VARIANTS])
+def test_every_fault_is_caught_in_variants(model_type: str, variant: str) -> None:
+    check(model_type, variant)
+
+
+def test_two_norms_behind_experts_are_each_struck() -> None:
+    """Gemma 4's experts are written through a norm of their own and then the block's."""
+    subject = Subject.of("gemma4_text", "moe")
+    assert "experts, two norms, inner norm ignored" in {name for name, _ in faults(subject.anatomy, subject.weights)}
 
 
 @pytest.mark.slow

@@ -142,20 +142,22 @@ def _written(anatomy: Anatomy, disk: DiskNames) -> Iterator[tuple[str, _Use]]:
 def _norm_on_disk(norm: Norm, disk: DiskNames) -> Norm:
     """The same norm with its weight named as within a block on disk."""
     weight = None if norm.weight is None else _numbered(disk.only(norm.weight))[2]
-    return replace(norm, module="", weight=weight, bias=None)
+    inner = None if norm.inner is None else _norm_on_disk(norm.inner, disk)
+    return replace(norm, module="", weight=weight, bias=None, inner=inner)
 
 
 def _norm_beside(norm: Norm, tensor: _Tensor, named: Mapping[tuple[str, str], str]) -> Norm:
     """The norm behind a writer of an MTP block: the MTP block's own."""
+    inner = None if norm.inner is None else _norm_beside(norm.inner, tensor, named)
     if norm.weight is None:
-        return norm
+        return replace(norm, inner=inner)
     weight = named.get((tensor.prefix, norm.weight))
     if weight is None:
         raise UnsupportedError(
             f"'{tensor.name}' of a multi-token-prediction layer needs the norm '{norm.weight}' behind it, which lies "
             "nowhere beside it; --mtp keep leaves these layers as they are"
         )
-    return replace(norm, weight=weight)
+    return replace(norm, weight=weight, inner=inner)
 
 
 def _tensors(blocks: _Blocks, extra: Iterable[str]) -> list[_Tensor]:

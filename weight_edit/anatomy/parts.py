@@ -17,6 +17,7 @@ class Norm:
         gain_offset: the gain is `gain_offset + weight`: 0, or 1 for families such as Gemma.
         weight: name of its weight; None where it has no gains.
         bias: name of its bias, or None.
+        inner: another norm in front of this one, nearer to the writer (Gemma 4's experts have two); None as a rule.
     """
 
     module: str
@@ -24,6 +25,7 @@ class Norm:
     gain_offset: float
     weight: str | None
     bias: str | None
+    inner: "Norm | None" = None
 
 
 @dataclass(frozen=True)

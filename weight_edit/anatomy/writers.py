@@ -1,13 +1,14 @@
 """The sources of the stream as writers: weights with their biases, the norm between, and where a hook does the same."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from weight_edit.anatomy.graph import Call
 from weight_edit.anatomy.norms import CENTRING, NORMALISING, Through, turning
 from weight_edit.anatomy.parts import Norm, Writer
-from weight_edit.anatomy.writing import NotUnderstoodError, Source, Writing
+from weight_edit.anatomy.writing import Source, Writing
 
 
 def writers_of(
@@ -21,9 +22,6 @@ def writers_of(
         embedding: name of the token embedding's weight.
         blocks: calls of its blocks.
         mixing: names of the parts of blocks that mix tokens.
-
-    Raises:
-        NotUnderstoodError: two norms between a writer and the stream.
     """
     parameters = dict(model.named_parameters())
     sources = list(writing.sources.values())
@@ -91,20 +89,32 @@ def _norm_bias(source: Source, sources: Iterable[Source]) -> list[str]:
 
 
 def _norm(source: Source, sources: Iterable[Source]) -> Norm | None:
+    """The norm between a source and the stream, with those in front of it."""
     if not source.through:
         return None
-    turning_factors = turning(source.through)
-    gains = [factor for factor in turning_factors if factor != CENTRING]
-    centred = CENTRING in turning_factors
-    # The gain acts last, and the mean is taken off once.
-    if len(gains) > 1 or len(turning_factors) > len(gains) + centred or (gains and turning_factors[0] != gains[0]):
-        names = ", ".join(str(factor.parameter) for factor in gains)
-        raise NotUnderstoodError(f"'{source.parameter}' is written through more than one norm ({names})", source.step)
-    gain = gains[0] if gains else None
-    bias = next(iter(_norm_bias(source, sources)), None)
-    weight = None if gain is None else gain.parameter
-    kind = "layer" if centred else "rms" if NORMALISING in source.through else "gain"
-    return Norm("" if weight is None else _owner(weight), kind, 0.0 if gain is None else gain.offset, weight, bias)
+    norm = None
+    for factors in reversed([part for part in _norms_apart(source.through) if turning(part)]):
+        gain = next((factor for factor in factors if factor.parameter is not None), None)
+        kind = "layer" if CENTRING in factors else "rms" if NORMALISING in factors else "gain"
+        weight = None if gain is None else gain.parameter
+        module = "" if weight is None else _owner(weight)
+        norm = Norm(module, kind, 0.0 if gain is None else gain.offset, weight, None, norm)
+    if norm is None:
+        return Norm("", "rms", 0.0, None, None)
+    return replace(norm, bias=next(iter(_norm_bias(source, sources)), None))
+
+
+def _norms_apart(through: Through) -> list[Through]:
+    """One norm after the other, from the stream towards the writer: in each, a gain acts last, the mean goes first."""
+    found: list[Through] = []
+    last = 0
+    for factor in through:
+        place = 0 if factor.parameter is not None else 1 if factor == NORMALISING else 2
+        if not found or place <= last:
+            found.append(())
+        last = place
+        found[-1] = (*found[-1], factor)
+    return found
 
 
 def _hooked_call(writing: Writing, source: Source) -> Call | None:
