@@ -128,18 +128,26 @@ def test_every_fourth_block_of_another_kind_takes_two_branches(tmp_path: Path) -
     assert len(shown.splitlines()) < 40
 
 
-def test_extra_tensors_are_grouped_and_layers_past_the_last_are_explained(tmp_path: Path) -> None:
-    folder = save_family("llama", tmp_path / "m")
+def test_extra_tensors_are_grouped_and_layers_for_later_tokens_are_named(tmp_path: Path) -> None:
+    folder = save_sample("deepseek_v3", tmp_path / "m")
     tensors = load_file(folder / "model.safetensors")
-    more = {f"model.layers.3.{name}": torch.zeros(2) for name in ("enorm.weight", "hnorm.weight", "eh_proj.weight")}
-    more |= {f"old.{i}.buffer": torch.zeros(1) for i in range(5)}
-    save_file({**tensors, **more}, folder / "model.safetensors", metadata={"format": "pt"})
+    last = {
+        n.replace("layers.3.", "layers.4."): t.clone() for n, t in tensors.items() if n.startswith("model.layers.3.")
+    }
+    more = {f"model.layers.4.{name}.weight": torch.zeros(64) for name in ("enorm", "hnorm", "shared_head.norm")}
+    more["model.layers.4.eh_proj.weight"] = torch.zeros(64, 128)
+    old = {f"old.{i}.buffer": torch.zeros(1) for i in range(5)}
+    save_file({**tensors, **last, **more, **old}, folder / "model.safetensors", metadata={"format": "pt"})
     found = inspect(folder)
     shown = tree(found)
-    assert "8 more tensors on disk, kept byte for byte" in shown
-    assert "model.layers.3.*: 3 tensors: a layer past the last block (multi-token prediction)" in shown
+    count = len(last) + len(more)
+    assert f"{count + 5} more tensors on disk, kept byte for byte" in shown
+    assert f"model.layers.4.*: {count} tensors: multi-token prediction, which transformers does not load" in shown
     assert "old.{0..4}.buffer: 5 tensors" in shown
-    assert sum(group["count"] for group in found.to_dict()["extra_patterns"]) == 8
+    # The projection, the attention's output, four experts and the shared one.
+    assert "7 tensors of multi-token prediction write; --mtp edit edits them too" in shown
+    assert sum(group["count"] for group in found.to_dict()["extra_patterns"]) == count + 5
+    assert {"tensor": "model.layers.4.eh_proj.weight", "axis": 0} in found.to_dict()["mtp_writers"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -221,6 +229,16 @@ def test_prove_measures_several_rounds_through_the_disk(
         assert measured["inputs"] == ["text", "images"]
         assert measured["leak"] < 1e-5 < 0.1 < measured["leak_before"]
         assert measured["logit_difference"] < 1e-4
+
+
+def test_prove_takes_a_model_of_full_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    LlamaConfig(num_hidden_layers=2, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    assert run(monkeypatch, "inspect", tmp_path, "--prove") == 0
+    captured = capsys.readouterr()
+    assert "a narrow random copy of 2 blocks" in captured.out
+    assert "5 directions, seed 2" in captured.err
 
 
 def test_prove_takes_nothing_from_the_cache_and_fails_with_exit_code_4(

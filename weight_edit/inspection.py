@@ -1,17 +1,20 @@
 """Look at a model without loading its weights: its anatomy, its tensors on disk, and the proof on a narrow copy."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy import Anatomy, Writer
-from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.disk import DiskNames, check_nothing_left_out, names_on_disk
+from weight_edit.anatomy.mtp import mtp_tensors, mtp_writers
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.record import Proof
 from weight_edit.anatomy.stored import Stored
 from weight_edit.checkpoint.quantized.formats import BLOCKS, quantised_names
 from weight_edit.checkpoint.refused import check_format
 from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.errors import UnsupportedError
 from weight_edit.patterns import patterns
 from weight_edit.runtime.headers import with_headers
 
@@ -28,6 +31,8 @@ class Inspection:
         disk: names on disk, and tensors that no parameter accounts for; None where there are no weights yet.
         places: parameter that an edit changes -> the tensors that hold it, each with the axis of the outputs on disk.
         tensors: name on disk to (dtype, shape).
+        mtp: tensors of multi-token-prediction layers, which transformers does not load.
+        mtp_places: those of them that write, each with the axis of the outputs; None where they are not understood.
         quantised: the format of quantised weights, and how many tensors have it; None where there are none.
         proof: of a full ablation on a narrow copy.
     """
@@ -37,6 +42,8 @@ class Inspection:
     disk: DiskNames | None
     places: dict[str, tuple[tuple[str, int], ...]]
     tensors: Tensors
+    mtp: tuple[str, ...]
+    mtp_places: tuple[tuple[str, int], ...] | None
     quantised: str | None
     proof: Proof
 
@@ -49,19 +56,18 @@ class Inspection:
         """Tensors that no parameter accounts for: pattern, how many, and what they are."""
         if self.disk is None:
             return []
+        mtp = set(self.mtp)
+        layers = Counter(self._layer(name) for name in self.mtp)
+        what = "multi-token prediction, which transformers does not load"
+        rest = patterns(name for name in self.disk.extra if name not in mtp)
+        found = [(f"{layer}.*", count, what) for layer, count in layers.items()]
+        return found + [(pattern, count, "no parameter takes this") for pattern, count in rest]
+
+    def _layer(self, name: str) -> str:
+        """What the tensors of an MTP layer have in common: the number of a block past the last, or a beginning."""
         path = self.anatomy.blocks[0].module.rpartition(".")[0] + "."
-        last = self.anatomy.n_layers
-        later: dict[str, int] = {}
-        rest = []
-        for name in self.disk.extra:
-            number = name.removeprefix(path).partition(".")[0] if name.startswith(path) else ""
-            if number.isdecimal() and int(number) >= last:
-                later[number] = later.get(number, 0) + 1
-            else:
-                rest.append(name)
-        what = "a layer past the last block (multi-token prediction), which transformers does not load"
-        found = [(f"{path}{number}.*", count, what) for number, count in later.items()]
-        return found + [(pattern, count, "no parameter takes this") for pattern, count in patterns(rest)]
+        number = name.removeprefix(path).partition(".")[0] if name.startswith(path) else ""
+        return path + number if number else name.partition(".")[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -79,6 +85,8 @@ class Inspection:
                 for parameter, places in self.places.items()
             },
             "extra_tensors": [] if disk is None else list(disk.extra),
+            "mtp": list(self.mtp),
+            "mtp_writers": self.mtp_places and [{"tensor": name, "axis": axis} for name, axis in self.mtp_places],
             "extra_patterns": [{"names": name, "count": count, "what": what} for name, count, what in self.extra],
             "tensors": {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.tensors.items()},
             "proof": asdict(self.proof),
@@ -115,11 +123,15 @@ def inspect(
         proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
         anatomy = proven.anatomy
         if checkpoint is None:
-            return Inspection(source.name, anatomy, None, {}, {}, None, proven.proof)
+            return Inspection(source.name, anatomy, None, {}, {}, (), (), None, proven.proof)
         disk = names_on_disk(anatomy, proven.layout)
+        mtp = mtp_tensors(anatomy, disk)
+        check_nothing_left_out(anatomy, disk, mtp)
         tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
         places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
-        return Inspection(source.name, anatomy, disk, places, tensors, _quantised(checkpoint), proven.proof)
+        beside = _mtp_places(anatomy, disk, stored)
+        quantised = _quantised(checkpoint)
+        return Inspection(source.name, anatomy, disk, places, tensors, mtp, beside, quantised, proven.proof)
 
 
 def _stored(checkpoint: Checkpoint) -> Stored:
@@ -130,6 +142,14 @@ def _stored(checkpoint: Checkpoint) -> Stored:
 def _places(disk: DiskNames, writer: Writer) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
     parameters = [(writer.weight, writer.axis)] + ([(writer.bias, writer.bias_axis)] if writer.bias else [])
     return [(name, tuple(disk.edits_on_disk(name, axis))) for name, axis in parameters]
+
+
+def _mtp_places(anatomy: Anatomy, disk: DiskNames, stored: Stored) -> tuple[tuple[str, int], ...] | None:
+    try:
+        return tuple((writer.tensor, writer.axis) for writer in mtp_writers(anatomy, disk, stored.shapes))
+    except UnsupportedError:
+        # Only `--mtp edit` needs them.
+        return None
 
 
 def _quantised(checkpoint: Checkpoint) -> str | None:

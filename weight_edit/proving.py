@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from weight_edit.anatomy import anatomy_of
 from weight_edit.catalogue.through_disk import Measured, own_cache, through_disk
 from weight_edit.inspection import inspect
 from weight_edit.progress import bar
@@ -64,11 +63,10 @@ def prove_anew(
         folder = Path(place)
         with own_cache(folder / "cache"):
             progress.say(f"{model}: deriving the anatomy on a narrow copy")
-            inspect(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
+            anatomy = inspect(model, revision=revision, token=token, trust_remote_code=trust_remote_code).anatomy
+            progress.advance()
         with with_headers(model, revision=revision, token=token) as (source, _):
             config = read_config(source, trust_remote_code=trust_remote_code)
-            anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
-            progress.advance()
             rounds = []
             for directions, seed in ROUNDS:
                 progress.say(f"{directions} direction{'s' * (directions > 1)}, seed {seed}: save, bake, load, measure")

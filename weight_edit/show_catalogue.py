@@ -45,7 +45,7 @@ def catalogue(found: "Catalogue", console: Console) -> None:
     for trial in found.trials:
         numbers = [f"{x:.0e}" if x is not None else "" for x in (trial.leak, trial.logit_difference)]
         status = f"[{_COLOURS[trial.status]}]{trial.status}[/]"
-        said = trial.why or "; ".join(trial.kinds)
+        said = trial.why or "; ".join([*trial.kinds, *(f"not followed: {part}" for part in trial.unknown)])
         name = [safe(trial.label), *([safe(trial.architecture)] if wide else [])]
         table.add_row(*name, status, *numbers, safe(said))
     console.print(table)
@@ -59,8 +59,9 @@ def catalogue(found: "Catalogue", console: Console) -> None:
             console.print(small)
     counts = found.counts()
     variants = sum(trial.variant is not None for trial in found.trials)
+    partly = f" ({found.partly()} of them but for a part that could not be followed)" if found.partly() else ""
     console.print(
-        f"{sum(counts.values())} model types: {counts['proven']} proven, {counts['refused']} refused by name, "
+        f"{sum(counts.values())} model types: {counts['proven']} proven{partly}, {counts['refused']} refused by name, "
         f"{counts['failed']} failed; variants of them: {variants}. transformers {found.versions['transformers']}.",
         highlight=False,
     )

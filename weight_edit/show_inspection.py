@@ -147,6 +147,10 @@ def _add_extra(tree: Tree, found: "Inspection") -> None:
     branch = tree.add(f"{count} more tensor{'s' if count > 1 else ''} on disk, kept byte for byte")
     for pattern, number, what in extra[:MOST_EXTRA]:
         branch.add(f"{safe(pattern)}: {number} tensor{'s' if number > 1 else ''}: {what}")
+    if found.mtp and found.mtp_places is None:
+        branch.add("how multi-token prediction writes is not understood, so --mtp edit is refused")
+    elif found.mtp_places:
+        branch.add(f"{len(found.mtp_places)} tensors of multi-token prediction write; --mtp edit edits them too")
     if len(extra) > MOST_EXTRA:
         branch.add(f"... and {len(extra) - MOST_EXTRA} more patterns, all of them under --json")
 

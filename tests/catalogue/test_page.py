@@ -50,6 +50,15 @@ def test_a_page_has_every_family_once_in_its_index_and_its_table(some: Catalogue
     assert f"| Conv1D | {KINDS['Conv1D']} | 1 | gpt2 |" in text
 
 
+def test_what_could_not_be_followed_is_counted_apart_and_named(some: Catalogue) -> None:
+    kept = Trial.of(
+        Entry("janus", "J", ("text",)), PROVEN, leak=1e-8, logit_difference=0.0, unknown=("'model.vq' had no part",)
+    )
+    text = page_of(Catalogue((*some.trials, kept), some.versions))
+    assert "**1 are proven complete, 1 but for a part that is named, and 1 are refused by name**" in text
+    assert "not followed: 'model.vq' had no part" in text
+
+
 def test_a_change_by_hand_is_noticed_and_the_measured_table_is_not_one(some: Catalogue) -> None:
     text = page_of(some)
     assert is_as_made(text)

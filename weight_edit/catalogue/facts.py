@@ -18,7 +18,6 @@ KINDS = {
     "RMS norm behind writers": "`W` is projected along `gain * v`, so that behind the norm nothing lies along `v`",
     "RMS norm behind writers, gain 1 + weight": "the same, with the gain that the norm really applies",
     "LayerNorm behind writers": "the same, along `gain * v` less its mean; the norm's bias is projected by `v`",
-    "gain behind writers": "a vector multiplies each writer's output: projected along `gain * v`",
     "parallel blocks": "attention and MLP read the same stream; each writer is projected, whatever it reads",
     "biases": "projected like the outputs that they are added to",
     "Conv1D": "stored [in, out]: the axis of the outputs is found by following the operations, never by shape",
@@ -36,7 +35,7 @@ KINDS = {
     "sounds": "as images",
     "names or layout of its own on disk": "tensors are found by transformers' own conversion and edited where they lie",
     "tied embeddings": "`--embeddings keep`, `untie` or `skip`",
-    "layers that transformers does not load": "such as multi-token prediction: kept byte for byte, and said",
+    "layers that transformers does not load": "such as multi-token prediction: kept, or edited with `--mtp edit`",
 }
 """Kind -> how it is handled."""
 
@@ -45,8 +44,6 @@ _NORMS = {
     ("rms", 1.0): "RMS norm behind writers, gain 1 + weight",
     ("layer", 0.0): "LayerNorm behind writers",
     ("layer", 1.0): "LayerNorm behind writers",
-    ("gain", 0.0): "gain behind writers",
-    ("gain", 1.0): "gain behind writers",
 }
 
 

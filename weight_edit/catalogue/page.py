@@ -31,8 +31,8 @@ _TOP = """\
 <!-- Made by `weight-edit inspect --all --page docs/architectures.md` (`make architectures`); do not edit by hand. -->
 {digest}
 Of the {total} model types that transformers {transformers} maps to text from text, or from images and text,
-**{proven} are proven complete and {refused} are refused by name**{failed}. Made with weight_edit {weight_edit}
-and torch {torch}; {variants} variants of families are listed beside them.
+**{complete} are proven complete{partly_counted} and {refused} are refused by name**{failed}.
+Made with weight_edit {weight_edit} and torch {torch}; {variants} variants of families are listed beside them.
 
 - **Proven**: a small model of the family, with random weights, norm gains and biases, was saved with `save_pretrained`,
   baked by the command line with two random directions, and loaded back by transformers. Of each value of the residual
@@ -93,11 +93,13 @@ def page_of(found: Catalogue, before: str = "") -> str:
     """
     proven, refused = found.having(PROVEN), found.having(REFUSED)
     counts = found.counts()
+    unfollowed = found.partly()
     kept = before.partition(BEGIN)[2].partition(END)[0] or "\n"
     text = _TOP.format(
         digest="{digest}",
         total=sum(counts.values()),
-        proven=counts[PROVEN],
+        complete=counts[PROVEN] - unfollowed,
+        partly_counted=f", {unfollowed} but for a part that is named," if unfollowed else "",
         refused=counts[REFUSED],
         failed=f", and {counts['failed']} failed" if counts["failed"] else "",
         variants=sum(trial.variant is not None for trial in found.trials),

@@ -70,6 +70,10 @@ class Catalogue:
         usual = Counter(trial.status for trial in self.trials if trial.variant is None)
         return {status: usual[status] for status in (PROVEN, REFUSED, FAILED)}
 
+    def partly(self) -> int:
+        """How many of the proven model types have a part that could not be followed, which is named and kept."""
+        return sum(bool(trial.unknown) for trial in self.having(PROVEN) if trial.variant is None)
+
     def kinds(self) -> dict[str, int]:
         """Kind of structure -> how many of the proven model types have it, in the order of `KINDS`."""
         found = Counter(kind for trial in self.having(PROVEN) if trial.variant is None for kind in trial.kinds)
@@ -86,6 +90,7 @@ class Catalogue:
             "versions": self.versions,
             "passed": self.passed,
             "counts": self.counts(),
+            "proven_partly": self.partly(),
             "kinds": self.kinds(),
             "reasons": self.reasons(),
             "trials": [trial.to_dict() for trial in self.trials],

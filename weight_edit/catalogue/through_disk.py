@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,8 @@ def through_disk(
         for file in () if code is None else code.glob("*.py"):
             shutil.copy(file, folder / "base")
         width = model.get_parameter(anatomy.writers[0].weight).shape[anatomy.writers[0].axis]
+        # What was derived for a model of full size is followed on its narrow copy.
+        anatomy = replace(anatomy, d_model=width)
         generator = torch.Generator().manual_seed(seed + 1)
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
         save_file({"direction": rows}, folder / "directions.safetensors")

@@ -52,7 +52,9 @@ class Trial:
     @property
     def why(self) -> str:
         """The reason without what a table's row says already."""
-        reason = self.reason.removeprefix(f"model type '{self.model_type}'").lstrip(": ")
+        # Where a library is missing, transformers goes on about how it is installed.
+        reason = self.reason.partition(" You can install it")[0]
+        reason = reason.removeprefix(f"model type '{self.model_type}'").lstrip(": ")
         return reason.removesuffix("; only decoder language models are supported")
 
     def to_dict(self) -> dict[str, Any]:
