@@ -19,6 +19,8 @@ PROVEN = (
     "gemma3", "gemma4", "llama4", "mistral3", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
     "qwen3_vl_moe", "qwen3_5", "internvl", "phi4_multimodal", "paligemma", "idefics3", "smolvlm", "aya_vision",
     "molmo2", "glm4v", "blip-2", "kimi_k25",
+    # Sounds.
+    "moss_transcribe_diarize", "qwen2_5_omni_thinker",
 )  # fmt: skip
 
 REFUSED = {
