@@ -48,6 +48,13 @@ def numbered_on(after: int, like: int, **others: Any) -> Published:
     return Published(block, like, block + "eh_proj.weight", readers, **others)
 
 
+ERNIE = Published(
+    "model.mtp_block.0.",
+    2,
+    "model.mtp_linear_proj.0.weight",
+    ("model.mtp_emb_norm.0.weight", "model.mtp_hidden_norm.0.weight"),
+)
+
 PUBLISHED = {
     "deepseek_v3": numbered_on(
         4, 3, embedding="model.layers.4.embed_tokens.weight", head="model.layers.4.shared_head.head.weight"
@@ -66,12 +73,8 @@ PUBLISHED = {
         tuple(f"model.mtp.layers.0.{name}.weight" for name in ("enorm", "hnorm", "final_layernorm")),
         {"post_attention_layernorm": "pre_mlp_layernorm"},
     ),
-    "ernie4_5_moe": Published(
-        "model.mtp_block.0.",
-        2,
-        "model.mtp_linear_proj.0.weight",
-        ("model.mtp_emb_norm.0.weight", "model.mtp_hidden_norm.0.weight"),
-    ),
+    "ernie4_5": ERNIE,
+    "ernie4_5_moe": ERNIE,
     # Of Gemma 2 none is published: it shows what becomes of norms behind the writers.
     "gemma2": numbered_on(3, 2),
 }

@@ -11,9 +11,11 @@ from mtp_samples import FILE, PUBLISHED, WIDTH, drafting_stream, mtp_names, mtp_
 from safetensors.torch import load_file, save_file
 
 from weight_edit.baking import BakeResult, bake
+from weight_edit.commands import app
 from weight_edit.directions.file import DirectionRows
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.recipe import parse_recipe
 from weight_edit.verification.verify import verify
 
 ROWS = orthonormal_rows(torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(7))).astype("float32")
@@ -88,6 +90,31 @@ def test_the_manifest_and_the_card_say_what_became_of_the_layers(tmp_path: Path)
     assert kept["tensors_unknown"] == []
     assert f"{len(result.mtp_edited)}\nof their tensors" in (tmp_path / "edited" / "README.md").read_text()
     assert f"{len(plain.mtp_kept)} tensors of multi-token" in (tmp_path / "kept" / "README.md").read_text()
+
+
+def test_the_command_says_how_many_are_kept_and_takes_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_with_mtp("qwen3_next", tmp_path / "base")
+    save_file({"direction": torch.from_numpy(ROWS)}, tmp_path / "d.safetensors")
+    call = ["bake", str(tmp_path / "base"), "--directions", str(tmp_path / "d.safetensors"), "--quiet", "--out"]
+    capsys.readouterr()
+    app([*call, str(tmp_path / "kept")], standalone_mode=False)
+    number = len(mtp_names(tmp_path / "base", "qwen3_next"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{number} tensors of multi-token-prediction layers are kept as they are; --mtp edit edits them too" in said
+    app([*call, str(tmp_path / "edited"), "--mtp", "edit", "--json"], standalone_mode=False)
+    result = json.loads(capsys.readouterr().out)
+    assert "mtp.fc.weight" in result["mtp_edited"]
+    assert "mtp.norm.weight" in result["mtp_kept"]
+
+
+def test_recipes_say_it_as_edit_mtp() -> None:
+    content = {"model": "organism", "find": {"target": "a.txt", "baseline": "b.txt"}}
+    assert parse_recipe(content).edit.mtp == "keep"
+    assert parse_recipe({**content, "edit": {"mtp": "edit"}}).edit.mtp == "edit"
+    with pytest.raises(UsageError, match=r"'edit\.mtp'.*'keep' or 'edit'"):
+        parse_recipe({**content, "edit": {"mtp": "drop"}})
 
 
 def test_an_embedding_that_is_left_out_is_left_in_the_layer_too(tmp_path: Path) -> None:

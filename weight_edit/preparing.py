@@ -95,7 +95,7 @@ class EditOptions:
 
 @dataclass(frozen=True)
 class Baking:
-    """A prepared edit of one checkpoint; `mtp` names the tensors of its multi-token-prediction layers."""
+    """A prepared edit of one checkpoint; `mtp` are the tensors of its multi-token-prediction layers."""
 
     source: Source
     checkpoint: Checkpoint
@@ -106,6 +106,7 @@ class Baking:
     options: EditOptions
     streams: Streams
     mtp: tuple[str, ...] = ()
+    mtp_edited: tuple[str, ...] = ()
 
     def rewrite_plan(self) -> RewritePlan:
         """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
@@ -140,12 +141,6 @@ class Baking:
         known = frozenset(self.mtp)
         return tuple(name for name in self.disk.extra if name not in known)
 
-    @property
-    def mtp_edited(self) -> tuple[str, ...]:
-        """Those tensors of multi-token-prediction layers that are edited."""
-        edited = {stream.target.name for stream in self.streams.edits}
-        return tuple(name for name in self.mtp if name in edited)
-
     def summary(self) -> dict[str, Any]:
         """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
         return {
@@ -176,9 +171,8 @@ class Baking:
         }
 
     def _mtp_summary(self) -> dict[str, Any]:
-        edited = self.mtp_edited
-        said = {"mode": self.options.mtp, "tensors_kept": len(self.mtp) - len(edited)}
-        return {**said, "tensors_edited": list(edited)} if edited else said
+        said = {"mode": self.options.mtp, "tensors_kept": len(self.mtp) - len(self.mtp_edited)}
+        return {**said, "tensors_edited": list(self.mtp_edited)} if self.mtp_edited else said
 
     @property
     def kept_in_front(self) -> list[str]:
@@ -251,12 +245,13 @@ def prepare(
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
     check_nothing_left_out(anatomy, disk, mtp)
+    beside: dict[str, TensorEdit] = {}
     if options.mtp == "edit":
         if not mtp:
             raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
-        edits |= mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
-    streams = streams_of(checkpoint, edits, dequantize=options.dequantize, rounding=options.rounding)
-    return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams, mtp)
+        beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
+    streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
+    return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams, mtp, tuple(beside))
 
 
 def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:

@@ -59,6 +59,17 @@ class Sounds:
         width = self.bands * self.size("num_stacked_frames", default=1)
         return self.masked({"input_features": self.noise(1, FRAMES, width)}, FRAMES)
 
+    def subsampled(self) -> dict[str, Any] | None:
+        """Gemma 4: as many bands as the first of its convolutions has channels, so that what they leave is a row."""
+        bands = int(self.config.audio_config.subsampling_conv_channels[0])
+        mask = torch.ones(1, FRAMES, dtype=torch.bool)
+        return {"input_features": self.noise(1, FRAMES, bands), "input_features_mask": mask}
+
+    def waveform(self) -> dict[str, Any] | None:
+        """Gemma 4 unified: a token for each stretch of the waveform."""
+        width = self.size("audio_embed_dim", default=self.bands)
+        return {"input_features": self.noise(1, 6, width), "input_features_mask": torch.ones(1, 6, dtype=torch.bool)}
+
     def padded(self) -> dict[str, Any] | None:
         """MOSS: frames with bands first, and the mask of a waveform that is one chunk of them."""
         given = self.bands_first()
@@ -80,6 +91,8 @@ class Sounds:
 SOUNDS: dict[str, Callable[[Sounds], dict[str, Any] | None]] = {
     "audioflamingo3": Sounds.bands_first,
     "fun_asr_nano": Sounds.stacked,
+    "gemma4": Sounds.subsampled,
+    "gemma4_unified": Sounds.waveform,
     "glmasr": Sounds.bands_first,
     "granite_speech": Sounds.frames_alone,
     "granite_speech_plus": Sounds.frames_alone,
