@@ -102,14 +102,26 @@ def _add_writer(tree: Tree, found: "Inspection", alike: Sequence["Writer"], with
     """A line for the way into the stream, and below it one for each kind of tensor on disk."""
     first = alike[0]
     module = (first.module or first.weight).removeprefix(within)
-    way = [module, *([_norm(first.norm, within)] if first.norm else [])]
-    way += [f"times {first.scale:.4g}"] if abs(first.scale - 1) > 1e-3 else []
+    way = [module, *_norms(first.norm, within)]
+    way += _scale([writer.scale for writer in alike])
     role = _BY_ROLE.get(first.role, first.role)
     branch = tree.add(safe(f"writes  {' -> '.join(way)}   ({role})"))
     for line in _tensors(found, [(w.weight, w.axis) for w in alike], "outputs along axis"):
         branch.add(line)
     for line in _tensors(found, [(w.bias, w.bias_axis) for w in alike if w.bias], "bias, axis"):
         branch.add(line)
+
+
+def _scale(scales: Sequence[float]) -> list[str]:
+    """A constant factor; those that differ from block to block may be parameters, random in the narrow copy."""
+    if all(abs(scale - 1) <= 1e-3 for scale in scales):
+        return []
+    return [f"times {scales[0]:.4g}" if max(scales) - min(scales) <= 1e-3 else "times a number for each block"]
+
+
+def _norms(norm: "Norm | None", within: str) -> list[str]:
+    """Those between a writer and the stream, the one nearest to the writer first."""
+    return [] if norm is None else [*_norms(norm.inner, within), _norm(norm, within)]
 
 
 def _norm(norm: "Norm", within: str) -> str:
@@ -166,7 +178,16 @@ def _alike(found: "Inspection") -> list[list["Block"]]:
 def _form(found: "Inspection", block: "Block") -> str:
     """All that is shown of a block, without its number."""
     writers = [
-        (w.role, w.module, w.weight, w.axis, w.bias, w.norm, round(w.scale, 3), _stored(found, (w.weight, w.bias)))
+        (
+            w.role,
+            w.module,
+            w.weight,
+            w.axis,
+            w.bias,
+            w.norm,
+            abs(w.scale - 1) > 1e-3,
+            _stored(found, (w.weight, w.bias)),
+        )
         for w in block.writers
     ]
     text = repr((writers, block.readers, block.mid)).replace(f"{block.module}.", "")

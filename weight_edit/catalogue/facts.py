@@ -9,7 +9,7 @@ from torch import nn
 from weight_edit.anatomy.blocks import block_calls
 from weight_edit.anatomy.layout import Layout
 from weight_edit.anatomy.mixing import mixing_parts
-from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.anatomy.parts import Anatomy, Norm, Writer
 from weight_edit.anatomy.recording import record
 
 KINDS = {
@@ -60,7 +60,7 @@ def kinds_of(anatomy: Anatomy, layout: Layout, model: nn.Module, found: "Seen") 
     pieces = {name: sum(run.count for run in runs) for name, runs in layout.parameters.items()}
     inside = [writer for writer in writers if writer.layer is not None]
     experts = [writer for writer in inside if len(anatomy.shapes[writer.weight]) == 3]
-    norms = {_NORMS.get((w.norm.kind, w.norm.gain_offset)) for w in writers if w.norm is not None}
+    norms = {_NORMS.get((norm.kind, norm.gain_offset)) for writer in writers for norm in _norms(writer.norm)}
     has: dict[str, Any] = {
         **{kind: kind in norms for kind in _NORMS.values()},
         "dense blocks": any(all(w not in experts for w in block.writers) for block in blocks),
@@ -118,6 +118,10 @@ def seen(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
         if call.name in parts and not any(call.first <= number < call.last for number in softmax):
             mixers[type(call.module).__name__] = None
     return Seen(tuple(mixers), any(call.given is not None and call.given.ndim > 3 for call in blocks))
+
+
+def _norms(norm: Norm | None) -> list[Norm]:
+    return [] if norm is None else [norm, *_norms(norm.inner)]
 
 
 def _beside(writers: tuple[Writer, ...], experts: list[Writer]) -> bool:
