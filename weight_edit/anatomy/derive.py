@@ -21,6 +21,8 @@ from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, fir
 from weight_edit.threads import one_thread
 
 MAX_LAYERS = 2000
+NEVER_USED = ("audio_bos_eos_token", "image_sep")
+"""Parameters that a class of transformers has and no code of it reads (Qwen2.5-Omni's, HunYuan-VL's)."""
 
 
 def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
@@ -46,9 +48,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         media, unknown = _media(model, name)
         real = build(config, device="meta", trust_remote_code=trust_remote_code)
     passes = [text, *media.values()]
-    unused = _unused(model, passes)
-    _check_unused(model, unused, text, name)
-    unknown += [f"'{part}' had no part in any forward pass" for part in _unused_parts(model, unused)]
+    unknown += _unused(model, passes, name)
     shapes = {key: tuple(value.shape) for key, value in real.state_dict().items()}
     writers = _merged(passes, name)
     _check_real(writers, shapes, set(model.state_dict()), name)
@@ -163,29 +163,40 @@ def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:
     return tuple(sorted(found.values(), key=lambda block: block.layer))
 
 
-def _unused(model: nn.Module, passes: list[Followed]) -> list[str]:
-    used = {name for followed in passes for name in followed.graph.used_parameters()}
-    return sorted({name for name, _ in model.named_parameters()} - used)
+def _unused(model: nn.Module, passes: list[Followed], name: str) -> list[str]:
+    """What no pass made any use of and may bring something into the stream, a sentence each.
+
+    These are whole parts of the model, such as `model.audio_tower`, and parameters as wide as the stream: projectors of
+    media that were not tried. Towers, whose last blocks are often not used, are of another width in the narrow copy.
+
+    Raises:
+        UnsupportedError: such a parameter is in a block.
+    """
+    used = {parameter for followed in passes for parameter in followed.graph.used_parameters()}
+    parts = {_part(parameter) for parameter in used}
+    calls = passes[0].calls
+    width, blocks = calls[0].returned.shape[-1], calls[0].name.rpartition(".")[0] + "."
+    found: dict[str, None] = {}
+    for parameter, value in model.named_parameters():
+        if parameter in used:
+            continue
+        if parameter.startswith(blocks):
+            if width in value.shape:
+                raise UnsupportedError(
+                    f"{name}: '{parameter}' had no part in any forward pass; what it writes is unknown"
+                )
+        elif parameter.split(".")[-1 - parameter.endswith(".weight")] in NEVER_USED:
+            continue
+        elif _part(parameter) not in parts:
+            found[_part(parameter)] = None
+        elif width in value.shape:
+            found[parameter.rpartition(".")[0]] = None
+    kinds = dict.fromkeys(general(module) for module in found)
+    return [f"'{kind}' had no part in any forward pass" for kind in kinds]
 
 
-def _check_unused(model: nn.Module, unused: list[str], text: Followed, name: str) -> None:
-    """A parameter of a block that no pass made use of must not be one that could write."""
-    width = text.calls[0].returned.shape[-1]
-    blocks = text.calls[0].name.rpartition(".")[0] + "."
-    for parameter in unused:
-        if parameter.startswith(blocks) and width in model.get_parameter(parameter).shape:
-            raise UnsupportedError(f"{name}: '{parameter}' had no part in any forward pass; what it writes is unknown")
-
-
-def _unused_parts(model: nn.Module, unused: list[str]) -> list[str]:
-    """The parts of the model that no pass made any use of: `model.audio_tower`."""
-
-    def part(parameter: str) -> str:
-        return ".".join(parameter.split(".")[:2])
-
-    without = set(unused)
-    used = {part(name) for name, _ in model.named_parameters() if name not in without}
-    return sorted({part(name) for name in unused} - used)
+def _part(parameter: str) -> str:
+    return ".".join(parameter.split(".")[:2])
 
 
 def _unembedding(model: Any, graph: Graph, name: str) -> str:

@@ -3,13 +3,29 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+
 from weight_edit.anatomy.inputs import audio_inputs, image_inputs, text_inputs
 from weight_edit.anatomy.towers import is_multimodal
 
 # As many as it takes for every expert to be chosen by some token.
 TOKENS = 32
 
-_MEDIA: dict[str, Callable[[Any, Any, int], dict[str, Any] | None]] = {"images": image_inputs, "sounds": audio_inputs}
+Make = Callable[[Any, Any, int], dict[str, Any] | None]
+_ROWS = ("input_ids", "attention_mask", "mm_token_type_ids", "moe_mm_token_type_ids")
+
+
+def _both(model: Any, config: Any, seed: int) -> dict[str, Any] | None:
+    """A text with an image and then a sound, which some families bring in through another map than a sound alone."""
+    image, sound = image_inputs(model, config, seed), audio_inputs(model, config, seed)
+    if image is None or sound is None:
+        return None
+    empty = torch.zeros_like(sound["input_ids"])
+    rows = {key: torch.cat([image[key], sound.get(key, empty)], dim=1) for key in _ROWS if key in image}
+    return {**sound, **image, **rows}
+
+
+_MEDIA: dict[str, Make] = {"images": image_inputs, "sounds": audio_inputs, "images with sounds": _both}
 MEDIA = tuple(_MEDIA)
 
 

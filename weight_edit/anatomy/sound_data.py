@@ -70,6 +70,13 @@ class Sounds:
         width = self.size("audio_embed_dim", default=self.bands)
         return {"input_features": self.noise(1, 6, width), "input_features_mask": torch.ones(1, 6, dtype=torch.bool)}
 
+    def sized(self) -> dict[str, Any] | None:
+        """Phi-4: frames first, and the number of tokens that they come to."""
+        audio = self.config.audio_config
+        rows = 4
+        frames = self.noise(1, rows * audio.time_reduction, audio.input_size)
+        return {"audio_input_features": frames, "audio_embed_sizes": torch.tensor([rows]), "sound_tokens": rows}
+
     def padded(self) -> dict[str, Any] | None:
         """MOSS: frames with bands first, and the mask of a waveform that is one chunk of them."""
         given = self.bands_first()
@@ -98,6 +105,7 @@ SOUNDS: dict[str, Callable[[Sounds], dict[str, Any] | None]] = {
     "granite_speech_plus": Sounds.frames_alone,
     "moss_transcribe_diarize": Sounds.padded,
     "nemo_speechlm": Sounds.frames_first,
+    "phi4_multimodal": Sounds.sized,
     "qwen2_5_omni_thinker": Sounds.bands_first,
     "qwen2_audio": Sounds.quartered,
     "qwen3_asr": Sounds.bands_first,
