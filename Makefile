@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## Find, bake, prove and measure on the embedded model.
 	$(BIN)/weight-edit demo --out demo-run --overwrite
 
+# One process per core, a file of tests at a time, each with one thread: models here are too small to gain from more.
 test: install ## Run all tests.
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: install ## Check style and types.
 	$(BIN)/ruff check .

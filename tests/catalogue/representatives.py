@@ -20,7 +20,7 @@ PROVEN = (
     "qwen3_vl_moe", "qwen3_5", "internvl", "phi4_multimodal", "paligemma", "idefics3", "smolvlm", "aya_vision",
     "molmo2", "glm4v", "blip-2", "kimi_k25",
     # Of kinds that are rare: LayerNorm behind a writer, Conv1D, several streams, sounds.
-    "modernbert-decoder", "gpt-sw3", "hy_v4", "moss_transcribe_diarize", "qwen2_5_omni_thinker",
+    "modernbert-decoder", "hy_v4", "moss_transcribe_diarize", "qwen2_5_omni_thinker",
 )  # fmt: skip
 
 REFUSED = {

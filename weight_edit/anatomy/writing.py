@@ -170,5 +170,7 @@ def _two_ways(one: Carried, other: Carried) -> str:
         return "a value is added along two of its axes"
     factors = (*turning(one.through), *turning(other.through))
     factor = next((f for f in factors if f not in one.through or f not in other.through), factors[0])
-    norm = "a norm" if factor.parameter is None else f"the norm '{factor.parameter.rpartition('.')[0]}'"
-    return f"{norm} lies in the residual stream itself: what it gives is added to, and what it is given is too"
+    what = "a norm" if factor.parameter is None else f"the gain '{factor.parameter}'"
+    if factor.parameter is not None and factor.parameter.endswith(".weight"):
+        what = f"the norm '{factor.parameter.removesuffix('.weight')}'"
+    return f"{what} lies in the residual stream itself: what it gives is added to, and what it is given is too"
