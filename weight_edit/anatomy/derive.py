@@ -8,8 +8,8 @@ from torch import nn
 
 from weight_edit.anatomy.blocks import StreamValues, inner_calls, middle, readers, same
 from weight_edit.anatomy.classes import speaking_config
-from weight_edit.anatomy.following import Followed, embedding_of, follow, name_of, points
-from weight_edit.anatomy.graph import Call, Graph
+from weight_edit.anatomy.following import Followed, embedding_of, follow, name_of
+from weight_edit.anatomy.graph import Graph
 from weight_edit.anatomy.kinds import refuse_kinds
 from weight_edit.anatomy.multimodal_kinds import refuse_multimodal
 from weight_edit.anatomy.naming import general
@@ -46,9 +46,9 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         media, unknown = _media(model, name)
         real = build(config, device="meta", trust_remote_code=trust_remote_code)
     passes = [text, *media.values()]
-    unused = _unused(model, passes)
-    _check_unused(model, unused, text, name)
-    unknown += [f"'{part}' had no part in any forward pass" for part in _unused_parts(model, unused)]
+    unused, width = _unused(model, passes), text.calls[0].returned.shape[-1]
+    _check_unused(model, unused, text, width, name)
+    unknown += [f"'{part}' had no part in any forward pass" for part in _unused_parts(model, unused, width)]
     shapes = {key: tuple(value.shape) for key, value in real.state_dict().items()}
     writers = _merged(passes, name)
     _check_real(writers, shapes, set(model.state_dict()), name)
@@ -59,7 +59,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         d_model=shapes[writers[0].weight][writers[0].axis],
         embeddings=tuple(writer for writer in writers if writer.layer is None),
         blocks=_blocks(passes, writers),
-        final_norm=_final_norm(text.graph, text.calls[-1]),
+        final_norm=_final_norm(text),
         unembedding=head,
         embedding_weight=embedding_of(model),
         unembedding_weight=f"{head}.weight",
@@ -132,20 +132,22 @@ def _merged(passes: list[Followed], name: str) -> list[Writer]:
 def _check_real(writers: list[Writer], shapes: Mapping[str, Any], narrow: set[str], name: str) -> None:
     """The real model must have the writers of the narrow one, and no more of their kind."""
     kinds = {general(writer.weight) for writer in writers}
-    for parameter in shapes.keys() - narrow:
-        if general(parameter) in kinds:
+    known = {general(parameter) for parameter in narrow}
+    width = shapes[writers[0].weight][writers[0].axis]
+    for parameter in sorted(shapes.keys() - narrow):
+        if general(parameter) in kinds or (general(parameter) not in known and width in shapes[parameter]):
             raise UnsupportedError(f"{name}: a narrow copy of it has no '{parameter}', so that it cannot be judged")
     for writer in writers:
         if writer.weight not in shapes:
             raise UnsupportedError(f"{name}: a narrow copy of it has '{writer.weight}', and the model has not")
-        if shapes[writer.weight][writer.axis] != shapes[writers[0].weight][writers[0].axis]:
+        if shapes[writer.weight][writer.axis] != width:
             raise UnsupportedError(f"{name}: '{writer.weight}' is not as wide as the residual stream")
 
 
 def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:
     found: dict[str, Block] = {}
     for followed in passes:
-        stream = StreamValues(followed.writing, points(followed.calls))
+        stream = StreamValues(followed.writing, followed.points)
         for call in followed.calls:
             if call.name in found or call.given is None:
                 continue
@@ -168,24 +170,30 @@ def _unused(model: nn.Module, passes: list[Followed]) -> list[str]:
     return sorted({name for name, _ in model.named_parameters()} - used)
 
 
-def _check_unused(model: nn.Module, unused: list[str], text: Followed, name: str) -> None:
+def _check_unused(model: nn.Module, unused: list[str], text: Followed, width: int, name: str) -> None:
     """A parameter of a block that no pass made use of must not be one that could write."""
-    width = text.calls[0].returned.shape[-1]
     blocks = text.calls[0].name.rpartition(".")[0] + "."
     for parameter in unused:
         if parameter.startswith(blocks) and width in model.get_parameter(parameter).shape:
             raise UnsupportedError(f"{name}: '{parameter}' had no part in any forward pass; what it writes is unknown")
 
 
-def _unused_parts(model: nn.Module, unused: list[str]) -> list[str]:
-    """The parts of the model that no pass made any use of: `model.audio_tower`."""
-
-    def part(parameter: str) -> str:
-        return ".".join(parameter.split(".")[:2])
-
+def _unused_parts(model: nn.Module, unused: list[str], width: int) -> list[str]:
+    """What no pass made any use of: whole parts such as `model.audio_tower`, and whatever could write within others."""
     without = set(unused)
-    used = {part(name) for name, _ in model.named_parameters() if name not in without}
-    return sorted({part(name) for name in unused} - used)
+    used = {above for name, _ in model.named_parameters() if name not in without for above in _above(name)}
+    found: dict[str, bool] = {}
+    for name in unused:
+        top = next((above for above in _above(name) if above not in used), name)
+        could = top.count(".") < 2 or width in model.get_parameter(name).shape
+        found[top] = could or found.get(top, False)
+    return sorted(top for top, could in found.items() if could)
+
+
+def _above(parameter: str) -> list[str]:
+    """A parameter and the modules around it, the outermost first: `model`, `model.norm`, `model.norm.weight`."""
+    parts = parameter.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def _unembedding(model: Any, graph: Graph, name: str) -> str:
@@ -200,6 +208,7 @@ def _unembedding(model: Any, graph: Graph, name: str) -> str:
     return found[-1]
 
 
-def _final_norm(graph: Graph, last: Call) -> str | None:
-    """The first module after the blocks that is given what the last of them returned."""
-    return next((c.name for c in graph.calls if c.first >= last.last and same(c.given, last.returned)), None)
+def _final_norm(text: Followed) -> str | None:
+    """The first module after the blocks that is given the stream as it is after all additions."""
+    last, end = text.calls[-1], text.points[-1]
+    return next((c.name for c in text.graph.calls if c.first >= last.last and same(c.given, end)), None)
