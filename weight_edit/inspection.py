@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy import Anatomy, Writer
-from weight_edit.anatomy.disk import DiskNames, names_on_disk
+from weight_edit.anatomy.disk import DiskNames, check_nothing_left_out, names_on_disk
+from weight_edit.anatomy.mtp import mtp_tensors
 from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.record import Proof
 from weight_edit.anatomy.stored import Stored
@@ -117,6 +118,7 @@ def inspect(
         if checkpoint is None:
             return Inspection(source.name, anatomy, None, {}, {}, None, proven.proof)
         disk = names_on_disk(anatomy, proven.layout)
+        check_nothing_left_out(anatomy, disk, mtp_tensors(anatomy, disk))
         tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
         places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
         return Inspection(source.name, anatomy, disk, places, tensors, _quantised(checkpoint), proven.proof)

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig
+from transformers import AutoConfig, LlamaConfig
 from transformers.models.llama import modeling_llama
 
 from weight_edit.anatomy import anatomy_of
-from weight_edit.errors import UnsupportedError
+from weight_edit.anatomy.conversion import resolve
+from weight_edit.anatomy.small import build
+from weight_edit.anatomy.stored import Stored
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.proof import prove
 
 BLOCK, MODEL = modeling_llama.LlamaDecoderLayer, modeling_llama.LlamaModel
@@ -177,3 +180,22 @@ def test_what_a_narrow_copy_cannot_show_is_refused(
     hide(monkeypatch)
     with pytest.raises(UnsupportedError, match=reason):
         anatomy_of(config())
+
+
+def test_towers_of_a_million_blocks_are_refused_before_they_are_built() -> None:
+    tower = {"model_type": "clip_vision_model", "num_hidden_layers": 1_000_000}
+    given = AutoConfig.for_model("llava", vision_config=tower, text_config=config().to_dict())
+    with pytest.raises(UsageError, match=r"vision_config\.num_hidden_layers is 1000000; it must be at most 2000"):
+        anatomy_of(given)
+
+
+def test_models_in_place_of_a_model_s_parts_are_refused() -> None:
+    given = AutoConfig.for_model("llava", vision_config={"model_type": "llava"}, text_config={"model_type": "llava"})
+    with pytest.raises(UnsupportedError):
+        anatomy_of(given)
+
+
+def test_names_longer_than_any_model_s_are_refused() -> None:
+    stored = Stored({"layers." + "9" * 5000: (2, 2)})
+    with pytest.raises(UnsupportedError, match=r"layers\.999.* with a name of 5007 characters"):
+        resolve(build(config(), device="meta"), stored)

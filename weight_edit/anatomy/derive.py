@@ -16,7 +16,7 @@ from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
 from weight_edit.anatomy.runs import MEDIA, media_run, text_run
 from weight_edit.anatomy.small import build, describe, narrow_model
-from weight_edit.anatomy.towers import is_multimodal
+from weight_edit.anatomy.towers import BLOCKS, is_multimodal, parts
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.threads import one_thread
 
@@ -93,6 +93,17 @@ def check_kind(config: Any) -> None:
     layers = getattr(text, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
         raise UsageError(f"{name}: config.json says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")
+    _check_towers(speaking, name)
+
+
+def _check_towers(config: Any, name: str) -> None:
+    """The real model is built for its names and shapes: a tower of a million blocks would take hours."""
+    for part, tower in parts(config):
+        for key in BLOCKS:
+            number = vars(tower).get(key)
+            if isinstance(number, int) and number > MAX_LAYERS:
+                raise UsageError(f"{name}: config.json says {part}.{key} is {number}; it must be at most {MAX_LAYERS}")
+        _check_towers(tower, name)
 
 
 def _text(model: Any, name: str) -> Mapping[str, Any]:
