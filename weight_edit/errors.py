@@ -45,4 +45,7 @@ FOREIGN_ERRORS = (
 
 def first_line(error: BaseException) -> str:
     """An error's message, fit for a message of one line; its class where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    # "Validation error:" alone says nothing.
+    short = 2 if lines and lines[0].endswith(":") else 1
+    return " ".join(lines[:short]) or type(error).__name__

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.anatomy.blocks import StreamValues, block_calls
+from weight_edit.anatomy.blocks import StreamValues, block_calls, stream_points
 from weight_edit.anatomy.conversion import resolve
 from weight_edit.anatomy.record import Proof, Proven
 from weight_edit.anatomy.recording import record
@@ -179,7 +179,7 @@ def stream_at_points(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: M
 def stream_in_graph(model: nn.Module, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:
     """The same for every value of the stream that a forward pass makes, whether a module holds it or not."""
     graph = record(model, inputs)
-    points = [v for call in block_calls(model, graph) for v in (call.given, call.returned) if v is not None]
+    points = stream_points(graph, block_calls(model, graph))
     writing = Writing(graph)
     writing.follow(points)
     return [_share(value, rows) for value in StreamValues(writing, points).values]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toys import WIDTH, numbers, toy
 
-from weight_edit.anatomy.commuting import carriers, carriers_together, turned
+from weight_edit.anatomy.commuting import carriers, carriers_together, turned, vanishes, with_noise
 from weight_edit.anatomy.graph import Graph, Step
 
 X, Y = numbers(2, 5, WIDTH), numbers(2, 5, WIDTH, seed=1)
@@ -146,8 +146,21 @@ def test_of_several_results_each_is_asked_for_itself() -> None:
 
 
 def test_what_has_no_bearing_is_not_among_the_carriers() -> None:
-    _, step = last(lambda x, y: torch.where(torch.ones(2, 5, 1, dtype=torch.bool), x, y))
+    _, step = last(lambda x, y: x.masked_scatter(torch.zeros(2, 5, 1, dtype=torch.bool), y))
     assert len(carriers(step, 0, -1) or {}) == 1
+
+
+def test_what_would_bear_on_other_numbers_is_among_the_carriers() -> None:
+    _, chosen = last(lambda x, y: torch.where(torch.ones(2, 5, 1, dtype=torch.bool), x, y))
+    assert carriers(chosen, 0, -1) == {1: -1, 2: -1}
+    for factor in (0.0, 1e-9):
+        _, added = last(lambda x, y, factor=factor: x + factor * y)
+        assert carriers(added, 0, -1) == {0: -1, 1: -1}
+
+
+def test_what_bends_large_numbers_has_no_carriers() -> None:
+    _, step = last(lambda x, y: (x * 1e-4).tanh())
+    assert carriers(step, 0, -1) is None
 
 
 def test_flattening_and_laying_among_others_commute_only_together() -> None:
@@ -230,7 +243,11 @@ def path(steps: list[Any]) -> bool:
         if step is None or (id(value), axis) in seen:
             continue
         seen.add((id(value), axis))
-        found = carriers(step, next(i for i, made in enumerate(step.made) if made is value), axis)
+        position = next(i for i, made in enumerate(step.made) if made is value)
+        judged = with_noise(step) if vanishes(step, position) else step
+        if not judged.made[position].any():
+            continue
+        found = carriers(judged, position, axis)
         if found is None:
             return False
         waiting += [(step.arguments[place], at) for place, at in found.items()]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from weight_edit.anatomy.commuting import carriers
 from weight_edit.anatomy.graph import Call, Graph
 from weight_edit.anatomy.parts import Reader
 from weight_edit.anatomy.writing import Carried, Writing
@@ -21,6 +22,33 @@ def block_calls(model: nn.Module, graph: Graph) -> list[Call]:
         if number.isdigit() and isinstance(model.get_submodule(path), nn.ModuleList) and call.returned.ndim > 2:
             return [c for c in graph.calls if c.name.rpartition(".")[0] == path]
     return []
+
+
+def stream_points(graph: Graph, calls: list[Call]) -> list[Tensor]:
+    """The stream, along last axes: what went into blocks and came out, and what was added to behind the last."""
+    around = [value for call in calls for value in (call.given, call.returned) if value is not None]
+    return [*around, *_additions_behind(graph, calls[-1])]
+
+
+def _additions_behind(graph: Graph, last: Call) -> list[Tensor]:
+    """Values in which something was added to what the last block returned, before a gain or another map took it in."""
+    width = last.returned.shape[-1]
+    axes = {id(last.returned): -1}
+    found = []
+    for step in graph.steps[last.last :]:
+        if not any(isinstance(argument, Tensor) and id(argument) in axes for argument in step.arguments):
+            continue
+        for position, made in enumerate(step.made):
+            if not made.is_floating_point() or id(made) in axes:
+                continue
+            for axis in (axis for axis in range(-made.ndim, 0) if made.shape[axis] == width):
+                carrying = carriers(step, position, axis) or {}
+                members = [axes.get(id(step.arguments[place])) == at for place, at in carrying.items()]
+                if any(members):
+                    axes[id(made)] = axis
+                    if axis == -1 and not all(members):
+                        found.append(made)
+    return found
 
 
 def inner_calls(graph: Graph, call: Call) -> list[Call]:
@@ -75,7 +103,7 @@ def readers(point: Tensor, inner: list[Call], layer: int | None) -> list[Reader]
 
 def same(a: Tensor | None, b: Tensor | None, tolerance: float = 1e-5) -> bool:
     """Whether two tensors hold the same vectors up to float32 rounding, whatever the axes in front."""
-    if a is None or b is None or a.shape[-1:] != b.shape[-1:] or a.numel() != b.numel():
+    if a is None or b is None or a.shape[-1:] != b.shape[-1:] or a.numel() != b.numel() or not a.numel():
         return False
     if not (a.is_floating_point() and b.is_floating_point()):
         return False

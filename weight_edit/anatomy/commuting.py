@@ -10,6 +10,7 @@ recorded numbers; no list of operations is needed, and none that appears next ye
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ from weight_edit.anatomy.graph import Composite, Graph, Step
 
 # What is not equal differs by as much as the numbers themselves, since M is random.
 _TOLERANCE = 1e-5
+# Activations of real models are larger than those of narrow copies: what bends at such sizes is no linear map.
+_SIZES = (1.0, 1000.0)
 
 
 def carriers(step: Step | Composite, position: int, axis: int) -> dict[int, int] | None:
     """The arguments, each with an axis, that a map has to be applied to for it to come out along an axis of the result.
 
-    Of several sets the smallest is given: an argument that does not bear on the numbers is not in it.
+    Of several sets the smallest is given, with those further arguments that would bear on the result if they were not
+    zero, or too small to show, or not chosen by a condition: a gate that is closed on these numbers may open on others.
 
     Args:
         step: the operation.
@@ -33,12 +37,53 @@ def carriers(step: Step | Composite, position: int, axis: int) -> dict[int, int]
     Returns:
         Place among the arguments -> axis, counted from the end; None when there is no such set.
     """
-    wanted = turned(step.made[position], axis)
-    for choice in _choices(step, step.made[position].shape[axis]):
-        given = step.again({place: turned(step.arguments[place], at) for place, at in choice.items()})
-        if _equal(given[position], wanted):
-            return choice
+    result = step.made[position]
+    for choice in _choices(step, result.shape[axis]):
+        if _commutes(step, position, axis, choice, {}, result):
+            return _widened(step, position, axis, choice)
     return None
+
+
+def _commutes(
+    step: Step | Composite, position: int, axis: int, choice: dict[int, int], other: dict[int, Tensor], result: Tensor
+) -> bool:
+    """Whether a map on the chosen arguments is one on the result, with some of the arguments replaced by others."""
+    values = {place: other.get(place, step.arguments[place]) for place in choice}
+    wanted = turned(result, axis)
+    return all(
+        _equal(
+            step.again({**other, **{place: size * turned(values[place], at) for place, at in choice.items()}})[
+                position
+            ],
+            size * wanted,
+        )
+        for size in _SIZES
+    )
+
+
+def _widened(step: Step | Composite, position: int, axis: int, choice: dict[int, int]) -> dict[int, int]:
+    """A set of arguments with those that only for their numbers are not in it."""
+    result = step.made[position]
+    width = result.shape[axis]
+    flipped: dict[int, Tensor] = {}
+    if isinstance(step, Step) and step.name == "aten.where.self":
+        condition = step.arguments[0]
+        flipped = {0: torch.rand(condition.shape, generator=torch.Generator().manual_seed(0)) < 0.5}
+    for place in _places(step, width):
+        if place in choice:
+            continue
+        noise = _noise_like(step.arguments[place], float(result.abs().max()))
+        other = {**flipped, place: noise}
+        without = step.again({**flipped, place: torch.zeros_like(noise)})[position]
+        made = step.again(other)[position]
+        if _equal(made, without):
+            continue
+        for at in range(-noise.ndim, 0):
+            wider = {**choice, place: at}
+            if noise.shape[at] == width and _commutes(step, position, axis, wider, other, made):
+                choice = wider
+                break
+    return choice
 
 
 def carriers_together(graph: Graph, step: Step, axis: int) -> tuple[Composite, dict[int, int]] | None:
@@ -64,6 +109,20 @@ def carriers_together(graph: Graph, step: Step, axis: int) -> tuple[Composite, d
     return None
 
 
+def vanishes(step: Step, position: int) -> bool:
+    """Whether a result is zero, or no more than the rounding of what it was made of."""
+    given = [a.abs().max() for a in step.arguments if _has_numbers(a)]
+    result = step.made[position].abs().max()
+    return bool(result == 0) or (bool(given) and bool(result <= _TOLERANCE * max(given)))
+
+
+def with_noise(step: Step) -> Step:
+    """The same operation on other numbers, for a result that vanishes: by nature then, or for its numbers only."""
+    noise = {place: _noise_like(value, 1.0) for place, value in enumerate(step.arguments) if _has_numbers(value)}
+    arguments = [noise.get(place, argument) for place, argument in enumerate(step.arguments)]
+    return Step(step.op, arguments, step.layout, step.again(noise), step.number)
+
+
 def turned(value: Tensor, axis: int) -> Tensor:
     """A value with the random map applied along an axis."""
     matrix = _random_map(value.shape[axis]).to(value.dtype)
@@ -73,11 +132,7 @@ def turned(value: Tensor, axis: int) -> Tensor:
 
 
 def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
-    places = [
-        place
-        for place, value in enumerate(step.arguments)
-        if isinstance(value, Tensor) and value.is_floating_point() and width in value.shape
-    ]
+    places = _places(step, width)
     if len(places) > 6:
         # The members of a list, as of a concatenation, lie all the same way.
         places_by_axis = {axis: [p for p in places if _has(step.arguments[p], axis, width)] for axis in range(-4, 0)}
@@ -90,6 +145,23 @@ def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
             ]
             for chosen in product(*axes):
                 yield dict(zip(members, chosen, strict=True))
+
+
+def _places(step: Step | Composite, width: int) -> list[int]:
+    return [
+        place
+        for place, value in enumerate(step.arguments)
+        if isinstance(value, Tensor) and value.is_floating_point() and width in value.shape
+    ]
+
+
+def _has_numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
+
+
+def _noise_like(value: Tensor, size: float) -> Tensor:
+    noise = size * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(value.dtype)
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(noise) if _dense(value) else noise
 
 
 def _has(value: Tensor, axis: int, width: int) -> bool:

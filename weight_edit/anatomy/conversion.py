@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from weight_edit.anatomy.layout import Layout, Piece, runs_of
 from weight_edit.anatomy.stored import Stored
 from weight_edit.anatomy.traced import Traced
-from weight_edit.errors import FOREIGN_ERRORS, first_line
+from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
+LONGEST_NAME = 4000
+"""Characters; what models have is below 200. Patterns and numbers of any length would take for ever, or fail."""
 Pieces = dict[str, tuple[Piece, ...]]
 
 
@@ -26,7 +28,15 @@ def resolve(model: nn.Module, stored: Stored) -> Layout:
         model: a transformers model on the meta device, not quantised: its parameters and persistent buffers are looked
             for.
         stored: the tensors on disk.
+
+    Raises:
+        UnsupportedError: a tensor's name is longer than any model's.
     """
+    for name in stored.shapes:
+        if len(name) > LONGEST_NAME:
+            raise UnsupportedError(
+                f"the checkpoint has a tensor '{name[:40]}...' with a name of {len(name)} characters"
+            )
     state = model.state_dict()
     found: Pieces = {}
     how: dict[str, str] = {}

@@ -8,21 +8,20 @@ from torch import nn
 
 from weight_edit.anatomy.blocks import StreamValues, inner_calls, middle, readers, same
 from weight_edit.anatomy.classes import speaking_config
-from weight_edit.anatomy.following import Followed, embedding_of, follow, name_of, points
-from weight_edit.anatomy.graph import Call, Graph
+from weight_edit.anatomy.following import Followed, embedding_of, follow, name_of
+from weight_edit.anatomy.graph import Graph
 from weight_edit.anatomy.kinds import refuse_kinds
 from weight_edit.anatomy.multimodal_kinds import refuse_multimodal
 from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
 from weight_edit.anatomy.runs import MEDIA, media_run, text_run
 from weight_edit.anatomy.small import build, describe, narrow_model
-from weight_edit.anatomy.towers import is_multimodal
+from weight_edit.anatomy.towers import BLOCKS, is_multimodal, parts
+from weight_edit.anatomy.unused import unused_parts
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.threads import one_thread
 
 MAX_LAYERS = 2000
-NEVER_USED = ("audio_bos_eos_token", "image_sep")
-"""Parameters that a class of transformers has and no code of it reads (Qwen2.5-Omni's, HunYuan-VL's)."""
 
 
 def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
@@ -48,7 +47,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         media, unknown = _media(model, name)
         real = build(config, device="meta", trust_remote_code=trust_remote_code)
     passes = [text, *media.values()]
-    unknown += _unused(model, passes, name)
+    unknown += unused_parts(model, passes, name)
     shapes = {key: tuple(value.shape) for key, value in real.state_dict().items()}
     writers = _merged(passes, name)
     _check_real(writers, shapes, set(model.state_dict()), name)
@@ -59,7 +58,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         d_model=shapes[writers[0].weight][writers[0].axis],
         embeddings=tuple(writer for writer in writers if writer.layer is None),
         blocks=_blocks(passes, writers),
-        final_norm=_final_norm(text.graph, text.calls[-1]),
+        final_norm=_final_norm(text),
         unembedding=head,
         embedding_weight=embedding_of(model),
         unembedding_weight=f"{head}.weight",
@@ -93,6 +92,17 @@ def check_kind(config: Any) -> None:
     layers = getattr(text, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
         raise UsageError(f"{name}: config.json says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")
+    _check_towers(speaking, name)
+
+
+def _check_towers(config: Any, name: str) -> None:
+    """The real model is built for its names and shapes: a tower of a million blocks would take hours."""
+    for part, tower in parts(config):
+        for key in BLOCKS:
+            number = vars(tower).get(key)
+            if isinstance(number, int) and number > MAX_LAYERS:
+                raise UsageError(f"{name}: config.json says {part}.{key} is {number}; it must be at most {MAX_LAYERS}")
+        _check_towers(tower, name)
 
 
 def _text(model: Any, name: str) -> Mapping[str, Any]:
@@ -132,20 +142,22 @@ def _merged(passes: list[Followed], name: str) -> list[Writer]:
 def _check_real(writers: list[Writer], shapes: Mapping[str, Any], narrow: set[str], name: str) -> None:
     """The real model must have the writers of the narrow one, and no more of their kind."""
     kinds = {general(writer.weight) for writer in writers}
-    for parameter in shapes.keys() - narrow:
-        if general(parameter) in kinds:
+    known = {general(parameter) for parameter in narrow}
+    width = shapes[writers[0].weight][writers[0].axis]
+    for parameter in sorted(shapes.keys() - narrow):
+        if general(parameter) in kinds or (general(parameter) not in known and width in shapes[parameter]):
             raise UnsupportedError(f"{name}: a narrow copy of it has no '{parameter}', so that it cannot be judged")
     for writer in writers:
         if writer.weight not in shapes:
             raise UnsupportedError(f"{name}: a narrow copy of it has '{writer.weight}', and the model has not")
-        if shapes[writer.weight][writer.axis] != shapes[writers[0].weight][writers[0].axis]:
+        if shapes[writer.weight][writer.axis] != width:
             raise UnsupportedError(f"{name}: '{writer.weight}' is not as wide as the residual stream")
 
 
 def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:
     found: dict[str, Block] = {}
     for followed in passes:
-        stream = StreamValues(followed.writing, points(followed.calls))
+        stream = StreamValues(followed.writing, followed.points)
         for call in followed.calls:
             if call.name in found or call.given is None:
                 continue
@@ -163,42 +175,6 @@ def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:
     return tuple(sorted(found.values(), key=lambda block: block.layer))
 
 
-def _unused(model: nn.Module, passes: list[Followed], name: str) -> list[str]:
-    """What no pass made any use of and may bring something into the stream, a sentence each.
-
-    These are whole parts of the model, such as `model.audio_tower`, and parameters as wide as the stream: projectors of
-    media that were not tried. Towers, whose last blocks are often not used, are of another width in the narrow copy.
-
-    Raises:
-        UnsupportedError: such a parameter is in a block.
-    """
-    used = {parameter for followed in passes for parameter in followed.graph.used_parameters()}
-    parts = {_part(parameter) for parameter in used}
-    calls = passes[0].calls
-    width, blocks = calls[0].returned.shape[-1], calls[0].name.rpartition(".")[0] + "."
-    found: dict[str, None] = {}
-    for parameter, value in model.named_parameters():
-        if parameter in used:
-            continue
-        if parameter.startswith(blocks):
-            if width in value.shape:
-                raise UnsupportedError(
-                    f"{name}: '{parameter}' had no part in any forward pass; what it writes is unknown"
-                )
-        elif parameter.split(".")[-1 - parameter.endswith(".weight")] in NEVER_USED:
-            continue
-        elif _part(parameter) not in parts:
-            found[_part(parameter)] = None
-        elif width in value.shape:
-            found[parameter.rpartition(".")[0]] = None
-    kinds = dict.fromkeys(general(module) for module in found)
-    return [f"'{kind}' had no part in any forward pass" for kind in kinds]
-
-
-def _part(parameter: str) -> str:
-    return ".".join(parameter.split(".")[:2])
-
-
 def _unembedding(model: Any, graph: Graph, name: str) -> str:
     """The output head: as the model says, else the last linear map that gave as many numbers as there are logits."""
     head = model.get_output_embeddings()
@@ -211,6 +187,7 @@ def _unembedding(model: Any, graph: Graph, name: str) -> str:
     return found[-1]
 
 
-def _final_norm(graph: Graph, last: Call) -> str | None:
-    """The first module after the blocks that is given what the last of them returned."""
-    return next((c.name for c in graph.calls if c.first >= last.last and same(c.given, last.returned)), None)
+def _final_norm(text: Followed) -> str | None:
+    """The first module after the blocks that is given the stream as it is after all additions."""
+    last, end = text.calls[-1], text.points[-1]
+    return next((c.name for c in text.graph.calls if c.first >= last.last and same(c.given, end)), None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from weight_edit.anatomy.blocks import block_calls
+from weight_edit.anatomy.blocks import block_calls, stream_points
 from weight_edit.anatomy.graph import Call, Graph
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Writer
@@ -23,12 +23,14 @@ class Followed:
     Attributes:
         graph: its operations.
         calls: of the blocks, in the order of running.
+        points: values that are the stream; see `blocks.stream_points`.
         writing: what carries the stream.
         writers: what writes to it, in the order of writing.
     """
 
     graph: Graph
     calls: list[Call]
+    points: list[Tensor]
     writing: Writing
     writers: list[Writer]
 
@@ -52,17 +54,16 @@ def follow(model: Any, inputs: Mapping[str, Any], name: str) -> Followed:
     if not calls:
         raise UnsupportedError(f"{name}: no list of blocks with a residual stream through them was found")
     writing = Writing(graph)
+    points = stream_points(graph, calls)
     try:
-        writing.follow(points(calls))
-        writers = writers_of(model, writing, embedding_of(model), calls, mixing_parts(model, inputs, graph, calls))
+        writing.follow(points)
+        mixing = mixing_parts(model, inputs, graph, calls)
+        writers = writers_of(model, writing, embedding_of(model), calls, mixing)
     except NotUnderstoodError as error:
         raise UnsupportedError(f"{name}: {_where(graph, error)}{_side_by_side(model, calls)}") from error
-    return Followed(graph, calls, writing, writers)
-
-
-def points(calls: list[Call]) -> list[Tensor]:
-    """What went into blocks and came out of them: the stream."""
-    return [value for call in calls for value in (call.given, call.returned) if value is not None]
+    except FOREIGN_ERRORS as error:
+        raise UnsupportedError(f"{name}: its stream could not be followed ({first_line(error)})") from error
+    return Followed(graph, calls, points, writing, writers)
 
 
 def embedding_of(model: Any) -> str:

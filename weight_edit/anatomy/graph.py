@@ -147,9 +147,18 @@ class Graph:
         return self._buffers.get(id(value))
 
     def used_parameters(self) -> set[str]:
-        """The names of all parameters that some step was given."""
-        given = (a for step in self.steps for a in step.arguments if isinstance(a, Tensor))
-        return {name for name in map(self.parameter, given) if name is not None}
+        """The names of all parameters that some step made numbers with, out of them and of anything else."""
+        behind = {key: {name} for key, name in self._parameters.items()}
+        used: set[str] = set()
+        for step in self.steps:
+            given = [a for a in step.arguments if isinstance(a, Tensor)]
+            names = set().union(*(behind.get(id(a), set()) for a in given))
+            if given and all(id(a) in behind for a in given):
+                # A transposed weight, or 1 plus a gain, may yet meet no token.
+                behind |= {id(made): names for made in step.made}
+            elif any(made.numel() for made in step.made):
+                used |= names
+        return used
 
 
 def tensors_in(output: Any) -> tuple[Tensor, ...]:

@@ -29,7 +29,7 @@ def mixing_parts(model: nn.Module, inputs: Mapping[str, Any], graph: Graph, bloc
         given = parts[name].given
 
         def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if given is None or given.ndim != 3:
+            if given is None or given.ndim != 3 or given.shape[1] < 2:
                 return None
             changed = given.clone()
             # Not only another sign or length, which a norm or a product of two would hide.
@@ -44,7 +44,7 @@ def mixing_parts(model: nn.Module, inputs: Mapping[str, Any], graph: Graph, bloc
     def look(name: str) -> Any:
         def compare(_: nn.Module, __: Any, output: Any) -> Any:
             got, wanted = first_tensor([output]), parts[name].returned
-            if got is None or got.shape != wanted.shape or got.ndim != 3:
+            if got is None or got.shape != wanted.shape or got.ndim != 3 or got.shape[1] < 2:
                 return output
             if not same(got[:, 1:], wanted[:, 1:]):
                 mixing.add(name)

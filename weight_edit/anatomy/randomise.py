@@ -31,7 +31,7 @@ def randomise(model: nn.Module, seed: int) -> None:
         kept = model.state_dict(keep_vars=True)
         for name, buffer in model.named_buffers():
             # Tables (MiniMax's decay masks) follow from the config; scales and biases are what training finds.
-            if name in kept and buffer.is_floating_point() and buffer.ndim <= 1:
+            if name in kept and buffer.is_floating_point() and buffer.squeeze().ndim <= 1:
                 noise = torch.randn(buffer.shape, generator=generator).clamp(-2, 2)
                 buffer.copy_(torch.where(buffer == 0, _spread(name) * noise, buffer * (1 + SPREAD * noise)))
         for module in model.modules():

@@ -45,11 +45,19 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
 
 
 def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False) -> nn.Module:
-    """The narrow copy, with random parameters, float32."""
+    """The narrow copy, with random parameters, float32.
+
+    Raises:
+        UnsupportedError: as `build`, or the config's parts do not go together.
+    """
+    try:
+        narrow = narrowed(config)
+    except FOREIGN_ERRORS as error:
+        raise UnsupportedError(f"{describe(config)}: no narrow copy of it can be made ({first_line(error)})") from error
     with torch.random.fork_rng(devices=[]):
         # Some families draw decay rates and time steps as they are built.
         torch.manual_seed(seed)
-        model = build(narrowed(config), trust_remote_code=trust_remote_code)
+        model = build(narrow, trust_remote_code=trust_remote_code)
     randomise(model, seed)
     return model
 

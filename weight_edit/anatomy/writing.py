@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from weight_edit.anatomy.commuting import carriers, carriers_together
+from weight_edit.anatomy.commuting import carriers, carriers_together, vanishes, with_noise
 from weight_edit.anatomy.graph import Graph, Step
 from weight_edit.anatomy.norms import NORMALISING, Through, normalises, standing_between, turning
 
@@ -123,14 +123,17 @@ class Writing:
             key = (name, carried.through)
             self.sources.setdefault(key, Source(name, carried.axis, carried.through, scale, taker))
             return []
-        if not bool(value.any()):
+        if not value.numel() or (step is None and not bool(value.any())):
             return []
         if step is None:
             what = self.graph.buffer(value)
             source = f"the constant '{what}'" if what else "a constant that is no parameter"
             raise NotUnderstoodError(f"{source} is written into the residual stream", taker)
         position = next(i for i, made in enumerate(step.made) if made is value)
-        found = carriers(step, position, carried.axis)
+        judged = with_noise(step) if vanishes(step, position) else step
+        if not bool(judged.made[position].any()):
+            return []
+        found = carriers(judged, position, carried.axis)
         if found is not None:
             factor = _constant_factor(step)
             return [
@@ -160,7 +163,8 @@ def _constant_factor(step: Step) -> float:
         return 1.0
     for argument in step.arguments:
         number = argument.item() if isinstance(argument, Tensor) and argument.numel() == 1 else argument
-        if isinstance(number, int | float):
+        # A gate that is closed on a narrow copy is no constant.
+        if isinstance(number, int | float) and number != 0:
             return float(number) if ".mul." in step.name else 1.0 / float(number)
     return 1.0
 
