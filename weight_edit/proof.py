@@ -53,7 +53,7 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
 
 
 def prove(
-    config: Any, anatomy: Anatomy, *, directions: int = 2, seed: int = 0, trust_remote_code: bool = False
+    config: Any, anatomy: Anatomy, *, directions: int = 2, seed: int = 1, trust_remote_code: bool = False
 ) -> Proof:
     """Edit a narrow copy of the architecture with random directions and measure what is left of them.
 
@@ -61,7 +61,7 @@ def prove(
         config: of the real model.
         anatomy: what `anatomy_of` found for it: this very account of the writers is what is proven.
         directions: how many are removed together.
-        seed: of parameters, directions and tokens.
+        seed: of parameters, directions and tokens; another than the anatomy was derived with, which is 0.
         trust_remote_code: allow the config's own modelling code.
 
     Raises:

@@ -75,14 +75,14 @@ def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool
         raise UsageError(f"{name}: no process could be started to derive its anatomy: {error.strerror}") from error
     answer = _answer(child.stdout) if child.returncode == 0 else None
     if answer is None:
-        raise UsageError(f"{name}: the process that derives its anatomy {_ending(child)}; try again")
+        raise UsageError(f"{name}: the process that derives its anatomy {_ending(child)}")
     if "error" in answer:
         kind = UnsupportedError if answer.get("exit_code") == UnsupportedError.exit_code else UsageError
         raise kind(str(answer["error"]))
     try:
         return Proven.from_dict(answer.get("proven"))
     except ValueError as error:
-        raise UsageError(f"{name}: the process that derives its anatomy gave nonsense; try again") from error
+        raise UsageError(f"{name}: the process that derives its anatomy gave nonsense") from error
 
 
 def answer_of(work: "Proven | WeightEditError") -> str:
@@ -104,7 +104,7 @@ def _answer(output: bytes) -> dict[str, Any] | None:
 
 def _ending(child: "subprocess.CompletedProcess[bytes]") -> str:
     if child.returncode < 0:
-        return f"was killed by signal {-child.returncode}, as happens when memory runs out"
+        return f"was killed by signal {-child.returncode}, as happens when memory runs out; try again"
     lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
     said = "".join(c for c in lines[-1] if c.isprintable())[:200] if lines else "it said nothing"
     return f"failed with exit code {child.returncode} ({said})"
