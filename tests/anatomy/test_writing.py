@@ -89,14 +89,14 @@ def test_what_is_added_along_two_axes_is_refused() -> None:
         followed(lambda m, x: m.square + m.square.T)
 
 
-def test_a_norm_in_the_stream_itself_is_named() -> None:
+def test_a_gain_in_the_stream_itself_is_named() -> None:
     """What is before the norm is added again behind it: no one direction before it is one behind it."""
 
     def run(m: Held, x: Tensor) -> Tensor:
         before = x @ m.second
         return before + m.gain * before
 
-    with pytest.raises(NotUnderstoodError, match=r"the norm 'held' lies in the residual stream itself"):
+    with pytest.raises(NotUnderstoodError, match=r"the gain 'held\.gain' lies in the residual stream itself"):
         followed(run)
 
 
