@@ -81,7 +81,7 @@ def _where(graph: Graph, error: NotUnderstoodError) -> str:
     number = None if error.step is None else error.step.number
     around = [c.name for c in graph.calls if number is not None and c.first <= number < c.last]
     place = f"in '{around[0]}', " if around else ""
-    return f"{place}{error.reason}, which is not understood"
+    return f"{place}{error.reason}"
 
 
 def _side_by_side(model: Any, calls: list[Call]) -> str:

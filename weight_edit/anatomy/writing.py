@@ -128,7 +128,7 @@ class Writing:
         if step is None:
             what = self.graph.buffer(value)
             source = f"the constant '{what}'" if what else "a constant that is no parameter"
-            raise NotUnderstoodError(f"{source} is written into the residual stream", taker)
+            raise NotUnderstoodError(f"{source} is written into the residual stream: no weight to edit", taker)
         position = next(i for i, made in enumerate(step.made) if made is value)
         judged = with_noise(step) if vanishes(step, position) else step
         if not bool(judged.made[position].any()):
@@ -149,7 +149,8 @@ class Writing:
             ]
         between = standing_between(self.graph, step, position, carried.axis)
         if between is None:
-            raise NotUnderstoodError(f"what {step.name} gives is written into the residual stream", step)
+            reason = f"what {step.name} gives is written into the residual stream, which is not understood"
+            raise NotUnderstoodError(reason, step)
         return [(source, Carried(axis, carried.through + through), scale, step) for source, axis, through in between]
 
     def _through(self, carried: Carried, step: Step, place: int) -> Through:
@@ -177,4 +178,4 @@ def _two_ways(one: Carried, other: Carried) -> str:
     what = "a norm" if factor.parameter is None else f"the gain '{factor.parameter}'"
     if factor.parameter is not None and factor.parameter.endswith(".weight"):
         what = f"the norm '{factor.parameter.removesuffix('.weight')}'"
-    return f"{what} lies in the residual stream itself: what it gives is added to, and what it is given is too"
+    return f"{what} lies in the residual stream itself: no edit of what writes keeps a direction out on both sides"
