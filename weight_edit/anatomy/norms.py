@@ -18,19 +18,22 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Factor:
-    """One linear map between a writer and the stream that acts on each channel, or takes their mean off.
+    """One step of a norm between a writer and the stream.
 
     Attributes:
-        parameter: whose values, plus `offset`, are the gains; None for taking off the mean.
+        parameter: whose values, plus `offset`, are the gains; None where there are none.
         offset: 0, or 1 for families such as Gemma.
+        does: "gain", or what `CENTRING` and `NORMALISING` do.
     """
 
     parameter: str | None
     offset: float = 0.0
+    does: str = "gain"
 
 
-CENTRING = Factor(None)
-NORMALISING = Factor(None, 1.0)
+CENTRING = Factor(None, does="centring")
+"""Taking the mean off."""
+NORMALISING = Factor(None, does="normalising")
 """Dividing by a length of the vector itself: it turns no direction, but what is taken off before comes out longer."""
 Through = tuple[Factor, ...]
 """Factors from the stream towards the writer."""
