@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy import Anatomy, anatomy_of
+from weight_edit.anatomy import Anatomy
 from weight_edit.anatomy.blocks import StreamValues, block_calls, stream_points
 from weight_edit.anatomy.conversion import resolve
+from weight_edit.anatomy.derive import anatomy_with_model
 from weight_edit.anatomy.record import Proof, Proven
 from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.runs import runs
-from weight_edit.anatomy.small import build, narrow_model
+from weight_edit.anatomy.small import narrow_model
 from weight_edit.anatomy.stored import Stored
 from weight_edit.anatomy.writing import Writing
 from weight_edit.edits import orthonormal_rows
@@ -46,10 +47,9 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
         UnsupportedError: the architecture is not understood, or its proof fails.
     """
     config = read_config(Source(name, folder, None), trust_remote_code=trust_remote_code)
-    anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    anatomy, real = anatomy_with_model(config, trust_remote_code=trust_remote_code)
     proof = prove(config, anatomy, trust_remote_code=trust_remote_code)
-    layout = resolve(build(config, device="meta", trust_remote_code=trust_remote_code), stored)
-    return Proven(anatomy, proof, layout)
+    return Proven(anatomy, proof, resolve(real, stored))
 
 
 def prove(

@@ -39,6 +39,12 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         UnsupportedError: with the module that is not understood, or the reason.
         UsageError: a config that is none of a language model.
     """
+    anatomy, _ = anatomy_with_model(config, trust_remote_code=trust_remote_code)
+    return anatomy
+
+
+def anatomy_with_model(config: Any, *, trust_remote_code: bool = False) -> tuple[Anatomy, nn.Module]:
+    """The same as `anatomy_of`, with the real model on the meta device, which its shapes are from."""
     check_kind(config)
     name = describe(config)
     with one_thread():
@@ -52,7 +58,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
     writers = _merged(passes, name)
     _check_real(writers, shapes, set(model.state_dict()), name)
     head = _unembedding(model, text.graph, name)
-    return Anatomy(
+    anatomy = Anatomy(
         architecture=type(model).__name__,
         model_type=str(config.model_type),
         d_model=shapes[writers[0].weight][writers[0].axis],
@@ -68,6 +74,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
         media=tuple(media),
         unknown=tuple(unknown),
     )
+    return anatomy, real
 
 
 def check_kind(config: Any) -> None:
