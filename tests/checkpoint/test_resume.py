@@ -24,30 +24,39 @@ from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.errors import UsageError
 
 SLOW = """
-import sys, time
+import sys, threading, time
 from weight_edit.checkpoint.attempt import Attempt
 from weight_edit.checkpoint.reading import Files
 from weight_edit.cli import main
 
-begin, note, file = Attempt.begin, Attempt.note, Files.read
+after = int(sys.argv.pop(1))
+note, file = Attempt.note, Files.read
+tell, told = threading.Lock(), []
 
-def beginning(out, key):
-    attempt = begin(out, key)
-    print("0", flush=True)
-    return attempt
+def telling(finished):
+    with tell:
+        if finished not in told:
+            told.append(finished)
+            print(finished, flush=True)
 
 def noting(self, name, record, losses):
     note(self, name, record, losses)
-    print(self._noted, flush=True)
+    telling(self._noted)
 
 def reading(self, *which):
-    time.sleep(0.05)
+    if not told:
+        telling(0)
+    time.sleep(3 if told[-1] == after else 0.05)
     file(self, *which)
 
-Attempt.begin, Attempt.note, Files.read = beginning, noting, reading
+Attempt.note, Files.read = noting, reading
 main()
 """
-"""The command, slowed down, telling how many files it has finished."""
+"""The command, slowed down, telling how many files it has finished.
+
+It tells none when the first is being read, not when the attempt begins: a signal between the making of its folder and
+the block that removes it would leave an empty one. When it has finished as many as asked, it gives the signal time.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
 def interrupted(job: Job, out: Path, after: int, number: signal.Signals) -> tuple[int, str]:
     """Send the slow bake a signal when it has finished `after` files; its exit code and what it says."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", SLOW, *job.arguments(out)]
+    command = [sys.executable, "-c", SLOW, str(after), *job.arguments(out)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
