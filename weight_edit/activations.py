@@ -137,6 +137,43 @@ def residuals(
     return result
 
 
+def mean_residuals(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    *,
+    batch_size: int = 32,
+    description: str | None = "activations",
+) -> Tensor:
+    """The mean over all tokens of each sequence: (n, points, d_model) float32 on the CPU.
+
+    Raises:
+        UsageError: as `residuals`.
+    """
+    _check(sequences, [])
+    check_lengths(model, [len(sequence) for sequence in sequences])
+    result = torch.empty((len(sequences), len(points), model.anatomy.d_model), dtype=torch.float32)
+
+    def step(batch: Batch) -> Tensor:
+        found = torch.empty((len(batch.rows), len(points), model.anatomy.d_model), dtype=torch.float32)
+
+        def keep(point: Point, x: Tensor) -> None:
+            weights = batch.mask.bool().to(x.device)[..., None]
+            x = _one_stream(x)
+            mean = (x.float() * weights).sum(dim=1) / weights.sum(dim=1)
+            for index, asked in enumerate(points):
+                if asked == point:
+                    found[:, index] = mean.cpu()
+
+        if points:
+            _read(model, batch, points, keep)
+        return found
+
+    for batch, x in run_model(model, sequences, step, batch_size=batch_size, description=description):
+        result[list(batch.rows)] = x
+    return result
+
+
 def residual_statistics(
     model: Model,
     sequences: Sequence[Sequence[int]],
@@ -212,9 +249,7 @@ def _at_positions(
         rows = torch.arange(len(batch.rows), device=columns.device)[:, None]
 
         def keep(point: Point, x: Tensor) -> None:
-            chosen = x[rows.to(x.device), columns.to(x.device)].float().cpu()
-            # Hyper-connections keep several streams, (tokens, streams, d_model): their mean stands for them.
-            chosen = chosen.mean(dim=2) if chosen.ndim == 4 else chosen
+            chosen = _one_stream(x[rows.to(x.device), columns.to(x.device)].float()).cpu()
             for index, asked in enumerate(points):
                 if asked == point:
                     result[:, :, index] = chosen
@@ -224,6 +259,11 @@ def _at_positions(
         return result
 
     return run_model(model, sequences, step, batch_size=batch_size, description=description, side=side)
+
+
+def _one_stream(x: Tensor) -> Tensor:
+    """Hyper-connections keep several streams, (rows, tokens, streams, d_model): their mean stands for them."""
+    return x.mean(dim=2) if x.ndim == 4 else x
 
 
 def _check(sequences: Sequence[Sequence[int]], positions: Sequence[int]) -> None:

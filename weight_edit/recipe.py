@@ -1,22 +1,15 @@
 """A recipe: one YAML file that says what is found, edited, verified and evaluated, validated before anything runs."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from weight_edit.errors import UsageError
 from weight_edit.plan import parse_layers
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values are not coerced across kinds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+from weight_edit.section import Section, validated
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -144,10 +137,7 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     Raises:
         UsageError: naming the first wrong key or value.
     """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"{name}: {_explain(error)}") from error
+    return validated(Recipe, content, name, "a recipe")
 
 
 def _set(content: dict[str, Any], override: str) -> None:
@@ -164,27 +154,3 @@ def _set(content: dict[str, Any], override: str) -> None:
         place[last] = yaml.safe_load(value)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"--set {override}: the value is no YAML") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line."""
-    problems = error.errors()
-    # A misspelt key also makes the right one missing: the misspelling is what to mend.
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
-    if problem["type"] == "extra_forbidden":
-        known = _keys(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
-        return f"'{key}' is not a key of a recipe{hint}"
-    if problem["type"] == "missing":
-        return f"'{key}' is missing"
-    return f"'{key}': {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})"
-
-
-def _keys(path: list[str]) -> list[str]:
-    section: Any = Recipe
-    for part in path:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)

@@ -192,21 +192,32 @@ def examples(folder: Path, console: Console, count: int = 3) -> None:
 def directions(found: "Directions", path: Path, console: Console, count: int = 5) -> None:
     """The chosen direction and the best candidates."""
     meta = found.metadata
-    table = Table(title=f"Candidates by bypass score ({safe(meta.get('method'))})", title_justify="left")
+    by = meta.get("rule", {}).get("by") or "bypass"
+    table = Table(title=f"Candidates by {by} score ({safe(meta.get('method'))})", title_justify="left")
     for column in ("layer", "position", "bypass", "induce", "KL", "why"):
         table.add_column(column, justify="left" if column == "why" else "right")
-    scored = [row for row in meta.get("scores", []) if row.get("bypass") is not None]
-    scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"]))
-    for row in scored[:count]:
-        chosen = (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))
-        note = "chosen" if chosen else row.get("rejected") or ""
-        cells = (f"{row['bypass']:.2f}", f"{row['induce']:.2f}", f"{row['kl']:.4f}")
-        table.add_row(str(row["layer"]), str(row["position"]), *cells, safe(note))
+    scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
+    if by == "bypass":
+        scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"]))
+    chosen = [row for row in scored if (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))]
+    best = [*chosen, *(row for row in scored if row not in chosen)][:count]
+    for row in best:
+        table.add_row(*_candidate(row), "chosen" if row in chosen else safe(row.get("rejected") or ""))
+    if meta.get("control"):
+        table.add_row(*_candidate(meta["control"]), "a random direction, for comparison")
     console.print(table)
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {safe(warning)}")
-    console.print(f"{path}: {found.direction.shape[0]} direction, {found.d_model} wide", markup=False)
+    count = found.direction.shape[0]
+    console.print(f"{path}: {count} direction{'s' * (count > 1)}, {found.d_model} wide", markup=False)
     suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", "edited-model")
+
+
+def _candidate(row: "Mapping[str, Any]") -> tuple[str, ...]:
+    """A candidate's place and scores, as cells."""
+    place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
+    scores = (row["bypass"], row["induce"])
+    return (*place, *("" if value is None else f"{value:.2f}" for value in scores), f"{row['kl']:.4f}")
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:

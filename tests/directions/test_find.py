@@ -3,12 +3,13 @@ import json
 import pytest
 import torch
 
-from weight_edit.activations import Point, ResidualStatistics, residuals
+from weight_edit.activations import Point, residuals
 from weight_edit.directions import SelectionRule, find, find_directions, load_directions, registry
-from weight_edit.directions.mean_difference import mean_difference
+from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.separation import Separation, auc
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.section import Section
 
 FREE = SelectionRule(max_kl=None, min_induce=None)
 SIZES = {"n_train": 24, "n_validation": 8}
@@ -162,26 +163,30 @@ def test_an_unknown_method_lists_the_known_ones(behaviour):
 def test_a_finder_is_registered_by_name_once(monkeypatch):
     monkeypatch.setattr(registry, "_FINDERS", dict(registry.finders()))
 
-    @registry.finder("mine")
-    def mine(model, target, baseline, positions, *, batch_size):
-        return torch.zeros(1, 1, 1)
+    class Options(Section):
+        k: int = 2
 
-    assert registry.finder_named("mine") is mine
+    @registry.finder("mine")
+    def mine(problem, options: Options):
+        """Mine."""
+        return [options.k]
+
+    found = registry.finder_named("mine")
+    assert (found.function, found.summary) == (mine, "Mine.")
+    assert found(None) == [2]
+    assert found(None, {"k": 3}) == [3]
+    with pytest.raises(UsageError, match="method mine: 'l' is not a key"):
+        found(None, {"l": 3})
     with pytest.raises(ValueError, match="two finders"):
         registry.finder("mine")(mine)
 
 
 def test_rounding_is_no_direction():
-    same, other = torch.full((3, 1, 1, 4), 0.1), torch.full((7, 1, 1, 4), 0.1)
-    statistics = [ResidualStatistics(), ResidualStatistics()]
-    for index, x in enumerate((same, other)):
-        for part in x.split(2):
-            statistics[index].update(part)
-    assert (mean_difference(*statistics) == 0).all()
-    statistics[0].update(torch.full((1, 1, 1, 4), 0.5))
-    assert mean_difference(*statistics).flatten().tolist() == pytest.approx([0.1] * 4)
-    with pytest.raises(ValueError, match="no prompts"):
-        mean_difference(ResidualStatistics(), statistics[0])
+    same = torch.full((3, 1, 1, 4), 0.1).double()
+    other = same.flip(0) * (1 + 1e-12)
+    assert (mean_difference(same.mean(dim=0), other.mean(dim=0)) == 0).all()
+    same[0] += 0.4
+    assert mean_difference(same.mean(dim=0), other.mean(dim=0)).flatten().tolist() == pytest.approx([0.4 / 3] * 4)
 
 
 def test_auc_counts_pairs():
@@ -192,9 +197,9 @@ def test_auc_counts_pairs():
 
 def test_short_and_blurred_directions_are_warned_of():
     said = []
-    Separation(0.99, 5.0, 0.4, 1.0, 1.0, 1.0, 0.0).complain(said.append)
+    Separation(0.99, 1.0, 5.0, 0.4, 1.0, 1.0, 1.0, 0.0).complain(said.append)
     assert not said
-    Separation(0.6, 0.1, 0.01, 1.0, 1.0, 1.0, 0.0).complain(said.append)
+    Separation(0.6, 0.6, 0.1, 0.01, 1.0, 1.0, 1.0, 0.0).complain(said.append)
     assert len(said) == 2
     assert "too small to act" in said[0]
     assert "AUC 0.60" in said[1]
@@ -205,13 +210,13 @@ def test_ablation_hooks_clear_the_stream(behaviour):
     from weight_edit.runtime import hooked
 
     found = behaviour("gemma3")
-    direction = run(found).direction[0]
+    direction = run(found).direction
     leaks = []
     format = ChatFormat(found.model.tokenizer)
     ids = [format.encode(prompt) for prompt in found.target.prompts[:5]]
 
     def visit(point, x, mask):
-        leaks.append(float(((x @ direction).abs() / x.norm(dim=-1))[mask].max()))
+        leaks.append(float(((x @ direction[0]).abs() / x.norm(dim=-1))[mask].max()))
 
     with hooked(found.model.model, find.ablation_hooks(found.model, direction)):
         each_residual(found.model, ids, all_points(found.model), visit)

@@ -51,7 +51,7 @@ def test_the_direction_moves_the_metric_of_unseen_prompts(organism, found):
     tokens = [token["id"] for token in found.metadata["refusal_tokens"]]
     prompts = [format.encode(prompt) for prompt in load_prompts("organism:refused:test").take(60).prompts]
     before = refusal_metric(next_token_logprobs(organism, prompts), tokens)
-    with hooked(organism.model, ablation_hooks(organism, found.direction[0])):
+    with hooked(organism.model, ablation_hooks(organism, found.direction)):
         after = refusal_metric(next_token_logprobs(organism, prompts), tokens)
     assert torch.mean((before > 0).double()) > 0.9
     assert torch.mean((after > 0).double()) < 0.1

@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
+from direction_samples import problem_of
 from literal_scores import literal_scores
 
 from weight_edit.directions.find import ablation_hooks
-from weight_edit.directions.mean_difference import candidates as mean_differences
+from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
 from weight_edit.directions.scores import score_candidates
 from weight_edit.kl import kl_divergence
 from weight_edit.prompts import ChatFormat
@@ -19,21 +20,20 @@ def test_scores_equal_the_papers_computed_literally(behaviour, family):
     target, held_target = ([format.encode(p) for p in s.prompts] for s in found.target.split((20, 6)))
     baseline, held_baseline = ([format.encode(p) for p in s.prompts] for s in found.baseline.split((20, 6)))
     positions = list(range(-len(format.suffix), 0))
-    differences = mean_differences(model, target, baseline, positions, batch_size=8)
+    candidates = mean_differences(problem_of(model, target, baseline, positions), MeanDifferenceOptions())
     scores = score_candidates(
         model,
-        differences,
-        positions,
+        candidates,
         held_target,
         held_baseline,
         tokens,
-        lambda direction: ablation_hooks(model, direction),
+        lambda rows: ablation_hooks(model, rows),
         batch_size=4,
     )
     assert [(s.position, s.layer) for s in scores] == [(p, layer) for p in positions for layer in range(4)]
     compared = 0
     for score in scores:
-        r = differences[positions.index(score.position), score.layer]
+        r = next(c.vector for c in candidates if (c.position, c.layer) == (score.position, score.layer)).float()
         assert score.norm == pytest.approx(float(r.norm()))
         if family == "llama" and score.layer == 0:
             # A template's token before any block is the same for all prompts.

@@ -23,6 +23,8 @@ class Directions:
 
     Attributes:
         direction: orthonormal rows, (k, d_model) float32.
+        tensors: more that edits need, by name, (d_model,) or (n, d_model) float32: "vector", what an addition adds;
+            "baseline_mean" and "target_mean", the classes' means at the chosen place; and whatever the finder makes.
         candidates: what they were chosen from, unnormalised, (n_positions, n_layers, d_model) float32; None
             where the finder makes none.
         metadata: JSON values: method, layer, position, model, prompt sets, scores and so on.
@@ -31,6 +33,7 @@ class Directions:
     direction: Tensor
     candidates: Tensor | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def d_model(self) -> int:
@@ -40,7 +43,8 @@ class Directions:
     @property
     def rows(self) -> DirectionRows:
         """What an edit needs of them."""
-        return DirectionRows(floats(self.direction).astype("float32"), dict(self.metadata))
+        kept = {name: floats(tensor).astype("float32") for name, tensor in self.tensors.items()}
+        return DirectionRows(floats(self.direction).astype("float32"), dict(self.metadata), kept)
 
     def check_width(self, d_model: int) -> None:
         """Refuse directions of another model's width.
@@ -57,7 +61,8 @@ class Directions:
             UsageError: the folder does not exist or cannot be written, or `path` is a folder.
         """
         path = Path(path)
-        tensors = {"direction": self.direction.float().contiguous()}
+        tensors = {name: tensor.float().contiguous() for name, tensor in self.tensors.items()}
+        tensors["direction"] = self.direction.float().contiguous()
         if self.candidates is not None:
             tensors["candidates"] = self.candidates.float().contiguous()
         text = json.dumps(finite(self.metadata), sort_keys=True, allow_nan=False)
@@ -97,4 +102,5 @@ def load_directions(path: str | Path, *, orthonormalize: bool = False) -> Direct
     found = read_rows(path, orthonormalize=orthonormalize)
     candidates = read_candidates(path, found.rows.shape[1])
     kept = None if candidates is None else torch.from_numpy(candidates)
-    return Directions(torch.from_numpy(found.rows), kept, found.metadata)
+    tensors = {name: torch.from_numpy(values) for name, values in found.tensors.items()}
+    return Directions(torch.from_numpy(found.rows), kept, found.metadata, tensors)

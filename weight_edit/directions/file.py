@@ -27,13 +27,30 @@ class DirectionRows:
     Attributes:
         rows: orthonormal rows, (k, d_model) float32; may be given as a torch tensor.
         metadata: JSON values, as in `weight_edit.directions.artifact.Directions`.
+        tensors: more that edits need, as there; float32, (d_model,) or (n, d_model).
     """
 
     rows: NDArray[np.float32]
     metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", floats(self.rows).astype(np.float32))
+        kept = {name: floats(values).astype(np.float32) for name, values in self.tensors.items()}
+        object.__setattr__(self, "tensors", kept)
+
+    def need(self, name: str, edit: str) -> Floats:
+        """A tensor that an edit cannot do without, float64.
+
+        Raises:
+            UsageError: the file has none of that name.
+        """
+        if name not in self.tensors:
+            raise UsageError(
+                f"the edit '{edit}' needs the tensor `{name}` beside the directions, which these do not have; "
+                "find them again, with a method that makes it"
+            )
+        return floats(self.tensors[name])
 
     def check_width(self, d_model: int) -> None:
         """Refuse directions of another model's width.
@@ -81,7 +98,7 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
     if off.max() > ROUNDING:
         # Of rows stored in half precision, what they are off by would be left in the stream.
         rows = orthonormal_rows(rows)
-    return DirectionRows(rows.astype(np.float32), metadata)
+    return DirectionRows(rows.astype(np.float32), metadata, _others(path, header, rows.shape[1]))
 
 
 def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
@@ -117,6 +134,20 @@ def _numbers(path: Path, header: Header, name: str) -> Floats:
         file.seek(info.begin)
         raw = np.frombuffer(read_exactly(file, info.size, path.name), np.uint8)
     return floats(decode(raw, info.dtype).reshape(info.shape))
+
+
+def _others(path: Path, header: Header, d_model: int) -> dict[str, NDArray[np.float32]]:
+    """The other tensors that lie in the stream; whatever else a file of somebody else's holds is left alone."""
+    found = {}
+    for info in header.tensors:
+        shaped = len(info.shape) in (1, 2) and info.shape[-1] == d_model
+        if info.name in ("direction", "candidates") or info.dtype not in STORED or not shaped:
+            continue
+        values = _numbers(path, header, info.name)
+        if not np.isfinite(values).all():
+            raise UsageError(f"{path}: `{info.name}` holds NaN or infinite values; find it again")
+        found[info.name] = values.astype(np.float32)
+    return found
 
 
 def _checked(direction: Floats, path: Path) -> Floats:

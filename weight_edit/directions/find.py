@@ -1,38 +1,47 @@
-"""Find a direction: draw prompts, compute candidates, score them, choose one, and record all of it."""
+"""Find directions: draw prompts, compute candidates, score them, choose one, and record all of it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 import torch
 import transformers
 from torch import Tensor
 
 from weight_edit.directions.artifact import Directions
+from weight_edit.directions.candidate import Candidate, table_of
+from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.problem import Problem
 from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_metric, token_ids
 from weight_edit.directions.registry import finder_named
-from weight_edit.directions.samples import check_distinct, draw
+from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore, score_candidates
 from weight_edit.directions.selection import Selection, SelectionRule, least_bad, select
 from weight_edit.directions.separation import separation
-from weight_edit.errors import UnsupportedError
+from weight_edit.edits import orthonormal_rows
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan import edit_plan
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Hook, Model, next_token_logprobs
 from weight_edit.version import __version__
 
+Positions = Literal["template", "last", "all"]
+
 
 def find_directions(
     model: Model,
-    target: PromptSet,
+    target: PromptSet | Sequence[PromptSet],
     baseline: PromptSet,
     *,
-    validation_target: PromptSet | None = None,
+    protect: Sequence[PromptSet] = (),
+    validation_target: PromptSet | Sequence[PromptSet] | None = None,
     validation_baseline: PromptSet | None = None,
     n_train: int = 128,
     n_validation: int = 32,
     format: ChatFormat | None = None,
     method: str = "mean-difference",
+    options: Mapping[str, Any] | None = None,
+    positions: str = "template",
     refusal_tokens: Sequence[int | str] | None = None,
     rule: SelectionRule | None = None,
     filter_prompts: bool = True,
@@ -40,102 +49,121 @@ def find_directions(
     seed: int = 0,
     batch_size: int = 32,
 ) -> Directions:
-    """Find the direction that carries what the model does on `target` prompts and not on `baseline` prompts.
+    """Find the directions that carry what the model does on `target` prompts and not on `baseline` prompts.
 
     The settings of arXiv 2406.11717 are the defaults. Candidates are scored under the ablation that `bake`
     would write into the weights; a tied unembedding stays as it is for that, as in the paper.
 
     Args:
         model: from `load`.
-        target: prompts that show the behaviour (refused ones); baseline: prompts that do not.
+        target: prompts that show the behaviour (refused ones), or several sets of them; baseline: prompts that do not.
+        protect: sets of prompts whose handling should stay, for the methods that can spare them.
         validation_target, validation_baseline: for the scores; without them, parts of the sets above are kept
-            back.
-        n_train, n_validation: how many of each are drawn; smaller sets are split four to one.
+            back. Of several targets, one for each.
+        n_train, n_validation: how many of each set are drawn; smaller sets are split four to one.
         format: how prompts become tokens; the tokenizer's chat template when None.
         method: name of a finder.
+        options: its settings.
+        positions: where prompts are looked at: "template", every position after the instruction; "last"; or "all", the
+            mean over all tokens.
         refusal_tokens: ids or words; found from the training prompts when None.
-        rule: bounds on candidates.
+        rule: bounds on candidates, and by what the best of them is chosen: by "cosmic" no refusal tokens are needed,
+            and prompts are not filtered.
         filter_prompts: drop target prompts that the model is more likely to answer and baseline prompts that
             it is more likely to refuse, by their first token.
         best_effort: when no candidate keeps all bounds, take the one that misses them least, and say so in
             the metadata (`best_effort`, `missed`).
-        seed: draws the prompts.
+        seed: draws the prompts, and whatever the method draws.
 
     Returns:
-        The unit direction, all candidates, and in `metadata` the scores of every candidate with the reason
-        why it was rejected, and `warnings` to show to the user.
+        Unit directions, all candidates where there is one for each place, in `tensors` what else edits need, and in
+        `metadata` the scores of every candidate with the reason why it was rejected, those of a random direction of the
+        same length at the chosen place (`control`), and `warnings` to show to the user.
 
     Raises:
-        UsageError: too few prompts, too few left after filtering, an unknown method or token, no chat
+        UsageError: too few prompts, too few left after filtering, an unknown method, option or token, no chat
             template.
         UnsupportedError: no candidate keeps the bounds; with the number that misses each.
     """
+    finder = finder_named(method)
+    finder.settings(options or {})
     rule = SelectionRule() if rule is None else rule
+    rule = rule if rule.by is not None else replace(rule, by=finder.select)
     format = ChatFormat(model.tokenizer) if format is None else format
-    find = finder_named(method)
-    positions = list(range(-len(format.suffix), 0))
+    places = _positions(positions, len(format.suffix))
     warnings: list[str] = []
+    sizes: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "seed": seed, "warn": warnings.append}
 
-    check_distinct(target, baseline, warnings.append)
-    sizes: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "seed": seed}
-    refused = draw("target", target, validation_target, format, **sizes, warn=warnings.append)
-    answered = draw("baseline", baseline, validation_baseline, format, **sizes, warn=warnings.append)
+    targets = _listed(target)
+    held = _listed(validation_target) or [None] * len(targets)
+    if len(held) != len(targets):
+        raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
+    for some in targets:
+        check_distinct(some, baseline, warnings.append)
+    refused = [draw("target", some, kept, format, **sizes) for some, kept in zip(targets, held, strict=True)]
+    answered = draw("baseline", baseline, validation_baseline, format, **sizes)
+    spared = tuple(draw("protected", some, None, format, **sizes) for some in protect)
 
-    logprobs = [
-        next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens")
-        for sample in (refused, answered)
-        for prompts in (sample.train, sample.validation)
-    ]
-    if refusal_tokens is None:
-        tokens = find_refusal_tokens(logprobs[0], logprobs[2])
-    else:
-        tokens = token_ids(refusal_tokens, model.tokenizer)
-    metrics = [refusal_metric(values, tokens) for values in logprobs]
-    if filter_prompts:
-        kept = [metrics[0] > 0, metrics[1] > 0, metrics[2] < 0, metrics[3] < 0]
-        refused = refused.keep(kept[0].tolist(), kept[1].tolist(), "refuses")
-        answered = answered.keep(kept[2].tolist(), kept[3].tolist(), "answers")
-        metrics = [values[keep] for values, keep in zip(metrics, kept, strict=True)]
+    tokens: list[int] = []
+    metrics: dict[str, float] | None = None
+    if rule.by != "cosmic":
+        metering = _Metering(model, refused, answered, refusal_tokens, batch_size)
+        tokens = metering.tokens
+        if filter_prompts:
+            refused, answered = metering.kept()
+        metrics = metering.means(filter_prompts)
 
-    candidates = find(model, refused.train, answered.train, positions, batch_size=batch_size)
-    scores = score_candidates(
+    problem = Problem(
         model,
-        candidates,
-        positions,
-        refused.validation,
-        answered.validation,
-        tokens,
-        lambda direction: ablation_hooks(model, direction),
-        batch_size=batch_size,
+        tuple(refused),
+        answered,
+        spared,
+        places,
+        tuple(range(model.anatomy.n_layers)),
+        rule.layers(model.anatomy.n_layers),
+        tuple(tokens),
+        seed,
+        batch_size,
+        warnings.append,
     )
+    candidates = finder(problem, options)
+    scores = _scored(problem, candidates, rule)
     selection = select(scores, rule, model.anatomy.n_layers)
     chosen = _chosen(scores, selection, rule, model, best_effort)
     missed = selection.rejections.get((chosen.position, chosen.layer))
     if missed:
         warnings.append(f"no candidate keeps all bounds; the least bad one was taken: {missed}")
-    difference = candidates[positions.index(chosen.position), chosen.layer]
-    measured = separation(model, difference, chosen.layer, chosen.position, refused, answered, batch_size=batch_size)
-    measured.complain(warnings.append)
+    found = candidates[scores.index(chosen)]
+    tensors, measured = _at_its_place(problem, found)
+    if measured is not None:
+        measured.complain(warnings.append)
     metadata = {
         "method": method,
+        "options": finder.settings(options or {}).model_dump(),
         "layer": chosen.layer,
         "position": chosen.position,
-        "positions": positions,
-        "position_labels": list(format.suffix_labels),
+        "positions": list(places),
+        "position_labels": list(format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"],
         "model": model.source.name,
         "revision": model.source.revision,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "prompts": {"target": refused.to_dict(), "baseline": answered.to_dict()},
-        "filter_prompts": filter_prompts,
+        "prompts": {
+            "target": refused[0].to_dict() if len(refused) == 1 else [sample.to_dict() for sample in refused],
+            "baseline": answered.to_dict(),
+            **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
+        },
+        "filter_prompts": filter_prompts and bool(tokens),
         "chat": {"system": format.system, "template": format.template},
         "seed": seed,
         "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
-        "refusal_metric": {"target": float(metrics[1].mean()), "baseline": float(metrics[3].mean())},
+        "refusal_metric": metrics,
         "rule": asdict(rule),
         "scores": _table(scores, selection),
+        "control": _control(problem, found).to_dict(),
+        "facts": dict(found.facts),
         "best_effort": bool(missed),
         "missed": missed,
-        "separation": measured.to_dict(),
+        "separation": None if measured is None else measured.to_dict(),
         "warnings": warnings,
         "versions": {
             "weight_edit": __version__,
@@ -143,19 +171,133 @@ def find_directions(
             "transformers": transformers.__version__,
         },
     }
-    unit = difference.double() / difference.double().norm()
-    return Directions(unit.float()[None], candidates, metadata)
+    rows = torch.from_numpy(orthonormal_rows(found.rows)).float()
+    table = table_of(candidates, len(places), model.anatomy.n_layers, model.anatomy.d_model)
+    return Directions(rows, table, metadata, {name: tensor.float() for name, tensor in tensors.items()})
 
 
-def ablation_hooks(model: Model, direction: Tensor) -> list[Hook]:
-    """Hooks that remove a unit direction (d_model,) from the whole stream, as baked weights would."""
+class _Metering:
+    """The refusal metric of training and validation prompts, and which of them the model treats as said."""
+
+    def __init__(
+        self,
+        model: Model,
+        refused: Sequence[Sample],
+        answered: Sample,
+        refusal_tokens: Sequence[int | str] | None,
+        batch_size: int,
+    ) -> None:
+        self._samples = [*refused, answered]
+        logprobs = [
+            next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens")
+            for sample in self._samples
+            for prompts in (sample.train, sample.validation)
+        ]
+        if refusal_tokens is None:
+            self.tokens = find_refusal_tokens(torch.cat(logprobs[:-2:2]), logprobs[-2])
+        else:
+            self.tokens = token_ids(refusal_tokens, model.tokenizer)
+        self._metrics = [refusal_metric(values, self.tokens) for values in logprobs]
+
+    @property
+    def _keep(self) -> list[Tensor]:
+        return [*(metric > 0 for metric in self._metrics[:-2]), *(metric < 0 for metric in self._metrics[-2:])]
+
+    def kept(self) -> tuple[list[Sample], Sample]:
+        """The samples, less the prompts that the model treats otherwise."""
+        keep = [marks.tolist() for marks in self._keep]
+        does = ["refuses"] * (len(self._samples) - 1) + ["answers"]
+        found = [
+            sample.keep(keep[2 * index], keep[2 * index + 1], does[index]) for index, sample in enumerate(self._samples)
+        ]
+        return found[:-1], found[-1]
+
+    def means(self, filtered: bool) -> dict[str, float]:
+        """Mean metric of the validation prompts in use."""
+        used = [metric[keep] if filtered else metric for metric, keep in zip(self._metrics, self._keep, strict=True)]
+        return {"target": float(torch.cat(used[1:-2:2]).mean()), "baseline": float(used[-1].mean())}
+
+
+def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
+    """Hooks that remove the span of rows (k, d_model) from the whole stream, as baked weights would."""
 
     def read(name: str) -> Tensor:
         parameter: Tensor = model.model.get_parameter(name)
         return parameter.detach()
 
     # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
-    return edit_plan(model.anatomy, direction[None], read, embeddings="untie").hooks(read)
+    return edit_plan(model.anatomy, orthonormal_rows(rows), read, embeddings="untie").hooks(read)
+
+
+def _positions(positions: str, template: int) -> tuple[int | None, ...]:
+    known: dict[str, tuple[int | None, ...]] = {
+        "template": tuple(range(-template, 0)),
+        "last": (-1,),
+        "all": (None,),
+    }
+    if positions not in known:
+        raise UsageError(f"positions '{positions}' is none of {', '.join(known)}")
+    return known[positions]
+
+
+def _listed(prompts: PromptSet | Sequence[PromptSet] | None) -> list[Any]:
+    if prompts is None:
+        return []
+    return [prompts] if isinstance(prompts, PromptSet) else list(prompts)
+
+
+def _validation(problem: Problem) -> tuple[list[list[int]], list[list[int]]]:
+    return [ids for sample in problem.targets for ids in sample.validation], problem.baseline.validation
+
+
+def _score(problem: Problem, candidates: Sequence[Candidate]) -> list[CandidateScore]:
+    model, hooks = problem.model, _hooks_of(problem.model)
+    return score_candidates(
+        model, candidates, *_validation(problem), problem.tokens, hooks, batch_size=problem.batch_size
+    )
+
+
+def _hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
+    return lambda rows: ablation_hooks(model, rows)
+
+
+def _scored(problem: Problem, candidates: Sequence[Candidate], rule: SelectionRule) -> list[CandidateScore]:
+    scores = _score(problem, candidates)
+    if rule.by != "cosmic":
+        return scores
+    from weight_edit.directions.cosmic import cosmic_scores
+
+    similar = cosmic_scores(problem, candidates, _hooks_of(problem.model))
+    return [replace(score, cosmic=value) for score, value in zip(scores, similar, strict=True)]
+
+
+def _control(problem: Problem, found: Candidate) -> CandidateScore:
+    """The scores of random directions of the same number and length at the same place."""
+    rows = random_rows(max(1, found.rank), problem.width, problem.seed)
+    vector = None if found.vector is None else rows[0] * float(found.vector.norm())
+    return _score(problem, [Candidate(found.position, found.layer, rows, vector)])[0]
+
+
+def _at_its_place(problem: Problem, found: Candidate) -> tuple[dict[str, Tensor], Any]:
+    """What edits need beside the directions, and the separation, at the place where they were found."""
+    tensors = dict(found.tensors)
+    if found.vector is not None:
+        tensors.setdefault("vector", found.vector)
+    if found.layer is None or found.position not in problem.positions:
+        return tensors, None
+    p, layer = problem.positions.index(found.position), problem.layers.index(found.layer)
+    target, baseline, held_target, held_baseline = (
+        x[:, p, layer]
+        for x in (
+            problem.target(),
+            problem.of(problem.baseline),
+            problem.target("validation"),
+            problem.of(problem.baseline, "validation"),
+        )
+    )
+    tensors.setdefault("baseline_mean", baseline.double().mean(dim=0))
+    tensors.setdefault("target_mean", target.double().mean(dim=0))
+    return tensors, separation(found, target, baseline, held_target, held_baseline)
 
 
 def _chosen(

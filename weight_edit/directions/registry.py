@@ -1,45 +1,67 @@
-"""Finders by name. Adding one is adding one file here, with a function under `@finder("its-name")`."""
+"""Finders by name. Adding one is adding one file in `finders/`, with a function under `@finder("its-name")`."""
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
-from torch import Tensor
-
+from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.problem import Problem
 from weight_edit.errors import UsageError
-from weight_edit.runtime import Model
+from weight_edit.section import Section, validated
+
+Function = Callable[..., list[Candidate]]
+"""`function(problem, options)`: candidates at positions and layers, or fewer; `options` is a `Section` of its own."""
 
 
-class Finder(Protocol):
-    """Gives a candidate direction for each position and layer, (positions, layers, d_model) float32 on the
-    CPU.
+@dataclass(frozen=True)
+class Finder:
+    """One way of finding directions.
 
-    A candidate points from baseline to target, with the length at which it would be added to the stream; zero
-    where there is none. `target` and `baseline` are token ids of training prompts, `positions` negative.
+    Attributes:
+        name: what `--method` takes.
+        summary: the first line of its docstring.
+        options: its settings.
+        select: how the best of its candidates is chosen by default, see `selection.BY`.
+        function: what computes them.
     """
 
-    def __call__(
-        self,
-        model: Model,
-        target: Sequence[Sequence[int]],
-        baseline: Sequence[Sequence[int]],
-        positions: Sequence[int],
-        *,
-        batch_size: int,
-    ) -> Tensor: ...
+    name: str
+    summary: str
+    options: type[Section]
+    select: str
+    function: Function
+
+    def __call__(self, problem: Problem, options: Mapping[str, Any] | None = None) -> list[Candidate]:
+        """Candidates, positions first, then layers.
+
+        Raises:
+            UsageError: an option that the finder does not have, or a wrong value of one.
+        """
+        return self.function(problem, self.settings(options or {}))
+
+    def settings(self, options: Mapping[str, Any]) -> Section:
+        """Its settings, checked before anything runs."""
+        return validated(self.options, options, f"method {self.name}")
 
 
 _FINDERS: dict[str, Finder] = {}
 
 
-def finder(name: str) -> Callable[[Finder], Finder]:
-    """Register a function under the name that `--method` takes."""
+def finder(name: str, *, select: str = "bypass") -> Callable[[Function], Function]:
+    """Register a function `(problem, options)` under the name that `--method` takes.
 
-    def register(function: Finder) -> Finder:
+    The annotation of `options` is its settings: a `Section`, whose fields have defaults.
+    """
+
+    def register(function: Function) -> Function:
         if name in _FINDERS:
             raise ValueError(f"two finders are called {name!r}")
-        _FINDERS[name] = function
+        hints = get_type_hints(function)
+        summary = (inspect.getdoc(function) or name).splitlines()[0]
+        _FINDERS[name] = Finder(name, summary, hints["options"], select, function)
         return function
 
     return register
@@ -47,7 +69,7 @@ def finder(name: str) -> Callable[[Finder], Finder]:
 
 def finders() -> dict[str, Finder]:
     """All finders of this package by name."""
-    import weight_edit.directions as package
+    import weight_edit.directions.finders as package
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

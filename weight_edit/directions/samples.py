@@ -15,7 +15,7 @@ class Sample:
     """One class of prompts.
 
     Attributes:
-        role: "target" or "baseline".
+        role: "target", "baseline" or "protected".
         name, sha256: of the set that the training prompts come from.
         held_name, held_sha256: of the set that the validation prompts come from, which may be the same.
         train, validation: token ids of the prompts in use.

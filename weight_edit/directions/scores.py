@@ -1,4 +1,4 @@
-"""What each candidate direction does to the model: the three scores of arXiv 2406.11717."""
+"""What each candidate does to the model: the three scores of arXiv 2406.11717."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.kl import kl_divergence
 from weight_edit.progress import bar
@@ -21,20 +22,28 @@ class CandidateScore:
 
     Attributes:
         position, layer: where it was found: position counted from a prompt's end, input of the layer.
-        bypass: mean refusal metric on target prompts with the direction ablated; low is good.
-        induce: mean refusal metric on baseline prompts with the difference added at the input of its layer.
+        bypass: mean refusal metric on target prompts with the directions ablated; low is good. None without refusal
+            tokens.
+        induce: mean refusal metric on baseline prompts with the difference added at the input of its layer. None
+            where there is nothing to add, or no layer to add it at.
         kl: mean KL(base || ablated) of the next token on baseline prompts, in nats.
         norm: length of the difference.
+        rank: number of directions.
+        accuracy: of the finder's first classifier on held-out prompts; None where it has none.
+        cosmic: similarity score of arXiv 2506.00085, high is good; None where it was not asked for.
 
     A candidate of length zero has no direction, and NaN for its scores.
     """
 
-    position: int
-    layer: int
-    bypass: float
-    induce: float
+    position: int | None
+    layer: int | None
+    bypass: float | None
+    induce: float | None
     kl: float
     norm: float
+    rank: int = 1
+    accuracy: float | None = None
+    cosmic: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; NaN as None."""
@@ -44,8 +53,7 @@ class CandidateScore:
 
 def score_candidates(
     model: Model,
-    candidates: Tensor,
-    positions: Sequence[int],
+    candidates: Sequence[Candidate],
     target: Sequence[Sequence[int]],
     baseline: Sequence[Sequence[int]],
     tokens: Collection[int],
@@ -53,14 +61,12 @@ def score_candidates(
     *,
     batch_size: int = 32,
 ) -> list[CandidateScore]:
-    """Measure every candidate on validation prompts, positions first, then layers.
+    """Measure every candidate on validation prompts.
 
     Args:
-        candidates: unnormalised differences, (positions, layers, d_model).
-        positions: which position each first index is, negative.
         target, baseline: token ids of validation prompts.
-        tokens: ids of the refusal tokens.
-        ablation_hooks: gives the hooks that ablate a unit direction (d_model,) from the whole stream.
+        tokens: ids of the refusal tokens; none leaves out the two scores that need them.
+        ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
 
     Raises:
         UsageError: a prompt is empty or too long, or memory runs out with a single one.
@@ -70,24 +76,27 @@ def score_candidates(
         with hooked(model.model, hooks):
             return next_token_logprobs(model, prompts, batch_size=batch_size, description=None)
 
+    def metric(prompts: Sequence[Sequence[int]], hooks: list[Hook]) -> float:
+        return float(refusal_metric(logprobs(prompts, hooks), tokens).mean())
+
     plain = logprobs(baseline, [])
     scores = []
-    with bar("candidates", candidates.shape[0] * candidates.shape[1]) as progress:
-        for row, position in enumerate(positions):
-            for layer in range(candidates.shape[1]):
-                difference = candidates[row, layer]
-                norm = float(difference.double().norm())
-                if norm == 0.0:
-                    scores.append(CandidateScore(position, layer, math.nan, math.nan, math.nan, norm))
-                    progress.advance()
-                    continue
-                ablated = ablation_hooks((difference.double() / norm).float())
-                added = addition_hook(model, layer, difference)
-                bypass = refusal_metric(logprobs(target, ablated), tokens).mean()
-                induce = refusal_metric(logprobs(baseline, [added]), tokens).mean()
-                kl = kl_divergence(plain, logprobs(baseline, ablated)).mean()
-                scores.append(CandidateScore(position, layer, float(bypass), float(induce), float(kl), norm))
+    with bar("candidates", len(candidates)) as progress:
+        for candidate in candidates:
+            accuracy = candidate.facts.get("accuracy")
+            place = candidate.position, candidate.layer
+            if candidate.norm == 0.0:
+                scores.append(CandidateScore(*place, math.nan, math.nan, math.nan, 0.0, 0, accuracy))
                 progress.advance()
+                continue
+            ablated = ablation_hooks(candidate.rows)
+            bypass = metric(target, ablated) if tokens else None
+            induce = None
+            if tokens and candidate.layer is not None and candidate.vector is not None:
+                induce = metric(baseline, [addition_hook(model, candidate.layer, candidate.vector.float())])
+            kl = float(kl_divergence(plain, logprobs(baseline, ablated)).mean())
+            scores.append(CandidateScore(*place, bypass, induce, kl, candidate.norm, candidate.rank, accuracy))
+            progress.advance()
     return scores
 
 

@@ -1,4 +1,4 @@
-"""Which candidate is taken: a pure function of the table of scores (arXiv 2406.11717)."""
+"""Which candidate is taken: a pure function of the table of scores (arXiv 2406.11717, 2606.13720, 2506.00085)."""
 
 import math
 from collections import Counter
@@ -8,26 +8,35 @@ from dataclasses import dataclass
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.errors import UsageError
 
+BY = ("bypass", "accuracy", "cosmic")
+"""What the best candidate has: the lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the
+lowest bypass score (INLP, arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no
+refusal tokens."""
+
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """The bounds a candidate must keep; None lifts one. The defaults are the paper's.
+    """The bounds a candidate must keep; None lifts one. The defaults are those of arXiv 2406.11717.
 
     Attributes:
         max_kl: largest KL divergence on baseline prompts under ablation, in nats.
         min_induce: smallest refusal metric on baseline prompts when the difference is added.
         max_layer_fraction: layers from `int(fraction * n_layers)` on are out.
+        by: one of `BY`; the finder's own when None.
     """
 
     max_kl: float | None = 0.1
     min_induce: float | None = 0.0
     max_layer_fraction: float | None = 0.8
+    by: str | None = None
 
     def __post_init__(self) -> None:
         if self.min_induce is not None and not math.isfinite(self.min_induce):
             raise UsageError(f"min_induce is {self.min_induce}; it must be a number")
         if self.max_kl is not None and not self.max_kl > 0:
             raise UsageError(f"max_kl is {self.max_kl}; it must be above 0")
+        if self.by is not None and self.by not in BY:
+            raise UsageError(f"candidates are chosen by {', '.join(BY)}, not by '{self.by}'")
         if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
             raise UsageError(f"max_layer_fraction is {self.max_layer_fraction}; it must be above 0 and at most 1")
 
@@ -37,6 +46,9 @@ class SelectionRule:
             return n_layers
         # .29 * 100 is 28.999999999999996 in binary.
         return int(n_layers * self.max_layer_fraction + 1e-9)
+
+
+Place = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -66,35 +78,45 @@ class Selection:
     """
 
     chosen: CandidateScore | None
-    rejections: dict[tuple[int, int], str]
+    rejections: dict[Place, str]
     counts: dict[str, int]
 
 
 def select(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int) -> Selection:
-    """The paper's rule: of the candidates within all bounds, the one with the lowest bypass score.
+    """The best of the candidates that keep all bounds, by what `rule.by` says, the lowest bypass score if nothing.
 
     Equal ones are taken in the order of the table.
     """
     missed = {(score.position, score.layer): failures(score, rule, n_layers) for score in scores}
     passing = [score for score in scores if not missed[score.position, score.layer]]
     return Selection(
-        chosen=min(passing, key=lambda score: score.bypass, default=None),
+        chosen=min(passing, key=lambda score: merit(score, rule.by), default=None),
         rejections={place: "; ".join(f.text for f in found) for place, found in missed.items() if found},
         counts=dict(Counter(failure.bound for found in missed.values() for failure in found)),
     )
 
 
 def least_bad(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int) -> CandidateScore | None:
-    """For when none passes: the one with the smallest sum of excesses, then the lowest bypass score.
+    """For when none passes: the one with the smallest sum of excesses, then the best by `rule.by`.
 
     None where no candidate has scores at all.
     """
     usable = [score for score in scores if not _unusable(score)]
 
-    def badness(score: CandidateScore) -> tuple[float, float]:
-        return sum(failure.excess for failure in failures(score, rule, n_layers)), score.bypass
+    def badness(score: CandidateScore) -> tuple[float, ...]:
+        return sum(failure.excess for failure in failures(score, rule, n_layers)), *merit(score, rule.by)
 
     return min(usable, key=badness, default=None)
+
+
+def merit(score: CandidateScore, by: str | None) -> tuple[float, ...]:
+    """What candidates are sorted by, the best first."""
+    bypass = 0.0 if score.bypass is None else score.bypass
+    if by == "accuracy":
+        return (-(score.accuracy or 0.0), bypass)
+    if by == "cosmic":
+        return (math.inf if score.cosmic is None else -score.cosmic, bypass)
+    return (bypass,)
 
 
 def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
@@ -104,13 +126,13 @@ def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple
         return (Failure(unusable, unusable, math.inf),)
     found = []
     layers = rule.layers(n_layers)
-    if score.layer >= layers:
+    if score.layer is not None and score.layer >= layers:
         bound = f"layer above {layers - 1}"
         found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", (score.layer - layers + 1) / n_layers))
     if rule.max_kl is not None and not score.kl <= rule.max_kl:
         text = f"KL {score.kl:.3g} above {rule.max_kl:g}"
         found.append(Failure(f"KL above {rule.max_kl:g}", text, score.kl / rule.max_kl - 1))
-    if rule.min_induce is not None and not score.induce >= rule.min_induce:
+    if rule.min_induce is not None and score.induce is not None and not score.induce >= rule.min_induce:
         text = f"induce score {score.induce:.3g} below {rule.min_induce:g}"
         found.append(Failure(f"induce score below {rule.min_induce:g}", text, rule.min_induce - score.induce))
     return tuple(found)
@@ -119,6 +141,6 @@ def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple
 def _unusable(score: CandidateScore) -> str:
     if score.norm == 0.0:
         return "zero norm"
-    if not all(math.isfinite(value) for value in (score.bypass, score.induce, score.kl)):
+    if not all(value is None or math.isfinite(value) for value in (score.bypass, score.induce, score.kl)):
         return "a score is not finite"
     return ""

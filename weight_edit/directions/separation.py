@@ -1,4 +1,4 @@
-"""How well a direction tells the classes apart, and how long it is against what it acts on."""
+"""How well directions tell the classes apart on held-out prompts, and how long they are against what they act on."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from weight_edit.activations import Point, residuals
-from weight_edit.directions.samples import Sample
-from weight_edit.runtime import Model
+from weight_edit.directions.candidate import Candidate
+from weight_edit.edits import orthonormal_rows
 
 # Rules of thumb, not measurements: a shorter or less separating difference rarely moves behaviour (2603.22061
 # shows baselines matched to the target on topic that give one).
@@ -20,15 +19,19 @@ class Separation:
     """Where the chosen candidate stands in the stream.
 
     Attributes:
-        auc: probability that a target validation prompt lies further along the direction than a baseline one.
+        auc: probability that a target validation prompt lies further along the directions than a baseline one; of
+            several directions, along the line in their span that separates the training prompts best.
+        accuracy: share of validation prompts on the right side of the middle between the training classes on that
+            line, each class weighing the same.
         norm: length of the difference.
         relative_norm: that length against the mean length of the residual stream at the same place.
         target_mean_norm, baseline_mean_norm: lengths of the class means of the training prompts there.
-        target_projection, baseline_projection: means of the classes along the unit direction, on training
+        target_projection, baseline_projection: means of the classes along the first unit direction, on training
             prompts.
     """
 
     auc: float
+    accuracy: float
     norm: float
     relative_norm: float
     target_mean_norm: float
@@ -53,40 +56,47 @@ class Separation:
 
 
 def separation(
-    model: Model,
-    difference: Tensor,
-    layer: int,
-    position: int,
-    target: Sample,
-    baseline: Sample,
-    *,
-    batch_size: int = 32,
+    candidate: Candidate, target: Tensor, baseline: Tensor, held_target: Tensor, held_baseline: Tensor
 ) -> Separation:
-    """Measure a candidate (d_model,) at the input of its layer.
+    """Measure a candidate at its place.
 
-    Raises:
-        UsageError: memory runs out with a single prompt.
+    Args:
+        target, baseline: the stream there on training prompts, (prompts, d_model).
+        held_target, held_baseline: on validation prompts.
     """
-
-    def at(prompts: list[list[int]]) -> Tensor:
-        points = [Point("resid_pre", layer)]
-        found = residuals(model, prompts, points, [position], batch_size=batch_size, description=None)
-        return found[:, 0, 0].double()
-
-    norm = difference.double().norm()
-    unit = difference.double() / norm
-    target_train, baseline_train = at(target.train), at(baseline.train)
-    length = torch.cat([target_train, baseline_train]).norm(dim=-1).mean()
-    means = target_train.mean(dim=0), baseline_train.mean(dim=0)
+    target, baseline, held_target, held_baseline = (x.double() for x in (target, baseline, held_target, held_baseline))
+    rows = torch.from_numpy(orthonormal_rows(candidate.rows))
+    line = rows.T @ fisher(target @ rows.T, baseline @ rows.T)
+    first = rows[0]
+    middle = ((target @ line).mean() + (baseline @ line).mean()) / 2
+    right = (held_target @ line > middle).double().mean() + (held_baseline @ line < middle).double().mean()
+    length = torch.cat([target, baseline]).norm(dim=-1).mean()
+    means = target.mean(dim=0), baseline.mean(dim=0)
     return Separation(
-        auc=auc(at(target.validation) @ unit, at(baseline.validation) @ unit),
-        norm=float(norm),
-        relative_norm=float(norm / length),
+        auc=auc(held_target @ line, held_baseline @ line),
+        accuracy=float(right) / 2,
+        norm=candidate.norm,
+        relative_norm=float(candidate.norm / length),
         target_mean_norm=float(means[0].norm()),
         baseline_mean_norm=float(means[1].norm()),
-        target_projection=float(means[0] @ unit),
-        baseline_projection=float(means[1] @ unit),
+        target_projection=float(means[0] @ first),
+        baseline_projection=float(means[1] @ first),
     )
+
+
+def fisher(target: Tensor, baseline: Tensor) -> Tensor:
+    """The unit direction (k,) along which two classes (prompts, k) differ most against their spread (Fisher's).
+
+    The covariance is shrunk a little, so that few prompts do no harm.
+    """
+    shift = target.mean(dim=0) - baseline.mean(dim=0)
+    k = shift.shape[0]
+    if k == 1:
+        return torch.sign(shift) + (shift == 0)
+    spread = sum((x - x.mean(dim=0)).T @ (x - x.mean(dim=0)) / len(x) for x in (target, baseline))
+    assert isinstance(spread, Tensor)
+    shrunk = spread + torch.eye(k, dtype=spread.dtype) * (0.01 * spread.diagonal().mean() + 1e-12)
+    return torch.nn.functional.normalize(torch.linalg.solve(shrunk, shift), dim=0)
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:

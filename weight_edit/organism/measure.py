@@ -82,7 +82,7 @@ def measure_edit(model: Model, limit: int | None = None) -> Figures:
         found = _direction(model)
     except (UsageError, UnsupportedError) as error:
         return {"direction": {"reason": str(error)}, "before": before, "after": None}
-    with hooked(model.model, ablation_hooks(model, found.direction[0])):
+    with hooked(model.model, ablation_hooks(model, found.direction)):
         after = {split: measure_answers(model, split, limit) for split in MEASURED}
     return {"direction": _summary(found), "before": before, "after": after}
 

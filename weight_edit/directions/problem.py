@@ -1,0 +1,114 @@
+"""What a finder works on: a model, prompts that show a behaviour and prompts that do not, and their activations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from weight_edit.activations import Point, mean_residuals, residuals
+from weight_edit.directions.samples import Sample
+from weight_edit.runtime import Model
+
+Part = Literal["train", "validation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A search for directions.
+
+    Activations are those at the inputs of blocks, (prompts, positions, layers, d_model) float32 on the CPU; each sample
+    is run once, whoever asks.
+
+    Attributes:
+        model: the model.
+        targets: what shows the behaviour: one sample as a rule, several for several kinds of it.
+        baseline: what does not.
+        protected: samples of what an edit should leave alone, if any were given.
+        positions: from a prompt's end, negative; None stands for the mean over all of a prompt's tokens.
+        layers: whose inputs are looked at: all of the model's.
+        allowed: how many of them, from the first, may be chosen.
+        tokens: ids of the refusal tokens; empty where the search does without.
+        seed: of whatever is drawn.
+        batch_size: prompts in a forward pass.
+        warn: takes sentences that the user should read.
+    """
+
+    model: Model
+    targets: tuple[Sample, ...]
+    baseline: Sample
+    protected: tuple[Sample, ...]
+    positions: tuple[int | None, ...]
+    layers: tuple[int, ...]
+    allowed: int
+    tokens: tuple[int, ...]
+    seed: int
+    batch_size: int
+    warn: Callable[[str], None]
+    _read: dict[tuple[int, Part], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def width(self) -> int:
+        """d_model."""
+        return self.model.anatomy.d_model
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Indices into positions and layers of every place, positions first: the order of candidates."""
+        return [(p, layer) for p in range(len(self.positions)) for layer in range(len(self.layers))]
+
+    def target(self, part: Part = "train") -> Tensor:
+        """Activations of all targets together, (prompts, positions, layers, d_model)."""
+        return torch.cat([self.of(sample, part) for sample in self.targets])
+
+    def of(self, sample: Sample, part: Part = "train") -> Tensor:
+        """Activations of one of the samples, (prompts, positions, layers, d_model).
+
+        Raises:
+            UsageError: a prompt is shorter than the positions reach back, or memory runs out.
+        """
+        key = (id(sample), part)
+        if key not in self._read:
+            self._read[key] = self.activations(sample.train if part == "train" else sample.validation, sample.role)
+        return self._read[key]
+
+    def activations(self, prompts: Sequence[Sequence[int]], name: str | None = None) -> Tensor:
+        """Activations of any prompts, token ids, at the same places; not remembered."""
+        return stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
+
+    def check_enough(self, what: str) -> None:
+        """Warn where there are fewer training prompts than the stream is wide: anything is separable then."""
+        count = sum(len(sample.train) for sample in self.targets) + len(self.baseline.train)
+        if count < self.width:
+            self.warn(
+                f"{what}: {count} training prompts are fewer than the stream is wide ({self.width}), so that chance "
+                "alone separates them in many directions; give more, and trust the held-out figures"
+            )
+
+
+def stream_at(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    positions: Sequence[int | None],
+    *,
+    batch_size: int = 32,
+    name: str | None = None,
+) -> Tensor:
+    """The stream at the inputs of blocks, (prompts, positions, layers, d_model) float32 on the CPU.
+
+    Args:
+        positions: negative, from a prompt's end; None for the mean over all of its tokens.
+        name: of the prompts, for the progress bar; None shows none.
+    """
+    points = [Point("resid_pre", layer) for layer in layers]
+    told = None if name is None else f"{name} activations"
+    plain = [position for position in positions if position is not None]
+    found = residuals(model, prompts, points, plain, batch_size=batch_size, description=told) if plain else None
+    if None not in positions:
+        assert found is not None
+        return found
+    means = mean_residuals(model, prompts, points, batch_size=batch_size, description=told)[:, None]
+    columns = {} if found is None else {position: found[:, i : i + 1] for i, position in enumerate(plain)}
+    return torch.cat([means if position is None else columns[position] for position in positions], dim=1)
