@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.edited import Edited, Stream
 from weight_edit.checkpoint.planning import AddedTensor
 from weight_edit.checkpoint.quantized.balanced import Balanced
-from weight_edit.checkpoint.quantized.dequantize import dequantised
+from weight_edit.checkpoint.quantized.dequantize import AxisEdit, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.refused import check_format
 from weight_edit.checkpoint.source import Checkpoint
@@ -53,7 +53,7 @@ def streams_of(
     """The edited tensors of a checkpoint.
 
     Args:
-        edits: name on disk -> map and axis.
+        edits: name on disk -> map and axis, with its gains and whether lengths are kept.
         dequantize: write the quantised ones among them as bfloat16.
         rounding: "nearest" to the nearest number of a quantised format, which can undo an edit; "balanced" to one of
             the two neighbours, such that the edit stays.
@@ -68,7 +68,8 @@ def streams_of(
     found: list[Stream] = []
     left = dict(edits)
     if dequantize:
-        plain = dequantised({n: (e.axis, e.map) for n, e in edits.items()}, checkpoint.tensors, config)
+        wanted = {name: AxisEdit(e.axis, e.map, e.gains, e.keep_norms) for name, e in edits.items()}
+        plain = dequantised(wanted, checkpoint.tensors, config)
         found.extend(plain.streams.values())
         left = {name: edit for name, edit in edits.items() if name not in plain.streams}
         if plain.streams:
@@ -76,5 +77,6 @@ def streams_of(
     for name, edit in left.items():
         storage = storage_of(name, checkpoint.tensors, config, edit.axis)
         kind = Balanced if storage.lossy and rounding == BALANCED else Edited
-        found.append(kind(storage, storage, edit.map, Matrix.of(storage.shape, edit.axis).along_rows))
+        along_rows = Matrix.of(storage.shape, edit.axis).along_rows
+        found.append(kind(storage, storage, edit.map, along_rows, edit.gains, edit.keep_norms))
     return Streams(tuple(found), changed)

@@ -3,45 +3,44 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.scratch import Memory, fresh, scratch
+from weight_edit.checkpoint.scratch import scratch
 from weight_edit.checkpoint.storage import Storage, Strip
 
 
-def sums_of(
-    storage: Storage,
-    strip: Strip,
-    right: NDArray[np.float64],
-    first: int,
-    last: int,
+def multiply(
+    tile: NDArray[np.float64],
+    gains: NDArray[np.float64],
+    rows: tuple[int, int],
+    cols: tuple[int, int],
     along_rows: bool,
-    memory: Memory = fresh,
-) -> NDArray[np.float64]:
-    """What a strip adds to `R^T W`.
+) -> None:
+    """Multiply vectors by gains, entry by entry and in place.
 
     Args:
-        right: R, shape (d, k).
-        first, last: the strip's rows.
-        along_rows: whether the vectors along the axis are the matrix's columns.
-
-    Returns:
-        shape (k, cols) where they are: the sum over these rows; else (rows, k): these rows' own.
+        tile: the numbers in these rows and columns of a matrix.
+        gains: shape (d,).
+        along_rows: whether the vectors are the matrix's columns.
     """
-    shape = (right.shape[1], storage.cols) if along_rows else (last - first, right.shape[1])
-    sums = np.zeros(shape)
-    for begin, end in storage.tiles():
-        tile = storage.decode(strip, last - first, begin, end, memory)
-        if along_rows:
-            sums[:, begin:end] = right[first:last].T @ tile
-        else:
-            sums += tile @ right[begin:end]
-    return sums
+    tile *= gains[slice(*rows), None] if along_rows else gains[slice(*cols)]
 
 
 class Along:
-    """`|R^T W|` of one tensor, whose strips are added in their order."""
+    """`|R^T W|` of one tensor, whose strips are added in their order.
 
-    def __init__(self, storage: Storage, right: NDArray[np.float64], along_rows: bool) -> None:
-        self._storage, self._along_rows = storage, along_rows
+    Args:
+        right: R, shape (d, k).
+        along_rows: whether the vectors along the axis are the matrix's columns.
+        gains: shape (d,), what the vectors are multiplied by first.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        right: NDArray[np.float64],
+        along_rows: bool,
+        gains: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._storage, self._along_rows, self._gains = storage, along_rows, gains
         self._right = right
         self._columns = np.zeros((right.shape[1], storage.cols if along_rows else 0))
         self._square = self._all = 0.0
@@ -53,6 +52,8 @@ class Along:
         own = np.zeros((last - first, self._right.shape[1]))
         for begin, end in self._storage.tiles():
             tile = self._storage.decode(strip, last - first, begin, end, scratch)
+            if self._gains is not None:
+                multiply(tile, self._gains, (first, last), (begin, end), self._along_rows)
             self._all += float(np.vdot(tile, tile))
             if self._along_rows:
                 self._columns[:, begin:end] += self._right[first:last].T @ tile

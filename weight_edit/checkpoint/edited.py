@@ -1,8 +1,8 @@
 """The bytes of an edited tensor: a low-rank affine map along one axis, applied tile by tile.
 
-`x -> x - L (R^T x) + c` on the vectors along an axis. Where they are columns, `P = R^T W` needs all rows: a first pass
-makes it and a second applies it. Where they are rows, each strip has all that it needs. Arithmetic is in float64 and
-rounding is once: float32 would do for the size of the numbers, but not where the edit leaves little of one.
+`x -> x - L (R^T x) + c` on the vectors along an axis. Where they are columns, the tensor is read more than once, see
+`mapping`. Where they are rows, each strip has all that it needs. Arithmetic is in float64 and rounding is once: float32
+would do for the size of the numbers, but not where the edit leaves little of one.
 """
 
 from collections.abc import Iterator
@@ -12,22 +12,12 @@ from typing import NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.along import Along, sums_of
+from weight_edit.checkpoint.along import Along
 from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.mapping import AffineMap, SlabMap
 from weight_edit.checkpoint.scratch import Memory, fresh, scratch
 from weight_edit.checkpoint.storage import Bytes, Read, Storage, Strip
 from weight_edit.errors import UsageError
-
-
-class AffineMap(Protocol):
-    """What is needed of a map: float64 factors of shape (d, k), and a constant of shape (d,) or None."""
-
-    @property
-    def left(self) -> NDArray[np.float64]: ...
-    @property
-    def right(self) -> NDArray[np.float64]: ...
-    @property
-    def constant(self) -> NDArray[np.float64] | None: ...
 
 
 class Stream(Protocol):
@@ -41,6 +31,10 @@ class Stream(Protocol):
     def map(self) -> AffineMap | None: ...
     @property
     def along_rows(self) -> bool: ...
+    @property
+    def gains(self) -> NDArray[np.float64] | None: ...
+    @property
+    def keep_norms(self) -> bool: ...
     def blocks(
         self, part: str, read: Read, rounding: "Rounding | None" = None, memory: Memory = fresh
     ) -> Iterator[Bytes]: ...
@@ -65,7 +59,7 @@ class EditedStrip:
     stored: Strip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edited:
     """An edited tensor as a stream of bytes.
 
@@ -74,12 +68,26 @@ class Edited:
         target: how they are stored: the same, except where a quantised tensor becomes a plain one.
         map: the map; None when only the format changes.
         along_rows: whether the vectors that it maps are the columns of the storage's matrices.
+        gains: float64, shape (d,): what each vector is multiplied by, entry by entry, before the map.
+        keep_norms: whether each vector is brought back to its length after the map; see `restoring` for those of which
+            it leaves nothing. Where vectors are columns, the tensor is read three times for it, not twice.
+
+    Raises:
+        ValueError: gains, or lengths to be kept, without a map; both together; lengths to be kept and a constant.
     """
 
     source: Storage
     target: Storage
     map: AffineMap | None
     along_rows: bool
+    gains: NDArray[np.float64] | None = None
+    keep_norms: bool = False
+
+    def __post_init__(self) -> None:
+        if self.map is None and (self.gains is not None or self.keep_norms):
+            raise ValueError(f"{self.source.name}: gains and keep_norms belong to a map")
+        if self.keep_norms and (self.gains is not None or (self.map is not None and self.map.constant is not None)):
+            raise ValueError(f"{self.source.name}: keep_norms goes with neither gains nor a constant")
 
     def blocks(
         self, part: str, read: Read, rounding: "Rounding | None" = None, memory: Memory = fresh
@@ -115,12 +123,12 @@ class Edited:
 
     def _mapped(self, read: Read, slab: int, memory: Memory) -> Iterator[EditedStrip]:
         """The strips of one slab, edited but not stored yet."""
-        sums = self._column_sums(read, slab) if self.along_rows and self.map is not None else None
+        change = SlabMap(self, read, slab)
         for first, last in self.source.strips():
             before = self.source.load(read, slab, first, last, memory)
             values = self._numbers(before, last - first, memory)
             with np.errstate(over="ignore", invalid="ignore"):
-                tiles = self._tiles(before, first, last, sums, values)
+                tiles = self._tiles(before, first, last, change, values)
             sizes = self.target.strip_bytes(last - first)
             stored = {part: memory(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
             yield EditedStrip(slab, first, last, before, tiles, stored)
@@ -136,43 +144,16 @@ class Edited:
         return values
 
     def _tiles(
-        self, strip: Strip, first: int, last: int, sums: NDArray[np.float64] | None, values: NDArray[np.float64]
+        self, strip: Strip, first: int, last: int, change: SlabMap, values: NDArray[np.float64]
     ) -> list[tuple[int, NDArray[np.float64]]]:
         """Map a strip's numbers in place."""
-        if self.map is not None and sums is None:
-            sums = values @ self.map.right
         tiles = []
-        for begin, end in self.source.tiles():
-            tile = values[:, begin:end]
-            if self.map is not None and sums is not None:
-                self._apply(tile, sums, first, last, begin, end)
+        for begin, tile in change.tiles(values, first, last):
             # Not a number is neither above nor below the limit.
             if not max(tile.max(initial=0.0), -tile.min(initial=0.0)) < self.target.limit:
-                self._fail(self.source.decode(strip, last - first, begin, end), tile)
+                self._fail(self.source.decode(strip, last - first, begin, begin + tile.shape[1]), tile)
             tiles.append((begin, tile))
         return tiles
-
-    def _apply(self, tile: NDArray, sums: NDArray, first: int, last: int, begin: int, end: int) -> None:
-        """Map one tile in place."""
-        assert self.map is not None
-        shift = self.map.constant
-        if self.along_rows:
-            _subtract_product(tile, self.map.left[first:last], sums[:, begin:end])
-            if shift is not None:
-                tile += shift[first:last, None]
-        else:
-            _subtract_product(tile, sums, self.map.left[begin:end].T)
-            if shift is not None:
-                tile += shift[begin:end]
-
-    def _column_sums(self, read: Read, slab: int) -> NDArray[np.float64]:
-        """`R^T W` of one slab, shape (k, cols), where vectors are columns."""
-        assert self.map is not None
-        sums = np.zeros((self.map.right.shape[1], self.source.cols))
-        for first, last in self.source.strips():
-            strip = self.source.load(read, slab, first, last, scratch)
-            sums += sums_of(self.source, strip, self.map.right, first, last, True, scratch)
-        return sums
 
     def _peak(self, read: Read, slab: int, memory: Memory) -> float:
         """The largest absolute number of one slab after the edit."""
@@ -198,7 +179,7 @@ class Loss:
     Attributes:
         error: |stored - wanted| / |wanted|.
         left: |R^T W'| / |R^T W|, what is left along the directions in W' as stored; against random directions' where
-            that is more. 0 without a map.
+            that is more. Gains are in W before. 0 without a map.
     """
 
     error: float
@@ -213,7 +194,7 @@ class Rounding:
         self._wanted = self._error = 0.0
         self._along = self._left = None
         if edited.map is not None:
-            self._along = Along(edited.source, edited.map.right, edited.along_rows)
+            self._along = Along(edited.source, edited.map.right, edited.along_rows, edited.gains)
             self._left = Along(edited.target, edited.map.right, edited.along_rows)
 
     def add(self, strip: EditedStrip) -> None:
@@ -235,13 +216,3 @@ class Rounding:
             return Loss(error, 0.0)
         reference = max(self._along.norm, self._along.expected)
         return Loss(error, self._left.norm / reference if reference else 0.0)
-
-
-def _subtract_product(tile: NDArray[np.float64], left: NDArray[np.float64], right: NDArray[np.float64]) -> None:
-    """Take (n, k) times (k, m) from a tile."""
-    product = scratch("product", tile.size, np.float64).reshape(tile.shape)
-    if left.shape[1] == 1:
-        np.multiply(left, right, out=product)
-    else:
-        np.matmul(left, right, out=product)
-    np.subtract(tile, product, out=tile)

@@ -123,7 +123,9 @@ def _described(piece: Piece) -> bytes:
     edited = piece.edited
     kind = type(edited).__name__
     digest = hashlib.sha256(f"{kind}\0{piece.part}\0{edited.along_rows}\0{edited.source}\0{edited.target}\0".encode())
+    digest.update(f"{edited.keep_norms}\0".encode())
     if edited.map is not None:
-        for factor in (edited.map.left, edited.map.right, edited.map.constant):
-            digest.update(b"none" if factor is None else factor.tobytes())
+        for factor in (edited.map.left, edited.map.right, edited.map.constant, edited.gains):
+            # With its shape: of a map without directions nothing else would tell the constant from the gains.
+            digest.update(b"none\0" if factor is None else f"{factor.shape}\0".encode() + factor.tobytes())
     return b"edit\0" + digest.digest()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weight_edit.edits.arrays import Floats, floats
+from weight_edit.edits.rank import lowest_rank
+from weight_edit.lengths import restoring
 
 if TYPE_CHECKING:
     import torch
@@ -102,11 +104,16 @@ class LowRankMap:
         """The bias of a writer, shape (d_model,), after the map, constant included."""
         return self.on_stored(bias, 0)
 
-    def on_stored(self, tensor: "Tensor", axis: int) -> "Tensor":
+    def on_stored(
+        self, tensor: "Tensor", axis: int, *, gains: Floats | None = None, keep_norms: bool = False
+    ) -> "Tensor":
         """The map, constant included, along one axis of a tensor as it is stored; dtype and shape stay.
 
         Computed in float64 and rounded once to nearest even; to bfloat16 by way of float32. This is the formula that
         an edited checkpoint is held to.
+
+        Args:
+            gains, keep_norms: what is done to each vector before and after the map, see `TensorEdit`.
 
         Raises:
             ValueError: when the tensor is not d_model wide along `axis`.
@@ -120,9 +127,12 @@ class LowRankMap:
         vectors = moved.reshape(-1, self.width)
         mapped = torch.empty_like(vectors)
         step = max(1, _BLOCK // self.width)
+        factors = None if gains is None else torch.from_numpy(gains).to(tensor.device)
         for start in range(0, len(vectors), step):
-            exact = vectors[start : start + step].double()
-            exact = exact - (exact @ right) @ left.T
+            before = vectors[start : start + step].double()
+            before = before if factors is None else before * factors
+            exact = before - (before @ right) @ left.T
+            exact = _as_long_as(before, exact) if keep_norms else exact
             mapped[start : start + step] = _rounded(exact if constant is None else exact + constant, tensor.dtype)
         return mapped.reshape(moved.shape).movedim(-1, axis).contiguous()
 
@@ -144,11 +154,47 @@ class LowRankMap:
         """The adjoint of the linear part: what a reader's input goes through when the reader's rows were mapped."""
         return LowRankMap(self.right, self.left)
 
+    def then(self, other: "LowRankMap") -> "LowRankMap":
+        """First this map and then `other`, as one map, of no higher rank than its linear part has.
+
+        Raises:
+            ValueError: maps of different widths.
+        """
+        if self.width != other.width:
+            raise ValueError(f"a map {self.width} wide cannot be followed by one {other.width} wide")
+        # (I - L2 R2^T)(I - L1 R1^T) = I - L1 R1^T - L2 (R2 - R1 L1^T R2)^T
+        left = np.concatenate([self.left, other.left], axis=1)
+        right = np.concatenate([self.right, other.right - self.right @ (self.left.T @ other.right)], axis=1)
+        constant = other.constant
+        if self.constant is not None:
+            constant = self.constant - other.left @ (other.right.T @ self.constant)
+            if other.constant is not None:
+                constant = constant + other.constant
+        return LowRankMap(*lowest_rank(left, right), constant)
+
+    def times(self, strength: float) -> "LowRankMap":
+        """The map that goes this much of the way: `x + strength * (map(x) - x)`."""
+        constant = None if self.constant is None else strength * self.constant
+        return LowRankMap(strength * self.left, self.right, constant)
+
+    @classmethod
+    def identity(cls, width: int) -> "LowRankMap":
+        """The map that changes nothing, of rank 0."""
+        return cls(np.zeros((width, 0)), np.zeros((width, 0)))
+
 
 def _working_dtype(x: "Tensor") -> "torch.dtype":
     import torch
 
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _as_long_as(before: "Tensor", after: "Tensor") -> "Tensor":
+    """The rows of `after`, each as long as that of `before`."""
+    import torch
+
+    lengths = (torch.linalg.vector_norm(rows, dim=-1).cpu().numpy() for rows in (before, after))
+    return after * torch.from_numpy(restoring(*lengths)).to(after.device)[:, None]
 
 
 def _rounded(exact: "Tensor", dtype: "torch.dtype") -> "Tensor":

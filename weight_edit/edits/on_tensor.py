@@ -1,15 +1,18 @@
-"""An edit of one tensor on disk: which map, and along which of its axes."""
+"""An edit of one tensor on disk: which map, along which of its axes, and what is done before and after it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from weight_edit.edits.arrays import Floats, floats
 from weight_edit.edits.low_rank import LowRankMap
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TensorEdit:
     """This map along this axis of a tensor on disk.
 
@@ -19,10 +22,28 @@ class TensorEdit:
     Attributes:
         map: on vectors of the residual stream.
         axis: along which those vectors lie; 0 for a bias.
+        gains: float64, shape (d_model,), may be given as a torch tensor: each vector is multiplied by it, entry by
+            entry, before the map. A norm's gain is so moved into its readers, and gains of zero with a constant
+            set a tensor to that.
+        keep_norms: each vector is brought back to the length that it had, after the map. One of which the map leaves
+            nothing (less than `lengths.VANISHED` of its length) becomes zero.
+
+    Raises:
+        ValueError: gains of another width or not finite; lengths that are to be kept beside gains or a constant.
     """
 
     map: LowRankMap
     axis: int
+    gains: Floats | None = None
+    keep_norms: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gains is not None:
+            object.__setattr__(self, "gains", floats(self.gains))
+            if self.gains.shape != (self.map.width,) or not np.isfinite(self.gains).all():
+                raise ValueError(f"gains {self.gains.shape} must be ({self.map.width},) finite numbers")
+        if self.keep_norms and (self.gains is not None or self.map.constant is not None):
+            raise ValueError("keep_norms goes with neither gains nor a constant: they change the lengths on purpose")
 
     def __call__(self, tensor: "Tensor") -> "Tensor":
         """The edited torch tensor, in the dtype and shape of the one given; see `LowRankMap.on_stored`.
@@ -30,4 +51,4 @@ class TensorEdit:
         Raises:
             ValueError: when the tensor is not d_model wide along the axis.
         """
-        return self.map.on_stored(tensor, self.axis)
+        return self.map.on_stored(tensor, self.axis, gains=self.gains, keep_norms=self.keep_norms)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from weight_edit.checkpoint.edited import AffineMap, Edited
 from weight_edit.checkpoint.header import TensorInfo, read_header
-from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
+from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
@@ -205,7 +205,7 @@ def edit_checkpoint(
     streams: dict[str, Edited | Transposed] = {}
     config = {}
     if dequantise:
-        plan = dequantised(edits, source.tensors, quantisation)
+        plan = dequantised({name: AxisEdit(*edit) for name, edit in edits.items()}, source.tensors, quantisation)
         streams |= plan.streams
         config["quantization_config"] = plan.config
     for name, (axis, map_) in edits.items():

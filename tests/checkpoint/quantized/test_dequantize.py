@@ -8,7 +8,7 @@ import torch
 from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, store, torch_tensor
 
 from weight_edit.checkpoint.edited import Edited, Rounding
-from weight_edit.checkpoint.quantized.dequantize import Transposed, dequantised
+from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.quantized.skipping import config_without
 
@@ -35,7 +35,7 @@ def test_experts_leave_their_format_together_and_transposed() -> None:
     tensors = infos(**experts(0), **experts(1))
     name = "model.layers.0.mlp.experts.down_proj"
     map_ = projection(64, 2)
-    plan = dequantised({name: (1, map_)}, tensors, MXFP4)
+    plan = dequantised({name: AxisEdit(1, map_)}, tensors, MXFP4)
     assert {key: stream.target.parts[key] for key, stream in plan.streams.items()} == {
         name: ("BF16", (2, 32, 64)),
         "model.layers.0.mlp.experts.gate_up_proj": ("BF16", (2, 64, 64)),
@@ -77,7 +77,7 @@ def test_transposing_in_several_pieces(cols: int, monkeypatch: pytest.MonkeyPatc
     )
     storage = storage_of("x.experts.p", tensors, {}, 1)
     parts = store(storage, np.random.default_rng(1).standard_normal((3, 50, cols)))
-    stream = dequantised({"x.experts.p": (1, None)}, tensors, MXFP4).streams["x.experts.p"]
+    stream = dequantised({"x.experts.p": AxisEdit(1, None)}, tensors, MXFP4).streams["x.experts.p"]
     pieces = list(stream.blocks("x.experts.p", reader(parts)))
     assert len(pieces) == 3 * cols // 4
     got = torch_tensor(np.concatenate(pieces), "BF16", (3, cols, 50)).to(torch.float64).numpy()
@@ -86,7 +86,7 @@ def test_transposing_in_several_pieces(cols: int, monkeypatch: pytest.MonkeyPatc
 
 def test_a_matrix_keeps_its_shape_and_loses_its_static_scales() -> None:
     tensors = infos(**linear("a.o_proj", static=True), **linear("a.q_proj", static=True))
-    plan = dequantised({"a.o_proj.weight": (0, projection(8))}, tensors, COMPRESSED | {"ignore": ["lm_head"]})
+    plan = dequantised({"a.o_proj.weight": AxisEdit(0, projection(8))}, tensors, COMPRESSED | {"ignore": ["lm_head"]})
     (stream,) = plan.streams.values()
     assert isinstance(stream, Edited)
     assert dict(stream.target.parts) == {"a.o_proj.weight": ("BF16", (8, 4))}
@@ -96,13 +96,13 @@ def test_a_matrix_keeps_its_shape_and_loses_its_static_scales() -> None:
 
 
 def test_nothing_quantised_is_left() -> None:
-    plan = dequantised({"a.o_proj.weight": (0, None)}, infos(**linear("a.o_proj")), COMPRESSED)
+    plan = dequantised({"a.o_proj.weight": AxisEdit(0, None)}, infos(**linear("a.o_proj")), COMPRESSED)
     assert plan.config is None
 
 
 def test_plain_tensors_are_left_out() -> None:
     tensors = infos(**linear("a.o_proj"), **{"embed.weight": ("BF16", (8, 4))})
-    plan = dequantised({"embed.weight": (1, projection(4))}, tensors, COMPRESSED | {"ignore": []})
+    plan = dequantised({"embed.weight": AxisEdit(1, projection(4))}, tensors, COMPRESSED | {"ignore": []})
     assert not plan.streams
     assert not plan.removed
     assert plan.config == COMPRESSED | {"ignore": []}
@@ -147,7 +147,7 @@ def test_experts_one_by_one_go_together() -> None:
         },
         **linear("m.layers.3.mlp.shared_experts.down_proj"),
     )
-    plan = dequantised({"m.layers.3.mlp.experts.1.down_proj.weight": (0, None)}, tensors, FINE)
+    plan = dequantised({"m.layers.3.mlp.experts.1.down_proj.weight": AxisEdit(0, None)}, tensors, FINE)
     assert sorted(plan.streams) == sorted(
         f"m.layers.3.mlp.experts.{n}.{proj}.weight" for n in range(2) for proj in ("gate_proj", "down_proj")
     )

@@ -22,7 +22,7 @@ from weight_edit.checkpoint.scratch import Memory, fresh
 from weight_edit.checkpoint.storage import Bytes, Read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Balanced(Edited):
     """An edited tensor whose rounding errors are balanced along the edit's directions.
 
@@ -35,7 +35,8 @@ class Balanced(Edited):
     ) -> Iterator[Bytes]:
         """See `Edited`. The scales are those of rounding to nearest."""
         if part != self.target.name and rounding is None:
-            return Edited(self.source, self.target, self.map, self.along_rows).blocks(part, read, None, memory)
+            plain = Edited(self.source, self.target, self.map, self.along_rows, self.gains, self.keep_norms)
+            return plain.blocks(part, read, None, memory)
         return super().blocks(part, read, rounding, memory)
 
     def strips(self, read: Read, memory: Memory = fresh) -> Iterator[EditedStrip]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weight_edit.checkpoint.edited import AffineMap, Edited, Rounding
 from weight_edit.checkpoint.files import CHUNK
@@ -22,7 +23,17 @@ _STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point
 """What belongs to a quantised module besides its weight and scales, and means nothing without them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class AxisEdit:
+    """A map along an axis of a tensor on disk; None where only the format changes. See `Edited` for the rest."""
+
+    axis: int
+    map: AffineMap | None
+    gains: NDArray[np.float64] | None = None
+    keep_norms: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Transposed:
     """An edited tensor whose matrices are written transposed; one of them is held in memory at a time, as bfloat16.
 
@@ -48,6 +59,16 @@ class Transposed:
     def along_rows(self) -> bool:
         """See `Edited`; of the matrices before they are transposed."""
         return self.edited.along_rows
+
+    @property
+    def gains(self) -> NDArray[np.float64] | None:
+        """See `Edited`."""
+        return self.edited.gains
+
+    @property
+    def keep_norms(self) -> bool:
+        """See `Edited`."""
+        return self.edited.keep_norms
 
     def blocks(
         self, part: str, read: Read, rounding: Rounding | None = None, memory: Memory = fresh
@@ -86,12 +107,12 @@ class Dequantised:
 
 
 def dequantised(
-    edits: Mapping[str, tuple[int, AffineMap | None]], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+    edits: Mapping[str, AxisEdit], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
 ) -> Dequantised:
     """Plan the conversion of all quantised tensors that are edited, and of those that have to go with them.
 
     Args:
-        edits: by name on disk as `storage_of` takes it, the axis on disk and the map. Plain tensors are left out.
+        edits: by name on disk as `storage_of` takes it. Plain tensors are left out.
         tensors: all tensors of the source.
         config: `quantization_config` of config.json.
 
@@ -104,9 +125,9 @@ def dequantised(
     streams: dict[str, Edited | Transposed] = {}
     removed: list[str] = []
     for name in wanted:
-        axis, map_ = edits.get(name, (-2, None))
-        storage = storage_of(name, tensors, config, axis)
-        streams[name] = _stream(name, storage, axis, map_)
+        edit = edits.get(name, AxisEdit(-2, None))
+        storage = storage_of(name, tensors, config, edit.axis)
+        streams[name] = _stream(name, storage, edit)
         removed += storage.parts
         removed += _others(name, tensors, storage)
     left = {name: info for name, info in tensors.items() if name not in set(removed)}
@@ -125,11 +146,13 @@ def _others(name: str, tensors: Mapping[str, TensorInfo], storage: Storage) -> l
     return [end for end in dict.fromkeys(ends) if end in tensors and end not in storage.parts]
 
 
-def _stream(name: str, storage: Storage, axis: int, map_: AffineMap | None) -> Edited | Transposed:
+def _stream(name: str, storage: Storage, edit: AxisEdit) -> Edited | Transposed:
     if not isinstance(storage, Mxfp4):
         shape = storage.parts[name][1]
-        return Edited(storage, Plain(name, "BF16", shape, len(shape) - 2), map_, axis % len(shape) == len(shape) - 2)
+        plain = Plain(name, "BF16", shape, len(shape) - 2)
+        along_rows = edit.axis % len(shape) == len(shape) - 2
+        return Edited(storage, plain, edit.map, along_rows, edit.gains, edit.keep_norms)
     experts, rows, cols = storage.shape
     as_stored = Plain(name, "BF16", storage.shape, 1)
     turned = Plain(name, "BF16", (experts, cols, rows), 1)
-    return Transposed(Edited(storage, as_stored, map_, axis % 3 == 1), turned)
+    return Transposed(Edited(storage, as_stored, edit.map, edit.axis % 3 == 1, edit.gains, edit.keep_norms), turned)
