@@ -1,24 +1,35 @@
 """Which map goes to which writer: an edit laid out over a model, ready to be hooked, baked or made an adapter."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.anatomy.parts import Anatomy, Norm, Writer
-from weight_edit.edits import LowRankMap, TensorEdit, ablation, before_norm
+from weight_edit.basis import Turn, turn
+from weight_edit.carriers import Carrier, carriers
+from weight_edit.directions.file import DirectionRows
+from weight_edit.edits import LowRankMap, TensorEdit
 from weight_edit.edits.arrays import Floats, Numbers, floats
-from weight_edit.errors import UsageError
+from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly, StreamMap, removed
+from weight_edit.edits.through_norm import map_before_norm
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.steps import EditStep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from weight_edit.anatomy.reading import Reading
     from weight_edit.runtime.hooks import Hook
 
 EMBEDDING_MODES = ("keep", "untie", "skip")
 PROJECTOR_MODES = ("edit", "followed", "keep")
+
+Read = Callable[[str], Numbers]
+"""Gives a parameter by name, as an array or a tensor."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +38,27 @@ class WriterEdit:
 
     Attributes:
         writer: the linear map.
-        map: on its output, before the norm where one follows.
+        map: on its output, before the norm where one follows; its constant, in the writer's own units, goes into the
+            writer's bias, or the rows of an embedding.
+        rows: whether the constant goes into the rows.
+        keep_norms: whether its weight's vectors keep their lengths.
     """
 
     writer: Writer
     map: LowRankMap
+    rows: bool = False
+    keep_norms: bool = False
+
+    @property
+    def of_weight(self) -> TensorEdit:
+        """What happens to the weight."""
+        map = self.map if self.rows else self.map.linear
+        return TensorEdit(map, self.writer.axis, keep_norms=self.keep_norms)
+
+    @property
+    def changes_weight(self) -> bool:
+        """Whether anything does: not where only a bias gets a constant."""
+        return self.map.rank > 0 or (self.rows and self.map.constant is not None)
 
 
 @dataclass(frozen=True)
@@ -40,127 +67,274 @@ class EditPlan:
 
     Attributes:
         anatomy: of the model that is edited.
-        directions: orthonormal rows, (k, d_model) float32.
-        strength: 1 for a full ablation.
+        steps: what the edit is made of, in order.
         embeddings: what happens to a token embedding: "keep" edits it, and with it an unembedding tied to it;
             "untie" edits it and writes the source's as a separate unembedding; "skip" leaves it.
         edits: one per edited writer.
-        tied_map: what the unembedding's rows go through because they are the embedding's; None elsewhere.
+        norm_biases: bias of a norm behind a writer -> the map that it goes through, constant included.
+        added: block -> the vector that is added to the stream at its input, after all steps.
+        created: names of biases that the model has not -> what they hold.
+        turns: changes of basis, which come last.
+        stream: the whole edit as one map of the stream, where there is one.
     """
 
     anatomy: Anatomy
-    directions: NDArray[np.float32]
-    strength: float
+    steps: tuple[EditStep, ...]
     embeddings: str
     edits: tuple[WriterEdit, ...]
-    tied_map: LowRankMap | None
+    norm_biases: Mapping[str, LowRankMap]
+    added: Mapping[int, Floats]
+    created: Mapping[str, Floats]
+    turns: tuple[Turn, ...]
+    stream: LowRankMap | None
+
+    @cached_property
+    def removed(self) -> tuple[Floats, Floats]:
+        """Directions along which the stream has one constant component everywhere, rows (k, d_model), and that, (k,).
+
+        None of them where the edit leaves something, by text at least.
+        """
+        own = sum(writer.role != "projector" for writer in self.anatomy.writers)
+        whole = sum(edit.writer.role != "projector" for edit in self.edits) == own
+        if self.stream is None or not whole or self.turns:
+            return np.zeros((0, self.anatomy.d_model)), np.zeros(0)
+        return removed(self.stream)
 
     @property
     def complete(self) -> bool:
         """Whether nothing along the directions is written to the stream any more, by text at least."""
-        own = sum(writer.role != "projector" for writer in self.anatomy.writers)
-        return self.strength == 1.0 and sum(edit.writer.role != "projector" for edit in self.edits) == own
+        return len(self.removed[0]) > 0
 
     @property
-    def stream_map(self) -> LowRankMap:
-        """The edit in the stream itself, which the bias of a norm behind a writer goes through."""
-        return ablation(self.directions, self.strength)
+    def directions(self) -> NDArray[np.float32]:
+        """Orthonormal rows that the stream is looked at along: those that are gone, or else the first step's."""
+        return self.removed[0].astype(np.float32) if self.complete else self.steps[0].directions.rows
 
     @property
     def unties(self) -> bool:
         """Whether the edited checkpoint needs an unembedding of its own."""
         return self.anatomy.tied and self.embeddings == "untie"
 
+    @property
+    def tied_edit(self) -> WriterEdit | None:
+        """The embedding's edit, where the unembedding goes through it too."""
+        if not self.anatomy.tied or self.embeddings != "keep":
+            return None
+        return next((edit for edit in self.edits if edit.writer.weight == self.anatomy.embedding_weight), None)
+
+    def hooks(self, read: "Callable[[str], Tensor]", *, tied: bool = True) -> "list[Hook]":
+        """The edit as hooks: what the baked weights must agree with; see `hooking.plan_hooks`."""
+        from weight_edit.hooking import plan_hooks
+
+        return plan_hooks(self, read, tied=tied)
+
     def tensors(self) -> dict[str, TensorEdit]:
         """The edit as weights: parameter name to the map and its axis, for all that change."""
         changes: dict[str, TensorEdit] = {}
         for edit in self.edits:
             writer = edit.writer
-            changes[writer.weight] = TensorEdit(edit.map.linear, writer.axis)
+            if edit.changes_weight:
+                changes[writer.weight] = edit.of_weight
             if writer.bias is not None:
-                changes[writer.bias] = TensorEdit(edit.map, writer.bias_axis)
-            if writer.norm is not None and writer.norm.bias is not None:
-                changes[writer.norm.bias] = TensorEdit(self.stream_map, 0)
+                changes[writer.bias] = TensorEdit(edit.map.linear if edit.rows else edit.map, writer.bias_axis)
+        changes |= {name: TensorEdit(map, 0) for name, map in self.norm_biases.items()}
+        for each in self.turns:
+            changes = each.applied(changes)
         return changes
 
-    def hooks(self, read: "Callable[[str], Tensor]") -> "list[Hook]":
-        """The edit as hooks on the outputs of the writers: what the baked weights must agree with.
 
-        Args:
-            read: gives a parameter of the unedited model by name, a torch tensor.
-        """
-        from weight_edit.runtime.hooks import Hook
+def lay_out(
+    anatomy: Anatomy,
+    steps: Sequence[EditStep],
+    read: Read,
+    *,
+    embeddings: str = "keep",
+    projector: str = "edit",
+    reading: "Reading | None" = None,
+) -> EditPlan:
+    """Lay out an edit of one or several steps over a model.
 
-        # Parameters of one module, such as experts of two kinds, are hooked once, at its output.
-        maps = {edit.writer.module: edit.map for edit in self.edits if edit.writer.module}
-        hooks = [Hook(module, "output", map.apply) for module, map in maps.items()]
-        for edit in self.edits:
-            if not edit.writer.module:
-                hooks.append(Hook(edit.writer.weight, "parameter", TensorEdit(edit.map.linear, edit.writer.axis)))
-        for edit in self.edits:
-            norm = edit.writer.norm
-            if norm is not None and norm.bias is not None:
-                # On the CPU, because some accelerators have no float64.
-                bias = read(norm.bias).detach().cpu()
-                hooks.append(Hook(norm.module, "output", _shift(self.stream_map.on_bias(bias) - bias)))
-        if self.tied_map is not None:
-            hooks.append(Hook(self.anatomy.unembedding, "input", self.tied_map.transposed().apply))
-        return hooks
+    Args:
+        anatomy: of the model.
+        steps: in order; each edits what those before it made.
+        read: of the parameters, only norms are read: those between writers and the stream, and for a change of basis
+            those in front of readers.
+        embeddings: "keep", "untie" or "skip", see `EditPlan`.
+        projector: "edit" or "followed" for what brings images into the stream too, "keep" leaves it.
+        reading: how the model reads the stream; needed for a change of basis.
+
+    Raises:
+        UsageError: a layer that the model has not, an unknown mode, directions of another width, or steps that do not
+            go together.
+        UnsupportedError: an edit that no weights of this model can make.
+    """
+    _check(anatomy, steps, embeddings, projector)
+    laid = _Laid(anatomy, read, embeddings, projector)
+    turns: list[Turn] = []
+    for step in steps:
+        change = step.change
+        if turns:
+            raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
+        if isinstance(change, RuntimeOnly):
+            raise UnsupportedError(
+                f"edit {step.edit} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
+            )
+        if isinstance(change, BasisChange):
+            if anatomy.tied and embeddings != "untie":
+                raise UsageError(
+                    "a reflection at a layer changes the unembedding, which is tied to the embedding: --embeddings untie"
+                )
+            turns.append(turn(anatomy, change, read, reading))
+        elif isinstance(change, Addition):
+            laid.add(change)
+        else:
+            laid.map(change, step)
+    created = laid.created
+    for each in turns:
+        created = each.of_created(created)
+    return EditPlan(
+        anatomy,
+        tuple(steps),
+        embeddings,
+        tuple(laid.edits.values()),
+        laid.norm_biases,
+        laid.added,
+        created,
+        tuple(turns),
+        laid.stream,
+    )
 
 
 def edit_plan(
     anatomy: Anatomy,
     directions: Numbers,
-    read: Callable[[str], Numbers],
+    read: Read,
     *,
     strength: float = 1.0,
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
     projector: str = "edit",
 ) -> EditPlan:
-    """Lay out a directional ablation over a model.
+    """Lay out a directional ablation over a model: `lay_out` of a single step.
 
     Args:
-        anatomy: of the model.
         directions: orthonormal rows, (k, d_model), a numpy array or a torch tensor; rounded to float32, which is what
             a manifest keeps of them.
-        read: gives a parameter by name, as an array or a tensor; only the gains of norms between writers and the
-            stream are read.
         strength: 1 removes the component from every writer, 2 reflects it, a fraction removes a part.
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
-        embeddings: "keep", "untie" or "skip", see `EditPlan`.
-        projector: "edit" or "followed" for what brings images into the stream too, "keep" leaves it.
-
-    Raises:
-        UsageError: for a layer that the model has not, an unknown mode, or directions of another width.
     """
+    step = EditStep(
+        DirectionRows(floats(directions).astype(np.float32)),
+        strength=strength,
+        layers=None if layers is None else frozenset(layers),
+    )
+    return lay_out(anatomy, [step], read, embeddings=embeddings, projector=projector)
+
+
+class _Laid:
+    """What the steps so far make of every writer."""
+
+    def __init__(self, anatomy: Anatomy, read: Read, embeddings: str, projector: str) -> None:
+        self.anatomy, self._read, self._embeddings, self._projector = anatomy, read, embeddings, projector
+        self.edits: dict[str, WriterEdit] = {}
+        self.norm_biases: dict[str, LowRankMap] = {}
+        self._carriers: dict[int, Carrier] = {}
+        self.stream: LowRankMap | None = LowRankMap.identity(anatomy.d_model)
+
+    def map(self, change: StreamMap, step: EditStep) -> None:
+        """One map of the whole stream."""
+        kept = any(edit.keep_norms for edit in self.edits.values())
+        if kept or (change.keep_norms and any(edit.rows for edit in self.edits.values())):
+            raise UsageError("norm-preserving ablation goes with no constant in the embedding, and must come last")
+        whole = change.map.times(step.strength)
+        for writer in self.anatomy.writers:
+            strength = self._strength(writer, step)
+            if strength:
+                self._through(writer, change.map.linear.times(strength), change.keep_norms)
+        if self.stream is not None:
+            self.stream = None if step.partial else self.stream.then(whole)
+        if whole.constant is not None:
+            self._carry(0, whole.constant)
+
+    def add(self, change: Addition) -> None:
+        """Vectors at the inputs of blocks."""
+        for layer, vector in change.vectors.items():
+            self._carry(layer, vector)
+        self.stream = None
+
+    def _strength(self, writer: Writer, step: EditStep) -> float:
+        """How much of the step a writer gets; 0 for none."""
+        if writer.role == "embedding" and self._embeddings == "skip":
+            return 0.0
+        if writer.role == "projector" and self._projector == "keep":
+            return 0.0
+        if writer.layer is not None and step.layers is not None and writer.layer not in step.layers:
+            return 0.0
+        kernel = 1.0 if step.kernel is None else step.kernel.at(writer.role, writer.layer, self.anatomy.n_layers)
+        return step.strength * kernel
+
+    def _through(self, writer: Writer, map: LowRankMap, keep_norms: bool) -> None:
+        before = map if writer.norm is None else map_before(writer.norm, map, self._read)
+        known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(before.width)))
+        self.edits[writer.weight] = WriterEdit(writer, known.map.then(before), known.rows, keep_norms)
+        if writer.norm is not None and writer.norm.bias is not None:
+            bias = writer.norm.bias
+            self.norm_biases[bias] = self.norm_biases.get(bias, LowRankMap.identity(map.width)).then(map)
+
+    def _carry(self, layer: int, vector: Floats) -> None:
+        """Let a constant enter at a block's input."""
+        found = carriers(self.anatomy, layer, embeddings=self._embeddings, projector=self._projector)
+        for carrier in found:
+            self._put(carrier, vector / carrier.writer.scale)
+        self._carriers[layer] = found[0]
+
+    def _put(self, carrier: Carrier, vector: Floats) -> None:
+        """Add a constant, in the units of a writer."""
+        writer, norm = carrier.writer, carrier.writer.norm
+        nothing = np.zeros((len(vector), 0))
+        shift = LowRankMap(nothing, nothing, vector)
+        if carrier.behind_norm and norm is not None and norm.bias is not None:
+            self.norm_biases[norm.bias] = self.norm_biases.get(norm.bias, LowRankMap.identity(len(vector))).then(shift)
+            return
+        known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(len(vector))))
+        if known.keep_norms and carrier.rows:
+            raise UsageError("norm-preserving ablation goes with no constant in the embedding, and must come last")
+        self.edits[writer.weight] = WriterEdit(writer, known.map.then(shift), carrier.rows, known.keep_norms)
+
+    def _constant(self, carrier: Carrier) -> Floats:
+        """What a carrier holds of constants, in the units of its writer."""
+        norm = carrier.writer.norm
+        behind = norm is not None and norm.bias is not None and carrier.behind_norm
+        map = self.norm_biases[norm.bias] if behind and norm else self.edits[carrier.writer.weight].map  # type: ignore[index]
+        return np.zeros(map.width) if map.constant is None else map.constant
+
+    @property
+    def added(self) -> dict[int, Floats]:
+        """Block -> what is added to the stream at its input."""
+        return {layer: c.writer.scale * self._constant(c) for layer, c in self._carriers.items()}
+
+    @property
+    def created(self) -> dict[str, Floats]:
+        """Biases that the model has not -> what they hold."""
+        return {c.creates: self._constant(c) for c in self._carriers.values() if c.creates is not None}
+
+
+def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, projector: str) -> None:
     if embeddings not in EMBEDDING_MODES:
         raise UsageError(f"embeddings '{embeddings}' is none of {', '.join(EMBEDDING_MODES)}")
     if projector not in PROJECTOR_MODES:
         raise UsageError(f"projector '{projector}' is none of {', '.join(PROJECTOR_MODES)}")
-    rows = floats(directions).astype(np.float32)
-    if rows.ndim != 2 or rows.shape[1] != anatomy.d_model:
-        raise UsageError(
-            f"the directions are {rows.shape}, but {anatomy.architecture} has a residual stream "
-            f"{anatomy.d_model} wide; use directions found on this model"
-        )
-    check_layers(layers, anatomy)
-    edits = []
-    tied_map = None
-    stream_map = ablation(rows, strength)
-    for writer in anatomy.writers:
-        if writer.role == "embedding" and embeddings == "skip":
-            continue
-        if writer.role == "projector" and projector == "keep":
-            continue
-        if writer.layer is not None and layers is not None and writer.layer not in layers:
-            continue
-        map = stream_map if writer.norm is None else map_before(writer.norm, rows, strength, read)
-        edit = WriterEdit(writer, map)
-        edits.append(edit)
-        if anatomy.tied and writer.weight == anatomy.embedding_weight and embeddings == "keep":
-            tied_map = edit.map
-    return EditPlan(anatomy, rows, strength, embeddings, tuple(edits), tied_map)
+    if not steps:
+        raise UsageError("there is no edit to make")
+    for step in steps:
+        rows = step.directions.rows
+        if rows.ndim != 2 or rows.shape[1] != anatomy.d_model:
+            raise UsageError(
+                f"the directions are {rows.shape}, but {anatomy.architecture} has a residual stream "
+                f"{anatomy.d_model} wide; use directions found on this model"
+            )
+        check_layers(step.layers, anatomy)
+        check_layers(step.at, anatomy)
 
 
 def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
@@ -196,19 +370,20 @@ def _number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5
 
 
-def map_before(norm: Norm, rows: Numbers, strength: float, read: Callable[[str], Numbers]) -> LowRankMap:
-    """The edit in front of a norm that leaves behind it what an ablation of the stream leaves.
+def map_before(norm: Norm, map: LowRankMap, read: Read) -> LowRankMap:
+    """The edit in front of a norm that leaves behind it what a map of the stream leaves.
 
     Args:
         norm: between a writer and the stream.
-        rows: the directions, orthonormal, (k, d_model).
-        strength: of the ablation.
+        map: of the stream.
         read: gives the norm's weight by the name that `norm` has for it.
+
+    Raises:
+        UnsupportedError: a map that cannot be laid in front of this norm.
     """
-    gain: Floats = np.ones(np.shape(rows)[1]) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
-    before = before_norm(rows, gain, centred=norm.kind == "layer")
-    return ablation(before, strength) if norm.inner is None else map_before(norm.inner, before, strength, read)
-
-
-def _shift(by: "Tensor") -> "Callable[[Tensor], Tensor]":
-    return lambda x: x + by.to(x.device, x.dtype)
+    gain: Floats = np.ones(map.width) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
+    try:
+        before = map_before_norm(map, gain, centred=norm.kind == "layer")
+    except ValueError as error:
+        raise UnsupportedError(f"'{norm.module or norm.weight}' stands between a writer and the stream: {error}") from None
+    return before if norm.inner is None else map_before(norm.inner, before, read)

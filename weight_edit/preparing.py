@@ -1,8 +1,10 @@
 """Prepare an edit of one checkpoint: everything is opened, checked and decided, nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from weight_edit.anatomy import Anatomy
 from weight_edit.anatomy.disk import DiskNames, check_nothing_left_out, names_on_disk
@@ -11,29 +13,31 @@ from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.stored import Stored
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.layout import RewritePlan
+from weight_edit.checkpoint.numbers import STORED, stored_bytes
 from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
 from weight_edit.checkpoint.shards import ShardProvider
 from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.directions.file import DirectionRows
-from weight_edit.directions.packing import packed
 from weight_edit.edits import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.exactness import exactness
 from weight_edit.mtp_plan import MTP_MODES, mtp_edits
-from weight_edit.plan import EditPlan, edit_plan
+from weight_edit.plan import EditPlan, lay_out
 from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
+from weight_edit.steps import EditStep, needs_proof
 from weight_edit.streams import BALANCED, ROUNDINGS, Streams, streams_of
 from weight_edit.version import __version__
+
+if TYPE_CHECKING:
+    from weight_edit.new_bias import NewBiases
+    from weight_edit.proof_of_edit import EditProof
 
 
 @dataclass(frozen=True)
 class EditOptions:
-    """How an edit is made, as the command line and recipes say it.
+    """How an edit is made, whatever its steps are, as the command line and recipes say it.
 
     Attributes:
-        edit: the kind of edit; "ablate" is the one there is.
-        strength: 1 removes the component, a fraction removes a part, 2 reflects it.
-        layers: blocks whose writers are edited; all when None.
         embeddings: "keep", "untie" or "skip", see `weight_edit.plan.EditPlan`.
         dequantize: write edited tensors of quantised formats as bfloat16.
         rounding: how numbers of quantised formats are rounded: "balanced", so that little is left along the directions,
@@ -43,9 +47,6 @@ class EditOptions:
         mtp: "edit" also the multi-token-prediction layers that lie beside the model, "keep" leaves them as they are.
     """
 
-    edit: str = "ablate"
-    strength: float = 1.0
-    layers: frozenset[int] | None = None
     embeddings: str = "keep"
     dequantize: bool = False
     rounding: str = BALANCED
@@ -53,21 +54,14 @@ class EditOptions:
     mtp: str = "keep"
 
     def __post_init__(self) -> None:
-        if self.edit != "ablate":
-            raise UnsupportedError(f"edit '{self.edit}' is not supported; the one that is: ablate")
-        if not 0 < self.strength <= 2:
-            raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 removes the direction")
         if self.rounding not in ROUNDINGS:
             raise UsageError(f"rounding '{self.rounding}' is none of {', '.join(ROUNDINGS)}")
         if self.mtp not in MTP_MODES:
             raise UsageError(f"mtp '{self.mtp}' is none of {', '.join(MTP_MODES)}")
-        if self.mtp == "edit" and self.layers is not None:
-            raise UsageError("--mtp edit goes with all layers: leave --layers out, or keep the layers beside the model")
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""
-        layers = None if self.layers is None else sorted(self.layers)
-        said = {"edit": self.edit, "strength": self.strength, "layers": layers, "embeddings": self.embeddings}
+        said = {"embeddings": self.embeddings}
         # Of a model that is not quantised these say nothing.
         usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
         usual |= {"projector": (self.projector, "edit"), "mtp": (self.mtp, "keep")}
@@ -80,11 +74,7 @@ class EditOptions:
         Raises:
             KeyError, TypeError, ValueError: a malformed entry.
         """
-        layers = entry["layers"]
         return cls(
-            str(entry["edit"]),
-            float(entry["strength"]),
-            None if layers is None else frozenset(int(layer) for layer in layers),
             str(entry["embeddings"]),
             entry.get("dequantize") is True,
             str(entry.get("rounding", BALANCED)),
@@ -95,16 +85,21 @@ class EditOptions:
 
 @dataclass(frozen=True)
 class Baking:
-    """A prepared edit of one checkpoint; `mtp` are the tensors of its multi-token-prediction layers."""
+    """A prepared edit of one checkpoint.
+
+    Attributes:
+        biases: the setting of the config with biases that the edit creates; None where it creates none.
+        mtp: the tensors of its multi-token-prediction layers; mtp_edited: those of them that are edited.
+    """
 
     source: Source
     checkpoint: Checkpoint
     anatomy: Anatomy
     disk: DiskNames
     plan: EditPlan
-    directions: DirectionRows
     options: EditOptions
     streams: Streams
+    biases: "NewBiases | None" = None
     mtp: tuple[str, ...] = ()
     mtp_edited: tuple[str, ...] = ()
 
@@ -122,18 +117,41 @@ class Baking:
 
     @property
     def added(self) -> dict[str, AddedTensor]:
-        """An unembedding of its own, with the numbers that the embedding had."""
+        """Biases that the edit creates, and an unembedding of its own with the numbers that the embedding had."""
+        return {**self._new_biases(), **self._own_unembedding()}
+
+    def _own_unembedding(self) -> dict[str, AddedTensor]:
         name = self.anatomy.unembedding_weight
         if not self.plan.unties or name in self.disk:
             return {}
         info = self.checkpoint.info(self.disk.only(self.anatomy.embedding_weight))
-        return {name: AddedTensor(info.dtype, info.shape, info.name)}
+        return {name: AddedTensor(info.dtype, info.shape, info.name, self._unembedding_edit)}
+
+    @property
+    def _unembedding_edit(self) -> TensorEdit | None:
+        """What an unembedding that gets its own tensor goes through."""
+        return self.plan.tensors().get(self.anatomy.unembedding_weight)
+
+    def _new_biases(self) -> dict[str, AddedTensor]:
+        found = {}
+        for name, shape in (self.biases.shapes if self.biases else {}).items():
+            beside = self.checkpoint.info(self.disk.only(name.removesuffix(".bias") + ".weight"))
+            values = self.plan.created.get(name, np.zeros(shape))
+            dtype = beside.dtype if beside.dtype in STORED else "BF16"
+            found[name] = AddedTensor(dtype, shape, stored_bytes(values, dtype))
+        return found
 
     @property
     def changed_config(self) -> dict[str, Any]:
         """Keys of config.json that change; None takes one out."""
         untied = {"tie_word_embeddings": False} if self.plan.unties else {}
-        return {**untied, **self.streams.config}
+        biased: dict[str, Any] = {}
+        for path, value in (self.biases.changed if self.biases else {}).items():
+            if len(path) == 1:
+                biased[path[0]] = value
+            else:
+                biased[path[0]] = {**self.checkpoint.config.get(path[0], {}), path[1]: value}
+        return {**untied, **biased, **self.streams.config}
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -151,14 +169,11 @@ class Baking:
                 "revision": self.source.revision,
                 "architecture": self.anatomy.architecture,
             },
-            "edit": {**self.options.to_dict(), "class": self.exactness, "complete": self.plan.complete},
-            "directions": {
-                **packed(self.plan.directions),
-                **{
-                    key: self.directions.metadata[key]
-                    for key in ("method", "layer", "position", "revision", "prompts")
-                    if key in self.directions.metadata
-                },
+            "edit": {
+                "steps": [step.to_dict() for step in self.plan.steps],
+                **self.options.to_dict(),
+                "class": self.exactness,
+                "complete": self.plan.complete,
             },
             "tensors": sorted(name for edited in self.streams.edits for name in edited.target.parts),
             "tensors_added": sorted(self.added),
@@ -189,17 +204,13 @@ class Baking:
 
     @property
     def exactness(self) -> str:
-        """The edit's class, as the design's table has it."""
-        rounded = "; quantised tensors are rounded to their format again" if self.streams.lossy else ""
-        if self.plan.tied_map is not None:
-            return f"exact in weights; the unembedding is tied to the embedding and changes with it{rounded}"
-        biases = any(edit.writer.bias for edit in self.plan.edits)
-        return ("exact in weights and biases" if biases else "exact in weights") + rounded
+        """The edit's class, in words."""
+        return exactness(self.plan, lossy=self.streams.lossy)
 
 
 def prepare(
     source: Source,
-    directions: DirectionRows,
+    steps: Sequence[EditStep],
     options: EditOptions,
     *,
     shards: ShardProvider | None = None,
@@ -208,6 +219,8 @@ def prepare(
     """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
 
     Args:
+        steps: what the edit is made of, in order.
+        options: how it is made.
         shards: who brings the shards, where they do not all lie in the source's folder.
 
     Raises:
@@ -223,17 +236,18 @@ def prepare(
             f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
             "edited; --projector followed edits all the rest, and --projector keep nothing but what text goes through"
         )
-    directions.check_width(anatomy.d_model)
+    for step in steps:
+        step.directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
     _check_tied_copies(checkpoint, anatomy, disk)
-    plan = edit_plan(
+    proof = _proof(source, anatomy, steps, options, trust_remote_code)
+    plan = lay_out(
         anatomy,
-        directions.rows,
+        steps,
         lambda parameter: checkpoint.values(disk.only(parameter)),
-        strength=options.strength,
-        layers=options.layers,
         embeddings=options.embeddings,
         projector=options.projector,
+        reading=proof.reading if proof else None,
     )
     if plan.unties and anatomy.also_tied:
         raise UnsupportedError(
@@ -249,22 +263,51 @@ def prepare(
     if options.mtp == "edit":
         if not mtp:
             raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
+        if plan.stream is None or plan.turns:
+            raise UsageError(
+                "--mtp edit goes with edits of the whole stream at all layers; else the layers beside the model are kept"
+            )
         beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
     streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
-    return Baking(source, checkpoint, anatomy, disk, plan, directions, options, streams, mtp, tuple(beside))
+    biases = proof.biases if proof else None
+    return Baking(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside))
+
+
+def _proof(
+    source: Source, anatomy: Anatomy, steps: Sequence[EditStep], options: EditOptions, trust_remote_code: bool
+) -> "EditProof | None":
+    """What an edit needs to know beyond the writers, tried on a narrow copy; None for one that needs nothing more."""
+    from weight_edit.edits.changes import RuntimeOnly
+
+    if any(isinstance(step.change, RuntimeOnly) for step in steps):
+        return None
+    # In a module of its own, because it needs torch and most edits do not.
+    if not needs_proof(steps):
+        return None
+    from weight_edit.proof_of_edit import prove_edit
+    from weight_edit.runtime.loading import read_config
+
+    config = read_config(source, trust_remote_code=trust_remote_code)
+    return prove_edit(
+        config,
+        anatomy,
+        steps,
+        embeddings=options.embeddings,
+        projector=options.projector,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:
     """Tensor name on disk to the map that it goes through, and along which axis."""
     changes = plan.tensors()
-    if plan.tied_map is not None and anatomy.unembedding_weight in disk:
+    if plan.tied_edit is not None and anatomy.unembedding_weight in disk and anatomy.embedding_weight in changes:
         # A tied checkpoint that stores both copies must keep them equal.
         changes[anatomy.unembedding_weight] = changes[anatomy.embedding_weight]
-    return {
-        name: TensorEdit(change.map, axis)
-        for parameter, change in changes.items()
-        for name, axis in disk.edits_on_disk(parameter, change.axis)
-    }
+    elif anatomy.tied and anatomy.unembedding_weight not in disk:
+        # It has no tensor yet: `Baking.added` makes one.
+        changes.pop(anatomy.unembedding_weight, None)
+    return disk.laid(changes)
 
 
 def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:

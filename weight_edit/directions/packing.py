@@ -25,14 +25,22 @@ def unpacked(entry: Mapping[str, Any]) -> NDArray[np.float32]:
     Raises:
         UsageError: when the entry is malformed.
     """
+    found = unpacked_tensor(entry)
+    if found.ndim != 2 or not np.abs(floats(found) @ floats(found).T - np.eye(len(found))).max(initial=0.0) < 1e-4:
+        raise UsageError("weight_edit.json: its directions are malformed; bake again")
+    return found
+
+
+def unpacked_tensor(entry: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Any tensor that lies in a manifest as `packed` gave it.
+
+    Raises:
+        UsageError: when the entry is malformed.
+    """
     try:
-        rows, width = (int(length) for length in entry["shape"])
+        shape = tuple(int(length) for length in entry["shape"])
         raw = base64.b64decode(entry["float32"], validate=True)
-        found = np.frombuffer(raw, "<f4").astype(np.float32).reshape(rows, width)
-        gram = floats(found) @ floats(found).T
-        if not np.abs(gram - np.eye(rows)).max() < 1e-4:
-            raise ValueError("not orthonormal")
-        return found
+        return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("weight_edit.json: its directions are malformed; bake again") from error
 

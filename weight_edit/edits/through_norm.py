@@ -1,13 +1,55 @@
-"""Which directions to remove *before* a norm so that nothing is left of v *after* it (post-norm blocks).
+"""What to do *before* a norm so that an edit stands *behind* it (post-norm blocks).
 
 In Gemma 2/3, OLMo 2 and others a norm stands between the writer and the stream: the stream receives
 `gain * z / rms(z)` of the writer's output z. Its component along v is `(gain * v)^T z / rms(z)`, so z must have
 none along `gain * v`: projecting z by v itself leaks. LayerNorm first subtracts the mean of z, so there the vector is
-`gain * v` less its own mean, and the norm's bias, which goes to the stream as it is, is projected by v.
+`gain * v` less its own mean, and the norm's bias, which goes to the stream as it is, goes through the edit itself.
+
+An oblique map `I - L R^T` becomes `I - (L / gain) (gain * R)^T`: behind the norm that is the map itself, times a number
+for each token (the two lengths that the norm divides by), so that what R finds is gone all the same.
 """
 
+import numpy as np
+
 from weight_edit.edits.arrays import Floats, Numbers, floats
+from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.orthonormal import orthonormal_rows
+from weight_edit.edits.projection import ablation
+
+_SMALLEST = 1e-6
+"""A gain below this part of the largest is taken for zero: to divide by it would blow up what stands there."""
+
+
+def map_before_norm(map: LowRankMap, gain: Numbers, *, centred: bool) -> LowRankMap:
+    """The linear map in front of a norm for one behind it.
+
+    Args:
+        map: of the stream; its constant plays no part.
+        gain: shape (d_model,), what the norm multiplies by (already `1 + weight` where the family has that).
+        centred: True for LayerNorm, which subtracts the mean.
+
+    Raises:
+        ValueError: an oblique map, and a gain of zero, or a norm that subtracts the mean.
+    """
+    strength = symmetric_strength(map)
+    if strength is not None:
+        return ablation(before_norm(map.right.T, gain, centred=centred), strength)
+    gains = floats(gain)
+    if centred:
+        raise ValueError("an oblique map cannot be laid in front of a LayerNorm, which takes off a mean")
+    if not np.abs(gains).min() > _SMALLEST * np.abs(gains).max():
+        raise ValueError("an oblique map cannot be laid in front of a norm that has gains of zero")
+    return LowRankMap(map.left / gains[:, None], map.right * gains[:, None])
+
+
+def symmetric_strength(map: LowRankMap, tolerance: float = 1e-4) -> float | None:
+    """s where the map is `x -> x - s V V^T x` with orthonormal V, its right factor; None for any other."""
+    gram = map.right.T @ map.right
+    if map.rank == 0 or not np.abs(gram - np.eye(map.rank)).max() < tolerance:
+        return None
+    strength = float((map.left * map.right).sum() / map.rank)
+    same = np.abs(map.left - strength * map.right).max() <= tolerance * max(1e-12, abs(strength)) * 1e-2
+    return strength if same else None
 
 
 def before_norm(directions: Numbers, gain: Numbers, *, centred: bool) -> Floats:

@@ -1,4 +1,4 @@
-"""Directional ablation (arXiv 2406.11717): remove the component along given directions, `x -> x - s V V^T x`."""
+"""The projection off some directions: directional ablation (arXiv 2406.11717), `x -> x - s V V^T x`."""
 
 import numpy as np
 

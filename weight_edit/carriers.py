@@ -1,0 +1,90 @@
+"""Where a constant can enter the residual stream: in front of a block, by a bias, or by the rows of the embedding."""
+
+from dataclasses import dataclass
+
+from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.errors import UnsupportedError, UsageError
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A parameter that carries a constant into the stream at the input of a block.
+
+    Attributes:
+        layer: the block.
+        writer: whose bias it is, or whose rows.
+        rows: whether every row of the writer's weight carries it, as of an embedding.
+        behind_norm: whether the bias of the norm behind the writer carries it.
+    """
+
+    layer: int
+    writer: Writer
+    rows: bool = False
+    behind_norm: bool = False
+
+    @property
+    def creates(self) -> str | None:
+        """The name of the bias that the model has not and needs; None when it has one."""
+        if self.rows or self.behind_norm or self.writer.bias is not None:
+            return None
+        return f"{self.writer.module}.bias"
+
+
+def carriers(anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projector: str = "edit") -> tuple[Carrier, ...]:
+    """What has to carry a constant so that it stands in the stream at the input of a block, once, at every token.
+
+    At block 0 it is the embedding; of images and sounds, whose tokens come past the embedding, the projector. At others
+    it is the last writer of the block before.
+
+    Args:
+        embeddings, projector: see `edit_plan`.
+
+    Raises:
+        UsageError: a layer that the model has not, or the embedding is needed and not to be edited.
+        UnsupportedError: nothing there can carry a constant; says what stands in the way.
+    """
+    if not 0 <= layer < anatomy.n_layers:
+        raise UsageError(f"layer {layer} does not exist: the model's are 0 to {anatomy.n_layers - 1}")
+    if layer > 0:
+        return (_last_writer(anatomy, layer),)
+    if embeddings == "skip":
+        raise UsageError("this edit adds a constant to the embedding: leave --embeddings skip out")
+    rows = [w for w in anatomy.embeddings if w.role == "embedding"] or [
+        w for w in anatomy.embeddings if w.role == "position"
+    ]
+    if not rows:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: no embedding writes to the residual stream, so that a constant cannot enter with it"
+        )
+    found = [_carrier(anatomy, 0, rows[0], rows=True)]
+    if projector != "keep":
+        found += [_carrier(anatomy, 0, w) for w in anatomy.embeddings if w.role == "projector"]
+    return tuple(found)
+
+
+def _last_writer(anatomy: Anatomy, layer: int) -> Carrier:
+    """The writer that is added last before a block; one that has a bias where several are added together."""
+    block = anatomy.blocks[layer - 1]
+    last = [writer for writer in block.writers if writer.role == block.writers[-1].role]
+    if block.mid is None:
+        last = list(block.writers)
+    able = [writer for writer in last if writer.bias is not None or (writer.norm is not None and writer.norm.bias)]
+    return _carrier(anatomy, layer, (able or last)[-1])
+
+
+def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -> Carrier:
+    norm = writer.norm
+    if norm is not None and norm.bias is None:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: the norm '{norm.module or norm.weight}' between '{writer.weight}' and the residual "
+            f"stream has no bias, so that nothing can add a constant at the input of layer {layer}; "
+            + ("choose another layer, or an edit without a constant" if layer else "choose an edit without a constant")
+        )
+    if norm is not None:
+        return Carrier(layer, writer, behind_norm=True)
+    if not rows and writer.bias is None and writer.weight != f"{writer.module}.weight":
+        raise UnsupportedError(
+            f"{anatomy.architecture}: '{writer.weight}', the last to write before layer {layer}, is no linear map that "
+            "could have a bias; choose another layer, or an edit without a constant"
+        )
+    return Carrier(layer, writer, rows=rows)

@@ -1,0 +1,91 @@
+"""What an edit does to the residual stream, and where: the four forms that edits take, as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from weight_edit.edits.arrays import Floats
+from weight_edit.edits.low_rank import LowRankMap
+
+
+@dataclass(frozen=True)
+class StreamMap:
+    """One affine map of the whole stream: what every writer adds goes through its linear part, and its constant enters
+    once, with the embedding.
+
+    Attributes:
+        map: at full strength.
+        keep_norms: each column of a writer's matrix is brought back to its length afterwards.
+    """
+
+    map: LowRankMap
+    keep_norms: bool = False
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Vectors added to the stream, at the inputs of blocks: a constant each, so a bias.
+
+    Attributes:
+        vectors: block -> float64, (d_model,).
+    """
+
+    vectors: Mapping[int, Floats]
+
+
+@dataclass(frozen=True)
+class BasisChange:
+    """A reflection `x -> x - 2 V V^T x` of the stream at the input of one block, once.
+
+    No writer can do that for what comes from before the block. But all that follows can be rotated instead: what reads
+    the stream from that block on reads it through the reflection, and what writes to it writes through it.
+
+    Attributes:
+        layer: the block.
+        map: the reflection; it is its own inverse.
+    """
+
+    layer: int
+    map: LowRankMap
+
+
+@dataclass(frozen=True)
+class RuntimeOnly:
+    """What no weights can do: it can be hooked, and tried, but not baked.
+
+    Attributes:
+        layer: the block at whose input it acts.
+        why: what makes it so, a clause.
+        nearest: the edit that comes nearest and can be baked, as options of `bake`.
+        map: what it does there.
+        rectified: whether it acts only where the component along a direction is above zero.
+    """
+
+    layer: int
+    why: str
+    nearest: str
+    map: LowRankMap
+    rectified: bool = False
+
+
+Change: TypeAlias = StreamMap | Addition | BasisChange | RuntimeOnly
+
+
+def removed(map: LowRankMap, tolerance: float = 1e-5) -> tuple[Floats, Floats]:
+    """Directions along which nothing of what a map is given is left, and the component that stands there instead.
+
+    Args:
+        map: `x -> x - L R^T x + c`.
+
+    Returns:
+        orthonormal rows u, (k, d_model), with `u^T (x - L R^T x) = 0` for every x, and `u^T c`, (k,).
+    """
+    # Such u lie in the span of R = q r. With u = q b the condition is b^T (I - q^T L r^T) = 0, a problem of size k.
+    q, r = np.linalg.qr(map.right)
+    inner = np.eye(map.rank) - (q.T @ map.left) @ r.T
+    u, sizes, _ = np.linalg.svd(inner)
+    rows = (q @ u[:, sizes < tolerance * max(1.0, float(sizes.max(initial=0.0)))]).T
+    constant = np.zeros(map.width) if map.constant is None else map.constant
+    return rows, rows @ constant

@@ -1,0 +1,28 @@
+"""Directional ablation (arXiv 2406.11717): nothing along the directions is written to the stream any more."""
+
+from weight_edit.edits.projection import ablation
+from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
+from weight_edit.edits.registry import Given, edit
+from weight_edit.section import Section
+
+
+class AblateOptions(Section):
+    """It has no settings of its own."""
+
+
+@edit("ablate")
+def ablate(given: Given, options: AblateOptions) -> Change:
+    """Remove the component along the directions, `x -> x - s V V^T x` (arXiv 2406.11717).
+
+    Several directions are removed together. With a direction of the method `false-refusal`, this is the edit of arXiv
+    2410.03415; with one of `cleaned`, that of 2601.08489.
+    """
+    map = ablation(given.rows)
+    if given.at:
+        return RuntimeOnly(
+            given.at[0],
+            "a projection at one layer does not commute with the norms behind it",
+            "--edit ablate without --at (the whole stream), or --edit reflect --at (which is exact at one layer)",
+            map.times(given.strength),
+        )
+    return StreamMap(map)

@@ -1,0 +1,42 @@
+"""Activation addition (arXiv 2406.11717): a constant vector enters the stream at chosen layers."""
+
+from typing import Literal
+
+import numpy as np
+
+from weight_edit.edits.changes import Addition, Change
+from weight_edit.edits.registry import Given, edit
+from weight_edit.errors import UsageError
+from weight_edit.section import Section
+
+
+class AddOptions(Section):
+    """Settings of the addition.
+
+    Attributes:
+        length: of the vector at strength 1: that of the "difference" of the class means, or "unit".
+    """
+
+    length: Literal["difference", "unit"] = "difference"
+
+
+@edit("add")
+def add(given: Given, options: AddOptions) -> Change:
+    """Add the direction at the input of a layer, `x -> x + s r` (arXiv 2406.11717).
+
+    Without layers, at the one where the direction was found. A negative strength takes it off. Baked as a bias of the
+    last writer in front of that layer, or into the embedding's rows at layer 0.
+
+    Raises:
+        UsageError: no layer is named and none is known, or there are several directions of unit length to add.
+    """
+    layers = given.at or (() if given.layer is None else (given.layer,))
+    if not layers:
+        raise UsageError("the directions do not say where they were found; name the layer to add at: --at 12")
+    if options.length == "unit":
+        if len(given.rows) != 1:
+            raise UsageError(f"{len(given.rows)} directions have no common unit vector; use options.length=difference")
+        vector = given.rows[0]
+    else:
+        vector = given.need("vector").reshape(-1)
+    return Addition({layer: np.asarray(given.strength * vector) for layer in layers})

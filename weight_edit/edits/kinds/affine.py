@@ -1,0 +1,44 @@
+"""Affine concept editing (arXiv 2411.09003): the component along the directions becomes a class's mean everywhere."""
+
+from typing import Literal
+
+from weight_edit.edits.projection import ablation
+from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.registry import Given, edit
+from weight_edit.section import Section
+
+
+class AffineOptions(Section):
+    """Settings of affine concept editing.
+
+    Attributes:
+        toward: the class whose mean component is set: "baseline" removes the behaviour, "target" brings it about.
+        shift: how much of the difference of the class means is added along the directions besides: the paper's alpha.
+    """
+
+    toward: Literal["baseline", "target"] = "baseline"
+    shift: float = 0.0
+
+
+@edit("affine")
+def affine(given: Given, options: AffineOptions) -> Change:
+    """Set the component along the directions to a class's mean, `x -> x - V V^T x + V V^T m + a r` (arXiv 2411.09003).
+
+    Zero, which is what an ablation sets, need not be what ordinary prompts have along the directions; their mean is.
+    The means are those of the place where the directions were found. The constant lies in the directions' span, so that
+    it enters once, with the embedding, and is the same at every layer.
+    """
+    projection = ablation(given.rows)
+    mean = given.need(f"{options.toward}_mean").reshape(-1)
+    if options.shift:
+        mean = mean + options.shift * (given.need("target_mean") - given.need("baseline_mean")).reshape(-1)
+    map = LowRankMap(projection.left, projection.right, given.rows.T @ (given.rows @ mean))
+    if given.at:
+        return RuntimeOnly(
+            given.at[0],
+            "an affine map at one layer does not commute with the norms behind it",
+            "--edit affine without --at: one affine map of the whole stream",
+            map.times(given.strength),
+        )
+    return StreamMap(map)

@@ -1,0 +1,30 @@
+"""LEACE (arXiv 2306.03819) over the whole stream: no linear classifier finds the concept any more."""
+
+from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.registry import Given, edit
+from weight_edit.section import Section
+
+
+class EraseOptions(Section):
+    """It has no settings of its own."""
+
+
+@edit("erase")
+def erase(given: Given, options: EraseOptions) -> Change:
+    """Erase a concept linearly with the smallest change, `x -> x - L R^T (x - mean)` (LEACE, arXiv 2306.03819).
+
+    Needs directions of the method `leace`. The projection is oblique: what it takes off is along L, by what it finds
+    along R. One eraser serves the whole stream, so that what R finds is the same constant at every layer; the guarantee
+    is that of the place where it was fitted.
+    """
+    left, right = given.need("left").T, given.need("right").T
+    map = LowRankMap(left, right, left @ (right.T @ given.need("mean").reshape(-1)))
+    if given.at:
+        return RuntimeOnly(
+            given.at[0],
+            "an affine map at one layer does not commute with the norms behind it",
+            "--edit erase without --at: one eraser of the whole stream",
+            map.times(given.strength),
+        )
+    return StreamMap(map)

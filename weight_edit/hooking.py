@@ -1,0 +1,105 @@
+"""An edit as hooks on a model in memory: what its baked weights must agree with.
+
+Linear parts act on the outputs of writers; constants are added, and reflections made, where they belong in the stream:
+at the inputs of blocks. So the hooks know nothing of biases, gains in front of readers and the like, and agreeing with them
+proves something.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from weight_edit.edits import TensorEdit
+from weight_edit.edits.arrays import Floats
+from weight_edit.runtime.hooks import Hook
+
+if TYPE_CHECKING:
+    from weight_edit.plan import EditPlan, WriterEdit
+
+Read = Callable[[str], Tensor]
+
+
+def plan_hooks(plan: "EditPlan", read: Read, *, tied: bool = True) -> list[Hook]:
+    """The hooks of a plan.
+
+    Args:
+        read: gives a parameter of the unedited model by name, a torch tensor.
+        tied: let the unembedding go through the embedding's edit where the two are one tensor and stay so.
+    """
+    embedding = plan.tied_edit if tied else None
+    hooks: list[Hook] = []
+    modules: set[str] = set()
+    for edit in plan.edits:
+        if not edit.changes_weight:
+            continue
+        if edit is embedding:
+            hooks += _tied(plan, edit)
+        elif edit.keep_norms or not edit.writer.module:
+            hooks += _on_parameters(edit)
+        elif edit.writer.module not in modules and edit.map.rank:
+            # Parameters of one module, such as experts of two kinds, are hooked once, at its output.
+            modules.add(edit.writer.module)
+            hooks.append(Hook(edit.writer.module, "output", edit.map.linear.apply))
+    for edit in plan.edits:
+        norm = edit.writer.norm
+        if norm is not None and norm.bias is not None and norm.bias in plan.norm_biases:
+            # On the CPU, because some accelerators have no float64.
+            bias = read(norm.bias).detach().cpu()
+            hooks.append(Hook(norm.module, "output", _shift(plan.norm_biases[norm.bias].linear.on_bias(bias) - bias)))
+    for layer, vector in plan.added.items():
+        hooks.append(Hook(plan.anatomy.blocks[layer].module, "input", _add(vector)))
+    for each in plan.turns:
+        hooks.append(Hook(plan.anatomy.blocks[each.layer].module, "input", each.map.apply))
+    return hooks
+
+
+def _tied(plan: "EditPlan", edit: "WriterEdit") -> list[Hook]:
+    """An embedding that is the unembedding too."""
+    if edit.keep_norms:
+        return [Hook(edit.writer.weight, "parameter", edit.of_weight)]
+    hooks = []
+    head = plan.anatomy.unembedding
+    if edit.map.constant is not None:
+        # What every row of the unembedding gets moves all logits of a token by the same number.
+        shift = _Shift(edit.map.constant)
+        hooks += [Hook(head, "input", shift.see), Hook(head, "output", shift.add)]
+    if edit.map.rank:
+        hooks += [
+            Hook(edit.writer.module, "output", edit.map.linear.apply),
+            Hook(head, "input", edit.map.transposed().apply),
+        ]
+    return hooks
+
+
+class _Shift:
+    """Adds the product of a layer's input with a constant to its output."""
+
+    def __init__(self, constant: Floats) -> None:
+        self._constant = constant
+        self._product: Tensor | None = None
+
+    def see(self, x: Tensor) -> Tensor:
+        self._product = x @ torch.from_numpy(self._constant).to(x.device, x.dtype)
+        return x
+
+    def add(self, logits: Tensor) -> Tensor:
+        assert self._product is not None
+        return logits + self._product[..., None]
+
+
+def _on_parameters(edit: "WriterEdit") -> list[Hook]:
+    linear = TensorEdit(edit.map.linear, edit.writer.axis, keep_norms=edit.keep_norms)
+    hooks = [Hook(edit.writer.weight, "parameter", linear)]
+    if edit.writer.bias is not None and edit.writer.module:
+        hooks.append(Hook(edit.writer.bias, "parameter", TensorEdit(edit.map.linear, edit.writer.bias_axis)))
+    return hooks
+
+
+def _shift(by: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: x + by.to(x.device, x.dtype)
+
+
+def _add(vector: Floats) -> Callable[[Tensor], Tensor]:
+    return _shift(torch.from_numpy(vector))

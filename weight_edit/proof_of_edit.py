@@ -1,0 +1,134 @@
+"""Prove an edit that rests on more than the writers, on a narrow copy: its hooks and its weights must agree.
+
+An ablation needs nothing but a complete account of the writers, which is proven once for an architecture. A change of
+basis also needs one of the readers, and a constant a bias that adds it exactly once, which experts with routing weights
+give only when these sum to one. Neither is believed: both are tried.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from weight_edit.anatomy.parts import Anatomy
+from weight_edit.anatomy.reading import Reading, reading_of
+from weight_edit.anatomy.runs import runs
+from weight_edit.anatomy.small import narrow_model
+from weight_edit.edits import orthonormal_rows
+from weight_edit.edits.changes import BasisChange
+from weight_edit.errors import UnsupportedError
+from weight_edit.new_bias import NewBiases, new_biases, with_new_biases
+from weight_edit.plan import EditPlan, lay_out
+from weight_edit.proof import MAX_LOGIT_DIFFERENCE, double, edit_in_memory, hook_difference
+from weight_edit.steps import EditStep, with_rows
+from weight_edit.threads import one_thread
+
+
+@dataclass(frozen=True)
+class EditProof:
+    """What was found out about a model for an edit.
+
+    Attributes:
+        reading: how it reads the stream; None where the edit has no change of basis.
+        biases: the setting that gives it the biases that the edit creates; None where it creates none.
+        difference: largest between the logits of hooks and weights on the narrow copy.
+    """
+
+    reading: Reading | None
+    biases: NewBiases | None
+    difference: float
+
+
+def prove_edit(
+    config: Any,
+    anatomy: Anatomy,
+    steps: Sequence[EditStep],
+    *,
+    embeddings: str = "keep",
+    projector: str = "edit",
+    trust_remote_code: bool = False,
+) -> EditProof:
+    """Try an edit on a narrow copy of the architecture, with random directions in place of the real ones.
+
+    Args:
+        config: of the real model.
+        anatomy: of it.
+        steps: of the edit; see `lay_out`.
+
+    Raises:
+        UnsupportedError: weights cannot make this edit, or hooks and weights differ.
+    """
+    with one_thread():
+        model = narrow_model(config, seed=1, trust_remote_code=trust_remote_code)
+        some = anatomy.writers[0]
+        width = model.get_parameter(some.weight).shape[some.axis]
+        turns = any(isinstance(step.change, BasisChange) for step in steps)
+        reading = reading_of(model, anatomy) if turns else None
+        centred = reading is not None and reading.centred
+        generator = np.random.default_rng(2)
+        narrow = [with_rows(step, _rows(generator, len(step.directions.rows), width, centred)) for step in steps]
+        state = model.state_dict()
+        # Untied, so that the two ends can be edited apart: what a tied unembedding becomes is not in question here.
+        apart = replace(anatomy, d_model=width, tied=False)
+        plan = lay_out(
+            apart, narrow, lambda name: state[name], embeddings=embeddings, projector=projector, reading=reading
+        )
+        biases = None
+        if plan.created:
+            biases = new_biases(config, plan.created, trust_remote_code=trust_remote_code)
+        difference = _difference(model, anatomy, plan, biases, trust_remote_code)
+    if not difference < MAX_LOGIT_DIFFERENCE:
+        what = " and ".join(dict.fromkeys(step.edit for step in steps))
+        raise UnsupportedError(
+            f"{anatomy.architecture}: on a small random copy the weights edited by {what} differ from the hooks by "
+            f"{difference:.1e} in logits, so that the edit cannot be baked exactly into this architecture"
+        )
+    return EditProof(reading, biases, difference)
+
+
+def _rows(generator: np.random.Generator, count: int, width: int, centred: bool) -> Any:
+    rows = generator.standard_normal((min(count, width // 2), width))
+    return orthonormal_rows(rows - rows.mean(axis=1, keepdims=True) if centred else rows)
+
+
+def _difference(
+    model: nn.Module, anatomy: Anatomy, plan: EditPlan, biases: NewBiases | None, trust_remote_code: bool
+) -> float:
+    passes = runs(model, anatomy.media, 3)
+    _untie(model, anatomy)
+    edited = copy.deepcopy(model)
+    if biases is not None:
+        flagged = narrow_model(biases.config, seed=1, trust_remote_code=trust_remote_code)
+        _untie(flagged, anatomy)
+        edited = with_new_biases(model, flagged, plan.created)
+    found = float("nan")
+    with suppress(RuntimeError):
+        # In double precision where the model's code allows for it, as in `proof`.
+        source, target = copy.deepcopy(model).double(), copy.deepcopy(edited).double()
+        edit_in_memory(target, plan)
+        _restore(target, plan)
+        found = hook_difference(source, target, plan, [double(inputs) for inputs in passes])
+    if math.isnan(found):
+        edit_in_memory(edited, plan)
+        found = hook_difference(model, edited, plan, passes)
+    return found
+
+
+def _restore(model: nn.Module, plan: EditPlan) -> None:
+    """Created biases in double precision: they went through the float32 of the copy."""
+    with torch.no_grad():
+        for name, values in plan.created.items():
+            model.get_parameter(name).copy_(torch.as_tensor(values))
+
+
+def _untie(model: nn.Module, anatomy: Anatomy) -> None:
+    """Give the unembedding a weight of its own."""
+    if anatomy.tied:
+        head: Any = model.get_submodule(anatomy.unembedding)
+        head.weight = nn.Parameter(head.weight.detach().clone())
