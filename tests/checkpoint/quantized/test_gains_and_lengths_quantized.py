@@ -1,16 +1,26 @@
 """Gains and kept lengths of quantised tensors: edited before the one rounding, balanced or not, or as bfloat16."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
-from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, store, torch_tensor
+from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, row_storage, store, torch_tensor
+from safetensors.torch import save_file
 from test_balanced import STORAGES, WIDTH, source, written
 from test_dequantize import MXFP4, experts, linear
 
 from weight_edit.checkpoint.edited import Edited, Rounding
 from weight_edit.checkpoint.formula import check_formula
+from weight_edit.checkpoint.integrity import check_integrity
+from weight_edit.checkpoint.planning import plan_rewrite
 from weight_edit.checkpoint.quantized.balanced import Balanced
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.rewrite import rewrite
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.edits import TensorEdit, ablation
+from weight_edit.streams import streams_of
 
 GAINS = np.random.default_rng(7).uniform(0.5, 2, WIDTH)
 
@@ -114,3 +124,35 @@ def test_a_matrix_written_as_bfloat16_carries_both(kind: str, config: dict[str, 
     got = torch_tensor(np.concatenate(list(stream.blocks("a.o_proj.weight", reader(parts)))), "BF16", (8, 4))
     wanted = exact(numbers(storage, parts)[0], map_.left, kind, GAINS[:8])
     np.testing.assert_allclose(got.double().numpy(), wanted, rtol=2**-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["gains", "keep_norms"])
+def test_a_checkpoints_streams_carry_both_whatever_becomes_of_the_format(tmp_path: Path, kind: str) -> None:
+    storage = row_storage((8, 4))
+    parts = store(storage, np.random.default_rng(3).standard_normal((1, 8, 4)))
+    tensors = {
+        "a.o_proj.weight": torch_tensor(parts["w"], "F8_E4M3", (8, 4)),
+        "a.o_proj.weight_scale": torch_tensor(parts["s"], "F32", (8, 1)),
+    }
+    weights = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    config = COMPRESSED | {"format": "float-quantized", "config_groups": {"group_0": {"weights": weights}}}
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"quantization_config": config}))
+    save_file(tensors, folder / "model.safetensors")
+    base = Checkpoint.open(folder)
+    gains, keep = options(kind, GAINS[:8])
+    map_ = ablation(projection(8).left.T)
+    edit = TensorEdit(map_, 0, gains, keep)
+    keys = set()
+    for dequantize, rounding in ((True, "balanced"), (False, "balanced"), (False, "nearest")):
+        how = {"dequantize": dequantize, "rounding": rounding}
+        plans = [streams_of(base, {"a.o_proj.weight": given}, **how) for given in (edit, TensorEdit(map_, 0))]
+        keys |= {plan_rewrite(base, plan.edits, config=plan.config).key for plan in plans}
+        out = tmp_path / f"{dequantize}-{rounding}"
+        out.mkdir()
+        rewrite(base, out, plans[0].edits, config=plans[0].config)
+        changed = sorted(plans[0].config)
+        assert check_integrity(base, out, edits=plans[0].edits, changed_config=changed).problems == ()
+        assert not check_integrity(base, out, edits=plans[1].edits, changed_config=changed).ok
+    assert len(keys) == 6
