@@ -103,3 +103,57 @@ def test_factors_are_made_once_and_can_be_trained_through() -> None:
     map.apply(x).sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad.double(), map.transposed().apply(torch.ones(2, 4, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gains_multiply_each_vector_before_the_map(name: str, axis: int) -> None:
+    map = random_map(24)
+    gains = torch.rand(24, generator=torch.Generator().manual_seed(3)).bfloat16()
+    weight = torch.randn(24, 24, generator=torch.Generator().manual_seed(1)).to(DTYPES[name])
+    edited = TensorEdit(map, axis, gains=gains)(weight)
+    spread = gains.double()[:, None] if axis == 0 else gains.double()
+    wanted = map.on_stored(spread * weight.double(), axis).to(DTYPES[name])
+    torch.testing.assert_close(edited, wanted, rtol=0, atol=1e-14 if name == "F64" else 0)
+
+
+def test_gains_of_zero_with_a_constant_set_a_tensor() -> None:
+    nothing = LowRankMap.identity(5)
+    ones = LowRankMap(nothing.left, nothing.right, np.ones(5))
+    norm = torch.randn(5).bfloat16()
+    assert torch.equal(TensorEdit(ones, 0, gains=np.zeros(5))(norm), torch.ones(5).bfloat16())
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 5), (3, 12, 5)])
+def test_vectors_keep_their_lengths(shape: tuple[int, ...]) -> None:
+    """Under any linear map, not a projection alone; the direction is that of the map without it."""
+    map, axis = random_map(12).linear, shape.index(12)
+    tensor = torch.randn(shape, dtype=torch.float64)
+    edited = TensorEdit(map, axis, keep_norms=True)(tensor)
+    torch.testing.assert_close(edited.norm(dim=axis), tensor.norm(dim=axis))
+    mapped = map.on_stored(tensor, axis)
+    torch.testing.assert_close(
+        edited, mapped / mapped.norm(dim=axis, keepdim=True) * tensor.norm(dim=axis, keepdim=True)
+    )
+
+
+def test_a_vector_of_which_nothing_is_left_is_zero() -> None:
+    rows = orthonormal_rows(np.random.default_rng(5).standard_normal((2, 64)))
+    gone = torch.from_numpy(rows.T @ [[0.3, 1e-9, 0.0], [-7.0, 4e-9, 0.0]])
+    noise = ablation(rows).on_stored(gone, 0)
+    assert noise[:, :2].any(), "sums leave something, which must not be brought to full length"
+    assert not TensorEdit(ablation(rows), 0, keep_norms=True)(gone).any()
+    little = gone + 1e-6 * torch.randn(64, 1, dtype=torch.float64)
+    kept = TensorEdit(ablation(rows), 0, keep_norms=True)(little)
+    torch.testing.assert_close(kept.norm(dim=0), little.norm(dim=0))
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    map = random_map(4)
+    with pytest.raises(ValueError, match="keep_norms goes with neither"):
+        TensorEdit(map, 0, keep_norms=True)
+    with pytest.raises(ValueError, match="keep_norms goes with neither"):
+        TensorEdit(map.linear, 0, gains=np.ones(4), keep_norms=True)
+    for gains in (np.ones(3), np.ones((4, 1)), np.array([1.0, np.inf, 1.0, 1.0])):
+        with pytest.raises(ValueError, match=r"must be \(4,\) finite numbers"):
+            TensorEdit(map, 0, gains=gains)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.header import TensorInfo
+from weight_edit.checkpoint.planning import AddedTensor
 from weight_edit.checkpoint.source import Checkpoint
 
 Problem = tuple[str, str, str | None]
@@ -22,6 +23,7 @@ class Expected:
         gone: tensors of the base that an edit reads and none writes.
         relaid_tensors: tensors that an edit writes where the base has none, or another dtype or shape.
         added: tensors that only the edited side has.
+        additions: what those of them must be of which that is known.
         twins: shard of the edited side -> the base's whose layout it must have.
     """
 
@@ -31,11 +33,19 @@ class Expected:
     gone: frozenset[str]
     relaid_tensors: frozenset[str]
     added: frozenset[str]
+    additions: Mapping[str, AddedTensor]
     twins: Mapping[str, str]
 
     @classmethod
-    def of(cls, base: Checkpoint, edited: Checkpoint, edits: Collection[Stream], added: frozenset[str]) -> "Expected":
+    def of(
+        cls,
+        base: Checkpoint,
+        edited: Checkpoint,
+        edits: Collection[Stream],
+        additions: Collection[str] | Mapping[str, AddedTensor],
+    ) -> "Expected":
         """What these edits, and these added tensors, make of the base."""
+        added = frozenset(additions)
         targets = {part: edit for edit in edits for part in edit.target.parts}
         gone = {part for edit in edits for part in edit.source.parts} - targets.keys()
         relaid = set()
@@ -47,7 +57,8 @@ class Expected:
         relaid -= {name for name, edit in targets.items() if name in edit.source.parts and name not in base.tensors}
         new = added | {name for name in relaid if name not in base.tensors}
         twins = _twins(base, edited, frozenset(new))
-        return cls(base, edited, targets, frozenset(gone), frozenset(relaid), added, twins)
+        known = additions if isinstance(additions, Mapping) else {}
+        return cls(base, edited, targets, frozenset(gone), frozenset(relaid), added, known, twins)
 
     @property
     def changes_index(self) -> bool:
@@ -70,6 +81,16 @@ class Expected:
             if there is None or (there.dtype, there.shape) != (dtype, tuple(shape)):
                 return None
         return edit
+
+    def added_bytes(self, info: TensorInfo) -> tuple[str, int] | bytes | None:
+        """What an added tensor must be: bytes, or the base's file and offset where they lie. None if not known."""
+        new = self.additions.get(info.name)
+        if new is None or (info.dtype, info.shape) != (new.dtype, tuple(new.shape)):
+            return None
+        if isinstance(new.content, bytes):
+            return new.content if len(new.content) == info.size else None
+        copied = self.base.tensors.get(new.content)
+        return (copied.shard, copied.begin) if copied is not None and copied.size == info.size else None
 
     def problems(self) -> Iterator[Problem]:
         """Tensors and shards that are missing or too many."""
@@ -106,6 +127,8 @@ class Expected:
         edit = self.targets.get(info.name)
         if info.name in self.relaid_tensors and edit is not None:
             whose, (dtype, shape) = "edit's", edit.target.parts[info.name]
+        elif info.name in self.additions:
+            whose, dtype, shape = "added tensor's", self.additions[info.name].dtype, self.additions[info.name].shape
         elif before is not None and info.name not in self.added:
             whose, dtype, shape = "base's", before.dtype, before.shape
             if self.twins.get(info.shard) != before.shard:

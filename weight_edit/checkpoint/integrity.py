@@ -14,6 +14,7 @@ from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.formula import TensorCheck, check_formula
 from weight_edit.checkpoint.header import TensorInfo
 from weight_edit.checkpoint.manifest import FileRecord, read_manifest, records_of
+from weight_edit.checkpoint.planning import AddedTensor
 from weight_edit.checkpoint.reading import Files
 from weight_edit.checkpoint.scratch import keep_freed_memory
 from weight_edit.checkpoint.source import CONFIG, Checkpoint
@@ -32,7 +33,7 @@ class IntegrityReport:
         problems: one line each, naming file and tensor.
         tensors_equal: tensors that are the base's byte for byte, among those that must be.
         tensors_edited: edited tensors that are there and are the formula's, see `TensorCheck`.
-        tensors_added: added tensors that are there and finite, or the formula's where there is one for them.
+        tensors_added: added tensors that are there and finite, and what was to be added where that is known.
         files_equal: files other than shards that are the base's byte for byte.
         bytes_compared: bytes compared with the base's.
         edits: every edited tensor that could be compared with the formula.
@@ -61,7 +62,7 @@ def check_integrity(
     edited: Checkpoint | Path,
     *,
     edits: Collection[Stream] = (),
-    added: Collection[str] = (),
+    added: Collection[str] | Mapping[str, AddedTensor] = (),
     written_files: Collection[str] = (),
     changed_config: Collection[str] = (),
 ) -> IntegrityReport:
@@ -76,7 +77,8 @@ def check_integrity(
     Args:
         edited: the checkpoint, or its folder: then a folder that cannot be opened is a problem, not an error.
         edits: the edited tensors. Those of the base that an edit reads and none writes must be gone.
-        added: tensors that only `edited` has; those that an edit writes are compared with it.
+        added: tensors that only `edited` has; those that an edit writes are compared with it, and the others, where the
+            tensors themselves are given and not their names alone, byte for byte with these.
         written_files: files that may differ from the base's or be new.
         changed_config: top-level keys of `config.json` that may differ.
     """
@@ -87,7 +89,7 @@ def check_integrity(
             edited = Checkpoint.open(edited)
         except WeightEditError as error:
             return IntegrityReport(False, (str(error),))
-    check = _Check(base, edited, Expected.of(base, edited, edits, frozenset(added)))
+    check = _Check(base, edited, Expected.of(base, edited, edits, added))
     with Files(base) as theirs, Files(edited) as ours, bar("comparing", edited.size, unit="bytes") as progress:
         # The pass has its own threads; those of the products would only be in their way.
         with threadpool_limits(1, "blas"):
@@ -168,7 +170,7 @@ class _Check:
             elif edit is not None or info.name in self.expected.targets:
                 parts.append(Part(info.size))
             elif before is None or info.name in self.expected.added:
-                parts.append(Part(info.size, dtype=info.dtype))
+                parts.append(Part(info.size, self.expected.added_bytes(info), info.dtype))
             elif (before.dtype, before.shape) == (info.dtype, info.shape):
                 parts.append(Part(info.size, (before.shard, before.begin)))
             else:
@@ -215,15 +217,19 @@ class _Check:
             self._judge_tensor(info, number, parts[number], found)
 
     def _judge_tensor(self, info: TensorInfo, number: int, part: Part, found: Walked) -> None:
-        bad = found.non_finite.get(number)
+        bad, first = found.non_finite.get(number), found.first_difference.get(number)
+        is_added = part.dtype is not None and info.name in self.expected.added
         if bad:
             self.say(info.shard, f"has {bad} NaN or infinite values", info.name)
-        elif part.dtype is not None and info.name in self.expected.added and not found.problems:
-            self.tensors_added += info.name not in self.base.tensors
-        first = found.first_difference.get(number)
         if first is not None:
-            self.say(info.shard, f"differs from the base (first at its byte {first})", info.name)
-        elif part.like is not None and not found.problems:
+            what = "is not what was to be added" if is_added else "differs from the base"
+            self.say(info.shard, f"{what} (first at its byte {first})", info.name)
+        elif found.problems:
+            return
+        elif is_added:
+            of_another_kind = info.name in self.expected.additions and part.like is None
+            self.tensors_added += not bad and not of_another_kind and info.name not in self.base.tensors
+        elif part.like is not None:
             self.tensors_equal += 1
             self.bytes_compared += info.size
 

@@ -126,6 +126,5 @@ def _described(piece: Piece) -> bytes:
     digest.update(f"{edited.keep_norms}\0".encode())
     if edited.map is not None:
         for factor in (edited.map.left, edited.map.right, edited.map.constant, edited.gains):
-            # With its shape: of a map without directions nothing else would tell the constant from the gains.
-            digest.update(b"none\0" if factor is None else f"{factor.shape}\0".encode() + factor.tobytes())
+            digest.update(b"none" if factor is None else factor.tobytes())
     return b"edit\0" + digest.digest()

@@ -6,12 +6,17 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.files import check_relative, read_json, shown
 from weight_edit.checkpoint.header import DTYPE_BITS, Entry, header_bytes, size_of
 from weight_edit.checkpoint.indexes import config_with, index_with
 from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.manifest import MANIFEST, Origin
+from weight_edit.checkpoint.nonfinite import count_non_finite
+from weight_edit.checkpoint.numbers import STORED, encode
 from weight_edit.checkpoint.source import CONFIG, INDEX, Checkpoint
 from weight_edit.errors import UnsupportedError, UsageError
 
@@ -41,6 +46,23 @@ class AddedTensor:
     def size(self) -> int:
         """Bytes."""
         return size_of(self.dtype, self.shape)
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.float64], dtype: str) -> "AddedTensor":
+        """Numbers at hand, rounded once, as those of edited tensors are.
+
+        Raises:
+            UnsupportedError: a dtype that is none of F64, F32, F16 and BF16.
+            UsageError: numbers that are not finite in it.
+        """
+        if dtype not in STORED:
+            raise UnsupportedError(f"a tensor cannot be added as {dtype}; those that can be: {', '.join(STORED)}")
+        raw = np.empty(size_of(dtype, numbers.shape), np.uint8)
+        encode(np.array(numbers, np.float64).reshape(-1), dtype, raw)
+        if count_non_finite(raw, dtype):
+            largest = float(np.abs(numbers).max())
+            raise UsageError(f"a tensor cannot be added as {dtype}: its numbers go up to {largest:.3g}")
+        return cls(dtype, numbers.shape, raw.tobytes())
 
 
 def plan_rewrite(

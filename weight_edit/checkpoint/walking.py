@@ -28,13 +28,13 @@ class Part:
 
     Attributes:
         size: the number of bytes; parts follow one another without gaps.
-        like: the file and offset of the base's bytes that it must equal; None for no comparison.
+        like: the file and offset of the base's bytes that it must equal, or the bytes; None for no comparison.
         dtype: count its numbers that are not finite; None for no count.
         job: what else to do when the walk gets here, beside it. It moves the bar on over the part's bytes itself.
     """
 
     size: int
-    like: tuple[str, int] | None = None
+    like: tuple[str, int] | bytes | None = None
     dtype: str | None = None
     job: Callable[[], None] | None = None
 
@@ -166,11 +166,14 @@ class Walk:
         finally:
             self._buffers.put(buffer)
 
-    def _compare(self, like: tuple[str, int], number: int, begin: int, piece: Bytes, found: Walked) -> None:
-        if not hasattr(self._spare, "buffer"):
-            self._spare.buffer = np.empty(CHUNK, np.uint8)
-        theirs = self._spare.buffer[: len(piece)]
-        self._base.read(like[0], like[1] + begin, theirs)
+    def _compare(self, like: tuple[str, int] | bytes, number: int, begin: int, piece: Bytes, found: Walked) -> None:
+        if isinstance(like, bytes):
+            theirs = np.frombuffer(like, np.uint8, len(piece), begin)
+        else:
+            if not hasattr(self._spare, "buffer"):
+                self._spare.buffer = np.empty(CHUNK, np.uint8)
+            theirs = self._spare.buffer[: len(piece)]
+            self._base.read(like[0], like[1] + begin, theirs)
         first = first_difference(piece, theirs)
         if first is not None:
             with self._lock:
