@@ -22,10 +22,11 @@ from weight_edit.baking import EditOptions, prepare
 from weight_edit.checkpoint.integrity import check_integrity
 from weight_edit.directions.artifact import load_directions
 from weight_edit.runtime.sources import resolve
+from weight_edit.steps import EditStep
 from weight_edit.verification.edits import edited_tensors
 
 base, edited, directions, cold = sys.argv[1:]
-baking = prepare(resolve(base), load_directions(directions), EditOptions())
+baking = prepare(resolve(base), [EditStep(load_directions(directions).rows)], EditOptions())
 edits = edited_tensors(baking)
 if cold == "cold":
     for path in [*Path(base).iterdir(), *Path(edited).iterdir()]:

@@ -35,8 +35,9 @@ from pathlib import Path
 from weight_edit.directions.file import read_rows
 from weight_edit.preparing import EditOptions, prepare
 from weight_edit.runtime.sources import resolve
+from weight_edit.steps import EditStep
 
-baking = prepare(resolve(sys.argv[1]), read_rows(sys.argv[2]), EditOptions())
+baking = prepare(resolve(sys.argv[1]), [EditStep(read_rows(sys.argv[2]))], EditOptions())
 assert len(baking.streams.edits) == 7
 """
 

@@ -1,6 +1,6 @@
 """Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,12 +10,15 @@ from weight_edit.checkpoint.layout import RewritePlan
 from weight_edit.checkpoint.output import attempted, check_output
 from weight_edit.checkpoint.rewrite import RewriteResult, carry_out
 from weight_edit.directions.file import DirectionRows, read_rows
+from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import write_card_and_manifest
 from weight_edit.rate import disk_rate
 from weight_edit.runtime.remote import LowDiskSource
 from weight_edit.runtime.sources import resolve
+from weight_edit.section import validated
+from weight_edit.steps import EditStep
 
 if TYPE_CHECKING:
     from weight_edit.directions.artifact import Directions
@@ -38,6 +41,7 @@ class BakeResult:
         mtp_edited: those that are edited; they are among `tensors`.
         other_weights: copied files that look like weights but that transformers does not load: they are not edited.
         skipped: folders of other tools (.git, .cache) that were not copied.
+        edit_class: what about the edit is exact, in words; see `exactness`.
         complete: whether nothing along the directions is written to the stream any more.
         files: names and sizes of the output's files, without card and manifest.
         bytes_total: of all these files.
@@ -54,6 +58,7 @@ class BakeResult:
     extra: tuple[str, ...]
     other_weights: tuple[str, ...]
     skipped: tuple[str, ...]
+    edit_class: str
     complete: bool
     files: dict[str, int]
     bytes_total: int
@@ -76,12 +81,15 @@ class BakeResult:
 
 def bake(
     model: str | Path,
-    directions: "Directions | DirectionRows | str | Path",
+    directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
     out: str | Path,
     *,
     edit: str = "ablate",
     strength: float = 1.0,
     layers: Collection[int] | None = None,
+    at: Sequence[int] = (),
+    kernel: Mapping[str, Any] | None = None,
+    edit_options: Mapping[str, Any] | None = None,
     embeddings: str = "keep",
     projector: str = "edit",
     mtp: str = "keep",
@@ -100,11 +108,15 @@ def bake(
 
     Args:
         model: a folder, a Hub id, or "organism".
-        directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`.
+        directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`; or several `EditStep`s,
+            which are composed in their order in one pass, and say the next six things by themselves.
         out: the output folder; it appears whole or not at all.
-        edit: "ablate", directional ablation.
-        strength: 1 removes the component along the directions, a fraction removes a part, 2 reflects it.
+        edit: its kind, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
+        strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the vector's factor.
         layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
+        at: blocks at whose inputs the edit is made, of kinds that are made there: "add", "reflect".
+        kernel: factors of the strength by layer, see `Kernels`.
+        edit_options: of the kind.
         embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.
         projector: of models that take images or sounds: "edit" also what brings these into the stream, and refuse
@@ -125,12 +137,10 @@ def bake(
         UsageError: wrong input (exit code 2).
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
-    options = EditOptions(
-        edit, strength, None if layers is None else frozenset(layers), embeddings, dequantize, rounding, projector, mtp
-    )
+    options = EditOptions(embeddings, dequantize, rounding, projector, mtp)
     target = Path(out)
     check_output(target, overwrite)
-    found = rows_of(directions)
+    steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
     if link and low_disk:
         raise UsageError("with low disk every shard is a download that goes again, so that there is nothing to link")
     with ExitStack() as stack:
@@ -139,7 +149,7 @@ def bake(
             folder = target.absolute().with_name(f".{target.absolute().name}.download")
             shards = stack.enter_context(LowDiskSource.open(model, folder, revision=revision, token=token))
         source = resolve(model, revision=revision, token=token) if shards is None else shards.source
-        baking = prepare(source, found, options, shards=shards, trust_remote_code=trust_remote_code)
+        baking = prepare(source, steps, options, shards=shards, trust_remote_code=trust_remote_code)
         plan = baking.rewrite_plan()
         needed = _SPARE + sum(file.size for file in plan.files if not link or file.copy_of is None)
         needed += 0 if shards is None else max(shards.sizes.values())
@@ -161,6 +171,28 @@ def bake(
             )
             write_card_and_manifest(attempt.files, baking.summary(), written.files)
         return _result(baking, plan, target, written)
+
+
+def steps_of(
+    directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
+    edit: str = "ablate",
+    strength: float = 1.0,
+    layers: Collection[int] | None = None,
+    at: Sequence[int] = (),
+    kernel: Mapping[str, Any] | None = None,
+    edit_options: Mapping[str, Any] | None = None,
+) -> list[EditStep]:
+    """The steps of an edit: those given, or the one that the other arguments say.
+
+    Raises:
+        UsageError: arguments that make no sense together.
+        UnsupportedError: no such kind of edit.
+    """
+    if isinstance(directions, Sequence) and not isinstance(directions, str):
+        return list(directions)
+    kernels = None if kernel is None else validated(Kernels, kernel, "kernel")
+    chosen = None if layers is None else frozenset(layers)
+    return [EditStep(rows_of(directions), edit, strength, chosen, tuple(at), kernels, edit_options or {})]
 
 
 def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionRows:
@@ -199,6 +231,7 @@ def _planned(baking: Baking, plan: RewritePlan, target: Path, needed: int = 0) -
         extra=baking.unknown,
         other_weights=plan.other_weights,
         skipped=plan.source.skipped,
+        edit_class=baking.exactness,
         complete=baking.plan.complete,
         files={file.name: file.size for file in plan.files},
         bytes_total=plan.size,

@@ -2,10 +2,13 @@
 
 Let `H = I - 2 V V^T` act once, at the input of block l. Instead, keep the stream as it is and let all that follows see
 it through H, which is its own inverse: writers `W <- H W`, `b <- H b`, and readers, which see `gain * norm(x)`,
-`W <- W D H D^-1` with `D = diag(gain)`. RMSNorm gives the same for x and H x, up to H; LayerNorm does where the
-directions are orthogonal to the vector of ones, so that H changes neither mean nor variance; its bias becomes
-`D H D^-1 bias`. No norm changes its gain. (Derived; the design page has it with gains folded into readers, which is the same
-product.)
+`W <- W diag(gain) H` with the norm's gain folded in and set to 1. RMSNorm gives the same for x and H x, up to H;
+LayerNorm does where the directions are orthogonal to the vector of ones, so that H changes neither mean nor variance; its
+bias becomes `H (bias / gain)`. (Derived.)
+
+An adapter cannot set gains. For it, and with D = diag(gain), readers become `W D H D^-1`, which is the same product and
+differs from W by a matrix of low rank. In a checkpoint, dividing by small gains would make columns of large numbers, which
+formats with a scale for a block of numbers do not take well.
 """
 
 from collections.abc import Mapping
@@ -35,13 +38,16 @@ class Turn:
         layer: from this block on.
         map: the reflection of the stream.
         writing: parameter -> axis, of weights and biases that write.
-        reading: parameter -> its edit: weights that read, biases of norms in front of them.
+        reading: parameter -> its edit: weights that read, gains and biases of the norms in front of them.
+        low_rank: the weights that read -> their edit where norms stay as they are; None where a norm would have to
+            change all the same, or has gains of zero.
     """
 
     layer: int
     map: LowRankMap
     writing: Mapping[str, int]
     reading: Mapping[str, TensorEdit]
+    low_rank: Mapping[str, TensorEdit] | None
 
     def applied(self, changes: Mapping[str, TensorEdit]) -> dict[str, TensorEdit]:
         """Other changes of parameters, and then this."""
@@ -85,14 +91,22 @@ def turn(anatomy: Anatomy, change: BasisChange, read: Any, reading: "Reading | N
         if writer.bias is not None:
             writing[writer.bias] = writer.bias_axis
     edits: dict[str, TensorEdit] = {}
+    low_rank: dict[str, TensorEdit] | None = {}
+    nothing = np.zeros((change.map.width, 0))
     for each in reading.weights:
         if each.layer is not None and each.layer < change.layer:
             continue
-        gain = _gain(each.norm, anatomy, change, read)
-        edits[each.weight] = TensorEdit(_conjugated(change.map, 1 / gain), each.axis)
-        if each.norm is not None and each.norm.bias is not None:
-            edits[each.norm.bias] = TensorEdit(_conjugated(change.map, gain), 0)
-    return Turn(change.layer, change.map, writing, edits)
+        gain, norm = _gain(each.norm, anatomy, change, read), each.norm
+        edits[each.weight] = TensorEdit(change.map, each.axis, gain)
+        if norm is not None and norm.weight is not None:
+            ones = LowRankMap(nothing, nothing, np.full(change.map.width, 1 - norm.gain_offset))
+            edits[norm.weight] = TensorEdit(ones, 0, np.zeros(change.map.width))
+        if norm is not None and norm.bias is not None:
+            edits[norm.bias] = TensorEdit(change.map, 0, 1 / gain)
+        if low_rank is not None:
+            able = (norm is None or norm.bias is None) and _divides(gain)
+            low_rank = {**low_rank, each.weight: _conjugated(change.map, gain, each.axis)} if able else None
+    return Turn(change.layer, change.map, writing, edits, low_rank)
 
 
 def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Any) -> Floats:
@@ -111,16 +125,20 @@ def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Any) -
     if norm.weight is None:
         return np.ones(width)
     gain = floats(read(norm.weight)) + norm.gain_offset
-    if not np.abs(gain).min() > _SMALLEST * np.abs(gain).max():
+    if norm.bias is not None and not _divides(gain):
         raise UnsupportedError(
-            f"'{norm.weight}' has gains of zero, which a change of basis would have to divide by; {_INSTEAD}"
+            f"'{norm.weight}' has gains of zero, by which a change of basis would have to divide '{norm.bias}'; {_INSTEAD}"
         )
     return gain
 
 
-def _conjugated(map: LowRankMap, factors: Floats) -> LowRankMap:
-    """`F M F^-1` for a diagonal F."""
-    return LowRankMap(map.left * factors[:, None], map.right / factors[:, None])
+def _divides(gain: Floats) -> bool:
+    return bool(np.abs(gain).min() > _SMALLEST * np.abs(gain).max())
+
+
+def _conjugated(map: LowRankMap, gain: Floats, axis: int) -> TensorEdit:
+    """`W D H D^-1`, on the rows of W: `D^-1 H D`."""
+    return TensorEdit(LowRankMap(map.left / gain[:, None], map.right * gain[:, None]), axis)
 
 
 def _times(map: LowRankMap, vector: Floats) -> Floats:

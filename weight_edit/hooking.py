@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from weight_edit.edits import TensorEdit
+from weight_edit.edits import LowRankMap, TensorEdit
 from weight_edit.edits.arrays import Floats
+from weight_edit.edits.changes import StreamMap
 from weight_edit.runtime.hooks import Hook
 
 if TYPE_CHECKING:
@@ -53,6 +54,34 @@ def plan_hooks(plan: "EditPlan", read: Read, *, tied: bool = True) -> list[Hook]
     for each in plan.turns:
         hooks.append(Hook(plan.anatomy.blocks[each.layer].module, "input", each.map.apply))
     return hooks
+
+
+def published_hooks(plan: "EditPlan") -> list[Hook] | None:
+    """The edit as papers have it: a map of the stream at every block's input, and of what is added in between.
+
+    Where it is no projection, or norms stand behind writers, weights cannot do just that: how far they are from it is
+    what `verify` measures.
+
+    Returns:
+        None where the edit is no single map of the stream, or a writer has no module that could be hooked.
+    """
+    if len(plan.steps) != 1 or not isinstance(change := plan.steps[0].change, StreamMap):
+        return None
+    step = plan.steps[0]
+    edited = [edit.writer for edit in plan.edits if edit.writer.layer is not None and edit.changes_weight]
+    hooks = []
+    for block in plan.anatomy.blocks:
+        kernel = 1.0 if step.kernel is None else step.kernel.at("mlp", block.layer, plan.anatomy.n_layers)
+        if (step.layers is None or block.layer in step.layers) and kernel:
+            hooks.append(Hook(block.module, "input", change.map.times(step.strength * kernel).apply))
+    places: dict[str, LowRankMap] = {}
+    for writer in edited:
+        behind = writer.norm is not None and writer.norm.module
+        kernel = 1.0 if step.kernel is None else step.kernel.at(writer.role, writer.layer, plan.anatomy.n_layers)
+        places[behind or writer.module] = change.map.linear.times(step.strength * kernel)
+    if "" in places:
+        return None
+    return hooks + [Hook(place, "output", map.apply) for place, map in places.items()]
 
 
 def _tied(plan: "EditPlan", edit: "WriterEdit") -> list[Hook]:

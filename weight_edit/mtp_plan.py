@@ -16,19 +16,21 @@ def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str]
     A copy of the embedding goes through what the model's embedding does, so that the two stay equal.
 
     Args:
-        plan: of the model.
+        plan: of the model; its edit is one map of the whole stream.
         writers: of the MTP layers.
         read: gives a tensor on disk by name, such as a norm's gains.
     """
     embedding = plan.anatomy.embedding_weight
+    assert plan.stream is not None
+    stream = plan.stream.linear
     own = next((edit.map for edit in plan.edits if edit.writer.weight == embedding), None)
     edits = {}
     for writer in writers:
-        map: LowRankMap | None = plan.stream_map
+        map: LowRankMap | None = stream
         if writer.kind == EMBEDDING:
             map = own
         elif writer.norm is not None and writer.kind != NORM_BIAS:
-            map = map_before(writer.norm, plan.directions, plan.strength, read)
+            map = map_before(writer.norm, stream, read)
         if map is not None:
             edits[writer.tensor] = TensorEdit(map, writer.axis)
     return edits

@@ -107,5 +107,3 @@ def _shapes(config: Any, trust_remote_code: bool) -> dict[str, tuple[int, ...]]:
     except FOREIGN_ERRORS as error:
         raise UnsupportedError(str(error)) from error
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-

@@ -385,5 +385,7 @@ def map_before(norm: Norm, map: LowRankMap, read: Read) -> LowRankMap:
     try:
         before = map_before_norm(map, gain, centred=norm.kind == "layer")
     except ValueError as error:
-        raise UnsupportedError(f"'{norm.module or norm.weight}' stands between a writer and the stream: {error}") from None
+        raise UnsupportedError(
+            f"'{norm.module or norm.weight}' stands between a writer and the stream: {error}"
+        ) from None
     return before if norm.inner is None else map_before(norm.inner, before, read)

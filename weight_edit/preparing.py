@@ -13,7 +13,7 @@ from weight_edit.anatomy.proven import proven_anatomy
 from weight_edit.anatomy.stored import Stored
 from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.layout import RewritePlan
-from weight_edit.checkpoint.numbers import STORED, stored_bytes
+from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
 from weight_edit.checkpoint.shards import ShardProvider
 from weight_edit.checkpoint.source import Checkpoint
@@ -25,7 +25,7 @@ from weight_edit.plan import EditPlan, lay_out
 from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
 from weight_edit.steps import EditStep, needs_proof
-from weight_edit.streams import BALANCED, ROUNDINGS, Streams, streams_of
+from weight_edit.streams import BALANCED, ROUNDINGS, Streams, made_from, streams_of
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
@@ -125,20 +125,17 @@ class Baking:
         if not self.plan.unties or name in self.disk:
             return {}
         info = self.checkpoint.info(self.disk.only(self.anatomy.embedding_weight))
-        return {name: AddedTensor(info.dtype, info.shape, info.name, self._unembedding_edit)}
-
-    @property
-    def _unembedding_edit(self) -> TensorEdit | None:
-        """What an unembedding that gets its own tensor goes through."""
-        return self.plan.tensors().get(self.anatomy.unembedding_weight)
+        edit = self.plan.tensors().get(name)
+        if edit is None:
+            return {name: AddedTensor(info.dtype, info.shape, info.name)}
+        return {name: AddedTensor(info.dtype, info.shape, made_from(info, name, edit))}
 
     def _new_biases(self) -> dict[str, AddedTensor]:
         found = {}
         for name, shape in (self.biases.shapes if self.biases else {}).items():
             beside = self.checkpoint.info(self.disk.only(name.removesuffix(".bias") + ".weight"))
             values = self.plan.created.get(name, np.zeros(shape))
-            dtype = beside.dtype if beside.dtype in STORED else "BF16"
-            found[name] = AddedTensor(dtype, shape, stored_bytes(values, dtype))
+            found[name] = AddedTensor.of(values, beside.dtype if beside.dtype in STORED else "BF16")
         return found
 
     @property
@@ -254,7 +251,7 @@ def prepare(
             f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
             "checkpoint has one copy; use --embeddings keep or skip"
         )
-    if not plan.edits:
+    if not plan.tensors() and not plan.created:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)

@@ -138,6 +138,7 @@ def needs_proof(steps: Sequence[EditStep]) -> bool:
     """Whether an edit rests on more than the writers."""
     changes = [step.change for step in steps]
     return any(
-        isinstance(change, Addition | BasisChange) or (isinstance(change, StreamMap) and change.map.constant is not None)
+        isinstance(change, Addition | BasisChange)
+        or (isinstance(change, StreamMap) and change.map.constant is not None)
         for change in changes
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weight_edit.checkpoint.edited import Edited, Stream
+from weight_edit.checkpoint.header import TensorInfo
 from weight_edit.checkpoint.planning import AddedTensor
 from weight_edit.checkpoint.quantized.balanced import Balanced
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, dequantised
@@ -36,15 +37,29 @@ class Streams:
         """Whether any is rounded to a quantised format again."""
         return any(edited.target.lossy for edited in self.edits)
 
-    def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[Edited]:
-        """Added tensors that are copies of others, as edits that change nothing but the name."""
-        found = []
+    def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[Stream]:
+        """Added tensors that are made of others, as edits: of copies, ones that change nothing but the name."""
+        found: list[Stream] = []
         for name, tensor in added.items():
             if isinstance(tensor.content, str):
                 info = checkpoint.info(tensor.content)
                 before = Plain(info.name, info.dtype, info.shape, 0)
                 found.append(Edited(before, Plain(name, info.dtype, info.shape, 0), None, False))
+            elif not isinstance(tensor.content, bytes):
+                found.append(tensor.content)
         return found
+
+
+def made_from(info: TensorInfo, name: str, edit: TensorEdit) -> Edited:
+    """A new tensor that is an edit of one of the source, which stays.
+
+    Args:
+        info: of the source's, in a plain floating format.
+        name: of the new one.
+    """
+    before, after = (Plain(one, info.dtype, info.shape, edit.axis) for one in (info.name, name))
+    along_rows = Matrix.of(info.shape, edit.axis).along_rows
+    return Edited(before, after, edit.map, along_rows, edit.gains, edit.keep_norms)
 
 
 def streams_of(

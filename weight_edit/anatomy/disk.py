@@ -1,13 +1,14 @@
 """The parameters of an architecture as tensors in a checkpoint: where each lies, and what nothing accounts for."""
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from weight_edit.anatomy.layout import Layout, Piece
 from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy
+from weight_edit.edits.on_tensor import TensorEdit, same_edit
 from weight_edit.errors import UnsupportedError, UsageError
 
 
@@ -58,17 +59,49 @@ class DiskNames:
         Raises:
             UnsupportedError: the axis does not lie whole in each of them, or other parameters lie in one of them too.
         """
+        found = self._along(parameter, axis)
+        if any(self._feeds[name] > 1 for name, _ in found):
+            raise self._unable(parameter, axis)
+        return found
+
+    def laid(self, changes: Mapping[str, TensorEdit]) -> dict[str, TensorEdit]:
+        """Edits of parameters as edits of tensors on disk.
+
+        Parameters that share a tensor, such as queries, keys and values in one, are edited there where all of them go
+        through the same map.
+
+        Raises:
+            UnsupportedError: an axis does not lie whole in a tensor, or what shares a tensor is edited differently.
+        """
+        found: dict[str, TensorEdit] = {}
+        shares: Counter[str] = Counter()
+        for parameter, change in changes.items():
+            for name, axis in self._along(parameter, change.axis):
+                edit = replace(change, axis=axis)
+                known = found.setdefault(name, edit)
+                if not same_edit(known, edit):
+                    raise self._unable(parameter, change.axis)
+                shares[name] += 1
+        for parameter, change in changes.items():
+            if any(shares[name] < self._feeds[name] for name, _ in self._along(parameter, change.axis)):
+                raise self._unable(parameter, change.axis)
+        return found
+
+    def _along(self, parameter: str, axis: int) -> list[tuple[str, int]]:
+        """The tensors that hold a parameter, each with what the parameter's axis is there."""
         found = []
-        for piece in self.pieces(parameter):
-            along = piece.axes[axis]
-            if along is None or self._feeds[piece.name] > 1:
-                raise UnsupportedError(
-                    f"'{parameter}' {self._lies(parameter)}, so that it cannot be edited along its axis {axis}"
-                )
-            found.append((piece.name, along))
+        for name, along in dict.fromkeys((piece.name, piece.axes[axis]) for piece in self.pieces(parameter)):
+            if along is None:
+                raise self._unable(parameter, axis)
+            found.append((name, along))
         if not found:
             raise UnsupportedError(f"the checkpoint has no tensor '{parameter}', so that it cannot be edited")
         return found
+
+    def _unable(self, parameter: str, axis: int) -> UnsupportedError:
+        return UnsupportedError(
+            f"'{parameter}' {self._lies(parameter)}, so that it cannot be edited along its axis {axis}"
+        )
 
     @cached_property
     def _feeds(self) -> Counter[str]:

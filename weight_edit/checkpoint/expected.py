@@ -47,7 +47,9 @@ class Expected:
         """What these edits, and these added tensors, make of the base."""
         added = frozenset(additions)
         targets = {part: edit for edit in edits for part in edit.target.parts}
-        gone = {part for edit in edits for part in edit.source.parts} - targets.keys()
+        # What an added tensor is made from stays.
+        replacing = [edit for edit in edits if not edit.target.parts.keys() <= added]
+        gone = {part for edit in replacing for part in edit.source.parts} - targets.keys()
         relaid = set()
         for name, edit in targets.items():
             before = base.tensors.get(name)
@@ -89,7 +91,7 @@ class Expected:
             return None
         if isinstance(new.content, bytes):
             return new.content if len(new.content) == info.size else None
-        copied = self.base.tensors.get(new.content)
+        copied = self.base.tensors.get(new.content) if isinstance(new.content, str) else None
         return (copied.shard, copied.begin) if copied is not None and copied.size == info.size else None
 
     def problems(self) -> Iterator[Problem]:

@@ -31,16 +31,16 @@ _SPLIT = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 @dataclass(frozen=True)
 class AddedTensor:
-    """A tensor that the source does not have: another one's bytes under a new name, or bytes at hand.
+    """A tensor that the source does not have: another one's bytes under a new name, an edit of one, or bytes at hand.
 
     Attributes:
         dtype, shape: as in a safetensors header.
-        content: a tensor of the source, or the bytes themselves.
+        content: a tensor of the source, a stream that makes this tensor from one, or the bytes themselves.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    content: str | bytes
+    content: str | bytes | Stream
 
     @property
     def size(self) -> int:
@@ -236,8 +236,10 @@ def _added_shard(source: Checkpoint, added: Mapping[str, AddedTensor]) -> tuple[
         if isinstance(content, str):
             info = source.info(content)
             pieces.append(Copy(info.shard, info.begin, info.size))
-        else:
+        elif isinstance(content, bytes):
             pieces.append(Literal(content))
+        else:
+            pieces.append(New(content, name, added[name].size))
         if pieces[-1].size != added[name].size:
             raise ValueError(f"the added tensor {name} has {pieces[-1].size} bytes, which is not its dtype and shape")
     return tuple(pieces)

@@ -52,3 +52,13 @@ class TensorEdit:
             ValueError: when the tensor is not d_model wide along the axis.
         """
         return self.map.on_stored(tensor, self.axis, gains=self.gains, keep_norms=self.keep_norms)
+
+
+def same_edit(a: TensorEdit, b: TensorEdit) -> bool:
+    """Whether two edits do the same to a tensor."""
+    if a is b or (a.map is b.map and (a.axis, a.keep_norms) == (b.axis, b.keep_norms) and a.gains is b.gains):
+        return True
+    pairs = [(a.map.left, b.map.left), (a.map.right, b.map.right), (a.map.constant, b.map.constant), (a.gains, b.gains)]
+    return (a.axis, a.keep_norms) == (b.axis, b.keep_norms) and all(
+        (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y)) for x, y in pairs
+    )

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from weight_edit.anatomy.small import build
-from weight_edit.baking import EditOptions, prepare, rows_of
+from weight_edit.baking import EditOptions, prepare, steps_of
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.directions.artifact import Directions
@@ -21,6 +22,7 @@ from weight_edit.plan import EditPlan
 from weight_edit.progress import bar
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
+from weight_edit.steps import EditStep
 
 PREFIX = "base_model.model."
 
@@ -40,11 +42,15 @@ class AdapterResult:
 
 def adapter(
     model: str | Path,
-    directions: Directions | DirectionRows | str | Path,
+    directions: Directions | DirectionRows | str | Path | Sequence[EditStep],
     out: str | Path,
     *,
+    edit: str = "ablate",
     strength: float = 1.0,
     layers: frozenset[int] | None = None,
+    at: Sequence[int] = (),
+    kernel: Mapping[str, Any] | None = None,
+    edit_options: Mapping[str, Any] | None = None,
     embeddings: str = "keep",
     projector: str = "edit",
     revision: str | None = None,
@@ -58,7 +64,7 @@ def adapter(
     it as it is. Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`).
 
     Args:
-        model, directions, strength, layers, embeddings, projector: as in `bake`.
+        model, directions, edit, strength, layers, at, kernel, edit_options, embeddings, projector: as in `bake`.
         out: the adapter's folder.
 
     Raises:
@@ -66,21 +72,21 @@ def adapter(
     """
     target = Path(out)
     check_output(target, overwrite)
-    found = rows_of(directions)
+    steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
     source = resolve(model, revision=revision, token=token)
-    options = EditOptions("ablate", strength, layers, embeddings, projector=projector)
-    baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
+    options = EditOptions(embeddings, projector=projector)
+    baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
         return baking.checkpoint.read(baking.disk.only(parameter))
 
-    for edit in baking.plan.edits:
-        if len(baking.anatomy.shapes[edit.writer.weight]) != 2:
-            raise UnsupportedError(f"'{edit.writer.weight}' is no matrix, and an adapter cannot carry it; use bake")
-        if edit.writer.weight != f"{edit.writer.module}.weight":
-            raise UnsupportedError(f"'{edit.writer.weight}' is no linear map, and an adapter cannot carry it; use bake")
-        if edit.writer.norm is not None and edit.writer.norm.bias is not None:
-            raise UnsupportedError(f"'{edit.writer.norm.bias}' changes too, which a LoRA cannot carry; use bake")
+    for each in baking.plan.edits:
+        if len(baking.anatomy.shapes[each.writer.weight]) != 2:
+            raise UnsupportedError(f"'{each.writer.weight}' is no matrix, and an adapter cannot carry it; use bake")
+        if each.writer.weight != f"{each.writer.module}.weight":
+            raise UnsupportedError(f"'{each.writer.weight}' is no linear map, and an adapter cannot carry it; use bake")
+        if each.writer.norm is not None and each.writer.norm.bias is not None:
+            raise UnsupportedError(f"'{each.writer.norm.bias}' changes too, which a LoRA cannot carry; use bake")
     tensors = factors(baking.plan, read)
     # A direction that a norm's gain sends to zero leaves a writer with fewer columns than k.
     rank = max(edit.map.rank for edit in baking.plan.edits)
@@ -114,9 +120,9 @@ def factors(plan: EditPlan, read: Any) -> dict[str, Tensor]:
                 bias = edit.map.on_bias(read(writer.bias).float())
                 tensors[f"{PREFIX}{writer.module}.base_layer.bias"] = bias
             progress.advance()
-    if plan.tied_map is not None:
+    if plan.tied_edit is not None:
         embedding = read(plan.anatomy.embedding_weight).float()
-        left, right, _ = plan.tied_map.factors(embedding.device, embedding.dtype)
+        left, right, _ = plan.tied_edit.map.factors(embedding.device, embedding.dtype)
         a, b = left.T, -(embedding @ right)
         tensors |= _pair(plan.anatomy.unembedding, ("lora_A.weight", "lora_B.weight"), a, b, rank)
     return tensors
@@ -127,7 +133,7 @@ def adapter_config(plan: EditPlan, base: str, revision: str | None, rank: int) -
     from peft import LoraConfig
 
     modules = [edit.writer.module for edit in plan.edits]
-    if plan.tied_map is not None:
+    if plan.tied_edit is not None:
         modules.append(plan.anatomy.unembedding)
     linear = [edit.writer for edit in plan.edits if edit.writer.layer is not None]
     config = LoraConfig(

@@ -9,6 +9,15 @@ from jinja2 import Environment, StrictUndefined
 # Keys of the base card that stay true of the edited model; figures and evaluations of the base do not.
 KEPT_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "library_name")
 
+DEEDS = {
+    "add": "a vector added to the residual stream (activation addition)",
+    "reflect": "a direction of the residual stream reflected (counterfactual flip)",
+    "affine": "the residual stream's component along a direction set to a class's mean (affine concept editing)",
+    "erase": "a concept erased linearly from the residual stream (LEACE)",
+    "norm-preserving": "a direction of the residual stream removed, with column lengths kept (norm-preserving ablation)",
+}
+"""What an edit does, in a few words, where its strength does not change them."""
+
 TEMPLATE = """\
 ---
 {{ front_matter }}---
@@ -27,11 +36,14 @@ whoever deploys it is responsible for the safeguards that its use needs.
 | | |
 |---|---|
 | base | `{{ base_name }}`{% if revision %} at `{{ revision }}`{% endif %} ({{ architecture }}) |
-| edit | {{ edit.edit }}, strength {{ edit.strength }}, layers {{ layers }}, embeddings: {{ edit.embeddings }} |
+{% for step in steps -%}
+| edit | {{ step.edit }}, strength {{ step.strength }}, layers {{ step.layers }}{% if step.at %}, at the input of layer \
+{{ step.at | join(", ") }}{% endif %}, embeddings: {{ edit.embeddings }} |
+| directions | {{ step.count }}, found by {{ step.method or "a method not recorded" }}\
+{% if step.layer is not none %}, at the input of layer {{ step.layer }}\
+, position {{ step.position }}{% endif %} |
+{% endfor -%}
 | class | {{ edit.class }} |
-| directions | {{ directions.shape[0] }}, found by {{ directions.method or "a method not recorded" }}\
-{% if directions.layer is defined and directions.layer is not none %}, at the input of layer {{ directions.layer }}\
-, position {{ directions.position }}{% endif %} |
 | tensors edited | {{ n_tensors }}{% if n_added %}, and {{ n_added }} added{% endif %} |
 
 {% if unknown -%}
@@ -122,13 +134,12 @@ def model_card(
             front_matter=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
             title=f"{name.rstrip('/').split('/')[-1]}, edited",
             base_name=name,
-            deed=deed(edit),
+            deed=" and ".join(deed(step) for step in edit["steps"]),
             version=summary["weight_edit"],
             revision=source.get("revision"),
             architecture=source["architecture"],
             edit=edit,
-            layers="all" if edit["layers"] is None else ", ".join(str(layer) for layer in edit["layers"]),
-            directions={"method": None, "layer": None, "position": None, **summary["directions"]},
+            steps=[_step(step) for step in edit["steps"]],
             n_tensors=len(summary["tensors"]),
             unknown=summary["tensors_unknown"],
             mtp=summary.get("mtp"),
@@ -146,9 +157,18 @@ def model_card(
     return text.rstrip() + "\n"
 
 
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of one step."""
+    found = {"method": None, "layer": None, "position": None, **step["directions"]}
+    layers = "all" if step["layers"] is None else ", ".join(str(layer) for layer in step["layers"])
+    return {**found, "at": (), **step, "layers": layers, "count": found["shape"][0]}
+
+
 def deed(edit: Mapping[str, Any]) -> str:
     """What the edit does, in a few words."""
-    strength = edit["strength"]
+    strength, kind = edit["strength"], edit["edit"]
+    if kind in DEEDS:
+        return f"{DEEDS[kind]}, strength {strength:g}" if strength != 1 else DEEDS[kind]
     if strength == 1:
         return "a direction of the residual stream removed (directional ablation)"
     if strength > 1:

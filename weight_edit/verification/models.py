@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
+from weight_edit.hooking import published_hooks
 from weight_edit.preparing import Baking
 from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model, load
 from weight_edit.verification.faithfulness import Agreement, agreement, logits_of
 from weight_edit.verification.stream import Leak, stream_leak
@@ -27,6 +28,8 @@ class Precision:
         leak: in the edited model's stream.
         leak_before: in the base's.
         faithful: edited weights against the base with hooks.
+        published: edited weights against the base with the edit hooked in as papers have it, at every point of the
+            stream; None where an edit is not of that kind.
         tying: what editing a tied unembedding with its embedding changes: edited weights against hooks that
             leave the unembedding alone; None where nothing is tied.
     """
@@ -35,6 +38,7 @@ class Precision:
     leak: Leak
     leak_before: Leak
     faithful: Agreement
+    published: Agreement | None
     tying: Agreement | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,6 +48,7 @@ class Precision:
             "leak_at": self.leak.where,
             "leak_before": self.leak_before.worst,
             "hook_against_weights": self.faithful.to_dict(),
+            "published_hook_against_weights": None if self.published is None else self.published.to_dict(),
             "tied_unembedding": None if self.tying is None else self.tying.to_dict(),
         }
 
@@ -63,19 +68,29 @@ def run_models(
     def opened(path: Path) -> Model:
         return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
-    rows = torch.from_numpy(baking.plan.directions)
+    plan = baking.plan
+    rows = torch.from_numpy(plan.directions)
+    level = torch.from_numpy(plan.removed[1]) if plan.complete else None
     model = opened(baking.source.path)
     form = ChatFormat(model.tokenizer, system=system, template=template)
     sequences = [form.encode(prompt) for prompt in prompts.prompts]
-    before = stream_leak(model, rows, sequences)
-    hooks = baking.plan.hooks(lambda name: model.model.get_parameter(name).detach())
-    with hooked(model.model, hooks):
-        wanted = logits_of(model, sequences)
-    exact: list[Tensor] | None = None
-    if baking.plan.tied_map is not None:
-        with hooked(model.model, [hook for hook in hooks if hook.module != baking.anatomy.unembedding]):
-            exact = logits_of(model, sequences)
-    del model
+    before = stream_leak(model, rows, sequences, level)
+
+    def under(hooks: list[Hook] | None) -> list[Tensor] | None:
+        if hooks is None:
+            return None
+        with hooked(model.model, hooks):
+            return logits_of(model, sequences)
+
+    def read(name: str) -> Tensor:
+        parameter: Tensor = model.model.get_parameter(name)
+        return parameter.detach()
+
+    wanted = under(plan.hooks(read))
+    assert wanted is not None
+    published = under(published_hooks(plan))
+    exact = None if plan.tied_edit is None else under(plan.hooks(read, tied=False))
+    del model, under, read
     try:
         model = opened(folder)
     except (UsageError, UnsupportedError) as error:
@@ -83,9 +98,10 @@ def run_models(
     given = logits_of(model, sequences)
     return Precision(
         dtype,
-        stream_leak(model, rows, sequences),
+        stream_leak(model, rows, sequences, level),
         before,
         agreement(wanted, given),
+        None if published is None else agreement(published, given),
         None if exact is None else agreement(exact, given),
     )
 

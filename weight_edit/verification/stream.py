@@ -33,19 +33,23 @@ class Leak:
         return max(self.by_point, key=lambda point: (math.isnan(self.by_point[point]), self.by_point[point]))
 
 
-def stream_leak(model: Model, directions: Tensor, sequences: Sequence[Sequence[int]]) -> Leak:
-    """The largest |V^T x| / |x| over all residual points and all tokens of the sequences.
+def stream_leak(
+    model: Model, directions: Tensor, sequences: Sequence[Sequence[int]], level: Tensor | None = None
+) -> Leak:
+    """The largest |V^T x - level| / |x| over all residual points and all tokens of the sequences.
 
     Args:
         directions: orthonormal rows (k, d_model).
         sequences: token ids.
+        level: the component that stands along each direction by intention, (k,); zero when None.
     """
     rows = directions.double()
+    wanted = torch.zeros(len(rows), dtype=rows.dtype) if level is None else level.double()
     worst: dict[str, float] = {}
 
     def visit(point: Point, x: Tensor, mask: Tensor) -> None:
         tokens = x[mask.bool()].double()
-        share = (tokens @ rows.to(tokens.device).T).norm(dim=-1) / tokens.norm(dim=-1)
+        share = (tokens @ rows.to(tokens.device).T - wanted.to(tokens.device)).norm(dim=-1) / tokens.norm(dim=-1)
         largest = float("nan") if bool(share.isnan().any()) else float(share.max())
         name = str(point)
         # NaN must not be lost in a comparison.

@@ -1,6 +1,6 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,13 @@ from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.directions.file import DirectionRows
-from weight_edit.directions.packing import unpacked
+from weight_edit.edits import LowRankMap
+from weight_edit.edits.changes import removed
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.sources import resolve
+from weight_edit.steps import EditStep
 from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.verification.weights import WeightCheck, weight_check
 
@@ -139,9 +141,9 @@ def verify(
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give the output of bake")
     manifest = read_manifest(folder)
-    found, options = _what_was_done(manifest, directions, folder)
+    steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
-    baking = prepare(source, found, options, trust_remote_code=trust_remote_code)
+    baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
     report = check_integrity(
         baking.checkpoint,
@@ -163,8 +165,8 @@ def verify(
         *report.problems,
         *(f"marked as failed: {reason}" for reason in (manifest or {}).get("failed") or []),
         *_base_card_problems(baking, folder, manifest),
-        *_directions_problems(manifest, found),
-        *_weight_problems(report, storage, options.strength),
+        *_directions_problems(manifest, directions, steps),
+        *_weight_problems(report, storage, baking),
     ]
     if not weights_only:
         from weight_edit.prompts import load_prompts
@@ -188,18 +190,17 @@ def verify(
 
 def _what_was_done(
     manifest: Mapping[str, Any] | None, directions: "Directions | DirectionRows | str | Path | None", folder: Path
-) -> tuple[DirectionRows, EditOptions]:
-    given = None if directions is None else rows_of(directions)
+) -> tuple[list[EditStep], EditOptions]:
     if manifest is None:
-        if given is None:
+        if directions is None:
             raise UsageError(f"{folder} has no weight_edit.json; say with --directions what it was edited with")
-        return given, EditOptions()
+        return [EditStep(rows_of(directions))], EditOptions()
     try:
         options = EditOptions.from_dict(manifest["edit"])
-        recorded = DirectionRows(unpacked(manifest["directions"]), {"method": "from weight_edit.json"})
+        steps = [EditStep.from_dict(entry) for entry in manifest["edit"]["steps"]]
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder}/weight_edit.json does not say how the model was edited; bake again") from error
-    return given or recorded, options
+    return steps, options
 
 
 def _revision(manifest: Mapping[str, Any] | None, base: str | Path, folder: Path) -> str | None:
@@ -226,23 +227,32 @@ def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any
     return [f"{baking.base_card}: is not the base's {README}"]
 
 
-def _directions_problems(manifest: Mapping[str, Any] | None, given: DirectionRows) -> list[str]:
-    if manifest is None:
+def _directions_problems(
+    manifest: Mapping[str, Any] | None,
+    directions: "Directions | DirectionRows | str | Path | None",
+    steps: Sequence[EditStep],
+) -> list[str]:
+    if manifest is None or directions is None:
         return []
-    recorded, rows = np.asarray(unpacked(manifest["directions"])), given.rows
-    if recorded.shape == rows.shape and np.allclose(recorded, rows, atol=1e-6):
+    rows = rows_of(directions).rows
+    recorded = [step.directions.rows for step in steps]
+    if any(known.shape == rows.shape and np.allclose(known, rows, atol=1e-6) for known in recorded):
         return []
     return ["directions: the file given differs from the directions in weight_edit.json"]
 
 
-def _weight_problems(report: IntegrityReport, storage: str, strength: float) -> list[str]:
-    """What a full ablation must not leave in the weights: more than storing puts back."""
-    if strength != 1.0:
-        return []
+def _weight_problems(report: IntegrityReport, storage: str, baking: Baking) -> list[str]:
+    """What a projection must not leave in the weights: more than storing puts back."""
+    full = {
+        name
+        for stream in baking.streams.edits
+        if isinstance(stream.map, LowRankMap) and len(removed(stream.map)[0]) == stream.map.rank
+        for name in stream.target.parts
+    }
     problems = []
     for edit in report.edits:
         # Rounding errors lie along V no more than along any other direction.
         allowed = max(TOLERANCES[storage].left, 2 * (edit.rounding or 0.0))
-        if edit.left is not None and not edit.left < allowed:
+        if edit.tensor in full and edit.left is not None and not edit.left < allowed:
             problems.append(f"{shown(edit.tensor)}: {edit.left:.1e} of V^T W is left, more than {allowed:.0e}")
     return problems

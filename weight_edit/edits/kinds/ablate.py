@@ -1,7 +1,7 @@
 """Directional ablation (arXiv 2406.11717): nothing along the directions is written to the stream any more."""
 
-from weight_edit.edits.projection import ablation
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
+from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
 from weight_edit.section import Section
 

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from weight_edit.edits.projection import ablation
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
 from weight_edit.section import Section
 

@@ -1,7 +1,7 @@
 """Norm-preserving ablation: each column of a writer's matrix keeps its length."""
 
-from weight_edit.edits.projection import ablation
 from weight_edit.edits.changes import Change, StreamMap
+from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
 from weight_edit.errors import UsageError
 from weight_edit.section import Section
@@ -24,5 +24,7 @@ def norm_preserving(given: Given, options: NormPreservingOptions) -> Change:
         UsageError: at a layer: it is an edit of weights, not of the stream.
     """
     if given.at:
-        raise UsageError("norm-preserving ablation is an edit of weights, so there is nothing to do --at a layer of the stream")
+        raise UsageError(
+            "norm-preserving ablation is an edit of weights, so there is nothing to do --at a layer of the stream"
+        )
     return StreamMap(ablation(given.rows), keep_norms=True)

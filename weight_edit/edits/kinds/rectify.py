@@ -1,7 +1,7 @@
 """One-sided ablation: only what points towards the behaviour is taken off. Hooks can do it; weights cannot."""
 
-from weight_edit.edits.projection import ablation
 from weight_edit.edits.changes import Change, RuntimeOnly
+from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
 from weight_edit.errors import UsageError
 from weight_edit.section import Section

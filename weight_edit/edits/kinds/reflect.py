@@ -1,7 +1,7 @@
 """The counterfactual flip (arXiv 2606.13720): the component along the directions changes its sign."""
 
-from weight_edit.edits.projection import ablation
 from weight_edit.edits.changes import BasisChange, Change, StreamMap
+from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
 from weight_edit.errors import UsageError
 from weight_edit.section import Section

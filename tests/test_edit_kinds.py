@@ -1,0 +1,158 @@
+"""Every edit: hooks agree with the weights that `bake` writes, through the disk, on one family of each kind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import save_family
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from weight_edit.baking import bake, steps_of
+from weight_edit.directions.file import DirectionRows
+from weight_edit.edits import orthonormal_rows
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.preparing import EditOptions, prepare
+from weight_edit.runtime import hooked
+from weight_edit.runtime.sources import resolve
+from weight_edit.steps import EditStep
+
+IDS = torch.randint(3, 90, (3, 11), generator=torch.Generator().manual_seed(5))
+FAMILIES = ("llama", "gemma2", "gpt2", "mixtral", "phi", "gptj", "qwen3")
+WIDTH = 64
+
+
+def load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def logits(model: torch.nn.Module) -> Tensor:
+    with torch.inference_mode():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+def directions(k: int = 2, seed: int = 11, centred: bool = False) -> DirectionRows:
+    """Random ones, with all that edits may need beside them; the eraser is oblique."""
+    draw = np.random.default_rng(seed)
+    numbers = draw.standard_normal((k, WIDTH))
+    rows = orthonormal_rows(numbers - numbers.mean(axis=1, keepdims=True) if centred else numbers)
+    left = np.linalg.pinv(rows @ (np.eye(WIDTH) + 0.1 * np.diag(draw.random(WIDTH)))).T
+    dual = np.linalg.solve(left @ rows.T, left)
+    mean, other = draw.standard_normal((2, WIDTH))
+    tensors = {"left": dual, "right": rows, "mean": mean, "baseline_mean": mean, "target_mean": other}
+    return DirectionRows(rows, {"layer": 1}, {**tensors, "vector": 2 * draw.standard_normal(WIDTH)})
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "ablate": {},
+    "ablate-part": {"edit": "ablate", "strength": 0.4},
+    "ablate-kernel": {"edit": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
+    "reflect": {},
+    "affine": {},
+    "affine-shifted": {"edit": "affine", "edit_options": {"toward": "target", "shift": 0.5}},
+    "erase": {},
+    "norm-preserving": {},
+    "add": {"at": (0,)},
+}
+
+
+def compare(base: Path, out: Path, steps: list[EditStep], embeddings: str = "keep") -> tuple[float, float]:
+    """Largest difference of logits between hooks and weights, and between base and hooks."""
+    bake(base, steps, out, embeddings=embeddings)
+    model = load(base)
+    plan = prepare(resolve(base), steps, EditOptions(embeddings)).plan
+    plain = logits(model)
+    with hooked(model, plan.hooks(lambda name: model.get_parameter(name).detach())):
+        wanted = logits(model)
+    return float((logits(load(out)) - wanted).abs().max()), float((wanted - plain).abs().max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", EDITS)
+def test_hooks_agree_with_weights(family: str, name: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), **{"edit": name, **EDITS[name]})
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps)
+    assert effect > 0.05, "the edit must do something for the comparison to mean anything"
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3", "gpt2", "phi", "gptj"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_reflection_at_one_layer_is_exact(family: str, layer: int, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(centred=True), "reflect", at=(layer,))
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps, "untie")
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+def test_an_addition_between_blocks_is_a_bias(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), "add", strength=-1.5, at=(1, 2))
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    first, second, third = (directions(seed=seed, centred=True) for seed in (1, 2, 3))
+    steps = [
+        EditStep(first, "affine"),
+        EditStep(second, "ablate", strength=0.7),
+        EditStep(first, "add", strength=0.5, at=(0,)),
+        EditStep(third, "reflect", at=(1,)),
+    ]
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps, "untie")
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
+    save_family("llama", tmp_path / "base")
+    first, second = directions(seed=1), directions(seed=2)
+    bake(tmp_path / "base", [EditStep(first), EditStep(second, "affine")], tmp_path / "once")
+    bake(tmp_path / "base", first, tmp_path / "one")
+    bake(tmp_path / "one", second, tmp_path / "two", edit="affine")
+    assert (logits(load(tmp_path / "once")) - logits(load(tmp_path / "two"))).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("edit", "options", "error", "said"),
+    [
+        ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*--edit ablate"),
+        ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
+        ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
+        ("magic", {}, UnsupportedError, "'magic' is not supported.*ablate.*reflect"),
+        ("add", {"layers": {1}}, UsageError, "--at"),
+        ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
+        ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
+        ("affine", {"edit_options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),
+    ],
+)
+def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error, said) -> None:
+    save_family("llama", tmp_path / "base")
+    with pytest.raises(error, match=said):
+        bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "edit", "at", "said"),
+    [
+        ("gemma2", "add", (1,), "norm.*between.*has no bias"),
+        ("gemma2", "reflect", (1,), "norm.*stands between a writer"),
+        ("gpt2", "reflect", (1,), "LayerNorm.*sum to zero"),
+        ("mixtral", "add", (1,), "no linear map that could have a bias"),
+        ("qwen3", "add", (1,), "no setting that gives.*bias.*adapter"),
+    ],
+)
+def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, said) -> None:
+    save_family(family, tmp_path / "base")
+    with pytest.raises(UnsupportedError, match=said):
+        bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, at=at, embeddings="untie")
