@@ -39,7 +39,7 @@ def demo(
 
         return document(result)
 
-    call(work, "run_result", as_json, quiet, as_document)
+    call(work, _show, as_json, quiet, as_document)
 
 
 @app.command()
@@ -74,7 +74,7 @@ def run(
             trust_remote_code=trust_remote_code,
         )
 
-    call(work, "run_result", as_json, quiet)
+    call(work, _show, as_json, quiet)
 
 
 @app.command()
@@ -120,3 +120,9 @@ def push(
         console.print(done, markup=False)
 
     call(work, show, as_json, quiet)
+
+
+def _show(result: Any, console: Any) -> None:
+    from weight_edit.show_run import run_result
+
+    run_result(result, console)
