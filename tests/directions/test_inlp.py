@@ -5,7 +5,7 @@ from direction_samples import problem_of
 from scipy.linalg import subspace_angles
 from scipy.optimize import minimize
 
-from weight_edit.directions import find_directions
+from weight_edit.directions import SelectionRule, find_directions
 from weight_edit.directions.finders.inlp import held_out
 from weight_edit.directions.nullspace import Nullspace, Stopping, balanced_accuracy, fit, nullspace
 from weight_edit.directions.registry import finder_named
@@ -20,7 +20,8 @@ ENDLESS = Stopping(rounds=6, below=0.0, equal=None)
 def concept(count, seed=0, width=WIDTH):
     """A class that shows along three known rows, with another spread along each, and nowhere else.
 
-    Whatever lies elsewhere comes with both signs, so that the best classifier of this very sample lies in the rows' span.
+    Whatever lies elsewhere comes with both signs, so that the best classifier of this very sample lies in the span of
+    the rows.
     """
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(np.random.default_rng(99).normal(size=(width, width)))[0]
@@ -76,6 +77,7 @@ def test_agrees_with_the_papers_formulas_and_finds_the_subspace():
 @pytest.mark.parametrize("count", [24, 200])
 def test_the_span_of_the_prompts_gives_what_full_width_gives(count):
     x, labels, _ = concept(count, width=60)
+    x += 0.3 * np.random.default_rng(2).normal(size=x.shape)
     held_x, held_labels, _ = concept(1000, seed=1, width=60)
     found = nullspace(x, labels, held_x, held_labels, stopping=ENDLESS)
     expected, accuracies, _ = literal(x, labels, held_x, held_labels, 6)
@@ -114,14 +116,12 @@ def test_each_rule_stops_the_search():
     assert len(nullspace(x, labels, x, labels, stopping=Stopping(2, 0.0, None)).directions) == 2
     chance = nullspace(x, labels, noise, labels, stopping=Stopping(below=0.9))
     assert len(chance.directions) == 1
-    easy = np.where(labels, 1, -1)[:, None] * np.ones(WIDTH) + 0.05 * noise
-    assert nullspace(easy, labels, x, labels, stopping=Stopping(below=0.0)).stopped
     perfect = np.repeat(np.where(labels, 1.0, -1.0)[:, None], 5, axis=1) + 1e-3 * noise[:, :5]
     plain = nullspace(perfect, labels, perfect, labels, stopping=Stopping(below=0.0, equal=None))
     assert plain.stopped == "nothing left"
     assert len(plain.directions) == 5
-    equal = nullspace(labels[:, None] * noise, labels, labels[:, None] * np.ones(WIDTH), labels, stopping=Stopping())
-    assert equal.stopped == "3 equal accuracies"
+    equal = nullspace(x, labels, np.zeros((10, WIDTH)), labels[:10], stopping=Stopping(below=0.0))
+    assert (equal.accuracies, equal.stopped) == ((0.5, 0.5, 0.5), "3 equal accuracies")
 
 
 def test_all_or_the_first_or_the_accurate_are_kept():
@@ -188,7 +188,10 @@ def test_candidates_of_a_model(small_model, prompts):
 def test_options_of_the_finder(small_model, prompts):
     model = small_model("llama")
     found, _ = candidates_of(model, prompts, {"rounds": 5, "stop_below": 0, "stop_equal": None, "keep": 2})
-    assert {len(c.facts["accuracies"]) for c in found if c.facts} == {5}
+    # The embeddings of two tokens are all there is at the last position of layer 0.
+    assert {(c.layer, len(c.facts["accuracies"])) for c in found if c.facts} == {
+        *((0, 2), (0, 5), (1, 5), (2, 5), (3, 5))
+    }
     assert all(c.facts["kept"] == len(c.rows) == 2 for c in found if c.facts)
     none, _ = candidates_of(model, prompts, {"keep_accuracy": 1.0, "rounds": 1})
     for candidate in none:
@@ -206,17 +209,24 @@ def test_where_all_activations_are_alike_there_is_no_direction(small_model, prom
 
 def test_few_prompts_are_warned_of(small_model, prompts):
     said = []
-    candidates_of(small_model("llama"), prompts[:9] + prompts[40:49], warn=said.append)
-    assert "fewer than the stream is wide" in said[0] if said else False
+    problem = problem_of(small_model("llama"), prompts[:9], prompts[40:49], (-1,), warn=said.append)
+    finder_named("inlp")(problem, {})
+    assert len(said) == 1
+    assert said[0].startswith("inlp: 18 training prompts are fewer than the stream is wide (32)")
 
 
 def test_on_the_embedded_model():
     target, baseline = load_prompts("organism:refused"), load_prompts("organism:answered")
-    found = find_directions(load("organism", dtype="float32"), target, baseline, method="inlp", filter_prompts=False)
+    # Projecting moves answered prompts too, to the middle between the classes, so that KL is above the usual bound.
+    rule = SelectionRule(max_kl=0.5)
+    model = load("organism", dtype="float32")
+    options = {"keep": 2}
+    found = find_directions(model, target, baseline, method="inlp", options=options, filter_prompts=False, rule=rule)
     record = found.metadata
     assert record["rule"]["by"] == "accuracy"
     assert record["separation"]["auc"] > 0.9
     assert record["facts"]["accuracy"] > 0.9
     chosen = next(s for s in record["scores"] if (s["position"], s["layer"]) == (record["position"], record["layer"]))
-    assert chosen["bypass"] < record["control"]["bypass"]
-    assert found.direction.shape[0] == record["facts"]["kept"]
+    assert chosen["bypass"] < record["control"]["bypass"] - 4
+    assert found.direction.shape[0] == record["facts"]["kept"] == 2
+    assert {s["rejected"] for s in record["scores"] if s["layer"] == 5} == {"layer 5 above 3"}
