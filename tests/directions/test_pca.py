@@ -58,7 +58,7 @@ def test_pairs_are_symmetrised_differences(small_model, prompts):
 
 def test_pooled_components_are_those_of_both_classes(small_model, prompts):
     problem = problem_on(small_model("llama"), prompts)
-    found = finder_named("pca")(problem, {"of": "pooled", "components": 4})
+    found = finder_named("pca")(problem, {"of": "pooled", "components": 4, "order": "variance"})
     x, y = at(problem, 6)
     reference = PCA(4).fit(torch.cat([x, y]).numpy())
     for row, expected in zip(found[6].rows, reference.components_, strict=True):
@@ -71,8 +71,9 @@ def test_pooled_components_are_those_of_both_classes(small_model, prompts):
 def test_components_can_be_ordered_by_separation(small_model, prompts):
     problem = problem_on(small_model("llama"), prompts)
     settings = {"of": "pooled", "components": 32}
-    by_variance = finder_named("pca")(problem, settings)[3]
+    by_variance = finder_named("pca")(problem, {**settings, "order": "variance"})[3]
     by_separation = finder_named("pca")(problem, {**settings, "order": "separation"})[3]
+    torch.testing.assert_close(by_separation.rows, finder_named("pca")(problem, settings)[3].rows)
     x, y = at(problem, 3)
     apart = (by_separation.rows @ (x.mean(0) - y.mean(0))).tolist()
     assert apart == sorted(apart, reverse=True)

@@ -23,12 +23,14 @@ class PcaOptions(Section):
         of: "paired": of the differences between each target prompt and a baseline prompt, as in representation
             engineering; "pooled": of the prompts of both classes around their common mean.
         components: how many are kept, where there are so many.
-        order: by "variance", or by "separation", the distance between the class means along a component.
+        order: by "variance", or by "separation", the distance between the class means along a component. None stands
+            for the variance of differences, as in the paper, and for separation of pooled prompts, whose largest
+            variance is often one of topic or length.
     """
 
     of: Literal["paired", "pooled"] = "paired"
     components: Annotated[int, Field(ge=1)] = 1
-    order: Literal["variance", "separation"] = "variance"
+    order: Literal["variance", "separation"] | None = None
 
 
 @finder("pca")
@@ -46,13 +48,14 @@ def principal_components(problem: Problem, options: PcaOptions) -> list[Candidat
     target, baseline = problem.target(), problem.of(problem.baseline)
     differences = mean_difference(target.double().mean(dim=0), baseline.double().mean(dim=0))
     first, second = paired(len(target), len(baseline), problem.seed)
+    by_separation = (options.order or ("variance" if options.of == "paired" else "separation")) == "separation"
     candidates = []
     for p, layer in problem.places:
         x, y, difference = target[:, p, layer].double(), baseline[:, p, layer].double(), differences[p, layer]
         together = torch.cat([x, y])
         data = x[first] - y[second] if options.of == "paired" else together - together.mean(dim=0)
         rows, shares = components(data, float(together.norm()))
-        if options.order == "separation":
+        if by_separation:
             order = torch.argsort((rows @ difference).abs(), descending=True, stable=True)
             rows, shares = rows[order], shares[order]
         rows, shares = towards(rows[: options.components], difference), shares[: options.components]
