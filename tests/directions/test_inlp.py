@@ -197,14 +197,23 @@ def test_options_of_the_finder(small_model, prompts):
     for candidate in none:
         if candidate.facts:
             assert (candidate.norm > 0) == (candidate.facts["accuracy"] == 1.0)
-    with pytest.raises(UsageError, match=r"method inlp: 'keep"):
-        finder_named("inlp").settings({"keep": 0})
+    for wrong in (0, "some", 1.5, True):
+        with pytest.raises(UsageError, match="method inlp: 'keep': give all, or how many"):
+            finder_named("inlp").settings({"keep": wrong})
 
 
 def test_where_all_activations_are_alike_there_is_no_direction(small_model, prompts):
     same = [[*ids[:3], 7] for ids in prompts]
     problem = problem_of(small_model("llama"), same[:40], same[40:], (-1,))
     assert finder_named("inlp")(problem, {})[0].norm == 0.0
+
+
+@pytest.mark.parametrize("method", ["inlp", "leace", "pca"])
+def test_where_the_stream_overflows_there_is_no_direction(small_model, prompts, method):
+    problem = problem_of(small_model("llama"), prompts[:40], prompts[40:], (-1,))
+    problem.of(problem.baseline)[3, 0, 2, 5] = torch.inf
+    found = finder_named(method)(problem, {})
+    assert [candidate.norm > 0 for candidate in found] == [True, True, False, True]
 
 
 def test_few_prompts_are_warned_of(small_model, prompts):

@@ -45,6 +45,15 @@ def test_agrees_with_the_library(count, rank, classes, shrinkage):
         np.testing.assert_allclose(eraser.P, p, atol=1e-5)
 
 
+def test_agrees_with_the_library_on_several_independent_labels():
+    rng = np.random.default_rng(5)
+    z = rng.integers(2, size=(300, 3)).astype(float)
+    x = z @ rng.normal(size=(3, 24)) + rng.normal(size=(300, 24)) @ rng.normal(size=(24, 24))
+    eraser = fitted_eraser(x, z)
+    assert len(eraser.left) == 3
+    np.testing.assert_allclose(eraser.P, library(x, z, True)[1], atol=1e-5)
+
+
 @pytest.mark.parametrize("shrinkage", ["optimal", 0.0, 0.3, 1.0])
 def test_no_linear_reader_is_left(shrinkage):
     x, z = labelled(400)
@@ -138,7 +147,7 @@ def test_candidates_of_a_model(small_model):
     assert 0 < candidate.facts["held_out_difference"] < 1
     assert 0 < candidate.facts["shrinkage"] < 1
     assert finder_named("leace")(problem, {"shrinkage": 0.25})[6].facts["shrinkage"] == 0.25
-    with pytest.raises(UsageError, match=r"method leace: 'shrinkage"):
+    with pytest.raises(UsageError, match="method leace: 'shrinkage': give optimal, or a share"):
         finder_named("leace").settings({"shrinkage": 1.5})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PlainValidator
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
@@ -13,10 +13,17 @@ from weight_edit.directions.nullspace import Marks, Nullspace, Stopping, nullspa
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
 from weight_edit.edits.arrays import Floats, floats
+from weight_edit.progress import bar
 from weight_edit.section import Section
 
 # Of the training prompts, for the classifiers' accuracy, as in the paper.
 _HELD = 0.2
+
+
+def _all_or_count(value: object) -> object:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("give all, or how many, at least 1")
 
 
 class InlpOptions(Section):
@@ -35,7 +42,7 @@ class InlpOptions(Section):
     rounds: Annotated[int, Field(ge=1)] = 100
     stop_below: Annotated[float, Field(ge=0, le=1)] = 0.55
     stop_equal: Annotated[int, Field(ge=2)] | None = 3
-    keep: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+    keep: Annotated[int | Literal["all"], PlainValidator(_all_or_count)] = "all"
     keep_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     c: Annotated[float, Field(gt=0)] = 0.1
 
@@ -57,17 +64,18 @@ def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
     marks = held_out((len(target), len(baseline)), problem.seed)
     stopping = Stopping(options.rounds, options.stop_below, options.stop_equal)
     candidates = []
-    for p, layer in problem.places:
-        difference = differences[p, layer]
-        place = problem.positions[p], problem.layers[layer]
-        # Where the classes have one mean (a template's token before any block) a classifier would fit rounding errors.
-        if layer >= problem.allowed or not difference.any():
-            candidates.append(Candidate(*place, torch.zeros_like(difference)[None], difference))
-            continue
-        found = _searched(target[:, p, layer], baseline[:, p, layer], marks, options.c, stopping)
-        kept = torch.from_numpy(found.first(None if options.keep == "all" else options.keep, options.keep_accuracy))
-        rows = kept if len(kept) else torch.zeros_like(difference)[None]
-        candidates.append(Candidate(*place, rows, difference, facts=_facts(found, len(kept))))
+    with bar("places", len(problem.places)) as progress:
+        for p, layer in problem.places:
+            difference = differences[p, layer]
+            rows, facts = torch.zeros_like(difference)[None], dict[str, object]()
+            # Where the classes have one mean (a template's token before any block) a classifier would fit rounding.
+            if layer < problem.allowed and difference.any():
+                found = _searched(target[:, p, layer], baseline[:, p, layer], marks, options.c, stopping)
+                kept = found.first(None if options.keep == "all" else options.keep, options.keep_accuracy)
+                rows = torch.from_numpy(kept) if len(kept) else rows
+                facts = _facts(found, len(kept))
+            candidates.append(Candidate(problem.positions[p], problem.layers[layer], rows, difference, facts=facts))
+            progress.advance()
     return candidates
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import PlainValidator
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
@@ -14,6 +14,12 @@ from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
 from weight_edit.edits.arrays import floats
 from weight_edit.section import Section
+
+
+def _optimal_or_share(value: object) -> object:
+    if value == "optimal" or (isinstance(value, int | float) and 0 <= value <= 1):
+        return value
+    raise ValueError("give optimal, or a share from 0 to 1")
 
 
 class LeaceOptions(Section):
@@ -26,7 +32,7 @@ class LeaceOptions(Section):
             erases less from others.
     """
 
-    shrinkage: Literal["optimal"] | Annotated[float, Field(ge=0, le=1)] = "optimal"
+    shrinkage: Annotated[float | Literal["optimal"], PlainValidator(_optimal_or_share)] = "optimal"
 
 
 @finder("leace")
@@ -49,7 +55,7 @@ def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]
     means = torch.stack([some.double().mean(dim=0) for some in streams])
     differences = mean_difference(problem.target().double().mean(dim=0), means[0])
     # Where all means are alike up to rounding (a template's token before any block) there is nothing to erase.
-    different = (mean_difference(means[1:], means[0]) != 0).any(dim=0).any(dim=-1)
+    different = (mean_difference(means[1:], means[0]) != 0).any(dim=0).any(dim=-1) & means.isfinite().all(0).all(-1)
     candidates = []
     for p, layer in problem.places:
         difference = differences[p, layer]

@@ -51,7 +51,11 @@ def principal_components(problem: Problem, options: PcaOptions) -> list[Candidat
     by_separation = (options.order or ("variance" if options.of == "paired" else "separation")) == "separation"
     candidates = []
     for p, layer in problem.places:
-        x, y, difference = target[:, p, layer].double(), baseline[:, p, layer].double(), differences[p, layer]
+        place, difference = (problem.positions[p], problem.layers[layer]), differences[p, layer]
+        if not difference.any():
+            candidates.append(Candidate(*place, torch.zeros_like(difference)[None], difference))
+            continue
+        x, y = target[:, p, layer].double(), baseline[:, p, layer].double()
         together = torch.cat([x, y])
         data = x[first] - y[second] if options.of == "paired" else together - together.mean(dim=0)
         rows, shares = components(data, float(together.norm()))
@@ -59,15 +63,10 @@ def principal_components(problem: Problem, options: PcaOptions) -> list[Candidat
             order = torch.argsort((rows @ difference).abs(), descending=True, stable=True)
             rows, shares = rows[order], shares[order]
         rows, shares = towards(rows[: options.components], difference), shares[: options.components]
-        place = problem.positions[p], problem.layers[layer]
-        if not len(rows):
-            candidates.append(Candidate(*place, torch.zeros_like(difference)[None], torch.zeros_like(difference)))
-            continue
         vector = rows.T @ (rows @ difference)
-        length = float(difference.norm())
         facts = {
             "explained_variance_ratio": shares.tolist(),
-            "share_of_difference": float(vector.norm()) / length if length else 0.0,
+            "share_of_difference": float(vector.norm() / difference.norm()),
         }
         candidates.append(Candidate(*place, rows, vector, facts=facts))
     return candidates
