@@ -121,14 +121,15 @@ def merit(score: CandidateScore, by: str | None) -> tuple[float, ...]:
 
 def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
     """Every bound that a candidate misses."""
-    unusable = _unusable(score)
-    if unusable:
-        return (Failure(unusable, unusable, math.inf),)
     found = []
     layers = rule.layers(n_layers)
     if score.layer is not None and score.layer >= layers:
         bound = f"layer above {layers - 1}"
         found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", (score.layer - layers + 1) / n_layers))
+    unusable = _unusable(score)
+    if unusable:
+        # Some finders do not search the layers that are out, so that the layer is the reason.
+        return tuple(found) or (Failure(unusable, unusable, math.inf),)
     if rule.max_kl is not None and not score.kl <= rule.max_kl:
         text = f"KL {score.kl:.3g} above {rule.max_kl:g}"
         found.append(Failure(f"KL above {rule.max_kl:g}", text, score.kl / rule.max_kl - 1))
