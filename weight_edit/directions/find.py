@@ -1,6 +1,6 @@
 """Find directions: draw prompts, compute candidates, score them, choose one, and record all of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from weight_edit.directions.ablating import ablation_hooks, hooks_of
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.candidate import Candidate, table_of
 from weight_edit.directions.finders.random_control import random_rows
@@ -20,10 +21,11 @@ from weight_edit.directions.selection import Selection, SelectionRule, least_bad
 from weight_edit.directions.separation import separation
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan import edit_plan
 from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime import Hook, Model, next_token_logprobs
+from weight_edit.runtime import Model, next_token_logprobs
 from weight_edit.version import __version__
+
+__all__ = ["ablation_hooks", "find_directions"]
 
 Positions = Literal["template", "last", "all"]
 
@@ -125,6 +127,7 @@ def find_directions(
         seed,
         batch_size,
         warnings.append,
+        format,
     )
     candidates = finder(problem, options)
     scores = _scored(problem, candidates, rule)
@@ -218,17 +221,6 @@ class _Metering:
         return {"target": float(torch.cat(used[1:-2:2]).mean()), "baseline": float(used[-1].mean())}
 
 
-def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
-    """Hooks that remove the span of rows (k, d_model) from the whole stream, as baked weights would."""
-
-    def read(name: str) -> Tensor:
-        parameter: Tensor = model.model.get_parameter(name)
-        return parameter.detach()
-
-    # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
-    return edit_plan(model.anatomy, orthonormal_rows(rows), read, embeddings="untie").hooks(read)
-
-
 def _positions(positions: str, template: int) -> tuple[int | None, ...]:
     known: dict[str, tuple[int | None, ...]] = {
         "template": tuple(range(-template, 0)),
@@ -251,14 +243,10 @@ def _validation(problem: Problem) -> tuple[list[list[int]], list[list[int]]]:
 
 
 def _score(problem: Problem, candidates: Sequence[Candidate]) -> list[CandidateScore]:
-    model, hooks = problem.model, _hooks_of(problem.model)
+    model, hooks = problem.model, hooks_of(problem.model)
     return score_candidates(
         model, candidates, *_validation(problem), problem.tokens, hooks, batch_size=problem.batch_size
     )
-
-
-def _hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
-    return lambda rows: ablation_hooks(model, rows)
 
 
 def _scored(problem: Problem, candidates: Sequence[Candidate], rule: SelectionRule) -> list[CandidateScore]:
@@ -267,7 +255,7 @@ def _scored(problem: Problem, candidates: Sequence[Candidate], rule: SelectionRu
         return scores
     from weight_edit.directions.cosmic import cosmic_scores
 
-    similar = cosmic_scores(problem, candidates, _hooks_of(problem.model))
+    similar = cosmic_scores(problem, candidates, hooks_of(problem.model))
     return [replace(score, cosmic=value) for score, value in zip(scores, similar, strict=True)]
 
 
