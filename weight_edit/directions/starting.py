@@ -1,37 +1,13 @@
-"""Where searches begin: the best difference in means, and what a set of directions is judged by."""
-
-from collections.abc import Sequence
-from dataclasses import replace
+"""Where searches begin: the best difference in means."""
 
 from torch import Tensor
 
-from weight_edit.directions.ablating import hooks_of
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.cosmic import cosmic_scores
 from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
+from weight_edit.directions.measuring import measured
 from weight_edit.directions.problem import Problem
-from weight_edit.directions.scores import CandidateScore, score_candidates
 from weight_edit.directions.selection import SelectionRule, least_bad, select
 from weight_edit.errors import UsageError
-
-
-def scored(problem: Problem, candidates: Sequence[Candidate]) -> list[CandidateScore]:
-    """Candidates measured on validation prompts, by similarity too where there are no refusal tokens."""
-    targets = [ids for sample in problem.targets for ids in sample.validation]
-    hooks = hooks_of(problem.model)
-    scores = score_candidates(
-        problem.model,
-        candidates,
-        targets,
-        problem.baseline.validation,
-        problem.tokens,
-        hooks,
-        batch_size=problem.batch_size,
-    )
-    if problem.tokens:
-        return scores
-    similar = cosmic_scores(problem, candidates, hooks)
-    return [replace(score, cosmic=value) for score, value in zip(scores, similar, strict=True)]
 
 
 def best_mean_difference(problem: Problem, layer: int | None = None) -> Candidate:
@@ -50,7 +26,7 @@ def best_mean_difference(problem: Problem, layer: int | None = None) -> Candidat
         raise UsageError(f"layer {layer} does not exist: the model's are 0 to {problem.layers[-1]}")
     allowed = range(problem.allowed) if layer is None else (layer,)
     candidates = [c for c in mean_differences(problem, MeanDifferenceOptions()) if c.layer in allowed]
-    scores = scored(problem, candidates)
+    scores = measured(problem, candidates, similarity=not problem.tokens)
     rule = SelectionRule(max_layer_fraction=None, by="bypass" if problem.tokens else "cosmic")
     layers = len(problem.layers)
     chosen = select(scores, rule, layers).chosen or least_bad(scores, rule, layers)

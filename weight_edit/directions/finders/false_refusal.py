@@ -28,7 +28,7 @@ class FalseRefusalOptions(Section):
     each: bool = False
 
 
-@finder("false-refusal")
+@finder("false-refusal", induces=False)
 def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candidate]:
     """Over-refusal's direction without its part along the protected refusals (arXiv 2410.03415).
 

@@ -1,17 +1,16 @@
 """Several directions from a self-organising map of the target prompts."""
 
+import math
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from weight_edit.directions.ablating import hooks_of
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.cosmic import cosmic_scores
+from weight_edit.directions.measuring import measured
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
-from weight_edit.directions.scores import score_candidates
 from weight_edit.directions.self_organising import nearest_neurons, self_organising_map
 from weight_edit.directions.starting import at_place, best_mean_difference
 from weight_edit.section import Section
@@ -24,7 +23,6 @@ class SomOptions(Section):
         rows, columns: of the map.
         choose: at most so many of its directions are taken (2 to 7 in the paper).
         layer: whose input it is trained at; that of the best mean difference when None.
-        prompts: how many training prompts of each class a choice is judged on.
         max_kl: directions that together move the baseline prompts' next token by more than this, in nats, are passed
             over; None lifts it.
     """
@@ -33,7 +31,6 @@ class SomOptions(Section):
     columns: Annotated[int, Field(ge=1, le=16)] = 4
     choose: Annotated[int, Field(ge=1)] = 4
     layer: Annotated[int, Field(ge=0)] | None = None
-    prompts: Annotated[int, Field(ge=4)] = 64
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1
 
 
@@ -43,8 +40,8 @@ def som(problem: Problem, options: SomOptions) -> list[Candidate]:
 
     The map is trained on the stream at the place of the best mean difference alone. Of its directions some are chosen
     by greedy forward selection: each time the one whose ablation together with those chosen lowers the refusal metric
-    of training prompts most (without refusal tokens: raises the COSMIC score of validation prompts), while it still
-    falls and the baseline is moved less than `max_kl`. The paper searches subsets by Bayesian optimisation; the greedy
+    of validation prompts most (without refusal tokens: raises the COSMIC score), while it still falls and the baseline
+    is moved less than `max_kl`. The paper searches subsets by Bayesian optimisation; the greedy
     search needs no further package, a few dozen runs over the prompts, and gives the same subset each time.
 
     One candidate: the chosen directions, the most effective first. Facts: the neurons in the order of choice, the
@@ -70,8 +67,8 @@ def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -
     reached: list[float] = []
     while len(chosen) < min(options.choose, len(directions)):
         rest = [index for index in range(len(directions)) if index not in chosen]
-        judged = _judged(problem, [directions[[*chosen, index]] for index in rest], options)
-        limit = float("inf") if options.max_kl is None else options.max_kl
+        judged = _judged(problem, [directions[[*chosen, index]] for index in rest])
+        limit = math.inf if options.max_kl is None else options.max_kl
         kept = [(metric, index) for (metric, kl), index in zip(judged, rest, strict=True) if kl <= limit]
         if not chosen and not kept:
             # Something has to be given: what moves the baseline least, for the rule of the search to judge.
@@ -84,23 +81,10 @@ def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -
     return chosen, reached
 
 
-def _judged(problem: Problem, spans: list[Tensor], options: SomOptions) -> list[tuple[float, float]]:
+def _judged(problem: Problem, spans: list[Tensor]) -> list[tuple[float, float]]:
     """What the ablation of each span does: the metric to lower, and the KL divergence on baseline prompts."""
-    model, hooks = problem.model, hooks_of(problem.model)
-    candidates = [Candidate(None, None, rows) for rows in spans]
-    targets = _spread([ids for sample in problem.targets for ids in sample.train], options.prompts)
-    baseline = _spread(problem.baseline.train, options.prompts)
-    scores = score_candidates(
-        model, candidates, targets, baseline, problem.tokens, hooks, batch_size=problem.batch_size
-    )
+    spanned = [Candidate(None, None, rows) for rows in spans]
+    scores = measured(problem, spanned, similarity=not problem.tokens)
     if problem.tokens:
-        return [(float("inf") if s.bypass is None else s.bypass, s.kl) for s in scores]
-    similar = cosmic_scores(problem, candidates, hooks)
-    return [(-value, score.kl) for value, score in zip(similar, scores, strict=True)]
-
-
-def _spread(prompts: list[list[int]], count: int) -> list[list[int]]:
-    """So many of the prompts, evenly from all of them, so that each of several sets has its share."""
-    if len(prompts) <= count:
-        return prompts
-    return [prompts[index * len(prompts) // count] for index in range(count)]
+        return [(math.inf if score.bypass is None else score.bypass, score.kl) for score in scores]
+    return [(math.inf if score.cosmic is None else -score.cosmic, score.kl) for score in scores]
