@@ -76,5 +76,5 @@ def least_similar(target: Tensor, baseline: Tensor) -> list[int]:
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """Cosines (layers,) of means (positions, layers, d_model), the positions of a layer being one vector."""
-    long = [x.transpose(0, 1).flatten(start_dim=1) for x in (a, b)]
-    return torch.nn.functional.cosine_similarity(*long, dim=-1)
+    one, other = (x.transpose(0, 1).flatten(start_dim=1) for x in (a, b))
+    return torch.nn.functional.cosine_similarity(one, other, dim=-1)

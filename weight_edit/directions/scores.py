@@ -103,8 +103,8 @@ def score_candidates(
                 induce = metric(baseline, [addition_hook(model, candidate.layer, candidate.vector.float())])
             kl = divergence(baseline, plain, ablated)
             other = divergence(protected, spared, ablated) if protected else None
-            known = bypass, induce, kl, candidate.norm, candidate.rank, accuracy
-            scores.append(CandidateScore(*place, *known, protected_kl=other))
+            norm, rank = candidate.norm, candidate.rank
+            scores.append(CandidateScore(*place, bypass, induce, kl, norm, rank, accuracy, protected_kl=other))
             progress.advance()
     return scores
 

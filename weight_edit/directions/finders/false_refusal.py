@@ -1,6 +1,6 @@
 """The false-refusal direction: why harmless prompts are refused, without why harmful ones are."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -22,10 +22,13 @@ class FalseRefusalOptions(Section):
         strength: share of the protected part that is taken off; 1 all of it, 0 none.
         each: with several target sets, one direction for each of them (over-refusal lies in the clusters of its tasks,
             arXiv 2603.27518), instead of one for all.
+        protected: with several protected sets, whether the "span" of all their directions is taken off, or the "mean"
+            direction of all their prompts together, which leaves more of the target's own.
     """
 
     strength: Annotated[float, Field(ge=0)] = 1.0
     each: bool = False
+    protected: Literal["span", "mean"] = "span"
 
 
 @finder("false-refusal", induces=False)
@@ -34,8 +37,8 @@ def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candid
 
     At each place `w = mean(target) - mean(baseline)`, where the target is what is refused without need, and
     `v = mean(protected) - mean(baseline)`, where the protected prompts are refused rightly; then
-    `w' = w - strength * v (v^T w)` with unit v. Of several protected sets, the part in the span of all of them is
-    taken off. Facts: the cosine of w with each v and the share of its length that is left, for each direction.
+    `w' = w - strength * v (v^T w)` with unit v, for several protected sets with an orthonormal basis of theirs.
+    Facts: the cosine of w with each v and the share of its length that is left, for each direction.
 
     Raises:
         UsageError: no protected set, a prompt shorter than the positions reach back, or memory runs out.
@@ -55,13 +58,14 @@ def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candid
     if options.each:
         several = [towards(problem.of(sample)) for sample in problem.targets]
         names = [sample.name for sample in problem.targets]
-    protected = torch.stack([towards(problem.of(sample)) for sample in problem.protected])
-    spared = [sample.name for sample in problem.protected]
+    spared = {sample.name: towards(problem.of(sample)) for sample in problem.protected}
+    if options.protected == "mean":
+        spared = {"all protected": towards(torch.cat([problem.of(sample) for sample in problem.protected]))}
 
     candidates = []
     for p, layer in problem.places:
         before = torch.stack([w[p, layer] for w in several])
-        v = protected[:, p, layer]
+        v = torch.stack([direction[p, layer] for direction in spared.values()])
         rows = without_span(before, v, options.strength)
         facts = [
             {
