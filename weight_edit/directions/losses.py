@@ -73,7 +73,7 @@ def ablating(model: Model, directions: Tensor) -> list[Hook]:
     """Hooks that remove from each prompt's stream its own unit direction (prompts, d_model), wherever it is read.
 
     They are at points of the stream, which every family has, so that they are differentiable in the directions whatever
-    norms lie between a writer and the stream; readers see what they would see after an ablation of all writers.
+    norms lie between a writer and the stream; readers see what they would see if all that is written lacked them.
     """
 
     def remove(x: Tensor) -> Tensor:

@@ -42,30 +42,31 @@ def cleaned(problem: Problem, options: CleanedOptions) -> list[Candidate]:
     Raises:
         UsageError: no atoms at all, an unknown one, a prompt shorter than the positions reach back, or memory runs out.
     """
-    atoms = {
-        f"protected {sample.name}": mean_difference(mean(problem.of(sample)), mean(problem.of(problem.baseline)))
+    baseline = mean(problem.of(problem.baseline))
+    atoms = [
+        (f"protected {sample.name}", mean_difference(mean(problem.of(sample)), baseline))
         for sample in problem.protected
-    }
+    ]
     chosen = {"all": list(atom_names()), "none": []}.get(str(options.atoms), options.atoms)
     for name in chosen:
         atom_file(name)
     if chosen:
         neutral = mean(_activations(problem, NEUTRAL))
-        atoms |= {f"atoms:{name}": mean_difference(mean(_activations(problem, name)), neutral) for name in chosen}
+        atoms += [(f"atoms:{name}", mean_difference(mean(_activations(problem, name)), neutral)) for name in chosen]
     if not atoms:
         raise UsageError(
             "method cleaned takes off what is to be protected, and nothing was named; "
             "protect a set of prompts, or set atoms to built-in ones or to all"
         )
-    r = mean_difference(mean(problem.target()), mean(problem.of(problem.baseline)))
+    r = mean_difference(mean(problem.target()), baseline)
 
     candidates = []
     for p, layer in problem.places:
         before = r[p, layer]
-        after = residualised(before, torch.stack([atom[p, layer] for atom in atoms.values()]), options.ridge)
+        after = residualised(before, torch.stack([atom[p, layer] for _, atom in atoms]), options.ridge)
         length = float(before.norm())
         facts = {
-            "overlap": {name: cosine(before, atom[p, layer]) for name, atom in atoms.items()},
+            "overlap": {name: cosine(before, atom[p, layer]) for name, atom in atoms},
             "removed": float((before - after).norm()) / length if length > 0 else 0.0,
         }
         candidates.append(Candidate(problem.positions[p], problem.layers[layer], after[None], after, facts=facts))

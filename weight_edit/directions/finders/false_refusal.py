@@ -58,19 +58,19 @@ def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candid
     if options.each:
         several = [towards(problem.of(sample)) for sample in problem.targets]
         names = [sample.name for sample in problem.targets]
-    spared = {sample.name: towards(problem.of(sample)) for sample in problem.protected}
+    spared = [(sample.name, towards(problem.of(sample))) for sample in problem.protected]
     if options.protected == "mean":
-        spared = {"all protected": towards(torch.cat([problem.of(sample) for sample in problem.protected]))}
+        spared = [("all protected", towards(torch.cat([problem.of(sample) for sample in problem.protected])))]
 
     candidates = []
     for p, layer in problem.places:
         before = torch.stack([w[p, layer] for w in several])
-        v = torch.stack([direction[p, layer] for direction in spared.values()])
+        v = torch.stack([direction[p, layer] for _, direction in spared])
         rows = without_span(before, v, options.strength)
         facts = [
             {
                 "target": name,
-                "cosines": {other: cosine(w, direction) for other, direction in zip(spared, v, strict=True)},
+                "cosines": {other: cosine(w, direction) for (other, _), direction in zip(spared, v, strict=True)},
                 "left": float(left.norm() / w.norm()) if bool(w.any()) else 0.0,
             }
             for name, w, left in zip(names, before, rows, strict=True)

@@ -15,7 +15,7 @@ from weight_edit.directions.problem import Part, Problem
 from weight_edit.directions.registry import finder
 from weight_edit.directions.samples import Sample
 from weight_edit.directions.starting import best_mean_difference
-from weight_edit.directions.texts import said
+from weight_edit.directions.texts import Said, said
 from weight_edit.progress import bar
 from weight_edit.section import Section
 
@@ -35,7 +35,7 @@ class GradientOptions(Section):
         start: "mean-difference" there, or "random".
     """
 
-    steps: Annotated[int, Field(ge=1)] = 100
+    steps: Annotated[int, Field(ge=1)] = 50
     batch: Annotated[int, Field(ge=1)] = 16
     rate: Annotated[float, Field(gt=0)] = 0.01
     dimension: Annotated[int, Field(ge=1, le=5)] = 1
@@ -54,8 +54,9 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
     Minimises `answer CE(ablated, answers to target prompts) + refuse CE(added, refusals of baseline prompts) + retain
     KL(base || ablated, what is said to baseline prompts)`, each a mean over tokens. The texts are the model's own, made
     greedily: answers under ablation of the best mean difference, refusals and what is retained without an edit;
-    refusals were said to target prompts and are wanted of baseline prompts. Ablation is at every point of the stream,
-    addition at the input of one layer with the mean difference's length.
+    refusals were said to target prompts and are wanted of baseline prompts. Ablation is at every point of the stream
+    (which is what `bake` writes, but for families with a norm between writer and stream, where weights cannot say it
+    without changing more), addition at the input of one layer with the mean difference's length.
 
     A cone of dimension n is n orthonormal rows (Gram-Schmidt) such that every unit combination of them with weights
     that are not negative does what a direction should. In each step half of the texts use a row, in turn, and half a
@@ -88,7 +89,7 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
     return [Candidate(start.position, start.layer, found, found[0] * length, facts=facts)]
 
 
-def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part: Part) -> dict[str, list]:
+def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part: Part) -> dict[str, list[Said]]:
     """What the model itself says, for each of the losses."""
 
     def prompts(sample: Sample) -> list[list[int]]:
@@ -102,7 +103,7 @@ def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part:
     retained = said(model, baseline, options.tokens, [], "answers", size)
     return {
         "answer": said(model, targets, options.tokens, ablated, "answers under ablation", size),
-        "refuse": [type(text)(text.prompt, refused[index % len(refused)].text) for index, text in enumerate(retained)],
+        "refuse": [Said(text.prompt, refused[index % len(refused)].text) for index, text in enumerate(retained)],
         "retain": retained,
     }
 
