@@ -31,10 +31,10 @@ class Find(Section):
     """
 
     method: str = "mean-difference"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     target: str | list[str]
     baseline: str
-    protect: list[str] = []
+    protect: list[str] = Field(default_factory=list)
     positions: Literal["template", "last", "all"] = "template"
     select: Literal["bypass", "accuracy", "cosmic"] | None = None
     validation_target: str | list[str] | None = None
@@ -62,7 +62,7 @@ class Step(Section):
     directions: str | None = None
     at: list[Annotated[int, Field(ge=0)]] = []
     kernel: Kernels | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("kind")
     @classmethod
@@ -94,7 +94,7 @@ class Edit(Step):
     embeddings: Literal["keep", "untie", "skip"] = "keep"
     projector: Literal["edit", "followed", "keep"] = "edit"
     mtp: Literal["keep", "edit"] = "keep"
-    then: list[Step] = []
+    then: list[Step] = Field(default_factory=list)
 
     @property
     def steps(self) -> list[Step]:
@@ -139,7 +139,7 @@ class Study(Section):
 
     kind: str
     title: str = ""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Recipe(Section):
@@ -159,8 +159,8 @@ class Recipe(Section):
     template: str | None = None
     seed: int = 0
     find: Find | None = None
-    finds: dict[str, Find] = {}
-    studies: list[Study] = []
+    finds: dict[str, Find] = Field(default_factory=dict)
+    studies: list[Study] = Field(default_factory=list)
     edit: Edit | None = None
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()

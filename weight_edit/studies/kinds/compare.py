@@ -21,7 +21,7 @@ class CompareOptions(Section):
         control: compare random directions too.
     """
 
-    directions: list[str] = []
+    directions: list[str] = Field(default_factory=list)
     edits: Annotated[dict[str, Step], Field(min_length=1)]
     control: bool = True
 

@@ -1,6 +1,6 @@
 """An edit at several strengths, or with several numbers of directions: what it gains against what it costs."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -26,9 +26,9 @@ class SweepOptions(Section):
     """
 
     edit: Step = Step()
-    strengths: Annotated[list[float], Field(min_length=1)] = [1.0]
-    keep: list[Positive] = []
-    directions: list[str] = []
+    strengths: list[float] = Field(min_length=1, default_factory=lambda: [1.0])
+    keep: list[Positive] = Field(default_factory=list)
+    directions: list[str] = Field(default_factory=list)
     control: bool = True
     x: str = "over_refusal"
     y: str = "refusal"
