@@ -28,8 +28,8 @@ class LeaceOptions(Section):
     Attributes:
         shrinkage: share of the stream's covariance that is replaced by a multiple of the identity of the same trace: 0
             for none, 1 for all; "optimal" for what suits the number of prompts (arXiv 1308.2608). Whatever it is,
-            nothing linear is left in the training prompts; with none and few prompts the eraser reads their noise, and
-            erases less from others.
+            nothing linear is left in the training prompts, and the same span is taken off; it decides by how much, and
+            with few prompts keeps the eraser from reading their noise.
     """
 
     shrinkage: Annotated[float | Literal["optimal"], PlainValidator(_optimal_or_share)] = "optimal"
