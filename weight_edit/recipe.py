@@ -128,6 +128,7 @@ class Bounds(Section):
     """
 
     max_refusal: Share | None = None
+    min_refusal: Share | None = None
     max_over_refusal: Share | None = None
     min_answers_right: Share | None = None
     min_helpful_recovered: Share | None = None

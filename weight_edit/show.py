@@ -41,11 +41,17 @@ def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
 def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
     """The direction of a run, in two lines."""
     tokens = ", ".join(repr(token["text"]) for token in found["refusal_tokens"])
+    place = "mean over all tokens" if found["position"] is None else f"position {found['position']}"
+    said = [
+        f"{found[key]:.2f} {what}"
+        for key, what in (("bypass", "on target prompts with it ablated"), ("induce", "on baseline ones with it added"))
+        if found[key] is not None
+    ]
+    metric = f"Refusal metric (log-odds of {safe(tokens)}): {', '.join(said)}; " if said else ""
     console.print(
-        f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, position {found['position']}; "
+        f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, {place}; "
         f"{found['kept_bounds']} of {found['candidates']} candidates keep the bounds.\n"
-        f"Refusal metric (log-odds of {safe(tokens)}): {found['bypass']:.2f} on refused prompts with it ablated, "
-        f"{found['induce']:.2f} on ordinary ones with it added; KL {found['kl']:.4f}.\n",
+        f"{metric}KL {found['kl']:.4f}.\n",
         highlight=False,
     )
     for warning in found["warnings"]:
