@@ -149,7 +149,7 @@ def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error,
         ("gemma2", "reflect", (1,), "norm.*stands between a writer"),
         ("gpt2", "reflect", (1,), "LayerNorm.*sum to zero"),
         ("mixtral", "add", (1,), "no linear map that could have a bias"),
-        ("qwen3", "add", (1,), "no setting that gives.*bias.*adapter"),
+        ("qwen3", "add", (1,), "no setting that creates.*bias.*adapter"),
     ],
 )
 def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, said) -> None:

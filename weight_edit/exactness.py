@@ -31,8 +31,8 @@ def _kind(plan: EditPlan) -> str:
     whole = all(step.strength == 1.0 and not step.partial for step in plan.steps)
     if maps and not (plan.complete or (len(changes) > len(maps) and whole)):
         return (
-            f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the modules "
-            "that write to the stream"
+            f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the "
+            "modules that write to the stream"
         )
     biased = any(edit.writer.bias or edit.map.constant is not None for edit in plan.edits)
     adds = any(isinstance(change, Addition) for change in changes)

@@ -182,7 +182,7 @@ def lay_out(
         if isinstance(change, BasisChange):
             if anatomy.tied and embeddings != "untie":
                 raise UsageError(
-                    "a reflection at a layer changes the unembedding, which is tied to the embedding: --embeddings untie"
+                    "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie"
                 )
             turns.append(turn(anatomy, change, read, reading))
         elif isinstance(change, Addition):

@@ -262,7 +262,7 @@ def prepare(
             raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
         if plan.stream is None or plan.turns:
             raise UsageError(
-                "--mtp edit goes with edits of the whole stream at all layers; else the layers beside the model are kept"
+                "--mtp edit goes with edits of the whole stream at all layers; leave it out to keep those layers"
             )
         beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
     streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
