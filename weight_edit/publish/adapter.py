@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,16 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterResult:
-    """What was written: the folder, the adapted modules and the adapter's rank."""
+    """What was written: the folder, the adapted modules, the adapter's rank, and what about the edit is exact."""
 
     path: Path
     modules: tuple[str, ...]
     rank: int
+    edit_class: str
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {"path": str(self.path), "modules": list(self.modules), "rank": self.rank}
+        return {**asdict(self), "path": str(self.path), "modules": list(self.modules)}
 
 
 def adapter(
@@ -94,7 +95,7 @@ def adapter(
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
         write_manifest(folder, {**baking.summary(), "kind": "adapter"}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness)
 
 
 def tensors_of(made: Sequence[Factors], *, rank: int, biased: bool) -> dict[str, Tensor]:
