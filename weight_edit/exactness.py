@@ -44,7 +44,7 @@ def _remarks(plan: EditPlan) -> list[str]:
     if plan.turns:
         found.append(f"by a change of basis from block {plan.turns[0].layer} on")
     if plan.created:
-        found.append(f"{len(plan.created)} biases are created")
+        found.append("a bias is created" if len(plan.created) == 1 else f"{len(plan.created)} biases are created")
     if plan.tied_edit is not None and plan.tied_edit.changes_weight:
         found.append("the unembedding is tied to the embedding and changes with it")
     return found

@@ -341,11 +341,12 @@ def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
     """Refuse layers that a model has not.
 
     Raises:
-        UsageError: names the last of them.
+        UsageError: names one of them.
     """
     last = anatomy.n_layers - 1
-    if layers and max(layers) > last:
-        raise UsageError(f"layer {max(layers)} does not exist: the model's are 0 to {last}")
+    wrong = [layer for layer in layers or () if not 0 <= layer <= last]
+    if wrong:
+        raise UsageError(f"layer {max(wrong)} does not exist: the model's are 0 to {last}")
 
 
 def parse_layers(text: str | None) -> frozenset[int] | None:

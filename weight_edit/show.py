@@ -130,8 +130,9 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         "integrity",
         untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
     )
-    table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
     edited = checked.get("edited_tensors")
+    if edited is None or edited["compared"]:
+        table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
     if edited is not None:
         _edited_tensors(edited, table)
     for dtype, found in checked["by_dtype"].items():
@@ -238,7 +239,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
     else:
         sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)}"
         console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
-    console.print(f"The edit is {result.edit_class}.", markup=False, highlight=False)
+    console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
     if result.bytes_kept:
         console.print(f"{megabytes(result.bytes_kept)} were there from the interrupted bake.", highlight=False)
     if result.bytes_linked:

@@ -105,6 +105,8 @@ class EditStep:
             KeyError, TypeError, ValueError: a malformed entry.
         """
         known = entry["directions"]
+        if not isinstance(known, Mapping) or not isinstance(known.get("tensors", {}), Mapping):
+            raise TypeError("directions are keys and values")
         tensors = {str(name): unpacked_tensor(values) for name, values in known.get("tensors", {}).items()}
         metadata = {key: known[key] for key in _KEPT if key in known}
         layers = entry["layers"]

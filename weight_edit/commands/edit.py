@@ -278,7 +278,7 @@ def adapter(
         )
 
     def show(result: Any, console: Any) -> None:
-        said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. The edit is {result.edit_class}."
+        said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. Class: {result.edit_class}."
         console.print(said, markup=False, highlight=False)
 
     call(work, show, as_json, quiet)

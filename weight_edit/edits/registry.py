@@ -9,7 +9,7 @@ from typing import Any, Protocol, get_type_hints
 
 from weight_edit.edits.arrays import Floats
 from weight_edit.edits.changes import Change
-from weight_edit.errors import UnsupportedError
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.section import Section, validated
 
 
@@ -36,6 +36,20 @@ class Given:
     at: tuple[int, ...]
     layer: int | None
     strength: float
+
+    def vector(self, name: str) -> Floats:
+        """A tensor that is one vector of the stream, (d_model,) float64.
+
+        Raises:
+            UsageError: there is none of that name, or it has another shape.
+        """
+        found = self.need(name)
+        if found.size != self.rows.shape[1]:
+            raise UsageError(
+                f"`{name}` beside the directions has shape {found.shape}, but is to be one vector {self.rows.shape[1]} "
+                "wide; find the directions again"
+            )
+        return found.reshape(-1)
 
 
 Function = Callable[..., Change]

@@ -30,9 +30,9 @@ def affine(given: Given, options: AffineOptions) -> Change:
     it enters once, with the embedding, and is the same at every layer.
     """
     projection = ablation(given.rows)
-    mean = given.need(f"{options.toward}_mean").reshape(-1)
+    mean = given.vector(f"{options.toward}_mean")
     if options.shift:
-        mean = mean + options.shift * (given.need("target_mean") - given.need("baseline_mean")).reshape(-1)
+        mean = mean + options.shift * (given.vector("target_mean") - given.vector("baseline_mean"))
     map = LowRankMap(projection.left, projection.right, given.rows.T @ (given.rows @ mean))
     if given.at:
         return RuntimeOnly(
