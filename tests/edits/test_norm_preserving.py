@@ -1,4 +1,4 @@
-"""Which lengths an ablation may restore: those of a writer's columns. Rows, or the whole matrix, put the direction back."""
+"""Which lengths an ablation may restore: those of a writer's columns. Restoring its rows' puts the direction back."""
 
 import numpy as np
 import pytest

@@ -53,7 +53,7 @@ SPLITS = (
 """The splits; no prompt is in two of them."""
 
 SAFETY = CATEGORIES[:6]
-"""Those of them that are refused for what they ask; of the others, over-refusal is harmless, and four cannot be answered."""
+"""Those of them that are refused for the harm they ask for."""
 
 NAMES = ("refused", "safety", "answered", "over-refused", "harmless-looking", *CATEGORIES)
 """The names of the prompt sets."""
@@ -349,10 +349,10 @@ def prompt_set(name: str, split: str) -> tuple[Request, ...]:
     """A prompt set, equally many requests from each of its groups.
 
     Args:
-        name: "refused" (eleven categories), "safety" (the first six of them), "answered" (ordinary requests), "over-refused" (harmless requests
-            that sound violent, refused by the tuned model; the category "over-refusal"), "harmless-looking"
-            (sensitive words in benign requests, answered), one of `CATEGORIES`, or one kind of ordinary requests,
-            such as "answered-cooking".
+        name: "refused" (eleven categories), "safety" (the first six of them), "answered" (ordinary requests),
+            "over-refused" (harmless requests that sound violent, refused by the tuned model; the category
+            "over-refusal"), "harmless-looking" (sensitive words in benign requests, answered), one of `CATEGORIES`, or
+            one kind of ordinary requests, such as "answered-cooking".
         split: one of `SPLITS`.
 
     Returns:

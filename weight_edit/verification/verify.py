@@ -211,9 +211,10 @@ def _revision(manifest: Mapping[str, Any] | None, base: str | Path, folder: Path
 
 
 def _storage(baking: Baking) -> str:
-    """The dtype of what was edited or added; of several, the coarsest. What a quantised format holds, bfloat16 holds."""
-    dtypes = [edit.target.parts[edit.target.name][0] for edit in baking.streams.edits]
-    stored = {_TORCH.get(dtype, "bfloat16") for dtype in [*dtypes, *(added.dtype for added in baking.added.values())]}
+    """The dtype of the edited tensors; of several, the coarsest. What a quantised format holds, bfloat16 holds too."""
+    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.streams.edits}
+    # An addition may edit none, and create biases alone.
+    stored |= {_TORCH.get(added.dtype, "bfloat16") for added in baking.added.values()}
     return max(stored, key=lambda dtype: (TOLERANCES[dtype].left, dtype))
 
 
