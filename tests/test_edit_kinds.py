@@ -54,9 +54,9 @@ EDITS: dict[str, dict[str, Any]] = {
     "ablate-part": {"edit": "ablate", "strength": 0.4},
     "ablate-kernel": {"edit": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
     "reflect": {},
-    "affine": {},
-    "affine-shifted": {"edit": "affine", "edit_options": {"toward": "target", "shift": 0.5}},
-    "erase": {},
+    "affine": {"edit_options": {"enter": "embedding"}},
+    "affine-shifted": {"edit": "affine", "edit_options": {"enter": "embedding", "toward": "target", "shift": 0.5}},
+    "erase": {"edit_options": {"enter": "embedding"}},
     "norm-preserving": {},
     "add": {"at": (0,)},
 }
@@ -119,7 +119,7 @@ def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed, centred=True) for seed in (1, 2, 3))
     steps = [
-        EditStep(first, "affine"),
+        EditStep(first, "affine", options={"enter": "embedding"}),
         EditStep(second, "ablate", strength=0.7),
         EditStep(first, "add", strength=0.5, at=(0,)),
         EditStep(third, "reflect", at=(1,)),
@@ -162,6 +162,18 @@ def test_an_adapter_adds_between_blocks_whatever_the_config_can_create(family: s
     assert difference < 1e-4
 
 
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+@pytest.mark.parametrize(("family", "embeddings"), [("gpt2", "keep"), ("phi", "keep"), ("llama", "skip")])
+def test_an_adapter_has_constants_enter_where_they_were_found(
+    family: str, embeddings: str, edit: str, tmp_path: Path
+) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), edit)
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
 @pytest.mark.parametrize(
     ("family", "embeddings", "at"), [("llama", "untie", 0), ("llama-tied", "untie", 0), ("qwen3", "skip", 1)]
 )
@@ -169,7 +181,7 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed) for seed in (1, 2, 3))
     steps = [
-        *([EditStep(first, "affine")] if at == 0 else []),
+        *([EditStep(first, "affine", options={"enter": "embedding"})] if at == 0 else []),
         EditStep(second, "ablate", strength=0.7),
         EditStep(first, "add", strength=0.5, at=(at,)),
         EditStep(third, "reflect", at=(1,)),
@@ -186,7 +198,8 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
         ("llama", {"edit": "rectify"}, "cannot be baked.*sign"),
         ("gpt2", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
         ("phi", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
-        ("mixtral", {"edit": "affine"}, "experts.*adapter cannot carry it; use bake"),
+        ("mixtral", {"edit": "ablate"}, "experts.*adapter cannot carry it; use bake"),
+        ("llama", {"edit": "affine"}, "has no bias.*--option enter=embedding"),
         ("mixtral", {"edit": "add", "at": (1,)}, "no linear map that could have a bias"),
         ("gemma2", {"edit": "add", "at": (1,)}, "norm.*between.*has no bias"),
         ("gemma2", {"edit": "reflect", "at": (1,)}, "norm.*stands between a writer"),
@@ -249,3 +262,12 @@ def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, sa
     save_family(family, tmp_path / "base")
     with pytest.raises(UnsupportedError, match=said):
         bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, at=at, embeddings="untie")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+def test_a_constant_enters_at_the_layer_where_it_was_found(family: str, edit: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps_of(directions(), edit))
+    assert effect > 0.05
+    assert difference < 1e-4

@@ -51,6 +51,17 @@ class Given:
             )
         return found.reshape(-1)
 
+    @property
+    def layer_found(self) -> int:
+        """The layer at whose input the directions were found.
+
+        Raises:
+            UsageError: it is not known.
+        """
+        if self.layer is None:
+            raise UsageError("the directions do not say at which layer they were found; pass --option enter=embedding")
+        return self.layer
+
 
 Function = Callable[..., Change]
 """`function(given, options)`; `options` is a `Section` of its own."""
