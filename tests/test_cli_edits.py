@@ -37,8 +37,8 @@ def files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Pat
         (["--edit", "add", "--at", "1,2", "--strength", "-1.5"], {"edit": "add", "strength": -1.5, "at": [1, 2]}),
         (["--edit", "add"], {"edit": "add", "strength": 1.0, "at": [1]}),
         (
-            ["--edit", "affine", "--option", "toward=target", "--option", "shift=0.5"],
-            {"edit": "affine", "options": {"toward": "target", "shift": 0.5}},
+            ["--edit", "affine", "--option", "toward=target", "--option", "shift=0.5", "--option", "enter=embedding"],
+            {"edit": "affine", "options": {"toward": "target", "shift": 0.5, "enter": "embedding"}},
         ),
         (
             ["--kernel", "{attention: {max: 1.2, position: 0.6, width: 0.4}}", "--layers", "0-1"],

@@ -162,6 +162,18 @@ def test_an_adapter_adds_between_blocks_whatever_the_config_can_create(family: s
     assert difference < 1e-4
 
 
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+@pytest.mark.parametrize(("family", "embeddings"), [("gpt2", "keep"), ("phi", "keep"), ("llama", "skip")])
+def test_an_adapter_has_constants_enter_where_they_were_found(
+    family: str, embeddings: str, edit: str, tmp_path: Path
+) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), edit)
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
 @pytest.mark.parametrize(
     ("family", "embeddings", "at"), [("llama", "untie", 0), ("llama-tied", "untie", 0), ("qwen3", "skip", 1)]
 )
@@ -186,7 +198,8 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
         ("llama", {"edit": "rectify"}, "cannot be baked.*sign"),
         ("gpt2", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
         ("phi", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
-        ("mixtral", {"edit": "affine", "edit_options": {"enter": "embedding"}}, "experts.*adapter cannot carry it; use bake"),
+        ("mixtral", {"edit": "ablate"}, "experts.*adapter cannot carry it; use bake"),
+        ("llama", {"edit": "affine"}, "has no bias.*--option enter=embedding"),
         ("mixtral", {"edit": "add", "at": (1,)}, "no linear map that could have a bias"),
         ("gemma2", {"edit": "add", "at": (1,)}, "norm.*between.*has no bias"),
         ("gemma2", {"edit": "reflect", "at": (1,)}, "norm.*stands between a writer"),

@@ -53,6 +53,7 @@ def steps(directions: Path) -> dict[str, list[EditStep]]:
         "reflect": [EditStep(found, "reflect")],
         "reflect-at": [EditStep(found, "reflect", at=(3,))],
         "affine": [EditStep(found, "affine")],
+        "affine-at-0": [EditStep(found, "affine", options={"enter": "embedding"})],
         "erase": [EditStep(DirectionRows(row, found.metadata, eraser), "erase")],
         "norm-preserving": [EditStep(found, "norm-preserving")],
         "composed": [
@@ -64,7 +65,7 @@ def steps(directions: Path) -> dict[str, list[EditStep]]:
     }
 
 
-COMPLETE = ("ablate", "affine", "erase", "norm-preserving")
+COMPLETE = ("ablate", "affine", "affine-at-0", "erase", "norm-preserving")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_an_honest_edit_passes(call, baked: Callable[[str], Path], name: str) ->
     assert checked.json["logit_difference"] < 1e-4
     published = checked.json["by_dtype"]["float32"]["published_hook_against_weights"]
     # What acts at every block's input again, or keeps lengths, differs from the papers' hooks, by so much.
-    if name in ("ablate", "affine", "erase"):
+    if name in ("ablate", "affine", "affine-at-0", "erase"):
         assert published["largest"] < 1e-3
     elif name in ("reflect", "norm-preserving"):
         assert published["largest"] > 0.1
@@ -113,7 +114,7 @@ BROKEN: dict[str, tuple[str, str, Callable[[torch.Tensor, torch.Tensor | None], 
     "a gain is not one": ("reflect-at", GAIN, lambda t, base: base),
     "a reader is unedited": ("reflect-at", READER, lambda t, base: base),
     "the unembedding is unedited": ("reflect-at", "lm_head.weight", lambda t, base: base),
-    "the constant is missing": ("affine", EMBEDDING, lambda t, base: t - t.mean(dim=0)),
+    "the constant is missing": ("affine-at-0", EMBEDDING, lambda t, base: t - t.mean(dim=0)),
     "a column is too long": ("norm-preserving", "model.layers.1.mlp.down_proj.weight", lambda t, base: t * 1.01),
     "the eraser left a writer out": ("erase", "model.layers.1.mlp.down_proj.weight", lambda t, base: base),
 }
@@ -136,10 +137,10 @@ def test_a_broken_edit_is_caught(call, baked: Callable[[str], Path], what: str, 
 
 
 def test_a_manifest_that_claims_another_edit_is_caught(call, baked: Callable[[str], Path], tmp_path: Path) -> None:
-    shutil.copytree(baked("affine"), tmp_path / "out")
+    shutil.copytree(baked("affine-at-0"), tmp_path / "out")
     path = tmp_path / "out/weight_edit.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["edit"]["steps"][0]["edit"] = "ablate"
+    manifest["edit"]["steps"][0] |= {"edit": "ablate", "options": {}}
     path.write_text(json.dumps(manifest), encoding="utf-8")
     checked = call("verify", "organism", tmp_path / "out", *FEW, "--json")
     assert checked.code == 4

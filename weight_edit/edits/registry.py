@@ -37,17 +37,6 @@ class Given:
     layer: int | None
     strength: float
 
-    @property
-    def layer_found(self) -> int:
-        """The layer at whose input the directions were found.
-
-        Raises:
-            UsageError: it is not known.
-        """
-        if self.layer is None:
-            raise UsageError("the directions do not say at which layer they were found; pass --option enter=embedding")
-        return self.layer
-
     def vector(self, name: str) -> Floats:
         """A tensor that is one vector of the stream, (d_model,) float64.
 
@@ -61,6 +50,17 @@ class Given:
                 "wide; find the directions again"
             )
         return found.reshape(-1)
+
+    @property
+    def layer_found(self) -> int:
+        """The layer at whose input the directions were found.
+
+        Raises:
+            UsageError: it is not known.
+        """
+        if self.layer is None:
+            raise UsageError("the directions do not say at which layer they were found; pass --option enter=embedding")
+        return self.layer
 
 
 Function = Callable[..., Change]

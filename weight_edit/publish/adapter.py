@@ -162,7 +162,8 @@ def _check_biases(made: Sequence[Factors], biased: bool) -> None:
         own = next(each.module for each in made if each.bias is not None and each.stored is None)
         raise UnsupportedError(
             f"'{own}' has no bias, and adapters with biases of their own (lora_bias) cannot adapt embeddings, as "
-            f"'{embedding}' here; leave the embedding as it is (--embeddings skip), or use bake"
+            f"'{embedding}' here; let the constant enter with the embedding (--option enter=embedding), leave that as "
+            "it is (--embeddings skip), or use bake"
         )
 
 

@@ -14,7 +14,7 @@ class AffineOptions(Section):
 
     Attributes:
         enter: where the mean enters: at the input of the layer where it was "found", so that before it the component is
-            zero; or with the "embedding", so that it is the same everywhere: but a mean taken deep in a model is long
+            zero; or with the "embedding", so that it is the same everywhere: a mean taken deep in a model is long
             beside the stream at its beginning.
         toward: the class whose mean component is set: "baseline" removes the behaviour, "target" brings it about.
         shift: how much of the difference of the class means is added along the directions besides: the paper's alpha.

@@ -28,8 +28,8 @@ def erase(given: Given, options: EraseOptions) -> Change:
     guarantee is that of the place where it was fitted.
 
     Raises:
-        UsageError: it is not known at which layer the directions were found, or they have no eraser beside
-            them, or one of another width.
+        UsageError: the directions have no eraser beside them, one of another width, or do not say at which layer they
+            were found.
     """
     left, right = given.need("left"), given.need("right")
     if left.ndim != 2 or left.shape != right.shape or left.shape[1] != given.rows.shape[1]:
