@@ -27,6 +27,14 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
             bounds.max_over_refusal,
             "above",
         ),
+        ("min_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.min_refusal, "below"),
+        (
+            "min_ordinary_refused",
+            "refusal of ordinary requests",
+            value(edited, "sets.answered.refusal.value"),
+            bounds.min_ordinary_refused,
+            "below",
+        ),
         (
             "min_answers_right",
             "answers right",
