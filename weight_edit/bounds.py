@@ -29,6 +29,13 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
             "above",
         ),
         (
+            "min_ordinary_refused",
+            "refusal of ordinary requests",
+            value(edited, "sets.answered.refusal.value"),
+            bounds.min_ordinary_refused,
+            "below",
+        ),
+        (
             "min_answers_right",
             "answers right",
             value(edited, "sets.answered.exact.value"),
