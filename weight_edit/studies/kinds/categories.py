@@ -82,10 +82,10 @@ def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
         curve_distance: between two categories' trade-off curves, mean over the pairs; `_max` the largest.
         control_distance: from a category's curve to that of the random direction, mean.
         strength_spread: standard deviation between categories of the two rates at the same strength, mean.
-        wording_apart: how far two directions differ in the wording of what they induce, from 0 to 1, mean over the pairs;
+        wording_apart: how far two directions differ in the wording of what they induce, from 0 to 1, mean over pairs;
             `wording_within` is the same of two halves of what one induces.
-        own_wording, others_wording: share of induced refusals that is worded like those of the direction's own category,
-            and like those of another one, means.
+        own_wording, others_wording: share of induced refusals that is worded like those of the direction's own
+            category, and like those of another one, means.
     """
     place = place_of(lab, options.directions, options.layer, options.position)
     sets = {
