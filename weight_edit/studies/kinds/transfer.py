@@ -55,7 +55,7 @@ def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
     """Whether directions of one kind of prompts act on others: refusal of each set under each edit, and separation.
 
     Writes `transfer.csv` and `.json`, a row for each set and edit, the unedited model first; `separation.csv` and
-    `.json`, how well each edit's directions tell the set's prompts from ordinary ones at the place where they were found
+    `.json`, how well each edit's directions tell the set's prompts from ordinary ones where they were found
     (AUC; .5 is chance); and `transfer.png`.
 
     Returns:
