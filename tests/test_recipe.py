@@ -32,7 +32,7 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "modle": "x"}, "'modle' is not a key of a recipe; did you mean 'model'"),
         ({"modle": "x", "find": MINIMAL["find"]}, "did you mean 'model'"),
         ({**MINIMAL, "find": {**MINIMAL["find"], "n_trian": 3}}, "'find.n_trian'.*did you mean 'n_train'"),
-        ({**MINIMAL, "edit": {"zzz": 3}}, "'edit.zzz'.*known keys: kind, strength, layers, embeddings"),
+        ({**MINIMAL, "edit": {"zzz": 3}}, "'edit.zzz'.*known keys: kind, strength, layers, directions"),
         ({"model": "m"}, "'find' is missing"),
         ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
         ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),

@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from weight_edit.edits.kernel import Kernels
+from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
 from weight_edit.plan import parse_layers
 from weight_edit.section import Section, validated
+
+MAIN = "main"
+"""What the directions of a recipe's `find` are called among others."""
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,33 +24,60 @@ class Find(Section):
     """How directions are found; the defaults are those of arXiv 2406.11717.
 
     `target` and `baseline` are prompt sets (see the README); `validation_*` are what candidates are scored on,
-    split off from the former when absent. `refusal_tokens` are ids or strings, found from the model when absent.
+    split off from the former when absent. Several targets make one direction of all of them, or one each, as the
+    method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the best
+    candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the model
+    when absent.
     """
 
     method: str = "mean-difference"
-    target: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    target: str | list[str]
     baseline: str
-    validation_target: str | None = None
+    protect: list[str] = Field(default_factory=list)
+    positions: Literal["template", "last", "all"] = "template"
+    select: Literal["bypass", "accuracy", "cosmic"] | None = None
+    validation_target: str | list[str] | None = None
     validation_baseline: str | None = None
     n_train: Positive = 128
     n_validation: Positive = 32
     refusal_tokens: list[int | str] | None = None
     filter_prompts: bool = True
-    max_kl: Annotated[float, Field(gt=0)] = 0.1
-    min_induce: float = 0.0
+    max_kl: Annotated[float, Field(gt=0)] | None = 0.1
+    min_induce: float | None = 0.0
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
     best_effort: bool = False
 
 
-class Edit(Section):
-    """What is baked. `layers` is written as "0-31" or "4,8-12"; all blocks when absent."""
+class Step(Section):
+    """One edit of a model.
 
-    kind: Literal["ablate"] = "ablate"
-    strength: Annotated[float, Field(gt=0, le=2)] = 1.0
+    `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made.
+    `directions` names one of `finds`; the recipe's `find` when absent. `options` are those of the kind.
+    """
+
+    kind: str = "ablate"
+    strength: float = 1.0
     layers: str | None = None
-    embeddings: Literal["keep", "untie", "skip"] = "keep"
-    projector: Literal["edit", "followed", "keep"] = "edit"
-    mtp: Literal["keep", "edit"] = "keep"
+    directions: str | None = None
+    at: list[Annotated[int, Field(ge=0)]] = []
+    kernel: Kernels | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in edit_kinds():
+            raise ValueError(f"there is no such edit; choose one of {', '.join(edit_kinds())}")
+        return value
+
+    @field_validator("strength")
+    @classmethod
+    def _sensible(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("kind") != "add" and not 0 < value <= 2:
+            raise ValueError("outside of (0, 2]; 1 is the full edit")
+        return value
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -55,6 +87,20 @@ class Edit(Section):
         except UsageError as error:
             raise ValueError(str(error)) from error
         return None if value is None else str(value)
+
+
+class Edit(Step):
+    """What is baked: an edit, and others that follow it and are composed with it in one pass."""
+
+    embeddings: Literal["keep", "untie", "skip"] = "keep"
+    projector: Literal["edit", "followed", "keep"] = "edit"
+    mtp: Literal["keep", "edit"] = "keep"
+    then: list[Step] = Field(default_factory=list)
+
+    @property
+    def steps(self) -> list[Step]:
+        """All of them, in order."""
+        return [self, *self.then]
 
 
 class Verify(Section):
@@ -89,8 +135,24 @@ class Bounds(Section):
     max_loss_increase: Annotated[float, Field(gt=0)] | None = 0.5
 
 
+class Study(Section):
+    """An experiment on the unedited model, under hooks: which, and its settings (see `weight_edit/studies/`)."""
+
+    kind: str
+    title: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Recipe(Section):
-    """The whole of it. `model` is a Hub id, a folder or "organism"."""
+    """The whole of it. `model` is a Hub id, a folder or "organism".
+
+    `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
+    set in one place.
+
+    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments under
+    hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without them
+    ablates.
+    """
 
     title: str = ""
     model: str
@@ -100,24 +162,58 @@ class Recipe(Section):
     system: str | None = None
     template: str | None = None
     seed: int = 0
-    find: Find
-    edit: Edit = Edit()
+    prompts: dict[str, str] = Field(default_factory=dict)
+    find: Find | None = None
+    finds: dict[str, Find] = Field(default_factory=dict)
+    studies: list[Study] = Field(default_factory=list)
+    edit: Edit | None = None
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()
     bounds: Bounds = Bounds()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_edit(cls, content: Any) -> Any:
+        if isinstance(content, dict) and not content.get("studies") and content.get("edit") is None:
+            return {**content, "edit": {}}
+        return content
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    @model_validator(mode="after")
+    def _complete(self) -> "Recipe":
+        if self.find is None and (self.edit is not None or not self.studies):
+            raise ValueError("'find' is missing")
+        named = [step.directions for step in (self.edit.steps if self.edit else []) if step.directions is not None]
+        missing = [name for name in named if name not in self.finds]
+        if missing:
+            raise ValueError(f"an edit asks for the directions '{missing[0]}', which are not among 'finds'")
+        return self
+
+    @property
+    def searches(self) -> dict[str, Find]:
+        """Every search for directions by name; the recipe's own `find` is "main"."""
+        return {**({} if self.find is None else {MAIN: self.find}), **self.finds}
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Iterable[str | Path] = ()) -> Recipe:
     """Read and validate a recipe.
 
     Args:
         path: the YAML file.
+        overlays: YAML files laid over it, in order: their entries take the place of its own, section by section.
         overrides: "key=value" with dots for sections, such as "edit.strength=0.5"; values are read as YAML.
 
     Raises:
         UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value.
     """
-    file = Path(path)
+    content = _read(Path(path))
+    for overlay in overlays:
+        content = _laid_over(content, _read(Path(overlay)))
+    for override in overrides:
+        _set(content, override)
+    return parse_recipe(content, str(path))
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -126,9 +222,16 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
-    for override in overrides:
-        _set(content, override)
-    return parse_recipe(content, str(file))
+    return content
+
+
+def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping with another's entries in place of its own; mappings in both are laid over one another likewise."""
+    merged = dict(content)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged
 
 
 def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
@@ -137,7 +240,19 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     Raises:
         UsageError: naming the first wrong key or value.
     """
-    return validated(Recipe, content, name, "a recipe")
+    return validated(Recipe, _named(content, content.get("prompts") or {}, name), name, "a recipe")
+
+
+def _named(value: Any, sets: Any, recipe: str) -> Any:
+    """The same content with every "@name" replaced by the prompt set of that name."""
+    if isinstance(value, str) and value.startswith("@") and isinstance(sets, dict):
+        if value[1:] not in sets:
+            known = ", ".join(map(str, sets)) or "none"
+            raise UsageError(f"{recipe}: '{value}' is not among 'prompts', which are {known}")
+        return sets[value[1:]]
+    if isinstance(value, dict):
+        return {key: _named(entry, sets, recipe) if key != "prompts" else entry for key, entry in value.items()}
+    return [_named(entry, sets, recipe) for entry in value] if isinstance(value, list) else value
 
 
 def _set(content: dict[str, Any], override: str) -> None:

@@ -22,6 +22,7 @@ RUN = "run.json"
 LOG = "log.txt"
 STEPS = {
     "baseline": "the model answers the test prompts as it is",
+    "study": "an experiment under hooks; no weights are written",
     "find": "looking for the direction that carries the behaviour",
     "bake": "writing the edited checkpoint",
     "verify": "checking every byte, what is left of the direction, and hooks against weights",
@@ -96,7 +97,7 @@ class RunFolder:
             self.log(f"{name}: unchanged, not done again")
             return earlier["result"]
         self.log(f"{name}: started")
-        announce(f"{name}: {STEPS.get(name, '...')}")
+        announce(f"{name}: {STEPS.get(name.split()[0], '...')}")
         began = time.monotonic()
         result = work()
         seconds = round(time.monotonic() - began, 3)

@@ -3,29 +3,28 @@
 import shutil
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy import anatomy_of
 from weight_edit.baking import bake
 from weight_edit.bounds import beyond_bounds
-from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.artifact import load_directions
-from weight_edit.directions.find import find_directions
-from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.plan import check_layers, parse_layers
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import stamp
-from weight_edit.recipe import Recipe
+from weight_edit.recipe import MAIN, Recipe, Study
 from weight_edit.runfolder import RunFolder, fingerprint
 from weight_edit.runtime import Model, load, resolve
 from weight_edit.runtime.loading import read_config
+from weight_edit.searching import Search, directions_file, slug, step_name
+from weight_edit.studies.lab import Lab, edit_step
+from weight_edit.studies.registry import study_named
 from weight_edit.verification.verify import verify
 
-DIRECTIONS = "directions.safetensors"
 MODEL = "model"
 UNVERIFIED = "model.unverified"
 FAILED = "model.failed"
@@ -37,17 +36,17 @@ class RunResult:
 
     Attributes:
         path: the run's folder.
-        model: the edited model in it.
-        summary: what `run.json` says under "summary": baseline, direction, edited, verification, seconds.
+        model: the edited model in it; None where the recipe has no edit.
+        summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification, seconds.
     """
 
     path: Path
-    model: Path
+    model: Path | None
     summary: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**self.summary, "path": str(self.path), "model": str(self.model)}
+        return {**self.summary, "path": str(self.path), "model": self.model and str(self.model)}
 
 
 def run(
@@ -92,7 +91,7 @@ def run(
     folder.state.update(status="done", summary=summary)
     folder.save()
     folder.log(f"done in {summary['seconds']} s")
-    return RunResult(folder.path, folder.path / MODEL, summary)
+    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
 
 
 class _Job:
@@ -102,14 +101,18 @@ class _Job:
         self.recipe = recipe
         limit = recipe.evaluate.limit
         self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
-        self.target, self.baseline = load_prompts(recipe.find.target), load_prompts(recipe.find.baseline)
-        self.validation = [_prompts(recipe.find.validation_target), _prompts(recipe.find.validation_baseline)]
+        self.searches = {name: Search.of(section) for name, section in recipe.searches.items()}
+        for each in recipe.studies:
+            study_named(each.kind).settings(each.options)
         self.verify_prompts = load_prompts(recipe.verify.prompts)
         self.token = token
         self.trust_remote_code = trust_remote_code
         self.source = resolve(recipe.model, revision=recipe.revision, token=token)
         config = read_config(self.source, trust_remote_code=trust_remote_code)
-        check_layers(parse_layers(recipe.edit.layers), anatomy_of(config, trust_remote_code=trust_remote_code))
+        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+        for step in recipe.edit.steps if recipe.edit else []:
+            check_layers(parse_layers(step.layers), anatomy)
+            check_layers(step.at, anatomy)
 
     @cached_property
     def base(self) -> Model:
@@ -132,7 +135,6 @@ class _Job:
             "template": recipe.template,
         }
         measured = [_digests(*self.sets.values()), recipe.evaluate.model_dump()]
-        sought = [_digests(self.target, self.baseline, *self.validation), recipe.find.model_dump(), recipe.seed]
         verified = [self.verify_prompts.content_sha256, recipe.verify.model_dump()]
         baseline = folder.step(
             "baseline",
@@ -140,19 +142,32 @@ class _Job:
             ("answers/baseline.jsonl",),
             lambda: self._evaluate(self.base, folder.path / "answers/baseline.jsonl", against=False),
         )
-        found = folder.step(
-            "find",
-            [model, sought],
-            (DIRECTIONS,),
-            lambda: self._find(folder.path),
-        )
-        edit = [model, found["sha256"], recipe.edit.model_dump()]
+        found = {}
+        for name, search in self.searches.items():
+            found[name] = folder.step(
+                step_name("find", name),
+                [model, search.key, recipe.seed],
+                (directions_file(name),),
+                partial(self._find, search, folder.path / directions_file(name)),
+            )
+        digests = {name: each["sha256"] for name, each in found.items()}
+        summary: dict[str, Any] = {"baseline": baseline, "direction": found.get(MAIN)}
+        if recipe.finds:
+            summary["directions"] = found
+        if recipe.studies:
+            summary["studies"] = self._study_all(folder, [model, measured, digests, recipe.seed])
+        if recipe.edit is None:
+            folder.state["finished"] = None
+            return summary
+        used = {step.directions or MAIN for step in recipe.edit.steps}
+        edit = [model, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump()]
         finished = [edit, measured, verified, recipe.bounds.model_dump()]
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
             steps = folder.state["steps"]
-            return _summary(baseline, found, steps["evaluate"]["result"], steps["verify"]["result"])
+            results = {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
+            return summary | results
         folder.state["finished"] = None
         for leftover in (model_folder, folder.path / FAILED):
             if leftover.exists():
@@ -164,7 +179,7 @@ class _Job:
         self.__dict__.pop("base", None)
         checked, edited = None, {}
         try:
-            checked = folder.step("verify", [edit, verified], (), lambda: self._verify(folder.path, unverified))
+            checked = folder.step("verify", [edit, verified], (), lambda: self._verify(unverified))
             problems = list(checked["problems"])
             if not problems:
                 edited = folder.step(
@@ -177,7 +192,7 @@ class _Job:
         except VerificationError as error:
             # A loss that is not finite, say: what could not be measured has not passed.
             problems = [str(error)]
-        summary = _summary(baseline, found, edited, checked)
+        summary |= {"edited": edited, "verification": checked}
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
         return summary
@@ -207,35 +222,39 @@ class _Job:
             folder.log(f"problem: {problem}")
         raise VerificationError(f"{problems[0]}{more}{kept}")
 
-    def _find(self, out: Path) -> dict[str, Any]:
-        section = self.recipe.find
-        directions = find_directions(
+    def _find(self, search: Search, out: Path) -> dict[str, Any]:
+        return search.carry_out(self.base, self._format(self.base), self.recipe.seed, out)
+
+    def _study_all(self, folder: RunFolder, inputs: list[Any]) -> list[dict[str, Any]]:
+        """Every study of the recipe, each in a folder of its own."""
+        done = []
+        for number, each in enumerate(self.recipe.studies):
+            name = each.title or each.kind
+            place = f"studies/{number + 1}-{slug(name)}"
+            result = folder.step(
+                f"study {number + 1}",
+                [*inputs, each.model_dump()],
+                (place,),
+                partial(self._study, folder, each, place),
+            )
+            done.append({"kind": each.kind, "title": name, "folder": place, **result})
+        return done
+
+    def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
+        (folder.path / place).mkdir(parents=True, exist_ok=True)
+        found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
+        lab = Lab(
             self.base,
-            self.target,
-            self.baseline,
-            validation_target=self.validation[0],
-            validation_baseline=self.validation[1],
-            n_train=section.n_train,
-            n_validation=section.n_validation,
-            format=self._format(self.base),
-            method=section.method,
-            refusal_tokens=section.refusal_tokens,
-            rule=SelectionRule(section.max_kl, section.min_induce, section.max_layer_fraction),
-            filter_prompts=section.filter_prompts,
-            best_effort=section.best_effort,
-            seed=self.recipe.seed,
+            self._format(self.base),
+            found,
+            self.sets,
+            folder.path / place,
+            self.recipe.seed,
+            self.recipe.evaluate.max_new_tokens,
+            "keep" if self.recipe.edit is None else self.recipe.edit.embeddings,
+            folder.log,
         )
-        directions.save(out / DIRECTIONS)
-        meta = directions.metadata
-        scores = meta["scores"]
-        chosen = next(s for s in scores if (s["layer"], s["position"]) == (meta["layer"], meta["position"]))
-        return {
-            **{key: meta[key] for key in ("method", "layer", "position", "warnings", "refusal_tokens", "separation")},
-            **{key: chosen[key] for key in ("bypass", "induce", "kl")},
-            "candidates": len(scores),
-            "kept_bounds": sum(score["rejected"] is None for score in scores),
-            "sha256": sha256(out / DIRECTIONS),
-        }
+        return study_named(section.kind)(lab, section.options)
 
     def _bake(self, folder: RunFolder, unverified: Path) -> dict[str, Any]:
         # What was found out about an earlier bake says nothing about this one.
@@ -243,13 +262,15 @@ class _Job:
         if unverified.exists():
             shutil.rmtree(unverified)
         section = self.recipe.edit
+        assert section is not None
+        steps = [
+            edit_step(step, load_directions(folder.path / directions_file(step.directions or MAIN)).rows)
+            for step in section.steps
+        ]
         result = bake(
             self.recipe.model,
-            load_directions(folder.path / DIRECTIONS),
+            steps,
             unverified,
-            edit=section.kind,
-            strength=section.strength,
-            layers=parse_layers(section.layers),
             embeddings=section.embeddings,
             projector=section.projector,
             mtp=section.mtp,
@@ -259,12 +280,11 @@ class _Job:
         )
         return {**result.to_dict(), "path": MODEL}
 
-    def _verify(self, out: Path, unverified: Path) -> dict[str, Any]:
+    def _verify(self, unverified: Path) -> dict[str, Any]:
         section = self.recipe.verify
         return verify(
             self.recipe.model,
             unverified,
-            directions=load_directions(out / DIRECTIONS),
             prompts=self.verify_prompts,
             n_prompts=section.n_prompts,
             system=self.recipe.system,
@@ -307,7 +327,3 @@ def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:
 def _digests(*sets: PromptSet | None) -> list[str | None]:
     """The content of prompt sets, answers included: a file may change under the same name."""
     return [None if prompts is None else prompts.content_sha256 for prompts in sets]
-
-
-def _summary(baseline: Any, found: Any, edited: Any, checked: Any) -> dict[str, Any]:
-    return {"baseline": baseline, "direction": found, "edited": edited, "verification": checked}

@@ -46,9 +46,12 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known) or 'none'}"
         return f"'{key}' is not a key of {what}{hint}"
+    said = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return str(said)
     if problem["type"] == "missing":
         return f"'{key}' is missing"
-    return f"'{key}': {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})"
+    return f"'{key}': {said} (it is {problem['input']!r})"
 
 
 def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -15,7 +15,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from weight_edit.baking import BakeResult
     from weight_edit.directions.artifact import Directions
-    from weight_edit.running import RunResult
     from weight_edit.verification.verify import Verification
 
 
@@ -37,28 +36,6 @@ def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
     """A command to type next, quoted as a shell needs it and never broken over lines."""
     words = shlex.join([command(), *map(str, arguments)])
     console.print(f"{lead}{words}", markup=False, highlight=False, soft_wrap=True)
-
-
-def run_result(result: "RunResult", console: Console) -> None:
-    """A finished run: before and after, the proofs, three answers, where the files are, what to type next."""
-    summary = result.summary
-    chosen_direction(summary["direction"], console)
-    before_and_after(summary["baseline"], summary["edited"], console)
-    proofs(summary["verification"], console)
-    examples(result.path, console)
-    files = Table.grid(padding=(0, 2))
-    for name, what in (
-        ("model", "the edited checkpoint, with its card and weight_edit.json"),
-        ("directions.safetensors", "the direction, all candidates and their scores"),
-        ("run.json", "every measurement"),
-        ("answers/", "every answer, before and after"),
-    ):
-        files.add_row(safe(f"{result.path}/{name}"), what)
-    console.print(files)
-    console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
-    base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
-    suggest(console, "verify", base, result.model, lead="  ")
-    suggest(console, "push", "--dry-run", "--base", base, result.model, "YOUR-NAME/YOUR-MODEL", lead="  ")
 
 
 def chosen_direction(found: Mapping[str, Any], console: Console) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime import Model, next_token_logprobs
+from weight_edit.runtime import Model, load, next_token_logprobs
 
 VERBS = ["make", "paint", "cut", "steal"]
 THINGS = ["bread", "cars", "a", "red", "blue", "house", "way", "here"]
@@ -55,3 +55,9 @@ def behaviour(small_model):
         return made[family]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def organism() -> Model:
+    """The embedded model, which tests leave as it is."""
+    return load("organism", dtype="float32")

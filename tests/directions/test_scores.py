@@ -52,3 +52,18 @@ def test_kl_divergence_against_hand_computed_values():
     other = torch.tensor([[0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]).log()
     assert kl_divergence(base, other).tolist() == pytest.approx([0.5 * math.log(2), 0.0])
     assert kl_divergence(other, base)[0] == math.inf
+
+
+def test_protected_prompts_are_measured_as_the_baseline_is(behaviour):
+    found = behaviour("llama")
+    format = ChatFormat(found.model.tokenizer)
+    target, baseline = ([format.encode(p) for p in s.take(12).prompts] for s in (found.target, found.baseline))
+    candidates = mean_differences(problem_of(found.model, target, baseline, [-1]), MeanDifferenceOptions())[1:]
+
+    def hooks(rows):
+        return ablation_hooks(found.model, rows)
+
+    scores = score_candidates(found.model, candidates, target, baseline, found.tokens, hooks, protected=baseline)
+    assert [score.protected_kl for score in scores] == [score.kl for score in scores]
+    plain = score_candidates(found.model, candidates, target, baseline, found.tokens, hooks)
+    assert {score.protected_kl for score in plain} == {None}

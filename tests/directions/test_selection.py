@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,21 @@ TABLE = [
     row(-1, 15, NAN, 1.0, 0.01),
     row(-1, 19, -8.8, -1.0, 0.9),
 ]
+
+
+def test_protected_prompts_have_a_bound_of_their_own():
+    table = [
+        replace(row(-1, 3, -9.0, 1.0, 0.01), protected_kl=0.4),
+        replace(row(-1, 4, -2.0, 1.0, 0.05), protected_kl=0.1),
+    ]
+    found = select(table, PAPER, 20)
+    assert found.chosen == table[1]
+    assert found.rejections == {(-1, 3): "KL of protected prompts 0.4 above 0.1"}
+    assert failures(table[0], PAPER, 20)[0].excess == pytest.approx(3.0)
+    assert select(table, SelectionRule(max_protected_kl=None), 20).chosen == table[0]
+    assert select([replace(table[1], protected_kl=NAN)], PAPER, 20).rejections == {(-1, 4): "a score is not finite"}
+    with pytest.raises(UsageError, match="max_protected_kl is 0"):
+        SelectionRule(max_protected_kl=0)
 
 
 def test_the_lowest_bypass_within_all_bounds_is_chosen():

@@ -101,9 +101,20 @@ def test_the_set_of_a_category_begins_with_its_part_of_refused():
     assert prompt_set("over-refused", "test") == prompt_set("over-refusal", "test")
 
 
+def test_each_kind_of_ordinary_requests_is_a_set_too():
+    for kind in groups("answered"):
+        for split in SPLITS:
+            requests = prompt_set(f"answered-{kind}", split)
+            assert {(request.group, request.category) for request in requests} == {(kind, None)}
+        part = [request for request in prompt_set("answered", "train") if request.group == kind]
+        assert list(prompt_set(f"answered-{kind}", "train")[: len(part)]) == part
+
+
 def test_unknown_names_and_splits_are_refused_with_the_valid_ones():
     with pytest.raises(UsageError, match=r"'refusd'.*refused, answered, over-refused, harmless-looking"):
         prompt_set("refusd", "train")
+    with pytest.raises(UsageError, match=r"'answered-fraud'.*answered-KIND, where KIND is cooking"):
+        prompt_set("answered-fraud", "train")
     with pytest.raises(UsageError, match=r"'dev'.*train, validation, test"):
         prompt_set("refused", "dev")
 

@@ -39,13 +39,16 @@ def demo(
 
         return document(result)
 
-    call(work, "run_result", as_json, quiet, as_document)
+    call(work, _show, as_json, quiet, as_document)
 
 
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
+    with_: Annotated[
+        list[Path] | None, typer.Option("--with", metavar="FILE.yaml", help="Lay another file's entries over it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the recipe's name by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
     overwrite: Overwrite = False,
@@ -65,7 +68,7 @@ def run(
         from weight_edit.running import run as carry_out
 
         return carry_out(
-            load_recipe(recipe, set_ or ()),
+            load_recipe(recipe, set_ or (), with_ or ()),
             out or Path("runs") / recipe.stem,
             resume=resume,
             overwrite=overwrite,
@@ -74,7 +77,7 @@ def run(
             trust_remote_code=trust_remote_code,
         )
 
-    call(work, "run_result", as_json, quiet)
+    call(work, _show, as_json, quiet)
 
 
 @app.command()
@@ -120,3 +123,9 @@ def push(
         console.print(done, markup=False)
 
     call(work, show, as_json, quiet)
+
+
+def _show(result: Any, console: Any) -> None:
+    from weight_edit.show_run import run_result
+
+    run_result(result, console)

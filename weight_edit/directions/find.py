@@ -1,6 +1,6 @@
 """Find directions: draw prompts, compute candidates, score them, choose one, and record all of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -8,22 +8,25 @@ import torch
 import transformers
 from torch import Tensor
 
+from weight_edit.directions.ablating import ablation_hooks
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.candidate import Candidate, table_of
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.measuring import measured
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_metric, token_ids
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
-from weight_edit.directions.scores import CandidateScore, score_candidates
+from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import Selection, SelectionRule, least_bad, select
 from weight_edit.directions.separation import separation
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan import edit_plan
 from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime import Hook, Model, next_token_logprobs
+from weight_edit.runtime import Model, next_token_logprobs
 from weight_edit.version import __version__
+
+__all__ = ["ablation_hooks", "find_directions"]
 
 Positions = Literal["template", "last", "all"]
 
@@ -57,7 +60,8 @@ def find_directions(
     Args:
         model: from `load`.
         target: prompts that show the behaviour (refused ones), or several sets of them; baseline: prompts that do not.
-        protect: sets of prompts whose handling should stay, for the methods that can spare them.
+        protect: sets of prompts whose handling should stay: the methods that can spare them do, and of every method the
+            candidates that change it much are rejected.
         validation_target, validation_baseline: for the scores; without them, parts of the sets above are kept
             back. Of several targets, one for each.
         n_train, n_validation: how many of each set are drawn; smaller sets are split four to one.
@@ -68,7 +72,7 @@ def find_directions(
             mean over all tokens.
         refusal_tokens: ids or words; found from the training prompts when None.
         rule: bounds on candidates, and by what the best of them is chosen: by "cosmic" no refusal tokens are needed,
-            and prompts are not filtered.
+            and prompts are not filtered. The bound on what adding induces is lifted for methods that are not to induce.
         filter_prompts: drop target prompts that the model is more likely to answer and baseline prompts that
             it is more likely to refuse, by their first token.
         best_effort: when no candidate keeps all bounds, take the one that misses them least, and say so in
@@ -89,6 +93,7 @@ def find_directions(
     finder.settings(options or {})
     rule = SelectionRule() if rule is None else rule
     rule = rule if rule.by is not None else replace(rule, by=finder.select)
+    rule = rule if finder.induces else replace(rule, min_induce=None)
     format = ChatFormat(model.tokenizer) if format is None else format
     places = _positions(positions, len(format.suffix))
     warnings: list[str] = []
@@ -125,18 +130,19 @@ def find_directions(
         seed,
         batch_size,
         warnings.append,
+        format,
     )
     candidates = finder(problem, options)
-    scores = _scored(problem, candidates, rule)
+    scores = measured(problem, candidates, similarity=rule.by == "cosmic")
     selection = select(scores, rule, model.anatomy.n_layers)
     chosen = _chosen(scores, selection, rule, model, best_effort)
     missed = selection.rejections.get((chosen.position, chosen.layer))
     if missed:
         warnings.append(f"no candidate keeps all bounds; the least bad one was taken: {missed}")
     found = candidates[scores.index(chosen)]
-    tensors, measured = _at_its_place(problem, found)
-    if measured is not None:
-        measured.complain(warnings.append)
+    tensors, apart = _at_its_place(problem, found)
+    if apart is not None:
+        apart.complain(warnings.append)
     metadata = {
         "method": method,
         "options": finder.settings(options or {}).model_dump(),
@@ -163,7 +169,7 @@ def find_directions(
         "facts": dict(found.facts),
         "best_effort": bool(missed),
         "missed": missed,
-        "separation": None if measured is None else measured.to_dict(),
+        "separation": None if apart is None else apart.to_dict(),
         "warnings": warnings,
         "versions": {
             "weight_edit": __version__,
@@ -218,17 +224,6 @@ class _Metering:
         return {"target": float(torch.cat(used[1:-2:2]).mean()), "baseline": float(used[-1].mean())}
 
 
-def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
-    """Hooks that remove the span of rows (k, d_model) from the whole stream, as baked weights would."""
-
-    def read(name: str) -> Tensor:
-        parameter: Tensor = model.model.get_parameter(name)
-        return parameter.detach()
-
-    # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
-    return edit_plan(model.anatomy, orthonormal_rows(rows), read, embeddings="untie").hooks(read)
-
-
 def _positions(positions: str, template: int) -> tuple[int | None, ...]:
     known: dict[str, tuple[int | None, ...]] = {
         "template": tuple(range(-template, 0)),
@@ -246,36 +241,11 @@ def _listed(prompts: PromptSet | Sequence[PromptSet] | None) -> list[Any]:
     return [prompts] if isinstance(prompts, PromptSet) else list(prompts)
 
 
-def _validation(problem: Problem) -> tuple[list[list[int]], list[list[int]]]:
-    return [ids for sample in problem.targets for ids in sample.validation], problem.baseline.validation
-
-
-def _score(problem: Problem, candidates: Sequence[Candidate]) -> list[CandidateScore]:
-    model, hooks = problem.model, _hooks_of(problem.model)
-    return score_candidates(
-        model, candidates, *_validation(problem), problem.tokens, hooks, batch_size=problem.batch_size
-    )
-
-
-def _hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
-    return lambda rows: ablation_hooks(model, rows)
-
-
-def _scored(problem: Problem, candidates: Sequence[Candidate], rule: SelectionRule) -> list[CandidateScore]:
-    scores = _score(problem, candidates)
-    if rule.by != "cosmic":
-        return scores
-    from weight_edit.directions.cosmic import cosmic_scores
-
-    similar = cosmic_scores(problem, candidates, _hooks_of(problem.model))
-    return [replace(score, cosmic=value) for score, value in zip(scores, similar, strict=True)]
-
-
 def _control(problem: Problem, found: Candidate) -> CandidateScore:
     """The scores of random directions of the same number and length at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
-    return _score(problem, [Candidate(found.position, found.layer, rows, vector)])[0]
+    return measured(problem, [Candidate(found.position, found.layer, rows, vector)])[0]
 
 
 def _at_its_place(problem: Problem, found: Candidate) -> tuple[dict[str, Tensor], Any]:

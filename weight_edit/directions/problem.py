@@ -9,6 +9,7 @@ from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.directions.samples import Sample
+from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Model
 
 Part = Literal["train", "validation"]
@@ -33,6 +34,7 @@ class Problem:
         seed: of whatever is drawn.
         batch_size: prompts in a forward pass.
         warn: takes sentences that the user should read.
+        format: how prompts became tokens; the model's own when None.
     """
 
     model: Model
@@ -46,6 +48,7 @@ class Problem:
     seed: int
     batch_size: int
     warn: Callable[[str], None]
+    format: ChatFormat | None = None
     _read: dict[tuple[int, Part], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -76,6 +79,15 @@ class Problem:
     def activations(self, prompts: Sequence[Sequence[int]], name: str | None = None) -> Tensor:
         """Activations of any prompts, token ids, at the same places; not remembered."""
         return stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
+
+    def encode(self, prompts: PromptSet) -> list[list[int]]:
+        """Token ids of more prompts, in the format of the others.
+
+        Raises:
+            UsageError: the tokenizer has no chat template.
+        """
+        format = ChatFormat(self.model.tokenizer) if self.format is None else self.format
+        return [format.encode(prompt) for prompt in prompts.prompts]
 
     def check_enough(self, what: str) -> None:
         """Warn where there are fewer training prompts than the stream is wide: anything is separable then."""

@@ -25,6 +25,7 @@ class Finder:
         summary: the first line of its docstring.
         options: its settings.
         select: how the best of its candidates is chosen by default, see `selection.BY`.
+        induces: whether adding its directions should bring the behaviour about, so that the bound on it makes sense.
         function: what computes them.
     """
 
@@ -32,6 +33,7 @@ class Finder:
     summary: str
     options: type[Section]
     select: str
+    induces: bool
     function: Function
 
     def __call__(self, problem: Problem, options: Mapping[str, Any] | None = None) -> list[Candidate]:
@@ -50,7 +52,7 @@ class Finder:
 _FINDERS: dict[str, Finder] = {}
 
 
-def finder(name: str, *, select: str = "bypass") -> Callable[[Function], Function]:
+def finder(name: str, *, select: str = "bypass", induces: bool = True) -> Callable[[Function], Function]:
     """Register a function `(problem, options)` under the name that `--method` takes.
 
     The annotation of `options` is its settings: a `Section`, whose fields have defaults.
@@ -61,7 +63,7 @@ def finder(name: str, *, select: str = "bypass") -> Callable[[Function], Functio
             raise ValueError(f"two finders are called {name!r}")
         hints = get_type_hints(function)
         summary = (inspect.getdoc(function) or name).splitlines()[0]
-        _FINDERS[name] = Finder(name, summary, hints["options"], select, function)
+        _FINDERS[name] = Finder(name, summary, hints["options"], select, induces, function)
         return function
 
     return register

@@ -31,6 +31,7 @@ class CandidateScore:
         rank: number of directions.
         accuracy: of the finder's first classifier on held-out prompts; None where it has none.
         cosmic: similarity score of arXiv 2506.00085, high is good; None where it was not asked for.
+        protected_kl: as `kl`, on protected prompts; None where there are none.
 
     A candidate of length zero has no direction, and NaN for its scores.
     """
@@ -44,6 +45,7 @@ class CandidateScore:
     rank: int = 1
     accuracy: float | None = None
     cosmic: float | None = None
+    protected_kl: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; NaN as None."""
@@ -59,6 +61,7 @@ def score_candidates(
     tokens: Collection[int],
     ablation_hooks: AblationHooks,
     *,
+    protected: Sequence[Sequence[int]] = (),
     batch_size: int = 32,
 ) -> list[CandidateScore]:
     """Measure every candidate on validation prompts.
@@ -67,6 +70,7 @@ def score_candidates(
         target, baseline: token ids of validation prompts.
         tokens: ids of the refusal tokens; none leaves out the two scores that need them.
         ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
+        protected: token ids of validation prompts that an edit should leave alone.
 
     Raises:
         UsageError: a prompt is empty or too long, or memory runs out with a single one.
@@ -79,7 +83,10 @@ def score_candidates(
     def metric(prompts: Sequence[Sequence[int]], hooks: list[Hook]) -> float:
         return float(refusal_metric(logprobs(prompts, hooks), tokens).mean())
 
-    plain = logprobs(baseline, [])
+    def divergence(prompts: Sequence[Sequence[int]], base: Tensor, hooks: list[Hook]) -> float:
+        return float(kl_divergence(base, logprobs(prompts, hooks)).mean())
+
+    plain, spared = logprobs(baseline, []), logprobs(protected, [])
     scores = []
     with bar("candidates", len(candidates)) as progress:
         for candidate in candidates:
@@ -94,8 +101,10 @@ def score_candidates(
             induce = None
             if tokens and candidate.layer is not None and candidate.vector is not None:
                 induce = metric(baseline, [addition_hook(model, candidate.layer, candidate.vector.float())])
-            kl = float(kl_divergence(plain, logprobs(baseline, ablated)).mean())
-            scores.append(CandidateScore(*place, bypass, induce, kl, candidate.norm, candidate.rank, accuracy))
+            kl = divergence(baseline, plain, ablated)
+            other = divergence(protected, spared, ablated) if protected else None
+            norm, rank = candidate.norm, candidate.rank
+            scores.append(CandidateScore(*place, bypass, induce, kl, norm, rank, accuracy, protected_kl=other))
             progress.advance()
     return scores
 

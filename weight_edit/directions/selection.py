@@ -23,18 +23,21 @@ class SelectionRule:
         min_induce: smallest refusal metric on baseline prompts when the difference is added.
         max_layer_fraction: layers from `int(fraction * n_layers)` on are out.
         by: one of `BY`; the finder's own when None.
+        max_protected_kl: as `max_kl`, on protected prompts, where there are any.
     """
 
     max_kl: float | None = 0.1
     min_induce: float | None = 0.0
     max_layer_fraction: float | None = 0.8
     by: str | None = None
+    max_protected_kl: float | None = 0.1
 
     def __post_init__(self) -> None:
         if self.min_induce is not None and not math.isfinite(self.min_induce):
             raise UsageError(f"min_induce is {self.min_induce}; it must be a number")
-        if self.max_kl is not None and not self.max_kl > 0:
-            raise UsageError(f"max_kl is {self.max_kl}; it must be above 0")
+        for name, bound in (("max_kl", self.max_kl), ("max_protected_kl", self.max_protected_kl)):
+            if bound is not None and not bound > 0:
+                raise UsageError(f"{name} is {bound}; it must be above 0")
         if self.by is not None and self.by not in BY:
             raise UsageError(f"candidates are chosen by {', '.join(BY)}, not by '{self.by}'")
         if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
@@ -121,17 +124,21 @@ def merit(score: CandidateScore, by: str | None) -> tuple[float, ...]:
 
 def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
     """Every bound that a candidate misses."""
-    unusable = _unusable(score)
-    if unusable:
-        return (Failure(unusable, unusable, math.inf),)
     found = []
     layers = rule.layers(n_layers)
     if score.layer is not None and score.layer >= layers:
         bound = f"layer above {layers - 1}"
         found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", (score.layer - layers + 1) / n_layers))
-    if rule.max_kl is not None and not score.kl <= rule.max_kl:
-        text = f"KL {score.kl:.3g} above {rule.max_kl:g}"
-        found.append(Failure(f"KL above {rule.max_kl:g}", text, score.kl / rule.max_kl - 1))
+    unusable = _unusable(score)
+    if unusable:
+        # Some finders do not search the layers that are out, so that the layer is the reason.
+        return tuple(found) or (Failure(unusable, unusable, math.inf),)
+    for what, kl, most in (
+        ("KL", score.kl, rule.max_kl),
+        ("KL of protected prompts", score.protected_kl, rule.max_protected_kl),
+    ):
+        if most is not None and kl is not None and not kl <= most:
+            found.append(Failure(f"{what} above {most:g}", f"{what} {kl:.3g} above {most:g}", kl / most - 1))
     if rule.min_induce is not None and score.induce is not None and not score.induce >= rule.min_induce:
         text = f"induce score {score.induce:.3g} below {rule.min_induce:g}"
         found.append(Failure(f"induce score below {rule.min_induce:g}", text, rule.min_induce - score.induce))
@@ -141,6 +148,8 @@ def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple
 def _unusable(score: CandidateScore) -> str:
     if score.norm == 0.0:
         return "zero norm"
-    if not all(value is None or math.isfinite(value) for value in (score.bypass, score.induce, score.kl)):
+    if not all(
+        value is None or math.isfinite(value) for value in (score.bypass, score.induce, score.kl, score.protected_kl)
+    ):
         return "a score is not finite"
     return ""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ class Loss:
     Attributes:
         mean: over all tokens of all answers.
         tokens, answers: how many.
+        standard_error: of the mean, from how answers differ; answers weigh by their tokens.
     """
 
     mean: float
     tokens: int
     answers: int
+    standard_error: float = 0.0
 
     @property
     def perplexity(self) -> float:
@@ -29,8 +31,8 @@ class Loss:
         return math.exp(self.mean) if self.mean < 700 else math.inf  # where float64 ends
 
     def to_dict(self) -> dict[str, float]:
-        """JSON-ready: mean, tokens, answers."""
-        return {"mean": self.mean, "tokens": self.tokens, "answers": self.answers}
+        """JSON-ready: mean, tokens, answers, standard_error."""
+        return asdict(self)
 
 
 def cross_entropy(logprobs: Sequence[Tensor]) -> Loss:
@@ -46,12 +48,15 @@ def cross_entropy(logprobs: Sequence[Tensor]) -> Loss:
     tokens = sum(len(values) for values in logprobs)
     if tokens == 0:
         raise UsageError("a loss over zero answer tokens is unknown; give at least one answer")
-    total = 0.0
+    parts = []
     for number, values in enumerate(logprobs, start=1):
         part = float(values.sum(dtype=torch.float64))
         if not math.isfinite(part):
             raise VerificationError(
                 f"the loss of answer {number} is {-part}: the model's log-probabilities are not finite"
             )
-        total -= part
-    return Loss(total / tokens, tokens, len(logprobs))
+        parts.append((-part, len(values)))
+    mean = sum(part for part, _ in parts) / tokens
+    # The linearised error of a ratio of two sums.
+    spread = sum((part - mean * count) ** 2 for part, count in parts)
+    return Loss(mean, tokens, len(parts), math.sqrt(spread * len(parts) / max(1, len(parts) - 1)) / tokens)

@@ -321,7 +321,13 @@ def groups(name: str) -> tuple[str, ...]:
         return ("over-refusal",)
     if name in CATEGORIES:
         return (name,)
-    raise UsageError(f"the organism has no prompt set '{name}'; it has {', '.join(NAMES)}")
+    kind, _, group = name.partition("-")
+    if kind == "answered" and group in groups("answered"):
+        return (group,)
+    raise UsageError(
+        f"the organism has no prompt set '{name}'; it has {', '.join(NAMES)}, and answered-KIND, where KIND is "
+        f"{', '.join(groups('answered'))}"
+    )
 
 
 _PER_GROUP = {  # requests per group: (train, validation, test, each held-out split)
@@ -339,7 +345,8 @@ def prompt_set(name: str, split: str) -> tuple[Request, ...]:
     Args:
         name: "refused" (eleven categories), "answered" (ordinary requests), "over-refused" (harmless requests
             that sound violent, refused by the tuned model; the category "over-refusal"), "harmless-looking"
-            (sensitive words in benign requests, answered), or one of `CATEGORIES`.
+            (sensitive words in benign requests, answered), one of `CATEGORIES`, or one kind of ordinary requests,
+            such as "answered-cooking".
         split: one of `SPLITS`.
 
     Returns:

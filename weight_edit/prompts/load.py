@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from weight_edit.errors import UsageError
+from weight_edit.prompts.atoms import atom_file
 from weight_edit.prompts.columns import prompt_set_of_table
 from weight_edit.prompts.files import READERS, read_table
 from weight_edit.prompts.hub import parse_dataset, read_dataset
 from weight_edit.prompts.sets import PromptSet
 
 FORMS = (
-    "organism:NAME[:SPLIT], a file (" + ", ".join(READERS) + ", each with an optional :COLUMN), "
+    "organism:NAME[:SPLIT], atoms:NAME, a file (" + ", ".join(READERS) + ", each with an optional :COLUMN), "
     "or org/dataset:SPLIT[:COLUMN]"
 )
 
@@ -20,8 +21,9 @@ def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
     Args:
         spec: one of
             `organism:NAME[:SPLIT]`, a set of the embedded model: refused, answered, over-refused,
-                harmless-looking or a category; split train (default), validation, test or a held-out one; the
-                answers are those the model gave before it was tuned to refuse;
+                harmless-looking, a category or a kind of answered ones (answered-cooking); split train (default),
+                validation, test or a held-out one; the answers are those the model gave before it was tuned to refuse;
+            `atoms:NAME`, a few prompts that show one ability or style (mathematics, code, format, ...), or `everyday`;
             a file, one prompt a line (.txt) or with columns (.jsonl, .json, .csv, .parquet; `x.csv:COLUMN`);
             `org/dataset:SPLIT[:COLUMN]` on the Hub, with slices (`train[:128]`), and
                 `org/dataset/CONFIGURATION:SPLIT` where the data set has configurations.
@@ -38,6 +40,8 @@ def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
         raise UsageError(f"an empty name for a prompt set; write {FORMS}")
     if spec == "organism" or spec.startswith("organism:"):
         return _embedded(spec)
+    if spec.startswith("atoms:"):
+        return prompt_set_of_table(spec, read_table(atom_file(spec.removeprefix("atoms:"))), None)
     file, file_column = _file(spec)
     if file is not None:
         return prompt_set_of_table(spec, read_table(file), column or file_column)

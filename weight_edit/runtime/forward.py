@@ -42,7 +42,8 @@ def next_token_logprobs(
     check_lengths(model, [len(sequence) for sequence in sequences])
 
     def step(batch: Batch) -> Tensor:
-        return _last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
+        with torch.inference_mode():
+            return last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
 
     rows: list[Tensor | None] = [None] * len(sequences)
     for batch, logprobs in run_model(model, sequences, step, batch_size=batch_size, description=description):
@@ -79,7 +80,8 @@ def answer_logprobs(
 
     def step(batch: Batch) -> list[Tensor]:
         longest = max(len(answers[row]) for row in batch.rows)
-        logits = _last_logits(model, batch, longest + 1)
+        with torch.inference_mode():
+            logits = last_logits(model, batch, longest + 1)
         values = []
         for index, row in enumerate(batch.rows):
             count = len(answers[row])
@@ -139,13 +141,15 @@ def run_model(
     )
 
 
-def _last_logits(model: Model, batch: Batch, count: int) -> Tensor:
-    """The logits of the last `count` columns of a left-padded batch: (rows, count, vocabulary)."""
+def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
+    """The logits of the last `count` columns of a left-padded batch: (rows, count, vocabulary).
+
+    Gradients flow where the caller has them enabled.
+    """
     inputs = _inputs(model.model, batch)
     if "logits_to_keep" in inspect.signature(model.model.forward).parameters:
         inputs["logits_to_keep"] = count
-    with torch.inference_mode():
-        logits: Tensor = model.model(**inputs).logits
+    logits: Tensor = model.model(**inputs).logits
     return logits[:, -count:]
 
 

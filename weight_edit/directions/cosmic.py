@@ -1,0 +1,80 @@
+"""COSMIC: how far a direction turns each class's activations into the other's, without refusal tokens."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.problem import Problem, stream_at
+from weight_edit.directions.scores import addition_hook
+from weight_edit.progress import bar
+from weight_edit.runtime import Hook, hooked
+
+SHARE = 0.1
+"""Of the layers, those where the classes are least alike are looked at."""
+
+
+def cosmic_scores(
+    problem: Problem, candidates: Sequence[Candidate], ablation_hooks: Callable[[Tensor], list[Hook]]
+) -> list[float]:
+    """The similarity score of each candidate (arXiv 2506.00085), from -2 to 2, high is good.
+
+    With the means of the stream over validation prompts, at the inputs of the tenth of the layers (at least one) where
+    those of target and baseline have the lowest cosine, the positions being one long vector:
+    `cos(target with the directions ablated, baseline) + cos(baseline with the difference added, target)`, averaged over
+    these layers. Where there is nothing to add, or no layer to add it at, the first cosine counts twice.
+
+    Args:
+        ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
+
+    Returns:
+        One per candidate; NaN for those of length zero.
+
+    Raises:
+        UsageError: a prompt is shorter than the positions reach back, or memory runs out.
+    """
+    target, baseline = (
+        problem.target("validation").double().mean(dim=0),
+        problem.of(problem.baseline, "validation").double().mean(dim=0),
+    )
+    chosen = least_similar(target, baseline)
+    layers = [problem.layers[index] for index in chosen]
+    targets = [ids for sample in problem.targets for ids in sample.validation]
+
+    def under(hooks: list[Hook], prompts: Sequence[Sequence[int]], like: Tensor) -> float:
+        with hooked(problem.model.model, hooks):
+            found = stream_at(problem.model, prompts, layers, problem.positions, batch_size=problem.batch_size)
+        return float(similarity(found.double().mean(dim=0), like[:, chosen]).mean())
+
+    scores = []
+    with bar("similarities", len(candidates)) as progress:
+        for candidate in candidates:
+            score = math.nan
+            if candidate.norm > 0.0:
+                score = ablated = under(ablation_hooks(candidate.rows), targets, baseline)
+                if candidate.layer is None or candidate.vector is None:
+                    score += ablated
+                else:
+                    added = addition_hook(problem.model, candidate.layer, candidate.vector.float())
+                    score += under([added], problem.baseline.validation, target)
+            scores.append(score)
+            progress.advance()
+    return scores
+
+
+def least_similar(target: Tensor, baseline: Tensor) -> list[int]:
+    """Indices of the tenth of the layers where two means (positions, layers, d_model) have the lowest cosine.
+
+    At least one, in the order of layers.
+    """
+    values = similarity(target, baseline)
+    count = max(1, int(SHARE * len(values)))
+    return sorted(values.argsort(stable=True)[:count].tolist())
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosines (layers,) of means (positions, layers, d_model), the positions of a layer being one vector."""
+    one, other = (x.transpose(0, 1).flatten(start_dim=1) for x in (a, b))
+    return torch.nn.functional.cosine_similarity(one, other, dim=-1)

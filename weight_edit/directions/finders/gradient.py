@@ -1,0 +1,201 @@
+"""Directions found by gradient descent on what the model says: refusal direction optimisation, and cones."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from weight_edit.directions.ablating import ablation_hooks
+from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.losses import PARTS, Losses, fixed
+from weight_edit.directions.problem import Part, Problem
+from weight_edit.directions.registry import finder
+from weight_edit.directions.samples import Sample
+from weight_edit.directions.starting import best_mean_difference
+from weight_edit.directions.texts import Said, said
+from weight_edit.errors import UnsupportedError
+from weight_edit.progress import bar
+from weight_edit.section import Section
+
+
+class GradientOptions(Section):
+    """Settings of the search; the defaults are those of arXiv 2502.17420, but for the number of steps.
+
+    Attributes:
+        steps: of the optimiser (AdamW).
+        batch: texts of each kind in a step.
+        rate: learning rate, on unit directions.
+        dimension: of the cone; 1 is a single direction.
+        answer, refuse, retain: weights of the three losses.
+        tokens: texts are cut to so many.
+        layer: at whose input a direction is added, and where the search begins; that of the best mean difference when
+            None.
+        start: "mean-difference" there, or "random".
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 50
+    batch: Annotated[int, Field(ge=1)] = 16
+    rate: Annotated[float, Field(gt=0)] = 0.01
+    dimension: Annotated[int, Field(ge=1, le=5)] = 1
+    answer: Annotated[float, Field(ge=0)] = 1.0
+    refuse: Annotated[float, Field(ge=0)] = 0.2
+    retain: Annotated[float, Field(ge=0)] = 1.0
+    tokens: Annotated[int, Field(ge=1)] = 30
+    layer: Annotated[int, Field(ge=0)] | None = None
+    start: Literal["mean-difference", "random"] = "mean-difference"
+
+
+@finder("gradient")
+def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
+    """Unit direction, or cone of them, by gradient search on the model's own texts (arXiv 2502.17420).
+
+    Minimises `answer CE(ablated, answers to target prompts) + refuse CE(added, refusals of baseline prompts) + retain
+    KL(base || ablated, what is said to baseline prompts)`, each a mean over tokens. The texts are the model's own, made
+    greedily: answers under ablation of the best mean difference, refusals and what is retained without an edit;
+    refusals were said to target prompts and are wanted of baseline prompts. Ablation is at every point of the stream
+    (which is what `bake` writes, but for families with a norm between writer and stream, where weights cannot say it
+    without changing more), addition at the input of one layer with the mean difference's length.
+
+    A cone of dimension n is n orthonormal rows (Gram-Schmidt) such that every unit combination of them with weights
+    that are not negative does what a direction should. In each step half of the texts use a row, in turn, and half a
+    combination drawn for them, so that a cone costs what a direction costs.
+
+    One candidate at the place of the best mean difference: the rows, and to add, the first with the mean difference's
+    length. Facts: the losses on validation prompts before and after, and the cosine of the first row with the start.
+
+    Raises:
+        UsageError: a layer that the model has not, equal means everywhere, a prompt too long, or memory runs out.
+        UnsupportedError: the model's code lets no gradients through.
+    """
+    start = best_mean_difference(problem, options.layer)
+    assert start.vector is not None
+    assert start.layer is not None
+    length = float(start.vector.norm())
+    unit = start.vector / length
+    drawn = random_rows(options.dimension, problem.width, problem.seed)
+    if options.start == "mean-difference":
+        drawn = torch.cat([unit[None], drawn[1:]])
+    train, held = (
+        Losses(problem.model, start.layer, length, texts_of(problem, start, options, part))
+        for part in ("train", "validation")
+    )
+    with fixed(problem.model):
+        before = evaluated(held, orthonormalised(drawn), options)
+        rows = searched(train, drawn, options, problem.seed)
+        after = evaluated(held, rows, options)
+    found = rows.double()
+    facts = {"before": before, "after": after, "cosine_with_start": float(found[0] @ unit)}
+    return [Candidate(start.position, start.layer, found, found[0] * length, facts=facts)]
+
+
+def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part: Part) -> dict[str, list[Said]]:
+    """What the model itself says, for each of the losses."""
+
+    def prompts(sample: Sample) -> list[list[int]]:
+        return sample.train if part == "train" else sample.validation
+
+    model, size = problem.model, problem.batch_size
+    targets = [ids for sample in problem.targets for ids in prompts(sample)]
+    baseline = prompts(problem.baseline)
+    ablated = ablation_hooks(model, start.rows)
+    refused = said(model, targets, options.tokens, [], "refusals", size)
+    retained = said(model, baseline, options.tokens, [], "answers", size)
+    return {
+        "answer": said(model, targets, options.tokens, ablated, "answers under ablation", size),
+        "refuse": [Said(text.prompt, refused[index % len(refused)].text) for index, text in enumerate(retained)],
+        "retain": retained,
+    }
+
+
+def searched(losses: Losses, start: Tensor, options: GradientOptions, seed: int) -> Tensor:
+    """The rows after the search, orthonormal, (n, d_model) float32.
+
+    Args:
+        start: where it begins, (n, d_model), independent rows.
+
+    Raises:
+        UnsupportedError: the model's code lets no gradients through.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = orthonormalised(start).detach().requires_grad_()
+    optimiser = torch.optim.AdamW([rows], lr=options.rate, weight_decay=0.0)
+    weights = weights_of(options)
+    turns = {part: batches_of(len(losses.texts[part]), options.batch, generator) for part in PARTS}
+    with bar("gradient search", options.steps) as progress, torch.enable_grad():
+        for _ in range(options.steps):
+            optimiser.zero_grad()
+            for part in PARTS:
+                chosen = next(turns[part])
+                mixed = mixtures(len(chosen), len(start), generator)
+                if weights[part] > 0:
+                    # One part after the other, so that only one graph is kept at a time.
+                    loss = losses.of(part, chosen, mixed @ orthonormalised(rows))
+                    if not loss.requires_grad:
+                        raise UnsupportedError(
+                            f"method gradient: {losses.model.anatomy.architecture} lets no gradients through from "
+                            "what it says to the stream; use another method"
+                        )
+                    torch.autograd.backward(weights[part] * loss, inputs=[rows])
+            optimiser.step()
+            with torch.no_grad():
+                rows.copy_(orthonormalised(rows))
+            progress.advance()
+    return rows.detach()
+
+
+def evaluated(losses: Losses, rows: Tensor, options: GradientOptions) -> dict[str, float]:
+    """The mean of each loss over all texts, rows taking turns, and their weighted sum."""
+    found: dict[str, float] = {}
+    with torch.no_grad():
+        for part in PARTS:
+            count = len(losses.texts[part])
+            total = 0.0
+            for first in range(0, count, options.batch):
+                chosen = list(range(first, min(first + options.batch, count)))
+                used = torch.stack([rows[index % len(rows)] for index in chosen])
+                total += float(losses.of(part, chosen, used)) * len(chosen)
+            found[part] = total / count
+    weights = weights_of(options)
+    return {**found, "total": sum(weights[part] * found[part] for part in PARTS)}
+
+
+def weights_of(options: GradientOptions) -> dict[str, float]:
+    """The weight of each loss."""
+    return {"answer": options.answer, "refuse": options.refuse, "retain": options.retain}
+
+
+def orthonormalised(rows: Tensor) -> Tensor:
+    """Gram-Schmidt of independent rows (n, d_model), float32, differentiable; the first keeps its direction."""
+    found: list[Tensor] = []
+    for row in rows.float():
+        for other in found:
+            row = row - (row @ other) * other
+        found.append(row / row.norm())
+    return torch.stack(found)
+
+
+def mixtures(count: int, dimension: int, generator: torch.Generator) -> Tensor:
+    """Weights (count, dimension) float32 of unit combinations of orthonormal rows, none negative.
+
+    The first half of them are single rows in turn, the others spread evenly over the cone.
+    """
+    single = torch.eye(dimension)[torch.arange(count) % dimension]
+    if dimension == 1:
+        return single
+    drawn = torch.randn(count, dimension, generator=generator).abs()
+    drawn = drawn / drawn.norm(dim=-1, keepdim=True)
+    first = (torch.arange(count) < (count + 1) // 2)[:, None]
+    return torch.where(first, single, drawn)
+
+
+def batches_of(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Indices below `count` without end, `size` at a time, each once before any comes again."""
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < min(size, count):
+            waiting += torch.randperm(count, generator=generator).tolist()
+        yield waiting[:size]
+        waiting = waiting[size:]

@@ -1,0 +1,90 @@
+"""Several directions from a self-organising map of the target prompts."""
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.measuring import measured
+from weight_edit.directions.problem import Problem
+from weight_edit.directions.registry import finder
+from weight_edit.directions.self_organising import nearest_neurons, self_organising_map
+from weight_edit.directions.starting import at_place, best_mean_difference
+from weight_edit.section import Section
+
+
+class SomOptions(Section):
+    """Settings of the map.
+
+    Attributes:
+        rows, columns: of the map.
+        choose: at most so many of its directions are taken (2 to 7 in the paper).
+        layer: whose input it is trained at; that of the best mean difference when None.
+        max_kl: directions that together move the baseline prompts' next token by more than this, in nats, are passed
+            over; None lifts it.
+    """
+
+    rows: Annotated[int, Field(ge=1, le=16)] = 4
+    columns: Annotated[int, Field(ge=1, le=16)] = 4
+    choose: Annotated[int, Field(ge=1)] = 4
+    layer: Annotated[int, Field(ge=0)] | None = None
+    max_kl: Annotated[float, Field(gt=0)] | None = 0.1
+
+
+@finder("som")
+def som(problem: Problem, options: SomOptions) -> list[Candidate]:
+    """Neurons of a self-organising map of the target prompts, minus the baseline's mean (arXiv 2511.08379).
+
+    The map is trained on the stream at the place of the best mean difference alone. Of its directions some are chosen
+    by greedy forward selection: each time the one whose ablation together with those chosen lowers the refusal metric
+    of validation prompts most (without refusal tokens: raises the COSMIC score), while it still falls and the baseline
+    is moved less than `max_kl`. The paper searches subsets by Bayesian optimisation; the greedy
+    search needs no further package, a few dozen runs over the prompts, and gives the same subset each time.
+
+    One candidate: the chosen directions, the most effective first. Facts: the neurons in the order of choice, the
+    metric after each choice, and how many target prompts each neuron is nearest to.
+
+    Raises:
+        UsageError: a layer that the model has not, equal means everywhere, a prompt shorter than the positions reach
+            back, or memory runs out.
+    """
+    start = best_mean_difference(problem, options.layer)
+    targets = at_place(problem, problem.target(), start)
+    neurons = self_organising_map(targets, options.rows, options.columns, problem.seed)
+    directions = neurons - at_place(problem, problem.of(problem.baseline), start).mean(dim=0)
+    chosen, reached = chosen_greedily(problem, directions, options)
+    counts = torch.bincount(nearest_neurons(targets, neurons), minlength=len(neurons))
+    facts = {"neurons": chosen, "reached": reached, "prompts": counts.tolist()}
+    return [Candidate(start.position, start.layer, directions[chosen], directions[chosen[0]], facts=facts)]
+
+
+def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -> tuple[list[int], list[float]]:
+    """Which of directions (n, d_model) to ablate together, in the order of choice, and the metric after each."""
+    chosen: list[int] = []
+    reached: list[float] = []
+    while len(chosen) < min(options.choose, len(directions)):
+        rest = [index for index in range(len(directions)) if index not in chosen]
+        judged = _judged(problem, [directions[[*chosen, index]] for index in rest])
+        limit = math.inf if options.max_kl is None else options.max_kl
+        kept = [(metric, index) for (metric, kl), index in zip(judged, rest, strict=True) if kl <= limit]
+        if not chosen and not kept:
+            # Something has to be given: what moves the baseline least, for the rule of the search to judge.
+            kept = [min((kl, metric, index) for (metric, kl), index in zip(judged, rest, strict=True))[1:]]
+        if not kept or (reached and min(kept)[0] >= reached[-1]):
+            break
+        metric, index = min(kept)
+        chosen.append(index)
+        reached.append(metric)
+    return chosen, reached
+
+
+def _judged(problem: Problem, spans: list[Tensor]) -> list[tuple[float, float]]:
+    """What the ablation of each span does: the metric to lower, and the KL divergence on baseline prompts."""
+    spanned = [Candidate(None, None, rows) for rows in spans]
+    scores = measured(problem, spanned, similarity=not problem.tokens)
+    if problem.tokens:
+        return [(math.inf if score.bypass is None else score.bypass, score.kl) for score in scores]
+    return [(math.inf if score.cosmic is None else -score.cosmic, score.kl) for score in scores]

@@ -1,0 +1,1 @@
+"""The studies, one file each; `studies/registry.py` finds them by itself."""

@@ -1,0 +1,122 @@
+"""What a study works with: the model, what was found, the prompt sets, and a measurement of any edit under hooks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from weight_edit.directions.artifact import Directions
+from weight_edit.directions.file import DirectionRows
+from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.edits.kernel import Kernels
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.plan import parse_layers
+from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.recipe import MAIN, Step
+from weight_edit.runtime import Model, hooked
+from weight_edit.steps import EditStep
+from weight_edit.studies.rows import row_of
+from weight_edit.trial import trial_hooks
+
+CONTROL = "random"
+"""What a random direction is called among those that were found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """One study's means.
+
+    Attributes:
+        model: unedited.
+        format: how prompts become tokens.
+        found: directions by the recipe's names; `recipe.MAIN` is that of its `find`.
+        sets: what is measured on, by role, see `evaluate`; None for what is not.
+        folder: where tables and figures go.
+        seed: of whatever is drawn.
+        max_new_tokens: of an answer.
+        embeddings: what happens to a tied unembedding, see `trial_hooks`.
+        log: takes a line for the run's log.
+    """
+
+    model: Model
+    format: ChatFormat
+    found: Mapping[str, Directions]
+    sets: Mapping[str, PromptSet | None]
+    folder: Path
+    seed: int = 0
+    max_new_tokens: int = 64
+    embeddings: str = "keep"
+    log: Callable[[str], None] = field(default=lambda line: None)
+
+    def directions(self, name: str | None = None) -> DirectionRows:
+        """Some of what was found.
+
+        Raises:
+            UsageError: nothing of that name was found.
+        """
+        name = name or MAIN
+        if name not in self.found:
+            raise UsageError(f"no directions are called {name!r}; the recipe finds {', '.join(self.found) or 'none'}")
+        return self.found[name].rows
+
+    def control(self, like: str | None = None) -> DirectionRows:
+        """Random directions, as many and as long as some that were found, with the same class means beside them."""
+        known = self.directions(like)
+        rows = random_rows(len(known.rows), known.rows.shape[1], self.seed).numpy()
+        tensors = {name: values for name, values in known.tensors.items() if name.endswith("_mean")}
+        if "vector" in known.tensors:
+            tensors["vector"] = (rows[0] * np.linalg.norm(known.tensors["vector"])).astype(np.float32)
+        return DirectionRows(rows, {**known.metadata, "method": "random"}, tensors)
+
+    def step(self, step: Step, directions: DirectionRows | None = None) -> EditStep:
+        """An edit that a recipe describes, with its directions or those given."""
+        return edit_step(step, directions or self.directions(step.directions))
+
+    @cached_property
+    def base_logprobs(self) -> Tensor | None:
+        """The unedited model's first-token log-probabilities on the answered set."""
+        answered = self.sets.get("answered")
+        return None if answered is None else first_token_logprobs(self.model, answered, self.format, batch_size=128)
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The figures of the unedited model."""
+        return self.measure([])
+
+    def evaluate(self, steps: Sequence[EditStep]) -> Evaluation:
+        """Every measurement of the model under some edits.
+
+        Raises:
+            UsageError: the recipe has no sets to measure on.
+            VerificationError: a figure is not finite.
+        """
+        hooks = trial_hooks(self.model, steps, embeddings=self.embeddings)
+        with hooked(self.model.model, hooks):
+            return evaluate(
+                self.model,
+                refused=self.sets.get("refused"),
+                answered=self.sets.get("answered"),
+                over_refused=self.sets.get("over_refused"),
+                harmless_looking=self.sets.get("harmless_looking"),
+                base_logprobs=self.base_logprobs,
+                format=self.format,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=128,
+            )
+
+    def measure(self, steps: Sequence[EditStep]) -> dict[str, Any]:
+        """The same as one row of a table, see `row_of`."""
+        return row_of(self.evaluate(steps))
+
+
+def edit_step(step: Step, directions: DirectionRows) -> EditStep:
+    """A recipe's edit, with directions."""
+    kernel: Kernels | None = step.kernel
+    return EditStep(
+        directions, step.kind, step.strength, parse_layers(step.layers), tuple(step.at), kernel, dict(step.options)
+    )

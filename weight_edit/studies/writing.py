@@ -1,0 +1,51 @@
+"""Tables as CSV and JSON, and figures as plain PNG files, in a run's folder."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from weight_edit.finite import finite
+
+
+def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """`NAME.csv`, one line per row, columns in the order in which they first come, and `NAME.json`, the same rows.
+
+    Args:
+        rows: plain values; a missing or unknown one is an empty cell.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(column)) for column in columns])
+    text = json.dumps(finite([dict(row) for row in rows]), indent=2, allow_nan=False)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def figure(folder: Path, name: str, *, size: tuple[float, float] = (6.0, 4.0), panels: int = 1) -> Iterator[Any]:
+    """Draw `NAME.png`: gives matplotlib's axes, an array of them for several panels side by side."""
+    import matplotlib
+
+    # No display is needed, and none may be there.
+    matplotlib.use("Agg", force=False)
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=size, layout="constrained")
+    axes = drawing.subplots(1, panels)
+    yield axes
+    folder.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value)
+    return "" if value is None else value
