@@ -50,9 +50,9 @@ EDITS: dict[str, dict[str, Any]] = {
     "ablate-part": {"edit": "ablate", "strength": 0.4},
     "ablate-kernel": {"edit": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
     "reflect": {},
-    "affine": {},
-    "affine-shifted": {"edit": "affine", "edit_options": {"toward": "target", "shift": 0.5}},
-    "erase": {},
+    "affine": {"edit_options": {"enter": "embedding"}},
+    "affine-shifted": {"edit": "affine", "edit_options": {"enter": "embedding", "toward": "target", "shift": 0.5}},
+    "erase": {"edit_options": {"enter": "embedding"}},
     "norm-preserving": {},
     "add": {"at": (0,)},
 }
@@ -103,7 +103,7 @@ def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed, centred=True) for seed in (1, 2, 3))
     steps = [
-        EditStep(first, "affine"),
+        EditStep(first, "affine", options={"enter": "embedding"}),
         EditStep(second, "ablate", strength=0.7),
         EditStep(first, "add", strength=0.5, at=(0,)),
         EditStep(third, "reflect", at=(1,)),
@@ -156,3 +156,12 @@ def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, sa
     save_family(family, tmp_path / "base")
     with pytest.raises(UnsupportedError, match=said):
         bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, at=at, embeddings="untie")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+def test_a_constant_enters_at_the_layer_where_it_was_found(family: str, edit: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps_of(directions(), edit))
+    assert effect > 0.05
+    assert difference < 1e-4

@@ -78,7 +78,11 @@ def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -
         raise UnsupportedError(
             f"{anatomy.architecture}: the norm '{norm.module or norm.weight}' between '{writer.weight}' and the residual "
             f"stream has no bias, so that nothing can add a constant at the input of layer {layer}; "
-            + ("choose another layer, or an edit without a constant" if layer else "choose an edit without a constant")
+            + (
+                "choose another layer (--at), or let it enter with the embedding (--option enter=embedding)"
+                if layer
+                else "choose an edit without a constant"
+            )
         )
     if norm is not None:
         return Carrier(layer, writer, behind_norm=True)

@@ -73,7 +73,8 @@ def published_hooks(plan: "EditPlan") -> list[Hook] | None:
     for block in plan.anatomy.blocks:
         kernel = 1.0 if step.kernel is None else step.kernel.at("mlp", block.layer, plan.anatomy.n_layers)
         if (step.layers is None or block.layer in step.layers) and kernel:
-            hooks.append(Hook(block.module, "input", change.map.times(step.strength * kernel).apply))
+            map = change.map if block.layer >= change.enters else change.map.linear
+            hooks.append(Hook(block.module, "input", map.times(step.strength * kernel).apply))
     places: dict[str, LowRankMap] = {}
     for writer in edited:
         behind = writer.norm is not None and writer.norm.module

@@ -75,7 +75,7 @@ class EditPlan:
         added: block -> the vector that is added to the stream at its input, after all steps.
         created: names of biases that the model has not -> what they hold.
         turns: changes of basis, which come last.
-        stream: the whole edit as one map of the stream, where there is one.
+        stream: the linear part of the whole edit, as one map of the stream, where there is one.
     """
 
     anatomy: Anatomy
@@ -89,26 +89,31 @@ class EditPlan:
     stream: LowRankMap | None
 
     @cached_property
-    def removed(self) -> tuple[Floats, Floats]:
-        """Directions along which the stream has one constant component everywhere, rows (k, d_model), and that, (k,).
+    def removed(self) -> Floats:
+        """Directions along which nothing is left that depends on the prompt, rows (k, d_model); see `level`.
 
         None of them where the edit leaves something, by text at least.
         """
         own = sum(writer.role != "projector" for writer in self.anatomy.writers)
         whole = sum(edit.writer.role != "projector" for edit in self.edits) == own
         if self.stream is None or not whole or self.turns:
-            return np.zeros((0, self.anatomy.d_model)), np.zeros(0)
+            return np.zeros((0, self.anatomy.d_model))
         return removed(self.stream)
+
+    def level(self, layer: int) -> Floats:
+        """The constants that stand in the stream along the removed directions at a block's input, (k,)."""
+        entered = [vector for block, vector in self.added.items() if block <= layer]
+        return self.removed @ np.sum(entered, axis=0) if entered else np.zeros(len(self.removed))
 
     @property
     def complete(self) -> bool:
         """Whether nothing along the directions is written to the stream any more, by text at least."""
-        return len(self.removed[0]) > 0
+        return len(self.removed) > 0
 
     @property
     def directions(self) -> NDArray[np.float32]:
         """Orthonormal rows that the stream is looked at along: those that are gone, or else the first step's."""
-        return self.removed[0].astype(np.float32) if self.complete else self.steps[0].directions.rows
+        return self.removed.astype(np.float32) if self.complete else self.steps[0].directions.rows
 
     @property
     def unties(self) -> bool:
@@ -252,15 +257,14 @@ class _Laid:
             if strength:
                 self._through(writer, change.map.linear.times(strength), change.keep_norms)
         if self.stream is not None:
-            self.stream = None if step.partial else self.stream.then(whole)
+            self.stream = None if step.partial else self.stream.then(whole.linear)
         if whole.constant is not None:
-            self._carry(0, whole.constant)
+            self._carry(change.enters, whole.constant)
 
     def add(self, change: Addition) -> None:
         """Vectors at the inputs of blocks."""
         for layer, vector in change.vectors.items():
             self._carry(layer, vector)
-        self.stream = None
 
     def _strength(self, writer: Writer, step: EditStep) -> float:
         """How much of the step a writer gets; 0 for none."""

@@ -43,9 +43,10 @@ class Find(Section):
     n_validation: Positive = 32
     refusal_tokens: list[int | str] | None = None
     filter_prompts: bool = True
-    max_kl: Annotated[float, Field(gt=0)] = 0.1
-    min_induce: float = 0.0
+    max_kl: Annotated[float, Field(gt=0)] | None = 0.1
+    min_induce: float | None = 0.0
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
     best_effort: bool = False
 
 
@@ -145,6 +146,9 @@ class Study(Section):
 class Recipe(Section):
     """The whole of it. `model` is a Hub id, a folder or "organism".
 
+    `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
+    set in one place.
+
     `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments under
     hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without them
     ablates.
@@ -158,6 +162,7 @@ class Recipe(Section):
     system: str | None = None
     template: str | None = None
     seed: int = 0
+    prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None
     finds: dict[str, Find] = Field(default_factory=dict)
     studies: list[Study] = Field(default_factory=list)
@@ -189,17 +194,26 @@ class Recipe(Section):
         return {**({} if self.find is None else {MAIN: self.find}), **self.finds}
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Iterable[str | Path] = ()) -> Recipe:
     """Read and validate a recipe.
 
     Args:
         path: the YAML file.
+        overlays: YAML files laid over it, in order: their entries take the place of its own, section by section.
         overrides: "key=value" with dots for sections, such as "edit.strength=0.5"; values are read as YAML.
 
     Raises:
         UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value.
     """
-    file = Path(path)
+    content = _read(Path(path))
+    for overlay in overlays:
+        content = _laid_over(content, _read(Path(overlay)))
+    for override in overrides:
+        _set(content, override)
+    return parse_recipe(content, str(path))
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -208,9 +222,16 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
-    for override in overrides:
-        _set(content, override)
-    return parse_recipe(content, str(file))
+    return content
+
+
+def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping with another's entries in place of its own; mappings in both are laid over one another likewise."""
+    merged = dict(content)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged
 
 
 def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
@@ -219,7 +240,19 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     Raises:
         UsageError: naming the first wrong key or value.
     """
-    return validated(Recipe, content, name, "a recipe")
+    return validated(Recipe, _named(content, content.get("prompts") or {}, name), name, "a recipe")
+
+
+def _named(value: Any, sets: Any, recipe: str) -> Any:
+    """The same content with every "@name" replaced by the prompt set of that name."""
+    if isinstance(value, str) and value.startswith("@") and isinstance(sets, dict):
+        if value[1:] not in sets:
+            known = ", ".join(map(str, sets)) or "none"
+            raise UsageError(f"{recipe}: '{value}' is not among 'prompts', which are {known}")
+        return sets[value[1:]]
+    if isinstance(value, dict):
+        return {key: _named(entry, sets, recipe) if key != "prompts" else entry for key, entry in value.items()}
+    return [_named(entry, sets, recipe) for entry in value] if isinstance(value, list) else value
 
 
 def _set(content: dict[str, Any], override: str) -> None:

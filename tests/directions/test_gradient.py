@@ -19,7 +19,7 @@ from weight_edit.directions.finders.gradient import (
 from weight_edit.directions.losses import Losses, ablating, fixed
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.texts import Said
-from weight_edit.errors import UsageError
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.runtime import hooked
 
 PROMPTS = [(5, 6, 7, 8), (14, 15, 16, 9, 10, 8), (20, 15, 8)]
@@ -137,6 +137,18 @@ def test_the_search_lowers_the_loss_and_keeps_rows_orthonormal(small_model):
     torch.testing.assert_close(found @ found.T, torch.eye(2))
     assert after["total"] < before["total"] - 0.05
     assert after["total"] == pytest.approx(after["answer"] + 0.2 * after["refuse"] + after["retain"])
+
+
+class Opaque(Losses):
+    def of(self, part, rows, directions):
+        return super().of(part, rows, directions).detach()
+
+
+def test_a_model_without_gradients_is_refused(small_model):
+    known = losses_of(small_model("llama"))
+    opaque = Opaque(known.model, known.layer, known.length, known.texts)
+    with pytest.raises(UnsupportedError, match="lets no gradients through"):
+        searched(opaque, directions(1), GradientOptions(steps=1), 0)
 
 
 def test_mixtures_are_rows_in_turn_and_unit_points_of_the_cone():

@@ -46,6 +46,9 @@ def demo(
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
+    with_: Annotated[
+        list[Path] | None, typer.Option("--with", metavar="FILE.yaml", help="Lay another file's entries over it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the recipe's name by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
     overwrite: Overwrite = False,
@@ -65,7 +68,7 @@ def run(
         from weight_edit.running import run as carry_out
 
         return carry_out(
-            load_recipe(recipe, set_ or ()),
+            load_recipe(recipe, set_ or (), with_ or ()),
             out or Path("runs") / recipe.stem,
             resume=resume,
             overwrite=overwrite,

@@ -13,14 +13,16 @@ from weight_edit.edits.low_rank import LowRankMap
 @dataclass(frozen=True)
 class StreamMap:
     """One affine map of the whole stream: what every writer adds goes through its linear part, and its constant enters
-    once, with the embedding.
+    once and stays.
 
     Attributes:
         map: at full strength.
+        enters: the block at whose input the constant enters; in front of it the stream is without.
         keep_norms: each column of a writer's matrix is brought back to its length afterwards.
     """
 
     map: LowRankMap
+    enters: int = 0
     keep_norms: bool = False
 
 
@@ -73,19 +75,17 @@ class RuntimeOnly:
 Change: TypeAlias = StreamMap | Addition | BasisChange | RuntimeOnly
 
 
-def removed(map: LowRankMap, tolerance: float = 1e-5) -> tuple[Floats, Floats]:
-    """Directions along which nothing of what a map is given is left, and the component that stands there instead.
+def removed(map: LowRankMap, tolerance: float = 1e-5) -> Floats:
+    """Directions along which nothing of what a map is given is left.
 
     Args:
-        map: `x -> x - L R^T x + c`.
+        map: `x -> x - L R^T x`; its constant plays no part.
 
     Returns:
-        orthonormal rows u, (k, d_model), with `u^T (x - L R^T x) = 0` for every x, and `u^T c`, (k,).
+        orthonormal rows u, (k, d_model), with `u^T (x - L R^T x) = 0` for every x.
     """
     # Such u lie in the span of R = q r. With u = q b the condition is b^T (I - q^T L r^T) = 0, a problem of size k.
     q, r = np.linalg.qr(map.right)
     inner = np.eye(map.rank) - (q.T @ map.left) @ r.T
     u, sizes, _ = np.linalg.svd(inner)
-    rows = (q @ u[:, sizes < tolerance * max(1.0, float(sizes.max(initial=0.0)))]).T
-    constant = np.zeros(map.width) if map.constant is None else map.constant
-    return rows, rows @ constant
+    return (q @ u[:, sizes < tolerance * max(1.0, float(sizes.max(initial=0.0)))]).T

@@ -9,7 +9,7 @@ from typing import Any, Protocol, get_type_hints
 
 from weight_edit.edits.arrays import Floats
 from weight_edit.edits.changes import Change
-from weight_edit.errors import UnsupportedError
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.section import Section, validated
 
 
@@ -36,6 +36,17 @@ class Given:
     at: tuple[int, ...]
     layer: int | None
     strength: float
+
+    @property
+    def layer_found(self) -> int:
+        """The layer at whose input the directions were found.
+
+        Raises:
+            UsageError: it is not known.
+        """
+        if self.layer is None:
+            raise UsageError("the directions do not say at which layer they were found; pass --option enter=embedding")
+        return self.layer
 
 
 Function = Callable[..., Change]

@@ -1,6 +1,7 @@
 """The checks that run the models: the stream's leak, and edited weights against the base with hooks."""
 
 import math
+from functools import partial
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weight_edit.activations import Point
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.hooking import published_hooks
+from weight_edit.plan import EditPlan
 from weight_edit.preparing import Baking
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime.hooks import Hook, hooked
@@ -70,7 +73,7 @@ def run_models(
 
     plan = baking.plan
     rows = torch.from_numpy(plan.directions)
-    level = torch.from_numpy(plan.removed[1]) if plan.complete else None
+    level = partial(_level, plan) if plan.complete else None
     model = opened(baking.source.path)
     form = ChatFormat(model.tokenizer, system=system, template=template)
     sequences = [form.encode(prompt) for prompt in prompts.prompts]
@@ -104,6 +107,11 @@ def run_models(
         None if published is None else agreement(published, given),
         None if exact is None else agreement(exact, given),
     )
+
+
+def _level(plan: EditPlan, point: Point) -> Tensor:
+    """What stands along the removed directions at a point of the stream, by intention."""
+    return torch.from_numpy(plan.level(point.layer + (point.kind == "resid_post")))
 
 
 def precision_problems(check: Precision, storage: str, complete: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """Completeness in the stream: how much of it still lies along the directions, at any residual point."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,22 +34,22 @@ class Leak:
 
 
 def stream_leak(
-    model: Model, directions: Tensor, sequences: Sequence[Sequence[int]], level: Tensor | None = None
+    model: Model, directions: Tensor, sequences: Sequence[Sequence[int]], level: Callable[[Point], Tensor] | None = None
 ) -> Leak:
     """The largest |V^T x - level| / |x| over all residual points and all tokens of the sequences.
 
     Args:
         directions: orthonormal rows (k, d_model).
         sequences: token ids.
-        level: the component that stands along each direction by intention, (k,); zero when None.
+        level: gives the component that stands along each direction by intention, (k,); zero when None.
     """
     rows = directions.double()
-    wanted = torch.zeros(len(rows), dtype=rows.dtype) if level is None else level.double()
     worst: dict[str, float] = {}
 
     def visit(point: Point, x: Tensor, mask: Tensor) -> None:
         tokens = x[mask.bool()].double()
-        share = (tokens @ rows.to(tokens.device).T - wanted.to(tokens.device)).norm(dim=-1) / tokens.norm(dim=-1)
+        along = tokens @ rows.to(tokens.device).T
+        share = (along if level is None else along - level(point).to(along)).norm(dim=-1) / tokens.norm(dim=-1)
         largest = float("nan") if bool(share.isnan().any()) else float(share.max())
         name = str(point)
         # NaN must not be lost in a comparison.

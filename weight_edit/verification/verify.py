@@ -246,7 +246,7 @@ def _weight_problems(report: IntegrityReport, storage: str, baking: Baking) -> l
     full = {
         name
         for stream in baking.streams.edits
-        if isinstance(stream.map, LowRankMap) and len(removed(stream.map)[0]) == stream.map.rank
+        if isinstance(stream.map, LowRankMap) and len(removed(stream.map)) == stream.map.rank
         for name in stream.target.parts
     }
     problems = []

@@ -16,6 +16,7 @@ from weight_edit.directions.registry import finder
 from weight_edit.directions.samples import Sample
 from weight_edit.directions.starting import best_mean_difference
 from weight_edit.directions.texts import Said, said
+from weight_edit.errors import UnsupportedError
 from weight_edit.progress import bar
 from weight_edit.section import Section
 
@@ -67,6 +68,7 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
 
     Raises:
         UsageError: a layer that the model has not, equal means everywhere, a prompt too long, or memory runs out.
+        UnsupportedError: the model's code lets no gradients through.
     """
     start = best_mean_difference(problem, options.layer)
     assert start.vector is not None
@@ -113,6 +115,9 @@ def searched(losses: Losses, start: Tensor, options: GradientOptions, seed: int)
 
     Args:
         start: where it begins, (n, d_model), independent rows.
+
+    Raises:
+        UnsupportedError: the model's code lets no gradients through.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = orthonormalised(start).detach().requires_grad_()
@@ -128,6 +133,11 @@ def searched(losses: Losses, start: Tensor, options: GradientOptions, seed: int)
                 if weights[part] > 0:
                     # One part after the other, so that only one graph is kept at a time.
                     loss = losses.of(part, chosen, mixed @ orthonormalised(rows))
+                    if not loss.requires_grad:
+                        raise UnsupportedError(
+                            f"method gradient: {losses.model.anatomy.architecture} lets no gradients through from "
+                            "what it says to the stream; use another method"
+                        )
                     torch.autograd.backward(weights[part] * loss, inputs=[rows])
             optimiser.step()
             with torch.no_grad():

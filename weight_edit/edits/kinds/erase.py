@@ -1,5 +1,7 @@
 """LEACE (arXiv 2306.03819) over the whole stream: no linear classifier finds the concept any more."""
 
+from typing import Literal
+
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.registry import Given, edit
@@ -7,7 +9,13 @@ from weight_edit.section import Section
 
 
 class EraseOptions(Section):
-    """It has no settings of its own."""
+    """Settings of the eraser.
+
+    Attributes:
+        enter: where the eraser's constant enters, see `AffineOptions`.
+    """
+
+    enter: Literal["found", "embedding"] = "found"
 
 
 @edit("erase")
@@ -15,8 +23,11 @@ def erase(given: Given, options: EraseOptions) -> Change:
     """Erase a concept linearly with the smallest change, `x -> x - L R^T (x - mean)` (LEACE, arXiv 2306.03819).
 
     Needs directions of the method `leace`. The projection is oblique: what it takes off is along L, by what it finds
-    along R. One eraser serves the whole stream, so that what R finds is the same constant at every layer; the guarantee
-    is that of the place where it was fitted.
+    along R. One eraser serves the whole stream, so that what R finds is the same constant from that layer on; the
+    guarantee is that of the place where it was fitted.
+
+    Raises:
+        UsageError: it is not known at which layer the directions were found.
     """
     left, right = given.need("left").T, given.need("right").T
     map = LowRankMap(left, right, left @ (right.T @ given.need("mean").reshape(-1)))
@@ -27,4 +38,4 @@ def erase(given: Given, options: EraseOptions) -> Change:
             "--edit erase without --at: one eraser of the whole stream",
             map.times(given.strength),
         )
-    return StreamMap(map)
+    return StreamMap(map, enters=given.layer_found if options.enter == "found" else 0)
