@@ -7,7 +7,7 @@ from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.errors import UsageError
-from weight_edit.prompts import PromptSet
+from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import hooked
 from weight_edit.steps import EditStep
 from weight_edit.studies.lab import Lab
@@ -33,12 +33,9 @@ def place_of(lab: Lab, name: str | None = None, layer: int | None = None, positi
     Raises:
         UsageError: nothing of that name was found, the directions do not say where, or the model has no such block.
     """
-    if layer is None or position is None:
-        known = lab.directions(name).metadata
-        if layer is None:
-            layer = known.get("layer")
-        if position is None:
-            position = known.get("position")
+    known = {} if layer is not None and position is not None else lab.directions(name).metadata
+    layer = known.get("layer") if layer is None else layer
+    position = known.get("position") if position is None else position
     if layer is None:
         raise UsageError("the directions do not say at which layer they were found; give the study a 'layer'")
     count = lab.model.anatomy.n_layers
@@ -53,15 +50,20 @@ def stream_of(
     points: Sequence[Point],
     position: int | None,
     steps: Sequence[EditStep] = (),
+    format: ChatFormat | None = None,
 ) -> Tensor:
     """The stream at one position of each prompt, under some edits: (prompts, points, d_model) float64 on the CPU.
 
     An edit at a block's input has been made where that input is read.
 
+    Args:
+        format: how prompts become tokens; the run's own when None.
+
     Raises:
         UsageError, UnsupportedError: as `trial_hooks`; or a prompt is shorter than the position reaches back.
     """
-    sequences = [lab.format.encode(prompt) for prompt in prompts.prompts]
+    chat = format or lab.format
+    sequences = [chat.encode(prompt) for prompt in prompts.prompts]
     # Hooks of the reading are attached later, so they run after those of the edit.
     with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
         if position is None:

@@ -139,4 +139,5 @@ def _draw(lab: Lab, base: dict[str, Tensor], landed: dict[str, Tensor], points: 
             axes.set_title(points[index], fontsize=9)
             axes.set_xlabel("first principal component")
             axes.set_ylabel("second principal component")
-        panels[0].legend(fontsize=7)
+        lines, labels = panels[0].get_legend_handles_labels()
+        panels[0].figure.legend(lines, labels, fontsize=7, loc="outside upper center", ncols=4)

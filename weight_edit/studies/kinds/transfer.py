@@ -170,4 +170,4 @@ def _draw(lab: Lab, rows: list[dict[str, Any]]) -> None:
         axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", fontsize=8)
         axes.set_ylabel("refused requests refused")
         axes.set_ylim(0, 1.05)
-        axes.legend(fontsize=7)
+        axes.figure.legend(fontsize=7, loc="outside upper center", ncols=3)
