@@ -58,8 +58,8 @@ def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
 
     Two differences in means: of the last token of the prompt, and of the last before the answer, after the unedited
     model's own thought. Each edit is scored on answers that follow the unedited model's thought, and on answers that
-    follow what the edited model thinks. Writes `thinking.csv` and `.json`, a row for each direction, edit and scoring, and
-    `thinking.png`.
+    follow what the edited model thinks. Writes `thinking.csv` and `.json`, a row for each direction, edit and scoring,
+    and `thinking.png`.
 
     Returns:
         rows: the table; `flipped` is the share of requests that the unedited model refuses and the edited one answers.
@@ -152,8 +152,8 @@ def _thought_of(lab: Lab, prompts: PromptSet, options: ThinkingOptions, thoughts
     found = think(lab.model, prompts.prompts, lab.format, max_new_tokens=options.max_thought, batch_size=128)
     if len(found) < max(2, len(prompts) // 4):
         raise UsageError(
-            f"{prompts.name}: the model comes to the end of a thought about only {len(found)} of {len(prompts)} prompts; "
-            "this study needs one that thinks between <think> and </think>, or a larger 'max_thought'"
+            f"{prompts.name}: the model comes to the end of a thought about only {len(found)} of {len(prompts)} "
+            "prompts; this study needs one that thinks between <think> and </think>, or a larger 'max_thought'"
         )
     thoughts |= found
     rows = [row for row, prompt in enumerate(prompts.prompts) if prompt in found]
