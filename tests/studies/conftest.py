@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from weight_edit.activations import Point, residuals
 from weight_edit.directions import Directions

@@ -20,7 +20,8 @@ def test_csv_and_json_hold_the_same(tmp_path):
     assert list(lines[0]) == ["name", "rate", "count", "late", "more"]
     assert len(lines) == len(rows) == 3
     assert float(lines[0]["rate"]) == round(rows[0]["rate"], 6)
-    assert lines[1]["rate"] == lines[1]["late"] == "" and rows[1]["late"] is None
+    assert lines[1]["rate"] == lines[1]["late"] == ""
+    assert rows[1]["late"] is None
     assert json.loads(lines[1]["more"]) == rows[1]["more"] == {"a": [1, 2]}
     assert [line["name"] for line in lines] == [row["name"] for row in rows] == [row["name"] for row in ROWS]
 
@@ -31,4 +32,5 @@ def test_a_figure_is_written_and_does_not_change(tmp_path):
             for axes in panels:
                 axes.plot([0, 1], [1, 0])
     once, again = ((tmp_path / f"{name}.png").read_bytes() for name in ("once", "again"))
-    assert once.startswith(b"\x89PNG") and once == again
+    assert once.startswith(b"\x89PNG")
+    assert once == again

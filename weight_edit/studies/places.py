@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
+from pydantic import Field
 from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
@@ -27,7 +29,11 @@ class Place:
     position: int | None
 
 
-def place_of(lab: Lab, name: str | None = None, layer: int | None = None, position: int | None = None) -> Place:
+Position: TypeAlias = Annotated[int, Field(lt=0)] | Literal["all"]
+"""How a study's settings name a position: from a prompt's end, or the mean over all of a prompt's tokens."""
+
+
+def place_of(lab: Lab, name: str | None = None, layer: int | None = None, position: Position | None = None) -> Place:
     """Where some directions were found, or what is asked for instead.
 
     Raises:
@@ -41,7 +47,7 @@ def place_of(lab: Lab, name: str | None = None, layer: int | None = None, positi
     count = lab.model.anatomy.n_layers
     if not 0 <= layer < count:
         raise UsageError(f"layer {layer} does not exist: the model's are 0 to {count - 1}")
-    return Place(layer, position)
+    return Place(layer, None if position == "all" else position)
 
 
 def stream_of(

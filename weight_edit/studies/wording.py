@@ -7,8 +7,8 @@ from weight_edit.evaluation.judge import normalise
 
 
 def opening(text: str, words: int) -> str:
-    """The first words of a text, caseless and with plain quotes."""
-    return " ".join(normalise(text).split()[:words])
+    """The first words of a text, caseless, with plain quotes and no sign at the end."""
+    return " ".join(normalise(text).split()[:words]).rstrip(".,;:!?")
 
 
 def openings(texts: Sequence[str], words: int) -> Counter[str]:

@@ -21,7 +21,7 @@ from weight_edit.studies.category_directions import between, cosines, stability,
 from weight_edit.studies.category_writing import draw_cosines, wording_apart, wording_table
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import CONTROL, Lab
-from weight_edit.studies.places import Place, need_set, place_of, stream_of
+from weight_edit.studies.places import Place, Position, need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row
 from weight_edit.studies.writing import write_table
@@ -42,7 +42,7 @@ class CategoriesOptions(Section):
     Attributes:
         categories: by name.
         directions: of the recipe, whose place is used; its own `find` when absent.
-        layer, position: another place; the paper's position is -2.
+        layer, position: another place; the paper's position is -2, and "all" is the mean over all of a prompt's tokens.
         n: prompts of each kind for a direction.
         resamples: directions drawn anew for the stability.
         strengths: of the steering, in units of the mean length of the categories' mean differences.
@@ -56,7 +56,7 @@ class CategoriesOptions(Section):
     categories: Annotated[dict[str, Category], Field(min_length=2)]
     directions: str | None = None
     layer: Annotated[int, Field(ge=0)] | None = None
-    position: Annotated[int, Field(lt=0)] | None = None
+    position: Position | None = None
     n: Positive = 32
     resamples: Annotated[int, Field(ge=2)] = 20
     strengths: list[float] = Field(min_length=1, default_factory=lambda: [-1.0, -0.5, 0.5, 1.0, 1.5])
@@ -233,7 +233,7 @@ def _summary(
                 "stability": steady[name]["mean"],
                 "nearest": names[nearest],
                 "cosine": float(others[nearest]),
-                **{key: worded[name][key] for key in ("induced", "most_common", "share", "own", "turned")},
+                **{key: worded[name][key] for key in ("induced", "most_common", "own")},
             }
         )
     return rows

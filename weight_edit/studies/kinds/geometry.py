@@ -10,7 +10,7 @@ from weight_edit.activations import Point
 from weight_edit.recipe import MAIN, Positive, Step
 from weight_edit.section import Section
 from weight_edit.studies.lab import CONTROL, Lab
-from weight_edit.studies.places import need_set, place_of, points_from, stream_of
+from weight_edit.studies.places import Position, need_set, place_of, points_from, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.writing import figure, write_table
 
@@ -21,7 +21,7 @@ class GeometryOptions(Section):
     Attributes:
         edits: whose landing is looked at, by name.
         directions: whose place is looked at; the recipe's own `find` when absent.
-        layer, position: another place.
+        layer, position: another place; the position "all" is the mean over all of a prompt's tokens.
         limit: prompts of each class.
         control: the same edits with random directions beside them.
     """
@@ -29,7 +29,7 @@ class GeometryOptions(Section):
     edits: Annotated[dict[str, Step], Field(min_length=1)]
     directions: str | None = None
     layer: Annotated[int, Field(ge=0)] | None = None
-    position: Annotated[int, Field(lt=0)] | None = None
+    position: Position | None = None
     limit: Positive = 128
     control: bool = True
 
