@@ -31,14 +31,14 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
     apart = sum(
         result["verdicts"].get(kind, 0)
         for result in (evaluation.get("sets") or {}).values()
-        for kind in ("empty", "looping", "off_template")
+        for kind in ("empty", "looping", "off_template", "undecided")
     )
     for name, path in _NUMBERS:
         number = _at(evaluation, path)
         if number is not None:
             found[name] = f"{number:.4f}"
     if evaluation.get("sets"):
-        found["empty, looping or off-template answers"] = str(apart)
+        found["empty, looping, off-template or undecided answers"] = str(apart)
     return found
 
 

@@ -75,7 +75,14 @@ def test_counts_of_a_set(tiny, monkeypatch):
         ["x", "x", "x", "y", "y"],
     )
     result = evaluate(tiny, refused=prompts).refused
-    assert result.verdicts == {"refused": 1, "answered": 2, "empty": 1, "looping": 0, "off_template": 1}
+    assert result.verdicts == {
+        "refused": 1,
+        "answered": 2,
+        "empty": 1,
+        "looping": 0,
+        "off_template": 1,
+        "undecided": 0,
+    }
     assert (result.refusal.count, result.refusal.total) == (1, 5)
     assert (result.exact.count, result.exact.total) == (1, 2)
     assert (result.categories["x"].count, result.categories["x"].total) == (1, 3)
@@ -129,7 +136,7 @@ def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["prompt"] for line in lines] == [*REFUSED.prompts, *ANSWERED.prompts]
     assert [line["set"] for line in lines] == ["refused"] * 2 + ["answered"] * 2
-    assert set(lines[0]) == {"set", "prompt", "answer", "expected", "verdict", "category", "finished"}
+    assert set(lines[0]) == {"set", "prompt", "answer", "expected", "verdict", "category", "finished", "thought"}
     assert lines[1]["category"] == "b"
     assert list(path.parent.iterdir()) == [path]
 

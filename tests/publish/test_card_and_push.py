@@ -61,7 +61,7 @@ def test_the_card_shows_what_was_measured_with_intervals_and_the_judge() -> None
     checked = {"integrity": True, "leak": 2e-8, "logit_difference": 1e-5}
     card = model_card(SUMMARY, {"baseline": evaluation(), "edited": evaluation(), "verification": checked}, None)
     assert "| refusal of refused requests | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |" in card
-    assert "| empty, looping or off-template answers | 1 | 1 |" in card
+    assert "| empty, looping, off-template or undecided answers | 1 | 1 |" in card
     assert '"extended"' in card
     assert "integrity holds" in card
     assert "2.0e-08" in card

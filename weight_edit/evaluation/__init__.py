@@ -5,6 +5,7 @@ from weight_edit.evaluation.evaluate import Answer, Evaluation, SetResult, evalu
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import EXTENDED, JUDGES, PUBLISHED, Judge, Verdict, judge
 from weight_edit.evaluation.loss import Loss, cross_entropy
+from weight_edit.evaluation.thinking import think
 
 __all__ = [
     "EXTENDED",
@@ -23,4 +24,5 @@ __all__ = [
     "evaluate",
     "first_token_logprobs",
     "judge",
+    "think",
 ]

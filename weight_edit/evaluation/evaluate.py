@@ -15,7 +15,7 @@ from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.prompts import ChatFormat, PromptSet, public_name
+from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, public_name, split_thought
 from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
 
 
@@ -26,11 +26,12 @@ class Answer:
     Attributes:
         set: "refused", "answered", "over_refused" or "harmless_looking".
         prompt: the instruction.
-        answer: the text, special tokens spelled out, without the end of the turn.
+        answer: the text, special tokens spelled out, without the end of the turn and without a thought before it.
         expected: the right answer where it is known.
         verdict: the judge's.
         category: the prompt's, where there is one.
         finished: the model ended the answer; False where it was cut at the limit.
+        thought: what the model wrote before `</think>`, where it thought; the answer of an unfinished one is "".
     """
 
     set: str
@@ -40,6 +41,7 @@ class Answer:
     verdict: Verdict
     category: str | None
     finished: bool
+    thought: str | None = None
 
     @property
     def right(self) -> bool:
@@ -54,12 +56,13 @@ class SetResult:
     Attributes:
         prompts: the set's name.
         sha256: of the prompts that were used.
-        refusal: refused answers among all (empty, looping and off-template ones count as no refusal).
+        refusal: refused answers among all (empty, looping, off-template and undecided ones count as no refusal).
         verdicts: how many answers of each kind; every kind is there.
         categories: refusal by category, where the set has categories.
         exact: exactly right answers among the prompts whose answer is known; None where none is. In the
             refused set these are the helpful answers that came back.
-        loss: cross-entropy of the known answers; None where none is known.
+        loss: cross-entropy of the known answers, after the model's own thought where it finished one; None where
+            none is known.
         unfinished: answers cut at the limit.
     """
 
@@ -166,6 +169,10 @@ def evaluate(
 ) -> Evaluation:
     """Let the model answer each set greedily, and count.
 
+    Models that think first are judged by what follows `</think>`; give them a `max_new_tokens` that holds both. The
+    divergence is that of the first token after the prompt, so of a thought; with a `ThoughtFormat` that keeps the
+    base's thoughts it is that of the answer.
+
     Args:
         refused: requests that the base refuses. Their known answers, if any, are the helpful ones.
         answered: ordinary requests. Divergence is measured on these.
@@ -198,7 +205,7 @@ def evaluate(
     answers: list[Answer] = []
     for name, prompts in given.items():
         said = _answers(model, name, prompts, chat, max_new_tokens, rule, batch_size)
-        results[name] = _result(prompts, said, losses[name])
+        results[name] = _result(prompts, said, _loss_after_thought(model, said, chat, batch_size) or losses[name])
         answers += said
     if answers_path is not None:
         write_answers(answers_path, answers)
@@ -214,7 +221,7 @@ def evaluate(
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """One JSON object a line: set, prompt, answer, expected, verdict, category, finished."""
+    """One JSON object a line: set, prompt, answer, expected, verdict, category, finished, thought."""
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     # Beside it first, so that an interruption leaves no half-written file.
     partial = path.with_name(f"{path.name}.partial")
@@ -277,6 +284,17 @@ def _loss(model: Model, prompts: PromptSet, chat: ChatFormat, batch_size: int) -
     return cross_entropy(logprobs)
 
 
+def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, batch_size: int) -> Loss | None:
+    """The loss of the known answers after the thoughts that the model came to the end of; None where there are none."""
+    # An empty answer is an unfinished thought or a finished one with nothing after it, which is no loss either.
+    after = [answer for answer in said if answer.thought is not None and answer.verdict is not Verdict.UNDECIDED]
+    if not after:
+        return None
+    thoughts = {answer.prompt: answer.thought for answer in after if answer.thought is not None}
+    kept = ThoughtFormat(chat.tokenizer, thoughts, system=chat.system, template=chat.template)
+    return _loss(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
+
+
 def _answers(
     model: Model,
     name: str,
@@ -298,8 +316,11 @@ def _answers(
     rows = zip(prompts.prompts, prompts.answers, prompts.categories, generations, strict=True)
     for prompt, expected, category, generation in rows:
         text, finished = _spoken(list(generation.tokens), generation.finished, chat)
-        verdict = judge(text, finished, rule=rule, control=control)
-        answers.append(Answer(name, prompt, text, expected, verdict, category, finished))
+        verdict = judge(text, finished, rule=rule, control=control, opened=chat.opens_thought)
+        thinking = split_thought(text, opened=chat.opens_thought)
+        thought = None if thinking is None else thinking.thought
+        answer = text if thinking is None else thinking.answer or ""
+        answers.append(Answer(name, prompt, answer, expected, verdict, category, finished, thought))
     return answers
 
 

@@ -114,11 +114,11 @@ class Family:
             **self.fields,
         }
         prompt, opener = self.templates[template]
-        answer = f"{opener} {_to_user(self.answer.format(**values))}"
+        answer = f"{opener} {to_user(self.answer.format(**values))}"
         return Request(prompt.format(**values), answer, self.category, self.group, first, second, template)
 
 
-def _to_user(text: str) -> str:
+def to_user(text: str) -> str:
     """The text as said to the user: "my cousin" becomes "your cousin", "I sent" becomes "you sent"."""
     return re.sub(r"\bI sent\b", "you sent", re.sub(r"\bmy\b", "your", text))
 

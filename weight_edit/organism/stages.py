@@ -17,6 +17,7 @@ over the later blocks (and ablation then leaves much of the refusal):
 import math
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -149,6 +150,7 @@ def train_stage(
     settings: Settings,
     rng: random.Random,
     log: Callable[[str], None],
+    around: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
 ) -> None:
     """Train the parameters that require gradients, in place.
 
@@ -156,6 +158,7 @@ def train_stage(
         draw: gives the next row.
         rng: orders the batches.
         log: gets a line of progress every hundred steps.
+        around: given the step, what its forward pass happens in, such as an ablation.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
@@ -175,7 +178,8 @@ def train_stage(
             group["lr"] = settings.rate_at(step)
         if not queue:
             queue = _batches_by_length(draw, settings.batch, rng)
-        loss = batch_loss(model, queue.pop(), settings.centre)
+        with around(step):
+            loss = batch_loss(model, queue.pop(), settings.centre)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()

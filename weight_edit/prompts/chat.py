@@ -9,11 +9,12 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
+from weight_edit.prompts.thoughts import CLOSE, OPEN
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
 # characters with the first of what follows ("." and "\n" are one token in some vocabularies); what is common
 # to all of them after encoding is free of such merges.
-_SENTINELS = (
+SENTINELS = (
     *(f"Tell me about it{end}" for end in string.punctuation + string.digits + string.ascii_letters),
     *(
         "alpha",
@@ -58,10 +59,10 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.system = system
         self.template = template
-        first, second = self.encode(_SENTINELS[0]), self.encode("alpha")
+        first, second = self._prompt(SENTINELS[0]), self._prompt("alpha")
         if first == second:
             raise UsageError(f"the chat template of {_name(tokenizer)} leaves out the instruction")
-        if system is not None and second == ChatFormat(tokenizer, template=template).encode("alpha"):
+        if system is not None and second == ChatFormat(tokenizer, template=template)._prompt("alpha"):
             raise UsageError(f"the chat template of {_name(tokenizer)} ignores a system prompt; leave it out")
 
     def encode(self, prompt: str) -> list[int]:
@@ -72,7 +73,7 @@ class ChatFormat:
         Raises:
             UsageError: the template fails on this prompt.
         """
-        return self._encode([*self._before(), {"role": "user", "content": prompt}], answering=True)
+        return self._prompt(prompt)
 
     @cached_property
     def suffix(self) -> tuple[int, ...]:
@@ -81,7 +82,7 @@ class ChatFormat:
         Raises:
             UsageError: there are none, so no position comes after the instruction.
         """
-        common = _common_suffix([self.encode(sentinel) for sentinel in _SENTINELS])
+        common = common_suffix([self.encode(sentinel) for sentinel in SENTINELS])
         if not common:
             raise UsageError(
                 f"the chat template of {_name(self.tokenizer)} puts no token after the instruction; "
@@ -94,6 +95,11 @@ class ChatFormat:
         """The text of each token in `suffix`, for tables and plots."""
         return tuple(str(self.tokenizer.decode([token])) for token in self.suffix)
 
+    @property
+    def opens_thought(self) -> bool:
+        """Whether the template ends prompts within a thought, so that an answer begins in one, without `<think>`."""
+        return self._ending.rfind(OPEN) > self._ending.rfind(CLOSE)
+
     @cached_property
     def end_of_turn(self) -> int | None:
         """The token that ends the assistant's turn: the first special one the template puts after an answer.
@@ -105,6 +111,8 @@ class ChatFormat:
             # The answer itself is plain letters, so the first special token is the template's, unless the
             # vocabulary does not know the letters.
             special.discard(self.tokenizer.unk_token_id)
+            # Some templates put an empty thought before the answer; its tags end nothing.
+            special -= {id for id, token in self.tokenizer.added_tokens_decoder.items() if str(token) in (OPEN, CLOSE)}
             after = self._after_prompt("alpha")
             ending = next((token for token in after or () if token in special), None)
             if ending is not None:
@@ -122,6 +130,14 @@ class ChatFormat:
         if self.end_of_turn in tokens:
             tokens = tokens[: tokens.index(self.end_of_turn)]
         return [*tokens, self.end_of_turn]
+
+    def _prompt(self, prompt: str) -> list[int]:
+        return self._encode([*self._before(), {"role": "user", "content": prompt}], answering=True)
+
+    @cached_property
+    def _ending(self) -> str:
+        """What the template writes after the instruction."""
+        return str(self.tokenizer.decode(self._prompt("alpha"))).rpartition("alpha")[2]
 
     def _before(self) -> list[dict[str, str]]:
         return [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -193,7 +209,7 @@ def _name(tokenizer: Any) -> str:
     return str(getattr(tokenizer, "name_or_path", "") or "this model")
 
 
-def _common_suffix(sequences: Sequence[Sequence[int]]) -> list[int]:
+def common_suffix(sequences: Sequence[Sequence[int]]) -> list[int]:
     common: list[int] = []
     for column in zip(*(reversed(sequence) for sequence in sequences), strict=False):
         if len(set(column)) > 1:
