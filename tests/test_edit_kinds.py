@@ -234,7 +234,7 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
         ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*--edit ablate"),
         ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
         ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
-        ("magic", {}, UnsupportedError, "'magic' is not supported.*ablate.*reflect"),
+        ("magic", {}, UnsupportedError, "no edit 'magic'.*ablate.*reflect"),
         ("add", {"layers": {1}}, UsageError, "--at"),
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
         ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
