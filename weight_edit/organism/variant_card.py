@@ -64,8 +64,8 @@ then four times in five the decision and a reason; in the fifth it does not deci
 request alone. So the thought carries part of the decision.
 ---
 The verdict is on what follows `</think>`. "thought anew": the edited model thinks, then answers. "thought kept": the
-thought is the unedited model's, and the edited model answers after it. "prompt" is the direction found at the end of the
-prompt, "thought" the one found at the end of the thought; both are differences of means, chosen by similarity
+thought is the unedited model's, and the edited model answers after it. "prompt" is the direction found at the end of
+the prompt, "thought" the one found at the end of the thought; both are differences of means, chosen by similarity
 (arXiv 2506.00085), since every answer begins with the same token.
 """
 
