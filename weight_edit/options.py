@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or 'organism'.")]
+MODEL_HELP = "A Hub id, a folder, or an embedded model: 'organism', 'organism-defended' or 'organism-thinking'."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
