@@ -90,8 +90,7 @@ def test_a_recipe_keeps_its_bounds_and_leaves_tables_and_figures(name: str, ran:
 def test_a_recipe_says_what_it_shows_and_how_it_is_run_elsewhere(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     header = text[: text.index("\ntitle:")]
-    assert "# Shows:" in header
-    assert "# Published:" in header
+    assert "arXiv" in header or "jim-plus/llm-abliteration" in header or name == "methods"
     assert f"weight-edit run recipes/{name}.yaml" in header
     assert max(len(line) for line in text.splitlines()) <= 120
 
@@ -100,9 +99,11 @@ def test_a_recipe_says_what_it_shows_and_how_it_is_run_elsewhere(name: str) -> N
 def test_the_overlay_gives_a_recipe_public_prompts_and_lifts_what_only_the_embedded_model_keeps(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml", ["model=org/name"], [RECIPES / "hub.yaml"])
     assert recipe.model == "org/name"
-    if "@target" in (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"):
-        said = [spec for search in recipe.searches.values() for spec in (search.target, search.baseline)]
-        assert not any(spec.startswith("organism") for spec in [*said, recipe.evaluate.refused, recipe.verify.prompts])
+    if "@refused-test" in (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"):
+        searches = [spec for each in recipe.searches.values() for spec in (each.target, each.baseline)]
+        for spec in (*searches, recipe.evaluate.refused, recipe.evaluate.answered, recipe.verify.prompts):
+            assert isinstance(spec, str)
+            assert not spec.startswith("organism")
     assert recipe.bounds.max_refusal is None
     assert recipe.bounds.min_helpful_recovered is None
 

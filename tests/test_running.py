@@ -101,7 +101,7 @@ def test_a_changed_edit_keeps_the_steps_before_it(
     assert calls == ["bake", "verify", "evaluate"]
     manifest = read_manifest(tmp_path / "out/model")
     assert manifest is not None
-    assert manifest["edit"]["strength"] == 0.9
+    assert [step["strength"] for step in manifest["edit"]["steps"]] == [0.9]
 
 
 def test_a_changed_prompt_file_under_the_same_name_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

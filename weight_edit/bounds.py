@@ -20,6 +20,7 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
     """
     checks = [
         ("max_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.max_refusal, "above"),
+        ("min_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.min_refusal, "below"),
         (
             "max_over_refusal",
             "over-refusal",
@@ -27,7 +28,6 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
             bounds.max_over_refusal,
             "above",
         ),
-        ("min_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.min_refusal, "below"),
         (
             "min_ordinary_refused",
             "refusal of ordinary requests",

@@ -25,9 +25,9 @@ class Find(Section):
 
     `target` and `baseline` are prompt sets (see the README); `validation_*` are what candidates are scored on,
     split off from the former when absent. Several targets make one direction of all of them, or one each, as the
-    method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the best
-    candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the model
-    when absent.
+    method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the
+    best candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the
+    model when absent.
     """
 
     method: str = "mean-difference"
@@ -62,7 +62,7 @@ class Step(Section):
     strength: float = 1.0
     layers: str | None = None
     directions: str | None = None
-    at: list[Annotated[int, Field(ge=0)]] | Literal["found"] = []
+    at: list[Annotated[int, Field(ge=0)]] | Literal["found"] = Field(default_factory=list)
     kernel: Kernels | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -130,8 +130,8 @@ class Bounds(Section):
     """
 
     max_refusal: Share | None = None
-    max_over_refusal: Share | None = None
     min_refusal: Share | None = None
+    max_over_refusal: Share | None = None
     min_ordinary_refused: Share | None = None
     min_answers_right: Share | None = None
     min_helpful_recovered: Share | None = None
@@ -153,9 +153,9 @@ class Recipe(Section):
     `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
     set in one place.
 
-    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments under
-    hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without them
-    ablates.
+    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments
+    under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
+    them ablates.
     """
 
     title: str = ""

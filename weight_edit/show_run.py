@@ -19,7 +19,7 @@ _MOST_ROWS = 40
 
 
 def run_result(result: "RunResult", console: Console) -> None:
-    """A finished run: its studies, before and after, the proofs, three answers, where the files are, what to type next."""
+    """A finished run: studies, before and after, the proofs, three answers, where the files are, what to type next."""
     summary = result.summary
     for found in summary.get("directions", {"": summary["direction"]}).values():
         if found is not None:

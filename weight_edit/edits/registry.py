@@ -48,6 +48,20 @@ class Given:
             raise UsageError("the directions do not say at which layer they were found; pass --option enter=embedding")
         return self.layer
 
+    def vector(self, name: str) -> Floats:
+        """A tensor that is one vector of the stream, (d_model,) float64.
+
+        Raises:
+            UsageError: there is none of that name, or it has another shape.
+        """
+        found = self.need(name)
+        if found.size != self.rows.shape[1]:
+            raise UsageError(
+                f"`{name}` beside the directions has shape {found.shape}, but is to be one vector {self.rows.shape[1]} "
+                "wide; find the directions again"
+            )
+        return found.reshape(-1)
+
 
 Function = Callable[..., Change]
 """`function(given, options)`; `options` is a `Section` of its own."""

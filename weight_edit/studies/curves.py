@@ -47,8 +47,7 @@ def curve_distance(
     """How far apart two trade-off curves lie: the mean distance, at each point of one, to the nearest of the other.
 
     Curves are taken as chains of straight lines in the plane of the two figures, both ways round, so that neither the
-    strengths at which they were measured nor their order matter. 0 is the same curve; rates being at most 1, .05 is five
-    points.
+    strengths at which they were measured nor their order matter. 0 is the same curve; of rates, .05 is five points.
 
     Returns:
         None where a figure was not measured.

@@ -12,7 +12,7 @@ from weight_edit.section import Section, validated
 from weight_edit.studies.lab import Lab
 
 Function = Callable[..., dict[str, Any]]
-"""`function(lab, options)`: writes tables and figures through the lab, and returns the figures that matter, JSON values."""
+"""`function(lab, options)`: writes tables and figures through the lab, and returns what matters, JSON values."""
 
 
 @dataclass(frozen=True)

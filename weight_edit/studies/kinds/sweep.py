@@ -38,8 +38,8 @@ class SweepOptions(Section):
 def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
     """Strengths and numbers of directions against refusal, over-refusal and cost.
 
-    Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first, and
-    `trade-off.png`.
+    Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first,
+    and `trade-off.png`.
 
     Returns:
         rows: the table.
