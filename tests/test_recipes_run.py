@@ -7,22 +7,29 @@ from typing import Any
 
 import pytest
 
-from weight_edit.recipe import load_recipe
+from weight_edit.recipe import MAIN, load_recipe
 from weight_edit.running import run
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 APART = ("organism", "hub")
 """The demo's, which has tests of its own, and an overlay."""
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in APART)
-FEWER = ("evaluate.limit=11", "verify.n_prompts=2")
+FEWER = ("evaluate.limit=11", "evaluate.max_new_tokens=32", "verify.n_prompts=2")
 SMALLER: dict[str, tuple[str, ...]] = {
-    "refusal-cone": ("finds.cone.options.steps=4",),
+    "affine": ("studies.0.options.control=false",),
+    "inlp-flip": ("studies.0.options.control=false",),
+    "inlp-nullspace": ("studies.0.options.control=false",),
     "inlp-sweep": ("studies.0.options.keep=[1, 4]", "studies.1.options.keep=[4]"),
+    "refusal-addition": ("studies.0.options.strengths=[1]",),
+    "refusal-cone": ("finds.cone.options.steps=4", "studies.0.options.control=false"),
+    "refusal-direction": ("studies.0.options.strengths=[0.5, 1]",),
     "som": ("find.options.choose=2",),
     "methods": (
         "finds.gradient.options.steps=2",
         "finds.som.options.choose=1",
         "studies.0.options.directions=[mean-difference, leace]",
+        "studies.0.options.control=false",
+        "evaluate.over_refused=null",
     ),
 }
 """What makes a recipe quicker still; by its name."""
@@ -37,7 +44,10 @@ class Ran:
 
     def __call__(self, name: str) -> Path:
         if name not in self.known:
-            recipe = load_recipe(RECIPES / f"{name}.yaml", [*FEWER, *SMALLER.get(name, ())])
+            file = RECIPES / f"{name}.yaml"
+            searches = ("find" if each == MAIN else f"finds.{each}" for each in load_recipe(file).searches)
+            fewer = [*FEWER, *(f"{search}.n_validation=22" for search in searches), *SMALLER.get(name, ())]
+            recipe = load_recipe(file, fewer)
             self.known[name] = run(recipe, self.folder / name).path
         return self.known[name]
 
@@ -90,8 +100,7 @@ def test_a_recipe_keeps_its_bounds_and_leaves_tables_and_figures(name: str, ran:
 def test_a_recipe_says_what_it_shows_and_how_it_is_run_elsewhere(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     header = text[: text.index("\ntitle:")]
-    assert "# Shows:" in header
-    assert "# Published:" in header
+    assert "arXiv" in header or "jim-plus/llm-abliteration" in header or name == "methods"
     assert f"weight-edit run recipes/{name}.yaml" in header
     assert max(len(line) for line in text.splitlines()) <= 120
 
@@ -100,9 +109,11 @@ def test_a_recipe_says_what_it_shows_and_how_it_is_run_elsewhere(name: str) -> N
 def test_the_overlay_gives_a_recipe_public_prompts_and_lifts_what_only_the_embedded_model_keeps(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml", ["model=org/name"], [RECIPES / "hub.yaml"])
     assert recipe.model == "org/name"
-    if "@target" in (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"):
-        said = [spec for search in recipe.searches.values() for spec in (search.target, search.baseline)]
-        assert not any(spec.startswith("organism") for spec in [*said, recipe.evaluate.refused, recipe.verify.prompts])
+    if "@refused-test" in (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"):
+        searches = [spec for each in recipe.searches.values() for spec in (each.target, each.baseline)]
+        for spec in (*searches, recipe.evaluate.refused, recipe.evaluate.answered, recipe.verify.prompts):
+            assert isinstance(spec, str)
+            assert not spec.startswith("organism")
     assert recipe.bounds.max_refusal is None
     assert recipe.bounds.min_helpful_recovered is None
 
@@ -115,12 +126,15 @@ def test_added_refusal_needs_the_direction(ran: Ran) -> None:
 
 
 @pytest.mark.slow
-def test_the_flip_does_what_the_projection_does_not(ran: Ran) -> None:
+def test_the_flip_of_the_last_token_swaps_the_classes_where_the_projection_does_half(ran: Ran) -> None:
     rows = compared(ran("inlp-flip"))
-    flip, projection = rows["inlp", "flip at one layer"], rows["inlp", "projection"]
-    assert flip["refusal"] < projection["refusal"]
-    assert flip["refusal"] <= rows["mean-difference", "projection"]["refusal"] + 0.2
-    assert rows["random", "flip at one layer"]["refusal"] > 0.9
+    flip, projection = (rows["inlp at the last token", edit] for edit in ("flip at one layer", "projection"))
+    assert flip["refusal"] < 0.3 < projection["refusal"]
+    assert flip["answered_refusal"] > 0.7
+    # Elsewhere it is on a par with the ablation of the mean difference, and leaves ordinary requests alone.
+    kept = rows["inlp", "flip at one layer"]
+    assert abs(kept["refusal"] - rows["mean-difference", "projection"]["refusal"]) < 0.1
+    assert kept["answered_refusal"] < 0.1
 
 
 @pytest.mark.slow
