@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
 from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
@@ -13,6 +11,7 @@ from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import hooked
 from weight_edit.steps import EditStep
 from weight_edit.studies.lab import Lab
+from weight_edit.studies.settings import Position
 from weight_edit.trial import trial_hooks
 
 
@@ -27,10 +26,6 @@ class Place:
 
     layer: int
     position: int | None
-
-
-Position: TypeAlias = Annotated[int, Field(lt=0)] | Literal["all"]
-"""How a study's settings name a position: from a prompt's end, or the mean over all of a prompt's tokens."""
 
 
 def place_of(lab: Lab, name: str | None = None, layer: int | None = None, position: Position | None = None) -> Place:
