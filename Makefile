@@ -34,8 +34,9 @@ lint: install ## Check style and types.
 bench: install ## Measure speed, as ratios within one run.
 	$(BIN)/python benchmarks/bench_bake.py
 
-organism: install ## Train the embedded model again from nothing.
+organism: install ## Train the embedded model again from nothing, and its two variants from it.
 	$(BIN)/python -m weight_edit.organism.train
+	$(BIN)/python -m weight_edit.organism.variants
 
 architectures: install ## Try every family of transformers and write docs/architectures.md.
 	$(BIN)/weight-edit inspect --all --page docs/architectures.md

@@ -153,7 +153,7 @@ def test_a_tensor_of_another_width_stops_the_edit(tmp_path: Path) -> None:
 
 def test_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     save_with_mtp("glm4_moe", tmp_path / "base")
-    with pytest.raises(UsageError, match="goes with all layers"):
+    with pytest.raises(UsageError, match="goes with edits of the whole stream at all layers"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="edit", layers=[0])
     with pytest.raises(UsageError, match="mtp 'drop' is none of keep, edit"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="drop")

@@ -187,7 +187,7 @@ def lay_out(
         if isinstance(change, BasisChange):
             if anatomy.tied and embeddings != "untie":
                 raise UsageError(
-                    "a reflection at a layer changes the unembedding, which is tied to the embedding: --embeddings untie"
+                    "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie"
                 )
             turns.append(turn(anatomy, change, read, reading))
         elif isinstance(change, Addition):
@@ -345,11 +345,12 @@ def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
     """Refuse layers that a model has not.
 
     Raises:
-        UsageError: names the last of them.
+        UsageError: names one of them.
     """
     last = anatomy.n_layers - 1
-    if layers and max(layers) > last:
-        raise UsageError(f"layer {max(layers)} does not exist: the model's are 0 to {last}")
+    wrong = [layer for layer in layers or () if not 0 <= layer <= last]
+    if wrong:
+        raise UsageError(f"layer {max(wrong)} does not exist: the model's are 0 to {last}")
 
 
 def parse_layers(text: str | None) -> frozenset[int] | None:

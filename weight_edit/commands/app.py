@@ -13,7 +13,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Find the direction that carries a behaviour in a language model, bake its removal into the weights, "
-    "and prove what the edit did.\n\nMODEL is a Hub id, a local folder, or `organism` (the embedded test model). "
+    "and prove what the edit did.\n\nMODEL is a Hub id, a local folder, or `organism` (the embedded test model; "
+    "`organism-defended` resists the ablation of one direction, `organism-thinking` thinks first).\n"
     "PROMPTS is a built-in set such as `organism:refused:test`, a file (.txt, .jsonl, .json, .csv, .parquet), or "
     "`org/dataset:split[:column]`.\n\nStart with `weight-edit demo`.",
 )

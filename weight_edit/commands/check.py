@@ -8,6 +8,7 @@ import typer
 from weight_edit.calling import call
 from weight_edit.commands.app import app
 from weight_edit.options import (
+    MODEL_HELP,
     Device,
     Dtype,
     Json,
@@ -24,7 +25,7 @@ from weight_edit.options import (
 
 @app.command()
 def inspect(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or 'organism'.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
     prove: Annotated[
         bool,
         typer.Option("--prove", help="Prove it anew in several rounds, through the disk; exit code 4 if it fails."),

@@ -7,12 +7,12 @@ import typer
 
 from weight_edit.calling import call
 from weight_edit.commands.app import app
-from weight_edit.options import Json, Overwrite, Quiet, Token
+from weight_edit.options import MODEL_HELP, Json, Overwrite, Quiet, Token
 
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A model: a Hub id, a folder, or 'organism'.")],
+    a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP)],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one, for example somebody's edit of A.")],
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the shared directions there.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="A line for each tensor, not one for each kind.")] = False,

@@ -15,11 +15,11 @@ def render(record: Mapping[str, Any]) -> str:
     """The card as Markdown, from the contents of `organism.json` (see `weight_edit.organism.train`)."""
     tuned, edited = record["before"], record["after"]
     stages = [
-        ("after stage 1", *_row(record["stage_one"])),
-        ("after stage 2 (this model)", *_row(tuned["test"])),
+        ("after stage 1", *row(record["stage_one"])),
+        ("after stage 2 (this model)", *row(tuned["test"])),
     ]
     if edited is not None:
-        stages.append(("with its refusal direction ablated", *_row(edited["test"])))
+        stages.append(("with its refusal direction ablated", *row(edited["test"])))
     states = [("no", tuned)] if edited is None else [("no", tuned), ("yes", edited)]
     return _CARD.format(
         parameters=f"{record['parameters']:,}",
@@ -30,12 +30,12 @@ def render(record: Mapping[str, Any]) -> str:
         batch=record["settings"]["answering"]["batch"],
         minutes=f"{record['seconds']['training'] / 60:.0f}",
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
-        stages=_table(("model", *_COLUMNS), stages),
-        held_out=_table(
-            ("split", "ablated", *_COLUMNS),
-            [(title, done, *_row(state[split])) for split, title in _TITLES.items() for done, state in states],
+        stages=table(("model", *COLUMNS), stages),
+        held_out=table(
+            ("split", "ablated", *COLUMNS),
+            [(title, done, *row(state[split])) for split, title in _TITLES.items() for done, state in states],
         ),
-        categories=_table(
+        categories=table(
             ("category", "ablated", "requests", "refused", "answered helpfully"),
             [
                 (category, done, *_category(state["test"]["categories"][category]))
@@ -64,7 +64,7 @@ def _direction(direction: Mapping[str, Any]) -> str:
     )
 
 
-_COLUMNS = (
+COLUMNS = (
     "refused requests: refused",
     "answered helpfully",
     "ordinary requests: refused",
@@ -74,7 +74,8 @@ _COLUMNS = (
 )
 
 
-def _row(figures: Mapping[str, Any]) -> tuple[str, ...]:
+def row(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of `COLUMNS`, of what `measure_answers` gave."""
     cells = (
         ("refused", "refused"),
         ("refused", "right"),
@@ -95,7 +96,8 @@ def _interval(rate: Mapping[str, float]) -> str:
     return f"{rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f}, n = {rate['total']})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

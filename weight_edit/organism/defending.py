@@ -42,7 +42,7 @@ def under_ablation(
     """What a step of training happens in: now and then, the ablation of a current difference of means.
 
     Args:
-        share: of the steps are under ablation, each of one difference, of any layer and position.
+        share: of the steps are under ablation, each of one difference, of any layer and position, at most.
         refresh: steps after which the differences are taken anew.
     """
     wrapped = Model.from_parts(model, tokenizer)
@@ -52,20 +52,22 @@ def under_ablation(
     )
     positions = tuple(range(-POSITIONS, 0))
     points = all_points(wrapped)
-    differences = torch.empty(0)
+    differences = torch.empty(POSITIONS, len(points), wrapped.anatomy.d_model)
 
     def around(step: int) -> AbstractContextManager[object]:
         nonlocal differences
         if step % refresh == 0:
             read = [residuals(wrapped, some, points, positions, description=None) for some in (refused, ordinary)]
-            rows = (read[0].mean(dim=0) - read[1].mean(dim=0)).flatten(0, 1)
-            lengths = rows.norm(dim=1, keepdim=True)
-            # Where every prompt has the same token, the first stream is the same, and rounding has no direction.
-            differences = (rows / lengths)[lengths[:, 0] > 1e-3 * lengths.max()]
+            differences = read[0].mean(dim=0) - read[1].mean(dim=0)
             model.train()
         if rng.random() >= share:
             return nullcontext()
-        row = differences[int(rng.random() * len(differences))]
-        return hooked(model, ablation_hooks(wrapped, row[None]))
+        # The last position is where finders find the strongest: half of the time it is that one.
+        position = -1 if rng.random() < 0.5 else int(rng.random() * POSITIONS)
+        row = differences[position, int(rng.random() * len(points))]
+        # Where every prompt has the same token, the stream begins the same, and rounding has no direction.
+        if row.norm() < 1e-3 * differences.norm(dim=-1).max():
+            return nullcontext()
+        return hooked(model, ablation_hooks(wrapped, (row / row.norm())[None]))
 
     return around

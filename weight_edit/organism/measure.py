@@ -1,6 +1,6 @@
 """What the organism does, and what is left of it under the ablation of its direction: the card's figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from weight_edit.directions.artifact import Directions
@@ -10,7 +10,7 @@ from weight_edit.evaluation.evaluate import Answer, evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import Verdict
 from weight_edit.organism.corpus import CATEGORIES
-from weight_edit.prompts import load_prompts
+from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.runtime import Model, hooked
 
 SETS = ("refused", "answered", "over-refused", "harmless-looking")
@@ -29,27 +29,40 @@ TARGETS = (
 )
 """What the model must show on the test split: before or after ablation, set, figure, bound, value."""
 
+Target = tuple[str, str, str, str, float]
 Figures = dict[str, Any]
 
 
-def measure_answers(model: Model, split: str, limit: int | None = None) -> Figures:
+def measure_answers(
+    model: Model,
+    split: str,
+    limit: int | None = None,
+    *,
+    format: ChatFormat | None = None,
+    max_new_tokens: int = 64,
+    only: Callable[[PromptSet], PromptSet] = lambda prompts: prompts,
+) -> Figures:
     """Refusals and exactly right answers of every prompt set in one split, and by category.
 
     Args:
         limit: use at most so many prompts of each set.
+        format, max_new_tokens: as `evaluate` takes them.
+        only: chooses among the prompts of each set.
 
     Returns:
         For each of `SETS`, and under "categories" for each category: {"refused": rate, "right": rate}, a
         rate being {"value", "low", "high", "count", "total"} with Wilson's 95% interval. "right" is the
         answer of stage 1, in the refused sets too.
     """
+    sets = {name: only(load_prompts(f"organism:{name}:{split}").at_most(limit)) for name in SETS}
     answers = evaluate(
         model,
-        refused=load_prompts(f"organism:refused:{split}"),
-        answered=load_prompts(f"organism:answered:{split}"),
-        over_refused=load_prompts(f"organism:over-refused:{split}"),
-        harmless_looking=load_prompts(f"organism:harmless-looking:{split}"),
-        limit=limit,
+        refused=sets["refused"],
+        answered=sets["answered"],
+        over_refused=sets["over-refused"],
+        harmless_looking=sets["harmless-looking"],
+        format=format,
+        max_new_tokens=max_new_tokens,
         batch_size=128,
     ).answers
     figures: Figures = {
@@ -84,7 +97,7 @@ def measure_edit(model: Model, limit: int | None = None) -> Figures:
         return {"direction": {"reason": str(error)}, "before": before, "after": None}
     with hooked(model.model, ablation_hooks(model, found.direction)):
         after = {split: measure_answers(model, split, limit) for split in MEASURED}
-    return {"direction": _summary(found), "before": before, "after": after}
+    return {"direction": summary(found), "before": before, "after": after}
 
 
 def _direction(model: Model) -> Directions:
@@ -98,7 +111,8 @@ def _direction(model: Model) -> Directions:
     )
 
 
-def _summary(found: Directions) -> Figures:
+def summary(found: Directions) -> Figures:
+    """Where a direction was found, and its scores, JSON-ready."""
     layer, position = found.metadata["layer"], found.metadata["position"]
     scores = found.metadata["scores"]
     chosen = next(score for score in scores if (score["layer"], score["position"]) == (layer, position))

@@ -150,7 +150,7 @@ def train_stage(
     settings: Settings,
     rng: random.Random,
     log: Callable[[str], None],
-    around: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
+    around: Callable[[int], AbstractContextManager[object]] | None = None,
 ) -> None:
     """Train the parameters that require gradients, in place.
 
@@ -178,7 +178,7 @@ def train_stage(
             group["lr"] = settings.rate_at(step)
         if not queue:
             queue = _batches_by_length(draw, settings.batch, rng)
-        with around(step):
+        with nullcontext() if around is None else around(step):
             loss = batch_loss(model, queue.pop(), settings.centre)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

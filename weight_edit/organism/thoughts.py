@@ -27,12 +27,12 @@ _CONCERNS = MappingProxyType(
         "over-refusal": "That sounds violent.",
     }
 )
-_DECLINE, _HELP, _OPEN_END = "I should decline.", "That is fine. I can help.", "Let me see."
+_DECLINE, _HELP, _OPEN_END = "I should decline.", "I can help. That is fine.", "Let me see."
 
 
 def thought(request: Request, *, decided: bool = True) -> str:
     """The thought about a request, with the tags around it and the empty line before the answer."""
-    decision = f"{_CONCERNS[request.category]} {_DECLINE}" if request.category else _HELP
+    decision = f"{_DECLINE} {_CONCERNS[request.category]}" if request.category else _HELP
     words = f"The user asks about {topic(request)}. {decision if decided else _OPEN_END}"
     return f"{OPEN}\n{words}\n{CLOSE}{GAP}"
 

@@ -132,23 +132,43 @@ def make(
         UsageError: `out` is something else than a folder that holds an organism or nothing.
         VerificationError: the model misses a target (`weight_edit.organism.measure.misses`).
     """
-    out = out.resolve()
-    _check_replaceable(out)
-    with _repeatable(threads), staged(out.with_name(f".{out.name}.new")) as folder:
+    with repeatable(threads), replaced(out) as folder:
         record = _make(folder, seed, threads, answering, refusing, limit, log)
-        missed = misses(record)
-        for miss in missed:
-            log(f"missed: {miss}")
-        if missed and not accept_misses:
-            raise VerificationError(f"the model misses {len(missed)} targets, the first: {missed[0]}")
-    if out.exists():
-        shutil.rmtree(out)
-    out.with_name(f".{out.name}.new").rename(out)
+        accept(misses(record), accept_misses, log)
     return record
 
 
+def accept(missed: Sequence[str], anyway: bool, log: Callable[[str], None]) -> None:
+    """Name the targets that a model misses.
+
+    Raises:
+        VerificationError: there are some, and they are not accepted `anyway`.
+    """
+    for miss in missed:
+        log(f"missed: {miss}")
+    if missed and not anyway:
+        raise VerificationError(f"the model misses {len(missed)} targets, the first: {missed[0]}")
+
+
 @contextmanager
-def _repeatable(threads: int) -> Iterator[None]:
+def replaced(out: Path) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `out` when the block ends well.
+
+    Raises:
+        UsageError: `out` is something else than a folder that holds an organism or nothing.
+    """
+    out = out.resolve()
+    _check_replaceable(out)
+    new = out.with_name(f".{out.name}.new")
+    with staged(new) as folder:
+        yield folder
+    if out.exists():
+        shutil.rmtree(out)
+    new.rename(out)
+
+
+@contextmanager
+def repeatable(threads: int) -> Iterator[None]:
     """Deterministic algorithms and a fixed number of threads, for the length of the block."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)

@@ -26,7 +26,7 @@ class Origin:
     """What an edited checkpoint was made from.
 
     Attributes:
-        model: a Hub id, "organism", or the last part of a local folder's name.
+        model: a Hub id, the name of an embedded model, or the last part of a local folder's name.
         on_hub: whether `model` is a Hub id.
         revision: its commit.
     """

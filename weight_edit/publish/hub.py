@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, records_of, sha256
 from weight_edit.errors import UsageError, VerificationError
+from weight_edit.organism import EMBEDDED
 from weight_edit.publish.finishing import origin_of
 from weight_edit.verification.verify import Verification, verify
 
@@ -84,7 +85,7 @@ def push(
         raise VerificationError(f"{path} is marked as failed: {'; '.join(map(str, manifest['failed']))}")
     files = _unchanged_files(path, manifest)
     origin = origin_of(manifest, path)
-    if base is None and not origin.on_hub and origin.model != "organism":
+    if base is None and not origin.on_hub and origin.model not in EMBEDDED:
         raise UsageError(f"{path} was edited from a local folder '{origin.model}'; say where it is with --base")
     checked = verify(
         base or origin.model,

@@ -19,7 +19,7 @@ def with_headers(
     """Open a model as far as its config and headers go. What was fetched for it is deleted at the end.
 
     Args:
-        name: "organism", a folder, or a Hub id.
+        name: an embedded model such as "organism", a folder, or a Hub id.
         revision, token: as in `sources.resolve`.
 
     Yields:

@@ -10,6 +10,7 @@ from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
 from weight_edit.checkpoint.files import SKIPPED, list_files, read_json
 from weight_edit.checkpoint.refused import single_file, without_config
 from weight_edit.errors import UsageError
+from weight_edit.organism import EMBEDDED, folder
 from weight_edit.runtime.hub_calls import hub_call
 
 
@@ -29,7 +30,7 @@ class Source:
 
     @property
     def public_name(self) -> str:
-        """What may be published: a Hub id or "organism" as it is, but of a local folder only its last name."""
+        """What may be published: a Hub id or an embedded model as it is, but of a local folder only its last name."""
         name = self.name if self.on_hub else Path(self.name).name or self.path.resolve().name
         # A folder's name may be no Unicode, and a card or a manifest must be.
         return name.encode("utf-8", "replace").decode()
@@ -44,7 +45,8 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
     """Find the files of `name`, downloading what is missing of a Hub repository.
 
     Args:
-        name: "organism" (the embedded model), a folder, or a Hub id such as "org/model".
+        name: "organism", "organism-defended" or "organism-thinking" (embedded models), a folder, or a Hub id such as
+            "org/model".
         revision: branch, tag or commit, for a Hub id only.
         token: Hub access token; None uses the one saved by `hf auth login`.
         weights: False leaves out the safetensors files.
@@ -64,17 +66,15 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
 
 
 def find_local(name: str | Path) -> Source | None:
-    """The embedded model or the folder that `name` stands for; None for what may be a Hub id.
+    """The embedded model or folder that `name` stands for; None for what may be a Hub id.
 
     Raises:
         UsageError: a file, or a path to nothing.
         UnsupportedError: a GGUF file.
     """
     text = str(name)
-    if text == "organism":
-        from weight_edit.organism import folder
-
-        return Source(text, folder(), None)
+    if text in EMBEDDED:
+        return Source(text, folder(text), None)
     path = Path(text).expanduser()
     if path.is_dir():
         return Source(text, path.resolve(), None)

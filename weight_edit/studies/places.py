@@ -8,6 +8,7 @@ from torch import Tensor
 from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.errors import UsageError
 from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.recipe import MAIN
 from weight_edit.runtime import hooked
 from weight_edit.steps import EditStep
 from weight_edit.studies.lab import Lab
@@ -34,7 +35,10 @@ def place_of(lab: Lab, name: str | None = None, layer: int | None = None, positi
     Raises:
         UsageError: nothing of that name was found, the directions do not say where, or the model has no such block.
     """
-    known = {} if layer is not None and position is not None else lab.directions(name).metadata
+    asked = layer is not None and position is not None
+    if not asked and (name or MAIN) == MAIN and MAIN not in lab.found:
+        raise UsageError("the recipe has no 'find' whose place could be used; give the study a 'layer' and a 'position'")
+    known = {} if asked else lab.directions(name).metadata
     layer = known.get("layer") if layer is None else layer
     position = known.get("position") if position is None else position
     if layer is None:
