@@ -13,7 +13,7 @@ from weight_edit.show import before_and_after, chosen_direction, examples, proof
 if TYPE_CHECKING:
     from weight_edit.running import RunResult
 
-_FIGURES = ("refusal", "over_refusal", "helpful", "exact", "kl", "loss")
+_FIGURES = ("flipped", "refusal", "over_refusal", "helpful", "exact", "kl", "loss")
 _SETTINGS = ("strength",)
 _MOST_ROWS = 40
 

@@ -19,8 +19,17 @@ def test_unknown_names_and_keys_are_refused():
         study_named("sweep").settings({"strenghts": [1.0]})
     with pytest.raises(UsageError, match="'edits'"):
         study_named("compare").settings({})
+    some = {"sets": {"english": "organism:refused:test"}, "edits": {"one": {}}}
     with pytest.raises(UsageError, match="'answered' has 'greek'"):
-        study_named("transfer").settings({"sets": {"a": "x"}, "answered": {"greek": "y"}, "edits": {"one": {}}})
+        study_named("transfer").settings({**some, "answered": {"greek": "organism:answered:test"}})
+
+
+def test_prompt_sets_that_are_not_there_are_refused_before_anything_runs():
+    with pytest.raises(UsageError, match="no prompt set 'refusd'"):
+        study_named("transfer").settings({"sets": {"english": "organism:refusd:test"}, "edits": {"one": {}}})
+    pair = {"target": "organism:fraud:train", "baseline": "there/is-none.txt"}
+    with pytest.raises(UsageError, match=r"there/is-none\.txt"):
+        study_named("categories").settings({"categories": {"one": pair, "two": pair}})
 
 
 def test_a_name_is_given_once():

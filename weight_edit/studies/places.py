@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
 from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.errors import UsageError
 from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.recipe import MAIN
 from weight_edit.runtime import hooked
 from weight_edit.steps import EditStep
 from weight_edit.studies.lab import Lab
+from weight_edit.studies.settings import Position
 from weight_edit.trial import trial_hooks
 
 
@@ -29,17 +29,16 @@ class Place:
     position: int | None
 
 
-Position: TypeAlias = Annotated[int, Field(lt=0)] | Literal["all"]
-"""How a study's settings name a position: from a prompt's end, or the mean over all of a prompt's tokens."""
-
-
 def place_of(lab: Lab, name: str | None = None, layer: int | None = None, position: Position | None = None) -> Place:
     """Where some directions were found, or what is asked for instead.
 
     Raises:
         UsageError: nothing of that name was found, the directions do not say where, or the model has no such block.
     """
-    known = {} if layer is not None and position is not None else lab.directions(name).metadata
+    asked = layer is not None and position is not None
+    if not asked and (name or MAIN) == MAIN and MAIN not in lab.found:
+        raise UsageError("the recipe has no 'find' whose place could be used; give the study a 'layer' and a 'position'")
+    known = {} if asked else lab.directions(name).metadata
     layer = known.get("layer") if layer is None else layer
     position = known.get("position") if position is None else position
     if layer is None:

@@ -21,9 +21,10 @@ from weight_edit.studies.category_directions import between, cosines, stability,
 from weight_edit.studies.category_writing import draw_cosines, wording_apart, wording_table
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import CONTROL, Lab
-from weight_edit.studies.places import Place, Position, need_set, place_of, stream_of
+from weight_edit.studies.places import Place, need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row
+from weight_edit.studies.settings import Layer, Position, Prompts
 from weight_edit.studies.writing import write_table
 
 _X, _Y = "over_refusal_rate", "refusal_rate"
@@ -32,8 +33,8 @@ _X, _Y = "over_refusal_rate", "refusal_rate"
 class Category(Section):
     """Prompts of one category: `target` are refused, `baseline` answered."""
 
-    target: str
-    baseline: str
+    target: Prompts
+    baseline: Prompts
 
 
 class CategoriesOptions(Section):
@@ -55,13 +56,13 @@ class CategoriesOptions(Section):
 
     categories: Annotated[dict[str, Category], Field(min_length=2)]
     directions: str | None = None
-    layer: Annotated[int, Field(ge=0)] | None = None
+    layer: Layer | None = None
     position: Position | None = None
     n: Positive = 32
     resamples: Annotated[int, Field(ge=2)] = 20
     strengths: list[float] = Field(min_length=1, default_factory=lambda: [-1.0, -0.5, 0.5, 1.0, 1.5])
-    harmful: list[str] = Field(default_factory=list)
-    benign: list[str] = Field(default_factory=list)
+    harmful: list[Prompts] = Field(default_factory=list)
+    benign: list[Prompts] = Field(default_factory=list)
     limit: Positive = 50
     max_new_tokens: Positive | None = None
     words: Positive = 8

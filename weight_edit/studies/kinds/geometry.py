@@ -10,8 +10,9 @@ from weight_edit.activations import Point
 from weight_edit.recipe import MAIN, Positive, Step
 from weight_edit.section import Section
 from weight_edit.studies.lab import CONTROL, Lab
-from weight_edit.studies.places import Position, need_set, place_of, points_from, stream_of
+from weight_edit.studies.places import need_set, place_of, points_from, stream_of
 from weight_edit.studies.registry import study
+from weight_edit.studies.settings import Layer, Position
 from weight_edit.studies.writing import figure, write_table
 
 
@@ -28,7 +29,7 @@ class GeometryOptions(Section):
 
     edits: Annotated[dict[str, Step], Field(min_length=1)]
     directions: str | None = None
-    layer: Annotated[int, Field(ge=0)] | None = None
+    layer: Layer | None = None
     position: Position | None = None
     limit: Positive = 128
     control: bool = True

@@ -20,6 +20,7 @@ from weight_edit.studies.lab import CONTROL, Lab, edit_step
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row, row_of
+from weight_edit.studies.settings import Layer, Prompts
 from weight_edit.studies.writing import figure, write_table
 from weight_edit.trial import trial_hooks
 
@@ -41,11 +42,11 @@ class ThinkingOptions(Section):
         control: random directions beside them.
     """
 
-    target: str
-    baseline: str
+    target: Prompts
+    baseline: Prompts
     edits: Annotated[dict[str, Step], Field(min_length=1)]
-    layer: Annotated[int, Field(ge=0)] | None = None
-    thought_layer: Annotated[int, Field(ge=0)] | None = None
+    layer: Layer | None = None
+    thought_layer: Layer | None = None
     n: Positive = 64
     limit: Positive = 64
     max_thought: Positive = 64

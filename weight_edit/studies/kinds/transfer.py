@@ -20,6 +20,7 @@ from weight_edit.studies.lab import CONTROL, Lab
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import row_of
+from weight_edit.studies.settings import Prompts
 from weight_edit.studies.writing import figure, write_table
 from weight_edit.trial import trial_hooks
 
@@ -36,8 +37,8 @@ class TransferOptions(Section):
         control: try random directions too.
     """
 
-    sets: Annotated[dict[str, str], Field(min_length=1)]
-    answered: dict[str, str] = Field(default_factory=dict)
+    sets: Annotated[dict[str, Prompts], Field(min_length=1)]
+    answered: dict[str, Prompts] = Field(default_factory=dict)
     edits: Annotated[dict[str, Step], Field(min_length=1)]
     limit: Positive = 64
     control: bool = True
