@@ -64,7 +64,8 @@ def study(found: Mapping[str, Any], run: Path, console: Console) -> None:
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     hidden = ("_low", "_high", "why_not")
     keys = dict.fromkeys(key for row in rows for key in row if not key.endswith(hidden))
-    shown = [key for key in keys if key in (*_SETTINGS, *_FIGURES) or all(isinstance(row.get(key), str | int | None) for row in rows)]
+    named = (*_SETTINGS, *_FIGURES)
+    shown = [key for key in keys if key in named or all(isinstance(row.get(key), str | int | None) for row in rows)]
     shown += [key for key in keys if key not in shown and not any(name in keys for name in _FIGURES)]
     table = Table()
     for key in shown:
