@@ -62,10 +62,8 @@ def main() -> int:
             each = timed(name, out, [*extra, "--overwrite"])
             done.append(each)
             print(f"| {name} | {each.seconds:.0f} | {each.processor:.0f} | {each.code} |", flush=True)
-    total = (
-        f"| all {len(done)} | {sum(each.seconds for each in done):.0f} | {sum(each.processor for each in done):.0f} |"
-    )
-    print(f"{total} {max(each.code for each in done)} |")
+    seconds, processor = sum(each.seconds for each in done), sum(each.processor for each in done)
+    print(f"| all {len(done)} | {seconds:.0f} | {processor:.0f} | {max(each.code for each in done)} |")
     if options.json:
         rows = [vars(each) for each in done]
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -76,8 +76,8 @@ def test_a_recipe_keeps_its_bounds_and_leaves_tables_and_figures(name: str, ran:
     assert state["status"] == "done"
     assert (out / "model").exists() == (recipe.edit is not None)
     assert len(list(out.glob("directions*.safetensors"))) == len(recipe.searches)
-    for path in ("recipe.yaml", "log.txt", "answers/baseline.jsonl"):
-        assert (out / path).stat().st_size > 0
+    for file_name in ("recipe.yaml", "log.txt", "answers/baseline.jsonl"):
+        assert (out / file_name).stat().st_size > 0
     folders = sorted(path for path in (out / "studies").iterdir()) if recipe.studies else []
     assert len(folders) == len(recipe.studies)
     for folder in folders:
@@ -102,7 +102,6 @@ def test_a_recipe_says_what_it_shows_and_how_it_is_run_elsewhere(name: str) -> N
     header = text[: text.index("\ntitle:")]
     assert "arXiv" in header or "jim-plus/llm-abliteration" in header or name == "methods"
     assert f"weight-edit run recipes/{name}.yaml" in header
-    assert max(len(line) for line in text.splitlines()) <= 120
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -126,7 +126,8 @@ class Bounds(Section):
     """Damage beyond these ends the run with exit code 4 and no finished model. Absent bounds are not checked.
 
     `max_kl` and `max_loss_increase` are in nats, at the first answer token and per answer token. `min_refusal` is for
-    edits that are to leave refused requests refused, `min_ordinary_refused` for those that make a model refuse more.
+    edits that are to leave refused requests refused, `min_ordinary_refused` for those that make a model refuse ordinary
+    ones.
     """
 
     max_refusal: Share | None = None

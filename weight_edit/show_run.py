@@ -13,7 +13,7 @@ from weight_edit.show import before_and_after, chosen_direction, examples, proof
 if TYPE_CHECKING:
     from weight_edit.running import RunResult
 
-_FIGURES = ("flipped", "refusal", "over_refusal", "helpful", "exact", "kl", "loss")
+_FIGURES = ("refusal", "over_refusal", "helpful", "exact", "kl", "loss")
 _SETTINGS = ("strength",)
 _MOST_ROWS = 40
 
@@ -64,8 +64,8 @@ def study(found: Mapping[str, Any], run: Path, console: Console) -> None:
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     hidden = ("_low", "_high", "why_not")
     keys = dict.fromkeys(key for row in rows for key in row if not key.endswith(hidden))
-    words = [key for key in keys if all(isinstance(row.get(key), str | int | None) for row in rows)]
-    shown = [key for key in keys if key in (*_SETTINGS, *_FIGURES, *words)]
+    named = (*_SETTINGS, *_FIGURES)
+    shown = [key for key in keys if key in named or all(isinstance(row.get(key), str | int | None) for row in rows)]
     shown += [key for key in keys if key not in shown and not any(name in keys for name in _FIGURES)]
     table = Table()
     for key in shown:
