@@ -1,6 +1,7 @@
 """Edits scored with the thought kept and made anew. The embedded model does not think: its thoughts are put there."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import weight_edit.studies.kinds.thinking as kind
 from weight_edit.errors import UsageError
 from weight_edit.evaluation import Answer, Evaluation, Verdict
 from weight_edit.studies.kinds.thinking import ANEW, KEPT, PROMPT, THOUGHT, flipped, random_like
+from weight_edit.studies.places import Place, place_of
 from weight_edit.studies.registry import study_named
 
 OPTIONS = {
@@ -91,3 +93,11 @@ def test_a_model_that_does_not_think_is_refused(lab, monkeypatch):
 def test_what_the_embedded_model_says_is_no_thought(lab):
     with pytest.raises(UsageError, match="only 0 of 8 prompts"):
         study_named("thinking")(lab(), {**OPTIONS, "n": 8, "max_thought": 8})
+
+
+def test_without_a_search_the_layer_must_be_said(lab, monkeypatch):
+    put_in(monkeypatch, "Let me see.")
+    some = replace(lab(), found={})
+    with pytest.raises(UsageError, match="give the study a 'layer'"):
+        study_named("thinking")(some, {key: value for key, value in OPTIONS.items() if key != "layer"})
+    assert place_of(some, layer=2, position="all") == Place(2, None)

@@ -37,7 +37,7 @@ def place_of(lab: Lab, name: str | None = None, layer: int | None = None, positi
     """
     asked = layer is not None and position is not None
     if not asked and (name or MAIN) == MAIN and MAIN not in lab.found:
-        raise UsageError("the recipe has no 'find' whose place could be used; give the study a 'layer' and a 'position'")
+        raise UsageError("there is no 'find' whose place could be used; give the study a 'layer' and a 'position'")
     known = {} if asked else lab.directions(name).metadata
     layer = known.get("layer") if layer is None else layer
     position = known.get("position") if position is None else position
