@@ -28,8 +28,7 @@ def _kind(plan: EditPlan) -> str:
     behind = any(edit.writer.norm is not None and edit.map.rank for edit in plan.edits)
     if maps and behind:
         return f"{DIFFERS} behind norms: what is asked of the stream holds exactly, what else a norm lets pass differs"
-    whole = all(step.strength == 1.0 and not step.partial for step in plan.steps)
-    if maps and not (plan.complete or (len(changes) > len(maps) and whole)):
+    if maps and not (plan.whole and plan.stream is not None and plan.stream.idempotent):
         return (
             f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the "
             "modules that write to the stream"
