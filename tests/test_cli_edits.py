@@ -115,10 +115,14 @@ def test_help_lists_every_kind_of_edit_and_every_method(call) -> None:
         ("edits/kinds", "edit", edit_kinds()),
         ("directions/finders", "finder", finders()),
     ):
-        assert registered(folder, decorator) == {name: one.summary for name, one in known.items()}
+        listed = registered(folder, decorator)
+        assert {name: one.summary for name, one in listed.items()} == {name: one.summary for name, one in known.items()}
+        for name, one in known.items():
+            assert list(listed[name].settings) == list(one.options.model_fields), name
     for verb, names in (("bake", edit_kinds()), ("adapter", edit_kinds()), ("find", finders())):
         shown = call(verb, "--help").out
         assert all(name in shown for name in names)
+        assert all(f"{setting}=" in shown for one in names.values() for setting in one.options.model_fields)
 
 
 def test_find_takes_several_targets_and_the_settings_of_a_method(call, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.find import find_directions
+from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
@@ -44,6 +45,8 @@ def find(
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
     _check_free(out, overwrite)
     rule = SelectionRule(**rule_options)
+    # A misspelt option is said before a large model is fetched and loaded.
+    finder_named(options.get("method", "mean-difference")).settings(options.get("options") or {})
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)
     spared = [load_prompts(spec) for spec in protect]
     held_target = [load_prompts(spec) for spec in validation_target] if validation_target else None

@@ -256,12 +256,15 @@ def adapter(
     def work() -> Any:
         from weight_edit.directions.file import read_rows
         from weight_edit.plan import parse_layers
-        from weight_edit.publish.adapter import adapter as write
         from weight_edit.written import key_values, mapping
+
+        rows = read_rows(directions, orthonormalize=orthonormalize)
+        # Takes seconds to import: a wrong file name is said at once.
+        from weight_edit.publish.adapter import adapter as write
 
         return write(
             model,
-            read_rows(directions, orthonormalize=orthonormalize),
+            rows,
             out,
             edit=edit,
             strength=strength,
