@@ -266,3 +266,13 @@ def test_a_wrong_prompt_set_is_told_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(UsageError, match="nonsense"):
         run(recipe(evaluate={"refused": "organism:nonsense"}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_that_a_studys_settings_name_are_looked_into(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.csv"
+    prompts.write_text("text\na\n", encoding="utf-8")
+    settings = {"sets": {"one": f"{prompts}:text", "other": "organism:refused"}, "n": 3, "list": [str(prompts)]}
+    before = searching.file_digests(settings)
+    assert len(before) == 2
+    prompts.write_text("text\nb\n", encoding="utf-8")
+    assert searching.file_digests(settings) != before

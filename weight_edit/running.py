@@ -20,7 +20,7 @@ from weight_edit.recipe import MAIN, Recipe, Study
 from weight_edit.runfolder import RunFolder, fingerprint
 from weight_edit.runtime import Model, load, resolve
 from weight_edit.runtime.loading import read_config
-from weight_edit.searching import Search, directions_file, slug, step_name
+from weight_edit.searching import Search, directions_file, file_digests, slug, step_name
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
 from weight_edit.verification.verify import verify
@@ -233,7 +233,7 @@ class _Job:
             place = f"studies/{number + 1}-{slug(name)}"
             result = folder.step(
                 f"study {number + 1}",
-                [*inputs, each.model_dump()],
+                [*inputs, each.model_dump(), file_digests(each.options)],
                 (place,),
                 partial(self._study, folder, each, place),
             )

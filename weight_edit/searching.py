@@ -102,6 +102,18 @@ def step_name(kind: str, name: str) -> str:
     return kind if name == MAIN else f"{kind} {name}"
 
 
+def file_digests(settings: Any) -> list[str]:
+    """The content of files that settings name, prompt sets as a rule: one may change under the same name."""
+    if isinstance(settings, dict | list):
+        parts = settings.values() if isinstance(settings, dict) else settings
+        return [digest for part in parts for digest in file_digests(part)]
+    if not isinstance(settings, str):
+        return []
+    # A column may stand behind a file's name.
+    files = [Path(name) for name in dict.fromkeys((settings, settings.rpartition(":")[0])) if name]
+    return [sha256(file) for file in files if file.is_file()]
+
+
 def slug(name: str) -> str:
     """A name fit for a file."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
