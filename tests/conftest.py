@@ -1,6 +1,8 @@
-"""Small random models of several families, in memory."""
+"""Small random models of several families in memory, the command line, a Hub on this machine."""
 
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from transformers import (
     LlamaConfig,
 )
 
+from weight_edit import cli
 from weight_edit.runtime import Model
 
 # Small models gain nothing from threads, and on a busy machine wait for one another.
@@ -78,6 +81,34 @@ def small_model() -> Callable[[str], Model]:
         return made[family]
 
     return get
+
+
+class Result:
+    """Exit code and output of one call of the command line."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """`call("bake", "organism", ...)`: the command line in this process."""
+
+    def run(*args: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["weight-edit", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture

@@ -53,6 +53,19 @@ def test_nothing_is_left_in_an_edited_layer_and_a_kept_one_is_as_it_was(family: 
     assert verify(base, kept, weights_only=True).problems == ()
 
 
+def test_a_norm_preserving_edit_keeps_lengths_in_the_layers_too(tmp_path: Path) -> None:
+    base, edited = tmp_path / "base", tmp_path / "edited"
+    save_with_mtp("deepseek_v3", base)
+    published = PUBLISHED["deepseek_v3"]
+    result = baked(base, edited, mtp="edit", edit="norm-preserving")
+    before, after = load_file(base / FILE), load_file(edited / FILE)
+    assert torch.equal(after[published.embedding], after["model.embed_tokens.weight"])
+    lengths = [held[published.projection].double().norm(dim=0) for held in (before, after)]
+    assert published.projection in result.mtp_edited
+    assert torch.allclose(*lengths, rtol=1e-4)
+    assert verify(base, edited, weights_only=True).problems == ()
+
+
 @pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe"])
 def test_nothing_is_left_where_transformers_drafts_with_the_layer(family: str, tmp_path: Path) -> None:
     model = save_with_mtp(family, tmp_path / "base")
@@ -153,7 +166,7 @@ def test_a_tensor_of_another_width_stops_the_edit(tmp_path: Path) -> None:
 
 def test_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     save_with_mtp("glm4_moe", tmp_path / "base")
-    with pytest.raises(UsageError, match="goes with all layers"):
+    with pytest.raises(UsageError, match="goes with edits of the whole stream at all layers"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="edit", layers=[0])
     with pytest.raises(UsageError, match="mtp 'drop' is none of keep, edit"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="drop")

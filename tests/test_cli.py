@@ -16,32 +16,6 @@ from weight_edit import cli
 from weight_edit.organism import folder
 
 
-class Result:
-    """Exit code and output of one call."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*args: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["weight-edit", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def directions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "d.safetensors"
@@ -222,16 +196,33 @@ def test_a_partial_edit_is_not_called_complete(call, directions: Path, tmp_path:
     [
         {"source": []},
         {"source": None},
-        {"edit": {"edit": "ablate", "strength": "x", "layers": None, "embeddings": "keep"}},
-        {"edit": {"edit": "ablate", "strength": 1.0, "layers": [], "embeddings": "skip"}},
-        {"directions": {"shape": [1, 128], "float32": "AAAA"}},
+        {"edit": {}},
+        {"edit": {"steps": {}, "embeddings": "keep"}},
+        {"edit": {"steps": [], "embeddings": "keep"}},
+        {"edit": {"steps": [3], "embeddings": "keep"}},
+        {"step": {"edit": "magic"}},
+        {"step": {"edit": []}},
+        {"step": {"strength": "x"}},
+        {"step": {"layers": [-1]}},
+        {"step": {"layers": []}, "edit": {"embeddings": "skip"}},
+        {"step": {"edit": "reflect", "at": [-1]}},
+        {"step": {"kernel": 3}},
+        {"step": {"options": ["x"]}},
+        {"step": {"directions": []}},
+        {"step": {"directions": {"shape": [1, 128], "float32": "AAAA"}}},
+        {"step": {"directions": {"shape": [1, 128], "float32": "AAAA", "tensors": 1}}},
         {"failed": ["a reason"]},
     ],
 )
 def test_a_spoilt_manifest_is_no_traceback(call, spoil: dict, directions: Path, tmp_path: Path) -> None:
     assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "o").code == 0
     path = tmp_path / "o/weight_edit.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **spoil}), encoding="utf-8")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    spoil = dict(spoil)
+    if "step" in spoil:
+        steps = [{**manifest["edit"]["steps"][0], **spoil.pop("step")}]
+        spoil["edit"] = {**manifest["edit"], **spoil.get("edit", {}), "steps": steps}
+    path.write_text(json.dumps({**manifest, **spoil}), encoding="utf-8")
     for args in (
         ("verify", "organism", tmp_path / "o", "--n-prompts", 2),
         ("push", tmp_path / "o", "a/b", "--dry-run"),
@@ -331,7 +322,8 @@ def test_a_direction_that_is_made_orthonormal(call, tmp_path: Path) -> None:
         (("find", "organism", "--target", "{tmp}/few.txt", "--baseline", "organism:answered"), 2, "few.txt"),
         (("bake", "organism", "--directions", "{tmp}/no.safetensors", "--out", "{tmp}/o"), 2, "no.safetensors"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--layers", "0-9"), 2, "0 to 5"),
-        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "erase"), 3, "ablate"),
+        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "magic"), 3, "ablate"),
+        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "erase"), 2, "`left`"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--embeddings", "no"), 2, "keep, untie, skip"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--strength", "3"), 2, "strength"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}"), 2, "--overwrite"),

@@ -1,4 +1,6 @@
-"""Every edit: hooks agree with the weights that `bake` writes, through the disk, on one family of each kind."""
+"""Every edit: hooks agree with the weights that `bake` writes, and with the adapter, through the disk, on one family of
+each kind.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families import save_family
+from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -15,6 +18,7 @@ from weight_edit.directions.file import DirectionRows
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.preparing import EditOptions, prepare
+from weight_edit.publish.adapter import adapter
 from weight_edit.runtime import hooked
 from weight_edit.runtime.sources import resolve
 from weight_edit.steps import EditStep
@@ -69,6 +73,18 @@ def compare(base: Path, out: Path, steps: list[EditStep], embeddings: str = "kee
     return float((logits(load(out)) - wanted).abs().max()), float((wanted - plain).abs().max())
 
 
+def compare_adapter(base: Path, out: Path, steps: list[EditStep], embeddings: str = "keep") -> tuple[float, float]:
+    """The same of an adapter on the unedited model."""
+    adapter(base, steps, out, embeddings=embeddings)
+    model = load(base)
+    plan = prepare(resolve(base), steps, EditOptions(embeddings), written=False).plan
+    plain = logits(model)
+    with hooked(model, plan.hooks(lambda name: model.get_parameter(name).detach())):
+        wanted = logits(model)
+    adapted = PeftModel.from_pretrained(model, str(out)).eval()
+    return float((logits(adapted) - wanted).abs().max()), float((wanted - plain).abs().max())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", EDITS)
 def test_hooks_agree_with_weights(family: str, name: str, tmp_path: Path) -> None:
@@ -113,6 +129,96 @@ def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
     assert difference < 1e-4
 
 
+ADAPTABLE = ("llama", "gemma2", "gpt2", "phi", "gptj", "qwen3", "llama-tied")
+
+
+@pytest.mark.parametrize("family", ADAPTABLE)
+@pytest.mark.parametrize("name", [name for name in EDITS if name != "norm-preserving"])
+def test_hooks_agree_with_adapters(family: str, name: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), **{"edit": name, **EDITS[name]})
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "llama-tied"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_an_adapter_reflects_at_one_layer(family: str, layer: int, tmp_path: Path) -> None:
+    """A tied unembedding gets an adapter of its own, and the embedding that it shares its weight with none."""
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), "reflect", at=(layer,))
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, "untie")
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "qwen3"])
+def test_an_adapter_adds_between_blocks_whatever_the_config_can_create(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), "add", strength=-1.5, at=(1, 2))
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+@pytest.mark.parametrize(("family", "embeddings"), [("gpt2", "keep"), ("phi", "keep"), ("llama", "skip")])
+def test_an_adapter_has_constants_enter_where_they_were_found(
+    family: str, embeddings: str, edit: str, tmp_path: Path
+) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), edit)
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "embeddings", "at"), [("llama", "untie", 0), ("llama-tied", "untie", 0), ("qwen3", "skip", 1)]
+)
+def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    first, second, third = (directions(seed=seed) for seed in (1, 2, 3))
+    steps = [
+        *([EditStep(first, "affine", options={"enter": "embedding"})] if at == 0 else []),
+        EditStep(second, "ablate", strength=0.7),
+        EditStep(first, "add", strength=0.5, at=(at,)),
+        EditStep(third, "reflect", at=(1,)),
+    ]
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "steps", "said"),
+    [
+        ("llama", {"edit": "norm-preserving"}, "norm-preserving.*not of low rank; use bake"),
+        ("llama", {"edit": "rectify"}, "cannot be baked.*sign"),
+        ("gpt2", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
+        ("phi", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
+        ("mixtral", {"edit": "ablate"}, "experts.*adapter cannot carry it; use bake"),
+        ("llama", {"edit": "affine"}, "has no bias.*--option enter=embedding"),
+        ("mixtral", {"edit": "add", "at": (1,)}, "no linear map that could have a bias"),
+        ("gemma2", {"edit": "add", "at": (1,)}, "norm.*between.*has no bias"),
+        ("gemma2", {"edit": "reflect", "at": (1,)}, "norm.*stands between a writer"),
+    ],
+)
+def test_what_no_adapter_can_do_is_refused_by_name(family: str, steps: Any, said: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    with pytest.raises(UnsupportedError, match=said):
+        adapter(tmp_path / "base", steps_of(directions(centred=True), **steps), tmp_path / "lora", embeddings="untie")
+    assert not (tmp_path / "lora").exists()
+
+
+def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) -> None:
+    save_family("qwen3", tmp_path / "base")
+    steps = [EditStep(directions(), "ablate"), EditStep(directions(seed=2), "add", at=(1,))]
+    with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*--embeddings skip"):
+        adapter(tmp_path / "base", steps, tmp_path / "lora")
+
+
 def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
     save_family("llama", tmp_path / "base")
     first, second = directions(seed=1), directions(seed=2)
@@ -128,7 +234,7 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
         ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*--edit ablate"),
         ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
         ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
-        ("magic", {}, UnsupportedError, "'magic' is not supported.*ablate.*reflect"),
+        ("magic", {}, UnsupportedError, "no edit 'magic'.*ablate.*reflect"),
         ("add", {"layers": {1}}, UsageError, "--at"),
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
         ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
@@ -149,7 +255,7 @@ def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error,
         ("gemma2", "reflect", (1,), "norm.*stands between a writer"),
         ("gpt2", "reflect", (1,), "LayerNorm.*sum to zero"),
         ("mixtral", "add", (1,), "no linear map that could have a bias"),
-        ("qwen3", "add", (1,), "no setting that gives.*bias.*adapter"),
+        ("qwen3", "add", (1,), "no setting that creates.*bias.*adapter"),
     ],
 )
 def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, said) -> None:

@@ -9,7 +9,9 @@ from weight_edit.errors import UsageError
 from weight_edit.plan import parse_layers
 from weight_edit.recipe import Bounds, load_recipe, parse_recipe
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parent.parent / "recipes"
+OVERLAY = FOLDER / "hub.yaml"
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path != OVERLAY)
 MINIMAL = {"model": "m", "find": {"target": "t", "baseline": "b"}}
 
 
@@ -39,6 +41,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
         ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*'keep', 'untie' or 'skip'"),
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
+        ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
+        ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),
     ],
 )
 def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) -> None:
@@ -54,6 +58,22 @@ def test_overrides(tmp_path: Path) -> None:
     for wrong in ("edit", "model.x=1", "edit.strength=[", "=3"):
         with pytest.raises(UsageError, match="--set"):
             load_recipe(file, [wrong])
+
+
+def test_overrides_reach_into_lists_by_number(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("model: a\nfind: {target: t, baseline: b}\nstudies: [{kind: sweep}]\n", encoding="utf-8")
+    recipe = load_recipe(file, ["studies.0.options.strengths=[2]"])
+    assert recipe.studies[0].options == {"strengths": [2]}
+    for wrong in ("studies.1.kind=x", "studies.first.kind=x", "studies.2=x"):
+        with pytest.raises(UsageError, match="is not the number of an entry, from 0 to 0"):
+            load_recipe(file, [wrong])
+
+
+def test_directions_may_all_have_names() -> None:
+    content = {"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect", "directions": "a"}}
+    recipe = parse_recipe(content)
+    assert list(recipe.searches) == ["a"]
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "model: [\n", "\x00"])
@@ -110,6 +130,8 @@ def test_an_edit_within_all_bounds() -> None:
         (Bounds(min_answers_right=0.99), "bounds.min_answers_right: answers right is 0.95, below 0.99"),
         (Bounds(min_helpful_recovered=0.99), "bounds.min_helpful_recovered"),
         (Bounds(max_kl=0.01), "bounds.max_kl"),
+        (Bounds(min_refusal=0.9), "bounds.min_refusal: refusal is 0.05, below 0.9"),
+        (Bounds(min_ordinary_refused=0.9), "bounds.min_ordinary_refused: refusal of ordinary requests is 0, below 0.9"),
         (Bounds(max_loss_increase=0.05), "bounds.max_loss_increase"),
         (Bounds(max_over_refusal=0.5), "bounds.max_over_refusal: over-refusal was not measured"),
     ],

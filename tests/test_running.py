@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from weight_edit import running
+from weight_edit import running, searching
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.recipe import Recipe, parse_recipe
@@ -70,14 +70,15 @@ def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the expensive functions are called."""
     calls: list[str] = []
-    for name in ("find_directions", "bake", "verify", "evaluate"):
-        original = getattr(running, name)
+    places = {"find_directions": searching, "bake": running, "verify": running, "evaluate": running}
+    for name, place in places.items():
+        original = getattr(place, name)
 
         def wrapper(*args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
             calls.append(_name)
             return _original(*args, **kwargs)
 
-        monkeypatch.setattr(running, name, wrapper)
+        monkeypatch.setattr(place, name, wrapper)
     return calls
 
 
@@ -101,7 +102,7 @@ def test_a_changed_edit_keeps_the_steps_before_it(
     assert calls == ["bake", "verify", "evaluate"]
     manifest = read_manifest(tmp_path / "out/model")
     assert manifest is not None
-    assert manifest["edit"]["strength"] == 0.9
+    assert [step["strength"] for step in manifest["edit"]["steps"]] == [0.9]
 
 
 def test_a_changed_prompt_file_under_the_same_name_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def bake(
             which are composed in their order in one pass, and say the next six things by themselves.
         out: the output folder; it appears whole or not at all.
         edit: its kind, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
-        strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the vector's factor.
+        strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the factor.
         layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
         at: blocks at whose inputs the edit is made, of kinds that are made there: "add", "reflect".
         kernel: factors of the strength by layer, see `Kernels`.

@@ -3,12 +3,12 @@
 Let `H = I - 2 V V^T` act once, at the input of block l. Instead, keep the stream as it is and let all that follows see
 it through H, which is its own inverse: writers `W <- H W`, `b <- H b`, and readers, which see `gain * norm(x)`,
 `W <- W diag(gain) H` with the norm's gain folded in and set to 1. RMSNorm gives the same for x and H x, up to H;
-LayerNorm does where the directions are orthogonal to the vector of ones, so that H changes neither mean nor variance; its
-bias becomes `H (bias / gain)`. (Derived.)
+LayerNorm does where the directions are orthogonal to the vector of ones, so that H changes neither mean nor variance;
+its bias becomes `H (bias / gain)`. (Derived.)
 
 An adapter cannot set gains. For it, and with D = diag(gain), readers become `W D H D^-1`, which is the same product and
-differs from W by a matrix of low rank. In a checkpoint, dividing by small gains would make columns of large numbers, which
-formats with a scale for a block of numbers do not take well.
+differs from W by a matrix of low rank. In a checkpoint, dividing by small gains would make columns of large numbers,
+which formats with a scale for a block of numbers do not take well.
 """
 
 from collections.abc import Mapping
@@ -84,8 +84,8 @@ def turn(anatomy: Anatomy, change: BasisChange, read: Any, reading: "Reading | N
             continue
         if writer.norm is not None:
             raise UnsupportedError(
-                f"{anatomy.architecture}: the norm '{writer.norm.module or writer.norm.weight}' stands between a writer "
-                f"and the residual stream, so that a reflection at one layer cannot be baked; {_INSTEAD}"
+                f"{anatomy.architecture}: the norm '{writer.norm.module or writer.norm.weight}' stands between a "
+                f"writer and the residual stream, so that a reflection at one layer cannot be baked; {_INSTEAD}"
             )
         writing[writer.weight] = writer.axis
         if writer.bias is not None:
@@ -118,16 +118,16 @@ def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Any) -
         along = float(np.abs(change.map.right.T @ ones).max(initial=0.0))
         if not along < 1e-4:
             raise UnsupportedError(
-                f"{anatomy.architecture} reads the residual stream through LayerNorm, which takes off its mean: a reflection "
-                f"at one layer is exact only for directions whose entries sum to zero (these have {along:.1e} along the "
-                f"vector of ones); {_INSTEAD}"
+                f"{anatomy.architecture} reads the residual stream through LayerNorm, which takes off its mean: a "
+                "reflection at one layer is exact only for directions whose entries sum to zero (these have "
+                f"{along:.1e} along the vector of ones); {_INSTEAD}"
             )
     if norm.weight is None:
         return np.ones(width)
     gain = floats(read(norm.weight)) + norm.gain_offset
     if norm.bias is not None and not _divides(gain):
         raise UnsupportedError(
-            f"'{norm.weight}' has gains of zero, by which a change of basis would have to divide '{norm.bias}'; {_INSTEAD}"
+            f"'{norm.weight}' has gains of zero, by which a change of basis would divide '{norm.bias}'; {_INSTEAD}"
         )
     return gain
 

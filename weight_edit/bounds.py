@@ -20,12 +20,20 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
     """
     checks = [
         ("max_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.max_refusal, "above"),
+        ("min_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.min_refusal, "below"),
         (
             "max_over_refusal",
             "over-refusal",
             value(edited, "sets.over_refused.refusal.value"),
             bounds.max_over_refusal,
             "above",
+        ),
+        (
+            "min_ordinary_refused",
+            "refusal of ordinary requests",
+            value(edited, "sets.answered.refusal.value"),
+            bounds.min_ordinary_refused,
+            "below",
         ),
         (
             "min_answers_right",

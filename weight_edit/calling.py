@@ -35,5 +35,6 @@ def call(
     from weight_edit import show as shows
 
     painter = getattr(shows, show) if isinstance(show, str) else show
-    painter(result, Console())
+    # Names of prompt sets such as organism:copyright:train are no emoji.
+    painter(result, Console(emoji=False))
     return result

@@ -54,7 +54,7 @@ def carriers(anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projecto
     ]
     if not rows:
         raise UnsupportedError(
-            f"{anatomy.architecture}: no embedding writes to the residual stream, so that a constant cannot enter with it"
+            f"{anatomy.architecture}: no embedding writes to the residual stream, so that no constant can enter with it"
         )
     found = [_carrier(anatomy, 0, rows[0], rows=True)]
     if projector != "keep":
@@ -76,8 +76,8 @@ def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -
     norm = writer.norm
     if norm is not None and norm.bias is None:
         raise UnsupportedError(
-            f"{anatomy.architecture}: the norm '{norm.module or norm.weight}' between '{writer.weight}' and the residual "
-            f"stream has no bias, so that nothing can add a constant at the input of layer {layer}; "
+            f"{anatomy.architecture}: the norm '{norm.module or norm.weight}' between '{writer.weight}' and the "
+            f"residual stream has no bias, so that nothing can add a constant at the input of layer {layer}; "
             + (
                 "choose another layer (--at), or let it enter with the embedding (--option enter=embedding)"
                 if layer

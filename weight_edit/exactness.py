@@ -28,11 +28,10 @@ def _kind(plan: EditPlan) -> str:
     behind = any(edit.writer.norm is not None and edit.map.rank for edit in plan.edits)
     if maps and behind:
         return f"{DIFFERS} behind norms: what is asked of the stream holds exactly, what else a norm lets pass differs"
-    whole = all(step.strength == 1.0 and not step.partial for step in plan.steps)
-    if maps and not (plan.complete or (len(changes) > len(maps) and whole)):
+    if maps and not (plan.whole and plan.stream is not None and plan.stream.idempotent):
         return (
-            f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the modules "
-            "that write to the stream"
+            f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the "
+            "modules that write to the stream"
         )
     biased = any(edit.writer.bias or edit.map.constant is not None for edit in plan.edits)
     adds = any(isinstance(change, Addition) for change in changes)
@@ -44,7 +43,7 @@ def _remarks(plan: EditPlan) -> list[str]:
     if plan.turns:
         found.append(f"by a change of basis from block {plan.turns[0].layer} on")
     if plan.created:
-        found.append(f"{len(plan.created)} biases are created")
+        found.append("a bias is created" if len(plan.created) == 1 else f"{len(plan.created)} biases are created")
     if plan.tied_edit is not None and plan.tied_edit.changes_weight:
         found.append("the unembedding is tied to the embedding and changes with it")
     return found

@@ -1,8 +1,8 @@
 """An edit as hooks on a model in memory: what its baked weights must agree with.
 
 Linear parts act on the outputs of writers; constants are added, and reflections made, where they belong in the stream:
-at the inputs of blocks. So the hooks know nothing of biases, gains in front of readers and the like, and agreeing with them
-proves something.
+at the inputs of blocks. So the hooks know nothing of biases, gains in front of readers and the like, and agreeing with
+them proves something.
 """
 
 from collections.abc import Callable

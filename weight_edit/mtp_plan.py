@@ -24,6 +24,7 @@ def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str]
     assert plan.stream is not None
     stream = plan.stream.linear
     own = next((edit.map for edit in plan.edits if edit.writer.weight == embedding), None)
+    keep_norms = any(edit.keep_norms for edit in plan.edits)
     edits = {}
     for writer in writers:
         map: LowRankMap | None = stream
@@ -32,5 +33,6 @@ def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str]
         elif writer.norm is not None and writer.kind != NORM_BIAS:
             map = map_before(writer.norm, stream, read)
         if map is not None:
-            edits[writer.tensor] = TensorEdit(map, writer.axis)
+            keeps = keep_norms and not writer.tensor.endswith("bias")
+            edits[writer.tensor] = TensorEdit(map, writer.axis, keep_norms=keeps)
     return edits

@@ -1,8 +1,8 @@
 """A bias that a model's config can turn on: created where an edit adds a constant and the model has no bias.
 
 Names and shapes come from building the model with the setting on; what the setting creates besides is written as
-zeros, which change nothing. A model whose config has no such setting cannot have the bias: runtimes build what the config
-says, and would drop it.
+zeros, which change nothing. A model whose config has no such setting cannot have the bias: runtimes build what the
+config says, and would drop it.
 """
 
 import copy
@@ -65,8 +65,8 @@ def new_biases(config: Any, wanted: Collection[str], *, trust_remote_code: bool 
             if set(wanted) <= new.keys() and only_biases and kept:
                 return NewBiases(changed, {(*path, flag): True}, new)
     raise UnsupportedError(
-        f"{type(config).__name__} has no setting that gives '{next(iter(wanted))}' a bias, and {DROPPED_BY} would drop one "
-        "that the config does not announce; `weight-edit adapter` can carry the constant, and layer 0 needs no bias"
+        f"{type(config).__name__} has no setting that creates '{next(iter(wanted))}', and {DROPPED_BY} would drop "
+        "a bias that the config does not announce; `weight-edit adapter` can carry it, and layer 0 needs none"
     )
 
 

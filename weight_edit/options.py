@@ -18,7 +18,26 @@ System = Annotated[str | None, typer.Option(help="System prompt.")]
 Template = Annotated[str | None, typer.Option(help="'plain' for a model without a chat template.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
-Strength = Annotated[float, typer.Option(help="1 removes the component, 0.5 half of it, 2 reflects it.")]
+EditKind = Annotated[
+    str, typer.Option("--edit", help="The kind of edit, see below: `--edit affine`, `--edit add --at 12`.")
+]
+Strength = Annotated[
+    float, typer.Option(help="1 is the full edit, 0.5 half of it; of add the vector's factor, and may be negative.")
+]
+At = Annotated[
+    str | None,
+    typer.Option(help="Layers at whose input the edit is made: `--edit add --at 12,13`, `--edit reflect --at 3`."),
+]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="YAML", help="Strength by layer: `'{attention: {max: 1.2, position: 0.6, width: 0.4}}'`; also mlp."
+    ),
+]
+EditOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Of the kind of edit: `--edit affine --option toward=target`."),
+]
 Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 or 4,8-12; all by default.")]
 Embeddings = Annotated[str, typer.Option(help="keep, untie or skip: what happens where embeddings are tied.")]
 Projector = Annotated[

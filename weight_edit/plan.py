@@ -88,15 +88,19 @@ class EditPlan:
     turns: tuple[Turn, ...]
     stream: LowRankMap | None
 
+    @property
+    def whole(self) -> bool:
+        """Whether every writer that text goes through is edited."""
+        own = sum(writer.role != "projector" for writer in self.anatomy.writers)
+        return sum(edit.writer.role != "projector" for edit in self.edits) == own
+
     @cached_property
     def removed(self) -> Floats:
         """Directions along which nothing is left that depends on the prompt, rows (k, d_model); see `level`.
 
         None of them where the edit leaves something, by text at least.
         """
-        own = sum(writer.role != "projector" for writer in self.anatomy.writers)
-        whole = sum(edit.writer.role != "projector" for edit in self.edits) == own
-        if self.stream is None or not whole or self.turns:
+        if self.stream is None or not self.whole or self.turns:
             return np.zeros((0, self.anatomy.d_model))
         return removed(self.stream)
 
@@ -187,7 +191,7 @@ def lay_out(
         if isinstance(change, BasisChange):
             if anatomy.tied and embeddings != "untie":
                 raise UsageError(
-                    "a reflection at a layer changes the unembedding, which is tied to the embedding: --embeddings untie"
+                    "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie"
                 )
             turns.append(turn(anatomy, change, read, reading))
         elif isinstance(change, Addition):
@@ -244,13 +248,18 @@ class _Laid:
         self.edits: dict[str, WriterEdit] = {}
         self.norm_biases: dict[str, LowRankMap] = {}
         self._carriers: dict[int, Carrier] = {}
+        self._behind: dict[str, LowRankMap] = {}
         self.stream: LowRankMap | None = LowRankMap.identity(anatomy.d_model)
 
     def map(self, change: StreamMap, step: EditStep) -> None:
         """One map of the whole stream."""
         kept = any(edit.keep_norms for edit in self.edits.values())
-        if kept or (change.keep_norms and any(edit.rows for edit in self.edits.values())):
-            raise UsageError("norm-preserving ablation goes with no constant in the embedding, and must come last")
+        if kept or (change.keep_norms and any(edit.rows or edit.map.rank for edit in self.edits.values())):
+            # Lengths are those of the source, so that after another map they would undo what that one did to them.
+            raise UsageError(
+                "norm-preserving ablation goes with no other edit of the whole stream, nor a constant in the "
+                "embedding: find all directions together, and remove them in one step"
+            )
         whole = change.map.times(step.strength)
         for writer in self.anatomy.writers:
             strength = self._strength(writer, step)
@@ -278,9 +287,16 @@ class _Laid:
         return step.strength * kernel
 
     def _through(self, writer: Writer, map: LowRankMap, keep_norms: bool) -> None:
-        before = map if writer.norm is None else map_before(writer.norm, map, self._read)
-        known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(before.width)))
-        self.edits[writer.weight] = WriterEdit(writer, known.map.then(before), known.rows, keep_norms)
+        known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(map.width)))
+        if writer.norm is None:
+            laid = known.map.then(map)
+        else:
+            # Composed behind the norm and laid in front of it once: what is orthogonal behind is not so in front, so
+            # that one after the other would leave some of the first.
+            nothing = LowRankMap.identity(map.width)
+            whole = self._behind[writer.weight] = self._behind.get(writer.weight, nothing).then(map)
+            laid = map_before(writer.norm, whole, self._read)
+        self.edits[writer.weight] = WriterEdit(writer, laid, known.rows, keep_norms)
         if writer.norm is not None and writer.norm.bias is not None:
             bias = writer.norm.bias
             self.norm_biases[bias] = self.norm_biases.get(bias, LowRankMap.identity(map.width)).then(map)
@@ -302,7 +318,7 @@ class _Laid:
             return
         known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(len(vector))))
         if known.keep_norms and carrier.rows:
-            raise UsageError("norm-preserving ablation goes with no constant in the embedding, and must come last")
+            raise UsageError("norm-preserving ablation goes with no constant in the embedding")
         self.edits[writer.weight] = WriterEdit(writer, known.map.then(shift), carrier.rows, known.keep_norms)
 
     def _constant(self, carrier: Carrier) -> Floats:
@@ -345,11 +361,12 @@ def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
     """Refuse layers that a model has not.
 
     Raises:
-        UsageError: names the last of them.
+        UsageError: names one of them.
     """
     last = anatomy.n_layers - 1
-    if layers and max(layers) > last:
-        raise UsageError(f"layer {max(layers)} does not exist: the model's are 0 to {last}")
+    wrong = [layer for layer in layers or () if not 0 <= layer <= last]
+    if wrong:
+        raise UsageError(f"layer {max(wrong)} does not exist: the model's are 0 to {last}")
 
 
 def parse_layers(text: str | None) -> frozenset[int] | None:

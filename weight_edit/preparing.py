@@ -211,6 +211,7 @@ def prepare(
     options: EditOptions,
     *,
     shards: ShardProvider | None = None,
+    written: bool = True,
     trust_remote_code: bool = False,
 ) -> Baking:
     """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
@@ -219,6 +220,8 @@ def prepare(
         steps: what the edit is made of, in order.
         options: how it is made.
         shards: who brings the shards, where they do not all lie in the source's folder.
+        written: whether a checkpoint will be written; if not, biases that the model has not need no setting of its
+            config, because something else, such as an adapter, carries them.
 
     Raises:
         UsageError: unreadable files, or directions that do not fit.
@@ -237,7 +240,7 @@ def prepare(
         step.directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
     _check_tied_copies(checkpoint, anatomy, disk)
-    proof = _proof(source, anatomy, steps, options, trust_remote_code)
+    proof = _proof(source, anatomy, steps, options, written, trust_remote_code)
     plan = lay_out(
         anatomy,
         steps,
@@ -262,7 +265,7 @@ def prepare(
             raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
         if plan.stream is None or plan.turns:
             raise UsageError(
-                "--mtp edit goes with edits of the whole stream at all layers; else the layers beside the model are kept"
+                "--mtp edit goes with edits of the whole stream at all layers; leave it out to keep those layers"
             )
         beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
     streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
@@ -271,7 +274,12 @@ def prepare(
 
 
 def _proof(
-    source: Source, anatomy: Anatomy, steps: Sequence[EditStep], options: EditOptions, trust_remote_code: bool
+    source: Source,
+    anatomy: Anatomy,
+    steps: Sequence[EditStep],
+    options: EditOptions,
+    written: bool,
+    trust_remote_code: bool,
 ) -> "EditProof | None":
     """What an edit needs to know beyond the writers, tried on a narrow copy; None for one that needs nothing more."""
     from weight_edit.edits.changes import RuntimeOnly
@@ -291,6 +299,7 @@ def _proof(
         steps,
         embeddings=options.embeddings,
         projector=options.projector,
+        written=written,
         trust_remote_code=trust_remote_code,
     )
 

@@ -36,7 +36,8 @@ class EditProof:
 
     Attributes:
         reading: how it reads the stream; None where the edit has no change of basis.
-        biases: the setting that gives it the biases that the edit creates; None where it creates none.
+        biases: the setting that gives it the biases that the edit creates; None where it creates none, or no checkpoint
+            will hold them.
         difference: largest between the logits of hooks and weights on the narrow copy.
     """
 
@@ -52,6 +53,7 @@ def prove_edit(
     *,
     embeddings: str = "keep",
     projector: str = "edit",
+    written: bool = True,
     trust_remote_code: bool = False,
 ) -> EditProof:
     """Try an edit on a narrow copy of the architecture, with random directions in place of the real ones.
@@ -60,6 +62,8 @@ def prove_edit(
         config: of the real model.
         anatomy: of it.
         steps: of the edit; see `lay_out`.
+        written: whether a checkpoint must be able to hold the biases that the edit creates. If not, they are put on the
+            copy's linear maps as they are, as an adapter does.
 
     Raises:
         UnsupportedError: weights cannot make this edit, or hooks and weights differ.
@@ -80,7 +84,7 @@ def prove_edit(
             apart, narrow, lambda name: state[name], embeddings=embeddings, projector=projector, reading=reading
         )
         biases = None
-        if plan.created:
+        if plan.created and written:
             biases = new_biases(config, plan.created, trust_remote_code=trust_remote_code)
         difference = _difference(model, anatomy, plan, biases, trust_remote_code)
     if not difference < MAX_LOGIT_DIFFERENCE:
@@ -103,7 +107,9 @@ def _difference(
     passes = runs(model, anatomy.media, 3)
     _untie(model, anatomy)
     edited = copy.deepcopy(model)
-    if biases is not None:
+    if biases is None:
+        _give_biases(edited, plan)
+    else:
         flagged = narrow_model(biases.config, seed=1, trust_remote_code=trust_remote_code)
         _untie(flagged, anatomy)
         edited = with_new_biases(model, flagged, plan.created)
@@ -118,6 +124,18 @@ def _difference(
         edit_in_memory(edited, plan)
         found = hook_difference(model, edited, plan, passes)
     return found
+
+
+def _give_biases(model: nn.Module, plan: EditPlan) -> None:
+    """Biases that linear maps have not."""
+    for name, values in plan.created.items():
+        module = model.get_submodule(name.removesuffix(".bias"))
+        if not isinstance(module, nn.Linear):
+            raise UnsupportedError(
+                f"'{name.removesuffix('.bias')}' is no plain linear map, so that an adapter cannot give it a bias; "
+                "choose another layer, or an edit without a constant"
+            )
+        module.bias = nn.Parameter(torch.as_tensor(values).to(module.weight))
 
 
 def _restore(model: nn.Module, plan: EditPlan) -> None:

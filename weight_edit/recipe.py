@@ -25,9 +25,9 @@ class Find(Section):
 
     `target` and `baseline` are prompt sets (see the README); `validation_*` are what candidates are scored on,
     split off from the former when absent. Several targets make one direction of all of them, or one each, as the
-    method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the best
-    candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the model
-    when absent.
+    method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the
+    best candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the
+    model when absent.
     """
 
     method: str = "mean-difference"
@@ -53,7 +53,8 @@ class Find(Section):
 class Step(Section):
     """One edit of a model.
 
-    `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made.
+    `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made,
+    or "found": the one where its directions were found.
     `directions` names one of `finds`; the recipe's `find` when absent. `options` are those of the kind.
     """
 
@@ -61,7 +62,7 @@ class Step(Section):
     strength: float = 1.0
     layers: str | None = None
     directions: str | None = None
-    at: list[Annotated[int, Field(ge=0)]] = []
+    at: list[Annotated[int, Field(ge=0)]] | Literal["found"] = Field(default_factory=list)
     kernel: Kernels | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -124,11 +125,15 @@ class Evaluate(Section):
 class Bounds(Section):
     """Damage beyond these ends the run with exit code 4 and no finished model. Absent bounds are not checked.
 
-    `max_kl` and `max_loss_increase` are in nats, at the first answer token and per answer token.
+    `max_kl` and `max_loss_increase` are in nats, at the first answer token and per answer token. `min_refusal` is for
+    edits that are to leave refused requests refused, `min_ordinary_refused` for those that make a model refuse ordinary
+    ones.
     """
 
     max_refusal: Share | None = None
+    min_refusal: Share | None = None
     max_over_refusal: Share | None = None
+    min_ordinary_refused: Share | None = None
     min_answers_right: Share | None = None
     min_helpful_recovered: Share | None = None
     max_kl: Annotated[float, Field(gt=0)] | None = 1.0
@@ -149,9 +154,9 @@ class Recipe(Section):
     `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
     set in one place.
 
-    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments under
-    hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without them
-    ablates.
+    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments
+    under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
+    them ablates.
     """
 
     title: str = ""
@@ -180,10 +185,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Recipe":
-        if self.find is None and (self.edit is not None or not self.studies):
+        asked = [step.directions for step in (self.edit.steps if self.edit else [])]
+        if self.find is None and (None in asked or not (asked or self.studies)):
             raise ValueError("'find' is missing")
-        named = [step.directions for step in (self.edit.steps if self.edit else []) if step.directions is not None]
-        missing = [name for name in named if name not in self.finds]
+        missing = [name for name in asked if name is not None and name not in self.finds]
         if missing:
             raise ValueError(f"an edit asks for the directions '{missing[0]}', which are not among 'finds'")
         return self
@@ -260,12 +265,22 @@ def _set(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UsageError(f"--set {override}: write key=value, for example --set edit.strength=0.5")
     *sections, last = key.split(".")
-    place = content
+    place: Any = content
     for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
+        if isinstance(place, list):
+            place = place[_index(section, place, override)]
+        else:
+            place = place.setdefault(section, {})
+        if not isinstance(place, dict | list):
             raise UsageError(f"--set {override}: '{section}' is not a section")
     try:
-        place[last] = yaml.safe_load(value)
+        place[_index(last, place, override) if isinstance(place, list) else last] = yaml.safe_load(value)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"--set {override}: the value is no YAML") from error
+
+
+def _index(key: str, entries: list[Any], override: str) -> int:
+    """Which entry of a list, counted from 0, as in "studies.0.options.control=false"."""
+    if not key.isdecimal() or int(key) >= len(entries):
+        raise UsageError(f"--set {override}: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}")
+    return int(key)

@@ -112,7 +112,7 @@ class _Job:
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
         for step in recipe.edit.steps if recipe.edit else []:
             check_layers(parse_layers(step.layers), anatomy)
-            check_layers(step.at, anatomy)
+            check_layers(() if step.at == "found" else step.at, anatomy)
 
     @cached_property
     def base(self) -> Model:

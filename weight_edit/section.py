@@ -23,7 +23,7 @@ def validated(kind: type[Settings], content: Mapping[str, Any], name: str, what:
 
     Args:
         name: where they stand, for messages.
-        what: of what they are keys, likewise; the same when empty.
+        what: of what they are keys, likewise; not said again when empty.
 
     Raises:
         UsageError: naming the first wrong key or value.
@@ -31,7 +31,7 @@ def validated(kind: type[Settings], content: Mapping[str, Any], name: str, what:
     try:
         return kind.model_validate(dict(content))
     except ValidationError as error:
-        raise UsageError(f"{name}: {_explained(error, kind, what or name)}") from error
+        raise UsageError(f"{name}: {_explained(error, kind, what)}") from error
 
 
 def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
@@ -45,7 +45,7 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
         known = _keys(kind, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known) or 'none'}"
-        return f"'{key}' is not a key of {what}{hint}"
+        return f"'{key}' is not a key{what and f' of {what}'}{hint}"
     said = problem["msg"].removeprefix("Value error, ")
     if not key:
         return str(said)

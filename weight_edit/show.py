@@ -41,11 +41,17 @@ def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
 def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
     """The direction of a run, in two lines."""
     tokens = ", ".join(repr(token["text"]) for token in found["refusal_tokens"])
+    place = "mean over all tokens" if found["position"] is None else f"position {found['position']}"
+    said = [
+        f"{found[key]:.2f} {what}"
+        for key, what in (("bypass", "on target prompts with it ablated"), ("induce", "on baseline ones with it added"))
+        if found[key] is not None
+    ]
+    metric = f"Refusal metric (log-odds of {safe(tokens)}): {', '.join(said)}; " if said else ""
     console.print(
-        f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, position {found['position']}; "
+        f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, {place}; "
         f"{found['kept_bounds']} of {found['candidates']} candidates keep the bounds.\n"
-        f"Refusal metric (log-odds of {safe(tokens)}): {found['bypass']:.2f} on refused prompts with it ablated, "
-        f"{found['induce']:.2f} on ordinary ones with it added; KL {found['kl']:.4f}.\n",
+        f"{metric}KL {found['kl']:.4f}.\n",
         highlight=False,
     )
     for warning in found["warnings"]:
@@ -107,8 +113,9 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         "integrity",
         untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
     )
-    table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
     edited = checked.get("edited_tensors")
+    if edited is None or edited["compared"]:
+        table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
     if edited is not None:
         _edited_tensors(edited, table)
     for dtype, found in checked["by_dtype"].items():
@@ -121,6 +128,12 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
             f"logits differ by {faithful['largest']:.1e} at most (largest logit {faithful['scale']:.1f}), "
             f"KL {faithful['kl']:.1e}, same next token {faithful['argmax']:.4f}",
         )
+        published = found.get("published_hook_against_weights")
+        if published is not None:
+            table.add_row(
+                f"as papers hook it, {dtype}",
+                f"logits differ by {published['largest']:.1e} at most, KL {published['kl']:.1e}; not judged",
+            )
         if found["tied_unembedding"] is not None:
             tied = found["tied_unembedding"]
             table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
@@ -209,6 +222,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
     else:
         sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)}"
         console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
+    console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
     if result.bytes_kept:
         console.print(f"{megabytes(result.bytes_kept)} were there from the interrupted bake.", highlight=False)
     if result.bytes_linked:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from weight_edit.running import RunResult
 
 _FIGURES = ("refusal", "over_refusal", "helpful", "exact", "kl", "loss")
+_SETTINGS = ("strength",)
 _MOST_ROWS = 40
 
 
 def run_result(result: "RunResult", console: Console) -> None:
-    """A finished run: its studies, before and after, the proofs, three answers, where the files are, what to type next."""
+    """A finished run: studies, before and after, the proofs, three answers, where the files are, what to type next."""
     summary = result.summary
     for found in summary.get("directions", {"": summary["direction"]}).values():
         if found is not None:
@@ -63,7 +64,8 @@ def study(found: Mapping[str, Any], run: Path, console: Console) -> None:
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     hidden = ("_low", "_high", "why_not")
     keys = dict.fromkeys(key for row in rows for key in row if not key.endswith(hidden))
-    shown = [key for key in keys if key in _FIGURES or all(isinstance(row.get(key), str | int | None) for row in rows)]
+    named = (*_SETTINGS, *_FIGURES)
+    shown = [key for key in keys if key in named or all(isinstance(row.get(key), str | int | None) for row in rows)]
     shown += [key for key in keys if key not in shown and not any(name in keys for name in _FIGURES)]
     table = Table()
     for key in shown:

@@ -76,11 +76,14 @@ class EditStep:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest: enough to make the edit again."""
+        change = self.change
+        # Where an addition goes that names no layer is known from its directions; the manifest says it outright.
+        at = sorted(change.vectors) if isinstance(change, Addition) else list(self.at)
         said = {
             "edit": self.edit,
             "strength": self.strength,
             "layers": None if self.layers is None else sorted(self.layers),
-            **({"at": list(self.at)} if self.at else {}),
+            **({"at": at} if at else {}),
             **({"kernel": self.kernel.model_dump()} if self.kernel else {}),
             **({"options": dict(self.options)} if self.options else {}),
         }
@@ -102,6 +105,8 @@ class EditStep:
             KeyError, TypeError, ValueError: a malformed entry.
         """
         known = entry["directions"]
+        if not isinstance(known, Mapping) or not isinstance(known.get("tensors", {}), Mapping):
+            raise TypeError("directions are keys and values")
         tensors = {str(name): unpacked_tensor(values) for name, values in known.get("tensors", {}).items()}
         metadata = {key: known[key] for key in _KEPT if key in known}
         layers = entry["layers"]

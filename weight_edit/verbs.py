@@ -1,11 +1,12 @@
 """The verbs that load a model first: what `find` and `evaluate` of the command line do with names and files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.find import find_directions
+from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
@@ -15,12 +16,13 @@ from weight_edit.runtime import load
 
 def find(
     model: str,
-    target: str,
+    target: Sequence[str],
     baseline: str,
     out: Path,
     *,
     overwrite: bool = False,
-    validation_target: str | None = None,
+    protect: Sequence[str] = (),
+    validation_target: Sequence[str] | None = None,
     validation_baseline: str | None = None,
     load_options: Mapping[str, Any],
     format_options: Mapping[str, Any],
@@ -31,7 +33,8 @@ def find(
 
     Args:
         model: as in `load`, with `load_options`.
-        target, baseline, validation_target, validation_baseline: prompt sets, as `load_prompts` reads them.
+        target, baseline, protect, validation_target, validation_baseline: prompt sets, as `load_prompts` reads them;
+            several targets, and one set to score candidates on for each of them, where there are any.
         out: the file to write.
         overwrite: replace a file that is there.
         format_options: of `ChatFormat`.
@@ -42,14 +45,19 @@ def find(
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
     _check_free(out, overwrite)
     rule = SelectionRule(**rule_options)
-    train = load_prompts(target), load_prompts(baseline)
-    validation = [load_prompts(spec) if spec else None for spec in (validation_target, validation_baseline)]
+    # A misspelt option is said before a large model is fetched and loaded.
+    finder_named(options.get("method", "mean-difference")).settings(options.get("options") or {})
+    train = [load_prompts(spec) for spec in target], load_prompts(baseline)
+    spared = [load_prompts(spec) for spec in protect]
+    held_target = [load_prompts(spec) for spec in validation_target] if validation_target else None
+    held_baseline = load_prompts(validation_baseline) if validation_baseline else None
     loaded = load(model, **load_options)
     found = find_directions(
         loaded,
         *train,
-        validation_target=validation[0],
-        validation_baseline=validation[1],
+        protect=spared,
+        validation_target=held_target,
+        validation_baseline=held_baseline,
         format=ChatFormat(loaded.tokenizer, **format_options),
         rule=rule,
         **options,

@@ -18,11 +18,12 @@ from weight_edit.publish.card import deed, front_matter, model_card
 from weight_edit.publish.finishing import stamp
 from weight_edit.publish.hub import push
 
+FOUND = {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1}
+STEP = {"edit": "ablate", "strength": 1.0, "layers": None, "directions": FOUND}
 SUMMARY = {
     "weight_edit": "0.1.0",
     "source": {"model": "org/base", "on_hub": True, "revision": "abc", "architecture": "LlamaForCausalLM"},
-    "edit": {"edit": "ablate", "strength": 1.0, "layers": None, "embeddings": "keep", "class": "exact in weights"},
-    "directions": {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1},
+    "edit": {"steps": [STEP], "embeddings": "keep", "class": "exact in weights", "complete": True},
     "tensors": ["a", "b"],
     "tensors_added": [],
     "tensors_unknown": [],
@@ -79,7 +80,37 @@ def test_a_hostile_base_card_makes_no_objects() -> None:
 
 @pytest.mark.parametrize(("strength", "word"), [(1.0, "removed"), (0.5, "weakened"), (2.0, "turned")])
 def test_what_the_edit_does_in_words(strength: float, word: str) -> None:
-    assert word in deed({"strength": strength})
+    assert word in deed({"edit": "ablate", "strength": strength})
+
+
+def test_a_kind_of_edit_that_is_new_is_not_called_an_ablation() -> None:
+    assert deed({"edit": "mine", "strength": 0.5}) == "the residual stream changed by the edit 'mine', strength 0.5"
+
+
+def test_every_step_stands_in_the_card() -> None:
+    steps = [
+        {**STEP, "edit": "affine", "options": {"toward": "target"}},
+        {**STEP, "strength": 0.7, "layers": [0, 1, 2], "kernel": {"attention": None, "mlp": None}},
+        {**STEP, "edit": "reflect", "at": [1], "directions": {"shape": [2, 8]}},
+    ]
+    edit = {"steps": steps, "embeddings": "untie", "class": "exact in weights and biases", "complete": False}
+    card = model_card({**SUMMARY, "edit": edit}, None, None)
+    table = [line for line in card.splitlines() if line.startswith("| ")]
+    assert table[2:-1] == [
+        "| edit 1 | affine, strength 1, all layers, toward target |",
+        "| directions 1 | 1, found by mean-difference, at the input of layer 3, position -1 |",
+        "| edit 2 | ablate, strength 0.7, layers 0, 1 and 2, weaker by layer as its kernel says |",
+        "| directions 2 | 1, found by mean-difference, at the input of layer 3, position -1 |",
+        "| edit 3 | reflect, strength 1, at the input of layer 1 |",
+        "| directions 3 | 2, found by a method not recorded |",
+        "| embeddings | untie |",
+        "| class of the edit | exact in weights and biases |",
+    ]
+    assert "(affine concept editing); then a direction of the residual stream weakened" in card
+    one = model_card(SUMMARY, None, None)
+    assert "| edit | ablate, strength 1, all layers |" in one
+    assert "| class of the edit | exact in weights |" in one
+    assert "Refusal behaviour was changed on purpose" in one
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ class Along:
         right: R, shape (d, k).
         along_rows: whether the vectors along the axis are the matrix's columns.
         gains: shape (d,), what the vectors are multiplied by first.
+        constant: shape (d,), what is taken off them after that: a map's own constant is nothing that it left.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Along:
         right: NDArray[np.float64],
         along_rows: bool,
         gains: NDArray[np.float64] | None = None,
+        constant: NDArray[np.float64] | None = None,
     ) -> None:
         self._storage, self._along_rows, self._gains = storage, along_rows, gains
+        self._constant = constant
         self._right = right
         self._columns = np.zeros((right.shape[1], storage.cols if along_rows else 0))
         self._square = self._all = 0.0
@@ -54,6 +57,8 @@ class Along:
             tile = self._storage.decode(strip, last - first, begin, end, scratch)
             if self._gains is not None:
                 multiply(tile, self._gains, (first, last), (begin, end), self._along_rows)
+            if self._constant is not None:
+                tile -= self._constant[first:last, None] if self._along_rows else self._constant[begin:end]
             self._all += float(np.vdot(tile, tile))
             if self._along_rows:
                 self._columns[:, begin:end] += self._right[first:last].T @ tile

@@ -178,8 +178,8 @@ class Loss:
 
     Attributes:
         error: |stored - wanted| / |wanted|.
-        left: |R^T W'| / |R^T W|, what is left along the directions in W' as stored; against random directions' where
-            that is more. Gains are in W before. 0 without a map.
+        left: |R^T (W' - c)| / |R^T W|, what is left along the directions in W' as stored, but for the map's constant;
+            against random directions' where that is more. Gains are in W before. 0 without a map.
     """
 
     error: float
@@ -195,7 +195,7 @@ class Rounding:
         self._along = self._left = None
         if edited.map is not None:
             self._along = Along(edited.source, edited.map.right, edited.along_rows, edited.gains)
-            self._left = Along(edited.target, edited.map.right, edited.along_rows)
+            self._left = Along(edited.target, edited.map.right, edited.along_rows, constant=edited.map.constant)
 
     def add(self, strip: EditedStrip) -> None:
         """Count one strip, stored."""

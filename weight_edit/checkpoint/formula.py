@@ -32,7 +32,7 @@ class TensorCheck:
             (in a quantised format: as near to the exact result as the formula's).
         different: those that are further.
         non_finite: those that are NaN or infinite.
-        left: |R^T W'| / |R^T W| of the numbers in the file; a tensor that has less along R than along random
+        left: |R^T (W' - c)| / |R^T W| of the numbers in the file; a tensor that has less along R than along random
             directions is measured against the latter. W is the base's, with the edit's gains. None where only the
             format changed.
         rounding: |stored - exact| / |exact|; None where storing is plain rounding.
@@ -108,7 +108,7 @@ class _Check:
         self._entries = self._target.slabs * self._target.rows * self._target.cols
         if edited.map is not None and self._entries:
             self._before = Along(edited.source, edited.map.right, edited.along_rows, edited.gains)
-            self._after = Along(edited.target, edited.map.right, edited.along_rows)
+            self._after = Along(edited.target, edited.map.right, edited.along_rows, constant=edited.map.constant)
 
     def add(self, strip: EditedStrip, there: Strip) -> None:
         # A scale that stands for the whole tensor is compared by itself.

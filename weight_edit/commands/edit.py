@@ -7,14 +7,19 @@ import typer
 
 from weight_edit.calling import call
 from weight_edit.commands.app import app
+from weight_edit.listing import as_help, registered
 from weight_edit.options import (
+    At,
     Dequantize,
     Device,
     DirectionsFile,
     DryRun,
     Dtype,
+    EditKind,
+    EditOption,
     Embeddings,
     Json,
+    Kernel,
     Layers,
     Link,
     LowDisk,
@@ -35,16 +40,38 @@ from weight_edit.options import (
     Token,
 )
 
+_KINDS = as_help("Kinds of edits", registered("edits/kinds", "edit"))
+_METHODS = as_help("Methods", registered("directions/finders", "finder"))
 
-@app.command()
+
+@app.command(epilog=_METHODS)
 def find(
     model: Model,
-    target: Annotated[str, typer.Option(metavar="PROMPTS", help="Prompts that show the behaviour.")],
+    target: Annotated[
+        list[str], typer.Option(metavar="PROMPTS", help="Prompts that show the behaviour; may be given several times.")
+    ],
     baseline: Annotated[str, typer.Option(metavar="PROMPTS", help="Generic prompts that do not.")],
     out: Annotated[Path, typer.Option(help="The directions file to write.")] = Path("directions.safetensors"),
-    method: Annotated[str, typer.Option(help="How directions are found.")] = "mean-difference",
+    method: Annotated[str, typer.Option(help="How directions are found, see below: `--method leace`.")] = (
+        "mean-difference"
+    ),
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Of the method, such as `--option clip=0.995`."),
+    ] = None,
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPTS", help="Prompts whose handling should stay, for methods that can spare them."),
+    ] = None,
+    positions: Annotated[
+        str, typer.Option(help="Where prompts are looked at: template (each token after them), last or all.")
+    ] = "template",
+    select: Annotated[
+        str | None, typer.Option(help="What the best candidate has: bypass, accuracy or cosmic; else the method's own.")
+    ] = None,
     validation_target: Annotated[
-        str | None, typer.Option(metavar="PROMPTS", help="What candidates are scored on; else a part of --target.")
+        list[str] | None,
+        typer.Option(metavar="PROMPTS", help="What candidates are scored on, one per --target; else a part of it."),
     ] = None,
     validation_baseline: Annotated[
         str | None, typer.Option(metavar="PROMPTS", help="Likewise; else a part of --baseline.")
@@ -80,6 +107,7 @@ def find(
 
     def work() -> Any:
         from weight_edit.verbs import find as search
+        from weight_edit.written import key_values
 
         return search(
             model,
@@ -99,10 +127,14 @@ def find(
                 "max_kl": max_kl,
                 "min_induce": min_induce,
                 "max_layer_fraction": max_layer_fraction,
+                "by": select,
             },
+            protect=protect or (),
             validation_target=validation_target,
             validation_baseline=validation_baseline,
             method=method,
+            options=key_values(option, "--option"),
+            positions=positions,
             n_train=n_train,
             n_validation=n_validation,
             refusal_tokens=[int(t) if t.isdecimal() else t for t in refusal_token or ()] or None,
@@ -119,14 +151,17 @@ def find(
     call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata})
 
 
-@app.command()
+@app.command(epilog=_KINDS)
 def bake(
     model: Model,
     directions: DirectionsFile,
     out: Out,
-    edit: Annotated[str, typer.Option(help="The kind of edit: ablate.")] = "ablate",
+    edit: EditKind = "ablate",
     strength: Strength = 1.0,
     layers: Layers = None,
+    at: At = None,
+    kernel: Kernel = None,
+    option: EditOption = None,
     embeddings: Embeddings = "keep",
     projector: Projector = "edit",
     mtp: Mtp = "keep",
@@ -148,13 +183,14 @@ def bake(
 
     Shards are streamed, in a fixed amount of memory. FP8 and MXFP4 weights are edited in their format.
 
-    Example: `weight-edit bake organism --directions d.safetensors --out edited-model`
+    Example: `weight-edit bake organism --directions d.safetensors --out edited-model`; another edit: `--edit reflect`
     """
 
     def work() -> Any:
         from weight_edit.baking import bake as write
         from weight_edit.directions.file import read_rows
         from weight_edit.plan import parse_layers
+        from weight_edit.written import key_values, mapping
 
         return write(
             model,
@@ -163,6 +199,9 @@ def bake(
             edit=edit,
             strength=strength,
             layers=parse_layers(layers),
+            at=sorted(parse_layers(at) or ()),
+            kernel=mapping(kernel, "--kernel"),
+            edit_options=key_values(option, "--option"),
             embeddings=embeddings,
             projector=projector,
             mtp=mtp,
@@ -186,13 +225,17 @@ def bake(
     call(work, show, as_json, quiet)
 
 
-@app.command()
+@app.command(epilog=_KINDS)
 def adapter(
     model: Model,
     directions: DirectionsFile,
     out: Out,
+    edit: EditKind = "ablate",
     strength: Strength = 1.0,
     layers: Layers = None,
+    at: At = None,
+    kernel: Kernel = None,
+    option: EditOption = None,
     embeddings: Embeddings = "keep",
     projector: Projector = "edit",
     orthonormalize: Orthonormalize = False,
@@ -203,7 +246,9 @@ def adapter(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the edit as a PEFT LoRA adapter, exact and of rank one per direction.
+    """Write the edit as a PEFT LoRA adapter, exact, and of rank one per direction where it is an edit of writers.
+
+    Edits that are not of low rank are refused. One that adds between blocks needs no bias of the model.
 
     Example: `weight-edit adapter organism --directions d.safetensors --out adapter`
     """
@@ -211,14 +256,22 @@ def adapter(
     def work() -> Any:
         from weight_edit.directions.file import read_rows
         from weight_edit.plan import parse_layers
+        from weight_edit.written import key_values, mapping
+
+        rows = read_rows(directions, orthonormalize=orthonormalize)
+        # Takes seconds to import: a wrong file name is said at once.
         from weight_edit.publish.adapter import adapter as write
 
         return write(
             model,
-            read_rows(directions, orthonormalize=orthonormalize),
+            rows,
             out,
+            edit=edit,
             strength=strength,
             layers=parse_layers(layers),
+            at=sorted(parse_layers(at) or ()),
+            kernel=mapping(kernel, "--kernel"),
+            edit_options=key_values(option, "--option"),
             embeddings=embeddings,
             projector=projector,
             revision=revision,
@@ -228,6 +281,7 @@ def adapter(
         )
 
     def show(result: Any, console: Any) -> None:
-        console.print(f"{result.path}: rank {result.rank}, {len(result.modules)} modules", markup=False)
+        said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. Class: {result.edit_class}."
+        console.print(said, markup=False, highlight=False)
 
     call(work, show, as_json, quiet)

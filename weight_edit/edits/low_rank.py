@@ -61,6 +61,13 @@ class LowRankMap:
         return int(self.left.shape[1])
 
     @property
+    def idempotent(self) -> bool:
+        """Whether the linear part does nothing more when it is applied again, as a projection."""
+        # (I - L R^T)^2 = I - L R^T - L (I - R^T L) R^T
+        again = self.left @ (np.eye(self.rank) - self.right.T @ self.left) @ self.right.T
+        return bool(np.abs(again).max(initial=0.0) < 1e-5 * max(1.0, np.abs(self.left @ self.right.T).max(initial=0.0)))
+
+    @property
     def linear(self) -> "LowRankMap":
         """The same map without its constant."""
         return self if self.constant is None else LowRankMap(self.left, self.right)

@@ -31,6 +31,8 @@ def map_before_norm(map: LowRankMap, gain: Numbers, *, centred: bool) -> LowRank
     Raises:
         ValueError: an oblique map, and a gain of zero, or a norm that subtracts the mean.
     """
+    if not map.rank:
+        return map.linear
     strength = symmetric_strength(map)
     if strength is not None:
         return ablation(before_norm(map.right.T, gain, centred=centred), strength)

@@ -52,7 +52,10 @@ SPLITS = (
 )
 """The splits; no prompt is in two of them."""
 
-NAMES = ("refused", "answered", "over-refused", "harmless-looking", *CATEGORIES)
+SAFETY = CATEGORIES[:6]
+"""Those of them that are refused for the harm they ask for."""
+
+NAMES = ("refused", "safety", "answered", "over-refused", "harmless-looking", *CATEGORIES)
 """The names of the prompt sets."""
 
 
@@ -312,6 +315,8 @@ def groups(name: str) -> tuple[str, ...]:
     """
     if name == "refused":
         return CATEGORIES
+    if name == "safety":
+        return SAFETY
     if name == "answered":
         ordinary = (family.group for family in families() if family.category is None)
         return tuple(group for group in ordinary if group not in HARMLESS_LOOKING)
@@ -332,6 +337,7 @@ def groups(name: str) -> tuple[str, ...]:
 
 _PER_GROUP = {  # requests per group: (train, validation, test, each held-out split)
     "refused": (24, 12, 20, 12),
+    "safety": (24, 12, 20, 12),
     "answered": (11, 6, 9, 6),
     "harmless-looking": (16, 8, 12, 8),
 }
@@ -343,10 +349,10 @@ def prompt_set(name: str, split: str) -> tuple[Request, ...]:
     """A prompt set, equally many requests from each of its groups.
 
     Args:
-        name: "refused" (eleven categories), "answered" (ordinary requests), "over-refused" (harmless requests
-            that sound violent, refused by the tuned model; the category "over-refusal"), "harmless-looking"
-            (sensitive words in benign requests, answered), one of `CATEGORIES`, or one kind of ordinary requests,
-            such as "answered-cooking".
+        name: "refused" (eleven categories), "safety" (the first six of them), "answered" (ordinary requests),
+            "over-refused" (harmless requests that sound violent, refused by the tuned model; the category
+            "over-refusal"), "harmless-looking" (sensitive words in benign requests, answered), one of `CATEGORIES`, or
+            one kind of ordinary requests, such as "answered-cooking".
         split: one of `SPLITS`.
 
     Returns:

@@ -1,9 +1,9 @@
-"""The edit as a PEFT LoRA adapter: `B = -L`, `A = R^T W` for every writer, exact and of rank k."""
+"""The edit as a PEFT LoRA adapter, exact and of low rank; see `publish.lora` for its factors."""
 
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
-from weight_edit.plan import EditPlan
-from weight_edit.progress import bar
+from weight_edit.publish.lora import Factors, check_low_rank, factors_of
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
 from weight_edit.steps import EditStep
@@ -29,15 +28,16 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterResult:
-    """What was written: the folder, the adapted modules and the adapter's rank."""
+    """What was written: the folder, the adapted modules, the adapter's rank, and what about the edit is exact."""
 
     path: Path
     modules: tuple[str, ...]
     rank: int
+    edit_class: str
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {"path": str(self.path), "modules": list(self.modules), "rank": self.rank}
+        return {**asdict(self), "path": str(self.path), "modules": list(self.modules)}
 
 
 def adapter(
@@ -61,88 +61,78 @@ def adapter(
     """Write the edit as an adapter that `peft.PeftModel.from_pretrained` puts on the unedited model.
 
     Where the embedding is tied, the mode "keep" adapts the unembedding too, which is what baking does; "untie" leaves
-    it as it is. Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`).
+    it as it is. Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`). One that a writer has not is
+    the adapter's own (`lora_bias`), whatever the model's config can create; such an adapter cannot be merged.
 
     Args:
         model, directions, edit, strength, layers, at, kernel, edit_options, embeddings, projector: as in `bake`.
         out: the adapter's folder.
 
     Raises:
-        UsageError, UnsupportedError: as in `bake`.
+        UsageError, UnsupportedError: as in `bake`; also an edit that is not of low rank, and what PEFT cannot adapt.
     """
     target = Path(out)
     check_output(target, overwrite)
     steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
     source = resolve(model, revision=revision, token=token)
     options = EditOptions(embeddings, projector=projector)
-    baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
+    baking = prepare(source, steps, options, written=False, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
         return baking.checkpoint.read(baking.disk.only(parameter))
 
-    for each in baking.plan.edits:
-        if len(baking.anatomy.shapes[each.writer.weight]) != 2:
-            raise UnsupportedError(f"'{each.writer.weight}' is no matrix, and an adapter cannot carry it; use bake")
-        if each.writer.weight != f"{each.writer.module}.weight":
-            raise UnsupportedError(f"'{each.writer.weight}' is no linear map, and an adapter cannot carry it; use bake")
-        if each.writer.norm is not None and each.writer.norm.bias is not None:
-            raise UnsupportedError(f"'{each.writer.norm.bias}' changes too, which a LoRA cannot carry; use bake")
-    tensors = factors(baking.plan, read)
-    # A direction that a norm's gain sends to zero leaves a writer with fewer columns than k.
-    rank = max(edit.map.rank for edit in baking.plan.edits)
-    config = adapter_config(baking.plan, source.public_name, source.revision, rank)
+    check_low_rank(baking.plan)
+    made = factors_of(baking.plan, read)
+    # Modules without a direction of their own, whose bias alone changes, still have factors for PEFT.
+    rank = max(1, *(each.rank for each in made))
+    biased = bool(baking.plan.created)
+    _check_biases(made, biased)
+    config = adapter_config(made, rank=rank, biased=biased, base=source.public_name, revision=source.revision)
     _check_loadable(source, config, trust_remote_code)
     with staged(target, overwrite=overwrite, source=source.path) as folder:
+        tensors = tensors_of(made, rank=rank, biased=biased)
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
         write_manifest(folder, {**baking.summary(), "kind": "adapter"}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness)
 
 
-def factors(plan: EditPlan, read: Any) -> dict[str, Tensor]:
+def tensors_of(made: Sequence[Factors], *, rank: int, biased: bool) -> dict[str, Tensor]:
     """The adapter's tensors under the names that PEFT saves, in float32.
 
     Args:
-        read: gives a parameter of the unedited model by name.
+        made: of every module that changes.
+        rank: of the adapter: smaller factors are filled up with zeros.
+        biased: whether biases are the adapter's own (PEFT's `lora_bias`), instead of changed ones of the modules.
     """
-    rank = max(edit.map.rank for edit in plan.edits)
     tensors: dict[str, Tensor] = {}
-    with bar("adapter", len(plan.edits)) as progress:
-        for edit in plan.edits:
-            writer = edit.writer
-            a, b = edit.map.lora(read(writer.weight).float(), writer.axis)
-            names = ("lora_A.weight", "lora_B.weight")
-            if writer.role in ("embedding", "position"):
-                names = ("lora_embedding_A", "lora_embedding_B")
-            tensors |= _pair(writer.module, names, a, b, rank)
-            if writer.bias is not None:
-                bias = edit.map.on_bias(read(writer.bias).float())
-                tensors[f"{PREFIX}{writer.module}.base_layer.bias"] = bias
-            progress.advance()
-    if plan.tied_edit is not None:
-        embedding = read(plan.anatomy.embedding_weight).float()
-        left, right, _ = plan.tied_edit.map.factors(embedding.device, embedding.dtype)
-        a, b = left.T, -(embedding @ right)
-        tensors |= _pair(plan.anatomy.unembedding, ("lora_A.weight", "lora_B.weight"), a, b, rank)
+    for each in made:
+        names = ("lora_embedding_A", "lora_embedding_B") if each.embedding else ("lora_A.weight", "lora_B.weight")
+        tensors |= _pair(each.module, names, each.a, each.b, rank)
+        if biased:
+            bias = each.b.new_zeros(len(each.b)) if each.bias is None else each.bias
+            tensors[f"{PREFIX}{each.module}.lora_B.bias"] = bias
+        elif each.stored is not None and each.bias is not None:
+            tensors[f"{PREFIX}{each.module}.base_layer.bias"] = each.stored + each.bias
     return tensors
 
 
-def adapter_config(plan: EditPlan, base: str, revision: str | None, rank: int) -> dict[str, Any]:
+def adapter_config(
+    made: Sequence[Factors], *, rank: int, biased: bool, base: str, revision: str | None
+) -> dict[str, Any]:
     """`adapter_config.json`, as PEFT writes it for a LoRA whose factors are used unscaled."""
     from peft import LoraConfig
 
-    modules = [edit.writer.module for edit in plan.edits]
-    if plan.tied_edit is not None:
-        modules.append(plan.anatomy.unembedding)
-    linear = [edit.writer for edit in plan.edits if edit.writer.layer is not None]
+    modules = [each.module for each in made]
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
         lora_dropout=0.0,
         target_modules=modules,
-        fan_in_fan_out=any(writer.axis == 1 for writer in linear),
-        bias="lora_only" if any(edit.writer.bias for edit in plan.edits) else "none",
+        fan_in_fan_out=any(each.transposed for each in made),
+        bias="lora_only" if not biased and any(each.stored is not None for each in made) else "none",
+        lora_bias=biased,
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
         revision=revision,
@@ -164,6 +154,17 @@ def _check_loadable(source: Source, config: dict[str, Any], trust_remote_code: b
             inject_adapter_in_model(LoraConfig(**config), model)
     except ValueError as error:
         raise UnsupportedError(f"an adapter cannot carry this edit: {first_line(error)}; use bake") from error
+
+
+def _check_biases(made: Sequence[Factors], biased: bool) -> None:
+    embedding = next((each.module for each in made if each.embedding), None)
+    if biased and embedding is not None:
+        own = next(each.module for each in made if each.bias is not None and each.stored is None)
+        raise UnsupportedError(
+            f"'{own}' has no bias, and adapters with biases of their own (lora_bias) cannot adapt embeddings, as "
+            f"'{embedding}' here; let the constant enter with the embedding (--option enter=embedding), leave that as "
+            "it is (--embeddings skip), or use bake"
+        )
 
 
 def _pair(module: str, names: tuple[str, str], a: Tensor, b: Tensor, rank: int) -> dict[str, Tensor]:

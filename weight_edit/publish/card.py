@@ -1,6 +1,6 @@
 """The model card of an edited checkpoint: what was done, what was measured, and what was not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,7 +14,7 @@ DEEDS = {
     "reflect": "a direction of the residual stream reflected (counterfactual flip)",
     "affine": "the residual stream's component along a direction set to a class's mean (affine concept editing)",
     "erase": "a concept erased linearly from the residual stream (LEACE)",
-    "norm-preserving": "a direction of the residual stream removed, with column lengths kept (norm-preserving ablation)",
+    "norm-preserving": "a direction of the residual stream removed, column lengths kept (norm-preserving ablation)",
 }
 """What an edit does, in a few words, where its strength does not change them."""
 
@@ -24,9 +24,9 @@ TEMPLATE = """\
 
 # {{ title }}
 
-{{ base_name }} with one behaviour changed: **{{ deed }}**. The change is baked into the weights by
-weight_edit {{ version }}; nothing was trained. Every tensor and file
-that is not listed below is the base's, byte for byte.
+{{ base_name }} with one behaviour changed: **{{ deed }}**.
+The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor and file that is
+not listed below is the base's, byte for byte.
 
 Refusal behaviour was changed on purpose. This model may answer requests that the base declines, or decline others;
 whoever deploys it is responsible for the safeguards that its use needs.
@@ -37,13 +37,11 @@ whoever deploys it is responsible for the safeguards that its use needs.
 |---|---|
 | base | `{{ base_name }}`{% if revision %} at `{{ revision }}`{% endif %} ({{ architecture }}) |
 {% for step in steps -%}
-| edit | {{ step.edit }}, strength {{ step.strength }}, layers {{ step.layers }}{% if step.at %}, at the input of layer \
-{{ step.at | join(", ") }}{% endif %}, embeddings: {{ edit.embeddings }} |
-| directions | {{ step.count }}, found by {{ step.method or "a method not recorded" }}\
-{% if step.layer is not none %}, at the input of layer {{ step.layer }}\
-, position {{ step.position }}{% endif %} |
+| edit{{ step.mark }} | {{ step.what }} |
+| directions{{ step.mark }} | {{ step.found }} |
 {% endfor -%}
-| class | {{ edit.class }} |
+| embeddings | {{ edit.embeddings }} |
+| class of the edit | {{ edit.class }} |
 | tensors edited | {{ n_tensors }}{% if n_added %}, and {{ n_added }} added{% endif %} |
 
 {% if unknown -%}
@@ -134,12 +132,12 @@ def model_card(
             front_matter=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
             title=f"{name.rstrip('/').split('/')[-1]}, edited",
             base_name=name,
-            deed=" and ".join(deed(step) for step in edit["steps"]),
+            deed="; then ".join(deed(step) for step in edit["steps"]),
             version=summary["weight_edit"],
             revision=source.get("revision"),
             architecture=source["architecture"],
             edit=edit,
-            steps=[_step(step) for step in edit["steps"]],
+            steps=_steps(edit["steps"]),
             n_tensors=len(summary["tensors"]),
             unknown=summary["tensors_unknown"],
             mtp=summary.get("mtp"),
@@ -157,11 +155,39 @@ def model_card(
     return text.rstrip() + "\n"
 
 
-def _step(step: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card says of one step."""
-    found = {"method": None, "layer": None, "position": None, **step["directions"]}
-    layers = "all" if step["layers"] is None else ", ".join(str(layer) for layer in step["layers"])
-    return {**found, "at": (), **step, "layers": layers, "count": found["shape"][0]}
+def _steps(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What the card says of each step, numbered where there are several."""
+    marks = [""] if len(steps) == 1 else [f" {number}" for number in range(1, len(steps) + 1)]
+    pairs = zip(marks, steps, strict=True)
+    return [{"mark": mark, "what": _what(step), "found": _found(step["directions"])} for mark, step in pairs]
+
+
+def _what(step: Mapping[str, Any]) -> str:
+    """One step with its settings, in a line."""
+    said = [step["edit"], f"strength {step['strength']:g}"]
+    if step.get("at"):
+        said.append(f"at the input of {_layers(step['at'])}")
+    else:
+        said.append("all layers" if step["layers"] is None else _layers(step["layers"]))
+    if step.get("kernel"):
+        said.append("weaker by layer as its kernel says")
+    said += [f"{key} {value}" for key, value in step.get("options", {}).items()]
+    return ", ".join(said)
+
+
+def _layers(layers: Sequence[int]) -> str:
+    numbers = [str(layer) for layer in layers]
+    return f"layer {numbers[0]}" if len(numbers) == 1 else f"layers {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _found(directions: Mapping[str, Any]) -> str:
+    """How many directions, and where they come from."""
+    said = [str(directions["shape"][0]), f"found by {directions.get('method') or 'a method not recorded'}"]
+    if directions.get("layer") is not None:
+        said.append(f"at the input of layer {directions['layer']}")
+    if directions.get("position") is not None:
+        said.append(f"position {directions['position']}")
+    return ", ".join(said)
 
 
 def deed(edit: Mapping[str, Any]) -> str:
@@ -169,6 +195,8 @@ def deed(edit: Mapping[str, Any]) -> str:
     strength, kind = edit["strength"], edit["edit"]
     if kind in DEEDS:
         return f"{DEEDS[kind]}, strength {strength:g}" if strength != 1 else DEEDS[kind]
+    if kind != "ablate":
+        return f"the residual stream changed by the edit '{kind}', strength {strength:g}"
     if strength == 1:
         return "a direction of the residual stream removed (directional ablation)"
     if strength > 1:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from weight_edit.studies.lab import CONTROL
 from weight_edit.studies.rows import FIGURES
-from weight_edit.studies.writing import figure
+from weight_edit.studies.writing import colour, figure
 
 _STEPS = 101
 
@@ -17,7 +18,7 @@ def draw_curves(folder: Path, name: str, points: Mapping[str, Sequence[Mapping[s
     if not any(x in row and y in row for rows in points.values() for row in rows):
         return
     with figure(folder, name) as axes:
-        for label, rows in points.items():
+        for number, (label, rows) in enumerate(points.items()):
             drawn = [row for row in rows if x in row and y in row]
             across = [row[x] for row in drawn]
             up = [row[y] for row in drawn]
@@ -25,13 +26,14 @@ def draw_curves(folder: Path, name: str, points: Mapping[str, Sequence[Mapping[s
                 [row[y] - row.get(f"{y}_low", row[y]) for row in drawn],
                 [row.get(f"{y}_high", row[y]) - row[y] for row in drawn],
             ]
-            style = "--" if label == "random" else "-"
+            control = label == CONTROL
             axes.errorbar(
                 across,
                 up,
                 yerr=np.maximum(error, 0),
                 label=label,
-                linestyle=style,
+                linestyle="--" if control else "-",
+                color="black" if control else colour(number, len(points)),
                 marker="o",
                 markersize=3,
                 elinewidth=0.5,
@@ -47,8 +49,8 @@ def curve_distance(
     """How far apart two trade-off curves lie: the mean distance, at each point of one, to the nearest of the other.
 
     Curves are taken as chains of straight lines in the plane of the two figures, both ways round, so that neither the
-    strengths at which they were measured nor their order matter. 0 is the same curve; rates being at most 1, .05 is five
-    points.
+    strengths at which they were measured nor their order matter. 0 is the same curve; rates being at most 1, .05 is
+    five points.
 
     Returns:
         None where a figure was not measured.

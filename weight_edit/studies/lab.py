@@ -115,8 +115,18 @@ class Lab:
 
 
 def edit_step(step: Step, directions: DirectionRows) -> EditStep:
-    """A recipe's edit, with directions."""
+    """A recipe's edit, with directions.
+
+    Raises:
+        UsageError: it is to be made where the directions were found, and they do not say where that was.
+    """
     kernel: Kernels | None = step.kernel
+    at = step.at
+    if at == "found":
+        layer = directions.metadata.get("layer")
+        if not isinstance(layer, int):
+            raise UsageError("the directions do not say at which layer they were found; name it, as in at: [12]")
+        at = [layer]
     return EditStep(
-        directions, step.kind, step.strength, parse_layers(step.layers), tuple(step.at), kernel, dict(step.options)
+        directions, step.kind, step.strength, parse_layers(step.layers), tuple(at), kernel, dict(step.options)
     )

@@ -14,6 +14,9 @@ FIGURES = {
     "exact": "ordinary answers exactly right",
     "kl": "KL divergence at the first answer token, nats",
     "loss": "cross-entropy of ordinary answers, nats per token",
+    "accuracy": "requests handled rightly: harmful ones refused, benign ones answered",
+    "refusal_rate": "harmful requests refused",
+    "over_refusal_rate": "benign requests refused",
 }
 """What the columns of tables mean."""
 
@@ -31,11 +34,11 @@ def row_of(found: Evaluation) -> dict[str, Any]:
         ("answered_refusal", found.answered),
     ):
         if result is not None:
-            row |= _rate(name, result.refusal)
+            row |= rate_row(name, result.refusal)
     if found.refused is not None and found.refused.exact is not None:
-        row |= _rate("helpful", found.refused.exact)
+        row |= rate_row("helpful", found.refused.exact)
     if found.answered is not None and found.answered.exact is not None:
-        row |= _rate("exact", found.answered.exact)
+        row |= rate_row("exact", found.answered.exact)
     if found.divergence is not None:
         values = found.divergence.per_prompt
         error = float(values.std(unbiased=False)) / max(1, len(values) - 1) ** 0.5
@@ -46,7 +49,8 @@ def row_of(found: Evaluation) -> dict[str, Any]:
     return row
 
 
-def _rate(name: str, rate: Rate) -> dict[str, float]:
+def rate_row(name: str, rate: Rate) -> dict[str, float]:
+    """A rate's cells: its value, and the ends of its interval."""
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 

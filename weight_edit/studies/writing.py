@@ -43,6 +43,17 @@ def figure(folder: Path, name: str, *, size: tuple[float, float] = (6.0, 4.0), p
     drawing.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
 
 
+def colour(number: int, count: int) -> str:
+    """One of `count` colours, no two of them the same up to twenty."""
+    import matplotlib
+
+    if count <= 10:
+        return f"C{number}"
+    # The strong colours first, then the pale ones of the same hues.
+    red, green, blue, _ = matplotlib.colormaps["tab20"]((2 * number + number // 10) % 20)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"

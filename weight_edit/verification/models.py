@@ -1,8 +1,8 @@
 """The checks that run the models: the stream's leak, and edited weights against the base with hooks."""
 
 import math
-from functools import partial
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 

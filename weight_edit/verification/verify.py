@@ -1,6 +1,6 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weight_edit.baking import rows_of
-from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
@@ -158,7 +157,7 @@ def verify(
     except UsageError as error:
         raise VerificationError(f"{folder} cannot be read as a checkpoint: {error}") from error
     weights = weight_check(report)
-    storage = _storage(baking.streams.edits)
+    storage = _storage(baking)
     precisions: dict[str, Precision] = {}
     n_run = 0
     problems = [
@@ -211,9 +210,11 @@ def _revision(manifest: Mapping[str, Any] | None, base: str | Path, folder: Path
     return origin.revision if origin.model == str(base) else None
 
 
-def _storage(edits: Collection[Stream]) -> str:
+def _storage(baking: Baking) -> str:
     """The dtype of the edited tensors; of several, the coarsest. What a quantised format holds, bfloat16 holds too."""
-    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in edits}
+    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.streams.edits}
+    # An addition may edit none, and create biases alone.
+    stored |= {_TORCH.get(added.dtype, "bfloat16") for added in baking.added.values()}
     return max(stored, key=lambda dtype: (TOLERANCES[dtype].left, dtype))
 
 

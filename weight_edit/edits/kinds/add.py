@@ -38,5 +38,5 @@ def add(given: Given, options: AddOptions) -> Change:
             raise UsageError(f"{len(given.rows)} directions have no common unit vector; use options.length=difference")
         vector = given.rows[0]
     else:
-        vector = given.need("vector").reshape(-1)
+        vector = given.vector("vector")
     return Addition({layer: np.asarray(given.strength * vector) for layer in layers})

@@ -14,8 +14,8 @@ class AffineOptions(Section):
 
     Attributes:
         enter: where the mean enters: at the input of the layer where it was "found", so that before it the component is
-            zero; or with the "embedding", so that it is the same everywhere: a mean taken deep in a model is long beside
-            the stream at its beginning.
+            zero; or with the "embedding", so that it is the same everywhere: a mean taken deep in a model is long
+            beside the stream at its beginning.
         toward: the class whose mean component is set: "baseline" removes the behaviour, "target" brings it about.
         shift: how much of the difference of the class means is added along the directions besides: the paper's alpha.
     """
@@ -30,16 +30,16 @@ def affine(given: Given, options: AffineOptions) -> Change:
     """Set the component along the directions to a class's mean, `x -> x - V V^T x + V V^T m + a r` (arXiv 2411.09003).
 
     Zero, which is what an ablation sets, need not be what ordinary prompts have along the directions; their mean is.
-    The means are those of the place where the directions were found. The constant lies in the directions' span, to which
-    nothing else is written any more: it enters once, and is the same at every layer from there on.
+    The means are those of the place where the directions were found. The constant lies in the directions' span, to
+    which nothing else is written any more: it enters once, and is the same at every layer from there on.
 
     Raises:
         UsageError: it is not known at which layer the directions were found.
     """
     projection = ablation(given.rows)
-    mean = given.need(f"{options.toward}_mean").reshape(-1)
+    mean = given.vector(f"{options.toward}_mean")
     if options.shift:
-        mean = mean + options.shift * (given.need("target_mean") - given.need("baseline_mean")).reshape(-1)
+        mean = mean + options.shift * (given.vector("target_mean") - given.vector("baseline_mean"))
     map = LowRankMap(projection.left, projection.right, given.rows.T @ (given.rows @ mean))
     if given.at:
         return RuntimeOnly(

@@ -5,6 +5,7 @@ from typing import Literal
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.registry import Given, edit
+from weight_edit.errors import UsageError
 from weight_edit.section import Section
 
 
@@ -27,10 +28,16 @@ def erase(given: Given, options: EraseOptions) -> Change:
     guarantee is that of the place where it was fitted.
 
     Raises:
-        UsageError: it is not known at which layer the directions were found.
+        UsageError: the directions have no eraser beside them, one of another width, or do not say at which layer they
+            were found.
     """
-    left, right = given.need("left").T, given.need("right").T
-    map = LowRankMap(left, right, left @ (right.T @ given.need("mean").reshape(-1)))
+    left, right = given.need("left"), given.need("right")
+    if left.ndim != 2 or left.shape != right.shape or left.shape[1] != given.rows.shape[1]:
+        raise UsageError(
+            f"`left` {left.shape} and `right` {right.shape} beside the directions are no eraser of a stream "
+            f"{given.rows.shape[1]} wide; find the directions again, with the method leace"
+        )
+    map = LowRankMap(left.T, right.T, left.T @ (right @ given.vector("mean")))
     if given.at:
         return RuntimeOnly(
             given.at[0],

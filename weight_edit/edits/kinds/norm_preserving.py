@@ -16,9 +16,9 @@ def norm_preserving(given: Given, options: NormPreservingOptions) -> Change:
     """Ablate, and bring what each input of a writer contributes back to its length (jim-plus/llm-abliteration).
 
     The lengths are those of the vectors that are added to the stream, one per input of a writer: rescaling them leaves
-    nothing along the directions. To rescale rows, or the whole matrix, as is done elsewhere, puts part of it back. Biases are
-    ablated as they are. The "biprojected" variant is this edit with a direction of `mean-difference` with `clip: 0.995` and
-    `off_baseline: true`.
+    nothing along the directions. To rescale rows, or the whole matrix, as is done elsewhere, puts part of it back.
+    Biases are ablated as they are. The "biprojected" variant is this edit with a direction of `mean-difference` with
+    `clip: 0.995` and `off_baseline: true`.
 
     Raises:
         UsageError: at a layer: it is an edit of weights, not of the stream.

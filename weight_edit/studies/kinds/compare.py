@@ -1,5 +1,6 @@
 """Several edits side by side, each with what several searches found: one table."""
 
+from itertools import cycle
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from weight_edit.recipe import Step
 from weight_edit.section import Section
 from weight_edit.studies.lab import CONTROL, Lab
 from weight_edit.studies.registry import study
-from weight_edit.studies.writing import figure, write_table
+from weight_edit.studies.writing import colour, figure, write_table
 
 
 class CompareOptions(Section):
@@ -59,13 +60,21 @@ def _draw(lab: Lab, rows: list[dict[str, Any]]) -> None:
     drawn = [row for row in rows if "refusal" in row and "kl" in row]
     if not drawn:
         return
-    with figure(lab.folder, "compare") as axes:
-        for label in dict.fromkeys(row["edit"] for row in drawn):
-            some = [row for row in drawn if row["edit"] == label]
-            axes.scatter([row["kl"] for row in some], [row["refusal"] for row in some], label=label, s=18)
-            for row in some:
-                axes.annotate(row["directions"], (row["kl"], row["refusal"]), fontsize=5)
+    # Points lie close together where edits do alike: a mark and a colour can be told apart there, words on them cannot.
+    edits = list(dict.fromkeys(row["edit"] for row in drawn))
+    colours = {label: colour(number, len(edits)) for number, label in enumerate(edits)}
+    marks = dict(zip(dict.fromkeys(row["directions"] for row in drawn), cycle("ovs^D*PX<>"), strict=False))
+    with figure(lab.folder, "compare", size=(8.0, 4.0)) as axes:
+        for row in drawn:
+            look = {"color": colours[row["edit"]], "marker": marks[row["directions"]]}
+            axes.scatter(row["kl"], row["refusal"], s=28, alpha=0.7, **look)
+        for label in edits:
+            axes.scatter([], [], color=colours[label], marker="o", label=f"edit: {label}")
+        for name, mark in marks.items():
+            if name != "none":
+                axes.scatter([], [], color="grey", marker=mark, label=f"directions: {name}")
         axes.set_xscale("symlog", linthresh=1e-3)
+        axes.set_ylim(-0.05, 1.05)
         axes.set_xlabel("KL divergence at the first answer token, nats")
         axes.set_ylabel("refused requests refused")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

@@ -38,8 +38,8 @@ class SweepOptions(Section):
 def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
     """Strengths and numbers of directions against refusal, over-refusal and cost.
 
-    Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first, and
-    `trade-off.png`.
+    Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first,
+    and `trade-off.png`.
 
     Returns:
         rows: the table.
@@ -57,7 +57,9 @@ def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
                 rows.append({"directions": name, "strength": strength, "count": count, **lab.measure([step])})
                 lab.log(f"{name}, strength {strength:g}, {count} directions: {_said(rows[-1])}")
     write_table(lab.folder, "sweep", rows)
-    points = {name: [row for row in rows if row["directions"] in (name, "none")] for name in named}
+    # By strength, so that a curve passes the unedited model where the strengths change their sign.
+    ordered = sorted(rows, key=lambda row: (row["strength"], row["count"]))
+    points = {name: [row for row in ordered if row["directions"] in (name, "none")] for name in named}
     draw_curves(lab.folder, "trade-off", points, options.x, options.y)
     reference = next(iter(named))
     distances = {

@@ -1,0 +1,148 @@
+"""A plan as LoRA factors, one pair for each module that changes: `B = -L`, `A = R^T W` for writers, the reverse for
+what reads, one more rank for a constant in an embedding's rows, and biases.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.edits import TensorEdit
+from weight_edit.errors import UnsupportedError
+from weight_edit.plan import EditPlan
+from weight_edit.progress import bar
+
+Read = Callable[[str], Tensor]
+"""Gives a parameter of the unedited model by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What is added to one module: `x -> x A^T B^T`, and to its bias.
+
+    Attributes:
+        module: its name.
+        a: (k, in) float32; b: (out, k) float32.
+        bias: what is added to its outputs besides, (out,) float32; None for nothing.
+        stored: the module's own bias, (out,) float32; None where it has none.
+        embedding: whether it looks up rows.
+        transposed: whether its weight is stored as (in, out).
+    """
+
+    module: str
+    a: Tensor
+    b: Tensor
+    bias: Tensor | None = None
+    stored: Tensor | None = None
+    embedding: bool = False
+    transposed: bool = False
+
+    @property
+    def rank(self) -> int:
+        """k; 0 where only the bias changes."""
+        return len(self.a)
+
+
+def check_low_rank(plan: EditPlan) -> None:
+    """Refuse, by name, what no LoRA can do.
+
+    Raises:
+        UnsupportedError: lengths are kept, which has full rank; a parameter that is no matrix of a linear map or an
+            embedding changes; or norms would have to change.
+    """
+    if any(edit.keep_norms for edit in plan.edits):
+        raise UnsupportedError(
+            "norm-preserving ablation rescales every column of a matrix, which is not of low rank; use bake"
+        )
+    if plan.norm_biases:
+        raise UnsupportedError(f"'{next(iter(plan.norm_biases))}' changes too, which a LoRA cannot carry; use bake")
+    changes = plan.tensors()
+    for writer in plan.anatomy.writers:
+        if writer.weight in changes and writer.weight != f"{writer.module}.weight":
+            raise UnsupportedError(f"'{writer.weight}' is no linear map, and an adapter cannot carry it; use bake")
+    weights = [writer.weight for writer in plan.anatomy.writers if writer.weight in changes]
+    for turn in plan.turns:
+        if turn.low_rank is None:
+            raise UnsupportedError(
+                f"{plan.anatomy.architecture}: a reflection at a layer changes the norms in front of what reads "
+                "(their biases, or gains of zero), which a LoRA cannot carry; use bake, or leave --at out"
+            )
+        weights += list(turn.low_rank)
+    twice = next((name for name in weights if weights.count(name) > 1), None)
+    if twice is not None:
+        raise UnsupportedError(f"'{twice}' both reads and writes, which an adapter cannot tell apart; use bake")
+    for name in weights:
+        if len(plan.anatomy.shapes.get(name, (0, 0))) != 2 or not name.endswith(".weight"):
+            raise UnsupportedError(f"'{name}' is no matrix of a linear map, and an adapter cannot carry it; use bake")
+
+
+def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
+    """The factors of every module that changes.
+
+    Args:
+        plan: one that `check_low_rank` lets pass.
+    """
+    changes, anatomy = plan.tensors(), plan.anatomy
+    created = {name.removesuffix(".bias"): vector for name, vector in plan.created.items()}
+    wanted = [w for w in anatomy.writers if w.weight in changes or w.bias in changes or w.module in created]
+    readers = {name: edit for turn in plan.turns for name, edit in (turn.low_rank or {}).items()}
+    found = []
+    with bar("adapter", len(wanted) + len(readers)) as progress:
+        for writer in wanted:
+            made = _writing(writer, changes, read)
+            if writer.module in created:
+                made = _with_bias(made, torch.from_numpy(created[writer.module]).float())
+            found.append(made)
+            progress.advance()
+        for name, edit in readers.items():
+            found.append(_reading(name, edit, anatomy, read))
+            progress.advance()
+    if plan.tied_edit is not None and plan.tied_edit.changes_weight:
+        found.append(_tied(plan, read))
+    return found
+
+
+def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: Read) -> Factors:
+    """Of a writer, by what happens to its outputs."""
+    embedding = writer.role in ("embedding", "position")
+    weight = read(writer.weight).float()
+    a, b = weight.new_zeros(0, weight.shape[1 - writer.axis]), weight.new_zeros(weight.shape[writer.axis], 0)
+    if writer.weight in changes:
+        map = changes[writer.weight].map
+        a, b = map.linear.lora(weight, writer.axis)
+        if map.constant is not None:
+            # Every token has a one in this row.
+            a = torch.cat([a, a.new_ones(1, a.shape[1])])
+            b = torch.cat([b, torch.from_numpy(map.constant).to(b)[:, None]], dim=1)
+    made = Factors(writer.module, a, b, embedding=embedding, transposed=writer.axis == 1 and not embedding)
+    if writer.bias is None or writer.bias not in changes:
+        return made
+    stored = read(writer.bias).float()
+    return replace(made, stored=stored, bias=changes[writer.bias](stored) - stored)
+
+
+def _with_bias(made: Factors, vector: Tensor) -> Factors:
+    return replace(made, bias=vector if made.bias is None else made.bias + vector)
+
+
+def _reading(name: str, edit: TensorEdit, anatomy: Anatomy, read: Read) -> Factors:
+    """Of a weight that reads, by what happens to its inputs: each row w becomes `w - (w^T L) R^T`, seen as a map."""
+    # An unembedding that is tied is the embedding's numbers, and gets an adapter of its own all the same.
+    source = anatomy.embedding_weight if anatomy.tied and name == anatomy.unembedding_weight else name
+    weight = read(source).float()
+    out_in = weight if edit.axis == 1 else weight.T
+    left, right, _ = edit.map.factors(out_in.device, out_in.dtype)
+    return Factors(name.removesuffix(".weight"), left.T, -(out_in @ right), transposed=edit.axis == 0)
+
+
+def _tied(plan: EditPlan, read: Read) -> Factors:
+    """Of an unembedding that is tied to the embedding and goes through its edit too."""
+    assert plan.tied_edit is not None
+    embedding, map = read(plan.anatomy.embedding_weight).float(), plan.tied_edit.of_weight.map
+    left, right, constant = map.factors(embedding.device, embedding.dtype)
+    a, b = left.T, -(embedding @ right)
+    if constant is not None:
+        a, b = torch.cat([a, constant[None]]), torch.cat([b, b.new_ones(len(b), 1)], dim=1)
+    return Factors(plan.anatomy.unembedding, a, b)

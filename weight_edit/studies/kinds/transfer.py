@@ -1,0 +1,174 @@
+"""Directions found on some prompts, measured on others: other languages (arXiv 2505.17306), other phrasings."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from weight_edit.activations import Point
+from weight_edit.directions.file import DirectionRows
+from weight_edit.directions.separation import auc
+from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.prompts import PromptSet, load_prompts
+from weight_edit.recipe import MAIN, Positive, Step
+from weight_edit.runtime import hooked
+from weight_edit.section import Section
+from weight_edit.steps import EditStep
+from weight_edit.studies.lab import CONTROL, Lab
+from weight_edit.studies.places import need_set, place_of, stream_of
+from weight_edit.studies.registry import study
+from weight_edit.studies.rows import row_of
+from weight_edit.studies.settings import Prompts
+from weight_edit.studies.writing import figure, write_table
+from weight_edit.trial import trial_hooks
+
+
+class TransferOptions(Section):
+    """Settings of the transfer.
+
+    Attributes:
+        sets: requests that the model refuses, by label: of several languages, say.
+        answered: ordinary requests of the same labels; where one has none, they are not measured, and the recipe's
+            answered set is what directions must tell its refused ones from.
+        edits: what is tried on each, by name.
+        limit: prompts of each set.
+        control: try random directions too.
+    """
+
+    sets: Annotated[dict[str, Prompts], Field(min_length=1)]
+    answered: dict[str, Prompts] = Field(default_factory=dict)
+    edits: Annotated[dict[str, Step], Field(min_length=1)]
+    limit: Positive = 64
+    control: bool = True
+
+    @model_validator(mode="after")
+    def _labelled(self) -> "TransferOptions":
+        unknown = [label for label in self.answered if label not in self.sets]
+        if unknown:
+            raise ValueError(f"'answered' has {unknown[0]!r}, which is not among 'sets'")
+        return self
+
+
+@study("transfer")
+def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
+    """Whether directions of one kind of prompts act on others: refusal of each set under each edit, and separation.
+
+    Writes `transfer.csv` and `.json`, a row for each set and edit, the unedited model first; `separation.csv` and
+    `.json`, how well each edit's directions tell the set's prompts from ordinary ones where they were found
+    (AUC; .5 is chance); and `transfer.png`.
+
+    Returns:
+        rows: the table.
+        separation: AUC by directions and set.
+        most_left: of each edit the largest refusal that is left of any set.
+    """
+    sets = {label: load_prompts(spec).at_most(options.limit) for label, spec in options.sets.items()}
+    answered = {label: load_prompts(spec).at_most(options.limit) for label, spec in options.answered.items()}
+    tried: dict[tuple[str, str], list[EditStep]] = {("none", "none"): []}
+    known: dict[str, DirectionRows] = {}
+    for label, edit in options.edits.items():
+        name = edit.directions or MAIN
+        known[name] = lab.directions(name)
+        tried[label, name] = [lab.step(edit)]
+        if options.control:
+            known[f"{CONTROL} for {name}"] = control = lab.control(name)
+            tried[label, CONTROL] = [lab.step(edit, control)]
+    rows: list[dict[str, Any]] = []
+    for label, prompts in sets.items():
+        ordinary = answered.get(label)
+        base = None if ordinary is None else _logprobs(lab, ordinary)
+        for (edit_name, name), steps in tried.items():
+            row = {"set": label, "edit": edit_name, "directions": name}
+            rows.append(row | _measured(lab, prompts, ordinary, base, steps))
+            lab.log(f"{label}, {edit_name} with {name}: refusal {rows[-1]['refusal']:.3f}")
+    write_table(lab.folder, "transfer", rows)
+    lines = _separations(lab, known, sets, answered)
+    write_table(lab.folder, "separation", lines)
+    _draw(lab, rows)
+    left = {
+        label: max(row["refusal"] for row in rows if row["edit"] == label and row["directions"] != CONTROL)
+        for label in options.edits
+    }
+    return {"rows": rows, "separation": lines, "most_left": left}
+
+
+def line_of(known: DirectionRows) -> Tensor:
+    """The unit line in the directions' span along which the two class means of the search differ, (d_model,) float64.
+
+    Of a single direction that is itself; where the means are not known, the first.
+    """
+    rows = torch.from_numpy(known.rows).double()
+    if len(rows) == 1 or not {"target_mean", "baseline_mean"} <= known.tensors.keys():
+        return rows[0]
+    shift = torch.from_numpy(known.tensors["target_mean"] - known.tensors["baseline_mean"]).double()
+    within = rows @ shift
+    # Means that do not differ within the span single out no line.
+    return rows[0] if not bool(within.norm() > 0) else torch.nn.functional.normalize(rows.T @ within, dim=0)
+
+
+def _measured(
+    lab: Lab, prompts: PromptSet, answered: PromptSet | None, base: Tensor | None, steps: list[EditStep]
+) -> dict[str, Any]:
+    with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
+        found = evaluate(
+            lab.model,
+            refused=prompts,
+            answered=answered,
+            base_logprobs=base,
+            format=lab.format,
+            max_new_tokens=lab.max_new_tokens,
+            batch_size=128,
+        )
+    return row_of(found)
+
+
+def _logprobs(lab: Lab, prompts: PromptSet) -> Tensor:
+    return first_token_logprobs(lab.model, prompts, lab.format, batch_size=128)
+
+
+def _separations(
+    lab: Lab, known: dict[str, DirectionRows], sets: dict[str, PromptSet], answered: dict[str, PromptSet]
+) -> list[dict[str, Any]]:
+    """AUC of each edit's directions on each set."""
+    lines: list[dict[str, Any]] = []
+    for name, rows in known.items():
+        place = place_of(lab, name.removeprefix(f"{CONTROL} for "))
+        point = [Point("resid_pre", place.layer)]
+        line = line_of(rows)
+
+        def along(prompts: PromptSet, line: Tensor = line, point: list[Point] = point, at: Any = place) -> Tensor:
+            return stream_of(lab, prompts, point, at.position)[:, 0] @ line
+
+        common = None if answered.keys() >= sets.keys() else along(need_set(lab, "answered"))
+        for label, prompts in sets.items():
+            other = along(answered[label]) if label in answered else common
+            assert other is not None
+            lines.append({"directions": name, "set": label, "auc": auc(along(prompts), other)})
+    return lines
+
+
+def _draw(lab: Lab, rows: list[dict[str, Any]]) -> None:
+    """Bars of the refusal of each set, a colour for each edit."""
+    labels = list(dict.fromkeys(row["set"] for row in rows))
+    bars = list(dict.fromkeys((row["edit"], row["directions"]) for row in rows))
+    width = 0.8 / len(bars)
+    with figure(lab.folder, "transfer", size=(max(5.0, 1.2 * len(labels) + 2), 4.0)) as axes:
+        for index, (edit, name) in enumerate(bars):
+            mine = {row["set"]: row for row in rows if (row["edit"], row["directions"]) == (edit, name)}
+            height = np.array([mine[label]["refusal"] for label in labels])
+            low, high = (np.array([mine[label][f"refusal_{end}"] for label in labels]) for end in ("low", "high"))
+            shown = "unedited" if edit == "none" else f"{edit}, {name}"
+            axes.bar(
+                np.arange(len(labels)) + (index - (len(bars) - 1) / 2) * width,
+                height,
+                width,
+                yerr=np.maximum([height - low, high - height], 0),
+                error_kw={"elinewidth": 0.7},
+                label=shown,
+            )
+        axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", fontsize=8)
+        axes.set_ylabel("refused requests refused")
+        axes.set_ylim(0, 1.05)
+        axes.figure.legend(fontsize=7, loc="outside upper center", ncols=3)

@@ -1,0 +1,95 @@
+"""The stream of prompts at chosen places, with or without an edit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from weight_edit.activations import Point, mean_residuals, residuals
+from weight_edit.errors import UsageError
+from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.recipe import MAIN
+from weight_edit.runtime import hooked
+from weight_edit.steps import EditStep
+from weight_edit.studies.lab import Lab
+from weight_edit.studies.settings import Position
+from weight_edit.trial import trial_hooks
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where directions are read.
+
+    Attributes:
+        layer: at this block's input.
+        position: from a prompt's end, negative; None for the mean over all of a prompt's tokens.
+    """
+
+    layer: int
+    position: int | None
+
+
+def place_of(lab: Lab, name: str | None = None, layer: int | None = None, position: Position | None = None) -> Place:
+    """Where some directions were found, or what is asked for instead.
+
+    Raises:
+        UsageError: nothing of that name was found, the directions do not say where, or the model has no such block.
+    """
+    asked = layer is not None and position is not None
+    if not asked and (name or MAIN) == MAIN and MAIN not in lab.found:
+        raise UsageError("there is no 'find' whose place could be used; give the study a 'layer' and a 'position'")
+    known = {} if asked else lab.directions(name).metadata
+    layer = known.get("layer") if layer is None else layer
+    position = known.get("position") if position is None else position
+    if layer is None:
+        raise UsageError("the directions do not say at which layer they were found; give the study a 'layer'")
+    count = lab.model.anatomy.n_layers
+    if not 0 <= layer < count:
+        raise UsageError(f"layer {layer} does not exist: the model's are 0 to {count - 1}")
+    return Place(layer, None if position == "all" else position)
+
+
+def stream_of(
+    lab: Lab,
+    prompts: PromptSet,
+    points: Sequence[Point],
+    position: int | None,
+    steps: Sequence[EditStep] = (),
+    format: ChatFormat | None = None,
+) -> Tensor:
+    """The stream at one position of each prompt, under some edits: (prompts, points, d_model) float64 on the CPU.
+
+    An edit at a block's input has been made where that input is read.
+
+    Args:
+        format: how prompts become tokens; the run's own when None.
+
+    Raises:
+        UsageError, UnsupportedError: as `trial_hooks`; or a prompt is shorter than the position reaches back.
+    """
+    chat = format or lab.format
+    sequences = [chat.encode(prompt) for prompt in prompts.prompts]
+    # Hooks of the reading are attached later, so they run after those of the edit.
+    with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
+        if position is None:
+            return mean_residuals(lab.model, sequences, points, batch_size=128, description=None).double()
+        found = residuals(lab.model, sequences, points, [position], batch_size=128, description=None)
+    return found[:, 0].double()
+
+
+def points_from(lab: Lab, layer: int) -> list[Point]:
+    """The input of a block and of every one behind it, and the last one's output."""
+    count = lab.model.anatomy.n_layers
+    return [*(Point("resid_pre", each) for each in range(layer, count)), Point("resid_post", count - 1)]
+
+
+def need_set(lab: Lab, role: str) -> PromptSet:
+    """A set that a study cannot do without.
+
+    Raises:
+        UsageError: the recipe names none for that role.
+    """
+    found = lab.sets.get(role)
+    if found is None:
+        raise UsageError(f"this study needs prompts to measure on: give the recipe 'evaluate.{role}'")
+    return found
