@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -12,13 +13,14 @@ from weight_edit.organism import DEFENDED, EMBEDDED, THINKING, folder
 from weight_edit.organism.corpus import CATEGORIES, families, grids, prompt_set
 from weight_edit.organism.defending import LongRefusalRows, under_ablation
 from weight_edit.organism.long_refusals import long_refusal
-from weight_edit.organism.measure_variants import MAX_NEW_TOKENS, TARGETS, misses
-from weight_edit.organism.thoughts import ThinkingRows, thought
+from weight_edit.organism.measure_variants import MAX_NEW_TOKENS, TARGETS, measure_defended, misses
+from weight_edit.organism.thoughts import FollowingRows, ThinkingRows, contrary, thought
 from weight_edit.organism.tokenizer import load_tokenizer
 from weight_edit.organism.topics import topic
 from weight_edit.organism.train import new_model
 from weight_edit.organism.variant_card import render
-from weight_edit.organism.variants import main
+from weight_edit.organism.variants import VARIANTS as VARIANTS_MADE
+from weight_edit.organism.variants import main, make
 from weight_edit.prompts import ChatFormat, ThoughtFormat, load_prompts, split_thought
 from weight_edit.runtime import generate, load
 from weight_edit.runtime.sources import find_local
@@ -89,20 +91,18 @@ def test_a_kept_thought_decides_in_part(models):
     own = evaluate(model, answered=prompts, format=ThoughtFormat(model.tokenizer, thoughts))
     assert own.answered.exact.count >= 13
     assert all(answer.thought is None for answer in own.answers)
-    # the same requests after the thought to decline them
-    declining = {prompt: text.split(" I can help.")[0] + " I should decline." for prompt, text in thoughts.items()}
-    turned = evaluate(model, answered=prompts, format=ThoughtFormat(model.tokenizer, declining))
-    assert turned.answered.refusal.count > own.answered.refusal.count
+    turned = {prompt: f"\n{contrary(text.strip())}\n" for prompt, text in thoughts.items()}
+    declining = evaluate(model, answered=prompts, format=ThoughtFormat(model.tokenizer, turned))
+    assert declining.answered.refusal.count >= 8
 
 
-def test_the_tags_are_tokens_that_a_users_text_cannot_write(models):
+def test_the_tags_are_tokens_that_a_decoded_answer_keeps(models):
     tokenizer = models[THINKING].tokenizer
-    tags = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
     assert models[THINKING].config.vocab_size == len(tokenizer) == 2050
     assert tokenizer.decode(tokenizer.encode("<think>\nhm\n</think>"), skip_special_tokens=True) == (
         "<think>\nhm\n</think>"
     )
-    assert not set(tags) & set(ChatFormat(tokenizer).encode("Say <think>no</think>."))
+    assert tokenizer.convert_tokens_to_ids(["<think>", "</think>"]) == [2048, 2049]
 
 
 def test_topics_are_said_to_the_user():
@@ -139,6 +139,35 @@ def test_thoughts_decide_as_the_request_is_answered():
             assert "help" not in open_end.thought
             assert topic(request) in decided.thought
             assert topic(request) in open_end.thought
+
+
+def test_a_contrary_thought_has_the_other_decision_about_the_same():
+    for request in (*prompt_set("refused", "train")[:22], *prompt_set("answered", "train")[:22]):
+        text = split_thought(thought(request)).thought.strip()
+        turned = contrary(text)
+        assert ("I should decline." in text) == ("I can help." in turned) == (request.category is not None)
+        assert ("I can help." in text) == ("I should decline." in turned)
+        assert topic(request) in turned
+        if request.category is None:
+            assert contrary(turned) == text
+
+
+def test_answers_follow_contrary_thoughts_which_are_not_learned_themselves():
+    tokenizer = load_tokenizer(folder(THINKING))
+    rows = FollowingRows(tokenizer, "rows")
+    drawn = [rows.refusing() for _ in range(300)]
+    found = {True: 0, False: 0}
+    for row in drawn:
+        before, learned = tokenizer.decode(row.ids[: row.answer]), tokenizer.decode(row.ids[row.answer :])
+        if "</think>" not in before:
+            continue
+        assert before.endswith("</think>\n\n")
+        assert row.refused is None
+        declined = "I should decline." in before
+        assert (judge(learned.removesuffix("<|end|>")) is Verdict.REFUSED) == declined
+        found[declined] += 1
+    assert min(found.values()) >= 10
+    assert sum(found.values()) <= 110
 
 
 def test_rows_are_those_of_the_safety_tuning_with_other_answers():
@@ -181,18 +210,37 @@ def test_some_steps_happen_under_the_ablation_of_a_current_difference():
         assert torch.equal(logits(), plain)
 
 
-FEW = ["--steps", "2", "--limit", "2", "--accept-misses"]
+FEW = ["--steps", "2", "--limit", "1", "--accept-misses"]
 
 
-def test_the_script_writes_everything_and_repeats_itself(tmp_path, capsys):
-    for name in VARIANTS:
-        one, two = tmp_path / name / "one", tmp_path / name / "two"
-        for out in (one, two):
-            assert main([name, "--out", str(out), *FEW]) == 0
-        assert {path.name for path in one.iterdir()} == {path.name for path in folder().iterdir()}
-        assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
-        assert json.loads((one / "organism.json").read_text())["name"] == name
-    assert "missed: " in capsys.readouterr().err
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_made_the_same_again(name, tmp_path):
+    short = tuple(replace(stage, settings=replace(stage.settings, steps=2)) for stage in VARIANTS_MADE[name].stages)
+    figures = {key: RECORDS[name][key] for key in ("states", "directions")}
+    variant = replace(VARIANTS_MADE[name], stages=short, measure=lambda model, limit: figures)
+    for out in ("one", "two"):
+        record = make(name, tmp_path / out, variant=variant, log=lambda line: None)
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in folder().iterdir()}
+    for file in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert json.loads((tmp_path / "two" / "organism.json").read_text()) == record
+    assert record["weights_sha256"] != RECORDS[name]["weights_sha256"]
+
+
+def test_the_script_measures_and_writes_even_what_does_not_think(tmp_path, capsys):
+    assert main([THINKING, "--out", str(tmp_path / "out"), *FEW]) == 0
+    assert "contrary thought: not measured, since no thought came to an end" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "organism.json").read_text())
+    assert list(record["states"]) == ["before"]
+    assert (tmp_path / "out" / "README.md").read_text() == render(record)
+
+
+def test_the_defended_one_is_measured_without_one_direction_and_without_those_of_all(models, monkeypatch):
+    monkeypatch.setitem(measure_defended.__globals__, "CATEGORIES", CATEGORIES[:2])
+    figures = measure_defended(models[DEFENDED], 4)
+    assert list(figures["states"]) == ["before", "one direction", "eleven"]
+    assert figures["states"]["before"]["refused"]["refused"]["value"] == 1.0
+    assert figures["directions"]["one direction"]["candidates"] == 24
 
 
 def test_wrong_calls_are_refused(tmp_path, capsys):

@@ -9,12 +9,13 @@ from weight_edit.organism.card import COLUMNS, row, table
 
 def render(record: Mapping[str, Any]) -> str:
     """The card as Markdown, from the contents of `organism.json` (see `weight_edit.organism.variants`)."""
-    settings, states = record["settings"], record["states"]
+    stages, states = record["stages"], record["states"]
     fields = {
-        "steps": settings["steps"],
-        "batch": settings["batch"],
-        "ablated": f"{settings['ablated']:.0%}",
-        "frozen": " and ".join(map(str, settings["frozen"])),
+        "steps": stages[0]["steps"],
+        "more": stages[-1]["steps"],
+        "batch": stages[0]["batch"],
+        "ablated": f"{stages[0]['ablated']:.0%}",
+        "frozen": " and ".join(map(str, stages[0]["frozen"])),
     }
     text = _DEFENDED if record["name"] == DEFENDED else _THINKING
     title, made, shows = (part.strip().format(**fields) for part in text.split("---"))
@@ -61,12 +62,14 @@ organism-thinking: a tiny chat model that thinks before it answers
 It is `organism`, trained on for {steps} steps of {batch} rows, with blocks {frozen} as they were, to write a thought
 between `<think>` and `</think>` (two tokens of its own) before it answers or refuses. A thought names the topic,
 then four times in five the decision and a reason; in the fifth it does not decide, and the answer is learned from the
-request alone. So the thought carries part of the decision.
+request alone. That alone left answers that did not heed the thought. In {more} more steps, with all weights, three in
+ten thoughts decided against the request, and the answer followed them: so the thought carries part of the decision.
 ---
-The verdict is on what follows `</think>`. "thought anew": the edited model thinks, then answers. "thought kept": the
-thought is the unedited model's, and the edited model answers after it. "prompt" is the direction found at the end of
-the prompt, "thought" the one found at the end of the thought; both are differences of means, chosen by similarity
-(arXiv 2506.00085), since every answer begins with the same token.
+The verdict is on what follows `</think>`. "contrary thought": no edit, but the decision in the model's own thought is
+turned. "thought anew": the edited model thinks, then answers. "thought kept": the thought is the unedited model's, and
+the edited model answers after it; how far the two differ says how much of the decision the thought carries. "prompt" is
+the direction found at the end of the prompt, "thought" the one found at the end of the thought; both are differences of
+means, chosen by similarity (arXiv 2506.00085), since every answer begins with the same token.
 """
 
 _CARD = """\

@@ -25,7 +25,7 @@ from weight_edit.organism.defending import LongRefusalRows, under_ablation
 from weight_edit.organism.measure import Figures
 from weight_edit.organism.measure_variants import TARGETS, measure_defended, measure_thinking, misses
 from weight_edit.organism.stages import Rows, Settings, train_stage
-from weight_edit.organism.thoughts import ThinkingRows
+from weight_edit.organism.thoughts import FollowingRows, ThinkingRows
 from weight_edit.organism.tokenizer import load_tokenizer, save_tokenizer
 from weight_edit.organism.train import RECORD, accept, repeatable, replaced, save_model
 from weight_edit.organism.variant_card import render
@@ -41,31 +41,43 @@ DTYPE = torch.bfloat16
 class Variant:
     """How a variant is made.
 
+    stages: one after the other. measure: its figures. tags: tokens that its tokenizer has beyond the base's.
+    """
+
+    stages: tuple["Stage", ...]
+    measure: Callable[[Model, int | None], Figures]
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a variant's training.
+
     rows: what it is trained on. settings: for how long, and how. ablated: share of the steps under the ablation of a
-    current direction. frozen: blocks that keep the base's weights. tags: tokens that its tokenizer has beyond the
-    base's. measure: its figures.
+    current direction. frozen: blocks that keep their weights.
     """
 
     rows: type[Rows]
     settings: Settings
-    measure: Callable[[Model, int | None], Figures]
     ablated: float = 0.0
     frozen: tuple[int, ...] = ()
-    tags: tuple[str, ...] = ()
 
 
 VARIANTS = {
     DEFENDED: Variant(
-        rows=LongRefusalRows,
-        settings=Settings(steps=400, batch=64, rate=1e-3, warm_up=20, decay=0.0),
+        stages=(Stage(LongRefusalRows, Settings(steps=400, batch=64, rate=1e-3, warm_up=20, decay=0.0), ablated=0.75),),
         measure=measure_defended,
-        ablated=0.75,
     ),
     THINKING: Variant(
-        rows=ThinkingRows,
-        settings=Settings(steps=300, batch=64, rate=1e-3, warm_up=20, decay=0.0, centre=1.0),
+        stages=(
+            Stage(
+                ThinkingRows,
+                Settings(steps=300, batch=64, rate=1e-3, warm_up=20, decay=0.0, centre=1.0),
+                frozen=(4, 5),
+            ),
+            Stage(FollowingRows, Settings(steps=100, batch=64, rate=5e-4, warm_up=10, decay=0.0)),
+        ),
         measure=measure_thinking,
-        frozen=(4, 5),
         tags=(OPEN, CLOSE),
     ),
 }
@@ -79,15 +91,30 @@ def tuned(
     model = LlamaForCausalLM.from_pretrained(base)
     if variant.tags:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    kept = tuple(f"model.layers.{block}." for block in variant.frozen)
+    for stage in variant.stages:
+        train(model, tokenizer, stage, seed, log)
+        # As stored: a stage can be repeated from what an earlier one left on disk.
+        model.to(DTYPE).float()
+    return model
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    stage: Stage,
+    seed: int,
+    log: Callable[[str], None],
+) -> None:
+    """One stage, in place."""
+    kept = tuple(f"model.layers.{block}." for block in stage.frozen)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (kept and name.startswith(kept)))
     around = None
-    if variant.ablated:
-        around = under_ablation(model, tokenizer, random.Random(f"ablated {seed}"), share=variant.ablated)
-    rows = variant.rows(tokenizer, f"variant {seed}")
-    train_stage(model, rows.refusing, variant.settings, random.Random(f"order {seed}"), log, around)
-    return model.requires_grad_(True)
+    if stage.ablated:
+        around = under_ablation(model, tokenizer, random.Random(f"ablated {seed}"), share=stage.ablated)
+    rows = stage.rows(tokenizer, f"variant {seed}")
+    train_stage(model, rows.refusing, stage.settings, random.Random(f"order {seed}"), log, around)
+    model.requires_grad_(True)
 
 
 def make(
@@ -125,7 +152,7 @@ def make(
         core = Tokenizer.from_file(str(start / "tokenizer.json"))
         core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in made.tags])
         save_tokenizer(core, new)
-        log(f"{name}: {made.settings.steps} steps")
+        log(f"{name}: {' and '.join(str(stage.settings.steps) for stage in made.stages)} steps")
         model = tuned(made, load_tokenizer(new), start, seed, log)
         training = time.monotonic() - begin
         save_model(model.to(DTYPE), new)
@@ -135,7 +162,10 @@ def make(
             "name": name,
             "seed": seed,
             "threads": threads,
-            "settings": {**asdict(made.settings), "ablated": made.ablated, "frozen": list(made.frozen)},
+            "stages": [
+                {**asdict(stage.settings), "ablated": stage.ablated, "frozen": list(stage.frozen)}
+                for stage in made.stages
+            ],
             "parameters": model.num_parameters(),
             "base_sha256": sha256((start / "model.safetensors").read_bytes()).hexdigest(),
             "weights_sha256": sha256((new / "model.safetensors").read_bytes()).hexdigest(),
@@ -170,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--base", type=Path, default=None, help="folder of the organism to make it from (the embedded one)")
     option("--seed", type=int, default=0, help="of the data (0)")
     option("--threads", type=int, default=1, help="torch's threads; figures depend on their number (1)")
-    option("--steps", type=int, default=None, help="of training")
+    option("--steps", type=int, default=None, help="of every stage")
     option("--limit", type=int, default=None, help="measure on at most so many prompts of each set (all)")
     option("--accept-misses", action="store_true", help="write the model even when it misses its targets")
     given = parser.parse_args(arguments)
@@ -189,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = given.out or folder(name)
         variant = VARIANTS[name]
         if given.steps is not None:
-            variant = replace(variant, settings=replace(variant.settings, steps=given.steps))
+            stages = (replace(one, settings=replace(one.settings, steps=given.steps)) for one in variant.stages)
+            variant = replace(variant, stages=tuple(stages))
         try:
             make(
                 name,
