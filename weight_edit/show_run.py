@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -67,9 +68,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     named = (*_SETTINGS, *_FIGURES)
     shown = [key for key in keys if key in named or all(isinstance(row.get(key), str | int | None) for row in rows)]
     shown += [key for key in keys if key not in shown and not any(name in keys for name in _FIGURES)]
-    table = Table()
+    # Without rules between columns nine of them fit into 80 characters; what does not fit is broken, never cut off.
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for key in shown:
-        table.add_column(key.replace("_", " "), justify="left" if isinstance(rows[0].get(key), str) else "right")
+        side: Literal["left", "right"] = "left" if isinstance(rows[0].get(key), str) else "right"
+        table.add_column(key.replace("_", " "), justify=side, overflow="fold")
     for row in rows[:_MOST_ROWS]:
         table.add_row(*(_cell(row.get(key)) for key in shown))
     if len(rows) > _MOST_ROWS:
