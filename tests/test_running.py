@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,26 @@ def test_a_wrong_edit_is_told_before_an_earlier_run_is_replaced(finished: Path, 
     with pytest.raises(UsageError, match="layer 99 does not exist"):
         run(recipe(edit={"layers": "0-99"}), tmp_path / "out", overwrite=True)
     assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_a_study_is_done_again_for_another_embedding_and_leaves_nothing_of_an_attempt_before(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    asked: list[str] = []
+
+    def study(lab: Any, options: Any) -> dict[str, Any]:
+        asked.append(lab.embeddings)
+        (lab.folder / f"{lab.embeddings}.csv").touch()
+        return {}
+
+    kind = running.study_named("compare")
+    monkeypatch.setattr(running, "study_named", lambda name: replace(kind, function=study))
+    studies = [{"kind": "compare", "options": {"edits": {"ablate": {}}}}]
+    for mode in ("keep", "keep", "skip"):
+        run(recipe(studies=studies, edit={"embeddings": mode}, bounds={}), tmp_path / "out", resume=True)
+    assert asked == ["keep", "skip"]
+    assert [file.name for file in (tmp_path / "out/studies/1-compare").iterdir()] == ["skip.csv"]
 
 
 def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

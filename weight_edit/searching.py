@@ -1,6 +1,5 @@
 """A recipe's searches for directions: what each looks at, and what a run keeps of it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
-from weight_edit.recipe import MAIN, Find
+from weight_edit.recipe import MAIN, Find, slug
 from weight_edit.runtime import Model
 
 _SAID = ("method", "layer", "position", "warnings", "refusal_tokens", "separation", "control", "facts")
@@ -100,11 +99,6 @@ def directions_file(name: str) -> str:
 def step_name(kind: str, name: str) -> str:
     """What a run calls a step of one of several of a kind."""
     return kind if name == MAIN else f"{kind} {name}"
-
-
-def slug(name: str) -> str:
-    """A name fit for a file."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
 def _all(specs: str | list[str] | None) -> tuple[PromptSet, ...]:
