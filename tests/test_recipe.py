@@ -43,6 +43,10 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
         ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
         ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),
+        ({**MINIMAL, "finds": {"main": MINIMAL["find"]}}, "'main' is taken"),
+        ({**MINIMAL, "finds": {"random": MINIMAL["find"]}}, "'random' is taken"),
+        ({**MINIMAL, "finds": {"two words": MINIMAL["find"], "Two-Words": MINIMAL["find"]}}, "the same file"),
+        ({**MINIMAL, "finds": {"数学": MINIMAL["find"], "语言": MINIMAL["find"]}}, "the same file"),
     ],
 )
 def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) -> None:

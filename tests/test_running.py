@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,26 @@ def test_a_wrong_edit_is_told_before_an_earlier_run_is_replaced(finished: Path, 
     assert (tmp_path / "out/model/model.safetensors").exists()
 
 
+def test_a_study_is_done_again_for_another_embedding_and_leaves_nothing_of_an_attempt_before(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    asked: list[str] = []
+
+    def study(lab: Any, options: Any) -> dict[str, Any]:
+        asked.append(lab.embeddings)
+        (lab.folder / f"{lab.embeddings}.csv").touch()
+        return {}
+
+    kind = running.study_named("compare")
+    monkeypatch.setattr(running, "study_named", lambda name: replace(kind, function=study))
+    studies = [{"kind": "compare", "options": {"edits": {"ablate": {}}}}]
+    for mode in ("keep", "keep", "skip"):
+        run(recipe(studies=studies, edit={"embeddings": mode}, bounds={}), tmp_path / "out", resume=True)
+    assert asked == ["keep", "skip"]
+    assert [file.name for file in (tmp_path / "out/studies/1-compare").iterdir()] == ["skip.csv"]
+
+
 def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from weight_edit.organism.corpus import prompt_set
 
@@ -266,13 +287,3 @@ def test_a_wrong_prompt_set_is_told_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(UsageError, match="nonsense"):
         run(recipe(evaluate={"refused": "organism:nonsense"}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_files_that_a_studys_settings_name_are_looked_into(tmp_path: Path) -> None:
-    prompts = tmp_path / "p.csv"
-    prompts.write_text("text\na\n", encoding="utf-8")
-    settings = {"sets": {"one": f"{prompts}:text", "other": "organism:refused"}, "n": 3, "list": [str(prompts)]}
-    before = searching.file_digests(settings)
-    assert len(before) == 2
-    prompts.write_text("text\nb\n", encoding="utf-8")
-    assert searching.file_digests(settings) != before

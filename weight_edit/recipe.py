@@ -1,5 +1,6 @@
 """A recipe: one YAML file that says what is found, edited, verified and evaluated, validated before anything runs."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,11 @@ from weight_edit.section import Section, validated
 
 MAIN = "main"
 """What the directions of a recipe's `find` are called among others."""
+
+CONTROL = "random"
+"""What a random direction is called among those that were found."""
+
+_TAKEN = {MAIN: "the recipe's own 'find'", CONTROL: "the random directions that studies compare with"}
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -183,6 +189,18 @@ class Recipe(Section):
             return {**content, "edit": {}}
         return content
 
+    @field_validator("finds")
+    @classmethod
+    def _apart(cls, value: dict[str, Find]) -> dict[str, Find]:
+        files: dict[str, str] = {}
+        for name in value:
+            if name in (MAIN, CONTROL):
+                raise ValueError(f"'{name}' is taken: it means {_TAKEN[name]}; choose another name")
+            if slug(name) in files:
+                raise ValueError(f"'{name}' and '{files[slug(name)]}' would be kept in the same file; rename one")
+            files[slug(name)] = name
+        return value
+
     @model_validator(mode="after")
     def _complete(self) -> "Recipe":
         asked = [step.directions for step in (self.edit.steps if self.edit else [])]
@@ -216,6 +234,11 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Itera
     for override in overrides:
         _set(content, override)
     return parse_recipe(content, str(path))
+
+
+def slug(name: str) -> str:
+    """A name fit for a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from weight_edit.anatomy import anatomy_of
 from weight_edit.baking import bake
 from weight_edit.bounds import beyond_bounds
 from weight_edit.directions.artifact import load_directions
-from weight_edit.errors import VerificationError, WeightEditError
+from weight_edit.errors import UsageError, VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.plan import check_layers, parse_layers
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
@@ -20,7 +20,8 @@ from weight_edit.recipe import MAIN, Recipe, Study
 from weight_edit.runfolder import RunFolder, fingerprint
 from weight_edit.runtime import Model, load, resolve
 from weight_edit.runtime.loading import read_config
-from weight_edit.searching import Search, directions_file, file_digests, slug, step_name
+from weight_edit.searching import Search, directions_file, slug, step_name
+from weight_edit.studies.asking import directions_asked, files_asked, steps_asked
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
 from weight_edit.verification.verify import verify
@@ -102,15 +103,20 @@ class _Job:
         limit = recipe.evaluate.limit
         self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
         self.searches = {name: Search.of(section) for name, section in recipe.searches.items()}
-        for each in recipe.studies:
-            study_named(each.kind).settings(each.options)
+        self.studied = [study_named(each.kind).settings(each.options) for each in recipe.studies]
+        for each, settings in zip(recipe.studies, self.studied, strict=True):
+            for name in directions_asked(settings):
+                if name not in self.searches:
+                    known = ", ".join(self.searches) or "none"
+                    raise UsageError(f"study {each.kind}: no directions are called '{name}'; the recipe finds {known}")
         self.verify_prompts = load_prompts(recipe.verify.prompts)
         self.token = token
         self.trust_remote_code = trust_remote_code
         self.source = resolve(recipe.model, revision=recipe.revision, token=token)
         config = read_config(self.source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
-        for step in recipe.edit.steps if recipe.edit else []:
+        tried = [step for settings in self.studied for step in steps_asked(settings)]
+        for step in [*(recipe.edit.steps if recipe.edit else []), *tried]:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
 
@@ -233,15 +239,22 @@ class _Job:
             place = f"studies/{number + 1}-{slug(name)}"
             result = folder.step(
                 f"study {number + 1}",
-                [*inputs, each.model_dump(), file_digests(each.options)],
+                [*inputs, each.model_dump(), files_asked(self.studied[number]), self._embeddings],
                 (place,),
                 partial(self._study, folder, each, place),
             )
             done.append({"kind": each.kind, "title": name, "folder": place, **result})
         return done
 
+    @property
+    def _embeddings(self) -> str:
+        """What studies do to a tied unembedding: what the recipe's edit does."""
+        return "keep" if self.recipe.edit is None else self.recipe.edit.embeddings
+
     def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
-        (folder.path / place).mkdir(parents=True, exist_ok=True)
+        # What an attempt that was interrupted left there is none of this one's.
+        shutil.rmtree(folder.path / place, ignore_errors=True)
+        (folder.path / place).mkdir(parents=True)
         found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
         lab = Lab(
             self.base,
@@ -251,7 +264,7 @@ class _Job:
             folder.path / place,
             self.recipe.seed,
             self.recipe.evaluate.max_new_tokens,
-            "keep" if self.recipe.edit is None else self.recipe.edit.embeddings,
+            self._embeddings,
             folder.log,
         )
         return study_named(section.kind)(lab, section.options)

@@ -1,6 +1,5 @@
 """A recipe's searches for directions: what each looks at, and what a run keeps of it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
-from weight_edit.recipe import MAIN, Find
+from weight_edit.recipe import MAIN, Find, slug
 from weight_edit.runtime import Model
 
 _SAID = ("method", "layer", "position", "warnings", "refusal_tokens", "separation", "control", "facts")
@@ -100,23 +99,6 @@ def directions_file(name: str) -> str:
 def step_name(kind: str, name: str) -> str:
     """What a run calls a step of one of several of a kind."""
     return kind if name == MAIN else f"{kind} {name}"
-
-
-def file_digests(settings: Any) -> list[str]:
-    """The content of files that settings name, prompt sets as a rule: one may change under the same name."""
-    if isinstance(settings, dict | list):
-        parts = settings.values() if isinstance(settings, dict) else settings
-        return [digest for part in parts for digest in file_digests(part)]
-    if not isinstance(settings, str):
-        return []
-    # A column may stand behind a file's name.
-    files = [Path(name) for name in dict.fromkeys((settings, settings.rpartition(":")[0])) if name]
-    return [sha256(file) for file in files if file.is_file()]
-
-
-def slug(name: str) -> str:
-    """A name fit for a file."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
 def _all(specs: str | list[str] | None) -> tuple[PromptSet, ...]:

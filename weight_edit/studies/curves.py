@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from weight_edit.studies.lab import CONTROL
+from weight_edit.recipe import CONTROL
 from weight_edit.studies.rows import FIGURES
 from weight_edit.studies.writing import colour, figure
 

@@ -23,9 +23,6 @@ from weight_edit.steps import EditStep
 from weight_edit.studies.rows import row_of
 from weight_edit.trial import trial_hooks
 
-CONTROL = "random"
-"""What a random direction is called among those that were found."""
-
 
 @dataclass(frozen=True, eq=False)
 class Lab:

@@ -14,13 +14,13 @@ from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import Verdict
 from weight_edit.points import hook_at
 from weight_edit.prompts import PromptSet, load_prompts
-from weight_edit.recipe import Positive
+from weight_edit.recipe import CONTROL, Positive
 from weight_edit.section import Section
 from weight_edit.studies.answering import answers_of, joined
 from weight_edit.studies.category_directions import between, cosines, stability, unit_difference
 from weight_edit.studies.category_writing import draw_cosines, wording_apart, wording_table
 from weight_edit.studies.curves import curve_distance, draw_curves
-from weight_edit.studies.lab import CONTROL, Lab
+from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import Place, need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row

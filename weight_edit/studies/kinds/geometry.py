@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from weight_edit.activations import Point
-from weight_edit.recipe import MAIN, Positive, Step
+from weight_edit.recipe import CONTROL, MAIN, Positive, Step
 from weight_edit.section import Section
-from weight_edit.studies.lab import CONTROL, Lab
+from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, points_from, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.settings import Layer, Position

@@ -5,10 +5,10 @@ from typing import Any
 from pydantic import Field
 
 from weight_edit.directions.file import DirectionRows
-from weight_edit.recipe import MAIN, Positive, Step
+from weight_edit.recipe import CONTROL, MAIN, Positive, Step
 from weight_edit.section import Section
 from weight_edit.studies.curves import curve_distance, draw_curves
-from weight_edit.studies.lab import CONTROL, Lab
+from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
 from weight_edit.studies.writing import write_table
 

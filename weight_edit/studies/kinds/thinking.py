@@ -12,11 +12,11 @@ from weight_edit.errors import UsageError
 from weight_edit.evaluation import Evaluation, Verdict, evaluate, think
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, load_prompts
-from weight_edit.recipe import Positive, Step
+from weight_edit.recipe import CONTROL, Positive, Step
 from weight_edit.runtime import hooked
 from weight_edit.section import Section
 from weight_edit.steps import EditStep
-from weight_edit.studies.lab import CONTROL, Lab, edit_step
+from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row, row_of

@@ -12,11 +12,11 @@ from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.separation import auc
 from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
 from weight_edit.prompts import PromptSet, load_prompts
-from weight_edit.recipe import MAIN, Positive, Step
+from weight_edit.recipe import CONTROL, MAIN, Positive, Step
 from weight_edit.runtime import hooked
 from weight_edit.section import Section
 from weight_edit.steps import EditStep
-from weight_edit.studies.lab import CONTROL, Lab
+from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import row_of
