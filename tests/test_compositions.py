@@ -91,3 +91,12 @@ def test_only_what_a_second_time_changes_nothing_is_called_exact(name: str) -> N
 
 def test_without_the_embedding_an_ablation_is_not_exact() -> None:
     assert exactness(plan(EditStep(FIRST), embeddings="skip")).startswith("differs")
+
+
+def test_nothing_is_said_to_be_gone_that_is_not() -> None:
+    whole = exactness(plan(EditStep(FIRST, "norm-preserving")))
+    part = exactness(plan(EditStep(FIRST, "norm-preserving", strength=0.5)))
+    assert "nothing is left" in whole
+    assert "nothing is left" not in part
+    assert "holds exactly" in exactness(plan(EditStep(FIRST), family="gemma2"))
+    assert "holds exactly" not in exactness(plan(EditStep(FIRST, strength=0.5), family="gemma2"))
