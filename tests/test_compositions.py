@@ -55,6 +55,16 @@ def test_what_is_said_to_be_removed_is(family: str, second: DirectionRows, tmp_p
     assert leak.worst < 1e-5
 
 
+def test_affine_maps_of_orthogonal_directions_go_through_a_layer_norm(tmp_path: Path) -> None:
+    save_family("bloom", tmp_path / "base")
+    mean = np.ones(WIDTH) / 4
+    steps = [
+        EditStep(DirectionRows(found.rows, {"layer": 1}, {"baseline_mean": mean}), "affine", options={"enter": enter})
+        for found, enter in ((FIRST, "found"), (SECOND, "embedding"))
+    ]
+    assert bake(tmp_path / "base", steps, tmp_path / "out").complete
+
+
 def test_a_norm_preserving_step_stands_alone_among_maps() -> None:
     # Its lengths are the source's, so that it would undo what a step before it did to them.
     for steps in ([EditStep(FIRST), EditStep(SECOND, "norm-preserving")], [EditStep(SECOND, "norm-preserving")] * 2):
