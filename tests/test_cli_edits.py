@@ -85,6 +85,9 @@ def test_options_reach_the_edit(call, files: tuple[Path, Path], verb: str, optio
         (["--edit", "add", "--at", "9"], 2, "layer 9 does not exist"),
         (["--edit", "ablate", "--strength", "-1"], 2, "strength -1"),
         (["--edit", "erase"], 2, "`left`.*find them again"),
+        (["--edit", "add", "--at", "1", "--option", "length=unit", "--strength", "0"], 2, "nothing to add"),
+        (["--edit", "reflect", "--at", "1", "--layers", "2"], 2, "leave --layers and the kernel out"),
+        (["--edit", "reflect", "--at", "1", "--kernel", "{mlp: {}}"], 2, "leave --layers and the kernel out"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -97,6 +100,19 @@ def test_what_cannot_be_done_is_one_line(
         assert len(result.err.strip().splitlines()) == 1
         assert re.search(said, result.err), result.err
         assert not (base.parent / "out").exists()
+
+
+def test_directions_of_other_tools_can_be_added_at_unit_length(call, files: tuple[Path, Path]) -> None:
+    base, directions = files
+    save_file({"direction": torch.eye(1, WIDTH)}, directions)
+    edit = ("bake", base, "--directions", directions, "--out", base.parent / "out", "--edit", "add", "--at", 0)
+    refused = call(*edit)
+    assert refused.code == 2
+    assert "`vector`" in refused.err
+    assert "--option length=unit" in refused.err
+    # So strong that nothing else is left in the stream: that is what was asked for.
+    for strength in (1, 1e30):
+        assert call(*edit, "--option", "length=unit", "--strength", strength, "--overwrite").code == 0
 
 
 @pytest.mark.parametrize("name", ["left", "vector", "mean"])

@@ -55,6 +55,16 @@ def test_what_is_said_to_be_removed_is(family: str, second: DirectionRows, tmp_p
     assert leak.worst < 1e-5
 
 
+def test_affine_maps_of_orthogonal_directions_go_through_a_layer_norm(tmp_path: Path) -> None:
+    save_family("bloom", tmp_path / "base")
+    mean = np.ones(WIDTH) / 4
+    steps = [
+        EditStep(DirectionRows(found.rows, {"layer": 1}, {"baseline_mean": mean}), "affine", options={"enter": enter})
+        for found, enter in ((FIRST, "found"), (SECOND, "embedding"))
+    ]
+    assert bake(tmp_path / "base", steps, tmp_path / "out").complete
+
+
 def test_a_norm_preserving_step_stands_alone_among_maps() -> None:
     # Its lengths are the source's, so that it would undo what a step before it did to them.
     for steps in ([EditStep(FIRST), EditStep(SECOND, "norm-preserving")], [EditStep(SECOND, "norm-preserving")] * 2):
@@ -91,3 +101,12 @@ def test_only_what_a_second_time_changes_nothing_is_called_exact(name: str) -> N
 
 def test_without_the_embedding_an_ablation_is_not_exact() -> None:
     assert exactness(plan(EditStep(FIRST), embeddings="skip")).startswith("differs")
+
+
+def test_nothing_is_said_to_be_gone_that_is_not() -> None:
+    whole = exactness(plan(EditStep(FIRST, "norm-preserving")))
+    part = exactness(plan(EditStep(FIRST, "norm-preserving", strength=0.5)))
+    assert "nothing is left" in whole
+    assert "nothing is left" not in part
+    assert "holds exactly" in exactness(plan(EditStep(FIRST), family="gemma2"))
+    assert "holds exactly" not in exactness(plan(EditStep(FIRST, strength=0.5), family="gemma2"))

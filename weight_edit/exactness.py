@@ -24,10 +24,13 @@ def _kind(plan: EditPlan) -> str:
     changes = [step.change for step in plan.steps]
     maps = [change for change in changes if isinstance(change, StreamMap)]
     if any(change.keep_norms for change in maps):
-        return f"{DIFFERS} of an ablation: columns keep their lengths; nothing is left along the directions"
+        gone = "; nothing is left along the directions" if plan.complete else ""
+        return f"{DIFFERS} of an ablation: columns keep their lengths{gone}"
     behind = any(edit.writer.norm is not None and edit.map.rank for edit in plan.edits)
-    if maps and behind:
+    if maps and behind and plan.complete:
         return f"{DIFFERS} behind norms: what is asked of the stream holds exactly, what else a norm lets pass differs"
+    if maps and behind:
+        return f"{DIFFERS} behind norms, which divide by a length that the edit changes"
     if maps and not (plan.whole and plan.stream is not None and plan.stream.idempotent):
         return (
             f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the "

@@ -137,7 +137,8 @@ def hook_difference(model: nn.Module, edited: nn.Module, plan: EditPlan, passes:
     state = model.state_dict()
     with hooked(model, plan.hooks(lambda name: state[name])):
         wanted = [logits(model, inputs) for inputs in passes]
-    size = min(1.0, max(float(expected.abs().max()) for expected in wanted))
+    # An edit so strong that it drowns everything can leave logits of zero.
+    size = min(1.0, max(float(expected.abs().max()) for expected in wanted)) or 1.0
     pairs = zip(passes, wanted, strict=True)
     return largest([float((logits(edited, inputs) - expected).abs().max()) / size for inputs, expected in pairs])
 

@@ -21,6 +21,7 @@ from weight_edit.anatomy.reading import Reading, reading_of
 from weight_edit.anatomy.runs import runs
 from weight_edit.anatomy.small import narrow_model
 from weight_edit.edits import orthonormal_rows
+from weight_edit.edits.arrays import Floats
 from weight_edit.edits.changes import BasisChange
 from weight_edit.errors import UnsupportedError
 from weight_edit.new_bias import NewBiases, new_biases, with_new_biases
@@ -76,7 +77,8 @@ def prove_edit(
         reading = reading_of(model, anatomy) if turns else None
         centred = reading is not None and reading.centred
         generator = np.random.default_rng(2)
-        narrow = [with_rows(step, _rows(generator, len(step.directions.rows), width, centred)) for step in steps]
+        drawn = _rows(generator, [len(step.directions.rows) for step in steps], width, centred)
+        narrow = [with_rows(step, rows) for step, rows in zip(steps, drawn, strict=True)]
         state = model.state_dict()
         # Untied, so that the two ends can be edited apart: what a tied unembedding becomes is not in question here.
         apart = replace(anatomy, d_model=width, tied=False)
@@ -96,9 +98,14 @@ def prove_edit(
     return EditProof(reading, biases, difference)
 
 
-def _rows(generator: np.random.Generator, count: int, width: int, centred: bool) -> Any:
-    rows = generator.standard_normal((min(count, width // 2), width))
-    return orthonormal_rows(rows - rows.mean(axis=1, keepdims=True) if centred else rows)
+def _rows(generator: np.random.Generator, counts: Sequence[int], width: int, centred: bool) -> list[Floats]:
+    """Orthonormal rows for each step, orthogonal to the others' too: what goes through a LayerNorm in front of the
+    stream must be a projection, which those of steps that are not orthogonal do not make."""
+    share = max(1, width // 2 // len(counts))
+    sizes = [min(count, share) for count in counts]
+    rows = generator.standard_normal((sum(sizes), width))
+    found = orthonormal_rows(rows - rows.mean(axis=1, keepdims=True) if centred else rows)
+    return np.split(found, np.cumsum(sizes)[:-1])
 
 
 def _difference(

@@ -51,6 +51,10 @@ class EditStep:
         addition = isinstance(change, Addition)
         if addition and (self.layers is not None or self.kernel is not None):
             raise UsageError(f"edit {self.edit} adds at layers: name them with --at, without --layers or a kernel")
+        if isinstance(change, BasisChange) and self.partial:
+            raise UsageError(
+                f"edit {self.edit} at a layer turns all that follows it: leave --layers and the kernel out"
+            )
         if addition and not np.isfinite(self.strength):
             raise UsageError(f"strength {self.strength} is not a number")
         if not addition and not 0 < self.strength <= 2:
@@ -64,7 +68,7 @@ class EditStep:
             floats(self.directions.rows),
             lambda name: self.directions.need(name, self.edit),
             self.at,
-            layer if isinstance(layer, int) else None,
+            layer if isinstance(layer, int) and not isinstance(layer, bool) else None,
             self.strength,
         )
         return edit_named(self.edit)(given, self.options)

@@ -28,7 +28,8 @@ def add(given: Given, options: AddOptions) -> Change:
     last writer in front of that layer, or into the embedding's rows at layer 0.
 
     Raises:
-        UsageError: no layer is named and none is known, or there are several directions of unit length to add.
+        UsageError: no layer is named and none is known, there are several directions of unit length to add, or
+            nothing is added.
     """
     layers = given.at or (() if given.layer is None else (given.layer,))
     if not layers:
@@ -38,5 +39,11 @@ def add(given: Given, options: AddOptions) -> Change:
             raise UsageError(f"{len(given.rows)} directions have no common unit vector; use options.length=difference")
         vector = given.rows[0]
     else:
-        vector = given.vector("vector")
+        try:
+            vector = given.vector("vector")
+        except UsageError as error:
+            # Other tools' files have directions alone.
+            raise UsageError(f"{error}; or give it length 1 times --strength: --option length=unit") from None
+    if not np.any(given.strength * vector):
+        raise UsageError("there is nothing to add: the strength or the vector is zero")
     return Addition({layer: np.asarray(given.strength * vector) for layer in layers})
