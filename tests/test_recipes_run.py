@@ -17,9 +17,24 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in 
 FEWER = ("evaluate.limit=11", "evaluate.max_new_tokens=32", "verify.n_prompts=2")
 SMALLER: dict[str, tuple[str, ...]] = {
     "affine": ("studies.0.options.control=false",),
+    "concept": ("studies.0.options.strengths=[1.0]",),
+    "defended": (
+        "studies.0.options.strengths=[1.0]",
+        "studies.0.options.control=false",
+        "studies.1.options.keep=[8]",
+        "studies.1.options.control=false",
+    ),
+    "eleven-categories": (
+        "studies.0.options.limit=11",
+        "studies.0.options.strengths=[-1.0, 1.0]",
+        "studies.0.options.max_new_tokens=12",
+    ),
     "inlp-flip": ("studies.0.options.control=false",),
     "inlp-nullspace": ("studies.0.options.control=false",),
     "inlp-sweep": ("studies.0.options.keep=[1, 4]", "studies.1.options.keep=[4]"),
+    "less-over-refusal": ("studies.0.options.strengths=[1.0]",),
+    "more-refusal": ("studies.0.options.strengths=[0.5]",),
+    "thinking": ("studies.0.options.limit=11",),
     "refusal-addition": ("studies.0.options.strengths=[1]",),
     "refusal-cone": ("finds.cone.options.steps=4", "studies.0.options.control=false"),
     "refusal-direction": ("studies.0.options.strengths=[0.5, 1]",),
