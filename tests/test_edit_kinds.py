@@ -236,6 +236,7 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
         ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
         ("magic", {}, UnsupportedError, "no edit 'magic'.*ablate.*reflect"),
         ("add", {"layers": {1}}, UsageError, "--at"),
+        ("affine", {"layers": {1}}, UsageError, "whole stream: leave --layers"),
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
         ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
         ("affine", {"edit_options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),

@@ -58,8 +58,18 @@ def carriers(anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projecto
         )
     found = [_carrier(anatomy, 0, rows[0], rows=True)]
     if projector != "keep":
-        found += [_carrier(anatomy, 0, w) for w in anatomy.embeddings if w.role == "projector"]
+        found += [_projector(anatomy, writer) for writer in anatomy.embeddings if writer.role == "projector"]
     return tuple(found)
+
+
+def _projector(anatomy: Anatomy, writer: Writer) -> Carrier:
+    """What brings images or sounds in, past the embedding, and so needs a bias of its own."""
+    if writer.norm is None and writer.bias is None:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: '{writer.weight}', which brings images or sounds into the residual stream, has no "
+            "bias for a constant at the input of layer 0; let it enter at a later layer (--at, or --option enter=found)"
+        )
+    return _carrier(anatomy, 0, writer)
 
 
 def _last_writer(anatomy: Anatomy, layer: int) -> Carrier:

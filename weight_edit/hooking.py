@@ -17,7 +17,8 @@ from weight_edit.edits.changes import StreamMap
 from weight_edit.runtime.hooks import Hook
 
 if TYPE_CHECKING:
-    from weight_edit.plan import EditPlan, WriterEdit
+    from weight_edit.laid import WriterEdit
+    from weight_edit.plan import EditPlan
 
 Read = Callable[[str], Tensor]
 

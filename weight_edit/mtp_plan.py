@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from weight_edit.anatomy.mtp import EMBEDDING, NORM_BIAS, MtpWriter
 from weight_edit.edits import LowRankMap, TensorEdit
 from weight_edit.edits.arrays import Numbers
-from weight_edit.plan import EditPlan, map_before
+from weight_edit.laid import map_before
+from weight_edit.plan import EditPlan
 
 MTP_MODES = ("keep", "edit")
 

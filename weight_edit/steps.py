@@ -55,6 +55,11 @@ class EditStep:
             raise UsageError(
                 f"edit {self.edit} at a layer turns all that follows it: leave --layers and the kernel out"
             )
+        if isinstance(change, StreamMap) and change.map.constant is not None and self.partial:
+            raise UsageError(
+                f"edit {self.edit} sets a component of the whole stream: leave --layers and the kernel out, or use "
+                "--edit ablate"
+            )
         if addition and not np.isfinite(self.strength):
             raise UsageError(f"strength {self.strength} is not a number")
         if not addition and not 0 < self.strength <= 2:
