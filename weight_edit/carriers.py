@@ -66,8 +66,8 @@ def _projector(anatomy: Anatomy, writer: Writer) -> Carrier:
     """What brings images or sounds in, past the embedding, and so needs a bias of its own."""
     if writer.norm is None and writer.bias is None:
         raise UnsupportedError(
-            f"{anatomy.architecture}: '{writer.weight}', which brings images or sounds into the residual stream, has no "
-            "bias for a constant at the input of layer 0; let it enter at a later layer (--at, or --option enter=found)"
+            f"{anatomy.architecture}: '{writer.weight}', which brings images or sounds into the residual stream, has "
+            "no bias for a constant at the input of layer 0; let it enter later (--at, or --option enter=found)"
         )
     return _carrier(anatomy, 0, writer)
 
