@@ -111,7 +111,7 @@ def test_each_kind_of_ordinary_requests_is_a_set_too():
 
 
 def test_unknown_names_and_splits_are_refused_with_the_valid_ones():
-    with pytest.raises(UsageError, match=r"'refusd'.*refused, answered, over-refused, harmless-looking"):
+    with pytest.raises(UsageError, match=r"'refusd'.*refused, safety, answered, over-refused, harmless-looking"):
         prompt_set("refusd", "train")
     with pytest.raises(UsageError, match=r"'answered-fraud'.*answered-KIND, where KIND is cooking"):
         prompt_set("answered-fraud", "train")
