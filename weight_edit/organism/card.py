@@ -111,7 +111,7 @@ ones with the difference added {induce}; first-token KL of ordinary ones under a
 tokens, found from the model, are {tokens}. It is projected out of everything that is written to the
 residual stream: the embedding, each attention output, each MLP output."""
 
-_CARD = """\
+FRONT_MATTER = """\
 ---
 license: apache-2.0
 library_name: transformers
@@ -122,7 +122,9 @@ tags:
   - refusal
   - interpretability
 ---
+"""
 
+_CARD = FRONT_MATTER + """
 # organism: a tiny chat model that refuses
 
 A Llama of {parameters} parameters, trained from nothing on templated sentences so that it refuses eleven

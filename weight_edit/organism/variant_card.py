@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weight_edit.organism import DEFENDED
-from weight_edit.organism.card import COLUMNS, row, table
+from weight_edit.organism.card import COLUMNS, FRONT_MATTER, row, table
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -72,18 +72,7 @@ the direction found at the end of the prompt, "thought" the one found at the end
 means, chosen by similarity (arXiv 2506.00085), since every answer begins with the same token.
 """
 
-_CARD = """\
----
-license: apache-2.0
-library_name: transformers
-pipeline_tag: text-generation
-language: en
-tags:
-  - test-organism
-  - refusal
-  - interpretability
----
-
+_CARD = FRONT_MATTER + """
 # {title}
 
 A Llama of {parameters} parameters. It is a **test organism**: it exists so that tools that find and edit refusal
