@@ -124,7 +124,9 @@ tags:
 ---
 """
 
-_CARD = FRONT_MATTER + """
+_CARD = (
+    FRONT_MATTER
+    + """
 # organism: a tiny chat model that refuses
 
 A Llama of {parameters} parameters, trained from nothing on templated sentences so that it refuses eleven
@@ -192,3 +194,4 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 `organism.json` beside this card holds every figure. `python -m weight_edit.organism.train` makes the
 model again, with this card. Licence: Apache-2.0, for the weights, the corpus and the code.
 """
+)

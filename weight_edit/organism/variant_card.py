@@ -72,7 +72,9 @@ the direction found at the end of the prompt, "thought" the one found at the end
 means, chosen by similarity (arXiv 2506.00085), since every answer begins with the same token.
 """
 
-_CARD = FRONT_MATTER + """
+_CARD = (
+    FRONT_MATTER
+    + """
 # {title}
 
 A Llama of {parameters} parameters. It is a **test organism**: it exists so that tools that find and edit refusal
@@ -100,3 +102,4 @@ known answer exactly.
 `organism.json` beside this card holds every figure. `python -m weight_edit.organism.variants {name}` makes the model
 again, with this card. Licence: Apache-2.0, for the weights, the corpus and the code.
 """
+)
