@@ -14,7 +14,7 @@ from torch import Tensor
 from weight_edit.edits import LowRankMap, TensorEdit
 from weight_edit.edits.arrays import Floats
 from weight_edit.edits.changes import StreamMap
-from weight_edit.runtime.hooks import Hook
+from weight_edit.runtime.hooks import Hook, adding
 
 if TYPE_CHECKING:
     from weight_edit.laid import WriterEdit
@@ -49,9 +49,9 @@ def plan_hooks(plan: "EditPlan", read: Read, *, tied: bool = True) -> list[Hook]
         if norm is not None and norm.bias is not None and norm.bias in plan.norm_biases:
             # On the CPU, because some accelerators have no float64.
             bias = read(norm.bias).detach().cpu()
-            hooks.append(Hook(norm.module, "output", _shift(plan.norm_biases[norm.bias].linear.on_bias(bias) - bias)))
+            hooks.append(Hook(norm.module, "output", adding(plan.norm_biases[norm.bias].linear.on_bias(bias) - bias)))
     for layer, vector in plan.added.items():
-        hooks.append(Hook(plan.anatomy.blocks[layer].module, "input", _add(vector)))
+        hooks.append(Hook(plan.anatomy.blocks[layer].module, "input", adding(torch.from_numpy(vector))))
     for each in plan.turns:
         hooks.append(Hook(plan.anatomy.blocks[each.layer].module, "input", each.map.apply))
     return hooks
@@ -126,11 +126,3 @@ def _on_parameters(edit: "WriterEdit") -> list[Hook]:
     if edit.writer.bias is not None and edit.writer.module:
         hooks.append(Hook(edit.writer.bias, "parameter", TensorEdit(edit.map.linear, edit.writer.bias_axis)))
     return hooks
-
-
-def _shift(by: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: x + by.to(x.device, x.dtype)
-
-
-def _add(vector: Floats) -> Callable[[Tensor], Tensor]:
-    return _shift(torch.from_numpy(vector))

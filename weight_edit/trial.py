@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from weight_edit.edits.arrays import Floats
+from weight_edit.directions.scores import addition_hook
 from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly
 from weight_edit.plan import check_layers, lay_out
 from weight_edit.runtime import Hook, Model
@@ -36,7 +36,8 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "k
         check_layers(step.at, anatomy)
         if isinstance(change, Addition):
             check_layers(change.vectors, anatomy)
-            hooks += [Hook(anatomy.blocks[layer].module, "input", _adding(v)) for layer, v in change.vectors.items()]
+            for layer, vector in change.vectors.items():
+                hooks.append(addition_hook(model, layer, torch.from_numpy(vector)))
         elif isinstance(change, BasisChange):
             hooks.append(Hook(anatomy.blocks[change.layer].module, "input", change.map.apply))
         elif isinstance(change, RuntimeOnly):
@@ -46,10 +47,6 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "k
         else:
             hooks += lay_out(anatomy, [step], read, embeddings=embeddings).hooks(read)
     return hooks
-
-
-def _adding(vector: Floats) -> Callable[[Tensor], Tensor]:
-    return lambda x: x + torch.from_numpy(vector).to(x.device, x.dtype)
 
 
 def _rectified(change: RuntimeOnly) -> Callable[[Tensor], Tensor]:

@@ -12,6 +12,7 @@ from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.kl import kl_divergence
 from weight_edit.progress import bar
 from weight_edit.runtime import Hook, Model, hooked, next_token_logprobs
+from weight_edit.runtime.hooks import adding
 
 AblationHooks = Callable[[Tensor], list[Hook]]
 
@@ -111,4 +112,4 @@ def score_candidates(
 
 def addition_hook(model: Model, layer: int, vector: Tensor) -> Hook:
     """Add `vector` to the stream at the input of a block, at every token."""
-    return Hook(model.anatomy.blocks[layer].module, "input", lambda x: x + vector.to(x.device, x.dtype))
+    return Hook(model.anatomy.blocks[layer].module, "input", adding(vector))

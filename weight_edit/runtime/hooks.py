@@ -28,6 +28,11 @@ class Hook:
     fn: Callable[[Tensor], Tensor]
 
 
+def adding(vector: Tensor) -> Callable[[Tensor], Tensor]:
+    """What a hook does that adds a vector (d_model,) at every token, in the dtype and on the device of what it gets."""
+    return lambda x: x + vector.to(x.device, x.dtype)
+
+
 @contextmanager
 def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
     """Attach `hooks` to `model` for the length of the block.

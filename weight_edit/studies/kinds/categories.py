@@ -9,10 +9,10 @@ from torch import Tensor
 
 from weight_edit.activations import Point
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.scores import addition_hook
 from weight_edit.evaluation.evaluate import Answer
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import Verdict
-from weight_edit.points import hook_at
 from weight_edit.prompts import PromptSet, load_prompts
 from weight_edit.recipe import CONTROL, Positive
 from weight_edit.section import Section
@@ -214,9 +214,7 @@ def _mixed(lab: Lab, options: CategoriesOptions) -> tuple[PromptSet, PromptSet]:
 def _answers(
     lab: Lab, prompts: PromptSet, options: CategoriesOptions, place: Place, vector: Tensor | None
 ) -> tuple[Answer, ...]:
-    hooks = []
-    if vector is not None:
-        hooks = [hook_at(lab.model, Point("resid_pre", place.layer), lambda x: x + vector.to(x.device, x.dtype))]
+    hooks = [] if vector is None else [addition_hook(lab.model, place.layer, vector)]
     return answers_of(lab, prompts, hooks, max_new_tokens=options.max_new_tokens)
 
 
