@@ -1,13 +1,15 @@
 """A recipe: one YAML file that says what is found, edited, verified and evaluated, validated before anything runs."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from weight_edit.bounded_yaml import MAX_TEXT, parse_yaml
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
@@ -242,12 +244,13 @@ def slug(name: str) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    # Not `exists`: of a path that none can be, too, the reading says what is wrong.
+    if "\0" not in str(file) and not os.path.lexists(file):
+        raise UsageError(f"there is no recipe {file}")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no recipe {file}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(read_whole(file, 4 * MAX_TEXT).decode("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
     return content
@@ -297,9 +300,9 @@ def _set(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict | list):
             raise UsageError(f"--set {override}: '{section}' is not a section")
     try:
-        place[_index(last, place, override) if isinstance(place, list) else last] = yaml.safe_load(value)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"--set {override}: the value is no YAML") from error
+        place[_index(last, place, override) if isinstance(place, list) else last] = parse_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"--set {override}: the value is no YAML ({error})") from error
 
 
 def _index(key: str, entries: list[Any], override: str) -> int:

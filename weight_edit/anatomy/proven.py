@@ -10,6 +10,7 @@ from typing import Any
 from weight_edit.anatomy.cache import key_of, remember, remembered
 from weight_edit.anatomy.record import Proven
 from weight_edit.anatomy.stored import Stored
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 
 WORKER = "weight_edit.anatomy.worker"
@@ -32,10 +33,7 @@ def proven_anatomy(folder: Path, stored: Stored, *, name: str | None = None, tru
         UsageError: config.json cannot be read, or the process that derives was killed.
         UnsupportedError: an architecture that is not understood, or whose proof fails.
     """
-    try:
-        config = (folder / "config.json").read_bytes()
-    except OSError as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {error.strerror}") from error
+    config = bytes(read_whole(folder / "config.json"))
     key = None if trust_remote_code else key_of(config, stored.digest())
     found = None if key is None else remembered(key)
     if found is None:

@@ -1,6 +1,5 @@
 """The rows of a directions file, read and checked without torch."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from weight_edit.checkpoint.numbers import STORED, decode
 from weight_edit.edits.arrays import Floats, floats
 from weight_edit.edits.orthonormal import orthonormal_rows
 from weight_edit.errors import UsageError
+from weight_edit.strict_json import parse_json
 
 KEY = "weight_edit"
 TOLERANCE = 5e-3
@@ -166,9 +166,10 @@ def _metadata(text: str | None, path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON; find it again") from error
+        # What is in it goes into manifests and cards, so that nothing may be in it that these cannot hold.
+        value = parse_json(text)
+    except ValueError as error:
+        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON ({error}); find it again") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: the metadata `{KEY}` in its header is not a JSON object; find it again")
     return value
