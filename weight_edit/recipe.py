@@ -15,6 +15,7 @@ from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
 from weight_edit.plan import parse_layers
 from weight_edit.section import Section, validated
+from weight_edit.seeds import LARGEST_SEED
 
 MAIN = "main"
 """What the directions of a recipe's `find` are called among others."""
@@ -24,7 +25,7 @@ CONTROL = "random"
 
 _TAKEN = {MAIN: "the recipe's own 'find'", CONTROL: "the random directions that studies compare with"}
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -70,7 +71,7 @@ class Step(Section):
     strength: float = 1.0
     layers: str | None = None
     directions: str | None = None
-    at: list[Annotated[int, Field(ge=0)]] | Literal["found"] = Field(default_factory=list)
+    at: list[Annotated[int, Field(ge=0, lt=2**31)]] | Literal["found"] = Field(default_factory=list)
     kernel: Kernels | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -174,7 +175,7 @@ class Recipe(Section):
     device: str | None = None
     system: str | None = None
     template: str | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None
     finds: dict[str, Find] = Field(default_factory=dict)

@@ -17,6 +17,8 @@ SKIPPED = frozenset({".cache", ".git", ".huggingface", ".ipynb_checkpoints", "__
 """Folders (or, for `.git` of a submodule, files) that belong to tools and not to the model."""
 
 _MAX_JSON = 100_000_000
+_SETTINGS = (".jinja", ".json", ".model", ".tiktoken", ".txt")
+_MOST_SETTINGS = 1 << 30
 
 
 def shown(text: str, limit: int = 160) -> str:
@@ -163,6 +165,26 @@ def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             else:
                 raise UsageError(f"{shown(str(root / name))} is neither a file nor a folder; remove it")
     return tuple(sorted(files)), tuple(sorted(skipped))
+
+
+def check_regular(root: Path) -> None:
+    """Refuse a folder that holds a pipe or device, or a link to one: other libraries would wait for it for ever.
+
+    Raises:
+        UsageError: naming the first; or a file of settings that is too long to be one.
+    """
+    for folder, _, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder) / name
+            try:
+                found = path.stat()
+            except OSError:
+                # A broken link is as good as no file.
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
+            if path.suffix in _SETTINGS and found.st_size > _MOST_SETTINGS:
+                raise UsageError(f"{shown(str(path))}: {found.st_size} bytes are too many for such a file")
 
 
 def read_json(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
-from weight_edit.checkpoint.files import SKIPPED, list_files, read_json, read_whole
+from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, read_json, read_whole
 from weight_edit.checkpoint.refused import single_file, without_config
 from weight_edit.errors import UsageError
 from weight_edit.organism import EMBEDDED, folder
@@ -62,6 +62,7 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
     if not (local.path / CONFIG).is_file():
         raise without_config(list_files(local.path)[0], str(local.path))
+    check_regular(local.path)
     return local
 
 
