@@ -32,5 +32,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
-    print(f"weight-edit: {' '.join(message.split())}", file=sys.stderr)
+    # Names come from files of others, and a terminal obeys what is in them.
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
+    print(f"weight-edit: {line}", file=sys.stderr)
     raise SystemExit(code) from None

@@ -1,18 +1,21 @@
 """A recipe: one YAML file that says what is found, edited, verified and evaluated, validated before anything runs."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from weight_edit.bounded_yaml import MAX_TEXT, parse_yaml
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
 from weight_edit.plan import parse_layers
 from weight_edit.section import Section, validated
+from weight_edit.seeds import LARGEST_SEED
 
 MAIN = "main"
 """What the directions of a recipe's `find` are called among others."""
@@ -22,7 +25,7 @@ CONTROL = "random"
 
 _TAKEN = {MAIN: "the recipe's own 'find'", CONTROL: "the random directions that studies compare with"}
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -68,7 +71,7 @@ class Step(Section):
     strength: float = 1.0
     layers: str | None = None
     directions: str | None = None
-    at: list[Annotated[int, Field(ge=0)]] | Literal["found"] = Field(default_factory=list)
+    at: list[Annotated[int, Field(ge=0, lt=2**31)]] | Literal["found"] = Field(default_factory=list)
     kernel: Kernels | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -172,7 +175,7 @@ class Recipe(Section):
     device: str | None = None
     system: str | None = None
     template: str | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None
     finds: dict[str, Find] = Field(default_factory=dict)
@@ -242,12 +245,13 @@ def slug(name: str) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    # Not `exists`: of a path that none can be, too, the reading says what is wrong.
+    if "\0" not in str(file) and not os.path.lexists(file):
+        raise UsageError(f"there is no recipe {file}")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no recipe {file}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(read_whole(file, 4 * MAX_TEXT).decode("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
     return content
@@ -297,9 +301,9 @@ def _set(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict | list):
             raise UsageError(f"--set {override}: '{section}' is not a section")
     try:
-        place[_index(last, place, override) if isinstance(place, list) else last] = yaml.safe_load(value)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"--set {override}: the value is no YAML") from error
+        place[_index(last, place, override) if isinstance(place, list) else last] = parse_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"--set {override}: the value is no YAML ({error})") from error
 
 
 def _index(key: str, entries: list[Any], override: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from weight_edit.checkpoint.files import read_json, read_whole
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.checkpoint.output import check_output
 from weight_edit.errors import UsageError
@@ -146,12 +147,12 @@ def _digest(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path.parent} holds no run to resume (no {RUN}); leave out --resume")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path.parent} holds no run to resume (no {RUN}); leave out --resume") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read; leave out --resume and pass --overwrite") from error
+        found = read_json(read_whole(path), str(path))
+    except UsageError as error:
+        raise UsageError(f"{error}; leave out --resume and pass --overwrite") from error
     steps = found.get("steps") if isinstance(found, dict) else None
     if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
         raise UsageError(f"{path} is not a run of ours; leave out --resume")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from weight_edit.directions.facts import KEPT
 from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.packing import packed, unpacked, unpacked_tensor
 from weight_edit.edits.arrays import Floats, floats
@@ -14,9 +15,6 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import Given, edit_named
 from weight_edit.errors import UsageError
 from weight_edit.section import validated
-
-_KEPT = ("method", "layer", "position", "revision", "prompts")
-"""What a manifest keeps of the directions' metadata."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +100,7 @@ class EditStep:
             "directions": {
                 **packed(self.directions.rows),
                 **({"tensors": tensors} if tensors else {}),
-                **{key: metadata[key] for key in _KEPT if key in metadata},
+                **{key: metadata[key] for key in KEPT if key in metadata},
             }
         }
 
@@ -117,7 +115,7 @@ class EditStep:
         if not isinstance(known, Mapping) or not isinstance(known.get("tensors", {}), Mapping):
             raise TypeError("directions are keys and values")
         tensors = {str(name): unpacked_tensor(values) for name, values in known.get("tensors", {}).items()}
-        metadata = {key: known[key] for key in _KEPT if key in known}
+        metadata = {key: known[key] for key in KEPT if key in known}
         layers = entry["layers"]
         return cls(
             DirectionRows(unpacked(known), metadata, tensors),

@@ -12,6 +12,7 @@ from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
 from weight_edit.prompts import ChatFormat, load_prompts
 from weight_edit.runtime import load
+from weight_edit.seeds import check_seed
 
 
 def find(
@@ -45,6 +46,7 @@ def find(
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
     _check_free(out, overwrite)
     rule = SelectionRule(**rule_options)
+    check_seed(options.get("seed", 0))
     # A misspelt option is said before a large model is fetched and loaded.
     finder_named(options.get("method", "mean-difference")).settings(options.get("options") or {})
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
+from weight_edit.bounded_yaml import parse_yaml
 from weight_edit.errors import UsageError
 
 
@@ -39,6 +38,6 @@ def mapping(text: str | None, option: str) -> Mapping[str, Any] | None:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{where}: the value is no YAML") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: the value is no YAML ({error})") from error

@@ -180,7 +180,7 @@ def test_refuses_an_index_with_a_name_twice(tmp_path):
         (b'{"weight_map": {"\xff": 1}}', "not valid UTF-8"),
         (b'{"weight_map":' + b"[" * 100_000, "nested too deeply"),
         (b'{"weight_map":' + b"9" * 10_000 + b"}", INDEX),
-        (b'{"weight_map": {"a": "\\ud800.safetensors"}}', "inside the folder"),
+        (b'{"weight_map": {"a": "\\ud800.safetensors"}}', "no valid Unicode"),
         (b'{"weight_map": {"a": "\\u0000.safetensors"}}', "inside the folder"),
         (b'{"weight_map": {"a": "./model-00001-of-00002.safetensors"}}', "inside the folder"),
         (b"[]", "weight_map"),

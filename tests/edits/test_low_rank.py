@@ -1,5 +1,8 @@
 """The three faces of the low-rank affine map agree, for any shape, dtype and orientation."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -138,3 +141,27 @@ def test_nothing_is_left_after_a_norm(kind: str, k: int) -> None:
 def test_a_direction_that_the_gain_sends_to_zero_needs_no_projection() -> None:
     v = torch.tensor([[1.0, 0.0, 0.0]])
     assert before_norm(v, torch.tensor([0.0, 1.0, 1.0]), centred=False).shape == (0, 3)
+
+
+@given(d=sizes, k=st.integers(1, 3), seed=st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_a_map_is_idempotent_if_a_second_time_changes_nothing(d: int, k: int, seed: int) -> None:
+    rows = orthonormal_array(torch.randn(min(k, d), d, generator=torch.Generator().manual_seed(seed)).numpy())
+    generator = np.random.default_rng(seed)
+    for map in (ablation(rows), ablation(rows, 0.5), ablation(rows, 2.0), random_map(d, k, seed, constant=True)):
+        linear = np.eye(d) - map.left @ map.right.T
+        far = np.abs(linear @ linear - linear).max()
+        assert map.idempotent == bool(far < 1e-5 * max(1.0, np.abs(map.left @ map.right.T).max()))
+    assert ablation(rows).idempotent
+    assert LowRankMap(*generator.standard_normal((2, d, 0))).idempotent
+
+
+def test_a_wide_map_is_judged_without_a_square_matrix() -> None:
+    d = 4096
+    rows = orthonormal_array(np.random.default_rng(0).standard_normal((2, d)))
+    map = ablation(rows)
+    tracemalloc.start()
+    assert map.idempotent
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * d * d / 16

@@ -10,7 +10,9 @@ from typing import Any
 from weight_edit.anatomy.cache import key_of, remember, remembered
 from weight_edit.anatomy.record import Proven
 from weight_edit.anatomy.stored import Stored
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
+from weight_edit.orphans import PIPE, leash
 
 WORKER = "weight_edit.anatomy.worker"
 
@@ -32,10 +34,7 @@ def proven_anatomy(folder: Path, stored: Stored, *, name: str | None = None, tru
         UsageError: config.json cannot be read, or the process that derives was killed.
         UnsupportedError: an architecture that is not understood, or whose proof fails.
     """
-    try:
-        config = (folder / "config.json").read_bytes()
-    except OSError as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {error.strerror}") from error
+    config = bytes(read_whole(folder / "config.json"))
     key = None if trust_remote_code else key_of(config, stored.digest())
     found = None if key is None else remembered(key)
     if found is None:
@@ -63,14 +62,16 @@ def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool
     places = [str(Path(place).absolute()) for place in sys.path if isinstance(place, str)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     try:
-        # Whatever ends this call, an interrupt too, ends the child.
-        child = subprocess.run(
-            command,
-            input=stored.to_json().encode(),
-            capture_output=True,
-            env=environment,
-            check=False,
-        )
+        # Whatever ends this call ends the child: an interrupt does, and so does a signal that kills this process.
+        with leash() as held:
+            child = subprocess.run(
+                command,
+                input=stored.to_json().encode(),
+                capture_output=True,
+                env={**environment, PIPE: str(held)},
+                pass_fds=(held,),
+                check=False,
+            )
     except OSError as error:
         raise UsageError(f"{name}: no process could be started to derive its anatomy: {error.strerror}") from error
     answer = _answer(child.stdout) if child.returncode == 0 else None

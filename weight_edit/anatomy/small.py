@@ -14,7 +14,7 @@ from weight_edit.anatomy.classes import from_config, speaking_config
 from weight_edit.anatomy.narrow import narrow_config
 from weight_edit.anatomy.randomise import randomise
 from weight_edit.anatomy.towers import is_multimodal, narrow_multimodal
-from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
+from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 
 __all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "randomise"]
 
@@ -49,6 +49,7 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
 
     Raises:
         UnsupportedError: as `build`, or the config's parts do not go together.
+        UsageError: a size in the config is 0.
     """
     try:
         narrow = narrowed(config)
@@ -58,6 +59,9 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
         # Some families draw decay rates and time steps as they are built.
         torch.manual_seed(seed)
         model = build(narrow, trust_remote_code=trust_remote_code)
+    empty = next((name for name, parameter in model.named_parameters() if 0 in parameter.shape[1:]), None)
+    if empty is not None:
+        raise UsageError(f"{describe(config)}: a size in config.json is 0: by it, '{empty}' has no numbers")
     randomise(model, seed)
     return model
 

@@ -15,6 +15,7 @@ from weight_edit.anatomy.proven import answer_of
 from weight_edit.anatomy.record import Proven
 from weight_edit.anatomy.stored import Stored
 from weight_edit.errors import WeightEditError
+from weight_edit.orphans import end_with_parent
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--trust-remote-code", action="store_true")
     given = parser.parse_args()
+    end_with_parent()
     # Libraries, also those in C, print to the first descriptor: from here on that is stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -16,6 +16,7 @@ from typing import IO
 from weight_edit.catalogue.entries import Entry, entries, with_variants
 from weight_edit.catalogue.trial import FAILED, Trial
 from weight_edit.errors import UsageError
+from weight_edit.orphans import PIPE, leash
 
 WORKER = "weight_edit.catalogue.worker"
 SLOWEST = 900.0
@@ -49,10 +50,10 @@ def try_all(some: Sequence[Entry], *, processes: int | None = None, patience: fl
     """
     waiting = list(reversed(some))
     workers: list[_Worker] = []
-    with DefaultSelector() as ready, tempfile.TemporaryFile() as said:
+    with DefaultSelector() as ready, tempfile.TemporaryFile() as said, leash() as held:
         try:
             for _ in range(min(len(waiting), processes or len(os.sched_getaffinity(0)))):
-                workers.append(_Worker.started(waiting.pop(), ready, said))
+                workers.append(_Worker.started(waiting.pop(), ready, said, held))
             while workers:
                 answered = {key.data for key, _ in ready.select(timeout=1)}
                 for place, worker in reversed(list(enumerate(workers))):
@@ -65,7 +66,7 @@ def try_all(some: Sequence[Entry], *, processes: int | None = None, patience: fl
                         continue
                     workers.pop(place).stop(ready)
                     if waiting:
-                        workers.append(_Worker.started(waiting.pop(), ready, said))
+                        workers.append(_Worker.started(waiting.pop(), ready, said, held))
         finally:
             for worker in workers:
                 worker.stop(ready)
@@ -81,7 +82,7 @@ class _Worker:
     since: float = 0.0
 
     @classmethod
-    def started(cls, entry: Entry, ready: DefaultSelector, said: IO[bytes]) -> "_Worker":
+    def started(cls, entry: Entry, ready: DefaultSelector, said: IO[bytes], held: int) -> "_Worker":
         # It has to find what this process would, this package above all; one thread is all that small models use.
         places = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if isinstance(place, str))
         process = subprocess.Popen(
@@ -89,7 +90,8 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
-            env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1", PIPE: str(held)},
+            pass_fds=(held,),
             text=True,
         )
         worker = cls(process, said, entry)

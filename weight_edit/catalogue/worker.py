@@ -9,10 +9,12 @@ import os
 import sys
 
 from weight_edit.catalogue.entries import Entry
+from weight_edit.orphans import end_with_parent
 
 
 def main() -> None:
     """Try what comes until nothing more does."""
+    end_with_parent()
     # Libraries, also those in C, print to the first descriptor: from here on that is stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

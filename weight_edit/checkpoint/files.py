@@ -1,14 +1,14 @@
 """Files of a model folder: found without leaving it, opened only if regular, digested while written."""
 
-import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, first_line
+from weight_edit.strict_json import parse_json
 
 CHUNK = 4 * 1024 * 1024
 """Bytes moved at a time; a multiple of every dtype's size, so that a chunk never cuts a number in two."""
@@ -17,6 +17,8 @@ SKIPPED = frozenset({".cache", ".git", ".huggingface", ".ipynb_checkpoints", "__
 """Folders (or, for `.git` of a submodule, files) that belong to tools and not to the model."""
 
 _MAX_JSON = 100_000_000
+_SETTINGS = (".jinja", ".json", ".model", ".tiktoken", ".txt")
+_MOST_SETTINGS = 1 << 30
 
 
 def shown(text: str, limit: int = 160) -> str:
@@ -97,6 +99,8 @@ def open_regular(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{shown(str(path))} cannot be read: {os.strerror(error.errno or 0)}") from None
+    except ValueError:
+        raise UsageError(f"{shown(str(path))} is no path: it holds a NUL") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
@@ -163,37 +167,65 @@ def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(sorted(files)), tuple(sorted(skipped))
 
 
-def first_repeated(names: Iterable[str]) -> str | None:
-    """The first name that was there before, if any."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+def check_regular(root: Path) -> None:
+    """Refuse a folder that holds a pipe or device, or a link to one: other libraries would wait for it for ever.
+
+    Raises:
+        UsageError: naming the first; or a file of settings that is too long to be one.
+    """
+    for folder, _, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder) / name
+            try:
+                found = path.stat()
+            except OSError:
+                # A broken link is as good as no file.
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
+            if path.suffix in _SETTINGS and found.st_size > _MOST_SETTINGS:
+                raise UsageError(f"{shown(str(path))}: {found.st_size} bytes are too many for such a file")
 
 
-def read_json(raw: bytes | bytearray, name: str, *, unique_keys: bool = True) -> Any:
-    """Parse JSON strictly: valid UTF-8, of sane size and depth, and by default no key twice in one object.
+def read_json(
+    raw: bytes | bytearray, name: str, *, unique_keys: bool = True, constants: bool = False, most: int = _MAX_JSON
+) -> Any:
+    """Parse JSON strictly: valid UTF-8, of sane size, depth and numbers, and by default no key twice in one object.
+
+    Args:
+        name: of the file, for messages.
+        unique_keys, constants: as in `parse_json`.
+        most: how many bytes are read.
 
     Raises:
         UsageError: naming the file.
     """
-    if len(raw) > _MAX_JSON:
+    if len(raw) > most:
         raise UsageError(f"{shown(name)}: {len(raw)} bytes is too long for a JSON file of a model")
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if unique_keys and len(found) != len(items):
-            twice = first_repeated(key for key, _ in items)
-            raise UsageError(f"{shown(name)}: the key {shown(str(twice))!r} appears twice")
-        return found
-
     try:
-        return json.loads(bytes(raw).decode("utf-8"), object_pairs_hook=pairs)
+        return parse_json(bytes(raw).decode("utf-8"), unique_keys=unique_keys, constants=constants)
     except UnicodeDecodeError as error:
         raise UsageError(f"{shown(name)}: not valid UTF-8 (byte {error.start})") from None
-    except RecursionError:
-        raise UsageError(f"{shown(name)}: nested too deeply") from None
     except ValueError as error:
         raise UsageError(f"{shown(name)}: not valid JSON: {shown(str(error))}") from None
+
+
+def read_whole(path: Path | str, most: int = _MAX_JSON) -> bytearray:
+    """The content of a regular file that the user named; links are followed, pipes and devices never opened.
+
+    Raises:
+        UsageError: no such file, not a regular one, not readable, or longer than `most` bytes.
+    """
+    name = shown(str(path))
+    try:
+        real = Path(path).resolve(strict=True)
+    except FileNotFoundError:
+        raise UsageError(f"{name}: there is no such file; check the path") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        # A loop of links; a NUL, which no path has.
+        raise UsageError(f"{name} cannot be read: {shown(first_line(error))}") from None
+    with open_regular(real) as file:
+        size = Stamp.of(file).size
+        if size > most:
+            raise UsageError(f"{name}: {size} bytes are too many; at most {most} are read")
+        return read_exactly(file, size, str(path))

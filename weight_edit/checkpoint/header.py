@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
-from weight_edit.checkpoint.files import first_repeated, read_exactly, shown
+from weight_edit.checkpoint.files import read_exactly, shown
 from weight_edit.errors import UsageError
+from weight_edit.strict_json import first_repeated
 
 MAX_HEADER = 100_000_000
 """Longest header in bytes, the limit of the safetensors package."""

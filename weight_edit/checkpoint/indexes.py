@@ -41,7 +41,7 @@ def config_with(source: Checkpoint, changes: Mapping[str, Any]) -> bytes | None:
         UsageError: text in it that cannot be written.
     """
     raw = source.read_file(CONFIG)
-    config = read_json(raw, CONFIG)
+    config = read_json(raw, CONFIG, constants=True)
     before = dict(config)
     for key, value in changes.items():
         if value is None:

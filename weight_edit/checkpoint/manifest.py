@@ -27,6 +27,16 @@ MANIFEST = "weight_edit.json"
 Origin = Literal["copied", "edited", "added", "replaced", "linked"]
 
 _MAX_SIZE = 50_000_000
+_TEXTS = (
+    "tensors",
+    "tensors_added",
+    "config_changed",
+    "tensors_unknown",
+    "kept_in_front",
+    "weights_not_edited",
+    "failed",
+)
+_OBJECTS = ("source", "edit", "mtp", "measurements")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -93,7 +103,7 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:
-    """The manifest of a folder, or None if it has none. `files` is checked; the rest is as it was written.
+    """The manifest of a folder, or None if it has none: each entry of the kind that it has in ours.
 
     Raises:
         UsageError: malformed, with a file name that leaves the folder, or itself a link out of it.
@@ -113,7 +123,27 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
         check_relative(name, str(path))
         if not is_record(entry) or name == MANIFEST:
             raise UsageError(f"{shown(str(path))}: the entry of {shown(name)!r} must be sha256, size and origin")
+    _check_entries(found, shown(str(path)))
     return found
+
+
+def _check_entries(manifest: Mapping[str, Any], where: str) -> None:
+    """Refuse an entry of another kind than ours; which there are is for those to say who read them."""
+    for name in _TEXTS:
+        value = manifest.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise UsageError(f"{where}: `{name}` must be a list of texts")
+    for name in _OBJECTS:
+        if not isinstance(manifest.get(name) or {}, dict):
+            raise UsageError(f"{where}: `{name}` must be a JSON object")
+    edit = manifest.get("edit")
+    steps = edit.get("steps") if edit else None
+    if edit and (not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps)):
+        raise UsageError(f"{where}: `edit.steps` must be a list of the steps that were made")
+    if not isinstance(manifest.get("weight_edit", ""), str):
+        raise UsageError(f"{where}: `weight_edit` must be the version that wrote it")
+    if manifest.get("base_card") is not None:
+        check_relative(manifest["base_card"], f"{where}: `base_card`")
 
 
 def is_record(entry: object) -> bool:

@@ -43,6 +43,8 @@ def check_output(
         return _checked(_absolute(Path(out)), overwrite, needed_bytes, source)
     except OSError as error:
         raise UsageError(f"{shown(str(out))} cannot be used: {os.strerror(error.errno or 0)}") from error
+    except ValueError as error:
+        raise UsageError(f"{shown(str(out))} cannot be used: no path holds a NUL") from error
 
 
 def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str | None) -> Path:

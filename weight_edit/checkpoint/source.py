@@ -89,7 +89,7 @@ class Checkpoint:
         stamps: dict[str, Stamp] = {}
         if CONFIG not in files:
             raise without_config(files, str(root))
-        config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False)
+        config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False, constants=True)
         if not isinstance(config, dict):
             raise UsageError(f"{shown(str(root / CONFIG))}: must be a JSON object")
         known = {*files, *(shards.sizes if shards is not None else ())}

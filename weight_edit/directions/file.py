@@ -1,6 +1,5 @@
 """The rows of a directions file, read and checked without torch."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.files import Stamp, open_regular, read_exactly, shown
 from weight_edit.checkpoint.header import Header, read_header
 from weight_edit.checkpoint.numbers import STORED, decode
+from weight_edit.directions.facts import check_facts
 from weight_edit.edits.arrays import Floats, floats
 from weight_edit.edits.orthonormal import orthonormal_rows
 from weight_edit.errors import UsageError
+from weight_edit.strict_json import parse_json
 
 KEY = "weight_edit"
 TOLERANCE = 5e-3
@@ -28,6 +29,9 @@ class DirectionRows:
         rows: orthonormal rows, (k, d_model) float32; may be given as a torch tensor.
         metadata: JSON values, as in `weight_edit.directions.artifact.Directions`.
         tensors: more that edits need, as there; float32, (d_model,) or (n, d_model).
+
+    Raises:
+        UsageError: metadata that no manifest can hold, see `check_facts`.
     """
 
     rows: NDArray[np.float32]
@@ -38,6 +42,7 @@ class DirectionRows:
         object.__setattr__(self, "rows", floats(self.rows).astype(np.float32))
         kept = {name: floats(values).astype(np.float32) for name, values in self.tensors.items()}
         object.__setattr__(self, "tensors", kept)
+        check_facts(self.metadata)
 
     def need(self, name: str, edit: str) -> Floats:
         """A tensor that an edit cannot do without, float64.
@@ -78,7 +83,7 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
             row, or rows that are not orthonormal.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"there is no directions file {path}; make one with `find`")
     header = _header(path)
     names = sorted(info.name for info in header.tensors)
@@ -98,7 +103,11 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
     if off.max() > ROUNDING:
         # Of rows stored in half precision, what they are off by would be left in the stream.
         rows = orthonormal_rows(rows)
-    return DirectionRows(rows.astype(np.float32), metadata, _others(path, header, rows.shape[1]))
+    tensors = _others(path, header, rows.shape[1])
+    try:
+        return DirectionRows(rows.astype(np.float32), metadata, tensors)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
@@ -154,6 +163,8 @@ def _checked(direction: Floats, path: Path) -> Floats:
     if direction.ndim not in (1, 2) or 0 in direction.shape:
         raise UsageError(f"{path}: `direction` has shape {direction.shape}; it must be (d_model,) or (k, d_model)")
     rows = direction.reshape(-1, direction.shape[-1])
+    if len(rows) > rows.shape[1]:
+        raise UsageError(f"{path}: `direction` has {len(rows)} rows, more than their {rows.shape[1]} entries can span")
     if not np.isfinite(rows).all():
         raise UsageError(f"{path}: `direction` holds NaN or infinite values; find it again")
     zero = np.flatnonzero(~rows.any(axis=1))
@@ -166,9 +177,10 @@ def _metadata(text: str | None, path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON; find it again") from error
+        # What is in it goes into manifests and cards, so that nothing may be in it that these cannot hold.
+        value = parse_json(text)
+    except ValueError as error:
+        raise UsageError(f"{path}: the metadata `{KEY}` in its header is not JSON ({error}); find it again") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: the metadata `{KEY}` in its header is not a JSON object; find it again")
     return value

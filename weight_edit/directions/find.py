@@ -24,6 +24,7 @@ from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Model, next_token_logprobs
+from weight_edit.seeds import check_seed
 from weight_edit.version import __version__
 
 __all__ = ["ablation_hooks", "find_directions"]
@@ -89,6 +90,7 @@ def find_directions(
             template.
         UnsupportedError: no candidate keeps the bounds; with the number that misses each.
     """
+    check_seed(seed)
     finder = finder_named(method)
     finder.settings(options or {})
     rule = SelectionRule() if rule is None else rule

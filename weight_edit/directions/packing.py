@@ -26,7 +26,9 @@ def unpacked(entry: Mapping[str, Any]) -> NDArray[np.float32]:
         UsageError: when the entry is malformed.
     """
     found = unpacked_tensor(entry)
-    if found.ndim != 2 or not np.abs(floats(found) @ floats(found).T - np.eye(len(found))).max(initial=0.0) < 1e-4:
+    # Of more rows than entries, the square of their number would be held.
+    misshapen = found.ndim != 2 or not 0 < len(found) <= found.shape[1]
+    if misshapen or not np.abs(floats(found) @ floats(found).T - np.eye(len(found))).max(initial=0.0) < 1e-4:
         raise UsageError("weight_edit.json: its directions are malformed; bake again")
     return found
 
@@ -38,9 +40,14 @@ def unpacked_tensor(entry: Mapping[str, Any]) -> NDArray[np.float32]:
         UsageError: when the entry is malformed.
     """
     try:
-        shape = tuple(int(length) for length in entry["shape"])
+        shape = tuple(entry["shape"])
+        if not all(type(length) is int and length >= 0 for length in shape):
+            raise ValueError(f"{shape} is no shape")
         raw = base64.b64decode(entry["float32"], validate=True)
-        return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
+        found = np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
+        if not np.isfinite(found).all():
+            raise ValueError("not finite")
+        return found
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("weight_edit.json: its directions are malformed; bake again") from error
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.runtime import Batch, Hook, Model, batches, generate, hooked
-from weight_edit.runtime.forward import last_logits
+from weight_edit.runtime.forward import check_tokens, last_logits
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Predictions:
 def padded(model: Model, texts: Sequence[Said]) -> Iterator[Batch]:
     """Prompts with their texts as batches on the model's device; `rows` says which texts."""
     sequences = [[*text.prompt, *text.text] for text in texts]
+    check_tokens(model, sequences)
     for batch in batches(sequences, batch_size=max(1, len(texts)), pad_id=model.pad_id):
         yield batch.to(model.device)
 

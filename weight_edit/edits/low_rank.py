@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 """Entries that are held in float64 at a time."""
 
+_TILE = 1 << 17
+"""The same where a bake asks, whose memory is to stay small."""
+
 
 @dataclass(frozen=True, eq=False)
 class LowRankMap:
@@ -64,8 +67,8 @@ class LowRankMap:
     def idempotent(self) -> bool:
         """Whether the linear part does nothing more when it is applied again, as a projection."""
         # (I - L R^T)^2 = I - L R^T - L (I - R^T L) R^T
-        again = self.left @ (np.eye(self.rank) - self.right.T @ self.left) @ self.right.T
-        return bool(np.abs(again).max(initial=0.0) < 1e-5 * max(1.0, np.abs(self.left @ self.right.T).max(initial=0.0)))
+        again = _largest(self.left @ (np.eye(self.rank) - self.right.T @ self.left), self.right)
+        return again < 1e-5 * max(1.0, _largest(self.left, self.right))
 
     @property
     def linear(self) -> "LowRankMap":
@@ -188,6 +191,13 @@ class LowRankMap:
     def identity(cls, width: int) -> "LowRankMap":
         """The map that changes nothing, of rank 0."""
         return cls(np.zeros((width, 0)), np.zeros((width, 0)))
+
+
+def _largest(left: Floats, right: Floats) -> float:
+    """The largest absolute entry of `left right^T`, shape (d, d), which is never held whole: d is up to 16,384."""
+    step = max(1, _TILE // max(1, len(right)))
+    blocks = (left[first : first + step] @ right.T for first in range(0, len(left), step))
+    return max((float(np.abs(block).max(initial=0.0)) for block in blocks), default=0.0)
 
 
 def _working_dtype(x: "Tensor") -> "torch.dtype":

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
+from weight_edit.prompts.rendering import limited_template
 from weight_edit.prompts.thoughts import CLOSE, OPEN
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
@@ -57,6 +58,8 @@ class ChatFormat:
                 f"pass `--template {_PLAIN}` to use `User: ...` and `Assistant:`"
             )
         self.tokenizer = tokenizer
+        # A template is a program of the model's author, and may never end.
+        self._apply_template = limited_template(tokenizer)
         self.system = system
         self.template = template
         first, second = self._prompt(SENTINELS[0]), self._prompt("alpha")
@@ -162,7 +165,7 @@ class ChatFormat:
                 )
             options["sanitize_control_tokens"] = True
         try:
-            tokens = self.tokenizer.apply_chat_template(
+            tokens = self._apply_template(
                 messages, add_generation_prompt=answering, tokenize=True, return_dict=False, **options
             )
         except (TemplateError, *FOREIGN_ERRORS) as error:

@@ -7,8 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UsageError
 from weight_edit.prompts.columns import Table, table_of_rows
+from weight_edit.strict_json import JsonError, parse_json
+
+_MAX_BYTES = 1 << 30
+_MAX_ROWS = 10_000_000
 
 
 def read_table(path: Path) -> Table:
@@ -23,13 +28,7 @@ def read_table(path: Path) -> Table:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UsageError(f"{path}: prompt files end in {', '.join(READERS)}; convert or rename this one")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    return reader(path, content)
+    return reader(path, bytes(read_whole(path, _MAX_BYTES)))
 
 
 def _decode(path: Path, content: bytes) -> str:
@@ -80,12 +79,12 @@ def _read_json(path: Path, content: bytes) -> Table:
 
 def _parse(path: Path, text: str, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text, unique_keys=False, constants=True)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UsageError(f"{path}: line {line}, column {error.colno} is not valid JSON: {error.msg}") from None
-    except RecursionError:
-        raise UsageError(f"{path}: line {first_line}: the JSON is nested too deeply for prompts") from None
+    except JsonError as error:
+        raise UsageError(f"{path}: line {first_line} is not valid JSON: {error}") from None
 
 
 def _read_csv(path: Path, content: bytes) -> Table:
@@ -116,9 +115,13 @@ def _read_parquet(path: Path, content: bytes) -> Table:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
-        columns: dict[str, list[Any]] = table.to_pydict()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        # A column of one value takes no room in the file, and all of it in memory.
+        if file.metadata.num_rows > _MAX_ROWS:
+            raise UsageError(f"{path}: {file.metadata.num_rows} rows are too many; at most {_MAX_ROWS} are read")
+        columns: dict[str, list[Any]] = file.read().to_pydict()
+    # Beside Arrow's own: dates before the year 1 and after 9999, text that is no UTF-8, sizes that nothing holds.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not a readable Parquet file: {reason}") from None
     return columns

@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from weight_edit.bounded_yaml import parse_yaml
+
 # Keys of the base card that stay true of the edited model; figures and evaluations of the base do not.
 KEPT_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "library_name")
 
@@ -210,8 +212,8 @@ def front_matter(card: str | None) -> dict[str, Any]:
         return {}
     head = card[3:].split("\n---", 1)[0]
     try:
-        found = yaml.safe_load(head)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        found = parse_yaml(head)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

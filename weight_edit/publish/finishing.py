@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
 from weight_edit.errors import UsageError
 from weight_edit.finite import finite
@@ -81,7 +82,7 @@ def write_card_and_manifest(
         measurements, failed: as in `stamp`.
     """
     kept = summary.get("base_card")
-    base_text = (folder / kept).read_text("utf-8", "replace") if kept else None
+    base_text = bytes(read_whole(folder / kept)).decode("utf-8", "replace") if kept else None
     (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
     marks = {"failed": list(failed)} if failed else {}
     files = {**records, README: record(folder, README, "added")}

@@ -115,6 +115,22 @@ def check_lengths(model: Model, lengths: Sequence[int]) -> None:
                 )
 
 
+def check_tokens(model: Model, sequences: Sequence[Sequence[int]]) -> None:
+    """Refuse token ids outside of the embedding, which would fail deep inside the model, or end the process on a GPU.
+
+    Raises:
+        UsageError: names the id and the number of embeddings.
+    """
+    count = model.embeddings
+    for row, sequence in enumerate(sequences):
+        wrong = next((token for token in sequence if not 0 <= token < count), None)
+        if wrong is not None:
+            raise UsageError(
+                f"text {row + 1} has the token {str(wrong)[:40]}, but the model has embeddings for 0 to {count - 1}; "
+                "its tokenizer is another model's, or the text has a token that this model does not know"
+            )
+
+
 def run_model(
     model: Model,
     sequences: Sequence[Sequence[int]],
@@ -124,7 +140,12 @@ def run_model(
     description: str | None,
     side: Side = "left",
 ) -> Iterator[tuple[Batch, T]]:
-    """`run_batches` on the model's device, with its padding and the threads that suit its size."""
+    """`run_batches` on the model's device, with its padding and the threads that suit its size.
+
+    Raises:
+        UsageError: as `run_batches`, or a token that the model has no embedding for.
+    """
+    check_tokens(model, sequences)
 
     def suited(batch: Batch) -> T:
         with one_thread() if model.small else nullcontext():

@@ -70,9 +70,11 @@ def end_tokens(model: Model) -> frozenset[int]:
     found = set(named) if isinstance(named, (list, tuple)) else {named}
     found.add(model.tokenizer.eos_token_id)
     try:
-        return frozenset(int(token) for token in found if token is not None)
-    except (TypeError, ValueError) as error:
+        ids = frozenset(int(token) for token in found if token is not None)
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"generation_config.json: eos_token_id is {named!r}, not a token id or several") from error
+    # What the model cannot say never ends an answer; transformers would fail on it.
+    return frozenset(token for token in ids if 0 <= token < model.vocabulary)
 
 
 @contextmanager

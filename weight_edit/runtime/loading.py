@@ -79,12 +79,17 @@ class Model:
         return int(self.model.get_parameter(self.anatomy.unembedding_weight).shape[0])
 
     @property
+    def embeddings(self) -> int:
+        """Number of token ids that the model can be given."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
     def pad_id(self) -> int:
-        """What fills padding; its value never matters, since padding is masked."""
+        """What fills padding; its value never matters, since padding is masked, but it needs an embedding."""
         if self.tokenizer is None:
             return 0
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and 0 <= int(token) < self.embeddings:
                 return int(token)
         return 0
 
@@ -147,7 +152,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
         UnsupportedError: transformers does not know the model type, or it needs its own code.
     """
     try:
-        return AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except (*FOREIGN_ERRORS, StrictDataclassError) as error:
         text = str(error)
         if "trust_remote_code" in text:
@@ -157,6 +162,10 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
                 f"{source.path / 'config.json'}: transformers does not know this model_type; a newer transformers may"
             ) from error
         raise UsageError(f"{source.path / 'config.json'} cannot be read: {first_line(error)}") from error
+    dtype = getattr(config, "dtype", None)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UsageError(f"{source.path / 'config.json'}: dtype is {str(dtype)[:40]!r}, not a floating type's name")
+    return config
 
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
@@ -191,7 +200,7 @@ def _weights(
         raise UsageError(
             f"{source.name} does not fit on device {device}; use device 'auto' or cpu, or dtype bfloat16"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (*FOREIGN_ERRORS, SafetensorError) as error:
         raise _explained(error, source) from error
     if info["missing_keys"]:
         # transformers would fill these with random numbers and only warn.

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from weight_edit.checkpoint.choosing import CONFIG, choose, small_files
-from weight_edit.checkpoint.files import SKIPPED, list_files, shown
+from weight_edit.checkpoint.files import SKIPPED, list_files, read_whole, shown
 from weight_edit.errors import UsageError
 from weight_edit.runtime.hub_calls import hub_call
 from weight_edit.runtime.sources import Source, find_local, read_hub_config
@@ -95,7 +95,7 @@ class LowDiskSource:
 
             def read(name: str) -> bytes:
                 _download(source, token, [name])
-                return (source.path / name).read_bytes()
+                return bytes(read_whole(source.path / name))
 
             chosen = choose(config, files, read, repo)
             small = small_files(files, chosen)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
-from weight_edit.checkpoint.files import SKIPPED, list_files, read_json
+from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, read_json, read_whole
 from weight_edit.checkpoint.refused import single_file, without_config
 from weight_edit.errors import UsageError
 from weight_edit.organism import EMBEDDED, folder
@@ -62,6 +62,7 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
     if not (local.path / CONFIG).is_file():
         raise without_config(list_files(local.path)[0], str(local.path))
+    check_regular(local.path)
     return local
 
 
@@ -93,7 +94,7 @@ def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[st
     """
     if CONFIG not in files:
         raise without_config(files, repo)
-    config = read_json((path / CONFIG).read_bytes(), f"{CONFIG} of {repo}", unique_keys=False)
+    config = read_json(read_whole(path / CONFIG), f"{CONFIG} of {repo}", unique_keys=False, constants=True)
     if not isinstance(config, dict):
         raise UsageError(f"{CONFIG} of {repo} must be a JSON object")
     return config
@@ -113,7 +114,7 @@ def _download(repo: str, revision: str | None, token: str | None, weights: bool)
 
     def read(name: str) -> bytes:
         fetch([name])
-        return (path / name).read_bytes()
+        return bytes(read_whole(path / name))
 
     chosen: Chosen | None = choose(config, files, read, repo) if weights else None
     fetch([*small_files(files, chosen), *(chosen.shards if chosen is not None else ())])

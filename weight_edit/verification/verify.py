@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weight_edit.baking import rows_of
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import read_whole, shown
 from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source import Checkpoint
@@ -223,7 +223,7 @@ def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any
     if manifest is None or baking.base_card is None:
         return []
     kept = folder / baking.base_card
-    if kept.is_file() and kept.read_bytes() == bytes(baking.checkpoint.read_file(README)):
+    if kept.is_file() and read_whole(kept) == bytes(baking.checkpoint.read_file(README)):
         return []
     return [f"{baking.base_card}: is not the base's {README}"]
 

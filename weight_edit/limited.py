@@ -1,0 +1,177 @@
+"""A function that runs in a process of its own, with a limit on processor time and memory: for code of other people.
+
+A chat template is a program. Its sandbox keeps it from files, not from endless loops, and not from texts that double
+until memory is full. A signal or a tracing function stops neither outside of the main thread nor within C code; a
+process can be ended. It is a fork of this one, so that whatever the function holds need not be sent to it.
+"""
+
+import gc
+import json
+import os
+import resource
+import signal
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+from weight_edit.errors import FOREIGN_ERRORS
+
+SECONDS = 5
+"""Of a processor, for one call; a chat template takes a thousandth of one."""
+
+PATIENCE = 120.0
+"""Seconds by the clock, which on a busy machine are more."""
+
+MEMORY = 1 << 30
+"""Bytes beyond what this process has when it forks."""
+
+_LONGEST = 1 << 28
+_LONGEST_REASON = 2000
+
+
+class LimitError(RuntimeError):
+    """The function took too long, or too much memory, and was stopped."""
+
+
+class ForeignError(RuntimeError):
+    """The function failed; the message is its error's."""
+
+
+class Limited:
+    """A function in a process of its own, which is started by the first call, and again after one that was stopped.
+
+    What the function holds is as it was at that time. Calls by several threads wait for one another.
+
+    Args:
+        function: its results must be JSON: texts, numbers, lists of them.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._end: Callable[[], object] | None = None
+        self._connection: Connection | None = None
+        self._owner = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """What the function gives for these arguments, which must be possible to pickle.
+
+        Raises:
+            LimitError: more than `SECONDS` or `MEMORY`.
+            ForeignError: the function failed.
+        """
+        if not hasattr(os, "fork"):
+            return self._function(*arguments, **options)
+        with self._lock:
+            try:
+                kind, value = self._asked(arguments, options)
+            except BaseException:
+                # Whatever comes later must not be taken for the answer to another question.
+                self.close()
+                raise
+        if kind == "failed":
+            raise ForeignError(value)
+        return value
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._end is not None:
+            self._end()
+        self._end = self._connection = None
+
+    def _asked(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[str, Any]:
+        # A fork of this process has a connection that is its parent's.
+        if self._connection is None or self._owner != os.getpid():
+            self._start()
+        assert self._connection is not None
+        try:
+            self._connection.send((arguments, options))
+            if self._connection.poll(PATIENCE):
+                kind, value = json.loads(self._connection.recv_bytes(_LONGEST))
+                return kind, value
+        except (EOFError, OSError):
+            # It was ended by a limit, or has said more than anybody needs.
+            pass
+        raise LimitError(f"it takes more than {SECONDS} s of a processor, or more than {MEMORY >> 30} GiB of memory")
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        with warnings.catch_warnings():
+            # Python warns of locks that other threads may hold; what runs here takes none of theirs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            _serve(self._function, theirs)
+        theirs.close()
+        self._connection, self._owner = ours, os.getpid()
+        self._end = weakref.finalize(self, _end, child, ours, self._owner)
+
+
+def _end(child: int, connection: Connection, owner: int) -> None:
+    if os.getpid() != owner:
+        return
+    connection.close()
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(child, 0)
+
+
+def _serve(function: Callable[..., Any], connection: Connection) -> NoReturn:
+    """Answer until the other side is gone; this process never returns to what the other one was doing."""
+    try:
+        gc.disable()
+        # Ctrl-C is for the parent, whose end ends this one.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Threads that a library has made are not here, nor may it make others out of what is left of them.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        kept = connection.fileno()
+        os.closerange(3, kept)
+        os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        _limit(resource.RLIMIT_AS, _size() + MEMORY if _size() else None)
+        while True:
+            arguments, options = connection.recv()
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + SECONDS)
+            connection.send_bytes(json.dumps(_answer(function, arguments, options)).encode())
+    except (EOFError, OSError, MemoryError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[str, Any]:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        value = function(*arguments, **options)
+        json.dumps(value)
+    except (TemplateError, *FOREIGN_ERRORS) as error:
+        memory = f"it takes more than {MEMORY >> 30} GiB of memory" if isinstance(error, MemoryError) else ""
+        return "failed", memory or " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+    return "done", value
+
+
+def _limit(kind: int, most: int | None) -> None:
+    """Set a limit, unless a lower one is set."""
+    if most is None:
+        return
+    _, hard = resource.getrlimit(kind)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _size() -> int:
+    """Bytes of this process's memory as it is mapped; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError):
+        return 0
+    return pages * resource.getpagesize()
