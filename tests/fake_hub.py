@@ -34,9 +34,11 @@ class FakeRepo:
 
     files: dict[str, bytes]
     access: str = "public"
-    """"public", "private" (nobody knows of it without the token) or "gated" (listed, but no file without the token)."""
+    """"public", "private" (nobody knows of it without the token), "gated" (listed, but no file without the token) or
+    "nobody" (refused to all)."""
     broken: set[str] = field(default_factory=set)
-    """Any of "no ranges", "short ranges", "bytes" (wrong ones), "cut" (LFS connections end early), "error 500"."""
+    """Any of "no ranges", "short ranges", "bytes" (wrong ones), "cut" (LFS connections end early), "error 500", "hang up" (no
+    answer at all)."""
     ignored: set[str] = field(default_factory=set)
     """Names that a .gitignore keeps out of commits."""
 
@@ -162,6 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(401, None, "Invalid credentials in Authorization header")
         elif repo is None or (repo.access == "private" and token is None):
             self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
+        elif repo.access == "nobody":
+            self.refuse(403, None, "Access is for nobody")
+        elif "hang up" in repo.broken:
+            self.close_connection = True
         elif "error 500" in repo.broken:
             self.refuse(500, None, "no luck")
         elif is_api and rest[:1] == ["tree"] and self.fails("tree"):

@@ -27,7 +27,7 @@ _given: set[str] = set()
 
 def cleaned(token: str) -> str:
     """A token as it was meant: without the line breaks and white space that copying and files put around it."""
-    return token.replace("\r", "").replace("\n", "").strip()
+    return token.strip()
 
 
 def weakness(token: str) -> str | None:
@@ -38,7 +38,7 @@ def weakness(token: str) -> str | None:
 
 def remember(token: str) -> None:
     """Hide this token in every message from now on, as it was given and cleaned."""
-    _given.update((token, cleaned(token)))
+    _given.add(token)
 
 
 def given_token(token: str | None) -> str | None:
@@ -62,6 +62,8 @@ def stored_tokens() -> Iterator[tuple[str, str]]:
 def redacted(text: str) -> str:
     """The text without any token, also where it stands percent-encoded, as `repr` has it, or as JSON does."""
     known = {*_given, *(token for _, token in stored_tokens()), *(os.environ.get(name, "") for name in _VARIABLES)}
+    # huggingface_hub puts together what line breaks part.
+    known |= {form for token in known for form in (cleaned(token), "".join(token.splitlines()).strip())}
     # The longest first: what is written around a token goes with it.
     for form in sorted({form for token in known for form in _forms(token)}, key=len, reverse=True):
         text = text.replace(form, HIDDEN)

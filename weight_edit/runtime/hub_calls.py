@@ -77,6 +77,9 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
     except RemoteEntryNotFoundError as error:
         raise UsageError(f"a file of {repo}{at} is no longer there: {safe_line(error)}; start again") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, httpx2.NetworkError) as error:
+        # Downloads fall back to what is cached whatever the Hub said, and tell only that nothing is.
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error.__cause__)}; try again later") from error
         raise UsageError(
             f"there is no folder {repo}, and the Hub cannot be reached and no copy of {repo}{at} is cached; "
             "go online once, or give a local folder"
