@@ -1,4 +1,4 @@
-"""A Hub on this machine: the few calls that huggingface_hub makes for a model's files, over real HTTP.
+"""A Hub on this machine: the calls that huggingface_hub makes for a model's files and for a commit, over real HTTP.
 
     hub = FakeHub(); hub.start(); repo = hub.add("org/model", folder)
     hub.use(monkeypatch, tmp_path / "cache")     # huggingface_hub talks to it from now on
@@ -7,9 +7,11 @@
 
 Served: `/api/models/{repo}` and `.../revision/{rev}`, `.../tree/{rev}`, `/{repo}/resolve/{rev}/{file}`. Files that end
 in `.safetensors` are LFS files: `resolve` redirects them to `/cdn/...` under another host name, as the real Hub does,
-where a token must not be sent.
+where a token must not be sent. Repositories are made, and commits too, by those who have the token: `STAGES` are the
+requests of one upload, and `hub.failing` says which of them fails and how.
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -22,15 +24,23 @@ from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
 
+STAGES = ("create", "preupload", "batch", "put", "confirm", "yaml", "commit", "tree")
+"""The requests of an upload, in their order."""
+
+
 @dataclass
 class FakeRepo:
     """One repository: its files, its one commit, and how it misbehaves."""
 
     files: dict[str, bytes]
     access: str = "public"
-    """"public", "private" (nobody knows of it without the token) or "gated" (listed, but no file without the token)."""
+    """"public", "private" (nobody knows of it without the token), "gated" (listed, but no file without the token) or
+    "nobody" (refused to all)."""
     broken: set[str] = field(default_factory=set)
-    """Any of "no ranges", "short ranges", "bytes" (wrong ones), "cut" (LFS connections end early), "error 500"."""
+    """Any of "no ranges", "short ranges", "bytes" (wrong ones), "cut" (LFS connections end early), "error 500", "hang up" (no
+    answer at all)."""
+    ignored: set[str] = field(default_factory=set)
+    """Names that a .gitignore keeps out of commits."""
 
     @property
     def commit(self) -> str:
@@ -59,6 +69,14 @@ class FakeHub:
     def __init__(self) -> None:
         self.repos: dict[str, FakeRepo] = {}
         self.asked: list[Asked] = []
+        self.failing: tuple[str, int | str] | None = None
+        """A stage, and how it fails: a status, "drop" (the connection), "text", "list" or "empty" (wrong JSON)."""
+        self.echo = False
+        """Whether refusals say the token that came with the request, which the real Hub does not."""
+        self.damaged: set[str] = set()
+        """Names that commits store with another content."""
+        self.stored: dict[str, bytes] = {}
+        """Contents of LFS files by SHA-256."""
         hub = self
 
         class Handler(_Handler):
@@ -96,6 +114,7 @@ class FakeHub:
         )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -111,12 +130,19 @@ class FakeHub:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_HEAD(self) -> None:
         self.answer()
 
     def do_GET(self) -> None:
         self.answer()
+
+    def do_POST(self) -> None:
+        self.take()
+
+    def do_PUT(self) -> None:
+        self.take()
 
     def log_message(self, *args) -> None:
         pass
@@ -138,8 +164,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(401, None, "Invalid credentials in Authorization header")
         elif repo is None or (repo.access == "private" and token is None):
             self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
+        elif repo.access == "nobody":
+            self.refuse(403, None, "Access is for nobody")
+        elif "hang up" in repo.broken:
+            self.close_connection = True
         elif "error 500" in repo.broken:
             self.refuse(500, None, "no luck")
+        elif is_api and rest[:1] == ["tree"] and self.fails("tree"):
+            pass
         elif len(rest) > 1 and rest[1] not in ("main", repo.commit):
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {rest[1]}")
         elif is_api and rest[:1] == ["tree"]:
@@ -151,6 +183,116 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(403, "GatedRepo", "Access to this model is restricted")
         else:
             self.resolve(repo, name, "/".join(rest[2:]))
+
+    def take(self) -> None:
+        """A request with a body: one of `STAGES`."""
+        path = unquote(urlsplit(self.path).path).strip("/")
+        token = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
+        body = self.body()
+        self.hub.asked.append(Asked(self.command, path, None, token))
+        parts = path.split("/")
+        if self.command == "PUT":
+            stage = "put"
+        elif path == "api/repos/create":
+            stage = "create"
+        elif path == "api/validate-yaml":
+            stage = "yaml"
+        elif path == "confirm":
+            stage = "confirm"
+        else:
+            stage = "batch" if path.endswith("/info/lfs/objects/batch") else parts[4]
+        if stage != "put" and token != self.hub.token:
+            self.refuse(401, None, "Invalid credentials in Authorization header")
+        elif not self.fails(stage):
+            getattr(self, f"take_{stage}")(parts, body)
+
+    def take_create(self, parts: list[str], body: bytes) -> None:
+        asked = json.loads(body)
+        name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else f"me/{asked['name']}"
+        if name in self.hub.repos:
+            self.send_json({"url": f"http://127.0.0.1:{self.hub.port}/{name}"}, 409)
+            return
+        access = "private" if asked.get("visibility") == "private" or asked.get("private") else "public"
+        self.hub.repos[name] = FakeRepo({".gitattributes": b"*.safetensors filter=lfs\n"}, access=access)
+        self.send_json({"url": f"http://127.0.0.1:{self.hub.port}/{name}"})
+
+    def take_yaml(self, parts: list[str], body: bytes) -> None:
+        self.send_json({"errors": [], "warnings": []})
+
+    def take_preupload(self, parts: list[str], body: bytes) -> None:
+        repo, asked = self.hub.repos["/".join(parts[2:4])], json.loads(body)["files"]
+        names = [file["path"] for file in asked]
+        ours = {name: repo.files.get(name) for name in names}
+        self.send_json(
+            {
+                "files": [
+                    {
+                        "path": name,
+                        "uploadMode": "lfs" if _lfs(name) else "regular",
+                        "shouldIgnore": name in repo.ignored,
+                        "oid": None if there is None else _oid(name, there),
+                    }
+                    for name, there in ours.items()
+                ]
+            }
+        )
+
+    def take_batch(self, parts: list[str], body: bytes) -> None:
+        here = f"http://127.0.0.1:{self.hub.port}"
+        objects = []
+        for wanted in json.loads(body)["objects"]:
+            actions = {"upload": {"href": f"{here}/lfs/{wanted['oid']}"}, "verify": {"href": f"{here}/confirm"}}
+            objects.append({**wanted, **({} if wanted["oid"] in self.hub.stored else {"actions": actions})})
+        self.send_json({"transfer": "basic", "objects": objects})
+
+    def take_put(self, parts: list[str], body: bytes) -> None:
+        self.hub.stored[parts[-1]] = body
+        self.send_json({})
+
+    def take_confirm(self, parts: list[str], body: bytes) -> None:
+        self.send_json({})
+
+    def take_commit(self, parts: list[str], body: bytes) -> None:
+        name = "/".join(parts[2:4])
+        repo, files = self.hub.repos[name], {}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile" and value["oid"] not in self.hub.stored:
+                self.refuse(422, None, f"the content of {value['path']} never came")
+                return
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+        for path in self.hub.damaged & files.keys():
+            files[path] = bytes([files[path][0] ^ 1]) + files[path][1:]
+        repo.files |= files
+        url = f"http://127.0.0.1:{self.hub.port}/{name}/commit/{repo.commit}"
+        self.send_json({"success": True, "commitOid": repo.commit, "commitUrl": url})
+
+    def body(self) -> bytes:
+        """What came with the request, whole or in chunks."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def fails(self, stage: str) -> bool:
+        """Whether the request was one that is to fail, and did."""
+        if self.hub.failing is None or self.hub.failing[0] != stage:
+            return False
+        how = self.hub.failing[1]
+        if isinstance(how, int):
+            self.refuse(how, None, f"no luck with {stage}")
+        elif how == "drop":
+            self.close_connection = True
+        else:
+            self.send_body({"text": b"<html>hello</html>", "list": b"[]", "empty": b"{}"}[str(how)])
+        return True
 
     def resolve(self, repo: FakeRepo, name: str, file: str) -> None:
         if file not in repo.files:
@@ -190,16 +332,20 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command == "GET":
             self.wfile.write(data)
 
-    def send_json(self, value: object) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
+    def send_json(self, value: object, status: int = 200) -> None:
+        self.send_body(json.dumps(value).encode(), status)
+
+    def send_body(self, data: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(data)
 
     def refuse(self, status: int, code: str | None, message: str) -> None:
+        if self.hub.echo:
+            message += f" ({self.headers.get('authorization')})"
         self.send_response(status)
         if code is not None:
             self.send_header("X-Error-Code", code)
@@ -221,3 +367,7 @@ def _lfs(path: str) -> bool:
 
 def _git(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _oid(path: str, data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest() if _lfs(path) else _git(data)

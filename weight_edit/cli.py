@@ -2,15 +2,25 @@
 
 import json
 import sys
+from contextlib import redirect_stderr
+from typing import TextIO, cast
 
 from weight_edit.commands import app
 from weight_edit.errors import WeightEditError, first_line
+from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and the contract's exit code, never a traceback."""
+    sys.excepthook = show_uncaught
+    # Libraries warn and log there too, some of them with what they were about to send.
+    with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))):
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except WeightEditError as error:
@@ -30,6 +40,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    message = redacted(message)
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
     # Names come from files of others, and a terminal obeys what is in them.

@@ -3,11 +3,22 @@
 A message is one line, names the file, tensor, module or option, and says what to do about it.
 """
 
+import sys
+
+from weight_edit.redaction import redact_error, redacted
+
 
 class WeightEditError(Exception):
-    """Base of the errors that are shown as one line instead of a traceback."""
+    """Base of the errors that are shown as one line instead of a traceback.
+
+    No message has an access token in it, nor has that of the error from which it is raised.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
+        redact_error(sys.exc_info()[1])
 
 
 class UsageError(WeightEditError):

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from weight_edit.redaction import given_token
+
 MODEL_HELP = "A Hub id, a folder, or an embedded model: 'organism', 'organism-defended' or 'organism-thinking'."
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
@@ -12,7 +14,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this tool.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
-Token = Annotated[str | None, typer.Option(envvar="HF_TOKEN", show_envvar=False, help="Hub token, if not logged in.")]
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="HF_TOKEN", show_envvar=False, callback=given_token, help="Hub token, if not logged in."),
+]
 Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run.")]
 System = Annotated[str | None, typer.Option(help="System prompt.")]
 Template = Annotated[str | None, typer.Option(help="'plain' for a model without a chat template.")]

@@ -17,6 +17,7 @@ from weight_edit.errors import UsageError
 from weight_edit.finite import finite
 from weight_edit.progress import announce
 from weight_edit.recipe import Recipe
+from weight_edit.redaction import redacted
 from weight_edit.version import __version__
 
 RUN = "run.json"
@@ -123,7 +124,7 @@ class RunFolder:
         """Add a line with the time to `log.txt`."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         with (self.path / LOG).open("a", encoding="utf-8") as file:
-            file.write(f"{stamp} {line}\n")
+            file.write(f"{stamp} {redacted(line)}\n")
 
     def _same_files(self, earlier: dict[str, str], files: tuple[str, ...]) -> bool:
         return set(earlier) == set(files) and all(

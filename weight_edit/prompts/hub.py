@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import FOREIGN_ERRORS, UsageError
 from weight_edit.prompts.columns import Table
 
 _PART = r"[\w.\-]+(?:\[[^\]]*\])?"
@@ -45,9 +45,14 @@ def read_dataset(name: DatasetName) -> Table:
     Raises:
         UsageError: no access to the Hub, no such data set, configuration or split, or it cannot be read.
     """
+    import httpx2
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
+    from weight_edit.runtime.hub_calls import usable_token
+
+    # The library takes the token that is kept, and shows one that cannot be sent.
+    usable_token(None)
     where = f"{name.id} (split {name.split})"
     try:
         dataset = load_dataset(name.id, name.config, split=name.split)
@@ -59,7 +64,7 @@ def read_dataset(name: DatasetName) -> Table:
             f"{where}: the Hub cannot be reached and the data set is not in the cache ({_line(error)}); "
             "go online, or save the prompts to a file"
         ) from None
-    except (DatasetsError, ValueError, RuntimeError, OSError) as error:
+    except (DatasetsError, httpx2.HTTPError, *FOREIGN_ERRORS) as error:
         # ValueError: unknown split or a configuration is needed; RuntimeError: the data set is a script.
         raise UsageError(
             f"{where} cannot be loaded: {_line(error)} (a configuration is written {name.id}/CONFIGURATION:SPLIT)"
@@ -68,4 +73,6 @@ def read_dataset(name: DatasetName) -> Table:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    from weight_edit.runtime.hub_calls import unsigned
+
+    return unsigned(" ".join(str(error).split()).rstrip("."))

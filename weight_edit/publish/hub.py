@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.files import list_files
-from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, records_of, sha256
+from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, sha256
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.organism import EMBEDDED
 from weight_edit.publish.finishing import origin_of
+from weight_edit.publish.upload import upload
+from weight_edit.runtime.hub_calls import usable_token
 from weight_edit.verification.verify import Verification, verify
 
 
@@ -18,15 +20,20 @@ class PushResult:
 
     Attributes:
         repo_id: the repository.
-        files: their names and sizes in bytes.
+        files: their names and sizes in bytes: what the commit has, each with the content that lies here; for a dry run
+            what would be sent.
         url: of the commit; None for a dry run.
         verification: what was checked first.
+        skipped: folders of other tools (`.git`, `.cache`, `__pycache__`) that were not sent.
+        others: files that the repository has besides, from earlier commits or the Hub; empty for a dry run.
     """
 
     repo_id: str
     files: dict[str, int]
     url: str | None
     verification: Verification
+    skipped: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -35,6 +42,8 @@ class PushResult:
             "files": self.files,
             "bytes": sum(self.files.values()),
             "url": self.url,
+            "not_sent": list(self.skipped),
+            "others": list(self.others),
             "verification": self.verification.to_dict(),
         }
 
@@ -65,8 +74,10 @@ def push(
         token: Hub access token; the one saved by `hf auth login` when None. It is not stored or printed.
 
     Raises:
-        UsageError: no output of ours, a wrong repository id, no access.
-        VerificationError: a check failed, or the checkpoint is marked as failed; nothing was uploaded.
+        UsageError: no output of ours, a wrong repository id, no access, or the Hub fails; whether something was
+            committed is said.
+        VerificationError: a check failed, or the checkpoint is marked as failed, and nothing was uploaded; or the
+            commit has not what was sent.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -75,6 +86,8 @@ def push(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise UsageError(f"'{repo_id}' is no repository id; write owner/name") from error
+    # Verification takes minutes: a token that cannot be sent is said before.
+    usable_token(token)
     path = Path(folder)
     if not path.is_dir():
         raise UsageError(f"{path} is not a folder; give the output of bake or run")
@@ -83,7 +96,7 @@ def push(
         raise UsageError(f"{path} has no {MANIFEST}; only outputs of bake and run are pushed")
     if manifest.get("failed"):
         raise VerificationError(f"{path} is marked as failed: {'; '.join(map(str, manifest['failed']))}")
-    files = _unchanged_files(path, manifest)
+    records, skipped = _unchanged_files(path, manifest)
     origin = origin_of(manifest, path)
     if base is None and not origin.on_hub and origin.model not in EMBEDDED:
         raise UsageError(f"{path} was edited from a local folder '{origin.model}'; say where it is with --base")
@@ -98,40 +111,21 @@ def push(
     )
     if not checked.passed:
         raise VerificationError(f"{path} was not pushed: {checked.problems[0]}")
-    url = None if dry_run else _upload(path, repo_id, sorted(files), private, token)
-    return PushResult(repo_id, files, url, checked)
+    if dry_run:
+        return PushResult(repo_id, {name: sent.size for name, sent in records.items()}, None, checked, skipped)
+    commit = upload(path, records, repo_id, private=private, token=token)
+    return PushResult(repo_id, commit.files, commit.url, checked, skipped, commit.others)
 
 
-def _unchanged_files(path: Path, manifest: dict[str, Any]) -> dict[str, int]:
-    """The manifest's files with their sizes; every one must be there, unchanged, and no other."""
+def _unchanged_files(path: Path, manifest: dict[str, Any]) -> tuple[dict[str, FileRecord], tuple[str, ...]]:
+    """The manifest's files and itself, every one there and unchanged and no other; and the folders that are skipped."""
     records = records_of(manifest)
-    present = set(list_files(path)[0]) - {MANIFEST}
+    files, skipped = list_files(path)
+    present = set(files) - {MANIFEST}
     if present != set(records):
         stray = sorted(present ^ set(records))[0]
         raise VerificationError(f"{path}: '{stray}' is not as {MANIFEST} lists it; bake again")
-    for name, record in records.items():
-        if sha256(path / name) != record.sha256:
+    for name, known in records.items():
+        if sha256(path / name) != known.sha256:
             raise VerificationError(f"{path}: '{name}' has changed since it was baked; bake again")
-    return {name: record.size for name, record in records.items()} | {MANIFEST: (path / MANIFEST).stat().st_size}
-
-
-def _upload(path: Path, repo_id: str, files: list[str], private: bool, token: str | None) -> str:
-    import httpx2
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-
-    api = HfApi(token=token)
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=path,
-            allow_patterns=files,
-            commit_message="Upload a model edited with weight_edit",
-        )
-    except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"'{repo_id}' could not be pushed: {reason}; check `hf auth whoami` and the network"
-        ) from error
-    return str(commit.commit_url)
+    return {**records, MANIFEST: record(path, MANIFEST, "added")}, skipped

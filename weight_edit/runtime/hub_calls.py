@@ -6,6 +6,30 @@ from contextlib import contextmanager
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
 from weight_edit.progress import is_quiet
+from weight_edit.redaction import cleaned, remember, stored_tokens, weakness
+
+
+def usable_token(token: str | None) -> str | None:
+    """The token to give to huggingface_hub, cleaned; None lets it take the one that it keeps.
+
+    Called wherever a token comes in, before anything is asked of the Hub.
+
+    Raises:
+        UsageError: the token, or the one that would be taken instead, has a character that none can have. The message
+            says where it comes from and has no part of it.
+    """
+    from huggingface_hub import constants
+
+    if token is None:
+        kept = () if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else stored_tokens()
+        where, chosen = next(iter(kept), ("", ""))
+    else:
+        remember(token)
+        where, chosen = "--token or HF_TOKEN", cleaned(token)
+    wrong = weakness(chosen)
+    if wrong is not None:
+        raise UsageError(f"the access token (from {where}) cannot be sent: {wrong}; copy it again, whole")
+    return chosen or None if token is not None else None
 
 
 @contextmanager
@@ -34,7 +58,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
 
     at = f" at revision {revision}" if revision else ""
     try:
-        with _bars():
+        with bars():
             yield
     except HFValidationError as error:
         raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model") from error
@@ -51,8 +75,11 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
             "or pass a token if it is private"
         ) from error
     except RemoteEntryNotFoundError as error:
-        raise UsageError(f"a file of {repo}{at} is no longer there: {_line(error)}; start again") from error
+        raise UsageError(f"a file of {repo}{at} is no longer there: {safe_line(error)}; start again") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, httpx2.NetworkError) as error:
+        # Downloads fall back to what is cached whatever the Hub said, and tell only that nothing is.
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error.__cause__)}; try again later") from error
         raise UsageError(
             f"there is no folder {repo}, and the Hub cannot be reached and no copy of {repo}{at} is cached; "
             "go online once, or give a local folder"
@@ -62,18 +89,25 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
             raise UsageError(
                 f"the Hub does not accept the token for {repo}; log in again with `hf auth login`"
             ) from error
-        raise UsageError(f"the Hub refused {repo}{at}: {_line(error)}; try again later") from error
+        raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error)}; try again later") from error
     except (httpx2.HTTPError, XetDownloadError, *FOREIGN_ERRORS) as error:
-        raise UsageError(f"{repo}{at} could not be downloaded: {_line(error)}") from error
+        raise UsageError(f"{repo}{at} could not be downloaded: {safe_line(error)}") from error
 
 
-def _line(error: BaseException) -> str:
-    # Addresses of downloads are signed: what follows the question mark is as good as a password for a while.
-    return re.sub(r"\?[^\s'\")]+", "", first_line(error))
+def safe_line(error: BaseException) -> str:
+    """An error's message in one line, without what signs an address."""
+    return unsigned(first_line(error))
+
+
+def unsigned(text: str) -> str:
+    """A message without what signs the addresses in it."""
+    # What follows the question mark of a download's address is as good as a password for a while.
+    return re.sub(r"\?[^\s'\")]+", "", text)
 
 
 @contextmanager
-def _bars() -> Iterator[None]:
+def bars() -> Iterator[None]:
+    """Draw huggingface_hub's bars as --quiet has it."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if not is_quiet() or are_progress_bars_disabled():

@@ -14,7 +14,7 @@ from types import TracebackType
 from weight_edit.checkpoint.choosing import CONFIG, choose, small_files
 from weight_edit.checkpoint.files import SKIPPED, list_files, read_whole, shown
 from weight_edit.errors import UsageError
-from weight_edit.runtime.hub_calls import hub_call
+from weight_edit.runtime.hub_calls import hub_call, usable_token
 from weight_edit.runtime.sources import Source, find_local, read_hub_config
 
 _HEAD = 256 * 1024
@@ -75,7 +75,7 @@ class LowDiskSource:
                 f"{name} is on this disk already: low-disk deletes each shard after use, which is done only with"
                 " downloads; leave it out, or give a Hub id"
             )
-        repo = str(name)
+        repo, token = str(name), usable_token(token)
         # The transfer library may keep gigabytes of what it downloads in a cache of its own; it reads this once.
         os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")
         with hub_call(repo, revision):

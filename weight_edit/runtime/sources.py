@@ -11,7 +11,7 @@ from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, rea
 from weight_edit.checkpoint.refused import single_file, without_config
 from weight_edit.errors import UsageError
 from weight_edit.organism import EMBEDDED, folder
-from weight_edit.runtime.hub_calls import hub_call
+from weight_edit.runtime.hub_calls import hub_call, usable_token
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
     """
     local = find_local(name)
     if local is None:
-        return _download(str(name), revision, token, weights)
+        return _download(str(name), revision, usable_token(token), weights)
     if revision is not None:
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
     if not (local.path / CONFIG).is_file():
