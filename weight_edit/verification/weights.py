@@ -12,9 +12,9 @@ class WeightCheck:
 
     Attributes:
         compared: number of edited tensors that were compared with the formula applied again to the base's.
-        different: names of those that are further from it than one unit in the last place somewhere.
+        different: names of those that are further from it somewhere than rounding explains.
         exact: number of tensors that are the formula's bit for bit, which all are on one machine.
-        inexact: number of entries, over all tensors, that are one unit in the last place off.
+        inexact: number of entries, over all tensors, in the middle between two numbers and rounded to the other one.
         left: largest |V^T W'| / |V^T W|, of the numbers in the file; V is the direction that a tensor is projected by
             (behind a norm: the gain-weighted one). A tensor that has less along V than along a random direction is
             measured against the latter.
