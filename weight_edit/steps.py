@@ -77,6 +77,18 @@ class EditStep:
         return edit_named(self.edit)(given, self.options)
 
     @property
+    def described(self) -> str:
+        """The step in a line: kind, strength, and where."""
+        where = "all layers" if self.layers is None else f"layers {', '.join(map(str, sorted(self.layers)))}"
+        if self.at:
+            where = f"at {', '.join(map(str, self.at))}"
+        kernel = ", weaker by layer as its kernel says" if self.kernel else ""
+        options = "".join(f", {key} {value}" for key, value in sorted(self.options.items()))
+        count = len(self.directions.rows)
+        along = f"{count} direction{'s' * (count != 1)}"
+        return f"{self.edit} along {along}, strength {self.strength:g}, {where}{kernel}{options}"
+
+    @property
     def partial(self) -> bool:
         """Whether some writers are spared, or edited more than others."""
         return self.layers is not None or self.kernel is not None

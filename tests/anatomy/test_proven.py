@@ -69,6 +69,26 @@ def test_a_damaged_record_is_made_again(folder: Path, damage: str, monkeypatch: 
     assert json.loads(path.read_text(encoding="utf-8"))["key"] == path.stem
 
 
+@pytest.mark.parametrize("what", ["a writer", "the digest"])
+def test_a_record_whose_content_was_changed_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """An edit would leave out whatever is missing from the record."""
+    calls = count_proofs(monkeypatch)
+    first = proven_anatomy(folder, NOTHING)
+    path = records(folder)[-1]
+    entry = json.loads(path.read_text(encoding="utf-8"))
+    if what == "a writer":
+        entry["proven"]["anatomy"]["blocks"][-1]["writers"].pop()
+    else:
+        entry.pop("sha256")
+    path.write_text(json.dumps(entry), encoding="utf-8")
+    assert proven_anatomy(folder, NOTHING) == first
+    assert len(calls) == 2
+    assert proven_anatomy(folder, NOTHING) == first
+    assert len(calls) == 2
+
+
 def test_a_record_under_another_name_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_proofs(monkeypatch)
     proven_anatomy(folder, NOTHING)

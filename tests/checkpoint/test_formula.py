@@ -63,12 +63,12 @@ def sample(request, tmp_path) -> Sample:
     return Sample(tmp_path, request.param)
 
 
-def step(tensor: torch.Tensor, units: int, count: int) -> torch.Tensor:
+def step(tensor: torch.Tensor, units: torch.Tensor, count: int) -> torch.Tensor:
     """The largest `count` numbers, so many units in the last place further from zero."""
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     largest = tensor.abs().flatten().topk(count).indices
     found = tensor.clone()
-    found.view(whole).view(-1)[largest] += units
+    found.view(whole).view(-1)[largest] += units.to(whole)
     return found
 
 
@@ -83,21 +83,52 @@ def test_the_formula_rounded_once_passes(sample):
         assert edit.left < 3e-2
 
 
-def test_one_unit_in_the_last_place_is_counted_and_two_are_a_problem(sample):
-    before = sample.report().edits
-    sample.change("down", lambda t: step(t, 1, 3))
-    report = sample.report()
-    assert report.problems == ()
-    found = next(edit for edit in report.edits if edit.tensor == "down")
-    known = next(edit.inexact for edit in before if edit.tensor == "down")
-    assert 1 <= found.inexact <= known + 3
-    # Four units of float64 are within what sums leave; there a number must be further off.
-    units = 1 << 33 if sample.base.tensors["down"].dtype == "F64" else 64
-    sample.change("down", lambda t: step(t, units, 3))
+@pytest.mark.parametrize("count", [3, 960])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_numbers_one_unit_in_the_last_place_off_are_a_problem(sample, count, both_ways):
+    """Rounding explains a number's neighbour only in the middle between the two."""
+    signs = torch.ones(960, dtype=torch.int64)
+    if both_ways:
+        signs[::2] = -1
+    # Sixty-four units of float64 are within what sums leave; there a number must be further off.
+    units = signs * (1 << 33 if sample.base.tensors["down"].dtype == "F64" else 1)
+    sample.change("down", lambda t: step(t, units[:count], count))
     report = sample.report()
     assert report.tensors_edited == 3
     assert len(report.problems) == 1
-    assert "'down': differs from the edit applied to the base's tensor in 3 of 960 entries" in report.problems[0]
+    assert "'down': differs from the edit applied to the base's tensor in" in report.problems[0]
+    # One of the 960 may lie in the middle.
+    assert count - 1 <= report.edits[0].different <= count
+
+
+def test_the_other_neighbour_of_a_number_in_the_middle_is_counted(tmp_path):
+    """1 + 2^-8 lies in the middle between two bfloat16 numbers: the sum's last bit decides to which it is rounded."""
+    middle = {"w": torch.full((WIDTH, 4), 1 + 2.0**-8, dtype=torch.float32)}
+    base = Checkpoint.open(make_checkpoint(tmp_path / "base", middle, extras=False))
+    nothing = Factors(np.zeros((WIDTH, 1)), np.zeros((WIDTH, 1)))
+    edit = edit_of(base, "w", nothing, 0)
+    edit.target.parts = {"w": ("BF16", (WIDTH, 4))}
+    edit.target._dtype, edit.target._item = "BF16", 2
+    below = torch.ones(WIDTH, 4, dtype=torch.bfloat16)
+    above = torch.full_like(below, 1 + 2.0**-7)
+    mixed = torch.where(torch.arange(WIDTH * 4).reshape(WIDTH, 4) % 4 == 0, above, below)
+    for number, (tensor, inexact) in enumerate([(below, 0), (mixed, WIDTH)]):
+        out = make_checkpoint(tmp_path / str(number), {"w": tensor}, extras=False)
+        report = check_integrity(base, out, edits=[edit])
+        assert (report.edits[0].inexact, report.edits[0].different) == (inexact, 0)
+    # Twenty-four to one side are within six standard deviations of none, ninety-six are not.
+    assert not report.edits[0].one_sided
+    out = make_checkpoint(tmp_path / "above", {"w": above}, extras=False)
+    report = check_integrity(base, out, edits=[edit])
+    assert report.edits[0].one_sided
+    assert "96 entries that are rounded otherwise than the edit's, too many" in report.problems[0]
+
+
+def test_what_rounding_puts_back_is_told_from_what_the_edit_leaves(sample):
+    for edit in sample.report().edits:
+        assert edit.left_exact < 1e-12
+        assert edit.changed
+        assert (edit.left > 1e-9) == (sample.base.tensors["down"].dtype != "F64")
 
 
 def test_what_is_left_is_that_of_the_file_and_not_of_the_formula(sample):

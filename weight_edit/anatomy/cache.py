@@ -59,7 +59,7 @@ def key_of(*given: bytes) -> str | None:
 
 
 def remembered(key: str) -> Proven | None:
-    """The record under a key; None when there is none, none that can be read, or one that another user wrote."""
+    """The record under a key; None for none, one whose content is not what was written, or another user's."""
     path = _path(key)
     if path is None:
         return None
@@ -69,10 +69,11 @@ def remembered(key: str) -> Proven | None:
             if os.fstat(file.fileno()).st_uid not in (os.geteuid(), 0):
                 return None
             entry = json.loads(file.read(_MAX_BYTES))
-        if not isinstance(entry, dict) or entry.get("key") != key:
+        # A record that was cut, mixed up or changed by hand would leave tensors out of every edit that follows it.
+        if not isinstance(entry, dict) or entry.get("key") != key or entry.get("sha256") != _digest(entry["proven"]):
             return None
         return Proven.from_dict(entry.get("proven"))
-    except (UsageError, OSError, ValueError, RecursionError):
+    except (UsageError, OSError, KeyError, ValueError, RecursionError):
         return None
 
 
@@ -81,7 +82,8 @@ def remember(key: str, found: Proven) -> None:
     path = _path(key)
     if path is None:
         return
-    text = json.dumps({"key": key, "proven": found.to_dict()})
+    proven = found.to_dict()
+    text = json.dumps({"key": key, "sha256": _digest(proven), "proven": proven})
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{key[:16]}.")
@@ -91,6 +93,11 @@ def remember(key: str, found: Proven) -> None:
             Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
+
+
+def _digest(proven: object) -> str:
+    """SHA-256 of a record's content, in hexadecimal; the same before it was written and after it was read."""
+    return hashlib.sha256(json.dumps(proven).encode()).hexdigest()
 
 
 def _path(key: str) -> Path | None:

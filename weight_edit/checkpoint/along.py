@@ -1,5 +1,7 @@
 """How much of a tensor lies along an edit's directions, `|R^T W|`, added up strip by strip."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,11 +52,17 @@ class Along:
 
     def add(self, strip: Strip, first: int, last: int) -> None:
         """Add the rows from `first` to before `last` of the slab at hand; a slab begins with row 0."""
+        rows, spans = last - first, self._storage.tiles()
+        tiles = ((begin, self._storage.decode(strip, rows, begin, end, scratch)) for begin, end in spans)
+        self.add_tiles(tiles, first, last)
+
+    def add_tiles(self, tiles: Iterable[tuple[int, NDArray[np.float64]]], first: int, last: int) -> None:
+        """Add the same rows as numbers: first column and tile. The tiles are changed."""
         if first == 0:
             self._close()
         own = np.zeros((last - first, self._right.shape[1]))
-        for begin, end in self._storage.tiles():
-            tile = self._storage.decode(strip, last - first, begin, end, scratch)
+        for begin, tile in tiles:
+            end = begin + tile.shape[1]
             if self._gains is not None:
                 multiply(tile, self._gains, (first, last), (begin, end), self._along_rows)
             if self._constant is not None:

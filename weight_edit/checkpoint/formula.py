@@ -1,6 +1,6 @@
 """An edited tensor on disk against the formula, applied again to the base's; and what is left along the directions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,19 @@ from weight_edit.checkpoint.edited import Edited, EditedStrip, Stream
 from weight_edit.checkpoint.nonfinite import count_non_finite
 from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.scratch import scratch
-from weight_edit.checkpoint.storage import Read, Storage, Strip
+from weight_edit.checkpoint.storage import Read, Strip
 
-ARITHMETIC = 2.0**-46
+ARITHMETIC = 2.0**-44
 """What float64 sums may leave beside the largest number near by: other processors add up in another order. It matters
-only where the edit leaves next to nothing of a number."""
+only where the edit leaves next to nothing of a number, and where a number lies in the middle between two that can be
+stored."""
 
-_UNITS: Mapping[str, tuple[int, int]] = {"BF16": (7, -133), "F16": (10, -24), "F32": (23, -149), "F64": (52, -1074)}
-"""Bits after a number's first one, and the exponent of the smallest number above zero."""
+THROUGH_FLOAT32 = 2.0**-23
+"""What rounding to float32 on the way to a format of two bytes may do to a number, as a share of it: it can move one
+that lies next to the middle between two that can be stored into the middle."""
+
+BY_CHANCE = 6.0
+"""Standard deviations within which a sum of signs is chance."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,17 @@ class TensorCheck:
     Attributes:
         tensor: its name in the edited checkpoint.
         entries: how many numbers it has.
-        inexact: those that are not the formula's bit for bit, but no further from it than one unit in the last place
-            (in a quantised format: as near to the exact result as the formula's).
-        different: those that are further.
+        inexact: those that are not the formula's bit for bit, but as near to the exact result as the formula's, as it
+            is where the exact result lies in the middle between two numbers that can be stored.
+        different: those that are further from it.
         non_finite: those that are NaN or infinite.
+        upwards: how many of the inexact ones are larger than the formula's, less those that are smaller.
+        changed: whether the formula makes other bytes of it than the base's.
         left: |R^T (W' - c)| / |R^T W| of the numbers in the file; a tensor that has less along R than along random
             directions is measured against the latter. W is the base's, with the edit's gains. None where only the
             format changed.
+        left_exact: the same of the exact result, before it was rounded to what can be stored; the rest of `left` is
+            what rounding puts back.
         rounding: |stored - exact| / |exact|; None where storing is plain rounding.
     """
 
@@ -43,13 +52,21 @@ class TensorCheck:
     inexact: int
     different: int
     non_finite: int
+    upwards: int
+    changed: bool
     left: float | None
+    left_exact: float | None
     rounding: float | None
 
     @property
     def ok(self) -> bool:
         """Whether it is the formula's."""
-        return not self.different and not self.non_finite
+        return not self.different and not self.non_finite and not self.one_sided
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether the inexact numbers lie on one side of the formula's by more than chance."""
+        return abs(self.upwards) > BY_CHANCE * self.inexact**0.5
 
     @property
     def exact(self) -> bool:
@@ -85,6 +102,8 @@ def _check_blocks(edited: Stream, base: Read, given: Read, advance: Callable[[in
     """Compare a tensor that is written in another order than its strips', byte by byte."""
     name, dtype = edited.target.name, edited.target.parts[edited.target.name][0]
     offset = different = non_finite = 0
+    # It is a tensor of another name or layout than the source's.
+    changed = True
     for block in edited.blocks(name, base):
         there = np.empty(block.size, np.uint8)
         given(name, offset, there)
@@ -94,7 +113,7 @@ def _check_blocks(edited: Stream, base: Read, given: Read, advance: Callable[[in
         offset += block.size
         advance(block.size)
     entries = edited.target.slabs * edited.target.rows * edited.target.cols
-    return TensorCheck(name, entries, 0, max(0, different), non_finite, None, None)
+    return TensorCheck(name, entries, 0, max(0, different), non_finite, 0, changed, None, None, None)
 
 
 class _Check:
@@ -102,15 +121,21 @@ class _Check:
 
     def __init__(self, edited: Edited) -> None:
         self._edited, self._target = edited, edited.target
-        self._inexact = self._different = self._non_finite = 0
+        self._inexact = self._different = self._non_finite = self._upwards = 0
+        self._changed = edited.source.parts != edited.target.parts
         self._error = self._wanted = 0.0
-        self._before = self._after = None
+        self._before = self._after = self._exact = None
         self._entries = self._target.slabs * self._target.rows * self._target.cols
         if edited.map is not None and self._entries:
             self._before = Along(edited.source, edited.map.right, edited.along_rows, edited.gains)
-            self._after = Along(edited.target, edited.map.right, edited.along_rows, constant=edited.map.constant)
+            right, constant = edited.map.right, edited.map.constant
+            self._after = Along(edited.target, right, edited.along_rows, constant=constant)
+            self._exact = Along(edited.target, right, edited.along_rows, constant=constant)
 
     def add(self, strip: EditedStrip, there: Strip) -> None:
+        self._changed = self._changed or any(
+            not np.array_equal(raw, strip.before[part]) for part, raw in strip.stored.items()
+        )
         # A scale that stands for the whole tensor is compared by itself.
         if any(part in there and not np.array_equal(raw, there[part]) for part, raw in strip.stored.items()):
             self._count(strip, there)
@@ -120,8 +145,9 @@ class _Check:
                 gap = self._target.decode(there, strip.last - strip.first, first, end) - values
                 self._error += float(np.vdot(gap, gap))
                 self._wanted += float(np.vdot(values, values))
-        if self._before is not None and self._after is not None:
-            # The last use of the strip: its numbers are in memory that is used again here.
+        if self._before is not None and self._after is not None and self._exact is not None:
+            # The last use of the strip: its numbers are changed, and in memory that is used again here.
+            self._exact.add_tiles(strip.tiles, strip.first, strip.last)
             self._before.add(strip.before, strip.first, strip.last)
             self._after.add(there, strip.first, strip.last)
 
@@ -132,10 +158,12 @@ class _Check:
             found = self._target.decode(there, rows, first, end)
             formula = self._target.decode(strip.stored, rows, first, end)
             off = found != formula
-            near = _near(self._target, found, formula, values)
+            near = _near(found, formula, values, self._target.parts[self._target.name][0] in ("BF16", "F16"))
             finite = np.isfinite(found)
             self._non_finite += int(finite.size - np.count_nonzero(finite))
-            self._inexact += int(np.count_nonzero(off & near))
+            inexact = off & near
+            self._inexact += int(np.count_nonzero(inexact))
+            self._upwards += int(np.sign(found[inexact] - formula[inexact]).sum())
             self._different += int(np.count_nonzero(off & ~near & finite))
         same_numbers = not self._inexact and not self._different and not self._non_finite
         if same_numbers:
@@ -157,25 +185,30 @@ class _Check:
                 self._different += int(not bad and not np.array_equal(found, block))
 
     def result(self) -> TensorCheck:
-        left = rounding = None
-        if self._before is not None and self._after is not None:
+        left = exact = rounding = None
+        if self._before is not None and self._after is not None and self._exact is not None:
             reference = max(self._before.norm, self._before.expected)
-            left = self._after.norm / reference if reference else 0.0
+            left, exact = (one.norm / reference if reference else 0.0 for one in (self._after, self._exact))
         if self._target.lossy:
             rounding = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
         return TensorCheck(
-            self._target.name, self._entries, self._inexact, self._different, self._non_finite, left, rounding
+            self._target.name,
+            self._entries,
+            self._inexact,
+            self._different,
+            self._non_finite,
+            self._upwards,
+            self._changed,
+            left,
+            exact,
+            rounding,
         )
 
 
 def _near(
-    target: Storage, found: NDArray[np.float64], formula: NDArray[np.float64], exact: NDArray[np.float64]
+    found: NDArray[np.float64], formula: NDArray[np.float64], exact: NDArray[np.float64], two_bytes: bool
 ) -> NDArray[np.bool_]:
     """Which of some stored numbers are as good as the formula's, entry by entry."""
-    slack = ARITHMETIC * float(np.abs(exact).max(initial=0.0))
-    dtype = target.parts[target.name][0]
-    if target.lossy or dtype not in _UNITS:
-        return np.abs(found - exact) <= np.abs(formula - exact) + slack
-    bits, smallest = _UNITS[dtype]
-    unit = np.ldexp(1.0, np.maximum(np.frexp(formula)[1] - 1 - bits, smallest))
-    return np.abs(found - formula) <= unit + slack
+    sizes = np.abs(exact)
+    slack = ARITHMETIC * float(sizes.max(initial=0.0)) + (THROUGH_FLOAT32 * sizes if two_bytes else 0.0)
+    return np.abs(found - exact) <= np.abs(formula - exact) + slack

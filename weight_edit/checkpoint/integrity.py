@@ -191,7 +191,12 @@ class _Check:
                 if found.different:
                     said.append(
                         f"differs from the edit applied to the base's tensor in {found.different} of {found.entries} "
-                        "entries, by more than one unit in the last place"
+                        "entries, by more than rounding explains"
+                    )
+                if found.one_sided:
+                    said.append(
+                        f"has {found.inexact} entries that are rounded otherwise than the edit's, too many of them to "
+                        "the same side for chance"
                     )
                 if found.non_finite:
                     said.append(f"has {found.non_finite} NaN or infinite values")

@@ -63,7 +63,7 @@ def batches(
     start = 0
     while start < len(order):
         rows = _group(sequences, order, start, batch_size)
-        yield _pad(sequences, rows, pad_id, side)
+        yield padded(sequences, rows, pad_id, side)
         start += len(rows)
 
 
@@ -93,7 +93,7 @@ def run_batches(
     with bar(description, len(order)) if description else nullcontext() as drawn:
         while start < len(order):
             rows = _group(sequences, order, start, size)
-            batch = _pad(sequences, rows, pad_id, side).to(device)
+            batch = padded(sequences, rows, pad_id, side).to(device)
             outcome = _attempt(step, batch)
             if outcome is None:
                 if len(rows) == 1:
@@ -146,7 +146,8 @@ def _group(sequences: Sequence[Sequence[int]], order: list[int], start: int, siz
     return tuple(row for row in rows if len(sequences[row]) >= shortest)
 
 
-def _pad(sequences: Sequence[Sequence[int]], rows: tuple[int, ...], pad_id: int, side: Side) -> Batch:
+def padded(sequences: Sequence[Sequence[int]], rows: tuple[int, ...], pad_id: int, side: Side) -> Batch:
+    """Some of the sequences as one batch, filled up to its longest."""
     lengths = torch.tensor([len(sequences[row]) for row in rows])
     width = int(lengths.max())
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)

@@ -1,15 +1,13 @@
 """Faithfulness: does the edited checkpoint compute what the base computes with the edit hooked in?"""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 from weight_edit.kl import kl_divergence
-from weight_edit.runtime.loading import Model
-from weight_edit.threads import one_thread
+
+_ENTRIES = 1 << 20
+"""Logits that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +35,52 @@ class Agreement:
         return asdict(self)
 
 
-def logits_of(model: Model, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The logits at every token of each sequence, one at a time: float32 on the CPU, (tokens, vocabulary) each."""
-    found = []
-    with torch.inference_mode(), one_thread() if model.small else nullcontext():
-        for sequence in sequences:
-            ids = torch.tensor([list(sequence)], device=model.device)
-            found.append(model.model(input_ids=ids, use_cache=False).logits[0].float().cpu())
-    return found
+class Comparison:
+    """Two models' logits as they come, prompt by prompt. Not a number anywhere gives not a number in the end."""
 
+    def __init__(self) -> None:
+        self._largest = self._total = self._scale = self._divergence = 0.0
+        self._equal = self._tokens = self._entries = 0
 
-def agreement(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> Agreement:
-    """Compare two models' logits, as `logits_of` gives them. Not a number anywhere gives not a number here."""
-    largest, total, scale, divergence, equal, tokens, entries = 0.0, 0.0, 0.0, 0.0, 0, 0, 0
-    for p, q in zip(wanted, given, strict=True):
-        gap = (p.double() - q.double()).abs()
+    def add(self, wanted: Tensor, given: Tensor) -> None:
+        """Compare the logits of some tokens, (tokens, vocabulary) in any float dtype, on the CPU.
+
+        Raises:
+            ValueError: tensors of two shapes.
+        """
+        if wanted.shape != given.shape:
+            raise ValueError(f"logits of {tuple(wanted.shape)} and {tuple(given.shape)} cannot be compared")
+        # A few tokens at a time: there are some ten copies of what is compared, in float64.
+        count = max(1, _ENTRIES // max(1, wanted.shape[-1]))
+        for p, q in zip(wanted.split(count), given.split(count), strict=True):
+            self._add(p.double(), q.double())
+
+    def _add(self, p: Tensor, q: Tensor) -> None:
+        gap = (p - q).abs()
         worst = float(gap.max())
-        largest = worst if not worst <= largest else largest
-        total += float(gap.sum())
-        scale = max(scale, float(p.abs().max()))
-        divergence += float(kl_divergence(p, q).sum())
-        equal += int((p.argmax(-1) == q.argmax(-1)).sum())
-        tokens += len(p)
-        entries += p.numel()
-    return Agreement(largest, total / entries, scale, divergence / tokens, equal / tokens, tokens)
+        self._largest = worst if not worst <= self._largest else self._largest
+        self._total += float(gap.sum())
+        self._scale = max(self._scale, float(p.abs().max()))
+        self._divergence += float(kl_divergence(p, q).sum())
+        self._equal += int((p.argmax(-1) == q.argmax(-1)).sum())
+        self._tokens += len(p)
+        self._entries += p.numel()
+
+    @property
+    def result(self) -> Agreement:
+        """Over all that was added.
+
+        Raises:
+            ValueError: nothing was.
+        """
+        if not self._entries:
+            raise ValueError("no logits were compared")
+        tokens = self._tokens
+        return Agreement(
+            self._largest,
+            self._total / self._entries,
+            self._scale,
+            self._divergence / tokens,
+            self._equal / tokens,
+            tokens,
+        )

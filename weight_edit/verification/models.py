@@ -1,6 +1,12 @@
-"""The checks that run the models: the stream's leak, and edited weights against the base with hooks."""
+"""The checks that run the models: the stream's leak, and edited weights against the base with hooks.
+
+One model is in memory at a time, in its storage dtype: the base first, whose logits go to a file, and then the edit.
+What is computed in float32 is, block by block; see `runtime.widening`.
+"""
 
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,17 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weight_edit.activations import Point
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.hooking import published_hooks
 from weight_edit.plan import EditPlan
+from weight_edit.points import Point
 from weight_edit.preparing import Baking
+from weight_edit.progress import Bar, bar
 from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.runtime.batching import padded
+from weight_edit.runtime.forward import check_lengths, last_logits
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model, load
-from weight_edit.verification.faithfulness import Agreement, agreement, logits_of
-from weight_edit.verification.stream import Leak, stream_leak
-from weight_edit.verification.tolerances import TOLERANCES
+from weight_edit.runtime.widening import Change, MixedError, widened
+from weight_edit.threads import one_thread
+from weight_edit.verification.faithfulness import Agreement, Comparison
+from weight_edit.verification.spool import Spool
+from weight_edit.verification.stream import Leak, LeakMeter
+from weight_edit.verification.tolerances import Noise, Tolerance, strict_tolerance
+
+FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
@@ -32,9 +46,10 @@ class Precision:
         leak_before: in the base's.
         faithful: edited weights against the base with hooks.
         published: edited weights against the base with the edit hooked in as papers have it, at every point of the
-            stream; None where an edit is not of that kind.
+            stream; None where an edit is not of that kind, and in other dtypes than float32.
         tying: what editing a tied unembedding with its embedding changes: edited weights against hooks that
-            leave the unembedding alone; None where nothing is tied.
+            leave the unembedding alone; None where nothing is tied, and in other dtypes than float32.
+        allowed: what `leak` and `faithful` may be.
     """
 
     dtype: str
@@ -43,6 +58,7 @@ class Precision:
     faithful: Agreement
     published: Agreement | None
     tying: Agreement | None
+    allowed: Tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -53,85 +69,302 @@ class Precision:
             "hook_against_weights": self.faithful.to_dict(),
             "published_hook_against_weights": None if self.published is None else self.published.to_dict(),
             "tied_unembedding": None if self.tying is None else self.tying.to_dict(),
+            "allowed": self.allowed.to_dict(),
         }
+
+
+@dataclass(frozen=True)
+class ModelChecks:
+    """What running both models showed.
+
+    Attributes:
+        precisions: by dtype: float32, and the storage dtype where it is coarser.
+        noise: the storage dtype's own, on the same prompts; None where it is float32.
+    """
+
+    precisions: dict[str, Precision]
+    noise: Noise | None
 
 
 def run_models(
     baking: Baking,
     folder: Path,
     prompts: PromptSet,
-    dtype: str,
+    storage: str,
+    rounding: float | None,
     system: str | None,
     template: str | None,
     device: str | None,
     trust_remote_code: bool,
-) -> Precision:
-    """The checks that need the models; one model at a time is in memory."""
+) -> ModelChecks:
+    """The checks that need the models.
 
-    def opened(path: Path) -> Model:
-        return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    Args:
+        storage: the dtype that the edited tensors are stored in; "float64" is computed in float32.
+        rounding: of edited tensors in a quantised format; None where there are none.
 
+    Raises:
+        VerificationError: the edited model cannot be loaded.
+        UsageError, UnsupportedError: the base cannot, or the prompts cannot be run.
+    """
+    storage = FLOAT32 if storage == "float64" else storage
+    dtypes = tuple(dict.fromkeys((storage, FLOAT32)))
     plan = baking.plan
-    rows = torch.from_numpy(plan.directions)
-    level = partial(_level, plan) if plan.complete else None
-    model = opened(baking.source.path)
-    form = ChatFormat(model.tokenizer, system=system, template=template)
-    sequences = [form.encode(prompt) for prompt in prompts.prompts]
-    before = stream_leak(model, rows, sequences, level)
+    opened = partial(_opened, device=device, trust_remote_code=trust_remote_code)
+    with Spool() as spool:
+        base = _Side(plan, partial(opened, baking.source.path), dtypes, bool(baking.checkpoint.config.get(_QUANTISED)))
+        base.encode(prompts, system, template)
+        found = _run_base(base, spool, storage)
+        edited = base.of(partial(_opened_edit, folder, opened))
+        return _run_edit(edited, spool, found, rounding)
 
-    def under(hooks: list[Hook] | None) -> list[Tensor] | None:
-        if hooks is None:
-            return None
-        with hooked(model.model, hooks):
-            return logits_of(model, sequences)
 
-    def read(name: str) -> Tensor:
-        parameter: Tensor = model.model.get_parameter(name)
-        return parameter.detach()
+_QUANTISED = "quantization_config"
 
-    wanted = under(plan.hooks(read))
-    assert wanted is not None
-    published = under(published_hooks(plan))
-    exact = None if plan.tied_edit is None else under(plan.hooks(read, tied=False))
-    del model, under, read
+
+def _opened(path: Path, dtype: str, *, device: str | None, trust_remote_code: bool) -> Model:
+    return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+
+
+def _opened_edit(folder: Path, opened: Callable[[Path, str], Model], dtype: str) -> Model:
     try:
-        model = opened(folder)
+        return opened(folder, dtype)
     except (UsageError, UnsupportedError) as error:
         raise VerificationError(f"{folder} cannot be loaded: {error}") from error
-    given = logits_of(model, sequences)
-    return Precision(
-        dtype,
-        stream_leak(model, rows, sequences, level),
-        before,
-        agreement(wanted, given),
-        None if published is None else agreement(published, given),
-        None if exact is None else agreement(exact, given),
-    )
 
 
-def _level(plan: EditPlan, point: Point) -> Tensor:
-    """What stands along the removed directions at a point of the stream, by intention."""
+@dataclass
+class _Found:
+    """What the base showed: its leak by dtype, and the noise."""
+
+    leaks: dict[str, Leak]
+    noise: Noise | None
+
+
+class _Side:
+    """One of the two models, loaded once for all dtypes where that can be, and dropped when it is done."""
+
+    def __init__(self, plan: EditPlan, opened: Callable[[str], Model], dtypes: Sequence[str], apart: bool) -> None:
+        self.plan, self.opened, self.dtypes = plan, opened, tuple(dtypes)
+        # A quantised model is decoded when it is loaded, to numbers that a coarser dtype may not hold.
+        self.apart = apart
+        self.rows = torch.from_numpy(plan.directions)
+        self.sequences: list[list[int]] = []
+        self._model: Model | None = None
+        self._loaded = ""
+
+    def of(self, opened: Callable[[str], Model]) -> "_Side":
+        """The other side, with the same tokens. This one lets go of its model."""
+        self._model = None
+        other = _Side(self.plan, opened, self.dtypes, self.apart)
+        other.sequences = self.sequences
+        return other
+
+    def encode(self, prompts: PromptSet, system: str | None, template: str | None) -> None:
+        """Make tokens of the prompts, as the base's tokenizer and template have it."""
+        model = self.model(self.dtypes[0])
+        form = ChatFormat(model.tokenizer, system=system, template=template)
+        self.sequences = [form.encode(prompt) for prompt in prompts.prompts]
+        check_lengths(model, [len(sequence) for sequence in self.sequences])
+
+    def model(self, dtype: str) -> Model:
+        """The model, loaded in a dtype."""
+        if self._model is None or self._loaded != dtype:
+            self._model = None
+            self._model, self._loaded = self.opened(dtype), dtype
+        return self._model
+
+    @contextmanager
+    def computing(self, dtype: str, hooks: Sequence[Hook] = ()) -> Iterator[Model]:
+        """The model with hooks, computing in a dtype."""
+        held = dtype if self.apart or self._loaded == FLOAT32 else self.dtypes[0]
+        model = self.model(held)
+        changes = _changes(hooks)
+        with ExitStack() as stack:
+            if held != dtype or changes:
+                stack.enter_context(widened(model, getattr(torch, dtype), changes))
+            stack.enter_context(hooked(model.model, [hook for hook in hooks if hook.where != "parameter"]))
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(one_thread() if model.small else nullcontext())
+            yield model
+
+    def each(
+        self,
+        dtype: str,
+        hooks: Sequence[Hook],
+        visit: Callable[[int, Tensor], None],
+        progress: Bar,
+        level: Callable[[Point], Tensor] | None = None,
+    ) -> Leak:
+        """Show `visit` the number and the logits (tokens, vocabulary), on the CPU, of every prompt by itself.
+
+        A model that cannot compute in float32 while it is held in another dtype is loaded again, in float32.
+
+        Args:
+            level: what stands along the directions by intention, see `LeakMeter`.
+
+        Returns:
+            The leak of the stream.
+        """
+        try:
+            return self._each(dtype, hooks, visit, progress, level)
+        except MixedError:
+            # It shows in the first forward pass, before anything was visited.
+            self.model(FLOAT32)
+            return self._each(dtype, hooks, visit, progress, level)
+
+    def _each(
+        self,
+        dtype: str,
+        hooks: Sequence[Hook],
+        visit: Callable[[int, Tensor], None],
+        progress: Bar,
+        level: Callable[[Point], Tensor] | None,
+    ) -> Leak:
+        with self.computing(dtype, hooks) as model:
+            meter = LeakMeter(model, self.rows, level)
+            with hooked(model.model, meter.hooks):
+                for number, sequence in enumerate(self.sequences):
+                    ids = torch.tensor([sequence], device=model.device)
+                    logits = model.model(input_ids=ids, use_cache=False).logits[0]
+                    if dtype == FLOAT32 and logits.dtype != torch.float32:
+                        raise MixedError(f"the logits are {logits.dtype}")
+                    visit(number, logits.cpu())
+                    progress.advance()
+            return meter.leak
+
+    def read(self, dtype: str, name: str) -> Tensor:
+        """A parameter of the model, in a dtype."""
+        assert self._model is not None
+        parameter: Tensor = self._model.model.get_parameter(name)
+        return parameter.detach().to(getattr(torch, dtype))
+
+
+def _changes(hooks: Sequence[Hook]) -> dict[str, Change]:
+    """What hooks make of parameters, each on what the one before made."""
+    found: dict[str, Change] = {}
+    for hook in hooks:
+        if hook.where == "parameter":
+            before = found.get(hook.module)
+            found[hook.module] = hook.fn if before is None else partial(_after, before, hook.fn)
+    return found
+
+
+def _after(first: Change, second: Change, tensor: Tensor) -> Tensor:
+    return second(first(tensor))
+
+
+def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
+    """Everything that is asked of the base: what its hooks say goes to the spool."""
+    plan = side.plan
+    level = partial(_in_weights, plan) if plan.complete else None
+    read = partial(side.read, FLOAT32)
+    variants = {
+        "hooks": plan.hooks(read),
+        "published": published_hooks(plan),
+        "untied": None if plan.tied_edit is None else plan.hooks(read, tied=False),
+    }
+    asked = {name: hooks for name, hooks in variants.items() if hooks is not None}
+    coarse = storage != FLOAT32
+    leaks: dict[str, Leak] = {}
+    noise, computing = None, Comparison()
+    with bar("base", (len(asked) + (4 if coarse else 1)) * len(side.sequences)) as progress:
+        if coarse:
+            leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
+            padding = _padding(side, storage, spool, progress)
+            hooks = plan.hooks(partial(side.read, storage))
+            in_hooks = partial(_in_hooks, plan) if plan.complete else None
+            hooked_leak = side.each(storage, hooks, partial(spool.keep, f"hooks {storage}"), progress, in_hooks)
+        against = partial(_compare, spool, "alone", computing) if coarse else _ignore
+        leaks[FLOAT32] = side.each(FLOAT32, (), against, progress, level)
+        if coarse:
+            noise = Noise(storage, computing.result, padding, hooked_leak.worst)
+        for name, made in asked.items():
+            side.each(FLOAT32, made, partial(spool.keep, f"{name} {FLOAT32}"), progress)
+    return _Found(leaks, noise)
+
+
+def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
+    """The edited model, against what the spool has of the base."""
+    level = partial(_in_weights, side.plan) if side.plan.complete else None
+    precisions = {}
+    with bar("edit", len(side.sequences) * len(side.dtypes)) as progress:
+        for dtype in side.dtypes:
+            kept = {name: Comparison() for name in ("hooks", "published", "untied") if spool.has(f"{name} {dtype}")}
+            leak = side.each(dtype, (), partial(_compare_all, spool, dtype, kept), progress, level)
+            results = {name: comparison.result for name, comparison in kept.items()}
+            faithful = results["hooks"]
+            if found.noise is None:
+                allowed = strict_tolerance(faithful.scale)
+            else:
+                allowed = found.noise.tolerance(dtype, faithful.scale, rounding)
+            others = results.get("published"), results.get("untied")
+            precisions[dtype] = Precision(dtype, leak, found.leaks[dtype], faithful, *others, allowed)
+    # Those who read them expect float32 first.
+    ordered = {dtype: precisions[dtype] for dtype in sorted(precisions, key=lambda dtype: dtype != FLOAT32)}
+    return ModelChecks(ordered, found.noise)
+
+
+def _compare(spool: Spool, name: str, comparison: Comparison, number: int, logits: Tensor) -> None:
+    comparison.add(logits, spool.get(name, number))
+
+
+def _compare_all(spool: Spool, dtype: str, kept: Mapping[str, Comparison], number: int, logits: Tensor) -> None:
+    for name, comparison in kept.items():
+        comparison.add(spool.get(f"{name} {dtype}", number), logits)
+
+
+def _ignore(number: int, logits: Tensor) -> None:
+    """In float32 the base has no noise to be measured."""
+
+
+def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
+    """Each prompt beside another one, the shortest beside the longest, against the same prompt alone."""
+    comparison = Comparison()
+    order = sorted(range(len(side.sequences)), key=lambda number: len(side.sequences[number]))
+    pairs = [(order[place], order[-1 - place]) for place in range((len(order) + 1) // 2)]
+    with side.computing(dtype) as model:
+        for pair in pairs:
+            batch = padded(side.sequences, pair, model.pad_id, "left").to(model.device)
+            logits = last_logits(model, batch, batch.ids.shape[1])
+            for row, number in enumerate(dict.fromkeys(pair)):
+                own = len(side.sequences[number])
+                comparison.add(spool.get("alone", number), logits[row, -own:].cpu())
+                progress.advance()
+    return comparison.result
+
+
+def _in_weights(plan: EditPlan, point: Point) -> Tensor:
+    """What stands along the removed directions at a point of the stream, by intention.
+
+    A constant that enters at a block is in the last bias before it.
+    """
     return torch.from_numpy(plan.level(point.layer + (point.kind == "resid_post")))
 
 
-def precision_problems(check: Precision, storage: str, complete: bool) -> list[str]:
+def _in_hooks(plan: EditPlan, point: Point) -> Tensor:
+    """The same under hooks, which add a constant at the very block."""
+    return torch.from_numpy(plan.level(point.layer))
+
+
+def precision_problems(check: Precision, complete: bool) -> list[str]:
     """A line for each figure that is above what the storage dtype explains."""
     problems = []
-    bounds = TOLERANCES[storage]
-    if complete and not check.leak.worst < bounds.leak:
+    allowed = check.allowed
+    if complete and not check.leak.worst < allowed.leak:
         problems.append(
             f"stream in {check.dtype}: {check.leak.worst:.1e} of {check.leak.where} lies along the directions, "
-            f"more than {bounds.leak:.0e}"
+            f"more than {allowed.leak:.1e}"
         )
-    allowed = bounds.logits * max(1.0, check.faithful.scale) if math.isfinite(check.faithful.scale) else 0.0
-    if not check.faithful.largest < allowed:
+    most = allowed.logits if math.isfinite(check.faithful.scale) else 0.0
+    if not check.faithful.largest < most:
         problems.append(
             f"logits in {check.dtype}: edited weights and hooks differ by {check.faithful.largest:.1e}, "
-            f"more than {allowed:.1e}"
+            f"more than {most:.1e}"
         )
-    if not check.faithful.kl < bounds.kl:
+    if not check.faithful.kl < allowed.kl:
         problems.append(
             f"next tokens in {check.dtype}: edited weights and hooks differ by a KL divergence of "
-            f"{check.faithful.kl:.1e}, more than {bounds.kl:.0e}"
+            f"{check.faithful.kl:.1e}, more than {allowed.kl:.1e}"
         )
     return problems

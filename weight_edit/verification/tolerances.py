@@ -1,6 +1,11 @@
-"""What a complete edit may leave and by how much it may differ from its hooks, by storage dtype."""
+"""What a sound edit may leave, and by how much it may differ from its hooks: a constant in float32, and in coarser
+storage dtypes what the base's own noise is on the same prompts."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from weight_edit.verification.faithfulness import Agreement
 
 
 @dataclass(frozen=True)
@@ -8,25 +13,91 @@ class Tolerance:
     """The most that a sound edit shows.
 
     Attributes:
-        left: largest |V^T W'| / |V^T W| in the writers that were fully ablated.
         leak: largest |V^T x| / |x| in the stream.
-        logits: largest difference between hooked and edited logits, as a fraction of the largest logit or of 1,
-            whichever is more.
+        logits: largest difference between hooked and edited logits.
         kl: mean KL divergence between the two, in nats.
     """
 
-    left: float
     leak: float
     logits: float
     kl: float
 
+    def to_dict(self) -> dict[str, float]:
+        """Ready for JSON."""
+        return asdict(self)
 
-# Rounding an edited tensor to its storage dtype puts a trace of the direction back: half a unit in the last place of
-# every entry. The tolerances for half precision are about five times what that leaves in small random models
-# (tests/verification); those for float32 are the project's own.
-TOLERANCES = {
-    "float64": Tolerance(1e-5, 1e-5, 1e-4, 1e-6),
-    "float32": Tolerance(1e-5, 1e-5, 1e-4, 1e-6),
-    "float16": Tolerance(1e-3, 1e-3, 1e-2, 1e-4),
-    "bfloat16": Tolerance(1e-2, 7e-3, 7e-2, 1e-3),
-}
+
+STRICT = Tolerance(leak=1e-5, logits=1e-4, kl=1e-6)
+"""Where a model is stored and computed in float32 or better; `logits` as a fraction of the largest logit or of 1,
+whichever is more. It is the least that is allowed of any model."""
+
+IN_FLOAT32 = 1.0
+"""Times the noise that an edit stored in a coarser dtype may show when it is computed in float32.
+
+The noise is what rounding every result of every operation does. Here only the edited weights are rounded, once.
+"""
+
+IN_STORAGE = 4.0
+"""Times the noise that it may show when it is computed in that dtype: two models are compared there, of which each has
+the noise of its own and one that of its rounded weights too; as much again is for what a few prompts show by chance."""
+
+ROUNDING_OF_TWO_BYTES = 1.6e-3
+"""|stored - exact| / |exact| of numbers in bfloat16, by which the rounding of quantised formats is judged."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the storage dtype does to the base by itself, on the prompts on which the edit is judged.
+
+    Attributes:
+        dtype: the storage dtype.
+        computing: the base in float32 against itself in the storage dtype.
+        padding: in the storage dtype, a batch of one prompt against one beside a longer prompt, padded.
+        leak: the largest share of the stream along the directions, in the storage dtype, of the base whose writers'
+            outputs go through the edit as hooks: they take out all, and rounding puts so much back.
+    """
+
+    dtype: str
+    computing: Agreement
+    padding: Agreement
+    leak: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "dtype": self.dtype,
+            "float32_against_storage": self.computing.to_dict(),
+            "padded_against_alone": self.padding.to_dict(),
+            "leak_of_hooked_base": self.leak,
+        }
+
+    def tolerance(self, dtype: str, scale: float, rounding: float | None) -> Tolerance:
+        """What an edit may show.
+
+        The padding plays no part: what it does beyond the noise of computing would be the model's doing, and no reason
+        to let an edit pass.
+
+        Args:
+            dtype: in which the models computed.
+            scale: the largest logit of the base with hooks.
+            rounding: of edited tensors in a quantised format, see `WeightCheck`.
+        """
+        times = IN_FLOAT32 if dtype == "float32" else IN_STORAGE
+        coarser = 1.0 if rounding is None else max(1.0, rounding / ROUNDING_OF_TWO_BYTES)
+        strict = strict_tolerance(scale)
+        # A divergence grows with the square of what makes it.
+        return Tolerance(
+            leak=_most(strict.leak, times * coarser * self.leak),
+            logits=_most(strict.logits, times * coarser * self.computing.largest),
+            kl=_most(strict.kl, times * coarser**2 * self.computing.kl),
+        )
+
+
+def strict_tolerance(scale: float) -> Tolerance:
+    """`STRICT` for logits of a size."""
+    return Tolerance(STRICT.leak, STRICT.logits * max(1.0, scale), STRICT.kl)
+
+
+def _most(strict: float, noise: float) -> float:
+    """The larger of the two; a base whose noise is no number gives no leave."""
+    return max(strict, noise) if math.isfinite(noise) else strict

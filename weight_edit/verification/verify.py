@@ -1,11 +1,9 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from weight_edit.baking import rows_of
 from weight_edit.checkpoint.files import read_whole, shown
@@ -20,15 +18,24 @@ from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.sources import resolve
 from weight_edit.steps import EditStep
-from weight_edit.verification.tolerances import TOLERANCES
+from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
 from weight_edit.verification.weights import WeightCheck, weight_check
 
 if TYPE_CHECKING:
     from weight_edit.directions.artifact import Directions
     from weight_edit.prompts import PromptSet
     from weight_edit.verification.models import Precision
+    from weight_edit.verification.tolerances import Noise
 
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+_COARSENESS = ("float64", "float32", "float16", "bfloat16")
+
+STRICT_LEFT = 1e-5
+"""Largest |V^T W'| / |V^T W| of the exact result of an edit, in writers that were fully ablated."""
+
+UNDONE = 0.1
+"""The same of what is stored, from which on storing has undone the edit, whatever the reason."""
 
 DEFAULT_PROMPTS = "organism:answered:test"
 
@@ -38,18 +45,28 @@ class Verification:
     """Everything that was checked.
 
     Attributes:
+        steps: the edit that was checked, a line for each step: kind, strength, layers.
+        embeddings: what it does to tied embeddings.
         integrity: bytes, names, digests, and the edited tensors against the formula.
         weights: the figures of the edited tensors.
         precisions: the model checks, by dtype: float32, and the storage dtype; empty when only the files were checked.
+        noise: what the storage dtype does to the base by itself on the same prompts, by which it is judged; None where
+            it is float32 or no model was run.
+        recorded: what the manifest says was measured on this checkpoint; it is not measured again here, but for the
+            figures of the verification.
         storage: the storage dtype of the edited tensors.
         complete: whether the edit claims to leave nothing; if not, the leak is reported but not judged.
         prompts: number of prompts that the models ran on.
         problems: one line per failed check; empty when all passed.
     """
 
+    steps: tuple[str, ...]
+    embeddings: str
     integrity: IntegrityReport
     weights: WeightCheck
     precisions: Mapping[str, "Precision"]
+    noise: "Noise | None"
+    recorded: tuple[str, ...]
     storage: str
     complete: bool
     prompts: int
@@ -80,6 +97,7 @@ class Verification:
         return {
             "passed": self.passed,
             "weights_only": self.weights_only,
+            "edit": {"steps": list(self.steps), "embeddings": self.embeddings},
             "integrity": self.integrity.ok,
             "leak": self.leak,
             "logit_difference": self.logit_difference,
@@ -88,16 +106,20 @@ class Verification:
             "prompts": self.prompts,
             "problems": list(self.problems),
             "left_in_weights": self.weights.left,
-            "left_in_weights_at": self.weights.left_where,
+            "left_in_weights_at": self.weights.left_where or None,
+            "left_in_weights_before_rounding": self.weights.left_exact,
             "edited_tensors": {
                 "compared": self.weights.compared,
                 "bit_for_bit": self.weights.exact,
                 "entries_rounded_otherwise": self.weights.inexact,
                 "different": list(self.weights.different),
+                "unchanged": self.weights.unchanged,
                 "rounding": self.weights.rounding,
                 "rounding_at": self.weights.rounding_where or None,
             },
             "by_dtype": {name: precision.to_dict() for name, precision in self.precisions.items()},
+            "noise": None if self.noise is None else self.noise.to_dict(),
+            "recorded_not_measured": [key for key in self.recorded if key != "verification"],
             "integrity_report": self.integrity.to_dict(),
         }
 
@@ -158,14 +180,17 @@ def verify(
         raise VerificationError(f"{folder} cannot be read as a checkpoint: {error}") from error
     weights = weight_check(report)
     storage = _storage(baking)
-    precisions: dict[str, Precision] = {}
+    precisions: Mapping[str, Precision] = {}
+    noise: Noise | None = None
     n_run = 0
+    given = None if directions is None else rows_of(directions)
     problems = [
         *report.problems,
         *(f"marked as failed: {reason}" for reason in (manifest or {}).get("failed") or []),
         *_base_card_problems(baking, folder, manifest),
-        *_directions_problems(manifest, directions, steps),
-        *_weight_problems(report, storage, baking),
+        *directions_problems(manifest, given, steps),
+        *manifest_problems(manifest, baking),
+        *_weight_problems(report, weights, baking),
     ]
     if not weights_only:
         from weight_edit.prompts import load_prompts
@@ -173,30 +198,39 @@ def verify(
 
         chosen = (prompts or load_prompts(DEFAULT_PROMPTS)).at_most(n_prompts)
         n_run = len(chosen)
-        for dtype in dict.fromkeys(("float32", "float32" if storage == "float64" else storage)):
-            precisions[dtype] = run_models(baking, folder, chosen, dtype, system, template, device, trust_remote_code)
-            problems += precision_problems(precisions[dtype], storage, baking.plan.complete)
-    return Verification(
+        checks = run_models(
+            baking, folder, chosen, storage, weights.rounding, system, template, device, trust_remote_code
+        )
+        precisions, noise = checks.precisions, checks.noise
+        for precision in precisions.values():
+            problems += precision_problems(precision, baking.plan.complete)
+    found = Verification(
+        tuple(step.described for step in steps),
+        options.embeddings,
         report,
         weights,
         precisions,
+        noise,
+        recorded(manifest),
         storage,
         baking.plan.complete,
         n_run,
-        tuple(dict.fromkeys(problems)),
+        tuple(problems),
     )
+    problems += measurement_problems(manifest, found.to_dict())
+    return replace(found, problems=tuple(dict.fromkeys(problems)))
 
 
 def _what_was_done(
     manifest: Mapping[str, Any] | None, directions: "Directions | DirectionRows | str | Path | None", folder: Path
-) -> tuple[list[EditStep], EditOptions]:
+) -> tuple[tuple[EditStep, ...], EditOptions]:
     if manifest is None:
         if directions is None:
             raise UsageError(f"{folder} has no weight_edit.json; say with --directions what it was edited with")
-        return [EditStep(rows_of(directions))], EditOptions()
+        return (EditStep(rows_of(directions)),), EditOptions()
     try:
         options = EditOptions.from_dict(manifest["edit"])
-        steps = [EditStep.from_dict(entry) for entry in manifest["edit"]["steps"]]
+        steps = tuple(EditStep.from_dict(entry) for entry in manifest["edit"]["steps"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder}/weight_edit.json does not say how the model was edited; bake again") from error
     return steps, options
@@ -215,7 +249,7 @@ def _storage(baking: Baking) -> str:
     stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.streams.edits}
     # An addition may edit none, and create biases alone.
     stored |= {_TORCH.get(added.dtype, "bfloat16") for added in baking.added.values()}
-    return max(stored, key=lambda dtype: (TOLERANCES[dtype].left, dtype))
+    return max(stored, key=_COARSENESS.index)
 
 
 def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any] | None) -> list[str]:
@@ -228,22 +262,8 @@ def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any
     return [f"{baking.base_card}: is not the base's {README}"]
 
 
-def _directions_problems(
-    manifest: Mapping[str, Any] | None,
-    directions: "Directions | DirectionRows | str | Path | None",
-    steps: Sequence[EditStep],
-) -> list[str]:
-    if manifest is None or directions is None:
-        return []
-    rows = rows_of(directions).rows
-    recorded = [step.directions.rows for step in steps]
-    if any(known.shape == rows.shape and np.allclose(known, rows, atol=1e-6) for known in recorded):
-        return []
-    return ["directions: the file given differs from the directions in weight_edit.json"]
-
-
-def _weight_problems(report: IntegrityReport, storage: str, baking: Baking) -> list[str]:
-    """What a projection must not leave in the weights: more than storing puts back."""
+def _weight_problems(report: IntegrityReport, weights: WeightCheck, baking: Baking) -> list[str]:
+    """What an edit must not leave in the weights: more than storing puts back."""
     full = {
         name
         for stream in baking.streams.edits
@@ -251,9 +271,20 @@ def _weight_problems(report: IntegrityReport, storage: str, baking: Baking) -> l
         for name in stream.target.parts
     }
     problems = []
+    if weights.unchanged and not baking.added:
+        problems.append("the edit changes no number of any tensor: what is stored is the base")
     for edit in report.edits:
-        # Rounding errors lie along V no more than along any other direction.
-        allowed = max(TOLERANCES[storage].left, 2 * (edit.rounding or 0.0))
-        if edit.tensor in full and edit.left is not None and not edit.left < allowed:
-            problems.append(f"{shown(edit.tensor)}: {edit.left:.1e} of V^T W is left, more than {allowed:.0e}")
+        if edit.tensor not in full or edit.left is None or edit.left_exact is None:
+            continue
+        name = shown(edit.tensor)
+        if not edit.left_exact < STRICT_LEFT:
+            problems.append(f"{name}: the edit leaves {edit.left_exact:.1e} of V^T W, more than {STRICT_LEFT:.0e}")
+        # What the formula's own rounding puts back is its due, but for formats of a few bits, where it can undo the
+        # edit: rounding errors must lie along V no more than along any other direction.
+        if edit.rounding is None:
+            explained = edit.ok and edit.left < UNDONE
+        else:
+            explained = edit.left < max(STRICT_LEFT, 2 * edit.rounding)
+        if not explained:
+            problems.append(f"{name}: {edit.left:.1e} of V^T W is left, more than rounding explains")
     return problems

@@ -1,0 +1,136 @@
+"""What an output's manifest claims, against what the formula makes and what was found."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from weight_edit.checkpoint.files import shown
+from weight_edit.directions.file import DirectionRows
+from weight_edit.finite import finite
+from weight_edit.preparing import Baking
+from weight_edit.steps import EditStep
+from weight_edit.verification.tolerances import STRICT
+
+_FREE = ("weight_edit", "source", "files", "measurements", "failed")
+"""Entries that do not follow from the edit: who wrote them, where the base came from, and what is checked elsewhere."""
+
+_FROM_FILES = ("complete", "storage_dtype", "left_in_weights", "left_in_weights_at")
+"""Figures of a recorded verification that the files alone decide, so that they are the same each time."""
+
+_OF_TENSORS = ("compared", "different", "rounding", "rounding_at")
+"""Those of its edited tensors; how many are the formula's bit for bit another processor may count otherwise."""
+
+_SAME = 1e-6
+"""Relative difference of two processors' sums of the same numbers."""
+
+
+def manifest_problems(manifest: Mapping[str, Any] | None, baking: Baking) -> Iterator[str]:
+    """A line for each entry of a manifest that the edit, made again, does not confirm."""
+    if manifest is None:
+        return
+    wanted = json.loads(json.dumps(baking.summary()))
+    source = manifest.get("source")
+    architecture = source.get("architecture") if isinstance(source, Mapping) else None
+    if architecture != wanted["source"]["architecture"]:
+        yield _differs("source.architecture", architecture, wanted["source"]["architecture"])
+    said = manifest.get("edit")
+    for key in sorted({*(said if isinstance(said, Mapping) else {}), *wanted["edit"]}):
+        yield from _compared(f"edit.{key}", said, wanted["edit"], key)
+    for key in wanted:
+        if key != "edit" and key not in _FREE:
+            yield from _compared(key, manifest, wanted, key)
+    for key in ("kept_in_front", "mtp"):
+        if key in manifest and key not in wanted:
+            yield _differs(key, manifest[key], None)
+
+
+def _compared(name: str, said: Any, wanted: Mapping[str, Any], key: str) -> Iterator[str]:
+    claim = said.get(key) if isinstance(said, Mapping) else None
+    if claim != wanted.get(key):
+        yield _differs(name, claim, wanted.get(key))
+
+
+def _differs(name: str, claim: Any, wanted: Any) -> str:
+    return f"manifest: its {name} is not that of the edit, made again ({_brief(claim)}, not {_brief(wanted)})"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return shown(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def recorded(manifest: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What a manifest says was measured: "baseline", "edited", "verification"."""
+    measured = (manifest or {}).get("measurements")
+    return tuple(key for key, value in measured.items() if value) if isinstance(measured, Mapping) else ()
+
+
+def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each recorded figure of an earlier verification that this one contradicts.
+
+    Rates and divergences of an evaluation are not measured here, so that nothing is said of them.
+
+    Args:
+        found: this verification, as `Verification.to_dict` has it.
+    """
+    measured = (manifest or {}).get("measurements")
+    said = measured.get("verification") if isinstance(measured, Mapping) else None
+    if said is None:
+        return
+    if not isinstance(said, Mapping):
+        yield "manifest: its measurements.verification is no verification"
+        return
+    now = json.loads(json.dumps(finite(found)))
+    groups = (
+        ("", _FROM_FILES, said, now),
+        ("edited_tensors.", _OF_TENSORS, said.get("edited_tensors"), now["edited_tensors"]),
+    )
+    for group, keys, claims, figures in groups:
+        for key in keys if isinstance(claims, Mapping) else ():
+            if key in claims and figures[key] is not None and not _same(claims[key], figures[key]):
+                yield (
+                    f"manifest: its measurements.verification.{group}{key} is not what the files show "
+                    f"({_brief(claims[key])}, not {_brief(figures[key])})"
+                )
+    passed = said.get("passed") is True and not said.get("problems")
+    if not passed and not (manifest or {}).get("failed"):
+        yield "manifest: the verification that it records did not pass, and it is not marked as failed"
+    for name, dtype in (("leak", "leak"), ("logit_difference", "hook_against_weights")):
+        mine = now["by_dtype"].get("float32")
+        if mine is None or said.get(name) is None:
+            continue
+        figure = mine[dtype] if name == "leak" else mine[dtype]["largest"]
+        # Of other prompts, on another machine: far below what is found here is no measurement of this model.
+        least = STRICT.leak if name == "leak" else STRICT.logits
+        if not isinstance(said[name], int | float) or said[name] < 0 or max(least, said[name]) * 100 < figure:
+            yield (
+                f"manifest: its measurements.verification.{name} is {_brief(said[name])}, where {figure:.1e} is found "
+                "now"
+            )
+
+
+def _same(said: Any, now: Any) -> bool:
+    """Whether two figures agree, but for the order in which sums were made."""
+    if any(not isinstance(value, int | float) or isinstance(value, bool) for value in (said, now)):
+        return bool(said == now)
+    return math.isclose(said, now, rel_tol=_SAME, abs_tol=1e-12)
+
+
+def directions_problems(
+    manifest: Mapping[str, Any] | None, given: DirectionRows | None, steps: tuple[EditStep, ...]
+) -> Iterator[str]:
+    """A line for each step of an edit that is along other directions than those given."""
+    if manifest is None or given is None:
+        return
+    for number, step in enumerate(steps, 1):
+        known = step.directions
+        if known.rows.shape != given.rows.shape or not np.allclose(known.rows, given.rows, atol=1e-6):
+            yield f"directions: step {number} of the edit ({step.described}) is along others than those given"
+            continue
+        for name, values in known.tensors.items():
+            other = given.tensors.get(name)
+            if other is None or np.shape(other) != np.shape(values) or not np.allclose(other, values, atol=1e-6):
+                yield f"directions: step {number} of the edit ({step.described}) has another '{name}' than the file"

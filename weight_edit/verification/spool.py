@@ -1,0 +1,53 @@
+"""Logits kept in a file: those of one model until another one's are there, for they seldom fit beside a model."""
+
+import tempfile
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from weight_edit.errors import UsageError
+
+
+class Spool:
+    """Logits by name and number of the prompt, in a file without a name in the folder for temporary files."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="weight_edit.")
+        self._places: dict[tuple[str, int], tuple[int, torch.Size, torch.dtype]] = {}
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def has(self, name: str) -> bool:
+        """Whether anything was kept under a name."""
+        return any(kept == name for kept, _ in self._places)
+
+    def keep(self, name: str, number: int, logits: Tensor) -> None:
+        """Keep the logits of one prompt, (tokens, vocabulary) in any dtype, bit for bit.
+
+        Raises:
+            UsageError: the disk is full.
+        """
+        begin = self._file.seek(0, 2)
+        try:
+            self._file.write(logits.contiguous().cpu().view(torch.uint8).numpy().data)
+        except OSError as error:
+            raise UsageError(
+                f"logits cannot be kept in {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a folder with "
+                "more room, or take fewer prompts (--n-prompts)"
+            ) from error
+        self._places[name, number] = begin, logits.shape, logits.dtype
+
+    def get(self, name: str, number: int) -> Tensor:
+        """What was kept, on the CPU."""
+        begin, shape, dtype = self._places[name, number]
+        raw = torch.empty((*shape, dtype.itemsize), dtype=torch.uint8)
+        self._file.seek(begin)
+        self._file.readinto(raw.numpy().reshape(-1).data)  # type: ignore[attr-defined]
+        return raw.view(dtype).reshape(shape)
