@@ -17,6 +17,7 @@ from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.errors import UnsupportedError
 from weight_edit.patterns import patterns
 from weight_edit.runtime.headers import with_headers
+from weight_edit.ties import as_loaded
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -125,6 +126,7 @@ def inspect(
         if checkpoint is None:
             return Inspection(source.name, anatomy, None, {}, {}, (), (), None, proven.proof)
         disk = names_on_disk(anatomy, proven.layout)
+        anatomy = as_loaded(anatomy, checkpoint, disk, whole=not checkpoint.comes_and_goes)
         mtp = mtp_tensors(anatomy, disk)
         check_nothing_left_out(anatomy, disk, mtp)
         tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}

@@ -26,6 +26,7 @@ from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
 from weight_edit.steps import EditStep, needs_proof
 from weight_edit.streams import BALANCED, ROUNDINGS, Streams, made_from, streams_of
+from weight_edit.ties import as_loaded, untied, with_values
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Baking:
 
     Attributes:
         biases: the setting of the config with biases that the edit creates; None where it creates none.
+        config_ties: whether the config, or its class's default, ties the embeddings, whatever the checkpoint holds.
         mtp: the tensors of its multi-token-prediction layers; mtp_edited: those of them that are edited.
     """
 
@@ -102,6 +104,7 @@ class Baking:
     biases: "NewBiases | None" = None
     mtp: tuple[str, ...] = ()
     mtp_edited: tuple[str, ...] = ()
+    config_ties: bool = False
 
     def rewrite_plan(self) -> RewritePlan:
         """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
@@ -141,14 +144,15 @@ class Baking:
     @property
     def changed_config(self) -> dict[str, Any]:
         """Keys of config.json that change; None takes one out."""
-        untied = {"tie_word_embeddings": False} if self.plan.unties else {}
-        biased: dict[str, Any] = {}
-        for path, value in (self.biases.changed if self.biases else {}).items():
-            if len(path) == 1:
-                biased[path[0]] = value
-            else:
-                biased[path[0]] = {**self.checkpoint.config.get(path[0], {}), path[1]: value}
-        return {**untied, **biased, **self.streams.config}
+        config = self.checkpoint.config
+        # Where the config ties what the checkpoint holds apart, the edit is one of two tensors, for every reader. What
+        # else hangs on the setting is left as transformers takes it.
+        apart = self.config_ties and not self.anatomy.tied and not self.anatomy.also_tied
+        changes: dict[tuple[str, ...], Any] = {}
+        if self.plan.unties or apart:
+            changes |= untied(config, self.anatomy.text_levels)
+        changes |= self.biases.changed if self.biases else {}
+        return {**with_values(config, changes), **self.streams.config}
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -230,7 +234,7 @@ def prepare(
     checkpoint = Checkpoint.open(source.path, shards)
     stored = Stored.of(checkpoint.tensors)
     proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
-    anatomy = proven.anatomy
+    anatomy, ties = proven.anatomy, proven.anatomy.tied
     if anatomy.unknown and options.projector == "edit":
         raise UnsupportedError(
             f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
@@ -239,7 +243,7 @@ def prepare(
     for step in steps:
         step.directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
-    _check_tied_copies(checkpoint, anatomy, disk)
+    anatomy = as_loaded(anatomy, checkpoint, disk)
     proof = _proof(source, anatomy, steps, options, written, trust_remote_code)
     plan = lay_out(
         anatomy,
@@ -253,6 +257,11 @@ def prepare(
         raise UnsupportedError(
             f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
             "checkpoint has one copy; use --embeddings keep or skip"
+        )
+    if plan.unties and anatomy.unembedding_weight in checkpoint.tensors and anatomy.unembedding_weight not in disk:
+        raise UnsupportedError(
+            f"the checkpoint stores the embedding under the name '{anatomy.unembedding_weight}', which an unembedding "
+            "of its own would need; use --embeddings keep or skip"
         )
     if not plan.tensors() and not plan.created:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
@@ -270,7 +279,7 @@ def prepare(
         beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
     streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
     biases = proof.biases if proof else None
-    return Baking(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside))
+    return Baking(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside), ties)
 
 
 def _proof(
@@ -314,16 +323,3 @@ def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str
         # It has no tensor yet: `Baking.added` makes one.
         changes.pop(anatomy.unembedding_weight, None)
     return disk.laid(changes)
-
-
-def _check_tied_copies(checkpoint: Checkpoint, anatomy: Anatomy, disk: DiskNames) -> None:
-    """A config that ties what is stored twice, and differently, means different models to different tools."""
-    if not anatomy.tied or anatomy.unembedding_weight not in disk:
-        return
-    first, second = disk.only(anatomy.embedding_weight), disk.only(anatomy.unembedding_weight)
-    a, b = checkpoint.info(first), checkpoint.info(second)
-    pieces = zip(checkpoint.raw(first), checkpoint.raw(second), strict=False)
-    if (a.dtype, a.shape) != (b.dtype, b.shape) or any(piece != other for piece, other in pieces):
-        raise UnsupportedError(
-            f"config.json ties '{second}' to '{first}', but the two differ on disk; set tie_word_embeddings to false"
-        )

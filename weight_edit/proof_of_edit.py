@@ -153,7 +153,7 @@ def _restore(model: nn.Module, plan: EditPlan) -> None:
 
 
 def _untie(model: nn.Module, anatomy: Anatomy) -> None:
-    """Give the unembedding a weight of its own."""
-    if anatomy.tied:
-        head: Any = model.get_submodule(anatomy.unembedding)
+    """Give the unembedding a weight of its own: the copy's config may tie what the real checkpoint holds apart."""
+    head: Any = model.get_submodule(anatomy.unembedding)
+    if head.weight is model.get_parameter(anatomy.embedding_weight):
         head.weight = nn.Parameter(head.weight.detach().clone())

@@ -63,7 +63,12 @@ def resolve(model: nn.Module, stored: Stored) -> Layout:
                 how[name] = collected.operations
             if shape != tuple(state[name].shape):
                 mismatched[name] = shape
-    tied = {name for name, source in getattr(model, "all_tied_weights_keys", {}).items() if source in found}
+    ties: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
+    for name, source in ties.items():
+        # transformers ties the other way round where the checkpoint has the one and not the other.
+        if source not in found and name in found:
+            found[source] = found.pop(name)
+    tied = {name for name, source in ties.items() if source in found}
     taken = {piece.name for pieces in found.values() for piece in pieces}
     taken.update(name for pair in clashes for name in pair)
     return Layout(

@@ -16,7 +16,7 @@ from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
 from weight_edit.anatomy.runs import MEDIA, media_run, text_run
 from weight_edit.anatomy.small import build, describe, narrow_model
-from weight_edit.anatomy.towers import BLOCKS, is_multimodal, parts
+from weight_edit.anatomy.towers import BLOCKS, is_multimodal, parts, text_levels
 from weight_edit.anatomy.unused import unused_parts
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.threads import one_thread
@@ -73,6 +73,7 @@ def anatomy_with_model(config: Any, *, trust_remote_code: bool = False) -> tuple
         shapes=shapes,
         media=tuple(media),
         unknown=tuple(unknown),
+        text_levels=text_levels(config),
     )
     return anatomy, real
 

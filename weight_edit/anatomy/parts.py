@@ -109,6 +109,8 @@ class Anatomy:
         embedding_weight, unembedding_weight: names of their weights.
         tied: whether the two are one tensor.
         also_tied: other parameters that are one with another only while config.json ties the embeddings.
+        text_levels: paths of keys in config.json to the configs that a reader may look at for settings of the text
+            model: from the whole, (), down to its own, such as ("text_config",).
         shapes: the shape of every parameter by name.
         media: "images", "sounds": what passes with and without were followed.
         unknown: what may bring something into the stream and could not be followed, such as sounds: sentences.
@@ -128,6 +130,7 @@ class Anatomy:
     shapes: dict[str, tuple[int, ...]]
     media: tuple[str, ...]
     unknown: tuple[str, ...]
+    text_levels: tuple[tuple[str, ...], ...] = ((),)
 
     @property
     def n_layers(self) -> int:

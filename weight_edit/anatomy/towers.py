@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from weight_edit.anatomy.classes import speaking_config
 from weight_edit.anatomy.overrides import take_overrides
 from weight_edit.anatomy.tower_data import (
     IMAGE,
@@ -39,6 +40,20 @@ def parts(config: Any) -> Iterator[tuple[str, Any]]:
     for key, value in vars(config).items():
         if isinstance(value, PretrainedConfig) and key not in OWN_SETTINGS:
             yield key, value
+
+
+def text_levels(config: Any) -> tuple[tuple[str, ...], ...]:
+    """The paths of keys from a config down to that of the model that writes text; () is the config itself."""
+    text = speaking_config(config).get_text_config()
+    return next(_paths(config, text, ()), ((),))
+
+
+def _paths(config: Any, wanted: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ...]]:
+    if config is wanted:
+        yield (path,)
+    for key, part in parts(config):
+        for below in _paths(part, wanted, (*path, key)):
+            yield (path, *below)
 
 
 def narrow_multimodal(config: Any, narrow_text: Narrow) -> Any:

@@ -64,7 +64,7 @@ def check_integrity(
     edits: Collection[Stream] = (),
     added: Collection[str] | Mapping[str, AddedTensor] = (),
     written_files: Collection[str] = (),
-    changed_config: Collection[str] = (),
+    changed_config: Collection[str] | Mapping[str, Any] = (),
 ) -> IntegrityReport:
     """Compare two checkpoints; collects every problem instead of stopping at the first.
 
@@ -80,7 +80,7 @@ def check_integrity(
         added: tensors that only `edited` has; those that an edit writes are compared with it, and the others, where the
             tensors themselves are given and not their names alone, byte for byte with these.
         written_files: files that may differ from the base's or be new.
-        changed_config: top-level keys of `config.json` that may differ.
+        changed_config: top-level keys of `config.json` that may differ, or with values what they must be.
     """
     began = time.monotonic()
     keep_freed_memory()
@@ -93,7 +93,7 @@ def check_integrity(
     with Files(base) as theirs, Files(edited) as ours, bar("comparing", edited.size, unit="bytes") as progress:
         # The pass has its own threads; those of the products would only be in their way.
         with threadpool_limits(1, "blas"):
-            check.run(theirs, ours, frozenset(written_files), frozenset(changed_config), progress)
+            check.run(theirs, ours, frozenset(written_files), changed_config, progress)
         read = theirs.bytes_read + ours.bytes_read
     order = {name: place for place, name in enumerate(edited.tensors)}
     return IntegrityReport(
@@ -247,7 +247,9 @@ class _Check:
             self.say(shard, "the tensors are in another order than the base's")
         self.say(shard, "the header's bytes differ from the base's")
 
-    def other_files(self, written: frozenset[str], changed_config: frozenset[str]) -> frozenset[str]:
+    def other_files(
+        self, written: frozenset[str], changed_config: Collection[str] | Mapping[str, Any]
+    ) -> frozenset[str]:
         """Config, index, and which files there are; gives those that must be the base's byte for byte."""
         shards = {*self.base.shards, *self.edited.shards}
         there = set(self.base.files) - shards

@@ -1,6 +1,7 @@
 """The config and the index of an edited checkpoint: the base's, but for what an edit may change."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from weight_edit.checkpoint.files import read_json, shown
 from weight_edit.checkpoint.indexes import same_json
@@ -10,13 +11,23 @@ from weight_edit.errors import WeightEditError
 _TOTALS = {"total_size", "total_parameters"}
 
 
-def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[str]) -> list[str]:
-    """Keys of `config.json` that differ and are none of `changed`, a line each."""
+def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[str] | Mapping[str, Any]) -> list[str]:
+    """Keys of `config.json` that differ and are none of `changed`, a line each.
+
+    Args:
+        changed: the top-level keys that may differ; with values, what they must be then (None: not there).
+    """
     before, after = base.config, edited.config
-    return [
+    problems = [
         f"{CONFIG}: the key {shown(key)!r} differs from the base's"
         for key in sorted((before.keys() | after.keys()) - set(changed))
         if key not in before or key not in after or not same_json(before[key], after[key])
+    ]
+    wanted = changed if isinstance(changed, Mapping) else {}
+    return problems + [
+        f"{CONFIG}: the key {shown(key)!r} is not what the edit makes of it"
+        for key, value in sorted(wanted.items())
+        if (key in after) != (value is not None) or (value is not None and not same_json(value, after[key]))
     ]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.small import build
-from weight_edit.baking import EditOptions, prepare, steps_of
+from weight_edit.baking import Baking, EditOptions, prepare, steps_of
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
-from weight_edit.publish.lora import Factors, check_low_rank, factors_of
+from weight_edit.progress import bar
+from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
 from weight_edit.steps import EditStep
@@ -28,16 +30,33 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterResult:
-    """What was written: the folder, the adapted modules, the adapter's rank, and what about the edit is exact."""
+    """What was written.
+
+    Attributes:
+        path: the folder.
+        modules: those that are adapted.
+        rank: of the adapter.
+        edit_class: what about the edit is exact, in words.
+        whole: modules whose weights are stored whole: an unembedding that would be merged with the embedding.
+        notes: what merging changes, or that it cannot be done: sentences.
+    """
 
     path: Path
     modules: tuple[str, ...]
     rank: int
     edit_class: str
+    whole: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**asdict(self), "path": str(self.path), "modules": list(self.modules)}
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "modules": list(self.modules),
+            "whole": list(self.whole),
+            "notes": list(self.notes),
+        }
 
 
 def adapter(
@@ -60,8 +79,10 @@ def adapter(
 ) -> AdapterResult:
     """Write the edit as an adapter that `peft.PeftModel.from_pretrained` puts on the unedited model.
 
-    Where the embedding is tied, the mode "keep" adapts the unembedding too, which is what baking does; "untie" leaves
-    it as it is. Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`). One that a writer has not is
+    It holds through merging, saving and loading. Where the embedding is tied, PEFT merges into one tensor what two
+    modules have: so the mode "keep" adapts the embedding alone, and the unembedding goes with it once they are merged,
+    as in baking, and not before; "untie" stores the unembedding whole (PEFT's `modules_to_save`), before and after.
+    Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`). One that a writer has not is
     the adapter's own (`lora_bias`), whatever the model's config can create; such an adapter cannot be merged.
 
     Args:
@@ -87,15 +108,42 @@ def adapter(
     rank = max(1, *(each.rank for each in made))
     biased = bool(baking.plan.created)
     _check_biases(made, biased)
-    config = adapter_config(made, rank=rank, biased=biased, base=source.public_name, revision=source.revision)
-    _check_loadable(source, config, trust_remote_code)
+    whole = own_unembedding(baking.plan, read)
+    config = adapter_config(
+        made, rank=rank, biased=biased, base=source.public_name, revision=source.revision, whole=whole
+    )
+    _check_loadable(source, config, baking.anatomy, trust_remote_code)
+    notes = _notes(baking)
+    with bar("adapter", 0) as shown:
+        for note in notes:
+            shown.say(f"note: {note}")
     with staged(target, overwrite=overwrite, source=source.path) as folder:
         tensors = tensors_of(made, rank=rank, biased=biased)
+        tensors |= {f"{PREFIX}{module}.weight": weight.contiguous() for module, weight in whole.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
-        write_manifest(folder, {**baking.summary(), "kind": "adapter"}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness)
+        write_manifest(folder, {**baking.summary(), "kind": "adapter", "notes": list(notes)}, files)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness, tuple(whole), notes)
+
+
+def _notes(baking: Baking) -> tuple[str, ...]:
+    """What a user has to know before merging: sentences."""
+    found = []
+    if merges_with_embedding(baking.plan):
+        anatomy = baking.anatomy
+        size = baking.checkpoint.info(baking.disk.only(anatomy.embedding_weight)).size
+        found.append(
+            f"'{anatomy.unembedding}' is tied to the embedding: it stays as it is until the adapter is merged (what "
+            "bake --embeddings untie gives), and is edited with it then (what bake --embeddings keep gives); the "
+            f"stream is the same in both. --embeddings untie stores it whole ({size / 1e6:.0f} MB), which holds in both"
+        )
+    if baking.plan.created:
+        module = next(iter(baking.plan.created)).removesuffix(".bias")
+        found.append(
+            f"'{module}' has no bias: PEFT can use this adapter and cannot merge it; bake where it must be one"
+        )
+    return tuple(found)
 
 
 def tensors_of(made: Sequence[Factors], *, rank: int, biased: bool) -> dict[str, Tensor]:
@@ -119,9 +167,21 @@ def tensors_of(made: Sequence[Factors], *, rank: int, biased: bool) -> dict[str,
 
 
 def adapter_config(
-    made: Sequence[Factors], *, rank: int, biased: bool, base: str, revision: str | None
+    made: Sequence[Factors],
+    *,
+    rank: int,
+    biased: bool,
+    base: str,
+    revision: str | None,
+    whole: Collection[str] = (),
 ) -> dict[str, Any]:
-    """`adapter_config.json`, as PEFT writes it for a LoRA whose factors are used unscaled."""
+    """`adapter_config.json`, as PEFT writes it for a LoRA whose factors are used unscaled.
+
+    Args:
+        made, rank, biased: as in `tensors_of`.
+        base, revision: the model that it is for.
+        whole: modules whose weights are stored whole.
+    """
     from peft import LoraConfig
 
     modules = [each.module for each in made]
@@ -130,6 +190,7 @@ def adapter_config(
         lora_alpha=rank,
         lora_dropout=0.0,
         target_modules=modules,
+        modules_to_save=list(whole) or None,
         fan_in_fan_out=any(each.transposed for each in made),
         bias="lora_only" if not biased and any(each.stored is not None for each in made) else "none",
         lora_bias=biased,
@@ -142,11 +203,13 @@ def adapter_config(
     return {key: getattr(value, "value", value) for key, value in config.items()}
 
 
-def _check_loadable(source: Source, config: dict[str, Any], trust_remote_code: bool) -> None:
-    """Refuse what PEFT would not put on the model, such as adapters of Mamba's output maps."""
+def _check_loadable(source: Source, config: dict[str, Any], anatomy: Anatomy, trust_remote_code: bool) -> None:
+    """Refuse what PEFT would not put on the model, such as adapters of Mamba's output maps, and what it would merge
+    into a tensor that other modules have too."""
     from peft import LoraConfig, inject_adapter_in_model
 
     model = build(read_config(source, trust_remote_code=trust_remote_code), device="meta")
+    check_shared(model, config, anatomy.embedding_weight)
     try:
         with warnings.catch_warnings():
             # They are about training and merging, and PEFT says them again when the adapter is loaded.
@@ -154,6 +217,32 @@ def _check_loadable(source: Source, config: dict[str, Any], trust_remote_code: b
             inject_adapter_in_model(LoraConfig(**config), model)
     except ValueError as error:
         raise UnsupportedError(f"an adapter cannot carry this edit: {first_line(error)}; use bake") from error
+
+
+def check_shared(model: Any, config: Mapping[str, Any], embedding: str) -> None:
+    """Refuse to adapt a module whose weight is another one's too: before merging that one is not edited, and after it
+    both are. Of what is tied to the embedding this was thought of, see `publish.lora`.
+
+    Args:
+        model: on any device.
+        config: of the adapter.
+        embedding: the name of the embedding's weight.
+
+    Raises:
+        UnsupportedError: names the two; also where PEFT would store more modules whole than are meant.
+    """
+    adapted = {f"{module}.weight" for module in config["target_modules"]}
+    held: dict[int, str] = {}
+    # Those that are adapted first, so that they meet all others.
+    for name, parameter in sorted(model.named_parameters(remove_duplicate=False), key=lambda it: it[0] not in adapted):
+        first = held.setdefault(id(parameter), name)
+        if first != name and first in adapted and first != embedding:
+            raise UnsupportedError(f"'{first}' and '{name}' are one tensor, so that an adapter edits both; use bake")
+    for module in config["modules_to_save"] or ():
+        # PEFT takes every module whose name ends so.
+        others = [name for name, _ in model.named_modules() if name.endswith(module) and name != module]
+        if others:
+            raise UnsupportedError(f"PEFT would store '{others[0]}' in the adapter with '{module}'; use bake")
 
 
 def _check_biases(made: Sequence[Factors], biased: bool) -> None:

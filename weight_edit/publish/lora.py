@@ -1,5 +1,8 @@
 """A plan as LoRA factors, one pair for each module that changes: `B = -L`, `A = R^T W` for writers, the reverse for
 what reads, one more rank for a constant in an embedding's rows, and biases.
+
+An unembedding that is tied to the embedding never gets factors: merging adds those of both modules to the one tensor,
+which makes a reflection of an ablation. It is stored whole, or goes with the embedding when that is merged.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.anatomy.parts import Writer
 from weight_edit.edits import TensorEdit
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan import EditPlan
@@ -50,7 +53,8 @@ def check_low_rank(plan: EditPlan) -> None:
 
     Raises:
         UnsupportedError: lengths are kept, which has full rank; a parameter that is no matrix of a linear map or an
-            embedding changes; or norms would have to change.
+            embedding changes; norms would have to change; or what a tied unembedding becomes would be another edit
+            before merging than after it.
     """
     if any(edit.keep_norms for edit in plan.edits):
         raise UnsupportedError(
@@ -76,6 +80,40 @@ def check_low_rank(plan: EditPlan) -> None:
     for name in weights:
         if len(plan.anatomy.shapes.get(name, (0, 0))) != 2 or not name.endswith(".weight"):
             raise UnsupportedError(f"'{name}' is no matrix of a linear map, and an adapter cannot carry it; use bake")
+    tied = plan.tied_edit
+    gone = plan.complete and plan.stream is not None and plan.stream.idempotent
+    if tied is not None and tied.map.rank and not gone:
+        raise UnsupportedError(
+            f"'{plan.anatomy.unembedding}' is tied to the embedding, so that an adapter of the embedding edits one of "
+            "them before it is merged and both after, which differ where an edit leaves something along the "
+            "directions; --embeddings untie stores an unembedding of its own, skip leaves both; or use bake"
+        )
+
+
+def merges_with_embedding(plan: EditPlan) -> bool:
+    """Whether merging the adapter edits an unembedding that it leaves as it is before."""
+    return plan.tied_edit is not None and plan.tied_edit.changes_weight
+
+
+def own_unembedding(plan: EditPlan, read: Read) -> dict[str, Tensor]:
+    """The weight of a tied unembedding that has to be stored whole, by its module; empty where none has to.
+
+    Factors of the embedding would be merged into it, and its own into the embedding.
+
+    Returns:
+        (vocabulary, d_model): as the embedding is stored, or edited, in float32.
+    """
+    anatomy, readers = plan.anatomy, _readers(plan)
+    edit = readers.get(anatomy.unembedding_weight)
+    if not plan.unties or (edit is None and anatomy.embedding_weight not in plan.tensors()):
+        return {}
+    weight = read(anatomy.embedding_weight)
+    return {anatomy.unembedding: weight if edit is None else edit(weight.float())}
+
+
+def _readers(plan: EditPlan) -> dict[str, TensorEdit]:
+    """What reads the stream and changes, without the gains in front of it."""
+    return {name: edit for turn in plan.turns for name, edit in (turn.low_rank or {}).items()}
 
 
 def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
@@ -87,7 +125,9 @@ def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
     changes, anatomy = plan.tensors(), plan.anatomy
     created = {name.removesuffix(".bias"): vector for name, vector in plan.created.items()}
     wanted = [w for w in anatomy.writers if w.weight in changes or w.bias in changes or w.module in created]
-    readers = {name: edit for turn in plan.turns for name, edit in (turn.low_rank or {}).items()}
+    # A tied unembedding is stored whole, see `own_unembedding`.
+    tied = anatomy.unembedding_weight if anatomy.tied else None
+    readers = {name: edit for name, edit in _readers(plan).items() if name != tied}
     found = []
     with bar("adapter", len(wanted) + len(readers)) as progress:
         for writer in wanted:
@@ -97,10 +137,8 @@ def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
             found.append(made)
             progress.advance()
         for name, edit in readers.items():
-            found.append(_reading(name, edit, anatomy, read))
+            found.append(_reading(name, edit, read))
             progress.advance()
-    if plan.tied_edit is not None and plan.tied_edit.changes_weight:
-        found.append(_tied(plan, read))
     return found
 
 
@@ -127,22 +165,9 @@ def _with_bias(made: Factors, vector: Tensor) -> Factors:
     return replace(made, bias=vector if made.bias is None else made.bias + vector)
 
 
-def _reading(name: str, edit: TensorEdit, anatomy: Anatomy, read: Read) -> Factors:
+def _reading(name: str, edit: TensorEdit, read: Read) -> Factors:
     """Of a weight that reads, by what happens to its inputs: each row w becomes `w - (w^T L) R^T`, seen as a map."""
-    # An unembedding that is tied is the embedding's numbers, and gets an adapter of its own all the same.
-    source = anatomy.embedding_weight if anatomy.tied and name == anatomy.unembedding_weight else name
-    weight = read(source).float()
+    weight = read(name).float()
     out_in = weight if edit.axis == 1 else weight.T
     left, right, _ = edit.map.factors(out_in.device, out_in.dtype)
     return Factors(name.removesuffix(".weight"), left.T, -(out_in @ right), transposed=edit.axis == 0)
-
-
-def _tied(plan: EditPlan, read: Read) -> Factors:
-    """Of an unembedding that is tied to the embedding and goes through its edit too."""
-    assert plan.tied_edit is not None
-    embedding, map = read(plan.anatomy.embedding_weight).float(), plan.tied_edit.of_weight.map
-    left, right, constant = map.factors(embedding.device, embedding.dtype)
-    a, b = left.T, -(embedding @ right)
-    if constant is not None:
-        a, b = torch.cat([a, constant[None]]), torch.cat([b, b.new_ones(len(b), 1)], dim=1)
-    return Factors(plan.anatomy.unembedding, a, b)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Model:
         """
         path = Path(getattr(model.config, "_name_or_path", "") or ".")
         found = anatomy if anatomy is not None else anatomy_of(model.config)
-        return cls(model.eval(), tokenizer, found, Source(name, path, None))
+        return cls(model.eval(), tokenizer, _as_loaded(found, model), Source(name, path, None))
 
     @property
     def config(self) -> PretrainedConfig:
@@ -125,7 +125,15 @@ def load(
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
         tokenizer = _tokenizer(source, trust_remote_code)
         model = _weights(source, config, dtype, target, trust_remote_code)
-    return Model(model.eval(), tokenizer, anatomy, source)
+    return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source)
+
+
+def _as_loaded(anatomy: Anatomy, model: PreTrainedModel) -> Anatomy:
+    """The anatomy with `tied` as it is in a model with its weights: a checkpoint may hold apart what a config ties."""
+    head, embedding = (model.get_parameter(name) for name in (anatomy.unembedding_weight, anatomy.embedding_weight))
+    # Weights that were left on the disk are no longer the same objects, but transformers keeps account of them.
+    tied = head is embedding or anatomy.unembedding_weight in getattr(model, "all_tied_weights_keys", {})
+    return replace(anatomy, tied=tied)
 
 
 def _device(device: str | None) -> str:
