@@ -11,6 +11,7 @@ from torch import Tensor
 from weight_edit.directions.ablating import ablation_hooks
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.candidate import Candidate, table_of
+from weight_edit.directions.choices import check_positions
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.measuring import measured
 from weight_edit.directions.problem import Problem
@@ -159,7 +160,7 @@ def find_directions(
             **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
         },
         "filter_prompts": filter_prompts and bool(tokens),
-        "chat": {"system": format.system, "template": format.template},
+        "chat": {"system": format.system, "template": format.template, "template_args": format.template_args},
         "seed": seed,
         "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
         "refusal_metric": metrics,
@@ -225,13 +226,12 @@ class _Metering:
 
 
 def _positions(positions: str, template: int) -> tuple[int | None, ...]:
+    check_positions(positions)
     known: dict[str, tuple[int | None, ...]] = {
         "template": tuple(range(-template, 0)),
         "last": (-1,),
         "all": (None,),
     }
-    if positions not in known:
-        raise UsageError(f"positions '{positions}' is none of {', '.join(known)}")
     return known[positions]
 
 

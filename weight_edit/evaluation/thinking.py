@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from weight_edit.prompts import ChatFormat, split_thought
+from weight_edit.prompts import ChatFormat, answer_text, split_thought
 from weight_edit.runtime import Model, generate
 
 
@@ -33,7 +33,7 @@ def think(
     thoughts = {}
     for prompt, generation in zip(prompts, said, strict=True):
         # Tags may be special tokens, which the generation's own text leaves out.
-        text = str(model.tokenizer.decode(list(generation.tokens), skip_special_tokens=False))
+        text, _ = answer_text(chat, generation.tokens, generation.finished)
         thinking = split_thought(text, opened=chat.opens_thought)
         if thinking is not None and thinking.answer is not None:
             thoughts[prompt] = thinking.thought

@@ -61,8 +61,7 @@ def run_models(
     folder: Path,
     prompts: PromptSet,
     dtype: str,
-    system: str | None,
-    template: str | None,
+    form: ChatFormat,
     device: str | None,
     trust_remote_code: bool,
 ) -> Precision:
@@ -75,7 +74,6 @@ def run_models(
     rows = torch.from_numpy(plan.directions)
     level = partial(_level, plan) if plan.complete else None
     model = opened(baking.source.path)
-    form = ChatFormat(model.tokenizer, system=system, template=template)
     sequences = [form.encode(prompt) for prompt in prompts.prompts]
     before = stream_leak(model, rows, sequences, level)
 

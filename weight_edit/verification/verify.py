@@ -112,6 +112,7 @@ def verify(
     n_prompts: int = 16,
     system: str | None = None,
     template: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
     revision: str | None = None,
     token: str | None = None,
     device: str | None = None,
@@ -126,7 +127,7 @@ def verify(
         weights_only: check the files alone and load no model, for models that do not fit into memory.
         prompts: what the models run on; the embedded model's ordinary test prompts when None.
         n_prompts: how many of them.
-        system, template: see `ChatFormat`.
+        system, template, template_args: see `ChatFormat`.
 
     Returns:
         a `Verification`; look at `passed` and `problems`.
@@ -142,6 +143,18 @@ def verify(
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
+    form = None
+    if not weights_only:
+        from weight_edit.runtime.loading import chat_format
+
+        # Before anything that takes long: a model without a chat template needs --template.
+        form = chat_format(
+            source,
+            system=system,
+            template=template,
+            template_args=template_args,
+            trust_remote_code=trust_remote_code,
+        )
     baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
     report = check_integrity(
@@ -167,14 +180,14 @@ def verify(
         *_directions_problems(manifest, directions, steps),
         *_weight_problems(report, storage, baking),
     ]
-    if not weights_only:
+    if form is not None:
         from weight_edit.prompts import load_prompts
         from weight_edit.verification.models import precision_problems, run_models
 
         chosen = (prompts or load_prompts(DEFAULT_PROMPTS)).at_most(n_prompts)
         n_run = len(chosen)
         for dtype in dict.fromkeys(("float32", "float32" if storage == "float64" else storage)):
-            precisions[dtype] = run_models(baking, folder, chosen, dtype, system, template, device, trust_remote_code)
+            precisions[dtype] = run_models(baking, folder, chosen, dtype, form, device, trust_remote_code)
             problems += precision_problems(precisions[dtype], storage, baking.plan.complete)
     return Verification(
         report,
