@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.choices import check_method, check_positions
+from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.prompts import load_prompts
 from weight_edit.runtime.dtypes import check_dtype

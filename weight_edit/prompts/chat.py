@@ -246,7 +246,7 @@ class ChatFormat:
         try:
             return self.tokenizer.apply_chat_template(given, **options, **self.template_args)
         except (TemplateError, *FOREIGN_ERRORS) as error:
-            raise UsageError(self._failure(messages, error)) from None
+            raise UsageError(self._failure(messages, error, options)) from None
 
     def _encode_plain(self, messages: list[dict[str, str]], answering: bool) -> list[int]:
         content = {message["role"]: message["content"] for message in messages}
@@ -277,12 +277,13 @@ class ChatFormat:
         added = (str(token.content) for token in self.tokenizer.added_tokens_decoder.values())
         return tuple({text for text in (*added, *self.tokenizer.all_special_tokens) if text.strip()})
 
-    def _failure(self, messages: list[dict[str, str]], error: Exception) -> str:
+    def _failure(self, messages: list[dict[str, str]], error: Exception, options: Mapping[str, Any]) -> str:
         reason = " ".join(str(error).split())
         template = f"the chat template of {_name(self.tokenizer)}"
         if messages[0]["role"] == "system":
             try:
-                self._without_system()
+                without = self._without_system()
+                without._apply(messages[1:], **{key: options[key] for key in options if key != "chat_template"})
             except UsageError as other:
                 return str(other)
             return f"{template} rejects a system prompt ({reason}); leave it out"

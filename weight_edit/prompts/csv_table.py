@@ -37,8 +37,8 @@ def csv_table(path: Path, text: str) -> Table:
 
     The rule: of commas, semicolons, tabs and bars the separator is the one that divides the header and by which no line
     has more fields than the header. Where that holds for several, it is the one by which all lines have equally many
-    fields, then the one whose header has a column that is known to hold prompts. A file whose header nothing divides has
-    one column. (`csv.Sniffer` guesses from letters that recur, and takes some in words for separators.)
+    fields, then the one whose header has a column that is known to hold prompts. Where nothing divides the header there
+    is one column. (`csv.Sniffer` guesses from letters that recur, and takes some in words for separators.)
 
     Raises:
         UsageError: malformed, several separators fit equally well, or a column's name occurs twice.

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 from jinja2 import meta, nodes
@@ -29,7 +29,7 @@ _DEFINED = frozenset({"raise_exception", "strftime_now", "dict", "namespace", "r
 class _Generation(Extension):
     """Reads `{% generation %}`, the tag with which transformers marks the assistant's words."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
@@ -76,7 +76,7 @@ def check_template_args(args: Mapping[str, Any], template: str | None, name: str
 
 
 def template_args(texts: Iterable[str] | None) -> dict[str, Scalar]:
-    """Variables of a template from "key=value" texts; a value is JSON where it is one number, word or text, else a text.
+    """Variables of a template from "key=value" texts; a value is a JSON number, word or text, and else a plain text.
 
     Raises:
         UsageError: one that is not of that form.
