@@ -13,7 +13,7 @@ ANSWERS = "<|channel|> final <|body|> "
 @pytest.mark.parametrize(
     ("make", "written", "answer", "thought", "verdict"),
     [
-        (channel_tokenizer, f"{THINKS}{ANSWERS}sure here is bread <|done|>", "sure here is bread", "here is the way", "answered"),
+        (channel_tokenizer, f"{THINKS}{ANSWERS}sure here is <|done|>", "sure here is", "here is the way", "answered"),
         (channel_tokenizer, f"{ANSWERS}I cannot <|done|>", "I cannot", None, "refused"),
         (channel_tokenizer, f"{THINKS}{ANSWERS}I cannot", "I cannot", "here is the way", "refused"),
         (channel_tokenizer, "<|channel|> analysis <|body|> here is the", None, "here is the", "undecided"),
@@ -21,7 +21,7 @@ ANSWERS = "<|channel|> final <|body|> "
         (channel_tokenizer, "<|channel|> analysis <|body|> a way <|done|>", "", "a way", "empty"),
         (channel_tokenizer, "sure here is bread <|done|>", "sure here is bread", None, "answered"),
         (channel_tokenizer, "<|done|>", "", None, "empty"),
-        (response_tokenizer, "<|reply|> sure here is bread <|/reply|> <|/turn|>", "sure here is bread", None, "answered"),
+        (response_tokenizer, "<|reply|> sure here is <|/reply|> <|/turn|>", "sure here is", None, "answered"),
         (response_tokenizer, "<|reply|> I cannot <|/reply|> <|/turn|>", "I cannot", None, "refused"),
         (response_tokenizer, "sure here is bread <|/turn|>", "sure here is bread", None, "answered"),
         (word_tokenizer, "sure here is bread <end> <user> tell", "sure here is bread", None, "answered"),
@@ -37,6 +37,5 @@ def test_answers_and_thoughts(make, written, answer, thought, verdict):
     assert (None if split is None else split.thought.strip()) == thought
     found = text if split is None else split.answer
     assert (None if found is None else found.strip()) == answer
-    # "I cannot" alone is short, but a word of a refusal.
-    verdicts = judge(text, finished, control=tuple(tokenizer.all_special_tokens), opened=chat.opens_thought)
-    assert verdicts == Verdict(verdict)
+    control = tuple(tokenizer.all_special_tokens)
+    assert judge(text, finished, control=control, opened=chat.opens_thought) == Verdict(verdict)
