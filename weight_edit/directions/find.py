@@ -19,10 +19,11 @@ from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_m
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import Selection, SelectionRule, least_bad, select
+from weight_edit.directions.selection import NOT_FINITE, Selection, SelectionRule, least_bad, select
 from weight_edit.directions.separation import separation
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.overflow import check_logprobs
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Model, next_token_logprobs
 from weight_edit.version import __version__
@@ -195,11 +196,12 @@ class _Metering:
         batch_size: int,
     ) -> None:
         self._samples = [*refused, answered]
+        asked = [prompts for sample in self._samples for prompts in (sample.train, sample.validation)]
         logprobs = [
-            next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens")
-            for sample in self._samples
-            for prompts in (sample.train, sample.validation)
+            next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens") for prompts in asked
         ]
+        for prompts, values in zip(asked, logprobs, strict=True):
+            check_logprobs(model, prompts, values)
         if refusal_tokens is None:
             self.tokens = find_refusal_tokens(torch.cat(logprobs[:-2:2]), logprobs[-2])
         else:
@@ -284,6 +286,8 @@ def _chosen(
         return fallback
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     advice = "no direction was found" if fallback is None else "loosen a bound, or pass --best-effort"
+    if NOT_FINITE in selection.counts and model.dtype == torch.float16:
+        advice = "float16 ends at 65504, which an edit may exceed: load the model in bfloat16 or float32 (--dtype)"
     raise UnsupportedError(f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}")
 
 

@@ -54,6 +54,9 @@ class SelectionRule:
         return int(n_layers * self.max_layer_fraction + 1e-9)
 
 
+NOT_FINITE = "a score is not finite"
+"""Why a candidate is rejected under whose edit the model gives no numbers."""
+
 Place = tuple[int | None, int | None]
 
 
@@ -154,5 +157,5 @@ def _unusable(score: "CandidateScore") -> str:
     if not all(
         value is None or math.isfinite(value) for value in (score.bypass, score.induce, score.kl, score.protected_kl)
     ):
-        return "a score is not finite"
+        return NOT_FINITE
     return ""

@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
+from weight_edit.overflow import check_generations, check_logprobs
 from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, answer_text, public_name, split_thought
 from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
 
@@ -154,9 +155,16 @@ def first_token_logprobs(
     """Log-probabilities of the first answer token, (n, vocabulary) float32 on the CPU.
 
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
+
+    Raises:
+        UsageError: as `next_token_logprobs`.
+        VerificationError: they are not finite; with the place where the stream became so.
     """
     chat = format or ChatFormat(model.tokenizer)
-    return next_token_logprobs(model, [chat.encode(prompt) for prompt in prompts.prompts], batch_size=batch_size)
+    sequences = [chat.encode(prompt) for prompt in prompts.prompts]
+    found = next_token_logprobs(model, sequences, batch_size=batch_size)
+    check_logprobs(model, sequences, found, VerificationError)
+    return found
 
 
 def evaluate(
@@ -196,7 +204,7 @@ def evaluate(
     Raises:
         UsageError: no set, an empty one, a base without an answered set or of another vocabulary, or a wrong
             option.
-        VerificationError: a loss or divergence is not finite.
+        VerificationError: a loss, a divergence or what an answer was read off is not finite.
     """
     rule = named(judge_name)
     given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
@@ -286,12 +294,11 @@ def _loss(model: Model, prompts: PromptSet, chat: ChatFormat, batch_size: int) -
     known = [(prompt, answer) for prompt, answer in pairs if answer]
     if not known:
         return None
-    logprobs = answer_logprobs(
-        model,
-        [chat.encode(prompt) for prompt, _ in known],
-        [chat.answer_tokens(answer) for _, answer in known],
-        batch_size=batch_size,
-    )
+    asked = [chat.encode(prompt) for prompt, _ in known]
+    answers = [chat.answer_tokens(answer) for _, answer in known]
+    logprobs = answer_logprobs(model, asked, answers, batch_size=batch_size)
+    whole = [[*prompt, *answer] for prompt, answer in zip(asked, answers, strict=True)]
+    check_logprobs(model, whole, logprobs, VerificationError)
     return cross_entropy(logprobs)
 
 
@@ -319,13 +326,11 @@ def _answers(
     rule: Judge,
     batch_size: int,
 ) -> list[Answer]:
+    asked = [chat.encode(prompt) for prompt in prompts.prompts]
     generations = generate(
-        model,
-        [chat.encode(prompt) for prompt in prompts.prompts],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        description=f"answers ({name})",
+        model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, description=f"answers ({name})"
     )
+    check_generations(model, asked, generations, VerificationError)
     control = tuple(map(str, model.tokenizer.all_special_tokens))
     answers = []
     rows = zip(prompts.prompts, prompts.answers, prompts.categories, generations, strict=True)

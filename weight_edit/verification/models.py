@@ -12,6 +12,7 @@ from torch import Tensor
 from weight_edit.activations import Point
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.hooking import published_hooks
+from weight_edit.overflow import overflow
 from weight_edit.plan import EditPlan
 from weight_edit.preparing import Baking
 from weight_edit.prompts import ChatFormat, PromptSet
@@ -33,6 +34,7 @@ class Precision:
         faithful: edited weights against the base with hooks.
         published: edited weights against the base with the edit hooked in as papers have it, at every point of the
             stream; None where an edit is not of that kind.
+        overflow: why the base or the edited model gave no numbers, where it did not.
         tying: what editing a tied unembedding with its embedding changes: edited weights against hooks that
             leave the unembedding alone; None where nothing is tied.
     """
@@ -43,10 +45,12 @@ class Precision:
     faithful: Agreement
     published: Agreement | None
     tying: Agreement | None
+    overflow: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
+            **({"overflow": self.overflow} if self.overflow else {}),
             "leak": self.leak.worst,
             "leak_at": self.leak.where,
             "leak_before": self.leak_before.worst,
@@ -76,6 +80,7 @@ def run_models(
     model = opened(baking.source.path)
     sequences = [form.encode(prompt) for prompt in prompts.prompts]
     before = stream_leak(model, rows, sequences, level)
+    overflows = overflow(model, sequences) if math.isnan(before.worst) else None
 
     def under(hooks: list[Hook] | None) -> list[Tensor] | None:
         if hooks is None:
@@ -97,13 +102,17 @@ def run_models(
     except (UsageError, UnsupportedError) as error:
         raise VerificationError(f"{folder} cannot be loaded: {error}") from error
     given = logits_of(model, sequences)
+    leak = stream_leak(model, rows, sequences, level)
+    if overflows is None and math.isnan(leak.worst):
+        overflows = overflow(model, sequences)
     return Precision(
         dtype,
-        stream_leak(model, rows, sequences, level),
+        leak,
         before,
         agreement(wanted, given),
         None if published is None else agreement(published, given),
         None if exact is None else agreement(exact, given),
+        overflows,
     )
 
 
@@ -114,6 +123,9 @@ def _level(plan: EditPlan, point: Point) -> Tensor:
 
 def precision_problems(check: Precision, storage: str, complete: bool) -> list[str]:
     """A line for each figure that is above what the storage dtype explains."""
+    if check.overflow is not None:
+        # Nothing else could be measured in this dtype, and what was not measured has not passed.
+        return [check.overflow]
     problems = []
     bounds = TOLERANCES[storage]
     if complete and not check.leak.worst < bounds.leak:
