@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import random_model
 
-from weight_edit.directions import find_directions
+from weight_edit.baking import bake
+from weight_edit.directions import DirectionRows, find_directions
 from weight_edit.directions.scores import score_candidates
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError, VerificationError
@@ -15,6 +16,7 @@ from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Hook, generate, hooked
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import stream_of
+from weight_edit.verification.verify import verify
 
 TARGET = PromptSet.of(
     "target", [f"how to make {a} {b}" for a in ("paint", "bread", "cars") for b in ("red", "blue", "a", "the", "I")]
@@ -32,7 +34,9 @@ def loud(dtype=torch.float16):
     """A model whose third block writes more than float16 holds."""
     model = random_model("llama")
     with torch.no_grad():
-        model.model.get_parameter("model.layers.2.self_attn.o_proj.weight").mul_(1e6)
+        # Each weight is within what float16 holds.
+        model.model.get_parameter("model.layers.2.self_attn.v_proj.weight").mul_(100)
+        model.model.get_parameter("model.layers.2.self_attn.o_proj.weight").mul_(1e4)
     model.model.to(dtype)
     return model
 
@@ -86,6 +90,20 @@ def test_studies_say_it_too(tmp_path):
         with pytest.raises(UsageError, match=SAID):
             stream_of(lab, TARGET, [Point("resid_pre", 3)], position)
     assert stream_of(lab, TARGET, [Point("resid_pre", 2)], -1).isfinite().all()
+
+
+def test_verifying_says_it_of_the_dtype_in_which_it_is_so(tmp_path):
+    model = loud()
+    assert all(parameter.isfinite().all() for parameter in model.model.parameters())
+    model.model.save_pretrained(tmp_path / "base")
+    model.tokenizer.save_pretrained(tmp_path / "base")
+    row = torch.nn.functional.normalize(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    bake(tmp_path / "base", DirectionRows(row.numpy(), {}), tmp_path / "edited")
+    checked = verify(tmp_path / "base", tmp_path / "edited", prompts=TARGET, n_prompts=2)
+    assert len(checked.problems) == 1
+    assert "base in float16: the residual stream is not finite from the middle of block 2 on" in checked.problems[0]
+    assert checked.to_dict()["by_dtype"]["float16"]["overflow"] == checked.problems[0]
+    assert "overflow" not in checked.to_dict()["by_dtype"]["float32"]
 
 
 def test_damaged_weights_in_float32_are_no_overflow():
