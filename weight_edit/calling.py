@@ -17,10 +17,16 @@ def call(
 ) -> Any:
     """Call a verb's function and print its result, as tables or as JSON."""
     from weight_edit.progress import set_quiet
+    from weight_edit.prompts.readings import readings
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
 
     set_quiet(quiet or as_json)
     try:
-        result = work()
+        with readings(say) as read:
+            result = work()
     except KeyboardInterrupt:
         # Typer would say "Aborted." instead.
         print(
@@ -28,7 +34,10 @@ def call(
         )
         raise SystemExit(130) from None
     if as_json:
-        print(json.dumps(finite(to_json(result)), indent=2, allow_nan=False))
+        document = to_json(result)
+        if read and isinstance(document, dict):
+            document = {**document, "prompts_read": [reading.to_dict() for reading in read]}
+        print(json.dumps(finite(document), indent=2, allow_nan=False))
         return result
     from rich.console import Console
 

@@ -20,7 +20,13 @@ Token = Annotated[
 ]
 Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run.")]
 System = Annotated[str | None, typer.Option(help="System prompt.")]
-Template = Annotated[str | None, typer.Option(help="'plain' for a model without a chat template.")]
+Template = Annotated[
+    str | None, typer.Option(help="'plain' for a model without a chat template, or the name of one of several.")
+]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A variable of the chat template: `--template-arg enable_thinking=false`."),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
 EditKind = Annotated[

@@ -163,6 +163,8 @@ class Recipe(Section):
     `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
     set in one place.
 
+    `template` and `template_args` say how prompts become a chat, see `ChatFormat`.
+
     `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments
     under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
     them ablates.
@@ -175,6 +177,7 @@ class Recipe(Section):
     device: str | None = None
     system: str | None = None
     template: str | None = None
+    template_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None

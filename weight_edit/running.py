@@ -19,7 +19,7 @@ from weight_edit.publish.finishing import stamp
 from weight_edit.recipe import MAIN, Recipe, Study
 from weight_edit.runfolder import RunFolder, fingerprint
 from weight_edit.runtime import Model, load, resolve
-from weight_edit.runtime.loading import read_config
+from weight_edit.runtime.loading import chat_format, read_config
 from weight_edit.searching import Search, directions_file, slug, step_name
 from weight_edit.studies.asking import directions_asked, files_asked, steps_asked
 from weight_edit.studies.lab import Lab, edit_step
@@ -114,6 +114,14 @@ class _Job:
         self.trust_remote_code = trust_remote_code
         self.source = resolve(recipe.model, revision=recipe.revision, token=token)
         config = read_config(self.source, trust_remote_code=trust_remote_code)
+        # A missing template is said before the weights are read.
+        chat_format(
+            self.source,
+            system=recipe.system,
+            template=recipe.template,
+            template_args=recipe.template_args,
+            trust_remote_code=trust_remote_code,
+        )
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
         tried = [step for settings in self.studied for step in steps_asked(settings)]
         for step in [*(recipe.edit.steps if recipe.edit else []), *tried]:
@@ -139,6 +147,7 @@ class _Job:
             "dtype": recipe.dtype,
             "system": recipe.system,
             "template": recipe.template,
+            **({"template_args": recipe.template_args} if recipe.template_args else {}),
         }
         measured = [_digests(*self.sets.values()), recipe.evaluate.model_dump()]
         verified = [self.verify_prompts.content_sha256, recipe.verify.model_dump()]
@@ -302,6 +311,7 @@ class _Job:
             n_prompts=section.n_prompts,
             system=self.recipe.system,
             template=self.recipe.template,
+            template_args=self.recipe.template_args,
             revision=self.recipe.revision,
             token=self.token,
             device=self.recipe.device,
@@ -328,7 +338,10 @@ class _Job:
         return load(path, dtype=self.recipe.dtype, device=self.recipe.device, trust_remote_code=self.trust_remote_code)
 
     def _format(self, model: Model) -> ChatFormat:
-        return ChatFormat(model.tokenizer, system=self.recipe.system, template=self.recipe.template)
+        recipe = self.recipe
+        return ChatFormat(
+            model.tokenizer, system=recipe.system, template=recipe.template, template_args=recipe.template_args
+        )
 
 
 def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:

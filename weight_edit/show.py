@@ -85,6 +85,8 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
     for name in dict.fromkeys([*before, *after]):
         table.add_row(name, safe(before.get(name, "")), safe(after.get(name, "")))
     console.print(table)
+    for measured in (baseline, edited):
+        notes(measured, console)
     by_category(baseline, edited, console)
 
 
@@ -100,6 +102,13 @@ def evaluation(result: Mapping[str, Any], console: Console) -> None:
     for name, text in figures(result).items():
         table.add_row(name, safe(text))
     console.print(table)
+    notes(result, console)
+
+
+def notes(result: Mapping[str, Any], console: Console) -> None:
+    """What the reader of an evaluation's rates should know."""
+    for note in result.get("notes") or ():
+        console.print(f"[yellow]note:[/] {safe(note)}")
 
 
 def proofs(checked: Mapping[str, Any], console: Console) -> None:

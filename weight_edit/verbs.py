@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from weight_edit.directions.artifact import Directions
-from weight_edit.directions.find import find_directions
-from weight_edit.directions.registry import finder_named
+from weight_edit.directions.choices import check_method, check_positions
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
-from weight_edit.prompts import ChatFormat, load_prompts
-from weight_edit.runtime import load
+from weight_edit.prompts import load_prompts
+from weight_edit.runtime.dtypes import check_dtype
+from weight_edit.runtime.sources import resolve
 from weight_edit.seeds import check_seed
+
+if TYPE_CHECKING:
+    from weight_edit.directions.artifact import Directions
+    from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.prompts import ChatFormat
 
 
 def find(
@@ -29,7 +32,7 @@ def find(
     format_options: Mapping[str, Any],
     rule_options: Mapping[str, Any],
     **options: Any,
-) -> Directions:
+) -> "Directions":
     """Load a model, find directions and save them.
 
     Args:
@@ -47,12 +50,22 @@ def find(
     _check_free(out, overwrite)
     rule = SelectionRule(**rule_options)
     check_seed(options.get("seed", 0))
-    # A misspelt option is said before a large model is fetched and loaded.
-    finder_named(options.get("method", "mean-difference")).settings(options.get("options") or {})
+    method = options.get("method", "mean-difference")
+    check_method(method)
+    check_positions(options.get("positions", "template"))
+    check_dtype(load_options.get("dtype", "auto"))
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)
     spared = [load_prompts(spec) for spec in protect]
     held_target = [load_prompts(spec) for spec in validation_target] if validation_target else None
     held_baseline = load_prompts(validation_baseline) if validation_baseline else None
+    # The imports take seconds, so that all that is told without them comes first.
+    from weight_edit.directions.find import find_directions
+    from weight_edit.directions.registry import finder_named
+    from weight_edit.runtime.loading import load
+
+    # A misspelt option is said before a large model is fetched and loaded.
+    finder_named(method).settings(options.get("options") or {})
+    form = _format(model, load_options, format_options)
     loaded = load(model, **load_options)
     found = find_directions(
         loaded,
@@ -60,7 +73,7 @@ def find(
         protect=spared,
         validation_target=held_target,
         validation_baseline=held_baseline,
-        format=ChatFormat(loaded.tokenizer, **format_options),
+        format=form,
         rule=rule,
         **options,
     )
@@ -77,7 +90,7 @@ def measure(
     format_options: Mapping[str, Any],
     overwrite: bool = False,
     **options: Any,
-) -> Evaluation:
+) -> "Evaluation":
     """Load a model, and its base before it where there is one, and evaluate it.
 
     Args:
@@ -93,16 +106,25 @@ def measure(
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
     prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
+    answered = prompts["answered"]
+    if against is not None and answered is None:
+        raise UsageError("--against measures the divergence on ordinary requests; give --answered PROMPTS too")
+    if not any(prompts.values()):
+        raise UsageError("nothing to evaluate on; give at least one of " + ", ".join(map(_option, sets)))
+    check_dtype(load_options.get("dtype", "auto"))
+    # The imports take seconds, so that all that is told without them comes first.
+    from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+    from weight_edit.runtime.loading import load
+
+    form = _format(model, load_options, format_options)
     logprobs = None
-    if against is not None:
-        answered = prompts["answered"]
-        if answered is None:
-            raise UsageError("--against measures the divergence on ordinary requests; give --answered PROMPTS too")
-        base = load(against, **{**load_options, "revision": None})
-        logprobs = first_token_logprobs(base, answered, ChatFormat(base.tokenizer, **format_options))
+    if against is not None and answered is not None:
+        base_options = {**load_options, "revision": None}
+        base_form = _format(against, base_options, format_options)
+        base = load(against, **base_options)
+        logprobs = first_token_logprobs(base, answered, base_form)
         del base
     loaded = load(model, **load_options)
-    form = ChatFormat(loaded.tokenizer, **format_options)
     return evaluate(
         loaded,
         refused=prompts["refused"],
@@ -113,6 +135,18 @@ def measure(
         format=form,
         **options,
     )
+
+
+def _format(model: str, load_options: Mapping[str, Any], format_options: Mapping[str, Any]) -> "ChatFormat":
+    """The chat format of a model whose weights are not there yet."""
+    from weight_edit.runtime.loading import chat_format
+
+    source = resolve(model, revision=load_options.get("revision"), token=load_options.get("token"), weights=False)
+    return chat_format(source, trust_remote_code=bool(load_options.get("trust_remote_code")), **format_options)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _check_free(path: Path, overwrite: bool) -> None:

@@ -32,6 +32,9 @@ GEMMA = (
     "{% for m in messages %}<start>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
     "{{ m['content'] }}<end>\n{% endfor %}{% if add_generation_prompt %}<start>model\n{% endif %}"
 )
+PARTED = LLAMA.replace(
+    "{{ m['content'] | trim }}", "{% for part in m['content'] %}{{ part['text'] | trim }}{% endfor %}"
+)
 BARE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}User: {{ m['content'] }}\nAssistant:"
     "{% elif m['role'] == 'assistant' %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
@@ -127,7 +130,7 @@ def test_tokens_are_those_of_the_rendered_text(make):
     assert chat.encode("What is it?") == tokenizer.encode(text, add_special_tokens=False)
 
 
-@pytest.mark.parametrize("template", [LLAMA, CHATML, GEMMA, None])
+@pytest.mark.parametrize("template", [LLAMA, CHATML, GEMMA, PARTED, None])
 def test_special_text_in_a_prompt_stays_text(make, template):
     tokenizer = make(template)
     chat = ChatFormat(tokenizer, template=None if template else "plain")
@@ -138,7 +141,7 @@ def test_special_text_in_a_prompt_stays_text(make, template):
 
 
 def test_system_prompts(make):
-    for template in (LLAMA, CHATML):
+    for template in (LLAMA, CHATML, PARTED):
         chat = ChatFormat(make(template), system="Be brief.")
         assert "Be brief." in chat.tokenizer.decode(chat.encode("Tell me"))
         assert chat.suffix == ChatFormat(make(template)).suffix
@@ -180,6 +183,7 @@ def test_templates_that_cannot_work(make, template, reason):
         (LLAMA, "<end>", ""),
         (CHATML, "<end>", ""),
         (GEMMA, "<end>", ""),
+        (PARTED, "<end>", ""),
         (BARE, "<eos>", " "),
         (None, "<eos>", " "),
     ],
@@ -192,7 +196,7 @@ def test_answers_end_with_the_turn(make, template, end, lead):
     assert chat.end_of_turn == tokens[-1] == tokenizer.convert_tokens_to_ids(end)
 
 
-@pytest.mark.parametrize("template", [LLAMA, CHATML, GEMMA, None])
+@pytest.mark.parametrize("template", [LLAMA, CHATML, GEMMA, PARTED, None])
 def test_special_text_in_an_answer_ends_nothing(make, template):
     chat = ChatFormat(make(template), template=None if template else "plain")
     tokens = chat.answer_tokens("One <end> two <eos> three")

@@ -38,7 +38,7 @@ CONTENTS = {
     "data.json": json.dumps({"data": ROWS}),
     "columns.json": json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}),
     "table.csv": 'id,Prompt,answer\n1,How do I bake bread?,Knead it.\n2,"Who won, and when?",\n',
-    "one-column.csv": '﻿anything\nHow do I bake bread?\n"Who won, and when?"\n',
+    "one-column.csv": '﻿question\nHow do I bake bread?\n"Who won, and when?"\n',
 }
 
 

@@ -19,6 +19,7 @@ from weight_edit.options import (
     Revision,
     System,
     Template,
+    TemplateArg,
     Token,
 )
 
@@ -75,6 +76,7 @@ def verify(
     n_prompts: Annotated[int, typer.Option(help="How many prompts the models run on.")] = 16,
     system: System = None,
     template: Template = None,
+    template_arg: TemplateArg = None,
     device: Device = None,
     revision: Revision = None,
     token: Token = None,
@@ -88,6 +90,7 @@ def verify(
     """
 
     def work() -> Any:
+        from weight_edit.prompts.templates import template_args
         from weight_edit.verification.verify import verify as check
 
         if weights_only and prompts:
@@ -108,6 +111,7 @@ def verify(
             n_prompts=n_prompts,
             system=system,
             template=template,
+            template_args=template_args(template_arg),
             device=device,
             revision=revision,
             token=token,
@@ -137,6 +141,7 @@ def evaluate(
     overwrite: Overwrite = False,
     system: System = None,
     template: Template = None,
+    template_arg: TemplateArg = None,
     dtype: Dtype = "auto",
     device: Device = None,
     revision: Revision = None,
@@ -152,6 +157,7 @@ def evaluate(
     """
 
     def work() -> Any:
+        from weight_edit.prompts.templates import template_args
         from weight_edit.verbs import measure
 
         return measure(
@@ -163,7 +169,11 @@ def evaluate(
                 "over_refused": over_refused,
                 "harmless_looking": harmless_looking,
             },
-            format_options={"system": system, "template": template},
+            format_options={
+                "system": system,
+                "template": template,
+                "template_args": template_args(template_arg),
+            },
             load_options={
                 "dtype": dtype,
                 "device": device,

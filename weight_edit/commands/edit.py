@@ -37,6 +37,7 @@ from weight_edit.options import (
     Strength,
     System,
     Template,
+    TemplateArg,
     Token,
 )
 
@@ -92,6 +93,7 @@ def find(
     seed: int = 0,
     system: System = None,
     template: Template = None,
+    template_arg: TemplateArg = None,
     dtype: Dtype = "auto",
     device: Device = None,
     revision: Revision = None,
@@ -106,6 +108,7 @@ def find(
     """
 
     def work() -> Any:
+        from weight_edit.prompts.templates import template_args
         from weight_edit.verbs import find as search
         from weight_edit.written import key_values
 
@@ -122,7 +125,11 @@ def find(
                 "token": token,
                 "trust_remote_code": trust_remote_code,
             },
-            format_options={"system": system, "template": template},
+            format_options={
+                "system": system,
+                "template": template,
+                "template_args": template_args(template_arg),
+            },
             rule_options={
                 "max_kl": max_kl,
                 "min_induce": min_induce,
@@ -254,24 +261,27 @@ def adapter(
     """
 
     def work() -> Any:
+        from weight_edit.baking import steps_of
         from weight_edit.directions.file import read_rows
         from weight_edit.plan import parse_layers
         from weight_edit.written import key_values, mapping
 
-        rows = read_rows(directions, orthonormalize=orthonormalize)
-        # Takes seconds to import: a wrong file name is said at once.
+        steps = steps_of(
+            read_rows(directions, orthonormalize=orthonormalize),
+            edit,
+            strength,
+            parse_layers(layers),
+            sorted(parse_layers(at) or ()),
+            mapping(kernel, "--kernel"),
+            key_values(option, "--option"),
+        )
+        # Takes seconds to import: what is wrong with the call is said at once.
         from weight_edit.publish.adapter import adapter as write
 
         return write(
             model,
-            rows,
+            steps,
             out,
-            edit=edit,
-            strength=strength,
-            layers=parse_layers(layers),
-            at=sorted(parse_layers(at) or ()),
-            kernel=mapping(kernel, "--kernel"),
-            edit_options=key_values(option, "--option"),
             embeddings=embeddings,
             projector=projector,
             revision=revision,

@@ -16,6 +16,7 @@ from weight_edit.options import (
     Remote,
     System,
     Template,
+    TemplateArg,
     Token,
 )
 
@@ -64,11 +65,16 @@ def run(
     """
 
     def work() -> Any:
+        from weight_edit.early import check_recipe
         from weight_edit.recipe import load_recipe
+
+        loaded = load_recipe(recipe, set_ or (), with_ or ())
+        check_recipe(loaded)
+        # Takes seconds to import: what is wrong with the recipe is said at once.
         from weight_edit.running import run as carry_out
 
         return carry_out(
-            load_recipe(recipe, set_ or (), with_ or ()),
+            loaded,
             out or Path("runs") / recipe.stem,
             resume=resume,
             overwrite=overwrite,
@@ -89,6 +95,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and list, upload nothing.")] = False,
     system: System = None,
     template: Template = None,
+    template_arg: TemplateArg = None,
     device: Device = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -101,6 +108,7 @@ def push(
     """
 
     def work() -> Any:
+        from weight_edit.prompts.templates import template_args
         from weight_edit.publish.hub import push as upload
 
         return upload(
@@ -111,6 +119,7 @@ def push(
             dry_run=dry_run,
             system=system,
             template=template,
+            template_args=template_args(template_arg),
             device=device,
             token=token,
             trust_remote_code=trust_remote_code,

@@ -11,6 +11,7 @@ from torch import Tensor
 from weight_edit.directions.ablating import ablation_hooks
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.candidate import Candidate, table_of
+from weight_edit.directions.choices import check_positions
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.measuring import measured
 from weight_edit.directions.problem import Problem
@@ -18,10 +19,11 @@ from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_m
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import Selection, SelectionRule, least_bad, select
+from weight_edit.directions.selection import NOT_FINITE, Selection, SelectionRule, least_bad, select
 from weight_edit.directions.separation import separation
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.overflow import check_logprobs
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Model, next_token_logprobs
 from weight_edit.seeds import check_seed
@@ -161,7 +163,7 @@ def find_directions(
             **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
         },
         "filter_prompts": filter_prompts and bool(tokens),
-        "chat": {"system": format.system, "template": format.template},
+        "chat": {"system": format.system, "template": format.template, "template_args": format.template_args},
         "seed": seed,
         "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
         "refusal_metric": metrics,
@@ -196,11 +198,12 @@ class _Metering:
         batch_size: int,
     ) -> None:
         self._samples = [*refused, answered]
+        asked = [prompts for sample in self._samples for prompts in (sample.train, sample.validation)]
         logprobs = [
-            next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens")
-            for sample in self._samples
-            for prompts in (sample.train, sample.validation)
+            next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens") for prompts in asked
         ]
+        for prompts, values in zip(asked, logprobs, strict=True):
+            check_logprobs(model, prompts, values)
         if refusal_tokens is None:
             self.tokens = find_refusal_tokens(torch.cat(logprobs[:-2:2]), logprobs[-2])
         else:
@@ -227,13 +230,12 @@ class _Metering:
 
 
 def _positions(positions: str, template: int) -> tuple[int | None, ...]:
+    check_positions(positions)
     known: dict[str, tuple[int | None, ...]] = {
         "template": tuple(range(-template, 0)),
         "last": (-1,),
         "all": (None,),
     }
-    if positions not in known:
-        raise UsageError(f"positions '{positions}' is none of {', '.join(known)}")
     return known[positions]
 
 
@@ -286,6 +288,8 @@ def _chosen(
         return fallback
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     advice = "no direction was found" if fallback is None else "loosen a bound, or pass --best-effort"
+    if NOT_FINITE in selection.counts and model.dtype == torch.float16:
+        advice = "float16 ends at 65504, which an edit may exceed: load the model in bfloat16 or float32 (--dtype)"
     raise UnsupportedError(f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}")
 
 

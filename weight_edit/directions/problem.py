@@ -9,6 +9,7 @@ from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.directions.samples import Sample
+from weight_edit.overflow import check_stream
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime import Model
 
@@ -69,7 +70,7 @@ class Problem:
         """Activations of one of the samples, (prompts, positions, layers, d_model).
 
         Raises:
-            UsageError: a prompt is shorter than the positions reach back, or memory runs out.
+            UsageError: a prompt is shorter than the positions reach back, memory runs out, or the stream is not finite.
         """
         key = (id(sample), part)
         if key not in self._read:
@@ -78,7 +79,9 @@ class Problem:
 
     def activations(self, prompts: Sequence[Sequence[int]], name: str | None = None) -> Tensor:
         """Activations of any prompts, token ids, at the same places; not remembered."""
-        return stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
+        found = stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
+        check_stream(self.model, prompts, found)
+        return found
 
     def encode(self, prompts: PromptSet) -> list[list[int]]:
         """Token ids of more prompts, in the format of the others.

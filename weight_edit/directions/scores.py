@@ -10,6 +10,7 @@ from torch import Tensor
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.kl import kl_divergence
+from weight_edit.overflow import check_logprobs
 from weight_edit.progress import bar
 from weight_edit.runtime import Hook, Model, hooked, next_token_logprobs
 from weight_edit.runtime.hooks import adding
@@ -74,7 +75,8 @@ def score_candidates(
         protected: token ids of validation prompts that an edit should leave alone.
 
     Raises:
-        UsageError: a prompt is empty or too long, or memory runs out with a single one.
+        UsageError: a prompt is empty or too long, memory runs out with a single one, or the unedited model gives no
+            numbers.
     """
 
     def logprobs(prompts: Sequence[Sequence[int]], hooks: list[Hook]) -> Tensor:
@@ -88,6 +90,8 @@ def score_candidates(
         return float(kl_divergence(base, logprobs(prompts, hooks)).mean())
 
     plain, spared = logprobs(baseline, []), logprobs(protected, [])
+    for prompts, unedited in ((baseline, plain), (protected, spared)):
+        check_logprobs(model, prompts, unedited)
     scores = []
     with bar("candidates", len(candidates)) as progress:
         for candidate in candidates:

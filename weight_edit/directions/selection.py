@@ -4,9 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from weight_edit.directions.scores import CandidateScore
 from weight_edit.errors import UsageError
+
+if TYPE_CHECKING:
+    from weight_edit.directions.scores import CandidateScore
 
 BY = ("bypass", "accuracy", "cosmic")
 """What the best candidate has: the lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the
@@ -51,6 +54,9 @@ class SelectionRule:
         return int(n_layers * self.max_layer_fraction + 1e-9)
 
 
+NOT_FINITE = "a score is not finite"
+"""Why a candidate is rejected under whose edit the model gives no numbers."""
+
 Place = tuple[int | None, int | None]
 
 
@@ -80,12 +86,12 @@ class Selection:
         counts: how many candidates miss each bound; one may miss several.
     """
 
-    chosen: CandidateScore | None
+    chosen: "CandidateScore | None"
     rejections: dict[Place, str]
     counts: dict[str, int]
 
 
-def select(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int) -> Selection:
+def select(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> Selection:
     """The best of the candidates that keep all bounds, by what `rule.by` says, the lowest bypass score if nothing.
 
     Equal ones are taken in the order of the table.
@@ -99,20 +105,20 @@ def select(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int)
     )
 
 
-def least_bad(scores: Sequence[CandidateScore], rule: SelectionRule, n_layers: int) -> CandidateScore | None:
+def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> "CandidateScore | None":
     """For when none passes: the one with the smallest sum of excesses, then the best by `rule.by`.
 
     None where no candidate has scores at all.
     """
     usable = [score for score in scores if not _unusable(score)]
 
-    def badness(score: CandidateScore) -> tuple[float, ...]:
+    def badness(score: "CandidateScore") -> tuple[float, ...]:
         return sum(failure.excess for failure in failures(score, rule, n_layers)), *merit(score, rule.by)
 
     return min(usable, key=badness, default=None)
 
 
-def merit(score: CandidateScore, by: str | None) -> tuple[float, ...]:
+def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:
     """What candidates are sorted by, the best first."""
     bypass = 0.0 if score.bypass is None else score.bypass
     if by == "accuracy":
@@ -122,7 +128,7 @@ def merit(score: CandidateScore, by: str | None) -> tuple[float, ...]:
     return (bypass,)
 
 
-def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
+def failures(score: "CandidateScore", rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
     """Every bound that a candidate misses."""
     found = []
     layers = rule.layers(n_layers)
@@ -145,11 +151,11 @@ def failures(score: CandidateScore, rule: SelectionRule, n_layers: int) -> tuple
     return tuple(found)
 
 
-def _unusable(score: CandidateScore) -> str:
+def _unusable(score: "CandidateScore") -> str:
     if score.norm == 0.0:
         return "zero norm"
     if not all(
         value is None or math.isfinite(value) for value in (score.bypass, score.induce, score.kl, score.protected_kl)
     ):
-        return "a score is not finite"
+        return NOT_FINITE
     return ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weight_edit.overflow import check_generations
 from weight_edit.runtime import Batch, Hook, Model, batches, generate, hooked
 from weight_edit.runtime.forward import check_tokens, last_logits
 
@@ -27,10 +28,11 @@ def said(
         what: names the progress bar.
 
     Raises:
-        UsageError: a prompt is empty or too long, or memory runs out with a single one.
+        UsageError: a prompt is empty or too long, memory runs out with a single one, or the logits are no numbers.
     """
     with hooked(model.model, hooks):
         texts = generate(model, prompts, max_new_tokens=tokens, batch_size=batch_size, description=what)
+        check_generations(model, prompts, texts)
     return [Said(tuple(prompt), text.tokens) for prompt, text in zip(prompts, texts, strict=True)]
 
 

@@ -4,18 +4,19 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, public_name, split_thought
+from weight_edit.overflow import check_generations, check_logprobs
+from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, answer_text, public_name, split_thought
 from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
 
 
@@ -107,6 +108,8 @@ class Evaluation:
         refused, answered, over_refused, harmless_looking: one result per given set.
         divergence: of the first answer token on the answered set, from the base; None without a base.
         answers: every answer, set by set.
+        template, template_args: the chat template and its variables, see `ChatFormat`.
+        notes: what a reader of the rates should know, such as why no answer of a set could be judged.
     """
 
     model: str
@@ -119,6 +122,9 @@ class Evaluation:
     harmless_looking: SetResult | None
     divergence: Divergence | None
     answers: tuple[Answer, ...]
+    template: str | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def sets(self) -> dict[str, SetResult]:
@@ -132,6 +138,9 @@ class Evaluation:
             "judge": self.judge,
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
+            "template": self.template,
+            "template_args": dict(self.template_args),
+            "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
         }
@@ -146,9 +155,16 @@ def first_token_logprobs(
     """Log-probabilities of the first answer token, (n, vocabulary) float32 on the CPU.
 
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
+
+    Raises:
+        UsageError: as `next_token_logprobs`.
+        VerificationError: they are not finite; with the place where the stream became so.
     """
     chat = format or ChatFormat(model.tokenizer)
-    return next_token_logprobs(model, [chat.encode(prompt) for prompt in prompts.prompts], batch_size=batch_size)
+    sequences = [chat.encode(prompt) for prompt in prompts.prompts]
+    found = next_token_logprobs(model, sequences, batch_size=batch_size)
+    check_logprobs(model, sequences, found, VerificationError)
+    return found
 
 
 def evaluate(
@@ -188,7 +204,7 @@ def evaluate(
     Raises:
         UsageError: no set, an empty one, a base without an answered set or of another vocabulary, or a wrong
             option.
-        VerificationError: a loss or divergence is not finite.
+        VerificationError: a loss, a divergence or what an answer was read off is not finite.
     """
     rule = named(judge_name)
     given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
@@ -217,6 +233,9 @@ def evaluate(
         **{name: results.get(name) for name in SETS},
         divergence=measured,
         answers=tuple(answers),
+        template=chat.template,
+        template_args=chat.template_args,
+        notes=tuple(filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given))),
     )
 
 
@@ -275,23 +294,26 @@ def _loss(model: Model, prompts: PromptSet, chat: ChatFormat, batch_size: int) -
     known = [(prompt, answer) for prompt, answer in pairs if answer]
     if not known:
         return None
-    logprobs = answer_logprobs(
-        model,
-        [chat.encode(prompt) for prompt, _ in known],
-        [chat.answer_tokens(answer) for _, answer in known],
-        batch_size=batch_size,
-    )
+    asked = [chat.encode(prompt) for prompt, _ in known]
+    answers = [chat.answer_tokens(answer) for _, answer in known]
+    logprobs = answer_logprobs(model, asked, answers, batch_size=batch_size)
+    whole = [[*prompt, *answer] for prompt, answer in zip(asked, answers, strict=True)]
+    check_logprobs(model, whole, logprobs, VerificationError)
     return cross_entropy(logprobs)
 
 
 def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, batch_size: int) -> Loss | None:
     """The loss of the known answers after the thoughts that the model came to the end of; None where there are none."""
+    if chat.opening:  # such answers are read off the conversation, which has the opening and no thought
+        return None
     # An empty answer is an unfinished thought or a finished one with nothing after it, which is no loss either.
     after = [answer for answer in said if answer.thought is not None and answer.verdict is not Verdict.UNDECIDED]
     if not after:
         return None
     thoughts = {answer.prompt: answer.thought for answer in after if answer.thought is not None}
-    kept = ThoughtFormat(chat.tokenizer, thoughts, system=chat.system, template=chat.template)
+    kept = ThoughtFormat(
+        chat.tokenizer, thoughts, system=chat.system, template=chat.template, template_args=chat.template_args
+    )
     return _loss(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
 
 
@@ -304,34 +326,22 @@ def _answers(
     rule: Judge,
     batch_size: int,
 ) -> list[Answer]:
+    asked = [chat.encode(prompt) for prompt in prompts.prompts]
     generations = generate(
-        model,
-        [chat.encode(prompt) for prompt in prompts.prompts],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        description=f"answers ({name})",
+        model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, description=f"answers ({name})"
     )
+    check_generations(model, asked, generations, VerificationError)
     control = tuple(map(str, model.tokenizer.all_special_tokens))
     answers = []
     rows = zip(prompts.prompts, prompts.answers, prompts.categories, generations, strict=True)
     for prompt, expected, category, generation in rows:
-        text, finished = _spoken(list(generation.tokens), generation.finished, chat)
+        text, finished = answer_text(chat, generation.tokens, generation.finished)
         verdict = judge(text, finished, rule=rule, control=control, opened=chat.opens_thought)
         thinking = split_thought(text, opened=chat.opens_thought)
         thought = None if thinking is None else thinking.thought
         answer = text if thinking is None else thinking.answer or ""
         answers.append(Answer(name, prompt, answer, expected, verdict, category, finished, thought))
     return answers
-
-
-def _spoken(tokens: list[int], finished: bool, chat: ChatFormat) -> tuple[str, bool]:
-    """The text before the end of the turn, with special tokens spelled out, for the judge to see them."""
-    # A checkpoint's generation config may not know the template's end of turn, but the answer ends there.
-    if chat.end_of_turn in tokens:
-        tokens, finished = tokens[: tokens.index(chat.end_of_turn)], True
-    elif finished:
-        tokens = tokens[:-1]
-    return str(chat.tokenizer.decode(tokens, skip_special_tokens=False)), finished
 
 
 def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) -> SetResult:
@@ -351,6 +361,20 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         loss=loss,
         unfinished=sum(not answer.finished for answer in answers),
     )
+
+
+def _undecided(
+    name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat, max_new_tokens: int
+) -> str | None:
+    """Why no answer of a set is decided; None where some are."""
+    if result.verdicts[Verdict.UNDECIDED.value] < result.count:
+        return None
+    cut = sum(not answer.finished for answer in answers if answer.set == name)
+    why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
+    more = "allow longer answers (--max-new-tokens)"
+    if chat.thinking_variables:
+        more += f", or see whether --template-arg {chat.thinking_variables[0]}=false turns thinking off"
+    return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
 
 
 def _refusal(answers: Sequence[Answer]) -> Rate:

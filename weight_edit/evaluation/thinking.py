@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from weight_edit.prompts import ChatFormat, split_thought
+from weight_edit.overflow import check_generations
+from weight_edit.prompts import ChatFormat, answer_text, split_thought
 from weight_edit.runtime import Model, generate
 
 
@@ -25,15 +26,16 @@ def think(
         thought did not come to an end.
 
     Raises:
-        UsageError: a prompt is empty or too long, or the limit is below 1.
+        UsageError: a prompt is empty or too long, the limit is below 1, or the model's logits are no numbers.
     """
     chat = format or ChatFormat(model.tokenizer)
     sequences = [chat.encode(prompt) for prompt in prompts]
     said = generate(model, sequences, max_new_tokens=max_new_tokens, batch_size=batch_size, description="thoughts")
+    check_generations(model, sequences, said)
     thoughts = {}
     for prompt, generation in zip(prompts, said, strict=True):
         # Tags may be special tokens, which the generation's own text leaves out.
-        text = str(model.tokenizer.decode(list(generation.tokens), skip_special_tokens=False))
+        text, _ = answer_text(chat, generation.tokens, generation.finished)
         thinking = split_thought(text, opened=chat.opens_thought)
         if thinking is not None and thinking.answer is not None:
             thoughts[prompt] = thinking.thought

@@ -2,7 +2,7 @@
 
 import inspect
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ from jinja2.exceptions import TemplateError
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
 from weight_edit.prompts.rendering import limited_template
+from weight_edit.prompts.templates import Scalar, check_template_args, template_variables
 from weight_edit.prompts.thoughts import CLOSE, OPEN
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
@@ -33,6 +34,7 @@ SENTINELS = (
     *("你好。", "¿qué?", "«voilà»", "naïve café", "🙂", "100%", "3.14", "a b c", "end "),
 )
 _PLAIN = "plain"
+_SAID = "Zulu42said"  # stands for an answer, and for nothing that a template writes by itself
 
 
 class ChatFormat:
@@ -41,31 +43,36 @@ class ChatFormat:
     Args:
         tokenizer: a transformers tokenizer.
         system: a system prompt put before every instruction.
-        template: None uses the tokenizer's own chat template. "plain", for models without one, is
-            `User: {prompt}\\nAssistant:`, preceded by `{system}\\n\\n` where there is a system prompt.
+        template: None uses the tokenizer's own chat template, of several the one called "default"; another of them is
+            used by its name. "plain", for models without one, is `User: {prompt}\\nAssistant:`, preceded by
+            `{system}\\n\\n` where there is a system prompt.
+        template_args: variables of the template, such as `{"enable_thinking": False}`.
 
     Raises:
-        UsageError: the tokenizer has no template and none is named, the name is unknown, or the template
-            fails, leaves out the instruction, or rejects or ignores the system prompt.
+        UsageError: the tokenizer has no template and none is named, the name is unknown, a variable is one that the
+            template does not read, or the template fails, leaves out the instruction, or rejects or ignores the
+            system prompt.
     """
 
-    def __init__(self, tokenizer: Any, *, system: str | None = None, template: str | None = None) -> None:
-        if template not in (None, _PLAIN):
-            raise UsageError(f"unknown chat template {template!r}; use {_PLAIN!r} or the tokenizer's own")
-        if template is None and not tokenizer.chat_template:
-            raise UsageError(
-                f"the tokenizer of {_name(tokenizer)} has no chat template; "
-                f"pass `--template {_PLAIN}` to use `User: ...` and `Assistant:`"
-            )
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        system: str | None = None,
+        template: str | None = None,
+        template_args: Mapping[str, Scalar] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         # A template is a program of the model's author, and may never end.
         self._apply_template = limited_template(tokenizer)
         self.system = system
         self.template = template
-        first, second = self._prompt(SENTINELS[0]), self._prompt("alpha")
-        if first == second:
-            raise UsageError(f"the chat template of {_name(tokenizer)} leaves out the instruction")
-        if system is not None and second == ChatFormat(tokenizer, template=template)._prompt("alpha"):
+        self.template_args = dict(template_args or {})
+        self._jinja = _template_text(tokenizer, template)
+        check_template_args(self.template_args, self._jinja, _name(tokenizer))
+        self._parts = False
+        self._choose_content()
+        if system is not None and self._prompt("alpha") == self._without_system()._prompt("alpha"):
             raise UsageError(f"the chat template of {_name(tokenizer)} ignores a system prompt; leave it out")
 
     def encode(self, prompt: str) -> list[int]:
@@ -104,24 +111,44 @@ class ChatFormat:
         return self._ending.rfind(OPEN) > self._ending.rfind(CLOSE)
 
     @cached_property
+    def thinking_variables(self) -> tuple[str, ...]:
+        """The template's variables that are about thinking or reasoning, by their names; sorted."""
+        known = () if self._jinja is None else template_variables(self._jinja)
+        return tuple(sorted(name for name in known if "think" in name.lower() or "reason" in name.lower()))
+
+    @cached_property
     def end_of_turn(self) -> int | None:
-        """The token that ends the assistant's turn: the first special one the template puts after an answer.
+        """The token that ends the assistant's turn: the first special one the template puts behind an answer's text.
 
         The tokenizer's end-of-sequence token where the template puts none; None where there is neither.
         """
-        if self.template is None:
-            special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
-            # The answer itself is plain letters, so the first special token is the template's, unless the
-            # vocabulary does not know the letters.
-            special.discard(self.tokenizer.unk_token_id)
-            # Some templates put an empty thought before the answer; its tags end nothing.
-            special -= {id for id, token in self.tokenizer.added_tokens_decoder.items() if str(token) in (OPEN, CLOSE)}
-            after = self._after_prompt("alpha")
-            ending = next((token for token in after or () if token in special), None)
+        if self._turn is not None:
+            ending = next((token for token in self._plain_encoded(self._turn[1]) if token in self.markers), None)
             if ending is not None:
                 return ending
         eos: int | None = self.tokenizer.eos_token_id
         return eos
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """What the model writes before an answer's text: from a special token of the template to another, or nothing.
+
+        As in templates whose answers stand in a channel: `<|channel|>final<|message|>`. Tags of thoughts are none.
+        """
+        if self._turn is None:
+            return ()
+        tokens = self._plain_encoded(self._turn[0].strip())
+        special = [index for index, token in enumerate(tokens) if token in self.markers]
+        # A role's name after the last special token belongs to it, too.
+        return tuple(tokens[special[0] :]) if special else ()
+
+    @cached_property
+    def markers(self) -> frozenset[int]:
+        """The ids of special and added tokens, but for the unknown one, white space and the tags of thoughts."""
+        added = {id: str(token) for id, token in self.tokenizer.added_tokens_decoder.items()}
+        ids = {*self.tokenizer.all_special_ids, *added} - {self.tokenizer.unk_token_id}
+        texts = {id: added.get(id, str(self.tokenizer.convert_ids_to_tokens(id))) for id in ids}
+        return frozenset(id for id, text in texts.items() if text.strip() and text not in (OPEN, CLOSE))
 
     def answer_tokens(self, text: str) -> list[int]:
         """An answer as training would see it after `encode`: its tokens, then the end of the turn."""
@@ -142,16 +169,58 @@ class ChatFormat:
         """What the template writes after the instruction."""
         return str(self.tokenizer.decode(self._prompt("alpha"))).rpartition("alpha")[2]
 
+    def _choose_content(self) -> None:
+        """Whether messages are texts, or lists of parts for templates that take nothing else.
+
+        Raises:
+            UsageError: the template works with neither.
+        """
+        try:
+            if self._prompt(SENTINELS[0]) != self._prompt("alpha"):
+                return
+            failure = UsageError(f"the chat template of {_name(self.tokenizer)} leaves out the instruction")
+        except UsageError as error:
+            failure = error
+        if self._jinja is not None:
+            self._parts = True
+            try:
+                if self._prompt(SENTINELS[0]) != self._prompt("alpha"):
+                    return
+            except UsageError:
+                pass  # what it said of a text is what its author wrote for users
+            self._parts = False
+        raise failure
+
+    def _without_system(self) -> "ChatFormat":
+        return ChatFormat(self.tokenizer, template=self.template, template_args=self.template_args)
+
     def _before(self) -> list[dict[str, str]]:
         return [] if self.system is None else [{"role": "system", "content": self.system}]
 
+    def _asked(self) -> list[dict[str, str]]:
+        return [*self._before(), {"role": "user", "content": "alpha"}]
+
     def _after_prompt(self, answer: str) -> list[int] | None:
         """What follows the prompt's tokens once the assistant has said `answer`; None if they change."""
-        user = {"role": "user", "content": "alpha"}
-        prompt = self._encode([*self._before(), user], answering=True)
-        said = {"role": "assistant", "content": answer}
-        whole = self._encode([*self._before(), user, said], answering=False)
+        prompt = self._encode(self._asked(), answering=True)
+        whole = self._encode([*self._asked(), {"role": "assistant", "content": answer}], answering=False)
         return whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
+
+    @cached_property
+    def _turn(self) -> tuple[str, str] | None:
+        """What the template writes between the prompt and an answer's text, and behind it; None where it shows none."""
+        if self._jinja is None:
+            return None
+        try:
+            asked = self._apply(self._asked(), add_generation_prompt=True, tokenize=False)
+            said = {"role": "assistant", "content": _SAID}
+            whole = self._apply([*self._asked(), said], add_generation_prompt=False, tokenize=False)
+        except UsageError:
+            return None  # templates that take no answers
+        before, found, after = str(whole).rpartition(_SAID)
+        if not found:
+            return None
+        return (before[len(asked) :] if before.startswith(str(asked)) else ""), after
 
     def _encode(self, messages: list[dict[str, str]], *, answering: bool) -> list[int]:
         if self.template == _PLAIN:
@@ -164,13 +233,23 @@ class ChatFormat:
                     "take for the token itself; update transformers or remove that text"
                 )
             options["sanitize_control_tokens"] = True
+        return list(self._apply(messages, add_generation_prompt=answering, tokenize=True, return_dict=False, **options))
+
+    def _apply(self, messages: list[dict[str, str]], **options: Any) -> Any:
+        """The template on messages, as tokens or as text.
+
+        Raises:
+            UsageError: it fails.
+        """
+        if self.template is not None:
+            options["chat_template"] = self._jinja
+        given: list[dict[str, Any]] = list(messages)
+        if self._parts:
+            given = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
         try:
-            tokens = self._apply_template(
-                messages, add_generation_prompt=answering, tokenize=True, return_dict=False, **options
-            )
+            return self._apply_template(given, **options, **self.template_args)
         except (TemplateError, *FOREIGN_ERRORS) as error:
-            raise UsageError(self._failure(messages, error)) from None
-        return list(tokens)
+            raise UsageError(self._failure(messages, error, options)) from None
 
     def _encode_plain(self, messages: list[dict[str, str]], answering: bool) -> list[int]:
         content = {message["role"]: message["content"] for message in messages}
@@ -182,6 +261,11 @@ class ChatFormat:
         # Some tokenizers also close the text, which is for the answer to do.
         if len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id:
             tokens = tokens[:-1]
+        return tokens
+
+    def _plain_encoded(self, text: str) -> list[int]:
+        """The tokens of a text in which special tokens are themselves."""
+        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return tokens
 
     def _plain_tokens(self, text: str) -> list[int]:
@@ -196,16 +280,40 @@ class ChatFormat:
         added = (str(token.content) for token in self.tokenizer.added_tokens_decoder.values())
         return tuple({text for text in (*added, *self.tokenizer.all_special_tokens) if text.strip()})
 
-    def _failure(self, messages: list[dict[str, str]], error: Exception) -> str:
+    def _failure(self, messages: list[dict[str, str]], error: Exception, options: Mapping[str, Any]) -> str:
         reason = " ".join(str(error).split())
         template = f"the chat template of {_name(self.tokenizer)}"
         if messages[0]["role"] == "system":
             try:
-                ChatFormat(self.tokenizer, template=self.template)
+                without = self._without_system()
+                without._apply(messages[1:], **{key: options[key] for key in options if key != "chat_template"})
             except UsageError as other:
                 return str(other)
             return f"{template} rejects a system prompt ({reason}); leave it out"
         return f"{template} fails: {reason}"
+
+
+def _template_text(tokenizer: Any, template: str | None) -> str | None:
+    """The text of the chat template that `template` names, see `ChatFormat`; None for the plain format."""
+    if template == _PLAIN:
+        return None
+    own = tokenizer.chat_template
+    named: dict[str, str] = own if isinstance(own, dict) else {"default": own} if own else {}
+    if template is not None and not (isinstance(own, dict) and template in named):
+        choices = f"{_PLAIN!r}, {', '.join(map(repr, named))}" if isinstance(own, dict) else repr(_PLAIN)
+        raise UsageError(f"unknown chat template {template!r}; use {choices} or the tokenizer's own")
+    chosen = template or "default"
+    if not named:
+        raise UsageError(
+            f"the tokenizer of {_name(tokenizer)} has no chat template; "
+            f"pass `--template {_PLAIN}` to use `User: ...` and `Assistant:`"
+        )
+    if chosen not in named:
+        raise UsageError(
+            f"the tokenizer of {_name(tokenizer)} has several chat templates and none called 'default'; "
+            f"name one with `--template`: {', '.join(sorted(named))}"
+        )
+    return named[chosen]
 
 
 def _name(tokenizer: Any) -> str:

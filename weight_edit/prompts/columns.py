@@ -1,6 +1,8 @@
 """From a table, whatever file or data set it was, to prompts, answers and categories."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from weight_edit.errors import UsageError
@@ -35,6 +37,8 @@ ANSWER_COLUMNS = (
 )
 CATEGORY_COLUMNS = ("category", "categories", "semantic_category", "type", "topic")
 
+_CONVERSATIONS = frozenset({"messages", "conversation", "conversations"})
+
 Table = Mapping[str, Sequence[Any]]
 
 
@@ -47,7 +51,7 @@ def prompt_set_of_table(name: str, table: Table, column: str | None = None) -> P
     Args:
         name: names the source in errors.
         table: column name -> cells, all of one length.
-        column: the prompts' column; None picks the first of `PROMPT_COLUMNS`, or the only column.
+        column: the prompts' column; None picks the first of `PROMPT_COLUMNS`.
 
     Raises:
         UsageError: no such or no usable column, or a cell that is neither text nor a conversation.
@@ -56,12 +60,19 @@ def prompt_set_of_table(name: str, table: Table, column: str | None = None) -> P
     cells = [_cell(value, name, chosen, row) for row, value in enumerate(table[chosen])]
     answers = _optional(table, ANSWER_COLUMNS, chosen)
     categories = _optional(table, CATEGORY_COLUMNS, chosen)
-    return PromptSet.of(
+    found = PromptSet.of(
         name,
         [prompt for prompt, _ in cells],
-        [answer for _, answer in cells] if answers is None else answers,
-        categories,
+        [answer for _, answer in cells] if answers is None else _texts(table[answers]),
+        None if categories is None else _texts(table[categories]),
     )
+    taken = {"prompts": chosen, "answers": answers, "categories": categories}
+    return replace(found, columns={what: str(column) for what, column in taken.items() if column is not None})
+
+
+def prompt_column(names: Iterable[str]) -> str | None:
+    """The column that is known to hold prompts, by its name; None where there is none."""
+    return _first(names, PROMPT_COLUMNS)
 
 
 def table_of_rows(name: str, rows: Iterable[Any]) -> Table:
@@ -88,31 +99,46 @@ def _column(name: str, table: Table, column: str | None) -> str:
         if column not in table:
             raise UsageError(f"{name} has no column {column!r}; its columns are: {there}")
         return column
-    found = _first(table, PROMPT_COLUMNS)
+    found = prompt_column(table)
     if found is None and len(table) == 1:
-        found = next(iter(table))
+        # Labels are no prompts, and of a file without a header the first prompt would be the name.
+        raise UsageError(
+            f"{name}: its only column is called {_shown(there)!r}, which is not known to hold prompts; where it does, "
+            f"add `:COLUMN` with that name; a file without a header needs one, such as {PROMPT_COLUMNS[0]}, or is a "
+            ".txt with one prompt a line"
+        )
     if found is None:
         raise UsageError(
-            f"{name} has no column that is known to hold prompts; its columns are: {there}; "
-            "name one by adding `:COLUMN`"
+            f"{name} has no column that is known to hold prompts; its columns are: {_shown(there)}; "
+            f"name one by adding `:COLUMN`, or put a header with {PROMPT_COLUMNS[0]} first where there is none"
         )
     return found
 
 
-def _first(table: Table, wanted: Sequence[str]) -> str | None:
-    lowered = {str(key).strip().lower(): key for key in reversed(list(table))}
+def _first(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+    lowered = {str(key).strip().lower(): key for key in reversed(list(names))}
     return next((lowered[key] for key in wanted if key in lowered), None)
 
 
-def _optional(table: Table, wanted: Sequence[str], taken: str) -> list[str | None] | None:
-    found = _first({key: cells for key, cells in table.items() if key != taken}, wanted)
-    if found is None:
-        return None
+def _shown(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _optional(table: Table, wanted: Sequence[str], taken: str) -> str | None:
+    return _first([key for key in table if key != taken], wanted)
+
+
+def _texts(cells: Sequence[Any]) -> list[str | None]:
     # A number is a fine label or answer ("7"); a list or an object is not, and counts as unknown.
-    return [str(cell) if isinstance(cell, str | int | float) else None for cell in table[found]]
+    return [str(cell) if isinstance(cell, str | int | float) else None for cell in cells]
 
 
 def _cell(value: Any, name: str, column: str, row: int) -> tuple[str, str | None]:
+    if isinstance(value, str) and column.strip().lower() in _CONVERSATIONS and value.lstrip().startswith("["):
+        value = _conversation(value, f"{name}: entry {row + 1} of column {column!r}")
+    if isinstance(value, dict):
+        value = _turns(value)
     if value is None:
         return "", None
     if isinstance(value, str):
@@ -123,6 +149,24 @@ def _cell(value: Any, name: str, column: str, row: int) -> tuple[str, str | None
         f"{name}: entry {row + 1} of column {column!r} is {_kind(value)}, neither a text nor a list of "
         "messages; name another column by adding `:COLUMN`"
     )
+
+
+def _conversation(text: str, where: str) -> Any:
+    """The messages that a cell of a CSV file holds as JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} looks like a list of messages, but is no JSON; write it as JSON") from error
+
+
+def _turns(value: Mapping[str, Any]) -> Any:
+    """A single message as a list of one, and messages as data sets store them, a list for each key, as messages."""
+    if isinstance(value.get("role", value.get("from")), str):
+        return [value]
+    lists = {key: cells for key, cells in value.items() if isinstance(cells, list)}
+    if len(lists) != len(value) or len({len(cells) for cells in lists.values()}) != 1:
+        return value
+    return [dict(zip(lists, turn, strict=True)) for turn in zip(*lists.values(), strict=True)]
 
 
 def _turn(messages: Iterable[Mapping[str, Any]], roles: Sequence[str]) -> str | None:

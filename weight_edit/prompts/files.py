@@ -1,6 +1,5 @@
 """Prompt files: text, JSON lines, JSON, CSV and Parquet, each read into a table."""
 
-import csv
 import io
 import json
 from collections.abc import Callable
@@ -9,35 +8,54 @@ from typing import Any
 
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UsageError
-from weight_edit.prompts.columns import Table, table_of_rows
+from weight_edit.prompts.columns import Table
+from weight_edit.prompts.csv_table import csv_table
+from weight_edit.prompts.json_table import NamedSets, json_lines_table, json_table
 from weight_edit.strict_json import JsonError, parse_json
 
 _MAX_BYTES = 1 << 30
 _MAX_ROWS = 10_000_000
 
 
-def read_table(path: Path) -> Table:
-    """The columns of a prompt file; a file of bare texts has the one column "prompt".
+def read_table(path: Path) -> Table | NamedSets:
+    """The columns of a prompt file; a file of bare texts has the one column "prompt", others may hold several sets.
 
     Raises:
         UsageError: missing, a folder, of another type, unreadable, or, with the line's number, malformed or
             not UTF-8.
+    """
+    reader = check_file(path)
+    return reader(path, bytes(read_whole(path, _MAX_BYTES)))
+
+
+def check_file(path: Path) -> Callable[[Path, bytes], Table | NamedSets]:
+    """What reads a prompt file, by its name.
+
+    Raises:
+        UsageError: missing, a folder, or of another type.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a prompt file in it ({', '.join(READERS)})")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UsageError(f"{path}: prompt files end in {', '.join(READERS)}; convert or rename this one")
-    return reader(path, bytes(read_whole(path, _MAX_BYTES)))
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file; check the path")
+    return reader
 
 
 def _decode(path: Path, content: bytes) -> str:
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front, which would become part of the first prompt.
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
+    # Letters of UTF-16 without its mark are valid UTF-8, each with a NUL beside it.
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UsageError(f"{path}: line {line} has NUL characters, as UTF-16 has; save the file as UTF-8")
+    return text
 
 
 def _lines(text: str) -> list[str]:
@@ -47,67 +65,32 @@ def _lines(text: str) -> list[str]:
 
 def _read_txt(path: Path, content: bytes) -> Table:
     lines = _lines(_decode(path, content))
+    written = [line for line in lines if line.strip()]
+    if written and all(_is_object(line) for line in written):
+        raise UsageError(f"{path}: every line is a JSON object, not a prompt; call the file .jsonl")
     # What follows the last line break is no line, so it is no empty prompt either.
     return {"prompt": lines[:-1] if lines[-1] == "" else lines}
 
 
-def _read_jsonl(path: Path, content: bytes) -> Table:
-    rows = []
-    for number, line in enumerate(_lines(_decode(path, content)), start=1):
-        if line.strip():
-            rows.append(_parse(path, line, number))
-    return table_of_rows(str(path), rows)
-
-
-def _read_json(path: Path, content: bytes) -> Table:
-    value = _parse(path, _decode(path, content), 1)
-    if isinstance(value, dict):
-        lists = {key: cells for key, cells in value.items() if isinstance(cells, list)}
-        if len(lists) == 1:  # {"prompts": [...]} or {"data": [{...}]}: what is beside the list is about it
-            [(key, rows)] = lists.items()
-            objects = any(isinstance(row, dict) for row in rows)
-            return table_of_rows(str(path), rows) if objects else {key: rows}
-        lengths = {key: len(cells) for key, cells in lists.items()}
-        if not lists or len(set(lengths.values())) > 1:
-            sizes = ", ".join(f"{key}: {length}" for key, length in lengths.items()) or "no list"
-            raise UsageError(f"{path}: the columns of a JSON object must be lists of one length (found {sizes})")
-        return lists
-    if not isinstance(value, list):
-        raise UsageError(f"{path}: expected a JSON list of texts or objects, or an object of lists")
-    return table_of_rows(str(path), value)
-
-
-def _parse(path: Path, text: str, first_line: int) -> Any:
+def _is_object(line: str) -> bool:
+    if not line.lstrip().startswith("{"):
+        return False
     try:
-        return parse_json(text, unique_keys=False, constants=True)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise UsageError(f"{path}: line {line}, column {error.colno} is not valid JSON: {error.msg}") from None
-    except JsonError as error:
-        raise UsageError(f"{path}: line {first_line} is not valid JSON: {error}") from None
+        return isinstance(parse_json(line, unique_keys=False, constants=True), dict)
+    except (json.JSONDecodeError, JsonError):
+        return False
+
+
+def _read_jsonl(path: Path, content: bytes) -> Table | NamedSets:
+    return json_lines_table(path, _decode(path, content))
+
+
+def _read_json(path: Path, content: bytes) -> Table | NamedSets:
+    return json_table(path, _decode(path, content))
 
 
 def _read_csv(path: Path, content: bytes) -> Table:
-    reader = csv.reader(io.StringIO(_decode(path, content), newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise UsageError(f"{path}: the header names a column twice ({', '.join(header)})")
-        columns: dict[str, list[str | None]] = {key: [] for key in header}
-        for row in reader:
-            if not row:
-                continue
-            if len(row) > len(header):
-                raise UsageError(
-                    f"{path}: line {reader.line_num} has {len(row)} fields, the header {len(header)}; "
-                    "put texts that contain commas in double quotes"
-                )
-            padded: list[str | None] = [*row, *[None] * (len(header) - len(row))]
-            for key, cell in zip(header, padded, strict=True):
-                columns[key].append(cell)
-    except csv.Error as error:
-        raise UsageError(f"{path}: line {reader.line_num} is not valid CSV: {error}") from None
-    return columns
+    return csv_table(path, _decode(path, content))
 
 
 def _read_parquet(path: Path, content: bytes) -> Table:
@@ -127,7 +110,7 @@ def _read_parquet(path: Path, content: bytes) -> Table:
     return columns
 
 
-READERS: dict[str, Callable[[Path, bytes], Table]] = {
+READERS: dict[str, Callable[[Path, bytes], Table | NamedSets]] = {
     ".txt": _read_txt,
     ".jsonl": _read_jsonl,
     ".json": _read_json,

@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat, common_suffix
+from weight_edit.prompts.templates import Scalar
 from weight_edit.prompts.thoughts import CLOSE, GAP, OPEN
 
 
@@ -16,13 +17,14 @@ class ThoughtFormat(ChatFormat):
     scores the answer with the thought kept.
 
     Args:
-        tokenizer, system, template: as `ChatFormat`.
+        tokenizer, system, template, template_args: as `ChatFormat`.
         thoughts: prompt to thought, as `Answer.thought` and `think` give them.
         gap: what stands between `</think>` and the answer; "" ends prompts right after `</think>`, where the first
             token that the model writes says nothing about the answer.
 
     Raises:
-        UsageError: as `ChatFormat`; or the template closes the thought itself, which leaves no room for one.
+        UsageError: as `ChatFormat`; or the template closes the thought itself, which leaves no room for one, or has
+            thoughts in other places than between `<think>` and `</think>`.
     """
 
     def __init__(
@@ -32,9 +34,15 @@ class ThoughtFormat(ChatFormat):
         *,
         system: str | None = None,
         template: str | None = None,
+        template_args: Mapping[str, Scalar] | None = None,
         gap: str = GAP,
     ) -> None:
-        super().__init__(tokenizer, system=system, template=template)
+        super().__init__(tokenizer, system=system, template=template, template_args=template_args)
+        if self.opening:
+            raise UsageError(
+                f"the chat template opens answers with {str(tokenizer.decode(list(self.opening)))!r}, so a thought "
+                f"between {OPEN} and {CLOSE} is none of this model's"
+            )
         self.thoughts = thoughts
         self.gap = gap
         self._opened = super().opens_thought

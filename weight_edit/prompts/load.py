@@ -4,9 +4,11 @@ from pathlib import Path
 
 from weight_edit.errors import UsageError
 from weight_edit.prompts.atoms import atom_file
-from weight_edit.prompts.columns import prompt_set_of_table
-from weight_edit.prompts.files import READERS, read_table
-from weight_edit.prompts.hub import parse_dataset, read_dataset
+from weight_edit.prompts.columns import Table, prompt_set_of_table
+from weight_edit.prompts.files import READERS, check_file, read_table
+from weight_edit.prompts.hub import DatasetName, parse_dataset, read_dataset
+from weight_edit.prompts.json_table import NamedSets
+from weight_edit.prompts.readings import note_reading
 from weight_edit.prompts.sets import PromptSet
 
 FORMS = (
@@ -24,7 +26,8 @@ def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
                 harmless-looking, a category or a kind of answered ones (answered-cooking); split train (default),
                 validation, test or a held-out one; the answers are those the model gave before it was tuned to refuse;
             `atoms:NAME`, a few prompts that show one ability or style (mathematics, code, format, ...), or `everyday`;
-            a file, one prompt a line (.txt) or with columns (.jsonl, .json, .csv, .parquet; `x.csv:COLUMN`);
+            a file, one prompt a line (.txt) or with columns (.jsonl, .json, .csv, .parquet; `x.csv:COLUMN`), and
+                `x.json:SET[:COLUMN]` of several sets in one file;
             `org/dataset:SPLIT[:COLUMN]` on the Hub, with slices (`train[:128]`), and
                 `org/dataset/CONFIGURATION:SPLIT` where the data set has configurations.
             An existing file wins over a data set of the same name.
@@ -36,30 +39,73 @@ def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
     Raises:
         UsageError: no such file, set, split or column; unreadable; no prompts; or the Hub is out of reach.
     """
-    if not spec.strip():
-        raise UsageError(f"an empty name for a prompt set; write {FORMS}")
-    if spec == "organism" or spec.startswith("organism:"):
+    check_prompts(spec)
+    if _is_embedded(spec):
         return _embedded(spec)
     if spec.startswith("atoms:"):
-        return prompt_set_of_table(spec, read_table(atom_file(spec.removeprefix("atoms:"))), None)
-    file, file_column = _file(spec)
+        return prompt_set_of_table(spec, _read(atom_file(spec.removeprefix("atoms:")), None)[0], None)
+    file, behind = _file(spec)
     if file is not None:
-        return prompt_set_of_table(spec, read_table(file), column or file_column)
+        table, file_column = _read(file, behind)
+        found = prompt_set_of_table(spec, table, column or file_column)
+    else:
+        dataset = _dataset(spec)
+        found = prompt_set_of_table(spec, read_dataset(dataset), column or dataset.column)
+    note_reading(found)
+    return found
+
+
+def check_prompts(spec: str) -> None:
+    """Refuse what `load_prompts` would refuse without reading anything.
+
+    Raises:
+        UsageError: no form of a set's name, or a file that is missing or of another type.
+    """
+    if not spec.strip():
+        raise UsageError(f"an empty name for a prompt set; write {FORMS}")
+    if _is_embedded(spec):
+        return
+    if spec.startswith("atoms:"):
+        atom_file(spec.removeprefix("atoms:"))
+        return
+    file, _ = _file(spec)
+    if file is not None:
+        check_file(file)
+    else:
+        _dataset(spec)
+
+
+def _is_embedded(spec: str) -> bool:
+    return spec == "organism" or spec.startswith("organism:")
+
+
+def _read(file: Path, behind: str | None) -> tuple[Table, str | None]:
+    """A file's table, and the column that the name asks for: of several sets in a file the first part names one."""
+    table = read_table(file)
+    if not isinstance(table, NamedSets):
+        return table, behind
+    named, _, column = (behind or "").partition(":")
+    return table.table(file, named or None), column or None
+
+
+def _dataset(spec: str) -> DatasetName:
     dataset = parse_dataset(spec)
     if dataset is None:
         raise UsageError(f"{spec}: there is no such file, and it is no data set's name; write {FORMS}")
-    return prompt_set_of_table(spec, read_dataset(dataset), column or dataset.column)
+    return dataset
 
 
 def _file(spec: str) -> tuple[Path | None, str | None]:
-    """The file and column that `spec` names, or (None, None) where it can only be a data set."""
-    whole = Path(spec)
-    if _is_file(whole):
-        return whole, None
+    """The file that `spec` names and what stands behind it, or (None, None) where it can only be a data set."""
     # From the right, so that the colon of a drive letter (C:\prompts.csv) stays in the path.
-    left, colon, right = spec.rpartition(":")
-    if colon and right and _is_file(Path(left)):
-        return Path(left), right
+    path, behind = spec, ""
+    for _ in range(3):
+        if _is_file(Path(path)):
+            return Path(path), behind or None
+        path, colon, right = path.rpartition(":")
+        if not (colon and right):
+            break
+        behind = f"{right}:{behind}" if behind else right
     return None, None
 
 

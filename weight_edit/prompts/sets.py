@@ -24,6 +24,7 @@ class PromptSet:
         answers: the right answer of each prompt, None where none is known.
         categories: the category of each prompt, None where none is given.
         dropped: how many were left out as "empty" and as "duplicate".
+        columns: which columns of a table "prompts", "answers" and "categories" were taken from.
 
     Raises:
         UsageError: the three tuples differ in length.
@@ -34,6 +35,7 @@ class PromptSet:
     answers: tuple[str | None, ...]
     categories: tuple[str | None, ...]
     dropped: Mapping[str, int] = field(default_factory=lambda: {"empty": 0, "duplicate": 0})
+    columns: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         lengths = (len(self.prompts), len(self.answers), len(self.categories))
@@ -148,7 +150,7 @@ class PromptSet:
         def of(values: tuple) -> tuple:
             return tuple(values[row] for row in rows)
 
-        return PromptSet(self.name, of(self.prompts), of(self.answers), of(self.categories), self.dropped)
+        return PromptSet(self.name, of(self.prompts), of(self.answers), of(self.categories), self.dropped, self.columns)
 
 
 def _checked(text: str, name: str, row: int) -> str:

@@ -1,5 +1,6 @@
 """Upload an edited model to the Hugging Face Hub, after verifying it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def push(
     dry_run: bool = False,
     system: str | None = None,
     template: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
     device: str | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
@@ -70,7 +72,7 @@ def push(
             whose path is not recorded.
         private: create the repository as private.
         dry_run: verify and list the files, upload nothing.
-        system, template, device: as in `verify`.
+        system, template, template_args, device: as in `verify`.
         token: Hub access token; the one saved by `hf auth login` when None. It is not stored or printed.
 
     Raises:
@@ -105,6 +107,7 @@ def push(
         path,
         system=system,
         template=template,
+        template_args=template_args,
         device=device,
         token=token,
         trust_remote_code=trust_remote_code,

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch
@@ -21,11 +22,13 @@ class Generation:
         text: decoded without special tokens and without the end token.
         tokens: what was generated, the end token included, padding not.
         finished: an end token came; False means that the answer was cut at the limit.
+        finite: all logits that it was read off are numbers; where they are not, its tokens mean nothing.
     """
 
     text: str
     tokens: tuple[int, ...]
     finished: bool
+    finite: bool = True
 
 
 def generate(
@@ -49,16 +52,22 @@ def generate(
     check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
     ends = end_tokens(model)
 
-    def step(batch: Batch) -> list[list[int]]:
+    def step(batch: Batch) -> list[Generation]:
+        watch = _Watch()
         with torch.inference_mode():
-            output = model.model.generate(input_ids=batch.ids, attention_mask=batch.mask, max_new_tokens=max_new_tokens)
+            output = model.model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                max_new_tokens=max_new_tokens,
+                logits_processor=LogitsProcessorList([watch]),
+            )
         rows: list[list[int]] = output[:, batch.ids.shape[1] :].tolist()
-        return rows
+        return [_read(model, tokens, ends, bad) for tokens, bad in zip(rows, watch.steps(len(rows)), strict=True)]
 
     results: dict[int, Generation] = {}
     with _greedy(model, ends):
-        for batch, rows in run_model(model, sequences, step, batch_size=batch_size, description=description):
-            results |= {row: _read(model, tokens, ends) for row, tokens in zip(batch.rows, rows, strict=True)}
+        for batch, found in run_model(model, sequences, step, batch_size=batch_size, description=description):
+            results |= dict(zip(batch.rows, found, strict=True))
     return [results[row] for row in range(len(sequences))]
 
 
@@ -91,9 +100,27 @@ def _greedy(model: Model, ends: frozenset[int]) -> Iterator[None]:
         model.model.generation_config = own
 
 
-def _read(model: Model, tokens: list[int], ends: frozenset[int]) -> Generation:
+class _Watch(LogitsProcessor):  # type: ignore[misc]
+    """Sees which logits are no numbers, and changes none."""
+
+    def __init__(self) -> None:
+        self._bad: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._bad.append(scores.isnan().any(dim=-1))
+        return scores
+
+    def steps(self, rows: int) -> list[list[bool]]:
+        """For each row, at which tokens its logits were no numbers."""
+        found: list[list[bool]] = torch.stack(self._bad, dim=1).tolist() if self._bad else [[]] * rows
+        return found
+
+
+def _read(model: Model, tokens: list[int], ends: frozenset[int], bad: list[bool]) -> Generation:
     stop = next((index for index, token in enumerate(tokens) if token in ends), None)
     spoken = tokens if stop is None else tokens[:stop]
     kept = tokens if stop is None else tokens[: stop + 1]
     text = model.tokenizer.decode(spoken, skip_special_tokens=True)
-    return Generation(text=text, tokens=tuple(kept), finished=stop is not None)
+    # What comes behind the end is padding, whose logits nobody reads.
+    finite = not any(bad[: len(kept)])
+    return Generation(text=text, tokens=tuple(kept), finished=stop is not None, finite=finite)

@@ -1,6 +1,6 @@
 """Load a model with its tokenizer and anatomy, or say in one line why not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,12 +16,14 @@ from transformers.utils import logging as transformers_logging
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.classes import from_pretrained
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.templates import Scalar, template_of_processor
+from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.sources import Source, resolve
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
 SMALL = 20_000_000
 """Parameters below which several threads cost more than they give."""
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -116,14 +118,13 @@ def load(
         UsageError: the files are missing or broken, or an option is wrong.
         UnsupportedError: the architecture is not understood, or needs its own code.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     source = resolve(name, revision=revision, token=token)
     target = _device(device)
     with _quiet_transformers():
         config = read_config(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
-        tokenizer = _tokenizer(source, trust_remote_code)
+        tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
         model = _weights(source, config, dtype, target, trust_remote_code)
     return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source)
 
@@ -174,6 +175,39 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise UsageError(f"{source.path / 'config.json'}: dtype is {str(dtype)[:40]!r}, not a floating type's name")
     return config
+
+
+def read_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in a source's folder, with the chat template of the processor where it has none of its own.
+
+    Raises:
+        UsageError: it cannot be read, or the template beside it cannot.
+        UnsupportedError: it needs its own code.
+    """
+    with _quiet_transformers():
+        tokenizer = _tokenizer(source, trust_remote_code)
+    if not getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = template_of_processor(source.path)
+    return tokenizer
+
+
+def chat_format(
+    source: Source,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    template_args: Mapping[str, Scalar] | None = None,
+    trust_remote_code: bool = False,
+) -> ChatFormat:
+    """The chat format of a model that is not loaded: what is wrong with it is said in seconds, not after the weights.
+
+    Raises:
+        UsageError, UnsupportedError: no such config or tokenizer, or as `ChatFormat`.
+    """
+    with _quiet_transformers():
+        read_config(source, trust_remote_code=trust_remote_code)
+    tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
+    return ChatFormat(tokenizer, system=system, template=template, template_args=template_args)
 
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:

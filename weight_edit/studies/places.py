@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from weight_edit.activations import Point, mean_residuals, residuals
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
+from weight_edit.overflow import check_stream
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.recipe import MAIN
 from weight_edit.runtime import hooked
@@ -65,16 +66,21 @@ def stream_of(
         format: how prompts become tokens; the run's own when None.
 
     Raises:
-        UsageError, UnsupportedError: as `trial_hooks`; or a prompt is shorter than the position reaches back.
+        UsageError, UnsupportedError: as `trial_hooks`; or a prompt is shorter than the position reaches back, or the
+            stream is not finite.
+        VerificationError: it is not finite under the edits.
     """
     chat = format or lab.format
     sequences = [chat.encode(prompt) for prompt in prompts.prompts]
     # Hooks of the reading are attached later, so they run after those of the edit.
     with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
         if position is None:
-            return mean_residuals(lab.model, sequences, points, batch_size=128, description=None).double()
-        found = residuals(lab.model, sequences, points, [position], batch_size=128, description=None)
-    return found[:, 0].double()
+            found = mean_residuals(lab.model, sequences, points, batch_size=128, description=None)
+        else:
+            found = residuals(lab.model, sequences, points, [position], batch_size=128, description=None)[:, 0]
+        # Under an edit this is a finding about it, without one it is the model's dtype that does not do.
+        check_stream(lab.model, sequences, found, VerificationError if steps else UsageError)
+    return found.double()
 
 
 def points_from(lab: Lab, layer: int) -> list[Point]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.hooking import published_hooks
+from weight_edit.overflow import overflow
 from weight_edit.plan import EditPlan
 from weight_edit.points import Point
 from weight_edit.preparing import Baking
@@ -50,6 +51,7 @@ class Precision:
         tying: what editing a tied unembedding with its embedding changes: edited weights against hooks that
             leave the unembedding alone; None where nothing is tied, and in other dtypes than float32.
         allowed: what `leak` and `faithful` may be.
+        overflow: why the base or the edited model gave no numbers, where it did not.
     """
 
     dtype: str
@@ -59,10 +61,12 @@ class Precision:
     published: Agreement | None
     tying: Agreement | None
     allowed: Tolerance
+    overflow: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
+            **({"overflow": self.overflow} if self.overflow else {}),
             "leak": self.leak.worst,
             "leak_at": self.leak.where,
             "leak_before": self.leak_before.worst,
@@ -90,10 +94,9 @@ def run_models(
     baking: Baking,
     folder: Path,
     prompts: PromptSet,
+    form: ChatFormat,
     storage: str,
     rounding: float | None,
-    system: str | None,
-    template: str | None,
     device: str | None,
     trust_remote_code: bool,
 ) -> ModelChecks:
@@ -111,9 +114,11 @@ def run_models(
     dtypes = tuple(dict.fromkeys((storage, FLOAT32)))
     plan = baking.plan
     opened = partial(_opened, device=device, trust_remote_code=trust_remote_code)
+    sequences = [form.encode(prompt) for prompt in prompts.prompts]
     with Spool() as spool:
-        base = _Side(plan, partial(opened, baking.source.path), dtypes, bool(baking.checkpoint.config.get(_QUANTISED)))
-        base.encode(prompts, system, template)
+        quantised = bool(baking.checkpoint.config.get(_QUANTISED))
+        base = _Side(plan, partial(opened, baking.source.path), dtypes, quantised, sequences)
+        base.check()
         found = _run_base(base, spool, storage)
         edited = base.of(partial(_opened_edit, folder, opened))
         return _run_edit(edited, spool, found, rounding)
@@ -135,37 +140,40 @@ def _opened_edit(folder: Path, opened: Callable[[Path, str], Model], dtype: str)
 
 @dataclass
 class _Found:
-    """What the base showed: its leak by dtype, and the noise."""
+    """What the base showed: its leak by dtype, the noise, and why there are no numbers, where there are none."""
 
     leaks: dict[str, Leak]
     noise: Noise | None
+    overflow: str | None
 
 
 class _Side:
     """One of the two models, loaded once for all dtypes where that can be, and dropped when it is done."""
 
-    def __init__(self, plan: EditPlan, opened: Callable[[str], Model], dtypes: Sequence[str], apart: bool) -> None:
+    def __init__(
+        self,
+        plan: EditPlan,
+        opened: Callable[[str], Model],
+        dtypes: Sequence[str],
+        apart: bool,
+        sequences: Sequence[Sequence[int]],
+    ) -> None:
         self.plan, self.opened, self.dtypes = plan, opened, tuple(dtypes)
         # A quantised model is decoded when it is loaded, to numbers that a coarser dtype may not hold.
         self.apart = apart
         self.rows = torch.from_numpy(plan.directions)
-        self.sequences: list[list[int]] = []
+        self.sequences = sequences
         self._model: Model | None = None
         self._loaded = ""
 
     def of(self, opened: Callable[[str], Model]) -> "_Side":
         """The other side, with the same tokens. This one lets go of its model."""
         self._model = None
-        other = _Side(self.plan, opened, self.dtypes, self.apart)
-        other.sequences = self.sequences
-        return other
+        return _Side(self.plan, opened, self.dtypes, self.apart, self.sequences)
 
-    def encode(self, prompts: PromptSet, system: str | None, template: str | None) -> None:
-        """Make tokens of the prompts, as the base's tokenizer and template have it."""
-        model = self.model(self.dtypes[0])
-        form = ChatFormat(model.tokenizer, system=system, template=template)
-        self.sequences = [form.encode(prompt) for prompt in prompts.prompts]
-        check_lengths(model, [len(sequence) for sequence in self.sequences])
+    def check(self) -> None:
+        """Refuse prompts that the model has no positions for."""
+        check_lengths(self.model(self.dtypes[0]), [len(sequence) for sequence in self.sequences])
 
     def model(self, dtype: str) -> Model:
         """The model, loaded in a dtype."""
@@ -281,13 +289,14 @@ def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
             noise = Noise(storage, computing.result, padding, hooked_leak.worst)
         for name, made in asked.items():
             side.each(FLOAT32, made, partial(spool.keep, f"{name} {FLOAT32}"), progress)
-    return _Found(leaks, noise)
+    return _Found(leaks, noise, _overflow(side, storage, leaks[storage]))
 
 
 def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
     """The edited model, against what the spool has of the base."""
     level = partial(_in_weights, side.plan) if side.plan.complete else None
     precisions = {}
+    storage = side.dtypes[0]
     with bar("edit", len(side.sequences) * len(side.dtypes)) as progress:
         for dtype in side.dtypes:
             kept = {name: Comparison() for name in ("hooks", "published", "untied") if spool.has(f"{name} {dtype}")}
@@ -299,10 +308,20 @@ def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) 
             else:
                 allowed = found.noise.tolerance(dtype, faithful.scale, rounding)
             others = results.get("published"), results.get("untied")
-            precisions[dtype] = Precision(dtype, leak, found.leaks[dtype], faithful, *others, allowed)
+            # Where the storage dtype overflows, no figure of it is one.
+            why = found.overflow or _overflow(side, storage, leak) if dtype == storage else None
+            precisions[dtype] = Precision(dtype, leak, found.leaks[dtype], faithful, *others, allowed, why)
     # Those who read them expect float32 first.
     ordered = {dtype: precisions[dtype] for dtype in sorted(precisions, key=lambda dtype: dtype != FLOAT32)}
     return ModelChecks(ordered, found.noise)
+
+
+def _overflow(side: _Side, dtype: str, leak: Leak) -> str | None:
+    """Where the stream is not finite in a dtype, in words, if its leak is not."""
+    if not math.isnan(leak.worst):
+        return None
+    with side.computing(dtype) as model:
+        return overflow(model, side.sequences)
 
 
 def _compare(spool: Spool, name: str, comparison: Comparison, number: int, logits: Tensor) -> None:
@@ -349,6 +368,9 @@ def _in_hooks(plan: EditPlan, point: Point) -> Tensor:
 
 def precision_problems(check: Precision, complete: bool) -> list[str]:
     """A line for each figure that is above what the storage dtype explains."""
+    if check.overflow is not None:
+        # Nothing else could be measured in this dtype, and what was not measured has not passed.
+        return [check.overflow]
     problems = []
     allowed = check.allowed
     if complete and not check.leak.worst < allowed.leak:

@@ -134,6 +134,7 @@ def verify(
     n_prompts: int = 16,
     system: str | None = None,
     template: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
     revision: str | None = None,
     token: str | None = None,
     device: str | None = None,
@@ -148,7 +149,7 @@ def verify(
         weights_only: check the files alone and load no model, for models that do not fit into memory.
         prompts: what the models run on; the embedded model's ordinary test prompts when None.
         n_prompts: how many of them.
-        system, template: see `ChatFormat`.
+        system, template, template_args: see `ChatFormat`.
 
     Returns:
         a `Verification`; look at `passed` and `problems`.
@@ -164,6 +165,18 @@ def verify(
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
+    form = None
+    if not weights_only:
+        from weight_edit.runtime.loading import chat_format
+
+        # Before anything that takes long: a model without a chat template needs --template.
+        form = chat_format(
+            source,
+            system=system,
+            template=template,
+            template_args=template_args,
+            trust_remote_code=trust_remote_code,
+        )
     baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
     report = check_integrity(
@@ -192,15 +205,13 @@ def verify(
         *manifest_problems(manifest, baking),
         *_weight_problems(report, weights, baking),
     ]
-    if not weights_only:
+    if form is not None:
         from weight_edit.prompts import load_prompts
         from weight_edit.verification.models import precision_problems, run_models
 
         chosen = (prompts or load_prompts(DEFAULT_PROMPTS)).at_most(n_prompts)
         n_run = len(chosen)
-        checks = run_models(
-            baking, folder, chosen, storage, weights.rounding, system, template, device, trust_remote_code
-        )
+        checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
         precisions, noise = checks.precisions, checks.noise
         for precision in precisions.values():
             problems += precision_problems(precision, baking.plan.complete)

@@ -73,7 +73,13 @@ def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
     made = [_thought_of(lab, load_prompts(spec).at_most(options.n), options, thoughts) for spec in _specs(options)]
     roles = [role for role in ("refused", "answered") if role == "refused" or lab.sets.get(role) is not None]
     sets = {role: _thought_of(lab, need_set(lab, role).at_most(options.limit), options, thoughts) for role in roles}
-    kept = ThoughtFormat(lab.model.tokenizer, thoughts, system=lab.format.system, template=lab.format.template)
+    kept = ThoughtFormat(
+        lab.model.tokenizer,
+        thoughts,
+        system=lab.format.system,
+        template=lab.format.template,
+        template_args=lab.format.template_args,
+    )
     here = place_of(lab, layer=options.layer, position=-1).layer
     behind = here if options.thought_layer is None else place_of(lab, layer=options.thought_layer, position=-1).layer
     known = {

@@ -1,0 +1,59 @@
+"""What a model said, as text: without the end of the turn, and with a thought between tags wherever it stood."""
+
+from collections.abc import Sequence
+
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.thoughts import CLOSE, OPEN
+
+
+def answer_text(chat: ChatFormat, tokens: Sequence[int], finished: bool) -> tuple[str, bool]:
+    """The text of an answer with its special tokens spelled out, and whether it came to its end.
+
+    Where the template opens answers with special tokens (`ChatFormat.opening`), the answer is what follows them, and
+    what a model wrote before them is a thought, which is put between `<think>` and `</think>`.
+
+    Args:
+        tokens: what was generated, the end token included.
+        finished: whether it ends in an end token.
+    """
+    spoken = list(tokens)
+    begins = _behind(spoken, chat.opening)
+    if begins is None:
+        body = spoken[:-1] if finished else spoken
+        if chat.opening and body and body[0] in chat.markers and body[0] != chat.end_of_turn:
+            # Another channel than the answer's: a thought that came to no answer.
+            return f"{OPEN}{_thought(chat, body)}{CLOSE if finished else ''}", finished
+        return _before_end(chat, spoken, finished)
+    answer, finished = _before_end(chat, spoken[begins:], finished)
+    thought = _thought(chat, spoken[: begins - len(chat.opening)])
+    return (f"{OPEN}{thought}{CLOSE}{answer}" if thought.strip() else answer), finished
+
+
+def _before_end(chat: ChatFormat, tokens: list[int], finished: bool) -> tuple[str, bool]:
+    # A checkpoint's generation config may not know the template's end of turn, but the answer ends there.
+    if chat.end_of_turn in tokens:
+        tokens, finished = tokens[: tokens.index(chat.end_of_turn)], True
+    elif finished:
+        tokens = tokens[:-1]
+    return str(chat.tokenizer.decode(tokens, skip_special_tokens=False)), finished
+
+
+def _behind(tokens: list[int], opening: tuple[int, ...]) -> int | None:
+    """Where what follows the opening begins; None where there is none."""
+    if not opening:
+        return None
+    starts = range(len(tokens) - len(opening) + 1)
+    return next((i + len(opening) for i in starts if tuple(tokens[i : i + len(opening)]) == opening), None)
+
+
+def _thought(chat: ChatFormat, tokens: list[int]) -> str:
+    """The words of what comes before an answer: of messages with a header, those behind headers."""
+    has_headers = len(chat.opening) > 1 and chat.opening[-1] in chat.markers
+    words: list[int] = []
+    inside = not has_headers
+    for token in tokens:
+        if token in chat.markers:
+            inside = not has_headers or token == chat.opening[-1]
+        elif inside:
+            words.append(token)
+    return str(chat.tokenizer.decode(words))

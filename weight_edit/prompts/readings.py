@@ -1,0 +1,91 @@
+"""What was read of prompt files and data sets, for the user to see: which column, how many, and the first prompt."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from weight_edit.prompts.sets import PromptSet
+
+_SHOWN = 100
+_read: ContextVar[tuple[list["Reading"], Callable[[str], None]] | None] = ContextVar("readings", default=None)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A set of prompts as it was read.
+
+    Attributes:
+        name: of the set, as the user wrote it.
+        columns: where "prompts", and "answers" and "categories" where there are any, were taken from.
+        count: prompts in the set.
+        empty, duplicate: how many entries were left out as such.
+        first: the first prompt, cut to a line.
+    """
+
+    name: str
+    columns: dict[str, str]
+    count: int
+    empty: int
+    duplicate: int
+    first: str
+
+    @classmethod
+    def of(cls, prompts: PromptSet) -> "Reading":
+        """What is to be said of a set."""
+        text = "".join(c if c.isprintable() else " " for c in prompts.prompts[0])
+        first = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+        dropped = prompts.dropped
+        return cls(prompts.name, dict(prompts.columns), len(prompts), dropped["empty"], dropped["duplicate"], first)
+
+    @property
+    def line(self) -> str:
+        """It all in one line."""
+        others = [f"{what} from '{name}'" for what, name in self.columns.items() if what != "prompts"]
+        column = self.columns.get("prompts")
+        left = [f"{n} {what}" for n, what in ((self.empty, "empty"), (self.duplicate, "repeated")) if n]
+        said = [
+            f"{self.count} prompts" + (f" from column '{column}'" if column else ""),
+            *others,
+            *([f"{' and '.join(left)} left out"] if left else []),
+        ]
+        return f"{self.name}: {', '.join(said)}; the first: {json.dumps(self.first, ensure_ascii=False)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "name": self.name,
+            "columns": self.columns,
+            "count": self.count,
+            "dropped": {"empty": self.empty, "duplicate": self.duplicate},
+            "first": self.first,
+        }
+
+
+@contextmanager
+def readings(say: Callable[[str], None]) -> Iterator[list[Reading]]:
+    """Collect what is read within the block, each set once.
+
+    Args:
+        say: takes a line for each, as it is read.
+    """
+    found: list[Reading] = []
+    token = _read.set((found, say))
+    try:
+        yield found
+    finally:
+        _read.reset(token)
+
+
+def note_reading(prompts: PromptSet) -> None:
+    """Tell whoever collects readings of a set that was read; a set is told of once."""
+    collected = _read.get()
+    if collected is None:
+        return
+    found, say = collected
+    reading = Reading.of(prompts)
+    if reading not in found:
+        found.append(reading)
+        say(reading.line)
