@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.directions.artifact import Directions
+from weight_edit.directions.file import is_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import Evaluation, are_answers, evaluate, first_token_logprobs
 from weight_edit.prompts import ChatFormat, load_prompts
 from weight_edit.runtime import load
 
@@ -43,7 +45,7 @@ def find(
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
-    _check_free(out, overwrite)
+    check_free(out, overwrite, is_directions)
     rule = SelectionRule(**rule_options)
     # A misspelt option is said before a large model is fetched and loaded.
     finder_named(options.get("method", "mean-difference")).settings(options.get("options") or {})
@@ -87,7 +89,7 @@ def measure(
         options: of `evaluate`.
     """
     if options.get("answers_path") is not None:
-        _check_free(options["answers_path"], overwrite)
+        check_free(options["answers_path"], overwrite, are_answers)
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
     prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
@@ -111,8 +113,3 @@ def measure(
         format=form,
         **options,
     )
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; choose another file or pass --overwrite")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from weight_edit.checkpoint.files import (
     read_json,
     shown,
 )
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 
 MANIFEST = "weight_edit.json"
@@ -82,13 +82,8 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
     content = {**payload, "files": {name: asdict(files[name]) for name in sorted(files)}}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     raw = text.encode("utf-8")
-    partial = folder / f".{MANIFEST}.partial"
-    with partial.open("wb") as out:
-        out.write(raw)
-        out.flush()
-        os.fsync(out.fileno())
     # At no time is there an output without its manifest, or with half of one.
-    partial.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, raw)
     return FileRecord(hashlib.sha256(raw).hexdigest(), len(raw), "added")
 
 
