@@ -19,9 +19,14 @@ from weight_edit.evaluation.evaluate import write_answers
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_whole(path, "old\n")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
-        file.write(b"half of the n")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with whole_file(path) as file:
+            file.write(b"half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_bytes() == b"old\n"
     write_whole(path, b"new\r\n")
     assert path.read_bytes() == b"new\r\n"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 from weight_edit.checkpoint.files import (
     Stamp,
@@ -54,12 +54,21 @@ def sha256(path: Path | str) -> str:
 
 
 def _digest(path: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
     with open_regular(path) as file:
         size = Stamp.of(file).size
-        for piece in chunks(file, size, str(path)):
-            digest.update(piece)
-    return digest.hexdigest(), size
+        return digest_of(file, size, str(path)), size
+
+
+def digest_of(file: BinaryIO, count: int, name: str) -> str:
+    """SHA-256 of the next `count` bytes of a file, in hexadecimal.
+
+    Raises:
+        UsageError: it ends before.
+    """
+    digest = hashlib.sha256()
+    for piece in chunks(file, count, name):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def record(folder: Path, name: str, origin: Origin) -> FileRecord:
