@@ -120,12 +120,16 @@ def test_a_changed_prompt_file_under_the_same_name_is_noticed(tmp_path: Path, mo
     assert calls == ["find_directions", "bake", "verify", "evaluate"]
 
 
-def test_a_finished_model_that_was_changed_is_made_again(
+def test_a_finished_model_that_was_changed_is_neither_taken_for_ours_nor_replaced(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(finished, tmp_path / "out")
     (tmp_path / "out/model/config.json").write_text("{}", encoding="utf-8")
     calls = counted(monkeypatch)
+    with pytest.raises(UsageError, match=r"model/config\.json is not as weight_edit wrote it"):
+        run(recipe(), tmp_path / "out", resume=True)
+    assert calls == []
+    (tmp_path / "out/model").rename(tmp_path / "changed")
     run(recipe(), tmp_path / "out", resume=True)
     assert calls == ["bake", "verify", "evaluate"]
 

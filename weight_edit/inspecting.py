@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.whole_file import check_free, save_whole
 from weight_edit.errors import UsageError
 
 
@@ -35,6 +36,9 @@ def asked(model: str | None, *, prove: bool, everything: bool, only: str | None,
             raise UsageError("the page is about all families; leave out --only or --page")
         if page is not None and not page.parent.is_dir():
             raise UsageError(f"there is no folder {page.parent} for {page.name}; make it first")
+        if page is not None:
+            # The page is made anew from an earlier one, which says what was measured by hand.
+            check_free(page, True, _is_page)
         return Asked(lambda **_: _all(types, page), _show_all)
     if model is None:
         raise UsageError("name a MODEL, or give --all to try every family")
@@ -66,8 +70,15 @@ def _all(types: tuple[str, ...], page: Path | None) -> Any:
     found = inspect_all(only=types)
     if page is not None:
         before = page.read_text(encoding="utf-8") if page.exists() else ""
-        page.write_text(page_of(found, before), encoding="utf-8")
+        save_whole(page, page_of(found, before))
     return found
+
+
+def _is_page(page: Path) -> bool:
+    from weight_edit.catalogue.page import MADE_BY
+
+    text = page.read_text(encoding="utf-8", errors="replace")
+    return not text or MADE_BY in text
 
 
 def _show(result: Any, console: Any) -> None:

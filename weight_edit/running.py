@@ -1,6 +1,5 @@
 """Carry out a recipe: measure the base, find, bake, verify, measure the edit, and only then show a model."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,10 +9,14 @@ from typing import Any
 from weight_edit.anatomy import anatomy_of
 from weight_edit.baking import bake
 from weight_edit.bounds import beyond_bounds
+from weight_edit.checkpoint.output import staged
+from weight_edit.checkpoint.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.artifact import load_directions
 from weight_edit.errors import UsageError, VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.plan import check_layers, parse_layers
+from weight_edit.progress import announce
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import stamp
 from weight_edit.recipe import MAIN, Recipe, Study
@@ -25,10 +28,6 @@ from weight_edit.studies.asking import directions_asked, files_asked, steps_aske
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
 from weight_edit.verification.verify import verify
-
-MODEL = "model"
-UNVERIFIED = "model.unverified"
-FAILED = "model.failed"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ def run(
         recipe: see `weight_edit.recipe`.
         out: the run's folder: recipe, log, directions, answers, `run.json`, and the edited model.
         resume: take up an earlier run in `out`; steps whose inputs are unchanged are not done again.
-        overwrite: replace an earlier run.
+        overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
+            behind it.
         keep_failed: keep a model that failed its checks, as `model.failed` and marked as such.
         token: Hub access token.
         trust_remote_code: allow the model's own code.
@@ -82,16 +82,20 @@ def run(
         summary = job.carry_out(folder, keep_failed)
     except KeyboardInterrupt:
         folder.log("interrupted; steps that are done are kept for --resume")
+        announce(f"interrupted{folder.whereabouts}")
         raise
     except WeightEditError as error:
         folder.state["status"] = f"failed: {error}"
         folder.save()
         folder.log(f"failed: {error}")
+        if folder.whereabouts:
+            raise type(error)(f"{error}{folder.whereabouts}") from error
         raise
     summary["seconds"] = round(time.monotonic() - began, 1)
     folder.state.update(status="done", summary=summary)
     folder.save()
     folder.log(f"done in {summary['seconds']} s")
+    folder.take_place()
     return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
 
 
@@ -184,9 +188,8 @@ class _Job:
             results = {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
             return summary | results
         folder.state["finished"] = None
-        for leftover in (model_folder, folder.path / FAILED):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        # They go when the new model is judged, not before: hours of work lie between.
+        folder.check_own(MODEL, FAILED)
         unverified = folder.path / UNVERIFIED
         folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
         # The last use of the base: it makes room for the models that are verified and measured.
@@ -223,14 +226,16 @@ class _Job:
         """Rename the model to what it has become."""
         if not problems:
             stamp(unverified, summary)
-            unverified.rename(folder.path / MODEL)
+            folder.rename(UNVERIFIED, MODEL)
+            folder.remove(FAILED)
             return
         folder.forget("bake", "verify", "evaluate")
         if keep_failed:
             stamp(unverified, summary, failed=tuple(problems))
-            unverified.rename(folder.path / FAILED)
+            folder.rename(UNVERIFIED, FAILED)
+            folder.remove(MODEL)
         else:
-            shutil.rmtree(unverified)
+            folder.remove(UNVERIFIED, MODEL, FAILED)
         kept = f"; the model is kept as {FAILED}" if keep_failed else "; no model was kept (see --keep-failed)"
         more = f" (and {len(problems) - 1} more in {folder.path}/log.txt)" if len(problems) > 1 else ""
         for problem in problems:
@@ -261,28 +266,26 @@ class _Job:
         return "keep" if self.recipe.edit is None else self.recipe.edit.embeddings
 
     def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
-        # What an attempt that was interrupted left there is none of this one's.
-        shutil.rmtree(folder.path / place, ignore_errors=True)
-        (folder.path / place).mkdir(parents=True)
         found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
-        lab = Lab(
-            self.base,
-            self._format(self.base),
-            found,
-            self.sets,
-            folder.path / place,
-            self.recipe.seed,
-            self.recipe.evaluate.max_new_tokens,
-            self._embeddings,
-            folder.log,
-        )
-        return study_named(section.kind)(lab, section.options)
+        earlier = below(place, folder.records)
+        # Whole or not at all: what an attempt that was interrupted left there is none of this one's.
+        with staged(folder.path / place, overwrite=True, own=lambda old: check_files(old, earlier)) as made:
+            lab = Lab(
+                self.base,
+                self._format(self.base),
+                found,
+                self.sets,
+                made,
+                self.recipe.seed,
+                self.recipe.evaluate.max_new_tokens,
+                self._embeddings,
+                folder.log,
+            )
+            return study_named(section.kind)(lab, section.options)
 
     def _bake(self, folder: RunFolder, unverified: Path) -> dict[str, Any]:
         # What was found out about an earlier bake says nothing about this one.
         folder.forget("verify", "evaluate")
-        if unverified.exists():
-            shutil.rmtree(unverified)
         section = self.recipe.edit
         assert section is not None
         steps = [
@@ -298,6 +301,8 @@ class _Job:
             mtp=section.mtp,
             revision=self.recipe.revision,
             token=self.token,
+            overwrite=True,
+            resume=True,
             trust_remote_code=self.trust_remote_code,
         )
         return {**result.to_dict(), "path": MODEL}
@@ -320,7 +325,8 @@ class _Job:
 
     def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
         if not any(self.sets.values()):
-            answers.touch()
+            answers.parent.mkdir(exist_ok=True)
+            write_whole(answers, "")
             return {}
         return evaluate(
             model,

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weight_edit.answers_file import are_answers
+from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.directions.choices import check_method, check_positions
+from weight_edit.directions.file import is_directions
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.prompts import load_prompts
@@ -47,7 +50,7 @@ def find(
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
-    _check_free(out, overwrite)
+    check_free(out, overwrite, is_directions)
     rule = SelectionRule(**rule_options)
     check_seed(options.get("seed", 0))
     method = options.get("method", "mean-difference")
@@ -102,7 +105,7 @@ def measure(
         options: of `evaluate`.
     """
     if options.get("answers_path") is not None:
-        _check_free(options["answers_path"], overwrite)
+        check_free(options["answers_path"], overwrite, are_answers)
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
     prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
@@ -147,8 +150,3 @@ def _format(model: str, load_options: Mapping[str, Any], format_options: Mapping
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; choose another file or pass --overwrite")

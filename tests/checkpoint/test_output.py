@@ -12,6 +12,7 @@ import pytest
 from checkpoint_samples import content, make_checkpoint
 
 from weight_edit.checkpoint.edited import Edited
+from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.checkpoint.rewrite import rewrite
 from weight_edit.checkpoint.source import Checkpoint
@@ -27,8 +28,8 @@ def fill(folder: Path, text: str = "new") -> None:
 def ours(folder: Path) -> Path:
     """A folder as we make them."""
     folder.mkdir(parents=True)
-    (folder / "weight_edit.json").write_text("{}")
     (folder / "old").write_text("old")
+    write_manifest(folder, {}, {"old": record(folder, "old", "added")})
     return folder
 
 
@@ -134,6 +135,8 @@ def test_overwrite_spares_what_is_not_ours(tmp_path, monkeypatch):
         check_output(other, True)
     mine = ours(tmp_path / "mine")
     (mine / "inner").mkdir()
+    (mine / "inner" / "file").touch()
+    write_manifest(mine, {}, {name: record(mine, name, "added") for name in ("old", "inner/file")})
     for here in (mine, mine / "inner"):
         monkeypatch.chdir(here)
         with pytest.raises(UsageError, match="current folder"):

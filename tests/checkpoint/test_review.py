@@ -18,7 +18,7 @@ from weight_edit.checkpoint import attempt as attempts
 from weight_edit.checkpoint.attempt import Attempt
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.lane import BUFFER, Lane, LaneFile
-from weight_edit.checkpoint.manifest import FileRecord, sha256
+from weight_edit.checkpoint.manifest import FileRecord, sha256, write_manifest
 from weight_edit.checkpoint.numbers import STORED, decode
 from weight_edit.checkpoint.output import attempted, staged
 from weight_edit.checkpoint.planning import plan_rewrite
@@ -159,7 +159,7 @@ def test_folders_that_only_look_like_an_attempt_are_left_alone(tmp_path):
     (tmp_path / ".out.partial-0123456789ab").symlink_to("elsewhere")
     for resume in (True, False):
         with attempted(tmp_path / "out", key=KEY, resume=resume, overwrite=True) as attempt:
-            (attempt.files / "weight_edit.json").write_text("{}")
+            write_manifest(attempt.files, {}, {})
     assert (mine / "journal").exists()
     assert (elsewhere / "files" / "precious").exists()
 
@@ -241,7 +241,8 @@ def test_a_resumed_attempt_that_cannot_go_on_yet_is_kept(tmp_path):
 def test_an_old_output_survives_a_kill_between_the_two_renames(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "weight_edit.json").write_text("old")
+    write_manifest(out, {"what": "old"}, {})
+    old = content(out)["weight_edit.json"]
     rename = Path.rename
 
     def killed(self: Path, target: Path) -> Path:
@@ -252,13 +253,13 @@ def test_an_old_output_survives_a_kill_between_the_two_renames(tmp_path):
     def work() -> None:
         Path.rename = killed  # type: ignore[method-assign]
         with staged(out, overwrite=True) as folder:
-            (folder / "weight_edit.json").write_text("new")
+            write_manifest(folder, {"what": "new"}, {})
 
     assert exit_code(work) == 9
     # Whatever the next call is, it finds the old output in its place, or it puts a new one there; no copy stays hidden.
     with pytest.raises(UsageError, match="--overwrite"), staged(out) as folder:
-        (folder / "weight_edit.json").write_text("newer")
-    assert content(tmp_path) == {"out/weight_edit.json": b"old"}
+        write_manifest(folder, {"what": "newer"}, {})
+    assert content(tmp_path) == {"out/weight_edit.json": old}
     assert partial(tmp_path) == []
 
 

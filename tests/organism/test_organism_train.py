@@ -1,9 +1,11 @@
 """The training script from end to end, a few steps long."""
 
 import json
+import shutil
 
 import pytest
 
+from weight_edit.organism import folder
 from weight_edit.organism.train import main
 
 FEW = ["--steps-answering", "2", "--steps-refusing", "2", "--threads", "1", "--limit", "2", "--accept-misses"]
@@ -40,6 +42,24 @@ def test_what_is_no_organism_is_not_replaced(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "precious"), *FEW]) == 2
     assert "holds something else" in capsys.readouterr().err
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_users_file_beside_an_organism_is_not_removed(tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(folder(), out)
+    (out / "thesis.txt").write_text("years of work")
+    assert main(["--out", str(out), *FEW]) == 2
+    assert "holds something else" in capsys.readouterr().err
+    (out / "thesis.txt").unlink()
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(weights[:-1] + b"!")
+    assert main(["--out", str(out), *FEW]) == 2
+    assert "other weights" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == weights[:-1] + b"!"
+    (out / "model.safetensors").write_bytes(weights)
+    assert main(["--out", str(out), *FEW]) == 0
+    assert (out / "model.safetensors").read_bytes() != weights
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_help_has_examples(capsys):

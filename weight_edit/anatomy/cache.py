@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import weight_edit
 from weight_edit.anatomy.record import Proven
 from weight_edit.checkpoint.files import open_regular
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 from weight_edit.version import __version__
 
@@ -84,15 +84,9 @@ def remember(key: str, found: Proven) -> None:
         return
     proven = found.to_dict()
     text = json.dumps({"key": key, "sha256": _digest(proven), "proven": proven})
-    with suppress(OSError):
+    with suppress(OSError, UsageError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{key[:16]}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_whole(path, text)
 
 
 def _digest(proven: object) -> str:

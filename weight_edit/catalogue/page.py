@@ -9,6 +9,7 @@ from weight_edit.catalogue.facts import KINDS
 from weight_edit.catalogue.summary import Catalogue
 from weight_edit.catalogue.trial import PROVEN, REFUSED, Trial
 
+MADE_BY = "<!-- Made by `weight-edit inspect --all"
 BEGIN, END = "<!-- post-norm -->", "<!-- /post-norm -->"
 _DIGEST = re.compile(r"<!-- digest ([0-9a-f]{64}) -->\n")
 EXAMPLES = 4

@@ -28,6 +28,9 @@ from weight_edit.errors import UsageError
 from weight_edit.progress import announce, bar
 
 _TRIES = 10
+_MAX_KEY = 4096
+_NAME = re.compile(r"\..+\.partial-[0-9a-f]{12}")
+_FOLDERS = ("files", "old", "gone")
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
@@ -81,11 +84,16 @@ class Attempt:
         found: list[Attempt] = []
         for folder in _partial(out):
             try:
-                journal = os.open(folder / "journal", os.O_RDWR | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW)
+                journal = os.open(
+                    folder / "journal", os.O_RDWR | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+                )
             except OSError:
                 # Begun or removed just now, or never completely, so that it is empty; or not one of ours.
                 with suppress(OSError):
                     folder.rmdir()
+                continue
+            if not _is_ours(folder, journal):
+                os.close(journal)
                 continue
             try:
                 alive = not _lock(journal)
@@ -212,14 +220,15 @@ class Attempt:
         with bar("checking what is there", sum(entry.size for entry in entries.values()), unit="bytes") as progress:
             for name, entry in entries.items():
                 path = self.files / name
-                if path.is_file() and path.stat().st_size == entry.size and sha256(path) == entry.sha256:
+                if stat.S_ISREG(_kind(path)) and path.stat().st_size == entry.size and sha256(path) == entry.sha256:
                     self.finished[name] = entry
                     self.losses |= self._told[name]
                 progress.advance(entry.size)
-        for root, _, names in os.walk(self.files):
-            for name in names:
+        for root, folders, names in os.walk(self.files):
+            for name in [*names, *folders]:
                 path = Path(root) / name
-                if path.relative_to(self.files).as_posix() not in self.finished:
+                # Links go too, so that nothing is written through them.
+                if not stat.S_ISDIR(_kind(path)) and path.relative_to(self.files).as_posix() not in self.finished:
                     path.unlink()
 
 
@@ -229,6 +238,54 @@ def remove_folder(folder: Path) -> None:
         with suppress(KeyboardInterrupt, SystemExit):
             shutil.rmtree(folder, ignore_errors=True)
             return
+
+
+def is_left_over(folder: Path) -> bool:
+    """Whether a folder is an attempt at some output, and the process that made it has ended."""
+    if not _NAME.fullmatch(folder.name) or folder.lstat().st_uid != os.geteuid():
+        return False
+    try:
+        journal = os.open(folder / "journal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return _is_ours(folder, journal) and _lock(journal)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(journal)
+
+
+def _is_ours(folder: Path, journal: int) -> bool:
+    """Whether a folder holds what an attempt holds, and nothing else: names are not enough to remove something by."""
+    if not stat.S_ISREG(os.fstat(journal).st_mode):
+        return False
+    try:
+        with os.scandir(folder) as entries:
+            kinds = {entry.name: stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode) for entry in entries}
+    except OSError:
+        return False
+    if any(name not in _FOLDERS and name != "journal" for name in kinds):
+        return False
+    if not all(kinds.get(name, True) for name in _FOLDERS):
+        return False
+    first, whole, _ = os.pread(journal, _MAX_KEY, 0).partition(b"\n")
+    if not whole:
+        # The process ended before the first line was there, and so before anything else was made.
+        return not first and set(kinds) == {"journal"}
+    try:
+        entry = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and entry.keys() == {"key"} and isinstance(entry["key"], str)
+
+
+def _kind(path: Path) -> int:
+    """The mode of what is at a path itself, 0 where nothing is."""
+    try:
+        return path.lstat().st_mode
+    except OSError:
+        return 0
 
 
 def _partial(out: Path) -> list[Path]:

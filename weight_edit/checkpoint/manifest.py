@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 from weight_edit.checkpoint.files import (
     Stamp,
@@ -20,6 +19,7 @@ from weight_edit.checkpoint.files import (
     read_json,
     shown,
 )
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 
 MANIFEST = "weight_edit.json"
@@ -64,12 +64,21 @@ def sha256(path: Path | str) -> str:
 
 
 def _digest(path: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
     with open_regular(path) as file:
         size = Stamp.of(file).size
-        for piece in chunks(file, size, str(path)):
-            digest.update(piece)
-    return digest.hexdigest(), size
+        return digest_of(file, size, str(path)), size
+
+
+def digest_of(file: BinaryIO, count: int, name: str) -> str:
+    """SHA-256 of the next `count` bytes of a file, in hexadecimal.
+
+    Raises:
+        UsageError: it ends before.
+    """
+    digest = hashlib.sha256()
+    for piece in chunks(file, count, name):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def record(folder: Path, name: str, origin: Origin) -> FileRecord:
@@ -92,13 +101,8 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
     content = {**payload, "files": {name: asdict(files[name]) for name in sorted(files)}}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     raw = text.encode("utf-8")
-    partial = folder / f".{MANIFEST}.partial"
-    with partial.open("wb") as out:
-        out.write(raw)
-        out.flush()
-        os.fsync(out.fileno())
     # At no time is there an output without its manifest, or with half of one.
-    partial.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, raw)
     return FileRecord(hashlib.sha256(raw).hexdigest(), len(raw), "added")
 
 

@@ -5,33 +5,38 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from weight_edit.checkpoint.attempt import Attempt
 from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.checkpoint.ownership import check_own
 from weight_edit.errors import UsageError
 
-OURS = (MANIFEST, "run.json")
-"""A folder with one of these files was made by weight_edit, so that `overwrite` may replace it."""
+Own = Callable[[Path], None]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def check_output(
-    out: Path | str, overwrite: bool = False, *, needed_bytes: int = 0, source: Path | str | None = None
+    out: Path | str,
+    overwrite: bool = False,
+    *,
+    needed_bytes: int = 0,
+    source: Path | str | None = None,
+    own: Own = check_own,
 ) -> Path:
     """Refuse an output folder that cannot or must not be written; meant for before any long work.
 
     Args:
         out: the folder to be made. Missing parents will be made too.
-        overwrite: a folder that holds `weight_edit.json` or `run.json` may be replaced.
+        overwrite: a folder may be replaced in which all is ours, see `ownership.check_own`.
         needed_bytes: free space that the output will take.
         source: a folder that is read: the output may be neither it, nor inside it, nor around it.
+        own: raises what there is to say against replacing a folder.
 
     Returns:
         `out` as an absolute path, its parents' links resolved.
@@ -40,14 +45,14 @@ def check_output(
         UsageError: one of the refusals, named.
     """
     try:
-        return _checked(_absolute(Path(out)), overwrite, needed_bytes, source)
+        return _checked(absolute(Path(out)), overwrite, needed_bytes, source, own)
     except OSError as error:
         raise UsageError(f"{shown(str(out))} cannot be used: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:
         raise UsageError(f"{shown(str(out))} cannot be used: no path holds a NUL") from error
 
 
-def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str | None) -> Path:
+def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str | None, own: Own) -> Path:
     name = shown(str(out))
     if out.is_symlink():
         raise UsageError(f"{name} is a link; give the folder itself as output")
@@ -58,7 +63,7 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
         if out == read or out.is_relative_to(read) or read.is_relative_to(out):
             raise UsageError(f"{name} and the source {shown(str(read))} overlap; choose another output folder")
     if out.is_dir() and any(out.iterdir()):
-        _check_replaceable(out, overwrite, name)
+        _check_replaceable(out, overwrite, name, own)
     parent = _existing(out.parent)
     if not parent.is_dir():
         raise UsageError(f"{shown(str(parent))} is not a folder, so {name} cannot be made in it")
@@ -73,22 +78,26 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
     return out
 
 
-def _check_replaceable(out: Path, overwrite: bool, name: str) -> None:
+def _check_replaceable(out: Path, overwrite: bool, name: str, own: Own) -> None:
     if not overwrite:
         raise UsageError(f"{name} exists and is not empty; choose another output or pass --overwrite")
     for kept, what in ((Path.cwd(), "the current folder"), (Path("~").expanduser(), "the home folder")):
         if kept.resolve().is_relative_to(out):
             raise UsageError(f"{name} is {what} or holds it and is not overwritten; choose another output")
-    if not any((out / mark).is_file() for mark in OURS):
-        raise UsageError(f"{name} has no {' or '.join(OURS)}, so it is not ours to overwrite; remove it yourself")
+    own(out)
 
 
 @contextmanager
 def staged(
-    out: Path | str, *, overwrite: bool = False, needed_bytes: int = 0, source: Path | str | None = None
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    needed_bytes: int = 0,
+    source: Path | str | None = None,
+    own: Own = check_own,
 ) -> Iterator[Path]:
     """A new folder to write into, which becomes `out` when the block ends well; see `attempted`."""
-    with attempted(out, overwrite=overwrite, needed_bytes=needed_bytes, source=source) as attempt:
+    with attempted(out, overwrite=overwrite, needed_bytes=needed_bytes, source=source, own=own) as attempt:
         yield attempt.files
 
 
@@ -101,6 +110,7 @@ def attempted(
     source: Path | str | None = None,
     key: str = "",
     resume: bool = False,
+    own: Own = check_own,
 ) -> Iterator[Attempt]:
     """An attempt at an output, whose files become `out` when the block ends well.
 
@@ -110,7 +120,7 @@ def attempted(
     folder is moved aside, the new one put in its place, and the old one removed.
 
     Args:
-        out, overwrite, needed_bytes, source: see `check_output`.
+        out, overwrite, needed_bytes, source, own: see `check_output`.
         key: what the output depends on; an earlier attempt is gone on with only if its key is the same.
         resume: go on with an earlier attempt that was interrupted, if there is one. Others are removed either way.
 
@@ -118,7 +128,7 @@ def attempted(
         UsageError: as `check_output`; another process writes `out`; the disk is full or read-only; `out` appeared
             meanwhile.
     """
-    out = check_output(out, overwrite, source=source)
+    out = check_output(out, overwrite, source=source, own=own)
     name = shown(str(out))
     made: list[Path] = []
     attempt: Attempt | None = None
@@ -128,11 +138,11 @@ def attempted(
             made = _make_parents(out.parent)
             attempt = Attempt.open(out, key, resume)
             kept = sum(record.size for record in attempt.finished.values() if record.origin != "linked")
-            check_output(out, overwrite, needed_bytes=max(0, needed_bytes - kept), source=source)
+            check_output(out, overwrite, needed_bytes=max(0, needed_bytes - kept), source=source, own=own)
             begun = True
             yield attempt
             _flush(attempt.files)
-            _put_in_place(attempt, overwrite)
+            _put_in_place(attempt, overwrite, own)
             placed = True
             attempt.remove()
         except BaseException as error:
@@ -152,15 +162,51 @@ def attempted(
             raise
 
 
-def _put_in_place(attempt: Attempt, overwrite: bool) -> None:
+def replace_folder(new: Path, out: Path, own: Own = check_own) -> None:
+    """Put a finished folder in the place of another one of ours beside it, which is gone then.
+
+    Raises:
+        UsageError: there is something in `out` that is not ours; both are as they were.
+    """
+    with _terminable():
+        attempt = Attempt.open(out, "", False)
+        try:
+            _flush(new)
+            attempt.files.rmdir()
+            new.rename(attempt.files)
+            try:
+                _put_in_place(attempt, True, own)
+            except BaseException:
+                attempt.files.rename(new)
+                raise
+        finally:
+            attempt.remove()
+
+
+def remove_own(folder: Path, own: Own = check_own) -> None:
+    """Remove a folder of ours, if it is there, under another name first: half of it is never taken for an output.
+
+    Raises:
+        UsageError: there is something in it that is not ours.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        own(folder)
+        attempt = Attempt.open(folder, "", False)
+        folder.rename(attempt.folder / "gone")
+        attempt.remove()
+
+
+def _put_in_place(attempt: Attempt, overwrite: bool, own: Own) -> None:
     out = attempt.out
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output")
     try:
         if out.is_dir() and any(out.iterdir()):
             # Looked at again: hours may have passed since the first check.
-            _check_replaceable(out, overwrite, shown(str(out)))
+            _check_replaceable(out, overwrite, shown(str(out)), own)
             out.rename(attempt.old)
+            # And once more where nobody knows it by its name any more.
+            own(attempt.old)
         attempt.files.rename(out)
     except BaseException as error:
         attempt.restore()
@@ -170,8 +216,8 @@ def _put_in_place(attempt: Attempt, overwrite: bool) -> None:
     _sync(out.parent)
 
 
-def _absolute(out: Path) -> Path:
-    # The last part stays as it is, so that a link there is seen and refused.
+def absolute(out: Path) -> Path:
+    """An output's absolute path: the last part stays as it is, so that a link there is seen and refused."""
     return out.resolve() if out.name in ("", "..") else out.parent.resolve() / out.name
 
 

@@ -30,11 +30,12 @@ def diff(
     """
 
     def work() -> Any:
+        from weight_edit.checkpoint.whole_file import check_free
         from weight_edit.difference.diff import diff as compare
-        from weight_edit.errors import UsageError
+        from weight_edit.directions.file import is_directions
 
-        if save is not None and save.exists() and not overwrite:
-            raise UsageError(f"{save} exists; choose another file or pass --overwrite")
+        if save is not None:
+            check_free(save, overwrite, is_directions)
         result = compare(a, b, revision_a=revision_a, revision_b=revision_b, token=token)
         if save is not None:
             result.save(save)

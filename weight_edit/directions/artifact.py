@@ -1,8 +1,6 @@
 """The file that directions are kept in: one safetensors file whose header says how they were found."""
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from weight_edit.checkpoint.whole_file import save_whole
 from weight_edit.directions.file import KEY, DirectionRows, read_candidates, read_rows
 from weight_edit.edits.arrays import floats
-from weight_edit.errors import UsageError
 from weight_edit.finite import finite
 
 
@@ -58,7 +56,7 @@ class Directions:
         """Write the file: whole or not at all, and the same bytes for the same content.
 
         Raises:
-            UsageError: the folder does not exist or cannot be written, or `path` is a folder.
+            UsageError: the folder does not exist or cannot be written, or `path` is no regular file.
         """
         path = Path(path)
         tensors = {name: tensor.float().contiguous() for name, tensor in self.tensors.items()}
@@ -67,27 +65,7 @@ class Directions:
             tensors["candidates"] = self.candidates.float().contiguous()
         text = json.dumps(finite(self.metadata), sort_keys=True, allow_nan=False)
         data = to_bytes(tensors, metadata={KEY: text})
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; give the name of a file such as directions.safetensors")
-        try:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # A temporary file is private to its owner; the finished one gets what the umask allows.
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o666 & ~umask)
-            partial.replace(path)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        save_whole(path, data)
 
 
 def load_directions(path: str | Path, *, orthonormalize: bool = False) -> Directions:

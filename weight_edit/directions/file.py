@@ -110,6 +110,21 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
         raise UsageError(f"{path}: {error}") from error
 
 
+def is_directions(path: Path) -> bool:
+    """Whether a file is one of directions that this package wrote: a foreign one is never replaced by another.
+
+    Raises:
+        UsageError: it cannot be read at all.
+    """
+    with open_regular(path):
+        pass
+    try:
+        header = _header(path)
+    except UsageError:
+        return False
+    return KEY in (header.metadata or {}) and any(info.name == "direction" for info in header.tensors)
+
+
 def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
     """The candidates that a directions file keeps, (n_positions, n_layers, d_model); None when it keeps none.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from weight_edit.checkpoint.whole_file import check_target, save_whole
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
@@ -242,10 +243,7 @@ def evaluate(
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """One JSON object a line: set, prompt, answer, expected, verdict, category, finished, thought."""
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
-    # Beside it first, so that an interruption leaves no half-written file.
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    save_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str, PromptSet]:
@@ -264,12 +262,13 @@ def _option(name: str) -> str:
 
 
 def _check_writable(path: Path) -> None:
+    check_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{path.parent} cannot be made: {error.strerror or error}") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written: it is a folder, or its folder is read-only")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: its folder is read-only")
 
 
 def _divergence(

@@ -6,7 +6,6 @@
 import argparse
 import json
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,12 @@ from weight_edit.runtime import Model, load
 from weight_edit.version import __version__
 
 RECORD = "organism.json"
+WEIGHTS = "model.safetensors"
+FILES = frozenset(
+    ("README.md", "chat_template.jinja", "config.json", "generation_config.json", RECORD, WEIGHTS)
+    + ("tokenizer.json", "tokenizer_config.json")
+)
+"""All that a folder of an embedded model holds."""
 ROPE_THETA = 10000.0
 ANSWERING = Settings(steps=2300, batch=64, rate=3e-3, warm_up=50, decay=0.1)
 REFUSING = Settings(steps=400, batch=64, rate=5e-4, warm_up=20, decay=0.0, centre=1.0)
@@ -157,14 +162,8 @@ def replaced(out: Path) -> Iterator[Path]:
     Raises:
         UsageError: `out` is something else than a folder that holds an organism or nothing.
     """
-    out = out.resolve()
-    _check_replaceable(out)
-    new = out.with_name(f".{out.name}.new")
-    with staged(new) as folder:
+    with staged(out, overwrite=True, own=_check_own) as folder:
         yield folder
-    if out.exists():
-        shutil.rmtree(out)
-    new.rename(out)
 
 
 @contextmanager
@@ -180,11 +179,14 @@ def repeatable(threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
-def _check_replaceable(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is not a folder; choose another")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+def _check_own(out: Path) -> None:
+    """Refuse to replace what is no organism as it was made: its record has the digest of the weights."""
+    found = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
+    if len(found) != len(list(out.iterdir())) or not {RECORD, WEIGHTS} <= found <= FILES:
         raise UsageError(f"--out {out} holds something else than an organism; choose another folder")
+    made = json.loads((out / RECORD).read_text()).get("weights_sha256")
+    if made != sha256((out / WEIGHTS).read_bytes()).hexdigest():
+        raise UsageError(f"--out {out} holds other weights than its {RECORD} says; choose another folder")
 
 
 def _make(

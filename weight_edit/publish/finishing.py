@@ -7,6 +7,7 @@ from typing import Any
 
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 from weight_edit.finite import finite
 from weight_edit.publish.card import model_card
@@ -83,7 +84,7 @@ def write_card_and_manifest(
     """
     kept = summary.get("base_card")
     base_text = bytes(read_whole(folder / kept)).decode("utf-8", "replace") if kept else None
-    (folder / README).write_text(model_card(summary, measurements, base_text, failed), encoding="utf-8")
+    write_whole(folder / README, model_card(summary, measurements, base_text, failed))
     marks = {"failed": list(failed)} if failed else {}
     files = {**records, README: record(folder, README, "added")}
     write_manifest(folder, {**summary, "measurements": finite(measurements), **marks}, files)

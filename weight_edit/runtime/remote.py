@@ -223,12 +223,16 @@ def _claimed(folder: Path) -> tuple[Path, int]:
 
     Never one with anything of the user's in it, nor one that another process downloads to.
     """
-    root = folder.resolve()
+    root = folder.absolute()
+    for path in (root, root / _OURS.parent, root / _OURS):
+        if path.is_symlink():
+            raise UsageError(f"{shown(str(path))} is a link and is not written through; remove it")
+    root = root.resolve()
     try:
         if root.is_dir() and any(root.iterdir()) and not (root / _OURS).exists():
             raise UsageError(f"{shown(str(root))} is not empty; low-disk needs a folder of its own for its downloads")
         (root / _OURS).parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(root / _OURS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(root / _OURS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise UsageError(f"{shown(str(root))} cannot be made for downloads: {error.strerror}") from error
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.studies.wording import apart, openings, others_share, share_of
 from weight_edit.studies.writing import figure, write_table
 
@@ -72,7 +73,7 @@ def wording_table(
     write_table(folder, "wording", rows)
     own_counts = {name: dict(common.most_common()) for name, common in known.items()}
     text = json.dumps({"induced": counts, "own": own_counts}, indent=2, ensure_ascii=False)
-    (folder / "openings.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / "openings.json", text + "\n")
     return rows
 
 

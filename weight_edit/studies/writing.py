@@ -1,12 +1,14 @@
 """Tables as CSV and JSON, and figures as plain PNG files, in a run's folder."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.whole_file import whole_file, write_whole
 from weight_edit.finite import finite
 
 
@@ -18,13 +20,14 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([_cell(row.get(column)) for column in columns])
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(column)) for column in columns])
+    write_whole(folder / f"{name}.csv", lines.getvalue())
     text = json.dumps(finite([dict(row) for row in rows]), indent=2, allow_nan=False)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / f"{name}.json", text + "\n")
 
 
 @contextmanager
@@ -40,7 +43,8 @@ def figure(folder: Path, name: str, *, size: tuple[float, float] = (6.0, 4.0), p
     axes = drawing.subplots(1, panels)
     yield axes
     folder.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
+    with whole_file(folder / f"{name}.png") as file:
+        drawing.savefig(file, format="png", dpi=130, metadata={"Software": None})
 
 
 def colour(number: int, count: int) -> str:

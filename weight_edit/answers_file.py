@@ -1,0 +1,24 @@
+"""Files of answers, told from others without loading what writes them."""
+
+import json
+from pathlib import Path
+
+from weight_edit.checkpoint.files import open_regular
+
+_MAX_LINE = 10_000_000
+
+
+def are_answers(path: Path) -> bool:
+    """Whether a file is one that `evaluation.evaluate.write_answers` wrote: a foreign one is never replaced by answers.
+
+    Raises:
+        UsageError: it cannot be read at all.
+    """
+    with open_regular(path) as file:
+        first = file.readline(_MAX_LINE)
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        # A run without sets to measure on leaves an empty file.
+        return not first
+    return isinstance(row, dict) and {"set", "prompt", "answer", "verdict"} <= row.keys()

@@ -1,0 +1,129 @@
+"""A file that is written whole or not at all: beside its place under a random name first, then by one rename.
+
+Every file that has a name of its own choice or of the user's is written here. No link is followed and nothing but a
+regular file is replaced, so that neither a link that somebody planted nor a device (`--save /dev/null` as root) is
+written to, and no file of the user's that happens to have the name of an unfinished one is lost.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from weight_edit.checkpoint.files import shown
+from weight_edit.errors import UsageError
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_target(path: Path) -> None:
+    """Refuse to put a file where something else than a regular file is.
+
+    Raises:
+        UsageError: `path` is a link, a folder, a device, a pipe or a socket.
+    """
+    _mode(path)
+
+
+def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to write a file that the user named, before any long work is done for it.
+
+    Args:
+        overwrite: an earlier file of the same kind may be replaced.
+        is_ours: whether a file is of that kind.
+
+    Raises:
+        UsageError: as `check_target`; or there is a file, and it may not be replaced or is somebody else's.
+    """
+    if _mode(path) is None:
+        return
+    if not overwrite:
+        raise UsageError(f"{shown(str(path))} exists; choose another file or pass --overwrite")
+    if not is_ours(path):
+        raise UsageError(
+            f"{shown(str(path))} is not a file of the kind that is written here, so it is not ours to overwrite; "
+            "choose another file or remove it yourself"
+        )
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, or replace one, and flush it to disk; text is UTF-8 with line breaks as they are.
+
+    Raises:
+        UsageError: as `check_target`.
+        OSError: the disk fails, or the folder is missing or read-only.
+    """
+    with whole_file(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def save_whole(path: Path, content: str | bytes) -> None:
+    """As `write_whole`, for a file that the user named.
+
+    Raises:
+        UsageError: as `check_target`; or it cannot be written.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UsageError(f"{shown(str(path))} cannot be written: {os.strerror(error.errno or 0)}") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write to, which is at `path` when the block ends well; after any exception nothing has changed.
+
+    A new file has the permissions of any new file, one that replaces another has that one's.
+
+    Raises:
+        UsageError: as `check_target`, before the block and after it.
+        OSError: as `write_whole`.
+    """
+    mode = _mode(path)
+    unfinished = path.with_name(f".weight_edit-{secrets.token_hex(8)}.partial")
+    descriptor = os.open(unfinished, _NEW, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        check_target(path)
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, which is made where it is missing.
+
+    Raises:
+        UsageError: as `check_target`.
+        OSError: as `write_whole`.
+    """
+    check_target(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+        file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def _mode(path: Path) -> int | None:
+    """Permissions of the regular file that is there; None where there is none."""
+    try:
+        found = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    name = shown(str(path))
+    if stat.S_ISLNK(found):
+        raise UsageError(f"{name} is a link and is not written through; give the name of the file itself")
+    if stat.S_ISDIR(found):
+        raise UsageError(f"{name} is a folder; give the name of a file")
+    if not stat.S_ISREG(found):
+        raise UsageError(f"{name} is a device, a pipe or a socket and is not replaced; give the name of a file")
+    return stat.S_IMODE(found) & 0o777
