@@ -185,8 +185,7 @@ def steps_of(
     """The steps of an edit: those given, or the one that the other arguments say.
 
     Raises:
-        UsageError: arguments that make no sense together.
-        UnsupportedError: no such kind of edit.
+        UsageError: arguments that make no sense together, or no such kind of edit.
     """
     if isinstance(directions, Sequence) and not isinstance(directions, str):
         return list(directions)

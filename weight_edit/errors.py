@@ -3,11 +3,20 @@
 A message is one line, names the file, tensor, module or option, and says what to do about it.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class WeightEditError(Exception):
-    """Base of the errors that are shown as one line instead of a traceback."""
+    """Base of the errors that are shown as one line instead of a traceback.
+
+    Attributes:
+        exit_code: of the command line.
+        details: JSON values that go with the message, such as the table of candidates that were rejected.
+    """
 
     exit_code = 2
+    details: Mapping[str, Any] = {}
 
 
 class UsageError(WeightEditError):

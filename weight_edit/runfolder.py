@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.checkpoint.output import check_output
 from weight_edit.errors import UsageError
@@ -128,16 +129,6 @@ class RunFolder:
         return set(earlier) == set(files) and all(
             (self.path / name).exists() and _digest(self.path / name) == digest for name, digest in earlier.items()
         )
-
-
-def fingerprint(folder: Path) -> str:
-    """A digest of a model folder's file names, sizes and times: cheap, and different after any ordinary change."""
-    entries = [
-        (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    ]
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

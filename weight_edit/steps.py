@@ -35,7 +35,7 @@ class EditStep:
 
     Raises:
         UsageError: a value that makes no sense for that kind.
-        UnsupportedError: no such kind.
+        UsageError: no such kind.
     """
 
     directions: DirectionRows

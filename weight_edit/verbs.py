@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.directions.artifact import Directions
-from weight_edit.directions.find import find_directions
+from weight_edit.directions.choosing import chosen, rule_for
+from weight_edit.directions.find import find_directions, search_inputs
 from weight_edit.directions.registry import finder_named
+from weight_edit.directions.search_folder import SearchFolder, folder_of
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
 from weight_edit.prompts import ChatFormat, load_prompts
-from weight_edit.runtime import load
+from weight_edit.runtime import load, resolve
 
 
 def find(
@@ -21,47 +24,66 @@ def find(
     out: Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     protect: Sequence[str] = (),
     validation_target: Sequence[str] | None = None,
     validation_baseline: str | None = None,
     load_options: Mapping[str, Any],
     format_options: Mapping[str, Any],
     rule_options: Mapping[str, Any],
+    best_effort: bool = False,
     **options: Any,
 ) -> Directions:
     """Load a model, find directions and save them.
+
+    What is found is kept in `folder_of(out)` as it comes. Where an earlier search of the same inputs is complete there,
+    the choice is made of it and no model is loaded.
 
     Args:
         model: as in `load`, with `load_options`.
         target, baseline, protect, validation_target, validation_baseline: prompt sets, as `load_prompts` reads them;
             several targets, and one set to score candidates on for each of them, where there are any.
         out: the file to write.
-        overwrite: replace a file that is there.
+        overwrite: replace a file that is there, and begin anew.
+        resume: go on with an earlier search, and replace the file that was chosen of it.
         format_options: of `ChatFormat`.
         rule_options: of `SelectionRule`.
+        best_effort: as in `find_directions`.
         options: of `find_directions`.
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
-    _check_free(out, overwrite)
-    rule = SelectionRule(**rule_options)
+    _check_free(out, overwrite or (resume and folder_of(out).is_dir()))
+    finder = finder_named(options["method"])
+    rule = rule_for(finder, SelectionRule(**rule_options))
     # A misspelt option is said before a large model is fetched and loaded.
-    finder_named(options.get("method", "mean-difference")).settings(options.get("options") or {})
+    finder.settings(options["options"] or {})
+    sets: dict[str, Any] = {
+        "protect": [load_prompts(spec) for spec in protect],
+        "validation_target": [load_prompts(spec) for spec in validation_target or ()],
+        "validation_baseline": None if validation_baseline is None else load_prompts(validation_baseline),
+    }
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)
-    spared = [load_prompts(spec) for spec in protect]
-    held_target = [load_prompts(spec) for spec in validation_target] if validation_target else None
-    held_baseline = load_prompts(validation_baseline) if validation_baseline else None
-    loaded = load(model, **load_options)
-    found = find_directions(
-        loaded,
-        *train,
-        protect=spared,
-        validation_target=held_target,
-        validation_baseline=held_baseline,
-        format=ChatFormat(loaded.tokenizer, **format_options),
+    source = resolve(model, revision=load_options.get("revision"), token=load_options.get("token"))
+    asked = search_inputs(
+        model=fingerprint(source.path),
+        dtype=str(load_options.get("dtype")),
+        format=dict(format_options),
+        target=train[0],
+        baseline=train[1],
         rule=rule,
+        **sets,
         **options,
     )
+    kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
+    if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.by == "cosmic"):
+        found = chosen(kept, rule, best_effort=best_effort)
+    else:
+        loaded = load(model, **load_options)
+        form = ChatFormat(loaded.tokenizer, **format_options)
+        found = find_directions(
+            loaded, *train, format=form, rule=rule, best_effort=best_effort, scores=kept, **sets, **options
+        )
     found.save(out)
     return found
 

@@ -89,7 +89,13 @@ def find(
         bool, typer.Option("--best-effort", help="Take the nearest if no candidate passes.")
     ] = False,
     overwrite: Overwrite = False,
-    seed: int = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the scores in OUT.find; choosing again by other bounds takes a second."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Draws the prompts, and whatever the method draws.")] = 0,
     system: System = None,
     template: Template = None,
     dtype: Dtype = "auto",
@@ -101,6 +107,9 @@ def find(
     quiet: Quiet = False,
 ) -> None:
     """Find the direction that carries what a model does on target prompts and not on baseline prompts.
+
+    Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
+    candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.
 
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --out d.safetensors`
     """
@@ -115,6 +124,7 @@ def find(
             baseline,
             out,
             overwrite=overwrite,
+            resume=resume,
             load_options={
                 "dtype": dtype,
                 "device": device,
@@ -148,7 +158,8 @@ def find(
 
         show.directions(found, out, console)
 
-    call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata})
+    kept = f"what was found so far is in {out}.find; go on with --resume"
+    call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata}, kept)
 
 
 @app.command(epilog=_KINDS)

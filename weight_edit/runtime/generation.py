@@ -57,7 +57,10 @@ def generate(
 
     results: dict[int, Generation] = {}
     with _greedy(model, ends):
-        for batch, rows in run_model(model, sequences, step, batch_size=batch_size, description=description):
+        # A pass through the blocks for each token: the bar moves with the answers.
+        blocks = model.anatomy.n_layers * max_new_tokens
+        passes = run_model(model, sequences, step, batch_size=batch_size, description=description, blocks=blocks)
+        for batch, rows in passes:
             results |= {row: _read(model, tokens, ends) for row, tokens in zip(batch.rows, rows, strict=True)}
     return [results[row] for row in range(len(sequences))]
 

@@ -16,6 +16,8 @@ from transformers.utils import logging as transformers_logging
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.classes import from_pretrained
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.names import check_known
+from weight_edit.progress import bar
 from weight_edit.runtime.sources import Source, resolve
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
@@ -111,11 +113,10 @@ def load(
         UsageError: the files are missing or broken, or an option is wrong.
         UnsupportedError: the architecture is not understood, or needs its own code.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    check_known("dtype", dtype, DTYPES)
     source = resolve(name, revision=revision, token=token)
     target = _device(device)
-    with _quiet_transformers():
+    with bar(f"loading {source.public_name}"), _quiet_transformers():
         config = read_config(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
         tokenizer = _tokenizer(source, trust_remote_code)
