@@ -36,8 +36,9 @@ def call(
         to_json: the result, ready for JSON.
         kept: what is said to be left when it is interrupted.
     """
-    from weight_edit.progress import set_quiet
+    from weight_edit.progress import is_quiet, set_quiet
 
+    before = is_quiet()
     set_quiet(quiet or as_json)
     try:
         with _stoppable():
@@ -46,6 +47,8 @@ def call(
         # Typer would say "Aborted." instead.
         print(f"weight-edit: interrupted; {kept}", file=sys.stderr)
         raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
+    finally:
+        set_quiet(before)
     if as_json:
         print(json.dumps(finite(to_json(result)), indent=2, allow_nan=False))
         return result

@@ -23,9 +23,11 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
     """
     names = list(known)
     near = nearest(str(name), names)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    listed = f"; choose one of {', '.join(names)}" if len(names) <= _MANY or not near else ""
-    return UsageError(f"there is no {what} {name!r}{hint}{listed}")
+    listed = ", ".join(names) or "none"
+    if not near:
+        return UsageError(f"there is no {what} {name!r}; choose one of {listed}")
+    others = f" (there are {listed})" if len(names) <= _MANY else ""
+    return UsageError(f"there is no {what} {name!r}; did you mean {near[0]!r}?{others}")
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:

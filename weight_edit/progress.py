@@ -82,13 +82,18 @@ class Meter:
         if self.total is None:
             return "" if self.seconds < 1 else f"{duration(self.seconds)} so far"
         parts = [self.counted]
-        if self.count >= self.total:
+        if self.complete:
             return f"{parts[0]}, in {duration(self.seconds)}"
         if self.rate is not None and self.left is not None:
             parts += [self.pace, f"about {duration(self.left)} left"]
         elif self.seconds >= 1:
             parts.append(f"{duration(self.seconds)} so far")
         return ", ".join(parts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all units are done; parts of units may have lost their last digits."""
+        return self.total is not None and self.count >= self.total - 1e-6
 
     @property
     def counted(self) -> str:
@@ -216,7 +221,7 @@ class Lines:
 
     def end(self) -> None:
         """The last line, of what took long enough for others."""
-        if self.meter.seconds >= EVERY and self.meter.total is not None and self.meter.count >= self.meter.total:
+        if self.meter.seconds >= EVERY and self.meter.complete:
             self.write(self._line)
 
     def advance(self, n: float = 1) -> None:

@@ -10,7 +10,6 @@ from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
 from weight_edit.checkpoint.files import SKIPPED, list_files, read_json
 from weight_edit.checkpoint.refused import single_file, without_config
 from weight_edit.errors import UsageError
-from weight_edit.names import nearest
 from weight_edit.organism import EMBEDDED, folder
 from weight_edit.progress import beside
 from weight_edit.runtime.hub_calls import hub_call
@@ -59,22 +58,12 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
     """
     local = find_local(name)
     if local is None:
-        try:
-            return _download(str(name), revision, token, weights)
-        except UsageError as error:
-            raise UsageError(f"{error}{meant(str(name))}") from error
+        return _download(str(name), revision, token, weights)
     if revision is not None:
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
     if not (local.path / CONFIG).is_file():
         raise without_config(list_files(local.path)[0], str(local.path))
     return local
-
-
-def meant(name: str) -> str:
-    """A hint for what was looked for on the Hub and not found: an embedded model or a folder nearby of such a name."""
-    here = [path.parent.name for path in Path().glob(f"*/{CONFIG}")]
-    near = nearest(name, [*EMBEDDED, *here])
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def find_local(name: str | Path) -> Source | None:
