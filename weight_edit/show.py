@@ -91,16 +91,26 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
 
 
 def evaluation(result: Mapping[str, Any], console: Console) -> None:
-    """One evaluation."""
-    from weight_edit.figures import figures
+    """One evaluation, beside that of the base where there is one."""
+    from weight_edit.figures import differences, figures
 
+    base = result.get("base")
     table = Table(
         title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
     )
     table.add_column("measure")
-    table.add_column("value", justify="right")
-    for name, text in figures(result).items():
-        table.add_row(name, safe(text))
+    after = figures(result)
+    if base is None:
+        table.add_column("value", justify="right")
+        for name, text in after.items():
+            table.add_row(name, safe(text))
+    else:
+        table.caption = "Rates with 95% intervals; differences with those of the same prompts, pair by pair."
+        before, apart = figures(base), differences(result)
+        for column in (safe(base["model"]), "edited", "difference"):
+            table.add_column(column, justify="right")
+        for name, text in after.items():
+            table.add_row(name, *(safe(cell) for cell in (before.get(name, ""), text, apart.get(name, ""))))
     console.print(table)
 
 
@@ -238,7 +248,8 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         sizes = f"{len(result.files)} files, {megabytes(result.bytes_total)}, {sizes}; about {duration(result.seconds)}"
         console.print(f"{result.path} would be written: {tensors}; {sizes}.", markup=False, highlight=False)
     else:
-        sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)}"
+        first = f"{duration(result.preparing_seconds)} of it to understand the model and prove the edit"
+        sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)} ({first})"
         console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
     console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
     if result.bytes_kept:

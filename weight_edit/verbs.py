@@ -13,6 +13,7 @@ from weight_edit.directions.search_folder import SearchFolder, folder_of
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.progress import announce
 from weight_edit.prompts import ChatFormat, load_prompts
 from weight_edit.runtime import load, resolve
 
@@ -102,7 +103,8 @@ def measure(
 
     Args:
         model: as in `load`, with `load_options`.
-        against: the base; loaded with the same options but for the revision, and dropped before the model is loaded.
+        against: the base: it answers the same prompts. It is loaded with the same options but for the revision, and
+            dropped before the model is loaded.
         sets: prompt sets by their role, as `load_prompts` reads them.
         format_options: of `ChatFormat`.
         overwrite: replace a file of answers that is there.
@@ -113,14 +115,19 @@ def measure(
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
     prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
-    logprobs = None
+    if not any(prompts.values()):
+        raise UsageError("nothing to evaluate on; give at least one of " + ", ".join(f"--{name}" for name in sets))
+    logprobs = before = None
     if against is not None:
         answered = prompts["answered"]
-        if answered is None:
-            raise UsageError("--against measures the divergence on ordinary requests; give --answered PROMPTS too")
         base = load(against, **{**load_options, "revision": None})
-        logprobs = first_token_logprobs(base, answered, ChatFormat(base.tokenizer, **format_options))
+        form = ChatFormat(base.tokenizer, **format_options)
+        announce(f"the base, {base.source.public_name}")
+        if answered is not None:
+            logprobs = first_token_logprobs(base, answered, form)
+        before = evaluate(base, **prompts, format=form, **{**options, "answers_path": None})
         del base
+        announce("the edited model")
     loaded = load(model, **load_options)
     form = ChatFormat(loaded.tokenizer, **format_options)
     return evaluate(
@@ -130,6 +137,7 @@ def measure(
         over_refused=prompts["over_refused"],
         harmless_looking=prompts["harmless_looking"],
         base_logprobs=logprobs,
+        base=before,
         format=form,
         **options,
     )

@@ -122,7 +122,9 @@ def verify(
 @app.command()
 def evaluate(
     model: Model,
-    against: Annotated[str | None, typer.Option(metavar="BASE", help="The base, for the KL divergence.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BASE", help="The base, shown beside it on the same prompts.")
+    ] = None,
     refused: Annotated[str | None, typer.Option(metavar="PROMPTS", help="Requests that the base refuses.")] = None,
     answered: Annotated[str | None, typer.Option(metavar="PROMPTS", help="Ordinary requests.")] = None,
     over_refused: Annotated[

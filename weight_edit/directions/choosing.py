@@ -48,7 +48,7 @@ def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False
     selection = select(scores, rule, searched.layers)
     best = taken(scores, rule, searched.layers)
     if selection.chosen is None and (best is None or not best_effort):
-        raise _none(scores, selection, rule, searched.layers, best is not None)
+        raise _none(scores, selection, rule, searched.layers)
     assert best is not None
     warnings = list(searched.warnings)
     missed = selection.rejections.get((best.position, best.layer))
@@ -101,14 +101,13 @@ def same_length(a: float, b: float) -> bool:
     return abs(a - b) <= 1e-9 * max(a, b)
 
 
-def _none(
-    scores: Sequence[CandidateScore], selection: Selection, rule: SelectionRule, layers: int, any_usable: bool
-) -> UnsupportedError:
+def _none(scores: Sequence[CandidateScore], selection: Selection, rule: SelectionRule, layers: int) -> UnsupportedError:
     def badness(score: CandidateScore) -> tuple[float, ...]:
         return sum(failure.excess for failure in failures(score, rule, layers)), *merit(score, rule.by)
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
-    advice = "loosen a bound, or pass --best-effort" if any_usable else "no direction was found"
+    any_found = any(score.norm != 0.0 for score in scores)
+    advice = "loosen a bound, or pass --best-effort" if any_found else "no direction was found"
     error = UnsupportedError(f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}")
     error.details = {"rule": asdict(rule), "scores": _rows(sorted(scores, key=badness), selection)}
     return error

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
@@ -107,6 +108,7 @@ class Evaluation:
         refused, answered, over_refused, harmless_looking: one result per given set.
         divergence: of the first answer token on the answered set, from the base; None without a base.
         answers: every answer, set by set.
+        base: what was measured of the base on the same prompts, where that was asked for.
     """
 
     model: str
@@ -119,6 +121,12 @@ class Evaluation:
     harmless_looking: SetResult | None
     divergence: Divergence | None
     answers: tuple[Answer, ...]
+    base: "Evaluation | None" = None
+
+    @property
+    def differences(self) -> dict[str, dict[str, PairedDifference]]:
+        """By how much rates differ from the base's, by set: "refusal" and "exact"; nothing without a base."""
+        return {} if self.base is None else differences(self.base.answers, self.answers)
 
     @property
     def sets(self) -> dict[str, SetResult]:
@@ -134,7 +142,11 @@ class Evaluation:
             "system": self.system,
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
+            **({} if self.base is None else {"base": self.base.to_dict(), "differences": self._differences()}),
         }
+
+    def _differences(self) -> dict[str, dict[str, dict[str, float]]]:
+        return {name: {of: each.to_dict() for of, each in some.items()} for name, some in self.differences.items()}
 
 
 SETS = ("refused", "answered", "over_refused", "harmless_looking")
@@ -160,6 +172,7 @@ def evaluate(
     harmless_looking: PromptSet | None = None,
     against: Model | None = None,
     base_logprobs: Tensor | None = None,
+    base: Evaluation | None = None,
     format: ChatFormat | None = None,
     max_new_tokens: int = 64,
     answers_path: Path | None = None,
@@ -178,8 +191,9 @@ def evaluate(
         answered: ordinary requests. Divergence is measured on these.
         over_refused: harmless requests that the base refuses.
         harmless_looking: harmless requests that look harmful and that the base answers.
-        against: the base, for the divergence.
+        against: the base: it answers the same prompts, and the divergence from it is measured on the answered set.
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
+        base: what was measured of the base on the same sets, likewise.
         format: how prompts become tokens; None is the tokenizer's own template.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
@@ -192,7 +206,7 @@ def evaluate(
     """
     rule = named(judge_name)
     given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
-    if (against is not None or base_logprobs is not None) and "answered" not in given:
+    if base_logprobs is not None and "answered" not in given:
         raise UsageError("the divergence from the base is measured on the answered set; give --answered PROMPTS")
     if answers_path is not None:
         _check_writable(answers_path)
@@ -201,6 +215,9 @@ def evaluate(
     # Cheap checks that can fail come before the generation that takes long.
     measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
+    if against is not None and base is None:
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
+        base = evaluate(against, **given, format=chat, **options)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
@@ -217,6 +234,7 @@ def evaluate(
         **{name: results.get(name) for name in SETS},
         divergence=measured,
         answers=tuple(answers),
+        base=base,
     )
 
 

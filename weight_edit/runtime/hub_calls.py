@@ -71,7 +71,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _meant(name: str) -> str:
-    """A hint for a name that the Hub does not have: an embedded model, or a folder here, whose name is nearly the same."""
+    """A hint for a name that the Hub does not have: an embedded model or a folder here of nearly that name."""
     near = nearest(name, [*EMBEDDED, *(path.parent.name for path in Path().glob("*/config.json"))])
     return f"; did you mean {near[0]!r}?" if near else ""
 
