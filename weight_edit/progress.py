@@ -174,6 +174,16 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
 
 
 @contextmanager
+def starting() -> Iterator[None]:
+    """Around imports of the large libraries, which take seconds: said at once, and nothing where they are there."""
+    if "torch" in sys.modules and "transformers" in sys.modules:
+        yield
+        return
+    with bar("loading torch and transformers"):
+        yield
+
+
+@contextmanager
 def beside(description: str) -> Iterator[None]:
     """For the time in which a library draws bars of its own on a terminal: one line there, and elsewhere as `bar`."""
     if _quiet or _console().is_terminal:

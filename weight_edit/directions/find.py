@@ -368,4 +368,4 @@ def _control(problem: Problem, found: Candidate) -> CandidateScore:
     """The scores of random directions of the same number and length at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
-    return measured(problem, [Candidate(found.position, found.layer, rows, vector)])[0]
+    return measured(problem, [Candidate(found.position, found.layer, rows, vector)], what="random control")[0]
