@@ -23,7 +23,6 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
-
 STAGES = ("create", "preupload", "batch", "put", "confirm", "yaml", "commit", "tree")
 """The requests of an upload, in their order."""
 

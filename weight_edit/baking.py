@@ -1,5 +1,6 @@
 """Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -47,7 +48,9 @@ class BakeResult:
         bytes_total: of all these files.
         bytes_edited, bytes_copied, bytes_linked, bytes_kept, bytes_read: see `RewriteResult`; None for a dry run.
         rounding: quantised tensor -> {"error", "left"}, see `Loss`.
-        seconds: wall time of the rewrite; for a dry run what it is expected to be.
+        seconds: wall time of the whole call; for a dry run what writing is expected to take.
+        preparing_seconds: of these, what came before the first byte: the model found or fetched, its anatomy derived
+            and proven (once for each config), the edit laid out.
         dry_run: whether nothing was written.
     """
 
@@ -69,6 +72,7 @@ class BakeResult:
     bytes_read: int = 0
     rounding: dict[str, dict[str, float]] | None = None
     seconds: float = 0.0
+    preparing_seconds: float = 0.0
     dry_run: bool = False
     mtp_kept: tuple[str, ...] = ()
     mtp_edited: tuple[str, ...] = ()
@@ -137,6 +141,7 @@ def bake(
         UsageError: wrong input (exit code 2).
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
+    began = time.monotonic()
     options = EditOptions(embeddings, dequantize, rounding, projector, mtp)
     target = Path(out)
     check_output(target, overwrite)
@@ -156,6 +161,7 @@ def bake(
         if dry_run:
             check_output(target, overwrite, needed_bytes=needed, source=source.path)
             return _planned(baking, plan, target, needed)
+        prepared = time.monotonic() - began
         # Files that an earlier attempt linked are no copies, and the other way round.
         key = f"{plan.key} linked" if link else plan.key
         with attempted(
@@ -170,7 +176,8 @@ def bake(
                 linked=link,
             )
             write_card_and_manifest(attempt.files, baking.summary(), written.files)
-        return _result(baking, plan, target, written)
+    result = _result(baking, plan, target, written)
+    return replace(result, seconds=time.monotonic() - began, preparing_seconds=prepared)
 
 
 def steps_of(
@@ -185,8 +192,7 @@ def steps_of(
     """The steps of an edit: those given, or the one that the other arguments say.
 
     Raises:
-        UsageError: arguments that make no sense together.
-        UnsupportedError: no such kind of edit.
+        UsageError: arguments that make no sense together, or no such kind of edit.
     """
     if isinstance(directions, Sequence) and not isinstance(directions, str):
         return list(directions)
@@ -216,7 +222,6 @@ def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteRes
         bytes_kept=written.bytes_kept,
         bytes_read=written.bytes_read,
         rounding=rounding or None,
-        seconds=written.seconds,
         dry_run=False,
     )
 

@@ -2,14 +2,31 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
+
+import typer
 
 from weight_edit.commands import app
 from weight_edit.errors import WeightEditError, first_line
+from weight_edit.finite import finite
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 
 __all__ = ["app", "main"]
+
+
+def _parser_errors() -> tuple[type[Exception], ...]:
+    """What the command line's library raises for a call that it does not understand: a class of its own, or click's."""
+    own = getattr(typer, "TyperException", None)
+    if own is not None:
+        return (own,)
+    from click import ClickException
+
+    return (ClickException,)
+
+
+_PARSER_ERRORS = _parser_errors()
 
 
 def main() -> None:
@@ -22,9 +39,13 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app()
+        code = app(standalone_mode=False)
     except WeightEditError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, error.details)
+    except typer.Abort:
+        _fail("aborted", 1)
+    except _PARSER_ERRORS as error:
+        _fail(_misunderstood(error), 2)
     except (OSError, RecursionError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not isinstance(error, RecursionError) and "thread" not in str(error):
             raise
@@ -33,16 +54,32 @@ def _run() -> None:
             sys.stderr.close()
             raise SystemExit(1) from None
         _fail(f"{type(error).__name__}: {first_line(error)}", 2)
-    except SystemExit as stop:
-        if stop.code == 2 and "--json" in sys.argv:
-            print(json.dumps({"error": "the call is wrong; see stderr", "exit_code": 2}))
-        raise
+    # Without its own mode the library returns the exit code of what ended early, such as --version.
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
 
 
-def _fail(message: str, code: int) -> None:
+def _misunderstood(error: Any) -> str:
+    """The library's message of an option, value or verb that it does not know, and where to look."""
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not message:
+        # No arguments at all: the help was printed.
+        raise SystemExit(2) from None
+    where = "weight-edit" if context is None or context.parent is None else f"weight-edit {context.info_name}"
+    return f"{message[:1].lower()}{message[1:]}; see {where} --help"
+
+
+def _fail(message: str, code: int, details: Mapping[str, Any] | None = None) -> None:
     message = redacted(message)
     if "--json" in sys.argv:
-        print(json.dumps({"error": message, "exit_code": code}))
+        print(json.dumps(finite({"error": message, "exit_code": code, **(details or {})})))
+    elif details and "scores" in details:
+        from rich.console import Console
+
+        from weight_edit.show import rejected
+
+        rejected(details, Console(emoji=False))
     # Names come from files of others, and a terminal obeys what is in them.
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
     print(f"weight-edit: {line}", file=sys.stderr)

@@ -4,6 +4,8 @@ A message is one line, names the file, tensor, module or option, and says what t
 """
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from weight_edit.redaction import redact_error, redacted
 
@@ -12,9 +14,14 @@ class WeightEditError(Exception):
     """Base of the errors that are shown as one line instead of a traceback.
 
     No message has an access token in it, nor has that of the error from which it is raised.
+
+    Attributes:
+        exit_code: of the command line.
+        details: JSON values that go with the message, such as the table of candidates that were rejected.
     """
 
     exit_code = 2
+    details: Mapping[str, Any] = {}
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))

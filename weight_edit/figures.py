@@ -42,6 +42,24 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Measure to the difference from the base in text, with its interval where prompts are pairs.
+
+    Args:
+        evaluation: `Evaluation.to_dict()`, with what was measured of the base under "base".
+    """
+    found: dict[str, str] = {}
+    for name, path in _RATES:
+        apart = _at(evaluation, path.replace("sets.", "differences.", 1))
+        if apart is not None:
+            found[name] = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+    for name, path in _NUMBERS:
+        before, after = _at(evaluation, f"base.{path}"), _at(evaluation, path)
+        if before is not None and after is not None:
+            found[name] = f"{after - before:+.4f}"
+    return found
+
+
 def value(evaluation: Mapping[str, Any], path: str) -> float | None:
     """A figure by its dotted path; None when it was not measured."""
     found = _at(evaluation, path)

@@ -27,7 +27,7 @@ TemplateArg = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="A variable of the chat template: `--template-arg enable_thinking=false`."),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="Of the weights; auto is what the checkpoint stores.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
 EditKind = Annotated[
     str, typer.Option("--edit", help="The kind of edit, see below: `--edit affine`, `--edit add --at 12`.")
@@ -50,14 +50,12 @@ EditOption = Annotated[
     typer.Option("--option", metavar="KEY=VALUE", help="Of the kind of edit: `--edit affine --option toward=target`."),
 ]
 Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 or 4,8-12; all by default.")]
-Embeddings = Annotated[str, typer.Option(help="keep, untie or skip: what happens where embeddings are tied.")]
+Embeddings = Annotated[str, typer.Option(help="What happens where embeddings are tied.")]
 Projector = Annotated[
     str,
-    typer.Option(
-        help="edit, followed or keep: what brings images and sounds in is edited, all that is known, or none."
-    ),
+    typer.Option(help="What brings images and sounds in is edited, all of it that is known, or none."),
 ]
-Mtp = Annotated[str, typer.Option(help="keep or edit: multi-token-prediction layers that lie beside the model.")]
+Mtp = Annotated[str, typer.Option(help="Multi-token-prediction layers that lie beside the model.")]
 DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
 Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
 Dequantize = Annotated[

@@ -16,6 +16,7 @@ from weight_edit.edits.arrays import Floats, Numbers, floats
 from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly, removed
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.laid import Laid, Read, WriterEdit
+from weight_edit.names import check_known
 from weight_edit.steps import EditStep
 
 if TYPE_CHECKING:
@@ -208,10 +209,8 @@ def edit_plan(
 
 
 def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, projector: str) -> None:
-    if embeddings not in EMBEDDING_MODES:
-        raise UsageError(f"embeddings '{embeddings}' is none of {', '.join(EMBEDDING_MODES)}")
-    if projector not in PROJECTOR_MODES:
-        raise UsageError(f"projector '{projector}' is none of {', '.join(PROJECTOR_MODES)}")
+    check_known("way with embeddings", embeddings, EMBEDDING_MODES)
+    check_known("way with the projector", projector, PROJECTOR_MODES)
     if not steps:
         raise UsageError("there is no edit to make")
     for step in steps:

@@ -21,7 +21,8 @@ from weight_edit.edits import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.exactness import exactness
 from weight_edit.mtp_plan import MTP_MODES, mtp_edits
-from weight_edit.plan import EditPlan, lay_out
+from weight_edit.names import check_known
+from weight_edit.plan import EMBEDDING_MODES, PROJECTOR_MODES, EditPlan, lay_out
 from weight_edit.publish.finishing import README, base_card_name
 from weight_edit.runtime.sources import Source
 from weight_edit.steps import EditStep, needs_proof
@@ -55,10 +56,11 @@ class EditOptions:
     mtp: str = "keep"
 
     def __post_init__(self) -> None:
-        if self.rounding not in ROUNDINGS:
-            raise UsageError(f"rounding '{self.rounding}' is none of {', '.join(ROUNDINGS)}")
-        if self.mtp not in MTP_MODES:
-            raise UsageError(f"mtp '{self.mtp}' is none of {', '.join(MTP_MODES)}")
+        # Before the model is looked at: so are the other two, by the plan too.
+        check_known("way with embeddings", self.embeddings, EMBEDDING_MODES)
+        check_known("way with the projector", self.projector, PROJECTOR_MODES)
+        check_known("rounding", self.rounding, ROUNDINGS)
+        check_known("way with multi-token-prediction layers", self.mtp, MTP_MODES)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""

@@ -1,87 +1,305 @@
-"""Progress bars, on stderr only, so that stdout stays one JSON document under `--json`."""
+"""How far long work has come: on stderr only, so that stdout stays one JSON document under `--json`.
+
+On a terminal it is a bar from the first moment on. Elsewhere (nohup, Slurm, CI) it is plain lines: the first at once,
+then one every `EVERY` seconds with the count, the rate and the time left.
+"""
 
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EVERY = 15.0
+"""Seconds between two lines of one task where stderr is no terminal."""
+
+_TICK = 0.5
+"""Seconds between two looks at whether a line is due."""
 
 
 class Bar(Protocol):
     """What a running bar offers: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
 
-    def advance(self, n: int = 1) -> None: ...
+    def advance(self, n: float = 1) -> None: ...
 
     def say(self, line: str) -> None: ...
 
 
+@dataclass
+class Meter:
+    """How far one task has come; lanes in several threads move it on.
+
+    Attributes:
+        total: units of work; None where it cannot be told.
+        unit: "bytes", or what is counted.
+        count: units done, in parts where a unit takes long.
+        first: units that were done when it began, of an earlier attempt: they say nothing about the rate.
+        clock: seconds.
+    """
+
+    total: float | None
+    unit: str = ""
+    first: float = 0
+    clock: Callable[[], float] = time.monotonic
+    count: float = field(init=False)
+    _began: float = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.count = self.first
+        self._began = self.clock()
+
+    def advance(self, n: float = 1) -> None:
+        """Move on by n units."""
+        with self._lock:
+            self.count += n
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return self.clock() - self._began
+
+    @property
+    def rate(self) -> float | None:
+        """Units in a second; None before the first."""
+        done = self.count - self.first
+        return done / self.seconds if done > 0 and self.seconds > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left at this rate; None where that cannot be told."""
+        if self.total is None or self.rate is None:
+            return None
+        return max(0.0, self.total - self.count) / self.rate
+
+    def __str__(self) -> str:
+        """Count, rate and time left, as far as they are known: "12 of 96, 2.3 s each, about 3 min left"."""
+        if self.total is None:
+            return "" if self.seconds < 1 else f"{duration(self.seconds)} so far"
+        parts = [self.counted]
+        if self.complete:
+            return f"{parts[0]}, in {duration(self.seconds)}"
+        if self.rate is not None and self.left is not None:
+            parts += [self.pace, f"about {duration(self.left)} left"]
+        elif self.seconds >= 1:
+            parts.append(f"{duration(self.seconds)} so far")
+        return ", ".join(parts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all units are done; parts of units may have lost their last digits."""
+        return self.total is not None and self.count >= self.total - 1e-6
+
+    @property
+    def counted(self) -> str:
+        """How much of how much."""
+        assert self.total is not None
+        # What is nearly done is not done: a candidate counts when all of its prompts have passed.
+        return f"{self._amount(self.count)} of {self._amount(self.total)}"
+
+    @property
+    def pace(self) -> str:
+        """The rate, for a reader: what is slower than one a second is said by how long one takes."""
+        rate = self.rate
+        if rate is None:
+            return ""
+        if self.unit == "bytes":
+            return f"{_size(rate)}/s"
+        return f"{rate:.3g}/s" if rate >= 1 else f"{duration(1 / rate)} each"
+
+    def _amount(self, count: float) -> str:
+        return _size(count) if self.unit == "bytes" else f"{int(count + 1e-6):,}"
+
+
 class _Silent:
-    def advance(self, n: int = 1) -> None:
-        """Move nothing: the bar is off."""
+    """Progress is off, or a bar around this one is drawn."""
+
+    def advance(self, n: float = 1) -> None:
+        """Move nothing."""
 
     def say(self, line: str) -> None:
-        """Write the line all the same, where only the terminal is missing."""
-        if not _quiet:
-            print(line, file=sys.stderr, flush=True)
+        """Write the line, unless progress is off."""
+        announce(line)
 
 
 _quiet = True
+_running: list[Bar] = []
 
 
 def set_quiet(quiet: bool) -> None:
-    """Turn bars off (True, the default in Python) or on (False, what the command line does)."""
+    """Turn progress off (True, the default in Python) or on (False, what the command line does)."""
     global _quiet
     _quiet = quiet
 
 
 def is_quiet() -> bool:
-    """Whether bars are off, for libraries that draw their own."""
+    """Whether progress is off, for libraries that draw their own."""
     return _quiet
 
 
 def announce(line: str) -> None:
-    """Say on stderr what begins now; nothing when quiet or when stderr is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not _quiet and console.is_terminal:
-        console.print(line, markup=False, highlight=False)
+    """Say on stderr what begins now; nothing when progress is off."""
+    if not _quiet:
+        (_running[-1].say if _running else _write)(line)
 
 
 @contextmanager
-def bar(description: str, total: int, unit: str = "") -> Iterator[Bar]:
-    """A progress bar over `total` units of work; nothing is drawn when quiet or when stderr is no terminal.
+def bar(description: str, total: float | None = None, unit: str = "", *, done: float = 0) -> Iterator[Bar]:
+    """Show how far a task has come, while the block runs.
+
+    Within another task's block nothing is drawn: one bar at a time.
 
     Args:
         description: what is being done, e.g. "activations".
-        total: number of units.
+        total: number of units of work; None where it cannot be told, so that only the time is shown.
         unit: "bytes" shows sizes and a rate, anything else shows counts.
+        done: units that an earlier attempt has done.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if _quiet or not console.is_terminal:
+    if _quiet or _running:
         yield _Silent()
         return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    console = _console()
+    meter = Meter(total, unit, done)
+    with (_drawn if console.is_terminal else _told)(description, meter, console) as shown:
+        _running.append(shown)
+        try:
+            yield shown
+        finally:
+            _running.remove(shown)
 
-    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total)
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Around imports of the large libraries, which take seconds: said at once, and nothing where they are there."""
+    if "torch" in sys.modules and "transformers" in sys.modules:
+        yield
+        return
+    with bar("loading torch and transformers"):
+        yield
+
+
+@contextmanager
+def beside(description: str) -> Iterator[None]:
+    """For the time in which a library draws bars of its own on a terminal: one line there, and elsewhere as `bar`."""
+    if _quiet or _console().is_terminal:
+        announce(description)
+        yield
+        return
+    with bar(description):
+        yield
+
+
+def duration(seconds: float) -> str:
+    """A time for a reader: "2.3 s", "45 s", "3 min", "2 h 5 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@dataclass
+class Lines:
+    """A task as plain lines, for where stderr is no terminal.
+
+    Attributes:
+        description: what is being done.
+        meter: how far it has come.
+        write: takes a line.
+    """
+
+    description: str
+    meter: Meter
+    write: Callable[[str], None]
+    _next: float = field(default=EVERY, init=False)
+
+    def begin(self) -> None:
+        """The first line, at once."""
+        self.write(self._line)
+
+    def tick(self) -> None:
+        """A line, if one is due."""
+        if self.meter.seconds >= self._next:
+            self._next = self.meter.seconds + EVERY
+            self.write(self._line)
+
+    def end(self) -> None:
+        """The last line, of what took long enough for others."""
+        if self.meter.seconds >= EVERY and self.meter.complete:
+            self.write(self._line)
+
+    def advance(self, n: float = 1) -> None:
+        """Move on by n units."""
+        self.meter.advance(n)
+
+    def say(self, line: str) -> None:
+        """Write another line."""
+        self.write(line)
+
+    @property
+    def _line(self) -> str:
+        return f"{self.description}: {self.meter}".removesuffix(": ")
+
+
+@contextmanager
+def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
+    lines = Lines(description, meter, _write)
+    lines.begin()
+    ended = threading.Event()
+
+    def look() -> None:
+        # In a thread: a step that takes minutes has its lines too.
+        while not ended.wait(_TICK):
+            lines.tick()
+
+    watch = threading.Thread(target=look, name="progress", daemon=True)
+    watch.start()
+    try:
+        yield lines
+    finally:
+        ended.set()
+        watch.join()
+        lines.end()
+
+
+@contextmanager
+def _drawn(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    what = TextColumn("{task.description}", markup=False)
+    # The library's own estimate forgets what is older than 30 s, and so has none where a step takes longer.
+    facts = TextColumn("{task.fields[meter]}", markup=False)
+    columns: list[Any] = [SpinnerColumn(), what, facts] if meter.total is None else [what, BarColumn(None), facts]
+    with Progress(*columns, console=console, transient=True, expand=meter.total is not None) as progress:
+        task = progress.add_task(description, total=meter.total, completed=int(meter.count), meter=meter)
 
         class _Drawn:
-            def advance(self, n: int = 1) -> None:
+            def advance(self, n: float = 1) -> None:
+                meter.advance(n)
                 progress.advance(task, n)
 
             def say(self, line: str) -> None:
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield _Drawn()
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _write(line: str) -> None:
+    if not _quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -13,6 +13,7 @@ from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
+from weight_edit.names import unknown
 from weight_edit.plan import parse_layers
 from weight_edit.section import Section, validated
 from weight_edit.seeds import LARGEST_SEED
@@ -79,7 +80,7 @@ class Step(Section):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in edit_kinds():
-            raise ValueError(f"there is no such edit; choose one of {', '.join(edit_kinds())}")
+            raise ValueError(str(unknown("edit", value, edit_kinds())))
         return value
 
     @field_validator("strength")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from weight_edit.errors import UsageError, WeightEditError
+from weight_edit.names import check_known
 from weight_edit.section import Section, validated
 
 Result = TypeVar("Result")
@@ -60,13 +60,11 @@ class Registry(Generic[Kind]):
         what: what one of them is called, for messages.
         package: the folder that they lie in, as a module.
         kind: of `Named`.
-        error: raised for a name that is not there.
     """
 
     what: str
     package: str
     kind: type[Kind]
-    error: type[WeightEditError] = UsageError
     _known: dict[str, Kind] = field(default_factory=dict, init=False, repr=False)
 
     def register(self, name: str, **facts: Any) -> Callable[[Function], Function]:
@@ -93,9 +91,8 @@ class Registry(Generic[Kind]):
         """One of them.
 
         Raises:
-            WeightEditError: `error`, when there is none of that name; with the names there are.
+            UsageError: there is none of that name; with the nearest and the names there are.
         """
         known = self.all()
-        if name not in known:
-            raise self.error(f"there is no {self.what} {name!r}; choose one of {', '.join(known)}")
+        check_known(self.what, name, known)
         return known[name]

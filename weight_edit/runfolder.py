@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from weight_edit.checkpoint.files import read_json, read_whole
+from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.checkpoint.manifest import MANIFEST, sha256
 from weight_edit.checkpoint.output import absolute, check_output, remove_own, replace_folder
 from weight_edit.checkpoint.ownership import LOG, RUN, Written, check_part, files_below, written
@@ -245,16 +246,6 @@ def _is_unfinished(folder: Path, goal: Path) -> bool:
         return bool(_read(folder / RUN).get("replaces") == goal.name)
     except UsageError:
         return False
-
-
-def fingerprint(folder: Path) -> str:
-    """A digest of a model folder's file names, sizes and times: cheap, and different after any ordinary change."""
-    entries = [
-        (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    ]
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

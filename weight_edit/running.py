@@ -9,6 +9,7 @@ from typing import Any
 from weight_edit.anatomy import anatomy_of
 from weight_edit.baking import bake
 from weight_edit.bounds import beyond_bounds
+from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.checkpoint.output import staged
 from weight_edit.checkpoint.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
 from weight_edit.checkpoint.whole_file import write_whole
@@ -20,7 +21,7 @@ from weight_edit.progress import announce
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import stamp
 from weight_edit.recipe import MAIN, Recipe, Study
-from weight_edit.runfolder import RunFolder, fingerprint
+from weight_edit.runfolder import RunFolder
 from weight_edit.runtime import Model, load, resolve
 from weight_edit.runtime.loading import chat_format, read_config
 from weight_edit.searching import Search, directions_file, slug, step_name
@@ -80,7 +81,7 @@ def run(
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
         summary = job.carry_out(folder, keep_failed)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         folder.log("interrupted; steps that are done are kept for --resume")
         announce(f"interrupted{folder.whereabouts}")
         raise

@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
+from weight_edit.directions.search_folder import folder_of
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.recipe import MAIN, Find, slug
@@ -51,7 +52,10 @@ class Search:
         return [[None if some is None else some.content_sha256 for some in sets], self.section.model_dump()]
 
     def carry_out(self, model: Model, format: ChatFormat, seed: int, out: Path) -> dict[str, Any]:
-        """Find the directions and save them; what a run's record says of them."""
+        """Find the directions and save them; what a run's record says of them.
+
+        What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
+        """
         section = self.section
         directions = find_directions(
             model,
@@ -77,6 +81,9 @@ class Search:
             filter_prompts=section.filter_prompts,
             best_effort=section.best_effort,
             seed=seed,
+            scores=folder_of(out),
+            resume=True,
+            overwrite=True,
         )
         directions.save(out)
         meta = directions.metadata

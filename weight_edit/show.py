@@ -4,13 +4,15 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from weight_edit.progress import duration
 
 if TYPE_CHECKING:
     from weight_edit.baking import BakeResult
@@ -91,16 +93,26 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
 
 
 def evaluation(result: Mapping[str, Any], console: Console) -> None:
-    """One evaluation."""
-    from weight_edit.figures import figures
+    """One evaluation, beside that of the base where there is one."""
+    from weight_edit.figures import differences, figures
 
+    base = result.get("base")
     table = Table(
         title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
     )
     table.add_column("measure")
-    table.add_column("value", justify="right")
-    for name, text in figures(result).items():
-        table.add_row(name, safe(text))
+    after = figures(result)
+    if base is None:
+        table.add_column("value", justify="right")
+        for name, text in after.items():
+            table.add_row(name, safe(text))
+    else:
+        table.caption = "Rates with 95% intervals; differences with those of the same prompts, pair by pair."
+        before, apart = figures(base), differences(result)
+        for column in (safe(base["model"]), "edited", "difference"):
+            table.add_column(column, justify="right")
+        for name, text in after.items():
+            table.add_row(name, *(safe(cell) for cell in (before.get(name, ""), text, apart.get(name, ""))))
     console.print(table)
     notes(result, console)
 
@@ -192,24 +204,40 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     """The chosen direction and the best candidates."""
     meta = found.metadata
     by = meta.get("rule", {}).get("by") or "bypass"
-    table = Table(title=f"Candidates by {by} score ({safe(meta.get('method'))})", title_justify="left")
-    for column in ("layer", "position", "bypass", "induce", "KL", "why"):
-        table.add_column(column, justify="left" if column == "why" else "right")
     scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
     if by == "bypass":
         scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"]))
     chosen = [row for row in scored if (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))]
-    best = [*chosen, *(row for row in scored if row not in chosen)][:count]
-    for row in best:
-        table.add_row(*_candidate(row), "chosen" if row in chosen else safe(row.get("rejected") or ""))
+    best = [*((row, "chosen") for row in chosen), *((row, row.get("rejected")) for row in scored if row not in chosen)]
+    best = best[:count]
     if meta.get("control"):
-        table.add_row(*_candidate(meta["control"]), "a random direction, for comparison")
-    console.print(table)
+        best.append((meta["control"], "a random direction, for comparison"))
+    _candidates(f"Candidates by {by} score ({safe(meta.get('method'))})", best, console)
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {safe(warning)}")
     count = found.direction.shape[0]
     console.print(f"{path}: {count} direction{'s' * (count > 1)}, {found.d_model} wide", markup=False)
     suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", "edited-model")
+
+
+def rejected(details: Mapping[str, Any], console: Console, count: int = 5) -> None:
+    """The candidates that come nearest to the bounds, where none keeps them, and which bounds each misses.
+
+    Args:
+        details: of the error, with the table under "scores", the best first.
+    """
+    scored = [(row, row["rejected"]) for row in details["scores"] if row["kl"] is not None]
+    if scored:
+        _candidates("The candidates that miss the bounds least", scored[:count], console)
+
+
+def _candidates(title: str, rows: Sequence[tuple[Mapping[str, Any], str | None]], console: Console) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in ("layer", "position", "bypass", "induce", "KL", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right")
+    for row, why in rows:
+        table.add_row(*_candidate(row), safe(why or ""))
+    console.print(table)
 
 
 def _candidate(row: "Mapping[str, Any]") -> tuple[str, ...]:
@@ -229,7 +257,8 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         sizes = f"{len(result.files)} files, {megabytes(result.bytes_total)}, {sizes}; about {duration(result.seconds)}"
         console.print(f"{result.path} would be written: {tensors}; {sizes}.", markup=False, highlight=False)
     else:
-        sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)}"
+        first = f"{duration(result.preparing_seconds)} of it to understand the model and prove the edit"
+        sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)} ({first})"
         console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
     console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
     if result.bytes_kept:
@@ -268,11 +297,6 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
 def megabytes(count: int) -> str:
     """A size for a reader."""
     return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """A time for a reader."""
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.1f} s"
 
 
 def verification(checked: "Verification", console: Console) -> None:

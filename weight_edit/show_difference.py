@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-def difference(found: "Difference", console: Console, *, everything: bool = False, saved: Path | None = None) -> None:
+def difference(
+    found: "Difference",
+    console: Console,
+    *,
+    everything: bool = False,
+    saved: Path | None = None,
+    base: str | None = None,
+) -> None:
     """Print what differs.
 
     Args:
         everything: a line for each tensor instead of one for each kind.
         saved: where the shared directions were written.
+        base: A as the user called it, for the next command; its public name when None, which of a folder is the last
+            part alone.
     """
     console.print(f"A: {safe(found.a)}\nB: {safe(found.b)}", highlight=False)
     for note in found.notes:
@@ -43,7 +52,7 @@ def difference(found: "Difference", console: Console, *, everything: bool = Fals
         console.print(f"{safe(tensor.name)}: {tensor.problem}", highlight=False)
     if saved is not None:
         console.print(f"{saved}: {len(found.rows)} of the shared directions, {found.rows.shape[1]} wide", markup=False)
-        suggest(console, "bake", found.a, "--directions", saved, "--out", "edited-model")
+        suggest(console, "bake", base or found.a, "--directions", saved, "--out", "edited-model")
 
 
 def _totals(found: "Difference", console: Console) -> None:

@@ -33,7 +33,7 @@ class EditStep:
 
     Raises:
         UsageError: a value that makes no sense for that kind.
-        UnsupportedError: no such kind.
+        UsageError: no such kind.
     """
 
     directions: DirectionRows

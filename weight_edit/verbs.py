@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.answers_file import are_answers
+from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.directions.choices import check_method, check_positions
 from weight_edit.directions.file import is_directions
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
+from weight_edit.progress import announce
 from weight_edit.prompts import load_prompts
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.sources import resolve
@@ -28,58 +30,78 @@ def find(
     out: Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     protect: Sequence[str] = (),
     validation_target: Sequence[str] | None = None,
     validation_baseline: str | None = None,
     load_options: Mapping[str, Any],
     format_options: Mapping[str, Any],
     rule_options: Mapping[str, Any],
+    best_effort: bool = False,
     **options: Any,
 ) -> "Directions":
     """Load a model, find directions and save them.
+
+    What is found is kept in `folder_of(out)` as it comes. Where an earlier search of the same inputs is complete there,
+    the choice is made of it and no model is loaded.
 
     Args:
         model: as in `load`, with `load_options`.
         target, baseline, protect, validation_target, validation_baseline: prompt sets, as `load_prompts` reads them;
             several targets, and one set to score candidates on for each of them, where there are any.
         out: the file to write.
-        overwrite: replace a file that is there.
+        overwrite: replace a file that is there, and begin anew.
+        resume: go on with an earlier search, and replace the file that was chosen of it.
         format_options: of `ChatFormat`.
         rule_options: of `SelectionRule`.
+        best_effort: as in `find_directions`.
         options: of `find_directions`.
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
-    check_free(out, overwrite, is_directions)
     rule = SelectionRule(**rule_options)
     check_seed(options.get("seed", 0))
-    method = options.get("method", "mean-difference")
-    check_method(method)
+    check_method(options["method"])
     check_positions(options.get("positions", "template"))
     check_dtype(load_options.get("dtype", "auto"))
+    sets: dict[str, Any] = {
+        "protect": [load_prompts(spec) for spec in protect],
+        "validation_target": [load_prompts(spec) for spec in validation_target or ()],
+        "validation_baseline": None if validation_baseline is None else load_prompts(validation_baseline),
+    }
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)
-    spared = [load_prompts(spec) for spec in protect]
-    held_target = [load_prompts(spec) for spec in validation_target] if validation_target else None
-    held_baseline = load_prompts(validation_baseline) if validation_baseline else None
     # The imports take seconds, so that all that is told without them comes first.
-    from weight_edit.directions.find import find_directions
+    from weight_edit.directions.choosing import chosen, rule_for
+    from weight_edit.directions.find import find_directions, search_inputs
     from weight_edit.directions.registry import finder_named
+    from weight_edit.directions.search_folder import SearchFolder, folder_of
     from weight_edit.runtime.loading import load
 
+    check_free(out, overwrite or (resume and folder_of(out).is_dir()), is_directions)
+    finder = finder_named(options["method"])
+    rule = rule_for(finder, rule)
     # A misspelt option is said before a large model is fetched and loaded.
-    finder_named(method).settings(options.get("options") or {})
+    finder.settings(options["options"] or {})
     form = _format(model, load_options, format_options)
-    loaded = load(model, **load_options)
-    found = find_directions(
-        loaded,
-        *train,
-        protect=spared,
-        validation_target=held_target,
-        validation_baseline=held_baseline,
-        format=form,
+    source = resolve(model, revision=load_options.get("revision"), token=load_options.get("token"))
+    asked = search_inputs(
+        model=fingerprint(source.path),
+        dtype=str(load_options.get("dtype")),
+        format=dict(format_options),
+        target=train[0],
+        baseline=train[1],
         rule=rule,
+        **sets,
         **options,
     )
+    kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
+    if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.by == "cosmic"):
+        found = chosen(kept, rule, best_effort=best_effort)
+    else:
+        loaded = load(model, **load_options)
+        found = find_directions(
+            loaded, *train, format=form, rule=rule, best_effort=best_effort, scores=kept, **sets, **options
+        )
     found.save(out)
     return found
 
@@ -98,7 +120,8 @@ def measure(
 
     Args:
         model: as in `load`, with `load_options`.
-        against: the base; loaded with the same options but for the revision, and dropped before the model is loaded.
+        against: the base: it answers the same prompts. It is loaded with the same options but for the revision, and
+            dropped before the model is loaded.
         sets: prompt sets by their role, as `load_prompts` reads them.
         format_options: of `ChatFormat`.
         overwrite: replace a file of answers that is there.
@@ -109,9 +132,6 @@ def measure(
     prompts = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     limit = options.pop("limit", None)
     prompts = {name: p and p.at_most(limit) for name, p in prompts.items()}
-    answered = prompts["answered"]
-    if against is not None and answered is None:
-        raise UsageError("--against measures the divergence on ordinary requests; give --answered PROMPTS too")
     if not any(prompts.values()):
         raise UsageError("nothing to evaluate on; give at least one of " + ", ".join(map(_option, sets)))
     check_dtype(load_options.get("dtype", "auto"))
@@ -120,13 +140,18 @@ def measure(
     from weight_edit.runtime.loading import load
 
     form = _format(model, load_options, format_options)
-    logprobs = None
-    if against is not None and answered is not None:
+    logprobs = before = None
+    if against is not None:
+        answered = prompts["answered"]
         base_options = {**load_options, "revision": None}
         base_form = _format(against, base_options, format_options)
         base = load(against, **base_options)
-        logprobs = first_token_logprobs(base, answered, base_form)
+        announce(f"the base, {base.source.public_name}")
+        if answered is not None:
+            logprobs = first_token_logprobs(base, answered, base_form)
+        before = evaluate(base, **prompts, format=base_form, **{**options, "answers_path": None})
         del base
+        announce("the edited model")
     loaded = load(model, **load_options)
     return evaluate(
         loaded,
@@ -135,6 +160,7 @@ def measure(
         over_refused=prompts["over_refused"],
         harmless_looking=prompts["harmless_looking"],
         base_logprobs=logprobs,
+        base=before,
         format=form,
         **options,
     )

@@ -88,7 +88,7 @@ def test_when_no_candidate_passes(behaviour):
     text = str(caught.value)
     assert text.startswith("none of 8 candidates keeps the bounds")
     assert "zero norm for 2" in text
-    assert "KL above 1e-09 for 6" in text
+    assert "KL above 1e-09 for 4" in text
     assert "layer above 2 for 2" in text
     assert "--best-effort" in text
     directions = run(found, rule=rule, best_effort=True)

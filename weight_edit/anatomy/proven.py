@@ -13,6 +13,7 @@ from weight_edit.anatomy.stored import Stored
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 from weight_edit.orphans import PIPE, leash
+from weight_edit.progress import bar
 
 WORKER = "weight_edit.anatomy.worker"
 
@@ -38,7 +39,8 @@ def proven_anatomy(folder: Path, stored: Stored, *, name: str | None = None, tru
     key = None if trust_remote_code else key_of(config, stored.digest())
     found = None if key is None else remembered(key)
     if found is None:
-        found = _prove(folder, name or str(folder), stored, trust_remote_code)
+        with bar("deriving the anatomy and proving it, once for this config"):
+            found = _prove(folder, name or str(folder), stored, trust_remote_code)
         if key is not None:
             remember(key, found)
     return found

@@ -15,7 +15,7 @@ from typing import IO
 
 from weight_edit.catalogue.entries import Entry, entries, with_variants
 from weight_edit.catalogue.trial import FAILED, Trial
-from weight_edit.errors import UsageError
+from weight_edit.names import unknown
 from weight_edit.orphans import PIPE, leash
 
 WORKER = "weight_edit.catalogue.worker"
@@ -32,9 +32,8 @@ def chosen_entries(only: Sequence[str] = ()) -> list[Entry]:
     known = entries()
     missing = sorted(set(only) - {entry.model_type for entry in known})
     if missing:
-        raise UsageError(
-            f"'{missing[0]}' is no model type of transformers' mappings for text, or for images and text, to text"
-        )
+        kind = "model type in transformers' mappings for text, or for images and text, to text, called"
+        raise unknown(kind, missing[0], sorted({entry.model_type for entry in known}))
     return [each for entry in known if not only or entry.model_type in only for each in with_variants(entry)]
 
 

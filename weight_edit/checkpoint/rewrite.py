@@ -96,11 +96,13 @@ def carry_out(
     count = 1 if plan.source.comes_and_goes else lanes or min(MOST_LANES, processors())
     kept = sum(record.size for record in finished.values())
     # One thread each: the lanes share the processors, and a sum split among threads would be another sum.
-    with threadpool_limits(1, user_api="blas"), bar("writing", plan.size, unit="bytes") as progress:
-        progress.advance(kept)
-        with Files(plan.source) as source:
-            job = _Job(plan, out, source, linked, done, progress)
-            job.run(todo, count)
+    with (
+        threadpool_limits(1, user_api="blas"),
+        bar("writing", plan.size, "bytes", done=kept) as progress,
+        Files(plan.source) as source,
+    ):
+        job = _Job(plan, out, source, linked, done, progress)
+        job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
         files={name: files[name] for name in sorted(files)},

@@ -2,9 +2,14 @@
 
 from weight_edit.commands import check, compare, edit, whole
 from weight_edit.commands.app import app
+from weight_edit.help_pages import GroupedCommand, say_choices
 
 __all__ = ["app", "check", "compare", "edit", "whole"]
 
 # The order in which --help lists them: that of a user's first day.
 ORDER = ("demo", "run", "inspect", "find", "bake", "verify", "evaluate", "diff", "adapter", "push")
+for command in app.registered_commands:
+    command.cls = GroupedCommand
+    assert command.callback is not None
+    say_choices(command.callback)
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))

@@ -9,7 +9,7 @@ from weight_edit.version import __version__
 app = typer.Typer(
     name="weight-edit",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Find the direction that carries a behaviour in a language model, bake its removal into the weights, "

@@ -22,6 +22,7 @@ from weight_edit.options import (
     TemplateArg,
     Token,
 )
+from weight_edit.progress import starting
 
 
 @app.command()
@@ -91,7 +92,9 @@ def verify(
 
     def work() -> Any:
         from weight_edit.prompts.templates import template_args
-        from weight_edit.verification.verify import verify as check
+
+        with starting():
+            from weight_edit.verification.verify import verify as check
 
         if weights_only and prompts:
             from weight_edit.errors import UsageError
@@ -126,7 +129,9 @@ def verify(
 @app.command()
 def evaluate(
     model: Model,
-    against: Annotated[str | None, typer.Option(metavar="BASE", help="The base, for the KL divergence.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BASE", help="The base, shown beside it on the same prompts.")
+    ] = None,
     refused: Annotated[str | None, typer.Option(metavar="PROMPTS", help="Requests that the base refuses.")] = None,
     answered: Annotated[str | None, typer.Option(metavar="PROMPTS", help="Ordinary requests.")] = None,
     over_refused: Annotated[
@@ -158,7 +163,9 @@ def evaluate(
 
     def work() -> Any:
         from weight_edit.prompts.templates import template_args
-        from weight_edit.verbs import measure
+
+        with starting():
+            from weight_edit.verbs import measure
 
         return measure(
             model,

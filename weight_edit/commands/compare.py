@@ -44,7 +44,7 @@ def diff(
     def show(result: Any, console: Any) -> None:
         from weight_edit.show_difference import difference
 
-        difference(result, console, everything=everything, saved=save)
+        difference(result, console, everything=everything, saved=save, base=a)
 
     found = call(work, show, as_json, quiet)
     if exit_code and not found.equal:

@@ -40,6 +40,7 @@ from weight_edit.options import (
     TemplateArg,
     Token,
 )
+from weight_edit.progress import starting
 
 _KINDS = as_help("Kinds of edits", registered("edits/kinds", "edit"))
 _METHODS = as_help("Methods", registered("directions/finders", "finder"))
@@ -90,7 +91,13 @@ def find(
         bool, typer.Option("--best-effort", help="Take the nearest if no candidate passes.")
     ] = False,
     overwrite: Overwrite = False,
-    seed: int = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the scores in OUT.find; choosing again by other bounds takes a second."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Draws the prompts, and whatever the method draws.")] = 0,
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
@@ -104,12 +111,17 @@ def find(
 ) -> None:
     """Find the direction that carries what a model does on target prompts and not on baseline prompts.
 
+    Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
+    candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.
+
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --out d.safetensors`
     """
 
     def work() -> Any:
         from weight_edit.prompts.templates import template_args
-        from weight_edit.verbs import find as search
+
+        with starting():
+            from weight_edit.verbs import find as search
         from weight_edit.written import key_values
 
         return search(
@@ -118,6 +130,7 @@ def find(
             baseline,
             out,
             overwrite=overwrite,
+            resume=resume,
             load_options={
                 "dtype": dtype,
                 "device": device,
@@ -155,7 +168,8 @@ def find(
 
         show.directions(found, out, console)
 
-    call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata})
+    kept = f"what was found so far is in {out}.find; go on with --resume"
+    call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata}, kept)
 
 
 @app.command(epilog=_KINDS)
@@ -276,7 +290,8 @@ def adapter(
             key_values(option, "--option"),
         )
         # Takes seconds to import: what is wrong with the call is said at once.
-        from weight_edit.publish.adapter import adapter as write
+        with starting():
+            from weight_edit.publish.adapter import adapter as write
 
         return write(
             model,

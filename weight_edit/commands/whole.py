@@ -19,6 +19,7 @@ from weight_edit.options import (
     TemplateArg,
     Token,
 )
+from weight_edit.progress import starting
 
 
 @app.command()
@@ -31,7 +32,8 @@ def demo(
     """
 
     def work() -> Any:
-        from weight_edit.demonstration import demo as run_demo
+        with starting():
+            from weight_edit.demonstration import demo as run_demo
 
         return run_demo(out, overwrite=overwrite)
 
@@ -71,7 +73,8 @@ def run(
         loaded = load_recipe(recipe, set_ or (), with_ or ())
         check_recipe(loaded)
         # Takes seconds to import: what is wrong with the recipe is said at once.
-        from weight_edit.running import run as carry_out
+        with starting():
+            from weight_edit.running import run as carry_out
 
         return carry_out(
             loaded,
@@ -109,7 +112,9 @@ def push(
 
     def work() -> Any:
         from weight_edit.prompts.templates import template_args
-        from weight_edit.publish.hub import push as upload
+
+        with starting():
+            from weight_edit.publish.hub import push as upload
 
         return upload(
             folder,

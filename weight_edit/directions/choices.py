@@ -2,8 +2,8 @@
 
 import sys
 
-from weight_edit.errors import UsageError
 from weight_edit.listing import registered
+from weight_edit.names import check_known, unknown
 
 POSITIONS = ("template", "last", "all")
 
@@ -18,7 +18,7 @@ def check_method(name: str) -> None:
     if name not in (known := registered("directions/finders", "finder")) and (
         "weight_edit.directions.registry" not in sys.modules
     ):
-        raise UsageError(f"there is no method {name!r}; choose one of {', '.join(known)}")
+        raise unknown("method", name, known)
 
 
 def check_positions(positions: str) -> None:
@@ -27,5 +27,4 @@ def check_positions(positions: str) -> None:
     Raises:
         UsageError: with the words there are.
     """
-    if positions not in POSITIONS:
-        raise UsageError(f"positions '{positions}' is none of {', '.join(POSITIONS)}")
+    check_known("choice of positions", positions, POSITIONS)

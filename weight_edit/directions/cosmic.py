@@ -1,14 +1,14 @@
 """COSMIC: how far a direction turns each class's activations into the other's, without refusal tokens."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.problem import Problem, stream_at
-from weight_edit.directions.scores import addition_hook
+from weight_edit.directions.scores import addition_hook, worth_scoring
 from weight_edit.progress import bar
 from weight_edit.runtime import Hook, hooked
 
@@ -17,7 +17,13 @@ SHARE = 0.1
 
 
 def cosmic_scores(
-    problem: Problem, candidates: Sequence[Candidate], ablation_hooks: Callable[[Tensor], list[Hook]]
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    ablation_hooks: Callable[[Tensor], list[Hook]],
+    *,
+    layers: int | None = None,
+    known: Mapping[int, float] | None = None,
+    done: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """The similarity score of each candidate (arXiv 2506.00085), from -2 to 2, high is good.
 
@@ -28,6 +34,7 @@ def cosmic_scores(
 
     Args:
         ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
+        layers, known, done: as in `score_candidates`.
 
     Returns:
         One per candidate; NaN for those of length zero.
@@ -35,6 +42,11 @@ def cosmic_scores(
     Raises:
         UsageError: a prompt is shorter than the positions reach back, or memory runs out.
     """
+    earlier = {} if known is None else dict(known)
+    below = len(problem.layers) if layers is None else layers
+    asked = [n for n, candidate in enumerate(candidates) if worth_scoring(candidate, below) and n not in earlier]
+    if not asked:
+        return [earlier.get(number, math.nan) for number in range(len(candidates))]
     target, baseline = (
         problem.target("validation").double().mean(dim=0),
         problem.of(problem.baseline, "validation").double().mean(dim=0),
@@ -48,20 +60,20 @@ def cosmic_scores(
             found = stream_at(problem.model, prompts, layers, problem.positions, batch_size=problem.batch_size)
         return float(similarity(found.double().mean(dim=0), like[:, chosen]).mean())
 
-    scores = []
-    with bar("similarities", len(candidates)) as progress:
-        for candidate in candidates:
-            score = math.nan
-            if candidate.norm > 0.0:
-                score = ablated = under(ablation_hooks(candidate.rows), targets, baseline)
-                if candidate.layer is None or candidate.vector is None:
-                    score += ablated
-                else:
-                    added = addition_hook(problem.model, candidate.layer, candidate.vector.float())
-                    score += under([added], problem.baseline.validation, target)
-            scores.append(score)
+    with bar("similarities", len(asked) + len(earlier), done=len(earlier)) as progress:
+        for number in asked:
+            candidate = candidates[number]
+            score = ablated = under(ablation_hooks(candidate.rows), targets, baseline)
+            if candidate.layer is None or candidate.vector is None:
+                score += ablated
+            else:
+                added = addition_hook(problem.model, candidate.layer, candidate.vector.float())
+                score += under([added], problem.baseline.validation, target)
+            earlier[number] = score
+            if done is not None:
+                done(number, score)
             progress.advance()
-    return scores
+    return [earlier.get(number, math.nan) for number in range(len(candidates))]
 
 
 def least_similar(target: Tensor, baseline: Tensor) -> list[int]:

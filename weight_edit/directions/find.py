@@ -1,17 +1,19 @@
 """Find directions: draw prompts, compute candidates, score them, choose one, and record all of it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
-from torch import Tensor
 
+from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.directions.ablating import ablation_hooks
 from weight_edit.directions.artifact import Directions
-from weight_edit.directions.candidate import Candidate, table_of
+from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.choices import check_positions
+from weight_edit.directions.choosing import chosen, rule_for, taken
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.measuring import measured
 from weight_edit.directions.problem import Problem
@@ -19,12 +21,13 @@ from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_m
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import NOT_FINITE, Selection, SelectionRule, least_bad, select
-from weight_edit.directions.separation import separation
-from weight_edit.edits import orthonormal_rows
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.directions.search_folder import Metering, Searched, SearchFolder
+from weight_edit.directions.selection import SelectionRule
+from weight_edit.directions.separation import Separation, separation
+from weight_edit.errors import UsageError
 from weight_edit.overflow import check_logprobs
 from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.prompts.chat import SENTINELS
 from weight_edit.runtime import Model, next_token_logprobs
 from weight_edit.seeds import check_seed
 from weight_edit.version import __version__
@@ -54,6 +57,9 @@ def find_directions(
     best_effort: bool = False,
     seed: int = 0,
     batch_size: int = 32,
+    scores: str | Path | SearchFolder | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Directions:
     """Find the directions that carry what the model does on `target` prompts and not on `baseline` prompts.
 
@@ -81,6 +87,10 @@ def find_directions(
         best_effort: when no candidate keeps all bounds, take the one that misses them least, and say so in
             the metadata (`best_effort`, `missed`).
         seed: draws the prompts, and whatever the method draws.
+        scores: a folder for what is found as it comes, candidates and their scores; kept nowhere when None.
+        resume: go on with what an earlier search of the same inputs left there. Where it is complete nothing is run,
+            so that a choice by other bounds costs nothing.
+        overwrite: begin anew, whatever an earlier search left there. With `resume`: only where its inputs were others.
 
     Returns:
         Unit directions, all candidates where there is one for each place, in `tensors` what else edits need, and in
@@ -90,38 +100,62 @@ def find_directions(
     Raises:
         UsageError: too few prompts, too few left after filtering, an unknown method, option or token, no chat
             template.
-        UnsupportedError: no candidate keeps the bounds; with the number that misses each.
+        UnsupportedError: no candidate keeps the bounds; with the number that misses each, and in `details` the table
+            of candidates, the best first.
     """
     check_seed(seed)
     finder = finder_named(method)
     finder.settings(options or {})
-    rule = SelectionRule() if rule is None else rule
-    rule = rule if rule.by is not None else replace(rule, by=finder.select)
-    rule = rule if finder.induces else replace(rule, min_induce=None)
+    rule = rule_for(finder, rule)
     format = ChatFormat(model.tokenizer) if format is None else format
     places = _positions(positions, len(format.suffix))
+    targets, held = _listed(target), _listed(validation_target)
+    if held and len(held) != len(targets):
+        raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
+    if isinstance(scores, SearchFolder):
+        kept = scores
+    else:
+        asked = search_inputs(
+            model=model_digest(model),
+            dtype=str(model.dtype).removeprefix("torch."),
+            format=[list(format.encode(prompt)) for prompt in SENTINELS[:2]],
+            target=targets,
+            baseline=baseline,
+            protect=protect,
+            validation_target=held,
+            validation_baseline=validation_baseline,
+            n_train=n_train,
+            n_validation=n_validation,
+            method=method,
+            options=options,
+            positions=positions,
+            refusal_tokens=refusal_tokens,
+            rule=rule,
+            filter_prompts=filter_prompts,
+            seed=seed,
+        )
+        kept = SearchFolder(None, asked)
+        if scores is not None:
+            kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
+    layers = rule.layers(model.anatomy.n_layers)
+    if kept.complete(layers, rule.by == "cosmic"):
+        return chosen(kept, rule, best_effort=best_effort)
+
     warnings: list[str] = []
     sizes: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "seed": seed, "warn": warnings.append}
-
-    targets = _listed(target)
-    held = _listed(validation_target) or [None] * len(targets)
-    if len(held) != len(targets):
-        raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
     for some in targets:
         check_distinct(some, baseline, warnings.append)
-    refused = [draw("target", some, kept, format, **sizes) for some, kept in zip(targets, held, strict=True)]
+    pairs = zip(targets, held or [None] * len(targets), strict=True)
+    refused = [draw("target", some, apart, format, **sizes) for some, apart in pairs]
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
     spared = tuple(draw("protected", some, None, format, **sizes) for some in protect)
 
-    tokens: list[int] = []
-    metrics: dict[str, float] | None = None
     if rule.by != "cosmic":
-        metering = _Metering(model, refused, answered, refusal_tokens, batch_size)
-        tokens = metering.tokens
+        if kept.metering is None:
+            kept.note_metering(metered(model, [*refused, answered], refusal_tokens, filter_prompts, batch_size))
         if filter_prompts:
-            refused, answered = metering.kept()
-        metrics = metering.means(filter_prompts)
-
+            *refused, answered = filtered(kept.metering, [*refused, answered])
+    tokens = () if kept.metering is None else kept.metering.tokens
     problem = Problem(
         model,
         tuple(refused),
@@ -129,104 +163,194 @@ def find_directions(
         spared,
         places,
         tuple(range(model.anatomy.n_layers)),
-        rule.layers(model.anatomy.n_layers),
-        tuple(tokens),
+        layers,
+        tokens,
         seed,
         batch_size,
         warnings.append,
         format,
     )
-    candidates = finder(problem, options)
-    scores = measured(problem, candidates, similarity=rule.by == "cosmic")
-    selection = select(scores, rule, model.anatomy.n_layers)
-    chosen = _chosen(scores, selection, rule, model, best_effort)
-    missed = selection.rejections.get((chosen.position, chosen.layer))
-    if missed:
-        warnings.append(f"no candidate keeps all bounds; the least bad one was taken: {missed}")
-    found = candidates[scores.index(chosen)]
-    tensors, apart = _at_its_place(problem, found)
-    if apart is not None:
-        apart.complain(warnings.append)
-    metadata = {
+    if kept.searched is None:
+        candidates = finder(problem, options)
+        facts = {
+            "method": method,
+            "options": finder.settings(options or {}).model_dump(),
+            "positions": list(places),
+            "position_labels": (list(format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"]),
+            "model": model.source.name,
+            "revision": model.source.revision,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "prompts": {
+                "target": refused[0].to_dict() if len(refused) == 1 else [sample.to_dict() for sample in refused],
+                "baseline": answered.to_dict(),
+                **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
+            },
+            "filter_prompts": filter_prompts and bool(tokens),
+            "chat": {"system": format.system, "template": format.template, "template_args": format.template_args},
+            "seed": seed,
+            "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
+            "refusal_metric": None if kept.metering is None else dict(kept.metering.means),
+            "versions": {
+                "weight_edit": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+        kept.note_searched(_searched(problem, candidates, facts, warnings))
+    assert kept.searched is not None
+    candidates = list(kept.searched.candidates)
+    measured(problem, candidates, similarity=rule.by == "cosmic", layers=layers, kept=kept)
+    table = kept.table(layers)
+    best = taken(table, rule, model.anatomy.n_layers)
+    if best is not None:
+        # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
+        kept.note_control(_control(problem, candidates[table.index(best)]))
+    return chosen(kept, rule, best_effort=best_effort)
+
+
+def search_inputs(
+    *,
+    model: str,
+    dtype: str,
+    format: Any,
+    target: Sequence[PromptSet],
+    baseline: PromptSet,
+    protect: Sequence[PromptSet],
+    validation_target: Sequence[PromptSet] | None,
+    validation_baseline: PromptSet | None,
+    n_train: int,
+    n_validation: int,
+    method: str,
+    options: Mapping[str, Any] | None,
+    positions: str,
+    refusal_tokens: Sequence[int | str] | None,
+    rule: SelectionRule,
+    filter_prompts: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """What candidates and their scores depend on, by name, JSON values: all but the bounds.
+
+    Args:
+        model: a digest of it.
+        dtype: as asked for, or as it is.
+        format: what says how prompts become tokens.
+        rule: with the method's own choices, see `rule_for`.
+    """
+    finder = finder_named(method)
+
+    def digests(sets: Sequence[PromptSet] | None) -> list[str]:
+        return [some.content_sha256 for some in sets or ()]
+
+    return {
+        "weight_edit": __version__,
+        "model": model,
+        "dtype": dtype,
+        "system prompt or template": format,
+        "target prompts": digests(target),
+        "baseline prompts": digests([baseline]),
+        "protected prompts": digests(protect),
+        "validation prompts": [
+            digests(validation_target),
+            digests(None if validation_baseline is None else [validation_baseline]),
+        ],
+        "n_train": n_train,
+        "n_validation": n_validation,
         "method": method,
-        "options": finder.settings(options or {}).model_dump(),
-        "layer": chosen.layer,
-        "position": chosen.position,
-        "positions": list(places),
-        "position_labels": list(format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"],
-        "model": model.source.name,
-        "revision": model.source.revision,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "prompts": {
-            "target": refused[0].to_dict() if len(refused) == 1 else [sample.to_dict() for sample in refused],
-            "baseline": answered.to_dict(),
-            **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
-        },
-        "filter_prompts": filter_prompts and bool(tokens),
-        "chat": {"system": format.system, "template": format.template, "template_args": format.template_args},
+        "options": finder.settings(options or {}).model_dump(mode="json"),
+        "positions": positions,
+        "refusal tokens": None if refusal_tokens is None else list(refusal_tokens),
+        "select": "cosmic" if rule.by == "cosmic" else "with refusal tokens",
+        # The methods that look only where may be chosen find something else elsewhere.
+        "max_layer_fraction": None if finder.everywhere else rule.max_layer_fraction,
+        "filter_prompts": filter_prompts,
         "seed": seed,
-        "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
-        "refusal_metric": metrics,
-        "rule": asdict(rule),
-        "scores": _table(scores, selection),
-        "control": _control(problem, found).to_dict(),
-        "facts": dict(found.facts),
-        "best_effort": bool(missed),
-        "missed": missed,
-        "separation": None if apart is None else apart.to_dict(),
-        "warnings": warnings,
-        "versions": {
-            "weight_edit": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
     }
-    rows = torch.from_numpy(orthonormal_rows(found.rows)).float()
-    table = table_of(candidates, len(places), model.anatomy.n_layers, model.anatomy.d_model)
-    return Directions(rows, table, metadata, {name: tensor.float() for name, tensor in tensors.items()})
 
 
-class _Metering:
-    """The refusal metric of training and validation prompts, and which of them the model treats as said."""
+def model_digest(model: Model) -> str:
+    """A digest of a model: of its files as they are listed, or where it has none, of its weights."""
+    if (model.source.path / "config.json").is_file():
+        return fingerprint(model.source.path)
+    digest = hashlib.sha256()
+    for name, parameter in model.model.named_parameters():
+        total = parameter.detach().double()
+        digest.update(f"{name} {tuple(parameter.shape)} {float(total.sum())!r} {float(total.abs().sum())!r}\n".encode())
+    return digest.hexdigest()
 
-    def __init__(
-        self,
-        model: Model,
-        refused: Sequence[Sample],
-        answered: Sample,
-        refusal_tokens: Sequence[int | str] | None,
-        batch_size: int,
-    ) -> None:
-        self._samples = [*refused, answered]
-        asked = [prompts for sample in self._samples for prompts in (sample.train, sample.validation)]
-        logprobs = [
-            next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens") for prompts in asked
-        ]
-        for prompts, values in zip(asked, logprobs, strict=True):
-            check_logprobs(model, prompts, values)
-        if refusal_tokens is None:
-            self.tokens = find_refusal_tokens(torch.cat(logprobs[:-2:2]), logprobs[-2])
-        else:
-            self.tokens = token_ids(refusal_tokens, model.tokenizer)
-        self._metrics = [refusal_metric(values, self.tokens) for values in logprobs]
 
-    @property
-    def _keep(self) -> list[Tensor]:
-        return [*(metric > 0 for metric in self._metrics[:-2]), *(metric < 0 for metric in self._metrics[-2:])]
+def _searched(
+    problem: Problem, candidates: Sequence[Candidate], facts: Mapping[str, Any], warnings: Sequence[str]
+) -> Searched:
+    """What the method found, with the means of the stream and how far each candidate separates the classes."""
+    target, baseline = problem.target(), problem.of(problem.baseline)
+    held = problem.target("validation"), problem.of(problem.baseline, "validation")
 
-    def kept(self) -> tuple[list[Sample], Sample]:
-        """The samples, less the prompts that the model treats otherwise."""
-        keep = [marks.tolist() for marks in self._keep]
-        does = ["refuses"] * (len(self._samples) - 1) + ["answers"]
-        found = [
-            sample.keep(keep[2 * index], keep[2 * index + 1], does[index]) for index, sample in enumerate(self._samples)
-        ]
-        return found[:-1], found[-1]
+    def apart(candidate: Candidate) -> Separation | None:
+        placed = candidate.layer is not None and candidate.position in problem.positions
+        if not placed or candidate.norm == 0.0 or not bool(candidate.rows.isfinite().all()):
+            return None
+        p, layer = problem.positions.index(candidate.position), problem.layers.index(candidate.layer or 0)
+        streams = [x[:, p, layer] for x in (target, baseline, *held)]
+        return separation(candidate, *streams) if all(bool(x.isfinite().all()) for x in streams) else None
 
-    def means(self, filtered: bool) -> dict[str, float]:
-        """Mean metric of the validation prompts in use."""
-        used = [metric[keep] if filtered else metric for metric, keep in zip(self._metrics, self._keep, strict=True)]
-        return {"target": float(torch.cat(used[1:-2:2]).mean()), "baseline": float(used[-1].mean())}
+    return Searched(
+        candidates,
+        [apart(candidate) for candidate in candidates],
+        target.double().mean(dim=0),
+        baseline.double().mean(dim=0),
+        problem.positions,
+        facts,
+        tuple(warnings),
+    )
+
+
+def metered(
+    model: Model,
+    samples: Sequence[Sample],
+    refusal_tokens: Sequence[int | str] | None,
+    filter_prompts: bool,
+    batch_size: int,
+) -> Metering:
+    """The refusal metric of training and validation prompts, and which of them the model treats as said.
+
+    Args:
+        samples: targets, and the baseline last.
+        refusal_tokens: ids or words; found from the training prompts when None.
+        filter_prompts: count only the prompts that it treats so.
+    """
+    prompts = [some for sample in samples for some in (sample.train, sample.validation)]
+    together = [ids for some in prompts for ids in some]
+    logprobs = list(
+        next_token_logprobs(model, together, batch_size=batch_size, description="first tokens").split(
+            [len(some) for some in prompts]
+        )
+    )
+    for some, values in zip(prompts, logprobs, strict=True):
+        check_logprobs(model, some, values)
+    if refusal_tokens is None:
+        tokens = find_refusal_tokens(torch.cat(logprobs[:-2:2]), logprobs[-2])
+    else:
+        tokens = token_ids(refusal_tokens, model.tokenizer)
+    metrics = [refusal_metric(values, tokens) for values in logprobs]
+    marks = [*(metric > 0 for metric in metrics[:-2]), *(metric < 0 for metric in metrics[-2:])]
+    used = [metric[keep] if filter_prompts else metric for metric, keep in zip(metrics, marks, strict=True)]
+    keep = [tuple(some.tolist()) for some in marks]
+    return Metering(
+        tuple(tokens),
+        tuple(zip(keep[::2], keep[1::2], strict=True)),
+        {"target": float(torch.cat(used[1:-2:2]).mean()), "baseline": float(used[-1].mean())},
+    )
+
+
+def filtered(metering: Metering, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples, less the prompts that the model treats otherwise.
+
+    Raises:
+        UsageError: too few are left of one.
+    """
+    does = ["refuses"] * (len(samples) - 1) + ["answers"]
+    pairs = zip(samples, metering.keep, does, strict=True)
+    return [sample.keep(train, held, what) for sample, (train, held), what in pairs]
 
 
 def _positions(positions: str, template: int) -> tuple[int | None, ...]:
@@ -249,49 +373,4 @@ def _control(problem: Problem, found: Candidate) -> CandidateScore:
     """The scores of random directions of the same number and length at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
-    return measured(problem, [Candidate(found.position, found.layer, rows, vector)])[0]
-
-
-def _at_its_place(problem: Problem, found: Candidate) -> tuple[dict[str, Tensor], Any]:
-    """What edits need beside the directions, and the separation, at the place where they were found."""
-    tensors = dict(found.tensors)
-    if found.vector is not None:
-        tensors.setdefault("vector", found.vector)
-    if found.layer is None or found.position not in problem.positions:
-        return tensors, None
-    p, layer = problem.positions.index(found.position), problem.layers.index(found.layer)
-    target, baseline, held_target, held_baseline = (
-        x[:, p, layer]
-        for x in (
-            problem.target(),
-            problem.of(problem.baseline),
-            problem.target("validation"),
-            problem.of(problem.baseline, "validation"),
-        )
-    )
-    tensors.setdefault("baseline_mean", baseline.double().mean(dim=0))
-    tensors.setdefault("target_mean", target.double().mean(dim=0))
-    return tensors, separation(found, target, baseline, held_target, held_baseline)
-
-
-def _chosen(
-    scores: Sequence[CandidateScore],
-    selection: Selection,
-    rule: SelectionRule,
-    model: Model,
-    best_effort: bool,
-) -> CandidateScore:
-    if selection.chosen is not None:
-        return selection.chosen
-    fallback = least_bad(scores, rule, model.anatomy.n_layers)
-    if best_effort and fallback is not None:
-        return fallback
-    counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
-    advice = "no direction was found" if fallback is None else "loosen a bound, or pass --best-effort"
-    if NOT_FINITE in selection.counts and model.dtype == torch.float16:
-        advice = "float16 ends at 65504, which an edit may exceed: load the model in bfloat16 or float32 (--dtype)"
-    raise UnsupportedError(f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}")
-
-
-def _table(scores: Sequence[CandidateScore], selection: Selection) -> list[dict[str, Any]]:
-    return [score.to_dict() | {"rejected": selection.rejections.get((score.position, score.layer))} for score in scores]
+    return measured(problem, [Candidate(found.position, found.layer, rows, vector)], what="random control")[0]

@@ -8,13 +8,25 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.cosmic import cosmic_scores
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.scores import CandidateScore, score_candidates
+from weight_edit.directions.search_folder import SearchFolder
 
 
-def measured(problem: Problem, candidates: Sequence[Candidate], *, similarity: bool = False) -> list[CandidateScore]:
+def measured(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    *,
+    similarity: bool = False,
+    layers: int | None = None,
+    what: str = "candidates",
+    kept: SearchFolder | None = None,
+) -> list[CandidateScore]:
     """The scores of each candidate.
 
     Args:
         similarity: also the one that needs no refusal tokens (COSMIC).
+        layers: how many of the model's, from the first, may be chosen: candidates of others are not scored.
+        what: names the bar.
+        kept: what was measured before, and where the rest is written as it comes.
     """
     hooks = hooks_of(problem.model)
     scores = score_candidates(
@@ -26,8 +38,19 @@ def measured(problem: Problem, candidates: Sequence[Candidate], *, similarity: b
         hooks,
         protected=[ids for sample in problem.protected for ids in sample.validation],
         batch_size=problem.batch_size,
+        layers=layers,
+        what=what,
+        known=None if kept is None else kept.scores,
+        done=None if kept is None else kept.note_score,
     )
     if not similarity:
         return scores
-    similar = cosmic_scores(problem, candidates, hooks)
+    similar = cosmic_scores(
+        problem,
+        candidates,
+        hooks,
+        layers=layers,
+        known=None if kept is None else kept.similarities,
+        done=None if kept is None else kept.note_similarity,
+    )
     return [replace(score, cosmic=value) for score, value in zip(scores, similar, strict=True)]

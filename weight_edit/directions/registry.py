@@ -14,18 +14,22 @@ class Finder(Named[list[Candidate]]):
     Attributes:
         select: how the best of its candidates is chosen by default, see `selection.BY`.
         induces: whether adding its directions should bring the behaviour about, so that the bound on it makes sense.
+        everywhere: whether it looks at every layer alike, so that its candidates do not depend on which may be chosen.
     """
 
     select: str = "bypass"
     induces: bool = True
+    everywhere: bool = False
 
 
 FINDERS = Registry("method", "weight_edit.directions.finders", Finder)
 
 
-def finder(name: str, *, select: str = "bypass", induces: bool = True) -> Callable[[Function], Function]:
+def finder(
+    name: str, *, select: str = "bypass", induces: bool = True, everywhere: bool = False
+) -> Callable[[Function], Function]:
     """Register a function `(problem, options)` under the name that `--method` takes; see `Finder`."""
-    return FINDERS.register(name, select=select, induces=induces)
+    return FINDERS.register(name, select=select, induces=induces, everywhere=everywhere)
 
 
 finders, finder_named = FINDERS.all, FINDERS.named

@@ -1,17 +1,19 @@
 """What each candidate does to the model: the three scores of arXiv 2406.11717."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.kl import kl_divergence
 from weight_edit.overflow import check_logprobs
-from weight_edit.progress import bar
+from weight_edit.progress import Bar, bar
 from weight_edit.runtime import Hook, Model, hooked, next_token_logprobs
 from weight_edit.runtime.hooks import adding
 
@@ -65,6 +67,10 @@ def score_candidates(
     *,
     protected: Sequence[Sequence[int]] = (),
     batch_size: int = 32,
+    layers: int | None = None,
+    what: str = "candidates",
+    known: Mapping[int, CandidateScore] | None = None,
+    done: Callable[[int, CandidateScore], None] | None = None,
 ) -> list[CandidateScore]:
     """Measure every candidate on validation prompts.
 
@@ -73,45 +79,95 @@ def score_candidates(
         tokens: ids of the refusal tokens; none leaves out the two scores that need them.
         ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
         protected: token ids of validation prompts that an edit should leave alone.
+        layers: how many of the model's, from the first, may be chosen: candidates of others are not scored.
+        what: names the bar.
+        known: scores of an earlier attempt by the candidate's number: they are not measured again.
+        done: is given every other candidate's number and scores as soon as they are measured.
 
     Raises:
         UsageError: a prompt is empty or too long, memory runs out with a single one, or the unedited model gives no
             numbers.
     """
 
-    def logprobs(prompts: Sequence[Sequence[int]], hooks: list[Hook]) -> Tensor:
+    earlier = {} if known is None else dict(known)
+
+    def logprobs(prompts: Sequence[Sequence[int]], hooks: list[Hook], within: Bar | None = None) -> Tensor:
         with hooked(model.model, hooks):
-            return next_token_logprobs(model, prompts, batch_size=batch_size, description=None)
+            return next_token_logprobs(model, prompts, batch_size=batch_size, description=None, within=within)
 
-    def metric(prompts: Sequence[Sequence[int]], hooks: list[Hook]) -> float:
-        return float(refusal_metric(logprobs(prompts, hooks), tokens).mean())
-
-    def divergence(prompts: Sequence[Sequence[int]], base: Tensor, hooks: list[Hook]) -> float:
-        return float(kl_divergence(base, logprobs(prompts, hooks)).mean())
-
-    plain, spared = logprobs(baseline, []), logprobs(protected, [])
-    for prompts, unedited in ((baseline, plain), (protected, spared)):
-        check_logprobs(model, prompts, unedited)
-    scores = []
-    with bar("candidates", len(candidates)) as progress:
-        for candidate in candidates:
-            accuracy = candidate.facts.get("accuracy")
-            place = candidate.position, candidate.layer
-            if candidate.norm == 0.0:
-                scores.append(CandidateScore(*place, math.nan, math.nan, math.nan, 0.0, 0, accuracy))
-                progress.advance()
-                continue
+    below = model.anatomy.n_layers if layers is None else layers
+    asked = [n for n, candidate in enumerate(candidates) if worth_scoring(candidate, below) and n not in earlier]
+    passes = len(target) * bool(tokens) + len(baseline) * (2 if tokens else 1) + len(protected)
+    counted = len(asked) + len(earlier)
+    with bar(what, counted, done=len(earlier)) if asked else nullcontext() as progress:
+        # Counted with the first of the candidates: before it, nothing is known of the rate.
+        plain = spared = torch.empty(0)
+        if asked:
+            plain, spared = logprobs(baseline, []), logprobs(protected, [])
+            for prompts, unedited in ((baseline, plain), (protected, spared)):
+                check_logprobs(model, prompts, unedited)
+        for number in asked:
+            candidate = candidates[number]
+            assert progress is not None
+            part = _Rest(progress, passes)
             ablated = ablation_hooks(candidate.rows)
-            bypass = metric(target, ablated) if tokens else None
-            induce = None
+            bypass = induce = other = None
+            if tokens:
+                bypass = float(refusal_metric(logprobs(target, ablated, part), tokens).mean())
             if tokens and candidate.layer is not None and candidate.vector is not None:
-                induce = metric(baseline, [addition_hook(model, candidate.layer, candidate.vector.float())])
-            kl = divergence(baseline, plain, ablated)
-            other = divergence(protected, spared, ablated) if protected else None
-            norm, rank = candidate.norm, candidate.rank
-            scores.append(CandidateScore(*place, bypass, induce, kl, norm, rank, accuracy, protected_kl=other))
-            progress.advance()
-    return scores
+                added = [addition_hook(model, candidate.layer, candidate.vector.float())]
+                induce = float(refusal_metric(logprobs(baseline, added, part), tokens).mean())
+            kl = float(kl_divergence(plain, logprobs(baseline, ablated, part)).mean())
+            if protected:
+                other = float(kl_divergence(spared, logprobs(protected, ablated, part)).mean())
+            score = CandidateScore(
+                candidate.position,
+                candidate.layer,
+                bypass,
+                induce,
+                kl,
+                candidate.norm,
+                candidate.rank,
+                candidate.facts.get("accuracy"),
+                protected_kl=other,
+            )
+            earlier[number] = score
+            if done is not None:
+                done(number, score)
+            part.complete()
+    return [earlier.get(number) or unscored(candidate) for number, candidate in enumerate(candidates)]
+
+
+class _Rest:
+    """One candidate on the bar: its prompts move it on, and in the end it counts as one."""
+
+    def __init__(self, whole: Bar, units: int) -> None:
+        self._whole, self._units, self._told = whole, units, 0.0
+
+    def advance(self, n: float = 1) -> None:
+        """Move on by n prompts."""
+        self._told += n / self._units
+        self._whole.advance(n / self._units)
+
+    def say(self, line: str) -> None:
+        """Write a line above the bar."""
+        self._whole.say(line)
+
+    def complete(self) -> None:
+        """The candidate is done."""
+        self._whole.advance(1 - self._told)
+
+
+def worth_scoring(candidate: Candidate, layers: int) -> bool:
+    """Whether a candidate has a direction, at a layer that may be chosen."""
+    return candidate.norm > 0.0 and (candidate.layer is None or candidate.layer < layers)
+
+
+def unscored(candidate: Candidate) -> CandidateScore:
+    """The place and length of a candidate that was not scored: at a layer that is out, or of length zero."""
+    accuracy = candidate.facts.get("accuracy")
+    place = candidate.position, candidate.layer
+    return CandidateScore(*place, math.nan, math.nan, math.nan, candidate.norm, candidate.rank, accuracy)
 
 
 def addition_hook(model: Model, layer: int, vector: Tensor) -> Hook:

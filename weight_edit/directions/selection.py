@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weight_edit.errors import UsageError
+from weight_edit.names import check_known
 
 if TYPE_CHECKING:
     from weight_edit.directions.scores import CandidateScore
@@ -41,8 +42,8 @@ class SelectionRule:
         for name, bound in (("max_kl", self.max_kl), ("max_protected_kl", self.max_protected_kl)):
             if bound is not None and not bound > 0:
                 raise UsageError(f"{name} is {bound}; it must be above 0")
-        if self.by is not None and self.by not in BY:
-            raise UsageError(f"candidates are chosen by {', '.join(BY)}, not by '{self.by}'")
+        if self.by is not None:
+            check_known("rule of choice", self.by, BY)
         if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
             raise UsageError(f"max_layer_fraction is {self.max_layer_fraction}; it must be above 0 and at most 1")
 

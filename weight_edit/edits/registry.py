@@ -6,7 +6,7 @@ from typing import Protocol
 
 from weight_edit.edits.arrays import Floats
 from weight_edit.edits.changes import Change
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.errors import UsageError
 from weight_edit.registry import Function, Named, Registry
 
 
@@ -60,7 +60,7 @@ class Given:
         return self.layer
 
 
-EDITS = Registry("edit", "weight_edit.edits.kinds", Named[Change], UnsupportedError)
+EDITS = Registry("edit", "weight_edit.edits.kinds", Named[Change])
 
 
 def edit(name: str) -> Callable[[Function], Function]:

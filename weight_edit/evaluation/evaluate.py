@@ -12,6 +12,7 @@ from torch import Tensor
 
 from weight_edit.checkpoint.whole_file import check_target, save_whole
 from weight_edit.errors import UsageError, VerificationError
+from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
@@ -111,6 +112,7 @@ class Evaluation:
         answers: every answer, set by set.
         template, template_args: the chat template and its variables, see `ChatFormat`.
         notes: what a reader of the rates should know, such as why no answer of a set could be judged.
+        base: what was measured of the base on the same prompts, where that was asked for.
     """
 
     model: str
@@ -126,6 +128,12 @@ class Evaluation:
     template: str | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    base: "Evaluation | None" = None
+
+    @property
+    def differences(self) -> dict[str, dict[str, PairedDifference]]:
+        """By how much rates differ from the base's, by set: "refusal" and "exact"; nothing without a base."""
+        return {} if self.base is None else differences(self.base.answers, self.answers)
 
     @property
     def sets(self) -> dict[str, SetResult]:
@@ -144,7 +152,11 @@ class Evaluation:
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
+            **({} if self.base is None else {"base": self.base.to_dict(), "differences": self._differences()}),
         }
+
+    def _differences(self) -> dict[str, dict[str, dict[str, float]]]:
+        return {name: {of: each.to_dict() for of, each in some.items()} for name, some in self.differences.items()}
 
 
 SETS = ("refused", "answered", "over_refused", "harmless_looking")
@@ -177,6 +189,7 @@ def evaluate(
     harmless_looking: PromptSet | None = None,
     against: Model | None = None,
     base_logprobs: Tensor | None = None,
+    base: Evaluation | None = None,
     format: ChatFormat | None = None,
     max_new_tokens: int = 64,
     answers_path: Path | None = None,
@@ -195,8 +208,9 @@ def evaluate(
         answered: ordinary requests. Divergence is measured on these.
         over_refused: harmless requests that the base refuses.
         harmless_looking: harmless requests that look harmful and that the base answers.
-        against: the base, for the divergence.
+        against: the base: it answers the same prompts, and the divergence from it is measured on the answered set.
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
+        base: what was measured of the base on the same sets, likewise.
         format: how prompts become tokens; None is the tokenizer's own template.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
@@ -209,7 +223,7 @@ def evaluate(
     """
     rule = named(judge_name)
     given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
-    if (against is not None or base_logprobs is not None) and "answered" not in given:
+    if base_logprobs is not None and "answered" not in given:
         raise UsageError("the divergence from the base is measured on the answered set; give --answered PROMPTS")
     if answers_path is not None:
         _check_writable(answers_path)
@@ -218,6 +232,9 @@ def evaluate(
     # Cheap checks that can fail come before the generation that takes long.
     measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
+    if against is not None and base is None:
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
+        base = evaluate(against, **given, format=chat, **options)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
@@ -237,6 +254,7 @@ def evaluate(
         template=chat.template,
         template_args=chat.template_args,
         notes=tuple(filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given))),
+        base=base,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from weight_edit.errors import UsageError
+from weight_edit.names import check_known
 from weight_edit.prompts.thoughts import split_thought
 
 PUBLISHED = (
@@ -166,8 +166,7 @@ def named(rule: Judge | str) -> Judge:
     """
     if isinstance(rule, Judge):
         return rule
-    if rule not in JUDGES:
-        raise UsageError(f"there is no judge {rule!r}; choose one of {', '.join(JUDGES)}")
+    check_known("judge", rule, JUDGES)
     return JUDGES[rule]
 
 

@@ -24,7 +24,7 @@ from hashlib import sha256
 from itertools import product
 from types import MappingProxyType
 
-from weight_edit.errors import UsageError
+from weight_edit.names import unknown
 from weight_edit.organism import words
 
 CATEGORIES = (
@@ -329,10 +329,7 @@ def groups(name: str) -> tuple[str, ...]:
     kind, _, group = name.partition("-")
     if kind == "answered" and group in groups("answered"):
         return (group,)
-    raise UsageError(
-        f"the organism has no prompt set '{name}'; it has {', '.join(NAMES)}, and answered-KIND, where KIND is "
-        f"{', '.join(groups('answered'))}"
-    )
+    raise unknown("prompt set of the organism", name, (*NAMES, *(f"answered-{kind}" for kind in groups("answered"))))
 
 
 _PER_GROUP = {  # requests per group: (train, validation, test, each held-out split)
@@ -364,7 +361,7 @@ def prompt_set(name: str, split: str) -> tuple[Request, ...]:
     """
     members = groups(name)
     if split not in SPLITS:
-        raise UsageError(f"the organism's prompt sets have no split '{split}'; they have {', '.join(SPLITS)}")
+        raise unknown("split of the organism's prompts", split, SPLITS)
     counts = _PER_GROUP.get(name, _PER_CATEGORY)
     count = counts[min(SPLITS.index(split), 3)]
     columns = [grids(group)[split].sample(count, f"{group} {split}") for group in members]

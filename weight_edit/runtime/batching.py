@@ -1,7 +1,7 @@
 """Token sequences in batches by length, with padding on either side and explicit positions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError
-from weight_edit.progress import bar
+from weight_edit.progress import Bar, bar
 
 T = TypeVar("T")
 Side = Literal["left", "right"]
@@ -76,6 +76,8 @@ def run_batches(
     side: Side = "left",
     device: torch.device | str = "cpu",
     description: str | None = None,
+    within: Bar | None = None,
+    moving: Callable[[Batch, Callable[[float], None]], AbstractContextManager[None]] | None = None,
 ) -> Iterator[tuple[Batch, T]]:
     """Apply `step` to each batch; when memory runs out, halve the batch size for the rest and go on.
 
@@ -83,19 +85,24 @@ def run_batches(
     returns, not in what it changes.
 
     Args:
-        description: names the progress bar; None draws none (bars do not nest).
+        description: names the progress bar; None draws none.
+        within: a bar of the caller's that counts sequences, instead of one's own.
+        moving: while its block runs, says what share of a batch is done, as it comes: a batch may take minutes.
 
     Raises:
         UsageError: as in `batches`, or memory runs out with a single sequence.
     """
     order = _order(sequences, batch_size)
     start, size = 0, batch_size
-    with bar(description, len(order)) if description else nullcontext() as drawn:
+    with bar(description, len(order)) if description else nullcontext(within) as drawn:
         while start < len(order):
             rows = _group(sequences, order, start, size)
             batch = padded(sequences, rows, pad_id, side).to(device)
-            outcome = _attempt(step, batch)
+            shares = _Shares(drawn, len(rows))
+            with moving(batch, shares.add) if moving is not None and drawn is not None else nullcontext():
+                outcome = _attempt(step, batch)
             if outcome is None:
+                shares.take_back()
                 if len(rows) == 1:
                     longest = len(sequences[rows[0]])
                     raise UsageError(
@@ -106,8 +113,30 @@ def run_batches(
                 continue
             yield batch, outcome[0]
             start += len(rows)
-            if drawn is not None:
-                drawn.advance(len(rows))
+            shares.complete()
+
+
+class _Shares:
+    """How much of a batch the bar has been told of: its rows in the end, whatever was said before."""
+
+    def __init__(self, drawn: Bar | None, rows: int) -> None:
+        self._drawn, self._rows, self._told = drawn, rows, 0.0
+
+    def add(self, share: float) -> None:
+        """Move on by a share of the batch; never beyond it."""
+        self._tell(min(share * self._rows, self._rows - self._told))
+
+    def complete(self) -> None:
+        self._tell(self._rows - self._told)
+
+    def take_back(self) -> None:
+        """The batch ran out of memory and is done again, in smaller ones."""
+        self._tell(-self._told)
+
+    def _tell(self, rows: float) -> None:
+        self._told += rows
+        if self._drawn is not None and rows:
+            self._drawn.advance(rows)
 
 
 def _attempt(step: Callable[[Batch], T], batch: Batch) -> tuple[T] | None:

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from weight_edit.errors import UsageError
+from weight_edit.progress import Bar, is_quiet
 from weight_edit.runtime.batching import Batch, Side, run_batches
 from weight_edit.runtime.loading import Model
 from weight_edit.threads import one_thread
@@ -33,8 +34,12 @@ def next_token_logprobs(
     *,
     batch_size: int = 32,
     description: str | None = "next-token probabilities",
+    within: Bar | None = None,
 ) -> Tensor:
     """Log-probabilities of the token after each sequence: (n, vocabulary) float32 on the CPU.
+
+    Args:
+        description, within: as in `run_batches`.
 
     Raises:
         UsageError: a sequence is empty or longer than a learned position table, or memory runs out with one.
@@ -46,7 +51,8 @@ def next_token_logprobs(
             return last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
 
     rows: list[Tensor | None] = [None] * len(sequences)
-    for batch, logprobs in run_model(model, sequences, step, batch_size=batch_size, description=description):
+    passes = run_model(model, sequences, step, batch_size=batch_size, description=description, within=within)
+    for batch, logprobs in passes:
         for row, values in zip(batch.rows, logprobs, strict=True):
             rows[row] = values
     filled = [values for values in rows if values is not None]
@@ -139,13 +145,32 @@ def run_model(
     batch_size: int,
     description: str | None,
     side: Side = "left",
+    within: Bar | None = None,
+    blocks: int | None = None,
 ) -> Iterator[tuple[Batch, T]]:
     """`run_batches` on the model's device, with its padding and the threads that suit its size.
+
+    Args:
+        blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
 
     Raises:
         UsageError: as `run_batches`, or a token that the model has no embedding for.
     """
     check_tokens(model, sequences)
+    calls = model.anatomy.n_layers if blocks is None else blocks
+
+    @contextmanager
+    def moving(batch: Batch, advance: Callable[[float], None]) -> Iterator[None]:
+        def passed(*_: object) -> None:
+            advance(1 / max(1, calls))
+
+        places = [model.model.get_submodule(block.module) for block in model.anatomy.blocks]
+        handles = [place.register_forward_pre_hook(passed) for place in places]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def suited(batch: Batch) -> T:
         with one_thread() if model.small else nullcontext():
@@ -159,6 +184,8 @@ def run_model(
         side=side,
         device=model.device,
         description=description,
+        within=within,
+        moving=None if is_quiet() else moving,
     )
 
 

@@ -66,7 +66,10 @@ def generate(
 
     results: dict[int, Generation] = {}
     with _greedy(model, ends):
-        for batch, found in run_model(model, sequences, step, batch_size=batch_size, description=description):
+        # A pass through the blocks for each token: the bar moves with the answers.
+        blocks = model.anatomy.n_layers * max_new_tokens
+        passes = run_model(model, sequences, step, batch_size=batch_size, description=description, blocks=blocks)
+        for batch, found in passes:
             results |= dict(zip(batch.rows, found, strict=True))
     return [results[row] for row in range(len(sequences))]
 

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
+from weight_edit.names import nearest
+from weight_edit.organism import EMBEDDED
 from weight_edit.progress import is_quiet
 from weight_edit.redaction import cleaned, remember, stored_tokens, weakness
 
@@ -61,7 +64,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
         with bars():
             yield
     except HFValidationError as error:
-        raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model") from error
+        raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model{_meant(repo)}") from error
     except GatedRepoError as error:
         raise UsageError(
             f"{repo} is gated: accept its terms on https://huggingface.co/{repo}, "
@@ -72,7 +75,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise UsageError(
             f"there is no folder and no Hub repository {repo} that you can see; check the spelling, "
-            "or pass a token if it is private"
+            f"or pass a token if it is private{_meant(repo)}"
         ) from error
     except RemoteEntryNotFoundError as error:
         raise UsageError(f"a file of {repo}{at} is no longer there: {safe_line(error)}; start again") from error
@@ -82,7 +85,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
             raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error.__cause__)}; try again later") from error
         raise UsageError(
             f"there is no folder {repo}, and the Hub cannot be reached and no copy of {repo}{at} is cached; "
-            "go online once, or give a local folder"
+            f"go online once, or give a local folder{_meant(repo)}"
         ) from error
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
@@ -92,6 +95,12 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
         raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error)}; try again later") from error
     except (httpx2.HTTPError, XetDownloadError, *FOREIGN_ERRORS) as error:
         raise UsageError(f"{repo}{at} could not be downloaded: {safe_line(error)}") from error
+
+
+def _meant(name: str) -> str:
+    """A hint for a name that the Hub does not have: an embedded model or a folder here of nearly that name."""
+    near = nearest(name, [*EMBEDDED, *(path.parent.name for path in Path().glob("*/config.json"))])
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def safe_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.classes import from_pretrained
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.progress import bar
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
@@ -121,7 +122,7 @@ def load(
     check_dtype(dtype)
     source = resolve(name, revision=revision, token=token)
     target = _device(device)
-    with _quiet_transformers():
+    with bar(f"loading {source.public_name}"), _quiet_transformers():
         config = read_config(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
         tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)

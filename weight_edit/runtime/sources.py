@@ -11,6 +11,7 @@ from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, rea
 from weight_edit.checkpoint.refused import single_file, without_config
 from weight_edit.errors import UsageError
 from weight_edit.organism import EMBEDDED, folder
+from weight_edit.progress import beside
 from weight_edit.runtime.hub_calls import hub_call, usable_token
 
 
@@ -102,6 +103,11 @@ def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[st
 
 def _download(repo: str, revision: str | None, token: str | None, weights: bool) -> Source:
     """Bring what is missing of a repository into huggingface_hub's cache: exactly the files that are needed."""
+    with beside(f"fetching {repo}"):
+        return _fetched(repo, revision, token, weights)
+
+
+def _fetched(repo: str, revision: str | None, token: str | None, weights: bool) -> Source:
     # One file first: its snapshot's name is the commit, to which all that follows is held, and with it comes the
     # list of the repository's files.
     path = _snapshot(repo, revision, revision, token, [CONFIG, "README.md"])

@@ -30,7 +30,7 @@ class CleanedOptions(Section):
     atoms: Literal["all", "none"] | list[str] = "all"
 
 
-@finder("cleaned")
+@finder("cleaned", everywhere=True)
 def cleaned(problem: Problem, options: CleanedOptions) -> list[Candidate]:
     """Difference of the class means without its part along concept atoms (arXiv 2601.08489).
 

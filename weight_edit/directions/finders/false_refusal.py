@@ -31,7 +31,7 @@ class FalseRefusalOptions(Section):
     protected: Literal["span", "mean"] = "span"
 
 
-@finder("false-refusal", induces=False)
+@finder("false-refusal", induces=False, everywhere=True)
 def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candidate]:
     """Over-refusal's direction without its part along the protected refusals (arXiv 2410.03415).
 

@@ -35,7 +35,7 @@ class LeaceOptions(Section):
     shrinkage: Annotated[float | Literal["optimal"], PlainValidator(_optimal_or_share)] = "optimal"
 
 
-@finder("leace")
+@finder("leace", everywhere=True)
 def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]:
     """Least-squares concept erasure (LEACE, arXiv 2306.03819): the smallest change that leaves nothing linear to read.
 

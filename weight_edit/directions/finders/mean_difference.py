@@ -32,7 +32,7 @@ class MeanDifferenceOptions(Section):
     each: bool = False
 
 
-@finder("mean-difference")
+@finder("mean-difference", everywhere=True)
 def mean_differences(problem: Problem, options: MeanDifferenceOptions) -> list[Candidate]:
     """Difference of the class means (arXiv 2406.11717).
 

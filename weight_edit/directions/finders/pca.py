@@ -33,7 +33,7 @@ class PcaOptions(Section):
     order: Literal["variance", "separation"] | None = None
 
 
-@finder("pca")
+@finder("pca", everywhere=True)
 def principal_components(problem: Problem, options: PcaOptions) -> list[Candidate]:
     """Principal components of paired differences (representation engineering, arXiv 2310.01405), or of all prompts.
 

@@ -14,7 +14,7 @@ class RandomOptions(Section):
     """It has no settings: the seed is the search's."""
 
 
-@finder("random")
+@finder("random", everywhere=True)
 def random_directions(problem: Problem, options: RandomOptions) -> list[Candidate]:
     """Random direction of the mean difference's length, a control.
 

@@ -8,7 +8,7 @@ requests that ask for none of the abilities. Sets of a style (`format`, `politen
 from functools import cache
 from pathlib import Path
 
-from weight_edit.errors import UsageError
+from weight_edit.names import check_known
 
 NEUTRAL = "everyday"
 """The set that atoms are compared with."""
@@ -28,6 +28,5 @@ def atom_file(name: str) -> Path:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in (*atom_names(), NEUTRAL):
-        raise UsageError(f"there are no atoms '{name}'; there are {', '.join(atom_names())}, and {NEUTRAL}")
+    check_known("set of atoms", name, (*atom_names(), NEUTRAL))
     return _FOLDER / f"{name}.txt"

@@ -1,0 +1,41 @@
+"""One rule for names that nobody knows: methods, edits, studies, judges, prompt sets, choices of an option, models."""
+
+import difflib
+from collections.abc import Iterable
+
+from weight_edit.errors import UsageError
+
+_MANY = 12
+"""With more names than these, only the nearest are listed."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """The names that look most like `name`, the nearest first; none where none does."""
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not there: with the nearest, and with those there are.
+
+    Args:
+        what: what it would be the name of, such as "method".
+        known: the names there are.
+    """
+    names = list(known)
+    near = nearest(str(name), names)
+    listed = ", ".join(names) or "none"
+    if not near:
+        return UsageError(f"there is no {what} {name!r}; choose one of {listed}")
+    others = f" (there are {listed})" if len(names) <= _MANY else ""
+    return UsageError(f"there is no {what} {name!r}; did you mean {near[0]!r}?{others}")
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not there.
+
+    Raises:
+        UsageError: see `unknown`.
+    """
+    names = list(known)
+    if name not in names:
+        raise unknown(what, name, names)

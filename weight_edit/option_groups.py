@@ -1,0 +1,97 @@
+"""Which options stand together in a verb's help. A new option gets a place here; a test asks for it."""
+
+from collections.abc import Collection, Iterable
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Prompts": (
+        "--target",
+        "--baseline",
+        "--protect",
+        "--validation-target",
+        "--validation-baseline",
+        "--n-train",
+        "--n-validation",
+        "--filter-prompts",
+        "--refused",
+        "--answered",
+        "--over-refused",
+        "--harmless-looking",
+        "--limit",
+        "--prompts",
+        "--n-prompts",
+        "--system",
+        "--template",
+        "--template-arg",
+    ),
+    "Method": ("--method", "--option", "--positions", "--refusal-token", "--seed"),
+    "Choice": ("--select", "--max-kl", "--max-protected-kl", "--min-induce", "--max-layer-fraction", "--best-effort"),
+    "Edit": (
+        "--directions",
+        "--orthonormalize",
+        "--edit",
+        "--strength",
+        "--layers",
+        "--at",
+        "--kernel",
+        "--embeddings",
+        "--projector",
+        "--mtp",
+        "--dequantize",
+        "--rounding",
+        "--allow-nonfinite",
+    ),
+    "What is done": (
+        "--prove",
+        "--all",
+        "--only",
+        "--page",
+        "--weights-only",
+        "--against",
+        "--max-new-tokens",
+        "--set",
+        "--with",
+        "--exit-code",
+        "--list",
+    ),
+    "Output": (
+        "--out",
+        "--answers",
+        "--save",
+        "--overwrite",
+        "--resume",
+        "--keep-failed",
+        "--link",
+        "--low-disk",
+        "--dry-run",
+        "--private",
+        "--base",
+        "--base-model",
+    ),
+    "Model": (
+        "--dtype",
+        "--device",
+        "--revision",
+        "--revision-a",
+        "--revision-b",
+        "--token",
+        "--trust-remote-code",
+    ),
+    "Terminal": ("--json", "--quiet", "--help", "--version", "--install-completion", "--show-completion"),
+}
+"""Options by the title of their group, in the order in which help shows both."""
+
+OTHERS = "Other options"
+"""Where options stand that have no place above."""
+
+
+def group_of(option: Iterable[str], verb: Collection[str]) -> str:
+    """The group of an option.
+
+    Args:
+        option: its names.
+        verb: those of all options of its verb: `--option` belongs to the method where there is one, else to the edit.
+    """
+    names = set(option)
+    if "--option" in names and "--method" not in verb:
+        names = {"--edit"}
+    return next((title for title, members in GROUPS.items() if names & set(members)), OTHERS)
