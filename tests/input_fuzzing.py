@@ -1,8 +1,8 @@
 """Hostile inputs and forged outputs, each made again from its seed, and what must be so after them.
 
 An input (config, tokenizer, chat template, prompts, recipe, directions, manifest) is used, or refused in one plain line
-of a `WeightEditError`, in bounded time. An output whose bytes or words were changed after it was baked, with digests made
-true again, does not pass `verify`.
+of a `WeightEditError`, in bounded time. An output whose bytes or words were changed after it was baked, with digests
+made true again, does not pass `verify`.
 """
 
 import copy
@@ -298,7 +298,7 @@ def _parquet(rng: random.Random) -> bytes:
     texts = pyarrow.array(["What is it?", "Who?", "Where?"])
     third = rng.choice(
         [
-            pyarrow.array([2**62, -(2**62), 0], pyarrow.timestamp("s")),
+            pyarrow.array([2**50, -(2**50), 0], pyarrow.timestamp("s")),
             pyarrow.array([2**31 - 1, -(2**31), 0], pyarrow.date32()),
             pyarrow.array([2**62, 0, None], pyarrow.date64()),
             pyarrow.array([2**62, 0, None], pyarrow.duration("s")),
