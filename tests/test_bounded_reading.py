@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 
 import pytest
 from mutations import time_limit
@@ -20,12 +21,10 @@ def bomb(kind: str) -> str:
     names = "abcdefghij"
     if kind == "list":
         lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
-        lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip(names, names[1:], strict=False)]
+        lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in pairwise(names)]
     else:
         lines = ["a: &a {x: 1, y: 2}"]
-        lines += [
-            f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 9)}]}}" for old, new in zip(names, names[1:], strict=False)
-        ]
+        lines += [f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 9)}]}}" for old, new in pairwise(names)]
     return "\n".join(lines) + "\n"
 
 

@@ -37,7 +37,7 @@ def test_results_and_failures_come_back_from_another_process(function):
     assert text == "x"
     assert process != os.getpid()
     assert function("y") == ["y", process]
-    with pytest.raises(ForeignError, match="^two lines$"):
+    with pytest.raises(ForeignError, match=r"^two lines$"):
         function("fail")
     with pytest.raises(ForeignError, match="more than 1 GiB"):
         function("memory")

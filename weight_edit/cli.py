@@ -4,7 +4,7 @@ import json
 import sys
 
 from weight_edit.commands import app
-from weight_edit.errors import WeightEditError, first_line
+from weight_edit.errors import WeightEditError, first_line, plain
 
 __all__ = ["app", "main"]
 
@@ -32,7 +32,5 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
-    # Names come from files of others, and a terminal obeys what is in them.
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
-    print(f"weight-edit: {line}", file=sys.stderr)
+    print(f"weight-edit: {plain(message)}", file=sys.stderr)
     raise SystemExit(code) from None

@@ -5,9 +5,16 @@ A message is one line, names the file, tensor, module or option, and says what t
 
 
 class WeightEditError(Exception):
-    """Base of the errors that are shown as one line instead of a traceback."""
+    """Base of the errors that are shown as one line instead of a traceback.
+
+    The line is plain, whatever names and texts of other people's files stand in it: line breaks are spaces, and control
+    characters, which a terminal would obey, are escaped.
+    """
 
     exit_code = 2
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(plain(part) if isinstance(part, str) else part for part in arguments))
 
 
 class UsageError(WeightEditError):
@@ -41,6 +48,13 @@ FOREIGN_ERRORS = (
     ValueError,
 )
 """What foreign code (a model's configuration, constructor or chat template) raises when its files are nonsense."""
+
+
+def plain(text: str) -> str:
+    """The text in one line without control characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def first_line(error: BaseException) -> str:
