@@ -9,7 +9,7 @@ from typing import Any, TextIO, cast
 import typer
 
 from weight_edit.commands import app
-from weight_edit.errors import WeightEditError, first_line
+from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.finite import finite
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 
@@ -80,7 +80,5 @@ def _fail(message: str, code: int, details: Mapping[str, Any] | None = None) -> 
         from weight_edit.show import rejected
 
         rejected(details, Console(emoji=False))
-    # Names come from files of others, and a terminal obeys what is in them.
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
-    print(f"weight-edit: {line}", file=sys.stderr)
+    print(f"weight-edit: {plain(message)}", file=sys.stderr)
     raise SystemExit(code) from None

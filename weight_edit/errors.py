@@ -13,7 +13,9 @@ from weight_edit.redaction import redact_error, redacted
 class WeightEditError(Exception):
     """Base of the errors that are shown as one line instead of a traceback.
 
-    No message has an access token in it, nor has that of the error from which it is raised.
+    No message has an access token in it, nor has that of the error from which it is raised. The line is plain, whatever
+    names and texts of other people's files stand in it: line breaks are spaces, and control characters, which a terminal
+    would obey, are escaped.
 
     Attributes:
         exit_code: of the command line.
@@ -24,7 +26,7 @@ class WeightEditError(Exception):
     details: Mapping[str, Any] = {}
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(plain(redacted(arg)) if isinstance(arg, str) else arg for arg in args))
         redact_error(sys.exc_info()[1])
 
 
@@ -59,6 +61,13 @@ FOREIGN_ERRORS = (
     ValueError,
 )
 """What foreign code (a model's configuration, constructor or chat template) raises when its files are nonsense."""
+
+
+def plain(text: str) -> str:
+    """The text in one line without control characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def first_line(error: BaseException) -> str:

@@ -30,7 +30,7 @@ class Pair:
         self.out.mkdir()
         result = rewrite(self.base, self.out, scaled(self.base, EDITED, 0.5), files={"README.md": b"card"})
         if manifest:
-            write_manifest(self.out, {"edit": "half"}, result.files)
+            write_manifest(self.out, {"edit": {"steps": [{"edit": "half"}]}}, result.files)
 
     def shard(self, name: str) -> Path:
         return self.out / self.base.tensors[name].shard

@@ -27,7 +27,7 @@ def test_round_trip_lists_every_file_but_itself(tmp_path):
     (tmp_path / "a" / "c").write_bytes(b"")
     records = {"b": record(tmp_path, "b", "edited"), "a/c": record(tmp_path, "a/c", "added")}
     assert records["b"] == FileRecord(hashlib.sha256(b"bbb").hexdigest(), 3, "edited")
-    write_manifest(tmp_path, {"z": {"y": 1}, "edit": "ablate"}, records)
+    write_manifest(tmp_path, {"z": {"y": 1}, "edit": {"steps": [{}]}}, records)
     manifest = read_manifest(tmp_path)
     assert manifest is not None
     assert list(manifest) == ["z", "edit", "files"]

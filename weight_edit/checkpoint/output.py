@@ -44,12 +44,12 @@ def check_output(
     Raises:
         UsageError: one of the refusals, named.
     """
+    if "\0" in str(out):
+        raise UsageError(f"{shown(str(out))} cannot be used: no path holds a NUL")
     try:
         return _checked(absolute(Path(out)), overwrite, needed_bytes, source, own)
     except OSError as error:
         raise UsageError(f"{shown(str(out))} cannot be used: {os.strerror(error.errno or 0)}") from error
-    except ValueError as error:
-        raise UsageError(f"{shown(str(out))} cannot be used: no path holds a NUL") from error
 
 
 def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str | None, own: Own) -> Path:

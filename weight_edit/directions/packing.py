@@ -47,6 +47,8 @@ def unpacked_tensor(entry: Mapping[str, Any]) -> NDArray[np.float32]:
         found = np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
         if not np.isfinite(found).all():
             raise ValueError("not finite")
+        if entry["sha256"] != hashlib.sha256(raw).hexdigest():
+            raise ValueError("not of this digest")
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("weight_edit.json: its directions are malformed; bake again") from error

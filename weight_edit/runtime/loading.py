@@ -217,7 +217,10 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
             # transformers would make an empty one.
             raise OSError("no file of a tokenizer is there")
         return AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except FOREIGN_ERRORS as error:
+    except Exception as error:
+        # The tokenizers package raises the bare class.
+        if type(error) is not Exception and not isinstance(error, FOREIGN_ERRORS):
+            raise
         if "trust_remote_code" in str(error):
             raise _needs_code(source) from error
         raise UsageError(
