@@ -16,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.classes import from_pretrained
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
-from weight_edit.runtime.sources import Source, resolve
+from weight_edit.runtime.needs import check_runnable
+from weight_edit.runtime.sources import Source, read_local_config, resolve
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
 SMALL = 20_000_000
@@ -113,14 +114,32 @@ def load(
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    source = resolve(name, revision=revision, token=token)
     target = _device(device)
+    # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
+    source = resolve(name, revision=revision, token=token, weights=False, edited=False)
     with _quiet_transformers():
-        config = read_config(source, trust_remote_code=trust_remote_code)
-        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+        config = check_source(source, device=target, trust_remote_code=trust_remote_code)
         tokenizer = _tokenizer(source, trust_remote_code)
+        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+        if source.on_hub:
+            source = resolve(name, revision=source.revision, token=token, edited=False)
         model = _weights(source, config, dtype, target, trust_remote_code)
     return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source)
+
+
+def check_source(source: Source, *, device: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model that can be run here: what it needs beside transformers is there.
+
+    Args:
+        device: as in `load`.
+
+    Raises:
+        UsageError, UnsupportedError: as `read_config` and `check_runnable`.
+    """
+    stored = read_local_config(source.path)
+    config = read_config(source, trust_remote_code=trust_remote_code)
+    check_runnable(config, stored, source.path, device=_device(device), trust_remote_code=trust_remote_code)
+    return config
 
 
 def _as_loaded(anatomy: Anatomy, model: PreTrainedModel) -> Anatomy:
@@ -164,7 +183,13 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
             raise UnsupportedError(
                 f"{source.path / 'config.json'}: transformers does not know this model_type; a newer transformers may"
             ) from error
+        if isinstance(error, ImportError):
+            raise _needs_package(source, error) from error
         raise UsageError(f"{source.path / 'config.json'} cannot be read: {first_line(error)}") from error
+
+
+def _needs_package(source: Source, error: Exception) -> UnsupportedError:
+    return UnsupportedError(f"{source.name} needs a package that is not installed: {first_line(error)}")
 
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
@@ -176,6 +201,8 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
     except FOREIGN_ERRORS as error:
         if "trust_remote_code" in str(error):
             raise _needs_code(source) from error
+        if isinstance(error, ImportError):
+            raise _needs_package(source, error) from error
         raise UsageError(
             f"{source.path} has no tokenizer that transformers can load ({first_line(error)}); "
             "put tokenizer.json and tokenizer_config.json beside config.json"
@@ -199,7 +226,7 @@ def _weights(
         raise UsageError(
             f"{source.name} does not fit on device {device}; use device 'auto' or cpu, or dtype bfloat16"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, ImportError) as error:
         raise _explained(error, source) from error
     if info["missing_keys"]:
         # transformers would fill these with random numbers and only warn.
@@ -215,6 +242,8 @@ def _explained(error: Exception, source: Source) -> Exception:
     text = str(error)
     if "trust_remote_code" in text:
         return _needs_code(source)
+    if isinstance(error, ImportError):
+        return _needs_package(source, error)
     if "Unrecognized configuration class" in text:
         return UnsupportedError(f"{source.path / 'config.json'} is not that of a causal language model")
     if "no file named" in text and any(source.path.glob("pytorch_model*.bin")):

@@ -142,6 +142,11 @@ def verify(
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
+    if not weights_only:
+        from weight_edit.runtime.loading import check_source
+
+        # Before the files are read: a model that cannot be run is not found out at the end of that.
+        check_source(source, device=device, trust_remote_code=trust_remote_code)
     baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
     report = check_integrity(
