@@ -15,7 +15,9 @@ from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.small import build
 from weight_edit.baking import Baking, EditOptions, prepare, steps_of
 from weight_edit.checkpoint.manifest import record, write_manifest
+from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.output import check_output, staged
+from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
@@ -100,7 +102,11 @@ def adapter(
     baking = prepare(source, steps, options, written=False, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
-        return baking.checkpoint.read(baking.disk.only(parameter))
+        name = baking.disk.only(parameter)
+        if name in baking.checkpoint.tensors and baking.checkpoint.info(name).dtype in STORED:
+            return baking.checkpoint.read(name)
+        # Codes without their scales are other numbers.
+        return torch.from_numpy(values_of(baking.checkpoint, name))
 
     check_low_rank(baking.plan)
     made = factors_of(baking.plan, read)
