@@ -48,4 +48,4 @@ def test_values_are_those_that_torch_decodes(maker: Callable[[Path], Sample], tm
     for name in list(sample.writers)[:2]:
         wanted = sample.parameter(name, tensors)
         found = torch.from_numpy(values_of(Checkpoint.open(sample.folder), name))
-        assert torch.equal(found.double(), wanted)
+        assert torch.equal(found, wanted.float())

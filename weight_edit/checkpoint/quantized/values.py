@@ -11,7 +11,7 @@ from weight_edit.checkpoint.storage import Bytes
 
 
 def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
-    """A tensor's numbers with their scales applied, in its shape; quantised formats are exact in float32.
+    """A tensor's numbers with their scales applied, in its shape, rounded once to float32.
 
     Args:
         name: as `storage_of` takes it.
@@ -20,7 +20,9 @@ def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
         UsageError, UnsupportedError: as `storage_of`, and for files that cannot be read.
     """
     config: Any = checkpoint.config.get("quantization_config") or {}
-    storage = storage_of(name, checkpoint.tensors, config, 0)
+    # Of stacks of matrices, as MXFP4's are, the last two axes are those of a matrix.
+    axes = len(checkpoint.info(name).shape) if name in checkpoint.tensors else 3
+    storage = storage_of(name, checkpoint.tensors, config, max(0, axes - 2))
     parts = {part: np.frombuffer(b"".join(checkpoint.raw(part)), np.uint8) for part in storage.parts}
 
     def read(part: str, offset: int, into: Bytes) -> None:
