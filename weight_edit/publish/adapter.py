@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
+from weight_edit.exactness import exactness
 from weight_edit.progress import bar
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
@@ -119,6 +120,8 @@ def adapter(
         made, rank=rank, biased=biased, base=source.public_name, revision=source.revision, whole=whole
     )
     _check_loadable(source, config, baking.anatomy, trust_remote_code)
+    # Nothing is rounded to a format again, and a tied unembedding does not change before the adapter is merged.
+    edit_class = exactness(replace(baking.plan, embeddings="untie"))
     notes = _notes(baking)
     with bar("adapter", 0) as shown:
         for note in notes:
@@ -129,8 +132,10 @@ def adapter(
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
-        write_manifest(folder, {**baking.summary(), "kind": "adapter", "notes": list(notes)}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness, tuple(whole), notes)
+        summary = baking.summary()
+        summary["edit"]["class"] = edit_class
+        write_manifest(folder, {**summary, "kind": "adapter", "notes": list(notes)}, files)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, tuple(whole), notes)
 
 
 def _notes(baking: Baking) -> tuple[str, ...]:

@@ -98,7 +98,9 @@ def read_local_config(folder: Path) -> Mapping[str, Any]:
         size = Stamp.of(file).size
         if size > LONGEST:
             raise UsageError(f"{shown(str(folder / CONFIG))} is too long for a JSON file of a model")
-        config = read_json(read_exactly(file, size, CONFIG), f"{folder / CONFIG} cannot be read", unique_keys=False)
+        config = read_json(
+            read_exactly(file, size, CONFIG), f"{shown(str(folder / CONFIG), 140)} cannot be read", unique_keys=False
+        )
     if not isinstance(config, dict):
         raise UsageError(f"{shown(str(folder / CONFIG))} must be a JSON object")
     return config
