@@ -14,8 +14,8 @@ class WeightEditError(Exception):
     """Base of the errors that are shown as one line instead of a traceback.
 
     No message has an access token in it, nor has that of the error from which it is raised. The line is plain, whatever
-    names and texts of other people's files stand in it: line breaks are spaces, and control characters, which a terminal
-    would obey, are escaped.
+    names and texts of other people's files stand in it: line breaks are spaces, and control characters, which a
+    terminal would obey, are escaped.
 
     Attributes:
         exit_code: of the command line.

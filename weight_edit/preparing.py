@@ -15,6 +15,7 @@ from weight_edit.checkpoint.edited import Stream
 from weight_edit.checkpoint.layout import RewritePlan
 from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.planning import AddedTensor, plan_rewrite
+from weight_edit.checkpoint.refused import check_format
 from weight_edit.checkpoint.shards import ShardProvider
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.edits import TensorEdit
@@ -234,6 +235,7 @@ def prepare(
         UnsupportedError: an architecture, layout or format that is not understood, or whose proof fails.
     """
     checkpoint = Checkpoint.open(source.path, shards)
+    check_format(checkpoint.config, checkpoint.tensors)
     stored = Stored.of(checkpoint.tensors)
     proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
     anatomy, ties = proven.anatomy, proven.anatomy.tied

@@ -6,6 +6,7 @@ the two tensors, or both with the same numbers. Where it has both with different
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from weight_edit.anatomy.disk import DiskNames
@@ -36,8 +37,7 @@ def as_loaded(anatomy: Anatomy, checkpoint: Checkpoint, disk: DiskNames, *, whol
             f"leave '{second}' out"
         )
     pieces = zip(checkpoint.raw(first), checkpoint.raw(second), strict=False)
-    pieces = pieces if whole else (pair for _, pair in zip(range(1), pieces, strict=False))
-    return replace(anatomy, tied=all(piece == other for piece, other in pieces))
+    return replace(anatomy, tied=all(piece == other for piece, other in islice(pieces, None if whole else 1)))
 
 
 def untied(config: Mapping[str, Any], levels: Sequence[Sequence[str]]) -> dict[tuple[str, ...], bool]:

@@ -69,6 +69,8 @@ def test_before_merging_nothing_is_left_in_the_stream_and_a_tied_unembedding_is_
     assert any("merged" in note and "--embeddings untie" in note for note in result.notes) == (tied and mode == "keep")
     manifest = json.loads((tmp_path / "lora/weight_edit.json").read_text(encoding="utf-8"))
     assert manifest["notes"] == list(result.notes)
+    assert manifest["edit"]["class"] == result.edit_class
+    assert "changes with it" not in result.edit_class
 
 
 @pytest.mark.parametrize("family", TIED)

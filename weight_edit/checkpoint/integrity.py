@@ -64,7 +64,7 @@ def check_integrity(
     edits: Collection[Stream] = (),
     added: Collection[str] | Mapping[str, AddedTensor] = (),
     written_files: Collection[str] = (),
-    changed_config: Collection[str] | Mapping[str, Any] = (),
+    changed_config: Collection[str] = (),
 ) -> IntegrityReport:
     """Compare two checkpoints; collects every problem instead of stopping at the first.
 
@@ -125,7 +125,7 @@ class _Check:
         where = shown(file) if tensor is None else f"{shown(file)}: tensor {shown(tensor)!r}"
         self.problems.append(f"{where}: {problem}")
 
-    def run(self, base: Files, edited: Files, written: frozenset[str], config: frozenset[str], progress: Bar) -> None:
+    def run(self, base: Files, edited: Files, written: frozenset[str], config: Collection[str], progress: Bar) -> None:
         """Everything, in the order in which problems are told."""
         for file, problem, tensor in self.expected.problems():
             self.say(file, problem, tensor)
@@ -247,9 +247,7 @@ class _Check:
             self.say(shard, "the tensors are in another order than the base's")
         self.say(shard, "the header's bytes differ from the base's")
 
-    def other_files(
-        self, written: frozenset[str], changed_config: Collection[str] | Mapping[str, Any]
-    ) -> frozenset[str]:
+    def other_files(self, written: frozenset[str], changed_config: Collection[str]) -> frozenset[str]:
         """Config, index, and which files there are; gives those that must be the base's byte for byte."""
         shards = {*self.base.shards, *self.edited.shards}
         there = set(self.base.files) - shards

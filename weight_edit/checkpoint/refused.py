@@ -1,6 +1,6 @@
 """What is refused by name, as data: formats of weights that are not edited, each with what to do instead."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
@@ -59,6 +59,8 @@ _TRACES: Mapping[str, str] = {
     ".quant_state.bitsandbytes__nf4": "bitsandbytes_4bit",
     ".quant_state.bitsandbytes__fp4": "bitsandbytes_4bit",
     ".SCB": "bitsandbytes_8bit",
+    ".weight_scale_2": "nvfp4",
+    ".weight_global_scale": "nvfp4",
     ".g_idx": "gptq",
     ".qzeros": "awq",
     ".W_q": "hqq",
@@ -68,6 +70,7 @@ _TRACES: Mapping[str, str] = {
 """How the name of a tensor ends that only one method writes; for checkpoints whose config is silent."""
 
 _PACKED = ".weight_packed"
+_TEXT_KEYS = ("text_config", "thinker_config", "language_config", "llm_config")
 
 _PICKLED = (
     "only pickled weights ({found}), which are never loaded; convert them once, where you trust them: python -c"
@@ -163,17 +166,44 @@ def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -
     if stored is None:
         _check_plain(tensors)
         return
-    method = stored.get("quant_method")
-    if method is None and (stored.get("load_in_4bit") or stored.get("load_in_8bit")):
-        method = "bitsandbytes"
-    if method == "fp8":
-        check_fp8(_fp8_layout(stored), tensors)
-    elif method == "compressed-tensors":
-        check_fp8(_compressed_layout(stored, tensors), tensors)
-    elif method == "mxfp4":
+    layout = _layout(stored, tensors)
+    if layout is None:
         check_mxfp4(tensors)
     else:
-        _refuse(method, "config.json")
+        check_fp8(layout, tensors)
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse what `check_format` refuses by the config alone, before any weights are fetched or opened."""
+    stored = quantization_of(config)
+    if stored is not None:
+        _layout(stored, {})
+
+
+def _layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout | None:
+    """How the scales of a declared format lie; None for MXFP4."""
+    method = _method(stored)
+    if method == "fp8":
+        return _fp8_layout(stored)
+    if method == "compressed-tensors":
+        return _compressed_layout(stored, tensors)
+    if method == "mxfp4":
+        return None
+    _refuse(method, "config.json")
+
+
+def _method(stored: Mapping[str, Any]) -> object:
+    method = stored.get("quant_method")
+    if method is None and (stored.get("load_in_4bit") or stored.get("load_in_8bit")):
+        return "bitsandbytes"
+    return method
+
+
+def instead_of(stored: Mapping[str, Any]) -> tuple[str, str]:
+    """What a declared quantisation is called, for messages, and what to give instead of such a checkpoint."""
+    method = _method(stored)
+    known = METHODS.get(method) if isinstance(method, str) else None
+    return shown(str(method), 60), _AGAIN if known is None else known.instead
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -182,8 +212,7 @@ def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     Raises:
         UsageError: it is no object.
     """
-    text = config.get("text_config")
-    for part in (config, text if isinstance(text, Mapping) else {}):
+    for part in _text_parts(config):
         for key in ("quantization_config", "compression_config"):
             if part.get(key):
                 if not isinstance(part[key], Mapping):
@@ -191,6 +220,14 @@ def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
                 found: Mapping[str, Any] = part[key]
                 return found
     return None
+
+
+def _text_parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The config, and those in it that are about the text model."""
+    yield config
+    for key in _TEXT_KEYS:
+        if isinstance(config.get(key), Mapping):
+            yield from _text_parts(config[key])
 
 
 def _refuse(method: object, where: str) -> NoReturn:

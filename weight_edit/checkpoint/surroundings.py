@@ -1,7 +1,6 @@
 """The config and the index of an edited checkpoint: the base's, but for what an edit may change."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from weight_edit.checkpoint.files import read_json, shown
 from weight_edit.checkpoint.indexes import same_json
@@ -11,7 +10,7 @@ from weight_edit.errors import WeightEditError
 _TOTALS = {"total_size", "total_parameters"}
 
 
-def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[str] | Mapping[str, Any]) -> list[str]:
+def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[str]) -> list[str]:
     """Keys of `config.json` that differ and are none of `changed`, a line each.
 
     Args:

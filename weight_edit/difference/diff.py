@@ -73,7 +73,10 @@ def diff(
     """
     began = time.monotonic()
     keep_freed_memory()
-    sources = resolve(a, revision=revision_a, token=token), resolve(b, revision=revision_b, token=token)
+    sources = (
+        resolve(a, revision=revision_a, token=token, edited=False),
+        resolve(b, revision=revision_b, token=token, edited=False),
+    )
     first, second = (Checkpoint.open(source.path) for source in sources)
     width = width_of(first.config)
     with ExitStack() as stack:

@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.small import build
 from weight_edit.baking import Baking, EditOptions, prepare, steps_of
 from weight_edit.checkpoint.manifest import record, write_manifest
+from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.output import check_output, staged
+from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
+from weight_edit.exactness import exactness
 from weight_edit.progress import bar
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
@@ -100,7 +103,11 @@ def adapter(
     baking = prepare(source, steps, options, written=False, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
-        return baking.checkpoint.read(baking.disk.only(parameter))
+        name = baking.disk.only(parameter)
+        if name in baking.checkpoint.tensors and baking.checkpoint.info(name).dtype in STORED:
+            return baking.checkpoint.read(name)
+        # Codes without their scales are other numbers.
+        return torch.from_numpy(values_of(baking.checkpoint, name))
 
     check_low_rank(baking.plan)
     made = factors_of(baking.plan, read)
@@ -113,6 +120,8 @@ def adapter(
         made, rank=rank, biased=biased, base=source.public_name, revision=source.revision, whole=whole
     )
     _check_loadable(source, config, baking.anatomy, trust_remote_code)
+    # Nothing is rounded to a format again, and a tied unembedding does not change before the adapter is merged.
+    edit_class = exactness(replace(baking.plan, embeddings="untie"))
     notes = _notes(baking)
     with bar("adapter", 0) as shown:
         for note in notes:
@@ -123,8 +132,10 @@ def adapter(
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
-        write_manifest(folder, {**baking.summary(), "kind": "adapter", "notes": list(notes)}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness, tuple(whole), notes)
+        summary = baking.summary()
+        summary["edit"]["class"] = edit_class
+        write_manifest(folder, {**summary, "kind": "adapter", "notes": list(notes)}, files)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, tuple(whole), notes)
 
 
 def _notes(baking: Baking) -> tuple[str, ...]:

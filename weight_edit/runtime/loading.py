@@ -20,7 +20,8 @@ from weight_edit.progress import bar
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
-from weight_edit.runtime.sources import Source, resolve
+from weight_edit.runtime.needs import check_runnable
+from weight_edit.runtime.sources import Source, read_local_config, resolve
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
 SMALL = 20_000_000
@@ -120,14 +121,33 @@ def load(
         UnsupportedError: the architecture is not understood, or needs its own code.
     """
     check_dtype(dtype)
-    source = resolve(name, revision=revision, token=token)
     target = _device(device)
-    with bar(f"loading {source.public_name}"), _quiet_transformers():
-        config = read_config(source, trust_remote_code=trust_remote_code)
-        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
+    source = resolve(name, revision=revision, token=token, weights=False, edited=False)
+    with bar(f"opening {source.public_name}"), _quiet_transformers():
+        config = check_source(source, device=target, trust_remote_code=trust_remote_code)
         tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
+        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+    if source.on_hub:
+        source = resolve(name, revision=source.revision, token=token, edited=False)
+    with bar(f"loading {source.public_name}"), _quiet_transformers():
         model = _weights(source, config, dtype, target, trust_remote_code)
     return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source)
+
+
+def check_source(source: Source, *, device: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model that can be run here: what it needs beside transformers is there.
+
+    Args:
+        device: as in `load`.
+
+    Raises:
+        UsageError, UnsupportedError: as `read_config` and `check_runnable`.
+    """
+    stored = read_local_config(source.path)
+    config = read_config(source, trust_remote_code=trust_remote_code)
+    check_runnable(config, stored, source.path, device=_device(device), trust_remote_code=trust_remote_code)
+    return config
 
 
 def _as_loaded(anatomy: Anatomy, model: PreTrainedModel) -> Anatomy:
@@ -171,6 +191,8 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
             raise UnsupportedError(
                 f"{source.path / 'config.json'}: transformers does not know this model_type; a newer transformers may"
             ) from error
+        if isinstance(error, ImportError):
+            raise _needs_package(source, error) from error
         raise UsageError(f"{source.path / 'config.json'} cannot be read: {first_line(error)}") from error
     dtype = getattr(config, "dtype", None)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -211,6 +233,10 @@ def chat_format(
     return ChatFormat(tokenizer, system=system, template=template, template_args=template_args)
 
 
+def _needs_package(source: Source, error: Exception) -> UnsupportedError:
+    return UnsupportedError(f"{source.name} needs a package that is not installed: {first_line(error)}")
+
+
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
     try:
         if not any(any(source.path.glob(pattern)) for pattern in TOKENIZER_FILES):
@@ -223,6 +249,8 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
             raise
         if "trust_remote_code" in str(error):
             raise _needs_code(source) from error
+        if isinstance(error, ImportError):
+            raise _needs_package(source, error) from error
         raise UsageError(
             f"{source.path} has no tokenizer that transformers can load ({first_line(error)}); "
             "put tokenizer.json and tokenizer_config.json beside config.json"
@@ -262,6 +290,8 @@ def _explained(error: Exception, source: Source) -> Exception:
     text = str(error)
     if "trust_remote_code" in text:
         return _needs_code(source)
+    if isinstance(error, ImportError):
+        return _needs_package(source, error)
     if "Unrecognized configuration class" in text:
         return UnsupportedError(f"{source.path / 'config.json'} is not that of a causal language model")
     if "no file named" in text and any(source.path.glob("pytorch_model*.bin")):

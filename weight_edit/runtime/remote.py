@@ -13,6 +13,7 @@ from types import TracebackType
 
 from weight_edit.checkpoint.choosing import CONFIG, choose, small_files
 from weight_edit.checkpoint.files import SKIPPED, list_files, read_whole, shown
+from weight_edit.checkpoint.refused import check_config
 from weight_edit.errors import UsageError
 from weight_edit.runtime.hub_calls import hub_call, usable_token
 from weight_edit.runtime.sources import Source, find_local, read_hub_config
@@ -92,6 +93,7 @@ class LowDiskSource:
         try:
             _download(source, token, [CONFIG])
             config = read_hub_config(source.path, files, repo)
+            check_config(config)
 
             def read(name: str) -> bytes:
                 _download(source, token, [name])

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
-from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, read_json, read_whole
-from weight_edit.checkpoint.refused import single_file, without_config
+from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, locate, read_json, read_whole, shown
+from weight_edit.checkpoint.refused import check_config, single_file, without_config
 from weight_edit.errors import UsageError
 from weight_edit.organism import EMBEDDED, folder
 from weight_edit.progress import beside
 from weight_edit.runtime.hub_calls import hub_call, usable_token
+
+LONGEST = 100_000_000
+"""Bytes of a config.json; what models have is below a million."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,14 @@ class Source:
         return self.revision is not None
 
 
-def resolve(name: str | Path, *, revision: str | None = None, token: str | None = None, weights: bool = True) -> Source:
+def resolve(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    weights: bool = True,
+    edited: bool = True,
+) -> Source:
     """Find the files of `name`, downloading what is missing of a Hub repository.
 
     Args:
@@ -51,20 +61,37 @@ def resolve(name: str | Path, *, revision: str | None = None, token: str | None 
         revision: branch, tag or commit, for a Hub id only.
         token: Hub access token; None uses the one saved by `hf auth login`.
         weights: False leaves out the safetensors files.
+        edited: whether the model is to be edited, so that formats which cannot be are refused before anything else.
 
     Raises:
         UsageError: no such folder or repository, no access, offline, or no config.json or weights.
-        UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter).
+        UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter), or that
+            cannot be edited.
     """
     local = find_local(name)
     if local is None:
-        return _download(str(name), revision, usable_token(token), weights)
+        return _download(str(name), revision, usable_token(token), weights, edited)
     if revision is not None:
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
     if not (local.path / CONFIG).is_file():
         raise without_config(list_files(local.path)[0], str(local.path))
     check_regular(local.path)
+    if edited:
+        check_config(read_local_config(local.path))
     return local
+
+
+def read_local_config(folder: Path) -> Mapping[str, Any]:
+    """`config.json` of a folder.
+
+    Raises:
+        UsageError: no JSON object, or a file that cannot be read.
+    """
+    content = read_whole(locate(folder, CONFIG), LONGEST)
+    config = read_json(content, f"{shown(str(folder / CONFIG), 140)} cannot be read", unique_keys=False, constants=True)
+    if not isinstance(config, dict):
+        raise UsageError(f"{shown(str(folder / CONFIG))} must be a JSON object")
+    return config
 
 
 def find_local(name: str | Path) -> Source | None:
@@ -101,19 +128,21 @@ def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[st
     return config
 
 
-def _download(repo: str, revision: str | None, token: str | None, weights: bool) -> Source:
+def _download(repo: str, revision: str | None, token: str | None, weights: bool, edited: bool) -> Source:
     """Bring what is missing of a repository into huggingface_hub's cache: exactly the files that are needed."""
     with beside(f"fetching {repo}"):
-        return _fetched(repo, revision, token, weights)
+        return _fetched(repo, revision, token, weights, edited)
 
 
-def _fetched(repo: str, revision: str | None, token: str | None, weights: bool) -> Source:
+def _fetched(repo: str, revision: str | None, token: str | None, weights: bool, edited: bool) -> Source:
     # One file first: its snapshot's name is the commit, to which all that follows is held, and with it comes the
     # list of the repository's files.
     path = _snapshot(repo, revision, revision, token, [CONFIG, "README.md"])
     commit = path.name if path.parent.name == "snapshots" else revision
     files = _files_of(repo, commit, path)
     config = read_hub_config(path, files, repo)
+    if edited:
+        check_config(config)
 
     def fetch(names: Collection[str]) -> None:
         _snapshot(repo, commit, revision, token, names)

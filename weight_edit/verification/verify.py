@@ -167,9 +167,11 @@ def verify(
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
     form = None
     if not weights_only:
-        from weight_edit.runtime.loading import chat_format
+        from weight_edit.runtime.loading import chat_format, check_source
 
-        # Before anything that takes long: a model without a chat template needs --template.
+        # Before anything that takes long: a model that cannot be run, and one without a chat template, which needs
+        # --template, are not found out at the end.
+        check_source(source, device=device, trust_remote_code=trust_remote_code)
         form = chat_format(
             source,
             system=system,
