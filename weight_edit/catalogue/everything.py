@@ -14,7 +14,8 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import IO
 
 from weight_edit.catalogue.entries import Entry, entries, with_variants
-from weight_edit.catalogue.trial import FAILED, Trial
+from weight_edit.catalogue.status import FAILED
+from weight_edit.catalogue.trial import Trial
 from weight_edit.errors import UsageError
 
 WORKER = "weight_edit.catalogue.worker"

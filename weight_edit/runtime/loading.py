@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.classes import from_pretrained
-from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.anatomy.model_errors import MODEL_ERRORS
+from weight_edit.errors import UnsupportedError, UsageError, first_line
 from weight_edit.runtime.sources import Source, resolve
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
@@ -148,7 +148,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
     """
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except (*FOREIGN_ERRORS, StrictDataclassError) as error:
+    except MODEL_ERRORS as error:
         text = str(error)
         if "trust_remote_code" in text:
             raise _needs_code(source) from error
@@ -165,7 +165,7 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
             # transformers would make an empty one.
             raise OSError("no file of a tokenizer is there")
         return AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         if "trust_remote_code" in str(error):
             raise _needs_code(source) from error
         raise UsageError(
