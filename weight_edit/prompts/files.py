@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.errors import UsageError
+from weight_edit.extras import need
 from weight_edit.prompts.columns import Table, table_of_rows
 
 
@@ -112,6 +113,7 @@ def _read_csv(path: Path, content: bytes) -> Table:
 
 
 def _read_parquet(path: Path, content: bytes) -> Table:
+    need("pyarrow", f"reading {path}")
     import pyarrow
     import pyarrow.parquet
 
