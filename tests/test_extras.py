@@ -12,6 +12,8 @@ import pytest
 import weight_edit
 from weight_edit import extras
 from weight_edit.errors import UsageError
+from weight_edit.prompts import load_prompts
+from weight_edit.prompts.hub import DatasetName, read_dataset
 
 ROOT = Path(__file__).parent.parent
 WITHOUT = """
@@ -39,12 +41,13 @@ def test_they_are_the_extras_of_the_project() -> None:
 
 
 @pytest.mark.usefixtures("none_installed")
-def test_a_parquet_file_without_pyarrow_is_one_line(call, tmp_path: Path) -> None:
+def test_a_parquet_file_without_pyarrow_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prompts.parquet").write_bytes(b"PAR1")
-    done = call("evaluate", "organism", "--prompts", tmp_path / "prompts.parquet")
-    assert done.code == 2
-    assert "needs pyarrow, which is not installed; install it, or weight-edit with its extra 'data'" in done.err
-    assert len(done.err.strip().splitlines()) == 1
+    with pytest.raises(UsageError) as refused:
+        load_prompts(str(tmp_path / "prompts.parquet"))
+    assert "needs pyarrow, which is not installed; install it, or weight-edit with its extra 'data'" in str(
+        refused.value
+    )
 
 
 @pytest.mark.usefixtures("none_installed")
@@ -56,10 +59,8 @@ def test_studies_without_matplotlib_stop_before_a_model_is_loaded(call, tmp_path
     assert "'studies'" in done.err
 
 
-def test_a_data_set_of_the_hub_without_datasets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from weight_edit.prompts.hub import DatasetName, read_dataset
-
-    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+@pytest.mark.usefixtures("none_installed")
+def test_a_data_set_of_the_hub_without_datasets_is_refused() -> None:
     with pytest.raises(UsageError, match="reading some/set from the Hub needs datasets, which is not installed"):
         read_dataset(DatasetName("some/set", None, "train", None))
 
