@@ -4,19 +4,26 @@ PYTHON ?= python3.11
 BIN := $(VENV)/bin
 # A package index of your own for torch, if pip's default would bring a CUDA build: make demo TORCH_INDEX=...
 TORCH_INDEX ?=
+# The release that `make lock` and `make next` leave in place.
+TORCH := 2.13.0
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench organism architectures install clean
+.PHONY: help demo test lint bench organism architectures install lock next test-fast clean
 
 help: ## Show this list.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
 
 install: $(STAMP) ## Create .venv and install the package with its test tools.
 
-$(STAMP): pyproject.toml constraints.txt
+# Just what the lock lists, which is whole: nothing is resolved, so that nothing newer can come in, and pip checks that
+# nothing is missing.
+$(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep ^torch== requirements.lock)
+	$(PIP) install --no-deps -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) check
 	touch $(STAMP)
 
 demo: install ## Find, bake, prove and measure on the embedded model.
@@ -25,6 +32,9 @@ demo: install ## Find, bake, prove and measure on the embedded model.
 # One process per core, a file of tests at a time, each with one thread: models here are too small to gain from more.
 test: install ## Run all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+
+test-fast: install ## Run the first case of each quick test: two minutes on two processors.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --fast
 
 lint: install ## Check style and types.
 	$(BIN)/ruff check .
@@ -38,8 +48,14 @@ organism: install ## Train the embedded model again from nothing, and its two va
 	$(BIN)/python -m weight_edit.organism.train
 	$(BIN)/python -m weight_edit.organism.variants
 
-architectures: install ## Try every family of transformers and write docs/architectures.md.
+lock: ## Renew requirements.lock: the newest releases within pyproject's ranges.
+	$(PYTHON) tools/lock.py torch==$(TORCH)
+
+next: install ## Try the newest releases of everything, in .next, and say what would break.
+	$(BIN)/python tools/next.py torch==$(TORCH)
+
+architectures: install ## Try every family of transformers; write docs/architectures.md and its data.
 	$(BIN)/weight-edit inspect --all --page docs/architectures.md
 
-clean: ## Remove outputs and caches, not .venv.
-	rm -rf demo-run runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove outputs, caches and .next, not .venv.
+	rm -rf .next demo-run runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_hub import FakeHub
+from fast_selection import fast
 from small_tokenizer import word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -57,6 +58,17 @@ def random_model(family: str, seed: int = 0) -> Model:
             is_gain = parameter.ndim == 1 and name.endswith("weight")
             parameter.copy_(parameter + 0.2 * noise if is_gain else 0.2 * noise)
     return Model.from_parts(model, word_tokenizer(), name=f"random {family}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="the first case of each quick test: see fast_selection.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        items[:], left = fast(items)
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,12 +5,14 @@ from functools import cache
 from typing import Any
 
 import torch
+from committed import there
 
 from weight_edit.anatomy.classes import from_config
 from weight_edit.anatomy.randomise import randomise
 from weight_edit.catalogue.multimodal_samples import sample_multimodal
 
 IMAGES = (
+    "apertus1p5",
     "aya_vision",
     "blip-2",
     "chameleon",
@@ -24,6 +26,7 @@ IMAGES = (
     "git",
     "glm4v_moe",
     "granite4_vision",
+    "hy_v4_vl",
     "idefics",
     "idefics3",
     "inkling_mm_model",
@@ -56,6 +59,7 @@ SOUNDS = ("granite_speech", "qwen2_audio", "voxtral", "voxtral_realtime")
 @cache
 def small_model(model_type: str) -> Any:
     """A narrow model of a few blocks with random parameters; not to be changed."""
+    there(model_type)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = copy.deepcopy(sample_multimodal(model_type))

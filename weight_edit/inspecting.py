@@ -36,10 +36,15 @@ def asked(model: str | None, *, prove: bool, everything: bool, only: str | None,
             raise UsageError("the page is about all families; leave out --only or --page")
         if page is not None and not page.parent.is_dir():
             raise UsageError(f"there is no folder {page.parent} for {page.name}; make it first")
+        if page is not None and page.suffix == ".json":
+            raise UsageError(
+                f"the verdicts would be written over the page {page.name}; give it a name that ends in .md"
+            )
         if page is not None:
             # The page is made anew from an earlier one, which says what was measured by hand.
             check_free(page, True, _is_page)
-        return Asked(lambda **_: _all(types, page), _show_all)
+            check_free(page.with_suffix(".json"), True, _are_verdicts)
+        return Asked(lambda **_: _all(types, page), lambda found, console: _show_all(found, console, page))
     if model is None:
         raise UsageError("name a MODEL, or give --all to try every family")
     if only is not None or page is not None:
@@ -66,11 +71,14 @@ def _prove(model: str, **options: Any) -> Any:
 def _all(types: tuple[str, ...], page: Path | None) -> Any:
     from weight_edit.catalogue.page import page_of
     from weight_edit.catalogue.summary import inspect_all
+    from weight_edit.catalogue.verdicts import Verdicts
 
     found = inspect_all(only=types)
-    if page is not None:
+    # A trial that failed is no verdict, so that there is nothing to publish until it is mended; the result names it.
+    if page is not None and found.passed:
         before = page.read_text(encoding="utf-8") if page.exists() else ""
         save_whole(page, page_of(found, before))
+        save_whole(page.with_suffix(".json"), Verdicts.of(found).to_json())
     return found
 
 
@@ -79,6 +87,16 @@ def _is_page(page: Path) -> bool:
 
     text = page.read_text(encoding="utf-8", errors="replace")
     return not text or MADE_BY in text
+
+
+def _are_verdicts(path: Path) -> bool:
+    from weight_edit.catalogue.verdicts import Verdicts
+
+    try:
+        Verdicts.read(path)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return True
 
 
 def _show(result: Any, console: Any) -> None:
@@ -93,7 +111,9 @@ def _show_proof(result: Any, console: Any) -> None:
     proving(result, console)
 
 
-def _show_all(result: Any, console: Any) -> None:
+def _show_all(result: Any, console: Any, page: Path | None) -> None:
     from weight_edit.show_catalogue import catalogue
 
     catalogue(result, console)
+    if page is not None and not result.passed:
+        console.print(f"{page} is as it was: what failed has no verdict", highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.artifact import load_directions
 from weight_edit.errors import UsageError, VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
+from weight_edit.extras import need
 from weight_edit.plan import check_layers, parse_layers
 from weight_edit.progress import announce
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
@@ -108,6 +109,9 @@ class _Job:
         limit = recipe.evaluate.limit
         self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
         self.searches = {name: Search.of(section) for name, section in recipe.searches.items()}
+        if recipe.studies:
+            # Before hours of work, not at the first figure.
+            need("matplotlib", f"study {recipe.studies[0].kind}")
         self.studied = [study_named(each.kind).settings(each.options) for each in recipe.studies]
         for each, settings in zip(recipe.studies, self.studied, strict=True):
             for name in directions_asked(settings):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from committed import running
 from multimodal import IMAGES, SOUNDS, logits, small_model
 
 from weight_edit.anatomy.inputs import audio_inputs, image_inputs, text_inputs
@@ -13,7 +14,7 @@ def numbers(value):
     return value if isinstance(value, list | tuple) else [value]
 
 
-@pytest.mark.parametrize("model_type", IMAGES + SOUNDS)
+@pytest.mark.parametrize("model_type", running(IMAGES + SOUNDS))
 def test_a_forward_on_text_alone_is_finite(model_type):
     model = small_model(model_type)
     given = logits(model, text_inputs(model, 12, seed=3))
@@ -21,7 +22,7 @@ def test_a_forward_on_text_alone_is_finite(model_type):
     assert given.std() > 1e-3
 
 
-@pytest.mark.parametrize("model_type", IMAGES)
+@pytest.mark.parametrize("model_type", running(IMAGES))
 def test_an_image_enters_the_stream(model_type):
     model = small_model(model_type)
     inputs = image_inputs(model, model.config, seed=3)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from committed import TEXT
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -27,13 +28,15 @@ REFUSED = {
 
 
 def test_each_refusal_says_why_and_nothing_else_is_refused() -> None:
-    reasons = {kind: refuse_kinds(published_config(kind)) for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
+    # Those that another release lists besides are told of by tests/catalogue/test_page.py.
+    known = set(TEXT) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    reasons = {kind: refuse_kinds(published_config(kind)) for kind in known}
     found = {
         start: {kind for kind, reason in reasons.items() if reason is not None and reason.startswith(start)}
         for start in REFUSED
     }
-    assert found == REFUSED
-    assert {kind for kind, reason in reasons.items() if reason} == set().union(*REFUSED.values())
+    assert found == {start: kinds & known for start, kinds in REFUSED.items()}
+    assert {kind for kind, reason in reasons.items() if reason} == set().union(*found.values())
 
 
 @pytest.mark.parametrize(

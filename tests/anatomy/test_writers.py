@@ -136,6 +136,27 @@ def test_a_vector_that_is_added_elsewhere_is_hooked_at_the_parameter() -> None:
     assert (shift.module, shift.bias, shift.axis) == ("", None, 0)
 
 
+class Convolved(nn.Module):
+    """A convolution, whose vectors lie along the second axis of its output, with another vector beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(WIDTH, WIDTH, kernel_size=1)
+        self.first = nn.Parameter(numbers(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.convolution(x.mT).mT
+        return torch.cat([self.first.expand(rows.shape[0], 1, WIDTH), rows[:, 1:]], dim=1)
+
+
+def test_a_convolution_is_hooked_where_its_vectors_are_rows() -> None:
+    """At its own output the hook would edit another axis, or none that is as long."""
+    found = written(Decoder([Residual(Convolved())]))
+    weight, first = (found[f"blocks.0.part.{name}"] for name in ("convolution.weight", "first"))
+    assert (weight.module, weight.axis) == ("blocks.0.part", 0)
+    assert first.module == "blocks.0.part"
+
+
 class Normed(Residual):
     def between(self, given: Tensor) -> Tensor:
         return self.norm(given)

@@ -16,9 +16,11 @@ PROVEN = (
     "mamba", "mamba2", "falcon_mamba", "jamba", "bamba", "zamba2", "falcon_h1", "granitemoehybrid", "nemotron_h",
     "qwen3_next", "olmo_hybrid", "kimi_linear", "lfm2", "lfm2_moe", "recurrent_gemma",
     # Images.
-    "gemma3", "gemma4", "llama4", "mistral3", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
+    "gemma3", "gemma4", "mistral3", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
     "qwen3_vl_moe", "qwen3_5", "internvl", "phi4_multimodal", "paligemma", "idefics3", "smolvlm", "aya_vision",
     "molmo2", "glm4v", "blip-2", "kimi_k25",
+    # A projector that is a convolution; images and sounds that become tokens of the vocabulary.
+    "hy_v4_vl", "apertus1p5",
     # Of kinds that are rare: LayerNorm behind a writer, Conv1D, several streams, sounds.
     "modernbert-decoder", "hy_v4", "moss_transcribe_diarize", "qwen2_5_omni_thinker",
 )  # fmt: skip
@@ -35,6 +37,7 @@ REFUSED = {
     "rwkv": "in 'rwkv.blocks.0.feed_forward', what aten.mul.Tensor gives is written into the residual stream",
     "minimax": "the norm 'model.layers.0.post_attention_layernorm' lies in the residual stream itself",
     "openai-gpt": "the norm 'transformer.h.0.ln_2' lies in the residual stream itself",
+    "llama4": "its forward pass is broken in transformers 5.24.0; it runs in transformers 5.23.0",
     "inkling_text": "in 'model.layers.0.mlp_sconv', what aten.convolution.default gives is written",
 }
 """Model type -> what the refusal says."""

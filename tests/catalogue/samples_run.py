@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from weight_edit.anatomy.kinds import refuse_kinds
 from weight_edit.anatomy.small import build, randomise
+from weight_edit.catalogue.entries import entries
 from weight_edit.catalogue.samples import published_config, sample_config, variants
 from weight_edit.errors import UnsupportedError
 
-TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 MULTIMODAL = ("git", "phi4_multimodal")
 """Text models with towers beside them in one config, without a nested text config."""
 
@@ -71,7 +70,7 @@ def run(model_type: str, variant: str | None = None) -> Ran:
 
 def main() -> None:
     counts: dict[str, int] = {}
-    for model_type in TYPES:
+    for model_type in (entry.model_type for entry in entries() if "text" in entry.tasks):
         real = published_config(model_type)
         reason = refuse_kinds(real) or ("is a composite" if composite(real) else None)
         if reason is not None:

@@ -12,8 +12,9 @@ from weight_edit import cli
 from weight_edit.catalogue import everything, summary
 from weight_edit.catalogue.entries import Entry, entries
 from weight_edit.catalogue.everything import chosen_entries, try_all
+from weight_edit.catalogue.status import FAILED, PROVEN, REFUSED
 from weight_edit.catalogue.summary import Catalogue, group
-from weight_edit.catalogue.trial import FAILED, PROVEN, REFUSED, Trial
+from weight_edit.catalogue.trial import Trial
 
 ANSWERS = """
 import json, os, sys, time

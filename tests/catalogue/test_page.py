@@ -1,15 +1,18 @@
-"""docs/architectures.md: made by the tool, about the installed transformers, and nothing changed by hand."""
+"""docs/architectures.md and its data: made by the tool, of one release of transformers, and nothing changed by hand."""
 
 import re
 from pathlib import Path
 
 import pytest
+from committed import DATA, TYPES, VERDICTS, otherwise
 
 from weight_edit.catalogue.entries import Entry, entries
 from weight_edit.catalogue.facts import KINDS
 from weight_edit.catalogue.page import BEGIN, END, is_as_made, listed, page_of
+from weight_edit.catalogue.status import FAILED, PROVEN, REFUSED
 from weight_edit.catalogue.summary import Catalogue
-from weight_edit.catalogue.trial import PROVEN, REFUSED, Trial
+from weight_edit.catalogue.trial import Trial
+from weight_edit.catalogue.verdicts import Verdict, Verdicts, differences
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 AGAIN = "run `make architectures`"
@@ -25,19 +28,65 @@ def some() -> Catalogue:
     return Catalogue.of([t5, gpt2])
 
 
-def test_it_lists_the_model_types_of_the_installed_transformers() -> None:
-    assert listed(PAGE.read_text(encoding="utf-8")) == {entry.model_type for entry in entries()}, AGAIN
+def test_the_verdicts_are_on_the_model_types_of_the_installed_transformers() -> None:
+    """Under another release than theirs this reports what it has besides, and what it lacks."""
+    installed = {entry.model_type for entry in entries()}
+    besides, lacking = sorted(installed - TYPES.keys()), sorted(TYPES.keys() - installed)
+    if besides or lacking:
+        otherwise(f"without a verdict: {', '.join(besides) or 'none'}; gone: {', '.join(lacking) or 'none'} ({AGAIN})")
+
+
+def test_the_page_and_its_data_say_the_same() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert listed(page) == set(TYPES), AGAIN
+    assert f"that transformers {VERDICTS.transformers} maps" in page
+    for name, verdict in TYPES.items():
+        assert (f"*`{name}`*" in page) == (verdict.status == REFUSED), name
+        assert verdict.entry.architecture in page
+    assert DATA.read_text(encoding="utf-8") == Verdicts.read(DATA).to_json()
+
+
+def test_every_verdict_is_one_and_a_refusal_has_its_reason() -> None:
+    for verdict in VERDICTS.verdicts:
+        assert verdict.status in (PROVEN, REFUSED), verdict
+        assert bool(verdict.reason) == (verdict.status == REFUSED), verdict
 
 
 def test_it_is_as_the_tool_made_it() -> None:
     assert is_as_made(PAGE.read_text(encoding="utf-8")), AGAIN
 
 
-def test_it_says_nothing_failed_and_at_least_150_are_proven() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    number = int(re.search(r"\*\*(\d+) are proven complete", text)[1])
-    assert number >= 150
-    assert "failed" not in text.partition("## Find")[0]
+def test_what_failed_has_no_verdict_and_no_page(some: Catalogue) -> None:
+    failed = Trial.of(Entry("new", "N", ("text",)), FAILED, "RuntimeError: sizes")
+    with pytest.raises(ValueError, match="'new' has no verdict: RuntimeError: sizes"):
+        page_of(Catalogue((*some.trials, failed), some.versions))
+
+
+@pytest.mark.parametrize(("status", "written"), [(REFUSED, True), (FAILED, False)])
+def test_a_page_and_its_data_are_written_only_where_nothing_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call, some: Catalogue, status: str, written: bool
+) -> None:
+    trial = Trial.of(Entry("new", "N", ("text",)), status, "model type 'new' is odd")
+    monkeypatch.setattr("weight_edit.catalogue.summary.inspect_all", lambda **_: Catalogue.of([*some.trials, trial]))
+    (tmp_path / "page.md").write_text("as before")
+    done = call("inspect", "--all", "--page", tmp_path / "page.md")
+    assert done.code == (0 if written else 4)
+    assert ("is as it was" in done.out) != written
+    assert ((tmp_path / "page.md").read_text() == "as before") != written
+    assert (tmp_path / "page.json").exists() == written
+    if written:
+        assert set(Verdicts.read(tmp_path / "page.json").by_type()) == {"gpt2", "new", "t5"}
+
+
+def test_differences_name_what_is_new_gone_or_judged_otherwise() -> None:
+    def verdict(name: str, status: str, reason: str = "") -> Verdict:
+        return Verdict(Entry(name, "X", ("text",)), status, reason)
+
+    before = [verdict("a", PROVEN), verdict("b", PROVEN), verdict("c", PROVEN), verdict("d", REFUSED, "one reason")]
+    after = [verdict("b", REFUSED, "why"), verdict("c", PROVEN), verdict("d", REFUSED, "another"), verdict("e", PROVEN)]
+    found = differences(before, after)
+    assert list(map(str, found)) == ["a: is gone", "b: proven before, refused (why)", "e: new, proven"]
+    assert [each.loss for each in found] == [True, True, False]
 
 
 def test_a_page_has_every_family_once_in_its_index_and_its_table(some: Catalogue) -> None:

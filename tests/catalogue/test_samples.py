@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from samples_run import TYPES, composite, ids, run
+from committed import DECODERS, there
+from samples_run import composite, ids, run
 from torch import Tensor
 
-from weight_edit.anatomy.kinds import refuse_kinds
 from weight_edit.anatomy.small import build, narrow_model, randomise
 from weight_edit.catalogue.few_layers import few_layers
 from weight_edit.catalogue.samples import published_config, sample_config, variants
@@ -24,11 +24,11 @@ FAMILIES = (
 )  # fmt: skip
 CASES = [(family, variant) for family in FAMILIES for variant in (None, *variants(family))]
 MIXTURES = ("mixtral", "gpt_oss", "qwen2_moe", "deepseek_v3", "deepseek_v4", "longcat_flash", "minimax", "lfm2_moe")
-DECODERS = [kind for kind in TYPES if refuse_kinds(published_config(kind)) is None]
 
 
 @pytest.mark.parametrize(("family", "variant"), CASES)
 def test_a_sample_runs_and_goes_through_the_disk(family: str, variant: str | None) -> None:
+    there(family)
     ran = run(family, variant)
     assert ran.logits.shape[:2] == (2, 32)
     assert bool(torch.isfinite(ran.logits).all())
@@ -43,6 +43,7 @@ def test_a_sample_runs_and_goes_through_the_disk(family: str, variant: str | Non
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_few_layers_show_every_kind_and_leave_the_config_alone(kind: str) -> None:
+    there(kind)
     real = published_config(kind)
     before = real.to_json_string()
     few = few_layers(real)

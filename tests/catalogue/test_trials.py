@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 import pytest
+from committed import TYPES, otherwise, there
 from representatives import PROVEN, REFUSED, REFUSED_VARIANTS
 
-from weight_edit.catalogue.entries import Entry, entries, with_variants
+from weight_edit.anatomy.tower_data import MODELS
+from weight_edit.catalogue.entries import Entry, with_variants
 from weight_edit.catalogue.facts import KINDS
+from weight_edit.catalogue.status import PROVEN as IS_PROVEN
 from weight_edit.catalogue.trial import Trial, attempt
 from weight_edit.proof import MAX_LEAK, MAX_LOGIT_DIFFERENCE
 
-ENTRIES = {entry.model_type: entry for entry in entries()}
+ENTRIES = {model_type: verdict.entry for model_type, verdict in TYPES.items()}
 CASES = {
     case.label: case
     for model_type in PROVEN
@@ -31,6 +34,7 @@ PASSED: dict[str, Trial] = {}
 
 @pytest.mark.parametrize("label", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in CASES])
 def test_a_family_is_complete_on_disk_and_hooks_agree(label: str) -> None:
+    there(CASES[label].model_type)
     trial = attempt(CASES[label])
     assert trial.status == "proven", trial.reason
     assert trial.label == label
@@ -52,7 +56,10 @@ def test_a_family_is_complete_on_disk_and_hooks_agree(label: str) -> None:
     + [(*one, reason) for one, reason in REFUSED_VARIANTS.items()],
 )
 def test_a_family_is_refused_with_its_reason(model_type: str, variant: str | None, reason: str) -> None:
+    there(model_type)
     trial = attempt(replace(ENTRIES[model_type], variant=variant))
+    if trial.status == IS_PROVEN:
+        otherwise(f"'{model_type}' is proven")
     assert trial.status == "refused"
     assert reason in trial.reason
     assert "\n" not in trial.reason
@@ -70,6 +77,15 @@ def test_they_are_a_third() -> None:
     assert len(set(PROVEN) | set(REFUSED)) == len(PROVEN) + len(REFUSED)
     assert 3 * (len(PROVEN) + len(REFUSED)) >= len(ENTRIES)
     assert set(PROVEN) | set(REFUSED) <= set(ENTRIES)
+
+
+def test_a_narrow_config_that_transformers_checks_refuse_fails_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configs are checked as they are saved: a narrow one whose parts do not fit was the end of the whole process."""
+    monkeypatch.delitem(MODELS, "apertus1p5")
+    there("apertus1p5")
+    trial = attempt(ENTRIES["apertus1p5"])
+    assert trial.status == "failed"
+    assert "The visual token range must end where the audio token range begins" in trial.reason
 
 
 def test_a_type_that_is_in_no_mapping_fails_in_a_sentence() -> None:

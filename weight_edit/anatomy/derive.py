@@ -11,6 +11,7 @@ from weight_edit.anatomy.classes import speaking_config
 from weight_edit.anatomy.following import Followed, embedding_of, follow, name_of
 from weight_edit.anatomy.graph import Graph
 from weight_edit.anatomy.kinds import refuse_kinds
+from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.multimodal_kinds import refuse_multimodal
 from weight_edit.anatomy.naming import general
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
@@ -18,7 +19,7 @@ from weight_edit.anatomy.runs import MEDIA, media_run, text_run
 from weight_edit.anatomy.small import build, describe, narrow_model
 from weight_edit.anatomy.towers import BLOCKS, is_multimodal, parts, text_levels
 from weight_edit.anatomy.unused import unused_parts
-from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.errors import UnsupportedError, UsageError, first_line
 from weight_edit.threads import one_thread
 
 MAX_LAYERS = 2000
@@ -91,7 +92,7 @@ def check_kind(config: Any) -> None:
         speaking = speaking_config(config)
         reason = reason or (refuse_multimodal(speaking) if is_multimodal(speaking) else None)
         text = speaking.get_text_config()
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         raise UnsupportedError(f"{name}: config.json has no one language model ({first_line(error)})") from error
     if reason is not None:
         raise UnsupportedError(f"{name} {reason}; only decoder language models are supported")
@@ -116,7 +117,7 @@ def _check_towers(config: Any, name: str) -> None:
 def _text(model: Any, name: str) -> Mapping[str, Any]:
     try:
         return text_run(model, 1)
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         raise UnsupportedError(f"{name}: no inputs for a narrow copy of it are known ({first_line(error)})") from error
 
 
@@ -128,7 +129,7 @@ def _media(model: Any, name: str) -> tuple[dict[str, Followed], list[str]]:
             inputs = media_run(model, medium, 1)
             if inputs is not None:
                 found[medium] = follow(model, inputs, medium)
-        except (UnsupportedError, *FOREIGN_ERRORS) as error:
+        except (UnsupportedError, *MODEL_ERRORS) as error:
             reason = first_line(error)
             unknown.append(reason if reason.startswith(medium) else f"{medium}: {reason}")
     return found, unknown

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,11 +10,13 @@ from torch import Tensor, nn
 from weight_edit.anatomy.blocks import block_calls, stream_points
 from weight_edit.anatomy.graph import Call, Graph
 from weight_edit.anatomy.mixing import mixing_parts
+from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.parts import Writer
 from weight_edit.anatomy.recording import record
+from weight_edit.anatomy.release_data import RUNS_WITH
 from weight_edit.anatomy.writers import writers_of
 from weight_edit.anatomy.writing import NotUnderstoodError, Writing
-from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
+from weight_edit.errors import UnsupportedError, first_line
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def follow(model: Any, inputs: Mapping[str, Any], name: str) -> Followed:
     """
     try:
         graph = record(model, inputs)
-    except FOREIGN_ERRORS as error:
-        raise UnsupportedError(f"{name}: a narrow copy of it does not run ({first_line(error)})") from error
+    except MODEL_ERRORS as error:
+        raise UnsupportedError(f"{name}: {_does_not_run(model)} ({first_line(error)})") from error
     calls = block_calls(model, graph)
     if not calls:
         raise UnsupportedError(f"{name}: no list of blocks with a residual stream through them was found")
@@ -61,7 +64,7 @@ def follow(model: Any, inputs: Mapping[str, Any], name: str) -> Followed:
         writers = writers_of(model, writing, embedding_of(model), calls, mixing)
     except NotUnderstoodError as error:
         raise UnsupportedError(f"{name}: {_where(graph, error)}{_side_by_side(model, calls)}") from error
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         raise UnsupportedError(f"{name}: its stream could not be followed ({first_line(error)})") from error
     return Followed(graph, calls, points, writing, writers)
 
@@ -74,6 +77,14 @@ def embedding_of(model: Any) -> str:
 def name_of(model: nn.Module, wanted: nn.Module) -> str:
     """The name of a module in a model."""
     return next(name for name, module in model.named_modules() if module is wanted)
+
+
+def _does_not_run(model: Any) -> str:
+    """That a forward pass failed, and with which release it would not, where one is known."""
+    works = RUNS_WITH.get(str(model.config.model_type))
+    if works is None:
+        return "a narrow copy of it does not run"
+    return f"its forward pass is broken in transformers {version('transformers')}; it runs in transformers {works}"
 
 
 def _where(graph: Graph, error: NotUnderstoodError) -> str:

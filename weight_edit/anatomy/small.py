@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from weight_edit.anatomy.classes import from_config, speaking_config
+from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.narrow import narrow_config
 from weight_edit.anatomy.randomise import randomise
 from weight_edit.anatomy.towers import is_multimodal, narrow_multimodal
-from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
+from weight_edit.errors import UnsupportedError, UsageError, first_line
 
 __all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "randomise"]
 
@@ -37,7 +38,7 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
                 experts_implementation="eager",
                 trust_remote_code=trust_remote_code,
             )
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         raise UnsupportedError(
             f"{describe(config)} cannot be built as a language model: {first_line(error)}"
         ) from error
@@ -53,7 +54,7 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
     """
     try:
         narrow = narrowed(config)
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         raise UnsupportedError(f"{describe(config)}: no narrow copy of it can be made ({first_line(error)})") from error
     with torch.random.fork_rng(devices=[]):
         # Some families draw decay rates and time steps as they are built.

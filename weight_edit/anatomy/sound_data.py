@@ -1,5 +1,6 @@
 """Sounds as each family takes them: generic by what the forward takes, and by model type where nothing tells."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,11 @@ class Sounds:
         given = self.bands_first()
         return given and {**given, "sound_tokens": given["input_features"].shape[-1] // 4}
 
+    def samples(self) -> dict[str, Any] | None:
+        """Apertus 1.5: a waveform (1, 1, samples) of two codes, all of it real."""
+        count = 2 * math.prod(self.config.audio_config.upsampling_ratios)
+        return {"input_values": self.noise(1, 1, count), "padding_mask": torch.ones(1, count, dtype=torch.long)}
+
     def masked(self, given: dict[str, Any], frames: int) -> dict[str, Any]:
         """With the mask of real frames, by the name that the forward knows."""
         for key in ("input_features_mask", "feature_attention_mask"):
@@ -96,6 +102,7 @@ class Sounds:
 
 
 SOUNDS: dict[str, Callable[[Sounds], dict[str, Any] | None]] = {
+    "apertus1p5": Sounds.samples,
     "audioflamingo3": Sounds.bands_first,
     "fun_asr_nano": Sounds.stacked,
     "gemma4": Sounds.subsampled,

@@ -156,6 +156,8 @@ TOWERS: dict[str, dict[str, Any]] = {
     "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 3 * WIDTH},
     "ovis2_vision": {"vocab_size": 24},
     "chameleon_vqgan": {"channel_multiplier": [1, 1, 1], "embed_dim": 4},
+    "apertus1p5_vision_tokenizer": {"channel_multiplier": [1, 1, 1], "embed_dim": 4, "spatial_scale_factor": 4},
+    "wavtokenizer_encoder": {"codebook_dim": WIDTH},
     "emu3_vqgan": {"channel_multiplier": [1, 1, 1], "embed_dim": 4, "num_attention_heads": 1},
     "janus_vqgan": {
         "channel_multiplier": [1, 1, 1],
@@ -233,6 +235,8 @@ MODELS: dict[str, dict[str, Any]] = {
     # Image tokens are tokens of the vocabulary, by name.
     "chameleon": {"vocabulary_map": IMAGES_IN_WORDS, "image_token_id": 60},
     "emu3": {"vocabulary_map": VISUAL_TOKENS, "image_token_id": 60},
+    # Image codes, then sound codes, follow one another in the vocabulary: eight each, in front of the special tokens.
+    "apertus1p5": {"image_token_offset": 60, "audio_token_offset": 68},
     # Its heads are as many as 64 goes into the tower's width.
     "granite4_vision": {
         "downsample_rate": "2/4",

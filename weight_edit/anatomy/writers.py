@@ -121,13 +121,14 @@ def _hooked_call(writing: Writing, source: Source) -> Call | None:
     """The call of the innermost module around a parameter whose output is made of its vectors, and of nothing else.
 
     Several parameters of one module may share it: the weights of fused experts with their biases. There is none for a
-    vector that a module leaves to others to add.
+    vector that a module leaves to others to add. Hooks edit an output's last axis: where the vectors of an output lie
+    along another, as those of a convolution do, the module around it gives them as rows.
     """
     path = _owner(source.parameter)
     while path:
         for call in writing.graph.calls:
             carried = writing.carried(call.returned) if call.name == path else None
-            if carried is not None and carried.through == source.through:
+            if carried is not None and carried.axis == -1 and carried.through == source.through:
                 behind = writing.parameters_behind(call.returned)
                 if source.parameter in behind and all(name.startswith(path + ".") for name in behind):
                     return call

@@ -14,7 +14,8 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import IO
 
 from weight_edit.catalogue.entries import Entry, entries, with_variants
-from weight_edit.catalogue.trial import FAILED, Trial
+from weight_edit.catalogue.status import FAILED
+from weight_edit.catalogue.trial import Trial
 from weight_edit.names import unknown
 from weight_edit.orphans import PIPE, leash
 

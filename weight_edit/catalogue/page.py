@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from weight_edit.catalogue.facts import KINDS
+from weight_edit.catalogue.status import FAILED, PROVEN, REFUSED
 from weight_edit.catalogue.summary import Catalogue
-from weight_edit.catalogue.trial import PROVEN, REFUSED, Trial
+from weight_edit.catalogue.trial import Trial
 
 MADE_BY = "<!-- Made by `weight-edit inspect --all"
 BEGIN, END = "<!-- post-norm -->", "<!-- /post-norm -->"
@@ -32,7 +33,7 @@ _TOP = """\
 <!-- Made by `weight-edit inspect --all --page docs/architectures.md` (`make architectures`); do not edit by hand. -->
 {digest}
 Of the {total} model types that transformers {transformers} maps to text from text, or from images and text,
-**{complete} are proven complete{partly_counted} and {refused} are refused by name**{failed}.
+**{complete} are proven complete{partly_counted} and {refused} are refused by name**.
 Made with weight_edit {weight_edit} and torch {torch}; {variants} variants of families are listed beside them.
 
 - **Proven**: a small model of the family, with random weights, norm gains and biases, was saved with `save_pretrained`,
@@ -43,7 +44,8 @@ Made with weight_edit {weight_edit} and torch {torch}; {variants} variants of fa
 {partly}
 Nothing here is a list that the tool goes by. Each model is derived and proven anew when you first use it, so one that
 is not listed works if its structure is of a known kind: `weight-edit inspect MODEL` says so, from config.json and the
-headers of the weights. `--prove` proves it in several rounds.
+headers of the weights. `--prove` proves it in several rounds. The verdicts lie beside this page as data, in the file
+of its name that ends in `.json`.
 
 ## Find your model
 
@@ -89,9 +91,14 @@ def page_of(found: Catalogue, before: str = "") -> str:
     """The page in Markdown.
 
     Args:
-        found: all trials.
+        found: all trials, none of which failed.
         before: the page as it was, from which the measured table of projections is kept.
+
+    Raises:
+        ValueError: a trial failed, so that there is no verdict to publish.
     """
+    if failed := found.having(FAILED):
+        raise ValueError(f"'{failed[0].label}' has no verdict: {failed[0].reason}")
     proven, refused = found.having(PROVEN), found.having(REFUSED)
     counts = found.counts()
     unfollowed = found.partly()
@@ -102,7 +109,6 @@ def page_of(found: Catalogue, before: str = "") -> str:
         complete=counts[PROVEN] - unfollowed,
         partly_counted=f", {unfollowed} but for a part that is named," if unfollowed else "",
         refused=counts[REFUSED],
-        failed=f", and {counts['failed']} failed" if counts["failed"] else "",
         variants=sum(trial.variant is not None for trial in found.trials),
         index=_index(found.trials),
         kinds="\n".join(_kind(kind, count, proven) for kind, count in found.kinds().items()),

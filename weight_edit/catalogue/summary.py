@@ -8,7 +8,8 @@ from typing import Any
 
 from weight_edit.catalogue.everything import chosen_entries, try_all
 from weight_edit.catalogue.facts import KINDS
-from weight_edit.catalogue.trial import FAILED, PROVEN, REFUSED, Trial
+from weight_edit.catalogue.status import FAILED, PROVEN, REFUSED
+from weight_edit.catalogue.trial import Trial
 from weight_edit.progress import bar
 from weight_edit.version import __version__
 
@@ -31,6 +32,7 @@ GROUPS = {
     "written into the residual stream": "an operation that does not keep directions apart lies in the stream",
     "library": "needs a library that is not installed",
     "cannot be built": "transformers cannot build it",
+    "is broken in transformers": "its forward pass is broken in this release of transformers",
     "does not run": "a narrow copy of it does not run",
     "no inputs": "a narrow copy of it does not run",
     "on disk": "its layout on disk is not understood",

@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.catalogue.entries import Entry
 from weight_edit.catalogue.sampling import sample
+from weight_edit.catalogue.status import FAILED, PROVEN, REFUSED
 from weight_edit.catalogue.through_disk import through_disk
-from weight_edit.errors import FOREIGN_ERRORS, WeightEditError, first_line
-
-PROVEN, REFUSED, FAILED = "proven", "refused", "failed"
+from weight_edit.errors import WeightEditError, first_line
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,6 @@ def attempt(entry: Entry, *, seed: int = 1) -> Trial:
             status, reason = FAILED, "something is left of the directions, or hooks and weights differ"
     except WeightEditError as error:
         status, reason = (REFUSED if error.exit_code == 3 else FAILED), str(error)
-    except FOREIGN_ERRORS as error:
+    except MODEL_ERRORS as error:
         status, reason = FAILED, f"{type(error).__name__}: {first_line(error)}"
     return Trial.of(entry, status, reason, **{**measured, "seconds": time.perf_counter() - started})

@@ -38,7 +38,12 @@ def inspect(
     only: Annotated[
         str | None, typer.Option(metavar="TYPE[,TYPE]", help="With --all: these model types alone.")
     ] = None,
-    page: Annotated[Path | None, typer.Option(metavar="FILE", help="With --all: write the page of families.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --all: write the page of families, and beside it their verdicts (JSON)."
+        ),
+    ] = None,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,

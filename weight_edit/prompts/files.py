@@ -8,6 +8,7 @@ from typing import Any
 
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UsageError
+from weight_edit.extras import need
 from weight_edit.prompts.columns import Table
 from weight_edit.prompts.csv_table import csv_table
 from weight_edit.prompts.json_table import NamedSets, json_lines_table, json_table
@@ -94,6 +95,7 @@ def _read_csv(path: Path, content: bytes) -> Table:
 
 
 def _read_parquet(path: Path, content: bytes) -> Table:
+    need("pyarrow", f"reading {path}")
     import pyarrow
     import pyarrow.parquet
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
+from weight_edit.extras import need
 from weight_edit.prompts.columns import Table
 
 _PART = r"[\w.\-]+(?:\[[^\]]*\])?"
@@ -45,6 +46,7 @@ def read_dataset(name: DatasetName) -> Table:
     Raises:
         UsageError: no access to the Hub, no such data set, configuration or split, or it cannot be read.
     """
+    need("datasets", f"reading {name.id} from the Hub")
     import httpx2
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from weight_edit.anatomy import Anatomy, anatomy_of
 from weight_edit.anatomy.classes import from_pretrained
+from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.progress import bar
 from weight_edit.prompts.chat import ChatFormat
@@ -183,7 +183,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
     """
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except (*FOREIGN_ERRORS, StrictDataclassError) as error:
+    except MODEL_ERRORS as error:
         text = str(error)
         if "trust_remote_code" in text:
             raise _needs_code(source) from error
@@ -245,7 +245,7 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
         return AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except Exception as error:
         # The tokenizers package raises the bare class.
-        if type(error) is not Exception and not isinstance(error, FOREIGN_ERRORS):
+        if type(error) is not Exception and not isinstance(error, MODEL_ERRORS):
             raise
         if "trust_remote_code" in str(error):
             raise _needs_code(source) from error

@@ -1,0 +1,9 @@
+"""What a model's own code, or transformers' check of its config, can raise where the files are nonsense."""
+
+from huggingface_hub.errors import StrictDataclassError
+
+from weight_edit.errors import FOREIGN_ERRORS
+
+# Configs are strict dataclasses, whose errors are of no class that Python has.
+MODEL_ERRORS = (*FOREIGN_ERRORS, StrictDataclassError)
+"""Not in `weight_edit.errors`, which loads nothing large."""

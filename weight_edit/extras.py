@@ -1,0 +1,25 @@
+"""Libraries that only some uses need: the extras of the package, asked for before any work is done."""
+
+from importlib.util import find_spec
+
+from weight_edit.errors import UsageError
+
+EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies"}
+"""Library -> the extra that brings it."""
+
+
+def need(library: str, use: str) -> None:
+    """See that a library of an extra is installed, without importing it.
+
+    Args:
+        library: a key of `EXTRAS`.
+        use: what needs it, as the start of the message.
+
+    Raises:
+        UsageError: it is not, with the command that installs it.
+    """
+    if find_spec(library) is None:
+        raise UsageError(
+            f"{use} needs {library}, which is not installed; install it, or weight-edit with its extra "
+            f"'{EXTRAS[library]}'"
+        )
