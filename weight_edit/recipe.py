@@ -226,6 +226,13 @@ class Recipe(Section):
             raise ValueError(f"an edit asks for the directions '{missing[0]}', which are not among 'finds'")
         return self
 
+    def __repr__(self) -> str:
+        edit = "no edit" if self.edit is None else ", ".join(step.kind for step in self.edit.steps)
+        return f"Recipe({self.title!r}, model={self.model!r}, {len(self.studies)} studies, {edit})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
     @property
     def searches(self) -> dict[str, Find]:
         """Every search for directions by name; the recipe's own `find` is "main"."""

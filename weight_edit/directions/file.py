@@ -39,6 +39,10 @@ class DirectionRows:
         kept = {name: floats(values).astype(np.float32) for name, values in self.tensors.items()}
         object.__setattr__(self, "tensors", kept)
 
+    def __repr__(self) -> str:
+        count, width = self.rows.shape
+        return f"DirectionRows({count} x {width}, tensors: {', '.join(sorted(self.tensors)) or 'none'})"
+
     def need(self, name: str, edit: str) -> Floats:
         """A tensor that an edit cannot do without, float64.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,23 +23,25 @@ from weight_edit.directions.selection import Selection, SelectionRule, least_bad
 from weight_edit.directions.separation import separation
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.runtime import Model, next_token_logprobs
+from weight_edit.runtime.loading import loaded
 from weight_edit.version import __version__
 
 __all__ = ["ablation_hooks", "find_directions"]
 
 Positions = Literal["template", "last", "all"]
+Prompts = PromptSet | str | Path
 
 
 def find_directions(
-    model: Model,
-    target: PromptSet | Sequence[PromptSet],
-    baseline: PromptSet,
+    model: Model | str | Path,
+    target: Prompts | Sequence[Prompts],
+    baseline: Prompts,
     *,
-    protect: Sequence[PromptSet] = (),
-    validation_target: PromptSet | Sequence[PromptSet] | None = None,
-    validation_baseline: PromptSet | None = None,
+    protect: Prompts | Sequence[Prompts] = (),
+    validation_target: Prompts | Sequence[Prompts] | None = None,
+    validation_baseline: Prompts | None = None,
     n_train: int = 128,
     n_validation: int = 32,
     format: ChatFormat | None = None,
@@ -58,8 +61,9 @@ def find_directions(
     would write into the weights; a tied unembedding stays as it is for that, as in the paper.
 
     Args:
-        model: from `load`.
+        model: from `load`, or what `load` takes.
         target: prompts that show the behaviour (refused ones), or several sets of them; baseline: prompts that do not.
+            A set, here and below, may be given as what `load_prompts` takes.
         protect: sets of prompts whose handling should stay: the methods that can spare them do, and of every method the
             candidates that change it much are rejected.
         validation_target, validation_baseline: for the scores; without them, parts of the sets above are kept
@@ -94,20 +98,25 @@ def find_directions(
     rule = SelectionRule() if rule is None else rule
     rule = rule if rule.by is not None else replace(rule, by=finder.select)
     rule = rule if finder.induces else replace(rule, min_induce=None)
+    # What is wrong with the prompts is said before a large model is loaded.
+    targets, spares = _listed(target), _listed(protect)
+    held: list[PromptSet | None] = [*_listed(validation_target)]
+    baseline = load_prompts(baseline)
+    validation_baseline = None if validation_baseline is None else load_prompts(validation_baseline)
+    model = loaded(model)
     format = ChatFormat(model.tokenizer) if format is None else format
     places = _positions(positions, len(format.suffix))
     warnings: list[str] = []
     sizes: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "seed": seed, "warn": warnings.append}
 
-    targets = _listed(target)
-    held = _listed(validation_target) or [None] * len(targets)
+    held = held or [None] * len(targets)
     if len(held) != len(targets):
         raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
     for some in targets:
         check_distinct(some, baseline, warnings.append)
     refused = [draw("target", some, kept, format, **sizes) for some, kept in zip(targets, held, strict=True)]
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
-    spared = tuple(draw("protected", some, None, format, **sizes) for some in protect)
+    spared = tuple(draw("protected", some, None, format, **sizes) for some in spares)
 
     tokens: list[int] = []
     metrics: dict[str, float] | None = None
@@ -235,10 +244,10 @@ def _positions(positions: str, template: int) -> tuple[int | None, ...]:
     return known[positions]
 
 
-def _listed(prompts: PromptSet | Sequence[PromptSet] | None) -> list[Any]:
+def _listed(prompts: Prompts | Sequence[Prompts] | None) -> list[PromptSet]:
     if prompts is None:
         return []
-    return [prompts] if isinstance(prompts, PromptSet) else list(prompts)
+    return [load_prompts(some) for some in ([prompts] if isinstance(prompts, Prompts) else prompts)]
 
 
 def _control(problem: Problem, found: Candidate) -> CandidateScore:

@@ -17,8 +17,9 @@ from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, public_name, split_thought
+from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, load_prompts, public_name, split_thought
 from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
+from weight_edit.runtime.loading import loaded
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class SetResult:
     loss: Loss | None
     unfinished: int
 
+    def __repr__(self) -> str:
+        exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
+        return f"SetResult({self.prompts!r}, {self.count} prompts, refusal {self.refusal.value:.3g}{exact})"
+
     @property
     def count(self) -> int:
         """Number of prompts."""
@@ -122,6 +127,11 @@ class Evaluation:
     divergence: Divergence | None
     answers: tuple[Answer, ...]
 
+    def __repr__(self) -> str:
+        rates = [f"{name} {result.refusal.value:.3g} of {result.count}" for name, result in self.sets.items()]
+        moved = "" if self.divergence is None else f", KL {self.divergence.mean:.3g}"
+        return f"Evaluation({self.model!r}, refusal: {', '.join(rates)}{moved})"
+
     @property
     def sets(self) -> dict[str, SetResult]:
         """The sets that were measured, by name."""
@@ -155,17 +165,17 @@ def first_token_logprobs(
 
 
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     *,
-    refused: PromptSet | None = None,
-    answered: PromptSet | None = None,
-    over_refused: PromptSet | None = None,
-    harmless_looking: PromptSet | None = None,
-    against: Model | None = None,
+    refused: PromptSet | str | Path | None = None,
+    answered: PromptSet | str | Path | None = None,
+    over_refused: PromptSet | str | Path | None = None,
+    harmless_looking: PromptSet | str | Path | None = None,
+    against: Model | str | Path | None = None,
     base_logprobs: Tensor | None = None,
     format: ChatFormat | None = None,
     max_new_tokens: int = 64,
-    answers_path: Path | None = None,
+    answers_path: str | Path | None = None,
     limit: int | None = None,
     judge_name: str | Judge = DEFAULT_JUDGE,
     batch_size: int = 32,
@@ -177,11 +187,13 @@ def evaluate(
     base's thoughts it is that of the answer.
 
     Args:
-        refused: requests that the base refuses. Their known answers, if any, are the helpful ones.
+        model: from `load`, or what `load` takes.
+        refused: requests that the base refuses, a set or what `load_prompts` takes, as all of them may be. Their known
+            answers, if any, are the helpful ones.
         answered: ordinary requests. Divergence is measured on these.
         over_refused: harmless requests that the base refuses.
         harmless_looking: harmless requests that look harmful and that the base answers.
-        against: the base, for the divergence.
+        against: the base, for the divergence; one that is given by name is gone before the model is loaded.
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
         format: how prompts become tokens; None is the tokenizer's own template.
         answers_path: a JSONL file for every answer, written at the end.
@@ -194,11 +206,17 @@ def evaluate(
         VerificationError: a loss or divergence is not finite.
     """
     rule = named(judge_name)
-    given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
+    asked = zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)
+    given = _given({name: None if prompts is None else load_prompts(prompts) for name, prompts in asked}, limit)
     if (against is not None or base_logprobs is not None) and "answered" not in given:
         raise UsageError("the divergence from the base is measured on the answered set; give --answered PROMPTS")
+    answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
+    if against is not None and not isinstance(against, Model):
+        base_logprobs = first_token_logprobs(loaded(against), given["answered"], format, batch_size=batch_size)
+        against = None
+    model = loaded(model)
     chat = format or ChatFormat(model.tokenizer)
 
     # Cheap checks that can fail come before the generation that takes long.

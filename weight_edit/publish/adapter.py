@@ -20,7 +20,7 @@ from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of
 from weight_edit.runtime.loading import read_config
-from weight_edit.runtime.sources import Source, resolve
+from weight_edit.runtime.sources import Named, Source, resolve
 from weight_edit.steps import EditStep
 
 PREFIX = "base_model.model."
@@ -35,13 +35,19 @@ class AdapterResult:
     rank: int
     edit_class: str
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"AdapterResult({str(self.path)!r}, rank {self.rank}, {len(self.modules)} modules)"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {**asdict(self), "path": str(self.path), "modules": list(self.modules)}
 
 
 def adapter(
-    model: str | Path,
+    model: Named,
     directions: Directions | DirectionRows | str | Path | Sequence[EditStep],
     out: str | Path,
     *,

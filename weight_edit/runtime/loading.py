@@ -49,7 +49,12 @@ class Model:
         """
         path = Path(getattr(model.config, "_name_or_path", "") or ".")
         found = anatomy if anatomy is not None else anatomy_of(model.config)
-        return cls(model.eval(), tokenizer, found, Source(name, path, None))
+        return cls(model.eval(), tokenizer, found, Source(name, path, None, in_memory=True))
+
+    def __repr__(self) -> str:
+        blocks = f"{self.anatomy.n_layers} blocks, d_model {self.anatomy.d_model}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Model({self.source.name!r}, {self.anatomy.architecture}, {blocks}, {dtype} on {self.device})"
 
     @property
     def config(self) -> PretrainedConfig:
@@ -121,6 +126,11 @@ def load(
         tokenizer = _tokenizer(source, trust_remote_code)
         model = _weights(source, config, dtype, target, trust_remote_code)
     return Model(model.eval(), tokenizer, anatomy, source)
+
+
+def loaded(model: Model | str | Path) -> Model:
+    """A model as it is, or loaded from its name or folder with the defaults of `load`."""
+    return model if isinstance(model, Model) else load(model)
 
 
 def _device(device: str | None) -> str:
