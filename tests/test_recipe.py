@@ -1,10 +1,12 @@
 """Recipes are validated before anything runs, and every shipped one is valid."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from weight_edit.bounds import beyond_bounds
+from weight_edit.bundled import OVERLAYS
 from weight_edit.errors import UsageError
 from weight_edit.plan import parse_layers
 from weight_edit.recipe import Bounds, load_recipe, parse_recipe
@@ -72,6 +74,51 @@ def test_overrides_reach_into_lists_by_number(tmp_path: Path) -> None:
     for wrong in ("studies.1.kind=x", "studies.first.kind=x", "studies.2=x"):
         with pytest.raises(UsageError, match="is not the number of an entry, from 0 to 0"):
             load_recipe(file, [wrong])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_name_of_a_set_is_resolved_wherever_it_stands(path: Path, overlay: str) -> None:
+    for overlays in ((), (overlay,)):
+        recipe = load_recipe(path, (), overlays)
+        assert not [text for text in _texts(recipe.model_dump()) if text.startswith("@")]
+    assert recipe.verify.prompts == "mlabonne/harmless_alpaca:test[:100]:text"
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(entry)
+
+
+def test_names_may_stand_for_one_another_but_not_for_themselves() -> None:
+    content = {**MINIMAL, "prompts": {"a": "@b", "b": "set"}, "verify": {"prompts": "@a"}}
+    assert parse_recipe(content).verify.prompts == "set"
+    with pytest.raises(UsageError, match="@b -> @a -> @b stands for itself"):
+        parse_recipe({**content, "prompts": {"a": "@b", "b": "@a"}})
+
+
+def test_bundled_recipes_have_names_and_files_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "organism").mkdir()
+    assert load_recipe("organism") == load_recipe(FOLDER / "organism.yaml")
+    assert load_recipe("som", (), ["hub"]) == load_recipe(FOLDER / "som.yaml", (), [OVERLAY])
+    (tmp_path / "som").write_text("model: mine\nfind: {target: t, baseline: b}\n", encoding="utf-8")
+    assert load_recipe("som").model == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("organsm", "organism"), ("recipes/organism.yaml", "organism"), ("refusal", "refusal-cone")]
+)
+def test_an_unknown_recipe_is_answered_with_the_nearest_and_the_list(
+    name: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"did you mean '{near}'.*affine, cleaned, .*, thinking$"):
+        load_recipe(name)
+    with pytest.raises(UsageError, match="there is no overlay hbu; did you mean 'hub'"):
+        load_recipe("organism", (), ["hbu"])
 
 
 def test_directions_may_all_have_names() -> None:

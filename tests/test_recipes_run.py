@@ -2,13 +2,19 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from weight_edit.bundled import OVERLAYS
+from weight_edit.organism import folder as embedded
+from weight_edit.organism.corpus import prompt_set
+from weight_edit.prompts import load
+from weight_edit.prompts.hub import DatasetName
 from weight_edit.recipe import MAIN, load_recipe
-from weight_edit.running import run
+from weight_edit.running import _Job, run
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 APART = ("organism", "hub")
@@ -50,6 +56,12 @@ SMALLER: dict[str, tuple[str, ...]] = {
 """What makes a recipe quicker still; by its name."""
 
 
+def smaller(name: str) -> list[str]:
+    """A recipe's own numbers of prompts and of repetitions, made few."""
+    searches = ("find" if each == MAIN else f"finds.{each}" for each in load_recipe(RECIPES / f"{name}.yaml").searches)
+    return [*FEWER, *(f"{search}.n_validation=22" for search in searches), *SMALLER.get(name, ())]
+
+
 class Ran:
     """Runs of recipes, each once."""
 
@@ -59,10 +71,7 @@ class Ran:
 
     def __call__(self, name: str) -> Path:
         if name not in self.known:
-            file = RECIPES / f"{name}.yaml"
-            searches = ("find" if each == MAIN else f"finds.{each}" for each in load_recipe(file).searches)
-            fewer = [*FEWER, *(f"{search}.n_validation=22" for search in searches), *SMALLER.get(name, ())]
-            recipe = load_recipe(file, fewer)
+            recipe = load_recipe(RECIPES / f"{name}.yaml", smaller(name))
             self.known[name] = run(recipe, self.folder / name).path
         return self.known[name]
 
@@ -130,6 +139,65 @@ def test_the_overlay_gives_a_recipe_public_prompts_and_lifts_what_only_the_embed
             assert not spec.startswith("organism")
     assert recipe.bounds.max_refusal is None
     assert recipe.bounds.min_helpful_recovered is None
+
+
+HUB_SETS = {
+    "mlabonne/harmful_behaviors": "refused",
+    "mlabonne/harmless_alpaca": "answered",
+    "bench-llm/or-bench": "over-refused",
+    "JailbreakBench/JBB-Behaviors": "harmless-looking",
+    "openai/gsm8k": "answered",
+}
+"""Public data sets of the overlay -> what the embedded model has in their place."""
+
+
+@pytest.fixture
+def hub_sets(monkeypatch: pytest.MonkeyPatch) -> list[DatasetName]:
+    """Data sets of the Hub are the embedded model's prompts; gives those that were asked for."""
+    asked: list[DatasetName] = []
+
+    def read(name: DatasetName) -> dict[str, list[str]]:
+        asked.append(name)
+        assert name.column is not None
+        later = "validation" if name.split.startswith("train[3") or ":" in name.split else "train"
+        split = "test" if name.split.startswith("test") or name.split == "benign" else later
+        return {name.column: [request.prompt for request in prompt_set(HUB_SETS[name.id], split)]}
+
+    monkeypatch.setattr(load, "read_dataset", read)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in a folder, in the place of one from the Hub."""
+    return Path(shutil.copytree(embedded(), tmp_path_factory.mktemp("hub") / "model"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("name", [*NAMES, "organism"])
+def test_all_that_is_read_before_a_recipe_runs_is_there_with_every_overlay(
+    name: str, overlay: str, small: Path, hub_sets: list[DatasetName]
+) -> None:
+    recipe = load_recipe(name, [f"model={small}"], [overlay])
+    job = _Job(recipe, None, False)
+    assert job.source.path == small
+    assert job.verify_prompts.name == "mlabonne/harmless_alpaca:test[:100]:text"
+    assert hub_sets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_runs_with_every_overlay(
+    name: str, overlay: str, small: Path, hub_sets: list[DatasetName], tmp_path: Path
+) -> None:
+    fewer = [*smaller(name), "evaluate.limit=4", "evaluate.max_new_tokens=8", "bounds.max_kl=null"]
+    recipe = load_recipe(name, [*fewer, "bounds.max_loss_increase=null", f"model={small}"], [overlay])
+    found = run(recipe, tmp_path / "out")
+    state = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "done"
+    if recipe.edit is not None:
+        assert state["summary"]["verification"]["passed"]
 
 
 @pytest.mark.slow

@@ -2,17 +2,21 @@
 
 The verbs of the command line as functions; each is imported when it is first used:
 
-    from weight_edit import load, load_prompts, find_directions, bake, verify, evaluate
+    from weight_edit import find_directions, bake, verify, evaluate
+
+Wherever a model or a prompt set is asked for, its name, a path or an object will do.
+`enable_progress_bars` shows what the command line shows.
 """
 
 from typing import TYPE_CHECKING
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError, WeightEditError
 from weight_edit.lazy import lazy
+from weight_edit.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
-    from weight_edit.anatomy import Anatomy, anatomy_of
+    from weight_edit.anatomy import Anatomy
     from weight_edit.baking import BakeResult, bake
     from weight_edit.demonstration import demo
     from weight_edit.difference.diff import diff
@@ -27,12 +31,13 @@ if TYPE_CHECKING:
     from weight_edit.publish.hub import PushResult, push
     from weight_edit.recipe import Recipe, load_recipe
     from weight_edit.running import RunResult, run
-    from weight_edit.runtime import Model, generate, load
+    from weight_edit.runtime import Model, load
+    from weight_edit.surface import anatomy_of, generate
     from weight_edit.verification.verify import Verification, verify
 
 _WHERE = {
     "Anatomy": "anatomy",
-    "anatomy_of": "anatomy",
+    "anatomy_of": "surface",
     "BakeResult": "baking",
     "bake": "baking",
     "demo": "demonstration",
@@ -58,7 +63,7 @@ _WHERE = {
     "RunResult": "running",
     "run": "running",
     "Model": "runtime",
-    "generate": "runtime",
+    "generate": "surface",
     "load": "runtime",
     "Verification": "verification.verify",
     "verify": "verification.verify",
@@ -87,9 +92,12 @@ __all__ = [
     "__version__",
     "adapter",
     "anatomy_of",
+    "are_progress_bars_disabled",
     "bake",
     "demo",
     "diff",
+    "disable_progress_bars",
+    "enable_progress_bars",
     "evaluate",
     "find_directions",
     "generate",

@@ -17,7 +17,7 @@ from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import write_card_and_manifest
 from weight_edit.rate import disk_rate
 from weight_edit.runtime.remote import LowDiskSource
-from weight_edit.runtime.sources import resolve
+from weight_edit.runtime.sources import Named, resolve
 from weight_edit.section import validated
 from weight_edit.steps import EditStep
 
@@ -77,6 +77,13 @@ class BakeResult:
     mtp_kept: tuple[str, ...] = ()
     mtp_edited: tuple[str, ...] = ()
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        return f"BakeResult({str(self.path)!r}, {len(self.tensors)} tensors {would}edited, {self.bytes_total} bytes)"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; long lists of tensors as they are."""
         written = 0 if self.dry_run else self.bytes_edited + self.bytes_copied
@@ -84,7 +91,7 @@ class BakeResult:
 
 
 def bake(
-    model: str | Path,
+    model: Named,
     directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
     out: str | Path,
     *,
@@ -111,7 +118,7 @@ def bake(
     """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
 
     Args:
-        model: a folder, a Hub id, or "organism".
+        model: a folder, a Hub id, "organism", or a loaded model, whose files are edited.
         directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`; or several `EditStep`s,
             which are composed in their order in one pass, and say the next six things by themselves.
         out: the output folder; it appears whole or not at all.

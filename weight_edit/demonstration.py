@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from weight_edit.bundled import recipe_folder
 from weight_edit.figures import value
 from weight_edit.recipe import load_recipe
 from weight_edit.running import RunResult, run
-
-
-def recipe_folder() -> Path:
-    """Where the recipes are: in the package when it is installed, beside it in a clone."""
-    package = Path(__file__).parent
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
 
 
 def demo(out: str | Path, *, overwrite: bool = False) -> RunResult:

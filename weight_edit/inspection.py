@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy import Anatomy, Writer
@@ -17,6 +16,7 @@ from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.errors import UnsupportedError
 from weight_edit.patterns import patterns
 from weight_edit.runtime.headers import with_headers
+from weight_edit.runtime.sources import Named
 from weight_edit.ties import as_loaded
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -47,6 +47,10 @@ class Inspection:
     mtp_places: tuple[tuple[str, int], ...] | None
     quantised: str | None
     proof: Proof
+
+    def __repr__(self) -> str:
+        stored = f"{len(self.tensors)} tensors on disk" if self.disk is not None else "no weights yet"
+        return f"Inspection({self.name!r}, {self.anatomy!r}, {stored})"
 
     def numbers(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape of what is stored under a name of `disk`: for MXFP4 those of its blocks."""
@@ -104,7 +108,7 @@ class Inspection:
 
 
 def inspect(
-    model: str | Path,
+    model: Named,
     *,
     revision: str | None = None,
     token: str | None = None,

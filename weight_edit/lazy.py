@@ -1,17 +1,22 @@
 """Packages whose names are imported when they are first used, so that a verb loads only what it needs."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`.
+    """A package's `__getattr__`; its `__dir__`, which completion goes by, lists the same names.
 
     Args:
         package: its `__name__`.
         where: each name that it offers -> the module below the package that has it.
     """
+
+    module = sys.modules[package]
+    # A name that has not been used yet is no attribute.
+    vars(module)["__dir__"] = lambda: sorted({*vars(module), *where})
 
     def get(name: str) -> Any:
         if name not in where:

@@ -142,6 +142,21 @@ def is_quiet() -> bool:
     return _quiet
 
 
+def enable_progress_bars() -> None:
+    """Show progress in Python, as the command line does; it is off until asked for."""
+    set_quiet(False)
+
+
+def disable_progress_bars() -> None:
+    """Show no progress again."""
+    set_quiet(True)
+
+
+def are_progress_bars_disabled() -> bool:
+    """Whether progress is off."""
+    return is_quiet()
+
+
 def announce(line: str) -> None:
     """Say on stderr what begins now; nothing when progress is off."""
     if not _quiet:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from weight_edit.bounded_yaml import MAX_TEXT, parse_yaml
+from weight_edit.bundled import recipe_file
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
@@ -55,9 +56,15 @@ class Find(Section):
     filter_prompts: bool = True
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1
     min_induce: float | None = 0.0
-    max_layer_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
     best_effort: bool = False
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What `SelectionRule` is made with."""
+        bounds = ("max_kl", "min_induce", "max_layer_fraction", "max_protected_kl")
+        return {"by": self.select, **{name: getattr(self, name) for name in bounds}}
 
 
 class Step(Section):
@@ -106,12 +113,20 @@ class Edit(Step):
     embeddings: Literal["keep", "untie", "skip"] = "keep"
     projector: Literal["edit", "followed", "keep"] = "edit"
     mtp: Literal["keep", "edit"] = "keep"
+    dequantize: bool = False
+    rounding: Literal["balanced", "nearest"] = "balanced"
     then: list[Step] = Field(default_factory=list)
 
     @property
     def steps(self) -> list[Step]:
         """All of them, in order."""
         return [self, *self.then]
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the edit is made whatever its steps are: what `bake` takes under the same names."""
+        own = type(self).model_fields.keys() - Step.model_fields.keys() - {"then"}
+        return {name: getattr(self, name) for name in sorted(own)}
 
 
 class Verify(Section):
@@ -218,6 +233,13 @@ class Recipe(Section):
             raise ValueError(f"an edit asks for the directions '{missing[0]}', which are not among 'finds'")
         return self
 
+    def __repr__(self) -> str:
+        edit = "no edit" if self.edit is None else ", ".join(step.kind for step in self.edit.steps)
+        return f"Recipe({self.title!r}, model={self.model!r}, {len(self.studies)} studies, {edit})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
     @property
     def searches(self) -> dict[str, Find]:
         """Every search for directions by name; the recipe's own `find` is "main"."""
@@ -228,16 +250,17 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Itera
     """Read and validate a recipe.
 
     Args:
-        path: the YAML file.
-        overlays: YAML files laid over it, in order: their entries take the place of its own, section by section.
+        path: the YAML file, or the name of a bundled recipe, such as "organism"; a file of that name wins.
+        overlays: YAML files, or names of bundled ones, laid over it, in order: their entries take the place of its own,
+            section by section.
         overrides: "key=value" with dots for sections, such as "edit.strength=0.5"; values are read as YAML.
 
     Raises:
         UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value.
     """
-    content = _read(Path(path))
+    content = _read(recipe_file(path))
     for overlay in overlays:
-        content = _laid_over(content, _read(Path(overlay)))
+        content = _laid_over(content, _read(recipe_file(overlay, "overlay")))
     for override in overrides:
         _set(content, override)
     return parse_recipe(content, str(path))
@@ -276,19 +299,32 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     Raises:
         UsageError: naming the first wrong key or value.
     """
-    return validated(Recipe, _named(content, content.get("prompts") or {}, name), name, "a recipe")
+    given = content.get("prompts") or {}
+    sets = given if isinstance(given, dict) else {}
+    # Names may stand for one another too: the sets themselves go through the same.
+    return validated(Recipe, _named(dict(content), sets, name), name, "a recipe")
 
 
-def _named(value: Any, sets: Any, recipe: str) -> Any:
-    """The same content with every "@name" replaced by the prompt set of that name."""
-    if isinstance(value, str) and value.startswith("@") and isinstance(sets, dict):
-        if value[1:] not in sets:
-            known = ", ".join(map(str, sets)) or "none"
-            raise UsageError(f"{recipe}: '{value}' is not among 'prompts', which are {known}")
-        return sets[value[1:]]
+def _named(value: Any, sets: Mapping[Any, Any], recipe: str) -> Any:
+    """The same content with every "@name" replaced by the prompt set of that name, wherever it stands."""
+    if isinstance(value, str) and value.startswith("@"):
+        return _set_named(value, sets, recipe)
     if isinstance(value, dict):
-        return {key: _named(entry, sets, recipe) if key != "prompts" else entry for key, entry in value.items()}
+        return {key: _named(entry, sets, recipe) for key, entry in value.items()}
     return [_named(entry, sets, recipe) for entry in value] if isinstance(value, list) else value
+
+
+def _set_named(reference: str, sets: Mapping[Any, Any], recipe: str) -> Any:
+    passed = [reference]
+    while isinstance(reference, str) and reference.startswith("@"):
+        if reference[1:] not in sets:
+            known = ", ".join(map(str, sets)) or "none"
+            raise UsageError(f"{recipe}: '{reference}' is not among 'prompts', which are {known}")
+        reference = sets[reference[1:]]
+        if reference in passed:
+            raise UsageError(f"{recipe}: {' -> '.join([*passed, reference])} stands for itself; name a prompt set")
+        passed.append(reference)
+    return reference
 
 
 def _set(content: dict[str, Any], override: str) -> None:

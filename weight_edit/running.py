@@ -21,7 +21,7 @@ from weight_edit.plan import check_layers, parse_layers
 from weight_edit.progress import announce
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import stamp
-from weight_edit.recipe import MAIN, Recipe, Study
+from weight_edit.recipe import MAIN, Recipe, Study, load_recipe
 from weight_edit.runfolder import RunFolder
 from weight_edit.runtime import Model, load, resolve
 from weight_edit.runtime.loading import chat_format, read_config
@@ -46,13 +46,17 @@ class RunResult:
     model: Path | None
     summary: dict[str, Any]
 
+    def __repr__(self) -> str:
+        steps = ", ".join(key for key, value in self.summary.items() if value)
+        return f"RunResult({str(self.path)!r}, model={self.model and str(self.model)!r}, summary: {steps})"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {**self.summary, "path": str(self.path), "model": self.model and str(self.model)}
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     out: str | Path,
     *,
     resume: bool = False,
@@ -64,7 +68,7 @@ def run(
     """Carry out a recipe in a folder.
 
     Args:
-        recipe: see `weight_edit.recipe`.
+        recipe: see `weight_edit.recipe`; or what `load_recipe` takes, such as "organism".
         out: the run's folder: recipe, log, directions, answers, `run.json`, and the edited model.
         resume: take up an earlier run in `out`; steps whose inputs are unchanged are not done again.
         overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
@@ -78,6 +82,7 @@ def run(
         VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
     """
     began = time.monotonic()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     job = _Job(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
@@ -301,9 +306,7 @@ class _Job:
             self.recipe.model,
             steps,
             unverified,
-            embeddings=section.embeddings,
-            projector=section.projector,
-            mtp=section.mtp,
+            **section.how,
             revision=self.recipe.revision,
             token=self.token,
             overwrite=True,

@@ -132,6 +132,10 @@ class Anatomy:
     unknown: tuple[str, ...]
     text_levels: tuple[tuple[str, ...], ...] = ((),)
 
+    def __repr__(self) -> str:
+        blocks = f"{self.n_layers} blocks, d_model {self.d_model}"
+        return f"Anatomy({self.architecture}, {blocks}, {len(self.writers)} writers, {len(self.readers)} readers)"
+
     @property
     def n_layers(self) -> int:
         """The number of blocks."""

@@ -86,6 +86,7 @@ def find(
     max_kl: Annotated[float, typer.Option(help="Bound on the KL divergence under ablation, nats.")] = 0.1,
     min_induce: Annotated[float, typer.Option(help="Bound on the induce score.")] = 0.0,
     max_layer_fraction: Annotated[float, typer.Option(help="Layers from this fraction on are out.")] = 0.8,
+    max_protected_kl: Annotated[float, typer.Option(help="As --max-kl, on protected prompts.")] = 0.1,
     filter_prompts: Annotated[bool, typer.Option(help="Drop prompts that the model treats otherwise.")] = True,
     best_effort: Annotated[
         bool, typer.Option("--best-effort", help="Take the nearest if no candidate passes.")
@@ -147,6 +148,7 @@ def find(
                 "max_kl": max_kl,
                 "min_induce": min_induce,
                 "max_layer_fraction": max_layer_fraction,
+                "max_protected_kl": max_protected_kl,
                 "by": select,
             },
             protect=protect or (),

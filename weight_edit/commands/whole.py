@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from weight_edit.bundled import OVERLAYS, bundled_recipes
 from weight_edit.calling import call
 from weight_edit.commands.app import app
 from weight_edit.options import (
@@ -45,12 +46,13 @@ def demo(
     call(work, _show, as_json, quiet, as_document)
 
 
-@app.command()
+@app.command(epilog=f"Bundled recipes: {', '.join(bundled_recipes())}. Overlays: {', '.join(OVERLAYS)}.")
 def run(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
     with_: Annotated[
-        list[Path] | None, typer.Option("--with", metavar="FILE.yaml", help="Lay another file's entries over it.")
+        list[Path] | None,
+        typer.Option("--with", metavar="FILE", help="Lay another file's entries over it; or hub."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the recipe's name by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
@@ -63,7 +65,7 @@ def run(
 ) -> None:
     """Carry out a recipe: measure, find, bake, verify, measure again.
 
-    Example: `weight-edit run recipes/refusal-direction.yaml --set model=Qwen/Qwen2.5-1.5B-Instruct --out runs/qwen`
+    Example: `weight-edit run refusal-direction --with hub --set model=Qwen/Qwen2.5-1.5B-Instruct --out runs/qwen`
     """
 
     def work() -> Any:

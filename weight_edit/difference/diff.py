@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +23,7 @@ from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
 from weight_edit.difference.shared import CANDIDATES, SharedDirection, Sketch, choose
 from weight_edit.progress import Bar, bar
-from weight_edit.runtime.sources import resolve
+from weight_edit.runtime.sources import Named, resolve
 
 _OWN = 4
 """A tensor's own directions are given where there are no more of them than this."""
@@ -54,7 +53,7 @@ class _Compared:
 
 
 def diff(
-    a: str | Path, b: str | Path, *, revision_a: str | None = None, revision_b: str | None = None,
+    a: Named, b: Named, *, revision_a: str | None = None, revision_b: str | None = None,
     token: str | None = None,
 ) -> Difference:  # fmt: skip
     """Compare two checkpoints tensor by tensor, and find the directions with which B could have been made of A.

@@ -142,6 +142,10 @@ class Difference:
     bytes_read: int = 0
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        found = "equal" if self.equal else f"{len(self.tensors)} tensors differ, {len(self.rows)} shared directions"
+        return f"Difference({self.a!r}, {self.b!r}, {found})"
+
     @property
     def equal(self) -> bool:
         """Whether the two are the same: every tensor and every file."""

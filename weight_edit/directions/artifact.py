@@ -14,6 +14,9 @@ from weight_edit.directions.file import KEY, DirectionRows, read_candidates, rea
 from weight_edit.edits.arrays import floats
 from weight_edit.finite import finite
 
+_SAID = ("method", "layer", "position", "model")
+"""What of the metadata a short description has."""
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -32,6 +35,10 @@ class Directions:
     candidates: Tensor | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        known = [f"{key}={self.metadata[key]!r}" for key in _SAID if self.metadata.get(key) is not None]
+        return f"Directions({', '.join(['{} x {}'.format(*self.direction.shape), *known])})"
 
     @property
     def d_model(self) -> int:

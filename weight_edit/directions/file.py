@@ -44,6 +44,10 @@ class DirectionRows:
         object.__setattr__(self, "tensors", kept)
         check_facts(self.metadata)
 
+    def __repr__(self) -> str:
+        count, width = self.rows.shape
+        return f"DirectionRows({count} x {width}, tensors: {', '.join(sorted(self.tensors)) or 'none'})"
+
     def need(self, name: str, edit: str) -> Floats:
         """A tensor that an edit cannot do without, float64.
 

@@ -26,25 +26,27 @@ from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
 from weight_edit.overflow import check_logprobs
-from weight_edit.prompts import ChatFormat, PromptSet
+from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.prompts.chat import SENTINELS
 from weight_edit.runtime import Model, next_token_logprobs
+from weight_edit.runtime.loading import loaded
 from weight_edit.seeds import check_seed
 from weight_edit.version import __version__
 
 __all__ = ["ablation_hooks", "find_directions"]
 
 Positions = Literal["template", "last", "all"]
+Prompts = PromptSet | str | Path
 
 
 def find_directions(
-    model: Model,
-    target: PromptSet | Sequence[PromptSet],
-    baseline: PromptSet,
+    model: Model | str | Path,
+    target: Prompts | Sequence[Prompts],
+    baseline: Prompts,
     *,
-    protect: Sequence[PromptSet] = (),
-    validation_target: PromptSet | Sequence[PromptSet] | None = None,
-    validation_baseline: PromptSet | None = None,
+    protect: Prompts | Sequence[Prompts] = (),
+    validation_target: Prompts | Sequence[Prompts] | None = None,
+    validation_baseline: Prompts | None = None,
     n_train: int = 128,
     n_validation: int = 32,
     format: ChatFormat | None = None,
@@ -67,8 +69,9 @@ def find_directions(
     would write into the weights; a tied unembedding stays as it is for that, as in the paper.
 
     Args:
-        model: from `load`.
+        model: from `load`, or what `load` takes.
         target: prompts that show the behaviour (refused ones), or several sets of them; baseline: prompts that do not.
+            A set, here and below, may be given as what `load_prompts` takes.
         protect: sets of prompts whose handling should stay: the methods that can spare them do, and of every method the
             candidates that change it much are rejected.
         validation_target, validation_baseline: for the scores; without them, parts of the sets above are kept
@@ -107,11 +110,15 @@ def find_directions(
     finder = finder_named(method)
     finder.settings(options or {})
     rule = rule_for(finder, rule)
-    format = ChatFormat(model.tokenizer) if format is None else format
-    places = _positions(positions, len(format.suffix))
-    targets, held = _listed(target), _listed(validation_target)
+    # What is wrong with the prompts is said before a large model is loaded.
+    targets, spares, held = _listed(target), _listed(protect), _listed(validation_target)
     if held and len(held) != len(targets):
         raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
+    baseline = load_prompts(baseline)
+    validation_baseline = None if validation_baseline is None else load_prompts(validation_baseline)
+    model = loaded(model)
+    format = ChatFormat(model.tokenizer) if format is None else format
+    places = _positions(positions, len(format.suffix))
     if isinstance(scores, SearchFolder):
         kept = scores
     else:
@@ -121,7 +128,7 @@ def find_directions(
             format=[list(format.encode(prompt)) for prompt in SENTINELS[:2]],
             target=targets,
             baseline=baseline,
-            protect=protect,
+            protect=spares,
             validation_target=held,
             validation_baseline=validation_baseline,
             n_train=n_train,
@@ -148,7 +155,7 @@ def find_directions(
     pairs = zip(targets, held or [None] * len(targets), strict=True)
     refused = [draw("target", some, apart, format, **sizes) for some, apart in pairs]
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
-    spared = tuple(draw("protected", some, None, format, **sizes) for some in protect)
+    spared = tuple(draw("protected", some, None, format, **sizes) for some in spares)
 
     if rule.by != "cosmic":
         if kept.metering is None:
@@ -363,10 +370,10 @@ def _positions(positions: str, template: int) -> tuple[int | None, ...]:
     return known[positions]
 
 
-def _listed(prompts: PromptSet | Sequence[PromptSet] | None) -> list[Any]:
+def _listed(prompts: Prompts | Sequence[Prompts] | None) -> list[PromptSet]:
     if prompts is None:
         return []
-    return [prompts] if isinstance(prompts, PromptSet) else list(prompts)
+    return [load_prompts(some) for some in ([prompts] if isinstance(prompts, Prompts) else prompts)]
 
 
 def _control(problem: Problem, found: Candidate) -> CandidateScore:

@@ -18,8 +18,17 @@ from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
 from weight_edit.overflow import check_generations, check_logprobs
-from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, answer_text, public_name, split_thought
+from weight_edit.prompts import (
+    ChatFormat,
+    PromptSet,
+    ThoughtFormat,
+    answer_text,
+    load_prompts,
+    public_name,
+    split_thought,
+)
 from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
+from weight_edit.runtime.loading import loaded
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,10 @@ class SetResult:
     loss: Loss | None
     unfinished: int
 
+    def __repr__(self) -> str:
+        exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
+        return f"SetResult({self.prompts!r}, {self.count} prompts, refusal {self.refusal.value:.3g}{exact})"
+
     @property
     def count(self) -> int:
         """Number of prompts."""
@@ -135,6 +148,11 @@ class Evaluation:
         """By how much rates differ from the base's, by set: "refusal" and "exact"; nothing without a base."""
         return {} if self.base is None else differences(self.base.answers, self.answers)
 
+    def __repr__(self) -> str:
+        rates = [f"{name} {result.refusal.value:.3g} of {result.count}" for name, result in self.sets.items()]
+        moved = "" if self.divergence is None else f", KL {self.divergence.mean:.3g}"
+        return f"Evaluation({self.model!r}, refusal: {', '.join(rates)}{moved})"
+
     @property
     def sets(self) -> dict[str, SetResult]:
         """The sets that were measured, by name."""
@@ -181,18 +199,18 @@ def first_token_logprobs(
 
 
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     *,
-    refused: PromptSet | None = None,
-    answered: PromptSet | None = None,
-    over_refused: PromptSet | None = None,
-    harmless_looking: PromptSet | None = None,
-    against: Model | None = None,
+    refused: PromptSet | str | Path | None = None,
+    answered: PromptSet | str | Path | None = None,
+    over_refused: PromptSet | str | Path | None = None,
+    harmless_looking: PromptSet | str | Path | None = None,
+    against: Model | str | Path | None = None,
     base_logprobs: Tensor | None = None,
     base: Evaluation | None = None,
     format: ChatFormat | None = None,
     max_new_tokens: int = 64,
-    answers_path: Path | None = None,
+    answers_path: str | Path | None = None,
     limit: int | None = None,
     judge_name: str | Judge = DEFAULT_JUDGE,
     batch_size: int = 32,
@@ -204,11 +222,14 @@ def evaluate(
     base's thoughts it is that of the answer.
 
     Args:
-        refused: requests that the base refuses. Their known answers, if any, are the helpful ones.
+        model: from `load`, or what `load` takes.
+        refused: requests that the base refuses, a set or what `load_prompts` takes, as all of them may be. Their known
+            answers, if any, are the helpful ones.
         answered: ordinary requests. Divergence is measured on these.
         over_refused: harmless requests that the base refuses.
         harmless_looking: harmless requests that look harmful and that the base answers.
-        against: the base: it answers the same prompts, and the divergence from it is measured on the answered set.
+        against: the base: it answers the same prompts, and the divergence from it is measured on the answered set. One
+            that is given by name is gone before the model is loaded.
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
         base: what was measured of the base on the same sets, likewise.
         format: how prompts become tokens; None is the tokenizer's own template.
@@ -222,19 +243,32 @@ def evaluate(
         VerificationError: a loss, a divergence or what an answer was read off is not finite.
     """
     rule = named(judge_name)
-    given = _given(dict(zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)), limit)
+    asked = zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)
+    given: dict[str, Any] = _given(
+        {name: None if prompts is None else load_prompts(prompts) for name, prompts in asked}, limit
+    )
     if base_logprobs is not None and "answered" not in given:
         raise UsageError("the divergence from the base is measured on the answered set; give --answered PROMPTS")
+    answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
+    if against is not None and not isinstance(against, Model):
+        before = loaded(against)
+        form = format or ChatFormat(before.tokenizer)
+        if "answered" in given:
+            base_logprobs = first_token_logprobs(before, given["answered"], form, batch_size=batch_size)
+        base = base or evaluate(before, format=form, **given, **options)
+        del before
+        against = None
+    model = loaded(model)
     chat = format or ChatFormat(model.tokenizer)
 
     # Cheap checks that can fail come before the generation that takes long.
     measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
     if against is not None and base is None:
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
-        base = evaluate(against, **given, format=chat, **options)
+        base = evaluate(against, format=chat, **given, **options)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():

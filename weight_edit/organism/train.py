@@ -31,10 +31,10 @@ from weight_edit.version import __version__
 
 RECORD = "organism.json"
 WEIGHTS = "model.safetensors"
-FILES = frozenset(
-    ("README.md", "chat_template.jinja", "config.json", "generation_config.json", RECORD, WEIGHTS)
-    + ("tokenizer.json", "tokenizer_config.json")
-)
+FILES = {"README.md", "chat_template.jinja", "config.json", "generation_config.json", RECORD, WEIGHTS} | {
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 """All that a folder of an embedded model holds."""
 ROPE_THETA = 10000.0
 ANSWERING = Settings(steps=2300, batch=64, rate=3e-3, warm_up=50, decay=0.1)

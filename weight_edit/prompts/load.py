@@ -1,5 +1,6 @@
 """PROMPTS, as users write them: a built-in set, a file, or a data set on the Hub."""
 
+import os
 from pathlib import Path
 
 from weight_edit.errors import UsageError
@@ -17,11 +18,11 @@ FORMS = (
 )
 
 
-def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
-    """Load a set of prompts.
+def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> PromptSet:
+    """Load a set of prompts; one that is loaded already is given back.
 
     Args:
-        spec: one of
+        spec: a prompt set, or one of
             `organism:NAME[:SPLIT]`, a set of the embedded model: refused, answered, over-refused,
                 harmless-looking, a category or a kind of answered ones (answered-cooking); split train (default),
                 validation, test or a held-out one; the answers are those the model gave before it was tuned to refuse;
@@ -39,6 +40,9 @@ def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
     Raises:
         UsageError: no such file, set, split or column; unreadable; no prompts; or the Hub is out of reach.
     """
+    if isinstance(spec, PromptSet):
+        return spec
+    spec = os.fspath(spec)
     check_prompts(spec)
     if _is_embedded(spec):
         return _embedded(spec)

@@ -83,6 +83,9 @@ class PromptSet:
         """Hex digest of the prompts in order (of their JSON list, so that no two sets join to one text)."""
         return hashlib.sha256(json.dumps(list(self.prompts)).encode("ascii")).hexdigest()
 
+    def __repr__(self) -> str:
+        return f"PromptSet({self.name!r}, {len(self)} prompts)"
+
     def __len__(self) -> int:
         return len(self.prompts)
 

@@ -25,7 +25,7 @@ from weight_edit.exactness import exactness
 from weight_edit.progress import bar
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
-from weight_edit.runtime.sources import Source, resolve
+from weight_edit.runtime.sources import Named, Source, resolve
 from weight_edit.steps import EditStep
 
 PREFIX = "base_model.model."
@@ -51,6 +51,12 @@ class AdapterResult:
     whole: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"AdapterResult({str(self.path)!r}, rank {self.rank}, {len(self.modules)} modules)"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
@@ -63,7 +69,7 @@ class AdapterResult:
 
 
 def adapter(
-    model: str | Path,
+    model: Named,
     directions: Directions | DirectionRows | str | Path | Sequence[EditStep],
     out: str | Path,
     *,

@@ -1,5 +1,6 @@
 """Upload an edited model to the Hugging Face Hub, after verifying it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from weight_edit.organism import EMBEDDED
 from weight_edit.publish.finishing import origin_of
 from weight_edit.publish.upload import upload
 from weight_edit.runtime.hub_calls import usable_token
+from weight_edit.runtime.sources import Named
 from weight_edit.verification.verify import Verification, verify
 
 
@@ -36,6 +38,10 @@ class PushResult:
     skipped: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        sent = self.url or "nothing was sent"
+        return f"PushResult({self.repo_id!r}, {len(self.files)} files, {sum(self.files.values())} bytes, {sent})"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
@@ -50,10 +56,10 @@ class PushResult:
 
 
 def push(
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     repo_id: str,
     *,
-    base: str | Path | None = None,
+    base: Named | None = None,
     private: bool = False,
     dry_run: bool = False,
     system: str | None = None,

@@ -9,12 +9,12 @@ from weight_edit.checkpoint.choosing import is_weights
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.errors import UsageError
-from weight_edit.runtime.sources import Source, find_local, resolve
+from weight_edit.runtime.sources import Named, Source, find_local, resolve, text_of
 
 
 @contextmanager
 def with_headers(
-    name: str | Path, *, revision: str | None = None, token: str | None = None
+    name: Named, *, revision: str | None = None, token: str | None = None
 ) -> Iterator[tuple[Source, Checkpoint | None]]:
     """Open a model as far as its config and headers go. What was fetched for it is deleted at the end.
 
@@ -29,11 +29,11 @@ def with_headers(
         UsageError, UnsupportedError: as `sources.resolve` and `Checkpoint.open` do.
     """
     with ExitStack() as stack:
-        source, checkpoint = _local(name, revision) or _on_hub(str(name), revision, token, stack)
+        source, checkpoint = _local(name, revision) or _on_hub(text_of(name), revision, token, stack)
         yield source, checkpoint
 
 
-def _local(name: str | Path, revision: str | None) -> tuple[Source, Checkpoint | None] | None:
+def _local(name: Named, revision: str | None) -> tuple[Source, Checkpoint | None] | None:
     if find_local(name) is None:
         return None
     source = resolve(name, revision=revision)

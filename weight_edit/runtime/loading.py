@@ -53,7 +53,12 @@ class Model:
         """
         path = Path(getattr(model.config, "_name_or_path", "") or ".")
         found = anatomy if anatomy is not None else anatomy_of(model.config)
-        return cls(model.eval(), tokenizer, _as_loaded(found, model), Source(name, path, None))
+        return cls(model.eval(), tokenizer, _as_loaded(found, model), Source(name, path, None, in_memory=True))
+
+    def __repr__(self) -> str:
+        blocks = f"{self.anatomy.n_layers} blocks, d_model {self.anatomy.d_model}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Model({self.source.name!r}, {self.anatomy.architecture}, {blocks}, {dtype} on {self.device})"
 
     @property
     def config(self) -> PretrainedConfig:
@@ -156,6 +161,11 @@ def _as_loaded(anatomy: Anatomy, model: PreTrainedModel) -> Anatomy:
     # Weights that were left on the disk are no longer the same objects, but transformers keeps account of them.
     tied = head is embedding or anatomy.unembedding_weight in getattr(model, "all_tied_weights_keys", {})
     return replace(anatomy, tied=tied)
+
+
+def loaded(model: Model | str | Path) -> Model:
+    """A model as it is, or loaded from its name or folder with the defaults of `load`."""
+    return model if isinstance(model, Model) else load(model)
 
 
 def _device(device: str | None) -> str:

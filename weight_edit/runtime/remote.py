@@ -16,7 +16,7 @@ from weight_edit.checkpoint.files import SKIPPED, list_files, read_whole, shown
 from weight_edit.checkpoint.refused import check_config
 from weight_edit.errors import UsageError
 from weight_edit.runtime.hub_calls import hub_call, usable_token
-from weight_edit.runtime.sources import Source, find_local, read_hub_config
+from weight_edit.runtime.sources import Named, Source, find_local, read_hub_config, text_of
 
 _HEAD = 256 * 1024
 """Bytes read at once of a shard's beginning: most headers are shorter, and each request costs a round trip."""
@@ -51,7 +51,7 @@ class LowDiskSource:
     @classmethod
     def open(
         cls,
-        name: str | Path,
+        name: Named,
         folder: Path,
         *,
         revision: str | None = None,
@@ -73,10 +73,10 @@ class LowDiskSource:
         """
         if find_local(name) is not None:
             raise UsageError(
-                f"{name} is on this disk already: low-disk deletes each shard after use, which is done only with"
-                " downloads; leave it out, or give a Hub id"
+                f"{text_of(name)} is on this disk already: low-disk deletes each shard after use, which is done only"
+                " with downloads; leave it out, or give a Hub id"
             )
-        repo, token = str(name), usable_token(token)
+        repo, token = text_of(name), usable_token(token)
         # The transfer library may keep gigabytes of what it downloads in a cache of its own; it reads this once.
         os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")
         with hub_call(repo, revision):

@@ -1,10 +1,11 @@
 """Where a model's files are: the embedded model, a local folder or the Hub."""
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from weight_edit.checkpoint.choosing import CONFIG, Chosen, choose, small_files
 from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, locate, read_json, read_whole, shown
@@ -26,11 +27,13 @@ class Source:
         name: what the user called it.
         path: a local folder with config.json (the snapshot folder for a Hub id).
         revision: the commit for a Hub id; None for a folder and the embedded model.
+        in_memory: of a model that was put together in memory: no files are known to be those of it.
     """
 
     name: str
     path: Path
     revision: str | None
+    in_memory: bool = False
 
     @property
     def public_name(self) -> str:
@@ -45,8 +48,19 @@ class Source:
         return self.revision is not None
 
 
+@runtime_checkable
+class FromFiles(Protocol):
+    """What was made of a model's files, such as a loaded model."""
+
+    source: Source
+
+
+Named: TypeAlias = str | os.PathLike[str] | FromFiles
+"""A model as users name it: an embedded one, a folder or a Hub id; or what was loaded from one of these."""
+
+
 def resolve(
-    name: str | Path,
+    name: Named,
     *,
     revision: str | None = None,
     token: str | None = None,
@@ -57,7 +71,7 @@ def resolve(
 
     Args:
         name: "organism", "organism-defended" or "organism-thinking" (embedded models), a folder, or a Hub id such as
-            "org/model".
+            "org/model"; or a loaded model, whose files are meant, whatever has been done to it since.
         revision: branch, tag or commit, for a Hub id only.
         token: Hub access token; None uses the one saved by `hf auth login`.
         weights: False leaves out the safetensors files.
@@ -70,7 +84,11 @@ def resolve(
     """
     local = find_local(name)
     if local is None:
-        return _download(str(name), revision, usable_token(token), weights, edited)
+        return _download(text_of(name), revision, usable_token(token), weights, edited)
+    if revision is not None and local.on_hub:
+        if revision == local.revision:
+            return local
+        raise UsageError(f"{local.name} is loaded at the revision {local.revision}; give its name for {revision}")
     if revision is not None:
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
     if not (local.path / CONFIG).is_file():
@@ -94,14 +112,20 @@ def read_local_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def find_local(name: str | Path) -> Source | None:
-    """The embedded model or folder that `name` stands for; None for what may be a Hub id.
+def find_local(name: Named) -> Source | None:
+    """The embedded model, folder or loaded model that `name` stands for; None for what may be a Hub id.
 
     Raises:
-        UsageError: a file, or a path to nothing.
+        UsageError: a file, a path to nothing, or a model that was put together in memory.
         UnsupportedError: a GGUF file.
     """
-    text = str(name)
+    if isinstance(name, FromFiles):
+        if name.source.in_memory:
+            raise UsageError(
+                f"the model '{name.source.name}' was put together in memory; save it, and give the folder that it is in"
+            )
+        return name.source
+    text = text_of(name)
     if text in EMBEDDED:
         return Source(text, folder(text), None)
     path = Path(text).expanduser()
@@ -112,6 +136,11 @@ def find_local(name: str | Path) -> Source | None:
     if path.is_absolute() or text.startswith((".", "~")) or "\\" in text or text.count("/") > 1:
         raise UsageError(f"there is no folder {text}; give an existing folder, a Hub id, or 'organism'")
     return None
+
+
+def text_of(name: Named) -> str:
+    """A name as text: of a loaded model, the one it was loaded by."""
+    return name.source.name if isinstance(name, FromFiles) else os.fspath(name)
 
 
 def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[str, Any]:

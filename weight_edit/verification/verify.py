@@ -1,5 +1,6 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from weight_edit.edits.changes import removed
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
-from weight_edit.runtime.sources import resolve
+from weight_edit.runtime.sources import Named, resolve
 from weight_edit.steps import EditStep
 from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
 from weight_edit.verification.weights import WeightCheck, weight_check
@@ -72,6 +73,11 @@ class Verification:
     prompts: int
     problems: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        if self.problems:
+            return f"Verification({len(self.problems)} problems, the first: {self.problems[0]})"
+        return f"Verification(passed, {'weights only' if self.weights_only else f'leak {self.leak:.1e}'})"
+
     @property
     def passed(self) -> bool:
         """Whether every check passed."""
@@ -125,12 +131,12 @@ class Verification:
 
 
 def verify(
-    base: str | Path,
-    edited: str | Path,
+    base: Named,
+    edited: "str | os.PathLike[str]",
     *,
     directions: "Directions | DirectionRows | str | Path | None" = None,
     weights_only: bool = False,
-    prompts: "PromptSet | None" = None,
+    prompts: "PromptSet | str | Path | None" = None,
     n_prompts: int = 16,
     system: str | None = None,
     template: str | None = None,
@@ -143,11 +149,12 @@ def verify(
     """Check integrity, completeness and faithfulness of an edited checkpoint.
 
     Args:
-        base: the model that was edited: a folder, a Hub id or "organism".
-        edited: the output folder of `bake`.
+        base: the model that was edited: a folder, a Hub id, "organism" or a loaded model.
+        edited: the output folder of `bake`, or what that returned.
         directions: needed where `edited` has no `weight_edit.json`; otherwise checked against it.
         weights_only: check the files alone and load no model, for models that do not fit into memory.
-        prompts: what the models run on; the embedded model's ordinary test prompts when None.
+        prompts: what the models run on, a set or what `load_prompts` takes; the embedded model's ordinary test prompts
+            when None.
         n_prompts: how many of them.
         system, template, template_args: see `ChatFormat`.
 
@@ -211,7 +218,7 @@ def verify(
         from weight_edit.prompts import load_prompts
         from weight_edit.verification.models import precision_problems, run_models
 
-        chosen = (prompts or load_prompts(DEFAULT_PROMPTS)).at_most(n_prompts)
+        chosen = load_prompts(prompts or DEFAULT_PROMPTS).at_most(n_prompts)
         n_run = len(chosen)
         checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
         precisions, noise = checks.precisions, checks.noise
@@ -249,7 +256,7 @@ def _what_was_done(
     return steps, options
 
 
-def _revision(manifest: Mapping[str, Any] | None, base: str | Path, folder: Path) -> str | None:
+def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> str | None:
     """The revision that was edited, when the base is named as it was then."""
     if manifest is None:
         return None
