@@ -47,6 +47,7 @@ class BakeResult:
         bytes_total: of all these files.
         bytes_edited, bytes_copied, bytes_linked, bytes_kept, bytes_read: see `RewriteResult`; None for a dry run.
         rounding: quantised tensor -> {"error", "left"}, see `Loss`.
+        nonfinite: copied tensors that have NaN or infinite values -> how many; only with `allow_nonfinite`.
         seconds: wall time of the rewrite; for a dry run what it is expected to be.
         dry_run: whether nothing was written.
     """
@@ -68,6 +69,7 @@ class BakeResult:
     bytes_kept: int = 0
     bytes_read: int = 0
     rounding: dict[str, dict[str, float]] | None = None
+    nonfinite: dict[str, int] | None = None
     seconds: float = 0.0
     dry_run: bool = False
     mtp_kept: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ def bake(
     link: bool = False,
     low_disk: bool = False,
     dry_run: bool = False,
+    allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
 ) -> BakeResult:
     """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
@@ -131,6 +134,7 @@ def bake(
         link: make hard links of untouched files instead of copies; for experiments on one file system.
         low_disk: of a Hub model, download one shard at a time, and delete it when it is written.
         dry_run: write nothing, and say what would be written.
+        allow_nonfinite: copy tensors with NaN or infinite values that no edit touches, instead of refusing the model.
         trust_remote_code: allow the model's own configuration and modelling code.
 
     Raises:
@@ -168,6 +172,7 @@ def bake(
                 losses=attempt.losses,
                 done=attempt.note,
                 linked=link,
+                allow_nonfinite=allow_nonfinite,
             )
             write_card_and_manifest(attempt.files, baking.summary(), written.files)
         return _result(baking, plan, target, written)
@@ -216,6 +221,7 @@ def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteRes
         bytes_kept=written.bytes_kept,
         bytes_read=written.bytes_read,
         rounding=rounding or None,
+        nonfinite=dict(written.nonfinite) or None,
         seconds=written.seconds,
         dry_run=False,
     )
