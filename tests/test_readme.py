@@ -123,7 +123,7 @@ def test_versions_agree() -> None:
 def test_the_bounds_of_verification_are_those_in_force() -> None:
     text = " ".join(text_of("README.md").split())
     assert f"leave {STRICT_LEFT:.0e} of `V^T W` and of the stream" in text
-    assert STRICT_LEFT == STRICT.leak
+    assert STRICT.leak == STRICT_LEFT
     assert f"by {STRICT.logits:.0e} of the largest logit and a KL divergence of {STRICT.kl:.0e} nats" in text
     assert f"| float32 | {IN_FLOAT32:g} x the leak of the base" in text
     assert f"| the storage dtype | {IN_STORAGE:g} x the same | {IN_STORAGE:g} x the same |" in text

@@ -130,10 +130,12 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
     noise = checked.get("noise")
     if noise is not None:
         computing, padding = noise["float32_against_storage"], noise["padded_against_alone"]
+        under, moved = noise["float32_against_storage_hooked"], noise["rounded_weights_hooked"]
         table.add_row(
             f"the base's own noise, {noise['dtype']}",
             f"logits differ by {computing['largest']:.1e} at most, KL {computing['kl']:.1e} (from float32); "
-            f"KL {padding['kl']:.1e} (padded); stream {noise['leak_of_hooked_base']:.1e} under hooks",
+            f"under hooks {under['largest']:.1e}, KL {under['kl']:.1e}, stream {noise['leak_of_hooked_base']:.1e}; "
+            f"rounded weights {moved['largest']:.1e}, KL {moved['kl']:.1e}; padded KL {padding['kl']:.1e}",
         )
     for dtype, found in checked["by_dtype"].items():
         allowed = found.get("allowed") or {}

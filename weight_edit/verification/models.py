@@ -29,6 +29,7 @@ from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.widening import Change, MixedError, widened
 from weight_edit.threads import one_thread
 from weight_edit.verification.faithfulness import Agreement, Comparison
+from weight_edit.verification.rounding import RandomRounding
 from weight_edit.verification.spool import Spool
 from weight_edit.verification.stream import Leak, LeakMeter
 from weight_edit.verification.tolerances import Noise, Tolerance, strict_tolerance
@@ -114,7 +115,7 @@ def run_models(
     with Spool() as spool:
         base = _Side(plan, partial(opened, baking.source.path), dtypes, bool(baking.checkpoint.config.get(_QUANTISED)))
         base.encode(prompts, system, template)
-        found = _run_base(base, spool, storage)
+        found = _run_base(base, spool, storage, rounding)
         edited = base.of(partial(_opened_edit, folder, opened))
         return _run_edit(edited, spool, found, rounding)
 
@@ -254,7 +255,7 @@ def _after(first: Change, second: Change, tensor: Tensor) -> Tensor:
     return second(first(tensor))
 
 
-def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
+def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -> _Found:
     """Everything that is asked of the base: what its hooks say goes to the spool."""
     plan = side.plan
     level = partial(_in_weights, plan) if plan.complete else None
@@ -267,8 +268,8 @@ def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
     asked = {name: hooks for name, hooks in variants.items() if hooks is not None}
     coarse = storage != FLOAT32
     leaks: dict[str, Leak] = {}
-    noise, computing = None, Comparison()
-    with bar("base", (len(asked) + (4 if coarse else 1)) * len(side.sequences)) as progress:
+    computing, in_both, weights = Comparison(), Comparison(), Comparison()
+    with bar("base", (len(asked) + (5 if coarse else 1)) * len(side.sequences)) as progress:
         if coarse:
             leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
             padding = _padding(side, storage, spool, progress)
@@ -277,11 +278,15 @@ def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
             hooked_leak = side.each(storage, hooks, partial(spool.keep, f"hooks {storage}"), progress, in_hooks)
         against = partial(_compare, spool, "alone", computing) if coarse else _ignore
         leaks[FLOAT32] = side.each(FLOAT32, (), against, progress, level)
-        if coarse:
-            noise = Noise(storage, computing.result, padding, hooked_leak.worst)
         for name, made in asked.items():
             side.each(FLOAT32, made, partial(spool.keep, f"{name} {FLOAT32}"), progress)
-    return _Found(leaks, noise)
+        if not coarse:
+            return _Found(leaks, None)
+        moved = [*asked["hooks"], *_moved(side, RandomRounding(storage, rounding))]
+        side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
+    for number in range(len(side.sequences)):
+        in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
+    return _Found(leaks, Noise(storage, computing.result, in_both.result, weights.result, padding, hooked_leak.worst))
 
 
 def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
@@ -303,6 +308,13 @@ def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) 
     # Those who read them expect float32 first.
     ordered = {dtype: precisions[dtype] for dtype in sorted(precisions, key=lambda dtype: dtype != FLOAT32)}
     return ModelChecks(ordered, found.noise)
+
+
+def _moved(side: _Side, rounding: RandomRounding) -> list[Hook]:
+    """Hooks that move the weights that the edit changes; what it creates the base has not."""
+    known = dict(side.model(side.dtypes[0]).model.named_parameters(remove_duplicate=False))
+    edits = side.plan.tensors()
+    return [Hook(name, "parameter", partial(rounding.move, edit)) for name, edit in edits.items() if name in known]
 
 
 def _compare(spool: Spool, name: str, comparison: Comparison, number: int, logits: Tensor) -> None:
