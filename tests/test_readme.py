@@ -15,7 +15,8 @@ import yaml
 from weight_edit import load_recipe
 from weight_edit.cli import app
 from weight_edit.organism import folder
-from weight_edit.verification.tolerances import TOLERANCES
+from weight_edit.verification.tolerances import IN_FLOAT32, IN_STORAGE, STRICT
+from weight_edit.verification.verify import STRICT_LEFT
 from weight_edit.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -120,12 +121,12 @@ def test_versions_agree() -> None:
 
 
 def test_the_bounds_of_verification_are_those_in_force() -> None:
-    for dtype in ("float32", "float16", "bfloat16"):
-        bounds = TOLERANCES[dtype]
-        assert (
-            f"| {dtype} | {bounds.left:.0e} | {bounds.leak:.0e} | {bounds.logits:.0e} | {bounds.kl:.0e} |"
-            in text_of("README.md")
-        )
+    text = " ".join(text_of("README.md").split())
+    assert f"leave {STRICT_LEFT:.0e} of `V^T W` and of the stream" in text
+    assert STRICT.leak == STRICT_LEFT
+    assert f"by {STRICT.logits:.0e} of the largest logit and a KL divergence of {STRICT.kl:.0e} nats" in text
+    assert f"| float32 | {IN_FLOAT32:g} x the leak of the base" in text
+    assert f"| the storage dtype | {IN_STORAGE:g} x the same | {IN_STORAGE:g} x the same |" in text
 
 
 def test_figures_of_the_embedded_model_are_those_of_its_record() -> None:

@@ -48,6 +48,7 @@ class BakeResult:
         bytes_total: of all these files.
         bytes_edited, bytes_copied, bytes_linked, bytes_kept, bytes_read: see `RewriteResult`; None for a dry run.
         rounding: quantised tensor -> {"error", "left"}, see `Loss`.
+        nonfinite: copied tensors that have NaN or infinite values -> how many; only with `allow_nonfinite`.
         seconds: wall time of the whole call; for a dry run what writing is expected to take.
         preparing_seconds: of these, what came before the first byte: the model found or fetched, its anatomy derived
             and proven (once for each config), the edit laid out.
@@ -71,6 +72,7 @@ class BakeResult:
     bytes_kept: int = 0
     bytes_read: int = 0
     rounding: dict[str, dict[str, float]] | None = None
+    nonfinite: dict[str, int] | None = None
     seconds: float = 0.0
     preparing_seconds: float = 0.0
     dry_run: bool = False
@@ -113,6 +115,7 @@ def bake(
     link: bool = False,
     low_disk: bool = False,
     dry_run: bool = False,
+    allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
 ) -> BakeResult:
     """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
@@ -142,6 +145,7 @@ def bake(
         link: make hard links of untouched files instead of copies; for experiments on one file system.
         low_disk: of a Hub model, download one shard at a time, and delete it when it is written.
         dry_run: write nothing, and say what would be written.
+        allow_nonfinite: copy tensors with NaN or infinite values that no edit touches, instead of refusing the model.
         trust_remote_code: allow the model's own configuration and modelling code.
 
     Raises:
@@ -181,6 +185,7 @@ def bake(
                 losses=attempt.losses,
                 done=attempt.note,
                 linked=link,
+                allow_nonfinite=allow_nonfinite,
             )
             write_card_and_manifest(attempt.files, baking.summary(), written.files)
     result = _result(baking, plan, target, written)
@@ -229,6 +234,7 @@ def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteRes
         bytes_kept=written.bytes_kept,
         bytes_read=written.bytes_read,
         rounding=rounding or None,
+        nonfinite=dict(written.nonfinite) or None,
         dry_run=False,
     )
 

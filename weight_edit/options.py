@@ -64,6 +64,9 @@ Dequantize = Annotated[
 Rounding = Annotated[str, typer.Option(help="Of FP8 and MXFP4: balanced keeps the edit, nearest may round it away.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]
+AllowNonfinite = Annotated[
+    bool, typer.Option("--allow-nonfinite", help="Copy untouched tensors with NaN or infinities, instead of stopping.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]
 LowDisk = Annotated[
     bool, typer.Option("--low-disk", help="Of a Hub model, download, rewrite and delete one shard at a time.")

@@ -129,25 +129,47 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
     table = Table(title="Proofs", title_justify="left")
     table.add_column("check")
     table.add_column("result")
+    # Runs of version 0.1.0 say neither the edit nor the noise.
+    edit = checked.get("edit") or {"steps": [], "embeddings": "keep"}
+    for number, step in enumerate(edit["steps"], 1):
+        said = safe(step) + ("" if edit["embeddings"] == "keep" else f"; embeddings: {edit['embeddings']}")
+        table.add_row("edit checked" if len(edit["steps"]) == 1 else f"edit checked, step {number}", said)
     untouched = f"{report['tensors_equal']} tensors and {report['files_equal']} files are the base's, byte for byte"
     table.add_row(
         "integrity",
         untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
     )
     edited = checked.get("edited_tensors")
-    if edited is None or edited["compared"]:
-        table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most")
+    if checked["left_in_weights"] is None:
+        table.add_row("left in the weights", "not measured: the edit maps no tensor")
+    elif edited is None or edited["compared"]:
+        exact = checked.get("left_in_weights_before_rounding")
+        before = "" if exact is None else f", {exact:.1e} before rounding to what is stored"
+        table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most{before}")
     if edited is not None:
         _edited_tensors(edited, table)
+    noise = checked.get("noise")
+    if noise is not None:
+        computing, padding = noise["float32_against_storage"], noise["padded_against_alone"]
+        under, moved = noise["float32_against_storage_hooked"], noise["rounded_weights_hooked"]
+        table.add_row(
+            f"the base's own noise, {noise['dtype']}",
+            f"logits differ by {computing['largest']:.1e} at most, KL {computing['kl']:.1e} (from float32); "
+            f"under hooks {under['largest']:.1e}, KL {under['kl']:.1e}, stream {noise['leak_of_hooked_base']:.1e}; "
+            f"rounded weights {moved['largest']:.1e}, KL {moved['kl']:.1e}; padded KL {padding['kl']:.1e}",
+        )
     for dtype, found in checked["by_dtype"].items():
+        allowed = found.get("allowed") or {}
+        most = {name: f", allowed {value:.1e}" for name, value in allowed.items()}
         share = f"{found['leak']:.1e} of it lies along the directions, at most (base: {found['leak_before']:.2f})"
-        judged = "" if checked["complete"] else "; the edit is partial, so this is not judged"
+        judged = most.get("leak", "") if checked["complete"] else "; the edit is partial, so this is not judged"
         table.add_row(f"residual stream, {dtype}", share + judged)
         faithful = found["hook_against_weights"]
         table.add_row(
             f"hooks against weights, {dtype}",
-            f"logits differ by {faithful['largest']:.1e} at most (largest logit {faithful['scale']:.1f}), "
-            f"KL {faithful['kl']:.1e}, same next token {faithful['argmax']:.4f}",
+            f"logits differ by {faithful['largest']:.1e} at most (largest logit {faithful['scale']:.1f}"
+            f"{most.get('logits', '')}), KL {faithful['kl']:.1e}{most.get('kl', '')}, "
+            f"same next token {faithful['argmax']:.4f}",
         )
         published = found.get("published_hook_against_weights")
         if published is not None:
@@ -161,6 +183,8 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
     if checked.get("weights_only"):
         table.add_row("residual stream", "not measured: no model was run (--weights-only)")
         table.add_row("hooks against weights", "not compared: no model was run (--weights-only)")
+    if checked.get("recorded_not_measured"):
+        table.add_row("recorded in the manifest", f"{', '.join(checked['recorded_not_measured'])}: not measured here")
     console.print(table)
     for problem in checked["problems"][:SHOWN]:
         console.print(f"[bold red]failed:[/] {safe(problem)}")
@@ -275,6 +299,9 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
             f"it leaves {left:.1e} of V^T W at most.",
             highlight=False,
         )
+    if result.nonfinite:
+        named = ", ".join(f"{safe(name)} ({count})" for name, count in list(result.nonfinite.items())[:3])
+        console.print(f"[yellow]note:[/] {len(result.nonfinite)} tensors have NaN or infinite values: {named}")
     if result.extra:
         shown = ", ".join(map(safe, result.extra[:3]))
         console.print(
@@ -308,7 +335,8 @@ def verification(checked: "Verification", console: Console) -> None:
         )
         console.print(f"[bold green]{what}[/]")
         if not checked.complete:
-            console.print("The edit is partial by its own manifest: what it leaves in the stream is not judged.")
+            steps = "; then ".join(map(safe, checked.steps))
+            console.print(f"The edit is partial ({steps}): what it leaves in the stream is not judged.")
 
 
 def _answers(path: Path) -> list[dict[str, Any]]:

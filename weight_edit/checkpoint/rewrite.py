@@ -10,18 +10,21 @@ from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from weight_edit.checkpoint.edited import Edited, Loss, Rounding, Stream
-from weight_edit.checkpoint.files import locate
+from weight_edit.checkpoint.files import locate, shown
 from weight_edit.checkpoint.lane import Lane, LaneFile
 from weight_edit.checkpoint.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.manifest import FileRecord
+from weight_edit.checkpoint.nonfinite import Census
 from weight_edit.checkpoint.planning import plan_rewrite
 from weight_edit.checkpoint.reading import Files, processors
 from weight_edit.checkpoint.scratch import keep_freed_memory, scratch
 from weight_edit.checkpoint.sharing import clone, link
 from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.errors import UsageError
 from weight_edit.progress import Bar, bar
 
 MOST_LANES = 4
@@ -42,6 +45,8 @@ class RewriteResult:
         other_weights: copied weight files that transformers does not load and that no edit reached.
         skipped: folders of the source that belong to tools and were not copied.
         losses: edited tensors of quantised formats -> what their rounding did.
+        nonfinite: copied tensors that have NaN or infinite values -> how many; those of files that were there already
+            are not among them.
         bytes_read: from the source; edited tensors may be read twice.
         bytes_copied, bytes_edited: of the output: the source's, and those of edited and added tensors and of JSON.
         bytes_linked: of the output, but shared with the source (hard links, or clones of the file system's).
@@ -56,6 +61,7 @@ class RewriteResult:
     other_weights: tuple[str, ...]
     skipped: tuple[str, ...]
     losses: Mapping[str, Loss]
+    nonfinite: Mapping[str, int]
     bytes_read: int
     bytes_copied: int
     bytes_edited: int
@@ -73,6 +79,7 @@ def carry_out(
     done: Done | None = None,
     linked: bool = False,
     lanes: int | None = None,
+    allow_nonfinite: bool = False,
 ) -> RewriteResult:
     """Write the files of a plan into the folder `out`.
 
@@ -82,10 +89,12 @@ def carry_out(
         losses: what is known of the tensors in them.
         done: told of each further file, from any thread.
         linked: make hard links of whole untouched files, on the same file system.
+        allow_nonfinite: copy tensors that have NaN or infinite values; else they are refused. Of an edited tensor they
+            always are: the edit would spread them.
         lanes: files written at the same time; by the number of processors when None. The bytes do not depend on it.
 
     Raises:
-        UsageError: non-finite values in an edited tensor before or after, a source that changes meanwhile.
+        UsageError: non-finite values in a tensor, or in an edited one after the edit; a source that changes meanwhile.
         OSError: the disk is full, and so on.
     """
     began = time.monotonic()
@@ -101,7 +110,7 @@ def carry_out(
         bar("writing", plan.size, "bytes", done=kept) as progress,
         Files(plan.source) as source,
     ):
-        job = _Job(plan, out, source, linked, done, progress)
+        job = _Job(plan, out, source, linked, done, progress, allow_nonfinite)
         job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
@@ -112,6 +121,7 @@ def carry_out(
         other_weights=plan.other_weights,
         skipped=plan.source.skipped,
         losses=dict(sorted({**(losses or {}), **job.losses}.items())),
+        nonfinite=dict(sorted(job.nonfinite.items())),
         bytes_read=source.bytes_read,
         bytes_copied=job.counts.copied,
         bytes_edited=job.counts.edited,
@@ -150,9 +160,18 @@ class _Job:
     """One rewrite under way, shared by its lanes."""
 
     def __init__(
-        self, plan: RewritePlan, out: Path, source: Files, linked: bool, done: Done | None, progress: Bar
+        self,
+        plan: RewritePlan,
+        out: Path,
+        source: Files,
+        linked: bool,
+        done: Done | None,
+        progress: Bar,
+        allow_nonfinite: bool,
     ) -> None:
         self.plan, self.out, self.linked, self.done, self.progress = plan, out, linked, done, progress
+        self.allow_nonfinite = allow_nonfinite
+        self.nonfinite: dict[str, int] = {}
         self._files = source
         self.counts = _Counts()
         self.records: dict[str, FileRecord] = {}
@@ -266,14 +285,30 @@ class _Job:
 
     def _copy(self, target: LaneFile, piece: Copy) -> None:
         done = 0
+        header = self.plan.source.headers.get(piece.file)
+        census = None if header is None else Census(header.tensors, piece.begin)
         while done < piece.size:
             self._check_stop()
             room = target.room()[: piece.size - done]
             self._files.read(piece.file, piece.begin + done, room)
+            if census is not None:
+                census.see(np.frombuffer(room, np.uint8))
+                self._judge(census.found)
             target.filled(len(room))
             done += len(room)
             self.progress.advance(len(room))
+        if census is not None:
+            self.nonfinite |= census.found
         self.counts.add(copied=piece.size)
+
+    def _judge(self, nonfinite: Mapping[str, int]) -> None:
+        """Refuse a damaged source at once, before more of it is copied."""
+        if nonfinite and not self.allow_nonfinite:
+            name = next(iter(nonfinite))
+            raise UsageError(
+                f"tensor {shown(name)!r} has NaN or infinite values, though no edit touches it; the source is damaged, "
+                "fetch it again (--allow-nonfinite copies it as it is)"
+            )
 
     def _check_stop(self) -> None:
         if self._stop.is_set():

@@ -9,6 +9,7 @@ from weight_edit.calling import call
 from weight_edit.commands.app import app
 from weight_edit.listing import as_help, registered
 from weight_edit.options import (
+    AllowNonfinite,
     At,
     Dequantize,
     Device,
@@ -196,6 +197,7 @@ def bake(
     link: Link = False,
     low_disk: LowDisk = False,
     dry_run: DryRun = False,
+    allow_nonfinite: AllowNonfinite = False,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -237,6 +239,7 @@ def bake(
             link=link,
             low_disk=low_disk,
             dry_run=dry_run,
+            allow_nonfinite=allow_nonfinite,
             trust_remote_code=trust_remote_code,
         )
 

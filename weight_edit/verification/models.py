@@ -30,6 +30,7 @@ from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.widening import Change, MixedError, widened
 from weight_edit.threads import one_thread
 from weight_edit.verification.faithfulness import Agreement, Comparison
+from weight_edit.verification.rounding import RandomRounding
 from weight_edit.verification.spool import Spool
 from weight_edit.verification.stream import Leak, LeakMeter
 from weight_edit.verification.tolerances import Noise, Tolerance, strict_tolerance
@@ -119,7 +120,7 @@ def run_models(
         quantised = bool(baking.checkpoint.config.get(_QUANTISED))
         base = _Side(plan, partial(opened, baking.source.path), dtypes, quantised, sequences)
         base.check()
-        found = _run_base(base, spool, storage)
+        found = _run_base(base, spool, storage, rounding)
         edited = base.of(partial(_opened_edit, folder, opened))
         return _run_edit(edited, spool, found, rounding)
 
@@ -262,7 +263,7 @@ def _after(first: Change, second: Change, tensor: Tensor) -> Tensor:
     return second(first(tensor))
 
 
-def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
+def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -> _Found:
     """Everything that is asked of the base: what its hooks say goes to the spool."""
     plan = side.plan
     level = partial(_in_weights, plan) if plan.complete else None
@@ -275,8 +276,8 @@ def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
     asked = {name: hooks for name, hooks in variants.items() if hooks is not None}
     coarse = storage != FLOAT32
     leaks: dict[str, Leak] = {}
-    noise, computing = None, Comparison()
-    with bar("base", (len(asked) + (4 if coarse else 1)) * len(side.sequences)) as progress:
+    computing, in_both, weights = Comparison(), Comparison(), Comparison()
+    with bar("base", (len(asked) + (5 if coarse else 1)) * len(side.sequences)) as progress:
         if coarse:
             leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
             padding = _padding(side, storage, spool, progress)
@@ -285,11 +286,17 @@ def _run_base(side: _Side, spool: Spool, storage: str) -> _Found:
             hooked_leak = side.each(storage, hooks, partial(spool.keep, f"hooks {storage}"), progress, in_hooks)
         against = partial(_compare, spool, "alone", computing) if coarse else _ignore
         leaks[FLOAT32] = side.each(FLOAT32, (), against, progress, level)
-        if coarse:
-            noise = Noise(storage, computing.result, padding, hooked_leak.worst)
         for name, made in asked.items():
             side.each(FLOAT32, made, partial(spool.keep, f"{name} {FLOAT32}"), progress)
-    return _Found(leaks, noise, _overflow(side, storage, leaks[storage]))
+        overflows = _overflow(side, storage, leaks[storage])
+        if not coarse:
+            return _Found(leaks, None, overflows)
+        moved = [*asked["hooks"], *_moved(side, RandomRounding(storage, rounding))]
+        side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
+    for number in range(len(side.sequences)):
+        in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
+    noise = Noise(storage, computing.result, in_both.result, weights.result, padding, hooked_leak.worst)
+    return _Found(leaks, noise, overflows)
 
 
 def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
@@ -322,6 +329,13 @@ def _overflow(side: _Side, dtype: str, leak: Leak) -> str | None:
         return None
     with side.computing(dtype) as model:
         return overflow(model, side.sequences)
+
+
+def _moved(side: _Side, rounding: RandomRounding) -> list[Hook]:
+    """Hooks that move the weights that the edit changes; what it creates the base has not."""
+    known = dict(side.model(side.dtypes[0]).model.named_parameters(remove_duplicate=False))
+    edits = side.plan.tensors()
+    return [Hook(name, "parameter", partial(rounding.move, edit)) for name, edit in edits.items() if name in known]
 
 
 def _compare(spool: Spool, name: str, comparison: Comparison, number: int, logits: Tensor) -> None:

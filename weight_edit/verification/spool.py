@@ -13,7 +13,7 @@ class Spool:
     """Logits by name and number of the prompt, in a file without a name in the folder for temporary files."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="weight_edit.")
+        self._file = tempfile.TemporaryFile(prefix="weight_edit.")  # noqa: SIM115 (closed in __exit__)
         self._places: dict[tuple[str, int], tuple[int, torch.Size, torch.dtype]] = {}
 
     def __enter__(self) -> "Spool":

@@ -31,11 +31,9 @@ STRICT = Tolerance(leak=1e-5, logits=1e-4, kl=1e-6)
 """Where a model is stored and computed in float32 or better; `logits` as a fraction of the largest logit or of 1,
 whichever is more. It is the least that is allowed of any model."""
 
-IN_FLOAT32 = 1.0
-"""Times the noise that an edit stored in a coarser dtype may show when it is computed in float32.
-
-The noise is what rounding every result of every operation does. Here only the edited weights are rounded, once.
-"""
+IN_FLOAT32 = 2.0
+"""Times the noise that an edit stored in a coarser dtype may show when it is computed in float32, where the rounding of
+its weights is all that there is: the noise is that of other roundings of the same weights."""
 
 IN_STORAGE = 4.0
 """Times the noise that it may show when it is computed in that dtype: two models are compared there, of which each has
@@ -52,6 +50,9 @@ class Noise:
     Attributes:
         dtype: the storage dtype.
         computing: the base in float32 against itself in the storage dtype.
+        hooked: the same with the edit as hooks, which can make a model more sensitive to rounding than it was.
+        weights: the base with the edit as hooks, in float32, against the same with the weights that the edit changes
+            moved at random by as much as rounding to the storage dtype moves them.
         padding: in the storage dtype, a batch of one prompt against one beside a longer prompt, padded.
         leak: the largest share of the stream along the directions, in the storage dtype, of the base whose writers'
             outputs go through the edit as hooks: they take out all, and rounding puts so much back.
@@ -59,6 +60,8 @@ class Noise:
 
     dtype: str
     computing: Agreement
+    hooked: Agreement
+    weights: Agreement
     padding: Agreement
     leak: float
 
@@ -67,6 +70,8 @@ class Noise:
         return {
             "dtype": self.dtype,
             "float32_against_storage": self.computing.to_dict(),
+            "float32_against_storage_hooked": self.hooked.to_dict(),
+            "rounded_weights_hooked": self.weights.to_dict(),
             "padded_against_alone": self.padding.to_dict(),
             "leak_of_hooked_base": self.leak,
         }
@@ -82,14 +87,18 @@ class Noise:
             scale: the largest logit of the base with hooks.
             rounding: of edited tensors in a quantised format, see `WeightCheck`.
         """
-        times = IN_FLOAT32 if dtype == "float32" else IN_STORAGE
         coarser = 1.0 if rounding is None else max(1.0, rounding / ROUNDING_OF_TWO_BYTES)
         strict = strict_tolerance(scale)
-        # A divergence grows with the square of what makes it.
+        logits, kl = self.weights.largest, self.weights.kl
+        times = IN_FLOAT32
+        if dtype != "float32":
+            times = IN_STORAGE
+            logits += max(self.computing.largest, self.hooked.largest)
+            kl += max(self.computing.kl, self.hooked.kl)
         return Tolerance(
             leak=_most(strict.leak, times * coarser * self.leak),
-            logits=_most(strict.logits, times * coarser * self.computing.largest),
-            kl=_most(strict.kl, times * coarser**2 * self.computing.kl),
+            logits=_most(strict.logits, times * logits),
+            kl=_most(strict.kl, times * kl),
         )
 
 
@@ -99,5 +108,5 @@ def strict_tolerance(scale: float) -> Tolerance:
 
 
 def _most(strict: float, noise: float) -> float:
-    """The larger of the two; a base whose noise is no number gives no leave."""
+    """The larger of the two; a noise that is no number gives no leave."""
     return max(strict, noise) if math.isfinite(noise) else strict
