@@ -114,7 +114,7 @@ def find_directions(
     tokens: list[int] = []
     metrics: dict[str, float] | None = None
     if rule.by != "cosmic":
-        metering = _Metering(model, refused, answered, refusal_tokens, batch_size)
+        metering = _Metering(model, refused, answered, refusal_tokens, format.opening, batch_size)
         tokens = metering.tokens
         if filter_prompts:
             refused, answered = metering.kept()
@@ -161,7 +161,12 @@ def find_directions(
             **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
         },
         "filter_prompts": filter_prompts and bool(tokens),
-        "chat": {"system": format.system, "template": format.template, "template_args": format.template_args},
+        "chat": {
+            "system": format.system,
+            "template": format.template,
+            "template_args": format.template_args,
+            "opening": str(model.tokenizer.decode(list(format.opening))),
+        },
         "seed": seed,
         "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
         "refusal_metric": metrics,
@@ -193,10 +198,16 @@ class _Metering:
         refused: Sequence[Sample],
         answered: Sample,
         refusal_tokens: Sequence[int | str] | None,
+        opening: Sequence[int],
         batch_size: int,
     ) -> None:
         self._samples = [*refused, answered]
-        asked = [prompts for sample in self._samples for prompts in (sample.train, sample.validation)]
+        # Where answers open with special tokens, what tells refusals from them is the token behind these.
+        asked = [
+            [[*prompt, *opening] for prompt in prompts]
+            for sample in self._samples
+            for prompts in (sample.train, sample.validation)
+        ]
         logprobs = [
             next_token_logprobs(model, prompts, batch_size=batch_size, description="first tokens") for prompts in asked
         ]

@@ -20,11 +20,11 @@ def measured(problem: Problem, candidates: Sequence[Candidate], *, similarity: b
     scores = score_candidates(
         problem.model,
         candidates,
-        [ids for sample in problem.targets for ids in sample.validation],
-        problem.baseline.validation,
+        problem.opened([ids for sample in problem.targets for ids in sample.validation]),
+        problem.opened(problem.baseline.validation),
         problem.tokens,
         hooks,
-        protected=[ids for sample in problem.protected for ids in sample.validation],
+        protected=problem.opened([ids for sample in problem.protected for ids in sample.validation]),
         batch_size=problem.batch_size,
     )
     if not similarity:

@@ -152,7 +152,7 @@ SETS = ("refused", "answered", "over_refused", "harmless_looking")
 def first_token_logprobs(
     model: Model, prompts: PromptSet, format: ChatFormat | None = None, *, batch_size: int = 32
 ) -> Tensor:
-    """Log-probabilities of the first answer token, (n, vocabulary) float32 on the CPU.
+    """Log-probabilities of the first token of an answer's text, (n, vocabulary) float32 on the CPU.
 
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
 
@@ -161,7 +161,7 @@ def first_token_logprobs(
         VerificationError: they are not finite; with the place where the stream became so.
     """
     chat = format or ChatFormat(model.tokenizer)
-    sequences = [chat.encode(prompt) for prompt in prompts.prompts]
+    sequences = [chat.encode_opened(prompt) for prompt in prompts.prompts]
     found = next_token_logprobs(model, sequences, batch_size=batch_size)
     check_logprobs(model, sequences, found, VerificationError)
     return found

@@ -82,6 +82,14 @@ class ChatFormat:
         """
         return self._prompt(prompt)
 
+    def encode_opened(self, prompt: str) -> list[int]:
+        """As `encode`, up to where an answer's text begins: with what the model writes before it (`opening`).
+
+        Raises:
+            UsageError: the template fails on this prompt.
+        """
+        return [*self.encode(prompt), *self.opening]
+
     @cached_property
     def suffix(self) -> tuple[int, ...]:
         """The template's own tokens after the instruction, the same for every prompt.
