@@ -137,6 +137,8 @@ def test_a_broken_file_of_a_template_is_named(tmp_path):
         (channel_tokenizer, "<|channel|> final <|body|>", "<|done|>"),
         (response_tokenizer, "<|reply|>", "<|/reply|>"),
         (word_tokenizer, "", "<end>"),
+        # A template without a generation prompt leaves the role to the model.
+        (lambda: word_tokenizer(CHAT_TEMPLATE.partition("{% if add")[0]), "<assistant>", "<end>"),
     ],
 )
 def test_the_end_of_a_turn_is_no_token_that_opens_the_answer(make, opening, end):

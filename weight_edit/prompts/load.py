@@ -1,5 +1,6 @@
 """PROMPTS, as users write them: a built-in set, a file, or a data set on the Hub."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from weight_edit.errors import UsageError
@@ -48,6 +49,8 @@ def load_prompts(spec: str, *, column: str | None = None) -> PromptSet:
     if file is not None:
         table, file_column = _read(file, behind)
         found = prompt_set_of_table(spec, table, column or file_column)
+        if file.suffix.lower() == ".txt":  # its lines stand in no column
+            found = replace(found, columns={})
     else:
         dataset = _dataset(spec)
         found = prompt_set_of_table(spec, read_dataset(dataset), column or dataset.column)
