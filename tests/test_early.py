@@ -43,6 +43,7 @@ CALLS = {
     "strength": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--strength", "3"), 2, "3.0"),
     "recipe's method": (("run", "recipe.yaml", "--set", "find.method=men"), 2, "there is no method 'men'"),
     "recipe's prompts": (("run", "recipe.yaml", "--set", "evaluate.refused=no.txt"), 2, "no.txt"),
+    "recipe's set": (("run", "recipe.yaml", "--set", "find.target=organism:refusd"), 2, "refusd"),
     "recipe's edit": (("run", "recipe.yaml", "--set", "edit.kind=ablat"), 2, "ablat"),
     "recipe's variables": (("run", "recipe.yaml", "--set", "template_args.x=[1]"), 2, "template_args.x"),
 }

@@ -7,7 +7,6 @@ from typing import Any
 from weight_edit.figures import value
 from weight_edit.recipe import Bounds
 
-
 _SETS = {
     "max_refusal": "refused",
     "min_refusal": "refused",

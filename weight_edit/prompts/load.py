@@ -62,11 +62,13 @@ def check_prompts(spec: str) -> None:
     """Refuse what `load_prompts` would refuse without reading anything.
 
     Raises:
-        UsageError: no form of a set's name, or a file that is missing or of another type.
+        UsageError: no form of a set's name, no such set of the embedded model, or a file that is missing or of another
+            type.
     """
     if not spec.strip():
         raise UsageError(f"an empty name for a prompt set; write {FORMS}")
     if _is_embedded(spec):
+        _embedded(spec)  # made in memory: nothing is read
         return
     if spec.startswith("atoms:"):
         atom_file(spec.removeprefix("atoms:"))
