@@ -186,7 +186,8 @@ def evaluate(
     """Let the model answer each set greedily, and count.
 
     Models that think first are judged by what follows `</think>`; give them a `max_new_tokens` that holds both. The
-    divergence is that of the first token after the prompt, so of a thought; with a `ThoughtFormat` that keeps the
+    divergence is that of the first token after the prompt and the special tokens that open an answer
+    (`ChatFormat.opening`), so of a thought between tags; with a `ThoughtFormat` that keeps the
     base's thoughts it is that of the answer.
 
     Args:
