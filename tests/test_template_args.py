@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import random_model
+from random_models import random_model
 from small_tokenizer import SWITCHED, channel_tokenizer, response_tokenizer, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.directions.choices import check_method, check_positions
+from weight_edit.directions.samples import check_search
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.prompts import load_prompts
@@ -56,6 +57,8 @@ def find(
     spared = [load_prompts(spec) for spec in protect]
     held_target = [load_prompts(spec) for spec in validation_target] if validation_target else None
     held_baseline = load_prompts(validation_baseline) if validation_baseline else None
+    sizes = {name: options.get(name, default) for name, default in (("n_train", 128), ("n_validation", 32))}
+    check_search(*train, spared, held_target, held_baseline, **sizes)
     # The imports take seconds, so that all that is told without them comes first.
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.registry import finder_named
