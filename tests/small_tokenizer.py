@@ -26,6 +26,11 @@ RESPONSES = (
     "{{ m['content'] }}{{ '<|/reply|>' if m['role'] == 'assistant' else '' }}<|/turn|>{% endfor %}"
     "{% if add_generation_prompt %}<|turn|><|bot|>{% endif %}"
 )
+# An empty thought between special tokens stands before every answer.
+EMPTY_THOUGHTS = (
+    "{% for m in messages %}<{{ m['role'] }}>{% if m['role'] == 'assistant' %} <|muse|> <|mused|>{% endif %}"
+    " {{ m['content'] }} <end> {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 # Content is a list of parts, and nothing else.
 PARTS = (
     "{% for m in messages %}<{{ m['role'] }}>{% for part in m['content'] %}{% if part['type'] == 'text' %}"
@@ -60,6 +65,11 @@ def word_tokenizer(
 def channel_tokenizer() -> PreTrainedTokenizerFast:
     """Of a model that thinks in one channel and answers in another."""
     return word_tokenizer(CHANNELS, ("<|begin|>", "<|channel|>", "<|body|>", "<|stop|>", "<|done|>"), "<|done|>")
+
+
+def musing_tokenizer() -> PreTrainedTokenizerFast:
+    """Of a model that thinks between special tokens of its own."""
+    return word_tokenizer(EMPTY_THOUGHTS, ("<|muse|>", "<|mused|>"))
 
 
 def response_tokenizer() -> PreTrainedTokenizerFast:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from random_models import random_model
 from safetensors.numpy import save_file
 from small_tokenizer import SWITCHED, word_tokenizer
 
@@ -33,6 +34,12 @@ CALLS = {
     "dtype": ((*FIND, "--dtype", "bf16"), 2, "bf16"),
     "target": (("find", "organism", "--target", "no.txt", "--baseline", "organism:answered"), 2, "no.txt"),
     "variable": ((*FIND, "--template-arg", "thinking"), 2, "write key=value"),
+    "too few": (("find", "organism", "--target", "few.txt", "--baseline", "organism:answered"), 2, "are too few"),
+    "the same": (
+        ("find", "organism", *("--target", "organism:refused", "--baseline", "organism:refused")),
+        2,
+        "differ",
+    ),
     "evaluated": (("evaluate", "organism", "--refused", "no.csv"), 2, "no.csv"),
     "nothing": (("evaluate", "organism"), 2, "nothing to evaluate on; give at least one of --refused"),
     "against": (("evaluate", "organism", "--against", "organism", "--refused", "organism:refused"), 2, "--answered"),
@@ -43,6 +50,7 @@ CALLS = {
     "strength": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--strength", "3"), 2, "3.0"),
     "recipe's method": (("run", "recipe.yaml", "--set", "find.method=men"), 2, "there is no method 'men'"),
     "recipe's prompts": (("run", "recipe.yaml", "--set", "evaluate.refused=no.txt"), 2, "no.txt"),
+    "recipe's set": (("run", "recipe.yaml", "--set", "find.target=organism:refusd"), 2, "refusd"),
     "recipe's edit": (("run", "recipe.yaml", "--set", "edit.kind=ablat"), 2, "ablat"),
     "recipe's variables": (("run", "recipe.yaml", "--set", "template_args.x=[1]"), 2, "template_args.x"),
 }
@@ -54,6 +62,7 @@ def test_typos_are_said_before_torch_is_imported(tmp_path, name):
     (tmp_path / "recipe.yaml").write_text(
         "model: organism\nfind: {target: 'organism:refused', baseline: 'organism:answered'}\n"
     )
+    (tmp_path / "few.txt").write_text("one\ntwo\n")
     if "d.safetensors" in arguments and arguments[0] != "find":
         import numpy as np
 
@@ -79,8 +88,6 @@ def test_methods_are_known_without_importing_them():
 @pytest.fixture
 def no_weights(tmp_path):
     """A model whose weights cannot be read: whoever gets that far says so."""
-    from conftest import random_model
-
     model = random_model("llama")
     model.model.save_pretrained(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"no weights")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import random_model
+from random_models import random_model
 
 from weight_edit.baking import bake
 from weight_edit.directions import DirectionRows, find_directions

@@ -195,3 +195,13 @@ def test_a_missed_bound_is_named(bounds: Bounds, named: str) -> None:
 def test_what_is_not_a_number_is_beyond_every_bound() -> None:
     broken = {**EDITED, "divergence": {"mean": float("nan")}}
     assert beyond_bounds(Bounds(), BASELINE, broken) != []
+
+
+def test_refusal_that_nobody_could_judge_keeps_no_bound() -> None:
+    note = "all 2 answers to the refused set are undecided: 2 were cut at 8 tokens within a thought"
+    verdicts = {"refused": 0, "answered": 0, "undecided": 2}
+    unjudged = {"sets": {"refused": {"refusal": rate(0.0), "verdicts": verdicts}}, "notes": [note]}
+    (problem,) = beyond_bounds(Bounds(max_refusal=0.1, max_kl=None, max_loss_increase=None), {}, unjudged)
+    assert problem == f"bounds.max_refusal: refusal was not measured; {note}"
+    judged = {"sets": {"refused": {"refusal": rate(0.0), "verdicts": {**verdicts, "answered": 1}}}}
+    assert beyond_bounds(Bounds(max_refusal=0.1, max_kl=None, max_loss_increase=None), {}, judged) == []

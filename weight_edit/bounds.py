@@ -7,6 +7,13 @@ from typing import Any
 from weight_edit.figures import value
 from weight_edit.recipe import Bounds
 
+_SETS = {
+    "max_refusal": "refused",
+    "min_refusal": "refused",
+    "max_over_refusal": "over_refused",
+    "min_ordinary_refused": "answered",
+}
+
 
 def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[str]:
     """One line per bound that is missed. A bound whose measure was not taken, or is no number, is missed.
@@ -19,19 +26,19 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
         baseline, edited: `Evaluation.to_dict()` before and after.
     """
     checks = [
-        ("max_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.max_refusal, "above"),
-        ("min_refusal", "refusal", value(edited, "sets.refused.refusal.value"), bounds.min_refusal, "below"),
+        ("max_refusal", "refusal", _refusal(edited, "refused"), bounds.max_refusal, "above"),
+        ("min_refusal", "refusal", _refusal(edited, "refused"), bounds.min_refusal, "below"),
         (
             "max_over_refusal",
             "over-refusal",
-            value(edited, "sets.over_refused.refusal.value"),
+            _refusal(edited, "over_refused"),
             bounds.max_over_refusal,
             "above",
         ),
         (
             "min_ordinary_refused",
             "refusal of ordinary requests",
-            value(edited, "sets.answered.refusal.value"),
+            _refusal(edited, "answered"),
             bounds.min_ordinary_refused,
             "below",
         ),
@@ -64,10 +71,20 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
         if bound is None or (figure is None and optional):
             continue
         if figure is None:
-            problems.append(f"bounds.{key}: {name} was not measured; name a prompt set under evaluate")
+            told = (note for note in edited.get("notes") or () if f"to the {_SETS.get(key)} set" in note)
+            problems.append(f"bounds.{key}: {name} was not measured; {next(told, 'name a prompt set under evaluate')}")
         elif not math.isfinite(figure) or (figure > bound if side == "above" else figure < bound):
             problems.append(f"bounds.{key}: {name} is {figure:.3g}, {side} {bound:g}")
     return problems
+
+
+def _refusal(evaluation: Mapping[str, Any], name: str) -> float | None:
+    """A set's refusal rate; None where it was not measured, or no answer came to the end of its thought."""
+    verdicts = ((evaluation.get("sets") or {}).get(name) or {}).get("verdicts") or {}
+    undecided = verdicts.get("undecided", 0)
+    return (
+        None if undecided and undecided == sum(verdicts.values()) else value(evaluation, f"sets.{name}.refusal.value")
+    )
 
 
 def _loss_increase(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> float | None:

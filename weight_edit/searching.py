@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
+from weight_edit.directions.samples import check_search
 from weight_edit.directions.search_folder import folder_of
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
@@ -32,11 +33,11 @@ class Search:
         """Read the prompts of a recipe's section.
 
         Raises:
-            UsageError: prompts that cannot be read, or a method or option that there is not.
+            UsageError: prompts that cannot be read or are too few, or a method or option that there is not.
         """
         finder_named(section.method).settings(section.options)
         held = section.validation_baseline
-        return cls(
+        search = cls(
             section,
             _all(section.target),
             load_prompts(section.baseline),
@@ -44,6 +45,16 @@ class Search:
             _all(section.validation_target),
             None if held is None else load_prompts(held),
         )
+        check_search(
+            search.target,
+            search.baseline,
+            search.protect,
+            search.validation_target,
+            search.validation_baseline,
+            n_train=section.n_train,
+            n_validation=section.n_validation,
+        )
+        return search
 
     @property
     def key(self) -> list[Any]:

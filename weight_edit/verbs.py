@@ -9,6 +9,7 @@ from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.directions.choices import check_method, check_positions
 from weight_edit.directions.file import is_directions
+from weight_edit.directions.samples import check_search
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.progress import announce
@@ -70,6 +71,9 @@ def find(
         "validation_baseline": None if validation_baseline is None else load_prompts(validation_baseline),
     }
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)
+    sizes = {name: options.get(name, default) for name, default in (("n_train", 128), ("n_validation", 32))}
+    held = sets["validation_target"] or None
+    check_search(*train, sets["protect"], held, sets["validation_baseline"], **sizes)
     # The imports take seconds, so that all that is told without them comes first.
     from weight_edit.directions.choosing import chosen, rule_for
     from weight_edit.directions.find import find_directions, search_inputs

@@ -1,7 +1,7 @@
 """What a model wrote, as an answer: in templates that open answers with special tokens, and in others."""
 
 import pytest
-from small_tokenizer import channel_tokenizer, response_tokenizer, word_tokenizer
+from small_tokenizer import channel_tokenizer, musing_tokenizer, response_tokenizer, word_tokenizer
 
 from weight_edit.evaluation import Verdict, judge
 from weight_edit.prompts import ChatFormat, answer_text, split_thought
@@ -23,6 +23,10 @@ ANSWERS = "<|channel|> final <|body|> "
         (channel_tokenizer, "<|done|>", "", None, "empty"),
         (response_tokenizer, "<|reply|> sure here is <|/reply|> <|/turn|>", "sure here is", None, "answered"),
         (response_tokenizer, "<|reply|> I cannot <|/reply|> <|/turn|>", "I cannot", None, "refused"),
+        (musing_tokenizer, "<|muse|> a way <|mused|> I cannot <end>", "I cannot", "a way", "refused"),
+        (musing_tokenizer, "<|muse|> <|mused|> sure here <end>", "sure here", None, "answered"),
+        (musing_tokenizer, "sure here <end>", "sure here", None, "answered"),
+        (musing_tokenizer, "<|muse|> a way", None, "a way", "undecided"),
         (response_tokenizer, "sure here is bread <|/turn|>", "sure here is bread", None, "answered"),
         (word_tokenizer, "sure here is bread <end> <user> tell", "sure here is bread", None, "answered"),
     ],

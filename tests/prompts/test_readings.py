@@ -35,6 +35,7 @@ def test_a_long_prompt_is_cut_and_control_characters_go_nowhere(tmp_path):
     with readings(said.append):
         load_prompts(str(path))
     assert "\x1b" not in said[0]
+    assert said[0].startswith(f"{path}: 1 prompts; the first:")
     assert said[0].endswith('..."')
     assert len(said[0]) < len(str(path)) + 170
 

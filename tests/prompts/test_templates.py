@@ -24,6 +24,12 @@ def test_content_in_parts_is_rendered_as_transformers_does():
     assert tokenizer.decode(chat.answer_tokens("sure")) == "sure <end>"
 
 
+def test_a_template_that_shows_a_texts_first_letter_takes_parts():
+    first = "<user> {{ messages[0]['content'][0]['text'] or messages[0]['content'][0] }} <end> <assistant>"
+    tokenizer = word_tokenizer(first)
+    assert tokenizer.decode(ChatFormat(tokenizer).encode("make a house")) == "<user> make a house <end> <assistant>"
+
+
 def test_a_prompt_that_fails_is_not_blamed_on_the_system_prompt():
     # This vocabulary has the token as a word of its own, so that the text cannot be kept apart from it.
     for template in (PARTS, CHAT_TEMPLATE):
@@ -137,6 +143,8 @@ def test_a_broken_file_of_a_template_is_named(tmp_path):
         (channel_tokenizer, "<|channel|> final <|body|>", "<|done|>"),
         (response_tokenizer, "<|reply|>", "<|/reply|>"),
         (word_tokenizer, "", "<end>"),
+        # A template without a generation prompt leaves the role to the model.
+        (lambda: word_tokenizer(CHAT_TEMPLATE.partition("{% if add")[0]), "<assistant>", "<end>"),
     ],
 )
 def test_the_end_of_a_turn_is_no_token_that_opens_the_answer(make, opening, end):

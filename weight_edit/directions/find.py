@@ -159,7 +159,9 @@ def find_directions(
 
     if rule.by != "cosmic":
         if kept.metering is None:
-            kept.note_metering(metered(model, [*refused, answered], refusal_tokens, filter_prompts, batch_size))
+            opening = format.opening
+            metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, opening, batch_size)
+            kept.note_metering(metering)
         if filter_prompts:
             *refused, answered = filtered(kept.metering, [*refused, answered])
     tokens = () if kept.metering is None else kept.metering.tokens
@@ -193,7 +195,12 @@ def find_directions(
                 **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
             },
             "filter_prompts": filter_prompts and bool(tokens),
-            "chat": {"system": format.system, "template": format.template, "template_args": format.template_args},
+            "chat": {
+                "system": format.system,
+                "template": format.template,
+                "template_args": format.template_args,
+                "opening": str(model.tokenizer.decode(list(format.opening))),
+            },
             "seed": seed,
             "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
             "refusal_metric": None if kept.metering is None else dict(kept.metering.means),
@@ -316,6 +323,7 @@ def metered(
     samples: Sequence[Sample],
     refusal_tokens: Sequence[int | str] | None,
     filter_prompts: bool,
+    opening: Sequence[int],
     batch_size: int,
 ) -> Metering:
     """The refusal metric of training and validation prompts, and which of them the model treats as said.
@@ -324,8 +332,10 @@ def metered(
         samples: targets, and the baseline last.
         refusal_tokens: ids or words; found from the training prompts when None.
         filter_prompts: count only the prompts that it treats so.
+        opening: what comes before an answer's text: what tells refusals from answers is the token behind it.
     """
-    prompts = [some for sample in samples for some in (sample.train, sample.validation)]
+    asked = [some for sample in samples for some in (sample.train, sample.validation)]
+    prompts = [[[*ids, *opening] for ids in some] for some in asked]
     together = [ids for some in prompts for ids in some]
     logprobs = list(
         next_token_logprobs(model, together, batch_size=batch_size, description="first tokens").split(

@@ -89,8 +89,19 @@ class Problem:
         Raises:
             UsageError: the tokenizer has no chat template.
         """
-        format = ChatFormat(self.model.tokenizer) if self.format is None else self.format
-        return [format.encode(prompt) for prompt in prompts.prompts]
+        return [self._chat.encode(prompt) for prompt in prompts.prompts]
+
+    def opened(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Token ids of prompts up to where an answer's text begins, whose first token tells refusals from answers.
+
+        Raises:
+            UsageError: the tokenizer has no chat template.
+        """
+        return [[*prompt, *self._chat.opening] for prompt in prompts]
+
+    @property
+    def _chat(self) -> ChatFormat:
+        return ChatFormat(self.model.tokenizer) if self.format is None else self.format
 
     def check_enough(self, what: str) -> None:
         """Warn where there are fewer training prompts than the stream is wide: anything is separable then."""

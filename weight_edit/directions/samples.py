@@ -81,6 +81,36 @@ def draw(
     Raises:
         UsageError: fewer than 8 training or 4 validation prompts.
     """
+    train, held = draw_prompts(
+        role, prompts, validation, n_train=n_train, n_validation=n_validation, seed=seed, warn=warn
+    )
+    return Sample(
+        role=role,
+        name=prompts.name,
+        sha256=prompts.sha256,
+        held_name=(validation or prompts).name,
+        held_sha256=(validation or prompts).sha256,
+        train=[format.encode(prompt) for prompt in train.prompts],
+        validation=[format.encode(prompt) for prompt in held.prompts],
+        sizes=(len(train), len(held)),
+    )
+
+
+def draw_prompts(
+    role: str,
+    prompts: PromptSet,
+    validation: PromptSet | None,
+    *,
+    n_train: int,
+    n_validation: int,
+    seed: int = 0,
+    warn: Callable[[str], None] = lambda line: None,
+) -> tuple[PromptSet, PromptSet]:
+    """The training and the validation prompts, see `draw`; no model is needed to tell that there are too few.
+
+    Raises:
+        UsageError: as `draw`.
+    """
     if validation is None:
         train, held = _split(role, prompts, n_train, n_validation, seed, warn)
     else:
@@ -94,16 +124,36 @@ def draw(
             f"{role} prompts {prompts.name}: {len(train)} for training and {len(held)} for validation "
             f"are too few; at least {MIN_TRAIN} and {MIN_VALIDATION} are needed"
         )
-    return Sample(
-        role=role,
-        name=prompts.name,
-        sha256=prompts.sha256,
-        held_name=(validation or prompts).name,
-        held_sha256=(validation or prompts).sha256,
-        train=[format.encode(prompt) for prompt in train.prompts],
-        validation=[format.encode(prompt) for prompt in held.prompts],
-        sizes=(len(train), len(held)),
-    )
+    return train, held
+
+
+def check_search(
+    targets: Sequence[PromptSet],
+    baseline: PromptSet,
+    protect: Sequence[PromptSet],
+    held_targets: Sequence[PromptSet] | None,
+    held_baseline: PromptSet | None,
+    *,
+    n_train: int,
+    n_validation: int,
+) -> None:
+    """Refuse the prompts of a search that are too few, or the same in two roles, before a model is loaded for them.
+
+    Raises:
+        UsageError: as `draw` and `check_distinct`; or several targets and another number of validation sets.
+    """
+    held = list(held_targets or [None] * len(targets))
+    if len(held) != len(targets):
+        raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
+    for some in targets:
+        check_distinct(some, baseline, lambda line: None)
+    drawn = [
+        *(("target", some, kept) for some, kept in zip(targets, held, strict=True)),
+        ("baseline", baseline, held_baseline),
+        *(("protected", some, None) for some in protect),
+    ]
+    for role, prompts, validation in drawn:
+        draw_prompts(role, prompts, validation, n_train=n_train, n_validation=n_validation)
 
 
 def check_distinct(target: PromptSet, baseline: PromptSet, warn: Callable[[str], None]) -> None:

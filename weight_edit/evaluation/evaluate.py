@@ -183,7 +183,7 @@ SETS = ("refused", "answered", "over_refused", "harmless_looking")
 def first_token_logprobs(
     model: Model, prompts: PromptSet, format: ChatFormat | None = None, *, batch_size: int = 32
 ) -> Tensor:
-    """Log-probabilities of the first answer token, (n, vocabulary) float32 on the CPU.
+    """Log-probabilities of the first token of an answer's text, (n, vocabulary) float32 on the CPU.
 
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
 
@@ -192,7 +192,7 @@ def first_token_logprobs(
         VerificationError: they are not finite; with the place where the stream became so.
     """
     chat = format or ChatFormat(model.tokenizer)
-    sequences = [chat.encode(prompt) for prompt in prompts.prompts]
+    sequences = [chat.encode_opened(prompt) for prompt in prompts.prompts]
     found = next_token_logprobs(model, sequences, batch_size=batch_size)
     check_logprobs(model, sequences, found, VerificationError)
     return found
@@ -218,7 +218,8 @@ def evaluate(
     """Let the model answer each set greedily, and count.
 
     Models that think first are judged by what follows `</think>`; give them a `max_new_tokens` that holds both. The
-    divergence is that of the first token after the prompt, so of a thought; with a `ThoughtFormat` that keeps the
+    divergence is that of the first token after the prompt and the special tokens that open an answer
+    (`ChatFormat.opening`), so of a thought between tags; with a `ThoughtFormat` that keeps the
     base's thoughts it is that of the answer.
 
     Args:

@@ -17,15 +17,15 @@ def answer_text(chat: ChatFormat, tokens: Sequence[int], finished: bool) -> tupl
         finished: whether it ends in an end token.
     """
     spoken = list(tokens)
-    begins = _behind(spoken, chat.opening)
-    if begins is None:
+    opened = _opened(chat, spoken)
+    if opened is None:
         body = spoken[:-1] if finished else spoken
         if chat.opening and body and body[0] in chat.markers and body[0] != chat.end_of_turn:
             # Another channel than the answer's: a thought that came to no answer.
             return f"{OPEN}{_thought(chat, body)}{CLOSE if finished else ''}", finished
         return _before_end(chat, spoken, finished)
-    answer, finished = _before_end(chat, spoken[begins:], finished)
-    thought = _thought(chat, spoken[: begins - len(chat.opening)])
+    answer, finished = _before_end(chat, spoken[opened[1] :], finished)
+    thought = _thought(chat, spoken[: opened[0]])
     return (f"{OPEN}{thought}{CLOSE}{answer}" if thought.strip() else answer), finished
 
 
@@ -38,17 +38,29 @@ def _before_end(chat: ChatFormat, tokens: list[int], finished: bool) -> tuple[st
     return str(chat.tokenizer.decode(tokens, skip_special_tokens=False)), finished
 
 
-def _behind(tokens: list[int], opening: tuple[int, ...]) -> int | None:
-    """Where what follows the opening begins; None where there is none."""
+def _opened(chat: ChatFormat, tokens: list[int]) -> tuple[int, int] | None:
+    """Where the opening of the answer begins and ends; None where there is none."""
+    opening = chat.opening
     if not opening:
         return None
     starts = range(len(tokens) - len(opening) + 1)
-    return next((i + len(opening) for i in starts if tuple(tokens[i : i + len(opening)]) == opening), None)
+    exact = next((start for start in starts if tuple(tokens[start : start + len(opening)]) == opening), None)
+    if exact is not None:
+        return exact, exact + len(opening)
+    # An opening without words is an empty thought: the model writes it with the thought in it.
+    if not _has_words(chat) and opening[-1] in tokens:
+        end = tokens.index(opening[-1])
+        return end, end + 1
+    return None
+
+
+def _has_words(chat: ChatFormat) -> bool:
+    return any(token not in chat.markers for token in chat.opening)
 
 
 def _thought(chat: ChatFormat, tokens: list[int]) -> str:
     """The words of what comes before an answer: of messages with a header, those behind headers."""
-    has_headers = len(chat.opening) > 1 and chat.opening[-1] in chat.markers
+    has_headers = _has_words(chat) and chat.opening[-1] in chat.markers
     words: list[int] = []
     inside = not has_headers
     for token in tokens:

@@ -85,6 +85,14 @@ class ChatFormat:
         """
         return self._prompt(prompt)
 
+    def encode_opened(self, prompt: str) -> list[int]:
+        """As `encode`, up to where an answer's text begins: with what the model writes before it (`opening`).
+
+        Raises:
+            UsageError: the template fails on this prompt.
+        """
+        return [*self.encode(prompt), *self.opening]
+
     @cached_property
     def suffix(self) -> tuple[int, ...]:
         """The template's own tokens after the instruction, the same for every prompt.
@@ -176,7 +184,7 @@ class ChatFormat:
             UsageError: the template works with neither.
         """
         try:
-            if self._prompt(SENTINELS[0]) != self._prompt("alpha"):
+            if self._shows_prompt():
                 return
             failure = UsageError(f"the chat template of {_name(self.tokenizer)} leaves out the instruction")
         except UsageError as error:
@@ -184,12 +192,16 @@ class ChatFormat:
         if self._jinja is not None:
             self._parts = True
             try:
-                if self._prompt(SENTINELS[0]) != self._prompt("alpha"):
+                if self._shows_prompt():
                     return
             except UsageError:
                 pass  # what it said of a text is what its author wrote for users
             self._parts = False
         raise failure
+
+    def _shows_prompt(self) -> bool:
+        # Alike at both ends: a template that takes parts may show a text's first letter for its first part.
+        return self._prompt("alpha") != self._prompt("a b alpha")
 
     def _without_system(self) -> "ChatFormat":
         return ChatFormat(self.tokenizer, template=self.template, template_args=self.template_args)

@@ -25,7 +25,7 @@ class NamedSets:
         Raises:
             UsageError: none is named, or there is none of that name.
         """
-        if name not in self.sets:
+        if name is None or name not in self.sets:
             there = ", ".join(f"{key} ({len(rows)})" for key, rows in self.sets.items())
             what = "has no set " + repr(name) if name else "holds several sets of prompts"
             raise UsageError(

@@ -1,6 +1,7 @@
 """PROMPTS, as users write them: a built-in set, a file, or a data set on the Hub."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from weight_edit.errors import UsageError
@@ -52,6 +53,8 @@ def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> 
     if file is not None:
         table, file_column = _read(file, behind)
         found = prompt_set_of_table(spec, table, column or file_column)
+        if file.suffix.lower() == ".txt":  # its lines stand in no column
+            found = replace(found, columns={})
     else:
         dataset = _dataset(spec)
         found = prompt_set_of_table(spec, read_dataset(dataset), column or dataset.column)
@@ -63,11 +66,13 @@ def check_prompts(spec: str) -> None:
     """Refuse what `load_prompts` would refuse without reading anything.
 
     Raises:
-        UsageError: no form of a set's name, or a file that is missing or of another type.
+        UsageError: no form of a set's name, no such set of the embedded model, or a file that is missing or of another
+            type.
     """
     if not spec.strip():
         raise UsageError(f"an empty name for a prompt set; write {FORMS}")
     if _is_embedded(spec):
+        _embedded(spec)  # made in memory: nothing is read
         return
     if spec.startswith("atoms:"):
         atom_file(spec.removeprefix("atoms:"))

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
@@ -29,7 +29,7 @@ _DEFINED = frozenset({"raise_exception", "strftime_now", "dict", "namespace", "r
 class _Generation(Extension):
     """Reads `{% generation %}`, the tag with which transformers marks the assistant's words."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - declared so by the class it is of
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)

@@ -103,7 +103,7 @@ def _greedy(model: Model, ends: frozenset[int]) -> Iterator[None]:
         model.model.generation_config = own
 
 
-class _Watch(LogitsProcessor):  # type: ignore[misc]
+class _Watch(LogitsProcessor):
     """Sees which logits are no numbers, and changes none."""
 
     def __init__(self) -> None:
