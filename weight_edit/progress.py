@@ -124,7 +124,10 @@ class _Silent:
 
     def say(self, line: str) -> None:
         """Write the line, unless progress is off."""
-        announce(line)
+        if _running:
+            _running[-1].say(line)
+        else:
+            _write(line)
 
 
 _quiet = True
@@ -144,8 +147,13 @@ def is_quiet() -> bool:
 
 def announce(line: str) -> None:
     """Say on stderr what begins now; nothing when progress is off."""
-    if not _quiet:
-        (_running[-1].say if _running else _write)(line)
+    if _quiet:
+        return
+    if _running and _console().is_terminal:
+        # Above the bar that is drawn.
+        _running[-1].say(line)
+    else:
+        _tell(line)
 
 
 @contextmanager
@@ -171,6 +179,16 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
             yield shown
         finally:
             _running.remove(shown)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Around imports of the large libraries, which take seconds: said at once, and nothing where they are there."""
+    if "torch" in sys.modules and "transformers" in sys.modules:
+        yield
+        return
+    with bar("loading torch and transformers"):
+        yield
 
 
 @contextmanager
@@ -230,7 +248,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Write another line."""
-        self.write(line)
+        _write(line)
 
     @property
     def _line(self) -> str:
@@ -239,7 +257,7 @@ class Lines:
 
 @contextmanager
 def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
-    lines = Lines(description, meter, _write)
+    lines = Lines(description, meter, _tell)
     lines.begin()
     ended = threading.Event()
 
@@ -284,6 +302,11 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def _tell(line: str) -> None:
+    """A line about how far things have come, where there is no terminal."""
+    _write(line)
 
 
 def _write(line: str) -> None:

@@ -82,9 +82,8 @@ def find(
     else:
         loaded = load(model, **load_options)
         form = ChatFormat(loaded.tokenizer, **format_options)
-        found = find_directions(
-            loaded, *train, format=form, rule=rule, best_effort=best_effort, scores=kept, **sets, **options
-        )
+        options = {**options, **sets, "rule": rule, "best_effort": best_effort}
+        found = find_directions(loaded, *train, format=form, scores=kept, **options)
     found.save(out)
     return found
 
@@ -125,7 +124,8 @@ def measure(
         announce(f"the base, {base.source.public_name}")
         if answered is not None:
             logprobs = first_token_logprobs(base, answered, form)
-        before = evaluate(base, **prompts, format=form, **{**options, "answers_path": None})
+        plain: dict[str, Any] = {**options, **prompts, "answers_path": None}
+        before = evaluate(base, format=form, **plain)
         del base
         announce("the edited model")
     loaded = load(model, **load_options)

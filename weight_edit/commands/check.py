@@ -21,6 +21,7 @@ from weight_edit.options import (
     Template,
     Token,
 )
+from weight_edit.progress import starting
 
 
 @app.command()
@@ -88,7 +89,8 @@ def verify(
     """
 
     def work() -> Any:
-        from weight_edit.verification.verify import verify as check
+        with starting():
+            from weight_edit.verification.verify import verify as check
 
         if weights_only and prompts:
             from weight_edit.errors import UsageError
@@ -154,7 +156,8 @@ def evaluate(
     """
 
     def work() -> Any:
-        from weight_edit.verbs import measure
+        with starting():
+            from weight_edit.verbs import measure
 
         return measure(
             model,

@@ -39,6 +39,7 @@ from weight_edit.options import (
     Template,
     Token,
 )
+from weight_edit.progress import starting
 
 _KINDS = as_help("Kinds of edits", registered("edits/kinds", "edit"))
 _METHODS = as_help("Methods", registered("directions/finders", "finder"))
@@ -115,7 +116,8 @@ def find(
     """
 
     def work() -> Any:
-        from weight_edit.verbs import find as search
+        with starting():
+            from weight_edit.verbs import find as search
         from weight_edit.written import key_values
 
         return search(
@@ -271,7 +273,8 @@ def adapter(
 
         rows = read_rows(directions, orthonormalize=orthonormalize)
         # Takes seconds to import: a wrong file name is said at once.
-        from weight_edit.publish.adapter import adapter as write
+        with starting():
+            from weight_edit.publish.adapter import adapter as write
 
         return write(
             model,

@@ -18,6 +18,7 @@ from weight_edit.options import (
     Template,
     Token,
 )
+from weight_edit.progress import starting
 
 
 @app.command()
@@ -30,7 +31,8 @@ def demo(
     """
 
     def work() -> Any:
-        from weight_edit.demonstration import demo as run_demo
+        with starting():
+            from weight_edit.demonstration import demo as run_demo
 
         return run_demo(out, overwrite=overwrite)
 
@@ -65,7 +67,9 @@ def run(
 
     def work() -> Any:
         from weight_edit.recipe import load_recipe
-        from weight_edit.running import run as carry_out
+
+        with starting():
+            from weight_edit.running import run as carry_out
 
         return carry_out(
             load_recipe(recipe, set_ or (), with_ or ()),
@@ -101,7 +105,8 @@ def push(
     """
 
     def work() -> Any:
-        from weight_edit.publish.hub import push as upload
+        with starting():
+            from weight_edit.publish.hub import push as upload
 
         return upload(
             folder,

@@ -147,12 +147,13 @@ def find_directions(
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
     spared = tuple(draw("protected", some, None, format, **sizes) for some in protect)
 
-    if rule.by != "cosmic":
-        if kept.metering is None:
-            kept.note_metering(metered(model, [*refused, answered], refusal_tokens, filter_prompts, batch_size))
+    if rule.by != "cosmic" and kept.metering is None:
+        kept.note_metering(metered(model, [*refused, answered], refusal_tokens, filter_prompts, batch_size))
+    tokens: tuple[int, ...] = ()
+    if kept.metering is not None:
+        tokens = kept.metering.tokens
         if filter_prompts:
             *refused, answered = filtered(kept.metering, [*refused, answered])
-    tokens = () if kept.metering is None else kept.metering.tokens
     problem = Problem(
         model,
         tuple(refused),
@@ -368,4 +369,4 @@ def _control(problem: Problem, found: Candidate) -> CandidateScore:
     """The scores of random directions of the same number and length at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
-    return measured(problem, [Candidate(found.position, found.layer, rows, vector)])[0]
+    return measured(problem, [Candidate(found.position, found.layer, rows, vector)], what="random control")[0]

@@ -17,6 +17,7 @@ def measured(
     *,
     similarity: bool = False,
     layers: int | None = None,
+    what: str = "candidates",
     kept: SearchFolder | None = None,
 ) -> list[CandidateScore]:
     """The scores of each candidate.
@@ -24,6 +25,7 @@ def measured(
     Args:
         similarity: also the one that needs no refusal tokens (COSMIC).
         layers: how many of the model's, from the first, may be chosen: candidates of others are not scored.
+        what: names the bar.
         kept: what was measured before, and where the rest is written as it comes.
     """
     hooks = hooks_of(problem.model)
@@ -37,6 +39,7 @@ def measured(
         protected=[ids for sample in problem.protected for ids in sample.validation],
         batch_size=problem.batch_size,
         layers=layers,
+        what=what,
         known=None if kept is None else kept.scores,
         done=None if kept is None else kept.note_score,
     )

@@ -67,6 +67,7 @@ def score_candidates(
     protected: Sequence[Sequence[int]] = (),
     batch_size: int = 32,
     layers: int | None = None,
+    what: str = "candidates",
     known: Mapping[int, CandidateScore] | None = None,
     done: Callable[[int, CandidateScore], None] | None = None,
 ) -> list[CandidateScore]:
@@ -78,6 +79,7 @@ def score_candidates(
         ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
         protected: token ids of validation prompts that an edit should leave alone.
         layers: how many of the model's, from the first, may be chosen: candidates of others are not scored.
+        what: names the bar.
         known: scores of an earlier attempt by the candidate's number: they are not measured again.
         done: is given every other candidate's number and scores as soon as they are measured.
 
@@ -95,7 +97,7 @@ def score_candidates(
     asked = [n for n, candidate in enumerate(candidates) if worth_scoring(candidate, below) and n not in earlier]
     passes = len(target) * bool(tokens) + len(baseline) * (2 if tokens else 1) + len(protected)
     counted = len(asked) + len(earlier)
-    with bar("candidates", counted, done=len(earlier)) if asked else nullcontext() as progress:
+    with bar(what, counted, done=len(earlier)) if asked else nullcontext() as progress:
         # Counted with the first of the candidates: before it, nothing is known of the rate.
         plain = spared = torch.empty(0)
         if asked:

@@ -216,8 +216,8 @@ def evaluate(
     measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
     if against is not None and base is None:
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
-        base = evaluate(against, **given, format=chat, **options)
+        options: dict[str, Any] = {**given, "judge_name": rule, "batch_size": batch_size}
+        base = evaluate(against, **options, format=chat, max_new_tokens=max_new_tokens)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
