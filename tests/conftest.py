@@ -12,7 +12,7 @@ from fake_hub import FakeHub
 from fast_selection import fast
 from random_models import random_model
 
-from weight_edit import cli
+from weight_edit import cli, progress
 from weight_edit.runtime import Model
 
 # Small models gain nothing from threads, and on a busy machine wait for one another.
@@ -55,10 +55,10 @@ def small_model() -> Callable[[str], Model]:
 
 
 class Result:
-    """Exit code and output of one call of the command line."""
+    """Exit code and output of one call of the command line; how far it had come is in `progress`, not in `err`."""
 
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
+    def __init__(self, code: int, out: str, err: str, progress: list[str]) -> None:
+        self.code, self.out, self.err, self.progress = code, out, err, progress
 
     @property
     def json(self) -> dict:
@@ -70,6 +70,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """`call("bake", "organism", ...)`: the command line in this process."""
 
     def run(*args: str | Path) -> Result:
+        told: list[str] = []
+        monkeypatch.setattr(progress, "_tell", lambda line: None if progress.is_quiet() else told.append(line))
         monkeypatch.setattr(sys, "argv", ["weight-edit", *map(str, args)])
         try:
             cli.main()
@@ -77,7 +79,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        return Result(code, captured.out, captured.err, told)
 
     return run
 

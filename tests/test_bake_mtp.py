@@ -168,7 +168,7 @@ def test_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     save_with_mtp("glm4_moe", tmp_path / "base")
     with pytest.raises(UsageError, match="goes with edits of the whole stream at all layers"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="edit", layers=[0])
-    with pytest.raises(UsageError, match="mtp 'drop' is none of keep, edit"):
+    with pytest.raises(UsageError, match="no mode of mtp 'drop'; choose one of keep, edit"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="drop")
     with pytest.raises(UsageError, match="organism has no multi-token-prediction layers"):
         bake("organism", DirectionRows(np.eye(1, 128, dtype=np.float32), {}), tmp_path / "edited", mtp="edit")

@@ -322,7 +322,7 @@ def test_a_direction_that_is_made_orthonormal(call, tmp_path: Path) -> None:
         (("find", "organism", "--target", "{tmp}/few.txt", "--baseline", "organism:answered"), 2, "few.txt"),
         (("bake", "organism", "--directions", "{tmp}/no.safetensors", "--out", "{tmp}/o"), 2, "no.safetensors"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--layers", "0-9"), 2, "0 to 5"),
-        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "magic"), 3, "ablate"),
+        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "magic"), 2, "ablate"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "erase"), 2, "`left`"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--embeddings", "no"), 2, "keep, untie, skip"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--strength", "3"), 2, "strength"),

@@ -238,7 +238,7 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
         ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*--edit ablate"),
         ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
         ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
-        ("magic", {}, UnsupportedError, "no edit 'magic'.*ablate.*reflect"),
+        ("magic", {}, UsageError, "no edit 'magic'.*ablate.*reflect"),
         ("add", {"layers": {1}}, UsageError, "--at"),
         ("affine", {"layers": {1}}, UsageError, "whole stream: leave --layers"),
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),

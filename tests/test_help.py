@@ -164,6 +164,7 @@ def test_a_usage_error_is_in_the_document(call, args: tuple[str, ...], said: str
 def test_an_unknown_name_of_many_lists_the_nearest_alone_and_of_none_them_all() -> None:
     many = [f"name-{number}" for number in range(40)]
     assert str(unknown("thing", "name-3x", many)) == "there is no thing 'name-3x'; did you mean 'name-3'?"
+    assert str(unknown("thing", "q", many * 2)).endswith("none of the 80 that there are is like it")
     assert str(unknown("thing", "q", ["a", "b"])) == "there is no thing 'q'; choose one of a, b"
 
 

@@ -188,7 +188,7 @@ def test_what_is_not_understood_is_one_line_that_names_the_module(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     sample("openai-gpt").save_pretrained(tmp_path)
-    assert run(monkeypatch, "inspect", tmp_path) == 3
+    assert run(monkeypatch, "inspect", tmp_path, "--quiet") == 3
     said = capsys.readouterr().err.strip()
     assert "'transformer.h.0.ln_2'" in said
     assert len(said.splitlines()) == 1
@@ -210,7 +210,7 @@ def test_a_format_that_is_not_edited_is_refused_with_what_to_do(
         ((), "name a MODEL"),
         (("organism", "--all"), "neither MODEL nor --prove"),
         (("organism", "--only", "llama"), "go with --all"),
-        (("--all", "--only", "no-such-type"), "'no-such-type' is no model type"),
+        (("--all", "--only", "no-such-type"), "no model type of transformers for text 'no-such-type'"),
         (("--all", "--only", "llama", "--page", "x.md"), "the page is about all families"),
         (("--all", "--page", "nowhere/x.md"), "there is no folder nowhere"),
     ],

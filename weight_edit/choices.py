@@ -81,7 +81,7 @@ def _check_prompts(spec: str) -> None:
 
         name, _, split = rest.partition(":")
         groups(name)
-        check_known("split of the organism's prompts", split or "train", SPLITS)
+        check_known("split of the organism's prompt sets", split or "train", SPLITS)
 
 
 def completions(name: str) -> Callable[[str], list[str]] | None:

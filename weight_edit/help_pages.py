@@ -65,7 +65,8 @@ def show(command: Any, context: Any, console: Any) -> None:
     console.print(f"\n{usage}\n", style="bold", markup=False, highlight=False)
     text = inspect.cleandoc(command.help or "").partition("\f")[0]
     console.print(Padding(Markdown(text), (0, 0, 1, 1)))
-    arguments, options = [], []
+    arguments: list[Any] = []
+    options: list[Any] = []
     for param in command.get_params(context):
         if not getattr(param, "hidden", False):
             (options if param.param_type_name == "option" else arguments).append(param)

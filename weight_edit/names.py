@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from weight_edit.errors import UsageError
 
-_MANY = 12
-"""With more names than these, only the nearest are listed."""
+_MANY, _TOO_MANY = 12, 60
+"""With more names than the first only the nearest is said, where one is near; more than the second are never listed."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
@@ -24,6 +24,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
     names = list(known)
     near = nearest(str(name), names)
     listed = ", ".join(names) or "none"
+    if not near and len(names) > _TOO_MANY:
+        return UsageError(f"there is no {what} {name!r}, and none of the {len(names)} that there are is like it")
     if not near:
         return UsageError(f"there is no {what} {name!r}; choose one of {listed}")
     others = f" (there are {listed})" if len(names) <= _MANY else ""

@@ -209,8 +209,8 @@ def edit_plan(
 
 
 def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, projector: str) -> None:
-    check_known("way with embeddings", embeddings, EMBEDDING_MODES)
-    check_known("way with the projector", projector, PROJECTOR_MODES)
+    check_known("mode of embeddings", embeddings, EMBEDDING_MODES)
+    check_known("mode of the projector", projector, PROJECTOR_MODES)
     if not steps:
         raise UsageError("there is no edit to make")
     for step in steps:

@@ -58,10 +58,10 @@ class EditOptions:
 
     def __post_init__(self) -> None:
         # Before the model is looked at: so are the other two, by the plan too.
-        check_known("way with embeddings", self.embeddings, EMBEDDING_MODES)
-        check_known("way with the projector", self.projector, PROJECTOR_MODES)
+        check_known("mode of embeddings", self.embeddings, EMBEDDING_MODES)
+        check_known("mode of the projector", self.projector, PROJECTOR_MODES)
         check_known("rounding", self.rounding, ROUNDINGS)
-        check_known("way with multi-token-prediction layers", self.mtp, MTP_MODES)
+        check_known("mode of mtp", self.mtp, MTP_MODES)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""

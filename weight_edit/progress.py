@@ -124,7 +124,10 @@ class _Silent:
 
     def say(self, line: str) -> None:
         """Write the line, unless progress is off."""
-        announce(line)
+        if _running:
+            _running[-1].say(line)
+        else:
+            _write(line)
 
 
 _quiet = True
@@ -159,8 +162,13 @@ def are_progress_bars_disabled() -> bool:
 
 def announce(line: str) -> None:
     """Say on stderr what begins now; nothing when progress is off."""
-    if not _quiet:
-        (_running[-1].say if _running else _write)(line)
+    if _quiet:
+        return
+    if _running and _console().is_terminal:
+        # Above the bar that is drawn.
+        _running[-1].say(line)
+    else:
+        _tell(line)
 
 
 @contextmanager
@@ -255,7 +263,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Write another line."""
-        self.write(line)
+        _write(line)
 
     @property
     def _line(self) -> str:
@@ -264,7 +272,7 @@ class Lines:
 
 @contextmanager
 def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
-    lines = Lines(description, meter, _write)
+    lines = Lines(description, meter, _tell)
     lines.begin()
     ended = threading.Event()
 
@@ -309,6 +317,11 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def _tell(line: str) -> None:
+    """A line about how far things have come, where there is no terminal."""
+    _write(line)
 
 
 def _write(line: str) -> None:

@@ -103,9 +103,8 @@ def find(
         found = chosen(kept, rule, best_effort=best_effort)
     else:
         loaded = load(model, **load_options)
-        found = find_directions(
-            loaded, *train, format=form, rule=rule, best_effort=best_effort, scores=kept, **sets, **options
-        )
+        options = {**options, **sets, "rule": rule, "best_effort": best_effort}
+        found = find_directions(loaded, *train, format=form, scores=kept, **options)
     found.save(out)
     return found
 
@@ -153,7 +152,8 @@ def measure(
         announce(f"the base, {base.source.public_name}")
         if answered is not None:
             logprobs = first_token_logprobs(base, answered, base_form)
-        before = evaluate(base, **prompts, format=base_form, **{**options, "answers_path": None})
+        plain: dict[str, Any] = {**options, **prompts, "answers_path": None}
+        before = evaluate(base, format=base_form, **plain)
         del base
         announce("the edited model")
     loaded = load(model, **load_options)

@@ -45,7 +45,17 @@ class Job:
 
     def command(self, out: Path, *how: str) -> list[str]:
         start = how or ("-m", "weight_edit")
-        return [sys.executable, *start, "bake", str(self.base), "--directions", str(self.directions), "--out", str(out)]
+        return [
+            sys.executable,
+            *start,
+            "bake",
+            str(self.base),
+            "--directions",
+            str(self.directions),
+            "--out",
+            str(out),
+            "-q",
+        ]
 
 
 @pytest.fixture(scope="module")

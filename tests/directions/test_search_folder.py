@@ -11,7 +11,7 @@ from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.search_folder import SCORES, Searched, SearchFolder, folder_of
+from weight_edit.directions.search_folder import SCORES, Metering, Searched, SearchFolder, folder_of
 from weight_edit.errors import UnsupportedError, UsageError
 
 FREE = SelectionRule(max_kl=None, min_induce=None)
@@ -170,7 +170,7 @@ def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
         seed=0,
         **SIZES,
     )
-    SearchFolder.open(folder, asked)
+    SearchFolder.open(folder, asked).note_metering(Metering((1,), (), {}))
     with pytest.raises(UsageError, match=f"of another search: {named} differ"):
         run(found, folder, resume=True, **change)
     with pytest.raises(UsageError, match=r"--resume goes on with it"):
@@ -190,13 +190,18 @@ def test_only_what_is_ours_is_replaced(tmp_path):
             SearchFolder.open(folder, {"seed": 0}, **options)
     (folder / "mine.txt").unlink()
     kept = SearchFolder.open(folder, {"seed": 0})
+    kept.note_metering(Metering((1,), (), {}))
     (folder / "mine.txt").write_text("mine", encoding="utf-8")
     outside = tmp_path / "outside"
     outside.write_text("outside", encoding="utf-8")
     (folder / SCORES).symlink_to(outside)
     with pytest.raises(UsageError, match=SCORES):
         kept.note_score(0, CandidateScore(-1, 0, 1.0, 1.0, 0.1, 1.0))
-    SearchFolder.open(folder, {"seed": 1}, overwrite=True)
+    before = (folder / "search.json").read_bytes()
+    anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
+    assert (folder / "search.json").read_bytes() == before
+    anew.note_metering(Metering((1,), (), {}))
+    assert not (folder / SCORES).is_symlink()
     assert outside.read_text(encoding="utf-8") == "outside"
     assert (folder / "mine.txt").exists()
     (tmp_path / "link").symlink_to(folder)
@@ -234,3 +239,10 @@ def test_what_is_written_is_what_is_read(tmp_path):
     read.note_score(1, CandidateScore(-1, None, 0.0, None, 0.1, 1.0))
     assert read.complete(4, similarity=False)
     assert not read.complete(4, similarity=True)
+
+
+def test_a_search_that_fails_before_anything_is_found_leaves_nothing(behaviour, tmp_path):
+    found = behaviour("llama")
+    with pytest.raises(UsageError, match="are too few"):
+        find_directions(found.model, found.target.take(5), found.baseline, scores=tmp_path / "d.find")
+    assert not list(tmp_path.iterdir())

@@ -20,5 +20,5 @@ def test_every_set_has_enough_prompts_of_its_own():
 def test_names():
     assert {"mathematics", "code", "format", "politeness", "translation", "summarising"} <= set(atom_names())
     assert NEUTRAL not in atom_names()
-    with pytest.raises(UsageError, match=r"no atoms 'sums'; there are code, .*, and everyday"):
+    with pytest.raises(UsageError, match=r"no set of atoms 'sums'; choose one of code, .*, everyday"):
         load_prompts("atoms:sums")

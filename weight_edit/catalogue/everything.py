@@ -33,8 +33,8 @@ def chosen_entries(only: Sequence[str] = ()) -> list[Entry]:
     known = entries()
     missing = sorted(set(only) - {entry.model_type for entry in known})
     if missing:
-        kind = "model type in transformers' mappings for text, or for images and text, to text, called"
-        raise unknown(kind, missing[0], sorted({entry.model_type for entry in known}))
+        types = sorted({entry.model_type for entry in known})
+        raise unknown("model type of transformers for text", missing[0], types)
     return [each for entry in known if not only or entry.model_type in only for each in with_variants(entry)]
 
 

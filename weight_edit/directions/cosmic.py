@@ -52,12 +52,12 @@ def cosmic_scores(
         problem.of(problem.baseline, "validation").double().mean(dim=0),
     )
     chosen = least_similar(target, baseline)
-    layers = [problem.layers[index] for index in chosen]
+    looked_at = [problem.layers[index] for index in chosen]
     targets = [ids for sample in problem.targets for ids in sample.validation]
 
     def under(hooks: list[Hook], prompts: Sequence[Sequence[int]], like: Tensor) -> float:
         with hooked(problem.model.model, hooks):
-            found = stream_at(problem.model, prompts, layers, problem.positions, batch_size=problem.batch_size)
+            found = stream_at(problem.model, prompts, looked_at, problem.positions, batch_size=problem.batch_size)
         return float(similarity(found.double().mean(dim=0), like[:, chosen]).mean())
 
     with bar("similarities", len(asked) + len(earlier), done=len(earlier)) as progress:

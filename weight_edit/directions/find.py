@@ -157,14 +157,15 @@ def find_directions(
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
     spared = tuple(draw("protected", some, None, format, **sizes) for some in spares)
 
-    if rule.by != "cosmic":
-        if kept.metering is None:
-            opening = format.opening
-            metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, opening, batch_size)
-            kept.note_metering(metering)
+    if rule.by != "cosmic" and kept.metering is None:
+        opening = format.opening
+        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, opening, batch_size)
+        kept.note_metering(metering)
+    tokens: tuple[int, ...] = ()
+    if kept.metering is not None:
+        tokens = kept.metering.tokens
         if filter_prompts:
             *refused, answered = filtered(kept.metering, [*refused, answered])
-    tokens = () if kept.metering is None else kept.metering.tokens
     problem = Problem(
         model,
         tuple(refused),

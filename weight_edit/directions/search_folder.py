@@ -103,12 +103,13 @@ class SearchFolder:
     scores: dict[int, CandidateScore] = field(default_factory=dict)
     similarities: dict[int, float] = field(default_factory=dict)
     controls: list[CandidateScore] = field(default_factory=list)
+    _begun: bool = field(default=False, init=False, repr=False)
 
     @classmethod
     def open(
         cls, path: str | Path, inputs: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
     ) -> "SearchFolder":
-        """Make the folder, or take up what an earlier search of the same inputs left in it.
+        """A folder, made when something is found; or what an earlier search of the same inputs left in it.
 
         Args:
             path: the folder; its parent exists.
@@ -124,12 +125,10 @@ class SearchFolder:
         inputs = json.loads(json.dumps(inputs))
         earlier = _earlier(path)
         if earlier is None:
-            return cls._begun(path, inputs)
+            return cls(path, inputs)
         others = _differences(earlier.get("inputs"), inputs)
         if overwrite and (not resume or others):
-            for name in FILES:
-                (path / name).unlink(missing_ok=True)
-            return cls._begun(path, inputs)
+            return cls(path, inputs)
         if not resume:
             raise UsageError(
                 f"{shown(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
@@ -175,6 +174,7 @@ class SearchFolder:
         """Keep what the method found."""
         self.searched = searched
         self.scores, self.similarities, self.controls = {}, {}, []
+        self._write_search()
         if self.path is not None:
             # Scores of other candidates are none of these.
             (self.path / SCORES).unlink(missing_ok=True)
@@ -196,18 +196,9 @@ class SearchFolder:
         self._append({"control": True, **asdict(score)})
 
     @classmethod
-    def _begun(cls, path: Path, inputs: Mapping[str, Any]) -> "SearchFolder":
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{shown(str(path))} cannot be made: {error.strerror}") from error
-        begun = cls(path, inputs)
-        begun._write_search()
-        return begun
-
-    @classmethod
     def _taken_up(cls, path: Path, inputs: Mapping[str, Any], earlier: Mapping[str, Any]) -> "SearchFolder":
         taken = cls(path, inputs)
+        taken._begun = True
         try:
             said = earlier.get("metering")
             if said is not None:
@@ -244,8 +235,20 @@ class SearchFolder:
     def _write_search(self) -> None:
         if self.path is None:
             return
+        if not self._begun:
+            self._begin(self.path)
         content = {"inputs": self.inputs, "metering": None if self.metering is None else asdict(self.metering)}
         _write_whole(self.path / SEARCH, f"{json.dumps(content, indent=1)}\n".encode())
+
+    def _begin(self, path: Path) -> None:
+        """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""
+        try:
+            path.mkdir(exist_ok=True)
+            for name in FILES:
+                (path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{shown(str(path))} cannot be made: {error.strerror}") from error
+        self._begun = True
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if self.path is None:

@@ -329,7 +329,7 @@ def groups(name: str) -> tuple[str, ...]:
     kind, _, group = name.partition("-")
     if kind == "answered" and group in groups("answered"):
         return (group,)
-    raise unknown("prompt set of the organism", name, (*NAMES, *(f"answered-{kind}" for kind in groups("answered"))))
+    raise unknown("prompt set", name, (*NAMES, *(f"answered-{kind}" for kind in groups("answered"))))
 
 
 _PER_GROUP = {  # requests per group: (train, validation, test, each held-out split)
@@ -361,7 +361,7 @@ def prompt_set(name: str, split: str) -> tuple[Request, ...]:
     """
     members = groups(name)
     if split not in SPLITS:
-        raise unknown("split of the organism's prompts", split, SPLITS)
+        raise unknown("split of the organism's prompt sets", split, SPLITS)
     counts = _PER_GROUP.get(name, _PER_CATEGORY)
     count = counts[min(SPLITS.index(split), 3)]
     columns = [grids(group)[split].sample(count, f"{group} {split}") for group in members]
