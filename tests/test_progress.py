@@ -158,3 +158,24 @@ def test_a_batch_that_runs_out_of_memory_is_taken_back(loud: None, monkeypatch: 
     done = [count for _, count in run_batches([[1, 2]] * 4, step, description="x", moving=moving)]
     assert done == [2, 2]
     assert moves == [2.0, -2.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_progress_is_shown_beside_a_json_document_and_not_when_asked_for_silence(call) -> None:
+    args = (
+        "evaluate",
+        "organism",
+        "--answered",
+        "organism:answered:test",
+        "--limit",
+        11,
+        "--max-new-tokens",
+        2,
+        "--json",
+    )
+    loud = call(*args)
+    assert loud.json["model"] == "organism"
+    assert "loading organism" in loud.progress
+    assert "answers (answered): 0 of 11" in loud.progress
+    quiet = call(*args, "--quiet")
+    assert quiet.json == loud.json
+    assert quiet.progress == []

@@ -39,7 +39,7 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
         ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
         ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
-        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*'keep', 'untie' or 'skip'"),
+        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of keep, untie, skip"),
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
         ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
         ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),
@@ -148,3 +148,12 @@ def test_a_missed_bound_is_named(bounds: Bounds, named: str) -> None:
 def test_what_is_not_a_number_is_beyond_every_bound() -> None:
     broken = {**EDITED, "divergence": {"mean": float("nan")}}
     assert beyond_bounds(Bounds(), BASELINE, broken) != []
+
+
+def test_a_value_of_a_few_is_refused_with_the_nearest() -> None:
+    content = {"model": "organism", "find": {"target": "a", "baseline": "b", "select": "acuracy"}}
+    with pytest.raises(UsageError, match=r"'find.select': there is no such value 'acuracy'; did you mean 'accuracy'\?"):
+        parse_recipe(content)
+    content = {"model": "organism", "find": {"target": "a", "baseline": "b"}, "edit": {"kind": "ablat"}}
+    with pytest.raises(UsageError, match=r"'edit.kind': there is no edit 'ablat'; did you mean 'ablate'\?"):
+        parse_recipe(content)

@@ -39,7 +39,8 @@ def call(
     from weight_edit.progress import is_quiet, set_quiet
 
     before = is_quiet()
-    set_quiet(quiet or as_json)
+    # Under --json too: progress is on stderr, the document on stdout.
+    set_quiet(quiet)
     try:
         with _stoppable():
             result = work()
