@@ -25,6 +25,7 @@ class Clock:
 def loud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress on, as on the command line."""
     monkeypatch.setattr(progress, "_quiet", False)
+    monkeypatch.setattr(progress, "_begun", {})
 
 
 @pytest.fixture
@@ -101,6 +102,15 @@ def test_lines_where_there_is_no_terminal(loud: None, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert captured.err.splitlines() == ["verify: checking every byte", "activations: 0 of 64", "seen"]
     assert captured.out == ""
+
+
+def test_many_short_tasks_alike_are_not_as_many_lines(loud: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(50):
+        with bar("answers", 55) as shown:
+            shown.advance(55)
+        with bar("first tokens", 8):
+            pass
+    assert capsys.readouterr().err.splitlines() == ["answers: 0 of 55", "first tokens: 0 of 8"]
 
 
 def test_silence_where_progress_is_off(capsys: pytest.CaptureFixture[str]) -> None:

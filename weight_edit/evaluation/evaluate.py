@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ class Evaluation:
     harmless_looking: SetResult | None
     divergence: Divergence | None
     answers: tuple[Answer, ...]
-    base: "Evaluation | None" = None
+    base: "Evaluation | None" = field(default=None, repr=False)
 
     @property
     def differences(self) -> dict[str, dict[str, PairedDifference]]:
