@@ -68,11 +68,13 @@ def run(
     def work() -> Any:
         from weight_edit.recipe import load_recipe
 
+        # A wrong key is said before torch is imported.
+        loaded = load_recipe(recipe, set_ or (), with_ or ())
         with starting():
             from weight_edit.running import run as carry_out
 
         return carry_out(
-            load_recipe(recipe, set_ or (), with_ or ()),
+            loaded,
             out or Path("runs") / recipe.stem,
             resume=resume,
             overwrite=overwrite,
