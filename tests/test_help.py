@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -117,11 +118,14 @@ def test_an_unknown_name_is_exit_code_2_with_the_nearest(call, args: tuple[str, 
     assert documented.json["exit_code"] == 2
 
 
-def test_names_are_looked_at_before_torch_is_imported() -> None:
+def test_names_are_looked_at_before_torch_is_imported(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: organism\nfind: {target: a, baseline: b, select: acuracy}\n", encoding="utf-8")
     code = (
         "import sys; from weight_edit import cli\n"
         "for args in (['find', 'organism', '--target', 'organism:refused', '--baseline', 'organism:answered',\n"
-        "              '--method', 'mean-diff'], ['evaluate', 'organism', '--dtype', 'flot32']):\n"
+        "              '--method', 'mean-diff'], ['evaluate', 'organism', '--dtype', 'flot32'],\n"
+        f"             ['run', {str(recipe)!r}]):\n"
         "    sys.argv = ['weight-edit', *args]\n"
         "    try: cli.main()\n"
         "    except SystemExit as stop: assert stop.code == 2\n"
@@ -194,6 +198,7 @@ def test_the_shell_completes_names(words: str, wanted: str) -> None:
 def test_completion_can_be_installed(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     page = call("--help").out
+    assert call("-h").out == page
     assert "--install-completion" in page
     assert "--show-completion" in page
     assert all(re.search(rf"^│ {verb} ", page, re.MULTILINE) for verb in VERBS)

@@ -25,6 +25,7 @@ class Clock:
 def loud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress on, as on the command line."""
     monkeypatch.setattr(progress, "_quiet", False)
+    monkeypatch.setattr(progress, "_begun", {})
 
 
 @pytest.fixture
@@ -103,6 +104,15 @@ def test_lines_where_there_is_no_terminal(loud: None, capsys: pytest.CaptureFixt
     assert captured.out == ""
 
 
+def test_many_short_tasks_alike_are_not_as_many_lines(loud: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(50):
+        with bar("answers", 55) as shown:
+            shown.advance(55)
+        with bar("first tokens", 8):
+            pass
+    assert capsys.readouterr().err.splitlines() == ["answers: 0 of 55", "first tokens: 0 of 8"]
+
+
 def test_silence_where_progress_is_off(capsys: pytest.CaptureFixture[str]) -> None:
     announce("verify: checking every byte")
     with bar("activations", 64) as shown:
@@ -158,3 +168,24 @@ def test_a_batch_that_runs_out_of_memory_is_taken_back(loud: None, monkeypatch: 
     done = [count for _, count in run_batches([[1, 2]] * 4, step, description="x", moving=moving)]
     assert done == [2, 2]
     assert moves == [2.0, -2.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_progress_is_shown_beside_a_json_document_and_not_when_asked_for_silence(call) -> None:
+    args = (
+        "evaluate",
+        "organism",
+        "--answered",
+        "organism:answered:test",
+        "--limit",
+        11,
+        "--max-new-tokens",
+        2,
+        "--json",
+    )
+    loud = call(*args)
+    assert loud.json["model"] == "organism"
+    assert "loading organism" in loud.progress
+    assert "answers (answered): 0 of 11" in loud.progress
+    quiet = call(*args, "--quiet")
+    assert quiet.json == loud.json
+    assert quiet.progress == []

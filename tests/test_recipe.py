@@ -41,7 +41,7 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
         ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
         ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
-        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*'keep', 'untie' or 'skip'"),
+        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of keep, untie, skip"),
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
         ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
         ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),
@@ -205,3 +205,12 @@ def test_refusal_that_nobody_could_judge_keeps_no_bound() -> None:
     assert problem == f"bounds.max_refusal: refusal was not measured; {note}"
     judged = {"sets": {"refused": {"refusal": rate(0.0), "verdicts": {**verdicts, "answered": 1}}}}
     assert beyond_bounds(Bounds(max_refusal=0.1, max_kl=None, max_loss_increase=None), {}, judged) == []
+
+
+def test_a_value_of_a_few_is_refused_with_the_nearest() -> None:
+    content = {"model": "organism", "find": {"target": "a", "baseline": "b", "select": "acuracy"}}
+    with pytest.raises(UsageError, match=r"'find.select': there is no such value 'acuracy'; did you mean 'accuracy'\?"):
+        parse_recipe(content)
+    content = {"model": "organism", "find": {"target": "a", "baseline": "b"}, "edit": {"kind": "ablat"}}
+    with pytest.raises(UsageError, match=r"'edit.kind': there is no edit 'ablat'; did you mean 'ablate'\?"):
+        parse_recipe(content)

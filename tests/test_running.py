@@ -10,7 +10,8 @@ import pytest
 
 from weight_edit import running, searching
 from weight_edit.checkpoint.manifest import read_manifest
-from weight_edit.errors import UsageError, VerificationError
+from weight_edit.directions import find
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.recipe import Recipe, parse_recipe
 from weight_edit.running import run
 
@@ -47,7 +48,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {"recipe.yaml", "log.txt", "directions.safetensors", "run.json", "answers", "model"}
+    found = {"directions.safetensors", "directions.safetensors.find"}
+    assert names == {"recipe.yaml", "log.txt", *found, "run.json", "answers", "model"}
     state = json.loads((finished / "run.json").read_text(encoding="utf-8"))
     assert state["status"] == "done"
     assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate"}
@@ -66,6 +68,31 @@ def test_what_a_run_leaves(finished: Path) -> None:
 def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
     with pytest.raises(UsageError, match="--overwrite"):
         run(recipe(), finished)
+
+
+def test_a_run_whose_bounds_were_too_narrow_chooses_again_without_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = recipe(find={**CONTENT["find"], "max_kl": 1e-9})
+    with pytest.raises(UnsupportedError, match="keeps the bounds"):
+        run(narrow, tmp_path / "out")
+    scores = tmp_path / "out/directions.safetensors.find/scores.jsonl"
+    kept = scores.read_bytes()
+    assert len(kept.splitlines()) > 4
+
+    def again(*_args: Any, **_options: Any) -> None:
+        raise AssertionError("candidates were scored again")
+
+    monkeypatch.setattr(find, "measured", again)
+    monkeypatch.setattr(find, "metered", again)
+    result = run(recipe(), tmp_path / "out", resume=True)
+    assert result.summary["verification"]["passed"]
+    assert scores.read_bytes() == kept
+    # Of other prompts nothing that is there can be used, and nobody has to say so.
+    monkeypatch.undo()
+    other = run(recipe(find={**CONTENT["find"], "n_train": 40}), tmp_path / "out", resume=True)
+    assert other.summary["verification"]["passed"]
+    assert scores.read_bytes() != kept
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -44,7 +44,8 @@ def call(
             print(line, file=sys.stderr, flush=True)
 
     before = is_quiet()
-    set_quiet(quiet or as_json)
+    # Under --json too: progress is on stderr, the document on stdout.
+    set_quiet(quiet)
     try:
         with readings(say) as read, _stoppable():
             result = work()

@@ -132,12 +132,15 @@ class _Silent:
 
 _quiet = True
 _running: list[Bar] = []
+_begun: dict[str, float] = {}
+"""When the first line of a task was last written, by description: a hundred short ones alike are no hundred lines."""
 
 
 def set_quiet(quiet: bool) -> None:
     """Turn progress off (True, the default in Python) or on (False, what the command line does)."""
     global _quiet
     _quiet = quiet
+    _begun.clear()
 
 
 def is_quiet() -> bool:
@@ -273,7 +276,10 @@ class Lines:
 @contextmanager
 def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
     lines = Lines(description, meter, _tell)
-    lines.begin()
+    now = time.monotonic()
+    if now - _begun.get(description, -EVERY) >= EVERY:
+        _begun[description] = now
+        lines.begin()
     ended = threading.Event()
 
     def look() -> None:

@@ -14,6 +14,7 @@ from weight_edit.checkpoint.output import staged
 from weight_edit.checkpoint.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.artifact import load_directions
+from weight_edit.directions.search_folder import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.extras import need
@@ -177,7 +178,7 @@ class _Job:
                 step_name("find", name),
                 [model, search.key, recipe.seed],
                 (directions_file(name),),
-                partial(self._find, search, folder.path / directions_file(name)),
+                partial(self._find, folder, search, folder.path / directions_file(name)),
             )
         digests = {name: each["sha256"] for name, each in found.items()}
         summary: dict[str, Any] = {"baseline": baseline, "direction": found.get(MAIN)}
@@ -252,8 +253,15 @@ class _Job:
             folder.log(f"problem: {problem}")
         raise VerificationError(f"{problems[0]}{more}{kept}")
 
-    def _find(self, search: Search, out: Path) -> dict[str, Any]:
-        return search.carry_out(self.base, self._format(self.base), self.recipe.seed, out)
+    def _find(self, folder: RunFolder, search: Search, out: Path) -> dict[str, Any]:
+        try:
+            return search.carry_out(self.base, self._format(self.base), self.recipe.seed, out)
+        finally:
+            # What was found is the run's own however the search ended, so that a new run may replace it.
+            kept = folder_of(out)
+            if kept.is_dir():
+                folder.record(kept.name)
+                folder.save()
 
     def _study_all(self, folder: RunFolder, inputs: list[Any]) -> list[dict[str, Any]]:
         """Every study of the recipe, each in a folder of its own."""

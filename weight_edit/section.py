@@ -1,12 +1,14 @@
 """Validated settings: what recipes, finders and edits are set with, and errors that name the wrong key."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from weight_edit.errors import UsageError
+from weight_edit.names import unknown
 
 
 class Section(BaseModel):
@@ -51,6 +53,9 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
         return str(said)
     if problem["type"] == "missing":
         return f"'{key}' is missing"
+    if problem["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
+        return f"'{key}': {unknown('such value', problem['input'], known)}"
     return f"'{key}': {said} (it is {problem['input']!r})"
 
 

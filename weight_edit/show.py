@@ -111,8 +111,11 @@ def evaluation(result: Mapping[str, Any], console: Console) -> None:
         before, apart = figures(base), differences(result)
         for column in (safe(base["model"]), "edited", "difference"):
             table.add_column(column, justify="right")
+        # On a narrow terminal intervals stand below their figures, whole.
+        between = "\n[" if console.width < 120 else " ["
         for name, text in after.items():
-            table.add_row(name, *(safe(cell) for cell in (before.get(name, ""), text, apart.get(name, ""))))
+            cells = (before.get(name, ""), text, apart.get(name, ""))
+            table.add_row(name, *(safe(cell.replace(" [", between)) for cell in cells))
     console.print(table)
     notes(result, console)
 

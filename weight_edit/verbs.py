@@ -24,6 +24,19 @@ if TYPE_CHECKING:
     from weight_edit.prompts import ChatFormat
 
 
+_DEFAULTS: Mapping[str, Any] = {
+    "n_train": 128,
+    "n_validation": 32,
+    "method": "mean-difference",
+    "options": None,
+    "positions": "template",
+    "refusal_tokens": None,
+    "filter_prompts": True,
+    "seed": 0,
+}
+"""Of `find_directions`, whose module takes seconds to import; a test compares them."""
+
+
 def find(
     model: str,
     target: Sequence[str],
@@ -60,10 +73,11 @@ def find(
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
+    options = {**_DEFAULTS, **options}
     rule = SelectionRule(**rule_options)
-    check_seed(options.get("seed", 0))
+    check_seed(options["seed"])
     check_method(options["method"])
-    check_positions(options.get("positions", "template"))
+    check_positions(options["positions"])
     check_dtype(load_options.get("dtype", "auto"))
     sets: dict[str, Any] = {
         "protect": [load_prompts(spec) for spec in protect],
@@ -71,9 +85,8 @@ def find(
         "validation_baseline": None if validation_baseline is None else load_prompts(validation_baseline),
     }
     train = [load_prompts(spec) for spec in target], load_prompts(baseline)
-    sizes = {name: options.get(name, default) for name, default in (("n_train", 128), ("n_validation", 32))}
-    held = sets["validation_target"] or None
-    check_search(*train, sets["protect"], held, sets["validation_baseline"], **sizes)
+    sizes = {name: options[name] for name in ("n_train", "n_validation")}
+    check_search(*train, sets["protect"], sets["validation_target"], sets["validation_baseline"], **sizes)
     # The imports take seconds, so that all that is told without them comes first.
     from weight_edit.directions.choosing import chosen, rule_for
     from weight_edit.directions.find import find_directions, search_inputs
@@ -87,7 +100,7 @@ def find(
     # A misspelt option is said before a large model is fetched and loaded.
     finder.settings(options["options"] or {})
     form = _format(model, load_options, format_options)
-    source = resolve(model, revision=load_options.get("revision"), token=load_options.get("token"))
+    source = resolve(model, revision=load_options.get("revision"), token=load_options.get("token"), edited=False)
     asked = search_inputs(
         model=fingerprint(source.path),
         dtype=str(load_options.get("dtype")),
@@ -172,10 +185,13 @@ def measure(
 
 def _format(model: str, load_options: Mapping[str, Any], format_options: Mapping[str, Any]) -> "ChatFormat":
     """The chat format of a model whose weights are not there yet."""
-    from weight_edit.runtime.loading import chat_format
+    from weight_edit.runtime.loading import chat_format, check_source
 
-    source = resolve(model, revision=load_options.get("revision"), token=load_options.get("token"), weights=False)
-    return chat_format(source, trust_remote_code=bool(load_options.get("trust_remote_code")), **format_options)
+    revision, token = load_options.get("revision"), load_options.get("token")
+    source = resolve(model, revision=revision, token=token, weights=False, edited=False)
+    trusted = bool(load_options.get("trust_remote_code"))
+    check_source(source, device=load_options.get("device"), trust_remote_code=trusted)
+    return chat_format(source, trust_remote_code=trusted, **format_options)
 
 
 def _option(name: str) -> str:

@@ -101,7 +101,7 @@ def test_the_command_interrupted_is_one_line(
         yield
 
     monkeypatch.setattr(summary, "try_all", interrupted)
-    monkeypatch.setattr(sys, "argv", ["weight-edit", "inspect", "--all"])
+    monkeypatch.setattr(sys, "argv", ["weight-edit", "inspect", "--all", "--quiet"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 130

@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
 def interrupted(job: Job, out: Path, after: int, number: signal.Signals) -> tuple[int, str]:
     """Send the slow bake a signal when it has finished `after` files; its exit code and what it says."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", SLOW, str(after), *job.arguments(out)]
+    command = [sys.executable, "-c", SLOW, str(after), *job.arguments(out), "--quiet"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -141,7 +141,7 @@ class Evaluation:
     template: str | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    base: "Evaluation | None" = None
+    base: "Evaluation | None" = field(default=None, repr=False)
 
     @property
     def differences(self) -> dict[str, dict[str, PairedDifference]]:

@@ -15,7 +15,6 @@ from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
-from weight_edit.names import unknown
 from weight_edit.plan import parse_layers
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.recipe import MAIN, Step
@@ -59,7 +58,7 @@ class Lab:
         """
         name = name or MAIN
         if name not in self.found:
-            raise unknown("search of this recipe called", name, self.found)
+            raise UsageError(f"no directions are called {name!r}; the recipe finds {', '.join(self.found) or 'none'}")
         return self.found[name].rows
 
     def control(self, like: str | None = None) -> DirectionRows:
