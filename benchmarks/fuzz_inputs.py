@@ -81,7 +81,7 @@ class Tally:
     outcomes: "collections.Counter[str]" = field(default_factory=collections.Counter)
     wrong: list[str] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
-    slowest: tuple[float, int] = (0.0, -1)
+    slowest: list[tuple[float, int]] = field(default_factory=list)
 
     def add(self, seed: int, found: dict[str, object]) -> None:
         """Count one case."""
@@ -92,7 +92,7 @@ class Tally:
                 self.outcomes[name] += 1
         if "outcome" in found:
             self.outcomes[str(found["outcome"])] += 1
-        self.slowest = max(self.slowest, (float(str(found.get("seconds", 0.0))), seed))
+        self.slowest = sorted([*self.slowest, (float(str(found.get("seconds", 0.0))), seed)])[-5:]
 
 
 class Worker:
@@ -181,7 +181,8 @@ def main() -> int:
     if options.seeds:
         seeds = [int(seed) for seed in options.seeds.split(",")]
     supervise(seeds, options.processes, options.seconds, tally)
-    print(f"{len(seeds)} cases in {time.monotonic() - began:.0f} s, the slowest {tally.slowest[0]:.1f} s")
+    slowest = ", ".join(f"{seconds:.1f} s (seed {seed})" for seconds, seed in reversed(tally.slowest))
+    print(f"{len(seeds)} cases in {time.monotonic() - began:.0f} s, the slowest {slowest}")
     for outcome, count in sorted(tally.outcomes.items()):
         print(f"  {outcome}: {count}")
     print(f"treated wrongly: {len(tally.wrong)}; passed that should not: {len(tally.passed)}")

@@ -14,6 +14,7 @@ import re
 import shutil
 import struct
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -103,12 +104,16 @@ def treat(sample: Sample, root: Path, seed: int, seconds: float = SECONDS) -> st
     said, work = CASES[kind](sample, rng, root)
     what = f"seed {seed}, {kind}: {said[:300]}"
     before, tempfile.tempdir = tempfile.tempdir, str(root)
+    began = time.monotonic()
     try:
         with warnings.catch_warnings(), time_limit(seconds):
             warnings.simplefilter("ignore")
             result = work()
     except WeightEditError as error:
         message = str(error)
+        # What stops it may have been taken for a fault of the input's.
+        if time.monotonic() - began > seconds:
+            raise Wrong(f"{what}: took too long and ended with {message!r}") from error
         if len(message.splitlines()) != 1:
             raise Wrong(f"{what}: not one line: {message!r}") from error
         return f"{kind} refused"
@@ -535,8 +540,8 @@ def _bytes(sample: Sample, rng: random.Random, root: Path) -> tuple[str, Callabl
     said = rng.choice(["swapped", "unedited", "flipped", "nan", "config", "file", "gone", "part"])
     one = rng.choice(edited)
     if said == "swapped":
-        like = [info for info in edited if info.shape == one.shape and info.name != one.name]
-        two = rng.choice(like)
+        pairs = [(a, b) for a in edited for b in edited if a.name < b.name and a.shape == b.shape]
+        one, two = rng.choice(pairs)
         first, second = bytes(raw[one.begin : one.end]), bytes(raw[two.begin : two.end])
         raw[one.begin : one.end], raw[two.begin : two.end] = second, first
     elif said == "unedited":

@@ -46,7 +46,7 @@ def test_results_and_failures_come_back_from_another_process(function):
 
 @pytest.mark.parametrize("what", ["loop", "die"])
 def test_what_was_stopped_is_said_and_the_next_call_is_answered(function, what):
-    with pytest.raises(LimitError, match="of a processor"):
+    with pytest.raises(LimitError, match="seconds of a processor"):
         function(what)
     assert function("x")[0] == "x"
 

@@ -8,6 +8,7 @@ process can be ended. It is a fork of this one, so that whatever the function ho
 import gc
 import json
 import os
+import pickle
 import resource
 import signal
 import threading
@@ -23,7 +24,14 @@ from typing import Any, NoReturn
 from weight_edit.errors import FOREIGN_ERRORS
 
 SECONDS = 5
-"""Of a processor, for one call; a chat template takes a thousandth of one."""
+"""Of a processor, before what is asked counts: a second more for each `CALLS` calls, and each `CHARACTERS` in them.
+
+A chat template takes a thousandth of a second, and tokens of a long text one for each million characters. Counted for
+all calls together, so that one that is slow each time is stopped as well.
+"""
+
+CALLS = 10
+CHARACTERS = 50_000
 
 PATIENCE = 120.0
 """Seconds by the clock, which on a busy machine are more."""
@@ -63,7 +71,7 @@ class Limited:
         """What the function gives for these arguments, which must be possible to pickle.
 
         Raises:
-            LimitError: more than `SECONDS` or `MEMORY`.
+            LimitError: more than the time or the `MEMORY` that it has.
             ForeignError: the function failed.
         """
         if not hasattr(os, "fork"):
@@ -91,14 +99,16 @@ class Limited:
             self._start()
         assert self._connection is not None
         try:
-            self._connection.send((arguments, options))
+            self._connection.send_bytes(pickle.dumps((arguments, options)))
             if self._connection.poll(PATIENCE):
                 kind, value = json.loads(self._connection.recv_bytes(_LONGEST))
                 return kind, value
         except (EOFError, OSError):
             # It was ended by a limit, or has said more than anybody needs.
             pass
-        raise LimitError(f"it takes more than {SECONDS} s of a processor, or more than {MEMORY >> 30} GiB of memory")
+        raise LimitError(
+            f"it takes seconds of a processor, or more than {MEMORY >> 30} GiB of memory, so it was stopped"
+        )
 
     def _start(self) -> None:
         ours, theirs = Pipe()
@@ -136,10 +146,13 @@ def _serve(function: Callable[..., Any], connection: Connection) -> NoReturn:
         os.closerange(3, kept)
         os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         _limit(resource.RLIMIT_AS, _size() + MEMORY if _size() else None)
+        calls = characters = 0
         while True:
-            arguments, options = connection.recv()
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + SECONDS)
+            asked = connection.recv_bytes()
+            calls, characters = calls + 1, characters + len(asked)
+            # A process of its own has used nothing of a processor when it begins.
+            _limit(resource.RLIMIT_CPU, SECONDS + 1 + calls // CALLS + characters // CHARACTERS)
+            arguments, options = pickle.loads(asked)
             connection.send_bytes(json.dumps(_answer(function, arguments, options)).encode())
     except (EOFError, OSError, MemoryError):
         pass
