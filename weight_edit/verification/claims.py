@@ -103,9 +103,9 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
         if mine is None or said.get(name) is None:
             continue
         figure = mine[dtype] if name == "leak" else mine[dtype]["largest"]
-        # Of other prompts, on another machine: far below what is found here is no measurement of this model.
+        # Of other prompts, on another machine: within a tenth of what is found here it may be.
         least = STRICT.leak if name == "leak" else STRICT.logits
-        if not isinstance(said[name], int | float) or said[name] < 0 or max(least, said[name]) * 100 < figure:
+        if not isinstance(said[name], int | float) or (figure > least and not said[name] >= figure / 10):
             yield (
                 f"manifest: its measurements.verification.{name} is {_brief(said[name])}, where {figure:.1e} is found "
                 "now"
