@@ -142,7 +142,7 @@ def check_search(
     Raises:
         UsageError: as `draw` and `check_distinct`; or several targets and another number of validation sets.
     """
-    held = list(held_targets or [None] * len(targets))
+    held: list[PromptSet | None] = list(held_targets) if held_targets else [None] * len(targets)
     if len(held) != len(targets):
         raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
     for some in targets:
