@@ -85,6 +85,7 @@ def adapter(
     It holds through merging, saving and loading. Where the embedding is tied, PEFT merges into one tensor what two
     modules have: so the mode "keep" adapts the embedding alone, and the unembedding goes with it once they are merged,
     as in baking, and not before; "untie" stores the unembedding whole (PEFT's `modules_to_save`), before and after.
+    PEFT's `ensure_weight_tying` would be no help: it merges the embedding's share twice as well.
     Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`). One that a writer has not is
     the adapter's own (`lora_bias`), whatever the model's config can create; such an adapter cannot be merged.
 
