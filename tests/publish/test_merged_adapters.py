@@ -18,7 +18,7 @@ from weight_edit.publish.adapter import AdapterResult, adapter
 from weight_edit.runtime import Model
 from weight_edit.verification.stream import stream_leak
 
-EVERY = tuple(dict.fromkeys((*FAMILIES, *TIED, *ADAPTABLE)))
+EVERY = tuple(dict.fromkeys((*FAMILIES, *TIED, *ADAPTABLE, "gptj", "gptj-tied")))
 
 
 def leak(model: Any, directions: Directions) -> float:

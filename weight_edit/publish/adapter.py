@@ -116,7 +116,8 @@ def adapter(
     rank = max(1, *(each.rank for each in made))
     biased = bool(baking.plan.created)
     _check_biases(made, biased)
-    whole = own_unembedding(baking.plan, read)
+    stored_whole = own_unembedding(baking.plan, read)
+    whole = (baking.anatomy.unembedding,) if stored_whole else ()
     config = adapter_config(
         made, rank=rank, biased=biased, base=source.public_name, revision=source.revision, whole=whole
     )
@@ -129,14 +130,14 @@ def adapter(
             shown.say(f"note: {note}")
     with staged(target, overwrite=overwrite, source=source.path) as folder:
         tensors = tensors_of(made, rank=rank, biased=biased)
-        tensors |= {f"{PREFIX}{module}.weight": weight.contiguous() for module, weight in whole.items()}
+        tensors |= {PREFIX + name: tensor.contiguous() for name, tensor in stored_whole.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
         summary = baking.summary()
         summary["edit"]["class"] = edit_class
         write_manifest(folder, {**summary, "kind": "adapter", "notes": list(notes)}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, tuple(whole), notes)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, whole, notes)
 
 
 def _notes(baking: Baking) -> tuple[str, ...]:
