@@ -18,7 +18,8 @@ from weight_edit.edits.changes import removed
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
-from weight_edit.runtime.sources import resolve
+from weight_edit.runtime.needs import asks_for_more
+from weight_edit.runtime.sources import read_local_config, resolve
 from weight_edit.steps import EditStep
 from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.verification.weights import WeightCheck, weight_check
@@ -142,10 +143,10 @@ def verify(
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
-    if not weights_only:
+    if not weights_only and asks_for_more(read_local_config(source.path)):
+        # Before the files are read, and not at the end of that.
         from weight_edit.runtime.loading import check_source
 
-        # Before the files are read: a model that cannot be run is not found out at the end of that.
         check_source(source, device=device, trust_remote_code=trust_remote_code)
     baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
