@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from weight_edit.baking import bake
 from weight_edit.directions.artifact import Directions
 from weight_edit.errors import UnsupportedError
+from weight_edit.inspection import inspect
 from weight_edit.organism import folder
 from weight_edit.runtime import load, resolve
 
@@ -189,11 +190,17 @@ def test_a_package_that_only_a_tokenizer_needs(tmp_path: Path, call: Call, monke
     assert "needs the package sentencepiece" in result.err
 
 
-def test_a_format_is_refused_before_its_weights_are_fetched(tmp_path: Path, hub: Any) -> None:
+def test_a_format_is_refused_before_its_weights_are_fetched(made: Path, tmp_path: Path, hub: Any) -> None:
     """Of a repository, config.json is enough to know."""
     model = changed(tmp_path, {"quantization_config": PLANS["awq"]})
     hub.add("org/quantised", model)
-    for edited in (True, False):
+    calls: dict[str, Callable[[], Any]] = {
+        "resolve": lambda: resolve("org/quantised"),
+        "load": lambda: load("org/quantised"),
+        "inspect": lambda: inspect("org/quantised"),
+        "low disk": lambda: bake("org/quantised", made / "d.safetensors", tmp_path / "out", low_disk=True),
+    }
+    for work in calls.values():
         with pytest.raises(UnsupportedError, match="awq"):
-            resolve("org/quantised") if edited else load("org/quantised")
+            work()
     assert not any(".safetensors" in asked.path for asked in hub.asked)

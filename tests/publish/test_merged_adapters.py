@@ -18,7 +18,7 @@ from weight_edit.publish.adapter import AdapterResult, adapter
 from weight_edit.runtime import Model
 from weight_edit.verification.stream import stream_leak
 
-EVERY = tuple(dict.fromkeys((*FAMILIES, *TIED, *ADAPTABLE)))
+EVERY = tuple(dict.fromkeys((*FAMILIES, *TIED, *ADAPTABLE, "gptj", "gptj-tied")))
 
 
 def leak(model: Any, directions: Directions) -> float:
@@ -145,6 +145,27 @@ def test_merging_in_a_half_dtype_leaves_only_a_trace(dtype: torch.dtype, mode: s
     assert torch.isfinite(logits(model)).all()
     again = saved_and_loaded(model.merge_and_unload(), tmp_path / "merged")
     assert leak(again, rows(1)) < (2e-2 if dtype == torch.bfloat16 else 4e-3)
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)])
+def test_the_command_line_says_what_merging_changes(call: Any, options: tuple[str, ...], tmp_path: Path) -> None:
+    save_family("llama-tied", tmp_path / "base")
+    rows(1).save(tmp_path / "d.safetensors")
+    given = ("--directions", tmp_path / "d.safetensors", "--out", tmp_path / "lora", *options)
+    result = call("adapter", tmp_path / "base", *given)
+    assert result.code == 0
+    said = result.json["notes"][0] if "--json" in options else result.out if options else result.err
+    assert "--embeddings untie stores it whole" in " ".join(said.split())
+
+
+def test_peft_s_own_tying_would_merge_twice(tmp_path: Path) -> None:
+    """Why `ensure_weight_tying` is off. Where this fails, PEFT has mended it, and the unembedding can be adapted."""
+    written("llama-tied", tmp_path, "keep")
+    path = tmp_path / "lora/adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert config["ensure_weight_tying"] is False
+    path.write_text(json.dumps({**config, "ensure_weight_tying": True}), encoding="utf-8")
+    assert leak(adapted(tmp_path).merge_and_unload(), rows(2)) > 0.05
 
 
 def test_an_adapter_that_cannot_be_merged_says_so_before(tmp_path: Path) -> None:

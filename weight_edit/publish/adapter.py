@@ -91,6 +91,7 @@ def adapter(
     It holds through merging, saving and loading. Where the embedding is tied, PEFT merges into one tensor what two
     modules have: so the mode "keep" adapts the embedding alone, and the unembedding goes with it once they are merged,
     as in baking, and not before; "untie" stores the unembedding whole (PEFT's `modules_to_save`), before and after.
+    PEFT's `ensure_weight_tying` would be no help: it merges the embedding's share twice as well.
     Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`). One that a writer has not is
     the adapter's own (`lora_bias`), whatever the model's config can create; such an adapter cannot be merged.
 
@@ -121,7 +122,8 @@ def adapter(
     rank = max(1, *(each.rank for each in made))
     biased = bool(baking.plan.created)
     _check_biases(made, biased)
-    whole = own_unembedding(baking.plan, read)
+    stored_whole = own_unembedding(baking.plan, read)
+    whole = (baking.anatomy.unembedding,) if stored_whole else ()
     config = adapter_config(
         made, rank=rank, biased=biased, base=source.public_name, revision=source.revision, whole=whole
     )
@@ -134,14 +136,14 @@ def adapter(
             shown.say(f"note: {note}")
     with staged(target, overwrite=overwrite, source=source.path) as folder:
         tensors = tensors_of(made, rank=rank, biased=biased)
-        tensors |= {f"{PREFIX}{module}.weight": weight.contiguous() for module, weight in whole.items()}
+        tensors |= {PREFIX + name: tensor.contiguous() for name, tensor in stored_whole.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
         summary = baking.summary()
         summary["edit"]["class"] = edit_class
         write_manifest(folder, {**summary, "kind": "adapter", "notes": list(notes)}, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, tuple(whole), notes)
+    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, whole, notes)
 
 
 def _notes(baking: Baking) -> tuple[str, ...]:

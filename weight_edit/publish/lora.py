@@ -96,19 +96,21 @@ def merges_with_embedding(plan: EditPlan) -> bool:
 
 
 def own_unembedding(plan: EditPlan, read: Read) -> dict[str, Tensor]:
-    """The weight of a tied unembedding that has to be stored whole, by its module; empty where none has to.
+    """The parameters of a tied unembedding that has to be stored whole, by name; empty where none has to.
 
     Factors of the embedding would be merged into it, and its own into the embedding.
 
     Returns:
-        (vocabulary, d_model): as the embedding is stored, or edited, in float32.
+        its weight (vocabulary, d_model), as the embedding is stored, or edited, in float32; and its bias as it is.
     """
     anatomy, readers = plan.anatomy, _readers(plan)
     edit = readers.get(anatomy.unembedding_weight)
     if not plan.unties or (edit is None and anatomy.embedding_weight not in plan.tensors()):
         return {}
     weight = read(anatomy.embedding_weight)
-    return {anatomy.unembedding: weight if edit is None else edit(weight.float())}
+    others = [name for name in anatomy.shapes if name.startswith(f"{anatomy.unembedding}.")]
+    found = {name: read(name) for name in others if name != anatomy.unembedding_weight}
+    return {anatomy.unembedding_weight: weight if edit is None else edit(weight.float()), **found}
 
 
 def _readers(plan: EditPlan) -> dict[str, TensorEdit]:

@@ -1,28 +1,34 @@
 """What a config asks for beside transformers, such as a package for its quantised weights, and whether it is there.
 
-transformers itself is asked, with what it does before it opens any weights.
+transformers itself is asked, with what it does before it opens any weights. Nothing on top needs torch, so that verbs
+which mostly do without can see whether there is anything to ask.
 """
 
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from weight_edit.anatomy.classes import from_config
 from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.refused import instead_of, quantization_of
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 USUAL = (None, "eager", "sdpa")
 """Implementations that every installation has, or gets without being told when a model cannot do one of them."""
 _OWN = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 
 
+def asks_for_more(stored: Mapping[str, Any]) -> bool:
+    """Whether a config.json asks for anything that `check_runnable` would look for."""
+    return quantization_of(stored) is not None or any(value not in USUAL for _, value in _settings(stored))
+
+
 def check_runnable(
-    config: PretrainedConfig, stored: Mapping[str, Any], folder: Path, *, device: str, trust_remote_code: bool = False
+    config: "PretrainedConfig", stored: Mapping[str, Any], folder: Path, *, device: str, trust_remote_code: bool = False
 ) -> None:
     """Refuse, before anything heavy is done, a model that cannot be run here for want of a package or a device.
 
@@ -39,6 +45,8 @@ def check_runnable(
     asked = [(key, value) for key, value in _settings(stored) if value not in USUAL]
     if not asked:
         return
+    import torch
+
     try:
         with torch.device("meta"):
             from_config(copy.deepcopy(config), dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
@@ -50,12 +58,12 @@ def check_runnable(
         ) from error
 
 
-def _check_quantised(config: PretrainedConfig, stored: Mapping[str, Any], folder: Path, device: str) -> None:
-    from transformers.quantizers.auto import AutoHfQuantizer, get_hf_quantizer
-
+def _check_quantised(config: "PretrainedConfig", stored: Mapping[str, Any], folder: Path, device: str) -> None:
     quantised = quantization_of(stored)
     if quantised is None:
         return
+    from transformers.quantizers.auto import AutoHfQuantizer, get_hf_quantizer
+
     places = device if device == "auto" else {"": device}
     try:
         known = AutoHfQuantizer.supports_quant_method(dict(quantised))

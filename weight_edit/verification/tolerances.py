@@ -3,9 +3,10 @@ storage dtypes what the base's own noise is on the same prompts."""
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from weight_edit.verification.faithfulness import Agreement
+if TYPE_CHECKING:
+    from weight_edit.verification.faithfulness import Agreement
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Noise:
     """
 
     dtype: str
-    computing: Agreement
-    hooked: Agreement
-    weights: Agreement
-    padding: Agreement
+    computing: "Agreement"
+    hooked: "Agreement"
+    weights: "Agreement"
+    padding: "Agreement"
     leak: float
 
     def to_dict(self) -> dict[str, Any]:
