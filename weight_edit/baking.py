@@ -14,6 +14,7 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import write_card_and_manifest
+from weight_edit.publish.inherited import check_id
 from weight_edit.rate import disk_rate
 from weight_edit.runtime.remote import LowDiskSource
 from weight_edit.runtime.sources import resolve
@@ -102,6 +103,7 @@ def bake(
     link: bool = False,
     low_disk: bool = False,
     dry_run: bool = False,
+    base_model: str | None = None,
     trust_remote_code: bool = False,
 ) -> BakeResult:
     """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
@@ -131,6 +133,7 @@ def bake(
         link: make hard links of untouched files instead of copies; for experiments on one file system.
         low_disk: of a Hub model, download one shard at a time, and delete it when it is written.
         dry_run: write nothing, and say what would be written.
+        base_model: the model's id on the Hub, for the card of an edit of a local folder.
         trust_remote_code: allow the model's own configuration and modelling code.
 
     Raises:
@@ -138,6 +141,8 @@ def bake(
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
     options = EditOptions(embeddings, dequantize, rounding, projector, mtp)
+    if base_model is not None:
+        check_id(base_model)
     target = Path(out)
     check_output(target, overwrite)
     steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
@@ -169,7 +174,7 @@ def bake(
                 done=attempt.note,
                 linked=link,
             )
-            write_card_and_manifest(attempt.files, baking.summary(), written.files)
+            write_card_and_manifest(attempt.files, baking.summary(base_model), written.files)
         return _result(baking, plan, target, written)
 
 

@@ -61,6 +61,10 @@ Rounding = Annotated[str, typer.Option(help="Of FP8 and MXFP4: balanced keeps th
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]
+Card = Annotated[bool, typer.Option("--card/--no-card", help="Fill in the card of an output with what was measured.")]
+BaseModel = Annotated[
+    str | None, typer.Option(metavar="ID", help="The model's id on the Hub, for the card of what comes from a folder.")
+]
 LowDisk = Annotated[
     bool, typer.Option("--low-disk", help="Of a Hub model, download, rewrite and delete one shard at a time.")
 ]

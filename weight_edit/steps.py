@@ -15,7 +15,7 @@ from weight_edit.edits.registry import Given, edit_named
 from weight_edit.errors import UsageError
 from weight_edit.section import validated
 
-_KEPT = ("method", "layer", "position", "revision", "prompts")
+_KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens")
 """What a manifest keeps of the directions' metadata."""
 
 

@@ -24,7 +24,14 @@ from weight_edit.runtime.sources import resolve
 
 TOKEN = FakeHub.token
 AROUND = ("{}\n", "{}\r\n", "{}\r", " {} ", "{}\t", "\n{}\n\n")
-INSIDE = ("hf_abc\x01defghij", "hf_abc\ndefghij", "hf_abc\tdefghij", "hf_abc defghij", "hf_abcd\x7fefghij", "hf_abcdéfghij")
+INSIDE = (
+    "hf_abc\x01defghij",
+    "hf_abc\ndefghij",
+    "hf_abc\tdefghij",
+    "hf_abc defghij",
+    "hf_abcd\x7fefghij",
+    "hf_abcdéfghij",
+)
 
 
 BROKEN = {"500": {"error 500"}, "hang up": {"hang up"}}
@@ -182,7 +189,7 @@ def test_errors_that_users_of_python_see_and_their_tracebacks(hub: FakeHub, tmp_
 
 
 def test_a_token_is_hidden_however_it_is_written() -> None:
-    token = 'hf_a/b+c"d\'e%f\\g'
+    token = "hf_a/b+c\"d'e%f\\g"
     usable_token(token)
     for form in (token, quote(token), quote(token, safe=""), repr(token), repr(token.encode()), json.dumps(token)):
         assert "b+c" not in redacted(f"before {form} after").replace("%2B", "+"), form

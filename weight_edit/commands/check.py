@@ -1,5 +1,6 @@
 """The verbs that look and measure: inspect, verify, evaluate."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from weight_edit.calling import call
 from weight_edit.commands.app import app
 from weight_edit.options import (
     MODEL_HELP,
+    Card,
     Device,
     Dtype,
     Json,
@@ -76,6 +78,7 @@ def verify(
     system: System = None,
     template: Template = None,
     device: Device = None,
+    card: Card = True,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -83,6 +86,8 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check integrity, completeness and faithfulness of an edited model; exit code 4 when a check fails.
+
+    What was measured goes into the card of a model that passes.
 
     Example: `weight-edit verify organism edited-model`
     """
@@ -117,6 +122,10 @@ def verify(
     checked = call(work, "verification", as_json, quiet)
     if not checked.passed:
         raise SystemExit(4)
+    if card:
+        from weight_edit.publish.filling import fill_in
+
+        _tell(fill_in(edited, verification=checked.to_dict(), digests_checked=True))
 
 
 @app.command()
@@ -139,6 +148,7 @@ def evaluate(
     template: Template = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    card: Card = True,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -146,6 +156,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure refusal, over-refusal, right answers and, against the base, KL divergence.
+
+    With --against, what was measured goes into the card of a model that bake or run wrote.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
@@ -182,4 +194,14 @@ def evaluate(
 
         show.evaluation(result.to_dict(), console)
 
-    call(work, show, as_json, quiet)
+    result = call(work, show, as_json, quiet)
+    if card and against is not None:
+        from weight_edit.publish.filling import fill_in
+
+        _tell(fill_in(model, edited=result.to_dict(), base=against))
+
+
+def _tell(line: str | None) -> None:
+    """Say what became of the card, beside the results."""
+    if line is not None:
+        print(line, file=sys.stderr)

@@ -10,6 +10,7 @@ from weight_edit.commands.app import app
 from weight_edit.listing import as_help, registered
 from weight_edit.options import (
     At,
+    BaseModel,
     Dequantize,
     Device,
     DirectionsFile,
@@ -173,6 +174,7 @@ def bake(
     link: Link = False,
     low_disk: LowDisk = False,
     dry_run: DryRun = False,
+    base_model: BaseModel = None,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -214,6 +216,7 @@ def bake(
             link=link,
             low_disk=low_disk,
             dry_run=dry_run,
+            base_model=base_model,
             trust_remote_code=trust_remote_code,
         )
 
@@ -240,6 +243,7 @@ def adapter(
     projector: Projector = "edit",
     orthonormalize: Orthonormalize = False,
     overwrite: Overwrite = False,
+    base_model: BaseModel = None,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -277,6 +281,7 @@ def adapter(
             revision=revision,
             token=token,
             overwrite=overwrite,
+            base_model=base_model,
             trust_remote_code=trust_remote_code,
         )
 

@@ -1,7 +1,7 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.sources import resolve
 from weight_edit.steps import EditStep
+from weight_edit.verification.card import card_problems, only_recorded, record_problems
 from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.verification.weights import WeightCheck, weight_check
 
@@ -45,6 +46,7 @@ class Verification:
         complete: whether the edit claims to leave nothing; if not, the leak is reported but not judged.
         prompts: number of prompts that the models ran on.
         problems: one line per failed check; empty when all passed.
+        recorded: what the manifest says was measured and this did not measure: not checked.
     """
 
     integrity: IntegrityReport
@@ -54,6 +56,7 @@ class Verification:
     complete: bool
     prompts: int
     problems: tuple[str, ...]
+    recorded: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -87,6 +90,7 @@ class Verification:
             "storage_dtype": self.storage,
             "prompts": self.prompts,
             "problems": list(self.problems),
+            "recorded_not_checked": list(self.recorded),
             "left_in_weights": self.weights.left,
             "left_in_weights_at": self.weights.left_where,
             "edited_tensors": {
@@ -164,6 +168,7 @@ def verify(
         *report.problems,
         *(f"marked as failed: {reason}" for reason in (manifest or {}).get("failed") or []),
         *_base_card_problems(baking, folder, manifest),
+        *card_problems(folder, manifest, baking.checkpoint),
         *_directions_problems(manifest, directions, steps),
         *_weight_problems(report, storage, baking),
     ]
@@ -176,7 +181,7 @@ def verify(
         for dtype in dict.fromkeys(("float32", "float32" if storage == "float64" else storage)):
             precisions[dtype] = run_models(baking, folder, chosen, dtype, system, template, device, trust_remote_code)
             problems += precision_problems(precisions[dtype], storage, baking.plan.complete)
-    return Verification(
+    found = Verification(
         report,
         weights,
         precisions,
@@ -185,6 +190,9 @@ def verify(
         n_run,
         tuple(dict.fromkeys(problems)),
     )
+    said = found.to_dict()
+    problems += record_problems(manifest, said)
+    return replace(found, problems=tuple(dict.fromkeys(problems)), recorded=only_recorded(manifest, said))
 
 
 def _what_was_done(
