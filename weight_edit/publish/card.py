@@ -17,9 +17,6 @@ from weight_edit.publish.markdown import code, codes, plain
 from weight_edit.publish.results import model_index, prompt_rows, table_rows
 
 TEMPLATE = """\
----
-{{ front_matter }}---
-
 # {{ title }}
 
 {{ base_name }} with a change to its residual stream: **{{ deed }}**.
@@ -59,7 +56,10 @@ The base has no chat template: it goes on with a text, and takes no messages.
 {% endfor -%}
 | embeddings | {{ embeddings }} |
 | class of the edit | {{ edit_class }} |
-| tensors {{ "adapted" if adapter else "edited" }} | {{ n_tensors }}{% if n_added %}, and {{ n_added }} added{% endif %} |
+| tensors {{ "adapted" if adapter else "edited" }} | {{ n_tensors }} |
+{% if n_added -%}
+| tensors added | {{ n_added }} |
+{% endif %}
 
 {% for note in notes -%}
 {{ note }}
@@ -79,8 +79,8 @@ Nothing was measured on this {{ "adapter" if adapter else "checkpoint" }}.
 {% for row in rows -%}
 | {{ row[0] }} | {% if compared %}{{ row[1] }} | {% endif %}{{ row[2] }} |
 {% endfor %}
-Brackets hold 95% Wilson intervals. Refusals are counted by the substring judge "{{ judge }}" on answers of at most
-{{ max_new_tokens }} tokens; empty, looping and off-template answers are counted apart, never as compliance.
+Brackets hold 95% Wilson intervals. Refusals are counted by the substring judge
+"{{ judge }}" on answers of at most {{ max_new_tokens }} tokens; empty, looping and off-template answers are counted apart, never as compliance.
 
 | prompts | set | number | SHA-256 |
 |---|---|---|---|
@@ -153,11 +153,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     name = str(kept["base_model"] or source["model"])
     title = f"{name.rstrip('/').split('/')[-1]}, {'edited by an adapter' if is_adapter else 'edited'}"
     rows = table_rows(baseline, edited)
-    text = (
+    front_matter = yaml.safe_dump(_header(manifest, name), sort_keys=False, allow_unicode=True, width=1000)
+    body = (
         Environment(undefined=StrictUndefined, trim_blocks=False, autoescape=False)
         .from_string(TEMPLATE)
         .render(
-            front_matter=yaml.safe_dump(_header(manifest, name), sort_keys=False, allow_unicode=True, width=1000),
             title=plain(title),
             base_name=code(name),
             source=code(source["model"]),
@@ -189,7 +189,8 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             base_card=code(manifest["base_card"]) if manifest["base_card"] and not is_adapter else None,
         )
     )
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    body = re.sub(r"\n{3,}", "\n\n", body).rstrip()
+    return f"---\n{front_matter}---\n\n{body}\n"
 
 
 _EMBEDDINGS = {
@@ -254,8 +255,8 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
     unknown = manifest["tensors_unknown"]
     if unknown:
         yield (
-            f"{len(unknown)} tensors that the architecture does not account for were kept as they are ({codes(unknown, 3)}"
-            "): if anything reads them, what they write to the residual stream is not edited."
+            f"{len(unknown)} tensors that the architecture does not account for were kept as they are: "
+            f"{codes(unknown, 3)}. If anything reads them, what they write to the residual stream is not edited."
         )
     mtp = manifest.get("mtp") or {}
     if "tensors_edited" in mtp:
@@ -265,9 +266,9 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
         )
     elif mtp:
         yield (
-            f"{int(mtp['tensors_kept'])} tensors of multi-token-prediction layers, with which some runtimes draft tokens, "
-            "were kept as they are. Where every drafted token is checked against the model, as is usual, answers do not "
-            "depend on them, but fewer drafts may be accepted. `weight-edit bake --mtp edit` edits these layers too."
+            f"{int(mtp['tensors_kept'])} tensors of multi-token-prediction layers, with which some runtimes draft "
+            "tokens, were kept as they are. Where every drafted token is checked against the model, as is usual, what is "
+            "said does not depend on them, but fewer drafts may be accepted. `bake --mtp edit` edits them too."
         )
     if manifest["weights_not_edited"]:
         yield (
@@ -275,7 +276,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"{codes(manifest['weights_not_edited'])}."
         )
     for note in manifest.get("notes") or ():
-        yield plain(note)
+        yield f"Note: {plain(note)}"
 
 
 def _verification(checked: Mapping[str, Any] | None) -> str | None:
@@ -293,7 +294,8 @@ def _verification(checked: Mapping[str, Any] | None) -> str | None:
     if checked.get("complete") is False:
         said[-1] += ", of an edit that is partial by intention"
     said.append(
-        f"the largest logit difference between edited weights and the base with hooks is {_figure(difference)} (float32)"
+        "the largest logit difference between edited weights and the base with hooks is "
+        f"{_figure(difference)} (float32)"
     )
     return "; ".join(said) + "."
 

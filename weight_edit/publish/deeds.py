@@ -15,7 +15,7 @@ DEEDS = {
 }
 """What an edit does, in a few words, where its strength does not change them."""
 
-_OPENINGS = frozenset(("i", "i'm", "sorry", "as", "unfortunately", "cannot", "can't", "unable", "apologies", "no"))
+_OPENINGS = frozenset(("i", "i'm", "sorry", "as", "unfortunately", "cannot", "can't", "unable", "apologies"))
 """First words of refusals, as searches find them."""
 
 _REFUSED = re.compile(r"refus|harmful|jailbreak|unsafe", re.IGNORECASE)
@@ -75,8 +75,10 @@ def step_rows(steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         directions = step["directions"]
         named = [(role, _set_names(directions, role)) for role in ("target", "baseline", "protected")]
         tokens = _token_texts(directions)
-        rows = [(f"{role} prompts", codes(names)) for role, names in named if names]
-        if tokens:
+        # What a random direction was only compared with says nothing of it.
+        is_random = directions.get("method") == "random"
+        rows = [(f"{role} prompts", codes(names)) for role, names in named if names and not is_random]
+        if tokens and rows:
             rows.insert(1, ("answers to target prompts begin with", codes(tokens)))
         mark = "" if len(steps) == 1 else f" {number}"
         yield {"mark": mark, "what": plain(_what(step)), "found": plain(_found(directions)), "prompts": rows}

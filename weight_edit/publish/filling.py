@@ -1,4 +1,4 @@
-"""A card is filled in by what later verbs measure: the manifest first, and the card that it gives, digests kept true."""
+"""A card is filled in by what later verbs measure: in the manifest and so in the card, digests kept true."""
 
 import os
 import signal
@@ -27,13 +27,13 @@ def fill_in(
 ) -> str | None:
     """Put what was measured into the manifest and the card of an output of ours; what is not given stays.
 
-    Nothing is an error: a folder that is not ours, whose files are not those of its manifest, or that is read-only, stays
-    as it is.
+    Nothing is an error: a folder that is not ours, whose files are not those of its manifest, or that is read-only,
+    stays as it is.
 
     Args:
         folder: what was measured. A Hub id or the like is no output of ours.
-        verification: as `Verification.to_dict` gives it; one that failed is not written down, nor one without the models
-            in the place of one with them.
+        verification: as `Verification.to_dict` gives it; one that failed is not written down, nor one without the
+            models in the place of one with them.
         baseline, edited: as `Evaluation.to_dict` gives it. A recorded baseline stays where the new figures can be
             compared with it.
         base: what the figures were measured against; they are written down only if it is the base.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 _KEPT = frozenset(" .,-+=%():;'?!")
-"""Signs that mean nothing inside of a line where brackets, slashes and the like are none; letters and digits neither."""
+"""Signs that mean nothing inside of a line without brackets, slashes and the like; letters and digits neither."""
 
 
 def plain(text: object, limit: int = 400) -> str:
