@@ -46,7 +46,7 @@ HOSTILE = (
     "x | y |\n|---|---|",
     "`x` ``y`` ```\ncode",
     "<script>alert(1)</script><img src=x onerror=alert(1)>",
-    "[click](https://evil.example) ![x](https://evil.example/x.png) https://evil.example www.evil.example <a@b.example>",
+    "[click](https://evil.example) ![x](https://evil.example/x.png) https://evil.example www.evil.example <a@b.org>",
     "**bold** __bold__ ~~gone~~ $x$ &lt;b&gt; \\",
     "{{ 7 * 7 }} {% raw %} {{ front_matter }}",
     "\u2028\u2029\x00\x1b[31m\u202e",

@@ -1,4 +1,4 @@
-"""The model card says what was done and measured, and pushing refuses what was not verified."""
+"""Pushing refuses what was not verified, and sends what was: literal files, one commit, no token in a message."""
 
 import json
 import shutil
@@ -7,162 +7,112 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from fake_hub import FakeHub
 
 from weight_edit.baking import bake
+from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, record, records_of, write_manifest
 from weight_edit.directions.artifact import Directions
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.organism import folder
-from weight_edit.publish import hub
-from weight_edit.publish.card import deed, front_matter, model_card
-from weight_edit.publish.finishing import stamp
+from weight_edit.publish import hub as pushing
+from weight_edit.publish.finishing import stamp, summary_of
 from weight_edit.publish.hub import push
 
-FOUND = {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1}
-STEP = {"edit": "ablate", "strength": 1.0, "layers": None, "directions": FOUND}
-SUMMARY = {
-    "weight_edit": "0.1.0",
-    "source": {"model": "org/base", "on_hub": True, "revision": "abc", "architecture": "LlamaForCausalLM"},
-    "edit": {"steps": [STEP], "embeddings": "keep", "class": "exact in weights", "complete": True},
-    "tensors": ["a", "b"],
-    "tensors_added": [],
-    "tensors_unknown": [],
-    "weights_not_edited": [],
-    "base_card": None,
-}
-RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "total": 10}
-VERDICTS = {"refused": 5, "answered": 4, "empty": 1, "looping": 0, "off_template": 0}
+TOKEN = FakeHub.token
 
 
-def evaluation() -> dict[str, Any]:
-    refused = {"refusal": RATE, "exact": None, "loss": None, "verdicts": VERDICTS}
-    return {"judge": "extended", "max_new_tokens": 64, "sets": {"refused": refused}, "divergence": None}
+def row() -> Directions:
+    return Directions(torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0))))
 
 
-def test_the_card_keeps_the_licence_and_names_the_base() -> None:
-    base = "---\nlicense: llama3\nlanguage: [en]\nmodel-index: [{name: x}]\n---\n# Base\n"
-    card = model_card(SUMMARY, None, base)
-    header = yaml.safe_load(card.split("---")[1])
-    assert header["license"] == "llama3"
-    assert header["language"] == ["en"]
-    assert header["base_model"] == "org/base"
-    assert "model-index" not in header, "the base's scores are not the edited model's"
-    assert "Refusal behaviour was changed on purpose" in card
-    assert "Nothing was measured" in card
-    assert "at `abc`" in card
-
-
-def test_a_local_base_is_not_named_as_a_hub_model() -> None:
-    local = {**SUMMARY, "source": {**SUMMARY["source"], "on_hub": False, "revision": None}}
-    assert "base_model" not in yaml.safe_load(model_card(local, None, None).split("---")[1])
-
-
-def test_the_card_shows_what_was_measured_with_intervals_and_the_judge() -> None:
-    checked = {"integrity": True, "leak": 2e-8, "logit_difference": 1e-5}
-    card = model_card(SUMMARY, {"baseline": evaluation(), "edited": evaluation(), "verification": checked}, None)
-    assert "| refusal of refused requests | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |" in card
-    assert "| empty, looping, off-template or undecided answers | 1 | 1 |" in card
-    assert '"extended"' in card
-    assert "integrity holds" in card
-    assert "2.0e-08" in card
-    assert "Nothing was measured" not in card
-
-
-@pytest.mark.parametrize("text", [None, "", "# no header", "---\n: [\n---\n", "---\n- a\n---\n", "---\nnever closed"])
-def test_cards_without_usable_front_matter(text: str | None) -> None:
-    assert isinstance(front_matter(text), dict)
-    assert model_card(SUMMARY, None, text).startswith("---\n")
-
-
-def test_a_hostile_base_card_makes_no_objects() -> None:
-    assert front_matter("---\na: !!python/object/apply:os.system ['true']\n---\n") == {}
-
-
-@pytest.mark.parametrize(("strength", "word"), [(1.0, "removed"), (0.5, "weakened"), (2.0, "turned")])
-def test_what_the_edit_does_in_words(strength: float, word: str) -> None:
-    assert word in deed({"edit": "ablate", "strength": strength})
-
-
-def test_a_kind_of_edit_that_is_new_is_not_called_an_ablation() -> None:
-    assert deed({"edit": "mine", "strength": 0.5}) == "the residual stream changed by the edit 'mine', strength 0.5"
-
-
-def test_every_step_stands_in_the_card() -> None:
-    steps = [
-        {**STEP, "edit": "affine", "options": {"toward": "target"}},
-        {**STEP, "strength": 0.7, "layers": [0, 1, 2], "kernel": {"attention": None, "mlp": None}},
-        {**STEP, "edit": "reflect", "at": [1], "directions": {"shape": [2, 8]}},
-    ]
-    edit = {"steps": steps, "embeddings": "untie", "class": "exact in weights and biases", "complete": False}
-    card = model_card({**SUMMARY, "edit": edit}, None, None)
-    table = [line for line in card.splitlines() if line.startswith("| ")]
-    assert table[2:-1] == [
-        "| edit 1 | affine, strength 1, all layers, toward target |",
-        "| directions 1 | 1, found by mean-difference, at the input of layer 3, position -1 |",
-        "| edit 2 | ablate, strength 0.7, layers 0, 1 and 2, weaker by layer as its kernel says |",
-        "| directions 2 | 1, found by mean-difference, at the input of layer 3, position -1 |",
-        "| edit 3 | reflect, strength 1, at the input of layer 1 |",
-        "| directions 3 | 2, found by a method not recorded |",
-        "| embeddings | untie |",
-        "| class of the edit | exact in weights and biases |",
-    ]
-    assert "(affine concept editing); then a direction of the residual stream weakened" in card
-    one = model_card(SUMMARY, None, None)
-    assert "| edit | ablate, strength 1, all layers |" in one
-    assert "| class of the edit | exact in weights |" in one
-    assert "Refusal behaviour was changed on purpose" in one
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("baked") / "out"
+    bake("organism", row(), out)
+    return out
 
 
 @pytest.fixture
-def baked(tmp_path: Path) -> Path:
-    row = torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0)))
-    bake("organism", Directions(row), tmp_path / "out")
-    return tmp_path / "out"
+def baked(output: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(output, tmp_path / "out"))
+
+
+@pytest.fixture
+def named_oddly(tmp_path: Path) -> tuple[Path, Path]:
+    """A base with files whose names are patterns, and its edit with folders of tools in it."""
+    base = Path(shutil.copytree(folder(), tmp_path / "base"))
+    for name in ("notes[1].txt", "*", "sub/a?.md"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text(f"content of {name}", encoding="utf-8")
+    bake(base, row(), tmp_path / "out")
+    for name in (".git/config", ".cache/huggingface/x", "sub/__pycache__/x.pyc"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("of a tool", encoding="utf-8")
+    return base, tmp_path / "out"
 
 
 def test_a_dry_run_verifies_and_lists_but_sends_nothing(baked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_upload", lambda *args: pytest.fail("a dry run must not upload"))
+    monkeypatch.setattr(pushing, "upload", lambda *args, **options: pytest.fail("a dry run must not upload"))
     result = push(baked, "me/model", dry_run=True)
     assert result.url is None
     assert result.verification.passed
-    assert set(result.files) == {path.name for path in baked.iterdir()}
+    assert result.files == {path.name: path.stat().st_size for path in baked.iterdir()}
 
 
-def test_an_upload_sends_exactly_the_listed_files(baked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: dict[str, Any] = {}
-
-    class Api:
-        def __init__(self, token: str | None = None) -> None:
-            sent["token"] = token
-
-        def create_repo(self, repo_id: str, **options: Any) -> None:
-            sent["repo"] = (repo_id, options)
-
-        def upload_folder(self, **options: Any) -> Any:
-            sent["upload"] = options
-            return type("Commit", (), {"commit_url": "https://example.org/commit"})
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    result = push(baked, "me/model", private=True, token="secret")
-    assert result.url == "https://example.org/commit"
-    assert sent["repo"] == ("me/model", {"private": True, "exist_ok": True})
-    assert sorted(sent["upload"]["allow_patterns"]) == sorted(path.name for path in baked.iterdir())
-    assert "secret" not in json.dumps(result.to_dict())
+def test_what_is_reported_is_what_the_commit_has(hub: FakeHub, named_oddly: tuple[Path, Path]) -> None:
+    base, out = named_oddly
+    result = push(out, "me/model", base=base, private=True, token=f"{TOKEN}\n")
+    repo = hub.repos["me/model"]
+    assert repo.access == "private"
+    assert {"notes[1].txt", "*", "sub/a?.md", "README.md", MANIFEST} < set(result.files)
+    assert result.files == {name: len(data) for name, data in repo.files.items() if name != ".gitattributes"}
+    assert {name: repo.files[name] for name in result.files} == {
+        name: (out / name).read_bytes() for name in result.files
+    }
+    assert result.skipped == (".cache", ".git", "sub/__pycache__")
+    assert result.others == (".gitattributes",)
+    assert result.url == f"http://127.0.0.1:{hub.port}/me/model/commit/{repo.commit}"
+    assert TOKEN not in json.dumps(result.to_dict())
 
 
-def test_a_hub_that_cannot_be_reached_is_said(baked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx2
+def test_the_command_says_what_was_sent_and_what_was_not(
+    hub: FakeHub, call: Any, named_oddly: tuple[Path, Path]
+) -> None:
+    base, out = named_oddly
+    result = call("push", out, "me/model", "--base", base, "--token", f"{TOKEN}\r\n")
+    assert result.code == 0, result.err
+    assert "notes[1].txt" in result.out
+    assert "not sent: .cache, .git, sub/__pycache__" in result.out
+    assert "there besides: .gitattributes" in result.out
+    assert TOKEN not in result.out + result.err
 
-    class Api:
-        def __init__(self, token: str | None = None) -> None:
-            pass
 
-        def create_repo(self, repo_id: str, **options: Any) -> None:
-            raise httpx2.ConnectError("[Errno 111] Connection refused")
+@pytest.mark.parametrize("failing", [("create", 403), ("commit", 409), ("preupload", 500), ("tree", "list"), "gone"])
+def test_a_push_that_fails_is_one_line_without_the_token(hub, call, baked, monkeypatch, failing) -> None:
+    monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
+    hub.echo = True
+    if failing == "gone":
+        hub.stop()
+    else:
+        hub.failing = failing
+    result = call("push", baked, "me/model", "--json")
+    assert result.code == (4 if failing == ("tree", "list") else 2)
+    assert result.json["error"].startswith(("'me/model' could not be", "me/model at commit"))
+    assert "Traceback" not in result.err
+    assert TOKEN not in result.out + result.err
 
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    with pytest.raises(UsageError, match=r"'me/model' could not be pushed: .*Connection refused"):
-        push(baked, "me/model")
+
+def test_a_token_that_cannot_be_sent_is_said_before_anything_else(hub: FakeHub, call: Any, tmp_path: Path) -> None:
+    result = call("push", tmp_path, "me/model", "--token", "hf_abc\x01def")
+    assert result.code == 2
+    assert "cannot be sent" in result.err
+    assert "hf_abc" not in result.err
+
+
+def test_a_hub_that_cannot_be_reached_is_said(hub: FakeHub, baked: Path) -> None:
+    hub.stop()
+    with pytest.raises(UsageError, match=r"'me/model' could not be made: .*refused"):
+        push(baked, "me/model", token=TOKEN)
 
 
 def test_a_changed_or_stray_file_is_not_pushed(baked: Path) -> None:
@@ -175,10 +125,20 @@ def test_a_changed_or_stray_file_is_not_pushed(baked: Path) -> None:
         push(baked, "me/model", dry_run=True)
 
 
+def test_a_card_that_is_not_the_manifests_is_not_pushed(baked: Path) -> None:
+    manifest = read_manifest(baked)
+    assert manifest is not None
+    (baked / "README.md").write_text("---\nlicense: mit\n---\n# All mine\n", encoding="utf-8")
+    measured = {"measurements": manifest["measurements"]}
+    records = records_of(manifest) | {"README.md": record(baked, "README.md", "added")}
+    write_manifest(baked, summary_of(manifest) | measured, records)
+    with pytest.raises(VerificationError, match=r"was not pushed: README\.md: is not the model card"):
+        push(baked, "me/model", dry_run=True)
+
+
 def test_a_local_path_is_not_published(tmp_path: Path) -> None:
     shutil.copytree(folder(), tmp_path / "private-place/base")
-    row = torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0)))
-    bake(tmp_path / "private-place/base", Directions(row), tmp_path / "out")
+    bake(tmp_path / "private-place/base", row(), tmp_path / "out")
     for name in ("weight_edit.json", "README.md"):
         assert "private-place" not in (tmp_path / "out" / name).read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="--base"):

@@ -80,7 +80,8 @@ Nothing was measured on this {{ "adapter" if adapter else "checkpoint" }}.
 | {{ row[0] }} | {% if compared %}{{ row[1] }} | {% endif %}{{ row[2] }} |
 {% endfor %}
 Brackets hold 95% Wilson intervals. Refusals are counted by the substring judge
-"{{ judge }}" on answers of at most {{ max_new_tokens }} tokens; empty, looping and off-template answers are counted apart, never as compliance.
+"{{ judge }}" on answers of at most {{ max_new_tokens }} tokens; empty, looping and off-template answers are counted
+apart, never as compliance.
 
 | prompts | set | number | SHA-256 |
 |---|---|---|---|
@@ -267,8 +268,8 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
     elif mtp:
         yield (
             f"{int(mtp['tensors_kept'])} tensors of multi-token-prediction layers, with which some runtimes draft "
-            "tokens, were kept as they are. Where every drafted token is checked against the model, as is usual, what is "
-            "said does not depend on them, but fewer drafts may be accepted. `bake --mtp edit` edits them too."
+            "tokens, were kept as they are. Where every drafted token is checked against the model, as is usual, "
+            "answers do not depend on them, but fewer drafts may be accepted. `bake --mtp edit` edits them too."
         )
     if manifest["weights_not_edited"]:
         yield (

@@ -94,7 +94,7 @@ def only_recorded(manifest: Mapping[str, Any] | None, checked: Mapping[str, Any]
     for key, what in (("baseline", "the base's answers"), ("edited", "the edited model's answers")):
         entry = measured.get(key)
         sets = entry.get("sets") if isinstance(entry, Mapping) else None
-        if sets:
+        if isinstance(sets, Mapping) and sets:
             found.append(f"{what} ({', '.join(shown(str(name)) for name in sets)})")
     verified = measured.get("verification")
     if isinstance(verified, Mapping) and checked.get("weights_only") and verified.get("leak") is not None:
