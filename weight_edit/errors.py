@@ -3,10 +3,6 @@
 A message is one line, names the file, tensor, module or option, and says what to do about it.
 """
 
-import sys
-
-from weight_edit.redaction import redact_error, redacted
-
 
 class WeightEditError(Exception):
     """Base of the errors that are shown as one line instead of a traceback.
@@ -17,6 +13,12 @@ class WeightEditError(Exception):
     exit_code = 2
 
     def __init__(self, *args: object) -> None:
+        # Here, because this file is imported with the package, when the current folder, which may be a downloaded
+        # model's, can still stand before the standard library; see `__main__`.
+        import sys
+
+        from weight_edit.redaction import redact_error, redacted
+
         super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
         redact_error(sys.exc_info()[1])
 

@@ -112,16 +112,16 @@ def _undisturbed() -> Iterator[None]:
         return
     came: list[int] = []
     # Blocking them would not do: they are for the process, and other threads take them.
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda number, frame: came.append(number))
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
+        signal.signal(each, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        for each, handler in before.items():
+            signal.signal(each, handler or signal.SIG_DFL)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _is_less(verification: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
