@@ -14,7 +14,7 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import write_card_and_manifest
-from weight_edit.publish.inherited import check_id
+from weight_edit.publish.inherited import check_id, inherited
 from weight_edit.rate import disk_rate
 from weight_edit.runtime.remote import LowDiskSource
 from weight_edit.runtime.sources import resolve
@@ -174,7 +174,8 @@ def bake(
                 done=attempt.note,
                 linked=link,
             )
-            write_card_and_manifest(attempt.files, baking.summary(base_model), written.files)
+            base = inherited(source, baking.checkpoint, base_model)
+            write_card_and_manifest(attempt.files, {**baking.summary(), "card": base}, written.files)
         return _result(baking, plan, target, written)
 
 

@@ -23,7 +23,6 @@ from weight_edit.exactness import exactness
 from weight_edit.mtp_plan import MTP_MODES, mtp_edits
 from weight_edit.plan import EditPlan, lay_out
 from weight_edit.publish.finishing import README, base_card_name
-from weight_edit.publish.inherited import inherited
 from weight_edit.runtime.sources import Source
 from weight_edit.steps import EditStep, needs_proof
 from weight_edit.streams import BALANCED, ROUNDINGS, Streams, made_from, streams_of
@@ -157,12 +156,8 @@ class Baking:
         known = frozenset(self.mtp)
         return tuple(name for name in self.disk.extra if name not in known)
 
-    def summary(self, base_model: str | None = None) -> dict[str, Any]:
-        """What was edited and how, as the manifest says it; enough for `verify` to do the edit again.
-
-        Args:
-            base_model: the source's id on the Hub, where the user says it; see `inherited`.
-        """
+    def summary(self) -> dict[str, Any]:
+        """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
         return {
             "weight_edit": __version__,
             "source": {
@@ -185,7 +180,6 @@ class Baking:
             **({"mtp": self._mtp_summary()} if self.mtp else {}),
             "weights_not_edited": list(self.checkpoint.other_weights),
             "base_card": self.base_card,
-            "card": inherited(self.source, self.checkpoint, base_model),
         }
 
     def _mtp_summary(self) -> dict[str, Any]:

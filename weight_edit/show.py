@@ -140,8 +140,6 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
     if checked.get("weights_only"):
         table.add_row("residual stream", "not measured: no model was run (--weights-only)")
         table.add_row("hooks against weights", "not compared: no model was run (--weights-only)")
-    for what in checked.get("recorded_not_checked", ()):
-        table.add_row("in the manifest", f"recorded, not checked: {safe(what)}")
     console.print(table)
     for problem in checked["problems"][:SHOWN]:
         console.print(f"[bold red]failed:[/] {safe(problem)}")

@@ -26,7 +26,7 @@ from weight_edit.publish.filling import fill_in
 from weight_edit.publish.finishing import README, summary_of
 from weight_edit.publish.inherited import inherited
 from weight_edit.runtime.sources import Source, resolve
-from weight_edit.verification.card import card_problems, only_recorded, record_problems
+from weight_edit.verification.card import card_problems
 from weight_edit.verification.verify import verify
 
 RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "total": 10}
@@ -110,9 +110,7 @@ def test_verify_and_evaluate_fill_in_the_card(baked: Path, call: Any) -> None:
     assert "| refusal of refused requests |" in card
     assert "| refused | `organism:refused:test` | 4 |" in card
     assert "Verification: integrity holds; the largest share" in card
-    again = call("verify", "organism", baked, "--json")
-    assert again.code == 0
-    assert again.json["recorded_not_checked"] == ["the edited model's answers (refused, answered)"]
+    assert call("verify", "organism", baked, "--json").code == 0
     assert is_true(baked)
 
 
@@ -131,6 +129,9 @@ def test_figures_of_the_files_alone_do_not_replace_those_of_the_models(baked: Pa
     assert fill_in(baked, verification=only) is None
     assert "2.0e-08" in (baked / README).read_text("utf-8")
     assert is_true(baked)
+    before = (baked / README).stat(), (baked / MANIFEST).stat()
+    assert fill_in(baked, verification={**CHECKED, "integrity_report": {"seconds": 2.5}}) is None
+    assert ((baked / README).stat(), (baked / MANIFEST).stat()) == before, "run --resume takes the model for finished"
 
 
 def test_a_baseline_stays_only_beside_what_can_be_compared_with_it(baked: Path) -> None:
@@ -216,6 +217,8 @@ def test_a_link_is_no_card(baked: Path, tmp_path: Path) -> None:
     [
         (lambda m: m["card"]["metadata"].update(license="mit"), "not those of the base's card"),
         (lambda m: m["card"].pop("metadata"), "gives no model card"),
+        (lambda m: m["card"].update(chat_template=False), "whether the base has a chat template"),
+        (lambda m: m["card"].update(base_model="org/other", base_model_from="hub"), "is not that of 'source'"),
         (lambda m: m.pop("card"), "has no entry 'card'"),
         (lambda m: m.update(card=5), "has no entry 'card'"),
         (lambda m: m.update(failed=5), "gives no model card"),
@@ -241,44 +244,6 @@ def test_a_forged_licence_fails_though_card_and_digests_fit(baked: Path) -> None
     assert checked.problems == (
         "weight_edit.json: the licence and other metadata in 'card' are not those of the base's card",
     )
-
-
-def test_recorded_figures_are_held_against_those_of_now(baked: Path) -> None:
-    def with_verification(**changes: Any) -> dict[str, Any]:
-        return {"measurements": {"verification": {**CHECKED, **changes}}}
-
-    assert record_problems(with_verification(), CHECKED) == []
-    assert record_problems(with_verification(leak=1e-9), CHECKED) == [], "another machine"
-    assert record_problems(with_verification(prompts=8, leak=1e-30), CHECKED) == [], "other prompts"
-    for change, words in (
-        ({"leak": 1e-30}, "says leak 1.0e-30, and it is 2.0e-08"),
-        ({"logit_difference": 0.0}, "says logit difference 0.0e+00, and it is 1.0e-05"),
-        ({"leak": "tiny"}, "has no number as its leak"),
-        ({"leak": float("nan")}, "has no number as its leak"),
-        ({"complete": False}, "says complete 'False', and it is True"),
-    ):
-        (found,) = record_problems(with_verification(**change), CHECKED)
-        assert words in found
-    assert record_problems({"measurements": {"verification": 5}}, CHECKED) != []
-    assert record_problems({"measurements": 5}, CHECKED) == []
-
-
-def test_forged_measurements_are_not_passed(baked: Path) -> None:
-    forged(baked, lambda m: m.update(measurements={"verification": {**CHECKED, "leak": 1e-30}, "edited": EVALUATION}))
-    checked = verify("organism", baked)
-    assert not checked.passed
-    assert "the recorded verification says leak 1.0e-30" in checked.problems[0]
-    assert checked.recorded == ("the edited model's answers (refused)",)
-    files = verify("organism", baked, weights_only=True)
-    assert files.recorded == (
-        "the edited model's answers (refused)",
-        "the residual stream, and hooks against weights",
-    )
-
-
-def test_what_is_only_recorded_of_malformed_manifests() -> None:
-    for found in (None, {}, {"measurements": 5}, {"measurements": {"edited": 5, "baseline": {"sets": 5}}}):
-        assert isinstance(only_recorded(found, CHECKED), tuple)
 
 
 def test_the_usage_in_the_card_runs(baked: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,7 +198,8 @@ def evaluate(
     if card and against is not None:
         from weight_edit.publish.filling import fill_in
 
-        _tell(fill_in(model, edited=result.to_dict(), base=against))
+        measured = result.to_dict()
+        _tell(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
 
 
 def _tell(line: str | None) -> None:

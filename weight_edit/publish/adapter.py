@@ -19,7 +19,7 @@ from weight_edit.directions.artifact import Directions
 from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
 from weight_edit.publish.finishing import write_card_and_manifest
-from weight_edit.publish.inherited import check_id
+from weight_edit.publish.inherited import check_id, inherited
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Source, resolve
@@ -100,7 +100,8 @@ def adapter(
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
-        write_card_and_manifest(folder, {**baking.summary(base_model), "kind": "adapter"}, files)
+        card = inherited(source, baking.checkpoint, base_model)
+        write_card_and_manifest(folder, {**baking.summary(), "kind": "adapter", "card": card}, files)
     return AdapterResult(target, tuple(config["target_modules"]), rank, baking.exactness)
 
 

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.files import list_files, shown
-from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, record, records_of, sha256, write_manifest
+from weight_edit.checkpoint.manifest import (
+    MANIFEST,
+    FileRecord,
+    read_manifest,
+    record,
+    records_of,
+    sha256,
+    write_manifest,
+)
 from weight_edit.errors import WeightEditError
 from weight_edit.publish.card import model_card
 from weight_edit.publish.finishing import README, origin_of, summary_of, with_measurements
@@ -65,20 +73,21 @@ def fill_in(
             after |= {"edited": edited, "baseline": kept if kept and _comparable(kept, edited) else None}
         failed = tuple(map(str, manifest.get("failed") or ()))
         content = with_measurements(summary_of(manifest), after, failed)
-        if with_measurements({}, before)["measurements"] == content["measurements"]:
+        text = model_card(content).encode()
+        # The same again, but for how long it took: files that do not change are not written.
+        if text == card.read_bytes():
             return None
-        _write(path, content, {**records_of(manifest)})
+        _write(path, content, text, records_of(manifest))
     except (WeightEditError, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         return f"the card stays as it is: {shown(reason)}"
     return f"{card}: filled in with what was measured"
 
 
-def _write(folder: Path, content: Mapping[str, Any], records: dict[str, Any]) -> None:
+def _write(folder: Path, content: Mapping[str, Any], text: bytes, records: dict[str, FileRecord]) -> None:
     """Both files, or neither."""
     card = folder / README
     old = card.read_bytes()
-    text = model_card(content).encode()
     with _undisturbed():
         _replace(card, text)
         try:

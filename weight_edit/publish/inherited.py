@@ -42,7 +42,7 @@ def inherited(source: Source, checkpoint: Checkpoint, base_model: str | None = N
         "base_model": name,
         "base_model_from": how,
         "metadata": kept_metadata(text),
-        "chat_template": _has_template(checkpoint, files),
+        "chat_template": has_template(checkpoint),
     }
 
 
@@ -109,7 +109,9 @@ def _base_model(
     return (name, "config") if agreed else (None, None)
 
 
-def _has_template(checkpoint: Checkpoint, files: Mapping[str, Any] | tuple[str, ...]) -> bool:
+def has_template(checkpoint: Checkpoint) -> bool:
+    """Whether a model comes with a chat template, by its files."""
+    files = checkpoint.other_files
     if any(name in files for name in ("chat_template.jinja", "chat_template.json")):
         return True
     name = "tokenizer_config.json"

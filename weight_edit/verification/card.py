@@ -1,6 +1,5 @@
-"""Is the model card what the manifest gives, and what in the manifest is only recorded?"""
+"""Is the model card the one that the manifest gives?"""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,9 @@ from weight_edit.checkpoint.source import Checkpoint
 from weight_edit.errors import UsageError
 from weight_edit.publish.card import model_card
 from weight_edit.publish.finishing import README
-from weight_edit.publish.inherited import kept_metadata
+from weight_edit.publish.inherited import has_template, kept_metadata
 
 _MOST = 4_000_000
-
-_CERTAIN = ("integrity", "complete", "storage_dtype")
-"""Findings of a verification that are the same on every machine."""
-
-_CLOSE = 1000.0
-"""Figures of the same models on the same prompts differ by less than this factor, on whatever machine."""
-
-_SMALLEST = 1e-12
 
 
 def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkpoint) -> list[str]:
@@ -39,11 +30,15 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
         return [f"{MANIFEST}: has no entry 'card', so that {README} cannot be checked; bake again"]
     try:
         wanted = model_card(manifest).encode()
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         return [f"{MANIFEST}: gives no model card ({type(error).__name__}: {shown(str(error))})"]
-    problems = []
-    if manifest["card"].get("metadata") != kept_metadata(_base_card(base)):
+    card, problems = manifest["card"], []
+    if card["metadata"] != kept_metadata(_base_card(base)):
         problems.append(f"{MANIFEST}: the licence and other metadata in 'card' are not those of the base's card")
+    if card["chat_template"] is not has_template(base):
+        problems.append(f"{MANIFEST}: 'card' does not say rightly whether the base has a chat template")
+    if card["base_model_from"] == "hub" and card["base_model"] != manifest["source"]["model"]:
+        problems.append(f"{MANIFEST}: the base's id in 'card' is not that of 'source'")
     try:
         with open_regular(folder / README) as file:
             # Unbuffered reads may be short, but of a regular file they are not.
@@ -53,58 +48,6 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
     if there != wanted:
         problems.append(f"{README}: is not the model card that {MANIFEST} gives")
     return problems
-
-
-def record_problems(manifest: Mapping[str, Any] | None, checked: Mapping[str, Any]) -> list[str]:
-    """Where a verification that the manifest records says otherwise than the one of now.
-
-    Args:
-        checked: the one of now, as `Verification.to_dict` gives it.
-    """
-    recorded = _recorded(manifest).get("verification")
-    if not recorded:
-        return []
-    if not isinstance(recorded, Mapping):
-        return [f"{MANIFEST}: the recorded verification is malformed"]
-    problems = [
-        f"{MANIFEST}: the recorded verification says {key.replace('_', ' ')} {shown(str(recorded[key]))!r}, "
-        f"and it is {checked[key]!r}"
-        for key in _CERTAIN
-        if key in recorded and key in checked and recorded[key] != checked[key]
-    ]
-    if recorded.get("prompts") != checked.get("prompts"):
-        # Others were run, and other figures came of it.
-        return problems
-    for key in ("leak", "logit_difference"):
-        said, found = recorded.get(key), checked.get(key)
-        if said is None or found is None:
-            continue
-        if not isinstance(said, int | float) or not math.isfinite(said):
-            problems.append(f"{MANIFEST}: the recorded verification has no number as its {key.replace('_', ' ')}")
-        elif max(float(said), _SMALLEST) * _CLOSE < found:
-            what = key.replace("_", " ")
-            problems.append(f"{MANIFEST}: the recorded verification says {what} {said:.1e}, and it is {found:.1e}")
-    return problems
-
-
-def only_recorded(manifest: Mapping[str, Any] | None, checked: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the manifest says was measured and this verification did not measure: it is recorded, and not checked."""
-    measured = _recorded(manifest)
-    found = []
-    for key, what in (("baseline", "the base's answers"), ("edited", "the edited model's answers")):
-        entry = measured.get(key)
-        sets = entry.get("sets") if isinstance(entry, Mapping) else None
-        if isinstance(sets, Mapping) and sets:
-            found.append(f"{what} ({', '.join(shown(str(name)) for name in sets)})")
-    verified = measured.get("verification")
-    if isinstance(verified, Mapping) and checked.get("weights_only") and verified.get("leak") is not None:
-        found.append("the residual stream, and hooks against weights")
-    return tuple(found)
-
-
-def _recorded(manifest: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    found = (manifest or {}).get("measurements")
-    return found if isinstance(found, Mapping) else {}
 
 
 def _base_card(base: Checkpoint) -> str | None:

@@ -1,7 +1,7 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.sources import resolve
 from weight_edit.steps import EditStep
-from weight_edit.verification.card import card_problems, only_recorded, record_problems
+from weight_edit.verification.card import card_problems
 from weight_edit.verification.tolerances import TOLERANCES
 from weight_edit.verification.weights import WeightCheck, weight_check
 
@@ -46,7 +46,6 @@ class Verification:
         complete: whether the edit claims to leave nothing; if not, the leak is reported but not judged.
         prompts: number of prompts that the models ran on.
         problems: one line per failed check; empty when all passed.
-        recorded: what the manifest says was measured and this did not measure: not checked.
     """
 
     integrity: IntegrityReport
@@ -56,7 +55,6 @@ class Verification:
     complete: bool
     prompts: int
     problems: tuple[str, ...]
-    recorded: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -90,7 +88,6 @@ class Verification:
             "storage_dtype": self.storage,
             "prompts": self.prompts,
             "problems": list(self.problems),
-            "recorded_not_checked": list(self.recorded),
             "left_in_weights": self.weights.left,
             "left_in_weights_at": self.weights.left_where,
             "edited_tensors": {
@@ -181,7 +178,7 @@ def verify(
         for dtype in dict.fromkeys(("float32", "float32" if storage == "float64" else storage)):
             precisions[dtype] = run_models(baking, folder, chosen, dtype, system, template, device, trust_remote_code)
             problems += precision_problems(precisions[dtype], storage, baking.plan.complete)
-    found = Verification(
+    return Verification(
         report,
         weights,
         precisions,
@@ -190,9 +187,6 @@ def verify(
         n_run,
         tuple(dict.fromkeys(problems)),
     )
-    said = found.to_dict()
-    problems += record_problems(manifest, said)
-    return replace(found, problems=tuple(dict.fromkeys(problems)), recorded=only_recorded(manifest, said))
 
 
 def _what_was_done(
