@@ -36,8 +36,8 @@ class FakeRepo:
     """"public", "private" (nobody knows of it without the token), "gated" (listed, but no file without the token) or
     "nobody" (refused to all)."""
     broken: set[str] = field(default_factory=set)
-    """Any of "no ranges", "short ranges", "bytes" (wrong ones), "cut" (LFS connections end early), "error 500", "hang up" (no
-    answer at all)."""
+    """Any of "no ranges", "short ranges", "bytes" (wrong ones), "cut" (LFS connections end early), "error 500",
+    "hang up" (no answer at all)."""
     ignored: set[str] = field(default_factory=set)
     """Names that a .gitignore keeps out of commits."""
 

@@ -15,6 +15,7 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import write_card_and_manifest
+from weight_edit.publish.inherited import check_id, inherited
 from weight_edit.rate import disk_rate
 from weight_edit.runtime.remote import LowDiskSource
 from weight_edit.runtime.sources import Named, resolve
@@ -116,6 +117,7 @@ def bake(
     low_disk: bool = False,
     dry_run: bool = False,
     allow_nonfinite: bool = False,
+    base_model: str | None = None,
     trust_remote_code: bool = False,
 ) -> BakeResult:
     """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
@@ -146,6 +148,7 @@ def bake(
         low_disk: of a Hub model, download one shard at a time, and delete it when it is written.
         dry_run: write nothing, and say what would be written.
         allow_nonfinite: copy tensors with NaN or infinite values that no edit touches, instead of refusing the model.
+        base_model: the model's id on the Hub, for the card of an edit of a local folder.
         trust_remote_code: allow the model's own configuration and modelling code.
 
     Raises:
@@ -154,6 +157,8 @@ def bake(
     """
     began = time.monotonic()
     options = EditOptions(embeddings, dequantize, rounding, projector, mtp)
+    if base_model is not None:
+        check_id(base_model)
     target = Path(out)
     check_output(target, overwrite)
     steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
@@ -187,7 +192,8 @@ def bake(
                 linked=link,
                 allow_nonfinite=allow_nonfinite,
             )
-            write_card_and_manifest(attempt.files, baking.summary(), written.files)
+            card = inherited(source, baking.checkpoint, base_model)
+            write_card_and_manifest(attempt.files, {**baking.summary(), "card": card}, written.files)
     result = _result(baking, plan, target, written)
     return replace(result, seconds=time.monotonic() - began, preparing_seconds=prepared)
 

@@ -3,11 +3,10 @@
 A message is one line, names the file, tensor, module or option, and says what to do about it.
 """
 
-import sys
-from collections.abc import Mapping
-from typing import Any
-
-from weight_edit.redaction import redact_error, redacted
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # nothing is imported here: see the constructor
+    from collections.abc import Mapping
+    from typing import Any
 
 
 class WeightEditError(Exception):
@@ -23,9 +22,16 @@ class WeightEditError(Exception):
     """
 
     exit_code = 2
-    details: Mapping[str, Any] = {}
+    details: "Mapping[str, Any]"
 
     def __init__(self, *args: object) -> None:
+        # Here, because this file is imported with the package, when the current folder, which may be a downloaded
+        # model's, can still stand before the standard library; see `__main__`.
+        import sys
+
+        from weight_edit.redaction import redact_error, redacted
+
+        self.details = {}
         super().__init__(*(plain(redacted(arg)) if isinstance(arg, str) else arg for arg in args))
         redact_error(sys.exc_info()[1])
 

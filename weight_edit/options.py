@@ -68,6 +68,10 @@ AllowNonfinite = Annotated[
     bool, typer.Option("--allow-nonfinite", help="Copy untouched tensors with NaN or infinities, instead of stopping.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]
+Card = Annotated[bool, typer.Option("--card/--no-card", help="Fill in the card of an output with what was measured.")]
+BaseModel = Annotated[
+    str | None, typer.Option(metavar="ID", help="The model's id on the Hub, for the card of what comes from a folder.")
+]
 LowDisk = Annotated[
     bool, typer.Option("--low-disk", help="Of a Hub model, download, rewrite and delete one shard at a time.")
 ]

@@ -150,7 +150,7 @@ def _plain(value: Any) -> Any:
 def _content(path: str | Path) -> str:
     """The text of a token's file; empty where there is none to read."""
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
         # A pipe would wait for a writer.
         return _read(str(path), found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else ""
     except OSError:

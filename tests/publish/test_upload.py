@@ -110,6 +110,9 @@ def test_whatever_the_hub_does_is_one_line(hub: FakeHub, folder: Path, stage: st
         assert "whether it was committed is not known" in said
     else:
         assert "nothing was committed" in said
+    if stage == "put" and isinstance(how, int):
+        assert "model.safetensors" in said
+        assert str(how) in said
     # Nothing was half done: once more, with a Hub that works.
     hub.failing = None
     assert set(send(folder, hub).files) == set(NAMES)

@@ -1,5 +1,6 @@
 """The verbs that look and measure: inspect, verify, evaluate."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from weight_edit.calling import call
 from weight_edit.commands.app import app
 from weight_edit.options import (
     MODEL_HELP,
+    Card,
     Device,
     Dtype,
     Json,
@@ -84,6 +86,7 @@ def verify(
     template: Template = None,
     template_arg: TemplateArg = None,
     device: Device = None,
+    card: Card = True,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -91,6 +94,8 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check integrity, completeness and faithfulness of an edited model; exit code 4 when a check fails.
+
+    What was measured goes into the card of a model that passes.
 
     Example: `weight-edit verify organism edited-model`
     """
@@ -129,6 +134,10 @@ def verify(
     checked = call(work, "verification", as_json, quiet)
     if not checked.passed:
         raise SystemExit(4)
+    if card:
+        from weight_edit.publish.filling import fill_in
+
+        _tell(fill_in(edited, verification=checked.to_dict(), digests_checked=True))
 
 
 @app.command()
@@ -154,6 +163,7 @@ def evaluate(
     template_arg: TemplateArg = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    card: Card = True,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -161,6 +171,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure refusal, over-refusal, right answers and, against the base, KL divergence.
+
+    With --against, what was measured goes into the card of a model that bake or run wrote.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
@@ -204,4 +216,15 @@ def evaluate(
 
         show.evaluation(result.to_dict(), console)
 
-    call(work, show, as_json, quiet)
+    result = call(work, show, as_json, quiet)
+    if card and against is not None:
+        from weight_edit.publish.filling import fill_in
+
+        measured = result.to_dict()
+        _tell(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
+
+
+def _tell(line: str | None) -> None:
+    """Say what became of the card, beside the results."""
+    if line is not None:
+        print(line, file=sys.stderr)

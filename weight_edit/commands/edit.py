@@ -11,6 +11,7 @@ from weight_edit.listing import as_help, registered
 from weight_edit.options import (
     AllowNonfinite,
     At,
+    BaseModel,
     Dequantize,
     Device,
     DirectionsFile,
@@ -198,6 +199,7 @@ def bake(
     low_disk: LowDisk = False,
     dry_run: DryRun = False,
     allow_nonfinite: AllowNonfinite = False,
+    base_model: BaseModel = None,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -240,6 +242,7 @@ def bake(
             low_disk=low_disk,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
+            base_model=base_model,
             trust_remote_code=trust_remote_code,
         )
 
@@ -266,6 +269,7 @@ def adapter(
     projector: Projector = "edit",
     orthonormalize: Orthonormalize = False,
     overwrite: Overwrite = False,
+    base_model: BaseModel = None,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -307,6 +311,7 @@ def adapter(
             revision=revision,
             token=token,
             overwrite=overwrite,
+            base_model=base_model,
             trust_remote_code=trust_remote_code,
         )
 

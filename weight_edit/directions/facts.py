@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.errors import UsageError
 from weight_edit.strict_json import check_value
 
-KEPT = ("method", "layer", "position", "revision", "prompts")
+KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens")
 """What a manifest keeps of the directions' metadata."""
 
 _LONGEST = 200
@@ -19,7 +19,7 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: `method` or `revision` is no text of one line, `layer` or `position` no number of a place, or
-            `prompts` no JSON.
+            `prompts` or `refusal_tokens` no JSON.
     """
     for name in ("method", "revision"):
         value = metadata.get(name)
@@ -33,12 +33,13 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
         raise UsageError("the directions' metadata: `layer` must be the number of a layer; find them again")
     if position is not None and not (_is_whole(position) or _is_line(position)):
         raise UsageError("the directions' metadata: `position` must be the number of a token; find them again")
-    prompts = metadata.get("prompts")
-    try:
-        check_value(prompts)
-        json.dumps(prompts, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the directions' metadata: `prompts` is no JSON ({error}); find them again") from error
+    for name in ("prompts", "refusal_tokens"):
+        value = metadata.get(name)
+        try:
+            check_value(value)
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the directions' metadata: `{name}` is no JSON ({error}); find them again") from error
 
 
 def _is_line(value: object) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.anatomy.small import build
 from weight_edit.baking import Baking, EditOptions, prepare, steps_of
-from weight_edit.checkpoint.manifest import record, write_manifest
+from weight_edit.checkpoint.manifest import record
 from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.checkpoint.quantized.values import values_of
@@ -23,6 +23,8 @@ from weight_edit.directions.file import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
 from weight_edit.exactness import exactness
 from weight_edit.progress import bar
+from weight_edit.publish.finishing import write_card_and_manifest
+from weight_edit.publish.inherited import check_id, inherited
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
 from weight_edit.runtime.sources import Named, Source, resolve
@@ -84,6 +86,7 @@ def adapter(
     revision: str | None = None,
     token: str | None = None,
     overwrite: bool = False,
+    base_model: str | None = None,
     trust_remote_code: bool = False,
 ) -> AdapterResult:
     """Write the edit as an adapter that `peft.PeftModel.from_pretrained` puts on the unedited model.
@@ -98,11 +101,14 @@ def adapter(
     Args:
         model, directions, edit, strength, layers, at, kernel, edit_options, embeddings, projector: as in `bake`.
         out: the adapter's folder.
+        base_model: as in `bake`.
 
     Raises:
         UsageError, UnsupportedError: as in `bake`; also an edit that is not of low rank, and what PEFT cannot adapt.
     """
     target = Path(out)
+    if base_model is not None:
+        check_id(base_model)
     check_output(target, overwrite)
     steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
     source = resolve(model, revision=revision, token=token)
@@ -140,9 +146,10 @@ def adapter(
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
-        summary = baking.summary()
+        card = inherited(source, baking.checkpoint, base_model)
+        summary = {**baking.summary(), "kind": "adapter", "notes": list(notes), "card": card}
         summary["edit"]["class"] = edit_class
-        write_manifest(folder, {**summary, "kind": "adapter", "notes": list(notes)}, files)
+        write_card_and_manifest(folder, summary, files)
     return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, whole, notes)
 
 

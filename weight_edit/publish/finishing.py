@@ -1,11 +1,11 @@
 """The last two files of an output, its model card and its manifest, and what a manifest says when read again."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
@@ -62,10 +62,14 @@ def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...]
     manifest = read_manifest(folder)
     if manifest is None:
         raise UsageError(f"{folder} has no weight_edit.json; only outputs of bake can be stamped")
-    summary = {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
     # Only what was measured: the rest of a run's summary may name local files.
     measured = {key: measurements.get(key) for key in ("baseline", "edited", "verification")}
-    write_card_and_manifest(folder, summary, records_of(manifest), measured, failed)
+    write_card_and_manifest(folder, summary_of(manifest), records_of(manifest), measured, failed)
+
+
+def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What was edited and how, without what was measured since."""
+    return {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
 
 
 def write_card_and_manifest(
@@ -78,13 +82,20 @@ def write_card_and_manifest(
     """Write both files into a checkpoint's folder that has neither's final form yet.
 
     Args:
-        summary: what was edited and how; its `base_card` names the base's card, which is there already.
+        summary: what was edited and how.
         records: of every other file.
         measurements, failed: as in `stamp`.
     """
-    kept = summary.get("base_card")
-    base_text = bytes(read_whole(folder / kept)).decode("utf-8", "replace") if kept else None
-    write_whole(folder / README, model_card(summary, measurements, base_text, failed))
+    content = with_measurements(summary, measurements, failed)
+    write_whole(folder / README, model_card(content))
+    write_manifest(folder, content, {**records, README: record(folder, README, "added")})
+
+
+def with_measurements(
+    summary: Mapping[str, Any], measurements: Mapping[str, Any] | None, failed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The manifest without `files`, as it is read again: the card is made of this."""
     marks = {"failed": list(failed)} if failed else {}
-    files = {**records, README: record(folder, README, "added")}
-    write_manifest(folder, {**summary, "measurements": finite(measurements), **marks}, files)
+    content = {**summary, "measurements": finite(measurements), **marks}
+    # Keys are text and tuples are lists once it was read again, and the card must be the same then.
+    return cast(dict[str, Any], json.loads(json.dumps(content, allow_nan=False)))

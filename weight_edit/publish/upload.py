@@ -89,8 +89,12 @@ def _listed(api: Any, repo_id: str, commit: str) -> dict[str, Any]:
 
 def _told(repo_id: str, doing: str, committed: bool, answered: bool, error: BaseException) -> str:
     """What went wrong, and what is on the Hub now, in one line."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
     reason = unsigned(first_line(error)).rstrip(".")
+    if type(error) is RuntimeError and error.__cause__ is not None:
+        # The library's threads say which file it was, and the cause says why.
+        error = error.__cause__
+        reason = f"{reason}: {unsigned(first_line(error)).rstrip('.')}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if not isinstance(status, int) and not isinstance(error, OSError):
         # A reply that is no JSON, or JSON of another shape, says little by itself.
         reason = f"{type(error).__name__}: {reason}"

@@ -19,6 +19,7 @@ from weight_edit.preparing import Baking, EditOptions, prepare
 from weight_edit.publish.finishing import README, origin_of
 from weight_edit.runtime.sources import Named, resolve
 from weight_edit.steps import EditStep
+from weight_edit.verification.card import card_problems
 from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
 from weight_edit.verification.weights import WeightCheck, weight_check
 
@@ -210,6 +211,7 @@ def verify(
         *report.problems,
         *(f"marked as failed: {reason}" for reason in (manifest or {}).get("failed") or []),
         *_base_card_problems(baking, folder, manifest),
+        *card_problems(folder, manifest, baking.checkpoint),
         *directions_problems(manifest, given, steps),
         *manifest_problems(manifest, baking),
         *_weight_problems(report, weights, baking),

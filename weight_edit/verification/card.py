@@ -1,0 +1,54 @@
+"""Is the model card the one that the manifest gives?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.files import open_regular, shown
+from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.errors import UsageError
+from weight_edit.publish.card import model_card
+from weight_edit.publish.finishing import README
+from weight_edit.publish.inherited import has_template, kept_metadata
+
+_MOST = 4_000_000
+
+
+def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkpoint) -> list[str]:
+    """What is wrong with an output's card, one line each: it is missing, or says something else than the manifest, or
+    the manifest says of the base's card what that does not say.
+
+    Args:
+        folder: the output.
+        manifest: its own; None where it has none, and then its card is nobody's.
+        base: what it was edited from.
+    """
+    if manifest is None:
+        return []
+    if not isinstance(manifest.get("card"), Mapping):
+        return [f"{MANIFEST}: has no entry 'card', so that {README} cannot be checked; bake again"]
+    try:
+        wanted = model_card(manifest).encode()
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return [f"{MANIFEST}: gives no model card ({type(error).__name__}: {shown(str(error))})"]
+    card, problems = manifest["card"], []
+    if card["metadata"] != kept_metadata(_base_card(base)):
+        problems.append(f"{MANIFEST}: the licence and other metadata in 'card' are not those of the base's card")
+    if card["chat_template"] is not has_template(base):
+        problems.append(f"{MANIFEST}: 'card' does not say rightly whether the base has a chat template")
+    if card["base_model_from"] == "hub" and card["base_model"] != manifest["source"]["model"]:
+        problems.append(f"{MANIFEST}: the base's id in 'card' is not that of 'source'")
+    try:
+        with open_regular(folder / README) as file:
+            # Unbuffered reads may be short, but of a regular file they are not.
+            there = file.read(_MOST)
+    except UsageError:
+        return [*problems, f"{README}: the model card is missing"]
+    if there != wanted:
+        problems.append(f"{README}: is not the model card that {MANIFEST} gives")
+    return problems
+
+
+def _base_card(base: Checkpoint) -> str | None:
+    return bytes(base.read_file(README)).decode("utf-8", "replace") if README in base.other_files else None
