@@ -110,7 +110,7 @@ def test_a_local_base_is_named_only_where_its_id_is_known() -> None:
     unknown = made(source=local, card={**CARD, "base_model": None, "base_model_from": None, "metadata": {}})
     assert "base_model" not in header(unknown)
     assert "license" not in header(unknown)
-    assert "The base's card names no licence: look where it comes from" in unknown
+    assert "The base's files name no licence: look where it comes from" in unknown
     known = made(source=local, card={**CARD, "base_model": "org/base", "base_model_from": "option"})
     assert header(known)["base_model"] == "org/base"
     assert "| base | `folder` (LlamaForCausalLM) |\n| base on the Hub | `org/base` |" in known

@@ -309,7 +309,7 @@ def _licence(metadata: Mapping[str, Any], is_on_hub: bool) -> str:
     licence = metadata.get("license")
     if not licence:
         where = "look at its page" if is_on_hub else "look where it comes from"
-        return f"The base's card names no licence: {where} before sharing this."
+        return f"The base's files name no licence: {where} before sharing this."
     said = codes(licence if isinstance(licence, list) else [licence])
     if metadata.get("license_name"):
         said += f" ({code(metadata['license_name'])})"
