@@ -122,3 +122,23 @@ def test_an_interrupted_bake_goes_on_where_it_was(sharded, tmp_path, monkeypatch
     assert resumed.bytes_kept > 0
     assert content(tmp_path / "out") == content(tmp_path / "whole-run")
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_model_that_is_not_finite_is_refused_by_name_or_copied_with_leave(call, tmp_path):
+    """A norm's gain is edited by no ablation, and so is copied."""
+    from safetensors.torch import load_file, save_file
+
+    save_family("llama", tmp_path / "base")
+    path, name = tmp_path / "base/model.safetensors", "model.layers.1.input_layernorm.weight"
+    tensors = load_file(path)
+    tensors[name][5] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    save_file({"direction": torch.from_numpy(ROWS.rows)}, tmp_path / "d.safetensors")
+    arguments = ("bake", tmp_path / "base", "--directions", tmp_path / "d.safetensors", "--out", tmp_path / "out")
+    refused = call(*arguments)
+    assert refused.code == 2
+    assert f"tensor '{name}' has NaN or infinite values" in refused.err
+    assert not (tmp_path / "out").exists()
+    done = call(*arguments, "--allow-nonfinite", "--json")
+    assert done.code == 0
+    assert done.json["nonfinite"] == {name: 1}

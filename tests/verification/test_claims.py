@@ -109,7 +109,7 @@ def test_other_tensors_of_the_directions_fail_too(baked: Path, tmp_path: Path) -
     given = rows()
     mean = torch.linspace(-1, 1, 64)
     given.tensors["baseline_mean"] = mean
-    bake(baked / "base", [EditStep(given.rows, "affine")], tmp_path / "out")
+    bake(baked / "base", [EditStep(given.rows, "affine", options={"enter": "embedding"})], tmp_path / "out")
     assert verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).passed
     other = rows()
     other.tensors["baseline_mean"] = -mean

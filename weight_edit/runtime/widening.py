@@ -163,8 +163,8 @@ def _in_pieces(module: nn.Linear, weights: _Weights) -> Iterator[None]:
             out[..., begin : begin + count] = x @ weights.of(module.weight, stored[begin : begin + count]).T
         return out if module.bias is None else out + weights.of(module.bias)
 
-    module.forward = forward  # type: ignore[method-assign]
+    vars(module)["forward"] = forward
     try:
         yield
     finally:
-        del module.forward
+        del vars(module)["forward"]

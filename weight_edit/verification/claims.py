@@ -84,17 +84,8 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
         yield "manifest: its measurements.verification is no verification"
         return
     now = json.loads(json.dumps(finite(found)))
-    groups = (
-        ("", _FROM_FILES, said, now),
-        ("edited_tensors.", _OF_TENSORS, said.get("edited_tensors"), now["edited_tensors"]),
-    )
-    for group, keys, claims, figures in groups:
-        for key in keys if isinstance(claims, Mapping) else ():
-            if key in claims and figures[key] is not None and not _same(claims[key], figures[key]):
-                yield (
-                    f"manifest: its measurements.verification.{group}{key} is not what the files show "
-                    f"({_brief(claims[key])}, not {_brief(figures[key])})"
-                )
+    yield from _figure_problems("", _FROM_FILES, said, now)
+    yield from _figure_problems("edited_tensors.", _OF_TENSORS, said.get("edited_tensors"), now["edited_tensors"])
     passed = said.get("passed") is True and not said.get("problems")
     if not passed and not (manifest or {}).get("failed"):
         yield "manifest: the verification that it records did not pass, and it is not marked as failed"
@@ -109,6 +100,15 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
             yield (
                 f"manifest: its measurements.verification.{name} is {_brief(said[name])}, where {figure:.1e} is found "
                 "now"
+            )
+
+
+def _figure_problems(group: str, keys: tuple[str, ...], said: Any, now: Mapping[str, Any]) -> Iterator[str]:
+    for key in keys if isinstance(said, Mapping) else ():
+        if key in said and now[key] is not None and not _same(said[key], now[key]):
+            yield (
+                f"manifest: its measurements.verification.{group}{key} is not what the files show "
+                f"({_brief(said[key])}, not {_brief(now[key])})"
             )
 
 

@@ -49,5 +49,5 @@ class Spool:
         begin, shape, dtype = self._places[name, number]
         raw = torch.empty((*shape, dtype.itemsize), dtype=torch.uint8)
         self._file.seek(begin)
-        self._file.readinto(raw.numpy().reshape(-1).data)  # type: ignore[attr-defined]
+        self._file.readinto(raw.numpy().reshape(-1).data)
         return raw.view(dtype).reshape(shape)
