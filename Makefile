@@ -23,7 +23,8 @@ $(STAMP): pyproject.toml requirements.lock
 	$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep ^torch== requirements.lock)
 	$(PIP) install --no-deps -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
-	$(PIP) check
+	$(BIN)/python -m pip check || { echo "if it is torch that lacks libraries, pip took a CUDA build: give an index with the CPU build," \
+		"make install TORCH_INDEX=..." >&2; exit 1; }
 	touch $(STAMP)
 
 demo: install ## Find, bake, prove and measure on the embedded model.

@@ -15,7 +15,7 @@ import sys
 import tomllib
 import venv
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 from lock import EDITABLE, LOCK, ROOT, changes, locked, normal
 from packaging.requirements import Requirement
@@ -25,7 +25,8 @@ from weight_edit.catalogue.verdicts import Verdict, Verdicts, differences
 ENVIRONMENT = ROOT / ".next"
 PYTHON = ENVIRONMENT / "bin" / "python"
 FAMILIES = ENVIRONMENT / "families.json"
-PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet", "--quiet")
+PIP = ("-m", "pip", "--disable-pip-version-check")
+QUIET = ("--quiet", "--quiet")
 TESTS = ("-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "-p", "no:cacheprovider", "--fast")
 
 
@@ -48,10 +49,11 @@ def installed() -> dict[str, str]:
     return {name: version for name, version in found.items() if name not in ("pip", "weight-edit")}
 
 
-def run(*arguments: str) -> int:
-    """Exit code of that environment's Python; it prints where this does."""
+def run(*arguments: str, stdout: IO[str] | None = None) -> int:
+    """Exit code of that environment's Python; it prints where this does, or into a file."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run([PYTHON, *arguments], cwd=ROOT, env={**kept, "OMP_NUM_THREADS": "1"}, check=False).returncode
+    env = {**kept, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([PYTHON, *arguments], cwd=ROOT, env=env, stdout=stdout, check=False).returncode
 
 
 def install(pins: list[str]) -> int:
@@ -64,34 +66,40 @@ def install(pins: list[str]) -> int:
     described = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [*newest(described["project"]), *described["build-system"]["requires"], EDITABLE, *pins]
     for arguments in (wanted, ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]):
-        if code := run(*PIP, "install", *arguments):
+        if code := run(*PIP, "install", *QUIET, *arguments):
             raise SystemExit(code)
     return run(*PIP, "check")
 
 
 def families() -> tuple[int, list[Verdict]]:
-    """Exit code of trying all model types there, and the verdicts."""
+    """Exit code of trying all model types there, and the verdicts; none where it did not come to any."""
     with FAMILIES.open("w", encoding="utf-8") as file:
-        code = subprocess.run(
-            [PYTHON, "-m", "weight_edit", "inspect", "--all", "--json"], cwd=ROOT, stdout=file, check=False
-        ).returncode
-    said = FAMILIES.read_text(encoding="utf-8")
-    trials = json.loads(said)["trials"] if code in (0, 4) and said else []
+        code = run("-m", "weight_edit", "inspect", "--all", "--json", stdout=file)
+    trials = json.loads(FAMILIES.read_text(encoding="utf-8"))["trials"] if code in (0, 4) else []
     return code, [Verdict.from_dict(trial) for trial in trials]
+
+
+def report(codes: dict[str, int], found: list[Verdict]) -> bool:
+    """Print what is newer and what it does; whether something would break.
+
+    Args:
+        codes: exit code of each thing that was tried.
+        found: the verdicts; none where there are none to compare.
+    """
+    before = Verdicts.read(ROOT / "docs" / "architectures.json")
+    changed = differences(before.verdicts, found) if found else []
+    print(f"\n{LOCK.name} against the newest releases:", *(changes(locked(), installed()) or ["the same"]), sep="\n  ")
+    print(f"families, against {before.transformers}:", *(changed or ["the same"] if found else ["none"]), sep="\n  ")
+    for what, code in codes.items():
+        print(f"{what}: {f'would break (exit code {code})' if code else 'pass'}")
+    return any(codes.values()) or any(each.loss for each in changed)
 
 
 def main(pins: list[str]) -> None:
     """Install, test, try all families, and report."""
-    checked = install(pins)
-    tests = run(*TESTS)
-    tried, found = families()
-    before = Verdicts.read(ROOT / "docs" / "architectures.json").verdicts
-    changed = differences(before, found)
-    print(f"\n{LOCK.name} against the newest releases:", *(changes(locked(), installed()) or ["the same"]), sep="\n  ")
-    print("families:", *(changed or ["the same"]), sep="\n  ")
-    for what, code in (("pip check", checked), ("quick tests", tests), ("families", tried)):
-        print(f"{what}: {'pass' if code == 0 else f'would break (exit code {code})'}")
-    raise SystemExit(1 if checked or tests or tried or any(each.loss for each in changed) else 0)
+    codes = {"pip check": install(pins), "quick tests": run(*TESTS)}
+    codes["families"], found = families()
+    raise SystemExit(int(report(codes, found)))
 
 
 if __name__ == "__main__":
