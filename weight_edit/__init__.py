@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError, WeightEditError
 from weight_edit.lazy import lazy
-from weight_edit.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from weight_edit.directions.selection import SelectionRule
     from weight_edit.evaluation.evaluate import Evaluation, evaluate
     from weight_edit.inspection import Inspection, inspect
+    from weight_edit.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
     from weight_edit.publish.adapter import AdapterResult, adapter
     from weight_edit.publish.hub import PushResult, push
@@ -51,6 +51,9 @@ _WHERE = {
     "evaluate": "evaluation.evaluate",
     "Inspection": "inspection",
     "inspect": "inspection",
+    "are_progress_bars_disabled": "progress",
+    "disable_progress_bars": "progress",
+    "enable_progress_bars": "progress",
     "ChatFormat": "prompts",
     "PromptSet": "prompts",
     "load_prompts": "prompts",

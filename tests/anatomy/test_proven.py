@@ -176,7 +176,7 @@ def test_refusals_and_trusted_code_are_not_remembered(folder: Path) -> None:
             proven_anatomy(folder, NOTHING)
     assert records(folder) == []
     (folder / "config.json").unlink()
-    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+    with pytest.raises(UsageError, match=r"config\.json: there is no such file"):
         proven_anatomy(folder, NOTHING)
 
 

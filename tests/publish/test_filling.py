@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(baked, call, monkeypatch, f
 
     before = content(baked)
     if failing == "card":
-        monkeypatch.setattr(filling.tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(filling, "write_whole", refuse)
     else:
         monkeypatch.setattr(filling, "write_manifest", refuse)
     result = call("verify", "organism", baked, "--weights-only")
@@ -221,13 +221,10 @@ def test_a_link_is_no_card(baked: Path, tmp_path: Path) -> None:
         (lambda m: m["card"].update(base_model="org/other", base_model_from="hub"), "is not that of 'source'"),
         (lambda m: m.pop("card"), "has no entry 'card'"),
         (lambda m: m.update(card=5), "has no entry 'card'"),
-        (lambda m: m.update(failed=5), "gives no model card"),
-        (lambda m: m.update(tensors=None), "gives no model card"),
         (lambda m: m["edit"]["steps"][0]["directions"].update(method="mine"), "is not the model card"),
         (lambda m: m["edit"].update({"class": "exact, and blessed"}), "is not the model card"),
         (lambda m: m.update(measurements={"edited": {"sets": {"refused": 5}}}), "gives no model card"),
         (lambda m: m.update(measurements={"verification": {"integrity": True, "leak": "none"}}), "gives no model card"),
-        (lambda m: m.update(measurements=[1]), "gives no model card"),
     ],
 )
 def test_a_forged_manifest_is_named(baked: Path, change: Callable[[dict[str, Any]], Any], words: str) -> None:
@@ -236,6 +233,13 @@ def test_a_forged_manifest_is_named(baked: Path, change: Callable[[dict[str, Any
     assert len(found) >= 1
     assert any(words in problem for problem in found), found
     assert all(problem.isprintable() for problem in found)
+
+
+@pytest.mark.parametrize("change", [{"failed": 5}, {"tensors": None}, {"measurements": [1]}], ids=str)
+def test_a_manifest_of_the_wrong_form_is_refused_by_name(baked: Path, change: dict[str, Any]) -> None:
+    forged(baked, lambda manifest: manifest.update(change), card=False)
+    with pytest.raises(UsageError, match=f"weight_edit.json: `{next(iter(change))}` must be"):
+        problems(baked)
 
 
 def test_a_forged_licence_fails_though_card_and_digests_fit(baked: Path) -> None:
