@@ -9,13 +9,10 @@ from importlib.metadata import distribution, distributions, packages_distributio
 from pathlib import Path
 
 import pytest
+from lock import changes, locked, normal, text_of
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-from lock import changes, locked, normal, text_of  # noqa: E402
-
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = {name: [*map(Requirement, some)] for name, some in PROJECT["project"]["optional-dependencies"].items()}
 DECLARED = [*map(Requirement, PROJECT["project"]["dependencies"]), *(each for some in EXTRAS.values() for each in some)]

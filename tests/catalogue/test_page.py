@@ -36,6 +36,18 @@ def test_the_verdicts_are_on_the_model_types_of_the_installed_transformers() -> 
         otherwise(f"without a verdict: {', '.join(besides) or 'none'}; gone: {', '.join(lacking) or 'none'} ({AGAIN})")
 
 
+@pytest.mark.parametrize(("same_release", "outcome"), [(True, pytest.fail.Exception), (False, pytest.skip.Exception)])
+def test_a_family_without_a_verdict_fails_in_their_release_and_is_reported_in_another(
+    monkeypatch: pytest.MonkeyPatch, same_release: bool, outcome: type[BaseException]
+) -> None:
+    release = VERDICTS.transformers if same_release else "9.0.0"
+    monkeypatch.setattr("weight_edit.catalogue.verdicts.version", lambda _: release)
+    known = [verdict.entry for verdict in VERDICTS.verdicts]
+    monkeypatch.setattr("test_page.entries", lambda: [*known, Entry("brand_new", "X", ("text",))])
+    with pytest.raises(outcome, match="without a verdict: brand_new; gone: none"):
+        test_the_verdicts_are_on_the_model_types_of_the_installed_transformers()
+
+
 def test_the_page_and_its_data_say_the_same() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert listed(page) == set(TYPES), AGAIN
