@@ -10,7 +10,7 @@ from mutations import time_limit
 from weight_edit.bounded_yaml import YamlError, parse_yaml
 from weight_edit.checkpoint.files import check_regular, read_json, read_whole
 from weight_edit.errors import UsageError
-from weight_edit.publish.card import front_matter
+from weight_edit.publish.inherited import front_matter
 from weight_edit.recipe import load_recipe
 from weight_edit.strict_json import JsonError, parse_json
 from weight_edit.written import key_values, mapping

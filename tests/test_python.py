@@ -137,6 +137,8 @@ PROMPTS |= {"refused", "answered", "over_refused", "harmless_looking"}
 def test_every_public_function_says_that_it_takes_names(name: str) -> None:
     parameters = inspect.signature(getattr(weight_edit, name)).parameters
     asked = {key: str(parameter.annotation) for key, parameter in parameters.items() if key in MODELS | PROMPTS}
+    if name == "evaluate":
+        del asked["base"]  # what was measured of it, and no model
     assert asked
     for key, annotation in asked.items():
         assert "str" in annotation or "Named" in annotation, key
@@ -149,12 +151,12 @@ def test_results_have_short_descriptions(model: Model, found: Directions, tmp_pa
         "Model('organism', LlamaForCausalLM, 6 blocks, d_model 128, float32 on cpu)": model,
         "Directions(1 x 128, method='mean-difference', layer=3, position=-1, model='organism')": found,
         "DirectionRows(1 x 128, tensors: baseline_mean, target_mean, vector)": found.rows,
-        "PromptSet('organism:refused:train', 352 prompts)": load_prompts("organism:refused"),
+        "PromptSet('organism:refused:train', 264 prompts)": load_prompts("organism:refused"),
         "Anatomy(LlamaForCausalLM, 6 blocks, d_model 128, 13 writers, ": model.anatomy,
         "Inspection('organism', Anatomy(LlamaForCausalLM, 6 blocks, ": weight_edit.inspect("organism"),
         "BakeResult('": edited,
         "Verification(passed, weights only)": verify("organism", edited, weights_only=True),
-        "Difference('organism', 'edited', 14 tensors differ, 1 shared directions)": weight_edit.diff(
+        "Difference('organism', 'edited', 13 tensors differ, 1 shared directions)": weight_edit.diff(
             "organism", edited
         ),
         "Evaluation('organism', refusal: refused 1 of 3)": evaluate(

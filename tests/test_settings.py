@@ -15,6 +15,7 @@ from weight_edit.preparing import EditOptions
 from weight_edit.recipe import Edit, Find, Recipe, Step, Verify
 
 OF_A_CALL = {"overwrite", "resume", "link", "low_disk", "dry_run", "batch_size", "as_json", "quiet", "progress"}
+OF_A_CALL |= {"scores", "card"}
 """How a call is carried out: no part of what is found or edited. A recipe's run has options of its own for them."""
 
 OF_THE_MODEL = {"model", "revision", "dtype", "device", "token", "trust_remote_code"}
@@ -70,13 +71,15 @@ def test_every_setting_of_a_bake_is_on_the_command_line_and_has_the_same_default
 
 
 def test_the_options_of_an_edit_are_those_of_bake() -> None:
-    recipe = Edit()
-    assert recipe.how == {field.name: getattr(EditOptions(), field.name) for field in fields(EditOptions)}
-    assert EditOptions(**recipe.how) == EditOptions()
+    how = Edit().how
+    # What is no part of the edit: what the source may hold, and what it is called.
+    assert (how.pop("allow_nonfinite"), how.pop("base_model")) == (False, None)
+    assert how == {field.name: getattr(EditOptions(), field.name) for field in fields(EditOptions)}
+    assert EditOptions(**how) == EditOptions()
 
 
 def test_an_adapter_takes_what_bake_takes_but_what_files_alone_can_hold() -> None:
-    files = {"mtp", "dequantize", "rounding"}
+    files = {"mtp", "dequantize", "rounding", "allow_nonfinite"}
     assert set(parameters(weight_edit.bake)) - set(parameters(weight_edit.adapter)) - OF_A_CALL == files
     assert set(options("bake")) - set(options("adapter")) - OF_A_CALL == files
 

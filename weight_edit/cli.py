@@ -16,19 +16,6 @@ from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 __all__ = ["app", "main"]
 
 
-def _parser_errors() -> tuple[type[Exception], ...]:
-    """What the command line's library raises for a call that it does not understand: a class of its own, or click's."""
-    own = getattr(typer, "TyperException", None)
-    if own is not None:
-        return (own,)
-    from click import ClickException
-
-    return (ClickException,)
-
-
-_PARSER_ERRORS = _parser_errors()
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one line and the contract's exit code, never a traceback."""
     sys.excepthook = show_uncaught
@@ -44,7 +31,7 @@ def _run() -> None:
         _fail(str(error), error.exit_code, error.details)
     except typer.Abort:
         _fail("aborted", 1)
-    except _PARSER_ERRORS as error:
+    except typer.TyperException as error:
         _fail(_misunderstood(error), 2)
     except (OSError, RecursionError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not isinstance(error, RecursionError) and "thread" not in str(error):

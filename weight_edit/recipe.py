@@ -115,6 +115,8 @@ class Edit(Step):
     mtp: Literal["keep", "edit"] = "keep"
     dequantize: bool = False
     rounding: Literal["balanced", "nearest"] = "balanced"
+    allow_nonfinite: bool = False
+    base_model: str | None = None
     then: list[Step] = Field(default_factory=list)
 
     @property
@@ -124,7 +126,7 @@ class Edit(Step):
 
     @property
     def how(self) -> dict[str, Any]:
-        """How the edit is made whatever its steps are: what `bake` takes under the same names."""
+        """How the edit is made whatever its steps are, and what its card says: what `bake` takes under the same names."""
         own = type(self).model_fields.keys() - Step.model_fields.keys() - {"then"}
         return {name: getattr(self, name) for name in sorted(own)}
 
