@@ -119,6 +119,16 @@ class Edit(Step):
     base_model: str | None = None
     then: list[Step] = Field(default_factory=list)
 
+    @field_validator("base_model")
+    @classmethod
+    def _an_id(cls, value: str | None) -> str | None:
+        from weight_edit.publish.inherited import check_id
+
+        try:
+            return value and check_id(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
     @property
     def steps(self) -> list[Step]:
         """All of them, in order."""
@@ -126,7 +136,7 @@ class Edit(Step):
 
     @property
     def how(self) -> dict[str, Any]:
-        """How the edit is made whatever its steps are, and what its card says: what `bake` takes under the same names."""
+        """How the edit is made whatever its steps are, and its card: what `bake` takes under the same names."""
         own = type(self).model_fields.keys() - Step.model_fields.keys() - {"then"}
         return {name: getattr(self, name) for name in sorted(own)}
 

@@ -152,7 +152,8 @@ def find_directions(
     sizes: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "seed": seed, "warn": warnings.append}
     for some in targets:
         check_distinct(some, baseline, warnings.append)
-    pairs = zip(targets, held or [None] * len(targets), strict=True)
+    apart_of: list[PromptSet | None] = [*held] or [None] * len(targets)
+    pairs = zip(targets, apart_of, strict=True)
     refused = [draw("target", some, apart, format, **sizes) for some, apart in pairs]
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
     spared = tuple(draw("protected", some, None, format, **sizes) for some in spares)
