@@ -89,18 +89,22 @@ def test_what_is_noted_after_a_cut_line_is_read_the_next_time(out):
     assert set(again.finished) == {"a", "deep/b", "new"}
 
 
+def _line(losses: str) -> bytes:
+    """A line of a journal about the file "a" with these figures."""
+    return f'{{"file": "a", "sha256": "{"0" * 64}", "size": 5, "origin": "edited", "losses": {losses}}}\n'.encode()
+
+
 @pytest.mark.parametrize(
     "journal",
     [
-        b"",
-        b"\n",
-        b"{}\n",
-        b'{"key": "job"}',
-        b"\xff\xfe\n",
         b'{"key": "job"}\nnonsense\n',
         b'{"key": "job"}\n[]\n',
         b'{"key": "job"}\n{"file": "a"}\n',
         b'{"key": "job"}\n{"file": "a", "sha256": "x", "size": 5, "origin": "edited"}\n',
+        b'{"key": "job"}\n' + b"[" * 5000 + b"]" * 5000 + b"\n",
+        b'{"key": "job"}\n' + _line('{"w": [1, 2, 3]}'),
+        b'{"key": "job"}\n' + _line('{"w": 5}'),
+        b'{"key": "job"}\n' + _line('{"w": ["a", null]}'),
     ],
 )
 def test_a_journal_that_is_no_journal_starts_anew(out, journal):
@@ -110,6 +114,17 @@ def test_a_journal_that_is_no_journal_starts_anew(out, journal):
     assert attempt.folder != folder
     assert attempt.finished == {}
     assert [path.name for path in out.parent.iterdir()] == [attempt.folder.name]
+
+
+@pytest.mark.parametrize("journal", [b"", b"\n", b"{}\n", b'{"key": "job"}', b"\xff\xfe\n", b'{"key": 5}\n'])
+def test_a_folder_whose_journal_does_not_begin_as_ours_is_somebody_elses(out, journal):
+    folder = interrupted(out)
+    (folder / "journal").write_bytes(journal)
+    attempt = Attempt.open(out, "job", resume=True)
+    assert attempt.folder != folder
+    assert attempt.finished == {}
+    assert (folder / "journal").read_bytes() == journal
+    assert all((folder / "files" / name).read_bytes() == data for name, data in FILES.items())
 
 
 @pytest.mark.parametrize("name", ["../../precious", "/etc/hostname", "deep/../../../precious"])

@@ -17,7 +17,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +26,7 @@ from weight_edit.checkpoint.files import shown
 from weight_edit.checkpoint.manifest import FileRecord, is_record, sha256
 from weight_edit.errors import UsageError
 from weight_edit.progress import announce, bar
+from weight_edit.strict_json import parse_json
 
 _TRIES = 10
 _MAX_KEY = 4096
@@ -199,7 +200,7 @@ class Attempt:
         # What was cut off in the middle of a line would spoil the line that comes after it.
         os.ftruncate(self._journal, size - len(cut))
         try:
-            entries = [json.loads(line) for line in lines]
+            entries = [parse_json(line.decode()) for line in lines]
         except ValueError:
             return None
         if not entries or entries[0] != {"key": key}:
@@ -212,6 +213,8 @@ class Attempt:
             if not isinstance(name, str) or not is_record(entry) or not isinstance(told, dict):
                 return None
             found[name] = FileRecord(**entry)
+            if not all(_are_figures(numbers) for numbers in told.values()):
+                return None
             self._told[name] = {tensor: Loss(*numbers) for tensor, numbers in told.items()}
         return found
 
@@ -274,10 +277,19 @@ def _is_ours(folder: Path, journal: int) -> bool:
         # The process ended before the first line was there, and so before anything else was made.
         return not first and set(kinds) == {"journal"}
     try:
-        entry = json.loads(first)
+        entry = parse_json(first.decode())
     except ValueError:
         return False
     return isinstance(entry, dict) and entry.keys() == {"key"} and isinstance(entry["key"], str)
+
+
+def _are_figures(numbers: object) -> bool:
+    """Whether a JSON value is what the fields of a `Loss` are."""
+    return (
+        isinstance(numbers, list)
+        and len(numbers) == len(fields(Loss))
+        and all(type(number) in (int, float) for number in numbers)
+    )
 
 
 def _kind(path: Path) -> int:

@@ -6,9 +6,6 @@ means of the stream, and `scores.jsonl` has a line for each candidate that was s
 
 import json
 import math
-import os
-import stat
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,11 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from weight_edit.checkpoint.files import open_regular, shown
+from weight_edit.checkpoint.files import read_json, read_whole, shown
+from weight_edit.checkpoint.whole_file import append_line, save_whole
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.scores import CandidateScore, unscored, worth_scoring
 from weight_edit.directions.separation import Separation
 from weight_edit.errors import UsageError
+from weight_edit.strict_json import parse_json
 
 SEARCH, CANDIDATES, SCORES = FILES = ("search.json", "candidates.safetensors", "scores.jsonl")
 
@@ -178,7 +177,7 @@ class SearchFolder:
         if self.path is not None:
             # Scores of other candidates are none of these.
             (self.path / SCORES).unlink(missing_ok=True)
-            _write_whole(self.path / CANDIDATES, _packed(searched))
+            save_whole(self.path / CANDIDATES, _packed(searched))
 
     def note_score(self, number: int, score: CandidateScore) -> None:
         """Keep the scores of a candidate."""
@@ -216,11 +215,10 @@ class SearchFolder:
         file = self.path / SCORES
         if not file.exists():
             return
-        with open_regular(file) as opened:
-            text = opened.readall().decode("utf-8", "replace")  # type: ignore[attr-defined]
+        text = read_whole(file).decode("utf-8", "replace")
         whole = text[: text.rfind("\n") + 1]
         for line in whole.splitlines():
-            row = {key: _number(value) for key, value in json.loads(line).items()}
+            row = {key: _number(value) for key, value in parse_json(line).items()}
             number = row.pop("candidate", None)
             if row.pop("control", False):
                 self.controls.append(CandidateScore(**row))
@@ -230,7 +228,7 @@ class SearchFolder:
                 self.scores[number] = CandidateScore(**row)
         if whole != text:
             # The last line was being written when the power went: it is not gone on with.
-            _write_whole(file, whole.encode())
+            save_whole(file, whole)
 
     def _write_search(self) -> None:
         if self.path is None:
@@ -238,7 +236,7 @@ class SearchFolder:
         if not self._begun:
             self._begin(self.path)
         content = {"inputs": self.inputs, "metering": None if self.metering is None else asdict(self.metering)}
-        _write_whole(self.path / SEARCH, f"{json.dumps(content, indent=1)}\n".encode())
+        save_whole(self.path / SEARCH, f"{json.dumps(content, indent=1)}\n")
 
     def _begin(self, path: Path) -> None:
         """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""
@@ -254,12 +252,8 @@ class SearchFolder:
         if self.path is None:
             return
         text = json.dumps({key: _named(value) for key, value in row.items()}, allow_nan=False)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            with os.fdopen(os.open(self.path / SCORES, flags, 0o666), "ab") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise UsageError(f"{shown(str(self.path / SCORES))} is not a regular file; remove it")
-                file.write(f"{text}\n".encode())
+            append_line(self.path / SCORES, text)
         except OSError as error:
             raise UsageError(f"{shown(str(self.path / SCORES))} cannot be written: {error.strerror}") from error
 
@@ -271,9 +265,8 @@ def _earlier(path: Path) -> dict[str, Any] | None:
     if not path.exists() or not any(path.iterdir()):
         return None
     try:
-        with open_regular(path / SEARCH) as file:
-            found = json.loads(file.readall())  # type: ignore[attr-defined]
-    except (UsageError, ValueError, RecursionError) as error:
+        found = read_json(read_whole(path / SEARCH), SEARCH)
+    except UsageError as error:
         raise UsageError(f"{shown(str(path))} is no folder of a search ({error}); choose another --out") from error
     if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
         raise UsageError(f"{shown(str(path))} is no folder of a search; choose another --out")
@@ -282,23 +275,6 @@ def _earlier(path: Path) -> dict[str, Any] | None:
 
 def _differences(earlier: Any, inputs: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*earlier, *inputs}) if earlier.get(name) != inputs.get(name)]
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """A file of this content, whole or not at all; what the name stood for is replaced, not followed."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
 
 
 def _packed(searched: Searched) -> bytes:

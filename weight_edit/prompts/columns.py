@@ -1,12 +1,12 @@
 """From a table, whatever file or data set it was, to prompts, answers and categories."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from weight_edit.errors import UsageError
 from weight_edit.prompts.sets import PromptSet
+from weight_edit.strict_json import parse_json
 
 # In order of preference; names compare without case.
 PROMPT_COLUMNS = (
@@ -154,8 +154,8 @@ def _cell(value: Any, name: str, column: str, row: int) -> tuple[str, str | None
 def _conversation(text: str, where: str) -> Any:
     """The messages that a cell of a CSV file holds as JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, unique_keys=False, constants=True)
+    except ValueError as error:
         raise UsageError(f"{where} looks like a list of messages, but is no JSON; write it as JSON") from error
 
 

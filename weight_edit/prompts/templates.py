@@ -11,6 +11,7 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
+from weight_edit.checkpoint.files import read_json, read_whole
 from weight_edit.errors import UsageError, first_line
 
 Scalar = bool | int | float | str | None
@@ -105,10 +106,7 @@ def template_of_processor(folder: Path) -> str | dict[str, str] | None:
         file = folder / name
         if not file.is_file():
             continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"{file} cannot be read as JSON: {first_line(error)}") from error
+        content = read_json(read_whole(file), str(file), unique_keys=False)
         template = content.get("chat_template") if isinstance(content, dict) else None
         if isinstance(template, str) or _are_named(template):
             return template
