@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from weight_edit.checkpoint.manifest import MANIFEST, sha256
 from weight_edit.checkpoint.source import Checkpoint
 
+RECIPES_FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RECIPES = ("refusal-direction", "inlp-flip", "norm-preserving")
 SETS = {"refused": "harmful", "answered": "harmless"}
 # What real prompts have no answers for, and rates that only the embedded model is known to keep.
@@ -94,17 +95,22 @@ def spoil(base: Path, baked: Path, out: Path) -> str:
     return name
 
 
-def overlay(prompts: Path, file: Path, limit: int, tokens: int) -> None:
-    """A recipe's overlay with these prompts, without those sets that there are none for."""
+def overlay(recipe: str, prompts: Path, file: Path, options: argparse.Namespace) -> None:
+    """A recipe's overlay with these prompts, without those sets that there are none for, and with smaller searches."""
     sets = {
         f"{role}{'' if split == 'train' else '-' + split}": str(prompts / f"{name}-{split}.txt")
         for role, name in SETS.items()
         for split in ("train", "validation", "test")
     }
+    sizes = {"n_train": options.n_train, "n_validation": options.n_validation, "positions": "last"}
+    known = yaml.safe_load((RECIPES_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    searches = {"find": sizes} if "find" in known else {"finds": {name: sizes for name in known["finds"]}}
+    measured_on = {"over_refused": None, "harmless_looking": None}
     content = {
         "prompts": sets,
+        **searches,
         "verify": {"prompts": "@answered-test"},
-        "evaluate": {"over_refused": None, "harmless_looking": None, "limit": limit, "max_new_tokens": tokens},
+        "evaluate": {**measured_on, "limit": options.limit, "max_new_tokens": options.tokens},
         "bounds": dict.fromkeys(LIFTED),
     }
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -118,6 +124,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="an empty or missing folder for what is written")
     parser.add_argument("--random", action="store_true", help="a random direction, for a model without a chat template")
     parser.add_argument("--limit", type=int, default=32, help="prompts of a set that are answered")
+    parser.add_argument("--n-train", type=int, default=64, help="prompts of a set that directions are found from")
+    parser.add_argument("--n-validation", type=int, default=16, help="prompts of a set that they are scored on")
     parser.add_argument("--tokens", type=int, default=48, help="new tokens of an answer")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for the recipes")
     parser.add_argument("--recipe", action="append", help=f"of {', '.join(RECIPES)}")
@@ -135,7 +143,9 @@ def main() -> int:
         random_direction(model, directions)
     else:
         sets = ["--target", str(prompts / "harmful-train.txt"), "--baseline", str(prompts / "harmless-train.txt")]
-        rows.append(measured("find", ["find", str(model), *sets, "--out", str(directions), "--positions", "last"]))
+        sets += ["--n-train", str(options.n_train), "--n-validation", str(options.n_validation)]
+        search = ["find", str(model), *sets, "--out", str(directions), "--positions", "last", "--best-effort"]
+        rows.append(measured("find", search))
     rows.append(measured("bake", ["bake", str(model), "--directions", str(directions), "--out", str(baked)]))
     plain = ["--template", "plain"] if options.random else []
     verify = ["verify", str(model), str(baked), "--prompts", asked, "--json", *plain]
@@ -153,10 +163,11 @@ def main() -> int:
     caught = measured(f"verify, {name} as in the base", ["verify", str(model), str(spoilt), "--prompts", asked, *plain])
     shutil.rmtree(spoilt)
 
-    overlay(prompts, out / "overlay.yaml", options.limit, options.tokens)
     for recipe in options.recipe or (RECIPES[:1] if options.random else RECIPES):
         extra = [argument for each in options.set for argument in ("--set", each)]
-        command = ["run", f"recipes/{recipe}.yaml", "--with", str(out / "overlay.yaml"), "--set", f"model={model}"]
+        changes = out / f"{recipe}-overlay.yaml"
+        overlay(recipe, prompts, changes, options)
+        command = ["run", recipe, "--with", str(changes), "--set", f"model={model}"]
         rows.append(measured(f"run {recipe}", [*command, *extra, "--out", str(out / recipe)]))
     failed = [row.name for row in rows if "Error" in row.said.split(":")[0] and row.code == 1]
     return int(bool(failed) or caught.code != 4)
