@@ -104,7 +104,7 @@ def overlay(recipe: str, prompts: Path, file: Path, options: argparse.Namespace)
     }
     sizes = {"n_train": options.n_train, "n_validation": options.n_validation, "positions": "last"}
     known = yaml.safe_load((RECIPES_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8"))
-    searches = {"find": sizes} if "find" in known else {"finds": {name: sizes for name in known["finds"]}}
+    searches = {"find": sizes} if "find" in known else {"finds": dict.fromkeys(known["finds"], sizes)}
     measured_on = {"over_refused": None, "harmless_looking": None}
     content = {
         "prompts": sets,
