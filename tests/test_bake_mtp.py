@@ -101,7 +101,7 @@ def test_the_manifest_and_the_card_say_what_became_of_the_layers(tmp_path: Path)
     assert "mtp" not in kept["edit"]
     assert kept["mtp"] == {"mode": "keep", "tensors_kept": len(plain.mtp_kept)}
     assert kept["tensors_unknown"] == []
-    assert f"{len(result.mtp_edited)}\nof their tensors" in (tmp_path / "edited" / "README.md").read_text()
+    assert f"{len(result.mtp_edited)} of their tensors" in (tmp_path / "edited" / "README.md").read_text()
     assert f"{len(plain.mtp_kept)} tensors of multi-token" in (tmp_path / "kept" / "README.md").read_text()
 
 
@@ -126,7 +126,7 @@ def test_recipes_say_it_as_edit_mtp() -> None:
     content = {"model": "organism", "find": {"target": "a.txt", "baseline": "b.txt"}}
     assert parse_recipe(content).edit.mtp == "keep"
     assert parse_recipe({**content, "edit": {"mtp": "edit"}}).edit.mtp == "edit"
-    with pytest.raises(UsageError, match=r"'edit\.mtp'.*'keep' or 'edit'"):
+    with pytest.raises(UsageError, match=r"'edit\.mtp'.*'drop'; choose one of keep, edit"):
         parse_recipe({**content, "edit": {"mtp": "drop"}})
 
 

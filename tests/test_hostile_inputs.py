@@ -124,7 +124,7 @@ def test_templates_that_never_end_or_fill_the_memory(monkeypatch, template):
         ({"vocab_size": 0}, "cannot be built"),
         ({"dtype": 5}, "dtype is '5', not a floating type's name"),
         ({"dtype": "int8"}, "dtype is 'torch.int8'"),
-        ({"_attn_implementation": 5}, "cannot be loaded"),
+        ({"_attn_implementation": 5}, "asks for _attn_implementation 5, which cannot be had here"),
     ],
 )
 def test_configs_with_nonsense(model, tmp_path, entry, named):

@@ -6,6 +6,7 @@ from random_models import random_model
 
 from weight_edit.baking import bake
 from weight_edit.directions import DirectionRows, find_directions
+from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.scores import score_candidates
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError, VerificationError
@@ -79,9 +80,11 @@ def test_scoring_says_it_of_the_unedited_model_alone():
     model = random_model("llama")
     chat = ChatFormat(model.tokenizer)
     prompts = [chat.encode(prompt) for prompt in TARGET.prompts]
+    candidates = [Candidate(-1, 0, torch.nn.functional.one_hot(torch.tensor([0]), 32).float(), None)]
     with pytest.raises(UsageError, match=SAID):
-        score_candidates(loud(), [], prompts, prompts, [5], lambda rows: [])
-    assert score_candidates(model, [], prompts, prompts, [5], lambda rows: []) == []
+        score_candidates(loud(), candidates, prompts, prompts, [5], lambda rows: [])
+    (score,) = score_candidates(model, candidates, prompts, prompts, [5], lambda rows: [])
+    assert score.kl == 0.0
 
 
 def test_studies_say_it_too(tmp_path):

@@ -58,6 +58,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--answers",
         "--save",
         "--overwrite",
+        "--card",
         "--resume",
         "--keep-failed",
         "--link",

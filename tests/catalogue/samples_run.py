@@ -38,7 +38,11 @@ def ids() -> Tensor:
 
 def composite(config: Any) -> bool:
     """Whether a config holds its language model's config inside."""
-    return config.get_text_config() is not config or config.model_type in MULTIMODAL
+    try:
+        return config.get_text_config() is not config or config.model_type in MULTIMODAL
+    except ValueError:
+        # Of several, and it does not say which.
+        return True
 
 
 def run(model_type: str, variant: str | None = None) -> Ran:

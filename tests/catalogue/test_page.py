@@ -8,7 +8,7 @@ from committed import DATA, TYPES, VERDICTS, otherwise
 
 from weight_edit.catalogue.entries import Entry, entries
 from weight_edit.catalogue.facts import KINDS
-from weight_edit.catalogue.page import BEGIN, END, is_as_made, listed, page_of
+from weight_edit.catalogue.page import BEGIN, END, MADE_BY, is_as_made, listed, page_of
 from weight_edit.catalogue.status import FAILED, PROVEN, REFUSED
 from weight_edit.catalogue.summary import Catalogue
 from weight_edit.catalogue.trial import Trial
@@ -80,11 +80,12 @@ def test_a_page_and_its_data_are_written_only_where_nothing_failed(
 ) -> None:
     trial = Trial.of(Entry("new", "N", ("text",)), status, "model type 'new' is odd")
     monkeypatch.setattr("weight_edit.catalogue.summary.inspect_all", lambda **_: Catalogue.of([*some.trials, trial]))
-    (tmp_path / "page.md").write_text("as before")
+    before = f"{MADE_BY}\nas before"
+    (tmp_path / "page.md").write_text(before)
     done = call("inspect", "--all", "--page", tmp_path / "page.md")
     assert done.code == (0 if written else 4)
     assert ("is as it was" in done.out) != written
-    assert ((tmp_path / "page.md").read_text() == "as before") != written
+    assert ((tmp_path / "page.md").read_text() == before) != written
     assert (tmp_path / "page.json").exists() == written
     if written:
         assert set(Verdicts.read(tmp_path / "page.json").by_type()) == {"gpt2", "new", "t5"}

@@ -80,3 +80,26 @@ def test_with_leave_it_is_copied_and_counted(tmp_path: Path) -> None:
     assert result.nonfinite == {"b_bad": 1}
     name = base.shards[0]
     assert (tmp_path / "out" / name).read_bytes() == (base.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_single_infinite_number_is_a_limit_that_was_not_set(tmp_path: Path, dtype: torch.dtype) -> None:
+    """As Gemma 4 has them beside its layers for sounds; a single NaN is damage."""
+    limits = {
+        "input_max": torch.tensor(float("inf"), dtype=dtype),
+        "input_min": torch.tensor([-float("inf")]).to(dtype),
+    }
+    base = Checkpoint.open(make_checkpoint(tmp_path / "base", {**limits, "w": torch.ones(3)}, extras=False))
+    header = base.headers[base.shards[0]]
+    raw = np.frombuffer((base.path / base.shards[0]).read_bytes(), np.uint8)
+    for length in (1, 5, len(raw)):
+        census = Census(header.tensors, header.data_start)
+        for at in range(header.data_start, len(raw), length):
+            census.see(raw[at : at + length])
+        assert census.found == {}
+    assert count_non_finite(np.frombuffer(np.float32(np.nan).tobytes(), np.uint8), "F32") == 1
+    nan = {"input_max": torch.tensor(float("nan")), "edited": torch.randn(8, 4)}
+    base = Checkpoint.open(make_checkpoint(tmp_path / "nan", nan, extras=False))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="tensor 'input_max' has NaN"):
+        rewrite(base, tmp_path / "out", [edit_of(base, "edited", Factors(np.zeros((8, 1)), np.zeros((8, 1))), 0)])

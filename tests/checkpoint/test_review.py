@@ -302,9 +302,8 @@ def test_a_config_that_cannot_be_written_again_is_refused(tmp_path):
     folder = make_checkpoint(tmp_path / "source")
     path = folder / "config.json"
     path.write_text(path.read_text().replace("{", '{"a": "\u00e9 \\ud800",', 1), encoding="utf-8")
-    source = Checkpoint.open(folder)
-    with pytest.raises(UsageError, match=r"config\.json: has text that is not valid Unicode"):
-        plan_rewrite(source, [], config={"tie_word_embeddings": False})
+    with pytest.raises(UsageError, match=r"config\.json: .*is no valid Unicode"):
+        Checkpoint.open(folder)
 
 
 # Threads

@@ -111,9 +111,9 @@ def test_each_kind_of_ordinary_requests_is_a_set_too():
 
 
 def test_unknown_names_and_splits_are_refused_with_the_valid_ones():
-    with pytest.raises(UsageError, match=r"'refusd'.*refused, safety, answered, over-refused, harmless-looking"):
+    with pytest.raises(UsageError, match=r"'refusd'; did you mean 'refused'\?"):
         prompt_set("refusd", "train")
-    with pytest.raises(UsageError, match=r"'answered-fraud'.*answered-KIND, where KIND is cooking"):
+    with pytest.raises(UsageError, match=r"'answered-fraud'; did you mean 'answered-"):
         prompt_set("answered-fraud", "train")
     with pytest.raises(UsageError, match=r"'dev'.*train, validation, test"):
         prompt_set("refused", "dev")

@@ -15,6 +15,7 @@ from small_tokenizer import word_tokenizer
 from test_verify import PROMPTS, resign, rows
 
 from weight_edit.baking import bake
+from weight_edit.publish.card import model_card
 from weight_edit.publish.finishing import stamp
 from weight_edit.steps import EditStep
 from weight_edit.verification.verify import verify
@@ -35,13 +36,16 @@ def baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def forged(baked: Path, folder: Path, change: Callable[[Manifest], None]) -> Path:
-    """A copy of the output whose manifest was changed, and whose digests are right."""
+def forged(baked: Path, folder: Path, change: Callable[[Manifest], None], *, card: bool = False) -> Path:
+    """A copy of the output whose manifest was changed, and whose digests are right; with `card` its card fits too."""
     shutil.copytree(baked / "out", folder / "out")
     path = folder / "out/weight_edit.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     change(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
+    if card:
+        said = {key: value for key, value in manifest.items() if key != "files"}
+        (folder / "out/README.md").write_text(model_card(said), encoding="utf-8")
     resign(folder / "out")
     return folder / "out"
 
@@ -84,7 +88,7 @@ def test_a_forged_manifest_fails(baked: Path, tmp_path: Path, what: str) -> None
 
 @pytest.mark.parametrize("figure", ["leak", "logit_difference"])
 def test_a_figure_far_below_what_is_found_fails_where_models_run(baked: Path, tmp_path: Path, figure: str) -> None:
-    out = forged(baked, tmp_path, lambda m: recorded(m).update({figure: 1e-12}))
+    out = forged(baked, tmp_path, lambda m: recorded(m).update({figure: 1e-12}), card=True)
     assert verify(baked / "base", out, weights_only=True).passed
     problems = verify(baked / "base", out, prompts=PROMPTS).problems
     assert any(f"verification.{figure} is 1e-12" in problem for problem in problems)

@@ -52,6 +52,8 @@ def count_non_finite(raw: Bytes, dtype: str) -> int:
 class Census:
     """Counts what is not finite in tensors whose file is read from some place on, in pieces of any length.
 
+    A single number that is infinite is a limit that was not set, as Gemma 4 keeps them for its sounds, and no damage.
+
     Attributes:
         found: tensor -> how many of its numbers are NaN or infinite, for those that have any.
     """
@@ -87,10 +89,22 @@ class Census:
             raw = raw[missing:]
             self._rest = joined if len(joined) < width else b""
             if len(joined) == width:
-                bad += count_non_finite(np.frombuffer(joined, np.uint8), info.dtype)
+                bad += _damaged(info, np.frombuffer(joined, np.uint8))
         whole = len(raw) // width * width
         if not self._rest:
             self._rest = raw[whole:].tobytes()
-        bad += count_non_finite(raw[:whole], info.dtype)
+        bad += _damaged(info, raw[:whole])
         if bad:
             self.found[info.name] = self.found.get(info.name, 0) + bad
+
+
+def _damaged(info: TensorInfo, raw: Bytes) -> int:
+    """How many of some numbers of a tensor are NaN or infinite, but for a single one that is infinite."""
+    bad = count_non_finite(raw, info.dtype)
+    if bad and len(raw) == info.size and info.dtype in _EXPONENTS:
+        unsigned, mask = _EXPONENTS[info.dtype]
+        bits = raw.view(unsigned)
+        sign = 1 << (8 * bits.itemsize - 1)
+        if bits.size == 1 and int(bits[0]) & ~sign == mask:
+            return 0
+    return bad

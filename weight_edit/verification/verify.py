@@ -224,8 +224,11 @@ def verify(
         n_run = len(chosen)
         checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
         precisions, noise = checks.precisions, checks.noise
-        for precision in precisions.values():
+        # Where the storage dtype overflows there is no noise to judge by, and nothing else to say.
+        overflows = [precision.overflow for precision in precisions.values() if precision.overflow is not None]
+        for precision in () if overflows else precisions.values():
             problems += precision_problems(precision, baking.plan.complete)
+        problems += overflows
     found = Verification(
         tuple(step.described for step in steps),
         options.embeddings,
