@@ -103,6 +103,7 @@ def overlay(recipe: str, prompts: Path, file: Path, options: argparse.Namespace)
         for split in ("train", "validation", "test")
     }
     sizes = {"n_train": options.n_train, "n_validation": options.n_validation, "positions": "last"}
+    sizes |= {"filter_prompts": False} if options.keep_all else {}
     known = yaml.safe_load((RECIPES_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8"))
     searches = {"find": sizes} if "find" in known else {"finds": dict.fromkeys(known["finds"], sizes)}
     measured_on = {"over_refused": None, "harmless_looking": None}
@@ -124,6 +125,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="an empty or missing folder for what is written")
     parser.add_argument("--random", action="store_true", help="a random direction, for a model without a chat template")
     parser.add_argument("--limit", type=int, default=32, help="prompts of a set that are answered")
+    parser.add_argument("--keep-all", action="store_true", help="also prompts that the model treats otherwise")
     parser.add_argument("--n-train", type=int, default=64, help="prompts of a set that directions are found from")
     parser.add_argument("--n-validation", type=int, default=16, help="prompts of a set that they are scored on")
     parser.add_argument("--tokens", type=int, default=48, help="new tokens of an answer")
@@ -144,6 +146,7 @@ def main() -> int:
     else:
         sets = ["--target", str(prompts / "harmful-train.txt"), "--baseline", str(prompts / "harmless-train.txt")]
         sets += ["--n-train", str(options.n_train), "--n-validation", str(options.n_validation)]
+        sets += ["--no-filter-prompts"] if options.keep_all else []
         search = ["find", str(model), *sets, "--out", str(directions), "--positions", "last", "--best-effort"]
         rows.append(measured("find", search))
     rows.append(measured("bake", ["bake", str(model), "--directions", str(directions), "--out", str(baked)]))
