@@ -10,8 +10,9 @@ from weight_edit.directions import SelectionRule, choosing, find, find_direction
 from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
 from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.file import folder_of
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.search_folder import SCORES, Metering, Searched, SearchFolder, folder_of
+from weight_edit.directions.search_folder import SCORES, Metering, Searched, SearchFolder
 from weight_edit.errors import UnsupportedError, UsageError
 
 FREE = SelectionRule(max_kl=None, min_induce=None)

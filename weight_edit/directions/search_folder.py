@@ -28,12 +28,6 @@ SEARCH, CANDIDATES, SCORES = FILES = ("search.json", "candidates.safetensors", "
 _KEY = "weight_edit"
 
 
-def folder_of(out: str | Path) -> Path:
-    """Where a search that writes `out` keeps what it finds: beside it, with `.find` after its name."""
-    out = Path(out)
-    return out.with_name(f"{out.name}.find")
-
-
 @dataclass(frozen=True)
 class Metering:
     """What the model says first to the prompts that were drawn.
