@@ -162,3 +162,26 @@ def test_find_takes_several_targets_and_the_settings_of_a_method(call, tmp_path:
         result = call("find", "organism", *sets, *rest, *wrong, "--out", tmp_path / "e.safetensors")
         assert result.code == 2
         assert said in result.err
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)])
+def test_what_merging_changes_is_said_once(call, tmp_path: Path, options: tuple[str, ...]) -> None:
+    save_family("gemma2", tmp_path / "base")
+    row = torch.nn.functional.normalize(torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(3)))
+    save_file({"direction": row}, tmp_path / "d.safetensors")
+    done = call(
+        "adapter", tmp_path / "base", "--directions", tmp_path / "d.safetensors", "--out", tmp_path / "a", *options
+    )
+    assert done.code == 0, done.err
+    said = [line for line in (*done.err.splitlines(), *done.out.splitlines()) if line.startswith("note:")]
+    assert len(said) == 1
+
+
+def test_the_next_command_works_where_a_folder_of_that_name_is_there(
+    call, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, directions = files
+    monkeypatch.chdir(tmp_path)
+    assert call("bake", base, "--directions", directions, "--out", "edited-model").code == 0
+    shown = call("diff", base, "edited-model", "--save", "found.safetensors")
+    assert shown.out.rstrip().endswith("--out edited-model-2")

@@ -40,6 +40,13 @@ CALLS = {
         2,
         "differ",
     ),
+    "there is one": ((*FIND[:-1], "few.txt"), 2, "few.txt exists"),
+    "no set": (
+        ("find", "organism", "--target", "organism", "--baseline", "organism:answered"),
+        2,
+        "name a set",
+    ),
+    "a folder": (("bake", "organism", "--directions", ".", "--out", "x"), 2, "is a folder, not a regular file"),
     "evaluated": (("evaluate", "organism", "--refused", "no.csv"), 2, "no.csv"),
     "nothing": (("evaluate", "organism"), 2, "nothing to evaluate on; give at least one of --refused"),
     "verified": (("verify", "organism", ".", "--prompts", "no.txt"), 2, "no.txt"),

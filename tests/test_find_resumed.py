@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from weight_edit.directions import load_directions
+from weight_edit.runtime import loading
 
 SETS = ("--target", "organism:refused", "--baseline", "organism:answered", "--n-train", "16", "--n-validation", "8")
 
@@ -34,7 +35,7 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     def load(*_args: object, **_options: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("weight_edit.runtime.loading.load", load)
+    monkeypatch.setattr(loading, "load", load)
     again = call(*find, "--max-kl", "1e-8", "--resume", "--json")
     assert again.code == 3
     assert again.json["scores"][0]["rejected"]

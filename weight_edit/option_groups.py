@@ -67,6 +67,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--private",
         "--base",
         "--base-model",
+        "--card",
     ),
     "Model": (
         "--dtype",

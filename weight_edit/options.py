@@ -11,7 +11,7 @@ MODEL_HELP = "A Hub id, a folder, or an embedded model: 'organism', 'organism-de
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, on a terminal or elsewhere.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this tool.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
 Token = Annotated[

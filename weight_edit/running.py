@@ -14,7 +14,7 @@ from weight_edit.checkpoint.output import staged
 from weight_edit.checkpoint.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.artifact import load_directions
-from weight_edit.directions.search_folder import folder_of
+from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.extras import need

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.manifest import sha256
+from weight_edit.directions.file import folder_of
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import check_search
-from weight_edit.directions.search_folder import folder_of
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.recipe import MAIN, Find, slug

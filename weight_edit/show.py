@@ -1,5 +1,6 @@
 """What the terminal shows: short tables of results, and the next command to type."""
 
+import itertools
 import json
 import shlex
 import shutil
@@ -38,6 +39,12 @@ def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
     """A command to type next, quoted as a shell needs it and never broken over lines."""
     words = shlex.join([command(), *map(str, arguments)])
     console.print(f"{lead}{words}", markup=False, highlight=False, soft_wrap=True)
+
+
+def free_folder(name: str) -> str:
+    """The name of a folder that is not there, for a command that is to work as it stands: `name`, or with a number."""
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(each for each in names if not Path(each).exists())
 
 
 def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
@@ -244,7 +251,7 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
         console.print(f"[yellow]note:[/] {safe(warning)}")
     count = found.direction.shape[0]
     console.print(f"{path}: {count} direction{'s' * (count > 1)}, {found.d_model} wide", markup=False)
-    suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", "edited-model")
+    suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", free_folder("edited-model"))
 
 
 def rejected(details: Mapping[str, Any], console: Console, count: int = 5) -> None:

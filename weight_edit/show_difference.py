@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from weight_edit.show import SHOWN, safe, suggest
+from weight_edit.show import SHOWN, free_folder, safe, suggest
 
 if TYPE_CHECKING:
     from weight_edit.difference.result import Difference, TensorDifference
@@ -52,7 +52,7 @@ def difference(
         console.print(f"{safe(tensor.name)}: {tensor.problem}", highlight=False)
     if saved is not None:
         console.print(f"{saved}: {len(found.rows)} of the shared directions, {found.rows.shape[1]} wide", markup=False)
-        suggest(console, "bake", base or found.a, "--directions", saved, "--out", "edited-model")
+        suggest(console, "bake", base or found.a, "--directions", saved, "--out", free_folder("edited-model"))
 
 
 def _totals(found: "Difference", console: Console) -> None:

@@ -8,7 +8,7 @@ from weight_edit.answers_file import are_answers
 from weight_edit.checkpoint.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.directions.choices import check_method, check_positions
-from weight_edit.directions.file import is_directions
+from weight_edit.directions.file import folder_of, is_directions
 from weight_edit.directions.samples import check_search
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
@@ -73,6 +73,7 @@ def find(
     """
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for {out.name}; make it first")
+    check_free(out, overwrite or (resume and folder_of(out).is_dir()), is_directions)
     options = {**_DEFAULTS, **options}
     rule = SelectionRule(**rule_options)
     check_seed(options["seed"])
@@ -91,10 +92,9 @@ def find(
     from weight_edit.directions.choosing import chosen, rule_for
     from weight_edit.directions.find import find_directions, search_inputs
     from weight_edit.directions.registry import finder_named
-    from weight_edit.directions.search_folder import SearchFolder, folder_of
+    from weight_edit.directions.search_folder import SearchFolder
     from weight_edit.runtime.loading import load
 
-    check_free(out, overwrite or (resume and folder_of(out).is_dir()), is_directions)
     finder = finder_named(options["method"])
     rule = rule_for(finder, rule)
     # A misspelt option is said before a large model is fetched and loaded.

@@ -90,7 +90,7 @@ def test_when_no_candidate_passes(behaviour):
     assert "zero norm for 2" in text
     assert "KL above 1e-09 for 4" in text
     assert "layer above 2 for 2" in text
-    assert "--best-effort" in text
+    assert "--best-effort (in a recipe, best_effort: true)" in text
     directions = run(found, rule=rule, best_effort=True)
     assert directions.metadata["best_effort"]
     assert "above 1e-09" in directions.metadata["missed"]
@@ -107,7 +107,7 @@ def test_prompts_the_model_treats_otherwise_are_dropped_and_counted(behaviour):
     assert (counts["train"], counts["validation"]) == (40, 20)
     assert counts["train_kept"] + counts["validation_kept"] == 40
     swapped = {**options, "n_train": 20, "n_validation": 8}
-    with pytest.raises(UsageError, match="refuses only 0 of 20 for training and 0 of 8 for validation"):
+    with pytest.raises(UsageError, match=r"refuses only 0 of 20 .* 0 of 8 .*in a recipe, filter_prompts: false"):
         find_directions(found.model, found.baseline, found.target, **swapped)
 
 

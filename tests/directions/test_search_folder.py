@@ -10,8 +10,9 @@ from weight_edit.directions import SelectionRule, choosing, find, find_direction
 from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
 from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.file import folder_of
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.search_folder import SCORES, Metering, Searched, SearchFolder, folder_of
+from weight_edit.directions.search_folder import SCORES, Metering, Searched, SearchFolder
 from weight_edit.errors import UnsupportedError, UsageError
 
 FREE = SelectionRule(max_kl=None, min_induce=None)
@@ -245,4 +246,16 @@ def test_a_search_that_fails_before_anything_is_found_leaves_nothing(behaviour, 
     found = behaviour("llama")
     with pytest.raises(UsageError, match="are too few"):
         find_directions(found.model, found.target.take(5), found.baseline, scores=tmp_path / "d.find")
+    with pytest.raises(UsageError, match="refuses only 0 of 24 for training"):
+        # Ordinary prompts as targets: none of them counts.
+        find_directions(
+            found.model, found.baseline, found.target, refusal_tokens=found.tokens, scores=tmp_path / "d.find", **SIZES
+        )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mean_of_no_prompts_is_kept_and_read(tmp_path):
+    metering = Metering((1,), (((False,), (True,)),), {"target": math.nan, "baseline": -3.0})
+    SearchFolder.open(tmp_path / "d.find", {"seed": 0}).note_metering(metering)
+    read = SearchFolder.open(tmp_path / "d.find", {"seed": 0}, resume=True)
+    assert repr(read.metering) == repr(metering)

@@ -101,8 +101,11 @@ def open_regular(path: Path) -> BinaryIO:
         raise UsageError(f"{shown(str(path))} cannot be read: {os.strerror(error.errno or 0)}") from None
     except ValueError:
         raise UsageError(f"{shown(str(path))} is no path: it holds a NUL") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"{shown(str(path))} is a folder, not a regular file")
         raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
     return os.fdopen(descriptor, "rb", buffering=0)
 

@@ -316,12 +316,10 @@ def adapter(
         )
 
     def show(result: Any, console: Any) -> None:
-        from weight_edit.progress import is_quiet
-
         said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. Class: {result.edit_class}."
         console.print(said, markup=False, highlight=False)
         # Else they were said before anything was written.
-        for note in result.notes if is_quiet() else ():
+        for note in result.notes if quiet else ():
             console.print(f"note: {note}", markup=False, highlight=False)
 
     call(work, show, as_json, quiet)

@@ -109,7 +109,8 @@ def _none(
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)
-    advice = "loosen a bound, or pass --best-effort" if any_found else "no direction was found"
+    taking = "loosen a bound, or pass --best-effort (in a recipe, best_effort: true)"
+    advice = taking if any_found else "no direction was found"
     if NOT_FINITE in selection.counts and searched.facts.get("dtype") == "float16":
         advice = "float16 ends at 65504, which an edit may exceed: load the model in bfloat16 or float32 (--dtype)"
     error = UnsupportedError(f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}")

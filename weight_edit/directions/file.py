@@ -129,6 +129,12 @@ def is_directions(path: Path) -> bool:
     return KEY in (header.metadata or {}) and any(info.name == "direction" for info in header.tensors)
 
 
+def folder_of(out: str | Path) -> Path:
+    """Where a search that writes `out` keeps what it finds: beside it, with `.find` after its name."""
+    out = Path(out)
+    return out.with_name(f"{out.name}.find")
+
+
 def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
     """The candidates that a directions file keeps, (n_positions, n_layers, d_model); None when it keeps none.
 

@@ -158,15 +158,17 @@ def find_directions(
     answered = draw("baseline", baseline, validation_baseline, format, **sizes)
     spared = tuple(draw("protected", some, None, format, **sizes) for some in spares)
 
-    if rule.by != "cosmic" and kept.metering is None:
-        opening = format.opening
-        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, opening, batch_size)
-        kept.note_metering(metering)
+    metering = kept.metering
+    if rule.by != "cosmic" and metering is None:
+        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, format.opening, batch_size)
     tokens: tuple[int, ...] = ()
-    if kept.metering is not None:
-        tokens = kept.metering.tokens
+    if metering is not None:
+        tokens = metering.tokens
         if filter_prompts:
-            *refused, answered = filtered(kept.metering, [*refused, answered])
+            *refused, answered = filtered(metering, [*refused, answered])
+        if kept.metering is None:
+            # Not before enough prompts count: a search that is refused leaves nothing that the next one trips over.
+            kept.note_metering(metering)
     problem = Problem(
         model,
         tuple(refused),

@@ -28,12 +28,6 @@ SEARCH, CANDIDATES, SCORES = FILES = ("search.json", "candidates.safetensors", "
 _KEY = "weight_edit"
 
 
-def folder_of(out: str | Path) -> Path:
-    """Where a search that writes `out` keeps what it finds: beside it, with `.find` after its name."""
-    out = Path(out)
-    return out.with_name(f"{out.name}.find")
-
-
 @dataclass(frozen=True)
 class Metering:
     """What the model says first to the prompts that were drawn.
@@ -202,7 +196,8 @@ class SearchFolder:
             said = earlier.get("metering")
             if said is not None:
                 keep = tuple((tuple(train), tuple(held)) for train, held in said["keep"])
-                taken.metering = Metering(tuple(said["tokens"]), keep, dict(said["means"]))
+                means = {name: _number(value) for name, value in said["means"].items()}
+                taken.metering = Metering(tuple(said["tokens"]), keep, means)
             if (path / CANDIDATES).exists():
                 taken.searched = _unpacked(path / CANDIDATES)
                 taken._read_scores()
@@ -235,8 +230,12 @@ class SearchFolder:
             return
         if not self._begun:
             self._begin(self.path)
-        content = {"inputs": self.inputs, "metering": None if self.metering is None else asdict(self.metering)}
-        save_whole(self.path / SEARCH, f"{json.dumps(content, indent=1)}\n")
+        said = None if self.metering is None else asdict(self.metering)
+        if said is not None:
+            # Of no prompts that count there is no mean.
+            said["means"] = {name: _named(value) for name, value in said["means"].items()}
+        content = {"inputs": self.inputs, "metering": said}
+        save_whole(self.path / SEARCH, f"{json.dumps(content, indent=1, allow_nan=False)}\n")
 
     def _begin(self, path: Path) -> None:
         """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""

@@ -24,6 +24,7 @@ from hashlib import sha256
 from itertools import product
 from types import MappingProxyType
 
+from weight_edit.errors import UsageError
 from weight_edit.names import unknown
 from weight_edit.organism import words
 
@@ -311,8 +312,12 @@ def groups(name: str) -> tuple[str, ...]:
     """The groups that make up a prompt set.
 
     Raises:
-        UsageError: no set has that name.
+        UsageError: no set has that name, or there is none.
     """
+    if not name:
+        raise UsageError(
+            "organism is a model; of its prompts name a set, such as organism:refused or organism:answered"
+        )
     if name == "refused":
         return CATEGORIES
     if name == "safety":
