@@ -73,7 +73,7 @@ def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
 def test_the_table_of_candidates_goes_with_the_error_of_a_run_beside_another(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "out")
     narrow = recipe(find={**CONTENT["find"], "max_kl": 1e-9})
-    with pytest.raises(UnsupportedError, match="keeps the bounds.*is as it was, and this run is in") as caught:
+    with pytest.raises(UnsupportedError, match=r"keeps the bounds.*is as it was, and this run is in") as caught:
         run(narrow, tmp_path / "out", overwrite=True)
     assert caught.value.details["scores"]
 
