@@ -62,7 +62,7 @@ def test_the_few_values_of_options_are_those_of_the_functions() -> None:
     from weight_edit.errors import UsageError
     from weight_edit.mtp_plan import MTP_MODES
     from weight_edit.plan import EMBEDDING_MODES, PROJECTOR_MODES
-    from weight_edit.runtime.loading import DTYPES
+    from weight_edit.runtime.dtypes import DTYPES
     from weight_edit.streams import ROUNDINGS
 
     assert CHOICES["dtype"] == DTYPES

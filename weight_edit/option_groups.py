@@ -66,6 +66,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--private",
         "--base",
         "--base-model",
+        "--card",
     ),
     "Model": (
         "--dtype",
