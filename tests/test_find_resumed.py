@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from weight_edit import verbs
 from weight_edit.directions import load_directions
+from weight_edit.runtime import loading
 
 SETS = ("--target", "organism:refused", "--baseline", "organism:answered", "--n-train", "16", "--n-validation", "8")
 
@@ -35,7 +35,7 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     def load(*_args: object, **_options: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(verbs, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     again = call(*find, "--max-kl", "1e-8", "--resume", "--json")
     assert again.code == 3
     assert again.json["scores"][0]["rejected"]
@@ -52,6 +52,27 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     lower = call(*find, "--max-kl", "5", "--min-induce", "-99", "--max-layer-fraction", "0.5", "--resume", "--json")
     assert lower.code == 0, lower.err
     assert lower.json["layer"] < 3
+
+
+def test_an_earlier_search_is_said_before_a_model_is_looked_for(call, tmp_path: Path) -> None:
+    kept = tmp_path / "d.safetensors.find"
+    kept.mkdir()
+    (kept / "search.json").write_text('{"inputs": {}, "metering": null}')
+    find = ("find", tmp_path / "no-model", *SETS, "--out", tmp_path / "d.safetensors")
+    refused = call(*find)
+    assert refused.code == 2
+    assert "holds what an earlier search found" in refused.err
+    (kept / "search.json").write_text("mine")
+    refused = call(*find, "--overwrite")
+    assert refused.code == 2
+    assert "is no folder of a search" in refused.err
+
+
+def test_a_refusal_token_of_many_digits_is_no_traceback(call, tmp_path: Path) -> None:
+    find = ("find", "organism", *SETS, "--out", tmp_path / "d.safetensors")
+    refused = call(*find, "--refusal-token", "9" * 5000)
+    assert refused.code == 2
+    assert "--refusal-token 9999" in refused.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
