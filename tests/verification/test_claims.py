@@ -15,6 +15,7 @@ from small_tokenizer import word_tokenizer
 from test_verify import PROMPTS, resign, rows
 
 from weight_edit.baking import bake
+from weight_edit.publish.card import model_card
 from weight_edit.publish.finishing import stamp
 from weight_edit.steps import EditStep
 from weight_edit.verification.verify import verify
@@ -85,6 +86,10 @@ def test_a_forged_manifest_fails(baked: Path, tmp_path: Path, what: str) -> None
 @pytest.mark.parametrize("figure", ["leak", "logit_difference"])
 def test_a_figure_far_below_what_is_found_fails_where_models_run(baked: Path, tmp_path: Path, figure: str) -> None:
     out = forged(baked, tmp_path, lambda m: recorded(m).update({figure: 1e-12}))
+    # The card says it too, as a careful forger's would.
+    manifest = json.loads((out / "weight_edit.json").read_text(encoding="utf-8"))
+    (out / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    resign(out)
     assert verify(baked / "base", out, weights_only=True).passed
     problems = verify(baked / "base", out, prompts=PROMPTS).problems
     assert any(f"verification.{figure} is 1e-12" in problem for problem in problems)
