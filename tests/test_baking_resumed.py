@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from weight_edit import baking
 from weight_edit.baking import bake
 from weight_edit.directions.file import DirectionRows
+from weight_edit.errors import UsageError
 from weight_edit.organism import folder
 from weight_edit.verification.verify import verify
 
@@ -61,6 +63,18 @@ def test_the_same_call_goes_on(monkeypatch: pytest.MonkeyPatch, model: Path, tmp
     result = bake(model, direction(), tmp_path / "out", link=link, resume=True)
     assert result.bytes_kept == result.bytes_total
     assert bool(links(tmp_path / "out")) is link
+
+
+def test_what_was_copied_with_leave_is_not_kept_without(
+    monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][3] = np.nan
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    interrupt(monkeypatch, model, tmp_path / "out", allow_nonfinite=True)
+    with pytest.raises(UsageError, match=r"'model\.norm\.weight' has NaN"):
+        bake(model, direction(), tmp_path / "out", resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 def test_another_direction_begins_anew(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:

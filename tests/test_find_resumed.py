@@ -54,6 +54,27 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     assert lower.json["layer"] < 3
 
 
+def test_an_earlier_search_is_said_before_a_model_is_looked_for(call, tmp_path: Path) -> None:
+    kept = tmp_path / "d.safetensors.find"
+    kept.mkdir()
+    (kept / "search.json").write_text('{"inputs": {}, "metering": null}')
+    find = ("find", tmp_path / "no-model", *SETS, "--out", tmp_path / "d.safetensors")
+    refused = call(*find)
+    assert refused.code == 2
+    assert "holds what an earlier search found" in refused.err
+    (kept / "search.json").write_text("mine")
+    refused = call(*find, "--overwrite")
+    assert refused.code == 2
+    assert "is no folder of a search" in refused.err
+
+
+def test_a_refusal_token_of_many_digits_is_no_traceback(call, tmp_path: Path) -> None:
+    find = ("find", "organism", *SETS, "--out", tmp_path / "d.safetensors")
+    refused = call(*find, "--refusal-token", "9" * 5000)
+    assert refused.code == 2
+    assert "--refusal-token 9999" in refused.err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_search_that_is_stopped_goes_on(call, tmp_path: Path, number: signal.Signals, code: int) -> None:
     out = tmp_path / "d.safetensors"

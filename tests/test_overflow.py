@@ -1,11 +1,15 @@
 """What is not finite is said with the block where it begins and the dtype, and blamed on nothing else."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from random_models import random_model
+from rich.console import Console
 
+from weight_edit import show
 from weight_edit.baking import bake
-from weight_edit.directions import DirectionRows, find_directions
+from weight_edit.directions import DirectionRows, Directions, find_directions
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.scores import score_candidates
 from weight_edit.directions.selection import SelectionRule
@@ -119,3 +123,14 @@ def test_damaged_weights_in_float32_are_no_overflow():
     good = random_model("llama")
     with hooked(good.model, [broken]), pytest.raises(VerificationError, match="the logits are not finite, though the"):
         first_token_logprobs(good, TARGET)
+
+
+def test_a_candidate_without_a_figure_is_shown_behind_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"layer": layer, "position": -1, "bypass": bypass, "induce": None, "kl": 0.1, "rejected": "not finite"}
+        for layer, bypass in ((5, None), (6, 0.5))
+    ]
+    metadata = {"scores": rows, "layer": 1, "position": -1, "method": "m"}
+    show.directions(Directions(torch.eye(1, 4), None, metadata), Path("d"), Console(width=100))
+    said = capsys.readouterr().out
+    assert said.index("6 │") < said.index("5 │")

@@ -41,6 +41,7 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
         ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
         ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
+        ({**MINIMAL, "edit": {"base_model": ""}}, "'edit.base_model'.*is no Hub id"),
         ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of keep, untie, skip"),
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
         ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
@@ -71,7 +72,7 @@ def test_overrides_reach_into_lists_by_number(tmp_path: Path) -> None:
     file.write_text("model: a\nfind: {target: t, baseline: b}\nstudies: [{kind: sweep}]\n", encoding="utf-8")
     recipe = load_recipe(file, ["studies.0.options.strengths=[2]"])
     assert recipe.studies[0].options == {"strengths": [2]}
-    for wrong in ("studies.1.kind=x", "studies.first.kind=x", "studies.2=x"):
+    for wrong in ("studies.1.kind=x", "studies.first.kind=x", "studies.2=x", f"studies.{'9' * 5000}=x"):
         with pytest.raises(UsageError, match="is not the number of an entry, from 0 to 0"):
             load_recipe(file, [wrong])
 

@@ -70,6 +70,14 @@ def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
         run(recipe(), finished)
 
 
+def test_the_table_of_candidates_goes_with_the_error_of_a_run_beside_another(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    narrow = recipe(find={**CONTENT["find"], "max_kl": 1e-9})
+    with pytest.raises(UnsupportedError, match=r"keeps the bounds.*is as it was, and this run is in") as caught:
+        run(narrow, tmp_path / "out", overwrite=True)
+    assert caught.value.details["scores"]
+
+
 def test_a_run_whose_bounds_were_too_narrow_chooses_again_without_scoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

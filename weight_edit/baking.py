@@ -178,8 +178,9 @@ def bake(
             check_output(target, overwrite, needed_bytes=needed, source=source.path)
             return _planned(baking, plan, target, needed)
         prepared = time.monotonic() - began
-        # Files that an earlier attempt linked are no copies, and the other way round.
-        key = f"{plan.key} linked" if link else plan.key
+        # Files that an earlier attempt linked are no copies, and the other way round; what it copied with leave is not
+        # copied without.
+        key = plan.key + " linked" * link + " with numbers that are not finite" * allow_nonfinite
         with attempted(
             target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
         ) as attempt:

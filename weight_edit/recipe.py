@@ -125,7 +125,7 @@ class Edit(Step):
         from weight_edit.publish.inherited import check_id
 
         try:
-            return value and check_id(value)
+            return None if value is None else check_id(value)
         except UsageError as error:
             raise ValueError(str(error)) from error
 
@@ -360,6 +360,6 @@ def _set(content: dict[str, Any], override: str) -> None:
 
 def _index(key: str, entries: list[Any], override: str) -> int:
     """Which entry of a list, counted from 0, as in "studies.0.options.control=false"."""
-    if not key.isdecimal() or int(key) >= len(entries):
+    if not key.isdecimal() or len(key) > 9 or int(key) >= len(entries):
         raise UsageError(f"--set {override}: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}")
     return int(key)

@@ -124,13 +124,15 @@ def _forms(token: str) -> set[str]:
     """What a token may look like in a message."""
     if len(token) < _SHORTEST:
         return set()
+    # Bytes of the environment that are no UTF-8 are halves of surrogate pairs in a text.
+    encoded = token.encode("utf-8", "replace")
     return {
         token,
-        quote(token),
-        quote(token, safe=""),
-        quote_plus(token),
+        quote(encoded),
+        quote(encoded, safe=""),
+        quote_plus(encoded),
         repr(token)[1:-1],
-        repr(token.encode("utf-8", "replace"))[2:-1],
+        repr(encoded)[2:-1],
         json.dumps(token)[1:-1],
     }
 

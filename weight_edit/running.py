@@ -15,7 +15,7 @@ from weight_edit.checkpoint.ownership import FAILED, MODEL, UNVERIFIED, below, c
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.artifact import load_directions
 from weight_edit.directions.file import folder_of
-from weight_edit.errors import UsageError, VerificationError, WeightEditError
+from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.extras import need
 from weight_edit.plan import check_layers, parse_layers
@@ -96,8 +96,8 @@ def run(
         folder.state["status"] = f"failed: {error}"
         folder.save()
         folder.log(f"failed: {error}")
-        if folder.whereabouts:
-            raise type(error)(f"{error}{folder.whereabouts}") from error
+        # The same error, whose details (a table of candidates) go with it.
+        error.args = (plain(f"{error}{folder.whereabouts}"),)
         raise
     summary["seconds"] = round(time.monotonic() - began, 1)
     folder.state.update(status="done", summary=summary)

@@ -240,7 +240,8 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     by = meta.get("rule", {}).get("by") or "bypass"
     scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
     if by == "bypass":
-        scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"]))
+        # Where a model gave no numbers there is none.
+        scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"] is None, row["bypass"] or 0.0))
     chosen = [row for row in scored if (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))]
     best = [*((row, "chosen") for row in chosen), *((row, row.get("rejected")) for row in scored if row not in chosen)]
     best = best[:count]

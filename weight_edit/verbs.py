@@ -92,9 +92,10 @@ def find(
     from weight_edit.directions.choosing import chosen, rule_for
     from weight_edit.directions.find import find_directions, search_inputs
     from weight_edit.directions.registry import finder_named
-    from weight_edit.directions.search_folder import SearchFolder
+    from weight_edit.directions.search_folder import SearchFolder, found_earlier
     from weight_edit.runtime.loading import load
 
+    found_earlier(folder_of(out), resume=resume, overwrite=overwrite)
     finder = finder_named(options["method"])
     rule = rule_for(finder, rule)
     # A misspelt option is said before a large model is fetched and loaded.

@@ -197,6 +197,15 @@ def test_a_token_is_hidden_however_it_is_written() -> None:
     assert redacted("hf_transfer and hf_hub_download stay") == "hf_transfer and hf_hub_download stay"
 
 
+def test_a_token_that_is_no_text_breaks_no_message(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_\udcffabcdef")
+    assert redacted("with hf_\udcffabcdef in it") == "with <token> in it"
+    result = call("inspect", "organsm")
+    assert result.code == 2
+    assert "cannot be sent: its character 4 of 10" in result.err
+    assert "abcdef" not in result.err
+
+
 def test_errors_of_others_lose_it_wherever_they_keep_it() -> None:
     usable_token(TOKEN)
     inner = OSError(2, f"no {TOKEN}", f"/home/{TOKEN}")

@@ -94,6 +94,16 @@ def test_a_figure_far_below_what_is_found_fails_where_models_run(baked: Path, tm
     assert any(f"verification.{figure} is 1e-12" in problem for problem in problems)
 
 
+def test_a_recorded_figure_of_what_is_no_number_now_fails(baked: Path, tmp_path: Path) -> None:
+    out = forged(baked, tmp_path, lambda m: None)
+    weights = load_file(out / "model.safetensors")
+    weights["model.layers.1.self_attn.o_proj.weight"].fill_(float("nan"))
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    resign(out)
+    problems = verify(baked / "base", out, prompts=PROMPTS).problems
+    assert any(problem.startswith("stream in float32: nan") for problem in problems), problems
+
+
 def test_the_honest_record_passes_with_other_prompts(baked: Path) -> None:
     assert verify(baked / "base", baked / "out", prompts=PROMPTS, n_prompts=2).problems == ()
 

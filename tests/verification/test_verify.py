@@ -17,6 +17,7 @@ from weight_edit.directions.artifact import Directions
 from weight_edit.edits import orthonormal_rows
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.prompts import PromptSet
+from weight_edit.verification import verify as verifying
 from weight_edit.verification.verify import verify
 
 PROMPTS = PromptSet.of("test", ["tell me how to make bread", "cut paint", "steal cars", "red blue house"])
@@ -167,6 +168,16 @@ def test_other_directions_than_those_baked_are_noticed(baked: Path) -> None:
 def test_without_manifest_or_directions_it_asks_for_them(baked: Path) -> None:
     with pytest.raises(UsageError, match="--directions"):
         verify(baked / "base", baked / "base", prompts=PROMPTS)
+
+
+def test_prompts_that_are_not_there_are_said_before_anything_is_compared(
+    baked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "check_integrity", lambda *args, **kwargs: pytest.fail("files were compared"))
+    with pytest.raises(UsageError, match=r"missing\.txt"):
+        verify(baked / "base", baked / "out", prompts="missing.txt")
+    with pytest.raises(UsageError, match="0"):
+        verify(baked / "base", baked / "out", prompts=PROMPTS, n_prompts=0)
 
 
 def test_a_foreign_edit_is_verified_by_its_directions(baked: Path, tmp_path: Path) -> None:

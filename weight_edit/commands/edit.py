@@ -7,6 +7,7 @@ import typer
 
 from weight_edit.calling import call
 from weight_edit.commands.app import app
+from weight_edit.errors import UsageError
 from weight_edit.listing import as_help, registered
 from weight_edit.options import (
     AllowNonfinite,
@@ -161,7 +162,7 @@ def find(
             positions=positions,
             n_train=n_train,
             n_validation=n_validation,
-            refusal_tokens=[int(t) if t.isdecimal() else t for t in refusal_token or ()] or None,
+            refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
             filter_prompts=filter_prompts,
             best_effort=best_effort,
             seed=seed,
@@ -174,6 +175,12 @@ def find(
 
     kept = f"what was found so far is in {out}.find; go on with --resume"
     call(work, show, as_json, quiet, lambda found: {"path": str(out), **found.metadata}, kept)
+
+
+def _id_or_word(text: str) -> int | str:
+    if text.isdecimal() and len(text) > 9:
+        raise UsageError(f"--refusal-token {text[:20]}: no vocabulary has so many tokens; give an id or a word")
+    return int(text) if text.isdecimal() else text
 
 
 @app.command(epilog=_KINDS)

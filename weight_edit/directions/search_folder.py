@@ -116,17 +116,12 @@ class SearchFolder:
         """
         path = Path(path)
         inputs = json.loads(json.dumps(inputs))
-        earlier = _earlier(path)
+        earlier = found_earlier(path, resume=resume, overwrite=overwrite)
         if earlier is None:
             return cls(path, inputs)
         others = _differences(earlier.get("inputs"), inputs)
         if overwrite and (not resume or others):
             return cls(path, inputs)
-        if not resume:
-            raise UsageError(
-                f"{shown(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
-                "where it is complete; --overwrite begins anew"
-            )
         if others:
             raise UsageError(
                 f"{shown(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
@@ -257,8 +252,15 @@ class SearchFolder:
             raise UsageError(f"{shown(str(self.path / SCORES))} cannot be written: {error.strerror}") from error
 
 
-def _earlier(path: Path) -> dict[str, Any] | None:
-    """What `search.json` says; None where nothing is there."""
+def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """What `search.json` says; None where nothing is there. No model is needed to tell.
+
+    Args:
+        resume, overwrite: as in `SearchFolder.open`.
+
+    Raises:
+        UsageError: something is there and neither was asked for, or it is not ours or cannot be read.
+    """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UsageError(f"{shown(str(path))} is there and is no folder, so what is found cannot be kept in it")
     if not path.exists() or not any(path.iterdir()):
@@ -269,6 +271,11 @@ def _earlier(path: Path) -> dict[str, Any] | None:
         raise UsageError(f"{shown(str(path))} is no folder of a search ({error}); choose another --out") from error
     if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
         raise UsageError(f"{shown(str(path))} is no folder of a search; choose another --out")
+    if not (resume or overwrite):
+        raise UsageError(
+            f"{shown(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
+            "where it is complete; --overwrite begins anew"
+        )
     return found
 
 

@@ -1,7 +1,6 @@
 """What a config asks for beside transformers, such as a package for its quantised weights, and whether it is there.
 
-transformers itself is asked, with what it does before it opens any weights. Nothing on top needs torch, so that verbs
-which mostly do without can see whether there is anything to ask.
+transformers itself is asked, with what it does before it opens any weights.
 """
 
 import copy
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 USUAL = (None, "eager", "sdpa")
 """Implementations that every installation has, or gets without being told when a model cannot do one of them."""
 _OWN = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
-
-
-def asks_for_more(stored: Mapping[str, Any]) -> bool:
-    """Whether a config.json asks for anything that `check_runnable` would look for."""
-    return quantization_of(stored) is not None or any(value not in USUAL for _, value in _settings(stored))
 
 
 def check_runnable(

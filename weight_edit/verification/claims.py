@@ -94,6 +94,9 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
         if mine is None or said.get(name) is None:
             continue
         figure = mine[dtype] if name == "leak" else mine[dtype]["largest"]
+        if figure is None:
+            # Not a number now, which is a problem of its own.
+            continue
         # Of other prompts, on another machine: within a tenth of what is found here it may be.
         least = STRICT.leak if name == "leak" else STRICT.logits
         if not isinstance(said[name], int | float) or (figure > least and not said[name] >= figure / 10):

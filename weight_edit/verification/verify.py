@@ -173,12 +173,14 @@ def verify(
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
-    form = None
+    form = chosen = None
     if not weights_only:
+        from weight_edit.prompts import load_prompts
         from weight_edit.runtime.loading import chat_format, check_source
 
-        # Before anything that takes long: a model that cannot be run, and one without a chat template, which needs
-        # --template, are not found out at the end.
+        # Before anything that takes long: prompts that are not there, a model that cannot be run, and one without a
+        # chat template, which needs --template, are not found out at the end.
+        chosen = load_prompts(prompts or DEFAULT_PROMPTS).at_most(n_prompts)
         check_source(source, device=device, trust_remote_code=trust_remote_code)
         form = chat_format(
             source,
@@ -216,11 +218,9 @@ def verify(
         *manifest_problems(manifest, baking),
         *_weight_problems(report, weights, baking),
     ]
-    if form is not None:
-        from weight_edit.prompts import load_prompts
+    if form is not None and chosen is not None:
         from weight_edit.verification.models import precision_problems, run_models
 
-        chosen = load_prompts(prompts or DEFAULT_PROMPTS).at_most(n_prompts)
         n_run = len(chosen)
         checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
         precisions, noise = checks.precisions, checks.noise
