@@ -138,7 +138,7 @@ def _same(said: Any, now: Any) -> bool:
 def directions_problems(
     manifest: Mapping[str, Any] | None, given: DirectionRows | None, steps: tuple[EditStep, ...]
 ) -> Iterator[str]:
-    """A line for each step of an edit that is along other directions than those given, or says another thing of them."""
+    """A line for each step of an edit that is along other directions than those given, or says another thing of it."""
     if manifest is None or given is None:
         return
     for number, step in enumerate(steps, 1):
