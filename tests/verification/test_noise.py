@@ -235,6 +235,15 @@ def test_biases_that_the_edit_creates_are_rounded_too(tmp_path: Path, dtype: str
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_stream_that_is_finer_than_the_weights_is_judged(tmp_path: Path, dtype: str) -> None:
+    """Mamba keeps its stream in float32 whatever its weights are; norm-preserving ablation is hooked on parameters."""
+    save_family("mamba", tmp_path / "base", dtype=getattr(torch, dtype))
+    word_tokenizer().save_pretrained(tmp_path / "base")
+    bake(tmp_path / "base", [EditStep(rows().rows, "norm-preserving")], tmp_path / "out")
+    assert verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS).problems == ()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rounding_leaves_zeros_as_they_are(dtype: str) -> None:
     moved = RandomRounding(dtype).of(torch.tensor([0.0, 1.0, -0.0, 2.0**-130]))
     assert moved[0] == moved[2] == 0
