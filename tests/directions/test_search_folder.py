@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -208,6 +209,29 @@ def test_only_what_is_ours_is_replaced(tmp_path):
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(UsageError, match="is no folder, so what is found cannot be kept"):
         SearchFolder.open(tmp_path / "link", {"seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_search_that_is_killed_while_it_clears_an_earlier_one_can_be_begun_anew(tmp_path, monkeypatch, gone):
+    folder = tmp_path / "d.find"
+    kept = SearchFolder.open(folder, {"seed": 0})
+    kept.note_metering(Metering((1,), (), {}))
+    kept.note_score(0, CandidateScore(-1, 0, 1.0, 1.0, 0.1, 1.0))
+    unlink, calls = Path.unlink, []
+
+    def killed(path, **options):
+        calls.append(path)
+        if len(calls) > gone:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            SearchFolder.open(folder, {"seed": 1}, overwrite=True).note_metering(Metering((1,), (), {}))
+    anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
+    anew.note_metering(Metering((1,), (), {}))
+    assert SearchFolder.open(folder, {"seed": 1}, resume=True).scores == {}
 
 
 def test_what_is_written_is_what_is_read(tmp_path):

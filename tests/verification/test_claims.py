@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,15 @@ def baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def forged(baked: Path, folder: Path, change: Callable[[Manifest], None], *, card: bool = False) -> Path:
-    """A copy of the output whose manifest was changed, and whose digests are right; with `card` its card fits too."""
+def forged(baked: Path, folder: Path, change: Callable[[Manifest], None]) -> Path:
+    """A copy of the output whose manifest was changed, and whose card and digests are right."""
     shutil.copytree(baked / "out", folder / "out")
     path = folder / "out/weight_edit.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     change(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    if card:
-        said = {key: value for key, value in manifest.items() if key != "files"}
-        (folder / "out/README.md").write_text(model_card(said), encoding="utf-8")
+    with suppress(AttributeError, LookupError, TypeError):
+        (folder / "out/README.md").write_text(model_card(manifest), encoding="utf-8")
     resign(folder / "out")
     return folder / "out"
 
@@ -73,6 +73,14 @@ FORGERIES: dict[str, tuple[Callable[[Manifest], Any], str]] = {
         lambda m: recorded(m)["edited_tensors"].update(compared=9),
         "verification.edited_tensors.compared",
     ),
+    "a note": (lambda m: m.update(notes=["It is safe."]), "its notes"),
+    "another kind": (lambda m: m.update(kind="adapter"), "its kind"),
+    "an entry of nobody's": (lambda m: m.update(endorsed=True), "its endorsed"),
+    "an entry of the source": (lambda m: m["source"].update(licence="mit"), "source.licence"),
+    "a figure of nobody's": (lambda m: m["measurements"].update(safety=1.0), "measurements.safety"),
+    "a figure less": (lambda m: recorded(m).pop("complete"), "verification.complete"),
+    "figures of another edit": (lambda m: recorded(m)["edit"].update(steps=[]), "another edit"),
+    "integrity": (lambda m: recorded(m).update(integrity=False), "did not pass"),
     "a verification that failed": (lambda m: recorded(m).update(passed=False), "did not pass"),
     "a verification that is none": (lambda m: m["measurements"].update(verification="passed"), "no verification"),
 }
@@ -86,9 +94,51 @@ def test_a_forged_manifest_fails(baked: Path, tmp_path: Path, what: str) -> None
     assert any(problem.startswith("manifest:") and named in problem for problem in problems), problems
 
 
+def test_a_size_that_no_file_has_fails(baked: Path, tmp_path: Path) -> None:
+    out = forged(baked, tmp_path, lambda m: None)
+    manifest = json.loads((out / "weight_edit.json").read_text(encoding="utf-8"))
+    manifest["files"]["config.json"]["size"] += 1
+    (out / "weight_edit.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (problem,) = verify(baked / "base", out, weights_only=True).problems
+    assert problem.startswith("config.json: has not the")
+
+
+CARDS: dict[str, Callable[[Manifest], Any]] = {
+    "an id that the Hub is said to have": lambda m: m["card"].update(base_model="a/b", base_model_from="hub"),
+    "an id that the config is said to have": lambda m: m["card"].update(base_model="a/b", base_model_from="config"),
+    "an id from nowhere": lambda m: m["card"].update(base_model="a/b"),
+    "one more entry": lambda m: m["card"].update(safe=True),
+}
+
+
+@pytest.mark.parametrize("what", CARDS)
+def test_what_the_card_would_say_of_the_base_is_held_against_it(baked: Path, tmp_path: Path, what: str) -> None:
+    out = forged(baked, tmp_path, CARDS[what])
+    problems = verify(baked / "base", out, weights_only=True).problems
+    assert [problem for problem in problems if problem.startswith("weight_edit.json:") and "'card'" in problem]
+
+
+def test_what_is_said_of_directions_is_held_against_their_file(baked: Path, tmp_path: Path) -> None:
+    """A card says by it whether refusal was changed."""
+    given = rows()
+    given.metadata["method"] = "mean-difference"
+    bake(baked / "base", given, tmp_path / "out")
+    assert verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).passed
+    given.metadata["method"] = "random"
+    (problem,) = verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).problems
+    assert "says another 'method' than the file" in problem
+
+
+def test_what_models_showed_is_not_measured_by_files_alone(baked: Path) -> None:
+    checked = verify(baked / "base", baked / "out", weights_only=True).to_dict()
+    assert checked["recorded_not_measured"] == ["verification"]
+    checked = verify(baked / "base", baked / "out", prompts=PROMPTS).to_dict()
+    assert checked["recorded_not_measured"] == []
+
+
 @pytest.mark.parametrize("figure", ["leak", "logit_difference"])
 def test_a_figure_far_below_what_is_found_fails_where_models_run(baked: Path, tmp_path: Path, figure: str) -> None:
-    out = forged(baked, tmp_path, lambda m: recorded(m).update({figure: 1e-12}), card=True)
+    out = forged(baked, tmp_path, lambda m: recorded(m).update({figure: 1e-12}))
     assert verify(baked / "base", out, weights_only=True).passed
     problems = verify(baked / "base", out, prompts=PROMPTS).problems
     assert any(f"verification.{figure} is 1e-12" in problem for problem in problems)
@@ -102,6 +152,13 @@ def test_a_recorded_figure_of_what_is_no_number_now_fails(baked: Path, tmp_path:
     resign(out)
     problems = verify(baked / "base", out, prompts=PROMPTS).problems
     assert any(problem.startswith("stream in float32: nan") for problem in problems), problems
+
+
+@pytest.mark.parametrize("figure", ["leak", "logit_difference"])
+def test_a_truth_value_is_no_figure(baked: Path, tmp_path: Path, figure: str) -> None:
+    out = forged(baked, tmp_path, lambda m: recorded(m).update({figure: True}))
+    problems = verify(baked / "base", out, prompts=PROMPTS).problems
+    assert any(f"verification.{figure} is true" in problem for problem in problems)
 
 
 def test_the_honest_record_passes_with_other_prompts(baked: Path) -> None:
@@ -173,7 +230,7 @@ def test_what_was_not_measured_is_not_shown_as_passed(call, baked: Path, tmp_pat
     assert "left in the weights │ not measured" in shown
     out = forged(baked, tmp_path / "more", lambda m: m["measurements"].update(edited={"refused": {"value": 0.0}}))
     shown = " ".join(call("verify", baked / "base", out, "--weights-only").out.split())
-    assert "edited: not measured here" in shown
+    assert "edited, verification: not measured here" in shown
 
 
 def wide(known: np.ndarray) -> Any:

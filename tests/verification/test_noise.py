@@ -17,6 +17,7 @@ from weight_edit.edits import LowRankMap, TensorEdit
 from weight_edit.runtime import widening
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.widening import MixedError, widened
+from weight_edit.steps import EditStep
 from weight_edit.verification import tolerances
 from weight_edit.verification.faithfulness import Agreement, Comparison
 from weight_edit.verification.rounding import RandomRounding
@@ -220,3 +221,30 @@ def test_float32_figures_are_those_of_a_model_loaded_in_float32(
     assert mine.leak_before.worst == pytest.approx(whole.leak_before.worst, rel=1e-3)
     for name in ("largest", "kl", "scale"):
         assert getattr(mine.faithful, name) == pytest.approx(getattr(whole.faithful, name), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_biases_that_the_edit_creates_are_rounded_too(tmp_path: Path, dtype: str) -> None:
+    save_family("llama", tmp_path / "base", dtype=getattr(torch, dtype))
+    word_tokenizer().save_pretrained(tmp_path / "base")
+    step = EditStep(rows().rows, "add", strength=2.5, at=(1,), options={"length": "unit"})
+    bake(tmp_path / "base", [step], tmp_path / "out")
+    checked = verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS)
+    assert checked.problems == ()
+    assert checked.to_dict()["noise"]["rounded_weights_hooked"]["kl"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_stream_that_is_finer_than_the_weights_is_judged(tmp_path: Path, dtype: str) -> None:
+    """Mamba keeps its stream in float32 whatever its weights are; norm-preserving ablation is hooked on parameters."""
+    save_family("mamba", tmp_path / "base", dtype=getattr(torch, dtype))
+    word_tokenizer().save_pretrained(tmp_path / "base")
+    bake(tmp_path / "base", [EditStep(rows().rows, "norm-preserving")], tmp_path / "out")
+    assert verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS).problems == ()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_leaves_zeros_as_they_are(dtype: str) -> None:
+    moved = RandomRounding(dtype).of(torch.tensor([0.0, 1.0, -0.0, 2.0**-130]))
+    assert moved[0] == moved[2] == 0
+    assert 0 < abs(moved[1]) <= 2.0 ** (-8 if dtype == "bfloat16" else -11)

@@ -153,7 +153,7 @@ class _Check:
             if name in parts and name not in self.edited.headers:
                 self.judge_file(name, parts[name], found[name])
         if manifest is not None:
-            self.manifest(records_of(manifest), found)
+            self.manifest(records_of(manifest), found, edited)
 
     def shard_parts(self, shard: str, base: Files, edited: Files, progress: Bar) -> list[Part]:
         """The header, then every tensor in the order of the file."""
@@ -284,13 +284,15 @@ class _Check:
             self.files_equal += 1
             self.bytes_compared += parts[0].size
 
-    def manifest(self, listed: Mapping[str, FileRecord], found: Mapping[str, Walked]) -> None:
-        """The manifest of the edited side lists exactly its files, with their digests."""
+    def manifest(self, listed: Mapping[str, FileRecord], found: Mapping[str, Walked], edited: Files) -> None:
+        """The manifest of the edited side lists exactly its files, with their digests and sizes."""
         for name in sorted(self.edited.files):
             walked = found.get(name)
             if name not in listed:
                 self.say(name, "is not in the manifest")
             elif walked is not None and walked.sha256 is not None and walked.sha256 != listed[name].sha256:
                 self.say(name, "does not match the manifest's SHA-256")
+            elif walked is not None and walked.sha256 is not None and edited.size(name) != listed[name].size:
+                self.say(name, f"has not the {listed[name].size} bytes that the manifest says")
         for name in sorted(listed.keys() - set(self.edited.files)):
             self.say(name, "is in the manifest but not in the folder")

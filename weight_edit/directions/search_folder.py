@@ -236,7 +236,8 @@ class SearchFolder:
         """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""
         try:
             path.mkdir(exist_ok=True)
-            for name in FILES:
+            # What names the folder as a search's goes last: without it nobody could begin anew in what is left.
+            for name in reversed(FILES):
                 (path / name).unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(f"{shown(str(path))} cannot be made: {error.strerror}") from error

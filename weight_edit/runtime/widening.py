@@ -96,10 +96,10 @@ class _Weights:
                 tensor.data = stored
 
     def check(self, given: Iterable[Any]) -> None:
-        """Refuse what comes in another dtype: it has lost what it should keep."""
+        """Refuse what comes in a coarser dtype: it has lost what it should keep. A finer one is the model's choice."""
         for value in given:
             if isinstance(value, Tensor) and value.is_floating_point():
-                if value.dtype != self._dtype:
+                if torch.finfo(value.dtype).eps > torch.finfo(self._dtype).eps:
                     raise MixedError(f"a module was given {value.dtype} where {self._dtype} was expected")
                 return
 

@@ -37,8 +37,10 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
         problems.append(f"{MANIFEST}: the licence and other metadata in 'card' are not those of the base's card")
     if card["chat_template"] is not has_template(base):
         problems.append(f"{MANIFEST}: 'card' does not say rightly whether the base has a chat template")
-    if card["base_model_from"] == "hub" and card["base_model"] != manifest["source"]["model"]:
-        problems.append(f"{MANIFEST}: the base's id in 'card' is not that of 'source'")
+    if set(card) != {"base_model", "base_model_from", "metadata", "chat_template"}:
+        problems.append(f"{MANIFEST}: 'card' has other entries than a card needs")
+    if not _named_rightly(card, manifest["source"], base.config):
+        problems.append(f"{MANIFEST}: the base's id in 'card' is not that of 'source', or of the base's config.json")
     try:
         with open_regular(folder / README) as file:
             # Unbuffered reads may be short, but of a regular file they are not.
@@ -48,6 +50,17 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
     if there != wanted:
         problems.append(f"{README}: is not the model card that {MANIFEST} gives")
     return problems
+
+
+def _named_rightly(card: Mapping[str, Any], source: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether the base's id is the one that is said elsewhere, by whom the card says that it is; what was an option, or
+    the name of a folder in the Hub's cache, is said nowhere else."""
+    name, how = card["base_model"], card["base_model_from"]
+    if how == "hub":
+        return source.get("on_hub") is True and name == source["model"]
+    if how == "config":
+        return bool(name == config.get("_name_or_path"))
+    return how is not None or name is None
 
 
 def _base_card(base: Checkpoint) -> str | None:

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 
 from weight_edit.checkpoint.files import shown
+from weight_edit.directions.facts import KEPT
 from weight_edit.directions.file import DirectionRows
 from weight_edit.finite import finite
 from weight_edit.preparing import Baking
 from weight_edit.steps import EditStep
 from weight_edit.verification.tolerances import STRICT
 
-_FREE = ("weight_edit", "source", "files", "measurements", "failed")
+_FREE = ("weight_edit", "source", "card", "files", "measurements", "failed")
 """Entries that do not follow from the edit: who wrote them, where the base came from, and what is checked elsewhere."""
+
+_MEASURED = ("baseline", "edited", "verification")
+"""What can be recorded as measured."""
 
 _FROM_FILES = ("complete", "storage_dtype", "left_in_weights", "left_in_weights_at")
 """Figures of a recorded verification that the files alone decide, so that they are the same each time."""
@@ -32,19 +36,26 @@ def manifest_problems(manifest: Mapping[str, Any] | None, baking: Baking) -> Ite
     if manifest is None:
         return
     wanted = json.loads(json.dumps(baking.summary()))
-    source = manifest.get("source")
-    architecture = source.get("architecture") if isinstance(source, Mapping) else None
-    if architecture != wanted["source"]["architecture"]:
-        yield _differs("source.architecture", architecture, wanted["source"]["architecture"])
+    yield from _source_problems(manifest.get("source"), wanted["source"])
     said = manifest.get("edit")
     for key in sorted({*(said if isinstance(said, Mapping) else {}), *wanted["edit"]}):
         yield from _compared(f"edit.{key}", said, wanted["edit"], key)
     for key in wanted:
         if key != "edit" and key not in _FREE:
             yield from _compared(key, manifest, wanted, key)
-    for key in ("kept_in_front", "mtp"):
-        if key in manifest and key not in wanted:
-            yield _differs(key, manifest[key], None)
+    # Whatever else stands there may be read by somebody: a card shows the notes of an adapter.
+    for key in sorted(manifest.keys() - wanted.keys() - set(_FREE)):
+        yield _differs(key, manifest[key], None)
+
+
+def _source_problems(source: Any, wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Of what the base is called as much as can be known here: a folder may have another name than it had."""
+    said = source if isinstance(source, Mapping) else {}
+    yield from _compared("source.architecture", said, wanted, "architecture")
+    for key in sorted(said.keys() - wanted.keys()):
+        yield _differs(f"source.{key}", said[key], None)
+    if said.get("on_hub") and wanted["on_hub"]:
+        yield from _compared("source.model", said, wanted, "model")
 
 
 def _compared(name: str, said: Any, wanted: Mapping[str, Any], key: str) -> Iterator[str]:
@@ -77,6 +88,8 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
         found: this verification, as `Verification.to_dict` has it.
     """
     measured = (manifest or {}).get("measurements")
+    for key in sorted(measured.keys() - set(_MEASURED)) if isinstance(measured, Mapping) else ():
+        yield f"manifest: its measurements.{shown(key)} is nothing that is measured"
     said = measured.get("verification") if isinstance(measured, Mapping) else None
     if said is None:
         return
@@ -86,7 +99,9 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
     now = json.loads(json.dumps(finite(found)))
     yield from _figure_problems("", _FROM_FILES, said, now)
     yield from _figure_problems("edited_tensors.", _OF_TENSORS, said.get("edited_tensors"), now["edited_tensors"])
-    passed = said.get("passed") is True and not said.get("problems")
+    if said.get("edit") != now["edit"]:
+        yield "manifest: the verification that it records is one of another edit"
+    passed = said.get("passed") is True and said.get("integrity") is True and not said.get("problems")
     if not passed and not (manifest or {}).get("failed"):
         yield "manifest: the verification that it records did not pass, and it is not marked as failed"
     for name, dtype in (("leak", "leak"), ("logit_difference", "hook_against_weights")):
@@ -99,7 +114,7 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
             continue
         # Of other prompts, on another machine: within a tenth of what is found here it may be.
         least = STRICT.leak if name == "leak" else STRICT.logits
-        if not isinstance(said[name], int | float) or (figure > least and not said[name] >= figure / 10):
+        if type(said[name]) not in (int, float) or (figure > least and not said[name] >= figure / 10):
             yield (
                 f"manifest: its measurements.verification.{name} is {_brief(said[name])}, where {figure:.1e} is found "
                 "now"
@@ -107,11 +122,12 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
 
 
 def _figure_problems(group: str, keys: tuple[str, ...], said: Any, now: Mapping[str, Any]) -> Iterator[str]:
-    for key in keys if isinstance(said, Mapping) else ():
-        if key in said and now[key] is not None and not _same(said[key], now[key]):
+    for key in keys:
+        claim = said.get(key) if isinstance(said, Mapping) else None
+        if now[key] is not None and not _same(claim, now[key]):
             yield (
                 f"manifest: its measurements.verification.{group}{key} is not what the files show "
-                f"({_brief(said[key])}, not {_brief(now[key])})"
+                f"({_brief(claim)}, not {_brief(now[key])})"
             )
 
 
@@ -125,7 +141,7 @@ def _same(said: Any, now: Any) -> bool:
 def directions_problems(
     manifest: Mapping[str, Any] | None, given: DirectionRows | None, steps: tuple[EditStep, ...]
 ) -> Iterator[str]:
-    """A line for each step of an edit that is along other directions than those given."""
+    """A line for each step of an edit that is along other directions than those given, or says another thing of it."""
     if manifest is None or given is None:
         return
     for number, step in enumerate(steps, 1):
@@ -137,3 +153,7 @@ def directions_problems(
             other = given.tensors.get(name)
             if other is None or np.shape(other) != np.shape(values) or not np.allclose(other, values, atol=1e-6):
                 yield f"directions: step {number} of the edit ({step.described}) has another '{name}' than the file"
+        for name in KEPT:
+            # Directions from Python alone, of which nothing is recorded, are not held against what is.
+            if given.metadata and known.metadata.get(name) != json.loads(json.dumps(given.metadata.get(name))):
+                yield f"directions: step {number} of the edit ({step.described}) says another '{name}' than the file"

@@ -25,7 +25,7 @@ from weight_edit.progress import Bar, bar
 from weight_edit.prompts import ChatFormat, PromptSet
 from weight_edit.runtime.batching import padded
 from weight_edit.runtime.forward import check_lengths, last_logits
-from weight_edit.runtime.hooks import Hook, hooked
+from weight_edit.runtime.hooks import Hook, adding, hooked
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.widening import Change, MixedError, widened
 from weight_edit.threads import one_thread
@@ -332,10 +332,16 @@ def _overflow(side: _Side, dtype: str, leak: Leak) -> str | None:
 
 
 def _moved(side: _Side, rounding: RandomRounding) -> list[Hook]:
-    """Hooks that move the weights that the edit changes; what it creates the base has not."""
-    known = dict(side.model(side.dtypes[0]).model.named_parameters(remove_duplicate=False))
+    """Hooks that move the weights that the edit changes, and what comes out where it creates biases."""
+    model = side.model(side.dtypes[0]).model
+    known = dict(model.named_parameters(remove_duplicate=False))
     edits = side.plan.tensors()
-    return [Hook(name, "parameter", partial(rounding.move, edit)) for name, edit in edits.items() if name in known]
+    moved = [Hook(name, "parameter", partial(rounding.move, edit)) for name, edit in edits.items() if name in known]
+    for name, bias in side.plan.created.items():
+        # The base has none, so that its rounding is added to the output instead.
+        off = rounding.of(torch.from_numpy(bias).float())
+        moved.append(Hook(name.rpartition(".")[0], "output", adding(off)))
+    return moved
 
 
 def _compare(spool: Spool, name: str, comparison: Comparison, number: int, logits: Tensor) -> None:

@@ -26,16 +26,26 @@ class RandomRounding:
 
     def move(self, edit: TensorEdit, tensor: Tensor) -> Tensor:
         """A tensor of the base, float32, moved as rounding moves the edited one; the next call does otherwise."""
-        if tensor.device not in self._generators:
-            self._generators[tensor.device] = torch.Generator(tensor.device).manual_seed(0)
-        generator = self._generators[tensor.device]
         edited = _about(edit, tensor)
         if self.relative is not None:
             size = self.relative * edited.square().mean().sqrt()
+            generator = self._generator(tensor.device)
             return tensor + size * torch.randn(tensor.shape, generator=generator, device=tensor.device)
+        return self.of(edited).add_(tensor)
+
+    def of(self, numbers: Tensor) -> Tensor:
+        """By how much rounding to `dtype` may move numbers, float32; the next call gives others."""
         bits, smallest = _UNITS[self.dtype]
-        units = torch.exp2((torch.frexp(edited).exponent - 1 - bits).clamp(min=smallest).float())
-        return torch.rand(tensor.shape, generator=generator, device=tensor.device).sub_(0.5).mul_(units).add_(tensor)
+        units = torch.exp2((torch.frexp(numbers).exponent - 1 - bits).clamp(min=smallest).float())
+        # A zero is stored as it is, and has no exponent.
+        units.mul_(numbers != 0)
+        generator = self._generator(numbers.device)
+        return torch.rand(numbers.shape, generator=generator, device=numbers.device).sub_(0.5).mul_(units)
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(0)
+        return self._generators[device]
 
 
 def _about(edit: TensorEdit, tensor: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class Verification:
             },
             "by_dtype": {name: precision.to_dict() for name, precision in self.precisions.items()},
             "noise": None if self.noise is None else self.noise.to_dict(),
-            "recorded_not_measured": [key for key in self.recorded if key != "verification"],
+            "recorded_not_measured": [key for key in self.recorded if key != "verification" or self.weights_only],
             "integrity_report": self.integrity.to_dict(),
         }
 
