@@ -37,6 +37,10 @@ from weight_edit.verification.tolerances import Noise, Tolerance, strict_toleran
 
 FLOAT32 = "float32"
 
+DRAWS = 3
+"""How often the weights are rounded at random: of a single time, the largest difference is now and then too small for
+the one rounding that the edit has."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -277,7 +281,7 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
     coarse = storage != FLOAT32
     leaks: dict[str, Leak] = {}
     computing, in_both, weights = Comparison(), Comparison(), Comparison()
-    with bar("base", (len(asked) + (5 if coarse else 1)) * len(side.sequences)) as progress:
+    with bar("base", (len(asked) + (4 + DRAWS if coarse else 1)) * len(side.sequences)) as progress:
         if coarse:
             leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
             padding = _padding(side, storage, spool, progress)
@@ -292,7 +296,8 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
         if not coarse:
             return _Found(leaks, None, overflows)
         moved = [*asked["hooks"], *_moved(side, RandomRounding(storage, rounding))]
-        side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
+        for _ in range(DRAWS):
+            side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
     for number in range(len(side.sequences)):
         in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
     noise = Noise(storage, computing.result, in_both.result, weights.result, padding, hooked_leak.worst)
