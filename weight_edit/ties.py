@@ -37,7 +37,8 @@ def as_loaded(anatomy: Anatomy, checkpoint: Checkpoint, disk: DiskNames, *, whol
             f"leave '{second}' out"
         )
     pieces = zip(checkpoint.raw(first), checkpoint.raw(second), strict=False)
-    return replace(anatomy, tied=all(piece == other for piece, other in islice(pieces, None if whole else 1)))
+    alike = a.shape == b.shape
+    return replace(anatomy, tied=alike and all(piece == other for piece, other in islice(pieces, None if whole else 1)))
 
 
 def untied(config: Mapping[str, Any], levels: Sequence[Sequence[str]]) -> dict[tuple[str, ...], bool]:

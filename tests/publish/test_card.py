@@ -138,7 +138,9 @@ def test_the_card_says_what_the_directions_metadata_say() -> None:
     bare = directions(method=None, prompts=None)
     assert "Refusal" not in bare
     assert "What the directions stand for is not recorded." in bare
-    for card in (drawn, concept, bare):
+    nearest = directions(missed="KL 0.3 above 0.1")
+    assert "No candidate of the search kept its bounds, and the nearest was taken: KL 0.3 above 0.1." in nearest
+    for card in (drawn, concept, bare, nearest):
         assert "responsible for the safeguards" in card
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.errors import UsageError
 from weight_edit.strict_json import check_value
 
-KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens")
+KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens", "missed")
 """What a manifest keeps of the directions' metadata."""
 
 _LONGEST = 200
@@ -18,10 +18,10 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
     """Refuse what a manifest could not hold, or what would end the line of a card that it stands in.
 
     Raises:
-        UsageError: `method` or `revision` is no text of one line, `layer` or `position` no number of a place, or
+        UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place, or
             `prompts` or `refusal_tokens` no JSON.
     """
-    for name in ("method", "revision"):
+    for name in ("method", "revision", "missed"):
         value = metadata.get(name)
         if value is not None and not _is_line(value):
             raise UsageError(
@@ -33,7 +33,7 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
         raise UsageError("the directions' metadata: `layer` must be the number of a layer; find them again")
     if position is not None and not (_is_whole(position) or _is_line(position)):
         raise UsageError("the directions' metadata: `position` must be the number of a token; find them again")
-    for name in ("prompts", "refusal_tokens"):
+    for name in ("prompts", "refusal_tokens", "missed"):
         value = metadata.get(name)
         try:
             check_value(value)

@@ -130,13 +130,13 @@ class SearchFolder:
         return cls._taken_up(path, inputs, earlier)
 
     def complete(self, layers: int, similarity: bool) -> bool:
-        """Whether all candidates below a layer have been scored, so that a choice among them needs no model.
+        """Whether all candidates below a layer, and random directions, have been scored: a choice needs no model then.
 
         Args:
             layers: how many of the model's, from the first, may be chosen.
             similarity: whether the score that needs no refusal tokens is asked for too.
         """
-        if self.searched is None:
+        if self.searched is None or not self.controls:
             return False
         asked = [n for n, candidate in enumerate(self.searched.candidates) if worth_scoring(candidate, layers)]
         return all(n in self.scores and (not similarity or n in self.similarities) for n in asked)

@@ -62,6 +62,9 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if any(not directions.get("method") for directions in every):
         many = "some of the directions stand" if len(every) > 1 else "the directions stand"
         yield f"What {many} for is not recorded."
+    for directions in every:
+        if directions.get("missed"):
+            yield f"No candidate of the search kept its bounds, and the nearest was taken: {plain(directions['missed'])}."
     others = [d for d in every if d.get("method") not in (None, "", "random") and not is_of_refusal(d)]
     for directions in others:
         target = codes(_set_names(directions, "target")) or "prompts that are not recorded"

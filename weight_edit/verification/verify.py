@@ -1,5 +1,6 @@
 """Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -224,11 +225,11 @@ def verify(
         n_run = len(chosen)
         checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
         precisions, noise = checks.precisions, checks.noise
-        # Where the storage dtype overflows there is no noise to judge by, and nothing else to say.
+        # Where the storage dtype alone overflows there is no noise to judge by, and nothing else to say.
         overflows = [precision.overflow for precision in precisions.values() if precision.overflow is not None]
-        for precision in () if overflows else precisions.values():
-            problems += precision_problems(precision, baking.plan.complete)
-        problems += overflows
+        alone = bool(overflows) and not math.isnan(precisions["float32"].leak.worst)
+        for precision in precisions.values():
+            problems += overflows if alone else precision_problems(precision, baking.plan.complete)
     found = Verification(
         tuple(step.described for step in steps),
         options.embeddings,
