@@ -18,8 +18,8 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
     """Refuse what a manifest could not hold, or what would end the line of a card that it stands in.
 
     Raises:
-        UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place, or
-            `prompts` or `refusal_tokens` no JSON.
+        UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place,
+            or `prompts` or `refusal_tokens` no JSON.
     """
     for name in ("method", "revision", "missed"):
         value = metadata.get(name)

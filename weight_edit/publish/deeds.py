@@ -64,7 +64,8 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"What {many} for is not recorded."
     for directions in every:
         if directions.get("missed"):
-            yield f"No candidate of the search kept its bounds, and the nearest was taken: {plain(directions['missed'])}."
+            missed = plain(directions["missed"])
+            yield f"No candidate of the search kept its bounds, and the nearest was taken: {missed}."
     others = [d for d in every if d.get("method") not in (None, "", "random") and not is_of_refusal(d)]
     for directions in others:
         target = codes(_set_names(directions, "target")) or "prompts that are not recorded"
