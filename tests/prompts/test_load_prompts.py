@@ -224,7 +224,14 @@ def test_embedded_sets():
     assert set(fraud.categories) == {"fraud"}
 
 
-@pytest.mark.parametrize("spec", ["organism", "organism:refusde", "organism:refused:tset"])
-def test_unknown_embedded_sets_are_named(spec):
-    with pytest.raises(UsageError, match="prompt set"):
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("organism", "is a model; of its prompts name a set, such as organism:refused"),
+        ("organism:refusde", "there is no prompt set 'refusde'; did you mean 'refused'"),
+        ("organism:refused:tset", "prompt set"),
+    ],
+)
+def test_unknown_embedded_sets_are_named(spec, said):
+    with pytest.raises(UsageError, match=said):
         load_prompts(spec)
