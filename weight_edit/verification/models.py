@@ -37,9 +37,9 @@ from weight_edit.verification.tolerances import Noise, Tolerance, strict_toleran
 
 FLOAT32 = "float32"
 
-DRAWS = 3
-"""How often the weights are rounded at random: of a single time, the largest difference is now and then too small for
-the one rounding that the edit has."""
+DRAWS = 16
+"""At least so often the weights are rounded at random, each time for one prompt: of fewer, the largest difference is now
+and then smaller than that of the one rounding that the edit has."""
 
 
 @dataclass(frozen=True)
@@ -279,9 +279,10 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
     }
     asked = {name: hooks for name, hooks in variants.items() if hooks is not None}
     coarse = storage != FLOAT32
+    draws = -(-DRAWS // max(1, len(side.sequences)))
     leaks: dict[str, Leak] = {}
     computing, in_both, weights = Comparison(), Comparison(), Comparison()
-    with bar("base", (len(asked) + (4 + DRAWS if coarse else 1)) * len(side.sequences)) as progress:
+    with bar("base", (len(asked) + (4 + draws if coarse else 1)) * len(side.sequences)) as progress:
         if coarse:
             leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
             padding = _padding(side, storage, spool, progress)
@@ -296,7 +297,7 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
         if not coarse:
             return _Found(leaks, None, overflows)
         moved = [*asked["hooks"], *_moved(side, RandomRounding(storage, rounding))]
-        for _ in range(DRAWS):
+        for _ in range(draws):
             side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
     for number in range(len(side.sequences)):
         in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
