@@ -38,8 +38,8 @@ from weight_edit.verification.tolerances import Noise, Tolerance, strict_toleran
 FLOAT32 = "float32"
 
 DRAWS = 16
-"""At least so often the weights are rounded at random, each time for one prompt: of fewer, the largest difference is now
-and then smaller than that of the one rounding that the edit has."""
+"""At least so often the weights are rounded at random, each time for one prompt: of fewer, the largest difference is
+now and then smaller than that of the one rounding that the edit has."""
 
 
 @dataclass(frozen=True)
