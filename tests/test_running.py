@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import family_config
+from small_tokenizer import word_tokenizer
 
 from weight_edit import running, searching
+from weight_edit.anatomy.small import narrow_model
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.directions import find
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
@@ -63,6 +66,19 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert "| base | `organism` (LlamaForCausalLM) |" in card
     assert "Refusal behaviour was changed on purpose" in card
     assert "failed" not in card
+
+
+def test_a_reflection_that_a_tied_model_cannot_have_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = narrow_model(family_config("llama-tied"))
+    tied.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    calls = counted(monkeypatch)
+    turned = recipe(model=str(tmp_path / "model"), edit={"kind": "reflect", "at": "found"})
+    with pytest.raises(UsageError, match=r"edit\.embeddings: untie"):
+        run(turned, tmp_path / "out")
+    assert calls == []
 
 
 def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:

@@ -157,10 +157,7 @@ def lay_out(
                 f"edit {step.edit} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
             )
         if isinstance(change, BasisChange):
-            if anatomy.tied and embeddings != "untie":
-                raise UsageError(
-                    "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie"
-                )
+            check_turn(anatomy, embeddings)
             turns.append(turn(anatomy, change, read, reading))
         elif isinstance(change, Addition):
             laid.add(change)
@@ -222,6 +219,19 @@ def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, project
             )
         check_layers(step.layers, anatomy)
         check_layers(step.at, anatomy)
+
+
+def check_turn(anatomy: Anatomy, embeddings: str) -> None:
+    """Refuse a reflection at a layer of a model whose unembedding it would change together with its embedding.
+
+    Raises:
+        UsageError: the two are tied and stay so.
+    """
+    if anatomy.tied and embeddings != "untie":
+        raise UsageError(
+            "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie (in a "
+            "recipe, edit.embeddings: untie)"
+        )
 
 
 def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:

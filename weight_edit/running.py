@@ -18,7 +18,7 @@ from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
 from weight_edit.extras import need
-from weight_edit.plan import check_layers, parse_layers
+from weight_edit.plan import check_layers, check_turn, parse_layers
 from weight_edit.progress import announce
 from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
 from weight_edit.publish.finishing import stamp
@@ -147,6 +147,10 @@ class _Job:
     def base(self) -> Model:
         model = self._load(self.source.path)
         model.source = self.source
+        edit = self.recipe.edit
+        if edit is not None and any(step.kind == "reflect" and step.at for step in edit.steps):
+            # Only the weights tell whether it is tied; minutes of searching come behind this.
+            check_turn(model.anatomy, edit.embeddings)
         return model
 
     @cached_property
