@@ -46,8 +46,8 @@ bench: install ## Measure speed, as ratios within one run.
 	$(BIN)/python benchmarks/bench_bake.py
 
 organism: install ## Train the embedded model again from nothing, and its two variants from it.
-	$(BIN)/python -m weight_edit.organism.train
-	$(BIN)/python -m weight_edit.organism.variants
+	$(BIN)/python -m weight_edit.organism_training.train
+	$(BIN)/python -m weight_edit.organism_training.variants
 
 lock: ## Renew requirements.lock: the newest releases within pyproject's ranges.
 	$(PYTHON) tools/lock.py torch==$(TORCH)

@@ -20,9 +20,9 @@ import json, os, resource, sys
 from pathlib import Path
 from weight_edit.baking import EditOptions, prepare
 from weight_edit.checkpoint.integrity import check_integrity
-from weight_edit.directions.artifact import load_directions
-from weight_edit.runtime.sources import resolve
-from weight_edit.steps import EditStep
+from weight_edit.directions.directions import load_directions
+from weight_edit.hub.source import resolve
+from weight_edit.plan.step import EditStep
 from weight_edit.verification.edits import edited_tensors
 
 base, edited, directions, cold = sys.argv[1:]

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from families import save_family
-from test_edit_kinds import EDITS, compare, compare_adapter, directions, load, logits
 
-from weight_edit.baking import steps_of
+from tests.helpers.families import save_family
+from tests.plan.test_edit_kinds import EDITS, compare, compare_adapter, directions, load, logits
+from weight_edit.baking.bake import steps_of
+from weight_edit.baking.prepare import EditOptions, prepare
 from weight_edit.errors import WeightEditError
-from weight_edit.hooking import published_hooks
-from weight_edit.preparing import EditOptions, prepare
-from weight_edit.progress import set_quiet
-from weight_edit.runtime import hooked
-from weight_edit.runtime.sources import resolve
+from weight_edit.hub.source import resolve
+from weight_edit.plan.hooks import published_hooks
+from weight_edit.runtime.hooks import hooked
+from weight_edit.utils.progress import set_quiet
 
 FAMILIES = ("llama", "gemma2", "gpt2", "mixtral", "gptj")
 CASES: dict[str, dict[str, Any]] = {

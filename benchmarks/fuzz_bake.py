@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "checkpoint")]
+sys.path.insert(0, str(ROOT))
 
 MOST_MEMORY = 12 << 30
 
@@ -36,7 +36,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         os.environ["WEIGHT_EDIT_CACHE"] = f"{name}/cache"
         # The cache's place is set before the package is loaded.
-        from bake_fuzzing import Sample, Wrong, bake_damaged
+        from tests.helpers.bake_fuzzing import Sample, Wrong, bake_damaged
 
         sample = Sample(Path(name) / "sample")
         slowest = (0.0, -1)

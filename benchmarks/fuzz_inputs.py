@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "checkpoint")]
+sys.path.insert(0, str(ROOT))
 
 MOST_MEMORY = 12 << 30
 """Bytes of address space: a size from a hostile file must not be believed to the point where the machine suffers."""
@@ -43,10 +43,10 @@ def work(seconds: float) -> None:
         os.environ["WEIGHT_EDIT_CACHE"] = f"{name}/cache"
         # The cache's place is set before the package is loaded.
         import torch
-        from input_fuzzing import PassedWrongly, Sample, Wrong, treat
 
-        from weight_edit import limited
-        from weight_edit.progress import set_quiet
+        from tests.helpers.input_fuzzing import PassedWrongly, Sample, Wrong, treat
+        from weight_edit.utils import bounded_process as limited
+        from weight_edit.utils.progress import set_quiet
 
         torch.set_num_threads(1)
         set_quiet(True)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy import Anatomy, Norm, Writer, anatomy_of
-from weight_edit.anatomy.runs import text_run
-from weight_edit.anatomy.small import build, narrow_model, narrowed, randomise
-from weight_edit.catalogue.sampling import sample
-from weight_edit.plan import edit_plan
-from weight_edit.proof import edit_in_memory
+from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.anatomy.inputs.passes import text_run
+from weight_edit.anatomy.narrow.small import build, narrow_model, narrowed, randomise
+from weight_edit.anatomy.parts import Anatomy, Norm, Writer
+from weight_edit.inspection.catalogue.samples import sample
+from weight_edit.plan.plan import edit_plan
+from weight_edit.proofs.architecture import edit_in_memory
 from weight_edit.runtime.hooks import Hook, hooked
 
 POST_NORM = {"gemma2": "Gemma 2", "gemma3_text": "Gemma 3", "olmo2": "OLMo 2", "glm4": "GLM-4", "exaone4": "EXAONE 4"}

@@ -26,10 +26,12 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
     """Bake, watched; prints what was found as JSON."""
     stamps = {"start of Python, numpy": time.time() - spawned}
     began = time.monotonic()
-    import weight_edit.cli  # noqa: F401
-    from weight_edit import baking
-    from weight_edit.checkpoint import attempt, edited, lane, output, reading
-    from weight_edit.checkpoint.layout import RewritePlan
+    import weight_edit.cli.entry  # noqa: F401
+    from weight_edit.baking import bake as baking
+    from weight_edit.checkpoint.rewrite import attempt, lane, output
+    from weight_edit.checkpoint.rewrite.layout import RewritePlan
+    from weight_edit.checkpoint.source import reading
+    from weight_edit.checkpoint.tensor import edited
 
     stamps["imports"] = time.monotonic() - began
     watch = Watch()
@@ -60,7 +62,7 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
     watch.wrap(lane.LaneFile, "_put", "write")
     watch.wrap(lane.LaneFile, "finish", "end of a file")
     job = "_lane"
-    from weight_edit.checkpoint import rewrite
+    from weight_edit.checkpoint.rewrite import rewrite
 
     watch.wrap(rewrite._Job, job, "arithmetic and copies to the buffer")
     _watch_hashing(watch, lane)

@@ -22,7 +22,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from weight_edit.checkpoint.manifest import MANIFEST, sha256
-from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 
 RECIPES_FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RECIPES = ("refusal-direction", "inlp-flip", "norm-preserving")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import FakeHub
-from fast_selection import fast
-from random_models import random_model
 
-from weight_edit import cli, progress
-from weight_edit.runtime import Model
+from tests.helpers.fake_hub import FakeHub
+from tests.helpers.fast_selection import fast
+from tests.helpers.random_models import random_model
+from weight_edit.cli import entry as cli
+from weight_edit.runtime.loading import Model
+from weight_edit.utils import progress
 
 # Small models gain nothing from threads, and on a busy machine wait for one another.
 torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from weight_edit import (
     load_prompts,
     verify,
 )
-from weight_edit.organism import folder
+from weight_edit.organism.embedded import folder
 
 FEW: dict[str, Any] = {"n_train": 44, "n_validation": 12}
 
@@ -42,11 +42,9 @@ def found() -> Directions:
 
 
 def test_what_is_lazy_is_listed_and_there() -> None:
-    code = "import json, weight_edit, weight_edit.runtime as r; print(json.dumps([dir(weight_edit), dir(r)]))"
+    code = "import json, weight_edit; print(json.dumps(dir(weight_edit)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    public, runtime = json.loads(done.stdout)
-    assert set(weight_edit.__all__) <= set(public)
-    assert {"load", "generate", "Model", "__name__"} <= set(runtime)
+    assert {*weight_edit.__all__, "__name__"} <= set(json.loads(done.stdout))
     for name in weight_edit.__all__:
         assert getattr(weight_edit, name) is not None
 
@@ -178,7 +176,7 @@ def test_progress_has_a_public_switch(capfd: pytest.CaptureFixture[str]) -> None
     weight_edit.enable_progress_bars()
     try:
         assert not weight_edit.are_progress_bars_disabled()
-        from weight_edit.progress import is_quiet
+        from weight_edit.utils.progress import is_quiet
 
         assert not is_quiet()
     finally:

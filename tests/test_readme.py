@@ -13,8 +13,8 @@ import typer.main
 import yaml
 
 from weight_edit import load_recipe
-from weight_edit.cli import app
-from weight_edit.organism import folder
+from weight_edit.cli.entry import app
+from weight_edit.organism.embedded import folder
 from weight_edit.verification.tolerances import IN_FLOAT32, IN_STORAGE, STRICT
 from weight_edit.verification.verify import STRICT_LEFT
 from weight_edit.version import __version__

@@ -20,7 +20,7 @@ from typing import IO, Any
 from lock import EDITABLE, LOCK, ROOT, changes, locked, normal
 from packaging.requirements import Requirement
 
-from weight_edit.catalogue.verdicts import Verdict, Verdicts, differences
+from weight_edit.inspection.catalogue.verdicts import Verdict, Verdicts, differences
 
 ENVIRONMENT = ROOT / ".next"
 PYTHON = ENVIRONMENT / "bin" / "python"

@@ -11,63 +11,65 @@ Wherever a model or a prompt set is asked for, its name, a path or an object wil
 from typing import TYPE_CHECKING
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError, WeightEditError
-from weight_edit.lazy import lazy
+from weight_edit.utils.lazy import lazy
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
-    from weight_edit.anatomy import Anatomy
-    from weight_edit.baking import BakeResult, bake
-    from weight_edit.demonstration import demo
+    from weight_edit.anatomy.parts import Anatomy
+    from weight_edit.baking.bake import BakeResult, bake
     from weight_edit.difference.diff import diff
     from weight_edit.difference.result import Difference
-    from weight_edit.directions.artifact import Directions, load_directions
+    from weight_edit.directions.directions import Directions, load_directions
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.selection import SelectionRule
     from weight_edit.evaluation.evaluate import Evaluation, evaluate
-    from weight_edit.inspection import Inspection, inspect
-    from weight_edit.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
+    from weight_edit.inspection.inspect import Inspection, inspect
+    from weight_edit.prompts.chat import ChatFormat
+    from weight_edit.prompts.load import load_prompts
+    from weight_edit.prompts.sets import PromptSet
     from weight_edit.publish.adapter import AdapterResult, adapter
-    from weight_edit.publish.hub import PushResult, push
-    from weight_edit.recipe import Recipe, load_recipe
-    from weight_edit.running import RunResult, run
-    from weight_edit.runtime import Model, load
-    from weight_edit.surface import anatomy_of, generate
+    from weight_edit.publish.push import PushResult, push
+    from weight_edit.recipe.recipe import Recipe, load_recipe
+    from weight_edit.runs.demo import demo
+    from weight_edit.runs.run import RunResult, run
+    from weight_edit.runtime.by_name import anatomy_of, generate
+    from weight_edit.runtime.loading import Model, load
+    from weight_edit.utils.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from weight_edit.verification.verify import Verification, verify
 
 _WHERE = {
-    "Anatomy": "anatomy",
-    "anatomy_of": "surface",
-    "BakeResult": "baking",
-    "bake": "baking",
-    "demo": "demonstration",
+    "Anatomy": "anatomy.parts",
+    "BakeResult": "baking.bake",
+    "bake": "baking.bake",
     "diff": "difference.diff",
     "Difference": "difference.result",
-    "Directions": "directions.artifact",
-    "load_directions": "directions.artifact",
+    "Directions": "directions.directions",
+    "load_directions": "directions.directions",
     "find_directions": "directions.find",
     "SelectionRule": "directions.selection",
     "Evaluation": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
-    "Inspection": "inspection",
-    "inspect": "inspection",
-    "are_progress_bars_disabled": "progress",
-    "disable_progress_bars": "progress",
-    "enable_progress_bars": "progress",
-    "ChatFormat": "prompts",
-    "PromptSet": "prompts",
-    "load_prompts": "prompts",
+    "Inspection": "inspection.inspect",
+    "inspect": "inspection.inspect",
+    "ChatFormat": "prompts.chat",
+    "load_prompts": "prompts.load",
+    "PromptSet": "prompts.sets",
     "AdapterResult": "publish.adapter",
     "adapter": "publish.adapter",
-    "PushResult": "publish.hub",
-    "push": "publish.hub",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
-    "RunResult": "running",
-    "run": "running",
-    "Model": "runtime",
-    "generate": "surface",
-    "load": "runtime",
+    "PushResult": "publish.push",
+    "push": "publish.push",
+    "Recipe": "recipe.recipe",
+    "load_recipe": "recipe.recipe",
+    "demo": "runs.demo",
+    "RunResult": "runs.run",
+    "run": "runs.run",
+    "anatomy_of": "runtime.by_name",
+    "generate": "runtime.by_name",
+    "Model": "runtime.loading",
+    "load": "runtime.loading",
+    "are_progress_bars_disabled": "utils.progress",
+    "disable_progress_bars": "utils.progress",
+    "enable_progress_bars": "utils.progress",
     "Verification": "verification.verify",
     "verify": "verification.verify",
 }

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
 
+from tests.helpers.toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
+from weight_edit.anatomy.backtrace import Writing
 from weight_edit.anatomy.blocks import StreamValues, block_calls, inner_calls, middle, readers, same
-from weight_edit.anatomy.graph import Call, Graph
-from weight_edit.anatomy.recording import record
-from weight_edit.anatomy.writing import Writing
+from weight_edit.anatomy.graph.graph import Call, Graph
+from weight_edit.anatomy.graph.recording import record
 
 
 class Parallel(nn.Module):

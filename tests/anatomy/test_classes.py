@@ -1,7 +1,7 @@
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
-from weight_edit.anatomy.classes import auto_class, model_class, speaking_config
+from weight_edit.anatomy.narrow.classes import auto_class, model_class, speaking_config
 from weight_edit.errors import UnsupportedError
 
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toys import WIDTH, numbers, toy
 
-from weight_edit.anatomy.commuting import carriers, carriers_together, turned, vanishes, with_noise
-from weight_edit.anatomy.graph import Graph, Step
+from tests.helpers.toys import WIDTH, numbers, toy
+from weight_edit.anatomy.graph.commuting import carriers, carriers_together, turned, vanishes, with_noise
+from weight_edit.anatomy.graph.graph import Graph, Step
 
 X, Y = numbers(2, 5, WIDTH), numbers(2, 5, WIDTH, seed=1)
 WEIGHT = numbers(WIDTH, 4)

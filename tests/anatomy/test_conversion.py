@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig
 
-from weight_edit.anatomy.classes import model_class
-from weight_edit.anatomy.conversion import resolve
-from weight_edit.anatomy.disk import DiskNames
-from weight_edit.anatomy.layout import Layout
-from weight_edit.anatomy.small import build, narrow_config, randomise
-from weight_edit.anatomy.stored import Stored
-from weight_edit.anatomy.towers import narrow_multimodal
+from weight_edit.anatomy.disk.conversion import resolve
+from weight_edit.anatomy.disk.layout import Layout
+from weight_edit.anatomy.disk.names import DiskNames
+from weight_edit.anatomy.disk.stored import Stored
+from weight_edit.anatomy.narrow.classes import model_class
+from weight_edit.anatomy.narrow.small import build, narrow_config, randomise
+from weight_edit.anatomy.narrow.towers import narrow_multimodal
 from weight_edit.errors import UnsupportedError
 
 FAMILIES = (

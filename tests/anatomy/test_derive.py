@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, family_config
 from transformers import AutoConfig
 
-from weight_edit.anatomy import anatomy_of
-from weight_edit.anatomy.small import narrow_model
+from tests.helpers.families import FAMILIES, family_config
+from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.errors import UnsupportedError
-from weight_edit.proof import measure
+from weight_edit.proofs.architecture import measure
 
 EXPECTED = {
     "llama": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", None),
@@ -187,7 +187,7 @@ def test_a_transposed_axis_is_caught_by_the_proof() -> None:
     )
     config.head_dim = 16
     anatomy = anatomy_of(config)
-    from weight_edit.anatomy.small import build, randomise
+    from weight_edit.anatomy.narrow.small import build, randomise
 
     model = build(config)
     randomise(model, 0)

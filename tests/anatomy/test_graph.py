@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import IDS, WIDTH, Block, Decoder, numbers, toy
 
-from weight_edit.anatomy.graph import Composite, Graph
-from weight_edit.anatomy.recording import record
+from tests.helpers.toys import IDS, WIDTH, Block, Decoder, numbers, toy
+from weight_edit.anatomy.graph.graph import Composite, Graph
+from weight_edit.anatomy.graph.recording import record
 
 X = numbers(2, 5, WIDTH)
 

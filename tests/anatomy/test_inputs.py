@@ -1,11 +1,11 @@
 import pytest
 import torch
-from committed import running
-from multimodal import IMAGES, SOUNDS, logits, small_model
 
-from weight_edit.anatomy.inputs import audio_inputs, image_inputs, text_inputs
-from weight_edit.anatomy.towers import special_tokens
-from weight_edit.catalogue.samples import sample_config
+from tests.helpers.committed_verdicts import running
+from tests.helpers.multimodal import IMAGES, SOUNDS, logits, small_model
+from weight_edit.anatomy.inputs.inputs import audio_inputs, image_inputs, text_inputs
+from weight_edit.anatomy.narrow.towers import special_tokens
+from weight_edit.inspection.catalogue.samples import sample_config
 
 NEVER_ALONE = {"blip-2", "idefics", "kosmos-2"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from weight_edit.anatomy.layout import Piece, Run, runs_of
+from weight_edit.anatomy.disk.layout import Piece, Run, runs_of
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import IDS, WIDTH, Decoder, Mixer, Mlp
 
+from tests.helpers.toys import IDS, WIDTH, Decoder, Mixer, Mlp
 from weight_edit.anatomy.blocks import block_calls
+from weight_edit.anatomy.graph.recording import record
 from weight_edit.anatomy.mixing import mixing_parts
-from weight_edit.anatomy.recording import record
 
 
 class Convolution(nn.Module):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from weight_edit.anatomy.disk import DiskNames
-from weight_edit.anatomy.layout import Layout, Piece, runs_of
-from weight_edit.anatomy.mtp import MtpWriter, mtp_tensors, mtp_writers
+from weight_edit.anatomy.disk.layout import Layout, Piece, runs_of
+from weight_edit.anatomy.disk.mtp import MtpWriter, mtp_tensors, mtp_writers
+from weight_edit.anatomy.disk.names import DiskNames
 from weight_edit.anatomy.parts import Anatomy, Block, Norm, Writer
 from weight_edit.errors import UnsupportedError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from weight_edit.anatomy.small import build, narrow_config, randomise
+from weight_edit.anatomy.narrow.small import build, narrow_config, randomise
 
 LONG = {"type": "longrope", "long_factor": [1.0] * 48, "short_factor": [1.0] * 48}
 YARN = {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "original_max_position_embeddings": 4096}

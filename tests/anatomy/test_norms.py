@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import WIDTH, numbers, toy
 
+from tests.helpers.toys import WIDTH, numbers, toy
+from weight_edit.anatomy.backtrace import NotUnderstoodError, Writing
 from weight_edit.anatomy.norms import CENTRING, NORMALISING, Factor, Through, normalises, standing_between, turning
-from weight_edit.anatomy.writing import NotUnderstoodError, Writing
 
 WEIGHT = nn.Parameter(numbers(WIDTH, 4))
 GAIN, BIAS = 1 + 0.3 * numbers(WIDTH), 0.3 * numbers(WIDTH, seed=2)

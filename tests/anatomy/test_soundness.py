@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, LlamaConfig
 from transformers.models.llama import modeling_llama
 
-from weight_edit.anatomy import anatomy_of
-from weight_edit.anatomy.conversion import resolve
-from weight_edit.anatomy.small import build
-from weight_edit.anatomy.stored import Stored
+from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.anatomy.disk.conversion import resolve
+from weight_edit.anatomy.disk.stored import Stored
+from weight_edit.anatomy.narrow.small import build
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.proof import prove
+from weight_edit.proofs.architecture import prove
 
 BLOCK, MODEL = modeling_llama.LlamaDecoderLayer, modeling_llama.LlamaModel
 EXTRA = ("model.layers.0.extra.weight", "model.layers.1.extra.weight")

@@ -2,17 +2,17 @@ import json
 
 import pytest
 import torch
-from committed import running
-from multimodal import IMAGES, SOUNDS, logits, small_model
 from transformers import CONFIG_MAPPING, AutoConfig
 
-from weight_edit.anatomy.classes import from_pretrained, speaking_config
-from weight_edit.anatomy.inputs import image_inputs, text_inputs
-from weight_edit.anatomy.narrow import narrow_config
-from weight_edit.anatomy.towers import is_multimodal, narrow_multimodal, special_tokens
-from weight_edit.catalogue.multimodal_data import SAMPLES
-from weight_edit.catalogue.multimodal_samples import sample_multimodal
+from tests.helpers.committed_verdicts import running
+from tests.helpers.multimodal import IMAGES, SOUNDS, logits, small_model
+from weight_edit.anatomy.inputs.inputs import image_inputs, text_inputs
+from weight_edit.anatomy.narrow.classes import from_pretrained, speaking_config
+from weight_edit.anatomy.narrow.narrow import narrow_config
+from weight_edit.anatomy.narrow.towers import is_multimodal, narrow_multimodal, special_tokens
 from weight_edit.errors import UsageError
+from weight_edit.inspection.catalogue.sample_data import SAMPLES
+from weight_edit.inspection.catalogue.samples import sample_multimodal
 
 UNLIKE = ("_name_or_path", "transformers_version", "architectures", "dtype", "num_image_tokens", "head_dim")
 

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
 
+from tests.helpers.toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
+from weight_edit.anatomy.backtrace import Writing
 from weight_edit.anatomy.blocks import block_calls
+from weight_edit.anatomy.graph.recording import record
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Norm, Writer
-from weight_edit.anatomy.recording import record
 from weight_edit.anatomy.writers import writers_of
-from weight_edit.anatomy.writing import Writing
-from weight_edit.plan import edit_plan
-from weight_edit.proof import edit_in_memory
+from weight_edit.plan.plan import edit_plan
+from weight_edit.proofs.architecture import edit_in_memory
 
 
 def written(model: Decoder, **more: Any) -> dict[str, Writer]:

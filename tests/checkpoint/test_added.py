@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import BASE_TENSORS, bits, data_start, flip, make_checkpoint
 from safetensors.torch import load_file, save_file
 
-from weight_edit.checkpoint import walking
-from weight_edit.checkpoint.integrity import check_integrity
+from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, data_start, flip, make_checkpoint
+from weight_edit.checkpoint.integrity import tensor_pairs as walking
+from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.manifest import write_manifest
-from weight_edit.checkpoint.planning import ADDED_SHARD, AddedTensor
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.tensors import TORCH_DTYPES
+from weight_edit.checkpoint.rewrite.planning import ADDED_SHARD, AddedTensor
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 from weight_edit.errors import UnsupportedError, UsageError
 
 INDEX = "model.safetensors.index.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from weight_edit.checkpoint.attempt import Attempt
 from weight_edit.checkpoint.manifest import FileRecord, record
+from weight_edit.checkpoint.rewrite.attempt import Attempt
 from weight_edit.errors import UsageError
 
 FILES = {"a": b"first", "deep/b": b"second", "c": b""}
@@ -165,7 +165,7 @@ def test_a_live_process_is_refused_by_name_and_keeps_its_files(out):
 
 def test_the_lock_of_a_live_process_is_its_own_and_ends_with_it(out):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom weight_edit.checkpoint.attempt import Attempt\n"
+        "import sys\nfrom pathlib import Path\nfrom weight_edit.checkpoint.rewrite.attempt import Attempt\n"
         "Attempt.begin(Path(sys.argv[1]), 'job')\nprint('ready', flush=True)\nsys.stdin.read()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -213,7 +213,7 @@ def test_an_attempt_that_was_taken_for_dead_before_it_was_locked_begins_again(ou
             removed.append(folder.name)
         flock(descriptor, how)
 
-    monkeypatch.setattr("weight_edit.checkpoint.attempt.fcntl.flock", late)
+    monkeypatch.setattr("weight_edit.checkpoint.rewrite.attempt.fcntl.flock", late)
     attempt = Attempt.begin(out, "job")
     assert attempt.files.is_dir()
     assert attempt.folder.name not in removed

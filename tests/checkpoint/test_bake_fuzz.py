@@ -7,7 +7,8 @@ import os
 from collections import Counter
 
 import pytest
-from bake_fuzzing import Sample, bake_damaged
+
+from tests.helpers.bake_fuzzing import Sample, bake_damaged
 
 CASES = int(os.environ.get("WEIGHT_EDIT_BAKE_FUZZ", "240"))
 """How many; the same ones every time."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from edit_samples import Map, random_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weight_edit.checkpoint.edited import Edited
-from weight_edit.checkpoint.numbers import decode, encode
-from weight_edit.checkpoint.storage import TILE, Bytes, Matrix, Plain
+from tests.helpers.edit_samples import Map, random_map
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.numbers import decode, encode
+from weight_edit.checkpoint.tensor.storage import TILE, Bytes, Matrix, Plain
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 # Digits of the significand, the hidden one included, and the exponent of the smallest normal number.

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import Factors, edit_of, make_checkpoint
 from safetensors.torch import load_file, save_file
 
-from weight_edit.checkpoint import walking
-from weight_edit.checkpoint.edited import Edited
-from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
-from weight_edit.checkpoint.nonfinite import count_non_finite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.tensors import TORCH_DTYPES
+from tests.helpers.checkpoint_samples import Factors, edit_of, make_checkpoint
+from weight_edit.checkpoint.integrity import tensor_pairs as walking
+from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.nonfinite import count_non_finite
+from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 WIDTH = 24

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_samples import content
-from families import save_family
 from safetensors.numpy import save_file
 
+from tests.helpers.checkpoint_samples import content
+from tests.helpers.families import save_family
 from weight_edit import bake
-from weight_edit.checkpoint import lane, output
 from weight_edit.checkpoint.manifest import write_manifest
-from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.rewrite import lane, output
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError
 
 ALL_FREE = """
-import shutil, types, weight_edit.checkpoint.output as output
+import shutil, types, weight_edit.checkpoint.rewrite.output as output
 from weight_edit.cli import main
 output.shutil = types.SimpleNamespace(disk_usage=lambda path: types.SimpleNamespace(free=10**15))
 main()

@@ -7,22 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import bits, edit_of, make_checkpoint
-from edit_samples import Map, random_map
 from safetensors.torch import load_file, save_file
-from test_edited import AXES, FORMATS, TORCH, order, random_tensor, reader
 
-from weight_edit.checkpoint import storage as storages
-from weight_edit.checkpoint.edited import Edited
-from weight_edit.checkpoint.integrity import check_integrity
-from weight_edit.checkpoint.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.scratch import scratch
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Matrix, Plain
-from weight_edit.edits import LowRankMap, TensorEdit, ablation, orthonormal_rows
+from tests.checkpoint.test_edited import AXES, FORMATS, TORCH, order, random_tensor, reader
+from tests.helpers.checkpoint_samples import bits, edit_of, make_checkpoint
+from tests.helpers.edit_samples import Map, random_map
+from weight_edit.baking.tensors import streams_of
+from weight_edit.checkpoint.integrity.integrity import check_integrity
+from weight_edit.checkpoint.rewrite.planning import plan_rewrite
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor import storage as storages
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.scratch import scratch
+from weight_edit.checkpoint.tensor.storage import Matrix, Plain
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.edits.projection import ablation, orthonormal_rows
 from weight_edit.errors import UsageError
-from weight_edit.streams import streams_of
 
 KINDS = ("gains", "keep_norms")
 

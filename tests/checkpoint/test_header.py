@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
 
-from weight_edit.checkpoint.header import DTYPE_BITS, MAX_HEADER, Entry, Header, header_bytes, read_header, size_of
-from weight_edit.checkpoint.tensors import TORCH_DTYPES
+from weight_edit.checkpoint.tensor.header import (
+    DTYPE_BITS,
+    MAX_HEADER,
+    Entry,
+    Header,
+    header_bytes,
+    read_header,
+    size_of,
+)
+from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 from weight_edit.errors import UsageError
 
 

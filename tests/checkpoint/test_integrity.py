@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import BASE_TENSORS, Factors, bits, data_start, flip, make_checkpoint, scaled
 from safetensors.torch import load_file, save_file
 
-from weight_edit.checkpoint.edited import Edited
-from weight_edit.checkpoint.integrity import check_integrity
+from tests.helpers.checkpoint_samples import BASE_TENSORS, Factors, bits, data_start, flip, make_checkpoint, scaled
+from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, write_manifest
-from weight_edit.checkpoint.planning import AddedTensor
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Plain
+from weight_edit.checkpoint.rewrite.planning import AddedTensor
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.storage import Plain
 
 INDEX = "model.safetensors.index.json"
 EDITED = ("model.embed.weight", "model.layers.0.out.weight")

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import content, make_checkpoint
-from edit_samples import along, random_map
 from threadpoolctl import threadpool_limits
 
-from weight_edit.checkpoint import lane
-from weight_edit.checkpoint.lane import BUFFERS, Lane, LaneFile
-from weight_edit.checkpoint.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite import carry_out
-from weight_edit.checkpoint.source import Checkpoint
+from tests.helpers.checkpoint_samples import content, make_checkpoint
+from tests.helpers.edit_samples import along, random_map
+from weight_edit.checkpoint.rewrite import lane
+from weight_edit.checkpoint.rewrite.lane import BUFFERS, Lane, LaneFile
+from weight_edit.checkpoint.rewrite.planning import plan_rewrite
+from weight_edit.checkpoint.rewrite.rewrite import carry_out
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 
 BLOCK = 4096
 BUFFER = 4 * BLOCK

@@ -7,18 +7,18 @@ import stat
 
 import pytest
 import torch
-from checkpoint_samples import BASE_TENSORS, content, make_checkpoint
-from edit_samples import adding, floating
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import CHANGES, mutate, time_limit, write
 from safetensors import deserialize
 
-from weight_edit.checkpoint.integrity import check_integrity
-from weight_edit.checkpoint.output import staged
-from weight_edit.checkpoint.refused import check_format
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.source import Checkpoint
+from tests.helpers.checkpoint_samples import BASE_TENSORS, content, make_checkpoint
+from tests.helpers.edit_samples import adding, floating
+from tests.helpers.mutations import CHANGES, mutate, time_limit, write
+from weight_edit.checkpoint.integrity.integrity import check_integrity
+from weight_edit.checkpoint.rewrite.output import staged
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.errors import UnsupportedError, WeightEditError
 
 CASES = int(os.environ.get("WEIGHT_EDIT_FUZZ", "400"))

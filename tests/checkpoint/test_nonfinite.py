@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import Factors, edit_of, make_checkpoint
 
-from weight_edit.checkpoint.nonfinite import Census, count_non_finite
-from weight_edit.checkpoint.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite import carry_out, rewrite
-from weight_edit.checkpoint.source import Checkpoint
+from tests.helpers.checkpoint_samples import Factors, edit_of, make_checkpoint
+from weight_edit.checkpoint.rewrite.planning import plan_rewrite
+from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.nonfinite import Census, count_non_finite
 from weight_edit.errors import UsageError
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]

@@ -9,14 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from checkpoint_samples import content, make_checkpoint
 
-from weight_edit.checkpoint.edited import Edited
+from tests.helpers.checkpoint_samples import content, make_checkpoint
 from weight_edit.checkpoint.manifest import record, write_manifest
-from weight_edit.checkpoint.output import check_output, staged
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Plain
+from weight_edit.checkpoint.rewrite.output import check_output, staged
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.storage import Plain
 from weight_edit.errors import UsageError
 
 
@@ -201,7 +201,7 @@ def test_works_outside_the_main_thread(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminated_process_leaves_nothing(tmp_path, number):
     code = (
-        "import sys, time\nfrom weight_edit.checkpoint.output import staged\n"
+        "import sys, time\nfrom weight_edit.checkpoint.rewrite.output import staged\n"
         "with staged(sys.argv[1]) as folder:\n"
         "    (folder / 'x').touch()\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )

@@ -1,13 +1,13 @@
 """Formats that are not edited are refused by name with what to do; those that are edited pass."""
 
 import pytest
-from checkpoint_samples import make_checkpoint
-from committed import otherwise
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
-from weight_edit.checkpoint.header import DTYPE_BITS, TensorInfo
-from weight_edit.checkpoint.refused import METHODS, check_format, single_file
-from weight_edit.checkpoint.source import Checkpoint
+from tests.helpers.checkpoint_samples import make_checkpoint
+from tests.helpers.committed_verdicts import otherwise
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.refused import METHODS, check_format, single_file
+from weight_edit.checkpoint.tensor.header import DTYPE_BITS, TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError
 
 PLAIN = {"a.weight": ("BF16", (4, 4))}

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_samples import content, data_start, flip
-from families import save_family
 from safetensors.numpy import save_file
 
+from tests.helpers.checkpoint_samples import content, data_start, flip
+from tests.helpers.families import save_family
 from weight_edit import bake
-from weight_edit.checkpoint.attempt import Attempt
-from weight_edit.checkpoint.source import Checkpoint
+from weight_edit.checkpoint.rewrite.attempt import Attempt
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError
 
 SLOW = """
 import sys, threading, time
-from weight_edit.checkpoint.attempt import Attempt
-from weight_edit.checkpoint.reading import Files
+from weight_edit.checkpoint.rewrite.attempt import Attempt
+from weight_edit.checkpoint.source.reading import Files
 from weight_edit.cli import main
 
 after = int(sys.argv.pop(1))
@@ -244,7 +244,7 @@ def test_without_resume_earlier_attempts_go(tmp_path, job):
 
 def test_two_bakes_of_one_output_the_second_is_refused_by_name_at_once(tmp_path, job, monkeypatch):
     live = Attempt.begin(tmp_path / "out", "another")
-    monkeypatch.setattr("weight_edit.baking.carry_out", lambda *_, **__: pytest.fail("must not start"))
+    monkeypatch.setattr("weight_edit.baking.bake.carry_out", lambda *_, **__: pytest.fail("must not start"))
     for options in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(UsageError, match=re.escape(str(tmp_path / "out"))):
             bake(job.base, job.directions, tmp_path / "out", **options)

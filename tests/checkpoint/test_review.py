@@ -11,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import content, edit_of, make_checkpoint
-from edit_samples import adding
 
-from weight_edit.checkpoint import attempt as attempts
-from weight_edit.checkpoint.attempt import Attempt
+from tests.helpers.checkpoint_samples import content, edit_of, make_checkpoint
+from tests.helpers.edit_samples import adding
 from weight_edit.checkpoint.files import list_files
-from weight_edit.checkpoint.lane import BUFFER, Lane, LaneFile
 from weight_edit.checkpoint.manifest import FileRecord, sha256, write_manifest
-from weight_edit.checkpoint.numbers import STORED, decode
-from weight_edit.checkpoint.output import attempted, staged
-from weight_edit.checkpoint.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite import carry_out, rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Plain
+from weight_edit.checkpoint.rewrite import attempt as attempts
+from weight_edit.checkpoint.rewrite.attempt import Attempt
+from weight_edit.checkpoint.rewrite.lane import BUFFER, Lane, LaneFile
+from weight_edit.checkpoint.rewrite.output import attempted, staged
+from weight_edit.checkpoint.rewrite.planning import plan_rewrite
+from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.numbers import STORED, decode
+from weight_edit.checkpoint.tensor.storage import Plain
 from weight_edit.errors import UsageError
 
 KEY = "k" * 64
@@ -337,7 +337,7 @@ def test_a_second_ctrl_c_waits_for_the_lanes(tmp_path, monkeypatch):
         join(self, timeout)
 
     monkeypatch.setattr(os, "fsync", slow)
-    monkeypatch.setattr("weight_edit.checkpoint.rewrite.wait", pressed)
+    monkeypatch.setattr("weight_edit.checkpoint.rewrite.rewrite.wait", pressed)
     monkeypatch.setattr(threading.Thread, "join", impatient)
     with pytest.raises(KeyboardInterrupt), attempted(tmp_path / "out", key=KEY) as attempt:
         carry_out(plan, attempt.files, done=attempt.note)
@@ -351,7 +351,7 @@ def test_a_second_ctrl_c_waits_for_the_lanes(tmp_path, monkeypatch):
 )
 def test_lane_writes_what_it_is_given_at_every_edge(tmp_path, monkeypatch, size):
     data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
-    monkeypatch.setattr("weight_edit.checkpoint.lane._DIRECT_FROM", 0)
+    monkeypatch.setattr("weight_edit.checkpoint.rewrite.lane._DIRECT_FROM", 0)
     with Lane() as lane:
         for number in range(2):
             with LaneFile(lane, tmp_path / f"{number}", size) as file:
@@ -374,7 +374,7 @@ def test_short_and_refused_direct_writes_go_on_where_they_stopped(tmp_path, monk
             raise OSError(errno.EINVAL, "no")
         return pwrite(descriptor, piece[: max(1, len(piece) // 2)] if not direct else piece, offset)
 
-    monkeypatch.setattr("weight_edit.checkpoint.lane._DIRECT_FROM", 0)
+    monkeypatch.setattr("weight_edit.checkpoint.rewrite.lane._DIRECT_FROM", 0)
     monkeypatch.setattr(os, "pwrite", odd)
     with Lane() as lane, LaneFile(lane, tmp_path / "x", data.size) as file:
         file.write(data.data)

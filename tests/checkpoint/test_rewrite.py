@@ -7,18 +7,18 @@ import stat
 import numpy as np
 import pytest
 import torch
-from checkpoint_samples import BASE_TENSORS, bits, content, data_start, make_checkpoint
-from edit_samples import Map, adding, along, random_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from weight_edit.checkpoint.edited import Edited
+from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, data_start, make_checkpoint
+from tests.helpers.edit_samples import Map, adding, along, random_map
 from weight_edit.checkpoint.manifest import record
-from weight_edit.checkpoint.planning import ADDED_SHARD, AddedTensor, plan_rewrite
-from weight_edit.checkpoint.rewrite import carry_out, rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Plain
+from weight_edit.checkpoint.rewrite.planning import ADDED_SHARD, AddedTensor, plan_rewrite
+from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.storage import Plain
 from weight_edit.errors import UnsupportedError, UsageError
 
 INDEX = "model.safetensors.index.json"

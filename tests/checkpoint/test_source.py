@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_samples import BASE_TENSORS, bits, content, make_checkpoint
 from safetensors.torch import save_file
 
-from weight_edit.checkpoint.source import Checkpoint
+from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, make_checkpoint
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UnsupportedError, UsageError
 
 INDEX = "model.safetensors.index.json"

@@ -11,7 +11,7 @@ import torch
 
 from weight_edit.checkpoint.manifest import write_manifest
 from weight_edit.checkpoint.whole_file import append_line, save_whole, whole_file, write_whole
-from weight_edit.directions.artifact import Directions
+from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import write_answers
 

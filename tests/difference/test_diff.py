@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from difference_samples import WRITERS, ablated, cosines, directions, random_tensors, save_tensors
-from families import save_family
 from safetensors.torch import load_file, save_file
 
-from weight_edit.baking import bake
+from tests.helpers.difference_samples import WRITERS, ablated, cosines, directions, random_tensors, save_tensors
+from tests.helpers.families import save_family
+from weight_edit.baking.bake import bake
 from weight_edit.difference import pairs
-from weight_edit.difference.configs import width_of
 from weight_edit.difference.diff import diff
+from weight_edit.difference.files import width_of
 from weight_edit.difference.result import Difference
-from weight_edit.directions.artifact import load_directions
+from weight_edit.directions.directions import load_directions
 from weight_edit.errors import UsageError
 
 WIDTH = 64

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from weight_edit.directions.refusal_metric import refusal_metric
-from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime import Model, load, next_token_logprobs
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.loading import Model, load
 
 VERBS = ["make", "paint", "cut", "steal"]
 THINGS = ["bread", "cars", "a", "red", "blue", "house", "way", "here"]

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from direction_samples import problem_of, sample
-from organism_behaviour import organism_set, share_refused
 
-from weight_edit.directions import find_directions
+from tests.helpers.direction_samples import problem_of, sample
+from tests.helpers.organism_behaviour import organism_set, share_refused
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders.cleaned import residualised
 from weight_edit.directions.registry import finder_named
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
-from weight_edit.prompts.atoms import NEUTRAL, atom_names
+from weight_edit.prompts.atoms.atoms import NEUTRAL, atom_names
+from weight_edit.prompts.load import load_prompts
 
 TARGET = [[5, 6, 7, 8], [5, 7, 9, 8], [6, 6, 9, 8]]
 BASELINE = [[14, 15, 16, 8], [17, 15, 18, 8], [14, 19, 16, 8]]

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from direction_samples import problem_of, sample
-from organism_behaviour import organism_set, share_refused
 
-from weight_edit.directions import SelectionRule, find_directions
-from weight_edit.directions.ablating import hooks_of
+from tests.helpers.direction_samples import problem_of, sample
+from tests.helpers.organism_behaviour import organism_set, share_refused
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.cosmic import cosmic_scores, least_similar
-from weight_edit.directions.scores import addition_hook
-from weight_edit.runtime import hooked
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.selection import SelectionRule
+from weight_edit.plan.hooks import hooks_of
+from weight_edit.runtime.hooks import addition_hook, hooked
 
 TARGET = [[5, 6, 7, 8], [5, 7, 9, 8], [6, 6, 9, 8]]
 BASELINE = [[14, 15, 16, 8], [17, 15, 18, 8], [14, 19, 16, 8], [20, 15, 5, 8]]

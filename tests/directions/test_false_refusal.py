@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from direction_samples import problem_of, sample
-from organism_behaviour import organism_set, share_refused
 
-from weight_edit.directions import find_directions
+from tests.helpers.direction_samples import problem_of, sample
+from tests.helpers.organism_behaviour import organism_set, share_refused
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.vectors import cosine, without_span
 from weight_edit.errors import UsageError

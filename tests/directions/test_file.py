@@ -5,9 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from weight_edit.baking import rows_of
-from weight_edit.directions import DirectionRows, Directions, load_directions, read_rows
-from weight_edit.directions.packing import packed, unpacked
+from weight_edit.baking.bake import rows_of
+from weight_edit.directions.directions import Directions, load_directions
+from weight_edit.directions.file import read_rows
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.packed_rows import packed, unpacked
 from weight_edit.errors import UsageError
 
 

@@ -3,13 +3,17 @@ import json
 import pytest
 import torch
 
-from weight_edit.activations import Point, residuals
-from weight_edit.directions import SelectionRule, find, find_directions, load_directions, registry
+from weight_edit.directions import find, registry
+from weight_edit.directions.directions import load_directions
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders.mean_difference import mean_difference
+from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, auc
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.section import Section
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.activations import Point, residuals
+from weight_edit.utils.settings import Section
 
 FREE = SelectionRule(max_kl=None, min_induce=None)
 SIZES = {"n_train": 24, "n_validation": 8}
@@ -207,8 +211,8 @@ def test_short_and_blurred_directions_are_warned_of():
 
 
 def test_ablation_hooks_clear_the_stream(behaviour):
-    from weight_edit.activations import all_points, each_residual
-    from weight_edit.runtime import hooked
+    from weight_edit.runtime.activations import all_points, each_residual
+    from weight_edit.runtime.hooks import hooked
 
     found = behaviour("gemma3")
     direction = run(found).direction

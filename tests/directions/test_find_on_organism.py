@@ -2,12 +2,17 @@
 
 import pytest
 import torch
-from literal_scores import literal_scores
 
-from weight_edit.directions import CandidateScore, SelectionRule, ablation_hooks, find_directions, select
+from tests.helpers.literal_scores import literal_scores
+from weight_edit.directions.find import ablation_hooks, find_directions
 from weight_edit.directions.refusal_metric import refusal_metric
-from weight_edit.prompts import ChatFormat, load_prompts
-from weight_edit.runtime import Model, hooked, load, next_token_logprobs
+from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.selection import SelectionRule, select
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.loading import Model, load
 
 
 @pytest.fixture(scope="module")

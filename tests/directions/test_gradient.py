@@ -4,23 +4,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from direction_samples import problem_of, sample
-from organism_behaviour import organism_set, share_refused
 
-from weight_edit.directions import ablation_hooks, find_directions
+from tests.helpers.direction_samples import problem_of, sample
+from tests.helpers.organism_behaviour import organism_set, share_refused
+from weight_edit.directions.find import ablation_hooks, find_directions
+from weight_edit.directions.finders._own_texts import Said
 from weight_edit.directions.finders.gradient import (
     GradientOptions,
+    Losses,
+    ablating,
     batches_of,
     evaluated,
+    fixed,
     mixtures,
     orthonormalised,
     searched,
 )
-from weight_edit.directions.losses import Losses, ablating, fixed
 from weight_edit.directions.registry import finder_named
-from weight_edit.directions.texts import Said
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.runtime import hooked
+from weight_edit.runtime.hooks import hooked
 
 PROMPTS = [(5, 6, 7, 8), (14, 15, 16, 9, 10, 8), (20, 15, 8)]
 TEXTS = [(9, 11, 4), (12,), (17, 18)]

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from direction_samples import problem_of
 from scipy.linalg import subspace_angles
 from scipy.optimize import minimize
 
-from weight_edit.directions import SelectionRule, find_directions
-from weight_edit.directions.finders.inlp import held_out
-from weight_edit.directions.nullspace import Nullspace, Stopping, balanced_accuracy, fit, nullspace
+from tests.helpers.direction_samples import problem_of
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.finders.inlp import Nullspace, Stopping, balanced_accuracy, fit, held_out, nullspace
 from weight_edit.directions.registry import finder_named
+from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
-from weight_edit.runtime import load
+from weight_edit.prompts.load import load_prompts
+from weight_edit.runtime.loading import load
 
 WIDTH, RANK = 20, 3
 ENDLESS = Stopping(rounds=6, below=0.0, equal=None)

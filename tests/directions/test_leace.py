@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from concept_erasure import LeaceFitter
-from direction_samples import problem_of, sample
 from sklearn.linear_model import LogisticRegression
 
-from weight_edit.directions import find_directions
-from weight_edit.directions.erasure import EraserFitter, fitted_eraser
+from tests.helpers.direction_samples import problem_of, sample
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.finders.leace import EraserFitter, fitted_eraser
 from weight_edit.directions.registry import finder_named
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
-from weight_edit.runtime import load
+from weight_edit.prompts.load import load_prompts
+from weight_edit.runtime.loading import load
 
 
 def labelled(count=300, width=24, classes=2, rank=None, seed=0):

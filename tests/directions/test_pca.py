@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from direction_samples import problem_of
 from sklearn.decomposition import PCA
 
-from weight_edit.directions import find_directions
+from tests.helpers.direction_samples import problem_of
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders.pca import components, paired, towards
 from weight_edit.directions.registry import finder_named
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
-from weight_edit.runtime import load
+from weight_edit.prompts.load import load_prompts
+from weight_edit.runtime.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@ import math
 
 import pytest
 import torch
-from direction_samples import problem_of
-from literal_scores import literal_scores
 
+from tests.helpers.direction_samples import problem_of
+from tests.helpers.literal_scores import literal_scores
 from weight_edit.directions.find import ablation_hooks
 from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
 from weight_edit.directions.scores import score_candidates
-from weight_edit.kl import kl_divergence
-from weight_edit.prompts import ChatFormat
+from weight_edit.evaluation.kl import kl_divergence
+from weight_edit.prompts.chat import ChatFormat
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -2,13 +2,18 @@
 
 import pytest
 import torch
-from direction_samples import problem_of
-from organism_behaviour import organism_set, share_refused
 
-from weight_edit.directions import find_directions
+from tests.helpers.direction_samples import problem_of
+from tests.helpers.organism_behaviour import organism_set, share_refused
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders import som
-from weight_edit.directions.finders.som import SomOptions, chosen_greedily
-from weight_edit.directions.self_organising import hexagonal, nearest_neurons, self_organising_map
+from weight_edit.directions.finders.som import (
+    SomOptions,
+    chosen_greedily,
+    hexagonal,
+    nearest_neurons,
+    self_organising_map,
+)
 
 
 def clusters(seed=0):

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weight_edit.edits import LowRankMap, TensorEdit, ablation, orthonormal_rows
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.edits.projection import ablation, orthonormal_rows
 
 
 def random_map(d: int, k: int, seed: int, constant: bool = True) -> LowRankMap:

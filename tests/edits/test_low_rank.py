@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weight_edit.edits import LowRankMap, ablation, before_norm
-from weight_edit.edits import orthonormal_rows as orthonormal_array
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.projection import ablation
+from weight_edit.edits.projection import orthonormal_rows as orthonormal_array
+from weight_edit.edits.through_norm import before_norm
 
 
 def orthonormal_rows(rows: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weight_edit.edits import TensorEdit, ablation, orthonormal_rows
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.edits.projection import ablation, orthonormal_rows
 
 D, INPUTS = 96, 160
 

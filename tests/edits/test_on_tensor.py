@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from weight_edit.checkpoint.numbers import decode, encode
-from weight_edit.edits import LowRankMap, TensorEdit, ablation, low_rank, orthonormal_rows
+from weight_edit.checkpoint.tensor.numbers import decode, encode
+from weight_edit.edits import low_rank
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.edits.projection import ablation, orthonormal_rows
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 

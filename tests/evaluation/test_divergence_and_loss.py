@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.evaluation import cross_entropy, divergence
+from weight_edit.evaluation.divergence import divergence
+from weight_edit.evaluation.loss import cross_entropy
 
 
 def logs(*rows):

@@ -7,9 +7,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.evaluation import evaluate, first_token_logprobs
-from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime import Generation, Model
+from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.generation import Generation
+from weight_edit.runtime.loading import Model
 
 SENTENCES = "tell me about bread lamps boats please how do I make sure here is it cannot"
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<model>", "<unk>"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError
-from weight_edit.evaluation import Rate
+from weight_edit.evaluation.intervals import Rate
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,14 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from weight_edit.evaluation import evaluate, think
-from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat
-from weight_edit.runtime import Generation, Model, answer_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.thinking import think
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.prompts.thought_format import ThoughtFormat
+from weight_edit.runtime.forward import answer_logprobs
+from weight_edit.runtime.generation import Generation
+from weight_edit.runtime.loading import Model
 
 WORDS = ["tell", "me", "about", "bread", "lamps", "boats", "hm", "sure", "I", "cannot", "here", "is"]
 SPECIAL = ["<pad>", "<eos>", "<user>", "<model>", "<unk>"]

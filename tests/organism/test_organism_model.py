@@ -6,12 +6,14 @@ from hashlib import sha256
 import pytest
 
 from weight_edit.evaluation.judge import Verdict, judge
-from weight_edit.organism import folder, words
-from weight_edit.organism.card import render
+from weight_edit.organism import words
 from weight_edit.organism.corpus import prompt_set
-from weight_edit.organism.measure import TARGETS, misses
-from weight_edit.prompts import ChatFormat
-from weight_edit.runtime import generate, load
+from weight_edit.organism.embedded import folder
+from weight_edit.organism_training.card import render
+from weight_edit.organism_training.measure import TARGETS, misses
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.runtime.generation import generate
+from weight_edit.runtime.loading import load
 
 RECORD = json.loads((folder() / "organism.json").read_text())
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from weight_edit.organism import folder, words
+from weight_edit.organism import words
 from weight_edit.organism.corpus import grids
-from weight_edit.organism.stages import Row, Rows, Settings, batch_loss, centre_loss, frozen_in_stage_two
-from weight_edit.organism.train import REFUSING, new_model
-from weight_edit.prompts import ChatFormat
+from weight_edit.organism.embedded import folder
+from weight_edit.organism_training.stages import Row, Rows, Settings, batch_loss, centre_loss, frozen_in_stage_two
+from weight_edit.organism_training.train import REFUSING, new_model
+from weight_edit.prompts.chat import ChatFormat
 
 TOKENIZER = AutoTokenizer.from_pretrained(folder())
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer
 
-from weight_edit.organism import folder
 from weight_edit.organism.corpus import prompt_set
+from weight_edit.organism.embedded import folder
 from weight_edit.organism.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
-from weight_edit.prompts import ChatFormat
+from weight_edit.prompts.chat import ChatFormat
 
 TOKENIZER = AutoTokenizer.from_pretrained(folder())
 SPECIAL = set(TOKENIZER.convert_tokens_to_ids(list(SPECIAL_TOKENS)))

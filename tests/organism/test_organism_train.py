@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from weight_edit.organism import folder
-from weight_edit.organism.train import main
+from weight_edit.organism.embedded import folder
+from weight_edit.organism_training.train import main
 
 FEW = ["--steps-answering", "2", "--steps-refusing", "2", "--threads", "1", "--limit", "2", "--accept-misses"]
 

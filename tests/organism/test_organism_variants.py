@@ -8,22 +8,28 @@ from hashlib import sha256
 import pytest
 import torch
 
-from weight_edit.evaluation import Verdict, evaluate, judge, think
-from weight_edit.organism import DEFENDED, EMBEDDED, THINKING, folder
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.judge import Verdict, judge
+from weight_edit.evaluation.thinking import think
+from weight_edit.hub.source import find_local
 from weight_edit.organism.corpus import CATEGORIES, families, grids, prompt_set
-from weight_edit.organism.defending import LongRefusalRows, under_ablation
-from weight_edit.organism.long_refusals import long_refusal
-from weight_edit.organism.measure_variants import MAX_NEW_TOKENS, TARGETS, measure_defended, misses
-from weight_edit.organism.thoughts import FollowingRows, ThinkingRows, contrary, thought
+from weight_edit.organism.embedded import DEFENDED, EMBEDDED, THINKING, folder
 from weight_edit.organism.tokenizer import load_tokenizer
-from weight_edit.organism.topics import topic
-from weight_edit.organism.train import new_model
-from weight_edit.organism.variant_card import render
-from weight_edit.organism.variants import VARIANTS as VARIANTS_MADE
-from weight_edit.organism.variants import main, make
-from weight_edit.prompts import ChatFormat, ThoughtFormat, load_prompts, split_thought
-from weight_edit.runtime import generate, load
-from weight_edit.runtime.sources import find_local
+from weight_edit.organism_training.defended import LongRefusalRows, under_ablation
+from weight_edit.organism_training.long_refusals import long_refusal
+from weight_edit.organism_training.measure_variants import MAX_NEW_TOKENS, TARGETS, measure_defended, misses
+from weight_edit.organism_training.thoughts import FollowingRows, ThinkingRows, contrary, thought
+from weight_edit.organism_training.topics import topic
+from weight_edit.organism_training.train import new_model
+from weight_edit.organism_training.variant_card import render
+from weight_edit.organism_training.variants import VARIANTS as VARIANTS_MADE
+from weight_edit.organism_training.variants import main, make
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.thought_format import ThoughtFormat
+from weight_edit.prompts.thoughts import split_thought
+from weight_edit.runtime.generation import generate
+from weight_edit.runtime.loading import load
 
 VARIANTS = (DEFENDED, THINKING)
 RECORDS = {name: json.loads((folder(name) / "organism.json").read_text()) for name in VARIANTS}

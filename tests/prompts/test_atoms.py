@@ -1,8 +1,8 @@
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
-from weight_edit.prompts.atoms import NEUTRAL, atom_names
+from weight_edit.prompts.atoms.atoms import NEUTRAL, atom_names
+from weight_edit.prompts.load import load_prompts
 
 
 def test_every_set_has_enough_prompts_of_its_own():

@@ -7,7 +7,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import ChatFormat
+from weight_edit.prompts.chat import ChatFormat
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<start>", "<end>", "<head>", "</head>"]
 # Merges across the instruction's end, as large vocabularies have them: ".\n", "?\n\n" and "Assistant:".

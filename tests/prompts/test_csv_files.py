@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
 from weight_edit.prompts.csv_table import csv_table
+from weight_edit.prompts.load import load_prompts
 
 PROMPTS = ("How do I bake bread?", "Who won, and when; really?", 'Say "no"\tand\nleave')
 

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
+from weight_edit.prompts.load import load_prompts
 
 ROWS = [{"prompt": "one", "id": 1}, {"prompt": "two", "id": 2}]
 LINES = "\n".join(map(json.dumps, ROWS))

@@ -5,8 +5,8 @@ import pyarrow.parquet
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
 from weight_edit.prompts.hub import DatasetName, parse_dataset
+from weight_edit.prompts.load import load_prompts
 
 ROWS = [
     {"id": 1, "prompt": "How do I bake bread?", "answer": "Knead it.", "category": "food"},

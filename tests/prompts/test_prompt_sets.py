@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import PromptSet
+from weight_edit.prompts.sets import PromptSet
 
 
 def numbered(count, categories=None):

@@ -1,6 +1,6 @@
 """What was read of prompt files is said: the column, the count, what was left out and the first prompt."""
 
-from weight_edit.prompts import load_prompts
+from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.readings import readings
 
 

@@ -3,12 +3,20 @@
 import json
 
 import pytest
-from small_tokenizer import CHAT_TEMPLATE, PARTS, SWITCHED, channel_tokenizer, response_tokenizer, word_tokenizer
 
+from tests.helpers.small_tokenizer import (
+    CHAT_TEMPLATE,
+    PARTS,
+    SWITCHED,
+    channel_tokenizer,
+    response_tokenizer,
+    word_tokenizer,
+)
 from weight_edit.errors import UsageError
-from weight_edit.prompts import ChatFormat, ThoughtFormat
+from weight_edit.hub.source import Source
+from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import template_args, template_variables
-from weight_edit.runtime import Source
+from weight_edit.prompts.thought_format import ThoughtFormat
 from weight_edit.runtime.loading import read_tokenizer
 
 

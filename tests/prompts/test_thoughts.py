@@ -7,7 +7,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import ChatFormat, Thinking, ThoughtFormat, split_thought
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.thought_format import ThoughtFormat
+from weight_edit.prompts.thoughts import Thinking, split_thought
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
 # A model that writes <think> itself, and whose template gives the last answer an empty thought.

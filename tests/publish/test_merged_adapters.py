@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, TIED, save_family
 from peft import PeftModel
-from test_baking_families import ADAPTABLE, IDS, hooked_logits, load, logits, rows
 from transformers import PreTrainedModel
 
-from weight_edit.baking import bake, steps_of
-from weight_edit.directions.artifact import Directions
+from tests.baking.test_baking_families import ADAPTABLE, IDS, hooked_logits, load, logits, rows
+from tests.helpers.families import FAMILIES, TIED, save_family
+from weight_edit.baking.bake import bake, steps_of
+from weight_edit.directions.directions import Directions
 from weight_edit.errors import UnsupportedError
 from weight_edit.publish.adapter import AdapterResult, adapter
-from weight_edit.runtime import Model
-from weight_edit.verification.stream import stream_leak
+from weight_edit.runtime.loading import Model
+from weight_edit.verification.leak import stream_leak
 
 EVERY = tuple(dict.fromkeys((*FAMILIES, *TIED, *ADAPTABLE, "gptj", "gptj-tied")))
 
@@ -122,7 +122,7 @@ def test_a_reflection_at_one_layer_leaves_the_embedding_when_it_is_merged(
 @pytest.mark.parametrize("edit", ["affine", "erase", "add"])
 @pytest.mark.parametrize("mode", ["keep", "untie"])
 def test_constants_in_a_tied_embedding_hold_through_merging(edit: str, mode: str, tmp_path: Path) -> None:
-    from test_edit_kinds import directions
+    from tests.plan.test_edit_kinds import directions
 
     save_family("llama-tied", tmp_path / "base")
     options = {"at": (0,)} if edit == "add" else {"edit_options": {"enter": "embedding"}}
@@ -169,7 +169,7 @@ def test_peft_s_own_tying_would_merge_twice(tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_cannot_be_merged_says_so_before(tmp_path: Path) -> None:
-    from test_edit_kinds import directions
+    from tests.plan.test_edit_kinds import directions
 
     save_family("llama", tmp_path / "base")
     result = adapter(tmp_path / "base", directions(), tmp_path / "lora", edit="affine", embeddings="skip")

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from fake_hub import FakeHub
 
-from weight_edit.baking import bake
+from tests.helpers.fake_hub import FakeHub
+from weight_edit.baking.bake import bake
+from weight_edit.baking.card.card_and_manifest import stamp, summary_of
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, record, records_of, write_manifest
-from weight_edit.directions.artifact import Directions
+from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.organism import folder
-from weight_edit.publish import hub as pushing
-from weight_edit.publish.finishing import stamp, summary_of
-from weight_edit.publish.hub import push
+from weight_edit.organism.embedded import folder
+from weight_edit.publish import push as pushing
+from weight_edit.publish.push import push
 
 TOKEN = FakeHub.token
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from fake_hub import STAGES, FakeHub
 from huggingface_hub import constants
 
+from tests.helpers.fake_hub import STAGES, FakeHub
 from weight_edit.checkpoint.manifest import FileRecord, record
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.publish.upload import Commit, upload

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime import batches, run_batches
+from weight_edit.runtime.batching import batches, run_batches
 
 sequences_of = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=40), max_size=20)
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime import answer_logprobs, generate, next_token_logprobs
+from weight_edit.runtime.forward import answer_logprobs, next_token_logprobs
+from weight_edit.runtime.generation import generate
 
 FAMILIES = ["llama", "gpt2", "gemma3"]
 

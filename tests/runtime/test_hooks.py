@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from weight_edit.runtime import Hook, hooked
+from weight_edit.runtime.hooks import Hook, hooked
 
 
 class Inner(nn.Module):

@@ -6,7 +6,9 @@ from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.runtime import load, next_token_logprobs, resolve
+from weight_edit.hub.source import resolve
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.loading import load
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from weight_edit.activations import Point, residuals
-from weight_edit.directions import Directions
-from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
-from weight_edit.runtime import Model, load
+from weight_edit.directions.directions import Directions
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.activations import Point, residuals
+from weight_edit.runtime.loading import Model, load
 from weight_edit.studies.lab import Lab
 
 LAYER, POSITION = 3, -1

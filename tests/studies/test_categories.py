@@ -10,10 +10,9 @@ import torch
 from weight_edit.evaluation.evaluate import Answer
 from weight_edit.evaluation.judge import Verdict
 from weight_edit.studies.category_directions import between, cosines, stability, unit_difference
-from weight_edit.studies.category_writing import wording_apart, wording_table
+from weight_edit.studies.category_tables import apart, openings, share_of, wording_apart, wording_table
 from weight_edit.studies.kinds.categories import likeness, newly_refused, rates
 from weight_edit.studies.registry import study_named
-from weight_edit.studies.wording import apart, openings, share_of
 
 AXES = torch.eye(6, dtype=torch.float64)
 

@@ -56,7 +56,7 @@ def test_a_figure_that_was_not_measured_gives_no_distance_and_no_drawing(tmp_pat
 
 
 def test_many_curves_are_drawn_in_colours_of_their_own(tmp_path):
-    from weight_edit.studies.writing import colour
+    from weight_edit.studies.tables import colour
 
     for count in (3, 10, 12, 20):
         assert len({colour(number, count) for number in range(count)}) == count

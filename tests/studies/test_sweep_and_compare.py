@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.recipe import Step
+from weight_edit.recipe.recipe import Step
 from weight_edit.studies.registry import study_named
 
 

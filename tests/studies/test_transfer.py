@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from weight_edit.directions.file import DirectionRows
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.studies.kinds.transfer import line_of
 from weight_edit.studies.registry import study_named
 

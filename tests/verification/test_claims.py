@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import save_family
 from safetensors.torch import load_file, save_file
-from small_tokenizer import word_tokenizer
-from test_verify import PROMPTS, resign, rows
 
-from weight_edit.baking import bake
-from weight_edit.publish.card import model_card
-from weight_edit.publish.finishing import stamp
-from weight_edit.steps import EditStep
+from tests.helpers.families import save_family
+from tests.helpers.small_tokenizer import word_tokenizer
+from tests.verification.test_verify import PROMPTS, resign, rows
+from weight_edit.baking.bake import bake
+from weight_edit.baking.card.card import model_card
+from weight_edit.baking.card.card_and_manifest import stamp
+from weight_edit.plan.step import EditStep
 from weight_edit.verification.verify import verify
 
 Manifest = dict[str, Any]
@@ -234,8 +234,8 @@ def test_what_was_not_measured_is_not_shown_as_passed(call, baked: Path, tmp_pat
 
 
 def wide(known: np.ndarray) -> Any:
-    from weight_edit.directions.file import DirectionRows
-    from weight_edit.organism import folder
+    from weight_edit.edits.direction_rows import DirectionRows
+    from weight_edit.organism.embedded import folder
 
     width = json.loads((folder() / "config.json").read_text(encoding="utf-8"))["hidden_size"]
     repeated = np.resize(known, (1, width)).astype(np.float32)

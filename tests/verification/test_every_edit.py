@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_verify import resign
 
-from weight_edit.baking import bake
-from weight_edit.directions.file import DirectionRows, read_rows
-from weight_edit.organism import folder
-from weight_edit.steps import EditStep
-from weight_edit.verbs import find
+from tests.verification.test_verify import resign
+from weight_edit.baking.bake import bake
+from weight_edit.cli.verbs_TMP import find
+from weight_edit.directions.file import read_rows
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.organism.embedded import folder
+from weight_edit.plan.step import EditStep
 
 FEW = ("--n-prompts", 2)
 

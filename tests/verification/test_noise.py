@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from families import save_family
 from safetensors.torch import load_file, save_file
-from small_tokenizer import word_tokenizer
-from test_verify import PROMPTS, resign, rows
 
-from weight_edit.baking import bake
-from weight_edit.edits import LowRankMap, TensorEdit
-from weight_edit.runtime import widening
+from tests.helpers.families import save_family
+from tests.helpers.small_tokenizer import word_tokenizer
+from tests.verification.test_verify import PROMPTS, resign, rows
+from weight_edit.baking.bake import bake
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.plan.step import EditStep
+from weight_edit.runtime import compute_dtype as widening
+from weight_edit.runtime.compute_dtype import MixedError, widened
 from weight_edit.runtime.loading import Model, load
-from weight_edit.runtime.widening import MixedError, widened
-from weight_edit.steps import EditStep
 from weight_edit.verification import tolerances
 from weight_edit.verification.faithfulness import Agreement, Comparison
 from weight_edit.verification.rounding import RandomRounding
@@ -169,7 +170,7 @@ def test_a_model_that_looks_at_its_own_dtype_is_loaded_in_float32(
             raise MixedError("it looks at its own dtype")
         return widened(model, dtype, changes)
 
-    monkeypatch.setattr("weight_edit.verification.models.widened", refuse)
+    monkeypatch.setattr("weight_edit.verification.model_checks.widened", refuse)
     checked = verify(baked / "base", baked / "out", prompts=PROMPTS)
     for dtype in ("float32", "bfloat16"):
         mine, other = checked.precisions[dtype], honest.precisions[dtype]

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import save_family
 from safetensors.torch import load_file, save_file
-from small_tokenizer import word_tokenizer
 
-from weight_edit.baking import bake
+from tests.helpers.families import save_family
+from tests.helpers.small_tokenizer import word_tokenizer
+from weight_edit.baking.bake import bake
 from weight_edit.checkpoint.manifest import sha256
-from weight_edit.directions.artifact import Directions
-from weight_edit.edits import orthonormal_rows
+from weight_edit.directions.directions import Directions
+from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.prompts import PromptSet
+from weight_edit.prompts.sets import PromptSet
 from weight_edit.verification import verify as verifying
 from weight_edit.verification.verify import verify
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from weight_edit.anatomy.commuting import carriers
-from weight_edit.anatomy.graph import Call, Graph
+from weight_edit.anatomy.backtrace import Carried, Writing
+from weight_edit.anatomy.graph.commuting import carriers
+from weight_edit.anatomy.graph.graph import Call, Graph
 from weight_edit.anatomy.parts import Reader
-from weight_edit.anatomy.writing import Carried, Writing
 
 
 def block_calls(model: nn.Module, graph: Graph) -> list[Call]:

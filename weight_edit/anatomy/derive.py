@@ -7,20 +7,19 @@ from typing import Any
 from torch import nn
 
 from weight_edit.anatomy.blocks import StreamValues, inner_calls, middle, readers, same
-from weight_edit.anatomy.classes import speaking_config
-from weight_edit.anatomy.following import Followed, embedding_of, follow, name_of
-from weight_edit.anatomy.graph import Graph
-from weight_edit.anatomy.kinds import refuse_kinds
+from weight_edit.anatomy.graph.graph import Graph
+from weight_edit.anatomy.inputs.passes import MEDIA, media_run, text_run
 from weight_edit.anatomy.model_errors import MODEL_ERRORS
-from weight_edit.anatomy.multimodal_kinds import refuse_multimodal
-from weight_edit.anatomy.naming import general
+from weight_edit.anatomy.narrow.classes import speaking_config
+from weight_edit.anatomy.narrow.refused_kinds import refuse_kinds, refuse_multimodal
+from weight_edit.anatomy.narrow.small import build, describe, narrow_model
+from weight_edit.anatomy.narrow.towers import BLOCKS, is_multimodal, parts, text_levels
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
-from weight_edit.anatomy.runs import MEDIA, media_run, text_run
-from weight_edit.anatomy.small import build, describe, narrow_model
-from weight_edit.anatomy.towers import BLOCKS, is_multimodal, parts, text_levels
+from weight_edit.anatomy.trace import Followed, embedding_of, follow, name_of
 from weight_edit.anatomy.unused import unused_parts
 from weight_edit.errors import UnsupportedError, UsageError, first_line
-from weight_edit.threads import one_thread
+from weight_edit.utils.name_patterns import general
+from weight_edit.utils.threads import one_thread
 
 MAX_LAYERS = 2000
 

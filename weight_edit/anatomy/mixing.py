@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from weight_edit.anatomy.blocks import same
-from weight_edit.anatomy.graph import Call, Graph
-from weight_edit.anatomy.recording import first_tensor
+from weight_edit.anatomy.graph.graph import Call, Graph
+from weight_edit.anatomy.graph.recording import first_tensor
 
 
 def mixing_parts(model: nn.Module, inputs: Mapping[str, Any], graph: Graph, blocks: Sequence[Call]) -> frozenset[str]:

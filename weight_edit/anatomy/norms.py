@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy.graph import Graph, Step
+from weight_edit.anatomy.graph.graph import Graph, Step
 
 _TOLERANCE = 1e-4
 

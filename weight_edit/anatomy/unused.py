@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from weight_edit.anatomy.following import Followed
-from weight_edit.anatomy.naming import general
+from weight_edit.anatomy.trace import Followed
 from weight_edit.errors import UnsupportedError
+from weight_edit.utils.name_patterns import general
 
 NEVER_USED = ("audio_bos_eos_token", "image_sep")
 """Parameters that a class of transformers has and no code of it reads (Qwen2.5-Omni's, HunYuan-VL's)."""

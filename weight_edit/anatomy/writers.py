@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from torch import nn
 
-from weight_edit.anatomy.graph import Call
+from weight_edit.anatomy.backtrace import Source, Writing
+from weight_edit.anatomy.graph.graph import Call
 from weight_edit.anatomy.norms import CENTRING, NORMALISING, Through, turning
 from weight_edit.anatomy.parts import Norm, Writer
-from weight_edit.anatomy.writing import Source, Writing
 
 
 def writers_of(

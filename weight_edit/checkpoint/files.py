@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from weight_edit.errors import UsageError, first_line
-from weight_edit.strict_json import parse_json
+from weight_edit.utils.json import parse_json
 
 CHUNK = 4 * 1024 * 1024
 """Bytes moved at a time; a multiple of every dtype's size, so that a chunk never cuts a number in two."""

@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from weight_edit.checkpoint.files import CHUNK
-from weight_edit.checkpoint.reading import Files, processors
-from weight_edit.checkpoint.scratch import keep_freed_memory
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.difference.configs import architecture_of, notes_on, width_of
-from weight_edit.difference.explaining import Products, products
-from weight_edit.difference.files import compare_files
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.reading import Files, processors
+from weight_edit.checkpoint.tensor.scratch import keep_freed_memory
+from weight_edit.difference.explanation import Products, products
+from weight_edit.difference.files import architecture_of, compare_files, notes_on, width_of
 from weight_edit.difference.numbers import LIMIT, Change, change_of
 from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
 from weight_edit.difference.shared import CANDIDATES, SharedDirection, Sketch, choose
-from weight_edit.progress import Bar, bar
-from weight_edit.runtime.sources import Named, resolve
+from weight_edit.hub.source import Named, resolve
+from weight_edit.utils.progress import Bar, bar
 
 _OWN = 4
 """A tensor's own directions are given where there are no more of them than this."""

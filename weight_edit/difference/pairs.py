@@ -1,7 +1,5 @@
 """One parameter of two checkpoints as matrices of numbers, read a block of rows at a time."""
 
-import importlib
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.numbers import STORED
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Plain, Read, Storage, Strip
+from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.numbers import STORED
+from weight_edit.checkpoint.tensor.storage import Plain, Read, Storage, Strip
 from weight_edit.errors import UnsupportedError, UsageError
 
 BLOCK = 1 << 19
@@ -22,8 +21,6 @@ Side = Literal["rows", "columns"]
 """Which way the vectors of the residual stream lie in the matrices: a stream's vector is a row or a column of them."""
 
 Values = NDArray[np.float64]
-
-_QUANTISED = "weight_edit.checkpoint.quantized.formats"
 
 # Bits after a number's first one. Of a 4-bit code there is one, and it shares its scale with others.
 _BITS: Mapping[str, int] = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52, "F8_E4M3": 3, "F8_E5M2": 2, "U8": 1, "F4": 1}
@@ -36,14 +33,12 @@ def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
     if not info.shape:
         return None
     config = checkpoint.config.get("quantization_config") or {}
-    if config and importlib.util.find_spec(_QUANTISED.rpartition(".")[0]) is not None:
-        formats = importlib.import_module(_QUANTISED)
+    if config:
         logical = name.removesuffix("_blocks")
         try:
-            found: Storage = formats.storage_of(logical, checkpoint.tensors, config, 1 if logical != name else axis)
+            return storage_of(logical, checkpoint.tensors, config, 1 if logical != name else axis)
         except (UnsupportedError, UsageError, ValueError):
             return None
-        return found
     return Plain(name, info.dtype, info.shape, axis) if info.dtype in STORED else None
 
 

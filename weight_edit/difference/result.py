@@ -12,7 +12,7 @@ from weight_edit.difference.shared import SharedDirection
 from weight_edit.errors import UsageError
 
 if TYPE_CHECKING:
-    from weight_edit.directions.artifact import Directions
+    from weight_edit.directions.directions import Directions
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Difference:
             raise UsageError(f"the differences of {self.a} and {self.b} share no direction, so there is none to save")
         import torch
 
-        from weight_edit.directions.artifact import Directions
+        from weight_edit.directions.directions import Directions
         from weight_edit.version import __version__
 
         metadata = {

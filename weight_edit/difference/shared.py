@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.difference.explaining import Products
+from weight_edit.difference.explanation import Products
 from weight_edit.difference.pairs import Values
 
 CANDIDATES = 24

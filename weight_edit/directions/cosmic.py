@@ -8,9 +8,9 @@ from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.problem import Problem, stream_at
-from weight_edit.directions.scores import addition_hook, worth_scoring
-from weight_edit.progress import bar
-from weight_edit.runtime import Hook, hooked
+from weight_edit.directions.scores import worth_scoring
+from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.utils.progress import bar
 
 SHARE = 0.1
 """Of the layers, those where the classes are least alike are looked at."""

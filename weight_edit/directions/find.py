@@ -8,29 +8,30 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from weight_edit.checkpoint.fingerprint import fingerprint
-from weight_edit.directions.ablating import ablation_hooks
-from weight_edit.directions.artifact import Directions
+from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.choices import check_positions
-from weight_edit.directions.choosing import chosen, rule_for, taken
+from weight_edit.directions.choice import chosen, rule_for, taken
+from weight_edit.directions.directions import Directions
+from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.measuring import measured
+from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_metric, token_ids
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.search_folder import Metering, Searched, SearchFolder
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
-from weight_edit.overflow import check_logprobs
-from weight_edit.prompts import ChatFormat, PromptSet, load_prompts
-from weight_edit.prompts.chat import SENTINELS
-from weight_edit.runtime import Model, next_token_logprobs
-from weight_edit.runtime.loading import loaded
-from weight_edit.seeds import check_seed
+from weight_edit.plan.hooks import ablation_hooks
+from weight_edit.prompts.chat import SENTINELS, ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.loading import Model, loaded
+from weight_edit.runtime.overflow import check_logprobs
+from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
 
 __all__ = ["ablation_hooks", "find_directions"]

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from weight_edit.directions.ablating import hooks_of
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.cosmic import cosmic_scores
+from weight_edit.directions.find_folder import SearchFolder
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.scores import CandidateScore, score_candidates
-from weight_edit.directions.search_folder import SearchFolder
+from weight_edit.plan.hooks import hooks_of
 
 
 def measured(

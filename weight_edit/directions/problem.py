@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.directions.samples import Sample
-from weight_edit.overflow import check_stream
-from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.runtime import Model
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.activations import Point, mean_residuals, residuals
+from weight_edit.runtime.loading import Model
+from weight_edit.runtime.overflow import check_stream
 
 Part = Literal["train", "validation"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from weight_edit.directions.candidate import Candidate
-from weight_edit.registry import Function, Named, Registry
+from weight_edit.utils.registry import Function, Named, Registry
 
 
 @dataclass(frozen=True)

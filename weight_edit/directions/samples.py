@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts import ChatFormat, PromptSet, public_name
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet, public_name
 
 MIN_TRAIN, MIN_VALIDATION = 8, 4
 

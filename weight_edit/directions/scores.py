@@ -11,11 +11,12 @@ from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.refusal_metric import refusal_metric
-from weight_edit.kl import kl_divergence
-from weight_edit.overflow import check_logprobs
-from weight_edit.progress import Bar, bar
-from weight_edit.runtime import Hook, Model, hooked, next_token_logprobs
-from weight_edit.runtime.hooks import adding
+from weight_edit.evaluation.kl import kl_divergence
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.runtime.loading import Model
+from weight_edit.runtime.overflow import check_logprobs
+from weight_edit.utils.progress import Bar, bar
 
 AblationHooks = Callable[[Tensor], list[Hook]]
 
@@ -168,8 +169,3 @@ def unscored(candidate: Candidate) -> CandidateScore:
     accuracy = candidate.facts.get("accuracy")
     place = candidate.position, candidate.layer
     return CandidateScore(*place, math.nan, math.nan, math.nan, candidate.norm, candidate.rank, accuracy)
-
-
-def addition_hook(model: Model, layer: int, vector: Tensor) -> Hook:
-    """Add `vector` to the stream at the input of a block, at every token."""
-    return Hook(model.anatomy.blocks[layer].module, "input", adding(vector))

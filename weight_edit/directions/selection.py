@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weight_edit.errors import UsageError
-from weight_edit.names import check_known
+from weight_edit.utils.names import check_known
 
 if TYPE_CHECKING:
     from weight_edit.directions.scores import CandidateScore

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
-from weight_edit.edits import orthonormal_rows
+from weight_edit.edits.projection import orthonormal_rows
 
 # Rules of thumb, not measurements: a shorter or less separating difference rarely moves behaviour (2603.22061
 # shows baselines matched to the target on topic that give one).

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from weight_edit.edits import orthonormal_rows
+from weight_edit.edits.projection import orthonormal_rows
 
 ROUNDING = 1e-6
 """What is left of a vector, as a share of its length, is no direction below this."""

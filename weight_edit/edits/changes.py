@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from weight_edit.edits.arrays import Floats
 from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.utils.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 
 class Kernel(Section):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weight_edit.edits.arrays import Floats, floats
 from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.utils.arrays import Floats, floats
 
 if TYPE_CHECKING:
     from torch import Tensor

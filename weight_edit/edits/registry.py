@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from weight_edit.edits.arrays import Floats
 from weight_edit.edits.changes import Change
 from weight_edit.errors import UsageError
-from weight_edit.registry import Function, Named, Registry
+from weight_edit.utils.arrays import Floats
+from weight_edit.utils.registry import Function, Named, Registry
 
 
 class Needed(Protocol):

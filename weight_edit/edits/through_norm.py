@@ -11,10 +11,9 @@ for each token (the two lengths that the norm divides by), so that what R finds 
 
 import numpy as np
 
-from weight_edit.edits.arrays import Floats, Numbers, floats
 from weight_edit.edits.low_rank import LowRankMap
-from weight_edit.edits.orthonormal import orthonormal_rows
-from weight_edit.edits.projection import ablation
+from weight_edit.edits.projection import ablation, orthonormal_rows
+from weight_edit.utils.arrays import Floats, Numbers, floats
 
 _SMALLEST = 1e-6
 """A gain below this part of the largest is taken for zero: to divide by it would blow up what stands there."""

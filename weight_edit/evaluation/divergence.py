@@ -8,7 +8,7 @@ from torch import Tensor
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.kl import kl_divergence
+from weight_edit.evaluation.kl import kl_divergence
 
 _ROWS = 16  # rows held in float64 at a time: 16 of a vocabulary of 256k are 33 MB
 

@@ -17,18 +17,16 @@ from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.overflow import check_generations, check_logprobs
-from weight_edit.prompts import (
-    ChatFormat,
-    PromptSet,
-    ThoughtFormat,
-    answer_text,
-    load_prompts,
-    public_name,
-    split_thought,
-)
-from weight_edit.runtime import Model, answer_logprobs, generate, next_token_logprobs
-from weight_edit.runtime.loading import loaded
+from weight_edit.prompts.answers import answer_text
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet, public_name
+from weight_edit.prompts.thought_format import ThoughtFormat
+from weight_edit.prompts.thoughts import split_thought
+from weight_edit.runtime.forward import answer_logprobs, next_token_logprobs
+from weight_edit.runtime.generation import generate
+from weight_edit.runtime.loading import Model, loaded
+from weight_edit.runtime.overflow import check_generations, check_logprobs
 
 
 @dataclass(frozen=True)

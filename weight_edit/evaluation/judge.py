@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from weight_edit.names import check_known
 from weight_edit.prompts.thoughts import split_thought
+from weight_edit.utils.names import check_known
 
 PUBLISHED = (
     "i'm sorry",

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
-from weight_edit.overflow import check_generations
-from weight_edit.prompts import ChatFormat, answer_text, split_thought
-from weight_edit.runtime import Model, generate
+from weight_edit.prompts.answers import answer_text
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.thoughts import split_thought
+from weight_edit.runtime.generation import generate
+from weight_edit.runtime.loading import Model
+from weight_edit.runtime.overflow import check_generations
 
 
 def think(

@@ -25,8 +25,8 @@ from itertools import product
 from types import MappingProxyType
 
 from weight_edit.errors import UsageError
-from weight_edit.names import unknown
 from weight_edit.organism import words
+from weight_edit.utils.names import unknown
 
 CATEGORIES = (
     "dangerous",

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
-from weight_edit.prompts.rendering import limited_template
+from weight_edit.prompts.template_process import limited_template
 from weight_edit.prompts.templates import Scalar, check_template_args, template_variables
 from weight_edit.prompts.thoughts import CLOSE, OPEN
 

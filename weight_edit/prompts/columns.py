@@ -6,7 +6,7 @@ from typing import Any
 
 from weight_edit.errors import UsageError
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.strict_json import parse_json
+from weight_edit.utils.json import parse_json
 
 # In order of preference; names compare without case.
 PROMPT_COLUMNS = (

@@ -8,11 +8,11 @@ from typing import Any
 
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UsageError
-from weight_edit.extras import need
 from weight_edit.prompts.columns import Table
 from weight_edit.prompts.csv_table import csv_table
 from weight_edit.prompts.json_table import NamedSets, json_lines_table, json_table
-from weight_edit.strict_json import JsonError, parse_json
+from weight_edit.utils.extras import need
+from weight_edit.utils.json import JsonError, parse_json
 
 _MAX_BYTES = 1 << 30
 _MAX_ROWS = 10_000_000

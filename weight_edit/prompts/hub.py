@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
-from weight_edit.extras import need
 from weight_edit.prompts.columns import Table
+from weight_edit.utils.extras import need
 
 _PART = r"[\w.\-]+(?:\[[^\]]*\])?"
 _DATASET = re.compile(
@@ -51,7 +51,7 @@ def read_dataset(name: DatasetName) -> Table:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    from weight_edit.runtime.hub_calls import usable_token
+    from weight_edit.hub.calls import usable_token
 
     # The library takes the token that is kept, and shows one that cannot be sent.
     usable_token(None)
@@ -75,6 +75,6 @@ def read_dataset(name: DatasetName) -> Table:
 
 
 def _line(error: BaseException) -> str:
-    from weight_edit.runtime.hub_calls import unsigned
+    from weight_edit.hub.calls import unsigned
 
     return unsigned(" ".join(str(error).split()).rstrip("."))

@@ -8,7 +8,7 @@ from typing import Any
 
 from weight_edit.errors import UsageError
 from weight_edit.prompts.columns import Table, prompt_column, table_of_rows
-from weight_edit.strict_json import JsonError, parse_json
+from weight_edit.utils.json import JsonError, parse_json
 
 _SPLITS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "eval", "evaluation", "holdout"})
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from weight_edit.errors import UsageError
-from weight_edit.prompts.atoms import atom_file
+from weight_edit.prompts.atoms.atoms import atom_file
 from weight_edit.prompts.columns import Table, prompt_set_of_table
 from weight_edit.prompts.files import READERS, check_file, read_table
 from weight_edit.prompts.hub import DatasetName, parse_dataset, read_dataset

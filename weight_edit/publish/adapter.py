@@ -11,24 +11,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from weight_edit.anatomy.narrow.small import build
 from weight_edit.anatomy.parts import Anatomy
-from weight_edit.anatomy.small import build
-from weight_edit.baking import Baking, EditOptions, prepare, steps_of
+from weight_edit.baking.bake import Baking, EditOptions, prepare, steps_of
+from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
 from weight_edit.checkpoint.manifest import record
-from weight_edit.checkpoint.numbers import STORED
-from weight_edit.checkpoint.output import check_output, staged
 from weight_edit.checkpoint.quantized.values import values_of
-from weight_edit.directions.artifact import Directions
-from weight_edit.directions.file import DirectionRows
+from weight_edit.checkpoint.rewrite.output import check_output, staged
+from weight_edit.checkpoint.tensor.numbers import STORED
+from weight_edit.directions.directions import Directions
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
-from weight_edit.exactness import exactness
-from weight_edit.progress import bar
-from weight_edit.publish.finishing import write_card_and_manifest
-from weight_edit.publish.inherited import check_id, inherited
+from weight_edit.hub.base_card import check_id, inherited
+from weight_edit.hub.source import Named, Source, resolve
+from weight_edit.plan.exactness import exactness
+from weight_edit.plan.step import EditStep
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
-from weight_edit.runtime.sources import Named, Source, resolve
-from weight_edit.steps import EditStep
+from weight_edit.utils.progress import bar
 
 PREFIX = "base_model.model."
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from weight_edit.anatomy.parts import Writer
-from weight_edit.edits import TensorEdit
+from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError
-from weight_edit.plan import EditPlan
-from weight_edit.progress import bar
+from weight_edit.plan.plan import EditPlan
+from weight_edit.utils.progress import bar
 
 Read = Callable[[str], Tensor]
 """Gives a parameter of the unedited model by name."""

@@ -9,7 +9,7 @@ from typing import Any
 from weight_edit.checkpoint.files import Stamp, chunks, open_regular, shown
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, VerificationError, first_line
-from weight_edit.runtime.hub_calls import bars, unsigned, usable_token
+from weight_edit.hub.calls import bars, unsigned, usable_token
 
 _MESSAGE = "Upload a model edited with weight_edit"
 

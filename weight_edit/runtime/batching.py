@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError
-from weight_edit.progress import Bar, bar
+from weight_edit.utils.progress import Bar, bar
 
 T = TypeVar("T")
 Side = Literal["left", "right"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from weight_edit.errors import UsageError
-from weight_edit.progress import Bar, is_quiet
 from weight_edit.runtime.batching import Batch, Side, run_batches
 from weight_edit.runtime.loading import Model
-from weight_edit.threads import one_thread
+from weight_edit.utils.progress import Bar, is_quiet
+from weight_edit.utils.threads import one_thread
 
 T = TypeVar("T")
 

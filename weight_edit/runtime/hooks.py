@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from weight_edit.runtime.loading import Model
 
 # How blocks and their parts name their main tensor when it is passed by keyword, in the order they are tried.
 _KEYWORDS = ("hidden_states", "inputs_embeds", "input", "x")
@@ -93,3 +96,8 @@ def _on_output(hook: Hook) -> Callable[[nn.Module, Any, Any], Any]:
         raise TypeError(f"{hook.module} returned {type(output).__name__}, not a tensor or a tuple that starts with one")
 
     return replace
+
+
+def addition_hook(model: "Model", layer: int, vector: Tensor) -> Hook:
+    """Add `vector` to the stream at the input of a block, at every token."""
+    return Hook(model.anatomy.blocks[layer].module, "input", adding(vector))

@@ -12,16 +12,17 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from weight_edit.anatomy import Anatomy, anatomy_of
-from weight_edit.anatomy.classes import from_pretrained
+from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.model_errors import MODEL_ERRORS
+from weight_edit.anatomy.narrow.classes import from_pretrained
+from weight_edit.anatomy.parts import Anatomy
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
-from weight_edit.progress import bar
+from weight_edit.hub.source import Source, read_local_config, resolve
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.needs import check_runnable
-from weight_edit.runtime.sources import Source, read_local_config, resolve
+from weight_edit.utils.progress import bar
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
 SMALL = 20_000_000

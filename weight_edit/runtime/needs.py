@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weight_edit.anatomy.classes import from_config
+from weight_edit.anatomy.narrow.classes import from_config
 from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.refused import instead_of, quantization_of
+from weight_edit.checkpoint.source.refused import instead_of, quantization_of
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from weight_edit.recipe import CONTROL
+from weight_edit.recipe.recipe import CONTROL
 from weight_edit.studies.rows import FIGURES
-from weight_edit.studies.writing import colour, figure
+from weight_edit.studies.tables import colour, figure
 
 _STEPS = 101
 

@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from weight_edit.directions.artifact import Directions
-from weight_edit.directions.file import DirectionRows
+from weight_edit.directions.directions import Directions
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
-from weight_edit.plan import parse_layers
-from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.recipe import MAIN, Step
-from weight_edit.runtime import Model, hooked
-from weight_edit.steps import EditStep
+from weight_edit.plan.hooks import trial_hooks
+from weight_edit.plan.plan import parse_layers
+from weight_edit.plan.step import EditStep
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import MAIN, Step
+from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.loading import Model
 from weight_edit.studies.rows import row_of
-from weight_edit.trial import trial_hooks
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from weight_edit.activations import Point, mean_residuals, residuals
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.overflow import check_stream
-from weight_edit.prompts import ChatFormat, PromptSet
-from weight_edit.recipe import MAIN
-from weight_edit.runtime import hooked
-from weight_edit.steps import EditStep
+from weight_edit.plan.hooks import trial_hooks
+from weight_edit.plan.step import EditStep
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import MAIN
+from weight_edit.runtime.activations import Point, mean_residuals, residuals
+from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.overflow import check_stream
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.settings import Position
-from weight_edit.trial import trial_hooks
 
 
 @dataclass(frozen=True)

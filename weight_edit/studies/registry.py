@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from weight_edit.registry import Function, Named, Registry
+from weight_edit.utils.registry import Function, Named, Registry
 
 STUDIES = Registry("study", "weight_edit.studies.kinds", Named[dict[str, Any]])
 

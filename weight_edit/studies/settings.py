@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from weight_edit.prompts import load_prompts
+from weight_edit.prompts.load import load_prompts
 
 
 def _there(spec: str) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from weight_edit.baking.prepare import Baking
 from weight_edit.checkpoint.files import shown
-from weight_edit.directions.facts import KEPT
-from weight_edit.directions.file import DirectionRows
-from weight_edit.finite import finite
-from weight_edit.preparing import Baking
-from weight_edit.steps import EditStep
+from weight_edit.edits.direction_facts import KEPT
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.plan.step import EditStep
+from weight_edit.utils.json import finite
 from weight_edit.verification.tolerances import STRICT
 
 _FREE = ("weight_edit", "source", "card", "files", "measurements", "failed")

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from weight_edit.kl import kl_divergence
+from weight_edit.evaluation.kl import kl_divergence
 
 _ENTRIES = 1 << 20
 """Logits that are compared at a time."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from weight_edit.edits import TensorEdit
+from weight_edit.edits.on_tensor import TensorEdit
 
 _UNITS = {"bfloat16": (7, -133), "float16": (10, -24)}
 """Bits after a number's first one, and the exponent of the smallest number above zero."""

@@ -7,27 +7,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weight_edit.baking import rows_of
+from weight_edit.baking.bake import rows_of
+from weight_edit.baking.card.card_and_manifest import README, origin_of
+from weight_edit.baking.prepare import Baking, EditOptions, prepare
 from weight_edit.checkpoint.files import read_whole, shown
-from weight_edit.checkpoint.integrity import IntegrityReport, check_integrity
+from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.directions.file import DirectionRows
-from weight_edit.edits import LowRankMap
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.edits.changes import removed
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.preparing import Baking, EditOptions, prepare
-from weight_edit.publish.finishing import README, origin_of
-from weight_edit.runtime.sources import Named, resolve
-from weight_edit.steps import EditStep
-from weight_edit.verification.card import card_problems
+from weight_edit.hub.source import Named, resolve
+from weight_edit.plan.step import EditStep
+from weight_edit.verification.card_check import card_problems
 from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
-from weight_edit.verification.weights import WeightCheck, weight_check
+from weight_edit.verification.weight_checks import WeightCheck, weight_check
 
 if TYPE_CHECKING:
-    from weight_edit.directions.artifact import Directions
-    from weight_edit.prompts import PromptSet
-    from weight_edit.verification.models import Precision
+    from weight_edit.directions.directions import Directions
+    from weight_edit.prompts.sets import PromptSet
+    from weight_edit.verification.model_checks import Precision
     from weight_edit.verification.tolerances import Noise
 
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -176,7 +176,7 @@ def verify(
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
     form = chosen = None
     if not weights_only:
-        from weight_edit.prompts import load_prompts
+        from weight_edit.prompts.load import load_prompts
         from weight_edit.runtime.loading import chat_format, check_source
 
         # Before anything that takes long: prompts that are not there, a model that cannot be run, and one without a
@@ -220,7 +220,7 @@ def verify(
         *_weight_problems(report, weights, baking),
     ]
     if form is not None and chosen is not None:
-        from weight_edit.verification.models import precision_problems, run_models
+        from weight_edit.verification.model_checks import precision_problems, run_models
 
         n_run = len(chosen)
         checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)

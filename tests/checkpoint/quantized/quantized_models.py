@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantized_samples import mxfp4_numbers, randomise, spread, to_fp8, to_mxfp4, write_checkpoint
 from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from tests.checkpoint.quantized.quantized_samples import (
+    mxfp4_numbers,
+    randomise,
+    spread,
+    to_fp8,
+    to_mxfp4,
+    write_checkpoint,
+)
 
 LAYERS = 2
 

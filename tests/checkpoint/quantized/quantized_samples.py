@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from weight_edit.checkpoint.edited import AffineMap, Edited
-from weight_edit.checkpoint.header import TensorInfo, read_header
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Read, Storage
-from weight_edit.checkpoint.tensors import TORCH_DTYPES
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.edited import AffineMap, Edited
+from weight_edit.checkpoint.tensor.header import TensorInfo, read_header
+from weight_edit.checkpoint.tensor.storage import Read, Storage
+from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 

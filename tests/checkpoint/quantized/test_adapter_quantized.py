@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
 from safetensors.torch import load_file
-from test_end_to_end import loaded, logits
 
-from weight_edit.baking import bake
+from tests.checkpoint.quantized.quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
+from tests.checkpoint.quantized.test_end_to_end import loaded, logits
+from weight_edit.baking.bake import bake
 from weight_edit.checkpoint.quantized.values import values_of
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.directions.file import DirectionRows
-from weight_edit.edits import orthonormal_rows
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.publish.adapter import adapter
 
 MAKERS: dict[str, Callable[[Path], Sample]] = {

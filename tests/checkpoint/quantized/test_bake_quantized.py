@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from quantized_models import qwen3_fine_grained
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from weight_edit.baking import BakeResult, bake
-from weight_edit.directions.file import DirectionRows
+from tests.checkpoint.quantized.quantized_models import qwen3_fine_grained
+from weight_edit.baking.bake import BakeResult, bake
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError
 from weight_edit.verification.verify import verify
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from quantized_samples import (
+
+from tests.checkpoint.quantized.quantized_samples import (
     Projection,
     block_storage,
     mxfp4_storage,
@@ -13,11 +14,10 @@ from quantized_samples import (
     store,
     tensor_storage,
 )
-
-from weight_edit.checkpoint.edited import Edited, Rounding
 from weight_edit.checkpoint.quantized.balanced import Balanced, _choose
 from weight_edit.checkpoint.quantized.coded import Coded
-from weight_edit.checkpoint.storage import Plain
+from weight_edit.checkpoint.tensor.edited import Edited, Rounding
+from weight_edit.checkpoint.tensor.storage import Plain
 
 WIDTH = 520
 STORAGES = {

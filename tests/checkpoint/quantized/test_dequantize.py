@@ -5,12 +5,21 @@ import re
 import numpy as np
 import pytest
 import torch
-from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, store, torch_tensor
 
-from weight_edit.checkpoint.edited import Edited, Rounding
+from tests.checkpoint.quantized.quantized_samples import (
+    COMPRESSED,
+    FINE,
+    infos,
+    numbers,
+    projection,
+    reader,
+    store,
+    torch_tensor,
+)
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
-from weight_edit.checkpoint.quantized.skipping import config_without
+from weight_edit.checkpoint.quantized.unquantized import config_without
+from weight_edit.checkpoint.tensor.edited import Edited, Rounding
 
 MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
-from quantized_samples import edit_checkpoint, folder_reader, projection, tensors_of
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from weight_edit.checkpoint.edited import Edited, Rounding
+from tests.checkpoint.quantized.quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
+from tests.checkpoint.quantized.quantized_samples import edit_checkpoint, folder_reader, projection, tensors_of
 from weight_edit.checkpoint.quantized.balanced import Balanced
 from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.tensor.edited import Edited, Rounding
 
 TOKENS = torch.tensor([[1, 5, 9, 2, 40, 33, 7, 7, 12, 3, 47, 0]])
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from quantized_samples import COMPRESSED, FINE, infos
 
-from weight_edit.checkpoint.header import TensorInfo
+from tests.checkpoint.quantized.quantized_samples import COMPRESSED, FINE, infos
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
-from weight_edit.checkpoint.storage import Plain
+from weight_edit.checkpoint.tensor.header import TensorInfo
+from weight_edit.checkpoint.tensor.storage import Plain
 from weight_edit.errors import UnsupportedError, UsageError
 
 W = "model.layers.0.mlp.down_proj.weight"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantized_samples import (
+
+from tests.checkpoint.quantized.quantized_samples import (
     BLOCK,
     block_storage,
     numbers,
@@ -17,10 +18,9 @@ from quantized_samples import (
     tensor_storage,
     torch_tensor,
 )
-
-from weight_edit.checkpoint.edited import Edited
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
-from weight_edit.checkpoint.storage import Storage
+from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.storage import Storage
 from weight_edit.errors import UsageError
 
 SHAPES = [(128, 256), (200, 300), (1, 1), (130, 128), (2, 130, 140)]

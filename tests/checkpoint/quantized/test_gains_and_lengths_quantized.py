@@ -5,22 +5,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quantized_samples import COMPRESSED, FINE, infos, numbers, projection, reader, row_storage, store, torch_tensor
 from safetensors.torch import save_file
-from test_balanced import STORAGES, WIDTH, source, written
-from test_dequantize import MXFP4, experts, linear
 
-from weight_edit.checkpoint.edited import Edited, Rounding
-from weight_edit.checkpoint.formula import check_formula
-from weight_edit.checkpoint.integrity import check_integrity
-from weight_edit.checkpoint.planning import plan_rewrite
+from tests.checkpoint.quantized.quantized_samples import (
+    COMPRESSED,
+    FINE,
+    infos,
+    numbers,
+    projection,
+    reader,
+    row_storage,
+    store,
+    torch_tensor,
+)
+from tests.checkpoint.quantized.test_balanced import STORAGES, WIDTH, source, written
+from tests.checkpoint.quantized.test_dequantize import MXFP4, experts, linear
+from weight_edit.baking.tensors import streams_of
+from weight_edit.checkpoint.integrity.formula import check_formula
+from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.quantized.balanced import Balanced
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
-from weight_edit.checkpoint.rewrite import rewrite
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.edits import TensorEdit, ablation
-from weight_edit.streams import streams_of
+from weight_edit.checkpoint.rewrite.planning import plan_rewrite
+from weight_edit.checkpoint.rewrite.rewrite import rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.edited import Edited, Rounding
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.edits.projection import ablation
 
 GAINS = np.random.default_rng(7).uniform(0.5, 2, WIDTH)
 

@@ -5,11 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantized_samples import mxfp4_numbers, mxfp4_storage, numbers, projection, reader, store, torch_tensor
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from weight_edit.checkpoint.edited import Edited
+from tests.checkpoint.quantized.quantized_samples import (
+    mxfp4_numbers,
+    mxfp4_storage,
+    numbers,
+    projection,
+    reader,
+    store,
+    torch_tensor,
+)
 from weight_edit.checkpoint.quantized.minifloat import E2M1
+from weight_edit.checkpoint.tensor.edited import Edited
 from weight_edit.errors import UsageError
 
 SHAPE = (3, 40, 2)

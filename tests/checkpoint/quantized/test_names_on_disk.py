@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantized_models import gpt_oss, qwen3_fine_grained
 from transformers import AutoConfig, GptOssForCausalLM, Mxfp4Config
 
-from weight_edit.anatomy.conversion import resolve
-from weight_edit.anatomy.disk import DiskNames
-from weight_edit.anatomy.small import build
-from weight_edit.anatomy.stored import Stored
-from weight_edit.checkpoint.source import Checkpoint
+from tests.checkpoint.quantized.quantized_models import gpt_oss, qwen3_fine_grained
+from weight_edit.anatomy.disk.conversion import resolve
+from weight_edit.anatomy.disk.names import DiskNames
+from weight_edit.anatomy.disk.stored import Stored
+from weight_edit.anatomy.narrow.small import build
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 
 
 def test_mxfp4_lies_transposed(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from quantized_models import Sample, gpt_oss, qwen3_fine_grained
 from safetensors.torch import load_file, save_file
 
-from weight_edit.baking import bake
-from weight_edit.directions.file import DirectionRows
+from tests.checkpoint.quantized.quantized_models import Sample, gpt_oss, qwen3_fine_grained
+from weight_edit.baking.bake import bake
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.verification.verify import verify
 
 FILE = "model.safetensors"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weight_edit.checkpoint.quantized.scales import SCALES, check_scales, read_scales, store_scales
-from weight_edit.checkpoint.tensors import TORCH_DTYPES
+from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 from weight_edit.errors import UsageError
 
 SIZES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E8M0": 1, "U8": 1}

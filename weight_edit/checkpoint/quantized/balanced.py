@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.edited import Edited, EditedStrip, Rounding
 from weight_edit.checkpoint.quantized.coded import Coded
-from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Bytes, Read
+from weight_edit.checkpoint.tensor.edited import Edited, EditedStrip, Rounding
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh
+from weight_edit.checkpoint.tensor.storage import Bytes, Read
 
 
 @dataclass(frozen=True, eq=False)

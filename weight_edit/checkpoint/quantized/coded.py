@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.minifloat import MiniFloat
-from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Storage, Strip
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh
+from weight_edit.checkpoint.tensor.storage import Storage, Strip
 
 BFLOAT16_LIMIT = 2.0**128 - 2.0**119
 """What runtimes make of quantised numbers has to be finite as bfloat16, whatever the scales could hold."""

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.edited import AffineMap, Edited, Rounding
 from weight_edit.checkpoint.files import CHUNK
-from weight_edit.checkpoint.header import TensorInfo
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
-from weight_edit.checkpoint.quantized.skipping import config_without, experts_of
-from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Bytes, Plain, Read, Storage
+from weight_edit.checkpoint.quantized.unquantized import config_without, experts_of
+from weight_edit.checkpoint.tensor.edited import AffineMap, Edited, Rounding
+from weight_edit.checkpoint.tensor.header import TensorInfo
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh
+from weight_edit.checkpoint.tensor.storage import Bytes, Plain, Read, Storage
 
 _STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point")
 """What belongs to a quantised module besides its weight and scales, and means nothing without them."""

@@ -5,12 +5,12 @@ from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.header import TensorInfo
-from weight_edit.checkpoint.numbers import STORED
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
-from weight_edit.checkpoint.storage import Plain, Storage
+from weight_edit.checkpoint.tensor.header import TensorInfo
+from weight_edit.checkpoint.tensor.numbers import STORED
+from weight_edit.checkpoint.tensor.storage import Plain, Storage
 from weight_edit.errors import UnsupportedError, UsageError
 
 FP8 = "F8_E4M3"

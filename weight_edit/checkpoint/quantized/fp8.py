@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.quantized.minifloat import E4M3
 from weight_edit.checkpoint.quantized.scales import check_scales, item_size, read_scales, store_scales
-from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Bytes, Read, Strip
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh
+from weight_edit.checkpoint.tensor.storage import Bytes, Read, Strip
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.quantized.fp8 import Tensor
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
-from weight_edit.checkpoint.scratch import Memory, fresh
-from weight_edit.checkpoint.storage import Read, Strip
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh
+from weight_edit.checkpoint.tensor.storage import Read, Strip
 
 GROUP = 32
 """Numbers that share a scale."""

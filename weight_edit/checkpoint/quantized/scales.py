@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.numbers import STORED, decode, encode
-from weight_edit.checkpoint.storage import Bytes
+from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode
+from weight_edit.checkpoint.tensor.storage import Bytes
 from weight_edit.errors import UsageError
 
 BIAS = 127

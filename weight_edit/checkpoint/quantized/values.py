@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.formats import storage_of
-from weight_edit.checkpoint.source import Checkpoint
-from weight_edit.checkpoint.storage import Bytes
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.storage import Bytes
 
 
 def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:

@@ -12,9 +12,9 @@ from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
 from weight_edit.directions.vectors import ROUNDING, cosine
 from weight_edit.errors import UsageError
-from weight_edit.prompts import load_prompts
-from weight_edit.prompts.atoms import NEUTRAL, atom_file, atom_names
-from weight_edit.section import Section
+from weight_edit.prompts.atoms.atoms import NEUTRAL, atom_file, atom_names
+from weight_edit.prompts.load import load_prompts
+from weight_edit.utils.settings import Section
 
 
 class CleanedOptions(Section):

@@ -12,7 +12,7 @@ from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
 from weight_edit.directions.vectors import cosine, without_span
 from weight_edit.errors import UsageError
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 
 class FalseRefusalOptions(Section):

@@ -10,7 +10,7 @@ from torch import Tensor
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 # Where all prompts have the same activations (a template's token before any block), sums of equal numbers in
 # another order still differ in their last digits; that is no direction.

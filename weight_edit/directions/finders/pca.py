@@ -10,7 +10,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 # Singular values below this share of the activations' own are rounding errors of float32.
 _ROUNDING = 1e-6

@@ -7,7 +7,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 
 class RandomOptions(Section):

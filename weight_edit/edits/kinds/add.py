@@ -7,7 +7,7 @@ import numpy as np
 from weight_edit.edits.changes import Addition, Change
 from weight_edit.edits.registry import Given, edit
 from weight_edit.errors import UsageError
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 
 class AddOptions(Section):

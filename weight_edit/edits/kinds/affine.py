@@ -6,7 +6,7 @@ from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 
 class AffineOptions(Section):

@@ -4,7 +4,7 @@ from weight_edit.edits.changes import BasisChange, Change, StreamMap
 from weight_edit.edits.projection import ablation
 from weight_edit.edits.registry import Given, edit
 from weight_edit.errors import UsageError
-from weight_edit.section import Section
+from weight_edit.utils.settings import Section
 
 
 class ReflectOptions(Section):

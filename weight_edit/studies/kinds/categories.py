@@ -1,5 +1,7 @@
 """A direction for each category of refused requests (arXiv 2602.02132): angles, trade-off curves, wording."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Annotated, Any
 
@@ -7,25 +9,62 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from weight_edit.activations import Point
 from weight_edit.directions.finders.random_control import random_rows
-from weight_edit.directions.scores import addition_hook
-from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.evaluate import Answer, evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import Verdict
-from weight_edit.prompts import PromptSet, load_prompts
-from weight_edit.recipe import CONTROL, Positive
-from weight_edit.section import Section
-from weight_edit.studies.answering import answers_of, joined
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import CONTROL, Positive
+from weight_edit.runtime.activations import Point
+from weight_edit.runtime.hooks import Hook, addition_hook, hooked
 from weight_edit.studies.category_directions import between, cosines, stability, unit_difference
-from weight_edit.studies.category_writing import draw_cosines, wording_apart, wording_table
+from weight_edit.studies.category_tables import draw_cosines, wording_apart, wording_table
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import Place, need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row
 from weight_edit.studies.settings import Layer, Position, Prompts
-from weight_edit.studies.writing import write_table
+from weight_edit.studies.tables import write_table
+from weight_edit.utils.settings import Section
+
+
+def answers_of(
+    lab: Lab, prompts: PromptSet, hooks: Sequence[Hook] = (), *, max_new_tokens: int | None = None
+) -> tuple[Answer, ...]:
+    """The greedy answer to each prompt with its verdict, and nothing that costs more.
+
+    Raises:
+        UsageError: there are no prompts, or one is too long.
+    """
+    # Without known answers there is no loss to compute.
+    asked = replace(prompts, answers=(None,) * len(prompts))
+    with hooked(lab.model.model, hooks):
+        found = evaluate(
+            lab.model,
+            refused=asked,
+            format=lab.format,
+            max_new_tokens=max_new_tokens or lab.max_new_tokens,
+            batch_size=128,
+        )
+    return found.answers
+
+
+def joined(sets: Sequence[PromptSet], limit: int | None = None) -> PromptSet:
+    """Several sets as one, of each at most so many prompts, each prompt once.
+
+    Raises:
+        UsageError: there are no prompts at all.
+    """
+    some = [each.at_most(limit) for each in sets]
+    return PromptSet.of(
+        " + ".join(each.name for each in some),
+        [prompt for each in some for prompt in each.prompts],
+        [answer for each in some for answer in each.answers],
+        [category for each in some for category in each.categories],
+    )
+
 
 _X, _Y = "over_refusal_rate", "refusal_rate"
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.recipe import CONTROL, Step
-from weight_edit.section import Section
+from weight_edit.recipe.recipe import CONTROL, Step
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
-from weight_edit.studies.writing import colour, figure, write_table
+from weight_edit.studies.tables import colour, figure, write_table
+from weight_edit.utils.settings import Section
 
 
 class CompareOptions(Section):

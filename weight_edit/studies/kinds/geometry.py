@@ -6,14 +6,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from weight_edit.activations import Point
-from weight_edit.recipe import CONTROL, MAIN, Positive, Step
-from weight_edit.section import Section
+from weight_edit.recipe.recipe import CONTROL, MAIN, Positive, Step
+from weight_edit.runtime.activations import Point
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, points_from, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.settings import Layer, Position
-from weight_edit.studies.writing import figure, write_table
+from weight_edit.studies.tables import figure, write_table
+from weight_edit.utils.settings import Section
 
 
 class GeometryOptions(Section):

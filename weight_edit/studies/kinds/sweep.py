@@ -4,13 +4,13 @@ from typing import Any
 
 from pydantic import Field
 
-from weight_edit.directions.file import DirectionRows
-from weight_edit.recipe import CONTROL, MAIN, Positive, Step
-from weight_edit.section import Section
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.recipe.recipe import CONTROL, MAIN, Positive, Step
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
-from weight_edit.studies.writing import write_table
+from weight_edit.studies.tables import write_table
+from weight_edit.utils.settings import Section
 
 
 class SweepOptions(Section):

@@ -5,24 +5,29 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from weight_edit.activations import Point
-from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError
-from weight_edit.evaluation import Evaluation, Verdict, evaluate, think
+from weight_edit.evaluation.evaluate import Evaluation, evaluate
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.prompts import ChatFormat, PromptSet, ThoughtFormat, load_prompts
-from weight_edit.recipe import CONTROL, Positive, Step
-from weight_edit.runtime import hooked
-from weight_edit.section import Section
-from weight_edit.steps import EditStep
+from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.thinking import think
+from weight_edit.plan.hooks import trial_hooks
+from weight_edit.plan.step import EditStep
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.prompts.thought_format import ThoughtFormat
+from weight_edit.recipe.recipe import CONTROL, Positive, Step
+from weight_edit.runtime.activations import Point
+from weight_edit.runtime.hooks import hooked
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import rate_row, row_of
 from weight_edit.studies.settings import Layer, Prompts
-from weight_edit.studies.writing import figure, write_table
-from weight_edit.trial import trial_hooks
+from weight_edit.studies.tables import figure, write_table
+from weight_edit.utils.settings import Section
 
 PROMPT, THOUGHT = "end of the prompt", "end of the thought"
 KEPT, ANEW = "thought kept", "thought anew"

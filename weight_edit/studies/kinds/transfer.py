@@ -7,22 +7,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from weight_edit.activations import Point
-from weight_edit.directions.file import DirectionRows
 from weight_edit.directions.separation import auc
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
-from weight_edit.prompts import PromptSet, load_prompts
-from weight_edit.recipe import CONTROL, MAIN, Positive, Step
-from weight_edit.runtime import hooked
-from weight_edit.section import Section
-from weight_edit.steps import EditStep
+from weight_edit.plan.hooks import trial_hooks
+from weight_edit.plan.step import EditStep
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import CONTROL, MAIN, Positive, Step
+from weight_edit.runtime.activations import Point
+from weight_edit.runtime.hooks import hooked
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study
 from weight_edit.studies.rows import row_of
 from weight_edit.studies.settings import Prompts
-from weight_edit.studies.writing import figure, write_table
-from weight_edit.trial import trial_hooks
+from weight_edit.studies.tables import figure, write_table
+from weight_edit.utils.settings import Section
 
 
 class TransferOptions(Section):

@@ -1,0 +1,358 @@
+"""The card is a function of the manifest, says what is recorded and no more, and foreign text is text in it."""
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from markdown_it import MarkdownIt
+
+from weight_edit.baking.card.card import model_card
+from weight_edit.baking.card.edit_summary import deed, is_of_refusal
+from weight_edit.baking.card.markdown import code, codes, plain
+from weight_edit.hub.base_card import front_matter, kept_metadata
+
+PROMPTS = {"target": {"name": "refused.txt"}, "baseline": {"name": "answered.txt"}}
+FOUND = {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1, "prompts": PROMPTS}
+STEP = {"edit": "ablate", "strength": 1.0, "layers": None, "directions": FOUND}
+CARD = {
+    "base_model": "org/base",
+    "base_model_from": "hub",
+    "metadata": {"license": "llama3", "language": ["en"], "tags": ["chat"]},
+    "chat_template": True,
+}
+MANIFEST: dict[str, Any] = {
+    "weight_edit": "0.1.0",
+    "source": {"model": "org/base", "on_hub": True, "revision": "abc", "architecture": "LlamaForCausalLM"},
+    "edit": {"steps": [STEP], "embeddings": "keep", "class": "exact in weights", "complete": True},
+    "tensors": ["a", "b"],
+    "tensors_added": [],
+    "tensors_unknown": [],
+    "weights_not_edited": [],
+    "base_card": None,
+    "card": CARD,
+    "measurements": None,
+}
+RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "total": 10}
+VERDICTS = {"refused": 5, "answered": 4, "empty": 1, "looping": 0, "off_template": 0}
+CHECKED = {"integrity": True, "leak": 2e-8, "logit_difference": 1e-5, "complete": True}
+
+HOSTILE = (
+    "x\n\n# Owned\n",
+    "x\r\n---\r\nlicense: mit\r\n---\r\n",
+    "x | y |\n|---|---|",
+    "`x` ``y`` ```\ncode",
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "[click](https://evil.example) ![x](https://evil.example/x.png) https://evil.example www.evil.example <a@b.org>",
+    "**bold** __bold__ ~~gone~~ $x$ &lt;b&gt; \\",
+    "{{ 7 * 7 }} {% raw %} {{ front_matter }}",
+    "\u2028\u2029\x00\x1b[31m\u202e",
+    "- a\n- b\n1. c\n> d\n\tcode",
+    "x" * 5000,
+)
+
+
+def evaluation(value: float = 0.5) -> dict[str, Any]:
+    rate = {**RATE, "value": value}
+    refused = {
+        "prompts": "org/set:test",
+        "sha256": "ab" * 32,
+        "count": 10,
+        "refusal": rate,
+        "exact": None,
+        "loss": None,
+        "verdicts": VERDICTS,
+    }
+    answered = {**refused, "prompts": "answered.txt", "exact": rate}
+    return {
+        "judge": "extended",
+        "max_new_tokens": 64,
+        "sets": {"refused": refused, "answered": answered},
+        "divergence": {"mean": 0.01},
+    }
+
+
+def made(**changes: Any) -> str:
+    return model_card({**copy.deepcopy(MANIFEST), **changes})
+
+
+def header(card: str) -> dict[str, Any]:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def directions(**changes: Any) -> str:
+    found = {**FOUND, **changes}
+    step = {**STEP, "directions": {key: value for key, value in found.items() if value is not None}}
+    return made(edit={**MANIFEST["edit"], "steps": [step]})
+
+
+def test_the_card_keeps_the_licence_and_names_the_base() -> None:
+    card = made()
+    assert header(card) == {
+        "license": "llama3",
+        "language": ["en"],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": "org/base",
+        "base_model_relation": "finetune",
+        "tags": ["weight-edit", "model-editing", "refusal", "chat"],
+    }
+    assert "Nothing was measured" in card
+    assert "| base | `org/base` at `abc` (LlamaForCausalLM) |" in card
+    assert "by its card: `llama3`" in card
+
+
+def test_a_local_base_is_named_only_where_its_id_is_known() -> None:
+    local = {**MANIFEST["source"], "model": "folder", "on_hub": False, "revision": None}
+    unknown = made(source=local, card={**CARD, "base_model": None, "base_model_from": None, "metadata": {}})
+    assert "base_model" not in header(unknown)
+    assert "license" not in header(unknown)
+    assert "The base's files name no licence: look where it comes from" in unknown
+    known = made(source=local, card={**CARD, "base_model": "org/base", "base_model_from": "option"})
+    assert header(known)["base_model"] == "org/base"
+    assert "| base | `folder` (LlamaForCausalLM) |\n| base on the Hub | `org/base` |" in known
+
+
+def test_the_card_says_what_the_directions_metadata_say() -> None:
+    assert "Refusal behaviour was changed on purpose" in directions()
+    by_token = directions(
+        prompts={"target": {"name": "a.txt"}, "baseline": {"name": "b.txt"}},
+        refusal_tokens=[{"id": 5, "text": "\u2581Sorry"}],
+    )
+    assert "Refusal behaviour was changed on purpose" in by_token
+    assert "| answers to target prompts begin with | `\u2581Sorry` |" in by_token
+    drawn = directions(method="random")
+    assert "Refusal" not in drawn
+    assert "refusal" not in header(drawn)["tags"]
+    assert "The direction is random: a control, which stands for no behaviour." in drawn
+    assert "| directions | 1, drawn at random |" in drawn
+    concept = directions(
+        prompts={"target": {"name": "organism:answered-cooking:train"}, "baseline": [{"name": "a"}, {"name": "b"}]},
+        refusal_tokens=[{"id": 5, "text": "Mix"}],
+    )
+    assert "Refusal" not in concept
+    assert "by which the model tells `organism:answered-cooking:train` from `a`, `b`." in concept
+    bare = directions(method=None, prompts=None)
+    assert "Refusal" not in bare
+    assert "What the directions stand for is not recorded." in bare
+    nearest = directions(missed="KL 0.3 above 0.1")
+    assert "No candidate of the search kept its bounds, and the nearest was taken: KL 0.3 above 0.1." in nearest
+    for card in (drawn, concept, bare, nearest):
+        assert "responsible for the safeguards" in card
+
+
+@pytest.mark.parametrize("name", ["harmful.txt", "organism:refused:train", "my/Jailbreaks.jsonl", "unsafe:train"])
+def test_sets_that_are_called_so_are_of_refusal(name: str) -> None:
+    assert is_of_refusal({"method": "pca", "prompts": {"target": [{"name": name}]}})
+    assert not is_of_refusal({"method": "random", "prompts": {"target": [{"name": name}]}})
+
+
+def test_the_card_shows_what_was_measured_with_intervals_and_the_judge() -> None:
+    card = made(measurements={"baseline": evaluation(), "edited": evaluation(0.25), "verification": CHECKED})
+    assert "| refusal of refused requests | 0.500 [0.400, 0.600] | 0.250 [0.400, 0.600] |" in card
+    assert "| empty, looping, off-template or undecided answers | 2 | 2 |" in card
+    assert "| refused | `org/set:test` | 10 | `abababababababab` |" in card
+    assert '"extended"' in card
+    assert "integrity holds" in card
+    assert "2.0e-08" in card
+    assert "Nothing was measured" not in card
+
+
+def test_what_was_not_measured_is_not_shown_as_if_it_was() -> None:
+    alone = made(measurements={"baseline": None, "edited": evaluation(), "verification": None})
+    assert "| measure | edited |" in alone
+    assert "Verification" not in alone
+    files = {"integrity": True, "leak": None, "logit_difference": None, "complete": True}
+    only = made(measurements={"baseline": None, "edited": None, "verification": files})
+    assert "Verification: integrity holds; the models were not run." in only
+    half = made(measurements={"verification": {**CHECKED, "leak": None}})
+    assert "along the directions is not measured" in half
+    assert "must not be used" in made(failed=["leak: too large"])
+
+
+def test_an_adapter_has_a_card_of_its_own_kind() -> None:
+    metadata = {"license": "other", "license_name": "x", "license_link": "LICENSE"}
+    card = made(
+        kind="adapter", base_card="BASE_README.md", notes=["merge <b>it</b>"], card={**CARD, "metadata": metadata}
+    )
+    assert {key: header(card)[key] for key in ("library_name", "base_model", "base_model_relation", "tags")} == {
+        "library_name": "peft",
+        "base_model": "org/base",
+        "base_model_relation": "adapter",
+        "tags": ["weight-edit", "model-editing", "lora", "refusal"],
+    }
+    assert header(card)["license_link"] == "https://huggingface.co/org/base/blob/main/LICENSE"
+    assert "PeftModel.from_pretrained" in card
+    assert "BASE_README" not in card, "it is not beside an adapter"
+    assert "Note: merge &#60;b&#62;it&#60;&#47;b&#62;" in card
+
+
+def test_how_a_model_without_a_template_is_used() -> None:
+    card = made(card={**CARD, "chat_template": False})
+    assert "apply_chat_template" not in card
+    assert "The base has no chat template" in card
+    assert "AutoModelForMultimodalLM" in made(card={**CARD, "metadata": {"pipeline_tag": "image-text-to-text"}})
+
+
+def test_parts_that_were_kept_are_named() -> None:
+    card = made(
+        tensors_added=["c"], tensors_unknown=["u|1", "u`2"], weights_not_edited=["x.bin"], mtp={"tensors_kept": 3}
+    )
+    assert "| tensors added | 1 |" in card
+    assert "`u\u00a61`, `u'2`" in card
+    assert "`x.bin`" in card
+    assert "3 tensors of multi-token-prediction layers" in card
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_foreign_text_is_never_structure(text: str) -> None:
+    """Everything that comes from a file says something hostile; the card has the same parts as with a harmless word."""
+
+    def card(word: str) -> str:
+        token = {"id": 1, "text": word}
+        found = {**FOUND, "method": word, "prompts": {"target": {"name": word}, "baseline": {"name": word}}}
+        step = {**STEP, "options": {word: word}, "directions": {**found, "refusal_tokens": [token]}}
+        result = {**evaluation()["sets"]["refused"], "prompts": word, "sha256": word}
+        measured = {
+            **evaluation(),
+            "judge": word,
+            "max_new_tokens": word,
+            "sets": {"refused": result, "answered": result},
+        }
+        source = {"model": word, "on_hub": False, "revision": word, "architecture": word}
+        return made(
+            weight_edit=word,
+            source=source,
+            edit={"steps": [step, step], "embeddings": word, "class": word, "complete": True},
+            tensors_unknown=[word, word],
+            weights_not_edited=[word],
+            base_card=word,
+            notes=[word],
+            card={
+                **CARD,
+                "base_model": None,
+                "base_model_from": None,
+                "metadata": {"license": word, "license_name": word, "language": [word], "tags": [word]},
+            },
+            measurements={"baseline": measured, "edited": measured, "verification": CHECKED},
+            failed=[word],
+        )
+
+    def parts(card: str) -> list[str]:
+        body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+        tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(body)
+        kinds = []
+        for token in tokens:
+            kinds.append(token.type)
+            kinds += [
+                child.type for child in token.children or () if child.type not in ("text", "softbreak", "text_special")
+            ]
+        return kinds
+
+    hostile, harmless = card(text), card("word")
+    assert parts(hostile) == parts(harmless)
+    assert header(hostile).keys() == header(harmless).keys()
+    assert header(hostile)["license"] == text
+    prose = re.sub(r"`[^`\n]*`", "", hostile.split("\n---\n", 1)[1])
+    assert "<" not in prose.replace("<!--", "")
+    assert "://" not in prose
+    assert "www." not in prose
+    assert all(c.isprintable() or c == "\n" for c in hostile.split("\n---\n", 1)[1])
+
+
+def test_text_in_markdown() -> None:
+    assert plain("a_b | <c>\nd") == "a&#95;b &#124; &#60;c&#62; d"
+    assert plain("exact (in weights): 0.5, it's 1%") == "exact (in weights): 0.5, it's 1%"
+    assert code("a`b\n| c") == "`a'b \u00a6 c`"
+    assert code("") == "`''`"
+    assert codes(range(10), 3) == "`0`, `1`, `2` and 7 others"
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "adapter"])
+def test_the_front_matter_is_what_the_hub_reads(kind: str) -> None:
+    """The library's own reader gives the same data back, and the evaluations as its evaluations."""
+    card = made(kind=kind, measurements={"baseline": evaluation(), "edited": evaluation(), "verification": CHECKED})
+    read = ModelCard(card)
+    results = read.data.eval_results
+    assert results is not None
+    assert {(r.task_type, r.dataset_type, r.metric_type, r.metric_value) for r in results} == {
+        ("text-generation", "org/set", "refusal-rate", 0.5),
+        ("text-generation", "custom", "refusal-rate", 0.5),
+        ("text-generation", "custom", "exact-match", 0.5),
+        ("text-generation", "custom", "kl-divergence", 0.01),
+    }
+    name, again = model_index_to_eval_results(header(card)["model-index"])
+    assert (name, again) == ("base, edited", results)
+    data = read.data.to_dict()
+    for key, value in header(card).items():
+        if key != "model-index":
+            assert data[key] == value
+    # What the Hub demands of these keys (hub-docs, modelcard.md).
+    assert data["base_model_relation"] in ("adapter", "finetune", "merge", "quantized")
+    assert all(isinstance(tag, str) for tag in data["tags"])
+    assert re.fullmatch(r"[a-z0-9.-]+", data["license"])
+
+
+def test_what_a_base_card_hands_down() -> None:
+    card = (
+        "---\nlicense: apache-2.0\nlanguage: [en, no]\nmodel-index: [{name: x}]\ndatasets: [a/b]\nlibrary_name: 5\n"
+        "tags: [chat, 'base_model:x/y', gguf, 'license:mit', 7, chat]\nbase_model: other/parent\n---\n# Base\n"
+    )
+    assert kept_metadata(card) == {"license": "apache-2.0", "language": ["en"], "tags": ["chat"]}
+    assert kept_metadata("---\nlicense: [mit, gpl-3.0]\nlanguage: de\n---\n") == {
+        "license": ["mit", "gpl-3.0"],
+        "language": ["de"],
+    }
+    assert kept_metadata('---\nlicense: {a: b}\nlicense_name: "a\\nb"\npipeline_tag: ' + "x" * 300 + "\n---\n") == {}
+
+
+@pytest.mark.parametrize("text", [None, "", "# no header", "---\n: [\n---\n", "---\n- a\n---\n", "---\nnever closed"])
+def test_cards_without_usable_front_matter(text: str | None) -> None:
+    assert front_matter(text) == {}
+    assert kept_metadata(text) == {}
+
+
+def test_a_hostile_base_card_makes_no_objects() -> None:
+    assert front_matter("---\na: !!python/object/apply:os.system ['true']\n---\n") == {}
+
+
+@pytest.mark.parametrize(("strength", "word"), [(1.0, "removed"), (0.5, "weakened"), (2.0, "turned")])
+def test_what_the_edit_does_in_words(strength: float, word: str) -> None:
+    assert word in deed({"edit": "ablate", "strength": strength})
+
+
+def test_a_kind_of_edit_that_is_new_is_not_called_an_ablation() -> None:
+    assert deed({"edit": "mine", "strength": 0.5}) == "the residual stream changed by the edit 'mine', strength 0.5"
+
+
+def test_every_step_stands_in_the_card() -> None:
+    steps = [
+        {**STEP, "edit": "affine", "options": {"toward": "target"}},
+        {**STEP, "strength": 0.7, "layers": [0, 1, 2], "kernel": {"attention": None, "mlp": None}},
+        {**STEP, "edit": "reflect", "at": [1], "directions": {"shape": [2, 8]}},
+    ]
+    edit = {"steps": steps, "embeddings": "untie", "class": "exact in weights and biases", "complete": False}
+    card = made(edit=edit)
+    table = [line for line in card.splitlines() if line.startswith("| ")]
+    assert table[2:-1] == [
+        "| edit 1 | affine, strength 1, all layers, toward target |",
+        "| directions 1 | 1, found by mean-difference, at the input of layer 3, position -1 |",
+        "| target prompts 1 | `refused.txt` |",
+        "| baseline prompts 1 | `answered.txt` |",
+        "| edit 2 | ablate, strength 0.7, layers 0, 1 and 2, weaker by layer as its kernel says |",
+        "| directions 2 | 1, found by mean-difference, at the input of layer 3, position -1 |",
+        "| target prompts 2 | `refused.txt` |",
+        "| baseline prompts 2 | `answered.txt` |",
+        "| edit 3 | reflect, strength 1, at the input of layer 1 |",
+        "| directions 3 | 2, how they were found is not recorded |",
+        "| embeddings | untie: edited, and an unembedding that was tied to them is stored apart |",
+        "| class of the edit | exact in weights and biases |",
+    ]
+    assert "(affine concept editing); then a direction of the residual stream weakened" in card
+    assert "What some of the directions stand for is not recorded." in card
+    one = made()
+    assert "| edit | ablate, strength 1, all layers |" in one
+    assert "| class of the edit | exact in weights |" in one

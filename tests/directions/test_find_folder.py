@@ -1,0 +1,288 @@
+"""What a search keeps as it comes: gone on with, chosen from again without a pass, refused where it is another's."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from weight_edit.directions import choice as choosing
+from weight_edit.directions import find
+from weight_edit.directions import problem as problems
+from weight_edit.directions import scores as scoring
+from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.file import folder_of
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.find_folder import SCORES, Metering, Searched, SearchFolder
+from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.selection import SelectionRule
+from weight_edit.errors import UnsupportedError, UsageError
+
+FREE = SelectionRule(max_kl=None, min_induce=None)
+STRICT = SelectionRule(max_kl=1e-9, min_induce=None)
+SIZES = {"n_train": 24, "n_validation": 8}
+
+
+def run(found, folder, **options):
+    given = {"refusal_tokens": found.tokens, "rule": FREE, **SIZES, "scores": folder, **options}
+    return find_directions(found.model, found.target, found.baseline, **given)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / SCORES).read_text(encoding="utf-8").splitlines()]
+
+
+def scored(folder):
+    """Places in the order in which they were scored."""
+    return [(row["position"], row["layer"]) for row in lines(folder) if "control" not in row]
+
+
+@pytest.fixture
+def no_passes(monkeypatch):
+    """From here on nothing runs the model."""
+
+    def refuse(*_args, **_options):
+        raise AssertionError("a forward pass")
+
+    def switch():
+        for module, name in (
+            (find, "next_token_logprobs"),
+            (scoring, "next_token_logprobs"),
+            (problems, "residuals"),
+            (problems, "mean_residuals"),
+        ):
+            monkeypatch.setattr(module, name, refuse)
+
+    return switch
+
+
+def test_scores_are_kept_where_no_candidate_passes_and_other_bounds_cost_no_pass(behaviour, tmp_path, no_passes):
+    found, folder = behaviour("llama"), tmp_path / "d.find"
+    with pytest.raises(UnsupportedError) as caught:
+        run(found, folder, rule=STRICT)
+    table = caught.value.details["scores"]
+    assert all(row["rejected"] for row in table)
+    excesses = [row["kl"] for row in table if row["kl"] is not None]
+    assert excesses == sorted(excesses)
+    assert len(excesses) == 4
+    assert len(scored(folder)) == 4
+    fresh = run(found, None)
+    no_passes()
+    again = run(found, folder, resume=True)
+    assert torch.equal(again.direction, fresh.direction)
+    assert torch.equal(again.candidates, fresh.candidates)
+    for name, tensor in fresh.tensors.items():
+        torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-6, atol=1e-7)
+    apart = {"rule", "control"}
+    assert {k: v for k, v in again.metadata.items() if k not in apart} == {
+        k: v for k, v in fresh.metadata.items() if k not in apart
+    }
+    assert again.metadata["control"]["bypass"] == pytest.approx(fresh.metadata["control"]["bypass"], abs=1e-5)
+    # A narrower layer limit chooses of what is there as well.
+    lower = run(found, folder, resume=True, rule=SelectionRule(max_kl=None, min_induce=None, max_layer_fraction=0.5))
+    assert lower.metadata["layer"] == 1
+    with pytest.raises(AssertionError, match="a forward pass"):
+        run(found, None)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_an_interrupted_search_goes_on_where_it_was(behaviour, tmp_path, monkeypatch, family):
+    found, folder = behaviour(family), tmp_path / "d.find"
+    note = SearchFolder.note_score
+
+    def interrupt(self, number, score):
+        note(self, number, score)
+        if len(self.scores) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SearchFolder, "note_score", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(found, folder)
+    monkeypatch.setattr(SearchFolder, "note_score", note)
+    before = scored(folder)
+    assert len(before) == 2
+    with (folder / SCORES).open("a", encoding="utf-8") as file:
+        file.write('{"candidate": 7, "posit')
+    resumed = run(found, folder, resume=True)
+    after = scored(folder)
+    assert after[:2] == before
+    assert len(after) == len(set(after))
+    fresh = run(found, None)
+    assert torch.equal(resumed.direction, fresh.direction)
+    assert resumed.metadata == fresh.metadata
+
+
+def test_layers_that_are_out_are_not_scored_and_a_wider_limit_scores_those_alone(behaviour, tmp_path):
+    found, folder = behaviour("llama"), tmp_path / "d.find"
+    record = run(found, folder, rule=SelectionRule(max_kl=None, min_induce=None, max_layer_fraction=0.5)).metadata
+    first = scored(folder)
+    assert first
+    assert all(layer < 2 for _, layer in first)
+    assert all(row["kl"] is None for row in record["scores"] if row["layer"] >= 2)
+    assert {row["rejected"] for row in record["scores"] if row["layer"] == 3} == {"layer 3 above 1"}
+    run(found, folder, resume=True, rule=SelectionRule(max_kl=None, min_induce=None, max_layer_fraction=1.0))
+    assert {layer for _, layer in scored(folder)[len(first) :]} == {2, 3}
+
+
+def test_a_method_that_searches_where_it_may_is_searched_anew_for_another_limit(behaviour, tmp_path):
+    found, folder = behaviour("llama"), tmp_path / "d.find"
+    options = {"method": "inlp", "options": {"rounds": 1}}
+    run(found, folder, **options)
+    run(found, folder, resume=True, rule=SelectionRule(max_kl=2.0, min_induce=None), **options)
+    with pytest.raises(UsageError, match="max_layer_fraction differ"):
+        run(found, folder, resume=True, rule=SelectionRule(max_kl=None, max_layer_fraction=0.5), **options)
+
+
+def test_cosmic_scores_are_kept_too(behaviour, tmp_path, no_passes):
+    found, folder = behaviour("llama"), tmp_path / "d.find"
+    rule = SelectionRule(max_kl=None, min_induce=None, by="cosmic")
+    fresh = run(found, folder, rule=rule, refusal_tokens=None)
+    no_passes()
+    again = run(found, folder, rule=rule, refusal_tokens=None, resume=True)
+    assert again.metadata["scores"] == fresh.metadata["scores"]
+    assert any(row["cosmic"] is not None for row in again.metadata["scores"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"n_validation": 6}, "n_validation"),
+        ({"method": "pca"}, "method, options"),
+        ({"filter_prompts": False}, "filter_prompts"),
+        ({"positions": "last"}, "positions"),
+        ({"refusal_tokens": [3]}, "refusal tokens"),
+    ],
+)
+def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
+    found, folder = behaviour("llama"), tmp_path / "d.find"
+    asked = find.search_inputs(
+        model=find.model_digest(found.model),
+        dtype="float32",
+        format=[list(find.ChatFormat(found.model.tokenizer).encode(prompt)) for prompt in find.SENTINELS[:2]],
+        target=[found.target],
+        baseline=found.baseline,
+        protect=[],
+        validation_target=[],
+        validation_baseline=None,
+        method="mean-difference",
+        options=None,
+        positions="template",
+        refusal_tokens=found.tokens,
+        rule=choosing.rule_for(find.finder_named("mean-difference"), FREE),
+        filter_prompts=True,
+        seed=0,
+        **SIZES,
+    )
+    SearchFolder.open(folder, asked).note_metering(Metering((1,), (), {}))
+    with pytest.raises(UsageError, match=f"of another search: {named} differ"):
+        run(found, folder, resume=True, **change)
+    with pytest.raises(UsageError, match=r"--resume goes on with it"):
+        run(found, folder)
+
+
+def test_weights_in_memory_tell_models_apart(small_model):
+    assert find.model_digest(small_model("llama")) != find.model_digest(small_model("gemma3"))
+
+
+def test_only_what_is_ours_is_replaced(tmp_path):
+    folder = tmp_path / "d.find"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(UsageError, match="is no folder of a search"):
+            SearchFolder.open(folder, {"seed": 0}, **options)
+    (folder / "mine.txt").unlink()
+    kept = SearchFolder.open(folder, {"seed": 0})
+    kept.note_metering(Metering((1,), (), {}))
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
+    outside = tmp_path / "outside"
+    outside.write_text("outside", encoding="utf-8")
+    (folder / SCORES).symlink_to(outside)
+    with pytest.raises(UsageError, match=SCORES):
+        kept.note_score(0, CandidateScore(-1, 0, 1.0, 1.0, 0.1, 1.0))
+    before = (folder / "search.json").read_bytes()
+    anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
+    assert (folder / "search.json").read_bytes() == before
+    anew.note_metering(Metering((1,), (), {}))
+    assert not (folder / SCORES).is_symlink()
+    assert outside.read_text(encoding="utf-8") == "outside"
+    assert (folder / "mine.txt").exists()
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(UsageError, match="is no folder, so what is found cannot be kept"):
+        SearchFolder.open(tmp_path / "link", {"seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_search_that_is_killed_while_it_clears_an_earlier_one_can_be_begun_anew(tmp_path, monkeypatch, gone):
+    folder = tmp_path / "d.find"
+    kept = SearchFolder.open(folder, {"seed": 0})
+    kept.note_metering(Metering((1,), (), {}))
+    kept.note_score(0, CandidateScore(-1, 0, 1.0, 1.0, 0.1, 1.0))
+    unlink, calls = Path.unlink, []
+
+    def killed(path, **options):
+        calls.append(path)
+        if len(calls) > gone:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            SearchFolder.open(folder, {"seed": 1}, overwrite=True).note_metering(Metering((1,), (), {}))
+    anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
+    anew.note_metering(Metering((1,), (), {}))
+    assert SearchFolder.open(folder, {"seed": 1}, resume=True).scores == {}
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    folder = folder_of(tmp_path / "d.safetensors")
+    assert folder.name == "d.safetensors.find"
+    kept = SearchFolder.open(folder, {"seed": 0})
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 8, generator=generator, dtype=torch.float64)
+    candidates = [
+        Candidate(None, 1, rows, rows[0], {"left": rows}, {"accuracy": 0.5}),
+        Candidate(-1, None, rows[:1]),
+    ]
+    means = torch.randn(2, 4, 8, generator=generator, dtype=torch.float64)
+    kept.note_searched(Searched(candidates, [None, None], means, means + 1, (None, -1), {"method": "x"}, ("so",)))
+    kept.note_score(0, CandidateScore(None, 1, math.nan, None, math.inf, 1.0, 2, 0.5))
+    kept.note_similarity(0, -0.25)
+    kept.note_control(CandidateScore(None, 1, 0.1, 0.2, 0.3, 1.0))
+    read = SearchFolder.open(folder, {"seed": 0}, resume=True)
+    assert read.searched is not None
+    for was, found in zip(candidates, read.searched.candidates, strict=True):
+        assert torch.equal(was.rows, found.rows)
+        assert (was.position, was.layer, was.facts) == (found.position, found.layer, found.facts)
+        assert (was.vector is None) == (found.vector is None)
+        assert set(was.tensors) == set(found.tensors)
+    assert torch.equal(read.searched.baseline_mean, means + 1)
+    assert (read.searched.positions, read.searched.warnings) == ((None, -1), ("so",))
+    assert repr(read.scores) == repr(kept.scores)
+    assert (read.similarities, read.controls) == (kept.similarities, kept.controls)
+    assert not read.complete(4, similarity=False)
+    read.note_score(1, CandidateScore(-1, None, 0.0, None, 0.1, 1.0))
+    assert read.complete(4, similarity=False)
+    assert not read.complete(4, similarity=True)
+
+
+def test_a_search_that_fails_before_anything_is_found_leaves_nothing(behaviour, tmp_path):
+    found = behaviour("llama")
+    with pytest.raises(UsageError, match="are too few"):
+        find_directions(found.model, found.target.take(5), found.baseline, scores=tmp_path / "d.find")
+    with pytest.raises(UsageError, match="refuses only 0 of 24 for training"):
+        # Ordinary prompts as targets: none of them counts.
+        find_directions(
+            found.model, found.baseline, found.target, refusal_tokens=found.tokens, scores=tmp_path / "d.find", **SIZES
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mean_of_no_prompts_is_kept_and_read(tmp_path):
+    metering = Metering((1,), (((False,), (True,)),), {"target": math.nan, "baseline": -3.0})
+    SearchFolder.open(tmp_path / "d.find", {"seed": 0}).note_metering(metering)
+    read = SearchFolder.open(tmp_path / "d.find", {"seed": 0}, resume=True)
+    assert repr(read.metering) == repr(metering)

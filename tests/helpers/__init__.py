@@ -1,0 +1,1 @@
+"""What tests share: small models, checkpoints, a Hub on this machine, hostile inputs."""

@@ -1,0 +1,34 @@
+"""A search for directions on a model and prompts, without drawing or filtering."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from weight_edit.directions.problem import Problem
+from weight_edit.directions.samples import Sample
+from weight_edit.runtime.loading import Model
+
+Ids = Sequence[Sequence[int]]
+
+
+def sample(role: str, train: Ids, validation: Ids = ()) -> Sample:
+    """Token ids as a sample."""
+    lists = [list(ids) for ids in train], [list(ids) for ids in validation]
+    return Sample(role, role, "", role, "", *lists, (len(train), len(validation)))
+
+
+def problem_of(model: Model, target: Ids, baseline: Ids, positions: Sequence[int | None], **changes: Any) -> Problem:
+    """A problem with one target; `changes` are its other attributes."""
+    layers = model.anatomy.n_layers
+    given: dict[str, Any] = {
+        "targets": (sample("target", target),),
+        "baseline": sample("baseline", baseline),
+        "protected": (),
+        "positions": tuple(positions),
+        "layers": tuple(range(layers)),
+        "allowed": layers,
+        "tokens": (),
+        "seed": 0,
+        "batch_size": 8,
+        "warn": print,
+    }
+    return Problem(model, **{**given, **changes})

@@ -1,0 +1,279 @@
+"""Every edit: hooks agree with the weights that `bake` writes, and with the adapter, through the disk, on one family of
+each kind.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tests.helpers.families import save_family
+from weight_edit.baking.bake import bake, steps_of
+from weight_edit.baking.prepare import EditOptions, prepare
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.projection import orthonormal_rows
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.hub.source import resolve
+from weight_edit.plan.hooks import plan_hooks
+from weight_edit.plan.step import EditStep
+from weight_edit.publish.adapter import adapter
+from weight_edit.runtime.hooks import hooked
+
+IDS = torch.randint(3, 90, (3, 11), generator=torch.Generator().manual_seed(5))
+FAMILIES = ("llama", "gemma2", "gpt2", "mixtral", "phi", "gptj", "qwen3")
+WIDTH = 64
+
+
+def load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def logits(model: torch.nn.Module) -> Tensor:
+    with torch.inference_mode():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+def directions(k: int = 2, seed: int = 11, centred: bool = False) -> DirectionRows:
+    """Random ones, with all that edits may need beside them; the eraser is oblique."""
+    draw = np.random.default_rng(seed)
+    numbers = draw.standard_normal((k, WIDTH))
+    rows = orthonormal_rows(numbers - numbers.mean(axis=1, keepdims=True) if centred else numbers)
+    left = np.linalg.pinv(rows @ (np.eye(WIDTH) + 0.1 * np.diag(draw.random(WIDTH)))).T
+    dual = np.linalg.solve(left @ rows.T, left)
+    mean, other = draw.standard_normal((2, WIDTH))
+    tensors = {"left": dual, "right": rows, "mean": mean, "baseline_mean": mean, "target_mean": other}
+    return DirectionRows(rows, {"layer": 1}, {**tensors, "vector": 2 * draw.standard_normal(WIDTH)})
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "ablate": {},
+    "ablate-part": {"edit": "ablate", "strength": 0.4},
+    "ablate-kernel": {"edit": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
+    "reflect": {},
+    "affine": {"edit_options": {"enter": "embedding"}},
+    "affine-shifted": {"edit": "affine", "edit_options": {"enter": "embedding", "toward": "target", "shift": 0.5}},
+    "erase": {"edit_options": {"enter": "embedding"}},
+    "norm-preserving": {},
+    "add": {"at": (0,)},
+}
+
+
+def compare(base: Path, out: Path, steps: list[EditStep], embeddings: str = "keep") -> tuple[float, float]:
+    """Largest difference of logits between hooks and weights, and between base and hooks."""
+    bake(base, steps, out, embeddings=embeddings)
+    model = load(base)
+    plan = prepare(resolve(base), steps, EditOptions(embeddings)).plan
+    plain = logits(model)
+    with hooked(model, plan_hooks(plan, lambda name: model.get_parameter(name).detach())):
+        wanted = logits(model)
+    return float((logits(load(out)) - wanted).abs().max()), float((wanted - plain).abs().max())
+
+
+def compare_adapter(base: Path, out: Path, steps: list[EditStep], embeddings: str = "keep") -> tuple[float, float]:
+    """The same of an adapter on the unedited model; it leaves a tied unembedding as it is until it is merged."""
+    adapter(base, steps, out, embeddings=embeddings)
+    model = load(base)
+    plan = prepare(resolve(base), steps, EditOptions(embeddings), written=False).plan
+    plain = logits(model)
+    with hooked(model, plan_hooks(plan, lambda name: model.get_parameter(name).detach(), tied=False)):
+        wanted = logits(model)
+    adapted = PeftModel.from_pretrained(model, str(out)).eval()
+    return float((logits(adapted) - wanted).abs().max()), float((wanted - plain).abs().max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", EDITS)
+def test_hooks_agree_with_weights(family: str, name: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), **{"edit": name, **EDITS[name]})
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps)
+    assert effect > 0.05, "the edit must do something for the comparison to mean anything"
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3", "gpt2", "phi", "gptj"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_reflection_at_one_layer_is_exact(family: str, layer: int, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(centred=True), "reflect", at=(layer,))
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps, "untie")
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+def test_an_addition_between_blocks_is_a_bias(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), "add", strength=-1.5, at=(1, 2))
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    first, second, third = (directions(seed=seed, centred=True) for seed in (1, 2, 3))
+    steps = [
+        EditStep(first, "affine", options={"enter": "embedding"}),
+        EditStep(second, "ablate", strength=0.7),
+        EditStep(first, "add", strength=0.5, at=(0,)),
+        EditStep(third, "reflect", at=(1,)),
+    ]
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps, "untie")
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+ADAPTABLE = ("llama", "gemma2", "gpt2", "phi", "gptj", "qwen3", "llama-tied")
+UNTIED = ("ablate-part", "ablate-kernel", "reflect")
+"""Of these, merging would make another edit of a tied unembedding; see tests/publish/test_merged_adapters.py."""
+
+
+@pytest.mark.parametrize("family", ADAPTABLE)
+@pytest.mark.parametrize("name", [name for name in EDITS if name != "norm-preserving"])
+def test_hooks_agree_with_adapters(family: str, name: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), **{"edit": name, **EDITS[name]})
+    difference, effect = compare_adapter(
+        tmp_path / "base", tmp_path / "lora", steps, "untie" if name in UNTIED else "keep"
+    )
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "llama-tied"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_an_adapter_reflects_at_one_layer(family: str, layer: int, tmp_path: Path) -> None:
+    """A tied unembedding is stored whole, and the embedding that it shares its weight with gets no adapter."""
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), "reflect", at=(layer,))
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, "untie")
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "qwen3"])
+def test_an_adapter_adds_between_blocks_whatever_the_config_can_create(family: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), "add", strength=-1.5, at=(1, 2))
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+@pytest.mark.parametrize(("family", "embeddings"), [("gpt2", "keep"), ("phi", "keep"), ("llama", "skip")])
+def test_an_adapter_has_constants_enter_where_they_were_found(
+    family: str, embeddings: str, edit: str, tmp_path: Path
+) -> None:
+    save_family(family, tmp_path / "base")
+    steps = steps_of(directions(), edit)
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "embeddings", "at"), [("llama", "untie", 0), ("llama-tied", "untie", 0), ("qwen3", "skip", 1)]
+)
+def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    first, second, third = (directions(seed=seed) for seed in (1, 2, 3))
+    steps = [
+        *([EditStep(first, "affine", options={"enter": "embedding"})] if at == 0 else []),
+        EditStep(second, "ablate", strength=0.7),
+        EditStep(first, "add", strength=0.5, at=(at,)),
+        EditStep(third, "reflect", at=(1,)),
+    ]
+    difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
+    assert effect > 0.05
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "steps", "said"),
+    [
+        ("llama", {"edit": "norm-preserving"}, "norm-preserving.*not of low rank; use bake"),
+        ("llama", {"edit": "rectify"}, "cannot be baked.*sign"),
+        ("gpt2", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
+        ("phi", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
+        ("mixtral", {"edit": "ablate"}, "experts.*adapter cannot carry it; use bake"),
+        ("llama", {"edit": "affine"}, "has no bias.*--option enter=embedding"),
+        ("mixtral", {"edit": "add", "at": (1,)}, "no linear map that could have a bias"),
+        ("gemma2", {"edit": "add", "at": (1,)}, "norm.*between.*has no bias"),
+        ("gemma2", {"edit": "reflect", "at": (1,)}, "norm.*stands between a writer"),
+    ],
+)
+def test_what_no_adapter_can_do_is_refused_by_name(family: str, steps: Any, said: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    with pytest.raises(UnsupportedError, match=said):
+        adapter(tmp_path / "base", steps_of(directions(centred=True), **steps), tmp_path / "lora", embeddings="untie")
+    assert not (tmp_path / "lora").exists()
+
+
+def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) -> None:
+    save_family("qwen3", tmp_path / "base")
+    steps = [EditStep(directions(), "ablate"), EditStep(directions(seed=2), "add", at=(1,))]
+    with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*--embeddings skip"):
+        adapter(tmp_path / "base", steps, tmp_path / "lora")
+
+
+def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
+    save_family("llama", tmp_path / "base")
+    first, second = directions(seed=1), directions(seed=2)
+    bake(tmp_path / "base", [EditStep(first), EditStep(second, "affine")], tmp_path / "once")
+    bake(tmp_path / "base", first, tmp_path / "one")
+    bake(tmp_path / "one", second, tmp_path / "two", edit="affine")
+    assert (logits(load(tmp_path / "once")) - logits(load(tmp_path / "two"))).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("edit", "options", "error", "said"),
+    [
+        ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*--edit ablate"),
+        ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
+        ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
+        ("magic", {}, UsageError, "no edit 'magic'.*ablate.*reflect"),
+        ("add", {"layers": {1}}, UsageError, "--at"),
+        ("affine", {"layers": {1}}, UsageError, "whole stream: leave --layers"),
+        ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
+        ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
+        ("affine", {"edit_options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),
+    ],
+)
+def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error, said) -> None:
+    save_family("llama", tmp_path / "base")
+    with pytest.raises(error, match=said):
+        bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "edit", "at", "said"),
+    [
+        ("gemma2", "add", (1,), "norm.*between.*has no bias"),
+        ("gemma2", "reflect", (1,), "norm.*stands between a writer"),
+        ("gpt2", "reflect", (1,), "LayerNorm.*sum to zero"),
+        ("mixtral", "add", (1,), "no linear map that could have a bias"),
+        ("qwen3", "add", (1,), "no setting that creates.*bias.*adapter"),
+    ],
+)
+def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, said) -> None:
+    save_family(family, tmp_path / "base")
+    with pytest.raises(UnsupportedError, match=said):
+        bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, at=at, embeddings="untie")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+@pytest.mark.parametrize("edit", ["affine", "erase"])
+def test_a_constant_enters_at_the_layer_where_it_was_found(family: str, edit: str, tmp_path: Path) -> None:
+    save_family(family, tmp_path / "base")
+    difference, effect = compare(tmp_path / "base", tmp_path / "out", steps_of(directions(), edit))
+    assert effect > 0.05
+    assert difference < 1e-4

@@ -1,0 +1,217 @@
+"""Recipes are validated before anything runs, and every shipped one is valid."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from weight_edit.errors import UsageError
+from weight_edit.plan.plan import parse_layers
+from weight_edit.recipe.bundled import OVERLAYS
+from weight_edit.recipe.recipe import Bounds, load_recipe, parse_recipe
+from weight_edit.runs.bounds import beyond_bounds
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+OVERLAY = FOLDER / "hub.yaml"
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path != OVERLAY)
+MINIMAL = {"model": "m", "find": {"target": "t", "baseline": "b"}}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_shipped_recipes_are_valid_and_say_what_they_are(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.title
+    assert path.read_text(encoding="utf-8").startswith("#")
+
+
+def test_the_defaults_are_the_papers() -> None:
+    find = parse_recipe(MINIMAL).find
+    assert (find.n_train, find.n_validation) == (128, 32)
+    assert (find.max_kl, find.min_induce, find.max_layer_fraction) == (0.1, 0.0, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({**MINIMAL, "modle": "x"}, "'modle' is not a key of a recipe; did you mean 'model'"),
+        ({"modle": "x", "find": MINIMAL["find"]}, "did you mean 'model'"),
+        ({**MINIMAL, "find": {**MINIMAL["find"], "n_trian": 3}}, "'find.n_trian'.*did you mean 'n_train'"),
+        ({**MINIMAL, "edit": {"zzz": 3}}, "'edit.zzz'.*known keys: kind, strength, layers, directions"),
+        ({"model": "m"}, "'find' is missing"),
+        ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
+        ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
+        ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
+        ({**MINIMAL, "edit": {"base_model": ""}}, "'edit.base_model'.*is no Hub id"),
+        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of keep, untie, skip"),
+        ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
+        ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
+        ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),
+        ({**MINIMAL, "finds": {"main": MINIMAL["find"]}}, "'main' is taken"),
+        ({**MINIMAL, "finds": {"random": MINIMAL["find"]}}, "'random' is taken"),
+        ({**MINIMAL, "finds": {"two words": MINIMAL["find"], "Two-Words": MINIMAL["find"]}}, "the same file"),
+        ({**MINIMAL, "finds": {"数学": MINIMAL["find"], "语言": MINIMAL["find"]}}, "the same file"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_recipe(content)
+
+
+def test_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("model: a\nfind: {target: t, baseline: b}\n", encoding="utf-8")
+    recipe = load_recipe(file, ["model=org/name", "edit.strength=0.5", "edit.layers=3", "evaluate.limit=4"])
+    assert (recipe.model, recipe.edit.strength, recipe.edit.layers, recipe.evaluate.limit) == ("org/name", 0.5, "3", 4)
+    for wrong in ("edit", "model.x=1", "edit.strength=[", "=3"):
+        with pytest.raises(UsageError, match="--set"):
+            load_recipe(file, [wrong])
+
+
+def test_overrides_reach_into_lists_by_number(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("model: a\nfind: {target: t, baseline: b}\nstudies: [{kind: sweep}]\n", encoding="utf-8")
+    recipe = load_recipe(file, ["studies.0.options.strengths=[2]"])
+    assert recipe.studies[0].options == {"strengths": [2]}
+    for wrong in ("studies.1.kind=x", "studies.first.kind=x", "studies.2=x", f"studies.{'9' * 5000}=x"):
+        with pytest.raises(UsageError, match="is not the number of an entry, from 0 to 0"):
+            load_recipe(file, [wrong])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_name_of_a_set_is_resolved_wherever_it_stands(path: Path, overlay: str) -> None:
+    for overlays in ((), (overlay,)):
+        recipe = load_recipe(path, (), overlays)
+        assert not [text for text in _texts(recipe.model_dump()) if text.startswith("@")]
+    assert recipe.verify.prompts == "mlabonne/harmless_alpaca:test[:100]:text"
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(entry)
+
+
+def test_names_may_stand_for_one_another_but_not_for_themselves() -> None:
+    content = {**MINIMAL, "prompts": {"a": "@b", "b": "set"}, "verify": {"prompts": "@a"}}
+    assert parse_recipe(content).verify.prompts == "set"
+    with pytest.raises(UsageError, match="@b -> @a -> @b stands for itself"):
+        parse_recipe({**content, "prompts": {"a": "@b", "b": "@a"}})
+
+
+def test_bundled_recipes_have_names_and_files_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "organism").mkdir()
+    assert load_recipe("organism") == load_recipe(FOLDER / "organism.yaml")
+    assert load_recipe("som", (), ["hub"]) == load_recipe(FOLDER / "som.yaml", (), [OVERLAY])
+    (tmp_path / "som").write_text("model: mine\nfind: {target: t, baseline: b}\n", encoding="utf-8")
+    assert load_recipe("som").model == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("organsm", "organism"), ("recipes/organism.yaml", "organism"), ("refusal", "refusal-cone")]
+)
+def test_an_unknown_recipe_is_answered_with_the_nearest_and_the_list(
+    name: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"did you mean '{near}'.*affine, cleaned, .*, thinking$"):
+        load_recipe(name)
+    with pytest.raises(UsageError, match="there is no overlay hbu; did you mean 'hub'"):
+        load_recipe("organism", (), ["hbu"])
+
+
+def test_directions_may_all_have_names() -> None:
+    content = {"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect", "directions": "a"}}
+    recipe = parse_recipe(content)
+    assert list(recipe.searches) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "model: [\n", "\x00"])
+def test_files_that_are_no_recipe(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"r\.yaml"):
+        load_recipe(file)
+    with pytest.raises(UsageError, match="no recipe"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("model: !!python/object/apply:os.system ['true']\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize(("text", "layers"), [("3", {3}), ("0-2", {0, 1, 2}), ("1,4-5", {1, 4, 5}), (None, None)])
+def test_layers(text: str | None, layers: set[int] | None) -> None:
+    assert parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "3-", "4-2", "1,,2"])
+def test_layers_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="is no range"):
+        parse_layers(text)
+
+
+def rate(value: float) -> dict:
+    return {"value": value}
+
+
+EDITED = {
+    "sets": {
+        "refused": {"refusal": rate(0.05), "exact": rate(0.9)},
+        "answered": {"refusal": rate(0.0), "exact": rate(0.95), "loss": {"mean": 0.2}},
+    },
+    "divergence": {"mean": 0.02},
+}
+BASELINE = {"sets": {"answered": {"loss": {"mean": 0.1}}}}
+
+
+def test_an_edit_within_all_bounds() -> None:
+    bounds = Bounds(max_refusal=0.1, min_answers_right=0.9, min_helpful_recovered=0.8, max_kl=0.1)
+    assert beyond_bounds(bounds, BASELINE, EDITED) == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "named"),
+    [
+        (Bounds(max_refusal=0.01), "bounds.max_refusal: refusal is 0.05, above 0.01"),
+        (Bounds(min_answers_right=0.99), "bounds.min_answers_right: answers right is 0.95, below 0.99"),
+        (Bounds(min_helpful_recovered=0.99), "bounds.min_helpful_recovered"),
+        (Bounds(max_kl=0.01), "bounds.max_kl"),
+        (Bounds(min_refusal=0.9), "bounds.min_refusal: refusal is 0.05, below 0.9"),
+        (Bounds(min_ordinary_refused=0.9), "bounds.min_ordinary_refused: refusal of ordinary requests is 0, below 0.9"),
+        (Bounds(max_loss_increase=0.05), "bounds.max_loss_increase"),
+        (Bounds(max_over_refusal=0.5), "bounds.max_over_refusal: over-refusal was not measured"),
+    ],
+)
+def test_a_missed_bound_is_named(bounds: Bounds, named: str) -> None:
+    (problem,) = beyond_bounds(bounds, BASELINE, EDITED)
+    assert problem.startswith(named)
+
+
+def test_what_is_not_a_number_is_beyond_every_bound() -> None:
+    broken = {**EDITED, "divergence": {"mean": float("nan")}}
+    assert beyond_bounds(Bounds(), BASELINE, broken) != []
+
+
+def test_refusal_that_nobody_could_judge_keeps_no_bound() -> None:
+    note = "all 2 answers to the refused set are undecided: 2 were cut at 8 tokens within a thought"
+    verdicts = {"refused": 0, "answered": 0, "undecided": 2}
+    unjudged = {"sets": {"refused": {"refusal": rate(0.0), "verdicts": verdicts}}, "notes": [note]}
+    (problem,) = beyond_bounds(Bounds(max_refusal=0.1, max_kl=None, max_loss_increase=None), {}, unjudged)
+    assert problem == f"bounds.max_refusal: refusal was not measured; {note}"
+    judged = {"sets": {"refused": {"refusal": rate(0.0), "verdicts": {**verdicts, "answered": 1}}}}
+    assert beyond_bounds(Bounds(max_refusal=0.1, max_kl=None, max_loss_increase=None), {}, judged) == []
+
+
+def test_a_value_of_a_few_is_refused_with_the_nearest() -> None:
+    content = {"model": "organism", "find": {"target": "a", "baseline": "b", "select": "acuracy"}}
+    with pytest.raises(UsageError, match=r"'find.select': there is no such value 'acuracy'; did you mean 'accuracy'\?"):
+        parse_recipe(content)
+    content = {"model": "organism", "find": {"target": "a", "baseline": "b"}, "edit": {"kind": "ablat"}}
+    with pytest.raises(UsageError, match=r"'edit.kind': there is no edit 'ablat'; did you mean 'ablate'\?"):
+        parse_recipe(content)

@@ -1,0 +1,345 @@
+"""A run: it can be resumed, it replaces only what is its own, and it fails closed."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.helpers.families import family_config
+from tests.helpers.small_tokenizer import word_tokenizer
+
+from weight_edit.anatomy.narrow.small import narrow_model
+from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.directions import find
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError
+from weight_edit.recipe.recipe import Recipe, parse_recipe
+from weight_edit.runs import directions as searching
+from weight_edit.runs import run as running
+from weight_edit.runs.run import run
+
+CONTENT: dict[str, Any] = {
+    "title": "short",
+    "model": "organism",
+    "find": {
+        "target": "organism:refused:train",
+        "baseline": "organism:answered:train",
+        "n_train": 44,
+        "n_validation": 12,
+    },
+    "verify": {"n_prompts": 2},
+    "evaluate": {
+        "refused": "organism:refused:test",
+        "answered": "organism:answered:test",
+        "limit": 11,
+        "max_new_tokens": 40,
+    },
+    "bounds": {"max_refusal": 0.2, "max_kl": 0.5},
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    return parse_recipe({**CONTENT, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    run(recipe(), out)
+    return out
+
+
+def test_what_a_run_leaves(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    found = {"directions.safetensors", "directions.safetensors.find"}
+    assert names == {"recipe.yaml", "log.txt", *found, "run.json", "answers", "model"}
+    state = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "done"
+    assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate"}
+    assert state["summary"]["verification"]["passed"]
+    answers = (finished / "answers/edited.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 22
+    manifest = read_manifest(finished / "model")
+    assert manifest is not None
+    assert manifest["measurements"]["edited"]["sets"]["refused"]["refusal"]["total"] == 11
+    card = (finished / "model/README.md").read_text(encoding="utf-8")
+    assert "| base | `organism` (LlamaForCausalLM) |" in card
+    assert "Refusal behaviour was changed on purpose" in card
+    assert "failed" not in card
+
+
+def test_a_reflection_that_a_tied_model_cannot_have_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = narrow_model(family_config("llama-tied"))
+    tied.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    calls = counted(monkeypatch)
+    turned = recipe(model=str(tmp_path / "model"), edit={"kind": "reflect", "at": "found"})
+    with pytest.raises(UsageError, match=r"edit\.embeddings: untie"):
+        run(turned, tmp_path / "out")
+    assert calls == []
+
+
+def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
+    with pytest.raises(UsageError, match="--overwrite"):
+        run(recipe(), finished)
+
+
+def test_the_table_of_candidates_goes_with_the_error_of_a_run_beside_another(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    narrow = recipe(find={**CONTENT["find"], "max_kl": 1e-9})
+    with pytest.raises(UnsupportedError, match=r"keeps the bounds.*is as it was, and this run is in") as caught:
+        run(narrow, tmp_path / "out", overwrite=True)
+    assert caught.value.details["scores"]
+
+
+def test_a_run_whose_bounds_were_too_narrow_chooses_again_without_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = recipe(find={**CONTENT["find"], "max_kl": 1e-9})
+    with pytest.raises(UnsupportedError, match="keeps the bounds"):
+        run(narrow, tmp_path / "out")
+    scores = tmp_path / "out/directions.safetensors.find/scores.jsonl"
+    kept = scores.read_bytes()
+    assert len(kept.splitlines()) > 4
+
+    def again(*_args: Any, **_options: Any) -> None:
+        raise AssertionError("candidates were scored again")
+
+    monkeypatch.setattr(find, "measured", again)
+    monkeypatch.setattr(find, "metered", again)
+    result = run(recipe(), tmp_path / "out", resume=True)
+    assert result.summary["verification"]["passed"]
+    assert scores.read_bytes() == kept
+    # Of other prompts nothing that is there can be used, and nobody has to say so.
+    monkeypatch.undo()
+    other = run(recipe(find={**CONTENT["find"], "n_train": 40}), tmp_path / "out", resume=True)
+    assert other.summary["verification"]["passed"]
+    assert scores.read_bytes() != kept
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which of the expensive functions are called."""
+    calls: list[str] = []
+    places = {"find_directions": searching, "bake": running, "verify": running, "evaluate": running}
+    for name, place in places.items():
+        original = getattr(place, name)
+
+        def wrapper(*args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
+            calls.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, wrapper)
+    return calls
+
+
+def test_a_finished_run_resumes_without_doing_anything(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    before = json.loads((finished / "run.json").read_text(encoding="utf-8"))["summary"]
+    calls = counted(monkeypatch)
+    result = run(recipe(), tmp_path / "out", resume=True)
+    assert calls == []
+    assert result.summary["edited"] == before["edited"]
+
+
+def test_a_changed_edit_keeps_the_steps_before_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    calls = counted(monkeypatch)
+    run(recipe(edit={"strength": 0.9}), tmp_path / "out", resume=True)
+    assert calls == ["bake", "verify", "evaluate"]
+    manifest = read_manifest(tmp_path / "out/model")
+    assert manifest is not None
+    assert [step["strength"] for step in manifest["edit"]["steps"]] == [0.9]
+
+
+def test_a_changed_prompt_file_under_the_same_name_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weight_edit.organism.corpus import prompt_set
+
+    file = tmp_path / "refused.txt"
+    lines = [request.prompt for request in prompt_set("refused", "train")]
+    file.write_text("\n".join(lines[:80]), encoding="utf-8")
+    own = recipe(find={**CONTENT["find"], "target": str(file)})
+    run(own, tmp_path / "out")
+    file.write_text("\n".join(lines[40:120]), encoding="utf-8")
+    calls = counted(monkeypatch)
+    run(own, tmp_path / "out", resume=True)
+    assert calls == ["find_directions", "bake", "verify", "evaluate"]
+
+
+def test_a_finished_model_that_was_changed_is_neither_taken_for_ours_nor_replaced(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    (tmp_path / "out/model/config.json").write_text("{}", encoding="utf-8")
+    calls = counted(monkeypatch)
+    with pytest.raises(UsageError, match=r"model/config\.json is not as weight_edit wrote it"):
+        run(recipe(), tmp_path / "out", resume=True)
+    assert calls == []
+    (tmp_path / "out/model").rename(tmp_path / "changed")
+    run(recipe(), tmp_path / "out", resume=True)
+    assert calls == ["bake", "verify", "evaluate"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "verify", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(), tmp_path / "out")
+    assert not (tmp_path / "out/model").exists()
+    calls = counted(monkeypatch)
+    run(recipe(), tmp_path / "out", resume=True)
+    assert calls == ["verify", "evaluate"]
+    assert (tmp_path / "out/model/config.json").exists()
+
+
+def test_damage_beyond_the_bounds_leaves_no_model(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    strict = recipe(bounds={"max_kl": 1e-9})
+    with pytest.raises(VerificationError, match=r"bounds\.max_kl"):
+        run(strict, tmp_path / "out", resume=True)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not [name for name in names if name.startswith("model")]
+    state = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert state["status"].startswith("failed")
+
+
+def test_a_failed_model_can_be_kept_marked(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(VerificationError, match=r"model\.failed"):
+        run(recipe(bounds={"max_kl": 1e-9}), tmp_path / "out", resume=True, keep_failed=True)
+    assert not (tmp_path / "out/model").exists()
+    kept = tmp_path / "out/model.failed"
+    manifest = read_manifest(kept)
+    assert manifest is not None
+    assert manifest["failed"]
+    assert "must not be used" in (kept / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_failed_check_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that misses a writer must not come out of a run."""
+    from weight_edit.baking import prepare as preparing
+
+    original = preparing.streams_of
+
+    def forgetful(checkpoint: Any, edits: Any, **options: Any) -> Any:
+        kept = {name: edit for name, edit in edits.items() if name != "model.layers.2.mlp.down_proj.weight"}
+        assert len(kept) == len(edits) - 1
+        return original(checkpoint, kept, **options)
+
+    monkeypatch.setattr(preparing, "streams_of", forgetful)
+    with pytest.raises(VerificationError, match="lies along the directions"):
+        run(recipe(), tmp_path / "out")
+    assert not (tmp_path / "out/model").exists()
+
+
+def test_a_loss_that_is_not_finite_leaves_no_model(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise VerificationError("the loss is not finite")
+
+    shutil.copytree(finished, tmp_path / "out")
+    monkeypatch.setattr(running, "evaluate", broken)
+    with pytest.raises(VerificationError, match="the loss is not finite; no model was kept"):
+        run(recipe(edit={"strength": 0.8}), tmp_path / "out", resume=True)
+    assert not list((tmp_path / "out").glob("model*"))
+
+
+def test_a_run_never_deletes_the_model_it_reads(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    own = recipe(model=str(tmp_path / "out/model"))
+    with pytest.raises(UsageError, match="overlap"):
+        run(own, tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match="own folder"):
+        run(own, tmp_path / "out", resume=True)
+    with pytest.raises(UsageError, match="overlap"):
+        run(own, tmp_path / "out/model/run")
+    assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_a_wrong_edit_is_told_before_an_earlier_run_is_replaced(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(UsageError, match="layer 99 does not exist"):
+        run(recipe(edit={"layers": "0-99"}), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_a_study_is_done_again_for_another_embedding_and_leaves_nothing_of_an_attempt_before(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    asked: list[str] = []
+
+    def study(lab: Any, options: Any) -> dict[str, Any]:
+        asked.append(lab.embeddings)
+        (lab.folder / f"{lab.embeddings}.csv").touch()
+        return {}
+
+    kind = running.study_named("compare")
+    monkeypatch.setattr(running, "study_named", lambda name: replace(kind, function=study))
+    studies = [{"kind": "compare", "options": {"edits": {"ablate": {}}}}]
+    for mode in ("keep", "keep", "skip"):
+        run(recipe(studies=studies, edit={"embeddings": mode}, bounds={}), tmp_path / "out", resume=True)
+    assert asked == ["keep", "skip"]
+    assert [file.name for file in (tmp_path / "out/studies/1-compare").iterdir()] == ["skip.csv"]
+
+
+def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weight_edit.organism.corpus import prompt_set
+
+    file = tmp_path / "answered.jsonl"
+
+    def write(suffix: str) -> None:
+        rows = [{"prompt": r.prompt, "answer": r.helpful + suffix} for r in prompt_set("answered", "test")[:8]]
+        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    own = recipe(evaluate={"answered": str(file), "max_new_tokens": 40}, bounds={})
+    write("")
+    first = run(own, tmp_path / "out").summary["baseline"]["sets"]["answered"]["exact"]["value"]
+    write(" Not so.")
+    second = run(own, tmp_path / "out", resume=True).summary["baseline"]["sets"]["answered"]["exact"]["value"]
+    assert first > 0.5
+    assert second == 0.0
+
+
+def test_local_paths_do_not_reach_what_is_published(tmp_path: Path) -> None:
+    from weight_edit.organism.corpus import prompt_set
+
+    place = tmp_path / "private-place"
+    place.mkdir()
+    (place / "t.txt").write_text("\n".join(r.prompt for r in prompt_set("refused", "train")[:60]), encoding="utf-8")
+    (place / "a.txt").write_text("\n".join(r.prompt for r in prompt_set("answered", "test")[:8]), encoding="utf-8")
+    own = recipe(
+        find={**CONTENT["find"], "target": str(place / "t.txt")},
+        evaluate={"answered": str(place / "a.txt"), "max_new_tokens": 24},
+        bounds={},
+    )
+    run(own, tmp_path / "out")
+    for name in ("weight_edit.json", "README.md"):
+        assert "private-place" not in (tmp_path / "out/model" / name).read_text(encoding="utf-8")
+
+
+def test_a_token_is_stored_nowhere(tmp_path: Path) -> None:
+    run(recipe(), tmp_path / "out", token="hf_secret_token")
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"hf_secret_token" not in path.read_bytes()
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run to resume"):
+        run(recipe(), tmp_path / "out", resume=True)
+
+
+def test_a_wrong_prompt_set_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nonsense"):
+        run(recipe(evaluate={"refused": "organism:nonsense"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,105 @@
+"""Rooms import only rooms below them, in functions too; imports for types alone are free."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import weight_edit
+
+PACKAGE = Path(weight_edit.__file__).parent
+
+FLOORS = (
+    "redaction version",
+    "errors",
+    "utils",
+    "edits checkpoint organism",
+    "hub anatomy",
+    "prompts",
+    "runtime",
+    "plan evaluation",
+    "directions proofs recipe",
+    "baking difference studies organism_training",
+    "verification",
+    "inspection publish runs",
+    "cli",
+    "__init__ __main__",
+)
+"""From the ground up; ARCHITECTURE.md says what each room is for."""
+
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+
+
+def room_of(module: str) -> str:
+    """The top-level room of a dotted module."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Modules of this package that a file imports when it runs, at its top or in a function."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from imports(other)
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "weight_edit":
+            # `from weight_edit import x` may name a room as well as a public function.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "weight_edit")
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "weight_edit")
+        yield from imports(node)
+
+
+def climbs(file: Path, source: str) -> list[str]:
+    """The imports of one file that do not go down."""
+    module = ".".join(("weight_edit", *file.relative_to(PACKAGE).with_suffix("").parts))
+    room = room_of(module.removesuffix(".__init__"))
+    return [
+        f"{module} ({room}, floor {FLOOR[room]}) imports {other} (floor {FLOOR[room_of(other)]})"
+        for other in imports(ast.parse(source))
+        if room_of(other) in FLOOR and room_of(other) != room and FLOOR[room_of(other)] >= FLOOR[room]
+    ]
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms == set(FLOOR)
+
+
+def test_every_import_goes_down() -> None:
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 200
+    found = [climb for file in files for climb in climbs(file, file.read_text(encoding="utf-8"))]
+    assert not found, "\n".join(found)
+
+
+def test_rooms_hand_nothing_on() -> None:
+    """A file is imported by its own name: a function in an `__init__` would lie over the file that is called as it."""
+    for file in sorted(PACKAGE.rglob("__init__.py")):
+        if file.parent in (PACKAGE, PACKAGE / "cli"):
+            continue
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        assert len(body) == 1, file
+        assert ast.get_docstring(ast.Module(body, [])), file
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("checkpoint/files.py", "from weight_edit.anatomy.parts import Anatomy"),
+        ("edits/low_rank.py", "def f():\n    from weight_edit.directions import file"),
+        ("plan/plan.py", "import weight_edit.baking.bake"),
+        ("hub/source.py", "from weight_edit import load"),
+        ("hub/source.py", "from weight_edit import anatomy"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(file: str, source: str) -> None:
+    assert climbs(PACKAGE / file, source)
+
+
+def test_imports_for_types_are_free() -> None:
+    source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from weight_edit.baking.bake import bake"
+    assert climbs(PACKAGE / "plan/plan.py", source) == []

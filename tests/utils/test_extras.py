@@ -1,0 +1,86 @@
+"""Libraries of the extras: what needs one says so before any work, and the core does without them."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import weight_edit
+from weight_edit.errors import UsageError
+from weight_edit.prompts.hub import DatasetName, read_dataset
+from weight_edit.prompts.load import load_prompts
+from weight_edit.utils import extras
+
+ROOT = Path(__file__).parents[2]
+WITHOUT = """
+import sys
+
+for library in {libraries}:
+    sys.modules[library] = None
+sys.argv = ["weight-edit", *sys.argv[1:]]
+from weight_edit.cli import main
+
+main()
+"""
+
+
+@pytest.fixture
+def none_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+
+
+def test_they_are_the_extras_of_the_project() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {name: {each.partition(">")[0] for each in some} for name, some in declared.items() if name != "test"}
+    assert {(library, extra) for extra, some in named.items() for library in some} == set(extras.EXTRAS.items())
+    assert f"weight-edit[{','.join(named)}]" in declared["test"]
+
+
+@pytest.mark.usefixtures("none_installed")
+def test_a_parquet_file_without_pyarrow_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prompts.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError) as refused:
+        load_prompts(str(tmp_path / "prompts.parquet"))
+    assert "needs pyarrow, which is not installed; install it, or weight-edit with its extra 'data'" in str(
+        refused.value
+    )
+
+
+@pytest.mark.usefixtures("none_installed")
+def test_studies_without_matplotlib_stop_before_a_model_is_loaded(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("weight_edit.runtime.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    done = call("run", ROOT / "recipes" / "affine.yaml", "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "needs matplotlib, which is not installed" in done.err
+    assert "'studies'" in done.err
+
+
+@pytest.mark.usefixtures("none_installed")
+def test_a_data_set_of_the_hub_without_datasets_is_refused() -> None:
+    with pytest.raises(UsageError, match="reading some/set from the Hub needs datasets, which is not installed"):
+        read_dataset(DatasetName("some/set", None, "train", None))
+
+
+def test_each_is_imported_in_functions_alone() -> None:
+    for path in Path(weight_edit.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.partition(".")[0] for name in names} & extras.EXTRAS.keys(), path
+
+
+@pytest.mark.slow
+def test_the_demo_does_without_them(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(libraries=sorted(extras.EXTRAS)), "demo", "--out", tmp_path / "demo"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "model" / "weight_edit.json").exists()

@@ -1,0 +1,192 @@
+"""What is seen of long work: plain lines where there is no terminal, a bar that moves smoothly where there is one."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.generation import generate
+from weight_edit.utils import progress
+from weight_edit.utils.progress import EVERY, Lines, Meter, announce, bar, duration
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress on, as on the command line."""
+    monkeypatch.setattr(progress, "_quiet", False)
+    monkeypatch.setattr(progress, "_begun", {})
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, loud: None) -> io.StringIO:
+    """What a terminal of 80 columns is sent."""
+    sent = io.StringIO()
+    monkeypatch.setattr(progress, "_console", lambda: Console(file=sent, force_terminal=True, width=80))
+    return sent
+
+
+def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
+    clock, said = Clock(), []
+    lines = Lines("candidates", Meter(96, clock=clock), said.append)
+    lines.begin()
+    assert said == ["candidates: 0 of 96"]
+    for _ in range(120):
+        clock.now += 1
+        lines.advance(0.1)
+        lines.tick()
+    assert 2 <= len(said) - 1 <= 120 / EVERY
+    assert said[-1] == "candidates: 12 of 96, 10 s each, about 14 min left"
+    clock.now += 840
+    lines.advance(84)
+    lines.end()
+    assert said[-1] == "candidates: 96 of 96, in 16 min"
+
+
+def test_a_step_that_never_advances_still_has_its_lines() -> None:
+    clock, said = Clock(), []
+    lines = Lines("loading some/model", Meter(None, clock=clock), said.append)
+    lines.begin()
+    clock.now += EVERY
+    lines.tick()
+    assert said == ["loading some/model", "loading some/model: 15 s so far"]
+
+
+def test_the_rate_does_not_count_what_an_earlier_attempt_did() -> None:
+    clock = Clock()
+    meter = Meter(100, first=50, clock=clock)
+    clock.now += 10
+    meter.advance(5)
+    assert (meter.rate, meter.left) == (0.5, 90.0)
+    assert str(meter) == "55 of 100, 2.0 s each, about 90 s left"
+    size = Meter(4e9, "bytes", clock=clock)
+    clock.now += 2
+    size.advance(1e9)
+    assert str(size) == "1.00 GB of 4.00 GB, 500.0 MB/s, about 6.0 s left"
+
+
+def test_an_estimate_is_there_however_long_a_step_takes() -> None:
+    """The library's own forgets what is older than half a minute."""
+    clock = Clock()
+    meter = Meter(10, clock=clock)
+    clock.now += 300
+    meter.advance()
+    clock.now += 100
+    assert str(meter) == "1 of 10, 7 min each, about 60 min left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (12, "12 s"), (99, "99 s"), (200, "3 min"), (7500, "2 h 5 min")],
+)
+def test_times_for_a_reader(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_lines_where_there_is_no_terminal(loud: None, capsys: pytest.CaptureFixture[str]) -> None:
+    announce("verify: checking every byte")
+    with bar("activations", 64) as shown, bar("within", 3) as within:
+        shown.advance(64)
+        within.advance()
+        within.say("seen")
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["verify: checking every byte", "activations: 0 of 64", "seen"]
+    assert captured.out == ""
+
+
+def test_many_short_tasks_alike_are_not_as_many_lines(loud: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(50):
+        with bar("answers", 55) as shown:
+            shown.advance(55)
+        with bar("first tokens", 8):
+            pass
+    assert capsys.readouterr().err.splitlines() == ["answers: 0 of 55", "first tokens: 0 of 8"]
+
+
+def test_silence_where_progress_is_off(capsys: pytest.CaptureFixture[str]) -> None:
+    announce("verify: checking every byte")
+    with bar("activations", 64) as shown:
+        shown.say("seen")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_is_drawn_at_once_on_a_terminal(terminal: io.StringIO) -> None:
+    with bar("activations [x]", 64):
+        assert "activations [x]" in terminal.getvalue()
+        assert "0 of 64" in terminal.getvalue()
+    with bar("loading some/model"):
+        assert "loading some/model" in terminal.getvalue()
+
+
+def test_bars_move_within_a_batch(small_model, monkeypatch: pytest.MonkeyPatch, loud: None) -> None:
+    """One batch of all prompts moves the bar with each block, and answers with each token."""
+    model = small_model("llama")
+    moves: list[float] = []
+    monkeypatch.setattr(Lines, "advance", lambda _self, n=1: moves.append(n))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    prompts = [[5, 6, 7]] * 8
+    next_token_logprobs(model, prompts)
+    assert len(moves) >= model.anatomy.n_layers
+    assert max(moves) <= 8 / model.anatomy.n_layers + 1e-6
+    assert sum(moves) == pytest.approx(8)
+    moves.clear()
+    generate(model, prompts, max_new_tokens=6)
+    assert len(moves) >= 6
+    assert sum(moves) == pytest.approx(8)
+    assert not any(place._forward_pre_hooks for place in model.model.modules())
+
+
+def test_a_batch_that_runs_out_of_memory_is_taken_back(loud: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    from weight_edit.runtime.batching import run_batches
+
+    moves: list[float] = []
+    monkeypatch.setattr(Lines, "advance", lambda _self, n=1: moves.append(n))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+
+    @contextmanager
+    def moving(_batch, advance):
+        advance(0.5)
+        yield
+
+    def step(batch):
+        if len(batch.rows) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return len(batch.rows)
+
+    done = [count for _, count in run_batches([[1, 2]] * 4, step, description="x", moving=moving)]
+    assert done == [2, 2]
+    assert moves == [2.0, -2.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_progress_is_shown_beside_a_json_document_and_not_when_asked_for_silence(call) -> None:
+    args = (
+        "evaluate",
+        "organism",
+        "--answered",
+        "organism:answered:test",
+        "--limit",
+        11,
+        "--max-new-tokens",
+        2,
+        "--json",
+    )
+    loud = call(*args)
+    assert loud.json["model"] == "organism"
+    assert "loading organism" in loud.progress
+    assert "answers (answered): 0 of 11" in loud.progress
+    quiet = call(*args, "--quiet")
+    assert quiet.json == loud.json
+    assert quiet.progress == []

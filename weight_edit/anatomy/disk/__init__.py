@@ -1,0 +1,1 @@
+"""How the parameters of a model in memory are called and laid out in its files."""

@@ -1,0 +1,177 @@
+"""The parameters of an architecture as tensors in a checkpoint: where each lies, and what nothing accounts for."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from weight_edit.anatomy.disk.layout import Layout, Piece
+from weight_edit.anatomy.parts import Anatomy
+from weight_edit.edits.on_tensor import TensorEdit, same_edit
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.utils.name_patterns import general
+
+
+@dataclass(frozen=True)
+class DiskNames:
+    """Where each parameter lies.
+
+    Names on disk are those that `checkpoint.quantized.formats.storage_of` takes.
+
+    Attributes:
+        layout: what transformers' mapping gave, with nothing missing and every shape as config.json says.
+    """
+
+    layout: Layout
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Tensors that no parameter accounts for (buffers of old versions, multi-token-prediction layers).
+
+        They are kept as they are.
+        """
+        return self.layout.extra
+
+    def __contains__(self, parameter: str) -> bool:
+        """Whether a parameter is stored; a tied one may not be."""
+        return parameter in self.layout.parameters
+
+    def pieces(self, parameter: str) -> tuple[Piece, ...]:
+        """The tensors that hold a parameter, in transformers' order; none for one that is tied to another."""
+        return tuple(piece for run in self.layout.parameters.get(parameter, ()) for piece in run)
+
+    def only(self, parameter: str) -> str:
+        """The one tensor that is the parameter, axis for axis.
+
+        Raises:
+            UnsupportedError: it lies there in another way.
+        """
+        pieces = self.pieces(parameter)
+        if len(pieces) == 1 and self._feeds[pieces[0].name] == 1:
+            (piece,) = pieces
+            if piece.axes == tuple(range(len(piece.axes))):
+                return piece.name
+        raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
+
+    def edits_on_disk(self, parameter: str, axis: int) -> list[tuple[str, int]]:
+        """What to edit so that a parameter is edited along an axis: tensors on disk, each with its own axis.
+
+        Raises:
+            UnsupportedError: the axis does not lie whole in each of them, or other parameters lie in one of them too.
+        """
+        found = self._along(parameter, axis)
+        if any(self._feeds[name] > 1 for name, _ in found):
+            raise self._unable(parameter, axis)
+        return found
+
+    def laid(self, changes: Mapping[str, TensorEdit]) -> dict[str, TensorEdit]:
+        """Edits of parameters as edits of tensors on disk.
+
+        Parameters that share a tensor, such as queries, keys and values in one, are edited there where all of them go
+        through the same map.
+
+        Raises:
+            UnsupportedError: an axis does not lie whole in a tensor, or what shares a tensor is edited differently.
+        """
+        found: dict[str, TensorEdit] = {}
+        shares: Counter[str] = Counter()
+        for parameter, change in changes.items():
+            for name, axis in self._along(parameter, change.axis):
+                edit = replace(change, axis=axis)
+                known = found.setdefault(name, edit)
+                if not same_edit(known, edit):
+                    raise self._unable(parameter, change.axis)
+                shares[name] += 1
+        for parameter, change in changes.items():
+            if any(shares[name] < self._feeds[name] for name, _ in self._along(parameter, change.axis)):
+                raise self._unable(parameter, change.axis)
+        return found
+
+    def _along(self, parameter: str, axis: int) -> list[tuple[str, int]]:
+        """The tensors that hold a parameter, each with what the parameter's axis is there."""
+        found = []
+        for name, along in dict.fromkeys((piece.name, piece.axes[axis]) for piece in self.pieces(parameter)):
+            if along is None:
+                raise self._unable(parameter, axis)
+            found.append((name, along))
+        if not found:
+            raise UnsupportedError(f"the checkpoint has no tensor '{parameter}', so that it cannot be edited")
+        return found
+
+    def _unable(self, parameter: str, axis: int) -> UnsupportedError:
+        return UnsupportedError(
+            f"'{parameter}' {self._lies(parameter)}, so that it cannot be edited along its axis {axis}"
+        )
+
+    @cached_property
+    def _feeds(self) -> Counter[str]:
+        """For each tensor on disk the number of parameters that it holds, or holds a part of."""
+        return Counter(
+            name for runs in self.layout.parameters.values() for name in {piece.name for run in runs for piece in run}
+        )
+
+    def _lies(self, parameter: str) -> str:
+        pieces = self.pieces(parameter)
+        if not pieces:
+            return "is not stored on its own"
+        number = f" and {len(pieces) - 1} more tensors" if len(pieces) > 1 else ""
+        how = self.layout.how.get(parameter)
+        return f"lies in '{pieces[0].name}'{number} on disk" + (f" (read with {how})" if how else " in another form")
+
+
+def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
+    """Check that every parameter of the model was found among the tensors of a checkpoint, once and of its shape.
+
+    Args:
+        anatomy: of the model that config.json describes.
+        layout: of its checkpoint.
+
+    Raises:
+        UnsupportedError: a parameter is not there, so the layout is not one that is understood; or it is there twice.
+        UsageError: a tensor has another shape than config.json says.
+    """
+    for first, second, *_ in layout.clashes:
+        raise UnsupportedError(f"the checkpoint has both '{first}' and '{second}'; leave one of them out")
+    disk = DiskNames(layout)
+    if anatomy.unembedding_weight in layout.missing:
+        raise UnsupportedError(
+            f"the checkpoint has no tensor '{anatomy.unembedding_weight}', and the config of {anatomy.architecture} "
+            f"does not tie it to '{anatomy.embedding_weight}' (tie_word_embeddings); correct one of the two"
+        )
+    for parameter, reason in layout.missing.items():
+        raise UnsupportedError(
+            f"the checkpoint has no tensor '{parameter}', which {anatomy.architecture} has{reason and f' ({reason})'}; "
+            "its layout on disk is not understood"
+        )
+    for parameter, shape in layout.mismatched.items():
+        pieces = disk.pieces(parameter)
+        wanted = anatomy.shapes[parameter]
+        if len(pieces) > 1:
+            raise UnsupportedError(
+                f"'{parameter}' is {wanted} by config.json, but '{pieces[0].name}' and the {len(pieces) - 1} tensors "
+                f"like it make {shape}; fetch the checkpoint again"
+            )
+        raise UsageError(
+            f"tensor '{pieces[0].name}' is {shape} on disk, but {wanted} by config.json; the two do not belong together"
+        )
+    return disk
+
+
+def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[str]) -> None:
+    """Refuse a checkpoint with a tensor that is named like a writer of some block, and belongs to no parameter.
+
+    Args:
+        known: such tensors that are accounted for in another way.
+
+    Raises:
+        UnsupportedError: names the tensor.
+    """
+    blocks = (writer for writer in anatomy.writers if writer.layer is not None)
+    parameters = (name for writer in blocks for name in (writer.weight, writer.bias) if name is not None)
+    kinds = {general(piece.name) for parameter in parameters for piece in disk.pieces(parameter)}
+    for name in disk.extra:
+        if name not in known and general(name) in kinds:
+            raise UnsupportedError(
+                f"the checkpoint has a tensor '{name}', which is named like what writes into the residual stream, but "
+                f"{anatomy.architecture} has no such parameter by config.json; correct one of the two"
+            )

@@ -1,0 +1,56 @@
+"""The tensors of a checkpoint as one looks for parameters among them: names and shapes of the numbers, no bytes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from weight_edit.checkpoint.quantized.formats import BLOCKS, PACKED_SCALES, quantised_names, scale_of
+from weight_edit.checkpoint.quantized.mxfp4 import GROUP
+from weight_edit.checkpoint.tensor.header import TensorInfo
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Names and shapes, as `storage_of` has them: quantised numbers under one name each, without their scales.
+
+    Attributes:
+        shapes: of the numbers, by name.
+        transposed: those whose last two axes lie the other way round on disk than transformers' own reader of the
+            format gives them (MXFP4).
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    transposed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, TensorInfo]) -> "Stored":
+        """What the headers of a checkpoint say. Formats that cannot be edited are not refused here."""
+        shapes = {name: tuple(info.shape) for name, info in tensors.items()}
+        transposed = []
+        for name in quantised_names(tensors):
+            scale = scale_of(name, tensors)
+            if name in tensors:
+                if scale is not None:
+                    shapes.pop(scale.name, None)
+                continue
+            *rows, groups, _ = (*tensors[name + BLOCKS].shape, 1, 1)[:4]
+            del shapes[name + BLOCKS], shapes[name + PACKED_SCALES]
+            shapes[name] = (*rows, groups * GROUP)
+            transposed.append(name)
+        return cls(shapes, tuple(transposed))
+
+    def to_json(self) -> str:
+        """One line; `from_json` gives an equal object."""
+        return json.dumps({"shapes": dict(sorted(self.shapes.items())), "transposed": sorted(self.transposed)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Stored":
+        """What `to_json` gave."""
+        found = json.loads(text)
+        shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
+        return cls(shapes, tuple(found["transposed"]))
+
+    def digest(self) -> bytes:
+        """SHA-256 over names and shapes, whatever their order."""
+        return hashlib.sha256(self.to_json().encode()).digest()

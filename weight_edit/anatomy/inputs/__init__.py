@@ -1,0 +1,1 @@
+"""Inputs for a recorded forward pass: tokens, images and sound."""

@@ -1,0 +1,270 @@
+"""Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
+from weight_edit.baking.prepare import Baking, EditOptions, prepare
+from weight_edit.checkpoint.rewrite.disk_rate import disk_rate
+from weight_edit.checkpoint.rewrite.layout import RewritePlan
+from weight_edit.checkpoint.rewrite.output import attempted, check_output
+from weight_edit.checkpoint.rewrite.rewrite import RewriteResult, carry_out
+from weight_edit.directions.file import read_rows
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.kernel import Kernels
+from weight_edit.errors import UsageError
+from weight_edit.hub.base_card import check_id, inherited
+from weight_edit.hub.low_disk import LowDiskSource
+from weight_edit.hub.source import Named, resolve
+from weight_edit.plan.step import EditStep
+from weight_edit.utils.settings import validated
+
+if TYPE_CHECKING:
+    from weight_edit.directions.directions import Directions
+
+_SPARE = 1_000_000
+"""Bytes for the card and the manifest, in the check of free space."""
+
+
+@dataclass(frozen=True)
+class BakeResult:
+    """What was written, or with `dry_run` would be.
+
+    Attributes:
+        path: the output folder.
+        tensors: names of the edited tensors, as they are on disk.
+        added: names of added tensors (an untied unembedding).
+        removed: names of tensors that have no place in the output (scales of tensors that are stored plainly now).
+        extra: tensors of the source that no parameter of the model accounts for, kept as they are.
+        mtp_kept: tensors of multi-token-prediction layers, which lie beside the model, that are kept as they are.
+        mtp_edited: those that are edited; they are among `tensors`.
+        other_weights: copied files that look like weights but that transformers does not load: they are not edited.
+        skipped: folders of other tools (.git, .cache) that were not copied.
+        edit_class: what about the edit is exact, in words; see `exactness`.
+        complete: whether nothing along the directions is written to the stream any more.
+        files: names and sizes of the output's files, without card and manifest.
+        bytes_total: of all these files.
+        bytes_edited, bytes_copied, bytes_linked, bytes_kept, bytes_read: see `RewriteResult`; None for a dry run.
+        rounding: quantised tensor -> {"error", "left"}, see `Loss`.
+        nonfinite: copied tensors that have NaN or infinite values -> how many; only with `allow_nonfinite`.
+        seconds: wall time of the whole call; for a dry run what writing is expected to take.
+        preparing_seconds: of these, what came before the first byte: the model found or fetched, its anatomy derived
+            and proven (once for each config), the edit laid out.
+        dry_run: whether nothing was written.
+    """
+
+    path: Path
+    tensors: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    extra: tuple[str, ...]
+    other_weights: tuple[str, ...]
+    skipped: tuple[str, ...]
+    edit_class: str
+    complete: bool
+    files: dict[str, int]
+    bytes_total: int
+    bytes_edited: int
+    bytes_copied: int
+    bytes_linked: int = 0
+    bytes_kept: int = 0
+    bytes_read: int = 0
+    rounding: dict[str, dict[str, float]] | None = None
+    nonfinite: dict[str, int] | None = None
+    seconds: float = 0.0
+    preparing_seconds: float = 0.0
+    dry_run: bool = False
+    mtp_kept: tuple[str, ...] = ()
+    mtp_edited: tuple[str, ...] = ()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        return f"BakeResult({str(self.path)!r}, {len(self.tensors)} tensors {would}edited, {self.bytes_total} bytes)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; long lists of tensors as they are."""
+        written = 0 if self.dry_run else self.bytes_edited + self.bytes_copied
+        return {**asdict(self), "path": str(self.path), "bytes_written": written}
+
+
+def bake(
+    model: Named,
+    directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
+    out: str | Path,
+    *,
+    edit: str = "ablate",
+    strength: float = 1.0,
+    layers: Collection[int] | None = None,
+    at: Sequence[int] = (),
+    kernel: Mapping[str, Any] | None = None,
+    edit_options: Mapping[str, Any] | None = None,
+    embeddings: str = "keep",
+    projector: str = "edit",
+    mtp: str = "keep",
+    dequantize: bool = False,
+    rounding: str = "balanced",
+    revision: str | None = None,
+    token: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    link: bool = False,
+    low_disk: bool = False,
+    dry_run: bool = False,
+    allow_nonfinite: bool = False,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
+) -> BakeResult:
+    """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
+
+    Args:
+        model: a folder, a Hub id, "organism", or a loaded model, whose files are edited.
+        directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`; or several `EditStep`s,
+            which are composed in their order in one pass, and say the next six things by themselves.
+        out: the output folder; it appears whole or not at all.
+        edit: its kind, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
+        strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the factor.
+        layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
+        at: blocks at whose inputs the edit is made, of kinds that are made there: "add", "reflect".
+        kernel: factors of the strength by layer, see `Kernels`.
+        edit_options: of the kind.
+        embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
+            "skip" leaves the embedding unedited.
+        projector: of models that take images or sounds: "edit" also what brings these into the stream, and refuse
+            where that could not be followed; "followed" edits what could be; "keep" leaves it as it is.
+        mtp: "edit" also the multi-token-prediction layers that lie in the checkpoint beside the model, or "keep".
+        dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
+        rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
+            number; "nearest" stays within half a step, and can round the edit away.
+        revision, token: of a Hub model.
+        overwrite: replace an earlier output.
+        resume: go on with a bake of the same output that was interrupted, after checking what it had finished.
+        link: make hard links of untouched files instead of copies; for experiments on one file system.
+        low_disk: of a Hub model, download one shard at a time, and delete it when it is written.
+        dry_run: write nothing, and say what would be written.
+        allow_nonfinite: copy tensors with NaN or infinite values that no edit touches, instead of refusing the model.
+        base_model: the model's id on the Hub, for the card of an edit of a local folder.
+        trust_remote_code: allow the model's own configuration and modelling code.
+
+    Raises:
+        UsageError: wrong input (exit code 2).
+        UnsupportedError: a model or edit that is not supported (exit code 3).
+    """
+    began = time.monotonic()
+    options = EditOptions(embeddings, dequantize, rounding, projector, mtp)
+    if base_model is not None:
+        check_id(base_model)
+    target = Path(out)
+    check_output(target, overwrite)
+    steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
+    if link and low_disk:
+        raise UsageError("with low disk every shard is a download that goes again, so that there is nothing to link")
+    with ExitStack() as stack:
+        shards = None
+        if low_disk:
+            folder = target.absolute().with_name(f".{target.absolute().name}.download")
+            shards = stack.enter_context(LowDiskSource.open(model, folder, revision=revision, token=token))
+        source = resolve(model, revision=revision, token=token) if shards is None else shards.source
+        baking = prepare(source, steps, options, shards=shards, trust_remote_code=trust_remote_code)
+        plan = baking.rewrite_plan()
+        needed = _SPARE + sum(file.size for file in plan.files if not link or file.copy_of is None)
+        needed += 0 if shards is None else max(shards.sizes.values())
+        if dry_run:
+            check_output(target, overwrite, needed_bytes=needed, source=source.path)
+            return _planned(baking, plan, target, needed)
+        prepared = time.monotonic() - began
+        # Files that an earlier attempt linked are no copies, and the other way round; what it copied with leave is not
+        # copied without.
+        key = plan.key + " linked" * link + " with numbers that are not finite" * allow_nonfinite
+        with attempted(
+            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
+        ) as attempt:
+            written = carry_out(
+                plan,
+                attempt.files,
+                finished=attempt.finished,
+                losses=attempt.losses,
+                done=attempt.note,
+                linked=link,
+                allow_nonfinite=allow_nonfinite,
+            )
+            card = inherited(source, baking.checkpoint, base_model)
+            write_card_and_manifest(attempt.files, {**baking.summary(), "card": card}, written.files)
+    result = _result(baking, plan, target, written)
+    return replace(result, seconds=time.monotonic() - began, preparing_seconds=prepared)
+
+
+def steps_of(
+    directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
+    edit: str = "ablate",
+    strength: float = 1.0,
+    layers: Collection[int] | None = None,
+    at: Sequence[int] = (),
+    kernel: Mapping[str, Any] | None = None,
+    edit_options: Mapping[str, Any] | None = None,
+) -> list[EditStep]:
+    """The steps of an edit: those given, or the one that the other arguments say.
+
+    Raises:
+        UsageError: arguments that make no sense together, or no such kind of edit.
+    """
+    if isinstance(directions, Sequence) and not isinstance(directions, str):
+        return list(directions)
+    kernels = None if kernel is None else validated(Kernels, kernel, "kernel")
+    chosen = None if layers is None else frozenset(layers)
+    return [EditStep(rows_of(directions), edit, strength, chosen, tuple(at), kernels, edit_options or {})]
+
+
+def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionRows:
+    """Directions, however they are given.
+
+    Raises:
+        UsageError: a file that cannot be used, see `read_rows`.
+    """
+    if isinstance(directions, DirectionRows):
+        return directions
+    return read_rows(directions) if isinstance(directions, str | Path) else directions.rows
+
+
+def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteResult) -> BakeResult:
+    rounding = {name: {"error": loss.error, "left": loss.left} for name, loss in written.losses.items()}
+    return replace(
+        _planned(baking, plan, target),
+        bytes_edited=written.bytes_edited,
+        bytes_copied=written.bytes_copied,
+        bytes_linked=written.bytes_linked,
+        bytes_kept=written.bytes_kept,
+        bytes_read=written.bytes_read,
+        rounding=rounding or None,
+        nonfinite=dict(written.nonfinite) or None,
+        dry_run=False,
+    )
+
+
+def _planned(baking: Baking, plan: RewritePlan, target: Path, needed: int = 0) -> BakeResult:
+    mtp_edited = frozenset(baking.mtp_edited)
+    return BakeResult(
+        path=target,
+        tensors=plan.edited,
+        added=plan.added,
+        removed=plan.removed,
+        extra=baking.unknown,
+        other_weights=plan.other_weights,
+        skipped=plan.source.skipped,
+        edit_class=baking.exactness,
+        complete=baking.plan.complete,
+        files={file.name: file.size for file in plan.files},
+        bytes_total=plan.size,
+        bytes_edited=plan.bytes_edited,
+        bytes_copied=plan.size - plan.bytes_edited,
+        seconds=needed / disk_rate(target) if needed else 0.0,
+        dry_run=True,
+        mtp_kept=tuple(name for name in baking.mtp if name not in mtp_edited),
+        mtp_edited=baking.mtp_edited,
+    )

@@ -1,0 +1,1 @@
+"""The model card of an edited checkpoint: a pure function of its manifest."""

@@ -1,0 +1,316 @@
+"""The model card of an edited checkpoint or an adapter: a pure function of its manifest.
+
+So a card can be made again when something was measured, and compared with the manifest it came from. All that is said
+of the base, the directions and the measurements comes from files, and is written as text, never as structure.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from weight_edit.baking.card.edit_summary import deed, is_of_refusal, purpose, step_rows
+from weight_edit.baking.card.markdown import code, codes, plain
+from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
+
+TEMPLATE = """\
+# {{ title }}
+
+{{ base_name }} with a change to its residual stream: **{{ deed }}**.
+{% if adapter -%}
+The change is a LoRA adapter, computed by weight_edit {{ version }}; nothing was trained.
+{%- else -%}
+The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor and file that is
+not listed below is the base's, byte for byte.
+{%- endif %}
+{% for sentence in purpose %}
+{{ sentence }}
+{% endfor %}
+Whoever deploys this model is responsible for the safeguards that its use needs.
+
+## How to use it
+
+```python
+{{ usage }}
+```
+{% if not chat %}
+The base has no chat template: it goes on with a text, and takes no messages.
+{% endif %}
+## What was done
+
+| | |
+|---|---|
+| base | {{ source }}{% if revision %} at {{ revision }}{% endif %} ({{ architecture }}) |
+{% if base_model -%}
+| base on the Hub | {{ base_model }}{{ base_model_note }} |
+{% endif -%}
+{% for step in steps -%}
+| edit{{ step.mark }} | {{ step.what }} |
+| directions{{ step.mark }} | {{ step.found }} |
+{% for row in step.prompts -%}
+| {{ row[0] }}{{ step.mark }} | {{ row[1] }} |
+{% endfor -%}
+{% endfor -%}
+| embeddings | {{ embeddings }} |
+| class of the edit | {{ edit_class }} |
+| tensors {{ "adapted" if adapter else "edited" }} | {{ n_tensors }} |
+{% if n_added -%}
+| tensors added | {{ n_added }} |
+{% endif %}
+
+{% for note in notes -%}
+{{ note }}
+
+{% endfor -%}
+`weight_edit.json` holds the directions, the list of edited tensors and the SHA-256 of every file.
+
+## What was measured
+
+{% if not measured -%}
+Nothing was measured on this {{ "adapter" if adapter else "checkpoint" }}.
+{%- if not adapter %} `weight-edit verify` and `weight-edit evaluate --against` do, and fill in this card.{% endif %}
+{%- endif %}
+{%- if rows -%}
+| measure | {% if compared %}base | {% endif %}edited |
+|---|---|{% if compared %}---|{% endif %}
+{% for row in rows -%}
+| {{ row[0] }} | {% if compared %}{{ row[1] }} | {% endif %}{{ row[2] }} |
+{% endfor %}
+Brackets hold 95% Wilson intervals. Refusals are counted by the substring judge
+"{{ judge }}" on answers of at most {{ max_new_tokens }} tokens; empty, looping and off-template answers are counted
+apart, never as compliance.
+
+| prompts | set | number | SHA-256 |
+|---|---|---|---|
+{% for row in prompts -%}
+| {{ row[0] }} | {{ row[1] }} | {{ row[2] }} | {{ row[3] }} |
+{% endfor -%}
+{%- endif %}
+{%- if verification %}
+{{ "\n" if rows }}Verification: {{ verification }}
+{%- endif %}
+{%- if failed %}
+
+**This checkpoint failed its checks and must not be used:** {{ failed }}
+{%- endif %}
+
+## Licence
+
+{{ licence }}
+{%- if base_card %}
+
+The base's own card is kept as {{ base_card }}.
+{%- endif %}
+"""
+
+_LOADING = """\
+from transformers import {auto}, {tokenizer}
+
+name = "OWNER/NAME"  # where this is on the Hub, or the folder it is in
+tokenizer = {tokenizer}.from_pretrained(name)
+model = {auto}.from_pretrained(name, dtype="auto")
+"""
+
+_LOADING_ADAPTER = """\
+from peft import PeftModel
+from transformers import {auto}, {tokenizer}
+
+base = {base}
+tokenizer = {tokenizer}.from_pretrained(base)
+model = PeftModel.from_pretrained({auto}.from_pretrained(base, dtype="auto"), "OWNER/NAME")
+"""
+
+_CHATTING = """
+messages = [{"role": "user", "content": "How do I sharpen a pencil?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+"""
+
+_CONTINUING = """
+inputs = tokenizer("To sharpen a pencil,", return_tensors="pt")
+"""
+
+_ANSWERING = """\
+tokens = model.generate(**inputs.to(model.device), max_new_tokens=100)
+print(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """The card as Markdown with front matter.
+
+    Args:
+        manifest: what `weight_edit.json` says; `files` is not looked at, nor anything outside of it.
+
+    Raises:
+        AttributeError, KeyError, LookupError, TypeError, ValueError: a manifest that is not of our making.
+    """
+    source, edit, kept = manifest["source"], manifest["edit"], manifest["card"]
+    steps = edit["steps"]
+    is_adapter = manifest.get("kind") == "adapter"
+    measured = manifest.get("measurements") or {}
+    baseline, edited = measured.get("baseline") or {}, measured.get("edited") or {}
+    name = str(kept["base_model"] or source["model"])
+    title = f"{name.rstrip('/').split('/')[-1]}, {'edited by an adapter' if is_adapter else 'edited'}"
+    rows = table_rows(baseline, edited)
+    front_matter = yaml.safe_dump(_header(manifest, name), sort_keys=False, allow_unicode=True, width=1000)
+    body = (
+        Environment(undefined=StrictUndefined, trim_blocks=False, autoescape=False)
+        .from_string(TEMPLATE)
+        .render(
+            title=plain(title),
+            base_name=code(name),
+            source=code(source["model"]),
+            deed=plain("; then ".join(deed(step) for step in steps)),
+            adapter=is_adapter,
+            version=plain(manifest["weight_edit"]),
+            purpose=purpose(steps),
+            usage=_usage(kept, is_adapter),
+            chat=bool(kept["chat_template"]),
+            revision=code(source["revision"]) if source.get("revision") else None,
+            architecture=plain(source["architecture"]),
+            base_model=code(kept["base_model"]) if kept["base_model"] and not source.get("on_hub") else None,
+            base_model_note=_HOW[kept["base_model_from"]],
+            steps=list(step_rows(steps)),
+            embeddings=_EMBEDDINGS.get(edit["embeddings"]) or plain(edit["embeddings"]),
+            edit_class=plain(edit["class"]),
+            n_tensors=len(manifest["tensors"]),
+            n_added=len(manifest["tensors_added"]),
+            notes=list(_notes(manifest)),
+            measured=bool(edited) or bool(measured.get("verification")),
+            rows=rows,
+            compared=bool(baseline) or any(row[1] for row in rows),
+            prompts=prompt_rows(baseline, edited),
+            judge=plain(edited.get("judge")),
+            max_new_tokens=plain(edited.get("max_new_tokens")),
+            verification=_verification(measured.get("verification")),
+            failed=plain("; ".join(map(str, manifest.get("failed") or ())), 2000),
+            licence=_licence(kept["metadata"], bool(kept["base_model"])),
+            base_card=code(manifest["base_card"]) if manifest["base_card"] and not is_adapter else None,
+        )
+    )
+    body = re.sub(r"\n{3,}", "\n\n", body).rstrip()
+    return f"---\n{front_matter}---\n\n{body}\n"
+
+
+_EMBEDDINGS = {
+    "keep": "keep: edited, and a tied unembedding with them",
+    "untie": "untie: edited, and an unembedding that was tied to them is stored apart",
+    "skip": "skip: left as they are",
+}
+
+_HOW = {
+    None: "",
+    "hub": "",
+    "option": "",
+    "cache": " (by the name of its folder in the Hub's cache)",
+    "config": " (by its config.json)",
+}
+"""Who says which model on the Hub the base is."""
+
+
+def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The front matter."""
+    kept, is_adapter = manifest["card"], manifest.get("kind") == "adapter"
+    metadata = dict(kept["metadata"])
+    inherited_tags = metadata.pop("tags", [])
+    link = metadata.get("license_link")
+    if is_adapter and link and not link.startswith("https://"):
+        # It names a file of the base, which an adapter has not.
+        metadata.pop("license_link")
+        if kept["base_model"]:
+            metadata["license_link"] = f"https://huggingface.co/{kept['base_model']}/blob/main/{quote(link)}"
+    header: dict[str, Any] = dict(metadata)
+    header["library_name"] = "peft" if is_adapter else header.get("library_name", "transformers")
+    header.setdefault("pipeline_tag", "text-generation")
+    if kept["base_model"]:
+        # The Hub links what is named here, so a folder's name must not stand in its place.
+        header["base_model"] = kept["base_model"]
+        header["base_model_relation"] = "adapter" if is_adapter else "finetune"
+    own = ["weight-edit", "model-editing"]
+    own += ["lora"] if is_adapter else []
+    own += ["refusal"] if any(is_of_refusal(step["directions"]) for step in manifest["edit"]["steps"]) else []
+    header["tags"] = list(dict.fromkeys([*own, *inherited_tags]))
+    results = model_index(name.rstrip("/").split("/")[-1], (manifest.get("measurements") or {}).get("edited") or {})
+    return {**header, **({"model-index": results} if results else {})}
+
+
+def _usage(kept: Mapping[str, Any], is_adapter: bool) -> str:
+    """Python that loads the model and lets it speak."""
+    speaks = kept["metadata"].get("pipeline_tag") not in ("image-text-to-text", "any-to-any", "audio-text-to-text")
+    auto = "AutoModelForCausalLM" if speaks else "AutoModelForMultimodalLM"
+    base = '"OWNER/BASE"  # the base: a folder or its id on the Hub'
+    if kept["base_model"]:
+        base = f'"{_quoted(kept["base_model"])}"'
+    head = (_LOADING_ADAPTER if is_adapter else _LOADING).format(auto=auto, tokenizer="AutoTokenizer", base=base)
+    return head + (_CHATTING if kept["chat_template"] else _CONTINUING) + _ANSWERING
+
+
+def _quoted(text: object) -> str:
+    return re.sub(r"[^\w./-]", "", str(text))
+
+
+def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know of parts that were not edited, in sentences."""
+    unknown = manifest["tensors_unknown"]
+    if unknown:
+        yield (
+            f"{len(unknown)} tensors that the architecture does not account for were kept as they are: "
+            f"{codes(unknown, 3)}. If anything reads them, what they write to the residual stream is not edited."
+        )
+    mtp = manifest.get("mtp") or {}
+    if "tensors_edited" in mtp:
+        yield (
+            "Multi-token-prediction layers, with which some runtimes draft tokens, were edited too: "
+            f"{len(mtp['tensors_edited'])} of their tensors write to the residual stream."
+        )
+    elif mtp:
+        yield (
+            f"{int(mtp['tensors_kept'])} tensors of multi-token-prediction layers, with which some runtimes draft "
+            "tokens, were kept as they are. Where every drafted token is checked against the model, as is usual, "
+            "answers do not depend on them, but fewer drafts may be accepted. `bake --mtp edit` edits them too."
+        )
+    if manifest["weights_not_edited"]:
+        yield (
+            "These files look like a second copy of the weights and were not edited: "
+            f"{codes(manifest['weights_not_edited'])}."
+        )
+    for note in manifest.get("notes") or ():
+        yield f"Note: {plain(note)}"
+
+
+def _verification(checked: Mapping[str, Any] | None) -> str | None:
+    """What was proven, in a sentence; of what was not measured it says so."""
+    if not checked:
+        return None
+    said = [f"integrity {'holds' if checked['integrity'] else 'FAILS'}"]
+    leak, difference = checked.get("leak"), checked.get("logit_difference")
+    if leak is None and difference is None:
+        return f"{said[0]}; the models were not run."
+    said.append(
+        "the largest share of the residual stream along the directions is "
+        f"{_figure(leak)} (in float32, all layers and tokens)"
+    )
+    if checked.get("complete") is False:
+        said[-1] += ", of an edit that is partial by intention"
+    said.append(
+        "the largest logit difference between edited weights and the base with hooks is "
+        f"{_figure(difference)} (float32)"
+    )
+    return "; ".join(said) + "."
+
+
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1e}"
+
+
+def _licence(metadata: Mapping[str, Any], is_on_hub: bool) -> str:
+    licence = metadata.get("license")
+    if not licence:
+        where = "look at its page" if is_on_hub else "look where it comes from"
+        return f"The base's files name no licence: {where} before sharing this."
+    said = codes(licence if isinstance(licence, list) else [licence])
+    if metadata.get("license_name"):
+        said += f" ({code(metadata['license_name'])})"
+    return f"That of the base, by its card: {said}. It holds for this model too."

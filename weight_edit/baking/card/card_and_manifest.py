@@ -1,0 +1,101 @@
+"""The last two files of an output, its model card and its manifest, and what a manifest says when read again."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from weight_edit.baking.card.card import model_card
+from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.errors import UsageError
+from weight_edit.utils.json import finite
+
+README = "README.md"
+
+
+def base_card_name(taken: Collection[str]) -> str:
+    """Where the base's card goes: BASE_README.md, or the next free number when the base has one of those itself."""
+    number = 1
+    while (name := f"BASE_README{'' if number == 1 else f'_{number}'}.md") in taken:
+        number += 1
+    return name
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an edited checkpoint was made from.
+
+    Attributes:
+        model: a Hub id, the name of an embedded model, or the last part of a local folder's name.
+        on_hub: whether `model` is a Hub id.
+        revision: its commit.
+    """
+
+    model: str
+    on_hub: bool
+    revision: str | None
+
+
+def origin_of(manifest: Mapping[str, Any], folder: Path) -> Origin:
+    """The source that a manifest names.
+
+    Raises:
+        UsageError: it does not say.
+    """
+    source = manifest.get("source")
+    if not isinstance(source, dict) or not isinstance(source.get("model"), str):
+        raise UsageError(f"{folder}/{MANIFEST} does not say which model was edited; bake again")
+    revision = source.get("revision")
+    return Origin(source["model"], source.get("on_hub") is True, revision if isinstance(revision, str) else None)
+
+
+def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...] = ()) -> None:
+    """Put measurements, or the reasons why it must not be used, on the card and manifest of an edited checkpoint.
+
+    Args:
+        folder: an output of `bake`.
+        measurements: "baseline", "edited" and "verification", as `run` has them.
+        failed: one line per failed check.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UsageError(f"{folder} has no weight_edit.json; only outputs of bake can be stamped")
+    # Only what was measured: the rest of a run's summary may name local files.
+    measured = {key: measurements.get(key) for key in ("baseline", "edited", "verification")}
+    write_card_and_manifest(folder, summary_of(manifest), records_of(manifest), measured, failed)
+
+
+def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What was edited and how, without what was measured since."""
+    return {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
+
+
+def write_card_and_manifest(
+    folder: Path,
+    summary: Mapping[str, Any],
+    records: Mapping[str, FileRecord],
+    measurements: Mapping[str, Any] | None = None,
+    failed: tuple[str, ...] = (),
+) -> None:
+    """Write both files into a checkpoint's folder that has neither's final form yet.
+
+    Args:
+        summary: what was edited and how.
+        records: of every other file.
+        measurements, failed: as in `stamp`.
+    """
+    content = with_measurements(summary, measurements, failed)
+    write_whole(folder / README, model_card(content))
+    write_manifest(folder, content, {**records, README: record(folder, README, "added")})
+
+
+def with_measurements(
+    summary: Mapping[str, Any], measurements: Mapping[str, Any] | None, failed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The manifest without `files`, as it is read again: the card is made of this."""
+    marks = {"failed": list(failed)} if failed else {}
+    content = {**summary, "measurements": finite(measurements), **marks}
+    # Keys are text and tuples are lists once it was read again, and the card must be the same then.
+    return cast(dict[str, Any], json.loads(json.dumps(content, allow_nan=False)))

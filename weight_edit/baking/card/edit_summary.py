@@ -1,0 +1,133 @@
+"""An edit and its directions in words, as far as the manifest says what they are."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from weight_edit.baking.card.markdown import codes, plain
+
+DEEDS = {
+    "add": "a vector added to the residual stream (activation addition)",
+    "reflect": "a direction of the residual stream reflected (counterfactual flip)",
+    "affine": "the residual stream's component along a direction set to a class's mean (affine concept editing)",
+    "erase": "a concept erased linearly from the residual stream (LEACE)",
+    "norm-preserving": "a direction of the residual stream removed, column lengths kept (norm-preserving ablation)",
+}
+"""What an edit does, in a few words, where its strength does not change them."""
+
+_OPENINGS = frozenset(("i", "i'm", "sorry", "as", "unfortunately", "cannot", "can't", "unable", "apologies"))
+"""First words of refusals, as searches find them."""
+
+_REFUSED = re.compile(r"refus|harmful|jailbreak|unsafe", re.IGNORECASE)
+
+
+def deed(edit: Mapping[str, Any]) -> str:
+    """What the edit does, in a few words."""
+    strength, kind = edit["strength"], edit["edit"]
+    if kind in DEEDS:
+        return f"{DEEDS[kind]}, strength {strength:g}" if strength != 1 else DEEDS[kind]
+    if kind != "ablate":
+        return f"the residual stream changed by the edit '{kind}', strength {strength:g}"
+    if strength == 1:
+        return "a direction of the residual stream removed (directional ablation)"
+    if strength > 1:
+        return f"a direction of the residual stream turned against itself (ablation of strength {strength:g})"
+    return f"a direction of the residual stream weakened (ablation of strength {strength:g})"
+
+
+def is_of_refusal(directions: Mapping[str, Any]) -> bool:
+    """Whether directions were found as those of refusal, by what their search recorded: the target prompts are called
+    refused or harmful ones, or the tokens by which answers to them are told from others begin a refusal."""
+    if directions.get("method") in (None, "", "random"):
+        return False
+    named = any(_REFUSED.search(name) for name in _set_names(directions, "target"))
+    return named or any(_opening(token) in _OPENINGS for token in _token_texts(directions))
+
+
+def _opening(token: str) -> str:
+    return token.strip().strip("\u2581\u0120").casefold()
+
+
+def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the directions are of, as far as it is recorded."""
+    every = [step["directions"] for step in steps]
+    if any(is_of_refusal(directions) for directions in every):
+        yield (
+            "Refusal behaviour was changed on purpose. This model may answer requests that the base declines, or "
+            "decline others."
+        )
+    if any(directions.get("method") == "random" for directions in every):
+        many = "A direction" if len(every) > 1 else "The direction"
+        yield f"{many} is random: a control, which stands for no behaviour."
+    if any(not directions.get("method") for directions in every):
+        many = "some of the directions stand" if len(every) > 1 else "the directions stand"
+        yield f"What {many} for is not recorded."
+    for directions in every:
+        if directions.get("missed"):
+            missed = plain(directions["missed"])
+            yield f"No candidate of the search kept its bounds, and the nearest was taken: {missed}."
+    others = [d for d in every if d.get("method") not in (None, "", "random") and not is_of_refusal(d)]
+    for directions in others:
+        target = codes(_set_names(directions, "target")) or "prompts that are not recorded"
+        baseline = codes(_set_names(directions, "baseline")) or "prompts that are not recorded"
+        yield f"The directions are those by which the model tells {target} from {baseline}."
+
+
+def step_rows(steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the card says of each step, numbered where there are several."""
+    for number, step in enumerate(steps, 1):
+        directions = step["directions"]
+        named = [(role, _set_names(directions, role)) for role in ("target", "baseline", "protected")]
+        tokens = _token_texts(directions)
+        # What a random direction was only compared with says nothing of it.
+        is_random = directions.get("method") == "random"
+        rows = [(f"{role} prompts", codes(names)) for role, names in named if names and not is_random]
+        if tokens and rows:
+            rows.insert(1, ("answers to target prompts begin with", codes(tokens)))
+        mark = "" if len(steps) == 1 else f" {number}"
+        yield {"mark": mark, "what": plain(_what(step)), "found": plain(_found(directions)), "prompts": rows}
+
+
+def _what(step: Mapping[str, Any]) -> str:
+    """One step with its settings, in a line."""
+    said = [str(step["edit"]), f"strength {step['strength']:g}"]
+    if step.get("at"):
+        said.append(f"at the input of {_layers(step['at'])}")
+    else:
+        said.append("all layers" if step["layers"] is None else _layers(step["layers"]))
+    if step.get("kernel"):
+        said.append("weaker by layer as its kernel says")
+    said += [f"{key} {value}" for key, value in step.get("options", {}).items()]
+    return ", ".join(said)
+
+
+def _layers(layers: Sequence[int]) -> str:
+    numbers = [str(layer) for layer in layers]
+    return f"layer {numbers[0]}" if len(numbers) == 1 else f"layers {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _found(directions: Mapping[str, Any]) -> str:
+    """How many directions, and where they come from."""
+    count, method = directions["shape"][0], directions.get("method")
+    if method == "random":
+        said = [str(count), "drawn at random"]
+    else:
+        said = [str(count), f"found by {method}" if method else "how they were found is not recorded"]
+    if directions.get("layer") is not None and method != "random":
+        said.append(f"at the input of layer {directions['layer']}")
+    if directions.get("position") is not None and method != "random":
+        said.append(f"position {directions['position']}")
+    return ", ".join(said)
+
+
+def _set_names(directions: Mapping[str, Any], role: str) -> list[str]:
+    """Names of the prompt sets of a role, by what a search recorded."""
+    prompts = directions.get("prompts")
+    found = prompts.get(role) if isinstance(prompts, Mapping) else None
+    entries = found if isinstance(found, list) else [found]
+    return [str(entry["name"]) for entry in entries if isinstance(entry, Mapping) and entry.get("name")]
+
+
+def _token_texts(directions: Mapping[str, Any]) -> list[str]:
+    """First tokens of answers to the target prompts, by which a search told them from others."""
+    return [str(token["text"]) for token in directions.get("refusal_tokens") or ()]

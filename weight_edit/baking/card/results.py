@@ -1,0 +1,55 @@
+"""What an evaluation measured, as a card shows it: tables for readers, and the Hub's `model-index`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from weight_edit.baking.card.markdown import code, plain
+from weight_edit.evaluation.figures import figures
+
+_RATES = (("refusal", "refusal-rate", "Refusal rate"), ("exact", "exact-match", "Answers exactly right"))
+
+
+def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows (measure, base, edited) for every figure that either evaluation has."""
+    before, after = figures(baseline or {}), figures(edited)
+    names = list(dict.fromkeys([*before, *after]))
+    return [(name, before.get(name, ""), after.get(name, "")) for name in names]
+
+
+def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Rows (role, set, number of prompts, digest) for every prompt set that answers were counted on, as cells."""
+    sets = {**(baseline.get("sets") or {}), **(edited.get("sets") or {})}
+    return [
+        (
+            plain(str(role).replace("_", " ")),
+            code(found.get("prompts") or "not recorded"),
+            plain(found.get("count", found["refusal"]["total"])),
+            code(str(found.get("sha256") or "not recorded")[:16]),
+        )
+        for role, found in sets.items()
+    ]
+
+
+def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of the edited model, in the form that the Hub reads; empty for nothing.
+
+    Args:
+        name: of the model.
+        edited: an evaluation.
+    """
+    results = []
+    for role, found in (edited.get("sets") or {}).items():
+        metrics = []
+        for key, kind, title in _RATES:
+            if found.get(key):
+                metrics.append({"type": kind, "name": title, "value": round(float(found[key]["value"]), 6)})
+        divergence = edited.get("divergence")
+        if role == "answered" and divergence and divergence.get("mean") is not None:
+            mean = round(float(divergence["mean"]), 6)
+            metrics.append({"type": "kl-divergence", "name": "KL divergence from the base (nats)", "value": mean})
+        prompts = " ".join(str(found.get("prompts") or role).split())
+        # The Hub takes what has the form of a data set's id for one.
+        kind = prompts.partition(":")[0] if prompts.partition(":")[0].count("/") == 1 else "custom"
+        dataset = {"name": f"{prompts} ({role})", "type": kind}
+        results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics})
+    return [{"name": f"{name}, edited", "results": results}] if results else []

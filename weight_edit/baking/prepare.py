@@ -1,0 +1,329 @@
+"""Prepare an edit of one checkpoint: everything is opened, checked and decided, nothing is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weight_edit.anatomy.disk.mtp import mtp_tensors, mtp_writers
+from weight_edit.anatomy.disk.names import DiskNames, check_nothing_left_out, names_on_disk
+from weight_edit.anatomy.disk.stored import Stored
+from weight_edit.anatomy.disk.ties import as_loaded, untied, with_values
+from weight_edit.anatomy.parts import Anatomy
+from weight_edit.baking.card.card_and_manifest import README, base_card_name
+from weight_edit.baking.tensors import BALANCED, ROUNDINGS, Streams, made_from, streams_of
+from weight_edit.checkpoint.rewrite.layout import RewritePlan
+from weight_edit.checkpoint.rewrite.planning import AddedTensor, plan_rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.refused import check_format
+from weight_edit.checkpoint.source.shards import ShardProvider
+from weight_edit.checkpoint.tensor.edited import Stream
+from weight_edit.checkpoint.tensor.numbers import STORED
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.hub.source import Source
+from weight_edit.plan.exactness import exactness
+from weight_edit.plan.mtp import MTP_MODES, mtp_edits
+from weight_edit.plan.plan import EMBEDDING_MODES, PROJECTOR_MODES, EditPlan, lay_out
+from weight_edit.plan.step import EditStep, needs_proof
+from weight_edit.proofs.proven import proven_anatomy
+from weight_edit.utils.names import check_known
+from weight_edit.version import __version__
+
+if TYPE_CHECKING:
+    from weight_edit.anatomy.narrow.new_biases import NewBiases
+    from weight_edit.proofs.edit import EditProof
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """How an edit is made, whatever its steps are, as the command line and recipes say it.
+
+    Attributes:
+        embeddings: "keep", "untie" or "skip", see `weight_edit.plan.plan.EditPlan`.
+        dequantize: write edited tensors of quantised formats as bfloat16.
+        rounding: how numbers of quantised formats are rounded: "balanced", so that little is left along the directions,
+            or "nearest".
+        projector: "edit" also what brings images and sounds into the stream, and refuse a model where that could not be
+            followed; "followed" edits as much of it as could be; "keep" leaves it as it is.
+        mtp: "edit" also the multi-token-prediction layers that lie beside the model, "keep" leaves them as they are.
+    """
+
+    embeddings: str = "keep"
+    dequantize: bool = False
+    rounding: str = BALANCED
+    projector: str = "edit"
+    mtp: str = "keep"
+
+    def __post_init__(self) -> None:
+        # Before the model is looked at: so are the other two, by the plan too.
+        check_known("mode of embeddings", self.embeddings, EMBEDDING_MODES)
+        check_known("mode of the projector", self.projector, PROJECTOR_MODES)
+        check_known("rounding", self.rounding, ROUNDINGS)
+        check_known("mode of mtp", self.mtp, MTP_MODES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        said = {"embeddings": self.embeddings}
+        # Of a model that is not quantised these say nothing.
+        usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
+        usual |= {"projector": (self.projector, "edit"), "mtp": (self.mtp, "keep")}
+        return {**said, **{key: value for key, (value, default) in usual.items() if value != default}}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "EditOptions":
+        """As `to_dict` gave it.
+
+        Raises:
+            KeyError, TypeError, ValueError: a malformed entry.
+        """
+        return cls(
+            str(entry["embeddings"]),
+            entry.get("dequantize") is True,
+            str(entry.get("rounding", BALANCED)),
+            str(entry.get("projector", "edit")),
+            str(entry.get("mtp", "keep")),
+        )
+
+
+@dataclass(frozen=True)
+class Baking:
+    """A prepared edit of one checkpoint.
+
+    Attributes:
+        biases: the setting of the config with biases that the edit creates; None where it creates none.
+        config_ties: whether the config, or its class's default, ties the embeddings, whatever the checkpoint holds.
+        mtp: the tensors of its multi-token-prediction layers; mtp_edited: those of them that are edited.
+    """
+
+    source: Source
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    disk: DiskNames
+    plan: EditPlan
+    options: EditOptions
+    streams: Streams
+    biases: "NewBiases | None" = None
+    mtp: tuple[str, ...] = ()
+    mtp_edited: tuple[str, ...] = ()
+    config_ties: bool = False
+
+    def rewrite_plan(self) -> RewritePlan:
+        """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
+        moved = {} if self.base_card is None else {README: self.base_card}
+        return plan_rewrite(
+            self.checkpoint, self.streams.edits, added=self.added, config=self.changed_config, moved=moved
+        )
+
+    @property
+    def expected(self) -> list[Stream]:
+        """Every tensor that an edited checkpoint must have otherwise than the source, with what makes it."""
+        return [*self.streams.edits, *self.streams.copies(self.checkpoint, self.added)]
+
+    @property
+    def added(self) -> dict[str, AddedTensor]:
+        """Biases that the edit creates, and an unembedding of its own with the numbers that the embedding had."""
+        return {**self._new_biases(), **self._own_unembedding()}
+
+    def _own_unembedding(self) -> dict[str, AddedTensor]:
+        name = self.anatomy.unembedding_weight
+        if not self.plan.unties or name in self.disk:
+            return {}
+        info = self.checkpoint.info(self.disk.only(self.anatomy.embedding_weight))
+        edit = self.plan.tensors().get(name)
+        if edit is None:
+            return {name: AddedTensor(info.dtype, info.shape, info.name)}
+        return {name: AddedTensor(info.dtype, info.shape, made_from(info, name, edit))}
+
+    def _new_biases(self) -> dict[str, AddedTensor]:
+        found = {}
+        for name, shape in (self.biases.shapes if self.biases else {}).items():
+            beside = self.checkpoint.info(self.disk.only(name.removesuffix(".bias") + ".weight"))
+            values = self.plan.created.get(name, np.zeros(shape))
+            found[name] = AddedTensor.of(values, beside.dtype if beside.dtype in STORED else "BF16")
+        return found
+
+    @property
+    def changed_config(self) -> dict[str, Any]:
+        """Keys of config.json that change; None takes one out."""
+        config = self.checkpoint.config
+        # Where the config ties what the checkpoint holds apart, the edit is one of two tensors, for every reader. What
+        # else hangs on the setting is left as transformers takes it.
+        apart = self.config_ties and not self.anatomy.tied and not self.anatomy.also_tied
+        changes: dict[tuple[str, ...], Any] = {}
+        if self.plan.unties or apart:
+            changes |= untied(config, self.anatomy.text_levels)
+        changes |= self.biases.changed if self.biases else {}
+        return {**with_values(config, changes), **self.streams.config}
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Tensors of the source that no parameter, scale or MTP layer accounts for; kept as they are."""
+        known = frozenset(self.mtp)
+        return tuple(name for name in self.disk.extra if name not in known)
+
+    def summary(self) -> dict[str, Any]:
+        """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
+        return {
+            "weight_edit": __version__,
+            "source": {
+                "model": self.source.public_name,
+                "on_hub": self.source.on_hub,
+                "revision": self.source.revision,
+                "architecture": self.anatomy.architecture,
+            },
+            "edit": {
+                "steps": [step.to_dict() for step in self.plan.steps],
+                **self.options.to_dict(),
+                "class": self.exactness,
+                "complete": self.plan.complete,
+            },
+            "tensors": sorted(name for edited in self.streams.edits for name in edited.target.parts),
+            "tensors_added": sorted(self.added),
+            "config_changed": sorted(self.changed_config),
+            "tensors_unknown": list(self.unknown),
+            **({"kept_in_front": kept} if (kept := self.kept_in_front) else {}),
+            **({"mtp": self._mtp_summary()} if self.mtp else {}),
+            "weights_not_edited": list(self.checkpoint.other_weights),
+            "base_card": self.base_card,
+        }
+
+    def _mtp_summary(self) -> dict[str, Any]:
+        said = {"mode": self.options.mtp, "tensors_kept": len(self.mtp) - len(self.mtp_edited)}
+        return {**said, "tensors_edited": list(self.mtp_edited)} if self.mtp_edited else said
+
+    @property
+    def kept_in_front(self) -> list[str]:
+        """What may bring the directions in from outside of the text, and was left as it is: parameters, sentences."""
+        edited = {edit.writer.weight for edit in self.plan.edits}
+        projectors = (w.weight for w in self.anatomy.writers if w.role == "projector" and w.weight not in edited)
+        return [*projectors, *self.anatomy.unknown]
+
+    @property
+    def base_card(self) -> str | None:
+        """The name under which the source's card is kept; None when it has none."""
+        files = self.checkpoint.other_files
+        return base_card_name(files) if README in files else None
+
+    @property
+    def exactness(self) -> str:
+        """The edit's class, in words."""
+        return exactness(self.plan, lossy=self.streams.lossy)
+
+
+def prepare(
+    source: Source,
+    steps: Sequence[EditStep],
+    options: EditOptions,
+    *,
+    shards: ShardProvider | None = None,
+    written: bool = True,
+    trust_remote_code: bool = False,
+) -> Baking:
+    """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
+
+    Args:
+        steps: what the edit is made of, in order.
+        options: how it is made.
+        shards: who brings the shards, where they do not all lie in the source's folder.
+        written: whether a checkpoint will be written; if not, biases that the model has not need no setting of its
+            config, because something else, such as an adapter, carries them.
+
+    Raises:
+        UsageError: unreadable files, or directions that do not fit.
+        UnsupportedError: an architecture, layout or format that is not understood, or whose proof fails.
+    """
+    checkpoint = Checkpoint.open(source.path, shards)
+    check_format(checkpoint.config, checkpoint.tensors)
+    stored = Stored.of(checkpoint.tensors)
+    proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
+    anatomy, ties = proven.anatomy, proven.anatomy.tied
+    if anatomy.unknown and options.projector == "edit":
+        raise UnsupportedError(
+            f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
+            "edited; --projector followed edits all the rest, and --projector keep nothing but what text goes through"
+        )
+    for step in steps:
+        step.directions.check_width(anatomy.d_model)
+    disk = names_on_disk(anatomy, proven.layout)
+    anatomy = as_loaded(anatomy, checkpoint, disk)
+    proof = _proof(source, anatomy, steps, options, written, trust_remote_code)
+    plan = lay_out(
+        anatomy,
+        steps,
+        lambda parameter: checkpoint.values(disk.only(parameter)),
+        embeddings=options.embeddings,
+        projector=options.projector,
+        reading=proof.reading if proof else None,
+    )
+    if plan.unties and anatomy.also_tied:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
+            "checkpoint has one copy; use --embeddings keep or skip"
+        )
+    if plan.unties and anatomy.unembedding_weight in checkpoint.tensors and anatomy.unembedding_weight not in disk:
+        raise UnsupportedError(
+            f"the checkpoint stores the embedding under the name '{anatomy.unembedding_weight}', which an unembedding "
+            "of its own would need; use --embeddings keep or skip"
+        )
+    if not plan.tensors() and not plan.created:
+        raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
+    edits = _tensor_edits(plan, anatomy, disk)
+    mtp = mtp_tensors(anatomy, disk)
+    check_nothing_left_out(anatomy, disk, mtp)
+    beside: dict[str, TensorEdit] = {}
+    if options.mtp == "edit":
+        if not mtp:
+            raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
+        if plan.stream is None or plan.turns:
+            raise UsageError(
+                "--mtp edit goes with edits of the whole stream at all layers; leave it out to keep those layers"
+            )
+        beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
+    streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
+    biases = proof.biases if proof else None
+    return Baking(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside), ties)
+
+
+def _proof(
+    source: Source,
+    anatomy: Anatomy,
+    steps: Sequence[EditStep],
+    options: EditOptions,
+    written: bool,
+    trust_remote_code: bool,
+) -> "EditProof | None":
+    """What an edit needs to know beyond the writers, tried on a narrow copy; None for one that needs nothing more."""
+    from weight_edit.edits.changes import RuntimeOnly
+
+    if any(isinstance(step.change, RuntimeOnly) for step in steps):
+        return None
+    # In a module of its own, because it needs torch and most edits do not.
+    if not needs_proof(steps):
+        return None
+    from weight_edit.proofs.edit import prove_edit
+    from weight_edit.runtime.loading import read_config
+
+    config = read_config(source, trust_remote_code=trust_remote_code)
+    return prove_edit(
+        config,
+        anatomy,
+        steps,
+        embeddings=options.embeddings,
+        projector=options.projector,
+        written=written,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:
+    """Tensor name on disk to the map that it goes through, and along which axis."""
+    changes = plan.tensors()
+    if plan.tied_edit is not None and anatomy.unembedding_weight in disk and anatomy.embedding_weight in changes:
+        # A tied checkpoint that stores both copies must keep them equal.
+        changes[anatomy.unembedding_weight] = changes[anatomy.embedding_weight]
+    elif anatomy.tied and anatomy.unembedding_weight not in disk:
+        # It has no tensor yet: `Baking.added` makes one.
+        changes.pop(anatomy.unembedding_weight, None)
+    return disk.laid(changes)

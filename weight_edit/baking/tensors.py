@@ -1,0 +1,97 @@
+"""The edited tensors of a checkpoint as streams of bytes, whatever formats they are stored in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weight_edit.checkpoint.quantized.balanced import Balanced
+from weight_edit.checkpoint.quantized.dequantize import AxisEdit, dequantised
+from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.rewrite.planning import AddedTensor
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.refused import check_format
+from weight_edit.checkpoint.tensor.edited import Edited, Stream
+from weight_edit.checkpoint.tensor.header import TensorInfo
+from weight_edit.checkpoint.tensor.storage import Matrix, Plain
+from weight_edit.edits.on_tensor import TensorEdit
+
+QUANTIZATION = "quantization_config"
+BALANCED, NEAREST = "balanced", "nearest"
+ROUNDINGS = (BALANCED, NEAREST)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What an edit makes of a checkpoint's tensors.
+
+    Attributes:
+        edits: the tensors that change.
+        config: keys of config.json that change with their format; None takes one out.
+    """
+
+    edits: tuple[Stream, ...]
+    config: Mapping[str, Any]
+
+    @property
+    def lossy(self) -> bool:
+        """Whether any is rounded to a quantised format again."""
+        return any(edited.target.lossy for edited in self.edits)
+
+    def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[Stream]:
+        """Added tensors that are made of others, as edits: of copies, ones that change nothing but the name."""
+        found: list[Stream] = []
+        for name, tensor in added.items():
+            if isinstance(tensor.content, str):
+                info = checkpoint.info(tensor.content)
+                before = Plain(info.name, info.dtype, info.shape, 0)
+                found.append(Edited(before, Plain(name, info.dtype, info.shape, 0), None, False))
+            elif not isinstance(tensor.content, bytes):
+                found.append(tensor.content)
+        return found
+
+
+def made_from(info: TensorInfo, name: str, edit: TensorEdit) -> Edited:
+    """A new tensor that is an edit of one of the source, which stays.
+
+    Args:
+        info: of the source's, in a plain floating format.
+        name: of the new one.
+    """
+    before, after = (Plain(one, info.dtype, info.shape, edit.axis) for one in (info.name, name))
+    along_rows = Matrix.of(info.shape, edit.axis).along_rows
+    return Edited(before, after, edit.map, along_rows, edit.gains, edit.keep_norms)
+
+
+def streams_of(
+    checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequantize: bool = False, rounding: str = BALANCED
+) -> Streams:
+    """The edited tensors of a checkpoint.
+
+    Args:
+        edits: name on disk -> map and axis, with its gains and whether lengths are kept.
+        dequantize: write the quantised ones among them as bfloat16.
+        rounding: "nearest" to the nearest number of a quantised format, which can undo an edit; "balanced" to one of
+            the two neighbours, such that the edit stays.
+
+    Raises:
+        UsageError: scales that do not fit their weights.
+        UnsupportedError: a format that cannot be edited.
+    """
+    check_format(checkpoint.config, checkpoint.tensors)
+    config = checkpoint.config.get(QUANTIZATION) or {}
+    changed: dict[str, Any] = {}
+    found: list[Stream] = []
+    left = dict(edits)
+    if dequantize:
+        wanted = {name: AxisEdit(e.axis, e.map, e.gains, e.keep_norms) for name, e in edits.items()}
+        plain = dequantised(wanted, checkpoint.tensors, config)
+        found.extend(plain.streams.values())
+        left = {name: edit for name, edit in edits.items() if name not in plain.streams}
+        if plain.streams:
+            changed[QUANTIZATION] = plain.config
+    for name, edit in left.items():
+        storage = storage_of(name, checkpoint.tensors, config, edit.axis)
+        kind = Balanced if storage.lossy and rounding == BALANCED else Edited
+        along_rows = Matrix.of(storage.shape, edit.axis).along_rows
+        found.append(kind(storage, storage, edit.map, along_rows, edit.gains, edit.keep_norms))
+    return Streams(tuple(found), changed)

@@ -1,1 +1,0 @@
-"""The catalogue: a small sample of every decoder family that transformers has."""

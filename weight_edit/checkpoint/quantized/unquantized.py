@@ -1,0 +1,74 @@
+"""config.json's `quantization_config` when some modules are quantised no longer.
+
+Each method has a list of modules to leave alone. transformers takes an entry for a module's name, a beginning of it
+that ends at a dot, an ending, or a regular expression; vLLM for a whole name. Whole names serve both.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from weight_edit.checkpoint.quantized.formats import quantised_names
+from weight_edit.checkpoint.tensor.header import TensorInfo
+from weight_edit.checkpoint.tensor.numbers import STORED
+
+_EXPERTS = "experts"
+_LISTS = ("modules_to_not_convert", "ignored_layers")
+
+
+def config_without(
+    config: Mapping[str, Any], names: Sequence[str], left: Mapping[str, TensorInfo]
+) -> dict[str, Any] | None:
+    """The configuration of a checkpoint in which some tensors are quantised no longer.
+
+    Args:
+        config: `quantization_config`; it is left as it is.
+        names: the tensors, as `storage_of` takes them.
+        left: the source's tensors without them; where none of these is quantised, nothing is.
+
+    Returns:
+        A new one, or None when the key goes away.
+    """
+    if not quantised_names(left):
+        return None
+    changed = dict(config)
+    if "config_groups" in config:
+        changed["ignore"] = _longer(config.get("ignore"), [_ignored(name) for name in names])
+        return changed
+    modules = [_module(name) for name in names]
+    lists = [key for key in _LISTS if config.get(key) is not None]
+    if not lists:
+        # Without a list transformers leaves the unembedding alone by itself; with one, only what it says.
+        return changed | {_LISTS[0]: _longer(_plain_modules(left), modules)}
+    return changed | {key: _longer(config[key], modules) for key in lists}
+
+
+def experts_of(name: str) -> str | None:
+    """The name of the experts that a tensor belongs to (`model.layers.0.mlp.experts`), or None."""
+    path = name.split(".")
+    return ".".join(path[: path.index(_EXPERTS) + 1]) if _EXPERTS in path[:-1] else None
+
+
+def _longer(listed: Sequence[str] | None, more: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*(listed or ()), *more]))
+
+
+def _module(name: str) -> str:
+    """The module that is converted as a whole: the experts of a layer, or the one that has the parameter."""
+    return experts_of(name) or name.rpartition(".")[0]
+
+
+def _ignored(name: str) -> str:
+    """What compressed-tensors is to leave alone: there each expert is a module of its own."""
+    module = _module(name)
+    return f"re:{re.escape(module)}\\..*" if module.endswith(".experts") else module
+
+
+def _plain_modules(left: Mapping[str, TensorInfo]) -> list[str]:
+    """The modules whose weights are plain matrices, and the unembedding, which a tied model has not on disk."""
+    matrices = [
+        name.removesuffix(".weight")
+        for name, info in left.items()
+        if name.endswith(".weight") and info.dtype in STORED and len(info.shape) == 2
+    ]
+    return [*matrices, "lm_head"]

@@ -1,0 +1,236 @@
+"""What in an output folder is ours: what its record lists, as it was written, and nothing else.
+
+Outputs of `bake` and `adapter` have their record in `weight_edit.json`, folders of runs in `run.json` (under `files`),
+where the checkpoints in them have a manifest of their own. Only what is ours may be removed or replaced: the digests
+are looked at, so that a file that the user has changed counts as the user's.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.files import Stamp, check_relative, open_regular, read_exactly, read_json, shown
+from weight_edit.checkpoint.manifest import MANIFEST, digest_of, read_manifest, records_of
+from weight_edit.checkpoint.rewrite.attempt import is_left_over
+from weight_edit.errors import UsageError
+from weight_edit.utils.progress import bar
+
+RUN = "run.json"
+LOG = "log.txt"
+OURS = (MANIFEST, RUN)
+"""The records: a folder with neither was not made here."""
+
+MODEL, UNVERIFIED, FAILED = "model", "model.unverified", "model.failed"
+"""The checkpoints that a run's folder may hold."""
+
+_MAX_RUN = 1_000_000_000
+_SHOWN = 3
+_LOGGED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+_known: dict[Stamp, str] = {}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file as it was written: SHA-256 in hexadecimal and bytes; a log may have grown since, by lines with times."""
+
+    sha256: str
+    size: int
+    grows: bool = False
+
+
+def check_own(folder: Path) -> None:
+    """Refuse to remove an output folder in which anything is not ours.
+
+    Raises:
+        UsageError: it has no record, or the record cannot be read; or naming what the record does not list, and what is
+            not as it was written.
+    """
+    name = shown(str(folder))
+    if (folder / MANIFEST).is_file():
+        _check(folder, _of_checkpoint(folder, ""), (MANIFEST,))
+        return
+    if not (folder / RUN).is_file():
+        raise UsageError(f"{name} has no {' or '.join(OURS)}, so it is not ours to overwrite; remove it yourself")
+    records = run_records(folder)
+    if records is None:
+        raise UsageError(
+            f"{name}/{RUN} does not list what a run wrote, so it is not ours to overwrite; remove it yourself"
+        )
+    models = [each for each in (MODEL, UNVERIFIED, FAILED) if (folder / each / MANIFEST).is_file()]
+    for model in models:
+        records |= _of_checkpoint(folder, model)
+    _check(folder, records, (RUN, *(f"{model}/{MANIFEST}" for model in models)))
+
+
+def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
+    """Refuse to replace a file or folder of a run's folder in which anything is not ours.
+
+    Args:
+        folder: the run's.
+        name: of the part, relative; nothing needs to be there.
+        records: of the run.
+
+    Raises:
+        UsageError: as `check_own`; or a link is on the way there.
+    """
+    for path in (folder / name, *(folder / name).parents):
+        if path == folder:
+            break
+        if path.is_symlink():
+            raise UsageError(f"{shown(str(path))} is a link and is not written through; move it away")
+    if not (folder / name).is_dir():
+        if os.path.lexists(folder / name):
+            _refuse(folder, [name] if _problem(folder, name, records.get(name)) else [], [])
+    elif (folder / name / MANIFEST).is_file():
+        check_own(folder / name)
+    else:
+        check_files(folder / name, below(name, records))
+
+
+def below(name: str, records: Mapping[str, Written]) -> dict[str, Written]:
+    """The records of what is in a folder's part, relative to that part."""
+    return {each.removeprefix(f"{name}/"): entry for each, entry in records.items() if each.startswith(f"{name}/")}
+
+
+def check_files(folder: Path, records: Mapping[str, Written]) -> None:
+    """Refuse to remove a folder in which anything is not as its records say.
+
+    Raises:
+        UsageError: as `check_own`.
+    """
+    _check(folder, records, ())
+
+
+def run_records(folder: Path) -> dict[str, Written] | None:
+    """The files that a run's record lists; None where it lists none.
+
+    Raises:
+        UsageError: `run.json` cannot be read.
+    """
+    path = folder / RUN
+    with open_regular(path) as file:
+        size = Stamp.of(file).size
+        if size > _MAX_RUN:
+            raise UsageError(f"{shown(str(path))}: {size} bytes is too long for a run's record")
+        found = read_json(read_exactly(file, size, str(path)), str(path), unique_keys=False)
+    files = found.get("files") if isinstance(found, dict) and "weight_edit" in found else None
+    if not isinstance(files, dict):
+        return None
+    return {check_relative(name, str(path)): _written(entry, path) for name, entry in files.items()}
+
+
+def written(path: Path, *, grows: bool = False) -> Written:
+    """The record of a file as it is now.
+
+    Raises:
+        UsageError: it is missing, or no regular file.
+    """
+    with open_regular(path) as file:
+        size = Stamp.of(file).size
+        return Written(digest_of(file, size, str(path)), size, grows)
+
+
+def files_below(folder: Path, name: str) -> list[str]:
+    """Files below a folder's part, relative to the folder, sorted."""
+    return sorted(f"{name}/{each}" for each, is_folder in _walk(folder / name) if not is_folder)
+
+
+def _written(entry: Any, path: Path) -> Written:
+    kinds = {"sha256": str, "size": int, "grows": bool}
+    if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
+        raise UsageError(f"{shown(str(path))}: an entry of `files` must be sha256, size and grows")
+    return Written(entry["sha256"], entry["size"], entry["grows"])
+
+
+def _of_checkpoint(folder: Path, name: str) -> dict[str, Written]:
+    """What the manifest of a checkpoint in a folder lists, relative to the folder."""
+    manifest = read_manifest(folder / name)
+    assert manifest is not None
+    return {
+        f"{name}/{each}".lstrip("/"): Written(record.sha256, record.size)
+        for each, record in records_of(manifest).items()
+    }
+
+
+def _check(folder: Path, records: Mapping[str, Written], marks: tuple[str, ...]) -> None:
+    """Refuse what is neither a record itself nor as one says."""
+    expected = {*records, *marks}
+    folders = {parent.as_posix() for each in expected for parent in Path(each).parents}
+    foreign: list[str] = []
+    known: list[str] = []
+    for name, is_folder in _walk(folder):
+        if is_folder:
+            # An empty folder that nobody asked for is somebody's too.
+            foreign += [] if name in folders or any((folder / name).iterdir()) else [name]
+        elif name in records:
+            known.append(name)
+        elif name not in marks:
+            foreign.append(name)
+    total = sum(records[name].size for name in known)
+    with bar("looking at the earlier output", total, unit="bytes") as progress:
+        changed = []
+        for name in known:
+            changed += [name] if _problem(folder, name, records[name]) else []
+            progress.advance(records[name].size)
+    _refuse(folder, changed, foreign)
+
+
+def _refuse(folder: Path, changed: list[str], foreign: list[str]) -> None:
+    names = [shown(str(folder / name)) for name in sorted([*changed, *foreign])]
+    if not names:
+        return
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    what = ", ".join(names[:_SHOWN]) + more
+    be = "are" if len(names) > 1 else "is"
+    reason = "not written by weight_edit" if not changed else "not as weight_edit wrote it"
+    if changed and foreign:
+        reason = "not by weight_edit or not as it wrote it"
+    raise UsageError(f"{what} {be} {reason}, so that nothing is overwritten; move it away, or choose another output")
+
+
+def _problem(folder: Path, name: str, record: Written | None) -> bool:
+    """Whether a file is not as its record says."""
+    if record is None:
+        return True
+    try:
+        with open_regular(folder / name) as file:
+            stamp = Stamp.of(file)
+            if record.grows:
+                return (
+                    stamp.size < record.size
+                    or digest_of(file, record.size, name) != record.sha256
+                    or not all(
+                        _LOGGED.match(line) for line in read_exactly(file, stamp.size - record.size, name).splitlines()
+                    )
+                )
+            if stamp.size != record.size:
+                return True
+            if stamp not in _known:
+                _known[stamp] = digest_of(file, stamp.size, name)
+            return _known[stamp] != record.sha256
+    except UsageError:
+        # A link, a device, or not to be read: no file that was written here.
+        return True
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Everything below a folder, relative to it, and whether it is a folder; no link is followed.
+
+    What an interrupted attempt of ours left is passed over.
+    """
+    names = [""]
+    while names:
+        prefix = names.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                name = f"{prefix}/{entry.name}".lstrip("/")
+                is_folder = stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)
+                if is_folder and is_left_over(folder / name):
+                    continue
+                yield name, is_folder
+                if is_folder:
+                    names.append(name)

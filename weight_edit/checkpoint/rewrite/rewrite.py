@@ -1,0 +1,328 @@
+"""Carry out a rewrite: read, edit, hash and write every file of a plan, several at a time, in a fixed memory."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from weight_edit.checkpoint.files import locate, shown
+from weight_edit.checkpoint.manifest import FileRecord
+from weight_edit.checkpoint.rewrite.lane import Lane, LaneFile
+from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
+from weight_edit.checkpoint.rewrite.links import clone, link
+from weight_edit.checkpoint.rewrite.planning import plan_rewrite
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.reading import Files, processors
+from weight_edit.checkpoint.tensor.edited import Edited, Loss, Rounding, Stream
+from weight_edit.checkpoint.tensor.nonfinite import Census
+from weight_edit.checkpoint.tensor.scratch import keep_freed_memory, scratch
+from weight_edit.errors import UsageError
+from weight_edit.utils.progress import Bar, bar
+
+MOST_LANES = 4
+
+_WORTH_A_CLONE = 1 << 20
+
+Done = Callable[[str, FileRecord, Mapping[str, Loss]], None]
+"""Told the name and record of each file as soon as it is on disk, and the losses of the tensors in it."""
+
+
+@dataclass(frozen=True)
+class RewriteResult:
+    """What a rewrite wrote.
+
+    Attributes:
+        files: relative path -> digest, size and origin, for every file of the output.
+        edited, added, removed: names of tensors.
+        other_weights: copied weight files that transformers does not load and that no edit reached.
+        skipped: folders of the source that belong to tools and were not copied.
+        losses: edited tensors of quantised formats -> what their rounding did.
+        nonfinite: copied tensors that have NaN or infinite values -> how many; those of files that were there already
+            are not among them.
+        bytes_read: from the source; edited tensors may be read twice.
+        bytes_copied, bytes_edited: of the output: the source's, and those of edited and added tensors and of JSON.
+        bytes_linked: of the output, but shared with the source (hard links, or clones of the file system's).
+        bytes_kept: of the output, from an earlier, interrupted rewrite.
+        seconds: wall time.
+    """
+
+    files: Mapping[str, FileRecord]
+    edited: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    other_weights: tuple[str, ...]
+    skipped: tuple[str, ...]
+    losses: Mapping[str, Loss]
+    nonfinite: Mapping[str, int]
+    bytes_read: int
+    bytes_copied: int
+    bytes_edited: int
+    bytes_linked: int
+    bytes_kept: int
+    seconds: float
+
+
+def carry_out(
+    plan: RewritePlan,
+    out: Path,
+    *,
+    finished: Mapping[str, FileRecord] | None = None,
+    losses: Mapping[str, Loss] | None = None,
+    done: Done | None = None,
+    linked: bool = False,
+    lanes: int | None = None,
+    allow_nonfinite: bool = False,
+) -> RewriteResult:
+    """Write the files of a plan into the folder `out`.
+
+    Args:
+        out: an existing folder (see `output.staged`) that has the finished files and no others.
+        finished: files that are there already.
+        losses: what is known of the tensors in them.
+        done: told of each further file, from any thread.
+        linked: make hard links of whole untouched files, on the same file system.
+        allow_nonfinite: copy tensors that have NaN or infinite values; else they are refused. Of an edited tensor they
+            always are: the edit would spread them.
+        lanes: files written at the same time; by the number of processors when None. The bytes do not depend on it.
+
+    Raises:
+        UsageError: non-finite values in a tensor, or in an edited one after the edit; a source that changes meanwhile.
+        OSError: the disk is full, and so on.
+    """
+    began = time.monotonic()
+    keep_freed_memory()
+    finished = finished or {}
+    todo = [file for file in plan.files if file.name not in finished]
+    # With shards that come and go, one at a time: the disk may have no room for two.
+    count = 1 if plan.source.comes_and_goes else lanes or min(MOST_LANES, processors())
+    kept = sum(record.size for record in finished.values())
+    # One thread each: the lanes share the processors, and a sum split among threads would be another sum.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        bar("writing", plan.size, "bytes", done=kept) as progress,
+        Files(plan.source) as source,
+    ):
+        job = _Job(plan, out, source, linked, done, progress, allow_nonfinite)
+        job.run(todo, count)
+    files = {**finished, **job.records}
+    return RewriteResult(
+        files={name: files[name] for name in sorted(files)},
+        edited=plan.edited,
+        added=plan.added,
+        removed=plan.removed,
+        other_weights=plan.other_weights,
+        skipped=plan.source.skipped,
+        losses=dict(sorted({**(losses or {}), **job.losses}.items())),
+        nonfinite=dict(sorted(job.nonfinite.items())),
+        bytes_read=source.bytes_read,
+        bytes_copied=job.counts.copied,
+        bytes_edited=job.counts.edited,
+        bytes_linked=job.counts.linked,
+        bytes_kept=kept,
+        seconds=time.monotonic() - began,
+    )
+
+
+def rewrite(source: Checkpoint, out: Path, edits: Collection[Stream] = (), **changes: Any) -> RewriteResult:
+    """Write every file of `source` into the empty folder `out`, with edits; `changes` are those of `plan_rewrite`."""
+    plan = plan_rewrite(source, edits, **changes)
+    if any(out.iterdir()):
+        raise ValueError(f"{out} must be an existing, empty folder")
+    return carry_out(plan, out)
+
+
+class Stopped(Exception):
+    """Another lane failed, so this one need not go on."""
+
+
+@dataclass
+class _Counts:
+    copied: int = 0
+    edited: int = 0
+    linked: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, **more: int) -> None:
+        with self.lock:
+            for name, count in more.items():
+                setattr(self, name, getattr(self, name) + count)
+
+
+class _Job:
+    """One rewrite under way, shared by its lanes."""
+
+    def __init__(
+        self,
+        plan: RewritePlan,
+        out: Path,
+        source: Files,
+        linked: bool,
+        done: Done | None,
+        progress: Bar,
+        allow_nonfinite: bool,
+    ) -> None:
+        self.plan, self.out, self.linked, self.done, self.progress = plan, out, linked, done, progress
+        self.allow_nonfinite = allow_nonfinite
+        self.nonfinite: dict[str, int] = {}
+        self._files = source
+        self.counts = _Counts()
+        self.records: dict[str, FileRecord] = {}
+        self.losses: dict[str, Loss] = {}
+        self._stop = threading.Event()
+        self._clones = True
+        self._needed: Counter[str] = Counter()
+        self._reads: dict[str, frozenset[str]] = {}
+        self._lock = threading.Lock()
+
+    def run(self, todo: list[FilePlan], lanes: int) -> None:
+        """Write all files; the first error ends it."""
+        queue: SimpleQueue[FilePlan] = SimpleQueue()
+        for file in todo:
+            self._reads[file.name] = file.reads(self.plan.source)
+            self._needed.update(self._reads[file.name])
+        for file in self._ordered(todo):
+            queue.put(file)
+        pool = ThreadPoolExecutor(max(1, min(lanes, len(todo))), thread_name_prefix="lane")
+        works: list[Future[None]] = []
+        try:
+            works += [pool.submit(self._lane, queue) for _ in range(min(lanes, len(todo)))]
+            wait(works, return_when=FIRST_EXCEPTION)
+        finally:
+            self._stop.set()
+            _join(pool)
+        errors = [error for work in works if (error := work.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+            raise error
+
+    def _ordered(self, todo: list[FilePlan]) -> list[FilePlan]:
+        source = self.plan.source
+        if not source.comes_and_goes:
+            # The longest first, so that no lane is left with one while the others have nothing to do.
+            return sorted(todo, key=lambda file: -file.size)
+        # By the shards that they are made from, so that few of them are needed at a time.
+        place = {shard: number for number, shard in enumerate(source.shards)}
+        return sorted(todo, key=lambda file: max((place.get(name, -1) for name in self._reads[file.name]), default=-1))
+
+    def _lane(self, queue: "SimpleQueue[FilePlan]") -> None:
+        with Lane() as lane:
+            while not self._stop.is_set():
+                try:
+                    file = queue.get_nowait()
+                except Empty:
+                    break
+                self._file(lane, file)
+
+    def _file(self, lane: Lane, file: FilePlan) -> None:
+        source, reads = self.plan.source, sorted(self._reads[file.name])
+        for name in reads:
+            if name in source.headers:
+                source.fetch(name)
+        record = self._shared(lane, file) or self._written(lane, file)
+        self.records[file.name] = record
+        if self.done is not None:
+            parts = {piece.part for piece in file.pieces if isinstance(piece, New)}
+            self.done(file.name, record, {part: self.losses[part] for part in parts & self.losses.keys()})
+        with self._lock:
+            self._needed.subtract(reads)
+            finished = [name for name in reads if not self._needed[name]]
+        for name in finished:
+            self._files.close(name)
+            if name in source.headers:
+                source.drop(name)
+
+    def _shared(self, lane: Lane, file: FilePlan) -> FileRecord | None:
+        """An untouched file that need not be written; its digest is still made, from the source."""
+        if file.copy_of is None or (file.size < _WORTH_A_CLONE and not self.linked):
+            return None
+        if self.linked:
+            link(locate(self.plan.source.path, file.copy_of), self.out, file.name)
+        elif not self._clones or not clone(self._files.open(file.copy_of), self.out, file.name):
+            self._clones = False
+            return None
+        with LaneFile(lane, None, file.size) as target:
+            self._copy(target, Copy(file.copy_of, 0, file.size))
+            self._files.check_unchanged(file.copy_of)
+            self.counts.add(copied=-file.size, linked=file.size)
+            return target.finish("linked" if self.linked else "copied")
+
+    def _written(self, lane: Lane, file: FilePlan) -> FileRecord:
+        with LaneFile(lane, self.out / PurePosixPath(file.name), file.size) as target:
+            for piece in file.pieces:
+                self._piece(target, piece)
+            for name in self._reads[file.name]:
+                self._files.check_unchanged(name)
+            self._check_stop()
+            return target.finish(file.origin)
+
+    def _piece(self, target: LaneFile, piece: Piece) -> None:
+        if isinstance(piece, Copy):
+            self._copy(target, piece)
+            return
+        before = target.size
+        if isinstance(piece, Literal):
+            target.write(memoryview(piece.data))
+        else:
+            edited = piece.edited
+            counted = isinstance(edited, Edited) and edited.target.lossy and piece.part == edited.target.name
+            rounding = Rounding(edited) if counted else None
+            for block in edited.blocks(piece.part, self._files.tensor, rounding, scratch):
+                self._check_stop()
+                target.write(block.data)
+                self.progress.advance(block.size)
+            if rounding is not None:
+                self.losses[piece.part] = rounding.loss
+        if target.size - before != piece.size:
+            raise ValueError(f"{piece} gave {target.size - before} bytes, not {piece.size}")
+        self.counts.add(edited=piece.size)
+
+    def _copy(self, target: LaneFile, piece: Copy) -> None:
+        done = 0
+        header = self.plan.source.headers.get(piece.file)
+        census = None if header is None else Census(header.tensors, piece.begin)
+        while done < piece.size:
+            self._check_stop()
+            room = target.room()[: piece.size - done]
+            self._files.read(piece.file, piece.begin + done, room)
+            if census is not None:
+                census.see(np.frombuffer(room, np.uint8))
+                self._judge(census.found)
+            target.filled(len(room))
+            done += len(room)
+            self.progress.advance(len(room))
+        if census is not None:
+            self.nonfinite |= census.found
+        self.counts.add(copied=piece.size)
+
+    def _judge(self, nonfinite: Mapping[str, int]) -> None:
+        """Refuse a damaged source at once, before more of it is copied."""
+        if nonfinite and not self.allow_nonfinite:
+            name = next(iter(nonfinite))
+            raise UsageError(
+                f"tensor {shown(name)!r} has NaN or infinite values, though no edit touches it; the source is damaged, "
+                "fetch it again (--allow-nonfinite copies it as it is)"
+            )
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+
+def _join(pool: ThreadPoolExecutor) -> None:
+    """Wait for the lanes, also when Ctrl-C is pressed again: they write into a folder that is removed after this."""
+    pressed: BaseException | None = None
+    while True:
+        try:
+            pool.shutdown()
+            break
+        except (KeyboardInterrupt, SystemExit) as again:
+            pressed = again
+    if pressed is not None:
+        raise pressed

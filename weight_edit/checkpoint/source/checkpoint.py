@@ -1,0 +1,284 @@
+"""A checkpoint folder as it is on disk: its config, the weights that transformers loads, and all else."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.files import (
+    Stamp,
+    chunks,
+    list_files,
+    locate,
+    open_regular,
+    read_exactly,
+    read_json,
+    shown,
+)
+from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.checkpoint.source.choice import CONFIG, INDEX, SINGLE, choose, is_weights
+from weight_edit.checkpoint.source.refused import without_config
+from weight_edit.checkpoint.source.shards import RangedFile, ShardProvider
+from weight_edit.checkpoint.tensor.header import Header, TensorInfo, read_header
+from weight_edit.checkpoint.tensor.numbers import STORED, decode
+from weight_edit.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder, opened and checked. Only headers and JSON are read until `read`, `raw` or `open_file`.
+
+    Attributes:
+        path: the folder, resolved.
+        config: `config.json`, parsed.
+        tensors: name -> where it is; ordered by shard, then by place in the file.
+        shards: the weight files that transformers loads, sorted.
+        index_file: the index that lists the shards; None for a single file.
+        other_files: every other file but `config.json` and the manifest; relative, sorted.
+        skipped: folders of tools (`.git`, `.cache`, ...) that are not part of the model.
+        headers: shard -> its parsed header.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    shards: tuple[str, ...]
+    index_file: str | None
+    other_files: tuple[str, ...]
+    skipped: tuple[str, ...]
+    headers: Mapping[str, Header]
+    _stamps: dict[str, Stamp] = field(repr=False, compare=False)
+    _provider: ShardProvider | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: Path | str, shards: ShardProvider | None = None) -> "Checkpoint":
+        """Open the checkpoint in the folder `path`.
+
+        The weights are those that transformers loads, see `choosing.choose`.
+
+        Args:
+            path: the folder.
+            shards: brings the shards that are not in the folder yet; everything is checked by their headers, and
+                what is read of them before `fetch` is read by ranges.
+
+        Raises:
+            UsageError: no folder, config or weights; a malformed config, index or header; an index and shards
+                that disagree; file names or links that leave the folder.
+            UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter).
+        """
+        folder = Path(path)
+        try:
+            what = None if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
+            root = folder.resolve()
+        except OSError as error:
+            what = f"cannot be opened ({os.strerror(error.errno or 0)})"
+        if what is not None:
+            raise UsageError(f"{shown(str(folder))} {what}; give the folder with config.json and the weights")
+        files, skipped = list_files(root)
+        stamps: dict[str, Stamp] = {}
+        if CONFIG not in files:
+            raise without_config(files, str(root))
+        config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False, constants=True)
+        if not isinstance(config, dict):
+            raise UsageError(f"{shown(str(root / CONFIG))}: must be a JSON object")
+        known = {*files, *(shards.sizes if shards is not None else ())}
+        chosen = choose(config, known, lambda name: _content(root, name, stamps), str(root))
+        headers: dict[str, Header] = {}
+        for shard in chosen.shards:
+            if shards is not None and shard not in files:
+                headers[shard] = read_header(cast(BinaryIO, RangedFile(shards, shard)), shards.sizes[shard], shard)
+                continue
+            with open_regular(locate(root, shard)) as file:
+                stamps[shard] = Stamp.of(file)
+                headers[shard] = read_header(file, stamps[shard].size, shard)
+        if chosen.weight_map is not None and chosen.index_file is not None:
+            _check_index(chosen.weight_map, headers, chosen.index_file)
+        tensors = {info.name: info for shard in chosen.shards for info in headers[shard].tensors}
+        if not tensors:
+            raise UsageError(f"{shown(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
+        own = {CONFIG, MANIFEST, chosen.index_file, *chosen.shards}
+        for name in files:
+            # So that a change of any file that is copied is noticed, whenever it is.
+            if name not in stamps and name != MANIFEST:
+                with open_regular(locate(root, name)) as file:
+                    stamps[name] = Stamp.of(file)
+        return cls(
+            path=root,
+            config=MappingProxyType(config),
+            tensors=MappingProxyType(tensors),
+            shards=chosen.shards,
+            index_file=chosen.index_file,
+            other_files=tuple(name for name in files if name not in own),
+            skipped=skipped,
+            headers=MappingProxyType(headers),
+            _stamps=stamps,
+            _provider=shards,
+        )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that a copy has: shards, index, config and the others; not the manifest. Sorted."""
+        index = () if self.index_file is None else (self.index_file,)
+        return tuple(sorted({*self.shards, *index, CONFIG, *self.other_files}))
+
+    @property
+    def other_weights(self) -> tuple[str, ...]:
+        """Files that look like weights but that transformers does not load, so that no edit reaches them."""
+        return tuple(name for name in self.other_files if is_weights(name))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all `files` together."""
+        return sum(self.file_size(name) for name in self.files)
+
+    def file_size(self, name: str) -> int:
+        """Bytes of one file."""
+        absent = self._absent(name)
+        return absent.sizes[name] if absent is not None else locate(self.path, name).stat().st_size
+
+    def identity(self, name: str) -> str:
+        """What tells one file's content from any other's, without reading more than a small file."""
+        if self._provider is None:
+            return str(self._stamps[name])
+        if name in self._provider.sizes:
+            return f"{self._provider.identity(name)} {self._provider.sizes[name]}"
+        # What was downloaded for this run has times and places of its own.
+        return hashlib.sha256(self.read_file(name)).hexdigest()
+
+    def open_file(self, name: str) -> BinaryIO:
+        """Open one of `files` for unbuffered reading.
+
+        Raises:
+            UsageError: missing, not a regular file, a link out of the folder, or changed since `open`.
+        """
+        file = open_regular(locate(self.path, name))
+        known = self._stamps.get(name)
+        if known is not None and Stamp.of(file) != known:
+            file.close()
+            raise UsageError(f"{shown(str(self.path / name))} changed while it was in use; start again")
+        return file
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether shards are brought for a while and deleted again."""
+        return self._provider is not None
+
+    def fetch(self, shard: str) -> Path:
+        """Make sure that a shard is in the folder: its real path. Nothing to do for a checkpoint that is whole.
+
+        Raises:
+            UsageError: it cannot be brought, or is not the one whose header was read.
+        """
+        absent = self._absent(shard)
+        if absent is not None:
+            absent.fetch(shard)
+            with open_regular(locate(self.path, shard)) as file:
+                stamp = Stamp.of(file)
+                if read_header(file, stamp.size, shard) != self.headers[shard]:
+                    raise UsageError(f"{shown(shard)} is not the file whose header was read before; start again")
+            self._stamps[shard] = stamp
+        return locate(self.path, shard)
+
+    def drop(self, shard: str) -> None:
+        """Say that a shard is done with: one that was brought is deleted, one of the user's never is."""
+        if self._provider is not None and shard in self._provider.sizes:
+            self._provider.drop(shard)
+            self._stamps.pop(shard, None)
+
+    def read_file(self, name: str) -> bytearray:
+        """The whole content of one (small) file."""
+        with self.open_file(name) as file:
+            return read_exactly(file, Stamp.of(file).size, name)
+
+    def header_bytes(self, shard: str) -> bytearray:
+        """A shard's header as it is on disk, with its eight bytes of length."""
+        with self._open_shard(shard) as file:
+            return read_exactly(file, self.headers[shard].data_start, shard)
+
+    def info(self, name: str) -> TensorInfo:
+        """Where a tensor is.
+
+        Raises:
+            UsageError: no such tensor.
+        """
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise UsageError(f"{shown(str(self.path))}: no tensor is named {shown(name)!r}") from None
+
+    def read(self, name: str) -> "torch.Tensor":
+        """A tensor in its own dtype and shape, in memory of its own; the one method that needs torch.
+
+        Raises:
+            UsageError: no such tensor, or the file was cut or changed.
+            UnsupportedError: a dtype that torch has no plain tensor for.
+        """
+        from weight_edit.checkpoint.tensor.torch_dtypes import to_tensor
+
+        info = self.info(name)
+        with self._open_shard(info.shard) as file:
+            file.seek(info.begin)
+            return to_tensor(read_exactly(file, info.size, info.shard), info)
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """A (small) tensor's numbers in float64, in its shape; needs no torch.
+
+        Raises:
+            UsageError: no such tensor, or the file was cut or changed.
+            UnsupportedError: a dtype that is no plain floating format.
+        """
+        info = self.info(name)
+        if info.dtype not in STORED:
+            raise UnsupportedError(f"tensor {shown(name)!r} is stored as {info.dtype}, none of {', '.join(STORED)}")
+        with self._open_shard(info.shard) as file:
+            file.seek(info.begin)
+            raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
+        return decode(raw, info.dtype).reshape(info.shape)
+
+    def raw(self, name: str) -> Iterator[bytearray]:
+        """A tensor's bytes, in pieces of `files.CHUNK` bytes (the last one may be shorter)."""
+        info = self.info(name)
+        with self._open_shard(info.shard) as file:
+            file.seek(info.begin)
+            yield from chunks(file, info.size, info.shard)
+
+    def _absent(self, name: str) -> ShardProvider | None:
+        """Who can bring this file, if it is a shard that is not there."""
+        able = self._provider is not None and name in self._provider.sizes
+        return self._provider if able and not os.path.lexists(self.path / name) else None
+
+    def _open_shard(self, shard: str) -> BinaryIO:
+        absent = self._absent(shard)
+        return self.open_file(shard) if absent is None else cast(BinaryIO, RangedFile(absent, shard))
+
+
+def _content(root: Path, name: str, stamps: dict[str, Stamp]) -> bytearray:
+    with open_regular(locate(root, name)) as file:
+        stamps[name] = Stamp.of(file)
+        if stamps[name].size > 100_000_000:
+            raise UsageError(f"{shown(str(root / name))} is too long for a JSON file of a model")
+        return read_exactly(file, stamps[name].size, name)
+
+
+def _check_index(weight_map: Mapping[str, str], headers: Mapping[str, Header], index_file: str) -> None:
+    present = {shard: {info.name for info in header.tensors} for shard, header in headers.items()}
+    for tensor, shard in weight_map.items():
+        if tensor not in present[shard]:
+            raise UsageError(f"{shown(index_file)}: tensor {shown(tensor)!r} is not in {shown(shard)}")
+    for shard, names in present.items():
+        for tensor in sorted(names):
+            if weight_map.get(tensor) != shard:
+                where = weight_map.get(tensor)
+                said = "not in the index" if where is None else f"in {shown(where)} by the index"
+                raise UsageError(f"{shown(shard)}: tensor {shown(tensor)!r} is {said} ({shown(index_file)})")

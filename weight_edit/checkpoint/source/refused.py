@@ -1,0 +1,322 @@
+"""What is refused by name, as data: formats of weights that are not edited, each with what to do instead."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.quantized.expected_scales import Layout, check_fp8, check_mxfp4
+from weight_edit.checkpoint.tensor.header import TensorInfo
+from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
+
+_AGAIN = "give the checkpoint that it was quantised from (its card names it), and quantise the edited one again"
+_ON_LOAD = "give the checkpoint that it was quantised from; the edited one can be quantised again while it is loaded"
+_MASTER = "give the master weights in bfloat16, which their makers publish beside it"
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str
+    instead: str
+
+
+METHODS: Mapping[str, _Method] = {
+    "aqlm": _Method("AQLM", _AGAIN),
+    "auto-round": _Method("AutoRound", _AGAIN),
+    "awq": _Method("AWQ", _AGAIN),
+    "bitnet": _Method("BitNet", _MASTER),
+    "bitsandbytes": _Method("bitsandbytes", _ON_LOAD),
+    "bitsandbytes_4bit": _Method("bitsandbytes (4 bits)", _ON_LOAD),
+    "bitsandbytes_8bit": _Method("bitsandbytes (8 bits)", _ON_LOAD),
+    "eetq": _Method("EETQ", _ON_LOAD),
+    "exl2": _Method("EXL2", _AGAIN),
+    "exl3": _Method("EXL3", _AGAIN),
+    "fbgemm_fp8": _Method("FBGEMM's FP8", _AGAIN),
+    "fouroversix": _Method("Four Over Six", _AGAIN),
+    "fp_quant": _Method("FP-Quant", _AGAIN),
+    "gemma": _Method("Gemma's quantisation", _MASTER),
+    "gguf": _Method("GGUF", "give the safetensors checkpoint that it was converted from, and convert the edited one"),
+    "gptq": _Method("GPTQ", _AGAIN),
+    "higgs": _Method("HIGGS", _ON_LOAD),
+    "hqq": _Method("HQQ", _ON_LOAD),
+    "metal": _Method("Metal's quantisation", _AGAIN),
+    "modelopt": _Method("ModelOpt", _AGAIN),
+    "mxfp8": _Method("MXFP8", _AGAIN),
+    "nvfp4": _Method("NVFP4", _AGAIN),
+    "quanto": _Method("quanto", _ON_LOAD),
+    "quark": _Method("Quark", _AGAIN),
+    "sinq": _Method("SINQ", _ON_LOAD),
+    "spqr": _Method("SpQR", _AGAIN),
+    "torchao": _Method("torchao", _ON_LOAD),
+    "vptq": _Method("VPTQ", _AGAIN),
+}
+"""`quant_method` of a config -> what it is called and what to give instead."""
+
+_TRACES: Mapping[str, str] = {
+    ".absmax": "bitsandbytes_4bit",
+    ".quant_map": "bitsandbytes_4bit",
+    ".quant_state.bitsandbytes__nf4": "bitsandbytes_4bit",
+    ".quant_state.bitsandbytes__fp4": "bitsandbytes_4bit",
+    ".SCB": "bitsandbytes_8bit",
+    ".weight_scale_2": "nvfp4",
+    ".weight_global_scale": "nvfp4",
+    ".g_idx": "gptq",
+    ".qzeros": "awq",
+    ".W_q": "hqq",
+    ".weight._data": "quanto",
+    "_weight_qdata": "torchao",
+}
+"""How the name of a tensor ends that only one method writes; for checkpoints whose config is silent."""
+
+_PACKED = ".weight_packed"
+_TEXT_KEYS = ("text_config", "thinker_config", "language_config", "llm_config")
+
+_PICKLED = (
+    "only pickled weights ({found}), which are never loaded; convert them once, where you trust them: python -c"
+    " 'import sys; from transformers import AutoModelForCausalLM as M;"
+    " M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])' OLD_FOLDER NEW_FOLDER, and copy the tokenizer's"
+    " files"
+)
+_EXPORTED = "only weights for {kind} ({found}); give the model in safetensors, from which they were exported"
+_CONVERTED = (
+    "only weights of {kind} ({found}); convert them once with transformers of version 4 and save_pretrained, or give"
+    " the model in safetensors"
+)
+_GGUF = (
+    "only GGUF weights ({found}), which are quantised for other programs; give the safetensors original that they"
+    " were made from, and convert the edited one"
+)
+
+_FORMATS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("pickles", (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl"), _PICKLED),
+    ("GGUF", (".gguf", ".ggml"), _GGUF),
+    ("ONNX", (".onnx", ".onnx_data"), _EXPORTED),
+    ("Core ML", (".mlmodel", ".mlpackage"), _EXPORTED),
+    ("TensorFlow Lite", (".tflite",), _EXPORTED),
+    ("TensorFlow", (".h5",), _CONVERTED),
+    ("Flax", (".msgpack",), _CONVERTED),
+)
+"""Kinds of weights, how their files end, and what to do; in the order in which they are looked for."""
+
+_ADAPTER = (
+    "an adapter (adapter_config.json) and not the model itself; give its base model, or merge the two first: load"
+    " it with peft's AutoPeftModelForCausalLM, then merge_and_unload() and save_pretrained"
+)
+
+
+def without_weights(files: Collection[str], where: str) -> WeightEditError:
+    """Why a model without weights that transformers loads is refused: what it has instead, and what to do.
+
+    Args:
+        files: all files of the folder or repository, relative.
+        where: the folder or repository.
+    """
+    place = shown(where)
+    if "adapter_config.json" in files:
+        return UnsupportedError(f"{place} is {_ADAPTER}")
+    others = sorted(name for name in files if name.endswith(".safetensors"))
+    if others:
+        return UsageError(
+            f"{place} has neither model.safetensors nor model.safetensors.index.json, only {_list(others)}, which"
+            " transformers does not load by default; name the right file in config.json as transformers_weights"
+        )
+    for kind, endings, text in _FORMATS:
+        found = sorted(name for name in files if name.endswith(endings))
+        if found:
+            return UnsupportedError(f"{place} has {text.format(kind=kind, found=_list(found))}")
+    return UsageError(
+        f"{place} has neither model.safetensors nor model.safetensors.index.json; fetch the model's weights"
+    )
+
+
+def without_config(files: Collection[str], where: str) -> WeightEditError:
+    """Why a folder or repository without `config.json` is refused; as `without_weights`."""
+    known = without_weights(files, where)
+    if isinstance(known, UnsupportedError):
+        return known
+    return UsageError(f"{shown(where)} has no config.json; give a whole model in the Hugging Face layout")
+
+
+def single_file(name: str) -> WeightEditError:
+    """Why a file cannot stand for a model: what it is, and what to give instead."""
+    if name.endswith((".gguf", ".ggml")):
+        return UnsupportedError(
+            f"{shown(name)} is a GGUF file, quantised for other programs; give the safetensors original that it was"
+            " made from (a folder or a Hub id), and convert the edited one"
+        )
+    return UsageError(f"{shown(name)} is a file; give the folder that holds config.json and the weights")
+
+
+def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse quantised formats that cannot be edited, and configs that disagree with the tensors.
+
+    What passes: plain weights; FP8 by `quant_method` "fp8", in blocks or per tensor; "compressed-tensors" of format
+    "float-quantized" with 8-bit floats per tensor, channel or block; "mxfp4".
+
+    Args:
+        config: `config.json`, parsed.
+        tensors: all tensors of the checkpoint, by name.
+
+    Raises:
+        UnsupportedError: a format that is not edited; says what to give instead.
+        UsageError: a format's tensors or scales that are missing or of the wrong shape; names the tensor.
+    """
+    stored = quantization_of(config)
+    if stored is None:
+        _check_plain(tensors)
+        return
+    layout = _layout(stored, tensors)
+    if layout is None:
+        check_mxfp4(tensors)
+    else:
+        check_fp8(layout, tensors)
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse what `check_format` refuses by the config alone, before any weights are fetched or opened."""
+    stored = quantization_of(config)
+    if stored is not None:
+        _layout(stored, {})
+
+
+def _layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout | None:
+    """How the scales of a declared format lie; None for MXFP4."""
+    method = _method(stored)
+    if method == "fp8":
+        return _fp8_layout(stored)
+    if method == "compressed-tensors":
+        return _compressed_layout(stored, tensors)
+    if method == "mxfp4":
+        return None
+    _refuse(method, "config.json")
+
+
+def _method(stored: Mapping[str, Any]) -> object:
+    method = stored.get("quant_method")
+    if method is None and (stored.get("load_in_4bit") or stored.get("load_in_8bit")):
+        return "bitsandbytes"
+    return method
+
+
+def instead_of(stored: Mapping[str, Any]) -> tuple[str, str]:
+    """What a declared quantisation is called, for messages, and what to give instead of such a checkpoint."""
+    method = _method(stored)
+    known = METHODS.get(method) if isinstance(method, str) else None
+    return shown(str(method), 60), _AGAIN if known is None else known.instead
+
+
+def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The quantisation that a config declares, for the whole model or for its text part; None when it has none.
+
+    Raises:
+        UsageError: it is no object.
+    """
+    for part in _text_parts(config):
+        for key in ("quantization_config", "compression_config"):
+            if part.get(key):
+                if not isinstance(part[key], Mapping):
+                    raise UsageError(f"config.json: {key} must be an object; fetch the file again")
+                found: Mapping[str, Any] = part[key]
+                return found
+    return None
+
+
+def _text_parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The config, and those in it that are about the text model."""
+    yield config
+    for key in _TEXT_KEYS:
+        if isinstance(config.get(key), Mapping):
+            yield from _text_parts(config[key])
+
+
+def _refuse(method: object, where: str) -> NoReturn:
+    known = METHODS.get(method) if isinstance(method, str) else None
+    if known is None:
+        said = "an unnamed method" if method is None else f"an unknown method, {shown(repr(method), 60)}"
+        raise UnsupportedError(f"{where}: the weights are quantised ({said}), so they cannot be edited; {_AGAIN}")
+    raise UnsupportedError(
+        f"{where}: the weights are quantised ({method}): {known.name} cannot be edited in place; {known.instead}"
+    )
+
+
+def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
+    """The config declares no quantisation: then no tensor may show one."""
+    for name, info in tensors.items():
+        for ending, method in _TRACES.items():
+            if name.endswith(ending):
+                _refuse(method, f"tensor {shown(name)!r}")
+        if name.endswith(_PACKED):
+            _refuse_compressed("pack-quantized", f"tensor {shown(name)!r}")
+        scaled = name.removesuffix("_blocks") + "_scales"
+        if info.dtype in ("F8_E4M3", "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
+            raise UsageError(
+                f"tensor {shown(name)!r} is quantised ({info.dtype}), but config.json has no quantization_config that"
+                " says how; fetch the model's own config.json"
+            )
+
+
+def _fp8_layout(stored: Mapping[str, Any]) -> Layout:
+    if stored.get("expert_dtype", "fp8") != "fp8":
+        raise UnsupportedError(
+            f"config.json: the experts are stored as {shown(repr(stored['expert_dtype']), 40)} beside FP8 weights,"
+            f" which cannot be edited in place; {_AGAIN}"
+        )
+    block = stored.get("weight_block_size", (128, 128))
+    strategies = frozenset({"tensor"} if block is None else {"block"})
+    blocks = frozenset() if block is None else frozenset({_block_size(block, "weight_block_size")})
+    return Layout("fp8", inverse=strategies, plain=frozenset({"tensor", "channel"}), blocks=blocks)
+
+
+def _compressed_layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout:
+    packed = next((name for name in tensors if name.endswith(_PACKED)), None)
+    if packed is not None:
+        _refuse_compressed("pack-quantized", f"tensor {shown(packed)!r}")
+    sparsity = stored.get("sparsity_config")
+    if isinstance(sparsity, Mapping) and sparsity.get("format", "dense") != "dense":
+        _refuse_compressed(sparsity["format"], "config.json")
+    if stored.get("transform_config"):
+        _refuse_compressed("with transforms", "config.json")
+    groups = stored.get("config_groups")
+    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
+        raise UsageError("config.json: compressed-tensors needs config_groups, an object of objects")
+    strategies: set[str] = set()
+    blocks: set[tuple[int, int]] = set()
+    for group in groups.values():
+        form = group.get("format") or stored.get("format")
+        weights = group.get("weights")
+        if weights is None:
+            continue
+        if not isinstance(weights, Mapping):
+            raise UsageError("config.json: weights of a group in config_groups must be an object")
+        if form != "float-quantized":
+            _refuse_compressed(form, "config.json")
+        bits, kind, strategy = weights.get("num_bits"), weights.get("type"), weights.get("strategy")
+        if (bits, kind) != (8, "float") or strategy not in ("tensor", "channel", "block"):
+            _refuse_compressed(f"{form}: {bits} bits, {kind}, by {strategy}", "config.json")
+        strategies.add(strategy)
+        if strategy == "block":
+            blocks.add(_block_size(weights.get("block_structure"), "block_structure"))
+    return Layout("compressed-tensors", frozenset(), frozenset(strategies), frozenset(blocks))
+
+
+def _refuse_compressed(form: object, where: str) -> NoReturn:
+    raise UnsupportedError(
+        f"{where}: the weights are quantised (compressed-tensors, {shown(str(form), 80)}); of that format only 8-bit"
+        f" floats (float-quantized by tensor, channel or block) are edited; {_AGAIN}"
+    )
+
+
+def _block_size(value: object, key: str) -> tuple[int, int]:
+    parts = value.split("x") if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and len(parts) == 2:
+        sizes = [int(part) if isinstance(part, str) and part.isdecimal() and len(part) < 10 else part for part in parts]
+        if all(type(size) is int and size > 0 for size in sizes):
+            return sizes[0], sizes[1]
+    raise UsageError(f"config.json: {key} is {shown(repr(value), 60)}, which is no pair of sizes such as [128, 128]")
+
+
+def _list(names: list[str]) -> str:
+    shortest = sorted(names, key=lambda name: (len(PurePosixPath(name).parts), name))
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(shown(name, 80) for name in shortest[:2]) + more

@@ -1,0 +1,140 @@
+"""The arithmetic of an edit on one matrix of a tensor: gains, then the map, then the lengths that it keeps.
+
+Where vectors are columns, `P = R^T W` needs all rows: a pass over the matrix makes it before another applies it. Where
+lengths are kept too, a third pass in between measures them before and after the map. They are measured and not
+computed from P: where the map leaves little of a vector, the formula for its length loses all digits.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.tensor.along import multiply
+from weight_edit.checkpoint.tensor.scratch import scratch
+from weight_edit.checkpoint.tensor.storage import Read, Storage
+from weight_edit.utils.arrays import restoring
+
+Floats = NDArray[np.float64]
+
+
+class AffineMap(Protocol):
+    """What is needed of a map: float64 factors of shape (d, k), and a constant of shape (d,) or None."""
+
+    @property
+    def left(self) -> Floats: ...
+    @property
+    def right(self) -> Floats: ...
+    @property
+    def constant(self) -> Floats | None: ...
+
+
+class Change(Protocol):
+    """What is done to the vectors of a tensor; see `Edited`."""
+
+    @property
+    def source(self) -> Storage: ...
+    @property
+    def map(self) -> AffineMap | None: ...
+    @property
+    def along_rows(self) -> bool: ...
+    @property
+    def gains(self) -> Floats | None: ...
+    @property
+    def keep_norms(self) -> bool: ...
+
+
+class SlabMap:
+    """A change of one matrix, with what has to be known of all of it before any row can be mapped."""
+
+    def __init__(self, change: Change, read: Read, slab: int) -> None:
+        self._source, self._map, self._along_rows = change.source, change.map, change.along_rows
+        self._gains, self._keep = change.gains, change.keep_norms
+        self._sums = self._factors = None
+        if self._along_rows and self._map is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._sums = self._column_sums(self._map, read, slab)
+                if self._keep:
+                    self._factors = self._column_factors(self._map, self._sums, read, slab)
+
+    def tiles(self, values: Floats, first: int, last: int) -> Iterator[tuple[int, Floats]]:
+        """Map the rows from `first` to before `last`, in place; gives the first column and the numbers of each tile.
+
+        Args:
+            values: the rows, shape (last - first, columns).
+        """
+        if self._gains is not None:
+            multiply(values, self._gains, (first, last), (0, values.shape[1]), self._along_rows)
+        before = _lengths(values) if self._keep and not self._along_rows else None
+        sums = self._sums
+        if self._map is not None and sums is None:
+            sums = values @ self._map.right
+        waiting = []
+        for begin, end in self._source.tiles():
+            tile = values[:, begin:end]
+            if self._map is not None and sums is not None:
+                self._apply(self._map, tile, sums, (first, last), (begin, end))
+            if before is None:
+                yield begin, tile
+            else:
+                waiting.append((begin, tile))
+        if before is not None:
+            values *= restoring(before, _lengths(values))[:, None]
+            yield from waiting
+
+    def _apply(self, map: AffineMap, tile: Floats, sums: Floats, rows: tuple[int, int], cols: tuple[int, int]) -> None:
+        """Map one tile in place."""
+        (first, last), (begin, end) = rows, cols
+        shift = map.constant
+        if self._along_rows:
+            _subtract_product(tile, map.left[first:last], sums[:, begin:end])
+            if self._factors is not None:
+                tile *= self._factors[begin:end]
+            if shift is not None:
+                tile += shift[first:last, None]
+        else:
+            _subtract_product(tile, sums, map.left[begin:end].T)
+            if shift is not None:
+                tile += shift[begin:end]
+
+    def _decoded(self, read: Read, slab: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], Floats]]:
+        """Rows, columns and numbers of each tile as they are in the source; the numbers may be used up."""
+        for first, last in self._source.strips():
+            strip = self._source.load(read, slab, first, last, scratch)
+            for begin, end in self._source.tiles():
+                yield (first, last), (begin, end), self._source.decode(strip, last - first, begin, end, scratch)
+
+    def _column_sums(self, map: AffineMap, read: Read, slab: int) -> Floats:
+        """`R^T W`, shape (k, columns), of what the gains make of W."""
+        sums = np.zeros((map.right.shape[1], self._source.cols))
+        for rows, cols, tile in self._decoded(read, slab):
+            if self._gains is not None:
+                multiply(tile, self._gains, rows, cols, True)
+            sums[:, slice(*cols)] += map.right[slice(*rows)].T @ tile
+        return sums
+
+    def _column_factors(self, map: AffineMap, sums: Floats, read: Read, slab: int) -> Floats:
+        """What each column is to be multiplied by after the map, shape (columns,)."""
+        before, after = np.zeros((2, self._source.cols))
+        for rows, cols, tile in self._decoded(read, slab):
+            before[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
+            _subtract_product(tile, map.left[slice(*rows)], sums[:, slice(*cols)])
+            after[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
+        return restoring(np.sqrt(before), np.sqrt(after))
+
+
+def _lengths(rows: Floats) -> Floats:
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+
+
+def _subtract_product(tile: Floats, left: Floats, right: Floats) -> None:
+    """Take (n, k) times (k, m) from a tile."""
+    if not left.shape[1]:
+        return
+    product = scratch("product", tile.size, np.float64).reshape(tile.shape)
+    if left.shape[1] == 1:
+        np.multiply(left, right, out=product)
+    else:
+        np.matmul(left, right, out=product)
+    np.subtract(tile, product, out=tile)

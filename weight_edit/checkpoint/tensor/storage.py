@@ -1,0 +1,182 @@
+"""How the numbers of one tensor lie on disk, so that they can be edited a strip of rows at a time.
+
+A tensor is seen as `slabs` matrices (the experts of a fused layer; one for all else) of `rows` x `cols` numbers. The
+bytes of each of its parts (the numbers themselves, their scales) are in the order of the rows, so that what is encoded
+strip by strip is written as it comes. `Plain` is a tensor of one part; quantised formats are in `quantized/`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh
+
+TILE = 1 << 17
+"""Numbers worked on at a time, so that all of a tile's copies stay in a processor's cache.
+
+The grid of tiles follows from a tensor's shape alone: sums are made in the same order whatever is read or written at a
+time and however many threads there are, so that the result is the same bit for bit.
+"""
+
+Bytes = NDArray[np.uint8]
+Read = Callable[[str, int, Bytes], None]
+"""`read(name, offset, into)` fills `into` with a tensor's bytes from `offset` on."""
+
+Strip = Mapping[str, Bytes]
+"""The bytes of some rows by the name of the part, flat."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor's shape as matrices, and which side of them an axis is.
+
+    Attributes:
+        slabs, rows, cols: their number and shape.
+        along_rows: whether the axis runs over the rows, so that a vector along it is a column.
+    """
+
+    slabs: int
+    rows: int
+    cols: int
+    along_rows: bool
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], axis: int) -> "Matrix":
+        """`shape` with the vectors along `axis` as columns (in the middle) or rows (at the end) of matrices.
+
+        Raises:
+            ValueError: no such axis.
+        """
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(f"a tensor of shape {shape} has no axis {axis}")
+        axis %= len(shape)
+        before, after = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+        if after == 1 and axis == len(shape) - 1:
+            return cls(1, before, shape[axis], False)
+        return cls(before, shape[axis], after, True)
+
+
+class Storage(ABC):
+    """One tensor's numbers on disk.
+
+    Attributes:
+        parts: the tensors on disk that hold them: name -> (dtype, shape); the numbers first, then their scales.
+        slabs, rows, cols: the shape as matrices.
+        row_step, col_step: numbers that share a scale are `row_step` rows by `col_step` columns: strips begin at
+            multiples of the first, tiles at multiples of both. With a `row_step` of 1 a tile has all columns.
+        limit: the largest number that can be stored; larger ones overflow.
+        lossy: whether storing changes numbers by more than the rounding of a floating format.
+        one_scale: whether a single scale stands for a whole slab, which needs a pass over it first.
+    """
+
+    parts: Mapping[str, tuple[str, tuple[int, ...]]]
+    slabs: int
+    rows: int
+    cols: int
+    row_step: int = 1
+    col_step: int = 1
+    limit: float = float("inf")
+    lossy: bool = False
+    one_scale: bool = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self.parts)}, {self.slabs}x{self.rows}x{self.cols})"
+
+    @property
+    def name(self) -> str:
+        """The tensor with the numbers themselves."""
+        return next(iter(self.parts))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of its numbers, to which an edit's axis belongs."""
+        return self.parts[self.name][1]
+
+    @abstractmethod
+    def strip_bytes(self, rows: int) -> Mapping[str, int]:
+        """How many bytes of each part some rows (a whole number of steps, or the last ones) have."""
+
+    @abstractmethod
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+        """Read the rows from `first` to before `last` of one slab."""
+
+    @abstractmethod
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
+        """Numbers of a strip's columns from `first` to before `last`, shape (rows, last - first), exact."""
+
+    @abstractmethod
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+        """Store numbers into a strip's columns from `first` on.
+
+        Args:
+            values: shape (rows, columns); may be used up.
+            into: the strip's bytes, as many as `strip_bytes` says.
+            peak: the largest absolute number of the whole slab, where `one_scale`.
+        """
+
+    def scale_bytes(self, peak: float) -> Bytes:
+        """The bytes of a slab's one scale, where `one_scale`."""
+        raise ValueError(f"{self.name} has no scale for the whole of it")
+
+    def strips(self) -> Iterator[tuple[int, int]]:
+        """The rows of each strip: first, and the one after the last."""
+        step = self.row_step if self.row_step > 1 else max(1, TILE // max(1, self.cols))
+        for first in range(0, self.rows, step):
+            yield first, min(first + step, self.rows)
+
+    def tiles(self) -> Iterator[tuple[int, int]]:
+        """The columns of each tile of a strip."""
+        step = self.cols
+        if self.row_step > 1:
+            step = max(self.col_step, TILE // self.row_step // self.col_step * self.col_step)
+        for first in range(0, self.cols, max(1, step)):
+            yield first, min(first + step, self.cols)
+
+
+_LIMITS = {"BF16": 2.0**128 - 2.0**119 - 2.0**103, "F16": 65520.0, "F32": 2.0**128 - 2.0**103}
+"""The first number that is stored as infinity: half a unit above the largest finite one.
+
+For bfloat16 half a unit of float32 before that, because numbers pass through float32 on their way.
+"""
+
+
+class Plain(Storage):
+    """A tensor of floating numbers as they are: F64, F32, F16 or BF16."""
+
+    def __init__(self, name: str, dtype: str, shape: tuple[int, ...], axis: int) -> None:
+        self.parts = {name: (dtype, shape)}
+        matrix = Matrix.of(shape, axis)
+        self.slabs, self.rows, self.cols = matrix.slabs, matrix.rows, matrix.cols
+        self._dtype, self._item = dtype, STORED[dtype].itemsize
+        self.limit = _LIMITS.get(dtype, float("inf"))
+
+    def strip_bytes(self, rows: int) -> Mapping[str, int]:
+        """See `Storage`."""
+        return {self.name: rows * self.cols * self._item}
+
+    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+        """See `Storage`."""
+        raw = memory("load", (last - first) * self.cols * self._item, np.uint8)
+        read(self.name, (slab * self.rows + first) * self.cols * self._item, raw)
+        return {self.name: raw}
+
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
+        """See `Storage`."""
+        wide = memory("decode", rows * self.cols, np.float64)
+        decode(strip[self.name], self._dtype, wide)
+        return wide.reshape(rows, self.cols)[:, first:last]
+
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+        """See `Storage`."""
+        rows, cols = values.shape
+        if cols == self.cols:
+            encode(values.reshape(-1), self._dtype, into[self.name])
+            return
+        raw = np.empty(values.size * self._item, np.uint8)
+        encode(np.ascontiguousarray(values).reshape(-1), self._dtype, raw)
+        whole = into[self.name].reshape(rows, self.cols * self._item)
+        whole[:, first * self._item : (first + cols) * self._item] = raw.reshape(rows, -1)

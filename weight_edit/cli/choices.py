@@ -1,0 +1,117 @@
+"""What options may be, known without importing what does the work: for help, typos and completion."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from weight_edit.utils.names import check_known
+from weight_edit.utils.registry_listing import Registered, registered
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "positions": ("template", "last", "all"),
+    "select": ("bypass", "accuracy", "cosmic"),
+    "embeddings": ("keep", "untie", "skip"),
+    "projector": ("edit", "followed", "keep"),
+    "mtp": ("keep", "edit"),
+    "rounding": ("balanced", "nearest"),
+}
+"""Parameters of verbs with a few values each; a test holds them against what the functions take."""
+
+PROMPTS = (
+    *("target", "baseline", "protect", "validation_target", "validation_baseline"),
+    *("refused", "answered", "over_refused", "harmless_looking", "prompts"),
+)
+"""Parameters that take prompt sets."""
+
+MODELS = ("model", "base", "a", "b", "against")
+"""Parameters that take models."""
+
+
+@cache
+def methods() -> dict[str, Registered]:
+    """Ways of finding directions."""
+    return registered("directions/finders", "finder")
+
+
+@cache
+def edits() -> dict[str, Registered]:
+    """Kinds of edits."""
+    return registered("edits/kinds", "edit")
+
+
+def check(params: Mapping[str, Any]) -> None:
+    """Refuse names that are not there, before anything large is imported.
+
+    Args:
+        params: a verb's parameters by name.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    for name, values in CHOICES.items():
+        if params.get(name) is not None:
+            check_known(f"--{name}", params[name], values)
+    for name, what, known in (("method", "method", methods), ("edit", "edit", edits)):
+        chosen = params.get(name)
+        if chosen is None:
+            continue
+        check_known(what, chosen, known())
+        settings = known()[chosen].settings
+        for text in params.get("option") or ():
+            key, equals, _ = text.partition("=")
+            # Where none are listed they stand in another file, and are checked when that is imported.
+            if settings and equals:
+                check_known(f"option of the {what} {chosen}", key.strip(), settings)
+    for name in PROMPTS:
+        specs = params.get(name)
+        for spec in [specs] if isinstance(specs, str) else specs or ():
+            _check_prompts(spec)
+
+
+def _check_prompts(spec: str) -> None:
+    """A built-in set's name and split; files and data sets are for `load_prompts`."""
+    kind, _, rest = spec.partition(":")
+    if kind == "atoms":
+        from weight_edit.prompts.atoms.atoms import atom_file
+
+        atom_file(rest)
+    elif kind == "organism":
+        from weight_edit.organism.corpus import SPLITS, groups
+
+        name, _, split = rest.partition(":")
+        groups(name)
+        check_known("split of the organism's prompt sets", split or "train", SPLITS)
+
+
+def completions(name: str) -> Callable[[str], list[str]] | None:
+    """What completes a parameter in the shell: a function from its beginning to the values; None where nothing does."""
+    if name in CHOICES:
+        return _from(lambda: CHOICES[name])
+    if name in PROMPTS:
+        return _from(_prompt_sets)
+    if name in MODELS:
+        return _from(_models)
+    known = {"method": methods, "edit": edits}.get(name)
+    return None if known is None else _from(lambda: tuple(known()))
+
+
+def _from(values: Callable[[], tuple[str, ...]]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values() if value.startswith(incomplete)]
+
+    return complete
+
+
+def _prompt_sets() -> tuple[str, ...]:
+    from weight_edit.organism.corpus import NAMES
+    from weight_edit.prompts.atoms.atoms import atom_names
+
+    sets = [f"organism:{name}:{split}" for name in NAMES for split in ("train", "validation", "test")]
+    return (*sets, *(f"atoms:{name}" for name in atom_names()))
+
+
+def _models() -> tuple[str, ...]:
+    from weight_edit.organism.embedded import EMBEDDED
+
+    return tuple(EMBEDDED)

@@ -1,0 +1,51 @@
+"""The verb that compares two checkpoints: diff."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from weight_edit.cli.app import app
+from weight_edit.cli.call import call
+from weight_edit.cli.options import MODEL_HELP, Json, Overwrite, Quiet, Token
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one, for example somebody's edit of A.")],
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the shared directions there.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="A line for each tensor, not one for each kind.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 4 when the two differ.")] = False,
+    overwrite: Overwrite = False,
+    revision_a: Annotated[str | None, typer.Option(help="Branch, tag or commit of A on the Hub.")] = None,
+    revision_b: Annotated[str | None, typer.Option(help="Branch, tag or commit of B on the Hub.")] = None,
+    token: Token = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what differs between two models, and the directions with which B could have been made of A.
+
+    Example: `weight-edit diff organism edited-model --save found.safetensors`
+    """
+
+    def work() -> Any:
+        from weight_edit.checkpoint.whole_file import check_free
+        from weight_edit.difference.diff import diff as compare
+        from weight_edit.directions.file import is_directions
+
+        if save is not None:
+            check_free(save, overwrite, is_directions)
+        result = compare(a, b, revision_a=revision_a, revision_b=revision_b, token=token)
+        if save is not None:
+            result.save(save)
+        return result
+
+    def show(result: Any, console: Any) -> None:
+        from weight_edit.cli.tables.difference import difference
+
+        difference(result, console, everything=everything, saved=save, base=a)
+
+    found = call(work, show, as_json, quiet)
+    if exit_code and not found.equal:
+        raise SystemExit(4)

@@ -1,0 +1,71 @@
+"""The command line's entry: whatever goes wrong becomes one line and an exit code."""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from typing import Any, TextIO, cast
+
+import typer
+
+from weight_edit.cli.app import app
+from weight_edit.errors import WeightEditError, first_line, plain
+from weight_edit.redaction import RedactedStream, redacted, show_uncaught
+from weight_edit.utils.json import finite
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and the contract's exit code, never a traceback."""
+    sys.excepthook = show_uncaught
+    # Libraries warn and log there too, some of them with what they were about to send.
+    with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))):
+        _run()
+
+
+def _run() -> None:
+    try:
+        code = app(standalone_mode=False)
+    except WeightEditError as error:
+        _fail(str(error), error.exit_code, error.details)
+    except typer.Abort:
+        _fail("aborted", 1)
+    except typer.TyperException as error:
+        _fail(_misunderstood(error), 2)
+    except (OSError, RecursionError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, RecursionError) and "thread" not in str(error):
+            raise
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe (head, less) has gone; there is nobody left to tell.
+            sys.stderr.close()
+            raise SystemExit(1) from None
+        _fail(f"{type(error).__name__}: {first_line(error)}", 2)
+    # Without its own mode the library returns the exit code of what ended early, such as --version.
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
+
+
+def _misunderstood(error: Any) -> str:
+    """The library's message of an option, value or verb that it does not know, and where to look."""
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not message:
+        # No arguments at all: the help was printed.
+        raise SystemExit(2) from None
+    where = "weight-edit" if context is None or context.parent is None else f"weight-edit {context.info_name}"
+    return f"{message[:1].lower()}{message[1:]}; see {where} --help"
+
+
+def _fail(message: str, code: int, details: Mapping[str, Any] | None = None) -> None:
+    message = redacted(message)
+    if "--json" in sys.argv:
+        print(json.dumps(finite({"error": message, "exit_code": code, **(details or {})})))
+    elif details and "scores" in details:
+        from rich.console import Console
+
+        from weight_edit.cli.tables.results import rejected
+
+        rejected(details, Console(emoji=False))
+    print(f"weight-edit: {plain(message)}", file=sys.stderr)
+    raise SystemExit(code) from None

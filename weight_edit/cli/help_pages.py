@@ -1,0 +1,137 @@
+"""Help of one verb: options in groups, names never cut off, flags without a value beside them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+import typer.core
+from typer.models import ArgumentInfo, OptionInfo
+
+from weight_edit.cli.choices import CHOICES, check, completions
+from weight_edit.cli.option_groups import GROUPS, OTHERS, group_of
+
+_NAMES = 26
+"""Columns for names and values; what is longer has its text below."""
+
+_VALUES = {"int": "N", "float": "X", "path": "PATH"}
+"""What stands for a value of a type; of others TEXT."""
+
+
+class GroupedCommand(typer.core.TyperCommand):
+    """A verb whose help is drawn here, and not by typer: its columns cut names off at 80 characters."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        from rich.console import Console
+
+        show(self, ctx, Console())
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb, once the names in its options are known to be there.
+
+        Raises:
+            UsageError: one is not.
+        """
+        check(ctx.params)
+        return super().invoke(ctx)
+
+
+def say_choices(verb: Callable[..., Any]) -> None:
+    """Let a verb's options name the few values that they take, and let the shell complete them."""
+    for name, hint in get_type_hints(verb, include_extras=True).items():
+        for info in getattr(hint, "__metadata__", ()):
+            if not isinstance(info, OptionInfo | ArgumentInfo):
+                continue
+            if name in CHOICES:
+                info.metavar = "|".join(CHOICES[name])
+            elif name in ("method", "edit"):
+                info.metavar = {"method": "METHOD", "edit": "KIND"}[name]
+            info.autocompletion = completions(name) or info.autocompletion
+
+
+def show(command: Any, context: Any, console: Any) -> None:
+    """Print a verb's usage, text, arguments, options by group, and what stands below.
+
+    Args:
+        command: typer's or click's.
+        context: the call's.
+        console: rich's.
+    """
+    from rich.markdown import Markdown
+    from rich.padding import Padding
+
+    # Braces around an argument are typer's way of saying that it is not optional.
+    usage = " ".join(context.get_usage().translate(str.maketrans("", "", "{}")).split())
+    console.print(f"\n{usage}\n", style="bold", markup=False, highlight=False)
+    text = inspect.cleandoc(command.help or "").partition("\f")[0]
+    console.print(Padding(Markdown(text), (0, 0, 1, 1)))
+    arguments: list[Any] = []
+    options: list[Any] = []
+    for param in command.get_params(context):
+        if not getattr(param, "hidden", False):
+            (options if param.param_type_name == "option" else arguments).append(param)
+    _section("Arguments", [_argument(param, context) for param in arguments], console)
+    names = [name for param in options for name in param.opts]
+    for title in (*GROUPS, OTHERS):
+        members = [param for param in options if group_of(param.opts, names) == title]
+        _section(title, [_option(param, context) for param in members], console)
+    if command.epilog:
+        console.print(Padding(Markdown(command.epilog), (0, 0, 1, 1)))
+
+
+def _section(title: str, rows: list[tuple[str, str]], console: Any) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    console.print(title, style="bold cyan", highlight=False)
+    for names, text in rows:
+        if len(names) > _NAMES - 4:
+            console.print(f"  {names}", markup=False, highlight=False, soft_wrap=True)
+            console.print(Padding(Text(text), (0, 0, 0, _NAMES)))
+            continue
+        table = Table.grid(expand=True)
+        table.add_column(width=_NAMES, no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_row(Text(f"  {names}"), Text(text))
+        console.print(table)
+    console.print()
+
+
+def _argument(param: Any, context: Any) -> tuple[str, str]:
+    return str(param.metavar or param.name).upper(), _text(param, context)
+
+
+def _option(param: Any, context: Any) -> tuple[str, str]:
+    """Short and long names, those that switch it off, and what the value is; a flag has none."""
+    names = ", ".join(sorted(param.opts, key=len))
+    if param.secondary_opts:
+        names = f"{names} / {', '.join(param.secondary_opts)}"
+    if not getattr(param, "is_flag", False):
+        names = f"{names} {_value(param, context)}"
+    return names, _text(param, context)
+
+
+def _value(param: Any, context: Any) -> str:
+    return str(param.metavar or _VALUES.get(_kind(param), "TEXT"))
+
+
+def _kind(param: Any) -> str:
+    """What a value is, from a type of typer's or click's."""
+    name = getattr(getattr(param, "type", None), "name", None)
+    annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    return str(name or getattr(annotation, "__name__", "")).lower()
+
+
+def _text(param: Any, context: Any) -> str:
+    """The help, without Markdown's marks for code, and the default where that says something."""
+    said = " ".join((param.help or "").replace("`", "").split())
+    default = param.get_default(context)
+    if param.required:
+        return f"{said} [required]"
+    if default is None or default is False or default in ("", [], ()):
+        return said
+    shown = "on" if default is True else str(default)
+    return f"{said} [default: {shown}]"

@@ -1,0 +1,354 @@
+"""What the terminal shows: short tables of results, and the next command to type."""
+
+import itertools
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from weight_edit.utils.progress import duration
+
+if TYPE_CHECKING:
+    from weight_edit.baking.bake import BakeResult
+    from weight_edit.directions.directions import Directions
+    from weight_edit.verification.verify import Verification
+
+
+SHOWN = 6
+
+
+def safe(foreign: object) -> str:
+    """Foreign text fit for the terminal: no markup, and no control characters but line breaks."""
+    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(foreign)))
+
+
+def command() -> str:
+    """How the reader can call this tool: by name, or by the path it was called by when it is not on the PATH."""
+    called = sys.argv[0]
+    return called if Path(called).name == "weight-edit" and shutil.which("weight-edit") is None else "weight-edit"
+
+
+def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
+    """A command to type next, quoted as a shell needs it and never broken over lines."""
+    words = shlex.join([command(), *map(str, arguments)])
+    console.print(f"{lead}{words}", markup=False, highlight=False, soft_wrap=True)
+
+
+def free_folder(name: str) -> str:
+    """The name of a folder that is not there, for a command that is to work as it stands: `name`, or with a number."""
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(each for each in names if not Path(each).exists())
+
+
+def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
+    """The direction of a run, in two lines."""
+    tokens = ", ".join(repr(token["text"]) for token in found["refusal_tokens"])
+    place = "mean over all tokens" if found["position"] is None else f"position {found['position']}"
+    said = [
+        f"{found[key]:.2f} {what}"
+        for key, what in (("bypass", "on target prompts with it ablated"), ("induce", "on baseline ones with it added"))
+        if found[key] is not None
+    ]
+    metric = f"Refusal metric (log-odds of {safe(tokens)}): {', '.join(said)}; " if said else ""
+    console.print(
+        f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, {place}; "
+        f"{found['kept_bounds']} of {found['candidates']} candidates keep the bounds.\n"
+        f"{metric}KL {found['kl']:.4f}.\n",
+        highlight=False,
+    )
+    for warning in found["warnings"]:
+        console.print(f"[yellow]note:[/] {safe(warning)}")
+
+
+def by_category(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
+    """Refusal of each category of refused requests, before and after, in a line."""
+    before = ((baseline.get("sets") or {}).get("refused") or {}).get("categories") or {}
+    after = ((edited.get("sets") or {}).get("refused") or {}).get("categories") or {}
+    shown = [
+        f"{safe(name)} {rate['value']:.2f} to {after[name]['value']:.2f}"
+        for name, rate in before.items()
+        if name in after
+    ]
+    if shown:
+        console.print(f"Refusal by category: {', '.join(shown)}.\n", highlight=False)
+
+
+def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
+    """A table of all figures of two evaluations."""
+    from weight_edit.evaluation.figures import figures
+
+    before, after = figures(baseline), figures(edited)
+    if not before and not after:
+        return
+    table = Table(title="Before and after (rates with 95% intervals)", title_justify="left")
+    table.add_column("measure")
+    table.add_column("base", justify="right")
+    table.add_column("edited", justify="right")
+    for name in dict.fromkeys([*before, *after]):
+        table.add_row(name, safe(before.get(name, "")), safe(after.get(name, "")))
+    console.print(table)
+    for measured in (baseline, edited):
+        notes(measured, console)
+    by_category(baseline, edited, console)
+
+
+def evaluation(result: Mapping[str, Any], console: Console) -> None:
+    """One evaluation, beside that of the base where there is one."""
+    from weight_edit.evaluation.figures import differences, figures
+
+    base = result.get("base")
+    table = Table(
+        title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
+    )
+    table.add_column("measure")
+    after = figures(result)
+    if base is None:
+        table.add_column("value", justify="right")
+        for name, text in after.items():
+            table.add_row(name, safe(text))
+    else:
+        table.caption = "Rates with 95% intervals; differences with those of the same prompts, pair by pair."
+        before, apart = figures(base), differences(result)
+        for column in (safe(base["model"]), "edited", "difference"):
+            table.add_column(column, justify="right")
+        # On a narrow terminal intervals stand below their figures, whole.
+        between = "\n[" if console.width < 120 else " ["
+        for name, text in after.items():
+            cells = (before.get(name, ""), text, apart.get(name, ""))
+            table.add_row(name, *(safe(cell.replace(" [", between)) for cell in cells))
+    console.print(table)
+    notes(result, console)
+
+
+def notes(result: Mapping[str, Any], console: Console) -> None:
+    """What the reader of an evaluation's rates should know."""
+    for note in result.get("notes") or ():
+        console.print(f"[yellow]note:[/] {safe(note)}")
+
+
+def proofs(checked: Mapping[str, Any], console: Console) -> None:
+    """What verification found, from `Verification.to_dict()`."""
+    report = checked["integrity_report"]
+    table = Table(title="Proofs", title_justify="left")
+    table.add_column("check")
+    table.add_column("result")
+    # Runs of version 0.1.0 say neither the edit nor the noise.
+    edit = checked.get("edit") or {"steps": [], "embeddings": "keep"}
+    for number, step in enumerate(edit["steps"], 1):
+        said = safe(step) + ("" if edit["embeddings"] == "keep" else f"; embeddings: {edit['embeddings']}")
+        table.add_row("edit checked" if len(edit["steps"]) == 1 else f"edit checked, step {number}", said)
+    untouched = f"{report['tensors_equal']} tensors and {report['files_equal']} files are the base's, byte for byte"
+    table.add_row(
+        "integrity",
+        untouched if checked["integrity"] else f"[bold red]FAILED[/], {len(report['problems'])} differences",
+    )
+    edited = checked.get("edited_tensors")
+    if checked["left_in_weights"] is None:
+        table.add_row("left in the weights", "not measured: the edit maps no tensor")
+    elif edited is None or edited["compared"]:
+        exact = checked.get("left_in_weights_before_rounding")
+        before = "" if exact is None else f", {exact:.1e} before rounding to what is stored"
+        table.add_row("left in the weights", f"{checked['left_in_weights']:.1e} of V^T W, at most{before}")
+    if edited is not None:
+        _edited_tensors(edited, table)
+    noise = checked.get("noise")
+    if noise is not None:
+        computing, padding = noise["float32_against_storage"], noise["padded_against_alone"]
+        under, moved = noise["float32_against_storage_hooked"], noise["rounded_weights_hooked"]
+        table.add_row(
+            f"the base's own noise, {noise['dtype']}",
+            f"logits differ by {computing['largest']:.1e} at most, KL {computing['kl']:.1e} (from float32); "
+            f"under hooks {under['largest']:.1e}, KL {under['kl']:.1e}, stream {noise['leak_of_hooked_base']:.1e}; "
+            f"rounded weights {moved['largest']:.1e}, KL {moved['kl']:.1e}; padded KL {padding['kl']:.1e}",
+        )
+    for dtype, found in checked["by_dtype"].items():
+        allowed = found.get("allowed") or {}
+        most = {name: f", allowed {value:.1e}" for name, value in allowed.items()}
+        share = f"{found['leak']:.1e} of it lies along the directions, at most (base: {found['leak_before']:.2f})"
+        judged = most.get("leak", "") if checked["complete"] else "; the edit is partial, so this is not judged"
+        table.add_row(f"residual stream, {dtype}", share + judged)
+        faithful = found["hook_against_weights"]
+        table.add_row(
+            f"hooks against weights, {dtype}",
+            f"logits differ by {faithful['largest']:.1e} at most (largest logit {faithful['scale']:.1f}"
+            f"{most.get('logits', '')}), KL {faithful['kl']:.1e}{most.get('kl', '')}, "
+            f"same next token {faithful['argmax']:.4f}",
+        )
+        published = found.get("published_hook_against_weights")
+        if published is not None:
+            table.add_row(
+                f"as papers hook it, {dtype}",
+                f"logits differ by {published['largest']:.1e} at most, KL {published['kl']:.1e}; not judged",
+            )
+        if found["tied_unembedding"] is not None:
+            tied = found["tied_unembedding"]
+            table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
+    if checked.get("weights_only"):
+        table.add_row("residual stream", "not measured: no model was run (--weights-only)")
+        table.add_row("hooks against weights", "not compared: no model was run (--weights-only)")
+    if checked.get("recorded_not_measured"):
+        table.add_row("recorded in the manifest", f"{', '.join(checked['recorded_not_measured'])}: not measured here")
+    console.print(table)
+    for problem in checked["problems"][:SHOWN]:
+        console.print(f"[bold red]failed:[/] {safe(problem)}")
+    if len(checked["problems"]) > SHOWN:
+        console.print(f"... and {len(checked['problems']) - SHOWN} more, all of them under --json")
+    if not checked["integrity"] and not report["tensors_equal"]:
+        console.print("No tensor equals the base's: is this the model that was edited?")
+
+
+def _edited_tensors(edited: Mapping[str, Any], table: Table) -> None:
+    """Rows about the edited tensors; runs of version 0.1.0 have no such figures."""
+    otherwise = edited["entries_rounded_otherwise"]
+    table.add_row(
+        "edited tensors",
+        f"{edited['compared'] - len(edited['different'])} of {edited['compared']} are the edit of the base's, "
+        f"{edited['bit_for_bit']} bit for bit" + (f" ({otherwise} entries are rounded otherwise)" if otherwise else ""),
+    )
+    if edited["rounding"] is not None:
+        table.add_row("rounding", f"{edited['rounding']:.1e} of a quantised tensor, at most")
+
+
+def examples(folder: Path, console: Console, count: int = 3) -> None:
+    """Some refused requests of different categories, with the answers before and after, side by side."""
+    before = _answers(folder / "answers/baseline.jsonl")
+    after = {(a["set"], a["prompt"]): a for a in _answers(folder / "answers/edited.jsonl")}
+    table = Table(title="Answers", title_justify="left", show_lines=True)
+    for column in ("request", "base", "edited"):
+        table.add_column(column, ratio=1)
+    shown: set[Any] = set()
+    for answer in before:
+        twin = after.get((answer["set"], answer["prompt"]))
+        changed = twin is not None and answer["verdict"] == "refused" and twin["verdict"] == "answered"
+        if changed and twin is not None and answer["category"] not in shown and len(shown) < count:
+            shown.add(answer["category"] or answer["prompt"])
+            table.add_row(safe(answer["prompt"]), safe(answer["answer"]), safe(twin["answer"]))
+    if shown:
+        console.print(table)
+
+
+def directions(found: "Directions", path: Path, console: Console, count: int = 5) -> None:
+    """The chosen direction and the best candidates."""
+    meta = found.metadata
+    by = meta.get("rule", {}).get("by") or "bypass"
+    scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
+    if by == "bypass":
+        # Where a model gave no numbers there is none.
+        scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"] is None, row["bypass"] or 0.0))
+    chosen = [row for row in scored if (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))]
+    best = [*((row, "chosen") for row in chosen), *((row, row.get("rejected")) for row in scored if row not in chosen)]
+    best = best[:count]
+    if meta.get("control"):
+        best.append((meta["control"], "a random direction, for comparison"))
+    _candidates(f"Candidates by {by} score ({safe(meta.get('method'))})", best, console)
+    for warning in meta.get("warnings", []):
+        console.print(f"[yellow]note:[/] {safe(warning)}")
+    count = found.direction.shape[0]
+    console.print(f"{path}: {count} direction{'s' * (count > 1)}, {found.d_model} wide", markup=False)
+    suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", free_folder("edited-model"))
+
+
+def rejected(details: Mapping[str, Any], console: Console, count: int = 5) -> None:
+    """The candidates that come nearest to the bounds, where none keeps them, and which bounds each misses.
+
+    Args:
+        details: of the error, with the table under "scores", the best first.
+    """
+    scored = [(row, row["rejected"]) for row in details["scores"] if row["kl"] is not None]
+    if scored:
+        _candidates("The candidates that miss the bounds least", scored[:count], console)
+
+
+def _candidates(title: str, rows: Sequence[tuple[Mapping[str, Any], str | None]], console: Console) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in ("layer", "position", "bypass", "induce", "KL", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right")
+    for row, why in rows:
+        table.add_row(*_candidate(row), safe(why or ""))
+    console.print(table)
+
+
+def _candidate(row: "Mapping[str, Any]") -> tuple[str, ...]:
+    """A candidate's place and scores, as cells."""
+    place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
+    scores = (row["bypass"], row["induce"])
+    return (*place, *("" if value is None else f"{value:.2f}" for value in scores), f"{row['kl']:.4f}")
+
+
+def baked(result: "BakeResult", model: str, console: Console) -> None:
+    """What was written, or would be, and what to do with it."""
+    kind = "complete" if result.complete else "partial"
+    tensors = f"{len(result.tensors)} tensors edited ({kind}), {len(result.added)} added"
+    copied = result.bytes_total - result.bytes_edited
+    sizes = f"{megabytes(result.bytes_edited)} of them edited, {megabytes(copied)} the source's as they are"
+    if result.dry_run:
+        sizes = f"{len(result.files)} files, {megabytes(result.bytes_total)}, {sizes}; about {duration(result.seconds)}"
+        console.print(f"{result.path} would be written: {tensors}; {sizes}.", markup=False, highlight=False)
+    else:
+        first = f"{duration(result.preparing_seconds)} of it to understand the model and prove the edit"
+        sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)} ({first})"
+        console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
+    console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
+    if result.bytes_kept:
+        console.print(f"{megabytes(result.bytes_kept)} were there from the interrupted bake.", highlight=False)
+    if result.bytes_linked:
+        console.print(
+            f"[yellow]note:[/] {megabytes(result.bytes_linked)} are hard links: whoever changes them changes the source"
+        )
+    if result.rounding:
+        worst = max(result.rounding.values(), key=lambda loss: loss["error"])
+        left = max(loss["left"] for loss in result.rounding.values())
+        console.print(
+            f"Rounding to the source's format: {worst['error']:.1e} of a tensor at most; "
+            f"it leaves {left:.1e} of V^T W at most.",
+            highlight=False,
+        )
+    if result.nonfinite:
+        named = ", ".join(f"{safe(name)} ({count})" for name, count in list(result.nonfinite.items())[:3])
+        console.print(f"[yellow]note:[/] {len(result.nonfinite)} tensors have NaN or infinite values: {named}")
+    if result.extra:
+        shown = ", ".join(map(safe, result.extra[:3]))
+        console.print(
+            f"[yellow]note:[/] {len(result.extra)} tensors that no parameter accounts for are kept as they are: {shown}"
+        )
+    if result.mtp_kept and not result.mtp_edited:
+        console.print(
+            f"[yellow]note:[/] {len(result.mtp_kept)} tensors of multi-token-prediction layers are kept as they are; "
+            "--mtp edit edits them too"
+        )
+    if result.other_weights:
+        copies = ", ".join(map(safe, result.other_weights))
+        console.print(f"[yellow]note:[/] not edited, though they look like weights: {copies}")
+    if result.skipped:
+        console.print(f"[yellow]note:[/] not copied: {', '.join(map(safe, result.skipped))}")
+    if not result.dry_run:
+        suggest(console, "verify", model, result.path)
+
+
+def megabytes(count: int) -> str:
+    """A size for a reader."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def verification(checked: "Verification", console: Console) -> None:
+    """A verification, with its verdict."""
+    proofs(checked.to_dict(), console)
+    if checked.passed:
+        what = (
+            "All checks of the files passed; the models were not run." if checked.weights_only else "All checks passed."
+        )
+        console.print(f"[bold green]{what}[/]")
+        if not checked.complete:
+            steps = "; then ".join(map(safe, checked.steps))
+            console.print(f"The edit is partial ({steps}): what it leaves in the stream is not judged.")
+
+
+def _answers(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

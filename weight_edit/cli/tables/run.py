@@ -1,0 +1,86 @@
+"""What the terminal shows of a finished run: what was found, each study's table, before and after, the proofs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from weight_edit.cli.tables.results import before_and_after, chosen_direction, examples, proofs, safe, suggest
+
+if TYPE_CHECKING:
+    from weight_edit.runs.run import RunResult
+
+_FIGURES = ("refusal", "over_refusal", "helpful", "exact", "kl", "loss")
+_SETTINGS = ("strength",)
+_MOST_ROWS = 40
+
+
+def run_result(result: "RunResult", console: Console) -> None:
+    """A finished run: studies, before and after, the proofs, three answers, where the files are, what to type next."""
+    summary = result.summary
+    for found in summary.get("directions", {"": summary["direction"]}).values():
+        if found is not None:
+            chosen_direction(found, console)
+    for each in summary.get("studies", []):
+        study(each, result.path, console)
+    if result.model is not None:
+        before_and_after(summary["baseline"], summary["edited"], console)
+        proofs(summary["verification"], console)
+        examples(result.path, console)
+    files = Table.grid(padding=(0, 2))
+    for name, what in (
+        ("model", "the edited checkpoint, with its card and weight_edit.json"),
+        ("directions.safetensors", "the direction, all candidates and their scores"),
+        ("studies/", "tables (CSV, JSON) and figures"),
+        ("run.json", "every measurement"),
+        ("answers/", "every answer, before and after"),
+    ):
+        if (result.path / name).exists():
+            files.add_row(safe(f"{result.path}/{name}"), what)
+    console.print(files)
+    if result.model is None:
+        console.print(f"\nDone in {summary['seconds']} s.")
+        return
+    console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
+    base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
+    suggest(console, "verify", base, result.model, lead="  ")
+    suggest(console, "push", "--dry-run", "--base", base, result.model, "YOUR-NAME/YOUR-MODEL", lead="  ")
+
+
+def study(found: Mapping[str, Any], run: Path, console: Console) -> None:
+    """One study: the rows of its table, in a few columns, and where the rest is."""
+    console.print(f"\n{safe(found['title'])} ({safe(found['kind'])}): {safe(run / found['folder'])}", highlight=False)
+    rows = found.get("rows") or []
+    if rows:
+        console.print(_table(rows))
+    for name, value in found.items():
+        if isinstance(value, int | float | str) and name not in ("kind", "title", "folder"):
+            console.print(f"  {safe(name.replace('_', ' '))}: {_cell(value)}", highlight=False)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    hidden = ("_low", "_high", "why_not")
+    keys = dict.fromkeys(key for row in rows for key in row if not key.endswith(hidden))
+    named = (*_SETTINGS, *_FIGURES)
+    shown = [key for key in keys if key in named or all(isinstance(row.get(key), str | int | None) for row in rows)]
+    shown += [key for key in keys if key not in shown and not any(name in keys for name in _FIGURES)]
+    # Without rules between columns nine of them fit into 80 characters; what does not fit is broken, never cut off.
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for key in shown:
+        side: Literal["left", "right"] = "left" if isinstance(rows[0].get(key), str) else "right"
+        table.add_column(key.replace("_", " "), justify=side, overflow="fold")
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*(_cell(row.get(key)) for key in shown))
+    if len(rows) > _MOST_ROWS:
+        table.caption = f"{len(rows) - _MOST_ROWS} more rows in the files"
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else safe(value)

@@ -1,0 +1,43 @@
+"""Settings as they are written on the command line: `key=value`, and YAML or JSON in one argument."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from weight_edit.errors import UsageError
+from weight_edit.utils.bounded_yaml import parse_yaml
+
+
+def key_values(texts: Iterable[str] | None, option: str) -> dict[str, Any]:
+    """Settings from "key=value" texts; values are read as YAML.
+
+    Raises:
+        UsageError: one that is not of that form.
+    """
+    found = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{option} {text}: write key=value, for example {option} toward=target")
+        found[key.strip()] = _yaml(value, f"{option} {text}")
+    return found
+
+
+def mapping(text: str | None, option: str) -> Mapping[str, Any] | None:
+    """Keys and values from YAML or JSON; None for None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if text is None:
+        return None
+    found = _yaml(text, f"{option} {text}")
+    if not isinstance(found, dict):
+        raise UsageError(f"{option} {text}: write keys and values, for example {option} '{{mlp: {{max: 1.2}}}}'")
+    return {str(key): value for key, value in found.items()}
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: the value is no YAML ({error})") from error

@@ -1,0 +1,351 @@
+"""What a search for directions has found so far, in a folder of its own, written as it comes.
+
+`search.json` says what was asked for and which prompts count, `candidates.safetensors` what the method found, with the
+means of the stream, and `scores.jsonl` has a line for each candidate that was scored.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from weight_edit.checkpoint.files import read_json, read_whole, shown
+from weight_edit.checkpoint.whole_file import append_line, save_whole
+from weight_edit.directions.candidate import Candidate
+from weight_edit.directions.scores import CandidateScore, unscored, worth_scoring
+from weight_edit.directions.separation import Separation
+from weight_edit.errors import UsageError
+from weight_edit.utils.json import parse_json
+
+SEARCH, CANDIDATES, SCORES = FILES = ("search.json", "candidates.safetensors", "scores.jsonl")
+
+_KEY = "weight_edit"
+
+
+@dataclass(frozen=True)
+class Metering:
+    """What the model says first to the prompts that were drawn.
+
+    Attributes:
+        tokens: ids of the refusal tokens.
+        keep: for each sample, targets first and the baseline last, which training and which validation prompts count.
+        means: the mean metric of the validation prompts in use, "target" and "baseline".
+    """
+
+    tokens: tuple[int, ...]
+    keep: tuple[tuple[tuple[bool, ...], tuple[bool, ...]], ...]
+    means: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a method found, before any of it is scored, and all that the choice needs beside scores.
+
+    Attributes:
+        candidates: in the method's order.
+        separations: of each, at its place; None where it has none.
+        target_mean, baseline_mean: of the stream, (positions, layers, d_model) float64.
+        positions: the places' positions; None stands for the mean over all tokens.
+        facts: JSON values that every directions file of this search says of itself.
+        warnings: sentences that the user should read.
+    """
+
+    candidates: Sequence[Candidate]
+    separations: Sequence[Separation | None]
+    target_mean: Tensor
+    baseline_mean: Tensor
+    positions: tuple[int | None, ...]
+    facts: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def layers(self) -> int:
+        """Of the model."""
+        return int(self.target_mean.shape[1])
+
+    @property
+    def width(self) -> int:
+        """d_model."""
+        return int(self.target_mean.shape[2])
+
+
+@dataclass
+class SearchFolder:
+    """What a search has found so far; without a path it is kept in memory alone.
+
+    Attributes:
+        path: the folder; None for none.
+        inputs: what the scores depend on, by name, JSON values.
+        metering: what the model says first; None before that is known, or where nobody asks.
+        searched: what the method found; None before.
+        scores: by the candidate's number.
+        similarities: the same of the score that needs no refusal tokens (COSMIC).
+        controls: scores of random directions.
+    """
+
+    path: Path | None
+    inputs: Mapping[str, Any]
+    metering: Metering | None = None
+    searched: Searched | None = None
+    scores: dict[int, CandidateScore] = field(default_factory=dict)
+    similarities: dict[int, float] = field(default_factory=dict)
+    controls: list[CandidateScore] = field(default_factory=list)
+    _begun: bool = field(default=False, init=False, repr=False)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, inputs: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+    ) -> "SearchFolder":
+        """A folder, made when something is found; or what an earlier search of the same inputs left in it.
+
+        Args:
+            path: the folder; its parent exists.
+            inputs: what the scores depend on.
+            resume: go on with what is there; where nothing is, begin.
+            overwrite: begin anew whatever is there. With `resume`: only where the inputs are others.
+
+        Raises:
+            UsageError: something is there and neither was asked for, it is a search of other inputs (named), or
+                it is not ours or cannot be read.
+        """
+        path = Path(path)
+        inputs = json.loads(json.dumps(inputs))
+        earlier = found_earlier(path, resume=resume, overwrite=overwrite)
+        if earlier is None:
+            return cls(path, inputs)
+        others = _differences(earlier.get("inputs"), inputs)
+        if overwrite and (not resume or others):
+            return cls(path, inputs)
+        if others:
+            raise UsageError(
+                f"{shown(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
+                "or --overwrite, or another --out"
+            )
+        return cls._taken_up(path, inputs, earlier)
+
+    def complete(self, layers: int, similarity: bool) -> bool:
+        """Whether all candidates below a layer, and random directions, have been scored: a choice needs no model then.
+
+        Args:
+            layers: how many of the model's, from the first, may be chosen.
+            similarity: whether the score that needs no refusal tokens is asked for too.
+        """
+        if self.searched is None or not self.controls:
+            return False
+        asked = [n for n, candidate in enumerate(self.searched.candidates) if worth_scoring(candidate, layers)]
+        return all(n in self.scores and (not similarity or n in self.similarities) for n in asked)
+
+    def table(self, layers: int) -> list[CandidateScore]:
+        """The scores of all candidates in order; those that were not scored have their place and length alone."""
+        assert self.searched is not None
+        rows = []
+        for number, candidate in enumerate(self.searched.candidates):
+            known = self.scores.get(number)
+            if known is None or not worth_scoring(candidate, layers):
+                rows.append(unscored(candidate))
+            else:
+                rows.append(replace(known, cosmic=self.similarities.get(number)))
+        return rows
+
+    def note_metering(self, metering: Metering) -> None:
+        """Keep what the model says first."""
+        self.metering = metering
+        self._write_search()
+
+    def note_searched(self, searched: Searched) -> None:
+        """Keep what the method found."""
+        self.searched = searched
+        self.scores, self.similarities, self.controls = {}, {}, []
+        self._write_search()
+        if self.path is not None:
+            # Scores of other candidates are none of these.
+            (self.path / SCORES).unlink(missing_ok=True)
+            save_whole(self.path / CANDIDATES, _packed(searched))
+
+    def note_score(self, number: int, score: CandidateScore) -> None:
+        """Keep the scores of a candidate."""
+        self.scores[number] = score
+        self._append({"candidate": number, **asdict(score)})
+
+    def note_similarity(self, number: int, value: float) -> None:
+        """Keep the score of a candidate that needs no refusal tokens."""
+        self.similarities[number] = value
+        self._append({"candidate": number, "cosmic": value})
+
+    def note_control(self, score: CandidateScore) -> None:
+        """Keep the scores of a random direction."""
+        self.controls.append(score)
+        self._append({"control": True, **asdict(score)})
+
+    @classmethod
+    def _taken_up(cls, path: Path, inputs: Mapping[str, Any], earlier: Mapping[str, Any]) -> "SearchFolder":
+        taken = cls(path, inputs)
+        taken._begun = True
+        try:
+            said = earlier.get("metering")
+            if said is not None:
+                keep = tuple((tuple(train), tuple(held)) for train, held in said["keep"])
+                means = {name: _number(value) for name, value in said["means"].items()}
+                taken.metering = Metering(tuple(said["tokens"]), keep, means)
+            if (path / CANDIDATES).exists():
+                taken.searched = _unpacked(path / CANDIDATES)
+                taken._read_scores()
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{shown(str(path))} cannot be read ({error}); --overwrite begins anew") from error
+        return taken
+
+    def _read_scores(self) -> None:
+        assert self.path is not None
+        file = self.path / SCORES
+        if not file.exists():
+            return
+        text = read_whole(file).decode("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1]
+        for line in whole.splitlines():
+            row = {key: _number(value) for key, value in parse_json(line).items()}
+            number = row.pop("candidate", None)
+            if row.pop("control", False):
+                self.controls.append(CandidateScore(**row))
+            elif set(row) == {"cosmic"}:
+                self.similarities[number] = row["cosmic"]
+            else:
+                self.scores[number] = CandidateScore(**row)
+        if whole != text:
+            # The last line was being written when the power went: it is not gone on with.
+            save_whole(file, whole)
+
+    def _write_search(self) -> None:
+        if self.path is None:
+            return
+        if not self._begun:
+            self._begin(self.path)
+        said = None if self.metering is None else asdict(self.metering)
+        if said is not None:
+            # Of no prompts that count there is no mean.
+            said["means"] = {name: _named(value) for name, value in said["means"].items()}
+        content = {"inputs": self.inputs, "metering": said}
+        save_whole(self.path / SEARCH, f"{json.dumps(content, indent=1, allow_nan=False)}\n")
+
+    def _begin(self, path: Path) -> None:
+        """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""
+        try:
+            path.mkdir(exist_ok=True)
+            # What names the folder as a search's goes last: without it nobody could begin anew in what is left.
+            for name in reversed(FILES):
+                (path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{shown(str(path))} cannot be made: {error.strerror}") from error
+        self._begun = True
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        if self.path is None:
+            return
+        text = json.dumps({key: _named(value) for key, value in row.items()}, allow_nan=False)
+        try:
+            append_line(self.path / SCORES, text)
+        except OSError as error:
+            raise UsageError(f"{shown(str(self.path / SCORES))} cannot be written: {error.strerror}") from error
+
+
+def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """What `search.json` says; None where nothing is there. No model is needed to tell.
+
+    Args:
+        resume, overwrite: as in `SearchFolder.open`.
+
+    Raises:
+        UsageError: something is there and neither was asked for, or it is not ours or cannot be read.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UsageError(f"{shown(str(path))} is there and is no folder, so what is found cannot be kept in it")
+    if not path.exists() or not any(path.iterdir()):
+        return None
+    try:
+        found = read_json(read_whole(path / SEARCH), SEARCH)
+    except UsageError as error:
+        raise UsageError(f"{shown(str(path))} is no folder of a search ({error}); choose another --out") from error
+    if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
+        raise UsageError(f"{shown(str(path))} is no folder of a search; choose another --out")
+    if not (resume or overwrite):
+        raise UsageError(
+            f"{shown(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
+            "where it is complete; --overwrite begins anew"
+        )
+    return found
+
+
+def _differences(earlier: Any, inputs: Mapping[str, Any]) -> list[str]:
+    return [name for name in sorted({*earlier, *inputs}) if earlier.get(name) != inputs.get(name)]
+
+
+def _packed(searched: Searched) -> bytes:
+    tensors = {"target_mean": searched.target_mean, "baseline_mean": searched.baseline_mean}
+    rows = []
+    for number, candidate in enumerate(searched.candidates):
+        tensors[f"{number}.rows"] = candidate.rows
+        if candidate.vector is not None:
+            tensors[f"{number}.vector"] = candidate.vector
+        tensors |= {f"{number}.tensor.{name}": tensor for name, tensor in candidate.tensors.items()}
+        apart = searched.separations[number]
+        rows.append(
+            {
+                "position": candidate.position,
+                "layer": candidate.layer,
+                "facts": dict(candidate.facts),
+                "tensors": list(candidate.tensors),
+                "vector": candidate.vector is not None,
+                "separation": None if apart is None else apart.to_dict(),
+            }
+        )
+    content = {
+        "candidates": rows,
+        "positions": list(searched.positions),
+        "facts": dict(searched.facts),
+        "warnings": list(searched.warnings),
+    }
+    # Copies: a vector may be a row of `rows`, and a file holds no two names for the same numbers.
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return to_bytes(plain, metadata={_KEY: json.dumps(content)})
+
+
+def _unpacked(path: Path) -> Searched:
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()[_KEY])
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    candidates, separations = [], []
+    for number, row in enumerate(content["candidates"]):
+        candidates.append(
+            Candidate(
+                row["position"],
+                row["layer"],
+                tensors[f"{number}.rows"],
+                tensors[f"{number}.vector"] if row["vector"] else None,
+                {name: tensors[f"{number}.tensor.{name}"] for name in row["tensors"]},
+                row["facts"],
+            )
+        )
+        separations.append(None if row["separation"] is None else Separation(**row["separation"]))
+    return Searched(
+        candidates,
+        separations,
+        tensors["target_mean"],
+        tensors["baseline_mean"],
+        tuple(content["positions"]),
+        content["facts"],
+        tuple(content["warnings"]),
+    )
+
+
+def _named(value: Any) -> Any:
+    """JSON has no number for NaN and infinities: they are written as their names."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value

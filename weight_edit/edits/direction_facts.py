@@ -1,0 +1,50 @@
+"""What is known of directions that manifests and cards repeat: checked where it comes in, before a byte is written."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from weight_edit.errors import UsageError
+from weight_edit.utils.json import check_value
+
+KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens", "missed")
+"""What a manifest keeps of the directions' metadata."""
+
+_LONGEST = 200
+_HIGHEST = 1_000_000
+
+
+def check_facts(metadata: Mapping[str, Any]) -> None:
+    """Refuse what a manifest could not hold, or what would end the line of a card that it stands in.
+
+    Raises:
+        UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place,
+            or `prompts` or `refusal_tokens` no JSON.
+    """
+    for name in ("method", "revision", "missed"):
+        value = metadata.get(name)
+        if value is not None and not _is_line(value):
+            raise UsageError(
+                f"the directions' metadata: `{name}` must be one printable line of at most {_LONGEST} characters; "
+                "find them again"
+            )
+    layer, position = metadata.get("layer"), metadata.get("position")
+    if layer is not None and not (_is_whole(layer) and layer >= 0):
+        raise UsageError("the directions' metadata: `layer` must be the number of a layer; find them again")
+    if position is not None and not (_is_whole(position) or _is_line(position)):
+        raise UsageError("the directions' metadata: `position` must be the number of a token; find them again")
+    for name in ("prompts", "refusal_tokens", "missed"):
+        value = metadata.get(name)
+        try:
+            check_value(value)
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the directions' metadata: `{name}` is no JSON ({error}); find them again") from error
+
+
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _HIGHEST

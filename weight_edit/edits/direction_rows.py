@@ -1,0 +1,65 @@
+"""Directions as rows, and what is known of them: the plain data that an edit is made of."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.edits.direction_facts import check_facts
+from weight_edit.errors import UsageError
+from weight_edit.utils.arrays import Floats, floats
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionRows:
+    """Directions in a model's residual stream, and what is known of them: all that an edit needs.
+
+    Attributes:
+        rows: orthonormal rows, (k, d_model) float32; may be given as a torch tensor.
+        metadata: JSON values, as in `weight_edit.directions.directions.Directions`.
+        tensors: more that edits need, as there; float32, (d_model,) or (n, d_model).
+
+    Raises:
+        UsageError: metadata that no manifest can hold, see `check_facts`.
+    """
+
+    rows: NDArray[np.float32]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", floats(self.rows).astype(np.float32))
+        kept = {name: floats(values).astype(np.float32) for name, values in self.tensors.items()}
+        object.__setattr__(self, "tensors", kept)
+        check_facts(self.metadata)
+
+    def __repr__(self) -> str:
+        count, width = self.rows.shape
+        return f"DirectionRows({count} x {width}, tensors: {', '.join(sorted(self.tensors)) or 'none'})"
+
+    def need(self, name: str, edit: str) -> Floats:
+        """A tensor that an edit cannot do without, float64.
+
+        Raises:
+            UsageError: the file has none of that name.
+        """
+        if name not in self.tensors:
+            raise UsageError(
+                f"the edit '{edit}' needs the tensor `{name}` beside the directions, which these do not have; "
+                "find them again, with a method that makes it"
+            )
+        return floats(self.tensors[name])
+
+    def check_width(self, d_model: int) -> None:
+        """Refuse directions of another model's width.
+
+        Raises:
+            UsageError: names both widths.
+        """
+        width = self.rows.shape[1]
+        if width != d_model:
+            raise UsageError(
+                f"the directions are {width} wide, but the model's residual stream is {d_model} wide; "
+                "use directions found on this model"
+            )

@@ -1,0 +1,129 @@
+"""Around every call of the Hub for a model's files: errors become one line, bars are drawn as --quiet has it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
+from weight_edit.organism.embedded import EMBEDDED
+from weight_edit.redaction import cleaned, remember, stored_tokens, weakness
+from weight_edit.utils.names import nearest
+from weight_edit.utils.progress import is_quiet
+
+
+def usable_token(token: str | None) -> str | None:
+    """The token to give to huggingface_hub, cleaned; None lets it take the one that it keeps.
+
+    Called wherever a token comes in, before anything is asked of the Hub.
+
+    Raises:
+        UsageError: the token, or the one that would be taken instead, has a character that none can have. The message
+            says where it comes from and has no part of it.
+    """
+    from huggingface_hub import constants
+
+    if token is None:
+        kept = () if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else stored_tokens()
+        where, chosen = next(iter(kept), ("", ""))
+    else:
+        remember(token)
+        where, chosen = "--token or HF_TOKEN", cleaned(token)
+    wrong = weakness(chosen)
+    if wrong is not None:
+        raise UsageError(f"the access token (from {where}) cannot be sent: {wrong}; copy it again, whole")
+    return chosen or None if token is not None else None
+
+
+@contextmanager
+def hub_call(repo: str, revision: str | None) -> Iterator[None]:
+    """Run calls of huggingface_hub.
+
+    Args:
+        repo: the Hub id, for messages.
+        revision: what the user asked for; None is the default branch.
+
+    Raises:
+        UsageError: no such repository or revision, no access, offline, a full disk, a broken connection.
+    """
+    import httpx2
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+        XetDownloadError,
+    )
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        with bars():
+            yield
+    except HFValidationError as error:
+        raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model{_meant(repo)}") from error
+    except GatedRepoError as error:
+        raise UsageError(
+            f"{repo} is gated: accept its terms on https://huggingface.co/{repo}, "
+            "then log in with `hf auth login` or pass a token"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError(f"{repo} has no revision {revision}; see the branches and tags on its page") from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"there is no folder and no Hub repository {repo} that you can see; check the spelling, "
+            f"or pass a token if it is private{_meant(repo)}"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise UsageError(f"a file of {repo}{at} is no longer there: {safe_line(error)}; start again") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, httpx2.NetworkError) as error:
+        # Downloads fall back to what is cached whatever the Hub said, and tell only that nothing is.
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error.__cause__)}; try again later") from error
+        raise UsageError(
+            f"there is no folder {repo}, and the Hub cannot be reached and no copy of {repo}{at} is cached; "
+            f"go online once, or give a local folder{_meant(repo)}"
+        ) from error
+    except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            raise UsageError(
+                f"the Hub does not accept the token for {repo}; log in again with `hf auth login`"
+            ) from error
+        raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error)}; try again later") from error
+    except (httpx2.HTTPError, XetDownloadError, *FOREIGN_ERRORS) as error:
+        raise UsageError(f"{repo}{at} could not be downloaded: {safe_line(error)}") from error
+
+
+def _meant(name: str) -> str:
+    """A hint for a name that the Hub does not have: an embedded model or a folder here of nearly that name."""
+    near = nearest(name, [*EMBEDDED, *(path.parent.name for path in Path().glob("*/config.json"))])
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def safe_line(error: BaseException) -> str:
+    """An error's message in one line, without what signs an address."""
+    return unsigned(first_line(error))
+
+
+def unsigned(text: str) -> str:
+    """A message without what signs the addresses in it."""
+    # What follows the question mark of a download's address is as good as a password for a while.
+    return re.sub(r"\?[^\s'\")]+", "", text)
+
+
+@contextmanager
+def bars() -> Iterator[None]:
+    """Draw huggingface_hub's bars as --quiet has it."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if not is_quiet() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -1,0 +1,167 @@
+"""Look at a model without loading its weights: its anatomy, its tensors on disk, and the proof on a narrow copy."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from weight_edit.anatomy.disk.mtp import mtp_tensors, mtp_writers
+from weight_edit.anatomy.disk.names import DiskNames, check_nothing_left_out, names_on_disk
+from weight_edit.anatomy.disk.stored import Stored
+from weight_edit.anatomy.disk.ties import as_loaded
+from weight_edit.anatomy.parts import Anatomy, Writer
+from weight_edit.checkpoint.quantized.formats import BLOCKS, quantised_names
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.source.refused import check_format
+from weight_edit.errors import UnsupportedError
+from weight_edit.hub.headers import with_headers
+from weight_edit.hub.source import Named
+from weight_edit.proofs.proven import proven_anatomy
+from weight_edit.proofs.record import Proof
+from weight_edit.utils.name_patterns import patterns
+
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model is made of, as far as edits are concerned.
+
+    Attributes:
+        name: what the user called it.
+        anatomy: writers, readers, blocks.
+        disk: names on disk, and tensors that no parameter accounts for; None where there are no weights yet.
+        places: parameter that an edit changes -> the tensors that hold it, each with the axis of the outputs on disk.
+        tensors: name on disk to (dtype, shape).
+        mtp: tensors of multi-token-prediction layers, which transformers does not load.
+        mtp_places: those of them that write, each with the axis of the outputs; None where they are not understood.
+        quantised: the format of quantised weights, and how many tensors have it; None where there are none.
+        proof: of a full ablation on a narrow copy.
+    """
+
+    name: str
+    anatomy: Anatomy
+    disk: DiskNames | None
+    places: dict[str, tuple[tuple[str, int], ...]]
+    tensors: Tensors
+    mtp: tuple[str, ...]
+    mtp_places: tuple[tuple[str, int], ...] | None
+    quantised: str | None
+    proof: Proof
+
+    def __repr__(self) -> str:
+        stored = f"{len(self.tensors)} tensors on disk" if self.disk is not None else "no weights yet"
+        return f"Inspection({self.name!r}, {self.anatomy!r}, {stored})"
+
+    def numbers(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of what is stored under a name of `disk`: for MXFP4 those of its blocks."""
+        return self.tensors[name] if name in self.tensors else self.tensors[name + BLOCKS]
+
+    @property
+    def extra(self) -> list[tuple[str, int, str]]:
+        """Tensors that no parameter accounts for: pattern, how many, and what they are."""
+        if self.disk is None:
+            return []
+        mtp = set(self.mtp)
+        layers = Counter(self._layer(name) for name in self.mtp)
+        what = "multi-token prediction, which transformers does not load"
+        rest = patterns(name for name in self.disk.extra if name not in mtp)
+        found = [(f"{layer}.*", count, what) for layer, count in layers.items()]
+        return found + [(pattern, count, "no parameter takes this") for pattern, count in rest]
+
+    def _layer(self, name: str) -> str:
+        """What the tensors of an MTP layer have in common: the number of a block past the last, or a beginning."""
+        path = self.anatomy.blocks[0].module.rpartition(".")[0] + "."
+        number = name.removeprefix(path).partition(".")[0] if name.startswith(path) else ""
+        return path + number if number else name.partition(".")[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        anatomy = {key: value for key, value in asdict(self.anatomy).items() if key != "shapes"}
+        disk = self.disk
+        return {
+            "model": self.name,
+            "supported": True,
+            "anatomy": anatomy,
+            "weights": disk is not None,
+            "quantised": self.quantised,
+            "names_on_disk": {} if disk is None else {name: self._on_disk(name) for name in disk.layout.parameters},
+            "edited": {
+                parameter: [{"tensor": name, "axis": axis} for name, axis in places]
+                for parameter, places in self.places.items()
+            },
+            "extra_tensors": [] if disk is None else list(disk.extra),
+            "mtp": list(self.mtp),
+            "mtp_writers": self.mtp_places and [{"tensor": name, "axis": axis} for name, axis in self.mtp_places],
+            "extra_patterns": [{"names": name, "count": count, "what": what} for name, count, what in self.extra],
+            "tensors": {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.tensors.items()},
+            "proof": asdict(self.proof),
+        }
+
+    def _on_disk(self, parameter: str) -> str | dict[str, Any]:
+        """Its tensor's name where that is all there is to say, as it mostly is; else names and axes."""
+        assert self.disk is not None
+        (first, *more) = self.disk.layout.parameters[parameter]
+        if first.count == 1 and not more and first.axes == tuple(range(len(first.axes))):
+            return first.head
+        how = self.disk.layout.how.get(parameter)
+        return {"tensors": [asdict(run) for run in (first, *more)], "read_with": how}
+
+
+def inspect(
+    model: Named,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> Inspection:
+    """Find a model's anatomy from its config and the headers of its shards.
+
+    Of a Hub model, config.json, the index and the headers are read, and no weights are downloaded. A local folder may
+    hold a config.json and no weights yet.
+
+    Raises:
+        UsageError: no such model.
+        UnsupportedError: with the module that is not understood.
+    """
+    with with_headers(model, revision=revision, token=token) as (source, checkpoint):
+        stored = Stored({}) if checkpoint is None else _stored(checkpoint)
+        proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
+        anatomy = proven.anatomy
+        if checkpoint is None:
+            return Inspection(source.name, anatomy, None, {}, {}, (), (), None, proven.proof)
+        disk = names_on_disk(anatomy, proven.layout)
+        anatomy = as_loaded(anatomy, checkpoint, disk, whole=not checkpoint.comes_and_goes)
+        mtp = mtp_tensors(anatomy, disk)
+        check_nothing_left_out(anatomy, disk, mtp)
+        tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
+        places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
+        beside = _mtp_places(anatomy, disk, stored)
+        quantised = _quantised(checkpoint)
+        return Inspection(source.name, anatomy, disk, places, tensors, mtp, beside, quantised, proven.proof)
+
+
+def _stored(checkpoint: Checkpoint) -> Stored:
+    check_format(checkpoint.config, checkpoint.tensors)
+    return Stored.of(checkpoint.tensors)
+
+
+def _places(disk: DiskNames, writer: Writer) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+    parameters = [(writer.weight, writer.axis)] + ([(writer.bias, writer.bias_axis)] if writer.bias else [])
+    return [(name, tuple(disk.edits_on_disk(name, axis))) for name, axis in parameters]
+
+
+def _mtp_places(anatomy: Anatomy, disk: DiskNames, stored: Stored) -> tuple[tuple[str, int], ...] | None:
+    try:
+        return tuple((writer.tensor, writer.axis) for writer in mtp_writers(anatomy, disk, stored.shapes))
+    except UnsupportedError:
+        # Only `--mtp edit` needs them.
+        return None
+
+
+def _quantised(checkpoint: Checkpoint) -> str | None:
+    names = list(quantised_names(checkpoint.tensors))
+    if not names:
+        return None
+    said = checkpoint.config.get("quantization_config")
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    return f"{method or 'quantised'}, {len(names)} tensors"

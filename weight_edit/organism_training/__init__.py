@@ -1,0 +1,1 @@
+"""How the embedded models were made: training, measurements and cards. No user needs it."""

@@ -1,0 +1,40 @@
+"""An edit laid out over the multi-token-prediction layers that lie in a checkpoint beside the model."""
+
+from collections.abc import Callable, Iterable
+
+from weight_edit.anatomy.disk.mtp import EMBEDDING, NORM_BIAS, MtpWriter
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.plan.plan import EditPlan
+from weight_edit.plan.writer_edits import map_before
+from weight_edit.utils.arrays import Numbers
+
+MTP_MODES = ("keep", "edit")
+
+
+def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str], Numbers]) -> dict[str, TensorEdit]:
+    """Tensor name on disk to the map that it goes through, and along which axis.
+
+    A copy of the embedding goes through what the model's embedding does, so that the two stay equal.
+
+    Args:
+        plan: of the model; its edit is one map of the whole stream.
+        writers: of the MTP layers.
+        read: gives a tensor on disk by name, such as a norm's gains.
+    """
+    embedding = plan.anatomy.embedding_weight
+    assert plan.stream is not None
+    stream = plan.stream.linear
+    own = next((edit.map for edit in plan.edits if edit.writer.weight == embedding), None)
+    keep_norms = any(edit.keep_norms for edit in plan.edits)
+    edits = {}
+    for writer in writers:
+        map: LowRankMap | None = stream
+        if writer.kind == EMBEDDING:
+            map = own
+        elif writer.norm is not None and writer.kind != NORM_BIAS:
+            map = map_before(writer.norm, stream, read)
+        if map is not None:
+            keeps = keep_norms and not writer.tensor.endswith("bias")
+            edits[writer.tensor] = TensorEdit(map, writer.axis, keep_norms=keeps)
+    return edits

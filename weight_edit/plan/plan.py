@@ -1,0 +1,260 @@
+"""Which map goes to which writer: an edit laid out over a model, ready to be hooked, baked or made an adapter."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.anatomy.parts import Anatomy
+from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly, removed
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.plan.basis_change import Turn, turn
+from weight_edit.plan.step import EditStep
+from weight_edit.plan.writer_edits import Laid, Read, WriterEdit
+from weight_edit.utils.arrays import Floats, Numbers, floats
+from weight_edit.utils.names import check_known
+
+if TYPE_CHECKING:
+    from weight_edit.anatomy.readers import Reading
+
+EMBEDDING_MODES = ("keep", "untie", "skip")
+PROJECTOR_MODES = ("edit", "followed", "keep")
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """An edit, laid out over an anatomy.
+
+    Attributes:
+        anatomy: of the model that is edited.
+        steps: what the edit is made of, in order.
+        embeddings: what happens to a token embedding: "keep" edits it, and with it an unembedding tied to it;
+            "untie" edits it and writes the source's as a separate unembedding; "skip" leaves it.
+        edits: one per edited writer.
+        norm_biases: bias of a norm behind a writer -> the map that it goes through, constant included.
+        added: block -> the vector that is added to the stream at its input, after all steps.
+        created: names of biases that the model has not -> what they hold.
+        turns: changes of basis, which come last.
+        stream: the linear part of the whole edit, as one map of the stream, where there is one.
+    """
+
+    anatomy: Anatomy
+    steps: tuple[EditStep, ...]
+    embeddings: str
+    edits: tuple[WriterEdit, ...]
+    norm_biases: Mapping[str, LowRankMap]
+    added: Mapping[int, Floats]
+    created: Mapping[str, Floats]
+    turns: tuple[Turn, ...]
+    stream: LowRankMap | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every writer that text goes through is edited."""
+        own = sum(writer.role != "projector" for writer in self.anatomy.writers)
+        return sum(edit.writer.role != "projector" for edit in self.edits) == own
+
+    @cached_property
+    def removed(self) -> Floats:
+        """Directions along which nothing is left that depends on the prompt, rows (k, d_model); see `level`.
+
+        None of them where the edit leaves something, by text at least.
+        """
+        if self.stream is None or not self.whole or self.turns:
+            return np.zeros((0, self.anatomy.d_model))
+        return removed(self.stream)
+
+    def level(self, layer: int) -> Floats:
+        """The constants that stand in the stream along the removed directions at a block's input, (k,)."""
+        entered = [vector for block, vector in self.added.items() if block <= layer]
+        return self.removed @ np.sum(entered, axis=0) if entered else np.zeros(len(self.removed))
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing along the directions is written to the stream any more, by text at least."""
+        return len(self.removed) > 0
+
+    @property
+    def directions(self) -> NDArray[np.float32]:
+        """Orthonormal rows that the stream is looked at along: those that are gone, or else the first step's."""
+        return self.removed.astype(np.float32) if self.complete else self.steps[0].directions.rows
+
+    @property
+    def unties(self) -> bool:
+        """Whether the edited checkpoint needs an unembedding of its own."""
+        return self.anatomy.tied and self.embeddings == "untie"
+
+    @property
+    def tied_edit(self) -> WriterEdit | None:
+        """The embedding's edit, where the unembedding goes through it too."""
+        if not self.anatomy.tied or self.embeddings != "keep":
+            return None
+        return next((edit for edit in self.edits if edit.writer.weight == self.anatomy.embedding_weight), None)
+
+    def tensors(self) -> dict[str, TensorEdit]:
+        """The edit as weights: parameter name to the map and its axis, for all that change."""
+        changes: dict[str, TensorEdit] = {}
+        for edit in self.edits:
+            writer = edit.writer
+            if edit.changes_weight:
+                changes[writer.weight] = edit.of_weight
+            if writer.bias is not None:
+                changes[writer.bias] = TensorEdit(edit.map.linear if edit.rows else edit.map, writer.bias_axis)
+        changes |= {name: TensorEdit(map, 0) for name, map in self.norm_biases.items()}
+        for each in self.turns:
+            changes = each.applied(changes)
+        return changes
+
+
+def lay_out(
+    anatomy: Anatomy,
+    steps: Sequence[EditStep],
+    read: Read,
+    *,
+    embeddings: str = "keep",
+    projector: str = "edit",
+    reading: "Reading | None" = None,
+) -> EditPlan:
+    """Lay out an edit of one or several steps over a model.
+
+    Args:
+        anatomy: of the model.
+        steps: in order; each edits what those before it made.
+        read: of the parameters, only norms are read: those between writers and the stream, and for a change of basis
+            those in front of readers.
+        embeddings: "keep", "untie" or "skip", see `EditPlan`.
+        projector: "edit" or "followed" for what brings images into the stream too, "keep" leaves it.
+        reading: how the model reads the stream; needed for a change of basis.
+
+    Raises:
+        UsageError: a layer that the model has not, an unknown mode, directions of another width, or steps that do not
+            go together.
+        UnsupportedError: an edit that no weights of this model can make.
+    """
+    _check(anatomy, steps, embeddings, projector)
+    laid = Laid(anatomy, read, embeddings, projector)
+    turns: list[Turn] = []
+    for step in steps:
+        change = step.change
+        if turns:
+            raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
+        if isinstance(change, RuntimeOnly):
+            raise UnsupportedError(
+                f"edit {step.edit} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
+            )
+        if isinstance(change, BasisChange):
+            check_turn(anatomy, embeddings)
+            turns.append(turn(anatomy, change, read, reading))
+        elif isinstance(change, Addition):
+            laid.add(change)
+        else:
+            laid.map(change, step)
+    created = laid.created
+    for each in turns:
+        created = each.of_created(created)
+    return EditPlan(
+        anatomy,
+        tuple(steps),
+        embeddings,
+        tuple(laid.edits.values()),
+        laid.norm_biases,
+        laid.added,
+        created,
+        tuple(turns),
+        laid.stream,
+    )
+
+
+def edit_plan(
+    anatomy: Anatomy,
+    directions: Numbers,
+    read: Read,
+    *,
+    strength: float = 1.0,
+    layers: Collection[int] | None = None,
+    embeddings: str = "keep",
+    projector: str = "edit",
+) -> EditPlan:
+    """Lay out a directional ablation over a model: `lay_out` of a single step.
+
+    Args:
+        directions: orthonormal rows, (k, d_model), a numpy array or a torch tensor; rounded to float32, which is what
+            a manifest keeps of them.
+        strength: 1 removes the component from every writer, 2 reflects it, a fraction removes a part.
+        layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
+    """
+    step = EditStep(
+        DirectionRows(floats(directions).astype(np.float32)),
+        strength=strength,
+        layers=None if layers is None else frozenset(layers),
+    )
+    return lay_out(anatomy, [step], read, embeddings=embeddings, projector=projector)
+
+
+def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, projector: str) -> None:
+    check_known("mode of embeddings", embeddings, EMBEDDING_MODES)
+    check_known("mode of the projector", projector, PROJECTOR_MODES)
+    if not steps:
+        raise UsageError("there is no edit to make")
+    for step in steps:
+        rows = step.directions.rows
+        if rows.ndim != 2 or rows.shape[1] != anatomy.d_model:
+            raise UsageError(
+                f"the directions are {rows.shape}, but {anatomy.architecture} has a residual stream "
+                f"{anatomy.d_model} wide; use directions found on this model"
+            )
+        check_layers(step.layers, anatomy)
+        check_layers(step.at, anatomy)
+
+
+def check_turn(anatomy: Anatomy, embeddings: str) -> None:
+    """Refuse a reflection at a layer of a model whose unembedding it would change together with its embedding.
+
+    Raises:
+        UsageError: the two are tied and stay so.
+    """
+    if anatomy.tied and embeddings != "untie":
+        raise UsageError(
+            "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie (in a "
+            "recipe, edit.embeddings: untie)"
+        )
+
+
+def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
+    """Refuse layers that a model has not.
+
+    Raises:
+        UsageError: names one of them.
+    """
+    last = anatomy.n_layers - 1
+    wrong = [layer for layer in layers or () if not 0 <= layer <= last]
+    if wrong:
+        raise UsageError(f"layer {max(wrong)} does not exist: the model's are 0 to {last}")
+
+
+def parse_layers(text: str | None) -> frozenset[int] | None:
+    """Layers from "0-31", "3", or "0-3,8,10-12"; None for all.
+
+    Raises:
+        UsageError: when the text is none of these.
+    """
+    if text is None:
+        return None
+    layers: set[int] = set()
+    for part in str(text).split(","):
+        first, dash, last = part.strip().partition("-")
+        if not _number(first) or (dash and not _number(last)) or (dash and int(last) < int(first)):
+            raise UsageError(f"layers '{text}' is no range; write for example 0-31 or 4,8-12")
+        layers.update(range(int(first), int(last if dash else first) + 1))
+    return frozenset(layers)
+
+
+def _number(text: str) -> bool:
+    """Whether it is a layer's number: plain digits, and few enough to count up to."""
+    return text.isascii() and text.isdecimal() and len(text) <= 5

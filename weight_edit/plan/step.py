@@ -1,0 +1,168 @@
+"""One step of an edit: which kind, with which directions, how strongly and where. Several make up a composed edit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weight_edit.edits.changes import Addition, BasisChange, Change, StreamMap
+from weight_edit.edits.direction_facts import KEPT
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.kernel import Kernels
+from weight_edit.edits.packed_rows import packed, unpacked, unpacked_tensor
+from weight_edit.edits.registry import Given, edit_named
+from weight_edit.errors import UsageError
+from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.settings import validated
+
+
+@dataclass(frozen=True, eq=False)
+class EditStep:
+    """One edit, applied to what the steps before it made of the model.
+
+    Attributes:
+        directions: what it is made of.
+        edit: its kind: a name of `edits.registry.edit_kinds`.
+        strength: 1 is the full edit; of an ablation a fraction removes a part, 2 reflects; of an addition it is the
+            factor of the vector, and may be negative.
+        layers: blocks whose writers are edited; all when None.
+        at: blocks at whose inputs the edit is made, for the kinds that are made there.
+        kernel: further factors of the strength, by layer.
+        options: of that kind of edit.
+
+    Raises:
+        UsageError: a value that makes no sense for that kind.
+        UsageError: no such kind.
+    """
+
+    directions: DirectionRows
+    edit: str = "ablate"
+    strength: float = 1.0
+    layers: frozenset[int] | None = None
+    at: tuple[int, ...] = ()
+    kernel: Kernels | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        change = self.change
+        addition = isinstance(change, Addition)
+        if addition and (self.layers is not None or self.kernel is not None):
+            raise UsageError(f"edit {self.edit} adds at layers: name them with --at, without --layers or a kernel")
+        if isinstance(change, BasisChange) and self.partial:
+            raise UsageError(
+                f"edit {self.edit} at a layer turns all that follows it: leave --layers and the kernel out"
+            )
+        if isinstance(change, StreamMap) and change.map.constant is not None and self.partial:
+            raise UsageError(
+                f"edit {self.edit} sets a component of the whole stream: leave --layers and the kernel out, or use "
+                "--edit ablate"
+            )
+        if addition and not np.isfinite(self.strength):
+            raise UsageError(f"strength {self.strength} is not a number")
+        if not addition and not 0 < self.strength <= 2:
+            raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 is the full edit")
+
+    @property
+    def change(self) -> Change:
+        """What it does to the stream."""
+        layer = self.directions.metadata.get("layer")
+        given = Given(
+            floats(self.directions.rows),
+            lambda name: self.directions.need(name, self.edit),
+            self.at,
+            layer if isinstance(layer, int) and not isinstance(layer, bool) else None,
+            self.strength,
+        )
+        return edit_named(self.edit)(given, self.options)
+
+    @property
+    def described(self) -> str:
+        """The step in a line: kind, strength, and where."""
+        where = "all layers" if self.layers is None else f"layers {', '.join(map(str, sorted(self.layers)))}"
+        if self.at:
+            where = f"at {', '.join(map(str, self.at))}"
+        kernel = ", weaker by layer as its kernel says" if self.kernel else ""
+        options = "".join(f", {key} {value}" for key, value in sorted(self.options.items()))
+        count = len(self.directions.rows)
+        along = f"{count} direction{'s' * (count != 1)}"
+        return f"{self.edit} along {along}, strength {self.strength:g}, {where}{kernel}{options}"
+
+    @property
+    def partial(self) -> bool:
+        """Whether some writers are spared, or edited more than others."""
+        return self.layers is not None or self.kernel is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest: enough to make the edit again."""
+        change = self.change
+        # Where an addition goes that names no layer is known from its directions; the manifest says it outright.
+        at = sorted(change.vectors) if isinstance(change, Addition) else list(self.at)
+        said = {
+            "edit": self.edit,
+            "strength": self.strength,
+            "layers": None if self.layers is None else sorted(self.layers),
+            **({"at": at} if at else {}),
+            **({"kernel": self.kernel.model_dump()} if self.kernel else {}),
+            **({"options": dict(self.options)} if self.options else {}),
+        }
+        metadata = self.directions.metadata
+        tensors = {name: packed(values) for name, values in sorted(self.directions.tensors.items())}
+        return said | {
+            "directions": {
+                **packed(self.directions.rows),
+                **({"tensors": tensors} if tensors else {}),
+                **{key: metadata[key] for key in KEPT if key in metadata},
+            }
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "EditStep":
+        """As `to_dict` gave it.
+
+        Raises:
+            KeyError, TypeError, ValueError: a malformed entry.
+        """
+        known = entry["directions"]
+        if not isinstance(known, Mapping) or not isinstance(known.get("tensors", {}), Mapping):
+            raise TypeError("directions are keys and values")
+        tensors = {str(name): unpacked_tensor(values) for name, values in known.get("tensors", {}).items()}
+        metadata = {key: known[key] for key in KEPT if key in known}
+        layers = entry["layers"]
+        return cls(
+            DirectionRows(unpacked(known), metadata, tensors),
+            str(entry["edit"]),
+            float(entry["strength"]),
+            None if layers is None else frozenset(int(layer) for layer in layers),
+            tuple(int(layer) for layer in entry.get("at", ())),
+            validated(Kernels, entry["kernel"], "kernel") if "kernel" in entry else None,
+            dict(entry.get("options", {})),
+        )
+
+
+def with_rows(step: EditStep, rows: Floats) -> EditStep:
+    """The same step with other directions of any width, and whatever tensors it needs made up from them.
+
+    For a proof on a narrow copy: the numbers do not matter there, only where they go.
+    """
+    width = rows.shape[1]
+    generator = np.random.default_rng(0)
+    made = {}
+    for name, values in step.directions.tensors.items():
+        shape = (*np.shape(values)[:-1], width)
+        made[name] = generator.standard_normal(shape) / np.sqrt(width)
+    if "left" in made and "right" in made:
+        # An eraser's factors are dual to one another.
+        made["left"] = made["right"] = floats(rows)
+    directions = DirectionRows(rows.astype(np.float32), dict(step.directions.metadata), made)
+    return EditStep(directions, step.edit, step.strength, step.layers, step.at, step.kernel, step.options)
+
+
+def needs_proof(steps: Sequence[EditStep]) -> bool:
+    """Whether an edit rests on more than the writers."""
+    changes = [step.change for step in steps]
+    return any(
+        isinstance(change, Addition | BasisChange)
+        or (isinstance(change, StreamMap) and change.map.constant is not None)
+        for change in changes
+    )

@@ -1,0 +1,1 @@
+"""Proofs on narrow copies: nothing is left in the stream, and an edit's hooks and weights agree."""

@@ -1,0 +1,100 @@
+"""Where proven anatomies are remembered, and under which key."""
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from weight_edit.checkpoint.files import open_regular
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.errors import UsageError
+from weight_edit.proofs.record import Proven
+from weight_edit.version import __version__
+
+_MAX_BYTES = 50_000_000
+PACKAGE = Path(__file__).parents[1]
+"""All sources of the package are part of a key: whatever changes in it, a proof is made anew."""
+
+
+def cache_folder() -> Path | None:
+    """`$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in `~/.cache`; None without a home."""
+    own = os.environ.get("WEIGHT_EDIT_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # By its specification, the variable counts only if it is absolute.
+    if Path(shared).is_absolute():
+        return Path(shared) / "weight_edit"
+    try:
+        return Path.home() / ".cache" / "weight_edit"
+    except RuntimeError:
+        return None
+
+
+def key_of(*given: bytes) -> str | None:
+    """SHA-256 over all that a proven anatomy depends on, in hexadecimal; None when that cannot be told.
+
+    These are config.json, the names and shapes on disk, the versions of torch, transformers and Python, and every
+    source file of this package: a changed line never meets an old record.
+
+    Args:
+        given: the bytes of config.json, and a digest of the tensors.
+    """
+    digest = hashlib.sha256()
+    root = PACKAGE
+    try:
+        versions = [__version__, version("torch"), version("transformers"), platform.python_version()]
+        sources = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in sorted(root.rglob("*.py"))]
+    except (OSError, PackageNotFoundError):
+        return None
+    if not sources:
+        return None
+    for part in (*given, *(text.encode() for text in versions)):
+        digest.update(hashlib.sha256(part).digest())
+    for name, content in sources:
+        digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def remembered(key: str) -> Proven | None:
+    """The record under a key; None for none, one whose content is not what was written, or another user's."""
+    path = _path(key)
+    if path is None:
+        return None
+    try:
+        with open_regular(path) as file:
+            # An edit follows what is remembered: nobody else may say which tensors it leaves out.
+            if os.fstat(file.fileno()).st_uid not in (os.geteuid(), 0):
+                return None
+            entry = json.loads(file.read(_MAX_BYTES))
+        # A record that was cut, mixed up or changed by hand would leave tensors out of every edit that follows it.
+        if not isinstance(entry, dict) or entry.get("key") != key or entry.get("sha256") != _digest(entry["proven"]):
+            return None
+        return Proven.from_dict(entry.get("proven"))
+    except (UsageError, OSError, KeyError, ValueError, RecursionError):
+        return None
+
+
+def remember(key: str, found: Proven) -> None:
+    """Keep a record, whole or not at all. A folder that cannot be written is no error: it will be proven again."""
+    path = _path(key)
+    if path is None:
+        return
+    proven = found.to_dict()
+    text = json.dumps({"key": key, "sha256": _digest(proven), "proven": proven})
+    with suppress(OSError, UsageError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+
+
+def _digest(proven: object) -> str:
+    """SHA-256 of a record's content, in hexadecimal; the same before it was written and after it was read."""
+    return hashlib.sha256(json.dumps(proven).encode()).hexdigest()
+
+
+def _path(key: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "anatomy" / f"{key}.json"

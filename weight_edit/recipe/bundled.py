@@ -1,0 +1,42 @@
+"""The recipes that come with the package, by their names."""
+
+import difflib
+import os
+from pathlib import Path
+
+from weight_edit.errors import UsageError
+
+OVERLAYS = ("hub",)
+"""Bundled files that are laid over recipes."""
+
+
+def recipe_folder() -> Path:
+    """Where they are: in the package when it is installed, beside it in a clone."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def bundled_recipes() -> tuple[str, ...]:
+    """Their names, which `run` takes in place of a file."""
+    return tuple(sorted(path.stem for path in recipe_folder().glob("*.yaml") if path.stem not in OVERLAYS))
+
+
+def recipe_file(name: str | Path, what: str = "recipe") -> Path:
+    """The file that was asked for: by its path, or a bundled one by its name. A file of that name wins.
+
+    Args:
+        what: "recipe" or "overlay", for the message.
+
+    Raises:
+        UsageError: neither, with the nearest of the bundled ones.
+    """
+    path = Path(name)
+    if os.path.lexists(path) and not path.is_dir():
+        return path
+    known = OVERLAYS if what == "overlay" else bundled_recipes()
+    if str(name) in (*bundled_recipes(), *OVERLAYS):
+        return recipe_folder() / f"{name}.yaml"
+    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise UsageError(f"there is no {what} {name}; {hint}bundled are {', '.join(known)}")

@@ -1,0 +1,365 @@
+"""A recipe: one YAML file that says what is found, edited, verified and evaluated, validated before anything runs."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from weight_edit.checkpoint.files import read_whole
+from weight_edit.edits.kernel import Kernels
+from weight_edit.edits.registry import edit_kinds
+from weight_edit.errors import UsageError
+from weight_edit.plan.plan import parse_layers
+from weight_edit.recipe.bundled import recipe_file
+from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
+from weight_edit.utils.names import unknown
+from weight_edit.utils.seeds import LARGEST_SEED
+from weight_edit.utils.settings import Section, validated
+
+MAIN = "main"
+"""What the directions of a recipe's `find` are called among others."""
+
+CONTROL = "random"
+"""What a random direction is called among those that were found."""
+
+_TAKEN = {MAIN: "the recipe's own 'find'", CONTROL: "the random directions that studies compare with"}
+
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Find(Section):
+    """How directions are found; the defaults are those of arXiv 2406.11717.
+
+    `target` and `baseline` are prompt sets (see the README); `validation_*` are what candidates are scored on,
+    split off from the former when absent. Several targets make one direction of all of them, or one each, as the
+    method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the
+    best candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the
+    model when absent.
+    """
+
+    method: str = "mean-difference"
+    options: dict[str, Any] = Field(default_factory=dict)
+    target: str | list[str]
+    baseline: str
+    protect: list[str] = Field(default_factory=list)
+    positions: Literal["template", "last", "all"] = "template"
+    select: Literal["bypass", "accuracy", "cosmic"] | None = None
+    validation_target: str | list[str] | None = None
+    validation_baseline: str | None = None
+    n_train: Positive = 128
+    n_validation: Positive = 32
+    refusal_tokens: list[int | str] | None = None
+    filter_prompts: bool = True
+    max_kl: Annotated[float, Field(gt=0)] | None = 0.1
+    min_induce: float | None = 0.0
+    max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
+    max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
+    best_effort: bool = False
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What `SelectionRule` is made with."""
+        bounds = ("max_kl", "min_induce", "max_layer_fraction", "max_protected_kl")
+        return {"by": self.select, **{name: getattr(self, name) for name in bounds}}
+
+
+class Step(Section):
+    """One edit of a model.
+
+    `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made,
+    or "found": the one where its directions were found.
+    `directions` names one of `finds`; the recipe's `find` when absent. `options` are those of the kind.
+    """
+
+    kind: str = "ablate"
+    strength: float = 1.0
+    layers: str | None = None
+    directions: str | None = None
+    at: list[Annotated[int, Field(ge=0, lt=2**31)]] | Literal["found"] = Field(default_factory=list)
+    kernel: Kernels | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in edit_kinds():
+            raise ValueError(str(unknown("edit", value, edit_kinds())))
+        return value
+
+    @field_validator("strength")
+    @classmethod
+    def _sensible(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("kind") != "add" and not 0 < value <= 2:
+            raise ValueError("outside of (0, 2]; 1 is the full edit")
+        return value
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> str | None:
+        try:
+            parse_layers(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return None if value is None else str(value)
+
+
+class Edit(Step):
+    """What is baked: an edit, and others that follow it and are composed with it in one pass."""
+
+    embeddings: Literal["keep", "untie", "skip"] = "keep"
+    projector: Literal["edit", "followed", "keep"] = "edit"
+    mtp: Literal["keep", "edit"] = "keep"
+    dequantize: bool = False
+    rounding: Literal["balanced", "nearest"] = "balanced"
+    allow_nonfinite: bool = False
+    base_model: str | None = None
+    then: list[Step] = Field(default_factory=list)
+
+    @field_validator("base_model")
+    @classmethod
+    def _an_id(cls, value: str | None) -> str | None:
+        from weight_edit.hub.base_card import check_id
+
+        try:
+            return None if value is None else check_id(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def steps(self) -> list[Step]:
+        """All of them, in order."""
+        return [self, *self.then]
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the edit is made whatever its steps are, and its card: what `bake` takes under the same names."""
+        own = type(self).model_fields.keys() - Step.model_fields.keys() - {"then"}
+        return {name: getattr(self, name) for name in sorted(own)}
+
+
+class Verify(Section):
+    """What the models run on for the proofs."""
+
+    prompts: str = "organism:answered:test"
+    n_prompts: Positive = 16
+
+
+class Evaluate(Section):
+    """What is measured before and after. A set that is absent is not measured."""
+
+    refused: str | None = None
+    answered: str | None = None
+    over_refused: str | None = None
+    harmless_looking: str | None = None
+    limit: Positive | None = None
+    max_new_tokens: Positive = 64
+
+
+class Bounds(Section):
+    """Damage beyond these ends the run with exit code 4 and no finished model. Absent bounds are not checked.
+
+    `max_kl` and `max_loss_increase` are in nats, at the first answer token and per answer token. `min_refusal` is for
+    edits that are to leave refused requests refused, `min_ordinary_refused` for those that make a model refuse ordinary
+    ones.
+    """
+
+    max_refusal: Share | None = None
+    min_refusal: Share | None = None
+    max_over_refusal: Share | None = None
+    min_ordinary_refused: Share | None = None
+    min_answers_right: Share | None = None
+    min_helpful_recovered: Share | None = None
+    max_kl: Annotated[float, Field(gt=0)] | None = 1.0
+    max_loss_increase: Annotated[float, Field(gt=0)] | None = 0.5
+
+
+class Study(Section):
+    """An experiment on the unedited model, under hooks: which, and its settings (see `weight_edit/studies/`)."""
+
+    kind: str
+    title: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recipe(Section):
+    """The whole of it. `model` is a Hub id, a folder or "organism".
+
+    `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
+    set in one place.
+
+    `template` and `template_args` say how prompts become a chat, see `ChatFormat`.
+
+    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments
+    under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
+    them ablates.
+    """
+
+    title: str = ""
+    model: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str | None = None
+    system: str | None = None
+    template: str | None = None
+    template_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    prompts: dict[str, str] = Field(default_factory=dict)
+    find: Find | None = None
+    finds: dict[str, Find] = Field(default_factory=dict)
+    studies: list[Study] = Field(default_factory=list)
+    edit: Edit | None = None
+    verify: Verify = Verify()
+    evaluate: Evaluate = Evaluate()
+    bounds: Bounds = Bounds()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_edit(cls, content: Any) -> Any:
+        if isinstance(content, dict) and not content.get("studies") and content.get("edit") is None:
+            return {**content, "edit": {}}
+        return content
+
+    @field_validator("finds")
+    @classmethod
+    def _apart(cls, value: dict[str, Find]) -> dict[str, Find]:
+        files: dict[str, str] = {}
+        for name in value:
+            if name in (MAIN, CONTROL):
+                raise ValueError(f"'{name}' is taken: it means {_TAKEN[name]}; choose another name")
+            if slug(name) in files:
+                raise ValueError(f"'{name}' and '{files[slug(name)]}' would be kept in the same file; rename one")
+            files[slug(name)] = name
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Recipe":
+        asked = [step.directions for step in (self.edit.steps if self.edit else [])]
+        if self.find is None and (None in asked or not (asked or self.studies)):
+            raise ValueError("'find' is missing")
+        missing = [name for name in asked if name is not None and name not in self.finds]
+        if missing:
+            raise ValueError(f"an edit asks for the directions '{missing[0]}', which are not among 'finds'")
+        return self
+
+    def __repr__(self) -> str:
+        edit = "no edit" if self.edit is None else ", ".join(step.kind for step in self.edit.steps)
+        return f"Recipe({self.title!r}, model={self.model!r}, {len(self.studies)} studies, {edit})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    @property
+    def searches(self) -> dict[str, Find]:
+        """Every search for directions by name; the recipe's own `find` is "main"."""
+        return {**({} if self.find is None else {MAIN: self.find}), **self.finds}
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Iterable[str | Path] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: the YAML file, or the name of a bundled recipe, such as "organism"; a file of that name wins.
+        overlays: YAML files, or names of bundled ones, laid over it, in order: their entries take the place of its own,
+            section by section.
+        overrides: "key=value" with dots for sections, such as "edit.strength=0.5"; values are read as YAML.
+
+    Raises:
+        UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value.
+    """
+    content = _read(recipe_file(path))
+    for overlay in overlays:
+        content = _laid_over(content, _read(recipe_file(overlay, "overlay")))
+    for override in overrides:
+        _set(content, override)
+    return parse_recipe(content, str(path))
+
+
+def slug(name: str) -> str:
+    """A name fit for a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    # Not `exists`: of a path that none can be, too, the reading says what is wrong.
+    if "\0" not in str(file) and not os.path.lexists(file):
+        raise UsageError(f"there is no recipe {file}")
+    try:
+        content = parse_yaml(read_whole(file, 4 * MAX_TEXT).decode("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
+    return content
+
+
+def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping with another's entries in place of its own; mappings in both are laid over one another likewise."""
+    merged = dict(content)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged
+
+
+def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
+    """Validate a recipe's content.
+
+    Raises:
+        UsageError: naming the first wrong key or value.
+    """
+    given = content.get("prompts") or {}
+    sets = given if isinstance(given, dict) else {}
+    # Names may stand for one another too: the sets themselves go through the same.
+    return validated(Recipe, _named(dict(content), sets, name), name, "a recipe")
+
+
+def _named(value: Any, sets: Mapping[Any, Any], recipe: str) -> Any:
+    """The same content with every "@name" replaced by the prompt set of that name, wherever it stands."""
+    if isinstance(value, str) and value.startswith("@"):
+        return _set_named(value, sets, recipe)
+    if isinstance(value, dict):
+        return {key: _named(entry, sets, recipe) for key, entry in value.items()}
+    return [_named(entry, sets, recipe) for entry in value] if isinstance(value, list) else value
+
+
+def _set_named(reference: str, sets: Mapping[Any, Any], recipe: str) -> Any:
+    passed = [reference]
+    while isinstance(reference, str) and reference.startswith("@"):
+        if reference[1:] not in sets:
+            known = ", ".join(map(str, sets)) or "none"
+            raise UsageError(f"{recipe}: '{reference}' is not among 'prompts', which are {known}")
+        reference = sets[reference[1:]]
+        if reference in passed:
+            raise UsageError(f"{recipe}: {' -> '.join([*passed, reference])} stands for itself; name a prompt set")
+        passed.append(reference)
+    return reference
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override}: write key=value, for example --set edit.strength=0.5")
+    *sections, last = key.split(".")
+    place: Any = content
+    for section in sections:
+        if isinstance(place, list):
+            place = place[_index(section, place, override)]
+        else:
+            place = place.setdefault(section, {})
+        if not isinstance(place, dict | list):
+            raise UsageError(f"--set {override}: '{section}' is not a section")
+    try:
+        place[_index(last, place, override) if isinstance(place, list) else last] = parse_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"--set {override}: the value is no YAML ({error})") from error
+
+
+def _index(key: str, entries: list[Any], override: str) -> int:
+    """Which entry of a list, counted from 0, as in "studies.0.options.control=false"."""
+    if not key.isdecimal() or len(key) > 9 or int(key) >= len(entries):
+        raise UsageError(f"--set {override}: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}")
+    return int(key)

@@ -1,0 +1,119 @@
+"""A recipe's searches for directions: what each looks at, and what a run keeps of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.manifest import sha256
+from weight_edit.directions.file import folder_of
+from weight_edit.directions.find import find_directions
+from weight_edit.directions.registry import finder_named
+from weight_edit.directions.samples import check_search
+from weight_edit.directions.selection import SelectionRule
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import MAIN, Find, slug
+from weight_edit.runtime.loading import Model
+
+_SAID = ("method", "layer", "position", "warnings", "refusal_tokens", "separation", "control", "facts")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search with its prompts read, so that what is wrong with them is known before anything runs."""
+
+    section: Find
+    target: tuple[PromptSet, ...]
+    baseline: PromptSet
+    protect: tuple[PromptSet, ...]
+    validation_target: tuple[PromptSet, ...]
+    validation_baseline: PromptSet | None
+
+    @classmethod
+    def of(cls, section: Find) -> "Search":
+        """Read the prompts of a recipe's section.
+
+        Raises:
+            UsageError: prompts that cannot be read or are too few, or a method or option that there is not.
+        """
+        finder_named(section.method).settings(section.options)
+        held = section.validation_baseline
+        search = cls(
+            section,
+            _all(section.target),
+            load_prompts(section.baseline),
+            _all(section.protect),
+            _all(section.validation_target),
+            None if held is None else load_prompts(held),
+        )
+        check_search(
+            search.target,
+            search.baseline,
+            search.protect,
+            search.validation_target,
+            search.validation_baseline,
+            n_train=section.n_train,
+            n_validation=section.n_validation,
+        )
+        return search
+
+    @property
+    def key(self) -> list[Any]:
+        """All that the result depends on but the model and the seed: a file may change under the same name."""
+        sets = [*self.target, self.baseline, *self.protect, *self.validation_target, self.validation_baseline]
+        return [[None if some is None else some.content_sha256 for some in sets], self.section.model_dump()]
+
+    def carry_out(self, model: Model, format: ChatFormat, seed: int, out: Path) -> dict[str, Any]:
+        """Find the directions and save them; what a run's record says of them.
+
+        What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
+        """
+        section = self.section
+        directions = find_directions(
+            model,
+            self.target,
+            self.baseline,
+            protect=self.protect,
+            validation_target=self.validation_target or None,
+            validation_baseline=self.validation_baseline,
+            n_train=section.n_train,
+            n_validation=section.n_validation,
+            format=format,
+            method=section.method,
+            options=section.options,
+            positions=section.positions,
+            refusal_tokens=section.refusal_tokens,
+            rule=SelectionRule(**section.rule),
+            filter_prompts=section.filter_prompts,
+            best_effort=section.best_effort,
+            seed=seed,
+            scores=folder_of(out),
+            resume=True,
+            overwrite=True,
+        )
+        directions.save(out)
+        meta = directions.metadata
+        place = meta["layer"], meta["position"]
+        chosen = next(score for score in meta["scores"] if (score["layer"], score["position"]) == place)
+        return {
+            **{key: meta[key] for key in _SAID},
+            **{key: chosen[key] for key in ("bypass", "induce", "kl", "rank")},
+            "candidates": len(meta["scores"]),
+            "kept_bounds": sum(score["rejected"] is None for score in meta["scores"]),
+            "sha256": sha256(out),
+        }
+
+
+def directions_file(name: str) -> str:
+    """Where a run keeps directions."""
+    return "directions.safetensors" if name == MAIN else f"directions-{slug(name)}.safetensors"
+
+
+def step_name(kind: str, name: str) -> str:
+    """What a run calls a step of one of several of a kind."""
+    return kind if name == MAIN else f"{kind} {name}"
+
+
+def _all(specs: str | list[str] | None) -> tuple[PromptSet, ...]:
+    return tuple(load_prompts(spec) for spec in ([specs] if isinstance(specs, str) else specs or []))

@@ -1,0 +1,266 @@
+"""A run's folder: its recipe, log, results by step, what in it is the run's own, and which steps are done already."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weight_edit.checkpoint.files import read_json, read_whole
+from weight_edit.checkpoint.manifest import MANIFEST, sha256
+from weight_edit.checkpoint.rewrite.output import absolute, check_output, remove_own, replace_folder
+from weight_edit.checkpoint.rewrite.ownership import LOG, RUN, Written, check_part, files_below, written
+from weight_edit.checkpoint.source.fingerprint import fingerprint
+from weight_edit.checkpoint.whole_file import append_line, write_whole
+from weight_edit.errors import UsageError
+from weight_edit.recipe.recipe import Recipe
+from weight_edit.redaction import redacted
+from weight_edit.utils.json import finite
+from weight_edit.utils.progress import announce
+from weight_edit.version import __version__
+
+RECIPE = "recipe.yaml"
+STEPS = {
+    "baseline": "the model answers the test prompts as it is",
+    "study": "an experiment under hooks; no weights are written",
+    "find": "looking for the direction that carries the behaviour",
+    "bake": "writing the edited checkpoint",
+    "verify": "checking every byte, what is left of the direction, and hooks against weights",
+    "evaluate": "the edited model answers the same prompts",
+}
+"""What a run says when a step begins."""
+
+
+class RunFolder:
+    """The folder of one run; `run.json` is written after every step, whole or not at all.
+
+    An earlier run that is to be replaced stays as it is until the new one is done: that is made beside it, in a folder
+    with `.new` behind its name, and takes its place at the end.
+
+    Attributes:
+        path: the folder.
+        goal: where it will be when the run is done.
+        state: what `run.json` holds: version, status, recipe, steps, what the finished model was made from, summary,
+            and under `files` what the run wrote, see `ownership`.
+    """
+
+    def __init__(self, path: Path, goal: Path, state: dict[str, Any]) -> None:
+        self.path = path
+        self.goal = goal
+        self.state = state
+
+    @classmethod
+    def open(cls, path: str | Path, recipe: Recipe, *, source: Path, resume: bool, overwrite: bool) -> "RunFolder":
+        """Make the folder, take up an earlier run in it (`resume`), or begin one that will replace it (`overwrite`).
+
+        Args:
+            source: the folder of the model that is read, which must not be in the run's folder or around it.
+
+        Raises:
+            UsageError: the folder is not empty and neither was asked for, or there is nothing to resume; or something
+                in it is not the run's own.
+        """
+        goal = Path(path)
+        folder = _resumed(goal, source) if resume else _begun(goal, source, overwrite)
+        earlier: dict[str, Any] = _read(folder / RUN) if resume else {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
+        content = recipe.model_dump(mode="json")
+        state = {
+            "weight_edit": __version__,
+            "status": "running",
+            "recipe": content,
+            "steps": earlier.get("steps", {}),
+            "finished": earlier.get("finished"),
+            "summary": None,
+            "files": earlier.get("files", {}),
+            **({} if folder == goal else {"replaces": goal.name}),
+        }
+        run = cls(folder, goal, state)
+        run.check_own(RECIPE, LOG)
+        write_whole(folder / RECIPE, yaml.safe_dump(content, sort_keys=False))
+        run.record(RECIPE)
+        run.save()
+        run.log(f"weight_edit {__version__}: {'resumed' if resume else 'started'}")
+        return run
+
+    def step(self, name: str, inputs: Any, files: tuple[str, ...], work: Callable[[], Any]) -> Any:
+        """Do a step, or return its earlier result when its inputs are the same and its files are still there.
+
+        Args:
+            name: of the step.
+            inputs: anything JSON that the result depends on.
+            files: what the step leaves in the folder, relative; their content is checked before reuse.
+            work: does it and returns a JSON-ready result.
+        """
+        key = hashlib.sha256(json.dumps([__version__, inputs], sort_keys=True).encode()).hexdigest()
+        earlier = self.state["steps"].get(name)
+        if earlier is not None and earlier.get("key") == key and self._same_files(earlier.get("files", {}), files):
+            self.log(f"{name}: unchanged, not done again")
+            return earlier["result"]
+        self.check_own(*files)
+        self.log(f"{name}: started")
+        announce(f"{name}: {STEPS.get(name.split()[0], '...')}")
+        began = time.monotonic()
+        result = work()
+        seconds = round(time.monotonic() - began, 3)
+        digests = {file: _digest(self.path / file) for file in files}
+        self.state["steps"][name] = {"key": key, "seconds": seconds, "files": digests, "result": result}
+        self.record(*files)
+        self.save()
+        self.log(f"{name}: done in {seconds:.1f} s")
+        return result
+
+    def forget(self, *names: str) -> None:
+        """Drop the results of steps, so that they are done again."""
+        for name in names:
+            self.state["steps"].pop(name, None)
+
+    def save(self) -> None:
+        """Write `run.json`."""
+        if (self.path / LOG).exists():
+            self.state["files"][LOG] = asdict(written(self.path / LOG, grows=True))
+        write_whole(self.path / RUN, json.dumps(finite(self.state), indent=2, allow_nan=False) + "\n")
+
+    def log(self, line: str) -> None:
+        """Add a line with the time to `log.txt`."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        append_line(self.path / LOG, f"{stamp} {redacted(' '.join(line.splitlines()))}")
+
+    @property
+    def records(self) -> dict[str, Written]:
+        """What the run wrote, by its name in the folder; what is in checkpoints stands in their manifests."""
+        return {name: Written(**entry) for name, entry in self.state["files"].items()}
+
+    def record(self, *names: str) -> None:
+        """Take down files or folders as the run's own, as they are now."""
+        kept = self.state["files"]
+        for name in names:
+            for each in [each for each in kept if each == name or each.startswith(f"{name}/")]:
+                del kept[each]
+            path = self.path / name
+            if not path.is_dir():
+                kept[name] = asdict(written(path))
+            elif not (path / MANIFEST).is_file():
+                kept |= {each: asdict(written(self.path / each)) for each in files_below(self.path, name)}
+
+    def check_own(self, *names: str) -> None:
+        """Refuse to replace files or folders that are not the run's own any more.
+
+        Raises:
+            UsageError: naming what is not, or is not as it was written.
+        """
+        for name in names:
+            check_part(self.path, name, self.records)
+
+    def remove(self, *names: str) -> None:
+        """Remove checkpoints of the run that are there.
+
+        Raises:
+            UsageError: as `check_own`.
+        """
+        for name in names:
+            remove_own(self.path / name)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a checkpoint of the run another name, and replace what has that name.
+
+        Raises:
+            UsageError: as `check_own`.
+        """
+        if (self.path / new).exists():
+            replace_folder(self.path / old, self.path / new)
+        else:
+            (self.path / old).rename(self.path / new)
+
+    def take_place(self) -> None:
+        """The run is done: let it take the place of the one that it replaces.
+
+        Raises:
+            UsageError: something in that is not its own any more; both are as they were.
+        """
+        if self.path != self.goal:
+            replace_folder(self.path, absolute(self.goal))
+            self.path = self.goal
+            del self.state["replaces"]
+            self.save()
+
+    @property
+    def whereabouts(self) -> str:
+        """What to say behind the reason when the run ends before it is done."""
+        if self.path == self.goal:
+            return ""
+        return f"; {self.goal} is as it was, and this run is in {self.path} (--resume goes on with it)"
+
+    def _same_files(self, earlier: dict[str, str], files: tuple[str, ...]) -> bool:
+        return set(earlier) == set(files) and all(
+            (self.path / name).exists() and _digest(self.path / name) == digest for name, digest in earlier.items()
+        )
+
+
+def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
+    """Where a new run is made: in its own folder, or beside an earlier run that it will replace."""
+    place = check_output(goal, overwrite, source=source)
+    if not (place.is_dir() and any(place.iterdir())):
+        return goal
+    beside = _beside(place)
+    if _is_unfinished(beside, place):
+        remove_own(beside)
+        announce(f"removed {beside}, which an interrupted or failed run left; --resume would have gone on with it")
+    check_output(beside, source=source)
+    return beside
+
+
+def _resumed(goal: Path, source: Path) -> Path:
+    """Where the run is that is taken up again: beside the folder where it was to replace another run."""
+    place = absolute(goal)
+    beside = _beside(place)
+    folder = beside if _is_unfinished(beside, place) else goal
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a link; give the folder itself as output")
+    found = _read(folder / RUN)
+    if source.is_relative_to(folder.resolve()):
+        raise UsageError(f"the model lies in the run's own folder {folder}; choose another --out")
+    if not isinstance(found.get("files"), dict):
+        raise UsageError(
+            f"{folder / RUN} is of an earlier version and does not list what it wrote; choose another --out"
+        )
+    return folder
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f"{place.name}.new")
+
+
+def _is_unfinished(folder: Path, goal: Path) -> bool:
+    """Whether a folder holds a run that is to replace the one in `goal`."""
+    if folder.is_symlink() or not (folder / RUN).is_file():
+        return False
+    try:
+        return bool(_read(folder / RUN).get("replaces") == goal.name)
+    except UsageError:
+        return False
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content, or of a folder's fingerprint: models are large, and verified anyway."""
+    return fingerprint(path) if path.is_dir() else sha256(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path.parent} holds no run to resume (no {RUN}); leave out --resume")
+    try:
+        found = read_json(read_whole(path), str(path))
+    except UsageError as error:
+        raise UsageError(f"{error}; leave out --resume and pass --overwrite") from error
+    steps = found.get("steps") if isinstance(found, dict) else None
+    if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
+        raise UsageError(f"{path} is not a run of ours; leave out --resume")
+    return found

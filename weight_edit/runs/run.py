@@ -1,0 +1,383 @@
+"""Carry out a recipe: measure the base, find, bake, verify, measure the edit, and only then show a model."""
+
+import time
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from weight_edit.anatomy.derive import anatomy_of
+from weight_edit.baking.bake import bake
+from weight_edit.baking.card.card_and_manifest import stamp
+from weight_edit.checkpoint.rewrite.output import staged
+from weight_edit.checkpoint.rewrite.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
+from weight_edit.checkpoint.source.fingerprint import fingerprint
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.directions.directions import load_directions
+from weight_edit.directions.file import folder_of
+from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
+from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
+from weight_edit.hub.source import resolve
+from weight_edit.plan.plan import check_layers, check_turn, parse_layers
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
+from weight_edit.runs.bounds import beyond_bounds
+from weight_edit.runs.directions import Search, directions_file, slug, step_name
+from weight_edit.runs.folder import RunFolder
+from weight_edit.runtime.loading import Model, chat_format, load, read_config
+from weight_edit.studies.lab import Lab, edit_step
+from weight_edit.studies.registry import study_named
+from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
+from weight_edit.utils.extras import need
+from weight_edit.utils.progress import announce
+from weight_edit.verification.verify import verify
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: the run's folder.
+        model: the edited model in it; None where the recipe has no edit.
+        summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification, seconds.
+    """
+
+    path: Path
+    model: Path | None
+    summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        steps = ", ".join(key for key, value in self.summary.items() if value)
+        return f"RunResult({str(self.path)!r}, model={self.model and str(self.model)!r}, summary: {steps})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**self.summary, "path": str(self.path), "model": self.model and str(self.model)}
+
+
+def run(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    keep_failed: bool = False,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> RunResult:
+    """Carry out a recipe in a folder.
+
+    Args:
+        recipe: see `weight_edit.recipe.recipe`; or what `load_recipe` takes, such as "organism".
+        out: the run's folder: recipe, log, directions, answers, `run.json`, and the edited model.
+        resume: take up an earlier run in `out`; steps whose inputs are unchanged are not done again.
+        overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
+            behind it.
+        keep_failed: keep a model that failed its checks, as `model.failed` and marked as such.
+        token: Hub access token.
+        trust_remote_code: allow the model's own code.
+
+    Raises:
+        UsageError, UnsupportedError: before anything is written, where that can be told.
+        VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
+    """
+    began = time.monotonic()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    job = _Job(recipe, token, trust_remote_code)
+    folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
+    try:
+        summary = job.carry_out(folder, keep_failed)
+    except (KeyboardInterrupt, SystemExit):
+        folder.log("interrupted; steps that are done are kept for --resume")
+        announce(f"interrupted{folder.whereabouts}")
+        raise
+    except WeightEditError as error:
+        folder.state["status"] = f"failed: {error}"
+        folder.save()
+        folder.log(f"failed: {error}")
+        # The same error, whose details (a table of candidates) go with it.
+        error.args = (plain(f"{error}{folder.whereabouts}"),)
+        raise
+    summary["seconds"] = round(time.monotonic() - began, 1)
+    folder.state.update(status="done", summary=summary)
+    folder.save()
+    folder.log(f"done in {summary['seconds']} s")
+    folder.take_place()
+    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
+
+
+class _Job:
+    """What the steps share; the base model is loaded when a step needs it, and dropped before the edited one is."""
+
+    def __init__(self, recipe: Recipe, token: str | None, trust_remote_code: bool) -> None:
+        self.recipe = recipe
+        limit = recipe.evaluate.limit
+        self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
+        self.searches = {name: Search.of(section) for name, section in recipe.searches.items()}
+        if recipe.studies:
+            # Before hours of work, not at the first figure.
+            need("matplotlib", f"study {recipe.studies[0].kind}")
+        self.studied = [study_named(each.kind).settings(each.options) for each in recipe.studies]
+        for each, settings in zip(recipe.studies, self.studied, strict=True):
+            for name in directions_asked(settings):
+                if name not in self.searches:
+                    known = ", ".join(self.searches) or "none"
+                    raise UsageError(f"study {each.kind}: no directions are called '{name}'; the recipe finds {known}")
+        self.verify_prompts = load_prompts(recipe.verify.prompts)
+        self.token = token
+        self.trust_remote_code = trust_remote_code
+        self.source = resolve(recipe.model, revision=recipe.revision, token=token)
+        config = read_config(self.source, trust_remote_code=trust_remote_code)
+        # A missing template is said before the weights are read.
+        chat_format(
+            self.source,
+            system=recipe.system,
+            template=recipe.template,
+            template_args=recipe.template_args,
+            trust_remote_code=trust_remote_code,
+        )
+        anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+        tried = [step for settings in self.studied for step in steps_asked(settings)]
+        for step in [*(recipe.edit.steps if recipe.edit else []), *tried]:
+            check_layers(parse_layers(step.layers), anatomy)
+            check_layers(() if step.at == "found" else step.at, anatomy)
+
+    @cached_property
+    def base(self) -> Model:
+        model = self._load(self.source.path)
+        model.source = self.source
+        edit = self.recipe.edit
+        if edit is not None and any(step.kind == "reflect" and step.at for step in edit.steps):
+            # Only the weights tell whether it is tied; minutes of searching come behind this.
+            check_turn(model.anatomy, edit.embeddings)
+        return model
+
+    @cached_property
+    def base_logprobs(self) -> Any:
+        """The base's first-token log-probabilities on the answered set, for the KL divergence."""
+        answered = self.sets["answered"]
+        return None if answered is None else first_token_logprobs(self.base, answered, self._format(self.base))
+
+    def carry_out(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
+        recipe = self.recipe
+        model = {
+            "files": fingerprint(self.source.path),
+            "dtype": recipe.dtype,
+            "system": recipe.system,
+            "template": recipe.template,
+            **({"template_args": recipe.template_args} if recipe.template_args else {}),
+        }
+        measured = [_digests(*self.sets.values()), recipe.evaluate.model_dump()]
+        verified = [self.verify_prompts.content_sha256, recipe.verify.model_dump()]
+        baseline = folder.step(
+            "baseline",
+            [model, measured],
+            ("answers/baseline.jsonl",),
+            lambda: self._evaluate(self.base, folder.path / "answers/baseline.jsonl", against=False),
+        )
+        found = {}
+        for name, search in self.searches.items():
+            found[name] = folder.step(
+                step_name("find", name),
+                [model, search.key, recipe.seed],
+                (directions_file(name),),
+                partial(self._find, folder, search, folder.path / directions_file(name)),
+            )
+        digests = {name: each["sha256"] for name, each in found.items()}
+        summary: dict[str, Any] = {"baseline": baseline, "direction": found.get(MAIN)}
+        if recipe.finds:
+            summary["directions"] = found
+        if recipe.studies:
+            summary["studies"] = self._study_all(folder, [model, measured, digests, recipe.seed])
+        if recipe.edit is None:
+            folder.state["finished"] = None
+            return summary
+        used = {step.directions or MAIN for step in recipe.edit.steps}
+        edit = [model, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump()]
+        finished = [edit, measured, verified, recipe.bounds.model_dump()]
+        model_folder = folder.path / MODEL
+        if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
+            folder.log("the edited model is finished already")
+            steps = folder.state["steps"]
+            results = {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
+            return summary | results
+        folder.state["finished"] = None
+        # They go when the new model is judged, not before: hours of work lie between.
+        folder.check_own(MODEL, FAILED)
+        unverified = folder.path / UNVERIFIED
+        folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
+        # The last use of the base: it makes room for the models that are verified and measured.
+        _ = self.base_logprobs
+        self.__dict__.pop("base", None)
+        checked, edited = None, {}
+        try:
+            checked = folder.step("verify", [edit, verified], (), lambda: self._verify(unverified))
+            problems = list(checked["problems"])
+            if not problems:
+                edited = folder.step(
+                    "evaluate",
+                    [edit, measured],
+                    ("answers/edited.jsonl",),
+                    lambda: self._evaluate(self._load(unverified), folder.path / "answers/edited.jsonl", against=True),
+                )
+                problems = beyond_bounds(recipe.bounds, baseline, edited)
+        except VerificationError as error:
+            # A loss that is not finite, say: what could not be measured has not passed.
+            problems = [str(error)]
+        summary |= {"edited": edited, "verification": checked}
+        self._settle(folder, unverified, summary, problems, keep_failed)
+        folder.state["finished"] = [*finished, fingerprint(model_folder)]
+        return summary
+
+    def _settle(
+        self,
+        folder: RunFolder,
+        unverified: Path,
+        summary: dict[str, Any],
+        problems: list[str],
+        keep_failed: bool,
+    ) -> None:
+        """Rename the model to what it has become."""
+        if not problems:
+            stamp(unverified, summary)
+            folder.rename(UNVERIFIED, MODEL)
+            folder.remove(FAILED)
+            return
+        folder.forget("bake", "verify", "evaluate")
+        if keep_failed:
+            stamp(unverified, summary, failed=tuple(problems))
+            folder.rename(UNVERIFIED, FAILED)
+            folder.remove(MODEL)
+        else:
+            folder.remove(UNVERIFIED, MODEL, FAILED)
+        kept = f"; the model is kept as {FAILED}" if keep_failed else "; no model was kept (see --keep-failed)"
+        more = f" (and {len(problems) - 1} more in {folder.path}/log.txt)" if len(problems) > 1 else ""
+        for problem in problems:
+            folder.log(f"problem: {problem}")
+        raise VerificationError(f"{problems[0]}{more}{kept}")
+
+    def _find(self, folder: RunFolder, search: Search, out: Path) -> dict[str, Any]:
+        try:
+            return search.carry_out(self.base, self._format(self.base), self.recipe.seed, out)
+        finally:
+            # What was found is the run's own however the search ended, so that a new run may replace it.
+            kept = folder_of(out)
+            if kept.is_dir():
+                folder.record(kept.name)
+                folder.save()
+
+    def _study_all(self, folder: RunFolder, inputs: list[Any]) -> list[dict[str, Any]]:
+        """Every study of the recipe, each in a folder of its own."""
+        done = []
+        for number, each in enumerate(self.recipe.studies):
+            name = each.title or each.kind
+            place = f"studies/{number + 1}-{slug(name)}"
+            result = folder.step(
+                f"study {number + 1}",
+                [*inputs, each.model_dump(), files_asked(self.studied[number]), self._embeddings],
+                (place,),
+                partial(self._study, folder, each, place),
+            )
+            done.append({"kind": each.kind, "title": name, "folder": place, **result})
+        return done
+
+    @property
+    def _embeddings(self) -> str:
+        """What studies do to a tied unembedding: what the recipe's edit does."""
+        return "keep" if self.recipe.edit is None else self.recipe.edit.embeddings
+
+    def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
+        found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
+        earlier = below(place, folder.records)
+        # Whole or not at all: what an attempt that was interrupted left there is none of this one's.
+        with staged(folder.path / place, overwrite=True, own=lambda old: check_files(old, earlier)) as made:
+            lab = Lab(
+                self.base,
+                self._format(self.base),
+                found,
+                self.sets,
+                made,
+                self.recipe.seed,
+                self.recipe.evaluate.max_new_tokens,
+                self._embeddings,
+                folder.log,
+            )
+            return study_named(section.kind)(lab, section.options)
+
+    def _bake(self, folder: RunFolder, unverified: Path) -> dict[str, Any]:
+        # What was found out about an earlier bake says nothing about this one.
+        folder.forget("verify", "evaluate")
+        section = self.recipe.edit
+        assert section is not None
+        steps = [
+            edit_step(step, load_directions(folder.path / directions_file(step.directions or MAIN)).rows)
+            for step in section.steps
+        ]
+        result = bake(
+            self.recipe.model,
+            steps,
+            unverified,
+            **section.how,
+            revision=self.recipe.revision,
+            token=self.token,
+            overwrite=True,
+            resume=True,
+            trust_remote_code=self.trust_remote_code,
+        )
+        return {**result.to_dict(), "path": MODEL}
+
+    def _verify(self, unverified: Path) -> dict[str, Any]:
+        section = self.recipe.verify
+        return verify(
+            self.recipe.model,
+            unverified,
+            prompts=self.verify_prompts,
+            n_prompts=section.n_prompts,
+            system=self.recipe.system,
+            template=self.recipe.template,
+            template_args=self.recipe.template_args,
+            revision=self.recipe.revision,
+            token=self.token,
+            device=self.recipe.device,
+            trust_remote_code=self.trust_remote_code,
+        ).to_dict()
+
+    def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
+        if not any(self.sets.values()):
+            answers.parent.mkdir(exist_ok=True)
+            write_whole(answers, "")
+            return {}
+        return evaluate(
+            model,
+            refused=self.sets["refused"],
+            answered=self.sets["answered"],
+            over_refused=self.sets["over_refused"],
+            harmless_looking=self.sets["harmless_looking"],
+            base_logprobs=self.base_logprobs if against else None,
+            format=self._format(model),
+            max_new_tokens=self.recipe.evaluate.max_new_tokens,
+            answers_path=answers,
+        ).to_dict()
+
+    def _load(self, path: Path) -> Model:
+        return load(path, dtype=self.recipe.dtype, device=self.recipe.device, trust_remote_code=self.trust_remote_code)
+
+    def _format(self, model: Model) -> ChatFormat:
+        recipe = self.recipe
+        return ChatFormat(
+            model.tokenizer, system=recipe.system, template=recipe.template, template_args=recipe.template_args
+        )
+
+
+def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:
+    if spec is None:
+        return None
+    return load_prompts(spec).at_most(limit)
+
+
+def _digests(*sets: PromptSet | None) -> list[str | None]:
+    """The content of prompt sets, answers included: a file may change under the same name."""
+    return [None if prompts is None else prompts.content_sha256 for prompts in sets]

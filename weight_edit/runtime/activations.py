@@ -1,0 +1,281 @@
+"""Residual-stream activations: single tokens, running statistics, or everything, streamed.
+
+Points of the stream and their names are in `points`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from weight_edit.errors import UsageError
+from weight_edit.runtime.batching import Batch, Side
+from weight_edit.runtime.forward import check_lengths, forward_backbone, run_model
+from weight_edit.runtime.hooks import Hook, hooked
+from weight_edit.runtime.loading import Model
+from weight_edit.runtime.points import KINDS, Point, all_points, hook_at
+
+__all__ = [
+    "KINDS",
+    "Point",
+    "ResidualStatistics",
+    "all_points",
+    "each_residual",
+    "mean_residuals",
+    "residual_statistics",
+    "residuals",
+]
+
+
+@dataclass
+class ResidualStatistics:
+    """Running mean, and on request covariance, for each position and point, in float64.
+
+    Batches are merged by their means and centred second moments, so nothing cancels when the mean is large.
+
+    Attributes:
+        with_covariance: also keep second moments (P, L, d_model, d_model), 8 d_model^2 bytes for each mean.
+        count: prompts seen.
+        mean: (P, L, d_model) float64; None before the first update.
+    """
+
+    with_covariance: bool = False
+    count: int = 0
+    mean: Tensor | None = None
+    _moment: Tensor | None = field(default=None, repr=False)
+
+    def update(self, x: Tensor) -> None:
+        """Add activations (n, P, L, d_model) of n prompts."""
+        if x.shape[0] == 0:
+            return
+        x = x.detach().double()
+        mean = x.mean(dim=0)
+        moment = None
+        if self.with_covariance:
+            centred = x - mean
+            moment = torch.einsum("npld,nple->plde", centred, centred)
+        self._combine(x.shape[0], mean, moment)
+
+    def merge(self, other: "ResidualStatistics") -> None:
+        """Add what another one has seen.
+
+        Raises:
+            ValueError: only one of the two keeps a covariance.
+        """
+        if self.with_covariance != other.with_covariance:
+            raise ValueError("statistics with and without covariance cannot be merged")
+        if other.mean is not None:
+            self._combine(other.count, other.mean, other._moment)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance (P, L, d_model, d_model), float64, divided by the count.
+
+        Raises:
+            ValueError: it was not asked for, or nothing was seen.
+        """
+        if self._moment is None:
+            raise ValueError("no covariance: pass with_covariance=True and update first")
+        return self._moment / self.count
+
+    def _combine(self, count: int, mean: Tensor, moment: Tensor | None) -> None:
+        if self.mean is None:
+            self.count, self.mean = count, mean.clone()
+            self._moment = None if moment is None else moment.clone()
+            return
+        total = self.count + count
+        shift = mean - self.mean
+        if self._moment is not None and moment is not None:
+            outer = shift[..., :, None] * shift[..., None, :]
+            self._moment = self._moment + moment + outer * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+
+def residuals(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    positions: Sequence[int],
+    *,
+    batch_size: int = 32,
+    side: Side = "left",
+    description: str | None = "activations",
+) -> Tensor:
+    """Activations at a few positions of each sequence: (n, positions, points, d_model) float32 on the CPU.
+
+    Args:
+        sequences: token ids of each prompt.
+        points: where in the stream; only these blocks are hooked, and the pass stops after the deepest.
+        positions: negative, counted from each sequence's end (-1 is the last token).
+        side: where batches are padded; the result does not depend on it.
+
+    Raises:
+        UsageError: a position is not negative or reaches before a sequence's start, a point does not exist, a
+            sequence is empty or too long, or memory runs out with a single one.
+    """
+    shape = (len(sequences), len(positions), len(points), model.anatomy.d_model)
+    result = torch.empty(shape, dtype=torch.float32)
+    for batch, x in _at_positions(model, sequences, points, positions, batch_size, side, description):
+        result[list(batch.rows)] = x
+    return result
+
+
+def mean_residuals(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    *,
+    batch_size: int = 32,
+    description: str | None = "activations",
+) -> Tensor:
+    """The mean over all tokens of each sequence: (n, points, d_model) float32 on the CPU.
+
+    Raises:
+        UsageError: as `residuals`.
+    """
+    _check(sequences, [])
+    check_lengths(model, [len(sequence) for sequence in sequences])
+    result = torch.empty((len(sequences), len(points), model.anatomy.d_model), dtype=torch.float32)
+
+    def step(batch: Batch) -> Tensor:
+        found = torch.empty((len(batch.rows), len(points), model.anatomy.d_model), dtype=torch.float32)
+
+        def keep(point: Point, x: Tensor) -> None:
+            weights = batch.mask.bool().to(x.device)[..., None]
+            x = _one_stream(x)
+            mean = (x.float() * weights).sum(dim=1) / weights.sum(dim=1)
+            for index, asked in enumerate(points):
+                if asked == point:
+                    found[:, index] = mean.cpu()
+
+        if points:
+            _read(model, batch, points, keep)
+        return found
+
+    for batch, x in run_model(model, sequences, step, batch_size=batch_size, description=description):
+        result[list(batch.rows)] = x
+    return result
+
+
+def residual_statistics(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    positions: Sequence[int],
+    *,
+    covariance: bool = False,
+    batch_size: int = 32,
+    description: str | None = "activations",
+) -> ResidualStatistics:
+    """Mean (and covariance) over sequences, without keeping the activations of more than one batch.
+
+    Raises:
+        UsageError: as `residuals`.
+    """
+    statistics = ResidualStatistics(with_covariance=covariance)
+    for _, x in _at_positions(model, sequences, points, positions, batch_size, "left", description):
+        statistics.update(x)
+    return statistics
+
+
+def each_residual(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    visit: Callable[[Point, Tensor, Tensor], None],
+    *,
+    batch_size: int = 32,
+    description: str | None = "activations",
+) -> None:
+    """Show `visit` the activations of all tokens at each point, one batch and point at a time.
+
+    Args:
+        visit: called with the point, activations (rows, tokens, d_model) as the model has them, and the mask
+            (rows, tokens), True at real tokens. Rows whose first try ran out of memory are shown again, so it
+            should compute something like a maximum, not a sum.
+
+    Raises:
+        UsageError: as `residuals`.
+    """
+    check_lengths(model, [len(sequence) for sequence in sequences])
+    if not points:
+        return
+
+    def step(batch: Batch) -> None:
+        mask = batch.mask.bool()
+        _read(model, batch, points, lambda point, x: visit(point, x, mask.to(x.device)))
+
+    for _ in run_model(model, sequences, step, batch_size=batch_size, description=description):
+        pass
+
+
+class _DeepEnough(BaseException):
+    """Ends a pass whose remaining blocks nobody reads; not an Exception, so that no model code catches it."""
+
+
+def _at_positions(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    positions: Sequence[int],
+    batch_size: int,
+    side: Side,
+    description: str | None,
+) -> Iterator[tuple[Batch, Tensor]]:
+    _check(sequences, positions)
+    check_lengths(model, [len(sequence) for sequence in sequences])
+
+    def step(batch: Batch) -> Tensor:
+        shape = (len(batch.rows), len(positions), len(points), model.anatomy.d_model)
+        result = torch.empty(shape, dtype=torch.float32)
+        columns = batch.columns(positions)
+        rows = torch.arange(len(batch.rows), device=columns.device)[:, None]
+
+        def keep(point: Point, x: Tensor) -> None:
+            chosen = _one_stream(x[rows.to(x.device), columns.to(x.device)].float()).cpu()
+            for index, asked in enumerate(points):
+                if asked == point:
+                    result[:, :, index] = chosen
+
+        if points:
+            _read(model, batch, points, keep)
+        return result
+
+    return run_model(model, sequences, step, batch_size=batch_size, description=description, side=side)
+
+
+def _one_stream(x: Tensor) -> Tensor:
+    """Hyper-connections keep several streams, (rows, tokens, streams, d_model): their mean stands for them."""
+    return x.mean(dim=2) if x.ndim == 4 else x
+
+
+def _check(sequences: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
+    if any(position >= 0 for position in positions):
+        raise UsageError(f"positions {list(positions)} must be negative: they count from the end of a prompt")
+    needed = -min(positions, default=0)
+    for row, sequence in enumerate(sequences):
+        if len(sequence) < needed:
+            raise UsageError(f"prompt {row} has {len(sequence)} tokens, so position -{needed} lies before its start")
+
+
+def _read(model: Model, batch: Batch, points: Sequence[Point], keep: Callable[[Point, Tensor], None]) -> None:
+    """One forward pass that shows `keep` each point's activations (rows, tokens, d_model) as they come."""
+    ordered = sorted(set(points))
+    hooks = [_hook(model, point, keep, last=point == ordered[-1]) for point in ordered]
+    with hooked(model.model, hooks):
+        try:
+            forward_backbone(model, batch)
+        except _DeepEnough:
+            return
+
+
+def _hook(model: Model, point: Point, keep: Callable[[Point, Tensor], None], last: bool) -> Hook:
+    def fn(x: Tensor) -> Tensor:
+        keep(point, x)
+        if last:
+            raise _DeepEnough
+        return x
+
+    return hook_at(model, point, fn)

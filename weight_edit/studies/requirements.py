@@ -1,0 +1,49 @@
+"""What a study's settings ask for: names of directions, edits and files, known before anything runs."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.manifest import sha256
+from weight_edit.recipe.recipe import Step
+from weight_edit.utils.settings import Section
+
+
+def directions_asked(settings: Any) -> list[str]:
+    """The names of directions that settings hold, those of their edits included."""
+    found: list[str] = []
+    for key, value in _entries(settings):
+        if key == "directions" and value is not None:
+            found += [value] if isinstance(value, str) else list(value)
+    return found
+
+
+def steps_asked(settings: Any) -> list[Step]:
+    """The edits that settings hold."""
+    return [value for _, value in _entries(settings) if isinstance(value, Step)]
+
+
+def files_asked(settings: Any) -> dict[str, str]:
+    """The files that settings name, such as prompt sets, and the SHA-256 of each: it may change under its name.
+
+    A column may stand behind a file's name, as in "mine.csv:question".
+    """
+    found = {}
+    for _, value in _entries(settings):
+        for name in (value, value.rpartition(":")[0]) if isinstance(value, str) else ():
+            if name and Path(name).is_file():
+                found[value] = sha256(Path(name))
+    return found
+
+
+def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value within settings, with the name that it has there."""
+    yield key, value
+    if isinstance(value, Section):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _entries(entry, str(name))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _entries(entry, "")

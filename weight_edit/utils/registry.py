@@ -1,0 +1,98 @@
+"""Functions by name, each with settings of its own: what finders, edits and studies are kept in.
+
+Adding one is adding one file to a folder, with a function `(given, options)` under a decorator that names it. The
+annotation of `options` is its settings: a `Section`, whose fields have defaults.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from weight_edit.utils.names import check_known
+from weight_edit.utils.settings import Section, validated
+
+Result = TypeVar("Result")
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Named(Generic[Result]):
+    """One of the functions.
+
+    Attributes:
+        what: of what kind it is, for messages: "edit".
+        name: what the command line and recipes call it.
+        summary: the first line of its docstring.
+        options: its settings.
+        function: what does it.
+    """
+
+    what: str
+    name: str
+    summary: str
+    options: type[Section]
+    function: Callable[..., Result]
+
+    def __call__(self, given: Any, options: Mapping[str, Any] | None = None) -> Result:
+        """Do it.
+
+        Raises:
+            UsageError: an option that it does not have, or a wrong value of one.
+        """
+        return self.function(given, self.settings(options or {}))
+
+    def settings(self, options: Mapping[str, Any]) -> Section:
+        """Its settings, checked before anything runs."""
+        return validated(self.options, options, f"{self.what} {self.name}")
+
+
+Kind = TypeVar("Kind", bound=Named[Any])
+
+
+@dataclass
+class Registry(Generic[Kind]):
+    """All functions of a kind.
+
+    Attributes:
+        what: what one of them is called, for messages.
+        package: the folder that they lie in, as a module.
+        kind: of `Named`.
+    """
+
+    what: str
+    package: str
+    kind: type[Kind]
+    _known: dict[str, Kind] = field(default_factory=dict, init=False, repr=False)
+
+    def register(self, name: str, **facts: Any) -> Callable[[Function], Function]:
+        """A decorator that puts a function under a name; `facts` are further attributes of its `Named`."""
+
+        def put(function: Function) -> Function:
+            if name in self._known:
+                raise ValueError(f"there are two of the {self.what} {name!r}")
+            summary = (inspect.getdoc(function) or name).splitlines()[0]
+            options = get_type_hints(function)["options"]
+            self._known[name] = self.kind(self.what, name, summary, options, function, **facts)
+            return function
+
+        return put
+
+    def all(self) -> dict[str, Kind]:
+        """All of them by name."""
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        return dict(sorted(self._known.items()))
+
+    def named(self, name: str) -> Kind:
+        """One of them.
+
+        Raises:
+            UsageError: there is none of that name; with the nearest and the names there are.
+        """
+        known = self.all()
+        check_known(self.what, name, known)
+        return known[name]

@@ -1,0 +1,72 @@
+"""What is registered in a folder of this package, read from its source: help texts list it without importing it."""
+
+import ast
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A function under `@decorator("name")`.
+
+    Attributes:
+        summary: the first line of its docstring.
+        settings: what `--option` takes, with the defaults as one would write them there.
+    """
+
+    summary: str
+    settings: dict[str, str]
+
+
+def registered(folder: str, decorator: str) -> dict[str, Registered]:
+    """The functions under `@decorator("name")` by name.
+
+    Args:
+        folder: below the package, such as "edits/kinds".
+    """
+    found = {}
+    for file in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+        for node in body:
+            for call in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if not isinstance(call, ast.Call) or not call.args or not isinstance(node, ast.FunctionDef):
+                    continue
+                name = call.args[0]
+                if isinstance(call.func, ast.Name) and call.func.id == decorator and isinstance(name, ast.Constant):
+                    summary = (ast.get_docstring(node) or str(name.value)).splitlines()[0]
+                    found[str(name.value)] = Registered(summary, _settings(node, classes))
+    return dict(sorted(found.items()))
+
+
+def _settings(function: ast.FunctionDef, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
+    """The fields of the class that annotates `options`, which stands in the same file."""
+    annotations = [argument.annotation for argument in function.args.args if argument.arg == "options"]
+    names = [annotation.id for annotation in annotations if isinstance(annotation, ast.Name)]
+    fields = [field for name in names if name in classes for field in classes[name].body]
+    return {
+        field.target.id: _written(field.value)
+        for field in fields
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value is not None
+    }
+
+
+def _written(default: ast.expr) -> str:
+    """A default in YAML: null and not None."""
+    if not isinstance(default, ast.Constant):
+        return ast.unparse(default)
+    return default.value if isinstance(default.value, str) else json.dumps(default.value)
+
+
+def as_help(what: str, names: dict[str, Registered]) -> str:
+    """A list for the end of a verb's help, in Markdown."""
+    return "\n\n".join([f"{what}:", *(f"- **{name}**: {_told(one)}" for name, one in names.items())])
+
+
+def _told(one: Registered) -> str:
+    if not one.settings:
+        return one.summary
+    # Outside of code spans Markdown takes underscores for emphasis.
+    settings = ", ".join(f"`{name}={default}`" for name, default in one.settings.items())
+    return f"{one.summary} Options: {settings}."

@@ -1,0 +1,75 @@
+"""Validated settings: what recipes, finders and edits are set with, and errors that name the wrong key."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from weight_edit.errors import UsageError
+from weight_edit.utils.names import unknown
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys are refused, values are not coerced across kinds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Settings = TypeVar("Settings", bound=Section)
+
+
+def validated(kind: type[Settings], content: Mapping[str, Any], name: str, what: str = "") -> Settings:
+    """Settings from plain values.
+
+    Args:
+        name: where they stand, for messages.
+        what: of what they are keys, likewise; not said again when empty.
+
+    Raises:
+        UsageError: naming the first wrong key or value.
+    """
+    try:
+        return kind.model_validate(dict(content))
+    except ValidationError as error:
+        raise UsageError(f"{name}: {_explained(error, kind, what)}") from error
+
+
+def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
+    """The first problem in one line."""
+    problems = error.errors()
+    # A misspelt key also makes the right one missing: the misspelling is what to mend.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _keys(kind, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known) or 'none'}"
+        return f"'{key}' is not a key{what and f' of {what}'}{hint}"
+    said = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return str(said)
+    if problem["type"] == "missing":
+        return f"'{key}' is missing"
+    if problem["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
+        return f"'{key}': {unknown('such value', problem['input'], known)}"
+    return f"'{key}': {said} (it is {problem['input']!r})"
+
+
+def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the section that a path leads to; numbers of list items are passed over."""
+    section: type[BaseModel] = kind
+    for part in path:
+        field = section.model_fields.get(part)
+        section = section if field is None else _section_in(field.annotation) or section
+    return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field's annotation names, through optional values, lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section_in(part))), None)

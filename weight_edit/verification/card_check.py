@@ -1,0 +1,67 @@
+"""Is the model card the one that the manifest gives?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weight_edit.baking.card.card import model_card
+from weight_edit.baking.card.card_and_manifest import README
+from weight_edit.checkpoint.files import open_regular, shown
+from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.errors import UsageError
+from weight_edit.hub.base_card import has_template, kept_metadata
+
+_MOST = 4_000_000
+
+
+def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkpoint) -> list[str]:
+    """What is wrong with an output's card, one line each: it is missing, or says something else than the manifest, or
+    the manifest says of the base's card what that does not say.
+
+    Args:
+        folder: the output.
+        manifest: its own; None where it has none, and then its card is nobody's.
+        base: what it was edited from.
+    """
+    if manifest is None:
+        return []
+    if not isinstance(manifest.get("card"), Mapping):
+        return [f"{MANIFEST}: has no entry 'card', so that {README} cannot be checked; bake again"]
+    try:
+        wanted = model_card(manifest).encode()
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return [f"{MANIFEST}: gives no model card ({type(error).__name__}: {shown(str(error))})"]
+    card, problems = manifest["card"], []
+    if card["metadata"] != kept_metadata(_base_card(base)):
+        problems.append(f"{MANIFEST}: the licence and other metadata in 'card' are not those of the base's card")
+    if card["chat_template"] is not has_template(base):
+        problems.append(f"{MANIFEST}: 'card' does not say rightly whether the base has a chat template")
+    if set(card) != {"base_model", "base_model_from", "metadata", "chat_template"}:
+        problems.append(f"{MANIFEST}: 'card' has other entries than a card needs")
+    if not _named_rightly(card, manifest["source"], base.config):
+        problems.append(f"{MANIFEST}: the base's id in 'card' is not that of 'source', or of the base's config.json")
+    try:
+        with open_regular(folder / README) as file:
+            # Unbuffered reads may be short, but of a regular file they are not.
+            there = file.read(_MOST)
+    except UsageError:
+        return [*problems, f"{README}: the model card is missing"]
+    if there != wanted:
+        problems.append(f"{README}: is not the model card that {MANIFEST} gives")
+    return problems
+
+
+def _named_rightly(card: Mapping[str, Any], source: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether the base's id is the one that is said elsewhere, by whom the card says that it is; what was an option, or
+    the name of a folder in the Hub's cache, is said nowhere else."""
+    name, how = card["base_model"], card["base_model_from"]
+    if how == "hub":
+        return source.get("on_hub") is True and name == source["model"]
+    if how == "config":
+        return bool(name == config.get("_name_or_path"))
+    return how is not None or name is None
+
+
+def _base_card(base: Checkpoint) -> str | None:
+    return bytes(base.read_file(README)).decode("utf-8", "replace") if README in base.other_files else None
