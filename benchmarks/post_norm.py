@@ -21,7 +21,7 @@ from weight_edit.anatomy.inputs.passes import text_run
 from weight_edit.anatomy.narrow.small import build, narrow_model, narrowed, randomise
 from weight_edit.anatomy.parts import Anatomy, Norm, Writer
 from weight_edit.inspection.catalogue.samples import sample
-from weight_edit.plan.plan import edit_plan
+from weight_edit.plan.plan import plan_ablation
 from weight_edit.proofs.architecture import edit_in_memory
 from weight_edit.runtime.hooks import Hook, hooked
 
@@ -131,7 +131,7 @@ def _left(model: Any, anatomy: Anatomy, v: Tensor, seed: int, broken: Anatomy) -
     before = _shares(model, anatomy, v, inputs)
     found = []
     for account in (broken, anatomy):
-        edit_in_memory(model, edit_plan(account, v[None], lambda name: weights[name]))
+        edit_in_memory(model, plan_ablation(account, v[None], lambda name: weights[name]))
         after = _shares(model, anatomy, v, inputs)
         found.append(Left(after.added / before.added, after.stream / before.stream))
         with torch.no_grad():

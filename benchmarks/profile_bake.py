@@ -57,14 +57,14 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
     baking.carry_out = watched
     watch.wrap(reading.Files, "read", "read")
     watch.wrap(attempt.Attempt, "note", "journal")
-    watch.wrap(edited.Edited, "_column_sums", "arithmetic")
+    watch.wrap(edited.EditedTensor, "_column_sums", "arithmetic")
     watch.wrap(lane.LaneFile, "_drain", "wait")
     watch.wrap(lane.LaneFile, "_put", "write")
     watch.wrap(lane.LaneFile, "finish", "end of a file")
     job = "_lane"
     from weight_edit.checkpoint.rewrite import rewrite
 
-    watch.wrap(rewrite._Job, job, "arithmetic and copies to the buffer")
+    watch.wrap(rewrite._Rewrite, job, "arithmetic and copies to the buffer")
     _watch_hashing(watch, lane)
     baking.bake(base, direction, out)
     spent = [[*key, time.wall, time.processor, time.calls] for key, time in watch.spent.items()]

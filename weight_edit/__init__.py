@@ -11,7 +11,7 @@ Wherever a model or a prompt set is asked for, its name, a path or an object wil
 from typing import TYPE_CHECKING
 
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError, WeightEditError
-from weight_edit.utils.lazy import lazy
+from weight_edit.utils.lazy import lazy_exports
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
@@ -117,4 +117,4 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy(__name__, _WHERE)
+__getattr__ = lazy_exports(__name__, _WHERE)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.toys import WIDTH, numbers, toy
-from weight_edit.anatomy.backtrace import NotUnderstoodError, Writing
+from weight_edit.anatomy.backtrace import Backtrace, NotUnderstoodError
 
 INNER = numbers(2, 5, 4)
 
@@ -25,9 +25,9 @@ class Held(nn.Module):
         self.register_buffer("matrix", numbers(WIDTH, 4))
 
 
-def followed(run: Any) -> Writing:
+def followed(run: Any) -> Backtrace:
     _, graph = toy(lambda model, inner: run(model.held, inner), {"inner": INNER}, held=Held())
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     writing.follow([graph.steps[-1].made[0]])
     return writing
 
@@ -110,7 +110,7 @@ def test_dividing_by_a_length_in_the_stream_itself_turns_nothing_and_is_allowed(
 
 def test_which_values_carry_the_stream_and_what_they_are_made_of() -> None:
     _, graph = toy(lambda model, x: x @ model.held.second + x @ model.held.weight.T, {"x": INNER}, held=Held())
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     end = graph.steps[-1].made[0]
     writing.follow([end])
     carried = writing.carried(end)
@@ -125,7 +125,7 @@ def test_which_values_carry_the_stream_and_what_they_are_made_of() -> None:
 
 def test_points_are_followed_one_by_one_until_the_first_that_is_not_understood() -> None:
     _, graph = toy(lambda model, x: (x @ model.held.second).relu(), {"x": INNER}, held=Held())
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     good = next(s.made[0] for s in graph.steps if s.made[0].shape[-1] == WIDTH and s.name != "aten.relu.default")
     with pytest.raises(NotUnderstoodError):
         writing.follow([good, graph.steps[-1].made[0]])

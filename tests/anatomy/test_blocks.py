@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
-from weight_edit.anatomy.backtrace import Writing
+from weight_edit.anatomy.backtrace import Backtrace
 from weight_edit.anatomy.blocks import StreamValues, block_calls, inner_calls, middle, readers, same
 from weight_edit.anatomy.graph.graph import Call, Graph
 from weight_edit.anatomy.graph.recording import record
@@ -50,7 +50,7 @@ def seen(model: Decoder) -> tuple[Graph, list[Call], StreamValues]:
     graph = record(model, {"input_ids": IDS})
     calls = block_calls(model, graph)
     points = [value for call in calls for value in (call.given, call.returned) if value is not None]
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     writing.follow(points)
     return graph, calls, StreamValues(writing, points)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.helpers.toys import WIDTH, numbers, toy
-from weight_edit.anatomy.graph.commuting import carriers, carriers_together, turned, vanishes, with_noise
-from weight_edit.anatomy.graph.graph import Graph, Step
+from weight_edit.anatomy.graph.commuting import commuting_arguments, commuting_composite, mapped, vanishes, with_noise
+from weight_edit.anatomy.graph.graph import Graph, Operation
 
 X, Y = numbers(2, 5, WIDTH), numbers(2, 5, WIDTH, seed=1)
 WEIGHT = numbers(WIDTH, 4)
@@ -22,7 +22,7 @@ MIX = numbers(2, 5, 3)
 EXPERTS = numbers(3, WIDTH, 4)
 
 
-def last(run: Any, **parts: Tensor) -> tuple[Graph, Step]:
+def last(run: Any, **parts: Tensor) -> tuple[Graph, Operation]:
     """The graph of a function of X and Y, and the last step of it that does anything."""
     _, graph = toy(lambda model, x, y: run(x, y), {"x": X, "y": Y})
     return graph, graph.steps[-1]
@@ -31,7 +31,7 @@ def last(run: Any, **parts: Tensor) -> tuple[Graph, Step]:
 def carried(run: Any, axis: int = -1) -> set[tuple[str, int]] | None:
     """Which of "x", "y" and other tensors carry an axis of a function's result, each with its axis."""
     _, step = last(run)
-    found = carriers(step, 0, axis)
+    found = commuting_arguments(step, 0, axis)
     if found is None:
         return None
     names = [("x", X), ("y", Y), ("weight", WEIGHT), ("streams", STREAMS), ("experts", EXPERTS)]
@@ -107,60 +107,60 @@ REFUSED = [
 @pytest.mark.parametrize("run", [case[1] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_operations_that_do_not(run: Any) -> None:
     _, step = last(run)
-    assert carriers(step, 0, -1) is None
+    assert commuting_arguments(step, 0, -1) is None
 
 
 def test_a_depthwise_convolution_does_not_hand_the_stream_on_nor_its_weight() -> None:
     _, step = last(lambda x, y: nn.functional.conv1d(x.mT, numbers(WIDTH, 1, 3), groups=WIDTH))
-    assert carriers(step, 0, -2) is None
+    assert commuting_arguments(step, 0, -2) is None
 
 
 def test_a_full_convolution_writes_by_its_weight() -> None:
     _, step = last(lambda x, y: nn.functional.conv1d(INNER.mT, numbers(WIDTH, 4, 3)))
     (place,) = (p for p, a in enumerate(step.arguments) if isinstance(a, Tensor) and a.shape == (WIDTH, 4, 3))
-    assert carriers(step, 0, -2) == {place: -3}
+    assert commuting_arguments(step, 0, -2) == {place: -3}
 
 
 def test_a_square_weight_writes_along_its_outputs_not_along_its_inputs() -> None:
     square = numbers(WIDTH, WIDTH)
     _, step = last(lambda x, y: x.view(10, WIDTH) @ square)
     place = next(p for p, a in enumerate(step.arguments) if isinstance(a, Tensor) and torch.equal(a, square))
-    assert carriers(step, 0, -1) == {place: -1}
+    assert commuting_arguments(step, 0, -1) == {place: -1}
     _, step = last(lambda x, y: square @ x.reshape(10, WIDTH).T)
     place = next(p for p, a in enumerate(step.arguments) if isinstance(a, Tensor) and torch.equal(a, square))
-    assert carriers(step, 0, -2) == {place: -2}
+    assert commuting_arguments(step, 0, -2) == {place: -2}
 
 
 def test_an_embedding_writes_by_its_rows() -> None:
     table = numbers(11, WIDTH)
     _, step = last(lambda x, y: nn.functional.embedding(torch.tensor([[3, 1], [0, 7]]), table))
-    assert carriers(step, 0, -1) == {0: -1}
+    assert commuting_arguments(step, 0, -1) == {0: -1}
 
 
 def test_of_several_results_each_is_asked_for_itself() -> None:
     _, graph = toy(lambda model, x: torch.cat([part * 2 for part in x.split([2, 3], dim=1)], dim=1), {"x": X})
     split = next(step for step in graph.steps if len(step.made) == 2)
-    assert carriers(split, 0, -1) == carriers(split, 1, -1) == {0: -1}
+    assert commuting_arguments(split, 0, -1) == commuting_arguments(split, 1, -1) == {0: -1}
     halves = next(step for step in toy(lambda m, x: x.split(3, dim=2)[1] * 2, {"x": X})[1].steps if len(step.made) == 2)
-    assert carriers(halves, 1, -1) is None, "half of the channels are another space"
+    assert commuting_arguments(halves, 1, -1) is None, "half of the channels are another space"
 
 
 def test_what_has_no_bearing_is_not_among_the_carriers() -> None:
     _, step = last(lambda x, y: x.masked_scatter(torch.zeros(2, 5, 1, dtype=torch.bool), y))
-    assert len(carriers(step, 0, -1) or {}) == 1
+    assert len(commuting_arguments(step, 0, -1) or {}) == 1
 
 
 def test_what_would_bear_on_other_numbers_is_among_the_carriers() -> None:
     _, chosen = last(lambda x, y: torch.where(torch.ones(2, 5, 1, dtype=torch.bool), x, y))
-    assert carriers(chosen, 0, -1) == {1: -1, 2: -1}
+    assert commuting_arguments(chosen, 0, -1) == {1: -1, 2: -1}
     for factor in (0.0, 1e-9):
         _, added = last(lambda x, y, factor=factor: x + factor * y)
-        assert carriers(added, 0, -1) == {0: -1, 1: -1}
+        assert commuting_arguments(added, 0, -1) == {0: -1, 1: -1}
 
 
 def test_what_bends_large_numbers_has_no_carriers() -> None:
     _, step = last(lambda x, y: (x * 1e-4).tanh())
-    assert carriers(step, 0, -1) is None
+    assert commuting_arguments(step, 0, -1) is None
 
 
 def test_flattening_and_laying_among_others_commute_only_together() -> None:
@@ -174,8 +174,8 @@ def test_flattening_and_laying_among_others_commute_only_together() -> None:
 
     _, graph = toy(run, {"x": X, "image": image})
     step = graph.steps[-1]
-    assert carriers(step, 0, -1) is None
-    found = carriers_together(graph, step, -1)
+    assert commuting_arguments(step, 0, -1) is None
+    found = commuting_composite(graph, step, -1)
     assert found is not None
     together, places = found
     assert {tuple(together.arguments[place].shape): axis for place, axis in places.items()} == {
@@ -186,20 +186,20 @@ def test_flattening_and_laying_among_others_commute_only_together() -> None:
 
 def test_what_does_not_commute_together_either_is_none() -> None:
     _, graph = toy(lambda model, x: x.relu().reshape(-1).sin().view(2, 5, WIDTH), {"x": X})
-    assert carriers_together(graph, graph.steps[-1], -1) is None
+    assert commuting_composite(graph, graph.steps[-1], -1) is None
 
 
 @pytest.mark.parametrize("axis", [-1, -2, -3])
 def test_turning_is_a_linear_map_along_one_axis_that_keeps_the_memory_layout(axis: int) -> None:
     value = X.permute(1, 2, 0)
-    one, two = turned(value, axis), turned(2 * value, axis)
+    one, two = mapped(value, axis), mapped(2 * value, axis)
     assert one.stride() == value.stride()
     assert torch.allclose(two, 2 * one, atol=1e-6)
     other = (axis - 1) if axis > -3 else -1
-    assert torch.allclose(turned(value.flip(other), axis), one.flip(other), atol=1e-6)
+    assert torch.allclose(mapped(value.flip(other), axis), one.flip(other), atol=1e-6)
     assert not torch.allclose(one, value, atol=0.1)
     spread = X[:, :1].expand(2, 7, WIDTH)
-    assert turned(spread, -1).shape == spread.shape
+    assert mapped(spread, -1).shape == spread.shape
 
 
 GOOD: list[Any] = [
@@ -247,7 +247,7 @@ def path(steps: list[Any]) -> bool:
         judged = with_noise(step) if vanishes(step, position) else step
         if not judged.made[position].any():
             continue
-        found = carriers(judged, position, axis)
+        found = commuting_arguments(judged, position, axis)
         if found is None:
             return False
         waiting += [(step.arguments[place], at) for place, at in found.items()]

@@ -11,7 +11,7 @@ from tests.helpers.families import FAMILIES, family_config
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.errors import UnsupportedError
-from weight_edit.proofs.architecture import measure
+from weight_edit.proofs.architecture import measure_ablation
 
 EXPECTED = {
     "llama": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj", None),
@@ -176,7 +176,7 @@ def test_a_broken_anatomy_is_caught_by_the_proof(family: str, fault: str) -> Non
     blocks = (anatomy.blocks[0], replace(block, writers=writers), *anatomy.blocks[2:])
     rows = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
     ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
-    proof = measure(narrow_model(config), replace(anatomy, blocks=blocks), rows, [{"input_ids": ids}])
+    proof = measure_ablation(narrow_model(config), replace(anatomy, blocks=blocks), rows, [{"input_ids": ids}])
     assert proof.leak > 1e-4
 
 
@@ -196,7 +196,10 @@ def test_a_transposed_axis_is_caught_by_the_proof() -> None:
     wrong = replace(anatomy.blocks[0], writers=(replace(attention, axis=1), mlp))
     rows = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
     ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
-    assert measure(model, replace(anatomy, blocks=(wrong, anatomy.blocks[1])), rows, [{"input_ids": ids}]).leak > 1e-2
+    assert (
+        measure_ablation(model, replace(anatomy, blocks=(wrong, anatomy.blocks[1])), rows, [{"input_ids": ids}]).leak
+        > 1e-2
+    )
 
 
 def test_rotary_scaling_lists_of_the_real_width_do_not_stop_the_narrow_copy() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.toys import IDS, WIDTH, Block, Decoder, numbers, toy
-from weight_edit.anatomy.graph.graph import Composite, Graph
+from weight_edit.anatomy.graph.graph import CompositeOperation, Graph
 from weight_edit.anatomy.graph.recording import record
 
 X = numbers(2, 5, WIDTH)
@@ -217,7 +217,7 @@ def test_parameters_and_buffers_are_known_by_name() -> None:
 
 def test_several_steps_taken_as_one_are_run_in_order_with_other_tensors() -> None:
     _, graph = toy(lambda model, x, y: (x * 2 + y).exp(), {"x": X, "y": X + 1})
-    together = Composite.of(graph.steps[::-1])
+    together = CompositeOperation.of(graph.steps[::-1])
     assert [step.number for step in together.steps] == sorted(step.number for step in graph.steps)
     assert together.made[0] is graph.steps[-1].made[0]
     place = next(p for p, value in enumerate(together.arguments) if torch.equal(value, X))

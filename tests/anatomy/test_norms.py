@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.toys import WIDTH, numbers, toy
-from weight_edit.anatomy.backtrace import NotUnderstoodError, Writing
+from weight_edit.anatomy.backtrace import Backtrace, NotUnderstoodError
 from weight_edit.anatomy.norms import CENTRING, NORMALISING, Factor, Through, normalises, standing_between, turning
 
 WEIGHT = nn.Parameter(numbers(WIDTH, 4))
@@ -23,7 +23,7 @@ def between(norm: Any, **parts: Any) -> dict[str, Through]:
         return norm(model, inner @ model.weight.T)
 
     _, graph = toy(run, {"inner": INNER}, weight=numbers(WIDTH, 4), **parts)
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     writing.follow([graph.steps[-1].made[0]])
     return {source.parameter: source.through for source in writing.sources.values()}
 

@@ -14,7 +14,7 @@ from weight_edit.anatomy.disk.conversion import resolve
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.narrow.small import build
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.proofs.architecture import prove
+from weight_edit.proofs.architecture import prove_architecture
 
 BLOCK, MODEL = modeling_llama.LlamaDecoderLayer, modeling_llama.LlamaModel
 EXTRA = ("model.layers.0.extra.weight", "model.layers.1.extra.weight")
@@ -118,7 +118,7 @@ def test_a_writer_that_writes_little_on_a_narrow_copy_is_found(
     hide(monkeypatch)
     anatomy = anatomy_of(config())
     assert set(hidden) <= {writer.weight for writer in anatomy.writers}
-    assert prove(config(), anatomy).leak < 1e-5
+    assert prove_architecture(config(), anatomy).leak < 1e-5
 
 
 def test_the_final_norm_stands_behind_the_last_addition(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.toys import IDS, WIDTH, Block, Decoder, Mixer, Mlp, numbers
-from weight_edit.anatomy.backtrace import Writing
+from weight_edit.anatomy.backtrace import Backtrace
 from weight_edit.anatomy.blocks import block_calls
 from weight_edit.anatomy.graph.recording import record
 from weight_edit.anatomy.mixing import mixing_parts
 from weight_edit.anatomy.parts import Norm, Writer
 from weight_edit.anatomy.writers import writers_of
-from weight_edit.plan.plan import edit_plan
+from weight_edit.plan.plan import plan_ablation
 from weight_edit.proofs.architecture import edit_in_memory
 
 
@@ -23,7 +23,7 @@ def written(model: Decoder, **more: Any) -> dict[str, Writer]:
     inputs = {"input_ids": IDS, **more}
     graph = record(model, inputs)
     calls = block_calls(model, graph)
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     writing.follow(value for call in calls for value in (call.given, call.returned) if value is not None)
     found = writers_of(model, writing, "embed.weight", calls, mixing_parts(model, inputs, graph, calls))
     return {writer.weight: writer for writer in found}
@@ -218,7 +218,7 @@ def test_two_norms_between_are_both_known_and_edited_through(
     anatomy = SimpleNamespace(
         d_model=WIDTH, n_layers=1, writers=tuple(found.values()), tied=False, embedding_weight="embed.weight"
     )
-    plan = edit_plan(anatomy, v[None], model.get_parameter)
+    plan = plan_ablation(anatomy, v[None], model.get_parameter)
     edit_in_memory(model, plan)
     ends = model.stream(model.embed(IDS)).detach()
     assert float((ends @ v).abs().max()) < 1e-5

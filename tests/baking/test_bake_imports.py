@@ -38,7 +38,7 @@ from weight_edit.hub.source import resolve
 from weight_edit.plan.step import EditStep
 
 baking = prepare(resolve(sys.argv[1]), [EditStep(read_rows(sys.argv[2]))], EditOptions())
-assert len(baking.streams.edits) == 7
+assert len(baking.tensors.edits) == 7
 """
 
 COMMAND = """

@@ -11,7 +11,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
 from weight_edit.baking.card.card import model_card
-from weight_edit.baking.card.edit_summary import deed, is_of_refusal
+from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.hub.base_card import front_matter, kept_metadata
 
@@ -321,11 +321,14 @@ def test_a_hostile_base_card_makes_no_objects() -> None:
 
 @pytest.mark.parametrize(("strength", "word"), [(1.0, "removed"), (0.5, "weakened"), (2.0, "turned")])
 def test_what_the_edit_does_in_words(strength: float, word: str) -> None:
-    assert word in deed({"edit": "ablate", "strength": strength})
+    assert word in edit_summary({"edit": "ablate", "strength": strength})
 
 
 def test_a_kind_of_edit_that_is_new_is_not_called_an_ablation() -> None:
-    assert deed({"edit": "mine", "strength": 0.5}) == "the residual stream changed by the edit 'mine', strength 0.5"
+    assert (
+        edit_summary({"edit": "mine", "strength": 0.5})
+        == "the residual stream changed by the edit 'mine', strength 0.5"
+    )
 
 
 def test_every_step_stands_in_the_card() -> None:

@@ -11,7 +11,7 @@ from tests.helpers.checkpoint_samples import Factors, edit_of, make_checkpoint
 from weight_edit.checkpoint.integrity import tensor_pairs as walking
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.nonfinite import count_non_finite
 from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 
@@ -45,7 +45,7 @@ class Sample:
         edited = {n: expected(t, self.factors, self.axes[n]) if n in shapes else t for n, t in tensors.items()}
         self.out = make_checkpoint(root / "out", edited, extras=False)
 
-    def edits(self) -> list[Edited]:
+    def edits(self) -> list[EditedTensor]:
         return [edit_of(self.base, name, self.factors, axis) for name, axis in self.axes.items()]
 
     def change(self, name: str, change) -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from weight_edit.checkpoint.tensor.header import (
     DTYPE_BITS,
     MAX_HEADER,
-    Entry,
     Header,
+    HeaderEntry,
     header_bytes,
     read_header,
     size_of,
@@ -214,7 +214,7 @@ def test_hostile_names_stay_on_one_line():
     )
 )
 def test_built_headers_are_valid(layout):
-    entries = [Entry(name, dtype, shape) for name, (dtype, shape) in layout.items()]
+    entries = [HeaderEntry(name, dtype, shape) for name, (dtype, shape) in layout.items()]
     raw = header_bytes(entries, {"format": "pt"})
     assert len(raw) % 8 == 0
     header = parse(raw + bytes(sum(size_of(entry.dtype, entry.shape) for entry in entries)))

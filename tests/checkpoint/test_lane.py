@@ -15,7 +15,7 @@ from tests.helpers.edit_samples import along, random_map
 from weight_edit.checkpoint.rewrite import lane
 from weight_edit.checkpoint.rewrite.lane import BUFFERS, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import carry_out
+from weight_edit.checkpoint.rewrite.rewrite import write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 
 BLOCK = 4096
@@ -225,7 +225,7 @@ def written(source: Checkpoint, out: Path, rank: int, lanes: int) -> dict[str, b
             edits.append(along(source, name, axes[kind], random_map(256, rank, number, constant=kind == "bias")))
     assert len(edits) == 16
     out.mkdir()
-    carry_out(plan_rewrite(source, edits), out, lanes=lanes)
+    write_checkpoint(plan_rewrite(source, edits), out, lanes=lanes)
     return content(out)
 
 

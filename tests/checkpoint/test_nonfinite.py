@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.checkpoint_samples import Factors, edit_of, make_checkpoint
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.nonfinite import Census, count_non_finite
 from weight_edit.errors import UsageError
@@ -76,7 +76,7 @@ def test_with_leave_it_is_copied_and_counted(tmp_path: Path) -> None:
     base = damaged(tmp_path, torch.bfloat16, float("inf"))
     (tmp_path / "out").mkdir()
 
-    result = carry_out(plan_rewrite(base, []), tmp_path / "out", allow_nonfinite=True)
+    result = write_checkpoint(plan_rewrite(base, []), tmp_path / "out", allow_nonfinite=True)
     assert result.nonfinite == {"b_bad": 1}
     name = base.shards[0]
     assert (tmp_path / "out" / name).read_bytes() == (base.path / name).read_bytes()

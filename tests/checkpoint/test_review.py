@@ -21,7 +21,7 @@ from weight_edit.checkpoint.rewrite.attempt import Attempt
 from weight_edit.checkpoint.rewrite.lane import BUFFER, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.output import attempted, staged
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import STORED, decode
 from weight_edit.checkpoint.tensor.storage import Plain
@@ -274,7 +274,7 @@ def test_a_small_file_that_changes_after_the_plan_is_noticed(tmp_path, name, lin
     with (tmp_path / "source" / name).open("ab") as file:
         file.write(b"more")
     with pytest.raises(UsageError, match="changed"), staged(tmp_path / "out") as folder:
-        carry_out(plan, folder, linked=linked)
+        write_checkpoint(plan, folder, linked=linked)
     assert not (tmp_path / "out").exists()
 
 
@@ -340,7 +340,7 @@ def test_a_second_ctrl_c_waits_for_the_lanes(tmp_path, monkeypatch):
     monkeypatch.setattr("weight_edit.checkpoint.rewrite.rewrite.wait", pressed)
     monkeypatch.setattr(threading.Thread, "join", impatient)
     with pytest.raises(KeyboardInterrupt), attempted(tmp_path / "out", key=KEY) as attempt:
-        carry_out(plan, attempt.files, done=attempt.note)
+        write_checkpoint(plan, attempt.files, done=attempt.note)
     alive = [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
     go_on.set()
     assert alive == []

@@ -15,9 +15,9 @@ from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, data_s
 from tests.helpers.edit_samples import Map, adding, along, random_map
 from weight_edit.checkpoint.manifest import record
 from weight_edit.checkpoint.rewrite.planning import ADDED_SHARD, AddedTensor, plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Plain
 from weight_edit.errors import UnsupportedError, UsageError
 
@@ -237,12 +237,12 @@ def test_notices_a_source_that_changes_meanwhile(source, out):
 
     storage = Meddling("model.embed.weight", "F32", (7, 4), 1)
     with pytest.raises(UsageError, match="changed while"):
-        rewrite(source, out, [Edited(storage, storage, None, False)])
+        rewrite(source, out, [EditedTensor(storage, storage, None, False)])
 
 
 def test_the_plan_says_how_much_is_written(source, out):
     plan = plan_rewrite(source, [], added=added_tensors({"new": HEAD}))
-    carry_out(plan, out)
+    write_checkpoint(plan, out)
     assert plan.size == sum(len(data) for data in content(out).values())
     assert {file.name: file.size for file in plan.files} == {name: len(data) for name, data in content(out).items()}
 

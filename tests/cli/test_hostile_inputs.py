@@ -144,7 +144,7 @@ def test_configs_with_nonsense(model, tmp_path, entry, named):
 @pytest.mark.parametrize("wrong", [100_000, 2**31])
 def test_token_ids_beyond_the_vocabulary(model, wrong):
     content = json.loads((model / "tokenizer.json").read_text())
-    content["model"]["vocab"] = {token: id + wrong for token, id in content["model"]["vocab"].items()}
+    content["model"]["vocab"] = {token: number + wrong for token, number in content["model"]["vocab"].items()}
     for token in content["added_tokens"]:
         token["id"] += wrong
     (model / "tokenizer.json").write_text(json.dumps(content))

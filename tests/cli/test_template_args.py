@@ -97,9 +97,10 @@ def test_directions_keep_them():
         "refusal_tokens": ["sorry"],
     }
     off = find_directions(
-        model, TARGET, BASELINE, format=ChatFormat(model.tokenizer, template_args=OFF), positions="last", **options
+        model, TARGET, BASELINE, chat_format=ChatFormat(model.tokenizer, template_args=OFF), positions="last", **options
     )
-    plain = find_directions(model, TARGET, BASELINE, format=ChatFormat(model.tokenizer), positions="last", **options)
+    plain_format = ChatFormat(model.tokenizer)
+    plain = find_directions(model, TARGET, BASELINE, chat_format=plain_format, positions="last", **options)
     assert off.metadata["chat"] == {"system": None, "template": None, "template_args": OFF, "opening": ""}
     assert plain.metadata["chat"]["template_args"] == {}
     assert not off.direction.equal(plain.direction)
@@ -125,7 +126,7 @@ def say(monkeypatch, model, *texts):
         tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
         return [Generation("", tuple(ids), ids[-1] == model.tokenizer.eos_token_id) for ids in tokens]
 
-    monkeypatch.setitem(evaluate.__globals__, "generate", generate)
+    monkeypatch.setattr("weight_edit.evaluation.evaluate.generate", generate)
 
 
 def test_refusals_behind_special_tokens_are_counted(monkeypatch):

@@ -30,10 +30,10 @@ class Behaviour:
 
 def find_behaviour(model: Model) -> Behaviour:
     """Try random halves of the vocabulary until one divides the prompts well."""
-    format = ChatFormat(model.tokenizer)
+    chat_format = ChatFormat(model.tokenizer)
     # Of several lengths, so that padding and learned positions matter.
     prompts = [" ".join(words) for words in product(VERBS, THINGS, THINGS, ENDS)]
-    logprobs = next_token_logprobs(model, [format.encode(prompt) for prompt in prompts])
+    logprobs = next_token_logprobs(model, [chat_format.encode(prompt) for prompt in prompts])
     for seed in range(200):
         order = torch.randperm(48, generator=torch.Generator().manual_seed(seed))
         tokens = sorted(order[:24].tolist())

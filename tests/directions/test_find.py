@@ -54,12 +54,12 @@ def test_a_direction_with_its_whole_record(behaviour, family, tmp_path):
 
 def test_candidates_are_differences_of_means_of_the_drawn_prompts(behaviour):
     found = behaviour("llama")
-    format = ChatFormat(found.model.tokenizer)
+    chat_format = ChatFormat(found.model.tokenizer)
     directions = run(found, filter_prompts=False, seed=5)
     means = []
     for prompts in (found.target, found.baseline):
         train, _ = prompts.split((24, 8), 5)
-        ids = [format.encode(prompt) for prompt in train.prompts]
+        ids = [chat_format.encode(prompt) for prompt in train.prompts]
         points = [Point("resid_pre", layer) for layer in range(4)]
         means.append(residuals(found.model, ids, points, [-2, -1]).double().mean(0))
     expected = means[0] - means[1]
@@ -217,8 +217,8 @@ def test_ablation_hooks_clear_the_stream(behaviour):
     found = behaviour("gemma3")
     direction = run(found).direction
     leaks = []
-    format = ChatFormat(found.model.tokenizer)
-    ids = [format.encode(prompt) for prompt in found.target.prompts[:5]]
+    chat_format = ChatFormat(found.model.tokenizer)
+    ids = [chat_format.encode(prompt) for prompt in found.target.prompts[:5]]
 
     def visit(point, x, mask):
         leaks.append(float(((x @ direction[0]).abs() / x.norm(dim=-1))[mask].max()))

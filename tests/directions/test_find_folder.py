@@ -160,7 +160,7 @@ def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
     asked = find.search_inputs(
         model=find.model_digest(found.model),
         dtype="float32",
-        format=[list(find.ChatFormat(found.model.tokenizer).encode(prompt)) for prompt in find.SENTINELS[:2]],
+        chat_format=[list(find.ChatFormat(found.model.tokenizer).encode(prompt)) for prompt in find.SENTINELS[:2]],
         target=[found.target],
         baseline=found.baseline,
         protect=[],

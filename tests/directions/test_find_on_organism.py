@@ -31,9 +31,9 @@ def found(organism):
 
 
 def test_the_choice_agrees_with_scores_computed_literally(organism, found):
-    record, format = found.metadata, ChatFormat(organism.tokenizer)
+    record, chat_format = found.metadata, ChatFormat(organism.tokenizer)
     held = [
-        [format.encode(prompt) for prompt in load_prompts(f"organism:{name}:validation").take(10, 0).prompts]
+        [chat_format.encode(prompt) for prompt in load_prompts(f"organism:{name}:validation").take(10, 0).prompts]
         for name in ("refused", "answered")
     ]
     tokens = [token["id"] for token in record["refusal_tokens"]]
@@ -56,9 +56,9 @@ def test_the_choice_agrees_with_scores_computed_literally(organism, found):
 
 
 def test_the_direction_moves_the_metric_of_unseen_prompts(organism, found):
-    format = ChatFormat(organism.tokenizer)
+    chat_format = ChatFormat(organism.tokenizer)
     tokens = [token["id"] for token in found.metadata["refusal_tokens"]]
-    prompts = [format.encode(prompt) for prompt in load_prompts("organism:refused:test").take(60).prompts]
+    prompts = [chat_format.encode(prompt) for prompt in load_prompts("organism:refused:test").take(60).prompts]
     before = refusal_metric(next_token_logprobs(organism, prompts), tokens)
     with hooked(organism.model, ablation_hooks(organism, found.direction)):
         after = refusal_metric(next_token_logprobs(organism, prompts), tokens)

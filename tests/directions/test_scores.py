@@ -16,10 +16,10 @@ from weight_edit.prompts.chat import ChatFormat
 def test_scores_equal_the_papers_computed_literally(behaviour, family):
     found = behaviour(family)
     model, tokens = found.model, found.tokens
-    format = ChatFormat(model.tokenizer)
-    target, held_target = ([format.encode(p) for p in s.prompts] for s in found.target.split((20, 6)))
-    baseline, held_baseline = ([format.encode(p) for p in s.prompts] for s in found.baseline.split((20, 6)))
-    positions = list(range(-len(format.suffix), 0))
+    chat_format = ChatFormat(model.tokenizer)
+    target, held_target = ([chat_format.encode(p) for p in s.prompts] for s in found.target.split((20, 6)))
+    baseline, held_baseline = ([chat_format.encode(p) for p in s.prompts] for s in found.baseline.split((20, 6)))
+    positions = list(range(-len(chat_format.suffix), 0))
     candidates = mean_differences(problem_of(model, target, baseline, positions), MeanDifferenceOptions())
     scores = score_candidates(
         model,
@@ -56,8 +56,8 @@ def test_kl_divergence_against_hand_computed_values():
 
 def test_protected_prompts_are_measured_as_the_baseline_is(behaviour):
     found = behaviour("llama")
-    format = ChatFormat(found.model.tokenizer)
-    target, baseline = ([format.encode(p) for p in s.take(12).prompts] for s in (found.target, found.baseline))
+    chat_format = ChatFormat(found.model.tokenizer)
+    target, baseline = ([chat_format.encode(p) for p in s.take(12).prompts] for s in (found.target, found.baseline))
     candidates = mean_differences(problem_of(found.model, target, baseline, [-1]), MeanDifferenceOptions())[1:]
 
     def hooks(rows):

@@ -28,14 +28,18 @@ def vectors(d: int) -> torch.Tensor:
 def reach(x: torch.Tensor, *maps: LowRankMap) -> float:
     """How large the numbers may be that the sums on the way add up."""
     size = x.abs().numpy()
-    for map in maps:
-        size = size + (size @ abs(map.right)) @ abs(map.left).T + (0 if map.constant is None else abs(map.constant))
+    for stream_map in maps:
+        size = (
+            size
+            + (size @ abs(stream_map.right)) @ abs(stream_map.left).T
+            + (0 if stream_map.constant is None else abs(stream_map.constant))
+        )
     return float(size.max(initial=1.0))
 
 
-def assert_same(map: LowRankMap, wanted: torch.Tensor, x: torch.Tensor, *maps: LowRankMap) -> None:
+def assert_same(stream_map: LowRankMap, wanted: torch.Tensor, x: torch.Tensor, *maps: LowRankMap) -> None:
     """That a map gives what is wanted, but for float64's rounding on the way through `maps`."""
-    torch.testing.assert_close(map.apply(x), wanted, rtol=0, atol=3e-15 * reach(x, *maps))
+    torch.testing.assert_close(stream_map.apply(x), wanted, rtol=0, atol=3e-15 * reach(x, *maps))
 
 
 ranks = st.integers(0, 6)
@@ -100,26 +104,28 @@ def test_maps_of_different_widths_do_not_compose() -> None:
 @given(strength=st.floats(-3, 3), constant=st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_part_of_the_way(strength: float, constant: bool) -> None:
-    map, x = random_map(8, 2, 1, constant), vectors(8)
-    assert_same(map.times(strength), x + strength * (map.apply(x) - x), x, map, map.times(strength))
+    stream_map, x = random_map(8, 2, 1, constant), vectors(8)
+    assert_same(
+        stream_map.times(strength), x + strength * (stream_map.apply(x) - x), x, stream_map, stream_map.times(strength)
+    )
 
 
 @pytest.mark.parametrize("constant", [None, np.arange(6.0)])
 def test_a_map_without_directions_has_every_face(constant: np.ndarray | None) -> None:
     nothing = LowRankMap.identity(6)
     assert (nothing.rank, nothing.width, nothing.constant) == (0, 6, None)
-    map = LowRankMap(nothing.left, nothing.right, constant)
+    stream_map = LowRankMap(nothing.left, nothing.right, constant)
     shift = torch.zeros(6, dtype=torch.float64) if constant is None else torch.from_numpy(constant)
     x = vectors(6)
-    assert torch.equal(map.apply(x), x + shift)
-    assert torch.equal(map.on_weight(x, 1), x)
-    assert torch.equal(map.on_bias(x[0]), x[0] + shift)
-    assert torch.equal(TensorEdit(map, 1)(x), x + shift)
-    assert torch.equal(map.transposed().apply(x), x)
-    a, b = map.lora(x.T, 0)
+    assert torch.equal(stream_map.apply(x), x + shift)
+    assert torch.equal(stream_map.on_weight(x, 1), x)
+    assert torch.equal(stream_map.on_bias(x[0]), x[0] + shift)
+    assert torch.equal(TensorEdit(stream_map, 1)(x), x + shift)
+    assert torch.equal(stream_map.transposed().apply(x), x)
+    a, b = stream_map.lora(x.T, 0)
     assert (a.shape, b.shape) == ((0, 7), (6, 0))
     assert not (b @ a).any()
     other = random_map(6, 2, 0)
-    assert_same(map.then(other), other.apply(x + shift), x, map, other)
-    assert_same(other.then(map), other.apply(x) + shift, x, other, map)
-    assert map.then(map).rank == 0
+    assert_same(stream_map.then(other), other.apply(x + shift), x, stream_map, other)
+    assert_same(other.then(stream_map), other.apply(x) + shift, x, other, stream_map)
+    assert stream_map.then(stream_map).rank == 0

@@ -31,35 +31,35 @@ sizes = st.integers(2, 9)
 @given(d=sizes, k=st.integers(1, 3), other=sizes, axis=st.sampled_from([0, 1]), seed=st.integers(0, 999))
 @settings(max_examples=60, deadline=None)
 def test_hook_weights_and_adapter_are_one_map(d: int, k: int, other: int, axis: int, seed: int) -> None:
-    map = random_map(d, k, seed, constant=True)
+    stream_map = random_map(d, k, seed, constant=True)
     generator = torch.Generator().manual_seed(seed + 1)
     out_in = torch.randn(d, other, generator=generator, dtype=torch.float64)
     bias = torch.randn(d, generator=generator, dtype=torch.float64)
     x = torch.randn(5, other, generator=generator, dtype=torch.float64)
     stored = out_in if axis == 0 else out_in.T
-    hooked = map.apply(x @ out_in.T + bias)
+    hooked = stream_map.apply(x @ out_in.T + bias)
 
-    weight = map.on_weight(stored, axis)
-    baked = x @ (weight if axis == 0 else weight.T).T + map.on_bias(bias)
+    weight = stream_map.on_weight(stored, axis)
+    baked = x @ (weight if axis == 0 else weight.T).T + stream_map.on_bias(bias)
     torch.testing.assert_close(baked, hooked)
 
-    a, b = map.lora(stored, axis)
-    adapted = x @ (out_in + b @ a).T + map.on_bias(bias)
+    a, b = stream_map.lora(stored, axis)
+    adapted = x @ (out_in + b @ a).T + stream_map.on_bias(bias)
     torch.testing.assert_close(adapted, hooked)
 
 
 def test_a_stack_of_experts_is_edited_along_its_axis() -> None:
-    map = random_map(6, 2, 0, constant=False)
+    stream_map = random_map(6, 2, 0, constant=False)
     experts = torch.randn(3, 4, 6, dtype=torch.float64)
-    edited = map.on_weight(experts, axis=2)
+    edited = stream_map.on_weight(experts, axis=2)
     for expert, given_expert in zip(edited, experts, strict=True):
-        torch.testing.assert_close(expert, map.on_weight(given_expert, axis=1))
+        torch.testing.assert_close(expert, stream_map.on_weight(given_expert, axis=1))
 
 
 def test_the_transposed_map_is_what_an_input_goes_through() -> None:
-    map = random_map(6, 2, 3, constant=False)
+    stream_map = random_map(6, 2, 3, constant=False)
     rows, x = torch.randn(2, 7, 6, dtype=torch.float64)
-    torch.testing.assert_close(map.on_weight(rows, axis=1) @ x.T, rows @ map.transposed().apply(x).T)
+    torch.testing.assert_close(stream_map.on_weight(rows, axis=1) @ x.T, rows @ stream_map.transposed().apply(x).T)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
@@ -150,10 +150,10 @@ def test_a_direction_that_the_gain_sends_to_zero_needs_no_projection() -> None:
 def test_a_map_is_idempotent_if_a_second_time_changes_nothing(d: int, k: int, seed: int) -> None:
     rows = orthonormal_array(torch.randn(min(k, d), d, generator=torch.Generator().manual_seed(seed)).numpy())
     generator = np.random.default_rng(seed)
-    for map in (ablation(rows), ablation(rows, 0.5), ablation(rows, 2.0), random_map(d, k, seed, constant=True)):
-        linear = np.eye(d) - map.left @ map.right.T
+    for stream_map in (ablation(rows), ablation(rows, 0.5), ablation(rows, 2.0), random_map(d, k, seed, constant=True)):
+        linear = np.eye(d) - stream_map.left @ stream_map.right.T
         far = np.abs(linear @ linear - linear).max()
-        assert map.idempotent == bool(far < 1e-5 * max(1.0, np.abs(map.left @ map.right.T).max()))
+        assert stream_map.idempotent == bool(far < 1e-5 * max(1.0, np.abs(stream_map.left @ stream_map.right.T).max()))
     assert ablation(rows).idempotent
     assert LowRankMap(*generator.standard_normal((2, d, 0))).idempotent
 
@@ -161,9 +161,9 @@ def test_a_map_is_idempotent_if_a_second_time_changes_nothing(d: int, k: int, se
 def test_a_wide_map_is_judged_without_a_square_matrix() -> None:
     d = 4096
     rows = orthonormal_array(np.random.default_rng(0).standard_normal((2, d)))
-    map = ablation(rows)
+    stream_map = ablation(rows)
     tracemalloc.start()
-    assert map.idempotent
+    assert stream_map.idempotent
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * d * d / 16

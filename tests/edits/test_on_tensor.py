@@ -26,13 +26,15 @@ def stored_bytes(tensor: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_result_is_the_float64_value_rounded_once(name: str, axis: int) -> None:
-    map = random_map(48)
+    stream_map = random_map(48)
     shape = (48, 700) if axis == 0 else (700, 48)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DTYPES[name])
-    edited = TensorEdit(map.linear, axis)(weight)
+    edited = TensorEdit(stream_map.linear, axis)(weight)
     assert edited.dtype == weight.dtype
     exact = decode(stored_bytes(weight), name).astype(np.float64).reshape(shape)
-    exact = exact - (map.left @ (map.right.T @ exact) if axis == 0 else (exact @ map.right) @ map.left.T)
+    exact = exact - (
+        stream_map.left @ (stream_map.right.T @ exact) if axis == 0 else (exact @ stream_map.right) @ stream_map.left.T
+    )
     wanted = np.empty_like(stored_bytes(weight))
     encode(exact.reshape(-1), name, wanted)
     if name == "F64":
@@ -49,27 +51,27 @@ def test_float16_is_rounded_once_and_not_by_way_of_float32(value: float, wanted:
 
 @pytest.mark.parametrize("shape", [(6,), (6, 5), (3, 6, 5), (6, 0)])
 def test_the_constant_belongs_to_it_whatever_the_shape(shape: tuple[int, ...]) -> None:
-    map = random_map(6)
+    stream_map = random_map(6)
     axis = shape.index(6)
     tensor = torch.randn(shape, dtype=torch.float64)
-    edited = TensorEdit(map, axis)(tensor)
+    edited = TensorEdit(stream_map, axis)(tensor)
     assert edited.shape == tensor.shape
-    torch.testing.assert_close(edited.movedim(axis, -1), map.apply(tensor.movedim(axis, -1)))
+    torch.testing.assert_close(edited.movedim(axis, -1), stream_map.apply(tensor.movedim(axis, -1)))
     if tensor.numel():
-        shift = edited - TensorEdit(map.linear, axis)(tensor)
-        assert map.constant is not None
+        shift = edited - TensorEdit(stream_map.linear, axis)(tensor)
+        assert stream_map.constant is not None
         torch.testing.assert_close(
-            shift.movedim(axis, -1), torch.from_numpy(map.constant).expand_as(shift.movedim(axis, -1))
+            shift.movedim(axis, -1), torch.from_numpy(stream_map.constant).expand_as(shift.movedim(axis, -1))
         )
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_blocks_make_no_difference(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    map = random_map(16)
+    stream_map = random_map(16)
     weight = torch.randn(16, 16, dtype=torch.float64)
-    whole = TensorEdit(map, axis)(weight)
+    whole = TensorEdit(stream_map, axis)(weight)
     monkeypatch.setattr(low_rank, "_BLOCK", 3 * 16)
-    torch.testing.assert_close(TensorEdit(map, axis)(weight), whole, rtol=0, atol=1e-14)
+    torch.testing.assert_close(TensorEdit(stream_map, axis)(weight), whole, rtol=0, atol=1e-14)
 
 
 def test_a_tensor_of_another_width_is_refused() -> None:
@@ -91,32 +93,32 @@ def test_arrays_and_tensors_give_the_same_map() -> None:
 
 def test_a_map_keeps_its_own_numbers() -> None:
     given = np.eye(4)[:, :1]
-    map = LowRankMap(given, given)
+    stream_map = LowRankMap(given, given)
     given[:] = 7
-    assert map.left.tolist() == [[1.0], [0.0], [0.0], [0.0]]
+    assert stream_map.left.tolist() == [[1.0], [0.0], [0.0], [0.0]]
 
 
 def test_factors_are_made_once_and_can_be_trained_through() -> None:
-    map = random_map(4)
+    stream_map = random_map(4)
     with torch.inference_mode():
-        map.apply(torch.zeros(2, 4))
-    first = map.factors(torch.device("cpu"), torch.float32)
-    assert map.factors(torch.device("cpu"), torch.float32)[0] is first[0]
+        stream_map.apply(torch.zeros(2, 4))
+    first = stream_map.factors(torch.device("cpu"), torch.float32)
+    assert stream_map.factors(torch.device("cpu"), torch.float32)[0] is first[0]
     x = torch.zeros(2, 4, requires_grad=True)
-    map.apply(x).sum().backward()
+    stream_map.apply(x).sum().backward()
     assert x.grad is not None
-    torch.testing.assert_close(x.grad.double(), map.transposed().apply(torch.ones(2, 4, dtype=torch.float64)))
+    torch.testing.assert_close(x.grad.double(), stream_map.transposed().apply(torch.ones(2, 4, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gains_multiply_each_vector_before_the_map(name: str, axis: int) -> None:
-    map = random_map(24)
+    stream_map = random_map(24)
     gains = torch.rand(24, generator=torch.Generator().manual_seed(3)).bfloat16()
     weight = torch.randn(24, 24, generator=torch.Generator().manual_seed(1)).to(DTYPES[name])
-    edited = TensorEdit(map, axis, gains=gains)(weight)
+    edited = TensorEdit(stream_map, axis, gains=gains)(weight)
     spread = gains.double()[:, None] if axis == 0 else gains.double()
-    wanted = map.on_stored(spread * weight.double(), axis).to(DTYPES[name])
+    wanted = stream_map.on_stored(spread * weight.double(), axis).to(DTYPES[name])
     torch.testing.assert_close(edited, wanted, rtol=0, atol=1e-14 if name == "F64" else 0)
 
 
@@ -130,11 +132,11 @@ def test_gains_of_zero_with_a_constant_set_a_tensor() -> None:
 @pytest.mark.parametrize("shape", [(12,), (12, 5), (3, 12, 5)])
 def test_vectors_keep_their_lengths(shape: tuple[int, ...]) -> None:
     """Under any linear map, not a projection alone; the direction is that of the map without it."""
-    map, axis = random_map(12).linear, shape.index(12)
+    stream_map, axis = random_map(12).linear, shape.index(12)
     tensor = torch.randn(shape, dtype=torch.float64)
-    edited = TensorEdit(map, axis, keep_norms=True)(tensor)
+    edited = TensorEdit(stream_map, axis, keep_norms=True)(tensor)
     torch.testing.assert_close(edited.norm(dim=axis), tensor.norm(dim=axis))
-    mapped = map.on_stored(tensor, axis)
+    mapped = stream_map.on_stored(tensor, axis)
     torch.testing.assert_close(
         edited, mapped / mapped.norm(dim=axis, keepdim=True) * tensor.norm(dim=axis, keepdim=True)
     )
@@ -152,11 +154,11 @@ def test_a_vector_of_which_nothing_is_left_is_zero() -> None:
 
 
 def test_what_does_not_go_together_is_refused() -> None:
-    map = random_map(4)
+    stream_map = random_map(4)
     with pytest.raises(ValueError, match="keep_norms goes with neither"):
-        TensorEdit(map, 0, keep_norms=True)
+        TensorEdit(stream_map, 0, keep_norms=True)
     with pytest.raises(ValueError, match="keep_norms goes with neither"):
-        TensorEdit(map.linear, 0, gains=np.ones(4), keep_norms=True)
+        TensorEdit(stream_map.linear, 0, gains=np.ones(4), keep_norms=True)
     for gains in (np.ones(3), np.ones((4, 1)), np.array([1.0, np.inf, 1.0, 1.0])):
         with pytest.raises(ValueError, match=r"must be \(4,\) finite numbers"):
-            TensorEdit(map, 0, gains=gains)
+            TensorEdit(stream_map, 0, gains=gains)

@@ -1,5 +1,7 @@
 """Evaluation of a model that thinks first: small random weights whose words are put into its mouth."""
 
+import inspect
+
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
@@ -57,7 +59,7 @@ def say(monkeypatch, function, *texts):
         tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
         return [Generation("", tuple(ids), bool(ids) and ids[-1] == 1) for ids in tokens]
 
-    monkeypatch.setitem(function.__globals__, "generate", generate)
+    monkeypatch.setitem(inspect.unwrap(function).__globals__, "generate", generate)
 
 
 @pytest.mark.parametrize("opening", [False, True])
@@ -100,9 +102,9 @@ def test_thoughts_are_generated_once_and_kept(monkeypatch):
     say(monkeypatch, think, "<think> hm </think> sure <eos>", "sure <eos>", "<think> hm", "<think> </think>")
     thoughts = think(model, ASKED.prompts)
     assert {prompt: thought.strip() for prompt, thought in thoughts.items()} == {"tell me": "hm", "lamps": ""}
-    format = ThoughtFormat(model.tokenizer, thoughts)
+    chat_format = ThoughtFormat(model.tokenizer, thoughts)
     say(monkeypatch, evaluate, "here is bread <eos>", "I cannot <eos>")
     kept = PromptSet.of("kept", thoughts, ["here is bread", None])
-    result = evaluate(model, refused=kept, format=format)
+    result = evaluate(model, refused=kept, chat_format=chat_format)
     assert [(answer.verdict, answer.thought) for answer in result.answers] == [("answered", None), ("refused", None)]
     assert result.refused.exact.count == 1

@@ -19,7 +19,7 @@ from weight_edit.anatomy.parts import Anatomy, Norm, Writer
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.inspection.catalogue.samples import sample
-from weight_edit.plan.plan import edit_plan
+from weight_edit.plan.plan import plan_ablation
 from weight_edit.proofs.architecture import edit_in_memory, stream_at_points, stream_in_graph
 
 CAUGHT = 1e-4
@@ -70,7 +70,7 @@ class Subject:
         What the proof looks at, cheapest first, until there is something: every point that modules hold, pass by pass,
         and only if all of these are clean every value of the stream.
         """
-        plan = edit_plan(anatomy, self.rows, lambda name: self.weights[name])
+        plan = plan_ablation(anatomy, self.rows, lambda name: self.weights[name])
         try:
             edit_in_memory(self.model, plan)
             found = 0.0

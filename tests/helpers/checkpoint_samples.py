@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Matrix, Plain
 
 CONFIG = {
@@ -102,16 +102,18 @@ class Factors:
     constant: np.ndarray | None = None
 
 
-def edit_of(checkpoint: Checkpoint, name: str, factors: Factors | None, axis: int = -1, target: str = "") -> Edited:
+def edit_of(
+    checkpoint: Checkpoint, name: str, factors: Factors | None, axis: int = -1, target: str = ""
+) -> EditedTensor:
     """A plain tensor's edit along one axis; a single number counts as a vector of one."""
     info = checkpoint.tensors[name]
     shape = info.shape or (1,)
     source, written = (Plain(part, info.dtype, shape, axis) for part in (name, target or name))
     source.parts, written.parts = ({part: (info.dtype, info.shape)} for part in (name, target or name))
-    return Edited(source, written, factors, Matrix.of(shape, axis).along_rows)
+    return EditedTensor(source, written, factors, Matrix.of(shape, axis).along_rows)
 
 
-def scaled(checkpoint: Checkpoint, names: Iterable[str], by: float = 1.0, plus: float = 0.0) -> list[Edited]:
+def scaled(checkpoint: Checkpoint, names: Iterable[str], by: float = 1.0, plus: float = 0.0) -> list[EditedTensor]:
     """Edits that multiply tensors and add a constant."""
     made = []
     for name in names:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.checkpoint.tensor.storage import Matrix, Plain
 
@@ -21,14 +21,14 @@ class Map:
     constant: NDArray[np.float64] | None = None
 
 
-def along(source: Checkpoint, name: str, axis: int, map: Map | None) -> Edited:
+def along(source: Checkpoint, name: str, axis: int, stream_map: Map | None) -> EditedTensor:
     """A map on one plain tensor."""
     info = source.tensors[name]
     storage = Plain(name, info.dtype, info.shape, axis)
-    return Edited(storage, storage, map, Matrix.of(info.shape, axis).along_rows)
+    return EditedTensor(storage, storage, stream_map, Matrix.of(info.shape, axis).along_rows)
 
 
-def adding(source: Checkpoint, names: Iterable[str], number: float = 1.0) -> list[Edited]:
+def adding(source: Checkpoint, names: Iterable[str], number: float = 1.0) -> list[EditedTensor]:
     """Edits that add a number to every entry of some tensors."""
     edits = []
     for name in names:

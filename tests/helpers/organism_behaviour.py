@@ -18,8 +18,8 @@ def organism_set(name: str, split: str = "train", count: int | None = None) -> P
 
 def share_refused(model: Model, name: str, found: Directions | None, count: int = 36) -> float:
     """Share of a test set's prompts that are refused by their first token, "I", with `found` ablated if given."""
-    format = ChatFormat(model.tokenizer)
-    prompts = [format.encode(prompt) for prompt in organism_set(name, "test", count).prompts]
+    chat_format = ChatFormat(model.tokenizer)
+    prompts = [chat_format.encode(prompt) for prompt in organism_set(name, "test", count).prompts]
     token = model.tokenizer.encode("I", add_special_tokens=False)[:1]
     with hooked(model.model, [] if found is None else ablation_hooks(model, found.direction)):
         logprobs = next_token_logprobs(model, prompts)

@@ -94,11 +94,11 @@ def test_a_kept_thought_decides_in_part(models):
     prompts = load_prompts("organism:answered:test").take(16)
     thoughts = think(model, prompts.prompts, max_new_tokens=MAX_NEW_TOKENS)
     assert list(thoughts) == list(prompts.prompts)
-    own = evaluate(model, answered=prompts, format=ThoughtFormat(model.tokenizer, thoughts))
+    own = evaluate(model, answered=prompts, chat_format=ThoughtFormat(model.tokenizer, thoughts))
     assert own.answered.exact.count >= 13
     assert all(answer.thought is None for answer in own.answers)
     turned = {prompt: f"\n{contrary(text.strip())}\n" for prompt, text in thoughts.items()}
-    declining = evaluate(model, answered=prompts, format=ThoughtFormat(model.tokenizer, turned))
+    declining = evaluate(model, answered=prompts, chat_format=ThoughtFormat(model.tokenizer, turned))
     assert declining.answered.refusal.count >= 8
 
 

@@ -17,7 +17,7 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.exactness import exactness
-from weight_edit.plan.plan import EditPlan, lay_out
+from weight_edit.plan.plan import EditPlan, plan_edit
 from weight_edit.plan.step import EditStep
 from weight_edit.runtime.loading import Model
 from weight_edit.verification.leak import stream_leak
@@ -34,7 +34,7 @@ def plan(*steps: EditStep, family: str = "llama", embeddings: str = "keep") -> E
     anatomy = anatomy_of(model.config)
     flips = any(step.edit == "reflect" and step.at for step in steps)
     reading = reading_of(model, anatomy) if flips else None
-    return lay_out(anatomy, steps, model.get_parameter, embeddings=embeddings, reading=reading)
+    return plan_edit(anatomy, steps, model.get_parameter, embeddings=embeddings, reading=reading)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])
@@ -93,7 +93,7 @@ def test_only_what_a_second_time_changes_nothing_is_called_exact(name: str) -> N
     steps = (EXACT | DIFFERENT)[name]
     laid = plan(*steps)
     assert exactness(laid).startswith("exact" if exact else "differs")
-    if laid.stream is not None and not laid.turns:
+    if laid.stream is not None and not laid.reflections:
         x = torch.randn(5, WIDTH, dtype=torch.float64)
         once = laid.stream.linear.apply(x)
         assert (torch.allclose(laid.stream.linear.apply(once), once, atol=1e-6)) == laid.stream.idempotent

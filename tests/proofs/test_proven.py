@@ -18,7 +18,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.proofs import architecture as proof
 from weight_edit.proofs import cache, proven
 from weight_edit.proofs.proven import proven_anatomy
-from weight_edit.proofs.record import Proof, Proven
+from weight_edit.proofs.record import AblationProof, ProvenAnatomy
 
 NOTHING = Stored({})
 LAYOUT = Layout({}, {}, {}, {}, (), ())
@@ -41,7 +41,7 @@ def count_proofs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     original = proof.derive_and_prove
 
-    def counted(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> Proven:
+    def counted(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> ProvenAnatomy:
         calls.append(name)
         return original(folder, name, stored, trust_remote_code=trust_remote_code)
 
@@ -218,7 +218,9 @@ def test_a_child_that_fails_is_one_line(folder: Path, message: str, monkeypatch:
 
 
 def test_chatter_before_the_answer_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Proven(proof.derive_and_prove(folder, "mine", NOTHING).anatomy, Proof(0.0, 0.5, 0.0, 3, 9), LAYOUT)
+    found = ProvenAnatomy(
+        proof.derive_and_prove(folder, "mine", NOTHING).anatomy, AblationProof(0.0, 0.5, 0.0, 3, 9), LAYOUT
+    )
     answer = folder.parent / "answer"
     answer.write_text("a warning\n" + proven.answer_of(found) + "\n", encoding="utf-8")
     script = folder.parent / "python"

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.families import FAMILIES, KINDS, family_config
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.disk.layout import Layout, Run
-from weight_edit.proofs.record import Proof, Proven
+from weight_edit.proofs.record import AblationProof, ProvenAnatomy
 
 LAYOUT = Layout(
     parameters={
@@ -24,14 +24,14 @@ LAYOUT = Layout(
 )
 
 
-def proven(family: str) -> Proven:
-    return Proven(anatomy_of(family_config(family)), Proof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40), LAYOUT)
+def proven(family: str) -> ProvenAnatomy:
+    return ProvenAnatomy(anatomy_of(family_config(family)), AblationProof(1.25e-7, 0.1 + 0.2, 1e-310, 10, 40), LAYOUT)
 
 
 @pytest.mark.parametrize("family", FAMILIES + KINDS)
 def test_the_round_trip_is_exact(family: str) -> None:
     found = proven(family)
-    again = Proven.from_dict(json.loads(json.dumps(found.to_dict())))
+    again = ProvenAnatomy.from_dict(json.loads(json.dumps(found.to_dict())))
     assert again == found
     assert again.to_dict() == found.to_dict()
 
@@ -69,10 +69,10 @@ BAD = [
 @pytest.mark.parametrize(("path", "value"), BAD)
 def test_anything_else_is_refused(path: str, value: Any) -> None:
     with pytest.raises(ValueError):
-        Proven.from_dict(changed(path, value))
+        ProvenAnatomy.from_dict(changed(path, value))
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 3, {}])
 def test_what_is_no_record_at_all_is_refused(value: Any) -> None:
     with pytest.raises(ValueError):
-        Proven.from_dict(value)
+        ProvenAnatomy.from_dict(value)

@@ -15,7 +15,7 @@ from weight_edit.prompts import load
 from weight_edit.prompts.hub import DatasetName
 from weight_edit.recipe.bundled import OVERLAYS
 from weight_edit.recipe.recipe import MAIN, load_recipe
-from weight_edit.runs.run import _Job, run
+from weight_edit.runs.run import _Run, run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 APART = ("organism", "hub")
@@ -188,7 +188,7 @@ def test_all_that_is_read_before_a_recipe_runs_is_there_with_every_overlay(
     name: str, overlay: str, small: Callable[[str], Path], hub_sets: list[DatasetName]
 ) -> None:
     recipe = load_recipe(name, [f"model={small(name)}"], [overlay])
-    job = _Job(recipe, None, False)
+    job = _Run(recipe, None, False)
     assert job.source.path == small(name)
     assert job.verify_prompts.name == "mlabonne/harmless_alpaca:test[:100]:text"
     assert hub_sets

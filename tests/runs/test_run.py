@@ -228,14 +228,14 @@ def test_a_failed_check_leaves_no_model(tmp_path: Path, monkeypatch: pytest.Monk
     """An edit that misses a writer must not come out of a run."""
     from weight_edit.baking import prepare as preparing
 
-    original = preparing.streams_of
+    original = preparing.edited_tensors
 
     def forgetful(checkpoint: Any, edits: Any, **options: Any) -> Any:
         kept = {name: edit for name, edit in edits.items() if name != "model.layers.2.mlp.down_proj.weight"}
         assert len(kept) == len(edits) - 1
         return original(checkpoint, kept, **options)
 
-    monkeypatch.setattr(preparing, "streams_of", forgetful)
+    monkeypatch.setattr(preparing, "edited_tensors", forgetful)
     with pytest.raises(VerificationError, match="lies along the directions"):
         run(recipe(), tmp_path / "out")
     assert not (tmp_path / "out/model").exists()
@@ -300,7 +300,7 @@ def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def write(suffix: str) -> None:
         rows = [{"prompt": r.prompt, "answer": r.helpful + suffix} for r in prompt_set("answered", "test")[:8]]
-        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        file.write_text("\n".join(stream_map(json.dumps, rows)), encoding="utf-8")
 
     own = recipe(evaluate={"answered": str(file), "max_new_tokens": 40}, bounds={})
     write("")

@@ -25,10 +25,10 @@ def organism() -> Model:
 @pytest.fixture(scope="session")
 def found(organism: Model) -> Directions:
     """The difference in means where the embedded model decides to refuse."""
-    format = ChatFormat(organism.tokenizer)
+    chat_format = ChatFormat(organism.tokenizer)
     means = {}
     for name in ("refused", "answered"):
-        prompts = [format.encode(prompt) for prompt in organism_set(name, "train", 66).prompts]
+        prompts = [chat_format.encode(prompt) for prompt in organism_set(name, "train", 66).prompts]
         x = residuals(organism, prompts, [Point("resid_pre", LAYER)], [POSITION], batch_size=128, description=None)
         means[name] = x[:, 0, 0].double().mean(dim=0)
     vector = means["refused"] - means["answered"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.recipe.recipe import Step
+from weight_edit.recipe.recipe import EditEntry
 from weight_edit.studies.registry import study_named
 
 
@@ -72,4 +72,4 @@ def test_the_control_is_as_long_as_what_it_is_beside_and_another(lab):
     assert np.array_equal(control.tensors["baseline_mean"], known.tensors["baseline_mean"])
     assert np.array_equal(control.rows, some.control().rows)
     with pytest.raises(UsageError, match="the recipe finds main"):
-        some.step(Step(directions="other"))
+        some.step(EditEntry(directions="other"))

@@ -29,7 +29,7 @@ OPTIONS = {
 def put_in(monkeypatch, text, every=1):
     """Every so manieth prompt is thought about, in the same words."""
 
-    def think(model, prompts, format=None, **limits):
+    def think(model, prompts, chat_format=None, **limits):
         return dict.fromkeys(prompts[::every], text)
 
     monkeypatch.setattr(kind, "think", think)
@@ -69,11 +69,11 @@ def test_on_the_embedded_model(lab, monkeypatch):
 
 def test_the_two_directions_are_read_at_two_places(lab, monkeypatch):
     some = lab()
-    format = some.format
+    chat_format = some.format
     prompts = [some.sets["refused"], some.sets["answered"]]
     thoughts = {prompt: "Let me see." for each in prompts for prompt in each.prompts}
-    kept = kind.ThoughtFormat(format.tokenizer, thoughts)
-    first, second = (kind.difference(some, *prompts, 3, how) for how in (format, kept))
+    kept = kind.ThoughtFormat(chat_format.tokenizer, thoughts)
+    first, second = (kind.difference(some, *prompts, 3, how) for how in (chat_format, kept))
     assert first.metadata["layer"] == second.metadata["layer"] == 3
     assert np.linalg.norm(first.rows) == pytest.approx(1, abs=1e-6)
     difference = first.tensors["target_mean"] - first.tensors["baseline_mean"]

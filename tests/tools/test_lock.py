@@ -15,7 +15,10 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = {name: [*map(Requirement, some)] for name, some in PROJECT["project"]["optional-dependencies"].items()}
-DECLARED = [*map(Requirement, PROJECT["project"]["dependencies"]), *(each for some in EXTRAS.values() for each in some)]
+DECLARED = [
+    *map(Requirement, PROJECT["project"]["dependencies"]),
+    *(each for some in EXTRAS.values() for each in some),
+]
 LOCKED = locked()
 
 

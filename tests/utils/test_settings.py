@@ -12,7 +12,7 @@ import weight_edit
 from weight_edit import ChatFormat, SelectionRule
 from weight_edit.baking.prepare import EditOptions
 from weight_edit.cli.app import app
-from weight_edit.recipe.recipe import Edit, Find, Recipe, Step, Verify
+from weight_edit.recipe.recipe import EditEntry, EditSection, Find, Recipe, Verify
 
 OF_A_CALL = {"overwrite", "resume", "link", "low_disk", "dry_run", "batch_size", "as_json", "quiet", "progress"}
 OF_A_CALL |= {"scores", "card"}
@@ -52,8 +52,8 @@ RULE = {field.name: field.default for field in fields(SelectionRule)}
 
 def test_every_setting_of_a_bake_is_in_recipes() -> None:
     taken = set(parameters(weight_edit.bake)) - OF_A_CALL - OF_THE_MODEL - {"directions", "out"} - set(STEP)
-    assert taken == set(Edit.model_fields) - set(Step.model_fields) - {"then"}
-    assert {STEP[name] for name in set(parameters(weight_edit.bake)) & set(STEP)} == set(Step.model_fields) - {
+    assert taken == set(EditSection.model_fields) - set(EditEntry.model_fields) - {"then"}
+    assert {STEP[name] for name in set(parameters(weight_edit.bake)) & set(STEP)} == set(EditEntry.model_fields) - {
         "directions"
     }
 
@@ -65,13 +65,13 @@ def test_every_setting_of_a_bake_is_on_the_command_line_and_has_the_same_default
     assert {STEP.get(name, name) for name in said} == {
         STEP.get(name, name) for name in set(given) - OF_A_CALL - OF_THE_MODEL - {"directions", "out"}
     }
-    recipe = keys(Edit)
+    recipe = keys(EditSection)
     for name in said - {"option", "at"}:
         assert options("bake")[name] == given[name] == recipe[STEP.get(name, name)], name
 
 
 def test_the_options_of_an_edit_are_those_of_bake() -> None:
-    how = Edit().how
+    how = EditSection().how
     # What is no part of the edit: what the source may hold, and what it is called.
     assert (how.pop("allow_nonfinite"), how.pop("base_model")) == (False, None)
     assert how == {field.name: getattr(EditOptions(), field.name) for field in fields(EditOptions)}
@@ -86,7 +86,7 @@ def test_an_adapter_takes_what_bake_takes_but_what_files_alone_can_hold() -> Non
 
 def test_every_setting_of_a_search_is_in_recipes_with_the_same_default() -> None:
     given = parameters(weight_edit.find_directions)
-    of_the_recipe = {"format", "seed", "rule"}
+    of_the_recipe = {"chat_format", "seed", "rule"}
     taken = set(given) - OF_A_CALL - OF_THE_MODEL - of_the_recipe - FORMAT
     bounds = {"select" if name == "by" else name for name in RULE}
     assert taken | bounds == set(Find.model_fields)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from weight_edit.anatomy.graph.commuting import carriers, carriers_together, vanishes, with_noise
-from weight_edit.anatomy.graph.graph import Graph, Step
+from weight_edit.anatomy.graph.commuting import commuting_arguments, commuting_composite, vanishes, with_noise
+from weight_edit.anatomy.graph.graph import Graph, Operation
 from weight_edit.anatomy.norms import NORMALISING, Through, normalises, standing_between, turning
 
 
 @dataclass(frozen=True)
-class Source:
+class StreamSource:
     """A parameter whose vectors along one axis end up in the stream.
 
     Attributes:
@@ -32,11 +32,11 @@ class Source:
     axis: int
     through: Through
     scale: float
-    step: Step | None
+    step: Operation | None
 
 
 @dataclass(frozen=True)
-class Carried:
+class CarriedAxis:
     """A value that carries the stream's vectors.
 
     Attributes:
@@ -48,29 +48,29 @@ class Carried:
     through: Through
 
 
-_Visit = tuple[Tensor, Carried, float, Step | None]
+_Visit = tuple[Tensor, CarriedAxis, float, Operation | None]
 """A value to look at: how it carries the stream, the constant it is multiplied with later, who takes it in."""
 
 
 class NotUnderstoodError(Exception):
     """Something writes into the stream that is no parameter behind known operations; says what, and where."""
 
-    def __init__(self, reason: str, step: Step | None) -> None:
+    def __init__(self, reason: str, step: Operation | None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.step = step
 
 
-class Writing:
+class Backtrace:
     """The values that carry the stream, and the parameters that they come from."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.sources: dict[tuple[str, Through], Source] = {}
-        self._carried: dict[int, Carried] = {}
+        self.sources: dict[tuple[str, Through], StreamSource] = {}
+        self._carried: dict[int, CarriedAxis] = {}
         self._behind: dict[int, list[Tensor]] = {}
 
-    def carried(self, value: Tensor) -> Carried | None:
+    def carried(self, value: Tensor) -> CarriedAxis | None:
         """How a value carries the stream; None if it does not."""
         return self._carried.get(id(value))
 
@@ -102,7 +102,7 @@ class Writing:
             self._follow(start)
 
     def _follow(self, start: Tensor) -> None:
-        waiting: list[_Visit] = [(start, Carried(-1, ()), 1.0, None)]
+        waiting: list[_Visit] = [(start, CarriedAxis(-1, ()), 1.0, None)]
         while waiting:
             value, carried, scale, taker = waiting.pop()
             known = self._carried.get(id(value))
@@ -115,13 +115,13 @@ class Writing:
             self._behind[id(value)] = [source for source, *_ in before]
             waiting.extend(before)
 
-    def _before(self, value: Tensor, carried: Carried, scale: float, taker: Step | None) -> list[_Visit]:
+    def _before(self, value: Tensor, carried: CarriedAxis, scale: float, taker: Operation | None) -> list[_Visit]:
         """What a value was made of, as far as it carries the stream."""
         step = self.graph.maker(value)
         name = self.graph.parameter(value)
         if name is not None:
             key = (name, carried.through)
-            self.sources.setdefault(key, Source(name, carried.axis, carried.through, scale, taker))
+            self.sources.setdefault(key, StreamSource(name, carried.axis, carried.through, scale, taker))
             return []
         if not value.numel() or (step is None and not bool(value.any())):
             return []
@@ -133,32 +133,34 @@ class Writing:
         judged = with_noise(step) if vanishes(step, position) else step
         if not bool(judged.made[position].any()):
             return []
-        found = carriers(judged, position, carried.axis)
+        found = commuting_arguments(judged, position, carried.axis)
         if found is not None:
             factor = _constant_factor(step)
             return [
-                (step.arguments[place], Carried(axis, self._through(carried, step, place)), scale * factor, step)
+                (step.arguments[place], CarriedAxis(axis, self._through(carried, step, place)), scale * factor, step)
                 for place, axis in found.items()
             ]
-        composed = carriers_together(self.graph, step, carried.axis)
+        composed = commuting_composite(self.graph, step, carried.axis)
         if composed is not None:
             together, places = composed
             return [
-                (together.arguments[place], Carried(axis, carried.through), scale, step)
+                (together.arguments[place], CarriedAxis(axis, carried.through), scale, step)
                 for place, axis in places.items()
             ]
         between = standing_between(self.graph, step, position, carried.axis)
         if between is None:
             reason = f"what {step.name} gives is written into the residual stream, which is not understood"
             raise NotUnderstoodError(reason, step)
-        return [(source, Carried(axis, carried.through + through), scale, step) for source, axis, through in between]
+        return [
+            (source, CarriedAxis(axis, carried.through + through), scale, step) for source, axis, through in between
+        ]
 
-    def _through(self, carried: Carried, step: Step, place: int) -> Through:
+    def _through(self, carried: CarriedAxis, step: Operation, place: int) -> Through:
         more = (NORMALISING,) if normalises(self.graph, step, place) else ()
         return carried.through + more
 
 
-def _constant_factor(step: Step) -> float:
+def _constant_factor(step: Operation) -> float:
     """The number that an operation multiplies with; 1 for all that do not."""
     if step.name not in ("aten.mul.Tensor", "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar"):
         return 1.0
@@ -170,7 +172,7 @@ def _constant_factor(step: Step) -> float:
     return 1.0
 
 
-def _two_ways(one: Carried, other: Carried) -> str:
+def _two_ways(one: CarriedAxis, other: CarriedAxis) -> str:
     if one.axis != other.axis:
         return "a value is added along two of its axes"
     factors = (*turning(one.through), *turning(other.through))

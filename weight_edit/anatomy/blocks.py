@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from weight_edit.anatomy.backtrace import Carried, Writing
-from weight_edit.anatomy.graph.commuting import carriers
+from weight_edit.anatomy.backtrace import Backtrace, CarriedAxis
+from weight_edit.anatomy.graph.commuting import commuting_arguments
 from weight_edit.anatomy.graph.graph import Call, Graph
 from weight_edit.anatomy.parts import Reader
 
@@ -42,7 +42,7 @@ def _additions_behind(graph: Graph, last: Call) -> list[Tensor]:
             if not made.is_floating_point() or id(made) in axes:
                 continue
             for axis in (axis for axis in range(-made.ndim, 0) if made.shape[axis] == width):
-                carrying = carriers(step, position, axis) or {}
+                carrying = commuting_arguments(step, position, axis) or {}
                 members = [axes.get(id(step.arguments[place])) == at for place, at in carrying.items()]
                 if any(members):
                     axes[id(made)] = axis
@@ -60,7 +60,7 @@ def inner_calls(graph: Graph, call: Call) -> list[Call]:
 class StreamValues:
     """The values that are the stream itself, in distinction to what is about to be added to it."""
 
-    def __init__(self, writing: Writing, points: Iterable[Tensor]) -> None:
+    def __init__(self, writing: Backtrace, points: Iterable[Tensor]) -> None:
         """Args: the points are values that are known to be the stream: the blocks' inputs and outputs."""
         self._known = {id(point): point for point in points}
         for step in writing.graph.steps:
@@ -77,7 +77,7 @@ class StreamValues:
         return list(self._known.values())
 
 
-_PLAIN = Carried(-1, ())
+_PLAIN = CarriedAxis(-1, ())
 
 
 def middle(call: Call, inner: list[Call], stream: StreamValues) -> Call | None:

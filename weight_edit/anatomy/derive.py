@@ -15,7 +15,7 @@ from weight_edit.anatomy.narrow.refused_kinds import refuse_kinds, refuse_multim
 from weight_edit.anatomy.narrow.small import build, describe, narrow_model
 from weight_edit.anatomy.narrow.towers import BLOCKS, is_multimodal, parts, text_levels
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
-from weight_edit.anatomy.trace import Followed, embedding_of, follow, name_of
+from weight_edit.anatomy.trace import Trace, embedding_of, name_of, trace_forward
 from weight_edit.anatomy.unused import unused_parts
 from weight_edit.errors import UnsupportedError, UsageError, first_line
 from weight_edit.utils.name_patterns import general
@@ -49,7 +49,7 @@ def anatomy_with_model(config: Any, *, trust_remote_code: bool = False) -> tuple
     name = describe(config)
     with one_thread():
         model: Any = narrow_model(config, trust_remote_code=trust_remote_code)
-        text = follow(model, _text(model, name), name)
+        text = trace_forward(model, _text(model, name), name)
         media, unknown = _media(model, name)
         real = build(config, device="meta", trust_remote_code=trust_remote_code)
     passes = [text, *media.values()]
@@ -120,21 +120,21 @@ def _text(model: Any, name: str) -> Mapping[str, Any]:
         raise UnsupportedError(f"{name}: no inputs for a narrow copy of it are known ({first_line(error)})") from error
 
 
-def _media(model: Any, name: str) -> tuple[dict[str, Followed], list[str]]:
+def _media(model: Any, name: str) -> tuple[dict[str, Trace], list[str]]:
     """The passes with images and sounds that were understood, and for each of the others a sentence."""
     found, unknown = {}, []
     for medium in MEDIA:
         try:
             inputs = media_run(model, medium, 1)
             if inputs is not None:
-                found[medium] = follow(model, inputs, medium)
+                found[medium] = trace_forward(model, inputs, medium)
         except (UnsupportedError, *MODEL_ERRORS) as error:
             reason = first_line(error)
             unknown.append(reason if reason.startswith(medium) else f"{medium}: {reason}")
     return found, unknown
 
 
-def _merged(passes: list[Followed], name: str) -> list[Writer]:
+def _merged(passes: list[Trace], name: str) -> list[Writer]:
     """The writers of all passes; what comes in with an image or a sound alone, before the blocks, is a projector."""
     found = {writer.weight: writer for writer in passes[0].writers}
     for followed in passes[1:]:
@@ -162,7 +162,7 @@ def _check_real(writers: list[Writer], shapes: Mapping[str, Any], narrow: set[st
             raise UnsupportedError(f"{name}: '{writer.weight}' is not as wide as the residual stream")
 
 
-def _blocks(passes: list[Followed], writers: list[Writer]) -> tuple[Block, ...]:
+def _blocks(passes: list[Trace], writers: list[Writer]) -> tuple[Block, ...]:
     found: dict[str, Block] = {}
     for followed in passes:
         stream = StreamValues(followed.writing, followed.points)
@@ -195,7 +195,7 @@ def _unembedding(model: Any, graph: Graph, name: str) -> str:
     return found[-1]
 
 
-def _final_norm(text: Followed) -> str | None:
+def _final_norm(text: Trace) -> str | None:
     """The first module after the blocks that is given the stream as it is after all additions."""
     last, end = text.calls[-1], text.points[-1]
     return next((c.name for c in text.graph.calls if c.first >= last.last and same(c.given, end)), None)

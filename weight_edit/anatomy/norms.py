@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy.graph.graph import Graph, Step
+from weight_edit.anatomy.graph.graph import Graph, Operation
 
 _TOLERANCE = 1e-4
 
@@ -44,7 +44,7 @@ def turning(through: Through) -> Through:
     return tuple(factor for factor in through if factor != NORMALISING)
 
 
-def normalises(graph: Graph, step: Step, place: int) -> bool:
+def normalises(graph: Graph, step: Operation, place: int) -> bool:
     """Whether an operation scales an argument by what was computed from this argument."""
     if step.name not in ("aten.mul.Tensor", "aten.div.Tensor"):
         return False
@@ -65,7 +65,9 @@ def normalises(graph: Graph, step: Step, place: int) -> bool:
     return False
 
 
-def standing_between(graph: Graph, step: Step, position: int, axis: int) -> list[tuple[Tensor, int, Through]] | None:
+def standing_between(
+    graph: Graph, step: Operation, position: int, axis: int
+) -> list[tuple[Tensor, int, Through]] | None:
     """The arguments of a norm's operation that carry the stream, each with its axis and what it stands behind.
 
     Args:
@@ -92,7 +94,7 @@ def standing_between(graph: Graph, step: Step, position: int, axis: int) -> list
     return None
 
 
-def _layer_norm(graph: Graph, step: Step, axis: int) -> list[tuple[Tensor, int, Through]] | None:
+def _layer_norm(graph: Graph, step: Operation, axis: int) -> list[tuple[Tensor, int, Through]] | None:
     x, shape, weight, bias = step.positional[:4]
     if axis != -1 or list(shape) != [x.shape[-1]]:
         return None

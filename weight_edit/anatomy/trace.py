@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from weight_edit.anatomy.backtrace import NotUnderstoodError, Writing
+from weight_edit.anatomy.backtrace import Backtrace, NotUnderstoodError
 from weight_edit.anatomy.blocks import block_calls, stream_points
 from weight_edit.anatomy.graph.graph import Call, Graph
 from weight_edit.anatomy.graph.recording import record
@@ -20,7 +20,7 @@ from weight_edit.errors import UnsupportedError, first_line
 
 
 @dataclass(frozen=True)
-class Followed:
+class Trace:
     """What one pass showed.
 
     Attributes:
@@ -34,11 +34,11 @@ class Followed:
     graph: Graph
     calls: list[Call]
     points: list[Tensor]
-    writing: Writing
+    writing: Backtrace
     writers: list[Writer]
 
 
-def follow(model: Any, inputs: Mapping[str, Any], name: str) -> Followed:
+def trace_forward(model: Any, inputs: Mapping[str, Any], name: str) -> Trace:
     """Record a pass and follow the stream from all blocks back to its sources.
 
     Args:
@@ -56,7 +56,7 @@ def follow(model: Any, inputs: Mapping[str, Any], name: str) -> Followed:
     calls = block_calls(model, graph)
     if not calls:
         raise UnsupportedError(f"{name}: no list of blocks with a residual stream through them was found")
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     points = stream_points(graph, calls)
     try:
         writing.follow(points)
@@ -66,7 +66,7 @@ def follow(model: Any, inputs: Mapping[str, Any], name: str) -> Followed:
         raise UnsupportedError(f"{name}: {_where(graph, error)}{_side_by_side(model, calls)}") from error
     except MODEL_ERRORS as error:
         raise UnsupportedError(f"{name}: its stream could not be followed ({first_line(error)})") from error
-    return Followed(graph, calls, points, writing, writers)
+    return Trace(graph, calls, points, writing, writers)
 
 
 def embedding_of(model: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from weight_edit.anatomy.trace import Followed
+from weight_edit.anatomy.trace import Trace
 from weight_edit.errors import UnsupportedError
 from weight_edit.utils.name_patterns import general
 
@@ -12,7 +12,7 @@ NEVER_USED = ("audio_bos_eos_token", "image_sep")
 """Parameters that a class of transformers has and no code of it reads (Qwen2.5-Omni's, HunYuan-VL's)."""
 
 
-def unused_parts(model: nn.Module, passes: Sequence[Followed], name: str) -> list[str]:
+def unused_parts(model: nn.Module, passes: Sequence[Trace], name: str) -> list[str]:
     """Parts that may bring something into the stream and had no part in any pass, a sentence each.
 
     These are whole parts of the model, such as `model.audio_tower`, and, within others, what holds a parameter as wide

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from torch import nn
 
-from weight_edit.anatomy.backtrace import Source, Writing
+from weight_edit.anatomy.backtrace import Backtrace, StreamSource
 from weight_edit.anatomy.graph.graph import Call
 from weight_edit.anatomy.norms import CENTRING, NORMALISING, Through, turning
 from weight_edit.anatomy.parts import Norm, Writer
 
 
 def writers_of(
-    model: nn.Module, writing: Writing, embedding: str, blocks: Sequence[Call], mixing: Collection[str]
+    model: nn.Module, writing: Backtrace, embedding: str, blocks: Sequence[Call], mixing: Collection[str]
 ) -> list[Writer]:
     """All writers, in the order in which they write.
 
@@ -58,10 +58,10 @@ def _owner(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
-def _biases(sources: Iterable[Source], parameters: dict[str, nn.Parameter]) -> dict[str, str]:
+def _biases(sources: Iterable[StreamSource], parameters: dict[str, nn.Parameter]) -> dict[str, str]:
     """Weight -> its bias: of the same module, through the same norm, with the axis of inputs less."""
     found: dict[str, str] = {}
-    by_owner: dict[tuple[str, Through], list[Source]] = {}
+    by_owner: dict[tuple[str, Through], list[StreamSource]] = {}
     for source in sources:
         by_owner.setdefault((_owner(source.parameter), source.through), []).append(source)
     for members in by_owner.values():
@@ -80,7 +80,7 @@ def _gain(through: Through) -> str | None:
     return next((factor.parameter for factor in through if factor.parameter is not None), None)
 
 
-def _norm_bias(source: Source, sources: Iterable[Source]) -> list[str]:
+def _norm_bias(source: StreamSource, sources: Iterable[StreamSource]) -> list[str]:
     """The bias that the norm between a source and the stream adds."""
     gain = _gain(source.through)
     if gain is None:
@@ -88,7 +88,7 @@ def _norm_bias(source: Source, sources: Iterable[Source]) -> list[str]:
     return [s.parameter for s in sources if _owner(s.parameter) == _owner(gain) and s.through == ()]
 
 
-def _norm(source: Source, sources: Iterable[Source]) -> Norm | None:
+def _norm(source: StreamSource, sources: Iterable[StreamSource]) -> Norm | None:
     """The norm between a source and the stream, with those in front of it."""
     if not source.through:
         return None
@@ -117,7 +117,7 @@ def _norms_apart(through: Through) -> list[Through]:
     return found
 
 
-def _hooked_call(writing: Writing, source: Source) -> Call | None:
+def _hooked_call(writing: Backtrace, source: StreamSource) -> Call | None:
     """The call of the innermost module around a parameter whose output is made of its vectors, and of nothing else.
 
     Several parameters of one module may share it: the weights of fused experts with their biases. There is none for a
@@ -140,7 +140,7 @@ def _block_of(parameter: str, blocks: Sequence[Call]) -> Call | None:
     return next((call for call in blocks if parameter.startswith(call.name + ".")), None)
 
 
-def _role(source: Source, embedding: str, block: Call | None, mixing: Collection[str]) -> str:
+def _role(source: StreamSource, embedding: str, block: Call | None, mixing: Collection[str]) -> str:
     if source.parameter == embedding:
         return "embedding"
     if source.step is not None and source.step.name == "aten.embedding.default":

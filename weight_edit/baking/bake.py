@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
-from weight_edit.baking.prepare import Baking, EditOptions, prepare
+from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
 from weight_edit.checkpoint.rewrite.disk_rate import disk_rate
 from weight_edit.checkpoint.rewrite.layout import RewritePlan
 from weight_edit.checkpoint.rewrite.output import attempted, check_output
-from weight_edit.checkpoint.rewrite.rewrite import RewriteResult, carry_out
+from weight_edit.checkpoint.rewrite.rewrite import RewriteResult, write_checkpoint
 from weight_edit.directions.file import read_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
@@ -185,7 +185,7 @@ def bake(
         with attempted(
             target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
         ) as attempt:
-            written = carry_out(
+            written = write_checkpoint(
                 plan,
                 attempt.files,
                 finished=attempt.finished,
@@ -232,7 +232,7 @@ def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionR
     return read_rows(directions) if isinstance(directions, str | Path) else directions.rows
 
 
-def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteResult) -> BakeResult:
+def _result(baking: PreparedEdit, plan: RewritePlan, target: Path, written: RewriteResult) -> BakeResult:
     rounding = {name: {"error": loss.error, "left": loss.left} for name, loss in written.losses.items()}
     return replace(
         _planned(baking, plan, target),
@@ -247,7 +247,7 @@ def _result(baking: Baking, plan: RewritePlan, target: Path, written: RewriteRes
     )
 
 
-def _planned(baking: Baking, plan: RewritePlan, target: Path, needed: int = 0) -> BakeResult:
+def _planned(baking: PreparedEdit, plan: RewritePlan, target: Path, needed: int = 0) -> BakeResult:
     mtp_edited = frozenset(baking.mtp_edited)
     return BakeResult(
         path=target,

@@ -12,20 +12,20 @@ from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.disk.ties import as_loaded, untied, with_values
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.baking.card.card_and_manifest import README, base_card_name
-from weight_edit.baking.tensors import BALANCED, ROUNDINGS, Streams, made_from, streams_of
+from weight_edit.baking.tensors import BALANCED, ROUNDINGS, EditedTensors, derived_tensor, edited_tensors
 from weight_edit.checkpoint.rewrite.layout import RewritePlan
 from weight_edit.checkpoint.rewrite.planning import AddedTensor, plan_rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.checkpoint.source.shards import ShardProvider
-from weight_edit.checkpoint.tensor.edited import Stream
+from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.hub.source import Source
 from weight_edit.plan.exactness import exactness
 from weight_edit.plan.mtp import MTP_MODES, mtp_edits
-from weight_edit.plan.plan import EMBEDDING_MODES, PROJECTOR_MODES, EditPlan, lay_out
+from weight_edit.plan.plan import EMBEDDING_MODES, PROJECTOR_MODES, EditPlan, plan_edit
 from weight_edit.plan.step import EditStep, needs_proof
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.utils.names import check_known
@@ -88,7 +88,7 @@ class EditOptions:
 
 
 @dataclass(frozen=True)
-class Baking:
+class PreparedEdit:
     """A prepared edit of one checkpoint.
 
     Attributes:
@@ -103,7 +103,7 @@ class Baking:
     disk: DiskNames
     plan: EditPlan
     options: EditOptions
-    streams: Streams
+    tensors: EditedTensors
     biases: "NewBiases | None" = None
     mtp: tuple[str, ...] = ()
     mtp_edited: tuple[str, ...] = ()
@@ -113,13 +113,13 @@ class Baking:
         """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
         moved = {} if self.base_card is None else {README: self.base_card}
         return plan_rewrite(
-            self.checkpoint, self.streams.edits, added=self.added, config=self.changed_config, moved=moved
+            self.checkpoint, self.tensors.edits, added=self.added, config=self.changed_config, moved=moved
         )
 
     @property
-    def expected(self) -> list[Stream]:
+    def expected(self) -> list[TensorWriter]:
         """Every tensor that an edited checkpoint must have otherwise than the source, with what makes it."""
-        return [*self.streams.edits, *self.streams.copies(self.checkpoint, self.added)]
+        return [*self.tensors.edits, *self.tensors.copies(self.checkpoint, self.added)]
 
     @property
     def added(self) -> dict[str, AddedTensor]:
@@ -134,7 +134,7 @@ class Baking:
         edit = self.plan.tensors().get(name)
         if edit is None:
             return {name: AddedTensor(info.dtype, info.shape, info.name)}
-        return {name: AddedTensor(info.dtype, info.shape, made_from(info, name, edit))}
+        return {name: AddedTensor(info.dtype, info.shape, derived_tensor(info, name, edit))}
 
     def _new_biases(self) -> dict[str, AddedTensor]:
         found = {}
@@ -155,7 +155,7 @@ class Baking:
         if self.plan.unties or apart:
             changes |= untied(config, self.anatomy.text_levels)
         changes |= self.biases.changed if self.biases else {}
-        return {**with_values(config, changes), **self.streams.config}
+        return {**with_values(config, changes), **self.tensors.config}
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ class Baking:
                 "class": self.exactness,
                 "complete": self.plan.complete,
             },
-            "tensors": sorted(name for edited in self.streams.edits for name in edited.target.parts),
+            "tensors": sorted(name for edited in self.tensors.edits for name in edited.target.parts),
             "tensors_added": sorted(self.added),
             "config_changed": sorted(self.changed_config),
             "tensors_unknown": list(self.unknown),
@@ -209,7 +209,7 @@ class Baking:
     @property
     def exactness(self) -> str:
         """The edit's class, in words."""
-        return exactness(self.plan, lossy=self.streams.lossy)
+        return exactness(self.plan, lossy=self.tensors.lossy)
 
 
 def prepare(
@@ -220,7 +220,7 @@ def prepare(
     shards: ShardProvider | None = None,
     written: bool = True,
     trust_remote_code: bool = False,
-) -> Baking:
+) -> PreparedEdit:
     """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
 
     Args:
@@ -249,7 +249,7 @@ def prepare(
     disk = names_on_disk(anatomy, proven.layout)
     anatomy = as_loaded(anatomy, checkpoint, disk)
     proof = _proof(source, anatomy, steps, options, written, trust_remote_code)
-    plan = lay_out(
+    plan = plan_edit(
         anatomy,
         steps,
         lambda parameter: checkpoint.values(disk.only(parameter)),
@@ -276,14 +276,14 @@ def prepare(
     if options.mtp == "edit":
         if not mtp:
             raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
-        if plan.stream is None or plan.turns:
+        if plan.stream is None or plan.reflections:
             raise UsageError(
                 "--mtp edit goes with edits of the whole stream at all layers; leave it out to keep those layers"
             )
         beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
-    streams = streams_of(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
+    streams = edited_tensors(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
     biases = proof.biases if proof else None
-    return Baking(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside), ties)
+    return PreparedEdit(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside), ties)
 
 
 def _proof(

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weight_edit.checkpoint.quantized.balanced import Balanced
+from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.rewrite.planning import AddedTensor
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
-from weight_edit.checkpoint.tensor.edited import Edited, Stream
+from weight_edit.checkpoint.tensor.edited import EditedTensor, TensorWriter
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Matrix, Plain
 from weight_edit.edits.on_tensor import TensorEdit
@@ -21,7 +21,7 @@ ROUNDINGS = (BALANCED, NEAREST)
 
 
 @dataclass(frozen=True)
-class Streams:
+class EditedTensors:
     """What an edit makes of a checkpoint's tensors.
 
     Attributes:
@@ -29,7 +29,7 @@ class Streams:
         config: keys of config.json that change with their format; None takes one out.
     """
 
-    edits: tuple[Stream, ...]
+    edits: tuple[TensorWriter, ...]
     config: Mapping[str, Any]
 
     @property
@@ -37,20 +37,20 @@ class Streams:
         """Whether any is rounded to a quantised format again."""
         return any(edited.target.lossy for edited in self.edits)
 
-    def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[Stream]:
+    def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[TensorWriter]:
         """Added tensors that are made of others, as edits: of copies, ones that change nothing but the name."""
-        found: list[Stream] = []
+        found: list[TensorWriter] = []
         for name, tensor in added.items():
             if isinstance(tensor.content, str):
                 info = checkpoint.info(tensor.content)
                 before = Plain(info.name, info.dtype, info.shape, 0)
-                found.append(Edited(before, Plain(name, info.dtype, info.shape, 0), None, False))
+                found.append(EditedTensor(before, Plain(name, info.dtype, info.shape, 0), None, False))
             elif not isinstance(tensor.content, bytes):
                 found.append(tensor.content)
         return found
 
 
-def made_from(info: TensorInfo, name: str, edit: TensorEdit) -> Edited:
+def derived_tensor(info: TensorInfo, name: str, edit: TensorEdit) -> EditedTensor:
     """A new tensor that is an edit of one of the source, which stays.
 
     Args:
@@ -59,12 +59,12 @@ def made_from(info: TensorInfo, name: str, edit: TensorEdit) -> Edited:
     """
     before, after = (Plain(one, info.dtype, info.shape, edit.axis) for one in (info.name, name))
     along_rows = Matrix.of(info.shape, edit.axis).along_rows
-    return Edited(before, after, edit.map, along_rows, edit.gains, edit.keep_norms)
+    return EditedTensor(before, after, edit.map, along_rows, edit.gains, edit.keep_norms)
 
 
-def streams_of(
+def edited_tensors(
     checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequantize: bool = False, rounding: str = BALANCED
-) -> Streams:
+) -> EditedTensors:
     """The edited tensors of a checkpoint.
 
     Args:
@@ -80,7 +80,7 @@ def streams_of(
     check_format(checkpoint.config, checkpoint.tensors)
     config = checkpoint.config.get(QUANTIZATION) or {}
     changed: dict[str, Any] = {}
-    found: list[Stream] = []
+    found: list[TensorWriter] = []
     left = dict(edits)
     if dequantize:
         wanted = {name: AxisEdit(e.axis, e.map, e.gains, e.keep_norms) for name, e in edits.items()}
@@ -91,7 +91,7 @@ def streams_of(
             changed[QUANTIZATION] = plain.config
     for name, edit in left.items():
         storage = storage_of(name, checkpoint.tensors, config, edit.axis)
-        kind = Balanced if storage.lossy and rounding == BALANCED else Edited
+        kind = BalancedTensor if storage.lossy and rounding == BALANCED else EditedTensor
         along_rows = Matrix.of(storage.shape, edit.axis).along_rows
         found.append(kind(storage, storage, edit.map, along_rows, edit.gains, edit.keep_norms))
-    return Streams(tuple(found), changed)
+    return EditedTensors(tuple(found), changed)

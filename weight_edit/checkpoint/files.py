@@ -21,7 +21,7 @@ _SETTINGS = (".jinja", ".json", ".model", ".tiktoken", ".txt")
 _MOST_SETTINGS = 1 << 30
 
 
-def shown(text: str, limit: int = 160) -> str:
+def printable(text: str, limit: int = 160) -> str:
     """`text` fit for a one-line message: control characters and line breaks escaped, long names cut."""
     escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
@@ -50,11 +50,11 @@ def check_relative(name: object, where: str) -> str:
         UsageError: it is absolute, has `..`, `.`, empty parts, a backslash, a NUL or no valid encoding.
     """
     if not isinstance(name, str) or not name:
-        raise UsageError(f"{where}: a file name must be a non-empty string, not {shown(repr(name))}")
+        raise UsageError(f"{where}: a file name must be a non-empty string, not {printable(repr(name))}")
     parts = name.split("/")
     plain = not any(part in ("", ".", "..") for part in parts) and "\\" not in name and "\0" not in name
     if not plain or name.encode("utf-8", "replace").decode() != name:
-        raise UsageError(f"{where}: refusing the file name {shown(name)!r}; it must be a path inside the folder")
+        raise UsageError(f"{where}: refusing the file name {printable(name)!r}; it must be a path inside the folder")
     return name
 
 
@@ -80,12 +80,12 @@ def locate(root: Path, name: str) -> Path:
         real = path.resolve(strict=True)
     except FileNotFoundError:
         what = "is a broken link" if path.is_symlink() else "is missing"
-        raise UsageError(f"{shown(str(path))} {what}; fetch the model's files again") from None
+        raise UsageError(f"{printable(str(path))} {what}; fetch the model's files again") from None
     except (OSError, RuntimeError) as error:
-        raise UsageError(f"{shown(str(path))} cannot be opened: {shown(str(error))}") from None
+        raise UsageError(f"{printable(str(path))} cannot be opened: {printable(str(error))}") from None
     blobs = _blobs(root)
     if not real.is_relative_to(root) and not (blobs is not None and real.is_relative_to(blobs)):
-        raise UsageError(f"{shown(str(path))} is a link that leaves the model folder; put the file itself there")
+        raise UsageError(f"{printable(str(path))} is a link that leaves the model folder; put the file itself there")
     return real
 
 
@@ -98,15 +98,15 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"{shown(str(path))} cannot be read: {os.strerror(error.errno or 0)}") from None
+        raise UsageError(f"{printable(str(path))} cannot be read: {os.strerror(error.errno or 0)}") from None
     except ValueError:
-        raise UsageError(f"{shown(str(path))} is no path: it holds a NUL") from None
+        raise UsageError(f"{printable(str(path))} is no path: it holds a NUL") from None
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
-            raise UsageError(f"{shown(str(path))} is a folder, not a regular file")
-        raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
+            raise UsageError(f"{printable(str(path))} is a folder, not a regular file")
+        raise UsageError(f"{printable(str(path))} is not a regular file; remove it or replace it by one")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -121,7 +121,7 @@ def read_exactly(file: BinaryIO, count: int, name: str) -> bytearray:
     while done < count:
         got = file.readinto(view[done:])  # type: ignore[attr-defined]
         if not got:
-            raise UsageError(f"{shown(name)} ends early: {count - done} bytes are missing; fetch the file again")
+            raise UsageError(f"{printable(name)} ends early: {count - done} bytes are missing; fetch the file again")
         done += got
     return buffer
 
@@ -152,21 +152,23 @@ def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         try:
             entries = list(os.scandir(root / prefix))
         except OSError as error:
-            raise UsageError(f"{shown(str(root / prefix))} cannot be read: {os.strerror(error.errno or 0)}") from None
+            raise UsageError(
+                f"{printable(str(root / prefix))} cannot be read: {os.strerror(error.errno or 0)}"
+            ) from None
         for entry in entries:
             name = prefix + entry.name
             if entry.name in SKIPPED:
                 skipped.append(name)
                 continue
-            check_relative(name, shown(str(root)))
+            check_relative(name, printable(str(root)))
             if entry.is_dir(follow_symlinks=False):
                 folders.append(name + "/")
             elif entry.is_symlink() and locate(root, name).is_dir():
-                raise UsageError(f"{shown(str(root / name))} is a link to a folder; put the folder itself there")
+                raise UsageError(f"{printable(str(root / name))} is a link to a folder; put the folder itself there")
             elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
                 files.append(name)
             else:
-                raise UsageError(f"{shown(str(root / name))} is neither a file nor a folder; remove it")
+                raise UsageError(f"{printable(str(root / name))} is neither a file nor a folder; remove it")
     return tuple(sorted(files)), tuple(sorted(skipped))
 
 
@@ -185,9 +187,9 @@ def check_regular(root: Path) -> None:
                 # A broken link is as good as no file.
                 continue
             if not stat.S_ISREG(found.st_mode):
-                raise UsageError(f"{shown(str(path))} is not a regular file; remove it or replace it by one")
+                raise UsageError(f"{printable(str(path))} is not a regular file; remove it or replace it by one")
             if path.suffix in _SETTINGS and found.st_size > _MOST_SETTINGS:
-                raise UsageError(f"{shown(str(path))}: {found.st_size} bytes are too many for such a file")
+                raise UsageError(f"{printable(str(path))}: {found.st_size} bytes are too many for such a file")
 
 
 def read_json(
@@ -204,13 +206,13 @@ def read_json(
         UsageError: naming the file.
     """
     if len(raw) > most:
-        raise UsageError(f"{shown(name)}: {len(raw)} bytes is too long for a JSON file of a model")
+        raise UsageError(f"{printable(name)}: {len(raw)} bytes is too long for a JSON file of a model")
     try:
         return parse_json(bytes(raw).decode("utf-8"), unique_keys=unique_keys, constants=constants)
     except UnicodeDecodeError as error:
-        raise UsageError(f"{shown(name)}: not valid UTF-8 (byte {error.start})") from None
+        raise UsageError(f"{printable(name)}: not valid UTF-8 (byte {error.start})") from None
     except ValueError as error:
-        raise UsageError(f"{shown(name)}: not valid JSON: {shown(str(error))}") from None
+        raise UsageError(f"{printable(name)}: not valid JSON: {printable(str(error))}") from None
 
 
 def read_whole(path: Path | str, most: int = _MAX_JSON) -> bytearray:
@@ -219,14 +221,14 @@ def read_whole(path: Path | str, most: int = _MAX_JSON) -> bytearray:
     Raises:
         UsageError: no such file, not a regular one, not readable, or longer than `most` bytes.
     """
-    name = shown(str(path))
+    name = printable(str(path))
     try:
         real = Path(path).resolve(strict=True)
     except FileNotFoundError:
         raise UsageError(f"{name}: there is no such file; check the path") from None
     except (OSError, RuntimeError, ValueError) as error:
         # A loop of links; a NUL, which no path has.
-        raise UsageError(f"{name} cannot be read: {shown(first_line(error))}") from None
+        raise UsageError(f"{name} cannot be read: {printable(first_line(error))}") from None
     with open_regular(real) as file:
         size = Stamp.of(file).size
         if size > most:

@@ -15,9 +15,9 @@ from weight_edit.checkpoint.files import (
     list_files,
     locate,
     open_regular,
+    printable,
     read_exactly,
     read_json,
-    shown,
 )
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
@@ -119,15 +119,17 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     with open_regular(locate(root, MANIFEST)) as file:
         size = Stamp.of(file).size
         if size > _MAX_SIZE:
-            raise UsageError(f"{shown(str(path))}: {size} bytes is too long for a manifest")
+            raise UsageError(f"{printable(str(path))}: {size} bytes is too long for a manifest")
         found = read_json(read_exactly(file, size, MANIFEST), str(path))
     if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
-        raise UsageError(f"{shown(str(path))}: must be a JSON object with `files`")
+        raise UsageError(f"{printable(str(path))}: must be a JSON object with `files`")
     for name, entry in found["files"].items():
         check_relative(name, str(path))
         if not is_record(entry) or name == MANIFEST:
-            raise UsageError(f"{shown(str(path))}: the entry of {shown(name)!r} must be sha256, size and origin")
-    _check_entries(found, shown(str(path)))
+            raise UsageError(
+                f"{printable(str(path))}: the entry of {printable(name)!r} must be sha256, size and origin"
+            )
+    _check_entries(found, printable(str(path)))
     return found
 
 

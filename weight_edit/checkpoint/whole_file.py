@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.errors import UsageError
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,10 +41,10 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
     if _mode(path) is None:
         return
     if not overwrite:
-        raise UsageError(f"{shown(str(path))} exists; choose another file or pass --overwrite")
+        raise UsageError(f"{printable(str(path))} exists; choose another file or pass --overwrite")
     if not is_ours(path):
         raise UsageError(
-            f"{shown(str(path))} is not a file of the kind that is written here, so it is not ours to overwrite; "
+            f"{printable(str(path))} is not a file of the kind that is written here, so it is not ours to overwrite; "
             "choose another file or remove it yourself"
         )
 
@@ -69,7 +69,7 @@ def save_whole(path: Path, content: str | bytes) -> None:
     try:
         write_whole(path, content)
     except OSError as error:
-        raise UsageError(f"{shown(str(path))} cannot be written: {os.strerror(error.errno or 0)}") from error
+        raise UsageError(f"{printable(str(path))} cannot be written: {os.strerror(error.errno or 0)}") from error
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _mode(path: Path) -> int | None:
         found = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
-    name = shown(str(path))
+    name = printable(str(path))
     if stat.S_ISLNK(found):
         raise UsageError(f"{name} is a link and is not written through; give the name of the file itself")
     if stat.S_ISDIR(found):

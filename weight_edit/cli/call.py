@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 
 KEPT = "no finished model was left (bake and run go on with --resume)"
 
@@ -59,7 +59,7 @@ def call(
         document = to_json(result)
         if read and isinstance(document, dict):
             document = {**document, "prompts_read": [reading.to_dict() for reading in read]}
-        print(json.dumps(finite(document), indent=2, allow_nan=False))
+        print(json.dumps(json_safe(document), indent=2, allow_nan=False))
         return result
     from rich.console import Console
 

@@ -11,7 +11,7 @@ import typer
 from weight_edit.cli.app import app
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 
 __all__ = ["app", "main"]
 
@@ -60,7 +60,7 @@ def _misunderstood(error: Any) -> str:
 def _fail(message: str, code: int, details: Mapping[str, Any] | None = None) -> None:
     message = redacted(message)
     if "--json" in sys.argv:
-        print(json.dumps(finite({"error": message, "exit_code": code, **(details or {})})))
+        print(json.dumps(json_safe({"error": message, "exit_code": code, **(details or {})})))
     elif details and "scores" in details:
         from rich.console import Console
 

@@ -63,9 +63,9 @@ def _look(model: str, **options: Any) -> Any:
 
 
 def _prove(model: str, **options: Any) -> Any:
-    from weight_edit.inspection.prove import prove_anew
+    from weight_edit.inspection.prove import prove_in_rounds
 
-    return prove_anew(model, **options)
+    return prove_in_rounds(model, **options)
 
 
 def _all(types: tuple[str, ...], page: Path | None) -> Any:

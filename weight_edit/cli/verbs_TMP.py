@@ -105,7 +105,7 @@ def find(
     asked = search_inputs(
         model=fingerprint(source.path),
         dtype=str(load_options.get("dtype")),
-        format=dict(format_options),
+        chat_format=dict(format_options),
         target=train[0],
         baseline=train[1],
         rule=rule,
@@ -118,7 +118,7 @@ def find(
     else:
         loaded = load(model, **load_options)
         options = {**options, **sets, "rule": rule, "best_effort": best_effort}
-        found = find_directions(loaded, *train, format=form, scores=kept, **options)
+        found = find_directions(loaded, *train, chat_format=form, scores=kept, **options)
     found.save(out)
     return found
 
@@ -167,7 +167,7 @@ def measure(
         if answered is not None:
             logprobs = first_token_logprobs(base, answered, base_form)
         plain: dict[str, Any] = {**options, **prompts, "answers_path": None}
-        before = evaluate(base, format=base_form, **plain)
+        before = evaluate(base, chat_format=base_form, **plain)
         del base
         announce("the edited model")
     loaded = load(model, **load_options)
@@ -179,7 +179,7 @@ def measure(
         harmless_looking=prompts["harmless_looking"],
         base_logprobs=logprobs,
         base=before,
-        format=form,
+        chat_format=form,
         **options,
     )
 

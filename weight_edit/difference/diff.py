@@ -17,7 +17,7 @@ from weight_edit.checkpoint.source.reading import Files, processors
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory
 from weight_edit.difference.explanation import Products, products
 from weight_edit.difference.files import architecture_of, compare_files, notes_on, width_of
-from weight_edit.difference.numbers import LIMIT, Change, change_of
+from weight_edit.difference.numbers import LIMIT, ParameterChange, change_of
 from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
 from weight_edit.difference.shared import CANDIDATES, SharedDirection, Sketch, choose
@@ -36,7 +36,7 @@ class _Numbers:
     """What is known of one tensor that differs, while the shared directions are looked for."""
 
     pair: Pair
-    change: Change
+    change: ParameterChange
     norm: float
     own: tuple[Fit, NDArray[np.float32]] | None
 
@@ -179,7 +179,7 @@ class _Run:
                 return False
         return True
 
-    def _numbers(self, pair: Pair, change: Change) -> _Numbers:
+    def _numbers(self, pair: Pair, change: ParameterChange) -> _Numbers:
         """The tensor's own directions, on the side where they explain more, and |A|."""
         rank = change.rank
         best: tuple[Fit, NDArray[np.float32]] | None = None

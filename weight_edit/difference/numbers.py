@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.difference.pairs import Block, Pair, Side, Values
+from weight_edit.difference.pairs import Pair, RowBlock, Side, Values
 
 LIMIT = 16
 """The largest rank that is told from a full one."""
@@ -24,7 +24,7 @@ independent of what is rounded (it swallows what is less than half a unit), and 
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class ParameterChange:
     """What two versions of a parameter differ by.
 
     Attributes:
@@ -58,7 +58,7 @@ class Change:
         return None if found > LIMIT or (found == self.size and self.size > 1) else found
 
 
-def change_of(pair: Pair, width: int | None) -> Change | None:
+def change_of(pair: Pair, width: int | None) -> ParameterChange | None:
     """Compare two versions of a parameter; None where they are equal byte for byte.
 
     Args:
@@ -75,7 +75,7 @@ def change_of(pair: Pair, width: int | None) -> Change | None:
         if not pair.touched:
             return None
         if not first.finite:
-            return Change(first.entries, float("nan"), 0.0, False, np.zeros(0), 0.0, {}, 0)
+            return ParameterChange(first.entries, float("nan"), 0.0, False, np.zeros(0), 0.0, {}, 0)
     range_ = np.linalg.qr(first.sketch)[0]
     range_ = np.linalg.qr(_power(pair, side, range_))[0]
     gram, right = _inside(pair, side, range_, want_right=len(sides) > 1)
@@ -89,7 +89,7 @@ def change_of(pair: Pair, width: int | None) -> Change | None:
         turned = right.T @ basis[:, :LIMIT]
         vectors[sides[1]] = (turned / np.maximum(values[:LIMIT], 1e-30)).astype(np.float32)
     size = min(length, others * pair.slabs)
-    return Change(first.entries, first.square, first.noise, True, values, first.edge(), vectors, size)
+    return ParameterChange(first.entries, first.square, first.noise, True, values, first.edge(), vectors, size)
 
 
 class _First:
@@ -106,7 +106,7 @@ class _First:
         self._slab = -1
         self._mixing = np.zeros((0, 0), np.float32)
 
-    def add(self, block: Block) -> None:
+    def add(self, block: RowBlock) -> None:
         change = block.change
         off = change != 0
         self.entries += int(np.count_nonzero(off))
@@ -125,7 +125,7 @@ class _First:
         else:
             self.sketch += change.T @ _random(block.slab * 1_000_003 + block.first, len(change), self._count)
 
-    def _add_noise(self, block: Block, off: NDArray[np.bool_]) -> None:
+    def _add_noise(self, block: RowBlock, off: NDArray[np.bool_]) -> None:
         if block.slab != self._slab:
             self._close()
         # The exponent's bits alone are the power of two at or below a number.

@@ -43,7 +43,7 @@ def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
 
 
 @dataclass
-class Block:
+class RowBlock:
     """Some rows of both sides.
 
     Attributes:
@@ -114,7 +114,7 @@ class Pair:
         for first in range(0, self.a.rows, step):
             yield first, min(first + step, self.a.rows)
 
-    def compare(self) -> Iterator[Block]:
+    def compare(self) -> Iterator[RowBlock]:
         """Blocks whose bytes differ, noted in `touched`; the others are passed over."""
         same_format = dict(self.a.parts) == dict(self.b.parts)
         for slab in range(self.slabs):
@@ -126,15 +126,15 @@ class Pair:
                 self.touched.add((slab, first))
                 yield self._block(slab, first, last, ours, theirs)
 
-    def changed(self, slab: int) -> Iterator[Block]:
+    def changed(self, slab: int) -> Iterator[RowBlock]:
         """The blocks of one matrix that differ."""
         return (block for block in self._blocks(slab) if (slab, block.first) in self.touched)
 
-    def blocks(self, slab: int) -> Iterator[Block]:
+    def blocks(self, slab: int) -> Iterator[RowBlock]:
         """All blocks of one matrix; where nothing differs, b is a."""
         return self._blocks(slab, everything=True)
 
-    def _blocks(self, slab: int, everything: bool = False) -> Iterator[Block]:
+    def _blocks(self, slab: int, everything: bool = False) -> Iterator[RowBlock]:
         for first, last in self._steps():
             differs = (slab, first) in self.touched
             if not differs and not everything:
@@ -143,7 +143,7 @@ class Pair:
             theirs = self.b.load(self.read_b, slab, first, last) if differs else None
             yield self._block(slab, first, last, ours, theirs)
 
-    def _block(self, slab: int, first: int, last: int, ours: Strip, theirs: Strip | None) -> Block:
+    def _block(self, slab: int, first: int, last: int, ours: Strip, theirs: Strip | None) -> RowBlock:
         a = self.a.decode(ours, last - first, 0, self.a.cols)
         b = a if theirs is None else self.b.decode(theirs, last - first, 0, self.b.cols)
-        return Block(slab, first, last, a, b)
+        return RowBlock(slab, first, last, a, b)

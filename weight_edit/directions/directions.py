@@ -12,8 +12,8 @@ from torch import Tensor
 from weight_edit.checkpoint.whole_file import save_whole
 from weight_edit.directions.file import KEY, read_candidates, read_rows
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.utils.arrays import floats
-from weight_edit.utils.json import finite
+from weight_edit.utils.arrays import as_float64
+from weight_edit.utils.json import json_safe
 
 _SAID = ("method", "layer", "position", "model")
 """What of the metadata a short description has."""
@@ -49,8 +49,8 @@ class Directions:
     @property
     def rows(self) -> DirectionRows:
         """What an edit needs of them."""
-        kept = {name: floats(tensor).astype("float32") for name, tensor in self.tensors.items()}
-        return DirectionRows(floats(self.direction).astype("float32"), dict(self.metadata), kept)
+        kept = {name: as_float64(tensor).astype("float32") for name, tensor in self.tensors.items()}
+        return DirectionRows(as_float64(self.direction).astype("float32"), dict(self.metadata), kept)
 
     def check_width(self, d_model: int) -> None:
         """Refuse directions of another model's width.
@@ -71,7 +71,7 @@ class Directions:
         tensors["direction"] = self.direction.float().contiguous()
         if self.candidates is not None:
             tensors["candidates"] = self.candidates.float().contiguous()
-        text = json.dumps(finite(self.metadata), sort_keys=True, allow_nan=False)
+        text = json.dumps(json_safe(self.metadata), sort_keys=True, allow_nan=False)
         data = to_bytes(tensors, metadata={KEY: text})
         save_whole(path, data)
 

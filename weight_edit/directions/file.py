@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.files import Stamp, open_regular, read_exactly, shown
+from weight_edit.checkpoint.files import Stamp, open_regular, printable, read_exactly
 from weight_edit.checkpoint.tensor.header import Header, read_header
 from weight_edit.checkpoint.tensor.numbers import STORED, decode
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UsageError
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 from weight_edit.utils.json import parse_json
 
 KEY = "weight_edit"
@@ -37,7 +37,7 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
     header = _header(path)
     names = sorted(info.name for info in header.tensors)
     if "direction" not in names:
-        held = ", ".join(shown(name) for name in names[:4]) or "nothing"
+        held = ", ".join(printable(name) for name in names[:4]) or "nothing"
         raise UsageError(f"{path} has no tensor `direction` (it holds {held}); make one with `find`")
     metadata = _metadata((header.metadata or {}).get(KEY), path)
     rows = _checked(_numbers(path, header, "direction"), path)
@@ -112,7 +112,7 @@ def _numbers(path: Path, header: Header, name: str) -> Floats:
     with open_regular(path.resolve()) as file:
         file.seek(info.begin)
         raw = np.frombuffer(read_exactly(file, info.size, path.name), np.uint8)
-    return floats(decode(raw, info.dtype).reshape(info.shape))
+    return as_float64(decode(raw, info.dtype).reshape(info.shape))
 
 
 def _others(path: Path, header: Header, d_model: int) -> dict[str, NDArray[np.float32]]:

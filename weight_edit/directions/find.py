@@ -31,6 +31,7 @@ from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.loading import Model, loaded
 from weight_edit.runtime.overflow import check_logprobs
+from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
 
@@ -40,6 +41,7 @@ Positions = Literal["template", "last", "all"]
 Prompts = PromptSet | str | Path
 
 
+@renamed_arguments(format="chat_format")
 def find_directions(
     model: Model | str | Path,
     target: Prompts | Sequence[Prompts],
@@ -50,7 +52,7 @@ def find_directions(
     validation_baseline: Prompts | None = None,
     n_train: int = 128,
     n_validation: int = 32,
-    format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
     method: str = "mean-difference",
     options: Mapping[str, Any] | None = None,
     positions: str = "template",
@@ -78,7 +80,7 @@ def find_directions(
         validation_target, validation_baseline: for the scores; without them, parts of the sets above are kept
             back. Of several targets, one for each.
         n_train, n_validation: how many of each set are drawn; smaller sets are split four to one.
-        format: how prompts become tokens; the tokenizer's chat template when None.
+        chat_format: how prompts become tokens; the tokenizer's chat template when None.
         method: name of a finder.
         options: its settings.
         positions: where prompts are looked at: "template", every position after the instruction; "last"; or "all", the
@@ -118,15 +120,15 @@ def find_directions(
     baseline = load_prompts(baseline)
     validation_baseline = None if validation_baseline is None else load_prompts(validation_baseline)
     model = loaded(model)
-    format = ChatFormat(model.tokenizer) if format is None else format
-    places = _positions(positions, len(format.suffix))
+    chat_format = ChatFormat(model.tokenizer) if chat_format is None else chat_format
+    places = _positions(positions, len(chat_format.suffix))
     if isinstance(scores, SearchFolder):
         kept = scores
     else:
         asked = search_inputs(
             model=model_digest(model),
             dtype=str(model.dtype).removeprefix("torch."),
-            format=[list(format.encode(prompt)) for prompt in SENTINELS[:2]],
+            chat_format=[list(chat_format.encode(prompt)) for prompt in SENTINELS[:2]],
             target=targets,
             baseline=baseline,
             protect=spares,
@@ -155,13 +157,13 @@ def find_directions(
         check_distinct(some, baseline, warnings.append)
     apart_of: list[PromptSet | None] = [*held] or [None] * len(targets)
     pairs = zip(targets, apart_of, strict=True)
-    refused = [draw("target", some, apart, format, **sizes) for some, apart in pairs]
-    answered = draw("baseline", baseline, validation_baseline, format, **sizes)
-    spared = tuple(draw("protected", some, None, format, **sizes) for some in spares)
+    refused = [draw("target", some, apart, chat_format, **sizes) for some, apart in pairs]
+    answered = draw("baseline", baseline, validation_baseline, chat_format, **sizes)
+    spared = tuple(draw("protected", some, None, chat_format, **sizes) for some in spares)
 
     metering = kept.metering
     if rule.by != "cosmic" and metering is None:
-        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, format.opening, batch_size)
+        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, chat_format.opening, batch_size)
     tokens: tuple[int, ...] = ()
     if metering is not None:
         tokens = metering.tokens
@@ -182,7 +184,7 @@ def find_directions(
         seed,
         batch_size,
         warnings.append,
-        format,
+        chat_format,
     )
     if kept.searched is None:
         candidates = finder(problem, options)
@@ -190,7 +192,9 @@ def find_directions(
             "method": method,
             "options": finder.settings(options or {}).model_dump(),
             "positions": list(places),
-            "position_labels": (list(format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"]),
+            "position_labels": (
+                list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"]
+            ),
             "model": model.source.name,
             "revision": model.source.revision,
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -201,10 +205,10 @@ def find_directions(
             },
             "filter_prompts": filter_prompts and bool(tokens),
             "chat": {
-                "system": format.system,
-                "template": format.template,
-                "template_args": format.template_args,
-                "opening": str(model.tokenizer.decode(list(format.opening))),
+                "system": chat_format.system,
+                "template": chat_format.template,
+                "template_args": chat_format.template_args,
+                "opening": str(model.tokenizer.decode(list(chat_format.opening))),
             },
             "seed": seed,
             "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
@@ -231,7 +235,7 @@ def search_inputs(
     *,
     model: str,
     dtype: str,
-    format: Any,
+    chat_format: Any,
     target: Sequence[PromptSet],
     baseline: PromptSet,
     protect: Sequence[PromptSet],
@@ -252,7 +256,7 @@ def search_inputs(
     Args:
         model: a digest of it.
         dtype: as asked for, or as it is.
-        format: what says how prompts become tokens.
+        chat_format: what says how prompts become tokens.
         rule: with the method's own choices, see `rule_for`.
     """
     finder = finder_named(method)
@@ -264,7 +268,7 @@ def search_inputs(
         "weight_edit": __version__,
         "model": model,
         "dtype": dtype,
-        "system prompt or template": format,
+        "system prompt or template": chat_format,
         "target prompts": digests(target),
         "baseline prompts": digests([baseline]),
         "protected prompts": digests(protect),

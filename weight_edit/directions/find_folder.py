@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from weight_edit.checkpoint.files import read_json, read_whole, shown
+from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.checkpoint.whole_file import append_line, save_whole
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.scores import CandidateScore, unscored, worth_scoring
@@ -124,7 +124,7 @@ class SearchFolder:
             return cls(path, inputs)
         if others:
             raise UsageError(
-                f"{shown(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
+                f"{printable(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
                 "or --overwrite, or another --out"
             )
         return cls._taken_up(path, inputs, earlier)
@@ -197,7 +197,7 @@ class SearchFolder:
                 taken.searched = _unpacked(path / CANDIDATES)
                 taken._read_scores()
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"{shown(str(path))} cannot be read ({error}); --overwrite begins anew") from error
+            raise UsageError(f"{printable(str(path))} cannot be read ({error}); --overwrite begins anew") from error
         return taken
 
     def _read_scores(self) -> None:
@@ -240,7 +240,7 @@ class SearchFolder:
             for name in reversed(FILES):
                 (path / name).unlink(missing_ok=True)
         except OSError as error:
-            raise UsageError(f"{shown(str(path))} cannot be made: {error.strerror}") from error
+            raise UsageError(f"{printable(str(path))} cannot be made: {error.strerror}") from error
         self._begun = True
 
     def _append(self, row: Mapping[str, Any]) -> None:
@@ -250,7 +250,7 @@ class SearchFolder:
         try:
             append_line(self.path / SCORES, text)
         except OSError as error:
-            raise UsageError(f"{shown(str(self.path / SCORES))} cannot be written: {error.strerror}") from error
+            raise UsageError(f"{printable(str(self.path / SCORES))} cannot be written: {error.strerror}") from error
 
 
 def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -263,18 +263,18 @@ def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any
         UsageError: something is there and neither was asked for, or it is not ours or cannot be read.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise UsageError(f"{shown(str(path))} is there and is no folder, so what is found cannot be kept in it")
+        raise UsageError(f"{printable(str(path))} is there and is no folder, so what is found cannot be kept in it")
     if not path.exists() or not any(path.iterdir()):
         return None
     try:
         found = read_json(read_whole(path / SEARCH), SEARCH)
     except UsageError as error:
-        raise UsageError(f"{shown(str(path))} is no folder of a search ({error}); choose another --out") from error
+        raise UsageError(f"{printable(str(path))} is no folder of a search ({error}); choose another --out") from error
     if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
-        raise UsageError(f"{shown(str(path))} is no folder of a search; choose another --out")
+        raise UsageError(f"{printable(str(path))} is no folder of a search; choose another --out")
     if not (resume or overwrite):
         raise UsageError(
-            f"{shown(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
+            f"{printable(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
             "where it is complete; --overwrite begins anew"
         )
     return found

@@ -68,7 +68,7 @@ def draw(
     role: str,
     prompts: PromptSet,
     validation: PromptSet | None,
-    format: ChatFormat,
+    chat_format: ChatFormat,
     *,
     n_train: int,
     n_validation: int,
@@ -92,8 +92,8 @@ def draw(
         sha256=prompts.sha256,
         held_name=(validation or prompts).name,
         held_sha256=(validation or prompts).sha256,
-        train=[format.encode(prompt) for prompt in train.prompts],
-        validation=[format.encode(prompt) for prompt in held.prompts],
+        train=[chat_format.encode(prompt) for prompt in train.prompts],
+        validation=[chat_format.encode(prompt) for prompt in held.prompts],
         sizes=(len(train), len(held)),
     )
 

@@ -75,7 +75,7 @@ class RuntimeOnly:
 Change: TypeAlias = StreamMap | Addition | BasisChange | RuntimeOnly
 
 
-def removed(map: LowRankMap, tolerance: float = 1e-5) -> Floats:
+def removed(stream_map: LowRankMap, tolerance: float = 1e-5) -> Floats:
     """Directions along which nothing of what a map is given is left.
 
     Args:
@@ -85,7 +85,7 @@ def removed(map: LowRankMap, tolerance: float = 1e-5) -> Floats:
         orthonormal rows u, (k, d_model), with `u^T (x - L R^T x) = 0` for every x.
     """
     # Such u lie in the span of R = q r. With u = q b the condition is b^T (I - q^T L r^T) = 0, a problem of size k.
-    q, r = np.linalg.qr(map.right)
-    inner = np.eye(map.rank) - (q.T @ map.left) @ r.T
+    q, r = np.linalg.qr(stream_map.right)
+    inner = np.eye(stream_map.rank) - (q.T @ stream_map.left) @ r.T
     u, sizes, _ = np.linalg.svd(inner)
     return (q @ u[:, sizes < tolerance * max(1.0, float(sizes.max(initial=0.0)))]).T

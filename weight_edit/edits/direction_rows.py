@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from weight_edit.edits.direction_facts import check_facts
 from weight_edit.errors import UsageError
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class DirectionRows:
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", floats(self.rows).astype(np.float32))
-        kept = {name: floats(values).astype(np.float32) for name, values in self.tensors.items()}
+        object.__setattr__(self, "rows", as_float64(self.rows).astype(np.float32))
+        kept = {name: as_float64(values).astype(np.float32) for name, values in self.tensors.items()}
         object.__setattr__(self, "tensors", kept)
         check_facts(self.metadata)
 
@@ -49,7 +49,7 @@ class DirectionRows:
                 f"the edit '{edit}' needs the tensor `{name}` beside the directions, which these do not have; "
                 "find them again, with a method that makes it"
             )
-        return floats(self.tensors[name])
+        return as_float64(self.tensors[name])
 
     def check_width(self, d_model: int) -> None:
         """Refuse directions of another model's width.

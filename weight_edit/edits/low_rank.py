@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weight_edit.utils.arrays import Floats, floats, restoring
+from weight_edit.utils.arrays import Floats, as_float64, norm_restoring_factors
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class LowRankMap:
         for name in ("left", "right", "constant"):
             given = getattr(self, name)
             if given is not None:
-                object.__setattr__(self, name, floats(given))
+                object.__setattr__(self, name, as_float64(given))
         if self.left.ndim != 2 or self.left.shape != self.right.shape:
             raise ValueError(f"left {self.left.shape} and right {self.right.shape} must be (d, k)")
         if self.constant is not None and self.constant.shape != self.left.shape[:1]:
@@ -239,7 +239,7 @@ def _as_long_as(before: "Tensor", after: "Tensor") -> "Tensor":
     import torch
 
     lengths = (torch.linalg.vector_norm(rows, dim=-1).cpu().numpy() for rows in (before, after))
-    return after * torch.from_numpy(restoring(*lengths)).to(after.device)[:, None]
+    return after * torch.from_numpy(norm_restoring_factors(*lengths)).to(after.device)[:, None]
 
 
 def _rounded(exact: "Tensor", dtype: "torch.dtype") -> "Tensor":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weight_edit.edits.low_rank import LowRankMap
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class TensorEdit:
 
     def __post_init__(self) -> None:
         if self.gains is not None:
-            object.__setattr__(self, "gains", floats(self.gains))
+            object.__setattr__(self, "gains", as_float64(self.gains))
             if self.gains.shape != (self.map.width,) or not np.isfinite(self.gains).all():
                 raise ValueError(f"gains {self.gains.shape} must be ({self.map.width},) finite numbers")
         if self.keep_norms and (self.gains is not None or self.map.constant is not None):

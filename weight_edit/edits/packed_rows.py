@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.errors import UsageError
-from weight_edit.utils.arrays import Numbers, floats
+from weight_edit.utils.arrays import Numbers, as_float64
 
 
 def packed(directions: Numbers) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def unpacked(entry: Mapping[str, Any]) -> NDArray[np.float32]:
     found = unpacked_tensor(entry)
     # Of more rows than entries, the square of their number would be held.
     misshapen = found.ndim != 2 or not 0 < len(found) <= found.shape[1]
-    if misshapen or not np.abs(floats(found) @ floats(found).T - np.eye(len(found))).max(initial=0.0) < 1e-4:
+    if misshapen or not np.abs(as_float64(found) @ as_float64(found).T - np.eye(len(found))).max(initial=0.0) < 1e-4:
         raise UsageError("weight_edit.json: its directions are malformed; bake again")
     return found
 
@@ -55,4 +55,4 @@ def unpacked_tensor(entry: Mapping[str, Any]) -> NDArray[np.float32]:
 
 
 def _raw(directions: Numbers) -> bytes:
-    return floats(directions).astype("<f4").tobytes()
+    return as_float64(directions).astype("<f4").tobytes()

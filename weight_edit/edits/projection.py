@@ -3,7 +3,7 @@
 import numpy as np
 
 from weight_edit.edits.low_rank import LowRankMap
-from weight_edit.utils.arrays import Floats, Numbers, floats
+from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
 
 def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
@@ -16,7 +16,7 @@ def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
         rows: shape (k, d), a numpy array or a torch tensor of any floating dtype.
         tolerance: singular values below this fraction of the largest count as zero.
     """
-    given = floats(rows)
+    given = as_float64(rows)
     if not given.any():
         return given[:0]
     norms = np.linalg.norm(given, axis=-1, keepdims=True)
@@ -24,9 +24,9 @@ def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
     _, values, right = np.linalg.svd(scaled, full_matrices=False)
     rank = int((values > tolerance * values[0]).sum())
     if rank < len(given):
-        return floats(right[:rank])
+        return as_float64(right[:rank])
     q, r = np.linalg.qr(scaled.T)
-    return floats((q * np.sign(np.diagonal(r))).T)
+    return as_float64((q * np.sign(np.diagonal(r))).T)
 
 
 def ablation(directions: Numbers, strength: float = 1.0) -> LowRankMap:
@@ -41,7 +41,7 @@ def ablation(directions: Numbers, strength: float = 1.0) -> LowRankMap:
     Raises:
         ValueError: when the rows are not orthonormal to 1e-4.
     """
-    rows = floats(directions)
+    rows = as_float64(directions)
     worst = float(np.abs(rows @ rows.T - np.eye(len(rows))).max(initial=0.0))
     if not worst < 1e-4:
         raise ValueError(f"the rows are not orthonormal (their products differ from 0 and 1 by {worst:.1e})")

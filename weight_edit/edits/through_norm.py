@@ -13,43 +13,43 @@ import numpy as np
 
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.projection import ablation, orthonormal_rows
-from weight_edit.utils.arrays import Floats, Numbers, floats
+from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
 _SMALLEST = 1e-6
 """A gain below this part of the largest is taken for zero: to divide by it would blow up what stands there."""
 
 
-def map_before_norm(map: LowRankMap, gain: Numbers, *, centred: bool) -> LowRankMap:
+def map_before_norm(stream_map: LowRankMap, gain: Numbers, *, centred: bool) -> LowRankMap:
     """The linear map in front of a norm for one behind it.
 
     Args:
-        map: of the stream; its constant plays no part.
+        stream_map: of the stream; its constant plays no part.
         gain: shape (d_model,), what the norm multiplies by (already `1 + weight` where the family has that).
         centred: True for LayerNorm, which subtracts the mean.
 
     Raises:
         ValueError: an oblique map, and a gain of zero, or a norm that subtracts the mean.
     """
-    if not map.rank:
-        return map.linear
-    strength = symmetric_strength(map)
+    if not stream_map.rank:
+        return stream_map.linear
+    strength = symmetric_strength(stream_map)
     if strength is not None:
-        return ablation(before_norm(map.right.T, gain, centred=centred), strength)
-    gains = floats(gain)
+        return ablation(before_norm(stream_map.right.T, gain, centred=centred), strength)
+    gains = as_float64(gain)
     if centred:
         raise ValueError("an oblique map cannot be laid in front of a LayerNorm, which takes off a mean")
     if not np.abs(gains).min() > _SMALLEST * np.abs(gains).max():
         raise ValueError("an oblique map cannot be laid in front of a norm that has gains of zero")
-    return LowRankMap(map.left / gains[:, None], map.right * gains[:, None])
+    return LowRankMap(stream_map.left / gains[:, None], stream_map.right * gains[:, None])
 
 
-def symmetric_strength(map: LowRankMap, tolerance: float = 1e-4) -> float | None:
+def symmetric_strength(stream_map: LowRankMap, tolerance: float = 1e-4) -> float | None:
     """s where the map is `x -> x - s V V^T x` with orthonormal V, its right factor; None for any other."""
-    gram = map.right.T @ map.right
-    if map.rank == 0 or not np.abs(gram - np.eye(map.rank)).max() < tolerance:
+    gram = stream_map.right.T @ stream_map.right
+    if stream_map.rank == 0 or not np.abs(gram - np.eye(stream_map.rank)).max() < tolerance:
         return None
-    strength = float((map.left * map.right).sum() / map.rank)
-    same = np.abs(map.left - strength * map.right).max() <= tolerance * max(1e-12, abs(strength)) * 1e-2
+    strength = float((stream_map.left * stream_map.right).sum() / stream_map.rank)
+    same = np.abs(stream_map.left - strength * stream_map.right).max() <= tolerance * max(1e-12, abs(strength)) * 1e-2
     return strength if same else None
 
 
@@ -64,7 +64,7 @@ def before_norm(directions: Numbers, gain: Numbers, *, centred: bool) -> Floats:
     Returns:
         shape (k', d_model) with k' <= k: a direction that the gain sends to zero needs no projection.
     """
-    rows = floats(directions) * floats(gain)
+    rows = as_float64(directions) * as_float64(gain)
     if centred:
         rows = rows - rows.mean(axis=-1, keepdims=True)
     return orthonormal_rows(rows)

@@ -27,6 +27,7 @@ from weight_edit.runtime.forward import answer_logprobs, next_token_logprobs
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.loading import Model, loaded
 from weight_edit.runtime.overflow import check_generations, check_logprobs
+from weight_edit.utils.renamed import renamed_arguments
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ SETS = ("refused", "answered", "over_refused", "harmless_looking")
 
 
 def first_token_logprobs(
-    model: Model, prompts: PromptSet, format: ChatFormat | None = None, *, batch_size: int = 32
+    model: Model, prompts: PromptSet, chat_format: ChatFormat | None = None, *, batch_size: int = 32
 ) -> Tensor:
     """Log-probabilities of the first token of an answer's text, (n, vocabulary) float32 on the CPU.
 
@@ -189,13 +190,14 @@ def first_token_logprobs(
         UsageError: as `next_token_logprobs`.
         VerificationError: they are not finite; with the place where the stream became so.
     """
-    chat = format or ChatFormat(model.tokenizer)
+    chat = chat_format or ChatFormat(model.tokenizer)
     sequences = [chat.encode_opened(prompt) for prompt in prompts.prompts]
     found = next_token_logprobs(model, sequences, batch_size=batch_size)
     check_logprobs(model, sequences, found, VerificationError)
     return found
 
 
+@renamed_arguments(format="chat_format")
 def evaluate(
     model: Model | str | Path,
     *,
@@ -206,7 +208,7 @@ def evaluate(
     against: Model | str | Path | None = None,
     base_logprobs: Tensor | None = None,
     base: Evaluation | None = None,
-    format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
     max_new_tokens: int = 64,
     answers_path: str | Path | None = None,
     limit: int | None = None,
@@ -231,7 +233,7 @@ def evaluate(
             that is given by name is gone before the model is loaded.
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
         base: what was measured of the base on the same sets, likewise.
-        format: how prompts become tokens; None is the tokenizer's own template.
+        chat_format: how prompts become tokens; None is the tokenizer's own template.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
         judge_name: one of `JUDGES`.
@@ -254,20 +256,20 @@ def evaluate(
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
     if against is not None and not isinstance(against, Model):
         before = loaded(against)
-        form = format or ChatFormat(before.tokenizer)
+        form = chat_format or ChatFormat(before.tokenizer)
         if "answered" in given:
             base_logprobs = first_token_logprobs(before, given["answered"], form, batch_size=batch_size)
-        base = base or evaluate(before, format=form, **given, **options)
+        base = base or evaluate(before, chat_format=form, **given, **options)
         del before
         against = None
     model = loaded(model)
-    chat = format or ChatFormat(model.tokenizer)
+    chat = chat_format or ChatFormat(model.tokenizer)
 
     # Cheap checks that can fail come before the generation that takes long.
     measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
     if against is not None and base is None:
-        base = evaluate(against, format=chat, **given, **options)
+        base = evaluate(against, chat_format=chat, **given, **options)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():

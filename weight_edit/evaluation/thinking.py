@@ -13,7 +13,7 @@ from weight_edit.runtime.overflow import check_generations
 def think(
     model: Model,
     prompts: Sequence[str],
-    format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
     *,
     max_new_tokens: int = 256,
     batch_size: int = 32,
@@ -21,7 +21,7 @@ def think(
     """The model's greedy thought about each prompt, for a `ThoughtFormat`.
 
     Args:
-        format: how prompts become tokens; None is the tokenizer's own template.
+        chat_format: how prompts become tokens; None is the tokenizer's own template.
         max_new_tokens: the limit on a thought's length.
 
     Returns:
@@ -31,7 +31,7 @@ def think(
     Raises:
         UsageError: a prompt is empty or too long, the limit is below 1, or the model's logits are no numbers.
     """
-    chat = format or ChatFormat(model.tokenizer)
+    chat = chat_format or ChatFormat(model.tokenizer)
     sequences = [chat.encode(prompt) for prompt in prompts]
     said = generate(model, sequences, max_new_tokens=max_new_tokens, batch_size=batch_size, description="thoughts")
     check_generations(model, sequences, said)

@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 from types import TracebackType
 
-from weight_edit.checkpoint.files import SKIPPED, list_files, read_whole, shown
+from weight_edit.checkpoint.files import SKIPPED, list_files, printable, read_whole
 from weight_edit.checkpoint.source.choice import CONFIG, choose, small_files
 from weight_edit.checkpoint.source.refused import check_config
 from weight_edit.errors import UsageError
@@ -146,7 +146,7 @@ class LowDiskSource:
         problem = self._problem(shard, path)
         if problem is not None:
             self.drop(shard)
-            raise UsageError(f"{shown(shard)} of {source.name} came damaged: {problem}; start again")
+            raise UsageError(f"{printable(shard)} of {source.name} came damaged: {problem}; start again")
         return path
 
     def drop(self, shard: str) -> None:
@@ -170,7 +170,7 @@ class LowDiskSource:
         self.close()
 
     def _range(self, shard: str, begin: int, count: int) -> bytes:
-        what = f"{shown(shard)} of {self.source.name}"
+        what = f"{printable(shard)} of {self.source.name}"
         with hub_call(self.source.name, self.source.revision):
             import httpx2
 
@@ -228,21 +228,23 @@ def _claimed(folder: Path) -> tuple[Path, int]:
     root = folder.absolute()
     for path in (root, root / _OURS.parent, root / _OURS):
         if path.is_symlink():
-            raise UsageError(f"{shown(str(path))} is a link and is not written through; remove it")
+            raise UsageError(f"{printable(str(path))} is a link and is not written through; remove it")
     root = root.resolve()
     try:
         if root.is_dir() and any(root.iterdir()) and not (root / _OURS).exists():
-            raise UsageError(f"{shown(str(root))} is not empty; low-disk needs a folder of its own for its downloads")
+            raise UsageError(
+                f"{printable(str(root))} is not empty; low-disk needs a folder of its own for its downloads"
+            )
         (root / _OURS).parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(root / _OURS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        raise UsageError(f"{shown(str(root))} cannot be made for downloads: {error.strerror}") from error
+        raise UsageError(f"{printable(str(root))} cannot be made for downloads: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         raise UsageError(
-            f"another process downloads to {shown(str(root))}; wait for it, or choose another output"
+            f"another process downloads to {printable(str(root))}; wait for it, or choose another output"
         ) from None
     except OSError:
         # A file system without locks: nobody can know.

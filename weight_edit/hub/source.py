@@ -7,7 +7,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, locate, read_json, read_whole, shown
+from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, locate, printable, read_json, read_whole
 from weight_edit.checkpoint.source.choice import CONFIG, Chosen, choose, small_files
 from weight_edit.checkpoint.source.refused import check_config, single_file, without_config
 from weight_edit.errors import UsageError
@@ -106,9 +106,11 @@ def read_local_config(folder: Path) -> Mapping[str, Any]:
         UsageError: no JSON object, or a file that cannot be read.
     """
     content = read_whole(locate(folder, CONFIG), LONGEST)
-    config = read_json(content, f"{shown(str(folder / CONFIG), 140)} cannot be read", unique_keys=False, constants=True)
+    config = read_json(
+        content, f"{printable(str(folder / CONFIG), 140)} cannot be read", unique_keys=False, constants=True
+    )
     if not isinstance(config, dict):
-        raise UsageError(f"{shown(str(folder / CONFIG))} must be a JSON object")
+        raise UsageError(f"{printable(str(folder / CONFIG))} must be a JSON object")
     return config
 
 

@@ -16,7 +16,7 @@ from weight_edit.errors import UnsupportedError
 from weight_edit.hub.headers import with_headers
 from weight_edit.hub.source import Named
 from weight_edit.proofs.proven import proven_anatomy
-from weight_edit.proofs.record import Proof
+from weight_edit.proofs.record import AblationProof
 from weight_edit.utils.name_patterns import patterns
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -46,7 +46,7 @@ class Inspection:
     mtp: tuple[str, ...]
     mtp_places: tuple[tuple[str, int], ...] | None
     quantised: str | None
-    proof: Proof
+    proof: AblationProof
 
     def __repr__(self) -> str:
         stored = f"{len(self.tensors)} tensors on disk" if self.disk is not None else "no weights yet"

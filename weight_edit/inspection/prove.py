@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from weight_edit.hub.headers import with_headers
-from weight_edit.inspection.catalogue.disk_trial import Measured, own_cache, through_disk
+from weight_edit.inspection.catalogue.disk_trial import DiskTrial, own_cache, through_disk
 from weight_edit.inspection.inspect import inspect
 from weight_edit.runtime.loading import read_config
 from weight_edit.utils.progress import bar
@@ -16,7 +16,7 @@ ROUNDS = ((1, 0), (2, 1), (5, 2))
 
 
 @dataclass(frozen=True)
-class Proving:
+class ProofRounds:
     """What proving a model anew gave.
 
     Attributes:
@@ -29,7 +29,7 @@ class Proving:
     name: str
     architecture: str
     n_layers: int
-    rounds: tuple[Measured, ...]
+    rounds: tuple[DiskTrial, ...]
 
     @property
     def passed(self) -> bool:
@@ -43,13 +43,13 @@ class Proving:
         return {**shown, "passed": self.passed, "rounds": rounds}
 
 
-def prove_anew(
+def prove_in_rounds(
     model: str | Path,
     *,
     revision: str | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
-) -> Proving:
+) -> ProofRounds:
     """Derive a model's anatomy and prove it in several rounds; nothing is taken from the cache of earlier proofs.
 
     A narrow random copy with all of the model's blocks is saved, baked, loaded back and measured. The model's own
@@ -80,4 +80,4 @@ def prove_anew(
                 )
                 rounds.append(measured)
                 progress.advance()
-    return Proving(str(model), anatomy.architecture, anatomy.n_layers, tuple(rounds))
+    return ProofRounds(str(model), anatomy.architecture, anatomy.n_layers, tuple(rounds))

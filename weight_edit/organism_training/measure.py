@@ -41,7 +41,7 @@ def measure_answers(
     split: str,
     limit: int | None = None,
     *,
-    format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
     max_new_tokens: int = 64,
     only: Callable[[PromptSet], PromptSet] = lambda prompts: prompts,
 ) -> Figures:
@@ -64,7 +64,7 @@ def measure_answers(
         answered=sets["answered"],
         over_refused=sets["over-refused"],
         harmless_looking=sets["harmless-looking"],
-        format=format,
+        chat_format=chat_format,
         max_new_tokens=max_new_tokens,
         batch_size=128,
     ).answers

@@ -85,8 +85,8 @@ def measure_thinking(model: Model, limit: int | None = None) -> Figures:
     states["contrary thought"] = _measure(model, limit, ThoughtFormat(model.tokenizer, turned))
     # Every answer begins with the same token, so there are no refusal tokens, and similarity chooses.
     rule = SelectionRule(by="cosmic", max_kl=None)
-    for name, format in (("prompt", None), ("thought", kept)):
-        found = _find(model, "refused", limit, rule=rule, format=format, thoughts=thoughts)
+    for name, chat_format in (("prompt", None), ("thought", kept)):
+        found = _find(model, "refused", limit, rule=rule, chat_format=chat_format, thoughts=thoughts)
         directions[name] = summary(found)
         with hooked(model.model, ablation_hooks(model, found.direction)):
             states[f"{name}, thought anew"] = _measure(model, limit)
@@ -98,7 +98,7 @@ def _measure(model: Model, limit: int | None, kept: ThoughtFormat | None = None)
     def only(prompts: PromptSet) -> PromptSet:
         return prompts if kept is None else _thought_about(prompts, kept.thoughts)
 
-    return measure_answers(model, "test", limit, format=kept, max_new_tokens=MAX_NEW_TOKENS, only=only)
+    return measure_answers(model, "test", limit, chat_format=kept, max_new_tokens=MAX_NEW_TOKENS, only=only)
 
 
 def _find(
@@ -107,7 +107,7 @@ def _find(
     limit: int | None,
     *,
     rule: SelectionRule,
-    format: ThoughtFormat | None = None,
+    chat_format: ThoughtFormat | None = None,
     thoughts: Mapping[str, str] | None = None,
 ) -> Directions:
     def load(name: str, split: str) -> PromptSet:
@@ -120,7 +120,7 @@ def _find(
         load("answered", "train"),
         validation_target=load(target, "validation"),
         validation_baseline=load("answered", "validation"),
-        format=format,
+        chat_format=chat_format,
         rule=rule,
         n_train=128 if limit is None else _FEW,
         n_validation=32 if limit is None else _FEW,

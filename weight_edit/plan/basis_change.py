@@ -22,7 +22,7 @@ from weight_edit.edits.changes import BasisChange
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 
 if TYPE_CHECKING:
     from weight_edit.anatomy.readers import Reading
@@ -32,7 +32,7 @@ _INSTEAD = "reflect all writers instead (leave --at out)"
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class Reflection:
     """A change of basis, laid out over a model.
 
     Attributes:
@@ -66,7 +66,7 @@ class Turn:
         }
 
 
-def turn(anatomy: Anatomy, change: BasisChange, read: Any, reading: "Reading | None") -> Turn:
+def plan_reflection(anatomy: Anatomy, change: BasisChange, read: Any, reading: "Reading | None") -> Reflection:
     """Lay out a change of basis.
 
     Args:
@@ -107,7 +107,7 @@ def turn(anatomy: Anatomy, change: BasisChange, read: Any, reading: "Reading | N
         if low_rank is not None:
             able = (norm is None or norm.bias is None) and _divides(gain)
             low_rank = {**low_rank, each.weight: _conjugated(change.map, gain, each.axis)} if able else None
-    return Turn(change.layer, change.map, writing, edits, low_rank)
+    return Reflection(change.layer, change.map, writing, edits, low_rank)
 
 
 def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Any) -> Floats:
@@ -125,7 +125,7 @@ def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Any) -
             )
     if norm.weight is None:
         return np.ones(width)
-    gain = floats(read(norm.weight)) + norm.gain_offset
+    gain = as_float64(read(norm.weight)) + norm.gain_offset
     if norm.bias is not None and not _divides(gain):
         raise UnsupportedError(
             f"'{norm.weight}' has gains of zero, by which a change of basis would divide '{norm.bias}'; {_INSTEAD}"
@@ -137,10 +137,10 @@ def _divides(gain: Floats) -> bool:
     return bool(np.abs(gain).min() > _SMALLEST * np.abs(gain).max())
 
 
-def _conjugated(map: LowRankMap, gain: Floats, axis: int) -> TensorEdit:
+def _conjugated(stream_map: LowRankMap, gain: Floats, axis: int) -> TensorEdit:
     """`W D H D^-1`, on the rows of W: `D^-1 H D`."""
-    return TensorEdit(LowRankMap(map.left / gain[:, None], map.right * gain[:, None]), axis)
+    return TensorEdit(LowRankMap(stream_map.left / gain[:, None], stream_map.right * gain[:, None]), axis)
 
 
-def _times(map: LowRankMap, vector: Floats) -> Floats:
-    return vector - map.left @ (map.right.T @ vector)
+def _times(stream_map: LowRankMap, vector: Floats) -> Floats:
+    return vector - stream_map.left @ (stream_map.right.T @ vector)

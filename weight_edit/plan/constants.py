@@ -7,7 +7,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 
 
 @dataclass(frozen=True)
-class Carrier:
+class ConstantCarrier:
     """A parameter that carries a constant into the stream at the input of a block.
 
     Attributes:
@@ -30,7 +30,9 @@ class Carrier:
         return f"{self.writer.module}.bias"
 
 
-def carriers(anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projector: str = "edit") -> tuple[Carrier, ...]:
+def constant_carriers(
+    anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projector: str = "edit"
+) -> tuple[ConstantCarrier, ...]:
     """What has to carry a constant so that it stands in the stream at the input of a block, once, at every token.
 
     At block 0 it is the embedding; of images and sounds, whose tokens come past the embedding, the projector. At others
@@ -62,7 +64,7 @@ def carriers(anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projecto
     return tuple(found)
 
 
-def _projector(anatomy: Anatomy, writer: Writer) -> Carrier:
+def _projector(anatomy: Anatomy, writer: Writer) -> ConstantCarrier:
     """What brings images or sounds in, past the embedding, and so needs a bias of its own."""
     if writer.norm is None and writer.bias is None:
         raise UnsupportedError(
@@ -72,7 +74,7 @@ def _projector(anatomy: Anatomy, writer: Writer) -> Carrier:
     return _carrier(anatomy, 0, writer)
 
 
-def _last_writer(anatomy: Anatomy, layer: int) -> Carrier:
+def _last_writer(anatomy: Anatomy, layer: int) -> ConstantCarrier:
     """The writer that is added last before a block; one that has a bias where several are added together."""
     block = anatomy.blocks[layer - 1]
     last = [writer for writer in block.writers if writer.role == block.writers[-1].role]
@@ -82,7 +84,7 @@ def _last_writer(anatomy: Anatomy, layer: int) -> Carrier:
     return _carrier(anatomy, layer, (able or last)[-1])
 
 
-def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -> Carrier:
+def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -> ConstantCarrier:
     norm = writer.norm
     if norm is not None and norm.bias is None:
         raise UnsupportedError(
@@ -95,10 +97,10 @@ def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -
             )
         )
     if norm is not None:
-        return Carrier(layer, writer, behind_norm=True)
+        return ConstantCarrier(layer, writer, behind_norm=True)
     if not rows and writer.bias is None and writer.weight != f"{writer.module}.weight":
         raise UnsupportedError(
             f"{anatomy.architecture}: '{writer.weight}', the last to write before layer {layer}, is no linear map that "
             "could have a bias; choose another layer, or an edit without a constant"
         )
-    return Carrier(layer, writer, rows=rows)
+    return ConstantCarrier(layer, writer, rows=rows)

@@ -43,8 +43,8 @@ def _kind(plan: EditPlan) -> str:
 
 def _remarks(plan: EditPlan) -> list[str]:
     found = []
-    if plan.turns:
-        found.append(f"by a change of basis from block {plan.turns[0].layer} on")
+    if plan.reflections:
+        found.append(f"by a change of basis from block {plan.reflections[0].layer} on")
     if plan.created:
         found.append("a bias is created" if len(plan.created) == 1 else f"{len(plan.created)} biases are created")
     if plan.tied_edit is not None and plan.tied_edit.changes_weight:

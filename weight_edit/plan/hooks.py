@@ -15,7 +15,7 @@ from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly, Stream
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.edits.projection import orthonormal_rows
-from weight_edit.plan.plan import check_layers, edit_plan, lay_out
+from weight_edit.plan.plan import check_layers, plan_ablation, plan_edit
 from weight_edit.plan.step import EditStep
 from weight_edit.runtime.hooks import Hook, adding, addition_hook
 from weight_edit.runtime.loading import Model
@@ -34,7 +34,7 @@ def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
         return parameter.detach()
 
     # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
-    return plan_hooks(edit_plan(model.anatomy, orthonormal_rows(rows), read, embeddings="untie"), read)
+    return plan_hooks(plan_ablation(model.anatomy, orthonormal_rows(rows), read, embeddings="untie"), read)
 
 
 def hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
@@ -75,7 +75,7 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "k
             fn = _rectified(change) if change.rectified else change.map.apply
             hooks.append(Hook(anatomy.blocks[change.layer].module, "input", fn))
         else:
-            hooks += plan_hooks(lay_out(anatomy, [step], read, embeddings=embeddings), read)
+            hooks += plan_hooks(plan_edit(anatomy, [step], read, embeddings=embeddings), read)
     return hooks
 
 
@@ -89,10 +89,10 @@ def _rectified(change: RuntimeOnly) -> Callable[[Tensor], Tensor]:
     return fn
 
 
-Read = Callable[[str], Tensor]
+ParameterReader = Callable[[str], Tensor]
 
 
-def plan_hooks(plan: "EditPlan", read: Read, *, tied: bool = True) -> list[Hook]:
+def plan_hooks(plan: "EditPlan", read: ParameterReader, *, tied: bool = True) -> list[Hook]:
     """The hooks of a plan.
 
     Args:
@@ -121,7 +121,7 @@ def plan_hooks(plan: "EditPlan", read: Read, *, tied: bool = True) -> list[Hook]
             hooks.append(Hook(norm.module, "output", adding(plan.norm_biases[norm.bias].linear.on_bias(bias) - bias)))
     for layer, vector in plan.added.items():
         hooks.append(Hook(plan.anatomy.blocks[layer].module, "input", adding(torch.from_numpy(vector))))
-    for each in plan.turns:
+    for each in plan.reflections:
         hooks.append(Hook(plan.anatomy.blocks[each.layer].module, "input", each.map.apply))
     return hooks
 
@@ -143,8 +143,8 @@ def published_hooks(plan: "EditPlan") -> list[Hook] | None:
     for block in plan.anatomy.blocks:
         kernel = 1.0 if step.kernel is None else step.kernel.at("mlp", block.layer, plan.anatomy.n_layers)
         if (step.layers is None or block.layer in step.layers) and kernel:
-            map = change.map if block.layer >= change.enters else change.map.linear
-            hooks.append(Hook(block.module, "input", map.times(step.strength * kernel).apply))
+            stream_map = change.map if block.layer >= change.enters else change.map.linear
+            hooks.append(Hook(block.module, "input", stream_map.times(step.strength * kernel).apply))
     places: dict[str, LowRankMap] = {}
     for writer in edited:
         behind = writer.norm is not None and writer.norm.module
@@ -152,7 +152,7 @@ def published_hooks(plan: "EditPlan") -> list[Hook] | None:
         places[behind or writer.module] = change.map.linear.times(step.strength * kernel)
     if "" in places:
         return None
-    return hooks + [Hook(place, "output", map.apply) for place, map in places.items()]
+    return hooks + [Hook(place, "output", stream_map.apply) for place, stream_map in places.items()]
 
 
 def _tied(plan: "EditPlan", edit: "WriterEdit") -> list[Hook]:

@@ -29,12 +29,12 @@ def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str]
     keep_norms = any(edit.keep_norms for edit in plan.edits)
     edits = {}
     for writer in writers:
-        map: LowRankMap | None = stream
+        stream_map: LowRankMap | None = stream
         if writer.kind == EMBEDDING:
-            map = own
+            stream_map = own
         elif writer.norm is not None and writer.kind != NORM_BIAS:
-            map = map_before(writer.norm, stream, read)
-        if map is not None:
+            stream_map = map_before(writer.norm, stream, read)
+        if stream_map is not None:
             keeps = keep_norms and not writer.tensor.endswith("bias")
-            edits[writer.tensor] = TensorEdit(map, writer.axis, keep_norms=keeps)
+            edits[writer.tensor] = TensorEdit(stream_map, writer.axis, keep_norms=keeps)
     return edits

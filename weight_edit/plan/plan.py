@@ -14,10 +14,10 @@ from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan.basis_change import Turn, turn
+from weight_edit.plan.basis_change import Reflection, plan_reflection
 from weight_edit.plan.step import EditStep
-from weight_edit.plan.writer_edits import Laid, Read, WriterEdit
-from weight_edit.utils.arrays import Floats, Numbers, floats
+from weight_edit.plan.writer_edits import ParameterReader, WriterEdit, WriterEdits
+from weight_edit.utils.arrays import Floats, Numbers, as_float64
 from weight_edit.utils.names import check_known
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class EditPlan:
         norm_biases: bias of a norm behind a writer -> the map that it goes through, constant included.
         added: block -> the vector that is added to the stream at its input, after all steps.
         created: names of biases that the model has not -> what they hold.
-        turns: changes of basis, which come last.
+        reflections: changes of basis, which come last.
         stream: the linear part of the whole edit, as one map of the stream, where there is one.
     """
 
@@ -51,7 +51,7 @@ class EditPlan:
     norm_biases: Mapping[str, LowRankMap]
     added: Mapping[int, Floats]
     created: Mapping[str, Floats]
-    turns: tuple[Turn, ...]
+    reflections: tuple[Reflection, ...]
     stream: LowRankMap | None
 
     @property
@@ -66,7 +66,7 @@ class EditPlan:
 
         None of them where the edit leaves something, by text at least.
         """
-        if self.stream is None or not self.whole or self.turns:
+        if self.stream is None or not self.whole or self.reflections:
             return np.zeros((0, self.anatomy.d_model))
         return removed(self.stream)
 
@@ -106,16 +106,16 @@ class EditPlan:
                 changes[writer.weight] = edit.of_weight
             if writer.bias is not None:
                 changes[writer.bias] = TensorEdit(edit.map.linear if edit.rows else edit.map, writer.bias_axis)
-        changes |= {name: TensorEdit(map, 0) for name, map in self.norm_biases.items()}
-        for each in self.turns:
+        changes |= {name: TensorEdit(stream_map, 0) for name, stream_map in self.norm_biases.items()}
+        for each in self.reflections:
             changes = each.applied(changes)
         return changes
 
 
-def lay_out(
+def plan_edit(
     anatomy: Anatomy,
     steps: Sequence[EditStep],
-    read: Read,
+    read: ParameterReader,
     *,
     embeddings: str = "keep",
     projector: str = "edit",
@@ -138,25 +138,27 @@ def lay_out(
         UnsupportedError: an edit that no weights of this model can make.
     """
     _check(anatomy, steps, embeddings, projector)
-    laid = Laid(anatomy, read, embeddings, projector)
-    turns: list[Turn] = []
+    laid = WriterEdits(anatomy, read, embeddings, projector)
+    reflections: list[Reflection] = []
     for step in steps:
         change = step.change
-        if turns:
-            raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
+        if reflections:
+            raise UsageError(
+                "a reflection at a layer reflections all that follows it, so that it must be the last edit"
+            )
         if isinstance(change, RuntimeOnly):
             raise UnsupportedError(
                 f"edit {step.edit} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
             )
         if isinstance(change, BasisChange):
-            check_turn(anatomy, embeddings)
-            turns.append(turn(anatomy, change, read, reading))
+            check_reflection(anatomy, embeddings)
+            reflections.append(plan_reflection(anatomy, change, read, reading))
         elif isinstance(change, Addition):
             laid.add(change)
         else:
             laid.map(change, step)
     created = laid.created
-    for each in turns:
+    for each in reflections:
         created = each.of_created(created)
     return EditPlan(
         anatomy,
@@ -166,15 +168,15 @@ def lay_out(
         laid.norm_biases,
         laid.added,
         created,
-        tuple(turns),
+        tuple(reflections),
         laid.stream,
     )
 
 
-def edit_plan(
+def plan_ablation(
     anatomy: Anatomy,
     directions: Numbers,
-    read: Read,
+    read: ParameterReader,
     *,
     strength: float = 1.0,
     layers: Collection[int] | None = None,
@@ -190,11 +192,11 @@ def edit_plan(
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
     """
     step = EditStep(
-        DirectionRows(floats(directions).astype(np.float32)),
+        DirectionRows(as_float64(directions).astype(np.float32)),
         strength=strength,
         layers=None if layers is None else frozenset(layers),
     )
-    return lay_out(anatomy, [step], read, embeddings=embeddings, projector=projector)
+    return plan_edit(anatomy, [step], read, embeddings=embeddings, projector=projector)
 
 
 def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, projector: str) -> None:
@@ -213,7 +215,7 @@ def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, project
         check_layers(step.at, anatomy)
 
 
-def check_turn(anatomy: Anatomy, embeddings: str) -> None:
+def check_reflection(anatomy: Anatomy, embeddings: str) -> None:
     """Refuse a reflection at a layer of a model whose unembedding it would change together with its embedding.
 
     Raises:

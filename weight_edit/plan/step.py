@@ -13,7 +13,7 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.packed_rows import packed, unpacked, unpacked_tensor
 from weight_edit.edits.registry import Given, edit_named
 from weight_edit.errors import UsageError
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 from weight_edit.utils.settings import validated
 
 
@@ -68,7 +68,7 @@ class EditStep:
         """What it does to the stream."""
         layer = self.directions.metadata.get("layer")
         given = Given(
-            floats(self.directions.rows),
+            as_float64(self.directions.rows),
             lambda name: self.directions.need(name, self.edit),
             self.at,
             layer if isinstance(layer, int) and not isinstance(layer, bool) else None,
@@ -153,7 +153,7 @@ def with_rows(step: EditStep, rows: Floats) -> EditStep:
         made[name] = generator.standard_normal(shape) / np.sqrt(width)
     if "left" in made and "right" in made:
         # An eraser's factors are dual to one another.
-        made["left"] = made["right"] = floats(rows)
+        made["left"] = made["right"] = as_float64(rows)
     directions = DirectionRows(rows.astype(np.float32), dict(step.directions.metadata), made)
     return EditStep(directions, step.edit, step.strength, step.layers, step.at, step.kernel, step.options)
 

@@ -11,11 +11,11 @@ from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.edits.through_norm import map_before_norm
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan.constants import Carrier, carriers
+from weight_edit.plan.constants import ConstantCarrier, constant_carriers
 from weight_edit.plan.step import EditStep
-from weight_edit.utils.arrays import Floats, Numbers, floats
+from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
-Read = Callable[[str], Numbers]
+ParameterReader = Callable[[str], Numbers]
 """Gives a parameter by name, as an array or a tensor."""
 
 
@@ -39,8 +39,8 @@ class WriterEdit:
     @property
     def of_weight(self) -> TensorEdit:
         """What happens to the weight."""
-        map = self.map if self.rows else self.map.linear
-        return TensorEdit(map, self.writer.axis, keep_norms=self.keep_norms)
+        stream_map = self.map if self.rows else self.map.linear
+        return TensorEdit(stream_map, self.writer.axis, keep_norms=self.keep_norms)
 
     @property
     def changes_weight(self) -> bool:
@@ -48,7 +48,7 @@ class WriterEdit:
         return self.map.rank > 0 or (self.rows and self.map.constant is not None)
 
 
-class Laid:
+class WriterEdits:
     """What the steps so far make of every writer.
 
     Attributes:
@@ -57,11 +57,11 @@ class Laid:
         stream: the linear part of all steps as one map of the stream; None where there is none.
     """
 
-    def __init__(self, anatomy: Anatomy, read: Read, embeddings: str, projector: str) -> None:
+    def __init__(self, anatomy: Anatomy, read: ParameterReader, embeddings: str, projector: str) -> None:
         self.anatomy, self._read, self._embeddings, self._projector = anatomy, read, embeddings, projector
         self.edits: dict[str, WriterEdit] = {}
         self.norm_biases: dict[str, LowRankMap] = {}
-        self._carriers: dict[int, Carrier] = {}
+        self._carriers: dict[int, ConstantCarrier] = {}
         self._behind: dict[str, LowRankMap] = {}
         self.stream: LowRankMap | None = LowRankMap.identity(anatomy.d_model)
 
@@ -100,29 +100,29 @@ class Laid:
         kernel = 1.0 if step.kernel is None else step.kernel.at(writer.role, writer.layer, self.anatomy.n_layers)
         return step.strength * kernel
 
-    def _through(self, writer: Writer, map: LowRankMap, keep_norms: bool) -> None:
-        known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(map.width)))
+    def _through(self, writer: Writer, stream_map: LowRankMap, keep_norms: bool) -> None:
+        known = self.edits.get(writer.weight, WriterEdit(writer, LowRankMap.identity(stream_map.width)))
         if writer.norm is None:
-            laid = known.map.then(map)
+            laid = known.map.then(stream_map)
         else:
             # Composed behind the norm and laid in front of it once: what is orthogonal behind is not so in front, so
             # that one after the other would leave some of the first.
-            nothing = LowRankMap.identity(map.width)
-            whole = self._behind[writer.weight] = self._behind.get(writer.weight, nothing).then(map)
+            nothing = LowRankMap.identity(stream_map.width)
+            whole = self._behind[writer.weight] = self._behind.get(writer.weight, nothing).then(stream_map)
             laid = map_before(writer.norm, whole, self._read)
         self.edits[writer.weight] = WriterEdit(writer, laid, known.rows, keep_norms)
         if writer.norm is not None and writer.norm.bias is not None:
             bias = writer.norm.bias
-            self.norm_biases[bias] = self.norm_biases.get(bias, LowRankMap.identity(map.width)).then(map)
+            self.norm_biases[bias] = self.norm_biases.get(bias, LowRankMap.identity(stream_map.width)).then(stream_map)
 
     def _carry(self, layer: int, vector: Floats) -> None:
         """Let a constant enter at a block's input."""
-        found = carriers(self.anatomy, layer, embeddings=self._embeddings, projector=self._projector)
+        found = constant_carriers(self.anatomy, layer, embeddings=self._embeddings, projector=self._projector)
         for carrier in found:
             self._put(carrier, vector / carrier.writer.scale)
         self._carriers[layer] = found[0]
 
-    def _put(self, carrier: Carrier, vector: Floats) -> None:
+    def _put(self, carrier: ConstantCarrier, vector: Floats) -> None:
         """Add a constant, in the units of a writer."""
         writer, norm = carrier.writer, carrier.writer.norm
         nothing = np.zeros((len(vector), 0))
@@ -135,12 +135,12 @@ class Laid:
             raise UsageError("norm-preserving ablation goes with no constant in the embedding")
         self.edits[writer.weight] = WriterEdit(writer, known.map.then(shift), carrier.rows, known.keep_norms)
 
-    def _constant(self, carrier: Carrier) -> Floats:
+    def _constant(self, carrier: ConstantCarrier) -> Floats:
         """What a carrier holds of constants, in the units of its writer."""
         norm = carrier.writer.norm
         behind = norm is not None and norm.bias is not None and carrier.behind_norm
-        map = self.norm_biases[norm.bias] if behind and norm else self.edits[carrier.writer.weight].map  # type: ignore[index]
-        return np.zeros(map.width) if map.constant is None else map.constant
+        stream_map = self.norm_biases[norm.bias] if behind and norm else self.edits[carrier.writer.weight].map  # type: ignore[index]
+        return np.zeros(stream_map.width) if stream_map.constant is None else stream_map.constant
 
     @property
     def added(self) -> dict[int, Floats]:
@@ -153,20 +153,22 @@ class Laid:
         return {c.creates: self._constant(c) for c in self._carriers.values() if c.creates is not None}
 
 
-def map_before(norm: Norm, map: LowRankMap, read: Read) -> LowRankMap:
+def map_before(norm: Norm, stream_map: LowRankMap, read: ParameterReader) -> LowRankMap:
     """The edit in front of a norm that leaves behind it what a map of the stream leaves.
 
     Args:
         norm: between a writer and the stream.
-        map: of the stream.
+        stream_map: of the stream.
         read: gives the norm's weight by the name that `norm` has for it.
 
     Raises:
         UnsupportedError: a map that cannot be laid in front of this norm.
     """
-    gain: Floats = np.ones(map.width) if norm.weight is None else floats(read(norm.weight)) + norm.gain_offset
+    gain: Floats = (
+        np.ones(stream_map.width) if norm.weight is None else as_float64(read(norm.weight)) + norm.gain_offset
+    )
     try:
-        before = map_before_norm(map, gain, centred=norm.kind == "layer")
+        before = map_before_norm(stream_map, gain, centred=norm.kind == "layer")
     except ValueError as error:
         raise UnsupportedError(
             f"'{norm.module or norm.weight}' stands between a writer and the stream: {error}"

@@ -153,10 +153,10 @@ class ChatFormat:
     @cached_property
     def markers(self) -> frozenset[int]:
         """The ids of special and added tokens, but for the unknown one, white space and the tags of thoughts."""
-        added = {id: str(token) for id, token in self.tokenizer.added_tokens_decoder.items()}
+        added = {number: str(token) for number, token in self.tokenizer.added_tokens_decoder.items()}
         ids = {*self.tokenizer.all_special_ids, *added} - {self.tokenizer.unk_token_id}
-        texts = {id: added.get(id, str(self.tokenizer.convert_ids_to_tokens(id))) for id in ids}
-        return frozenset(id for id, text in texts.items() if text.strip() and text not in (OPEN, CLOSE))
+        texts = {each: added.get(each, str(self.tokenizer.convert_ids_to_tokens(each))) for each in ids}
+        return frozenset(each for each, text in texts.items() if text.strip() and text not in (OPEN, CLOSE))
 
     def answer_tokens(self, text: str) -> list[int]:
         """An answer as training would see it after `encode`: its tokens, then the end of the turn."""

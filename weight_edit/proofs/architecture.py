@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.backtrace import Writing
+from weight_edit.anatomy.backtrace import Backtrace
 from weight_edit.anatomy.blocks import StreamValues, block_calls, stream_points
 from weight_edit.anatomy.derive import anatomy_with_model
 from weight_edit.anatomy.disk.conversion import resolve
@@ -24,8 +24,8 @@ from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source
 from weight_edit.plan.hooks import plan_hooks
-from weight_edit.plan.plan import EditPlan, edit_plan
-from weight_edit.proofs.record import Proof, Proven
+from weight_edit.plan.plan import EditPlan, plan_ablation
+from weight_edit.proofs.record import AblationProof, ProvenAnatomy
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import read_config
 from weight_edit.utils.threads import one_thread
@@ -34,7 +34,7 @@ MAX_LEAK = 1e-5
 MAX_LOGIT_DIFFERENCE = 1e-4
 
 
-def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> Proven:
+def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> ProvenAnatomy:
     """Derive an anatomy from config.json alone, prove it, and find its parameters among the tensors on disk.
 
     Args:
@@ -49,13 +49,13 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
     """
     config = read_config(Source(name, folder, None), trust_remote_code=trust_remote_code)
     anatomy, real = anatomy_with_model(config, trust_remote_code=trust_remote_code)
-    proof = prove(config, anatomy, trust_remote_code=trust_remote_code)
-    return Proven(anatomy, proof, resolve(real, stored))
+    proof = prove_architecture(config, anatomy, trust_remote_code=trust_remote_code)
+    return ProvenAnatomy(anatomy, proof, resolve(real, stored))
 
 
-def prove(
+def prove_architecture(
     config: Any, anatomy: Anatomy, *, directions: int = 2, seed: int = 1, trust_remote_code: bool = False
-) -> Proof:
+) -> AblationProof:
     """Edit a narrow copy of the architecture with random directions and measure what is left of them.
 
     Args:
@@ -74,7 +74,7 @@ def prove(
         some = anatomy.writers[0]
         width = model.get_parameter(some.weight).shape[some.axis]
         rows = torch.from_numpy(orthonormal_rows(torch.randn(directions, width, generator=generator))).float()
-        proof = measure(model, anatomy, rows, runs(model, anatomy.media, seed + 2))
+        proof = measure_ablation(model, anatomy, rows, runs(model, anatomy.media, seed + 2))
     if not proof.leak < MAX_LEAK:
         raise UnsupportedError(
             f"{anatomy.architecture}: after the edit {proof.leak:.1e} of the residual stream still lies along the "
@@ -88,7 +88,9 @@ def prove(
     return proof
 
 
-def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]) -> Proof:
+def measure_ablation(
+    model: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]
+) -> AblationProof:
     """Leak and logit difference of a full ablation on a model in memory, which is edited in place.
 
     Args:
@@ -98,13 +100,13 @@ def measure(model: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[M
         passes: keyword arguments of forward passes.
     """
     state = model.state_dict()
-    plan = edit_plan(replace(anatomy, d_model=rows.shape[1]), rows, lambda name: state[name])
+    plan = plan_ablation(replace(anatomy, d_model=rows.shape[1]), rows, lambda name: state[name])
     before = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
     difference = _logit_difference(model, plan, passes)
     edit_in_memory(model, plan)
     after = [share for inputs in passes for share in stream_at_points(model, anatomy, rows, inputs)]
     values = [share for inputs in passes for share in stream_in_graph(model, rows, inputs)]
-    return Proof(largest([*after, *values]), largest(before), difference, len(after), len(values))
+    return AblationProof(largest([*after, *values]), largest(before), difference, len(after), len(values))
 
 
 def _logit_difference(model: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
@@ -182,7 +184,7 @@ def stream_in_graph(model: nn.Module, rows: Tensor, inputs: Mapping[str, Any]) -
     """The same for every value of the stream that a forward pass makes, whether a module holds it or not."""
     graph = record(model, inputs)
     points = stream_points(graph, block_calls(model, graph))
-    writing = Writing(graph)
+    writing = Backtrace(graph)
     writing.follow(points)
     return [_share(value, rows) for value in StreamValues(writing, points).values]
 

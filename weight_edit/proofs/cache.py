@@ -11,7 +11,7 @@ from pathlib import Path
 from weight_edit.checkpoint.files import open_regular
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
-from weight_edit.proofs.record import Proven
+from weight_edit.proofs.record import ProvenAnatomy
 from weight_edit.version import __version__
 
 _MAX_BYTES = 50_000_000
@@ -59,7 +59,7 @@ def key_of(*given: bytes) -> str | None:
     return digest.hexdigest()
 
 
-def remembered(key: str) -> Proven | None:
+def remembered(key: str) -> ProvenAnatomy | None:
     """The record under a key; None for none, one whose content is not what was written, or another user's."""
     path = _path(key)
     if path is None:
@@ -73,12 +73,12 @@ def remembered(key: str) -> Proven | None:
         # A record that was cut, mixed up or changed by hand would leave tensors out of every edit that follows it.
         if not isinstance(entry, dict) or entry.get("key") != key or entry.get("sha256") != _digest(entry["proven"]):
             return None
-        return Proven.from_dict(entry.get("proven"))
+        return ProvenAnatomy.from_dict(entry.get("proven"))
     except (UsageError, OSError, KeyError, ValueError, RecursionError):
         return None
 
 
-def remember(key: str, found: Proven) -> None:
+def remember(key: str, found: ProvenAnatomy) -> None:
     """Keep a record, whole or not at all. A folder that cannot be written is no error: it will be proven again."""
     path = _path(key)
     if path is None:

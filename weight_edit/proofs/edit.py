@@ -24,7 +24,7 @@ from weight_edit.anatomy.readers import Reading, reading_of
 from weight_edit.edits.changes import BasisChange
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
-from weight_edit.plan.plan import EditPlan, lay_out
+from weight_edit.plan.plan import EditPlan, plan_edit
 from weight_edit.plan.step import EditStep, with_rows
 from weight_edit.proofs.architecture import MAX_LOGIT_DIFFERENCE, double, edit_in_memory, hook_difference
 from weight_edit.utils.arrays import Floats
@@ -82,7 +82,7 @@ def prove_edit(
         state = model.state_dict()
         # Untied, so that the two ends can be edited apart: what a tied unembedding becomes is not in question here.
         apart = replace(anatomy, d_model=width, tied=False)
-        plan = lay_out(
+        plan = plan_edit(
             apart, narrow, lambda name: state[name], embeddings=embeddings, projector=projector, reading=reading
         )
         biases = None

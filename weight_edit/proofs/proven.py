@@ -11,14 +11,16 @@ from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 from weight_edit.proofs.cache import key_of, remember, remembered
-from weight_edit.proofs.record import Proven
+from weight_edit.proofs.record import ProvenAnatomy
 from weight_edit.utils.orphans import PIPE, leash
 from weight_edit.utils.progress import bar
 
 WORKER = "weight_edit.proofs.worker"
 
 
-def proven_anatomy(folder: Path, stored: Stored, *, name: str | None = None, trust_remote_code: bool = False) -> Proven:
+def proven_anatomy(
+    folder: Path, stored: Stored, *, name: str | None = None, trust_remote_code: bool = False
+) -> ProvenAnatomy:
     """The anatomy of the model whose config.json is in a folder, proven on a narrow copy, and its layout on disk.
 
     What was proven once is taken from the cache, without importing torch. Otherwise it is derived and proven: here,
@@ -46,7 +48,7 @@ def proven_anatomy(folder: Path, stored: Stored, *, name: str | None = None, tru
     return found
 
 
-def _prove(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> Proven:
+def _prove(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> ProvenAnatomy:
     loaded = "torch" in sys.modules and "transformers" in sys.modules
     # A frozen program's executable is the program itself, not Python.
     if loaded or not sys.executable or getattr(sys, "frozen", False):
@@ -56,7 +58,7 @@ def _prove(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> 
     return _in_a_child(folder, name, stored, trust_remote_code)
 
 
-def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> Proven:
+def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> ProvenAnatomy:
     trust = ["--trust-remote-code"] if trust_remote_code else []
     # A name may begin with a dash.
     command = [sys.executable, "-P", "-m", WORKER, *trust, "--", str(folder.absolute()), name]
@@ -83,14 +85,14 @@ def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool
         kind = UnsupportedError if answer.get("exit_code") == UnsupportedError.exit_code else UsageError
         raise kind(str(answer["error"]))
     try:
-        return Proven.from_dict(answer.get("proven"))
+        return ProvenAnatomy.from_dict(answer.get("proven"))
     except ValueError as error:
         raise UsageError(f"{name}: the process that derives its anatomy gave nonsense") from error
 
 
-def answer_of(work: "Proven | WeightEditError") -> str:
+def answer_of(work: "ProvenAnatomy | WeightEditError") -> str:
     """What the child prints: one line of JSON."""
-    if isinstance(work, Proven):
+    if isinstance(work, ProvenAnatomy):
         return json.dumps({"proven": work.to_dict()})
     return json.dumps({"error": str(work), "exit_code": work.exit_code})
 

@@ -11,7 +11,7 @@ from weight_edit.anatomy.parts import Anatomy
 
 
 @dataclass(frozen=True)
-class Proof:
+class AblationProof:
     """What was measured on the narrow copy, with random parameters and random directions, in float32.
 
     Attributes:
@@ -30,11 +30,11 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Proven:
+class ProvenAnatomy:
     """An anatomy, the proof of this very account of the writers, and how the parameters lie in one checkpoint."""
 
     anatomy: Anatomy
-    proof: Proof
+    proof: AblationProof
     layout: Layout
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,13 +42,13 @@ class Proven:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, value: object) -> "Proven":
+    def from_dict(cls, value: object) -> "ProvenAnatomy":
         """What `to_dict` was given, also after JSON has made lists of tuples.
 
         Raises:
             ValueError: anything else: an entry missing, unknown or of another type.
         """
-        found: Proven = _made(cls, value)
+        found: ProvenAnatomy = _made(cls, value)
         return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.errors import WeightEditError
 from weight_edit.proofs.proven import answer_of
-from weight_edit.proofs.record import Proven
+from weight_edit.proofs.record import ProvenAnatomy
 from weight_edit.utils.orphans import end_with_parent
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     stored = Stored.from_json(sys.stdin.read())
-    found: Proven | WeightEditError
+    found: ProvenAnatomy | WeightEditError
     try:
         # transformers imports scipy, where it is installed, for the losses of object detectors: 33 MiB for nothing.
         with _hidden("scipy"):

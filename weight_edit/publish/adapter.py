@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weight_edit.anatomy.narrow.small import build
 from weight_edit.anatomy.parts import Anatomy
-from weight_edit.baking.bake import Baking, EditOptions, prepare, steps_of
+from weight_edit.baking.bake import EditOptions, PreparedEdit, prepare, steps_of
 from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
 from weight_edit.checkpoint.manifest import record
 from weight_edit.checkpoint.quantized.values import values_of
@@ -153,7 +153,7 @@ def adapter(
     return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, whole, notes)
 
 
-def _notes(baking: Baking) -> tuple[str, ...]:
+def _notes(baking: PreparedEdit) -> tuple[str, ...]:
     """What a user has to know before merging: sentences."""
     found = []
     if merges_with_embedding(baking.plan):

@@ -67,7 +67,7 @@ def check_low_rank(plan: EditPlan) -> None:
         if writer.weight in changes and writer.weight != f"{writer.module}.weight":
             raise UnsupportedError(f"'{writer.weight}' is no linear map, and an adapter cannot carry it; use bake")
     weights = [writer.weight for writer in plan.anatomy.writers if writer.weight in changes]
-    for turn in plan.turns:
+    for turn in plan.reflections:
         if turn.low_rank is None:
             raise UnsupportedError(
                 f"{plan.anatomy.architecture}: a reflection at a layer changes the norms in front of what reads "
@@ -115,7 +115,7 @@ def own_unembedding(plan: EditPlan, read: Read) -> dict[str, Tensor]:
 
 def _readers(plan: EditPlan) -> dict[str, TensorEdit]:
     """What reads the stream and changes, without the gains in front of it."""
-    return {name: edit for turn in plan.turns for name, edit in (turn.low_rank or {}).items()}
+    return {name: edit for turn in plan.reflections for name, edit in (turn.low_rank or {}).items()}
 
 
 def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
@@ -150,12 +150,12 @@ def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: Read) -> F
     weight = read(writer.weight).float()
     a, b = weight.new_zeros(0, weight.shape[1 - writer.axis]), weight.new_zeros(weight.shape[writer.axis], 0)
     if writer.weight in changes:
-        map = changes[writer.weight].map
-        a, b = map.linear.lora(weight, writer.axis)
-        if map.constant is not None:
+        stream_map = changes[writer.weight].map
+        a, b = stream_map.linear.lora(weight, writer.axis)
+        if stream_map.constant is not None:
             # Every token has a one in this row.
             a = torch.cat([a, a.new_ones(1, a.shape[1])])
-            b = torch.cat([b, torch.from_numpy(map.constant).to(b)[:, None]], dim=1)
+            b = torch.cat([b, torch.from_numpy(stream_map.constant).to(b)[:, None]], dim=1)
     made = Factors(writer.module, a, b, embedding=embedding, transposed=writer.axis == 1 and not embedding)
     if writer.bias is None or writer.bias not in changes:
         return made

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weight_edit.checkpoint.files import Stamp, chunks, open_regular, shown
+from weight_edit.checkpoint.files import Stamp, chunks, open_regular, printable
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, VerificationError, first_line
 from weight_edit.hub.calls import bars, unsigned, usable_token
@@ -113,16 +113,16 @@ def _difference(folder: Path, name: str, sent: FileRecord, found: Mapping[str, A
     """How a file of the commit differs from the one that was to be sent; None where it does not."""
     there = found.get(name)
     if there is None:
-        return f"'{shown(name)}' is not there (does a .gitignore of the repository name it?)"
+        return f"'{printable(name)}' is not there (does a .gitignore of the repository name it?)"
     if there.size != sent.size:
-        return f"'{shown(name)}' has {there.size} bytes there and {sent.size} here"
+        return f"'{printable(name)}' has {there.size} bytes there and {sent.size} here"
     if there.lfs is not None:
         same = there.lfs.sha256 == sent.sha256
     else:
         # Of a file that is no LFS file the Hub tells git's own digest, which holds for the content checked again here.
         digest, blob = _digests(folder / name)
         same = digest == sent.sha256 and blob == there.blob_id
-    return None if same else f"'{shown(name)}' has another content there than here"
+    return None if same else f"'{printable(name)}' has another content there than here"
 
 
 def _digests(path: Path) -> tuple[str, str]:

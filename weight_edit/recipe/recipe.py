@@ -67,7 +67,7 @@ class Find(Section):
         return {"by": self.select, **{name: getattr(self, name) for name in bounds}}
 
 
-class Step(Section):
+class EditEntry(Section):
     """One edit of a model.
 
     `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made,
@@ -107,7 +107,7 @@ class Step(Section):
         return None if value is None else str(value)
 
 
-class Edit(Step):
+class EditSection(EditEntry):
     """What is baked: an edit, and others that follow it and are composed with it in one pass."""
 
     embeddings: Literal["keep", "untie", "skip"] = "keep"
@@ -117,7 +117,7 @@ class Edit(Step):
     rounding: Literal["balanced", "nearest"] = "balanced"
     allow_nonfinite: bool = False
     base_model: str | None = None
-    then: list[Step] = Field(default_factory=list)
+    then: list[EditEntry] = Field(default_factory=list)
 
     @field_validator("base_model")
     @classmethod
@@ -130,14 +130,14 @@ class Edit(Step):
             raise ValueError(str(error)) from error
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[EditEntry]:
         """All of them, in order."""
         return [self, *self.then]
 
     @property
     def how(self) -> dict[str, Any]:
         """How the edit is made whatever its steps are, and its card: what `bake` takes under the same names."""
-        own = type(self).model_fields.keys() - Step.model_fields.keys() - {"then"}
+        own = type(self).model_fields.keys() - EditEntry.model_fields.keys() - {"then"}
         return {name: getattr(self, name) for name in sorted(own)}
 
 
@@ -211,7 +211,7 @@ class Recipe(Section):
     find: Find | None = None
     finds: dict[str, Find] = Field(default_factory=dict)
     studies: list[Study] = Field(default_factory=list)
-    edit: Edit | None = None
+    edit: EditSection | None = None
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()
     bounds: Bounds = Bounds()

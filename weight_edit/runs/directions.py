@@ -11,8 +11,8 @@ from weight_edit.directions.registry import finder_named
 from weight_edit.directions.samples import check_search
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
+from weight_edit.prompts.load import load_prompts
 from weight_edit.recipe.recipe import MAIN, Find, slug
 from weight_edit.runtime.loading import Model
 
@@ -79,7 +79,7 @@ class Search:
             validation_baseline=self.validation_baseline,
             n_train=section.n_train,
             n_validation=section.n_validation,
-            format=format,
+            chat_format=format,
             method=section.method,
             options=section.options,
             positions=section.positions,

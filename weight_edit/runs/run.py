@@ -8,30 +8,31 @@ from typing import Any
 
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.baking.bake import bake
-from weight_edit.baking.card.card_and_manifest import stamp
+from weight_edit.runs.bounds import beyond_bounds
+from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.rewrite.output import staged
 from weight_edit.checkpoint.rewrite.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
-from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
-from weight_edit.hub.source import resolve
-from weight_edit.plan.plan import check_layers, check_turn, parse_layers
+from weight_edit.utils.extras import need
+from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
+from weight_edit.utils.progress import announce
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
+from weight_edit.prompts.load import load_prompts
+from weight_edit.baking.card.card_and_manifest import stamp
 from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
-from weight_edit.runs.bounds import beyond_bounds
-from weight_edit.runs.directions import Search, directions_file, slug, step_name
 from weight_edit.runs.folder import RunFolder
-from weight_edit.runtime.loading import Model, chat_format, load, read_config
+from weight_edit.runtime.loading import Model, load
+from weight_edit.hub.source import resolve
+from weight_edit.runtime.loading import chat_format, read_config
+from weight_edit.runs.directions import Search, directions_file, slug, step_name
+from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
-from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
-from weight_edit.utils.extras import need
-from weight_edit.utils.progress import announce
 from weight_edit.verification.verify import verify
 
 
@@ -86,7 +87,7 @@ def run(
     """
     began = time.monotonic()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    job = _Job(recipe, token, trust_remote_code)
+    job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
         summary = job.carry_out(folder, keep_failed)
@@ -109,7 +110,7 @@ def run(
     return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
 
 
-class _Job:
+class _Run:
     """What the steps share; the base model is loaded when a step needs it, and dropped before the edited one is."""
 
     def __init__(self, recipe: Recipe, token: str | None, trust_remote_code: bool) -> None:
@@ -152,7 +153,7 @@ class _Job:
         edit = self.recipe.edit
         if edit is not None and any(step.kind == "reflect" and step.at for step in edit.steps):
             # Only the weights tell whether it is tied; minutes of searching come behind this.
-            check_turn(model.anatomy, edit.embeddings)
+            check_reflection(model.anatomy, edit.embeddings)
         return model
 
     @cached_property
@@ -357,7 +358,7 @@ class _Job:
             over_refused=self.sets["over_refused"],
             harmless_looking=self.sets["harmless_looking"],
             base_logprobs=self.base_logprobs if against else None,
-            format=self._format(model),
+            chat_format=self._format(model),
             max_new_tokens=self.recipe.evaluate.max_new_tokens,
             answers_path=answers,
         ).to_dict()

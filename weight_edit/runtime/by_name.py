@@ -14,6 +14,7 @@ from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
 from weight_edit.runtime.generation import generate as answers_to
 from weight_edit.runtime.loading import Model, loaded, read_config
+from weight_edit.utils.renamed import renamed_arguments
 
 
 def anatomy_of(
@@ -38,11 +39,12 @@ def anatomy_of(
     return derived(model, trust_remote_code=trust_remote_code)
 
 
+@renamed_arguments(format="chat_format")
 def generate(
     model: Model | str | Path,
     prompts: PromptSet | str | Path | Sequence[Sequence[int]],
     *,
-    format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
     max_new_tokens: int = 64,
     batch_size: int = 32,
 ) -> list[Generation]:
@@ -51,13 +53,13 @@ def generate(
     Args:
         model: from `load`, or what `load` takes.
         prompts: a prompt set, what `load_prompts` takes, or token ids.
-        format: how a set's prompts become tokens; the tokenizer's chat template when None.
+        chat_format: how a set's prompts become tokens; the tokenizer's chat template when None.
 
     Raises:
         UsageError: as `load` and `load_prompts`; or a wrong option, a sequence that is empty or too long.
     """
     model = loaded(model)
     if isinstance(prompts, PromptSet | str | os.PathLike):
-        chat = format or ChatFormat(model.tokenizer)
+        chat = chat_format or ChatFormat(model.tokenizer)
         prompts = [chat.encode(prompt) for prompt in load_prompts(prompts).prompts]
     return answers_to(model, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)

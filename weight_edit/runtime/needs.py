@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.anatomy.narrow.classes import from_config
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.source.refused import instead_of, quantization_of
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
@@ -47,7 +47,7 @@ def check_runnable(
     except FOREIGN_ERRORS as error:
         key, value = asked[0]
         raise UnsupportedError(
-            f"{folder / 'config.json'} asks for {key} {shown(repr(value), 60)}, which cannot be had here "
+            f"{folder / 'config.json'} asks for {key} {printable(repr(value), 60)}, which cannot be had here "
             f"({first_line(error)}); install it, or take the setting out"
         ) from error
 

@@ -20,7 +20,7 @@ from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.recipe.recipe import MAIN, Step
+from weight_edit.recipe.recipe import MAIN, EditEntry
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.studies.rows import row_of
@@ -72,7 +72,7 @@ class Lab:
             tensors["vector"] = (rows[0] * np.linalg.norm(known.tensors["vector"])).astype(np.float32)
         return DirectionRows(rows, {**known.metadata, "method": "random"}, tensors)
 
-    def step(self, step: Step, directions: DirectionRows | None = None) -> EditStep:
+    def step(self, step: EditEntry, directions: DirectionRows | None = None) -> EditStep:
         """An edit that a recipe describes, with its directions or those given."""
         return edit_step(step, directions or self.directions(step.directions))
 
@@ -103,7 +103,7 @@ class Lab:
                 over_refused=self.sets.get("over_refused"),
                 harmless_looking=self.sets.get("harmless_looking"),
                 base_logprobs=self.base_logprobs,
-                format=self.format,
+                chat_format=self.format,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=128,
             )
@@ -113,7 +113,7 @@ class Lab:
         return row_of(self.evaluate(steps))
 
 
-def edit_step(step: Step, directions: DirectionRows) -> EditStep:
+def edit_step(step: EditEntry, directions: DirectionRows) -> EditStep:
     """A recipe's edit, with directions.
 
     Raises:

@@ -57,21 +57,21 @@ def stream_of(
     points: Sequence[Point],
     position: int | None,
     steps: Sequence[EditStep] = (),
-    format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
 ) -> Tensor:
     """The stream at one position of each prompt, under some edits: (prompts, points, d_model) float64 on the CPU.
 
     An edit at a block's input has been made where that input is read.
 
     Args:
-        format: how prompts become tokens; the run's own when None.
+        chat_format: how prompts become tokens; the run's own when None.
 
     Raises:
         UsageError, UnsupportedError: as `trial_hooks`; or a prompt is shorter than the position reaches back, or the
             stream is not finite.
         VerificationError: it is not finite under the edits.
     """
-    chat = format or lab.format
+    chat = chat_format or lab.format
     sequences = [chat.encode(prompt) for prompt in prompts.prompts]
     # Hooks of the reading are attached later, so they run after those of the edit.
     with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):

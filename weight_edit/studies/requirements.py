@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.manifest import sha256
-from weight_edit.recipe.recipe import Step
+from weight_edit.recipe.recipe import EditEntry
 from weight_edit.utils.settings import Section
 
 
@@ -18,9 +18,9 @@ def directions_asked(settings: Any) -> list[str]:
     return found
 
 
-def steps_asked(settings: Any) -> list[Step]:
+def steps_asked(settings: Any) -> list[EditEntry]:
     """The edits that settings hold."""
-    return [value for _, value in _entries(settings) if isinstance(value, Step)]
+    return [value for _, value in _entries(settings) if isinstance(value, EditEntry)]
 
 
 def files_asked(settings: Any) -> dict[str, str]:

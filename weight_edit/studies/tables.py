@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.whole_file import whole_file, write_whole
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 
 
 def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -26,7 +26,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     for row in rows:
         writer.writerow([_cell(row.get(column)) for column in columns])
     write_whole(folder / f"{name}.csv", lines.getvalue())
-    text = json.dumps(finite([dict(row) for row in rows]), indent=2, allow_nan=False)
+    text = json.dumps(json_safe([dict(row) for row in rows]), indent=2, allow_nan=False)
     write_whole(folder / f"{name}.json", text + "\n")
 
 

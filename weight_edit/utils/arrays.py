@@ -13,7 +13,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = "NDArray[Any] | Tensor"
 
 
-def floats(values: Numbers) -> Floats:
+def as_float64(values: Numbers) -> Floats:
     """A float64 copy, in row-major order, of an array or of a torch tensor on any device."""
     if not isinstance(values, np.ndarray) and hasattr(values, "detach"):
         # numpy knows no bfloat16, so that the tensor has to become float64 by itself.
@@ -28,7 +28,7 @@ Brought back to its old length, it would be noise of full size.
 """
 
 
-def restoring(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+def norm_restoring_factors(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
     """What vectors have to be multiplied by to be as long as before; 0 for those of which the edit left nothing.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_exports(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's `__getattr__`; its `__dir__`, which completion goes by, lists the same names.
 
     Args:

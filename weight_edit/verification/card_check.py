@@ -6,7 +6,7 @@ from typing import Any
 
 from weight_edit.baking.card.card import model_card
 from weight_edit.baking.card.card_and_manifest import README
-from weight_edit.checkpoint.files import open_regular, shown
+from weight_edit.checkpoint.files import open_regular, printable
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError
@@ -31,7 +31,7 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
     try:
         wanted = model_card(manifest).encode()
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        return [f"{MANIFEST}: gives no model card ({type(error).__name__}: {shown(str(error))})"]
+        return [f"{MANIFEST}: gives no model card ({type(error).__name__}: {printable(str(error))})"]
     card, problems = manifest["card"], []
     if card["metadata"] != kept_metadata(_base_card(base)):
         problems.append(f"{MANIFEST}: the licence and other metadata in 'card' are not those of the base's card")

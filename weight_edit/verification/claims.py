@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from weight_edit.baking.prepare import Baking
-from weight_edit.checkpoint.files import shown
+from weight_edit.baking.prepare import PreparedEdit
+from weight_edit.checkpoint.files import printable
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.plan.step import EditStep
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 from weight_edit.verification.tolerances import STRICT
 
 _FREE = ("weight_edit", "source", "card", "files", "measurements", "failed")
@@ -31,7 +31,7 @@ _SAME = 1e-6
 """Relative difference of two processors' sums of the same numbers."""
 
 
-def manifest_problems(manifest: Mapping[str, Any] | None, baking: Baking) -> Iterator[str]:
+def manifest_problems(manifest: Mapping[str, Any] | None, baking: PreparedEdit) -> Iterator[str]:
     """A line for each entry of a manifest that the edit, made again, does not confirm."""
     if manifest is None:
         return
@@ -70,7 +70,7 @@ def _differs(name: str, claim: Any, wanted: Any) -> str:
 
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return shown(text if len(text) <= 80 else f"{text[:77]}...")
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def recorded(manifest: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -89,14 +89,14 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
     """
     measured = (manifest or {}).get("measurements")
     for key in sorted(measured.keys() - set(_MEASURED)) if isinstance(measured, Mapping) else ():
-        yield f"manifest: its measurements.{shown(key)} is nothing that is measured"
+        yield f"manifest: its measurements.{printable(key)} is nothing that is measured"
     said = measured.get("verification") if isinstance(measured, Mapping) else None
     if said is None:
         return
     if not isinstance(said, Mapping):
         yield "manifest: its measurements.verification is no verification"
         return
-    now = json.loads(json.dumps(finite(found)))
+    now = json.loads(json.dumps(json_safe(found)))
     yield from _figure_problems("", _FROM_FILES, said, now)
     yield from _figure_problems("edited_tensors.", _OF_TENSORS, said.get("edited_tensors"), now["edited_tensors"])
     if said.get("edit") != now["edit"]:

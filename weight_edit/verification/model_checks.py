@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weight_edit.baking.prepare import Baking
+from weight_edit.baking.prepare import PreparedEdit
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.plan.hooks import plan_hooks, published_hooks
 from weight_edit.plan.plan import EditPlan
@@ -97,7 +97,7 @@ class ModelChecks:
 
 
 def run_models(
-    baking: Baking,
+    baking: PreparedEdit,
     folder: Path,
     prompts: PromptSet,
     form: ChatFormat,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from weight_edit.baking.bake import rows_of
 from weight_edit.baking.card.card_and_manifest import README, origin_of
-from weight_edit.baking.prepare import Baking, EditOptions, prepare
-from weight_edit.checkpoint.files import read_whole, shown
+from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
+from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
@@ -270,15 +270,15 @@ def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> 
     return origin.revision if origin.model == str(base) else None
 
 
-def _storage(baking: Baking) -> str:
+def _storage(baking: PreparedEdit) -> str:
     """The dtype of the edited tensors; of several, the coarsest. What a quantised format holds, bfloat16 holds too."""
-    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.streams.edits}
+    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.tensors.edits}
     # An addition may edit none, and create biases alone.
     stored |= {_TORCH.get(added.dtype, "bfloat16") for added in baking.added.values()}
     return max(stored, key=_COARSENESS.index)
 
 
-def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any] | None) -> list[str]:
+def _base_card_problems(baking: PreparedEdit, folder: Path, manifest: Mapping[str, Any] | None) -> list[str]:
     """The base's card moves to another name, where the comparison of equal names does not see it."""
     if manifest is None or baking.base_card is None:
         return []
@@ -288,11 +288,11 @@ def _base_card_problems(baking: Baking, folder: Path, manifest: Mapping[str, Any
     return [f"{baking.base_card}: is not the base's {README}"]
 
 
-def _weight_problems(report: IntegrityReport, weights: WeightCheck, baking: Baking) -> list[str]:
+def _weight_problems(report: IntegrityReport, weights: WeightCheck, baking: PreparedEdit) -> list[str]:
     """What an edit must not leave in the weights: more than storing puts back."""
     full = {
         name
-        for stream in baking.streams.edits
+        for stream in baking.tensors.edits
         if isinstance(stream.map, LowRankMap) and len(removed(stream.map)) == stream.map.rank
         for name in stream.target.parts
     }
@@ -302,7 +302,7 @@ def _weight_problems(report: IntegrityReport, weights: WeightCheck, baking: Baki
     for edit in report.edits:
         if edit.tensor not in full or edit.left is None or edit.left_exact is None:
             continue
-        name = shown(edit.tensor)
+        name = printable(edit.tensor)
         if not edit.left_exact < STRICT_LEFT:
             problems.append(f"{name}: the edit leaves {edit.left_exact:.1e} of V^T W, more than {STRICT_LEFT:.0e}")
         # What the formula's own rounding puts back is its due, but for formats of a few bits, where it can undo the

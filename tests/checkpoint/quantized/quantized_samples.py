@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
-from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
+from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, TensorSpec
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import AffineMap, Edited
+from weight_edit.checkpoint.tensor.edited import AffineMap, EditedTensor
 from weight_edit.checkpoint.tensor.header import TensorInfo, read_header
 from weight_edit.checkpoint.tensor.storage import Read, Storage
 from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
@@ -37,19 +37,19 @@ def infos(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
 
 def block_storage(shape: tuple[int, ...], dtype: str = "F32", powers: bool = False) -> Fp8Block:
     grid = (*shape[:-2], -(-shape[-2] // BLOCK[0]), -(-shape[-1] // BLOCK[1]))
-    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, grid), BLOCK, powers)
+    return Fp8Block(TensorSpec("w", "F8_E4M3", shape), TensorSpec("s", dtype, grid), BLOCK, powers)
 
 
 def row_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Block:
-    return Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, (*shape[:-1], 1)), (1, shape[-1]))
+    return Fp8Block(TensorSpec("w", "F8_E4M3", shape), TensorSpec("s", dtype, (*shape[:-1], 1)), (1, shape[-1]))
 
 
 def tensor_storage(shape: tuple[int, ...], dtype: str = "F32") -> Fp8Scaled:
-    return Fp8Scaled(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, shape[:-2]))
+    return Fp8Scaled(TensorSpec("w", "F8_E4M3", shape), TensorSpec("s", dtype, shape[:-2]))
 
 
 def mxfp4_storage(experts: int, rows: int, groups: int) -> Mxfp4:
-    return Mxfp4(Tensor("b", "U8", (experts, rows, groups, 16)), Tensor("s", "U8", (experts, rows, groups)))
+    return Mxfp4(TensorSpec("b", "U8", (experts, rows, groups, 16)), TensorSpec("s", "U8", (experts, rows, groups)))
 
 
 @dataclass(frozen=True)
@@ -197,12 +197,12 @@ def edit_checkpoint(
     out: Path,
     edits: Mapping[str, tuple[int, AffineMap]],
     dequantise: bool = False,
-    kind: type[Edited] = Edited,
+    kind: type[EditedTensor] = EditedTensor,
 ) -> Path:
     """Write the edited checkpoint: `edits` has the axis on disk (-1 for the last) and the map by name."""
     source = Checkpoint.open(folder)
     quantisation = source.config["quantization_config"]
-    streams: dict[str, Edited | Transposed] = {}
+    streams: dict[str, EditedTensor | Transposed] = {}
     config = {}
     if dequantise:
         plan = dequantised({name: AxisEdit(*edit) for name, edit in edits.items()}, source.tensors, quantisation)

@@ -19,7 +19,7 @@ from tests.checkpoint.quantized.quantized_samples import (
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.quantized.unquantized import config_without
-from weight_edit.checkpoint.tensor.edited import Edited, Rounding
+from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
 
 MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
 
@@ -97,7 +97,7 @@ def test_a_matrix_keeps_its_shape_and_loses_its_static_scales() -> None:
     tensors = infos(**linear("a.o_proj", static=True), **linear("a.q_proj", static=True))
     plan = dequantised({"a.o_proj.weight": AxisEdit(0, projection(8))}, tensors, COMPRESSED | {"ignore": ["lm_head"]})
     (stream,) = plan.streams.values()
-    assert isinstance(stream, Edited)
+    assert isinstance(stream, EditedTensor)
     assert dict(stream.target.parts) == {"a.o_proj.weight": ("BF16", (8, 4))}
     assert sorted(plan.removed) == ["a.o_proj.input_scale", "a.o_proj.weight", "a.o_proj.weight_scale"]
     assert plan.config is not None

@@ -18,8 +18,8 @@ from tests.checkpoint.quantized.quantized_samples import (
     tensor_storage,
     torch_tensor,
 )
-from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, TensorSpec
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Storage
 from weight_edit.errors import UsageError
 
@@ -105,7 +105,9 @@ def test_within_half_a_step_whatever_the_numbers(
     generator = np.random.default_rng(seed)
     values = generator.standard_normal((rows, cols)) * 2.0 ** (shift + generator.integers(-spread_of, 1, (rows, cols)))
     shape = (rows, cols)
-    storage = Fp8Block(Tensor("w", "F8_E4M3", shape), Tensor("s", dtype, (-(-rows // 3), -(-cols // 4))), (3, 4))
+    storage = Fp8Block(
+        TensorSpec("w", "F8_E4M3", shape), TensorSpec("s", dtype, (-(-rows // 3), -(-cols // 4))), (3, 4)
+    )
     parts = store(storage, values)
     scale = torch_tensor(parts["s"], *storage.parts["s"])
     wide = spread(scale.float(), (3, 4), rows, cols).numpy()
@@ -130,7 +132,7 @@ def test_any_codes_under_powers_of_two_keep_their_numbers(seed: int) -> None:
     generator = np.random.default_rng(seed)
     codes = generator.integers(0, 256, 8 * 8, dtype=np.uint8) & generator.integers(0, 256, dtype=np.uint8)
     codes[(codes & 127) == 127] = 1
-    storage = Fp8Block(Tensor("w", "F8_E4M3", (8, 8)), Tensor("s", "F8_E8M0", (2, 2)), (4, 4))
+    storage = Fp8Block(TensorSpec("w", "F8_E4M3", (8, 8)), TensorSpec("s", "F8_E8M0", (2, 2)), (4, 4))
     parts = {"w": codes, "s": generator.integers(20, 240, 4, dtype=np.uint8)}
     wanted = numbers(storage, parts)
     assert np.array_equal(numbers(storage, store(storage, wanted)), wanted)
@@ -147,7 +149,7 @@ def test_codes_of_a_row_of_blocks_without_the_largest_move_by_less_than_half_a_s
 
 
 def edit(storage: Storage, parts: dict[str, np.ndarray], width: int, along_rows: bool = True) -> dict[str, np.ndarray]:
-    edited = Edited(storage, storage, projection(width), along_rows)
+    edited = EditedTensor(storage, storage, projection(width), along_rows)
     return {name: np.concatenate(list(edited.blocks(name, reader(parts)))) for name in storage.parts}
 
 

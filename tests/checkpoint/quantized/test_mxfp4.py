@@ -17,7 +17,7 @@ from tests.checkpoint.quantized.quantized_samples import (
     torch_tensor,
 )
 from weight_edit.checkpoint.quantized.minifloat import E2M1
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.errors import UsageError
 
 SHAPE = (3, 40, 2)
@@ -120,14 +120,14 @@ def test_a_scale_that_is_no_number_is_refused() -> None:
     parts = random_parts(1, 100, 120)
     parts["s"][7] = 255
     with pytest.raises(UsageError, match="'s' has 1 scales"):
-        list(Edited(storage, storage, projection(40), True).blocks("b", reader(parts)))
+        list(EditedTensor(storage, storage, projection(40), True).blocks("b", reader(parts)))
 
 
 def test_numbers_that_bfloat16_cannot_hold_are_refused() -> None:
     storage = mxfp4_storage(*SHAPE)
     parts = random_parts(1, 254, 255)
     with pytest.raises(UsageError, match="too large for the format"):
-        list(Edited(storage, storage, projection(40), True).blocks("b", reader(parts)))
+        list(EditedTensor(storage, storage, projection(40), True).blocks("b", reader(parts)))
 
 
 @pytest.mark.parametrize("along_rows", [True, False])
@@ -137,6 +137,6 @@ def test_an_edit_is_the_formula_within_half_a_step(along_rows: bool) -> None:
     before = numbers(storage, parts)
     v = projection(40 if along_rows else 64).left
     wanted = before - v @ (v.T @ before) if along_rows else before - (before @ v) @ v.T
-    edited = Edited(storage, storage, projection(v.shape[0]), along_rows)
+    edited = EditedTensor(storage, storage, projection(v.shape[0]), along_rows)
     after = {name: np.concatenate(list(edited.blocks(name, reader(parts)))) for name in parts}
     check_half_a_step(wanted, after, SHAPE)

@@ -43,7 +43,7 @@ def test_a_family_without_a_verdict_fails_in_their_release_and_is_reported_in_an
     release = VERDICTS.transformers if same_release else "9.0.0"
     monkeypatch.setattr("weight_edit.inspection.catalogue.verdicts.version", lambda _: release)
     known = [verdict.entry for verdict in VERDICTS.verdicts]
-    monkeypatch.setattr("test_page.entries", lambda: [*known, Entry("brand_new", "X", ("text",))])
+    monkeypatch.setattr(f"{__name__}.entries", lambda: [*known, Entry("brand_new", "X", ("text",))])
     with pytest.raises(outcome, match="without a verdict: brand_new; gone: none"):
         test_the_verdicts_are_on_the_model_types_of_the_installed_transformers()
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy.graph.graph import Composite, Graph, Step
+from weight_edit.anatomy.graph.graph import CompositeOperation, Graph, Operation
 
 # What is not equal differs by as much as the numbers themselves, since M is random.
 _TOLERANCE = 1e-5
@@ -23,7 +23,7 @@ _TOLERANCE = 1e-5
 _SIZES = (1.0, 1000.0)
 
 
-def carriers(step: Step | Composite, position: int, axis: int) -> dict[int, int] | None:
+def commuting_arguments(step: Operation | CompositeOperation, position: int, axis: int) -> dict[int, int] | None:
     """The arguments, each with an axis, that a map has to be applied to for it to come out along an axis of the result.
 
     Of several sets the smallest is given, with those further arguments that would bear on the result if they were not
@@ -45,14 +45,19 @@ def carriers(step: Step | Composite, position: int, axis: int) -> dict[int, int]
 
 
 def _commutes(
-    step: Step | Composite, position: int, axis: int, choice: dict[int, int], other: dict[int, Tensor], result: Tensor
+    step: Operation | CompositeOperation,
+    position: int,
+    axis: int,
+    choice: dict[int, int],
+    other: dict[int, Tensor],
+    result: Tensor,
 ) -> bool:
     """Whether a map on the chosen arguments is one on the result, with some of the arguments replaced by others."""
     values = {place: other.get(place, step.arguments[place]) for place in choice}
-    wanted = turned(result, axis)
+    wanted = mapped(result, axis)
     return all(
         _equal(
-            step.again({**other, **{place: size * turned(values[place], at) for place, at in choice.items()}})[
+            step.again({**other, **{place: size * mapped(values[place], at) for place, at in choice.items()}})[
                 position
             ],
             size * wanted,
@@ -61,12 +66,12 @@ def _commutes(
     )
 
 
-def _widened(step: Step | Composite, position: int, axis: int, choice: dict[int, int]) -> dict[int, int]:
+def _widened(step: Operation | CompositeOperation, position: int, axis: int, choice: dict[int, int]) -> dict[int, int]:
     """A set of arguments with those that only for their numbers are not in it."""
     result = step.made[position]
     width = result.shape[axis]
     flipped: dict[int, Tensor] = {}
-    if isinstance(step, Step) and step.name == "aten.where.self":
+    if isinstance(step, Operation) and step.name == "aten.where.self":
         condition = step.arguments[0]
         flipped = {0: torch.rand(condition.shape, generator=torch.Generator().manual_seed(0)) < 0.5}
     for place in _places(step, width):
@@ -86,7 +91,7 @@ def _widened(step: Step | Composite, position: int, axis: int, choice: dict[int,
     return choice
 
 
-def carriers_together(graph: Graph, step: Step, axis: int) -> tuple[Composite, dict[int, int]] | None:
+def commuting_composite(graph: Graph, step: Operation, axis: int) -> tuple[CompositeOperation, dict[int, int]] | None:
     """The same for an operation taken together with what made its arguments, where these have lost the axis.
 
     Flattening what a token is and laying it among others, for one, commute only taken together.
@@ -97,33 +102,33 @@ def carriers_together(graph: Graph, step: Step, axis: int) -> tuple[Composite, d
     taken = [step]
     width = step.made[0].shape[axis]
     for _ in range(4):
-        flat = [a for a in Composite.of(taken).arguments if a.is_floating_point() and width not in a.shape]
+        flat = [a for a in CompositeOperation.of(taken).arguments if a.is_floating_point() and width not in a.shape]
         makers = {id(maker): maker for a in flat if (maker := graph.maker(a)) is not None}
         if not makers or len(step.made) > 1:
             return None
         taken += makers.values()
-        together = Composite.of(taken)
-        found = carriers(together, 0, axis)
+        together = CompositeOperation.of(taken)
+        found = commuting_arguments(together, 0, axis)
         if found is not None:
             return together, found
     return None
 
 
-def vanishes(step: Step, position: int) -> bool:
+def vanishes(step: Operation, position: int) -> bool:
     """Whether a result is zero, or no more than the rounding of what it was made of."""
     given = [a.abs().max() for a in step.arguments if _has_numbers(a)]
     result = step.made[position].abs().max()
     return bool(result == 0) or (bool(given) and bool(result <= _TOLERANCE * max(given)))
 
 
-def with_noise(step: Step) -> Step:
+def with_noise(step: Operation) -> Operation:
     """The same operation on other numbers, for a result that vanishes: by nature then, or for its numbers only."""
     noise = {place: _noise_like(value, 1.0) for place, value in enumerate(step.arguments) if _has_numbers(value)}
     arguments = [noise.get(place, argument) for place, argument in enumerate(step.arguments)]
-    return Step(step.op, arguments, step.layout, step.again(noise), step.number)
+    return Operation(step.op, arguments, step.layout, step.again(noise), step.number)
 
 
-def turned(value: Tensor, axis: int) -> Tensor:
+def mapped(value: Tensor, axis: int) -> Tensor:
     """A value with the random map applied along an axis."""
     matrix = _random_map(value.shape[axis]).to(value.dtype)
     moved = (value.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
@@ -131,7 +136,7 @@ def turned(value: Tensor, axis: int) -> Tensor:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(moved) if _dense(value) else moved
 
 
-def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
+def _choices(step: Operation | CompositeOperation, width: int) -> Iterator[dict[int, int]]:
     places = _places(step, width)
     if len(places) > 6:
         # The members of a list, as of a concatenation, lie all the same way.
@@ -147,7 +152,7 @@ def _choices(step: Step | Composite, width: int) -> Iterator[dict[int, int]]:
                 yield dict(zip(members, chosen, strict=True))
 
 
-def _places(step: Step | Composite, width: int) -> list[int]:
+def _places(step: Operation | CompositeOperation, width: int) -> list[int]:
     return [
         place
         for place, value in enumerate(step.arguments)

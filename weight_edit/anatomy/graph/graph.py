@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Operation:
     """One operation.
 
     Attributes:
@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Composite:
+class CompositeOperation:
     """Several operations taken as one: the last, with some that made what it was given.
 
     Attributes:
@@ -61,11 +61,11 @@ class Composite:
         arguments: the tensors that come in from outside.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Operation, ...]
     arguments: list[Tensor]
 
     @classmethod
-    def of(cls, steps: Sequence[Step]) -> "Composite":
+    def of(cls, steps: Sequence[Operation]) -> "CompositeOperation":
         """Taken together, in the order of running."""
         ordered = tuple(sorted(steps, key=lambda step: step.number))
         inside = {id(made) for step in ordered for made in step.made}
@@ -120,21 +120,21 @@ class Graph:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[Operation] = []
         self.calls: list[Call] = []
         self.output: Tensor | None = None
-        self._maker: dict[int, Step] = {}
+        self._maker: dict[int, Operation] = {}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self._buffers = {id(b): name for name, b in model.named_buffers()}
 
-    def add(self, step: Step) -> None:
+    def add(self, step: Operation) -> None:
         """Append a step."""
         self.steps.append(step)
         for tensor in step.made:
             # A view operation may give back what it was given.
             self._maker.setdefault(id(tensor), step)
 
-    def maker(self, value: Tensor) -> Step | None:
+    def maker(self, value: Tensor) -> Operation | None:
         """The step that made a value; None for parameters, buffers and inputs."""
         return self._maker.get(id(value))
 

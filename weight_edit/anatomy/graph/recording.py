@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from weight_edit.anatomy.graph.graph import Call, Graph, Step, tensors_in
+from weight_edit.anatomy.graph.graph import Call, Graph, Operation, tensors_in
 
 
 def record(model: nn.Module, inputs: Mapping[str, Any]) -> Graph:
@@ -53,7 +53,7 @@ class _Recorder(TorchDispatchMode):
             self._asked = args[0]
             return output
         flat, layout = tree_flatten((args, kwargs or {}))
-        self._graph.add(Step(func, flat, layout, tensors_in(output), len(self._graph.steps)))
+        self._graph.add(Operation(func, flat, layout, tensors_in(output), len(self._graph.steps)))
         return output
 
     def watch(self, name: str, module: nn.Module) -> Iterator[Any]:

@@ -12,14 +12,14 @@ from urllib.parse import quote
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from weight_edit.baking.card.edit_summary import deed, is_of_refusal, purpose, step_rows
+from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal, purpose, step_rows
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
 
 TEMPLATE = """\
 # {{ title }}
 
-{{ base_name }} with a change to its residual stream: **{{ deed }}**.
+{{ base_name }} with a change to its residual stream: **{{ edit_summary }}**.
 {% if adapter -%}
 The change is a LoRA adapter, computed by weight_edit {{ version }}; nothing was trained.
 {%- else -%}
@@ -162,7 +162,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             title=plain(title),
             base_name=code(name),
             source=code(source["model"]),
-            deed=plain("; then ".join(deed(step) for step in steps)),
+            edit_summary=plain("; then ".join(edit_summary(step) for step in steps)),
             adapter=is_adapter,
             version=plain(manifest["weight_edit"]),
             purpose=purpose(steps),

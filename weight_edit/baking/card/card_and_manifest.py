@@ -10,7 +10,7 @@ from weight_edit.baking.card.card import model_card
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 
 README = "README.md"
 
@@ -96,6 +96,6 @@ def with_measurements(
 ) -> dict[str, Any]:
     """The manifest without `files`, as it is read again: the card is made of this."""
     marks = {"failed": list(failed)} if failed else {}
-    content = {**summary, "measurements": finite(measurements), **marks}
+    content = {**summary, "measurements": json_safe(measurements), **marks}
     # Keys are text and tuples are lists once it was read again, and the card must be the same then.
     return cast(dict[str, Any], json.loads(json.dumps(content, allow_nan=False)))

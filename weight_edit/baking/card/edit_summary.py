@@ -21,7 +21,7 @@ _OPENINGS = frozenset(("i", "i'm", "sorry", "as", "unfortunately", "cannot", "ca
 _REFUSED = re.compile(r"refus|harmful|jailbreak|unsafe", re.IGNORECASE)
 
 
-def deed(edit: Mapping[str, Any]) -> str:
+def edit_summary(edit: Mapping[str, Any]) -> str:
     """What the edit does, in a few words."""
     strength, kind = edit["strength"], edit["edit"]
     if kind in DEEDS:

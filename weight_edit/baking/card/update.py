@@ -10,7 +10,7 @@ from typing import Any
 
 from weight_edit.baking.card.card import model_card
 from weight_edit.baking.card.card_and_manifest import README, origin_of, summary_of, with_measurements
-from weight_edit.checkpoint.files import list_files, shown
+from weight_edit.checkpoint.files import list_files, printable
 from weight_edit.checkpoint.manifest import (
     MANIFEST,
     FileRecord,
@@ -62,9 +62,9 @@ def fill_in(
         if verification is not None and (not verification.get("passed") or _is_less(verification, before)):
             return None
         if base is not None and not _same(base, origin_of(manifest, path).model):
-            return f"the card stays as it is: {shown(str(base))} is not the base that {MANIFEST} names"
+            return f"the card stays as it is: {printable(str(base))} is not the base that {MANIFEST} names"
         if not digests_checked and not _unchanged(path, manifest):
-            return f"the card stays as it is: the files of {shown(str(path))} are not those that {MANIFEST} lists"
+            return f"the card stays as it is: the files of {printable(str(path))} are not those that {MANIFEST} lists"
         after = dict(before)
         if verification is not None:
             after["verification"] = verification
@@ -80,7 +80,7 @@ def fill_in(
         _write(path, content, text, records_of(manifest))
     except (WeightEditError, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        return f"the card stays as it is: {shown(reason)}"
+        return f"the card stays as it is: {printable(reason)}"
     return f"{card}: filled in with what was measured"
 
 

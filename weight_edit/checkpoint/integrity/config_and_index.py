@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from weight_edit.checkpoint.files import read_json, shown
+from weight_edit.checkpoint.files import printable, read_json
 from weight_edit.checkpoint.rewrite.indexes import same_json
 from weight_edit.checkpoint.source.checkpoint import CONFIG, Checkpoint
 from weight_edit.errors import WeightEditError
@@ -18,13 +18,13 @@ def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[st
     """
     before, after = base.config, edited.config
     problems = [
-        f"{CONFIG}: the key {shown(key)!r} differs from the base's"
+        f"{CONFIG}: the key {printable(key)!r} differs from the base's"
         for key in sorted((before.keys() | after.keys()) - set(changed))
         if key not in before or key not in after or not same_json(before[key], after[key])
     ]
     wanted = changed if isinstance(changed, Mapping) else {}
     return problems + [
-        f"{CONFIG}: the key {shown(key)!r} is not what the edit makes of it"
+        f"{CONFIG}: the key {printable(key)!r} is not what the edit makes of it"
         for key, value in sorted(wanted.items())
         if (key in after) != (value is not None) or (value is not None and not same_json(value, after[key]))
     ]
@@ -34,14 +34,14 @@ def index_problems(base: Checkpoint, edited: Checkpoint) -> list[str]:
     """What differs in the index beside the list of tensors, whose places are compared shard by shard."""
     name = str(edited.index_file)
     if base.index_file != name:
-        return [f"{shown(name)}: the base's index is {shown(str(base.index_file))}"]
+        return [f"{printable(name)}: the base's index is {printable(str(base.index_file))}"]
     try:
         before, after = (read_json(side.read_file(name), name) for side in (base, edited))
     except WeightEditError as error:
-        return [f"{shown(name)}: {error}"]
+        return [f"{printable(name)}: {error}"]
     for index in (before, after):
         index.pop("weight_map")
         index["metadata"] = {key: value for key, value in index.get("metadata", {}).items() if key not in _TOTALS}
     if not same_json(before, after):
-        return [f"{shown(name)}: differs from the base's in more than the added tensors"]
+        return [f"{printable(name)}: differs from the base's in more than the added tensors"]
     return []

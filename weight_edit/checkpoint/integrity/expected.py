@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.rewrite.planning import AddedTensor
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Stream
+from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.header import TensorInfo
 
 Problem = tuple[str, str, str | None]
@@ -29,7 +29,7 @@ class Expected:
 
     base: Checkpoint
     edited: Checkpoint
-    targets: Mapping[str, Stream]
+    targets: Mapping[str, TensorWriter]
     gone: frozenset[str]
     relaid_tensors: frozenset[str]
     added: frozenset[str]
@@ -41,7 +41,7 @@ class Expected:
         cls,
         base: Checkpoint,
         edited: Checkpoint,
-        edits: Collection[Stream],
+        edits: Collection[TensorWriter],
         additions: Collection[str] | Mapping[str, AddedTensor],
     ) -> "Expected":
         """What these edits, and these added tensors, make of the base."""
@@ -73,7 +73,7 @@ class Expected:
         there = {info.name for info in self.base.headers[self.twins[shard]].tensors}
         return bool((here | there) & self.relaid_tensors or there & self.gone)
 
-    def edit_of(self, info: TensorInfo) -> Stream | None:
+    def edit_of(self, info: TensorInfo) -> TensorWriter | None:
         """The edit to hold a tensor against; None where there is none or not all that it needs is there."""
         edit = self.targets.get(info.name)
         if edit is None or not all(name in self.base.tensors for name in edit.source.parts):
@@ -134,7 +134,7 @@ class Expected:
         elif before is not None and info.name not in self.added:
             whose, dtype, shape = "base's", before.dtype, before.shape
             if self.twins.get(info.shard) != before.shard:
-                yield info.shard, f"was in {shown(before.shard)} in the base", info.name
+                yield info.shard, f"was in {printable(before.shard)} in the base", info.name
         else:
             return
         if info.dtype != dtype:

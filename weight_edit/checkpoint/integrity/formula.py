@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.tensor.along import Along
-from weight_edit.checkpoint.tensor.edited import Edited, EditedStrip, Stream
+from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, TensorWriter
 from weight_edit.checkpoint.tensor.nonfinite import count_non_finite
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.checkpoint.tensor.scratch import scratch
@@ -75,7 +75,7 @@ class TensorCheck:
 
 
 def check_formula(
-    edited: Stream, base: Read, given: Read, advance: Callable[[int], None] = lambda n: None
+    edited: TensorWriter, base: Read, given: Read, advance: Callable[[int], None] = lambda n: None
 ) -> TensorCheck:
     """Compare an edited tensor with the edit applied to the base's, strip by strip.
 
@@ -86,7 +86,7 @@ def check_formula(
     Raises:
         UsageError: a file cannot be read, or the edit of the base's tensor is not finite.
     """
-    if not isinstance(edited, Edited):
+    if not isinstance(edited, EditedTensor):
         return _check_blocks(edited, base, given, advance)
     check = _Check(edited)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -98,7 +98,7 @@ def check_formula(
         return check.result()
 
 
-def _check_blocks(edited: Stream, base: Read, given: Read, advance: Callable[[int], None]) -> TensorCheck:
+def _check_blocks(edited: TensorWriter, base: Read, given: Read, advance: Callable[[int], None]) -> TensorCheck:
     """Compare a tensor that is written in another order than its strips', byte by byte."""
     name, dtype = edited.target.name, edited.target.parts[edited.target.name][0]
     offset = different = non_finite = 0
@@ -119,7 +119,7 @@ def _check_blocks(edited: Stream, base: Read, given: Read, advance: Callable[[in
 class _Check:
     """The figures of one tensor as its strips come."""
 
-    def __init__(self, edited: Edited) -> None:
+    def __init__(self, edited: EditedTensor) -> None:
         self._edited, self._target = edited, edited.target
         self._inexact = self._different = self._non_finite = self._upwards = 0
         self._changed = edited.source.parts != edited.target.parts

@@ -8,7 +8,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.integrity.config_and_index import config_problems, index_problems
 from weight_edit.checkpoint.integrity.expected import Expected
 from weight_edit.checkpoint.integrity.formula import TensorCheck, check_formula
@@ -17,7 +17,7 @@ from weight_edit.checkpoint.manifest import FileRecord, read_manifest, records_o
 from weight_edit.checkpoint.rewrite.planning import AddedTensor
 from weight_edit.checkpoint.source.checkpoint import CONFIG, Checkpoint
 from weight_edit.checkpoint.source.reading import Files
-from weight_edit.checkpoint.tensor.edited import Stream
+from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory
 from weight_edit.errors import WeightEditError
@@ -61,7 +61,7 @@ def check_integrity(
     base: Checkpoint,
     edited: Checkpoint | Path,
     *,
-    edits: Collection[Stream] = (),
+    edits: Collection[TensorWriter] = (),
     added: Collection[str] | Mapping[str, AddedTensor] = (),
     written_files: Collection[str] = (),
     changed_config: Collection[str] = (),
@@ -122,7 +122,7 @@ class _Check:
         self._started: set[str] = set()
 
     def say(self, file: str, problem: str, tensor: str | None = None) -> None:
-        where = shown(file) if tensor is None else f"{shown(file)}: tensor {shown(tensor)!r}"
+        where = printable(file) if tensor is None else f"{printable(file)}: tensor {printable(tensor)!r}"
         self.problems.append(f"{where}: {problem}")
 
     def run(self, base: Files, edited: Files, written: frozenset[str], config: Collection[str], progress: Bar) -> None:
@@ -177,7 +177,7 @@ class _Check:
                 parts.append(Part(info.size))
         return parts
 
-    def _job(self, edit: Stream, base: Files, edited: Files, progress: Bar) -> Any:
+    def _job(self, edit: TensorWriter, base: Files, edited: Files, progress: Bar) -> Any:
         name, shard = edit.target.name, self.edited.tensors[edit.target.name].shard
 
         def work() -> None:
@@ -200,7 +200,7 @@ class _Check:
                     )
                 if found.non_finite:
                     said.append(f"has {found.non_finite} NaN or infinite values")
-            self._of_tensor[name] = [f"{shown(shard)}: tensor {shown(name)!r}: {what}" for what in said]
+            self._of_tensor[name] = [f"{printable(shard)}: tensor {printable(name)!r}: {what}" for what in said]
 
         return work
 

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Coded
-from weight_edit.checkpoint.tensor.edited import Edited, EditedStrip, Rounding
+from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import Bytes, Read
 
 
 @dataclass(frozen=True, eq=False)
-class Balanced(Edited):
+class BalancedTensor(EditedTensor):
     """An edited tensor whose rounding errors are balanced along the edit's directions.
 
     They are where the vectors that the map is for are columns, as those of all quantised writers are, and the target is
@@ -35,7 +35,7 @@ class Balanced(Edited):
     ) -> Iterator[Bytes]:
         """See `Edited`. The scales are those of rounding to nearest."""
         if part != self.target.name and rounding is None:
-            plain = Edited(self.source, self.target, self.map, self.along_rows, self.gains, self.keep_norms)
+            plain = EditedTensor(self.source, self.target, self.map, self.along_rows, self.gains, self.keep_norms)
             return plain.blocks(part, read, None, memory)
         return super().blocks(part, read, rounding, memory)
 

@@ -14,7 +14,7 @@ from weight_edit.checkpoint.files import CHUNK
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.unquantized import config_without, experts_of
-from weight_edit.checkpoint.tensor.edited import AffineMap, Edited, Rounding
+from weight_edit.checkpoint.tensor.edited import AffineMap, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import Bytes, Plain, Read, Storage
@@ -42,7 +42,7 @@ class Transposed:
         target: how it is stored.
     """
 
-    edited: Edited
+    edited: EditedTensor
     target: Plain
 
     @property
@@ -101,7 +101,7 @@ class Dequantised:
         config: the new `quantization_config`; None when the key goes away.
     """
 
-    streams: Mapping[str, Edited | Transposed]
+    streams: Mapping[str, EditedTensor | Transposed]
     removed: tuple[str, ...]
     config: Mapping[str, Any] | None
 
@@ -122,7 +122,7 @@ def dequantised(
     everything = quantised_names(tensors)
     wanted = [name for name in everything if name in edits]
     wanted += _going_with(wanted, everything)
-    streams: dict[str, Edited | Transposed] = {}
+    streams: dict[str, EditedTensor | Transposed] = {}
     removed: list[str] = []
     for name in wanted:
         edit = edits.get(name, AxisEdit(-2, None))
@@ -146,13 +146,15 @@ def _others(name: str, tensors: Mapping[str, TensorInfo], storage: Storage) -> l
     return [end for end in dict.fromkeys(ends) if end in tensors and end not in storage.parts]
 
 
-def _stream(name: str, storage: Storage, edit: AxisEdit) -> Edited | Transposed:
+def _stream(name: str, storage: Storage, edit: AxisEdit) -> EditedTensor | Transposed:
     if not isinstance(storage, Mxfp4):
         shape = storage.parts[name][1]
         plain = Plain(name, "BF16", shape, len(shape) - 2)
         along_rows = edit.axis % len(shape) == len(shape) - 2
-        return Edited(storage, plain, edit.map, along_rows, edit.gains, edit.keep_norms)
+        return EditedTensor(storage, plain, edit.map, along_rows, edit.gains, edit.keep_norms)
     experts, rows, cols = storage.shape
     as_stored = Plain(name, "BF16", storage.shape, 1)
     turned = Plain(name, "BF16", (experts, cols, rows), 1)
-    return Transposed(Edited(storage, as_stored, edit.map, edit.axis % 3 == 1, edit.gains, edit.keep_norms), turned)
+    return Transposed(
+        EditedTensor(storage, as_stored, edit.map, edit.axis % 3 == 1, edit.gains, edit.keep_norms), turned
+    )

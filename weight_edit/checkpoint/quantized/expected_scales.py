@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.scales import SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError
@@ -14,7 +14,7 @@ _GROUP_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Layout:
+class ScaleLayout:
     """How a config says that FP8 weights are scaled.
 
     Attributes:
@@ -29,7 +29,7 @@ class Layout:
     blocks: frozenset[tuple[int, int]]
 
 
-def check_fp8(layout: Layout, tensors: Mapping[str, TensorInfo]) -> None:
+def check_fp8(layout: ScaleLayout, tensors: Mapping[str, TensorInfo]) -> None:
     """Every FP8 tensor has a scale of a shape that the config allows.
 
     Raises:
@@ -44,21 +44,21 @@ def check_fp8(layout: Layout, tensors: Mapping[str, TensorInfo]) -> None:
             " tensors is; the two do not belong together"
         )
     for info in weights:
-        what = f"{shown(info.shard)}: tensor {shown(info.name)!r}"
+        what = f"{printable(info.shard)}: tensor {printable(info.name)!r}"
         if info.dtype != FP8:
             raise UnsupportedError(f"{what} is {info.dtype}; of FP8 only {FP8} is edited")
         inverse, plain = tensors.get(f"{info.name}_scale_inv"), tensors.get(f"{info.name}_scale")
         scale, strategies = (plain, layout.plain) if inverse is None else (inverse, layout.inverse)
         if scale is None:
-            raise UsageError(f"{what} is {FP8} without a scale ({shown(info.name)}_scale_inv or _scale is missing)")
+            raise UsageError(f"{what} is {FP8} without a scale ({printable(info.name)}_scale_inv or _scale is missing)")
         if scale.dtype not in SCALES:
             raise UnsupportedError(
-                f"{shown(scale.shard)}: tensor {shown(scale.name)!r} holds scales as {scale.dtype}; only"
+                f"{printable(scale.shard)}: tensor {printable(scale.name)!r} holds scales as {scale.dtype}; only"
                 f" {', '.join(SCALES)} are edited"
             )
         if not any(_fits(scale.shape, info.shape, strategy, layout.blocks) for strategy in strategies):
             raise UsageError(
-                f"{shown(scale.shard)}: tensor {shown(scale.name)!r} is {scale.shape}, no scale by"
+                f"{printable(scale.shard)}: tensor {printable(scale.name)!r} is {scale.shape}, no scale by"
                 f" {' or '.join(sorted(strategies)) or 'anything'} for a weight of {info.shape} under this config.json"
             )
 
@@ -76,7 +76,7 @@ def check_mxfp4(tensors: Mapping[str, TensorInfo]) -> None:
             " two do not belong together"
         )
     for info in found:
-        what = f"{shown(info.shard)}: tensor {shown(info.name)!r}"
+        what = f"{printable(info.shard)}: tensor {printable(info.name)!r}"
         scales = tensors.get(info.name.removesuffix("_blocks") + "_scales")
         if scales is None:
             raise UsageError(f"{what} is MXFP4 without a scale (*_scales is missing)")
@@ -89,7 +89,9 @@ def check_mxfp4(tensors: Mapping[str, TensorInfo]) -> None:
             )
     for name, info in tensors.items():
         if name.endswith("_scales") and info.dtype == "U8" and name.removesuffix("_scales") + "_blocks" not in tensors:
-            raise UsageError(f"{shown(info.shard)}: tensor {shown(name)!r} has no MXFP4 blocks (*_blocks is missing)")
+            raise UsageError(
+                f"{printable(info.shard)}: tensor {printable(name)!r} has no MXFP4 blocks (*_blocks is missing)"
+            )
 
 
 def _fits(scale: tuple[int, ...], weight: tuple[int, ...], strategy: str, blocks: frozenset[tuple[int, int]]) -> bool:

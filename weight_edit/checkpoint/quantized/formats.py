@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
-from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, Tensor
+from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, TensorSpec
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
@@ -44,12 +44,12 @@ def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str
         return _mxfp4(name, tensors, axis)
     info = tensors.get(name)
     if info is None:
-        raise UnsupportedError(f"tensor {shown(name)!r} is not in the checkpoint{_instead(name, tensors, config)}")
+        raise UnsupportedError(f"tensor {printable(name)!r} is not in the checkpoint{_instead(name, tensors, config)}")
     if info.dtype == FP8:
         return _fp8(info, tensors, config, axis)
     if info.dtype in STORED and scale_of(name, tensors) is None:
         return Plain(name, info.dtype, info.shape, axis)
-    raise UnsupportedError(f"tensor {shown(name)!r} is stored as {info.dtype}{_method(config)}; {_INSTEAD}")
+    raise UnsupportedError(f"tensor {printable(name)!r} is stored as {info.dtype}{_method(config)}; {_INSTEAD}")
 
 
 def scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> TensorInfo | None:
@@ -70,7 +70,7 @@ _INSTEAD = "edit the checkpoint that it was quantised from, and quantise the res
 
 def _method(config: Mapping[str, Any]) -> str:
     method = config.get("quant_method")
-    return f" ({shown(str(method), 40)})" if method else ""
+    return f" ({printable(str(method), 40)})" if method else ""
 
 
 def _instead(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> str:
@@ -79,7 +79,7 @@ def _instead(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, 
     like = [other for other in tensors if other.startswith(stem) and not other.endswith(("bias", "scale"))]
     if not like or not config:
         return "; its layout is not understood"
-    return f" but {shown(like[0])!r}, {tensors[like[0]].dtype}{_method(config)}, is; {_INSTEAD}"
+    return f" but {printable(like[0])!r}, {tensors[like[0]].dtype}{_method(config)}, is; {_INSTEAD}"
 
 
 def _scales_name(blocks: str) -> str:
@@ -89,7 +89,9 @@ def _scales_name(blocks: str) -> str:
 def _check_axis(name: str, axis: int, dims: int) -> None:
     """Quantised tensors are edited as the matrices that they are, so an axis is one of their two sides."""
     if axis % dims < dims - 2:
-        raise UnsupportedError(f"tensor {shown(name)!r} is quantised and can be edited along its last two axes only")
+        raise UnsupportedError(
+            f"tensor {printable(name)!r} is quantised and can be edited along its last two axes only"
+        )
 
 
 def _mxfp4(name: str, tensors: Mapping[str, TensorInfo], axis: int) -> Storage:
@@ -97,43 +99,48 @@ def _mxfp4(name: str, tensors: Mapping[str, TensorInfo], axis: int) -> Storage:
     scales = tensors.get(name + PACKED_SCALES)
     if scales is None:
         raise UsageError(
-            f"tensor {shown(blocks.name)!r} has no scales: {shown(name + PACKED_SCALES)!r} is missing; "
+            f"tensor {printable(blocks.name)!r} has no scales: {printable(name + PACKED_SCALES)!r} is missing; "
             "fetch the checkpoint again"
         )
     for info in (blocks, scales):
         if info.dtype != "U8":
-            raise UnsupportedError(f"tensor {shown(info.name)!r} is stored as {info.dtype}, where MXFP4 has U8")
+            raise UnsupportedError(f"tensor {printable(info.name)!r} is stored as {info.dtype}, where MXFP4 has U8")
     if len(blocks.shape) != 4 or blocks.shape[-1] != 16:
         raise UnsupportedError(
-            f"tensor {shown(blocks.name)!r} is {blocks.shape}, where MXFP4 has (experts, rows, groups, 16)"
+            f"tensor {printable(blocks.name)!r} is {blocks.shape}, where MXFP4 has (experts, rows, groups, 16)"
         )
     if scales.shape != blocks.shape[:-1]:
         raise UsageError(
-            f"tensor {shown(scales.name)!r} is {scales.shape}, but the blocks have {blocks.shape[:-1]}; "
+            f"tensor {printable(scales.name)!r} is {scales.shape}, but the blocks have {blocks.shape[:-1]}; "
             "fetch the checkpoint again"
         )
     _check_axis(blocks.name, axis, 3)
     return Mxfp4(_tensor(blocks), _tensor(scales))
 
 
-def _tensor(info: TensorInfo) -> Tensor:
-    return Tensor(info.name, info.dtype, info.shape)
+def _tensor(info: TensorInfo) -> TensorSpec:
+    return TensorSpec(info.name, info.dtype, info.shape)
 
 
 def _fp8(info: TensorInfo, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], axis: int) -> Storage:
     scale = scale_of(info.name, tensors)
     if scale is None:
         raise UsageError(
-            f"tensor {shown(info.name)!r} is {FP8} without scales: there is no {shown(info.name + _SCALES[0])!r} "
-            f"or {shown(info.name + _SCALES[1])!r}; fetch the checkpoint again"
+            f"tensor {printable(info.name)!r} is {FP8} without scales: there is no "
+            f"{printable(info.name + _SCALES[0])!r} "
+            f"or {printable(info.name + _SCALES[1])!r}; fetch the checkpoint again"
         )
     if config.get("transform_config"):
-        raise UnsupportedError(f"tensor {shown(info.name)!r} is stored in rotated form (transform_config); {_INSTEAD}")
+        raise UnsupportedError(
+            f"tensor {printable(info.name)!r} is stored in rotated form (transform_config); {_INSTEAD}"
+        )
     powers = config.get("scale_fmt") == "ue8m0"
     if scale.dtype not in SCALES or (scale.dtype == "U8" and not powers):
-        raise UsageError(f"tensor {shown(scale.name)!r} is {scale.dtype}, which no FP8 weight's scales are")
+        raise UsageError(f"tensor {printable(scale.name)!r} is {scale.dtype}, which no FP8 weight's scales are")
     if len(info.shape) not in (2, 3):
-        raise UnsupportedError(f"tensor {shown(info.name)!r} is {FP8} of shape {info.shape}; only matrices are edited")
+        raise UnsupportedError(
+            f"tensor {printable(info.name)!r} is {FP8} of shape {info.shape}; only matrices are edited"
+        )
     _check_axis(info.name, axis, len(info.shape))
     block = _block(info.shape, scale.shape, config)
     powers = powers or scale.dtype in POWERS
@@ -142,7 +149,8 @@ def _fp8(info: TensorInfo, tensors: Mapping[str, TensorInfo], config: Mapping[st
     if prod(scale.shape) == prod(info.shape[:-2]):
         return Fp8Scaled(_tensor(info), _tensor(scale), powers)
     raise UsageError(
-        f"tensor {shown(scale.name)!r} is {scale.shape}, which fits no way to scale {shown(info.name)!r} of shape "
+        f"tensor {printable(scale.name)!r} is {scale.shape}, which fits no way to scale "
+        f"{printable(info.name)!r} of shape "
         f"{info.shape}: by tensor, by row, or by blocks of {_shown_blocks(config)}"
     )
 

@@ -20,7 +20,7 @@ from weight_edit.checkpoint.tensor.storage import Bytes, Read, Strip
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """A tensor on disk.
 
     Attributes:
@@ -37,7 +37,7 @@ class _Fp8(Coded):
 
     format = E4M3
 
-    def __init__(self, weight: Tensor, scale: Tensor, power_of_two: bool) -> None:
+    def __init__(self, weight: TensorSpec, scale: TensorSpec, power_of_two: bool) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
         self.slabs, (self.rows, self.cols) = prod(weight.shape[:-2]), weight.shape[-2:]
         self._scale, self._power_of_two = scale, power_of_two
@@ -79,7 +79,9 @@ class Fp8Block(_Fp8):
         power_of_two: whether scales are whole powers of two in spite of a dtype that has others.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, block: tuple[int, int], power_of_two: bool = False) -> None:
+    def __init__(
+        self, weight: TensorSpec, scale: TensorSpec, block: tuple[int, int], power_of_two: bool = False
+    ) -> None:
         super().__init__(weight, scale, power_of_two)
         self.row_step, self.col_step = block
         self._down, self._across = -(-self.rows // block[0]), -(-self.cols // block[1])
@@ -153,7 +155,7 @@ class Fp8Scaled(_Fp8):
 
     one_scale = True
 
-    def __init__(self, weight: Tensor, scale: Tensor, power_of_two: bool = False) -> None:
+    def __init__(self, weight: TensorSpec, scale: TensorSpec, power_of_two: bool = False) -> None:
         super().__init__(weight, scale, power_of_two)
 
     def strip_bytes(self, rows: int) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Coded
-from weight_edit.checkpoint.quantized.fp8 import Tensor
+from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
@@ -34,7 +34,7 @@ class Mxfp4(Coded):
 
     format = E2M1
 
-    def __init__(self, blocks: Tensor, scales: Tensor) -> None:
+    def __init__(self, blocks: TensorSpec, scales: TensorSpec) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (blocks, scales)}
         self.slabs, self.rows, self._groups = scales.shape
         self.cols = self._groups * GROUP

@@ -6,7 +6,7 @@ A scale that is stored a little too small would push the largest number of its b
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode
 from weight_edit.checkpoint.tensor.storage import Bytes
 from weight_edit.errors import UsageError
@@ -47,7 +47,7 @@ def check_scales(scales: NDArray[np.float64], name: str) -> None:
     bad = int(scales.size - np.count_nonzero((scales >= 0) & (scales < np.inf)))
     if bad:
         raise UsageError(
-            f"tensor {shown(name)!r} has {bad} scales that are negative or not finite; "
+            f"tensor {printable(name)!r} has {bad} scales that are negative or not finite; "
             "the source is damaged, fetch it again"
         )
 

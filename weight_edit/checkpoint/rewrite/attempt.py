@@ -21,9 +21,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from types import MappingProxyType
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.manifest import FileRecord, is_record, sha256
-from weight_edit.checkpoint.tensor.edited import Loss
+from weight_edit.checkpoint.tensor.edited import RoundingLoss
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import parse_json
 from weight_edit.utils.progress import announce, bar
@@ -50,10 +50,10 @@ class Attempt:
     def __init__(self, out: Path, folder: Path, journal: int) -> None:
         self.out, self.folder, self.files, self.old = out, folder, folder / "files", folder / "old"
         self.finished: dict[str, FileRecord] = {}
-        self.losses: dict[str, Loss] = {}
+        self.losses: dict[str, RoundingLoss] = {}
         self._journal = journal
         self._lock = threading.Lock()
-        self._told: dict[str, dict[str, Loss]] = {}
+        self._told: dict[str, dict[str, RoundingLoss]] = {}
         self._noted = 0
 
     @classmethod
@@ -73,7 +73,7 @@ class Attempt:
                 attempt.remove()
                 raise
             attempt.remove()
-        raise UsageError(f"something removes what is written beside {shown(str(out))}; choose another output")
+        raise UsageError(f"something removes what is written beside {printable(str(out))}; choose another output")
 
     @classmethod
     def dead(cls, out: Path) -> "list[Attempt]":
@@ -103,7 +103,7 @@ class Attempt:
                 for attempt in found:
                     attempt.release()
                 raise UsageError(
-                    f"another process is writing {shown(str(out))}; wait for it, or choose another output"
+                    f"another process is writing {printable(str(out))}; wait for it, or choose another output"
                 ) from None
             # Between the opening and the lock, another process may have removed it.
             if alive or os.fstat(journal).st_nlink == 0:
@@ -123,7 +123,7 @@ class Attempt:
         try:
             same = [(len(entries), attempt) for attempt in dead if (entries := attempt._entries(key)) is not None]
             best = max(same, key=lambda pair: pair[0], default=(0, None))[1] if resume else None
-            left = f"what an interrupted attempt at {shown(str(out))} left"
+            left = f"what an interrupted attempt at {printable(str(out))} left"
             if same and not resume:
                 announce(f"removing {left}; --resume would go on with it")
             elif dead and resume and best is None:
@@ -146,7 +146,7 @@ class Attempt:
         """Whether a later process could go on from it."""
         return bool(self.finished) or self._noted > 0
 
-    def note(self, name: str, record: FileRecord, losses: Mapping[str, Loss] = MappingProxyType({})) -> None:
+    def note(self, name: str, record: FileRecord, losses: Mapping[str, RoundingLoss] = MappingProxyType({})) -> None:
         """A file is finished and on disk."""
         told = {tensor: [loss.error, loss.left] for tensor, loss in losses.items()}
         with self._lock:
@@ -215,7 +215,7 @@ class Attempt:
             found[name] = FileRecord(**entry)
             if not all(_are_figures(numbers) for numbers in told.values()):
                 return None
-            self._told[name] = {tensor: Loss(*numbers) for tensor, numbers in told.items()}
+            self._told[name] = {tensor: RoundingLoss(*numbers) for tensor, numbers in told.items()}
         return found
 
     def _check(self, entries: dict[str, FileRecord]) -> None:
@@ -287,7 +287,7 @@ def _are_figures(numbers: object) -> bool:
     """Whether a JSON value is what the fields of a `Loss` are."""
     return (
         isinstance(numbers, list)
-        and len(numbers) == len(fields(Loss))
+        and len(numbers) == len(fields(RoundingLoss))
         and all(type(number) in (int, float) for number in numbers)
     )
 

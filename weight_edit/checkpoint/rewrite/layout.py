@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from weight_edit.checkpoint.manifest import Origin
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Stream
+from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.version import __version__
 
 
@@ -22,7 +22,7 @@ class Copy:
 class New:
     """One part of an edited tensor."""
 
-    edited: Stream
+    edited: TensorWriter
     part: str
     size: int
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.errors import UsageError
 
 # The ioctl behind `cp --reflink`: the two files share their blocks until one of them is written to.
@@ -44,6 +44,6 @@ def link(source: Path, folder: Path, name: str) -> None:
         path.hardlink_to(source)
     except OSError as error:
         raise UsageError(
-            f"{shown(str(source))} cannot be linked into the output ({os.strerror(error.errno or 0)});"
+            f"{printable(str(source))} cannot be linked into the output ({os.strerror(error.errno or 0)});"
             " choose an output on the same file system or drop --link"
         ) from error

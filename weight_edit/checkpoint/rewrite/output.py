@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.rewrite.attempt import Attempt
 from weight_edit.checkpoint.rewrite.ownership import check_own
 from weight_edit.errors import UsageError
@@ -45,15 +45,15 @@ def check_output(
         UsageError: one of the refusals, named.
     """
     if "\0" in str(out):
-        raise UsageError(f"{shown(str(out))} cannot be used: no path holds a NUL")
+        raise UsageError(f"{printable(str(out))} cannot be used: no path holds a NUL")
     try:
         return _checked(absolute(Path(out)), overwrite, needed_bytes, source, own)
     except OSError as error:
-        raise UsageError(f"{shown(str(out))} cannot be used: {os.strerror(error.errno or 0)}") from error
+        raise UsageError(f"{printable(str(out))} cannot be used: {os.strerror(error.errno or 0)}") from error
 
 
 def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str | None, own: Own) -> Path:
-    name = shown(str(out))
+    name = printable(str(out))
     if out.is_symlink():
         raise UsageError(f"{name} is a link; give the folder itself as output")
     if out.exists() and not out.is_dir():
@@ -61,14 +61,14 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
     if source is not None:
         read = Path(source).resolve()
         if out == read or out.is_relative_to(read) or read.is_relative_to(out):
-            raise UsageError(f"{name} and the source {shown(str(read))} overlap; choose another output folder")
+            raise UsageError(f"{name} and the source {printable(str(read))} overlap; choose another output folder")
     if out.is_dir() and any(out.iterdir()):
         _check_replaceable(out, overwrite, name, own)
     parent = _existing(out.parent)
     if not parent.is_dir():
-        raise UsageError(f"{shown(str(parent))} is not a folder, so {name} cannot be made in it")
+        raise UsageError(f"{printable(str(parent))} is not a folder, so {name} cannot be made in it")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{shown(str(parent))} cannot be written to; choose another output folder")
+        raise UsageError(f"{printable(str(parent))} cannot be written to; choose another output folder")
     free = shutil.disk_usage(parent).free
     if needed_bytes > free:
         raise UsageError(
@@ -129,7 +129,7 @@ def attempted(
             meanwhile.
     """
     out = check_output(out, overwrite, source=source, own=own)
-    name = shown(str(out))
+    name = printable(str(out))
     made: list[Path] = []
     attempt: Attempt | None = None
     begun = placed = False
@@ -199,11 +199,11 @@ def remove_own(folder: Path, own: Own = check_own) -> None:
 def _put_in_place(attempt: Attempt, overwrite: bool, own: Own) -> None:
     out = attempt.out
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output")
+        raise UsageError(f"{printable(str(out))} appeared while it was being made; choose another output")
     try:
         if out.is_dir() and any(out.iterdir()):
             # Looked at again: hours may have passed since the first check.
-            _check_replaceable(out, overwrite, shown(str(out)), own)
+            _check_replaceable(out, overwrite, printable(str(out)), own)
             out.rename(attempt.old)
             # And once more where nobody knows it by its name any more.
             own(attempt.old)
@@ -211,7 +211,9 @@ def _put_in_place(attempt: Attempt, overwrite: bool, own: Own) -> None:
     except BaseException as error:
         attempt.restore()
         if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise UsageError(f"{shown(str(out))} appeared while it was being made; choose another output") from error
+            raise UsageError(
+                f"{printable(str(out))} appeared while it was being made; choose another output"
+            ) from error
         raise
     _sync(out.parent)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weight_edit.checkpoint.files import Stamp, check_relative, open_regular, read_exactly, read_json, shown
+from weight_edit.checkpoint.files import Stamp, check_relative, open_regular, printable, read_exactly, read_json
 from weight_edit.checkpoint.manifest import MANIFEST, digest_of, read_manifest, records_of
 from weight_edit.checkpoint.rewrite.attempt import is_left_over
 from weight_edit.errors import UsageError
@@ -49,7 +49,7 @@ def check_own(folder: Path) -> None:
         UsageError: it has no record, or the record cannot be read; or naming what the record does not list, and what is
             not as it was written.
     """
-    name = shown(str(folder))
+    name = printable(str(folder))
     if (folder / MANIFEST).is_file():
         _check(folder, _of_checkpoint(folder, ""), (MANIFEST,))
         return
@@ -81,7 +81,7 @@ def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
         if path == folder:
             break
         if path.is_symlink():
-            raise UsageError(f"{shown(str(path))} is a link and is not written through; move it away")
+            raise UsageError(f"{printable(str(path))} is a link and is not written through; move it away")
     if not (folder / name).is_dir():
         if os.path.lexists(folder / name):
             _refuse(folder, [name] if _problem(folder, name, records.get(name)) else [], [])
@@ -115,7 +115,7 @@ def run_records(folder: Path) -> dict[str, Written] | None:
     with open_regular(path) as file:
         size = Stamp.of(file).size
         if size > _MAX_RUN:
-            raise UsageError(f"{shown(str(path))}: {size} bytes is too long for a run's record")
+            raise UsageError(f"{printable(str(path))}: {size} bytes is too long for a run's record")
         found = read_json(read_exactly(file, size, str(path)), str(path), unique_keys=False)
     files = found.get("files") if isinstance(found, dict) and "weight_edit" in found else None
     if not isinstance(files, dict):
@@ -142,7 +142,7 @@ def files_below(folder: Path, name: str) -> list[str]:
 def _written(entry: Any, path: Path) -> Written:
     kinds = {"sha256": str, "size": int, "grows": bool}
     if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
-        raise UsageError(f"{shown(str(path))}: an entry of `files` must be sha256, size and grows")
+        raise UsageError(f"{printable(str(path))}: an entry of `files` must be sha256, size and grows")
     return Written(entry["sha256"], entry["size"], entry["grows"])
 
 
@@ -180,7 +180,7 @@ def _check(folder: Path, records: Mapping[str, Written], marks: tuple[str, ...])
 
 
 def _refuse(folder: Path, changed: list[str], foreign: list[str]) -> None:
-    names = [shown(str(folder / name)) for name in sorted([*changed, *foreign])]
+    names = [printable(str(folder / name)) for name in sorted([*changed, *foreign])]
     if not names:
         return
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

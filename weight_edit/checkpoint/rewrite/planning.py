@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.files import check_relative, read_json, shown
+from weight_edit.checkpoint.files import check_relative, printable, read_json
 from weight_edit.checkpoint.manifest import MANIFEST, Origin
 from weight_edit.checkpoint.rewrite.indexes import config_with, index_with
 from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.source.checkpoint import CONFIG, INDEX, Checkpoint
-from weight_edit.checkpoint.tensor.edited import Stream
-from weight_edit.checkpoint.tensor.header import DTYPE_BITS, Entry, header_bytes, size_of
+from weight_edit.checkpoint.tensor.edited import TensorWriter
+from weight_edit.checkpoint.tensor.header import DTYPE_BITS, HeaderEntry, header_bytes, size_of
 from weight_edit.checkpoint.tensor.nonfinite import count_non_finite
 from weight_edit.checkpoint.tensor.numbers import STORED, encode
 from weight_edit.errors import UnsupportedError, UsageError
@@ -40,7 +40,7 @@ class AddedTensor:
 
     dtype: str
     shape: tuple[int, ...]
-    content: str | bytes | Stream
+    content: str | bytes | TensorWriter
 
     @property
     def size(self) -> int:
@@ -67,7 +67,7 @@ class AddedTensor:
 
 def plan_rewrite(
     source: Checkpoint,
-    edits: Collection[Stream],
+    edits: Collection[TensorWriter],
     *,
     added: Mapping[str, AddedTensor] | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -122,13 +122,13 @@ class _Changed:
         instead: name of the source -> the new names that stand in its place.
     """
 
-    parts: Mapping[str, Stream]
+    parts: Mapping[str, TensorWriter]
     removed: frozenset[str]
     instead: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, source: Checkpoint, edits: Collection[Stream]) -> "_Changed":
-        parts: dict[str, Stream] = {}
+    def of(cls, source: Checkpoint, edits: Collection[TensorWriter]) -> "_Changed":
+        parts: dict[str, TensorWriter] = {}
         instead: dict[str, tuple[str, ...]] = {}
         for edited in edits:
             for name in edited.source.parts:
@@ -137,7 +137,9 @@ class _Changed:
                 if name in parts:
                     raise ValueError(f"two edits of {name}")
                 if name in source.tensors and name not in edited.source.parts:
-                    raise UsageError(f"cannot write the tensor {shown(name)!r}: the checkpoint already has that name")
+                    raise UsageError(
+                        f"cannot write the tensor {printable(name)!r}: the checkpoint already has that name"
+                    )
                 parts[name] = edited
             new = tuple(name for name in edited.target.parts if name not in edited.source.parts)
             if new:
@@ -155,24 +157,24 @@ class _Changed:
 def _check_call(source: Checkpoint, added: Mapping[str, AddedTensor], files: Mapping[str, bytes]) -> None:
     for name in added:
         if name in source.tensors or name == "__metadata__":
-            raise UsageError(f"cannot add the tensor {shown(name)!r}: the checkpoint already has that name")
+            raise UsageError(f"cannot add the tensor {printable(name)!r}: the checkpoint already has that name")
     for name in files:
         check_relative(name, "files")
         if name in (CONFIG, MANIFEST, INDEX, source.index_file, *source.shards):
             raise ValueError(f"{name} is written by the rewrite or as the manifest and cannot be given as a file")
     if added and source.index_file is None and "transformers_weights" in source.config:
         raise UnsupportedError(
-            f"config.json names one weight file, {shown(source.shards[0])} (transformers_weights), so that no"
+            f"config.json names one weight file, {printable(source.shards[0])} (transformers_weights), so that no"
             " tensors can be added; remove that key and rename the file to model.safetensors"
         )
     new = (*_SPLIT, INDEX) if source.index_file is None else (_added_name(source),)
     for name in new if added else ():
         if name in files or _in_the_way(source, name):
-            raise UsageError(f"cannot add tensors: {name} is in the way; remove it from {shown(str(source.path))}")
+            raise UsageError(f"cannot add tensors: {name} is in the way; remove it from {printable(str(source.path))}")
     # A file of that name is an earlier manifest and is not copied.
     if any(name.startswith(f"{MANIFEST}/") for name in source.files):
         raise UsageError(
-            f"{MANIFEST} is a folder in {shown(str(source.path))}; the output's record goes there, remove it"
+            f"{MANIFEST} is a folder in {printable(str(source.path))}; the output's record goes there, remove it"
         )
 
 
@@ -188,17 +190,17 @@ def _copied(source: Checkpoint, name: str, new_name: str | None = None) -> FileP
 def _shard(source: Checkpoint, shard: str, name: str, changed: _Changed) -> FilePlan:
     """One shard. Its header stays as it is, byte for byte, unless a tensor's name, dtype or shape changes."""
     header = source.headers[shard]
-    content: list[tuple[Entry, Piece]] = []
+    content: list[tuple[HeaderEntry, Piece]] = []
     for info in header.tensors:
         for new in changed.names(info.name):
             if new in changed.parts:
                 dtype, shape = changed.parts[new].target.parts[new]
-                content.append((Entry(new, dtype, shape), New(changed.parts[new], new, size_of(dtype, shape))))
+                content.append((HeaderEntry(new, dtype, shape), New(changed.parts[new], new, size_of(dtype, shape))))
             else:
-                content.append((Entry(new, info.dtype, info.shape), Copy(shard, info.begin, info.size)))
+                content.append((HeaderEntry(new, info.dtype, info.shape), Copy(shard, info.begin, info.size)))
     entries = [entry for entry, _ in content]
     head: Piece = Copy(shard, 0, header.data_start)
-    if entries != [Entry(info.name, info.dtype, info.shape) for info in header.tensors]:
+    if entries != [HeaderEntry(info.name, info.dtype, info.shape) for info in header.tensors]:
         head = Literal(header_bytes(entries, header.metadata))
     pieces = tuple(_joined([head, *(piece for _, piece in content)]))
     return FilePlan(name, pieces, "copied" if all(isinstance(piece, Copy) for piece in pieces) else "edited")
@@ -229,7 +231,7 @@ def _added_name(source: Checkpoint) -> str:
 def _added_shard(source: Checkpoint, added: Mapping[str, AddedTensor]) -> tuple[Piece, ...]:
     # As safetensors lays them out: widest dtype first, then by name, so that every tensor is aligned.
     order = sorted(added, key=lambda name: (-DTYPE_BITS[added[name].dtype], name))
-    entries = [Entry(name, added[name].dtype, added[name].shape) for name in order]
+    entries = [HeaderEntry(name, added[name].dtype, added[name].shape) for name in order]
     pieces: list[Piece] = [Literal(header_bytes(entries, {"format": "pt"}))]
     for name in order:
         content = added[name].content

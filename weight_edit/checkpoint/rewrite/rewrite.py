@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from weight_edit.checkpoint.files import locate, shown
+from weight_edit.checkpoint.files import locate, printable
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.rewrite.lane import Lane, LaneFile
 from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
@@ -21,7 +21,7 @@ from weight_edit.checkpoint.rewrite.links import clone, link
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.reading import Files, processors
-from weight_edit.checkpoint.tensor.edited import Edited, Loss, Rounding, Stream
+from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding, RoundingLoss, TensorWriter
 from weight_edit.checkpoint.tensor.nonfinite import Census
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory, scratch
 from weight_edit.errors import UsageError
@@ -31,7 +31,7 @@ MOST_LANES = 4
 
 _WORTH_A_CLONE = 1 << 20
 
-Done = Callable[[str, FileRecord, Mapping[str, Loss]], None]
+Done = Callable[[str, FileRecord, Mapping[str, RoundingLoss]], None]
 """Told the name and record of each file as soon as it is on disk, and the losses of the tensors in it."""
 
 
@@ -60,7 +60,7 @@ class RewriteResult:
     removed: tuple[str, ...]
     other_weights: tuple[str, ...]
     skipped: tuple[str, ...]
-    losses: Mapping[str, Loss]
+    losses: Mapping[str, RoundingLoss]
     nonfinite: Mapping[str, int]
     bytes_read: int
     bytes_copied: int
@@ -70,12 +70,12 @@ class RewriteResult:
     seconds: float
 
 
-def carry_out(
+def write_checkpoint(
     plan: RewritePlan,
     out: Path,
     *,
     finished: Mapping[str, FileRecord] | None = None,
-    losses: Mapping[str, Loss] | None = None,
+    losses: Mapping[str, RoundingLoss] | None = None,
     done: Done | None = None,
     linked: bool = False,
     lanes: int | None = None,
@@ -110,7 +110,7 @@ def carry_out(
         bar("writing", plan.size, "bytes", done=kept) as progress,
         Files(plan.source) as source,
     ):
-        job = _Job(plan, out, source, linked, done, progress, allow_nonfinite)
+        job = _Rewrite(plan, out, source, linked, done, progress, allow_nonfinite)
         job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
@@ -131,12 +131,12 @@ def carry_out(
     )
 
 
-def rewrite(source: Checkpoint, out: Path, edits: Collection[Stream] = (), **changes: Any) -> RewriteResult:
+def rewrite(source: Checkpoint, out: Path, edits: Collection[TensorWriter] = (), **changes: Any) -> RewriteResult:
     """Write every file of `source` into the empty folder `out`, with edits; `changes` are those of `plan_rewrite`."""
     plan = plan_rewrite(source, edits, **changes)
     if any(out.iterdir()):
         raise ValueError(f"{out} must be an existing, empty folder")
-    return carry_out(plan, out)
+    return write_checkpoint(plan, out)
 
 
 class Stopped(Exception):
@@ -156,7 +156,7 @@ class _Counts:
                 setattr(self, name, getattr(self, name) + count)
 
 
-class _Job:
+class _Rewrite:
     """One rewrite under way, shared by its lanes."""
 
     def __init__(
@@ -175,7 +175,7 @@ class _Job:
         self._files = source
         self.counts = _Counts()
         self.records: dict[str, FileRecord] = {}
-        self.losses: dict[str, Loss] = {}
+        self.losses: dict[str, RoundingLoss] = {}
         self._stop = threading.Event()
         self._clones = True
         self._needed: Counter[str] = Counter()
@@ -271,7 +271,7 @@ class _Job:
             target.write(memoryview(piece.data))
         else:
             edited = piece.edited
-            counted = isinstance(edited, Edited) and edited.target.lossy and piece.part == edited.target.name
+            counted = isinstance(edited, EditedTensor) and edited.target.lossy and piece.part == edited.target.name
             rounding = Rounding(edited) if counted else None
             for block in edited.blocks(piece.part, self._files.tensor, rounding, scratch):
                 self._check_stop()
@@ -306,7 +306,8 @@ class _Job:
         if nonfinite and not self.allow_nonfinite:
             name = next(iter(nonfinite))
             raise UsageError(
-                f"tensor {shown(name)!r} has NaN or infinite values, though no edit touches it; the source is damaged, "
+                f"tensor {printable(name)!r} has NaN or infinite values, though no edit touches it; "
+                "the source is damaged, "
                 "fetch it again (--allow-nonfinite copies it as it is)"
             )
 

@@ -17,9 +17,9 @@ from weight_edit.checkpoint.files import (
     list_files,
     locate,
     open_regular,
+    printable,
     read_exactly,
     read_json,
-    shown,
 )
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.checkpoint.source.choice import CONFIG, INDEX, SINGLE, choose, is_weights
@@ -84,14 +84,14 @@ class Checkpoint:
         except OSError as error:
             what = f"cannot be opened ({os.strerror(error.errno or 0)})"
         if what is not None:
-            raise UsageError(f"{shown(str(folder))} {what}; give the folder with config.json and the weights")
+            raise UsageError(f"{printable(str(folder))} {what}; give the folder with config.json and the weights")
         files, skipped = list_files(root)
         stamps: dict[str, Stamp] = {}
         if CONFIG not in files:
             raise without_config(files, str(root))
         config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False, constants=True)
         if not isinstance(config, dict):
-            raise UsageError(f"{shown(str(root / CONFIG))}: must be a JSON object")
+            raise UsageError(f"{printable(str(root / CONFIG))}: must be a JSON object")
         known = {*files, *(shards.sizes if shards is not None else ())}
         chosen = choose(config, known, lambda name: _content(root, name, stamps), str(root))
         headers: dict[str, Header] = {}
@@ -106,7 +106,7 @@ class Checkpoint:
             _check_index(chosen.weight_map, headers, chosen.index_file)
         tensors = {info.name: info for shard in chosen.shards for info in headers[shard].tensors}
         if not tensors:
-            raise UsageError(f"{shown(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
+            raise UsageError(f"{printable(str(root / chosen.shards[0]))}: has no tensors; fetch the file again")
         own = {CONFIG, MANIFEST, chosen.index_file, *chosen.shards}
         for name in files:
             # So that a change of any file that is copied is noticed, whenever it is.
@@ -166,7 +166,7 @@ class Checkpoint:
         known = self._stamps.get(name)
         if known is not None and Stamp.of(file) != known:
             file.close()
-            raise UsageError(f"{shown(str(self.path / name))} changed while it was in use; start again")
+            raise UsageError(f"{printable(str(self.path / name))} changed while it was in use; start again")
         return file
 
     @property
@@ -186,7 +186,7 @@ class Checkpoint:
             with open_regular(locate(self.path, shard)) as file:
                 stamp = Stamp.of(file)
                 if read_header(file, stamp.size, shard) != self.headers[shard]:
-                    raise UsageError(f"{shown(shard)} is not the file whose header was read before; start again")
+                    raise UsageError(f"{printable(shard)} is not the file whose header was read before; start again")
             self._stamps[shard] = stamp
         return locate(self.path, shard)
 
@@ -215,7 +215,7 @@ class Checkpoint:
         try:
             return self.tensors[name]
         except KeyError:
-            raise UsageError(f"{shown(str(self.path))}: no tensor is named {shown(name)!r}") from None
+            raise UsageError(f"{printable(str(self.path))}: no tensor is named {printable(name)!r}") from None
 
     def read(self, name: str) -> "torch.Tensor":
         """A tensor in its own dtype and shape, in memory of its own; the one method that needs torch.
@@ -240,7 +240,7 @@ class Checkpoint:
         """
         info = self.info(name)
         if info.dtype not in STORED:
-            raise UnsupportedError(f"tensor {shown(name)!r} is stored as {info.dtype}, none of {', '.join(STORED)}")
+            raise UnsupportedError(f"tensor {printable(name)!r} is stored as {info.dtype}, none of {', '.join(STORED)}")
         with self._open_shard(info.shard) as file:
             file.seek(info.begin)
             raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
@@ -267,7 +267,7 @@ def _content(root: Path, name: str, stamps: dict[str, Stamp]) -> bytearray:
     with open_regular(locate(root, name)) as file:
         stamps[name] = Stamp.of(file)
         if stamps[name].size > 100_000_000:
-            raise UsageError(f"{shown(str(root / name))} is too long for a JSON file of a model")
+            raise UsageError(f"{printable(str(root / name))} is too long for a JSON file of a model")
         return read_exactly(file, stamps[name].size, name)
 
 
@@ -275,10 +275,12 @@ def _check_index(weight_map: Mapping[str, str], headers: Mapping[str, Header], i
     present = {shard: {info.name for info in header.tensors} for shard, header in headers.items()}
     for tensor, shard in weight_map.items():
         if tensor not in present[shard]:
-            raise UsageError(f"{shown(index_file)}: tensor {shown(tensor)!r} is not in {shown(shard)}")
+            raise UsageError(f"{printable(index_file)}: tensor {printable(tensor)!r} is not in {printable(shard)}")
     for shard, names in present.items():
         for tensor in sorted(names):
             if weight_map.get(tensor) != shard:
                 where = weight_map.get(tensor)
-                said = "not in the index" if where is None else f"in {shown(where)} by the index"
-                raise UsageError(f"{shown(shard)}: tensor {shown(tensor)!r} is {said} ({shown(index_file)})")
+                said = "not in the index" if where is None else f"in {printable(where)} by the index"
+                raise UsageError(
+                    f"{printable(shard)}: tensor {printable(tensor)!r} is {said} ({printable(index_file)})"
+                )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weight_edit.checkpoint.files import SKIPPED, check_relative, read_json, shown
+from weight_edit.checkpoint.files import SKIPPED, check_relative, printable, read_json
 from weight_edit.checkpoint.source.refused import without_weights
 from weight_edit.errors import UsageError
 
@@ -81,7 +81,9 @@ def choose(
     shards = tuple(sorted(set(weight_map.values())))
     for shard in shards:
         if shard not in files:
-            raise UsageError(f"{shown(start)}: names {shown(shard)!r}, which is not in the folder {shown(where)}")
+            raise UsageError(
+                f"{printable(start)}: names {printable(shard)!r}, which is not in the folder {printable(where)}"
+            )
     return Chosen(shards, start, weight_map)
 
 
@@ -118,28 +120,28 @@ def _start(config: Mapping[str, Any], files: Collection[str], where: str) -> str
         raise without_weights(files, where)
     check_relative(named, f"{CONFIG}: transformers_weights")
     if not named.endswith((".safetensors", ".safetensors.index.json")):
-        raise UsageError(f"{CONFIG}: transformers_weights is {shown(named)!r}, which is no safetensors file")
+        raise UsageError(f"{CONFIG}: transformers_weights is {printable(named)!r}, which is no safetensors file")
     if named not in files:
-        raise UsageError(f"{CONFIG}: transformers_weights names {shown(named)!r}, which is not in the folder")
+        raise UsageError(f"{CONFIG}: transformers_weights names {printable(named)!r}, which is not in the folder")
     return str(named)
 
 
 def _read_index(raw: bytes | bytearray, name: str) -> dict[str, str]:
     index = read_json(raw, name)
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-        raise UsageError(f"{shown(name)}: must be a JSON object with a `weight_map`")
+        raise UsageError(f"{printable(name)}: must be a JSON object with a `weight_map`")
     if not isinstance(index.get("metadata", {}), dict):
-        raise UsageError(f"{shown(name)}: `metadata` must be an object")
+        raise UsageError(f"{printable(name)}: `metadata` must be an object")
     weight_map = index["weight_map"]
     if not weight_map:
-        raise UsageError(f"{shown(name)}: `weight_map` is empty")
+        raise UsageError(f"{printable(name)}: `weight_map` is empty")
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str):
-            raise UsageError(f"{shown(name)}: tensor {shown(tensor)!r} must map to a file name")
+            raise UsageError(f"{printable(name)}: tensor {printable(tensor)!r} must map to a file name")
     for shard in set(weight_map.values()):
         check_relative(shard, name)
         if not shard.endswith(".safetensors"):
             raise UsageError(
-                f"{shown(name)}: the shard {shown(shard)!r} is no .safetensors file; others are not loaded"
+                f"{printable(name)}: the shard {printable(shard)!r} is no .safetensors file; others are not loaded"
             )
     return dict(weight_map)

@@ -5,7 +5,7 @@ import threading
 from types import TracebackType
 from typing import BinaryIO
 
-from weight_edit.checkpoint.files import Stamp, shown
+from weight_edit.checkpoint.files import Stamp, printable
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.storage import Bytes
 from weight_edit.errors import UsageError
@@ -62,10 +62,10 @@ class Files:
                 got = os.preadv(descriptor, [view[done:]], offset + done)
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
-                raise UsageError(f"{shown(name)} cannot be read: {reason}; fetch the file again") from None
+                raise UsageError(f"{printable(name)} cannot be read: {reason}; fetch the file again") from None
             if not got:
                 raise UsageError(
-                    f"{shown(name)} ends early: {len(into) - done} bytes are missing; fetch the file again"
+                    f"{printable(name)} ends early: {len(into) - done} bytes are missing; fetch the file again"
                 )
             done += got
         with self._lock:
@@ -103,7 +103,7 @@ class Files:
         before = self._file(name)[1]
         with self.checkpoint.open_file(name) as now:
             if Stamp.of(now) != before:
-                raise UsageError(f"{shown(name)} changed while it was in use; start again")
+                raise UsageError(f"{printable(name)} changed while it was in use; start again")
 
     def close(self, name: str) -> None:
         """Close a file that no thread reads any more."""

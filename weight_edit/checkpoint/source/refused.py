@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from weight_edit.checkpoint.files import shown
-from weight_edit.checkpoint.quantized.expected_scales import Layout, check_fp8, check_mxfp4
+from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, check_fp8, check_mxfp4
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 
@@ -112,7 +112,7 @@ def without_weights(files: Collection[str], where: str) -> WeightEditError:
         files: all files of the folder or repository, relative.
         where: the folder or repository.
     """
-    place = shown(where)
+    place = printable(where)
     if "adapter_config.json" in files:
         return UnsupportedError(f"{place} is {_ADAPTER}")
     others = sorted(name for name in files if name.endswith(".safetensors"))
@@ -135,17 +135,17 @@ def without_config(files: Collection[str], where: str) -> WeightEditError:
     known = without_weights(files, where)
     if isinstance(known, UnsupportedError):
         return known
-    return UsageError(f"{shown(where)} has no config.json; give a whole model in the Hugging Face layout")
+    return UsageError(f"{printable(where)} has no config.json; give a whole model in the Hugging Face layout")
 
 
 def single_file(name: str) -> WeightEditError:
     """Why a file cannot stand for a model: what it is, and what to give instead."""
     if name.endswith((".gguf", ".ggml")):
         return UnsupportedError(
-            f"{shown(name)} is a GGUF file, quantised for other programs; give the safetensors original that it was"
+            f"{printable(name)} is a GGUF file, quantised for other programs; give the safetensors original that it was"
             " made from (a folder or a Hub id), and convert the edited one"
         )
-    return UsageError(f"{shown(name)} is a file; give the folder that holds config.json and the weights")
+    return UsageError(f"{printable(name)} is a file; give the folder that holds config.json and the weights")
 
 
 def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
@@ -180,7 +180,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         _layout(stored, {})
 
 
-def _layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout | None:
+def _layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ScaleLayout | None:
     """How the scales of a declared format lie; None for MXFP4."""
     method = _method(stored)
     if method == "fp8":
@@ -203,7 +203,7 @@ def instead_of(stored: Mapping[str, Any]) -> tuple[str, str]:
     """What a declared quantisation is called, for messages, and what to give instead of such a checkpoint."""
     method = _method(stored)
     known = METHODS.get(method) if isinstance(method, str) else None
-    return shown(str(method), 60), _AGAIN if known is None else known.instead
+    return printable(str(method), 60), _AGAIN if known is None else known.instead
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -233,7 +233,7 @@ def _text_parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _refuse(method: object, where: str) -> NoReturn:
     known = METHODS.get(method) if isinstance(method, str) else None
     if known is None:
-        said = "an unnamed method" if method is None else f"an unknown method, {shown(repr(method), 60)}"
+        said = "an unnamed method" if method is None else f"an unknown method, {printable(repr(method), 60)}"
         raise UnsupportedError(f"{where}: the weights are quantised ({said}), so they cannot be edited; {_AGAIN}")
     raise UnsupportedError(
         f"{where}: the weights are quantised ({method}): {known.name} cannot be edited in place; {known.instead}"
@@ -245,33 +245,34 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
     for name, info in tensors.items():
         for ending, method in _TRACES.items():
             if name.endswith(ending):
-                _refuse(method, f"tensor {shown(name)!r}")
+                _refuse(method, f"tensor {printable(name)!r}")
         if name.endswith(_PACKED):
-            _refuse_compressed("pack-quantized", f"tensor {shown(name)!r}")
+            _refuse_compressed("pack-quantized", f"tensor {printable(name)!r}")
         scaled = name.removesuffix("_blocks") + "_scales"
         if info.dtype in ("F8_E4M3", "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
             raise UsageError(
-                f"tensor {shown(name)!r} is quantised ({info.dtype}), but config.json has no quantization_config that"
+                f"tensor {printable(name)!r} is quantised ({info.dtype}), but config.json has no "
+                "quantization_config that"
                 " says how; fetch the model's own config.json"
             )
 
 
-def _fp8_layout(stored: Mapping[str, Any]) -> Layout:
+def _fp8_layout(stored: Mapping[str, Any]) -> ScaleLayout:
     if stored.get("expert_dtype", "fp8") != "fp8":
         raise UnsupportedError(
-            f"config.json: the experts are stored as {shown(repr(stored['expert_dtype']), 40)} beside FP8 weights,"
+            f"config.json: the experts are stored as {printable(repr(stored['expert_dtype']), 40)} beside FP8 weights,"
             f" which cannot be edited in place; {_AGAIN}"
         )
     block = stored.get("weight_block_size", (128, 128))
     strategies = frozenset({"tensor"} if block is None else {"block"})
     blocks = frozenset() if block is None else frozenset({_block_size(block, "weight_block_size")})
-    return Layout("fp8", inverse=strategies, plain=frozenset({"tensor", "channel"}), blocks=blocks)
+    return ScaleLayout("fp8", inverse=strategies, plain=frozenset({"tensor", "channel"}), blocks=blocks)
 
 
-def _compressed_layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout:
+def _compressed_layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ScaleLayout:
     packed = next((name for name in tensors if name.endswith(_PACKED)), None)
     if packed is not None:
-        _refuse_compressed("pack-quantized", f"tensor {shown(packed)!r}")
+        _refuse_compressed("pack-quantized", f"tensor {printable(packed)!r}")
     sparsity = stored.get("sparsity_config")
     if isinstance(sparsity, Mapping) and sparsity.get("format", "dense") != "dense":
         _refuse_compressed(sparsity["format"], "config.json")
@@ -297,12 +298,13 @@ def _compressed_layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorIn
         strategies.add(strategy)
         if strategy == "block":
             blocks.add(_block_size(weights.get("block_structure"), "block_structure"))
-    return Layout("compressed-tensors", frozenset(), frozenset(strategies), frozenset(blocks))
+    return ScaleLayout("compressed-tensors", frozenset(), frozenset(strategies), frozenset(blocks))
 
 
 def _refuse_compressed(form: object, where: str) -> NoReturn:
     raise UnsupportedError(
-        f"{where}: the weights are quantised (compressed-tensors, {shown(str(form), 80)}); of that format only 8-bit"
+        f"{where}: the weights are quantised (compressed-tensors, {printable(str(form), 80)}); "
+        "of that format only 8-bit"
         f" floats (float-quantized by tensor, channel or block) are edited; {_AGAIN}"
     )
 
@@ -313,10 +315,12 @@ def _block_size(value: object, key: str) -> tuple[int, int]:
         sizes = [int(part) if isinstance(part, str) and part.isdecimal() and len(part) < 10 else part for part in parts]
         if all(type(size) is int and size > 0 for size in sizes):
             return sizes[0], sizes[1]
-    raise UsageError(f"config.json: {key} is {shown(repr(value), 60)}, which is no pair of sizes such as [128, 128]")
+    raise UsageError(
+        f"config.json: {key} is {printable(repr(value), 60)}, which is no pair of sizes such as [128, 128]"
+    )
 
 
 def _list(names: list[str]) -> str:
     shortest = sorted(names, key=lambda name: (len(PurePosixPath(name).parts), name))
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(shown(name, 80) for name in shortest[:2]) + more
+    return ", ".join(printable(name, 80) for name in shortest[:2]) + more

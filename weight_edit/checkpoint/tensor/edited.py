@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.tensor.along import Along
 from weight_edit.checkpoint.tensor.mapping import AffineMap, SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
@@ -20,7 +20,7 @@ from weight_edit.checkpoint.tensor.storage import Bytes, Read, Storage, Strip
 from weight_edit.errors import UsageError
 
 
-class Stream(Protocol):
+class TensorWriter(Protocol):
     """A tensor of the output that is made from one of the source, part by part."""
 
     @property
@@ -60,7 +60,7 @@ class EditedStrip:
 
 
 @dataclass(frozen=True, eq=False)
-class Edited:
+class EditedTensor:
     """An edited tensor as a stream of bytes.
 
     Attributes:
@@ -163,7 +163,7 @@ class Edited:
 
     def _fail(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NoReturn:
         """Say which of the two is at fault that a number cannot be stored."""
-        name = shown(self.source.name)
+        name = printable(self.source.name)
         bad = before.size - int(np.isfinite(before).sum())
         if bad:
             raise UsageError(f"tensor {name!r} has {bad} NaN or infinite values; the source is damaged, fetch it again")
@@ -173,7 +173,7 @@ class Edited:
 
 
 @dataclass(frozen=True)
-class Loss:
+class RoundingLoss:
     """What storing an edited tensor in a quantised format did.
 
     Attributes:
@@ -189,7 +189,7 @@ class Loss:
 class Rounding:
     """Adds up what storing an edited tensor does to its numbers, strip by strip."""
 
-    def __init__(self, edited: Stream) -> None:
+    def __init__(self, edited: TensorWriter) -> None:
         self._target = edited.target
         self._wanted = self._error = 0.0
         self._along = self._left = None
@@ -209,10 +209,10 @@ class Rounding:
             self._left.add(strip.stored, strip.first, strip.last)
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> RoundingLoss:
         """Of all that was added."""
         error = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
         if self._along is None or self._left is None:
-            return Loss(error, 0.0)
+            return RoundingLoss(error, 0.0)
         reference = max(self._along.norm, self._along.expected)
-        return Loss(error, self._left.norm / reference if reference else 0.0)
+        return RoundingLoss(error, self._left.norm / reference if reference else 0.0)

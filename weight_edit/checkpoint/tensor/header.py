@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
-from weight_edit.checkpoint.files import read_exactly, shown
+from weight_edit.checkpoint.files import printable, read_exactly
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import first_repeated
 
@@ -70,7 +70,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HeaderEntry:
     """A tensor of a header that is to be written."""
 
     name: str
@@ -94,24 +94,24 @@ class _Reader:
         self.shard = shard
 
     def fail(self, problem: str, tensor: str | None = None) -> NoReturn:
-        where = "" if tensor is None else f" tensor {shown(tensor)!r}:"
-        raise UsageError(f"{shown(self.shard)}:{where} {problem}")
+        where = "" if tensor is None else f" tensor {printable(tensor)!r}:"
+        raise UsageError(f"{printable(self.shard)}:{where} {problem}")
 
     def pairs(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
             twice = first_repeated(key for key, _ in items)
-            self.fail(f"the header has the name {shown(str(twice))!r} twice")
+            self.fail(f"the header has the name {printable(str(twice))!r} twice")
         return found
 
     def integer(self, digits: str) -> int:
         # Python takes "-0" for 0 and refuses very long numbers with an error of its own.
         if digits.startswith("-") or len(digits) > 20:
-            self.fail(f"the header has the number {shown(digits, 40)}, which is no size or offset")
+            self.fail(f"the header has the number {printable(digits, 40)}, which is no size or offset")
         return int(digits)
 
     def no_number(self, text: str) -> NoReturn:
-        self.fail(f"the header has {shown(text, 40)} where only whole numbers may be")
+        self.fail(f"the header has {printable(text, 40)} where only whole numbers may be")
 
     def json_object(self, raw: bytes | bytearray) -> dict[str, Any]:
         if not raw.startswith(b"{"):
@@ -129,7 +129,7 @@ class _Reader:
         except RecursionError:
             self.fail("the header is nested too deeply")
         except ValueError as error:
-            self.fail(f"the header is not valid JSON: {shown(str(error))}")
+            self.fail(f"the header is not valid JSON: {printable(str(error))}")
         if not isinstance(found, dict):
             self.fail("the header is not a JSON object")
         return found
@@ -139,7 +139,7 @@ class _Reader:
             self.fail(f"{what} must be a string")
         # JSON escapes can spell half of a surrogate pair, which no UTF-8 text holds.
         if any("\ud800" <= c <= "\udfff" for c in value):
-            self.fail(f"{what} {shown(value)!r} is not valid Unicode")
+            self.fail(f"{what} {printable(value)!r} is not valid Unicode")
         return value
 
     def metadata(self, value: object) -> Mapping[str, str] | None:
@@ -148,7 +148,7 @@ class _Reader:
         if not isinstance(value, dict):
             self.fail(f"{_METADATA} must be an object of strings")
         return {
-            self.text(key, "a metadata key"): self.text(entry, f"the metadata entry {shown(key)!r}")
+            self.text(key, "a metadata key"): self.text(entry, f"the metadata entry {printable(key)!r}")
             for key, entry in value.items()
         }
 
@@ -158,7 +158,7 @@ class _Reader:
             self.fail("the entry must have dtype, shape and data_offsets and nothing else", name)
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-            self.fail(f"unknown dtype {shown(repr(dtype), 40)}", name)
+            self.fail(f"unknown dtype {printable(repr(dtype), 40)}", name)
         if not isinstance(shape, list) or not all(type(n) is int for n in shape):
             self.fail("the shape must be a list of whole numbers", name)
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int for n in offsets):
@@ -233,7 +233,7 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * DTYPE_BITS[dtype] // 8
 
 
-def header_bytes(entries: Iterable[Entry], metadata: Mapping[str, str] | None) -> bytes:
+def header_bytes(entries: Iterable[HeaderEntry], metadata: Mapping[str, str] | None) -> bytes:
     """A new file's header, its eight bytes of length included, padded so that the data begins at a multiple of eight.
 
     Args:

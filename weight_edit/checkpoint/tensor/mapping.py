@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.tensor.along import multiply
 from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import Read, Storage
-from weight_edit.utils.arrays import restoring
+from weight_edit.utils.arrays import norm_restoring_factors
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class AffineMap(Protocol):
     def constant(self) -> Floats | None: ...
 
 
-class Change(Protocol):
+class TensorChange(Protocol):
     """What is done to the vectors of a tensor; see `Edited`."""
 
     @property
@@ -48,7 +48,7 @@ class Change(Protocol):
 class SlabMap:
     """A change of one matrix, with what has to be known of all of it before any row can be mapped."""
 
-    def __init__(self, change: Change, read: Read, slab: int) -> None:
+    def __init__(self, change: TensorChange, read: Read, slab: int) -> None:
         self._source, self._map, self._along_rows = change.source, change.map, change.along_rows
         self._gains, self._keep = change.gains, change.keep_norms
         self._sums = self._factors = None
@@ -80,21 +80,23 @@ class SlabMap:
             else:
                 waiting.append((begin, tile))
         if before is not None:
-            values *= restoring(before, _lengths(values))[:, None]
+            values *= norm_restoring_factors(before, _lengths(values))[:, None]
             yield from waiting
 
-    def _apply(self, map: AffineMap, tile: Floats, sums: Floats, rows: tuple[int, int], cols: tuple[int, int]) -> None:
+    def _apply(
+        self, stream_map: AffineMap, tile: Floats, sums: Floats, rows: tuple[int, int], cols: tuple[int, int]
+    ) -> None:
         """Map one tile in place."""
         (first, last), (begin, end) = rows, cols
-        shift = map.constant
+        shift = stream_map.constant
         if self._along_rows:
-            _subtract_product(tile, map.left[first:last], sums[:, begin:end])
+            _subtract_product(tile, stream_map.left[first:last], sums[:, begin:end])
             if self._factors is not None:
                 tile *= self._factors[begin:end]
             if shift is not None:
                 tile += shift[first:last, None]
         else:
-            _subtract_product(tile, sums, map.left[begin:end].T)
+            _subtract_product(tile, sums, stream_map.left[begin:end].T)
             if shift is not None:
                 tile += shift[begin:end]
 
@@ -105,23 +107,23 @@ class SlabMap:
             for begin, end in self._source.tiles():
                 yield (first, last), (begin, end), self._source.decode(strip, last - first, begin, end, scratch)
 
-    def _column_sums(self, map: AffineMap, read: Read, slab: int) -> Floats:
+    def _column_sums(self, stream_map: AffineMap, read: Read, slab: int) -> Floats:
         """`R^T W`, shape (k, columns), of what the gains make of W."""
-        sums = np.zeros((map.right.shape[1], self._source.cols))
+        sums = np.zeros((stream_map.right.shape[1], self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
             if self._gains is not None:
                 multiply(tile, self._gains, rows, cols, True)
-            sums[:, slice(*cols)] += map.right[slice(*rows)].T @ tile
+            sums[:, slice(*cols)] += stream_map.right[slice(*rows)].T @ tile
         return sums
 
-    def _column_factors(self, map: AffineMap, sums: Floats, read: Read, slab: int) -> Floats:
+    def _column_factors(self, stream_map: AffineMap, sums: Floats, read: Read, slab: int) -> Floats:
         """What each column is to be multiplied by after the map, shape (columns,)."""
         before, after = np.zeros((2, self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
             before[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
-            _subtract_product(tile, map.left[slice(*rows)], sums[:, slice(*cols)])
+            _subtract_product(tile, stream_map.left[slice(*rows)], sums[:, slice(*cols)])
             after[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
-        return restoring(np.sqrt(before), np.sqrt(after))
+        return norm_restoring_factors(np.sqrt(before), np.sqrt(after))
 
 
 def _lengths(rows: Floats) -> Floats:

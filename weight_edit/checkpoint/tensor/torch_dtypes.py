@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from weight_edit.checkpoint.files import shown
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError
 
@@ -41,7 +41,7 @@ def to_tensor(data: bytearray, info: TensorInfo) -> torch.Tensor:
     dtype = TORCH_DTYPES.get(info.dtype)
     if dtype is None:
         raise UnsupportedError(
-            f"{shown(info.shard)}: tensor {shown(info.name)!r} is {info.dtype}, which packs elements"
+            f"{printable(info.shard)}: tensor {printable(info.name)!r} is {info.dtype}, which packs elements"
         )
     if not data:
         return torch.empty(info.shape, dtype=dtype)

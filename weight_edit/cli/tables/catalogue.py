@@ -10,13 +10,13 @@ from weight_edit.cli.tables.results import safe
 
 if TYPE_CHECKING:
     from weight_edit.inspection.catalogue.summary import Catalogue
-    from weight_edit.inspection.prove import Proving
+    from weight_edit.inspection.prove import ProofRounds
 
 WIDE = 120
 _COLOURS = {"proven": "green", "refused": "yellow", "failed": "bold red"}
 
 
-def proving(found: "Proving", console: Console) -> None:
+def proving(found: "ProofRounds", console: Console) -> None:
     """The rounds of a proof, with the verdict."""
     title = f"{safe(found.name)}: {safe(found.architecture)}, a narrow random copy of {found.n_layers} blocks"
     table = Table(title=title, title_justify="left")

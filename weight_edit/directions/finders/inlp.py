@@ -14,7 +14,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 from weight_edit.utils.progress import bar
 from weight_edit.utils.settings import Section
 
@@ -212,8 +212,8 @@ def held_out(sizes: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
 def _searched(
     target: Tensor, baseline: Tensor, marks: tuple[Tensor, Tensor], c: float, stopping: Stopping
 ) -> Nullspace:
-    train = floats(target[~marks[0]]), floats(baseline[~marks[1]])
-    held = floats(target[marks[0]]), floats(baseline[marks[1]])
+    train = as_float64(target[~marks[0]]), as_float64(baseline[~marks[1]])
+    held = as_float64(target[marks[0]]), as_float64(baseline[marks[1]])
     return nullspace(*_labelled(*train), *_labelled(*held), c=c, stopping=stopping)
 
 

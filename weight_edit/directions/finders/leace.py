@@ -12,7 +12,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import finder
-from weight_edit.utils.arrays import Floats, floats
+from weight_edit.utils.arrays import Floats, as_float64
 from weight_edit.utils.settings import Section
 
 Shrinkage = Literal["optimal"] | float
@@ -176,7 +176,7 @@ def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]
         place = problem.positions[p], problem.layers[layer]
         eraser = None
         if different[p, layer]:
-            eraser = fitted_eraser(floats(x[:, p, layer]), z, shrinkage=options.shrinkage)
+            eraser = fitted_eraser(as_float64(x[:, p, layer]), z, shrinkage=options.shrinkage)
         if eraser is None or not len(eraser.left):
             candidates.append(Candidate(*place, torch.zeros_like(difference)[None], difference))
             continue
@@ -191,7 +191,7 @@ def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]
 
 def _remaining(eraser: Eraser, classes: list[Tensor]) -> float:
     """Share of the distance between the baseline's mean and the others that erasure leaves on held-out prompts."""
-    means = [floats(some).mean(axis=0) for some in classes]
+    means = [as_float64(some).mean(axis=0) for some in classes]
     before = sum(float(np.linalg.norm(mean - means[0])) for mean in means)
     after = sum(float(np.linalg.norm(eraser(mean) - eraser(means[0]))) for mean in means)
     return after / before if before else 0.0

@@ -17,12 +17,12 @@ def ablate(given: Given, options: AblateOptions) -> Change:
     Several directions are removed together. With a direction of the method `false-refusal`, this is the edit of arXiv
     2410.03415; with one of `cleaned`, that of 2601.08489.
     """
-    map = ablation(given.rows)
+    stream_map = ablation(given.rows)
     if given.at:
         return RuntimeOnly(
             given.at[0],
             "a projection at one layer does not commute with the norms behind it",
             "--edit ablate without --at (the whole stream), or --edit reflect --at (which is exact at one layer)",
-            map.times(given.strength),
+            stream_map.times(given.strength),
         )
-    return StreamMap(map)
+    return StreamMap(stream_map)

@@ -40,12 +40,12 @@ def affine(given: Given, options: AffineOptions) -> Change:
     mean = given.vector(f"{options.toward}_mean")
     if options.shift:
         mean = mean + options.shift * (given.vector("target_mean") - given.vector("baseline_mean"))
-    map = LowRankMap(projection.left, projection.right, given.rows.T @ (given.rows @ mean))
+    stream_map = LowRankMap(projection.left, projection.right, given.rows.T @ (given.rows @ mean))
     if given.at:
         return RuntimeOnly(
             given.at[0],
             "an affine map at one layer does not commute with the norms behind it",
             "--edit affine without --at: one affine map of the whole stream",
-            map.times(given.strength),
+            stream_map.times(given.strength),
         )
-    return StreamMap(map, enters=given.layer_found if options.enter == "found" else 0)
+    return StreamMap(stream_map, enters=given.layer_found if options.enter == "found" else 0)

@@ -37,12 +37,12 @@ def erase(given: Given, options: EraseOptions) -> Change:
             f"`left` {left.shape} and `right` {right.shape} beside the directions are no eraser of a stream "
             f"{given.rows.shape[1]} wide; find the directions again, with the method leace"
         )
-    map = LowRankMap(left.T, right.T, left.T @ (right @ given.vector("mean")))
+    stream_map = LowRankMap(left.T, right.T, left.T @ (right @ given.vector("mean")))
     if given.at:
         return RuntimeOnly(
             given.at[0],
             "an affine map at one layer does not commute with the norms behind it",
             "--edit erase without --at: one eraser of the whole stream",
-            map.times(given.strength),
+            stream_map.times(given.strength),
         )
-    return StreamMap(map, enters=given.layer_found if options.enter == "found" else 0)
+    return StreamMap(stream_map, enters=given.layer_found if options.enter == "found" else 0)

@@ -25,7 +25,7 @@ from weight_edit.directions.file import read_rows
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import WeightEditError
 from weight_edit.inspection.catalogue.facts import kinds_of, seen
-from weight_edit.plan.plan import edit_plan
+from weight_edit.plan.plan import plan_ablation
 from weight_edit.proofs.architecture import (
     MAX_LEAK,
     MAX_LOGIT_DIFFERENCE,
@@ -42,7 +42,7 @@ from weight_edit.utils.threads import one_thread
 
 
 @dataclass(frozen=True)
-class Measured:
+class DiskTrial:
     """What was found on a model that went through the disk.
 
     Attributes:
@@ -87,7 +87,7 @@ def through_disk(
     seed: int = 0,
     anatomy: Anatomy | None = None,
     code: Path | None = None,
-) -> Measured:
+) -> DiskTrial:
     """Save a narrow random copy of a config's model, bake it by the command line, load it back and measure.
 
     Nothing is taken from the user's cache of proven anatomies. Within `folder` there is one, so that several calls
@@ -137,7 +137,7 @@ def through_disk(
         stored = Stored.of(Checkpoint.open(folder / "base").tensors)
         layout = proven_anatomy(folder / "base", stored, trust_remote_code=trust).layout
         found = seen(model, passes[0])
-        return Measured(
+        return DiskTrial(
             directions=directions,
             seed=seed,
             inputs=("text", *anatomy.media),
@@ -219,7 +219,7 @@ def _difference(
 
     def between(source: Any, dtype: torch.dtype, given: Sequence[Mapping[str, Any]]) -> float:
         state = source.state_dict()
-        plan = edit_plan(anatomy, rows, lambda name: state[name])
+        plan = plan_ablation(anatomy, rows, lambda name: state[name])
         return hook_difference(source, _loaded(source, edited, dtype), plan, given)
 
     found = float("nan")

@@ -44,7 +44,7 @@ def answers_of(
         found = evaluate(
             lab.model,
             refused=asked,
-            format=lab.format,
+            chat_format=lab.format,
             max_new_tokens=max_new_tokens or lab.max_new_tokens,
             batch_size=128,
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.recipe.recipe import CONTROL, Step
+from weight_edit.recipe.recipe import CONTROL, EditEntry
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
 from weight_edit.studies.tables import colour, figure, write_table
@@ -23,7 +23,7 @@ class CompareOptions(Section):
     """
 
     directions: list[str] = Field(default_factory=list)
-    edits: Annotated[dict[str, Step], Field(min_length=1)]
+    edits: Annotated[dict[str, EditEntry], Field(min_length=1)]
     control: bool = True
 
 

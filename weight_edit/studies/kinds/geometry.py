@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from weight_edit.recipe.recipe import CONTROL, MAIN, Positive, Step
+from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
 from weight_edit.runtime.activations import Point
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, points_from, stream_of
@@ -27,7 +27,7 @@ class GeometryOptions(Section):
         control: the same edits with random directions beside them.
     """
 
-    edits: Annotated[dict[str, Step], Field(min_length=1)]
+    edits: Annotated[dict[str, EditEntry], Field(min_length=1)]
     directions: str | None = None
     layer: Layer | None = None
     position: Position | None = None

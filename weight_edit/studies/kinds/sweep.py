@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.recipe.recipe import CONTROL, MAIN, Positive, Step
+from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
@@ -25,7 +25,7 @@ class SweepOptions(Section):
         x, y: the figures that are drawn against one another.
     """
 
-    edit: Step = Step()
+    edit: EditEntry = EditEntry()
     strengths: list[float] = Field(min_length=1, default_factory=lambda: [1.0])
     keep: list[Positive] = Field(default_factory=list)
     directions: list[str] = Field(default_factory=list)

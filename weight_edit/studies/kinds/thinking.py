@@ -18,7 +18,7 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.prompts.thought_format import ThoughtFormat
-from weight_edit.recipe.recipe import CONTROL, Positive, Step
+from weight_edit.recipe.recipe import CONTROL, EditEntry, Positive
 from weight_edit.runtime.activations import Point
 from weight_edit.runtime.hooks import hooked
 from weight_edit.studies.lab import Lab, edit_step
@@ -49,7 +49,7 @@ class ThinkingOptions(Section):
 
     target: Prompts
     baseline: Prompts
-    edits: Annotated[dict[str, Step], Field(min_length=1)]
+    edits: Annotated[dict[str, EditEntry], Field(min_length=1)]
     layer: Layer | None = None
     thought_layer: Layer | None = None
     n: Positive = 64
@@ -95,15 +95,15 @@ def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
         known[CONTROL] = random_like(known[PROMPT], lab.seed)
 
     formats = {KEPT: kept, ANEW: lab.format}
-    before = {scoring: _evaluated(lab, sets, format, [], options) for scoring, format in formats.items()}
+    before = {scoring: _evaluated(lab, sets, chat_format, [], options) for scoring, chat_format in formats.items()}
     rows: list[dict[str, Any]] = [
         {"direction": "none", "edit": "none", "scoring": scoring, **_row(found, found)}
         for scoring, found in before.items()
     ]
     for name, directions in known.items():
         for label, edit in options.edits.items():
-            for scoring, format in formats.items():
-                found = _evaluated(lab, sets, format, [edit_step(edit, directions)], options)
+            for scoring, chat_format in formats.items():
+                found = _evaluated(lab, sets, chat_format, [edit_step(edit, directions)], options)
                 rows.append({"direction": name, "edit": label, "scoring": scoring, **_row(before[scoring], found)})
                 lab.log(f"{name}, {label}, {scoring}: refusal {rows[-1]['refusal']:.3f}")
     write_table(lab.folder, "thinking", rows)
@@ -117,14 +117,14 @@ def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
     return {"rows": rows, "hidden": hidden}
 
 
-def difference(lab: Lab, target: PromptSet, baseline: PromptSet, layer: int, format: ChatFormat) -> DirectionRows:
+def difference(lab: Lab, target: PromptSet, baseline: PromptSet, layer: int, chat_format: ChatFormat) -> DirectionRows:
     """The difference in means at the last token of prompts in some format, at the input of a layer.
 
     Raises:
         UsageError: the two have the same mean there.
     """
     point = [Point("resid_pre", layer)]
-    means = [stream_of(lab, some, point, -1, format=format)[:, 0].mean(dim=0) for some in (target, baseline)]
+    means = [stream_of(lab, some, point, -1, chat_format=chat_format)[:, 0].mean(dim=0) for some in (target, baseline)]
     vector = means[0] - means[1]
     if not bool(vector.norm() > 1e-6 * means[1].norm()):
         raise UsageError(f"layer {layer}: refused and answered prompts have the same mean there; name another 'layer'")
@@ -178,16 +178,16 @@ def _thought_of(lab: Lab, prompts: PromptSet, options: ThinkingOptions, thoughts
 
 
 def _evaluated(
-    lab: Lab, sets: Mapping[str, PromptSet], format: ChatFormat, steps: list[EditStep], options: ThinkingOptions
+    lab: Lab, sets: Mapping[str, PromptSet], chat_format: ChatFormat, steps: list[EditStep], options: ThinkingOptions
 ) -> Evaluation:
     with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
         return evaluate(
             lab.model,
             refused=sets["refused"],
             answered=sets.get("answered"),
-            format=format,
+            chat_format=chat_format,
             # Room for a thought and the answer, whichever the model is to write.
-            max_new_tokens=lab.max_new_tokens + (0 if isinstance(format, ThoughtFormat) else options.max_thought),
+            max_new_tokens=lab.max_new_tokens + (0 if isinstance(chat_format, ThoughtFormat) else options.max_thought),
             batch_size=128,
         )
 

@@ -14,7 +14,7 @@ from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.recipe.recipe import CONTROL, MAIN, Positive, Step
+from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
 from weight_edit.runtime.activations import Point
 from weight_edit.runtime.hooks import hooked
 from weight_edit.studies.lab import Lab
@@ -40,7 +40,7 @@ class TransferOptions(Section):
 
     sets: Annotated[dict[str, Prompts], Field(min_length=1)]
     answered: dict[str, Prompts] = Field(default_factory=dict)
-    edits: Annotated[dict[str, Step], Field(min_length=1)]
+    edits: Annotated[dict[str, EditEntry], Field(min_length=1)]
     limit: Positive = 64
     control: bool = True
 
@@ -118,7 +118,7 @@ def _measured(
             refused=prompts,
             answered=answered,
             base_logprobs=base,
-            format=lab.format,
+            chat_format=lab.format,
             max_new_tokens=lab.max_new_tokens,
             batch_size=128,
         )
