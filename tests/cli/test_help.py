@@ -201,7 +201,15 @@ def test_completion_can_be_installed(call, monkeypatch: pytest.MonkeyPatch) -> N
     assert call("-h").out == page
     assert "--install-completion" in page
     assert "--show-completion" in page
-    assert all(re.search(rf"^│ {verb} ", page, re.MULTILINE) for verb in VERBS)
+    assert max(len(line.rstrip()) for line in page.splitlines()) <= 80
+
+
+def test_the_help_of_the_command_lists_the_verbs_in_the_order_of_a_first_day(call) -> None:
+    listed = re.search(r"^Verbs\n(.*?)\n\n", call("--help").out, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    verbs = re.findall(r"^  ([a-z]+) ", listed.group(1), re.MULTILINE)
+    assert verbs == list(VERBS)
+    assert verbs == ["demo", "run", "inspect", "find", "bake", "verify", "evaluate", "diff", "adapter", "push"]
 
 
 def test_no_arguments_show_the_help(call) -> None:

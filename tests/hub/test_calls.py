@@ -50,8 +50,7 @@ def test_our_own_errors_pass_as_they_are():
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_bars_are_drawn_as_quiet_has_it(quiet, monkeypatch):
-    monkeypatch.setattr(progress, "_quiet", quiet)
-    with hub_call("org/model", None):
+def test_bars_are_drawn_as_quiet_has_it(quiet):
+    with progress.quieted(quiet), hub_call("org/model", None):
         assert are_progress_bars_disabled() is quiet
     assert not are_progress_bars_disabled()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.helpers.families import family_config
 from tests.helpers.small_tokenizer import word_tokenizer
-
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.directions import find

@@ -2,6 +2,8 @@
 
 import io
 import sys
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -25,7 +27,7 @@ class Clock:
 @pytest.fixture
 def loud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress on, as on the command line."""
-    monkeypatch.setattr(progress, "_quiet", False)
+    monkeypatch.setattr(progress, "_quiet_by_default", False)
     monkeypatch.setattr(progress, "_begun", {})
 
 
@@ -190,3 +192,41 @@ def test_progress_is_shown_beside_a_json_document_and_not_when_asked_for_silence
     quiet = call(*args, "--quiet")
     assert quiet.json == loud.json
     assert quiet.progress == []
+
+
+def test_a_block_that_is_quiet_leaves_other_threads_as_they_are() -> None:
+    assert progress.is_quiet()
+    with progress.quieted(False):
+        assert not progress.is_quiet()
+        with progress.quieted(True):
+            assert progress.is_quiet()
+        assert not progress.is_quiet()
+        seen: list[bool] = []
+        thread = threading.Thread(target=lambda: seen.append(progress.is_quiet()))
+        thread.start()
+        thread.join()
+        assert seen == [True]
+    assert progress.is_quiet()
+
+
+def test_lines_are_written_from_the_thread_that_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Meter, "seconds", 2 * EVERY)
+    monkeypatch.setattr(progress, "_TICK", 0.01)
+    with progress.quieted(False), bar("a long step", 2) as shown:
+        shown.advance()
+        time.sleep(0.1)
+    assert "a long step: 1 of 2" in capsys.readouterr().err
+
+
+def test_the_public_switch_is_for_every_thread() -> None:
+    progress.enable_progress_bars()
+    try:
+        seen: list[bool] = []
+        thread = threading.Thread(target=lambda: seen.append(progress.is_quiet()))
+        thread.start()
+        thread.join()
+        assert seen == [False]
+    finally:
+        progress.disable_progress_bars()

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.verification.test_verify import resign
 from weight_edit.baking.bake import bake
-from weight_edit.cli.verbs_TMP import find
 from weight_edit.directions.file import read_rows
+from weight_edit.directions.find_request import FindRequest
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.organism.embedded import folder
 from weight_edit.plan.step import EditStep
+from weight_edit.runtime.options import FormatOptions, LoadOptions
 
 FEW = ("--n-prompts", 2)
 
@@ -25,19 +26,15 @@ FEW = ("--n-prompts", 2)
 def directions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `find` finds, with an oblique eraser beside it."""
     path = tmp_path_factory.mktemp("found") / "d.safetensors"
-    find(
-        "organism",
-        ["organism:refused:train"],
-        "organism:answered:train",
-        path,
-        load_options={},
-        format_options={},
-        rule_options={},
+    request = FindRequest.read(
+        target="organism:refused:train",
+        baseline="organism:answered:train",
         n_train=24,
         n_validation=8,
         positions="last",
         best_effort=True,
     )
+    request.carry_out_by_name("organism", path, load_options=LoadOptions(), format_options=FormatOptions())
     return path
 
 

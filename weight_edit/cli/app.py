@@ -1,13 +1,28 @@
-"""The command itself: its help text and the options before any verb."""
+"""The command itself: its help text, the options before any verb, and the verbs in the order of the help."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from weight_edit.cli.adapter import adapter
+from weight_edit.cli.bake import bake
+from weight_edit.cli.choices import edits, methods
+from weight_edit.cli.demo import demo
+from weight_edit.cli.diff import diff
+from weight_edit.cli.evaluate import evaluate
+from weight_edit.cli.find import find
+from weight_edit.cli.help_pages import RootCommand, VerbCommand, say_choices
+from weight_edit.cli.inspect import inspect
+from weight_edit.cli.push import push
+from weight_edit.cli.run import run
+from weight_edit.cli.verify import verify
+from weight_edit.utils.registry_listing import as_help
 from weight_edit.version import __version__
 
 app = typer.Typer(
     name="weight-edit",
+    cls=RootCommand,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
@@ -26,3 +41,40 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
     if version:
         print(__version__)
         raise typer.Exit
+
+
+def _register(verb: Callable[..., None], below: Callable[[], str] = str) -> None:
+    """Make a function a verb, at the end of the list of verbs.
+
+    Args:
+        below: makes what stands at the end of its help; not called before that is asked for.
+    """
+    say_choices(verb)
+    app.command(cls=type("Command", (VerbCommand,), {"below": staticmethod(below)}))(verb)
+
+
+def _methods() -> str:
+    return as_help("Methods", methods())
+
+
+def _kinds() -> str:
+    return as_help("Kinds of edits", edits())
+
+
+def _recipes() -> str:
+    from weight_edit.recipe.bundled import OVERLAYS, bundled_recipes
+
+    return f"Bundled recipes: {', '.join(bundled_recipes())}. Overlays: {', '.join(OVERLAYS)}."
+
+
+# As on a user's first day.
+_register(demo)
+_register(run, _recipes)
+_register(inspect)
+_register(find, _methods)
+_register(bake, _kinds)
+_register(verify)
+_register(evaluate)
+_register(diff)
+_register(adapter, _kinds)
+_register(push)

@@ -4,12 +4,15 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from weight_edit.utils.json import json_safe
+from weight_edit.utils.json import finite
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 KEPT = "no finished model was left (bake and run go on with --resume)"
 
@@ -18,57 +21,71 @@ class Stopped(SystemExit):
     """SIGTERM or a closed terminal: what unwinds the stack as Ctrl-C does, with the exit code that shells expect."""
 
 
+class Documented(Protocol):
+    """A result that says itself as a JSON document."""
+
+    def to_dict(self) -> Mapping[str, object]: ...
+
+
+Result = TypeVar("Result")
+
+
+def as_dict(result: Documented) -> Mapping[str, object]:
+    """The document of a result that has one."""
+    return result.to_dict()
+
+
 def call(
-    work: Callable[[], Any],
-    show: str | Callable[[Any, Any], None],
+    work: Callable[[], Result],
+    show: "Callable[[Result, Console], None]",
+    document: Callable[[Result], Mapping[str, object]],
+    *,
     as_json: bool,
     quiet: bool,
-    to_json: Callable[[Any], Any] = lambda result: result.to_dict(),
     kept: str = KEPT,
-) -> Any:
+) -> Result:
     """Call a verb's function and print its result, as tables or as JSON.
 
     Args:
         work: the function.
-        show: prints its result, or the name of what does in `weight_edit.cli.tables.results`.
-        as_json: print JSON instead.
+        show: prints its result.
+        document: the result, ready for JSON.
+        as_json: print JSON instead of tables.
         quiet: show no progress.
-        to_json: the result, ready for JSON.
         kept: what is said to be left when it is interrupted.
     """
     from weight_edit.prompts.readings import readings
-    from weight_edit.utils.progress import is_quiet, set_quiet
+    from weight_edit.utils.progress import quieted
 
     def say(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    before = is_quiet()
-    # Under --json too: progress is on stderr, the document on stdout.
-    set_quiet(quiet)
     try:
-        with readings(say) as read, _stoppable():
+        # Under --json too: progress is on stderr, the document on stdout.
+        with quieted(quiet), readings(say) as read, _stoppable():
             result = work()
     except (KeyboardInterrupt, Stopped) as stop:
         # Typer would say "Aborted." instead.
         print(f"weight-edit: interrupted; {kept}", file=sys.stderr)
         raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
-    finally:
-        set_quiet(before)
     if as_json:
-        document = to_json(result)
-        if read and isinstance(document, dict):
-            document = {**document, "prompts_read": [reading.to_dict() for reading in read]}
-        print(json.dumps(json_safe(document), indent=2, allow_nan=False))
+        said = document(result)
+        if read:
+            said = {**said, "prompts_read": [reading.to_dict() for reading in read]}
+        print(json.dumps(finite(said), indent=2, allow_nan=False))
         return result
     from rich.console import Console
 
-    from weight_edit.cli.tables import results as shows
-
-    painter = getattr(shows, show) if isinstance(show, str) else show
     # Names of prompt sets such as organism:copyright:train are no emoji.
-    painter(result, Console(emoji=False))
+    show(result, Console(emoji=False))
     return result
+
+
+def say_card(line: str | None) -> None:
+    """Say what became of a model's card, beside the results."""
+    if line is not None:
+        print(line, file=sys.stderr)
 
 
 @contextmanager

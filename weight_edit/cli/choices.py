@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
 
 from weight_edit.utils.names import check_known
 from weight_edit.utils.registry_listing import Registered, registered
@@ -40,7 +39,7 @@ def edits() -> dict[str, Registered]:
     return registered("edits/kinds", "edit")
 
 
-def check(params: Mapping[str, Any]) -> None:
+def check(params: Mapping[str, object]) -> None:
     """Refuse names that are not there, before anything large is imported.
 
     Args:
@@ -50,23 +49,27 @@ def check(params: Mapping[str, Any]) -> None:
         UsageError: with the nearest name.
     """
     for name, values in CHOICES.items():
-        if params.get(name) is not None:
-            check_known(f"--{name}", params[name], values)
-    for name, what, known in (("method", "method", methods), ("edit", "edit", edits)):
-        chosen = params.get(name)
-        if chosen is None:
-            continue
-        check_known(what, chosen, known())
-        settings = known()[chosen].settings
-        for text in params.get("option") or ():
-            key, equals, _ = text.partition("=")
-            # Where none are listed they stand in another file, and are checked when that is imported.
-            if settings and equals:
-                check_known(f"option of the {what} {chosen}", key.strip(), settings)
+        for value in _texts(params.get(name)):
+            check_known(f"--{name}", value, values)
+    for name, known in (("method", methods), ("edit", edits)):
+        for chosen in _texts(params.get(name)):
+            check_known(name, chosen, known())
+            settings = known()[chosen].settings
+            for text in _texts(params.get("option")):
+                key, equals, _ = text.partition("=")
+                # Where none are listed they stand in another file, and are checked when that is imported.
+                if settings and equals:
+                    check_known(f"option of the {name} {chosen}", key.strip(), settings)
     for name in PROMPTS:
-        specs = params.get(name)
-        for spec in [specs] if isinstance(specs, str) else specs or ():
+        for spec in _texts(params.get(name)):
             _check_prompts(spec)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """What an option was given: nothing, one text or several."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else ()
 
 
 def _check_prompts(spec: str) -> None:

@@ -1,16 +1,19 @@
-"""The verb that compares two checkpoints: diff."""
+"""The verb `diff`: what differs between two checkpoints."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.app import app
-from weight_edit.cli.call import call
+from weight_edit.cli.call import as_dict, call
 from weight_edit.cli.options import MODEL_HELP, Json, Overwrite, Quiet, Token
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-@app.command()
+    from weight_edit.difference.result import Difference
+
+
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP)],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one, for example somebody's edit of A.")],
@@ -29,7 +32,7 @@ def diff(
     Example: `weight-edit diff organism edited-model --save found.safetensors`
     """
 
-    def work() -> Any:
+    def work() -> "Difference":
         from weight_edit.checkpoint.whole_file import check_free
         from weight_edit.difference.diff import diff as compare
         from weight_edit.directions.file import is_directions
@@ -41,11 +44,11 @@ def diff(
             result.save(save)
         return result
 
-    def show(result: Any, console: Any) -> None:
+    def show(result: "Difference", console: "Console") -> None:
         from weight_edit.cli.tables.difference import difference
 
         difference(result, console, everything=everything, saved=save, base=a)
 
-    found = call(work, show, as_json, quiet)
+    found = call(work, show, as_dict, as_json=as_json, quiet=quiet)
     if exit_code and not found.equal:
         raise SystemExit(4)

@@ -4,14 +4,15 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import typer
 
 from weight_edit.cli.app import app
+from weight_edit.cli.help_pages import as_json
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
-from weight_edit.utils.json import json_safe
+from weight_edit.utils.json import finite
 
 __all__ = ["app", "main"]
 
@@ -25,6 +26,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    as_json.set(None)
     try:
         code = app(standalone_mode=False)
     except WeightEditError as error:
@@ -34,7 +36,10 @@ def _run() -> None:
     except typer.TyperException as error:
         _fail(_misunderstood(error), 2)
     except (OSError, RecursionError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, RecursionError) and "thread" not in str(error):
+        # CPython's words where the system has no threads left; other errors of that class are mistakes of ours, whose
+        # traceback is wanted.
+        mistake = isinstance(error, RuntimeError) and not isinstance(error, RecursionError)
+        if mistake and not str(error).startswith("can't start new thread"):
             raise
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe (head, less) has gone; there is nobody left to tell.
@@ -46,7 +51,7 @@ def _run() -> None:
         raise SystemExit(code)
 
 
-def _misunderstood(error: Any) -> str:
+def _misunderstood(error: typer.TyperException) -> str:
     """The library's message of an option, value or verb that it does not know, and where to look."""
     context = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
@@ -57,10 +62,10 @@ def _misunderstood(error: Any) -> str:
     return f"{message[:1].lower()}{message[1:]}; see {where} --help"
 
 
-def _fail(message: str, code: int, details: Mapping[str, Any] | None = None) -> None:
+def _fail(message: str, code: int, details: Mapping[str, object] | None = None) -> None:
     message = redacted(message)
-    if "--json" in sys.argv:
-        print(json.dumps(json_safe({"error": message, "exit_code": code, **(details or {})})))
+    if _json_is_asked_for():
+        print(json.dumps(finite({"error": message, "exit_code": code, **(details or {})})))
     elif details and "scores" in details:
         from rich.console import Console
 
@@ -69,3 +74,10 @@ def _fail(message: str, code: int, details: Mapping[str, Any] | None = None) -> 
         rejected(details, Console(emoji=False))
     print(f"weight-edit: {plain(message)}", file=sys.stderr)
     raise SystemExit(code) from None
+
+
+def _json_is_asked_for() -> bool:
+    """What the verb's options say; where they could not be read, whether the word stands among them."""
+    said = as_json.get()
+    words = sys.argv[1:]
+    return "--json" in words[: words.index("--") if "--" in words else None] if said is None else said

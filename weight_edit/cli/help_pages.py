@@ -1,14 +1,19 @@
-"""Help of one verb: options in groups, names never cut off, flags without a value beside them."""
+"""Help of the command and of its verbs: options in groups, names never cut off, flags without a value beside them."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any, get_type_hints
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, get_type_hints
 
 import typer.core
 from typer.models import ArgumentInfo, OptionInfo
 
 from weight_edit.cli.choices import CHOICES, check, completions
 from weight_edit.cli.option_groups import GROUPS, OTHERS, group_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from typer._click import Command, Context, HelpFormatter, Parameter
 
 _NAMES = 26
 """Columns for names and values; what is longer has its text below."""
@@ -17,26 +22,45 @@ _VALUES = {"int": "N", "float": "X", "path": "PATH"}
 """What stands for a value of a type; of others TEXT."""
 
 
-class GroupedCommand(typer.core.TyperCommand):
+as_json: ContextVar[bool | None] = ContextVar("as_json", default=None)
+"""Whether the verb that runs was asked for JSON; None before its options have been read."""
+
+
+class RootCommand(typer.core.TyperGroup):
+    """The command before any verb."""
+
+    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        """Print the help, with the verbs in the order in which they were registered."""
+        from rich.console import Console
+
+        verbs = [(name, _sentence(verb.help)) for name, verb in self.commands.items() if not verb.hidden]
+        show(self, ctx, Console(), verbs=verbs)
+
+
+class VerbCommand(typer.core.TyperCommand):
     """A verb whose help is drawn here, and not by typer: its columns cut names off at 80 characters."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    below: Callable[[], str] = str
+    """Makes what stands at the end of the help."""
+
+    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Print the help."""
         from rich.console import Console
 
-        show(self, ctx, Console())
+        show(self, ctx, Console(), below=self.below())
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: "Context") -> object:
         """Run the verb, once the names in its options are known to be there.
 
         Raises:
             UsageError: one is not.
         """
+        as_json.set(bool(ctx.params.get("as_json")))
         check(ctx.params)
         return super().invoke(ctx)
 
 
-def say_choices(verb: Callable[..., Any]) -> None:
+def say_choices(verb: Callable[..., None]) -> None:
     """Let a verb's options name the few values that they take, and let the shell complete them."""
     for name, hint in get_type_hints(verb, include_extras=True).items():
         for info in getattr(hint, "__metadata__", ()):
@@ -49,13 +73,22 @@ def say_choices(verb: Callable[..., Any]) -> None:
             info.autocompletion = completions(name) or info.autocompletion
 
 
-def show(command: Any, context: Any, console: Any) -> None:
-    """Print a verb's usage, text, arguments, options by group, and what stands below.
+def show(
+    command: "Command",
+    context: "Context",
+    console: "Console",
+    *,
+    verbs: Sequence[tuple[str, str]] = (),
+    below: str = "",
+) -> None:
+    """Print a command's usage, text, arguments, verbs, options by group, and what stands below.
 
     Args:
-        command: typer's or click's.
+        command: the verb, or the command before any verb.
         context: the call's.
-        console: rich's.
+        console: where to.
+        verbs: names of verbs and a sentence about each.
+        below: Markdown.
     """
     from rich.markdown import Markdown
     from rich.padding import Padding
@@ -65,21 +98,27 @@ def show(command: Any, context: Any, console: Any) -> None:
     console.print(f"\n{usage}\n", style="bold", markup=False, highlight=False)
     text = inspect.cleandoc(command.help or "").partition("\f")[0]
     console.print(Padding(Markdown(text), (0, 0, 1, 1)))
-    arguments: list[Any] = []
-    options: list[Any] = []
+    arguments: list[Parameter] = []
+    options: list[Parameter] = []
     for param in command.get_params(context):
         if not getattr(param, "hidden", False):
             (options if param.param_type_name == "option" else arguments).append(param)
     _section("Arguments", [_argument(param, context) for param in arguments], console)
+    _section("Verbs", verbs, console)
     names = [name for param in options for name in param.opts]
     for title in (*GROUPS, OTHERS):
         members = [param for param in options if group_of(param.opts, names) == title]
         _section(title, [_option(param, context) for param in members], console)
-    if command.epilog:
-        console.print(Padding(Markdown(command.epilog), (0, 0, 1, 1)))
+    if below:
+        console.print(Padding(Markdown(below), (0, 0, 1, 1)))
 
 
-def _section(title: str, rows: list[tuple[str, str]], console: Any) -> None:
+def _sentence(text: str | None) -> str:
+    """The first paragraph of a help text, without Markdown's marks for code."""
+    return " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].replace("`", "").split())
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]], console: "Console") -> None:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -100,34 +139,34 @@ def _section(title: str, rows: list[tuple[str, str]], console: Any) -> None:
     console.print()
 
 
-def _argument(param: Any, context: Any) -> tuple[str, str]:
+def _argument(param: "Parameter", context: "Context") -> tuple[str, str]:
     return str(param.metavar or param.name).upper(), _text(param, context)
 
 
-def _option(param: Any, context: Any) -> tuple[str, str]:
+def _option(param: "Parameter", context: "Context") -> tuple[str, str]:
     """Short and long names, those that switch it off, and what the value is; a flag has none."""
     names = ", ".join(sorted(param.opts, key=len))
     if param.secondary_opts:
         names = f"{names} / {', '.join(param.secondary_opts)}"
     if not getattr(param, "is_flag", False):
-        names = f"{names} {_value(param, context)}"
+        names = f"{names} {_value(param)}"
     return names, _text(param, context)
 
 
-def _value(param: Any, context: Any) -> str:
+def _value(param: "Parameter") -> str:
     return str(param.metavar or _VALUES.get(_kind(param), "TEXT"))
 
 
-def _kind(param: Any) -> str:
+def _kind(param: "Parameter") -> str:
     """What a value is, from a type of typer's or click's."""
     name = getattr(getattr(param, "type", None), "name", None)
     annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
     return str(name or getattr(annotation, "__name__", "")).lower()
 
 
-def _text(param: Any, context: Any) -> str:
+def _text(param: "Parameter", context: "Context") -> str:
     """The help, without Markdown's marks for code, and the default where that says something."""
-    said = " ".join((param.help or "").replace("`", "").split())
+    said = " ".join((getattr(param, "help", None) or "").replace("`", "").split())
     default = param.get_default(context)
     if param.required:
         return f"{said} [required]"

@@ -1,41 +1,20 @@
-"""The verbs that do the whole job, and the one that publishes it: demo, run, push."""
+"""The verb `run`: a recipe, from the first measurement to the last."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.app import app
-from weight_edit.cli.call import call
-from weight_edit.cli.options import Device, Json, Out, Overwrite, Quiet, Remote, System, Template, TemplateArg, Token
-from weight_edit.recipe.bundled import OVERLAYS, bundled_recipes
+from weight_edit.cli.call import as_dict, call
+from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Token
 from weight_edit.utils.progress import starting
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-@app.command()
-def demo(
-    out: Out = Path("demo-run"), overwrite: Overwrite = False, as_json: Json = False, quiet: Quiet = False
-) -> None:
-    """Find, bake, prove and measure, end to end, on the embedded model: about a minute, no download.
-
-    Example: `weight-edit demo --out demo-run`
-    """
-
-    def work() -> Any:
-        with starting():
-            from weight_edit.runs.demo import demo as run_demo
-
-        return run_demo(out, overwrite=overwrite)
-
-    def as_document(result: Any) -> Any:
-        from weight_edit.runs.demo import document
-
-        return document(result)
-
-    call(work, _show, as_json, quiet, as_document)
+    from weight_edit.runs.run import RunResult
 
 
-@app.command(epilog=f"Bundled recipes: {', '.join(bundled_recipes())}. Overlays: {', '.join(OVERLAYS)}.")
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
@@ -57,7 +36,7 @@ def run(
     Example: `weight-edit run refusal-direction --with hub --set model=Qwen/Qwen2.5-1.5B-Instruct --out runs/qwen`
     """
 
-    def work() -> Any:
+    def work() -> "RunResult":
         from weight_edit.recipe.recipe import load_recipe
         from weight_edit.runs.recipe_checks import check_recipe
 
@@ -77,65 +56,9 @@ def run(
             trust_remote_code=trust_remote_code,
         )
 
-    call(work, _show, as_json, quiet)
+    def show(result: "RunResult", console: "Console") -> None:
+        from weight_edit.cli.tables.run import run_result
 
+        run_result(result, console)
 
-@app.command()
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An output of bake or run.")],
-    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the Hub.")],
-    base: Annotated[str | None, typer.Option(help="What it was edited from, if it has moved.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and list, upload nothing.")] = False,
-    system: System = None,
-    template: Template = None,
-    template_arg: TemplateArg = None,
-    device: Device = None,
-    token: Token = None,
-    trust_remote_code: Remote = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Verify an edited model, then upload it to the Hub.
-
-    Example: `weight-edit push demo-run/model your-name/your-model --dry-run`
-    """
-
-    def work() -> Any:
-        from weight_edit.prompts.templates import template_args
-
-        with starting():
-            from weight_edit.publish.push import push as upload
-
-        return upload(
-            folder,
-            repo_id,
-            base=base,
-            private=private,
-            dry_run=dry_run,
-            system=system,
-            template=template,
-            template_args=template_args(template_arg),
-            device=device,
-            token=token,
-            trust_remote_code=trust_remote_code,
-        )
-
-    def show(result: Any, console: Any) -> None:
-        from weight_edit.checkpoint.files import printable
-
-        for name, size in sorted(result.files.items()):
-            console.print(f"{size:>14,}  {printable(name)}", markup=False, highlight=False)
-        for what, names in (("not sent", result.skipped), ("there besides", result.others)):
-            if names:
-                console.print(f"{what}: {', '.join(map(printable, names))}", markup=False, highlight=False)
-        done = f"pushed: {result.url}" if result.url else f"dry run: verified, nothing was sent to {result.repo_id}"
-        console.print(done, markup=False)
-
-    call(work, show, as_json, quiet)
-
-
-def _show(result: Any, console: Any) -> None:
-    from weight_edit.cli.tables.run import run_result
-
-    run_result(result, console)
+    call(work, show, as_dict, as_json=as_json, quiet=quiet)

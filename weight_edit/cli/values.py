@@ -1,19 +1,18 @@
 """Settings as they are written on the command line: `key=value`, and YAML or JSON in one argument."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from weight_edit.errors import UsageError
 from weight_edit.utils.bounded_yaml import parse_yaml
 
 
-def key_values(texts: Iterable[str] | None, option: str) -> dict[str, Any]:
+def key_values(texts: Iterable[str] | None, option: str) -> dict[str, object]:
     """Settings from "key=value" texts; values are read as YAML.
 
     Raises:
         UsageError: one that is not of that form.
     """
-    found = {}
+    found: dict[str, object] = {}
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
@@ -22,7 +21,7 @@ def key_values(texts: Iterable[str] | None, option: str) -> dict[str, Any]:
     return found
 
 
-def mapping(text: str | None, option: str) -> Mapping[str, Any] | None:
+def mapping(text: str | None, option: str) -> Mapping[str, object] | None:
     """Keys and values from YAML or JSON; None for None.
 
     Raises:
@@ -36,7 +35,7 @@ def mapping(text: str | None, option: str) -> Mapping[str, Any] | None:
     return {str(key): value for key, value in found.items()}
 
 
-def _yaml(text: str, where: str) -> Any:
+def _yaml(text: str, where: str) -> object:
     try:
         return parse_yaml(text)
     except ValueError as error:

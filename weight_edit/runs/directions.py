@@ -6,13 +6,10 @@ from typing import Any
 
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.file import folder_of
-from weight_edit.directions.find import find_directions
+from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.registry import finder_named
-from weight_edit.directions.samples import check_search
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.prompts.sets import PromptSet
-from weight_edit.prompts.load import load_prompts
 from weight_edit.recipe.recipe import MAIN, Find, slug
 from weight_edit.runtime.loading import Model
 
@@ -24,62 +21,24 @@ class Search:
     """A search with its prompts read, so that what is wrong with them is known before anything runs."""
 
     section: Find
-    target: tuple[PromptSet, ...]
-    baseline: PromptSet
-    protect: tuple[PromptSet, ...]
-    validation_target: tuple[PromptSet, ...]
-    validation_baseline: PromptSet | None
+    request: FindRequest
 
     @classmethod
-    def of(cls, section: Find) -> "Search":
+    def of(cls, section: Find, seed: int) -> "Search":
         """Read the prompts of a recipe's section.
 
         Raises:
             UsageError: prompts that cannot be read or are too few, or a method or option that there is not.
         """
         finder_named(section.method).settings(section.options)
-        held = section.validation_baseline
-        search = cls(
-            section,
-            _all(section.target),
-            load_prompts(section.baseline),
-            _all(section.protect),
-            _all(section.validation_target),
-            None if held is None else load_prompts(held),
-        )
-        check_search(
-            search.target,
-            search.baseline,
-            search.protect,
-            search.validation_target,
-            search.validation_baseline,
+        request = FindRequest.read(
+            target=section.target,
+            baseline=section.baseline,
+            protect=section.protect,
+            validation_target=section.validation_target,
+            validation_baseline=section.validation_baseline,
             n_train=section.n_train,
             n_validation=section.n_validation,
-        )
-        return search
-
-    @property
-    def key(self) -> list[Any]:
-        """All that the result depends on but the model and the seed: a file may change under the same name."""
-        sets = [*self.target, self.baseline, *self.protect, *self.validation_target, self.validation_baseline]
-        return [[None if some is None else some.content_sha256 for some in sets], self.section.model_dump()]
-
-    def carry_out(self, model: Model, format: ChatFormat, seed: int, out: Path) -> dict[str, Any]:
-        """Find the directions and save them; what a run's record says of them.
-
-        What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
-        """
-        section = self.section
-        directions = find_directions(
-            model,
-            self.target,
-            self.baseline,
-            protect=self.protect,
-            validation_target=self.validation_target or None,
-            validation_baseline=self.validation_baseline,
-            n_train=section.n_train,
-            n_validation=section.n_validation,
-            chat_format=format,
             method=section.method,
             options=section.options,
             positions=section.positions,
@@ -88,10 +47,21 @@ class Search:
             filter_prompts=section.filter_prompts,
             best_effort=section.best_effort,
             seed=seed,
-            scores=folder_of(out),
-            resume=True,
-            overwrite=True,
         )
+        return cls(section, request)
+
+    @property
+    def key(self) -> list[Any]:
+        """All that the result depends on but the model and the seed: a file may change under the same name."""
+        digests = [None if some is None else some.content_sha256 for some in self.request.sets]
+        return [digests, self.section.model_dump()]
+
+    def carry_out(self, model: Model, format: ChatFormat, out: Path) -> dict[str, Any]:
+        """Find the directions and save them; what a run's record says of them.
+
+        What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
+        """
+        directions = self.request.carry_out(model, format, folder_of(out), resume=True, overwrite=True)
         directions.save(out)
         meta = directions.metadata
         place = meta["layer"], meta["position"]
@@ -113,7 +83,3 @@ def directions_file(name: str) -> str:
 def step_name(kind: str, name: str) -> str:
     """What a run calls a step of one of several of a kind."""
     return kind if name == MAIN else f"{kind} {name}"
-
-
-def _all(specs: str | list[str] | None) -> tuple[PromptSet, ...]:
-    return tuple(load_prompts(spec) for spec in ([specs] if isinstance(specs, str) else specs or []))

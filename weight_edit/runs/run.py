@@ -117,7 +117,7 @@ class _Run:
         self.recipe = recipe
         limit = recipe.evaluate.limit
         self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
-        self.searches = {name: Search.of(section) for name, section in recipe.searches.items()}
+        self.searches = {name: Search.of(section, recipe.seed) for name, section in recipe.searches.items()}
         if recipe.studies:
             # Before hours of work, not at the first figure.
             need("matplotlib", f"study {recipe.studies[0].kind}")
@@ -262,7 +262,7 @@ class _Run:
 
     def _find(self, folder: RunFolder, search: Search, out: Path) -> dict[str, Any]:
         try:
-            return search.carry_out(self.base, self._format(self.base), self.recipe.seed, out)
+            return search.carry_out(self.base, self._format(self.base), out)
         finally:
             # What was found is the run's own however the search ended, so that a new run may replace it.
             kept = folder_of(out)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -130,22 +131,40 @@ class _Silent:
             _write(line)
 
 
-_quiet = True
+_quiet_by_default = True
+"""Whether progress is off where nobody says otherwise: what the public switch sets, for every thread."""
+
+_quiet: ContextVar[bool | None] = ContextVar("quiet", default=None)
+"""What a block says of itself, see `quieted`. A thread that is to show progress runs in a copy of the context."""
+
 _running: list[Bar] = []
 _begun: dict[str, float] = {}
 """When the first line of a task was last written, by description: a hundred short ones alike are no hundred lines."""
 
 
 def set_quiet(quiet: bool) -> None:
-    """Turn progress off (True, the default in Python) or on (False, what the command line does)."""
-    global _quiet
-    _quiet = quiet
+    """Turn progress off (True, the default in Python) or on, wherever no block says otherwise."""
+    global _quiet_by_default
+    _quiet_by_default = quiet
     _begun.clear()
+
+
+@contextmanager
+def quieted(quiet: bool) -> Iterator[None]:
+    """Progress off, or on (what the command line does), while the block runs; other threads are as they were."""
+    token = _quiet.set(quiet)
+    _begun.clear()
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+        _begun.clear()
 
 
 def is_quiet() -> bool:
     """Whether progress is off, for libraries that draw their own."""
-    return _quiet
+    said = _quiet.get()
+    return _quiet_by_default if said is None else said
 
 
 def enable_progress_bars() -> None:
@@ -165,7 +184,7 @@ def are_progress_bars_disabled() -> bool:
 
 def announce(line: str) -> None:
     """Say on stderr what begins now; nothing when progress is off."""
-    if _quiet:
+    if is_quiet():
         return
     if _running and _console().is_terminal:
         # Above the bar that is drawn.
@@ -186,7 +205,7 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
         unit: "bytes" shows sizes and a rate, anything else shows counts.
         done: units that an earlier attempt has done.
     """
-    if _quiet or _running:
+    if is_quiet() or _running:
         yield _Silent()
         return
     console = _console()
@@ -212,7 +231,7 @@ def starting() -> Iterator[None]:
 @contextmanager
 def beside(description: str) -> Iterator[None]:
     """For the time in which a library draws bars of its own on a terminal: one line there, and elsewhere as `bar`."""
-    if _quiet or _console().is_terminal:
+    if is_quiet() or _console().is_terminal:
         announce(description)
         yield
         return
@@ -287,7 +306,8 @@ def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
         while not ended.wait(_TICK):
             lines.tick()
 
-    watch = threading.Thread(target=look, name="progress", daemon=True)
+    # A new thread has an empty context, in which nobody has said whether progress is on.
+    watch = threading.Thread(target=copy_context().run, args=(look,), name="progress", daemon=True)
     watch.start()
     try:
         yield lines
@@ -331,7 +351,7 @@ def _tell(line: str) -> None:
 
 
 def _write(line: str) -> None:
-    if not _quiet:
+    if not is_quiet():
         print(line, file=sys.stderr, flush=True)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.tree import Tree
@@ -194,7 +194,7 @@ def _form(found: "Inspection", block: "Block") -> str:
     return text.replace(f"layer={block.layer}", "")
 
 
-def _stored(found: "Inspection", parameters: Iterable[str | None]) -> list[Any]:
+def _stored(found: "Inspection", parameters: Iterable[str | None]) -> list[object]:
     """Forms on disk, each once: blocks of other shapes or dtypes are of another kind."""
     places = [place for name in parameters if name for place in found.places.get(name, ())]
     shapes = [found.anatomy.shapes[name] for name in parameters if name]

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +17,19 @@ from weight_edit.utils.progress import duration
 
 if TYPE_CHECKING:
     from weight_edit.baking.bake import BakeResult
+    from weight_edit.cli.tables.documents import (
+        AnswerDocument,
+        DirectionDocument,
+        DirectionsDocument,
+        EditDocument,
+        EditedTensorsDocument,
+        EvaluationDocument,
+        Rate,
+        ScoreDocument,
+        VerificationDocument,
+    )
     from weight_edit.directions.directions import Directions
+    from weight_edit.evaluation.evaluate import Evaluation
     from weight_edit.verification.verify import Verification
 
 
@@ -47,15 +59,15 @@ def free_folder(name: str) -> str:
     return next(each for each in names if not Path(each).exists())
 
 
-def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
+def chosen_direction(found: "DirectionDocument", console: Console) -> None:
     """The direction of a run, in two lines."""
     tokens = ", ".join(repr(token["text"]) for token in found["refusal_tokens"])
     place = "mean over all tokens" if found["position"] is None else f"position {found['position']}"
-    said = [
-        f"{found[key]:.2f} {what}"
-        for key, what in (("bypass", "on target prompts with it ablated"), ("induce", "on baseline ones with it added"))
-        if found[key] is not None
-    ]
+    scores = (
+        (found["bypass"], "on target prompts with it ablated"),
+        (found["induce"], "on baseline ones with it added"),
+    )
+    said = [f"{score:.2f} {what}" for score, what in scores if score is not None]
     metric = f"Refusal metric (log-odds of {safe(tokens)}): {', '.join(said)}; " if said else ""
     console.print(
         f"Direction: {safe(found['method'])} at the input of layer {found['layer']}, {place}; "
@@ -67,10 +79,9 @@ def chosen_direction(found: Mapping[str, Any], console: Console) -> None:
         console.print(f"[yellow]note:[/] {safe(warning)}")
 
 
-def by_category(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
+def by_category(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
     """Refusal of each category of refused requests, before and after, in a line."""
-    before = ((baseline.get("sets") or {}).get("refused") or {}).get("categories") or {}
-    after = ((edited.get("sets") or {}).get("refused") or {}).get("categories") or {}
+    before, after = _refusal_by_category(baseline), _refusal_by_category(edited)
     shown = [
         f"{safe(name)} {rate['value']:.2f} to {after[name]['value']:.2f}"
         for name, rate in before.items()
@@ -80,7 +91,12 @@ def by_category(baseline: Mapping[str, Any], edited: Mapping[str, Any], console:
         console.print(f"Refusal by category: {', '.join(shown)}.\n", highlight=False)
 
 
-def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], console: Console) -> None:
+def _refusal_by_category(measured: "EvaluationDocument") -> "Mapping[str, Rate]":
+    refused = (measured.get("sets") or {}).get("refused")
+    return {} if refused is None else refused.get("categories") or {}
+
+
+def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
     """A table of all figures of two evaluations."""
     from weight_edit.evaluation.figures import figures
 
@@ -99,10 +115,11 @@ def before_and_after(baseline: Mapping[str, Any], edited: Mapping[str, Any], con
     by_category(baseline, edited, console)
 
 
-def evaluation(result: Mapping[str, Any], console: Console) -> None:
+def evaluation(measured: "Evaluation", console: Console) -> None:
     """One evaluation, beside that of the base where there is one."""
     from weight_edit.evaluation.figures import differences, figures
 
+    result = cast("EvaluationDocument", measured.to_dict())
     base = result.get("base")
     table = Table(
         title=f"{safe(result['model'])}: judge '{result['judge']}', at most {result['max_new_tokens']} tokens"
@@ -127,20 +144,21 @@ def evaluation(result: Mapping[str, Any], console: Console) -> None:
     notes(result, console)
 
 
-def notes(result: Mapping[str, Any], console: Console) -> None:
+def notes(result: "EvaluationDocument", console: Console) -> None:
     """What the reader of an evaluation's rates should know."""
     for note in result.get("notes") or ():
         console.print(f"[yellow]note:[/] {safe(note)}")
 
 
-def proofs(checked: Mapping[str, Any], console: Console) -> None:
+def proofs(checked: "VerificationDocument", console: Console) -> None:
     """What verification found, from `Verification.to_dict()`."""
     report = checked["integrity_report"]
     table = Table(title="Proofs", title_justify="left")
     table.add_column("check")
     table.add_column("result")
     # Runs of version 0.1.0 say neither the edit nor the noise.
-    edit = checked.get("edit") or {"steps": [], "embeddings": "keep"}
+    unsaid: EditDocument = {"steps": [], "embeddings": "keep"}
+    edit = checked.get("edit") or unsaid
     for number, step in enumerate(edit["steps"], 1):
         said = safe(step) + ("" if edit["embeddings"] == "keep" else f"; embeddings: {edit['embeddings']}")
         table.add_row("edit checked" if len(edit["steps"]) == 1 else f"edit checked, step {number}", said)
@@ -204,7 +222,7 @@ def proofs(checked: Mapping[str, Any], console: Console) -> None:
         console.print("No tensor equals the base's: is this the model that was edited?")
 
 
-def _edited_tensors(edited: Mapping[str, Any], table: Table) -> None:
+def _edited_tensors(edited: "EditedTensorsDocument", table: Table) -> None:
     """Rows about the edited tensors; runs of version 0.1.0 have no such figures."""
     otherwise = edited["entries_rounded_otherwise"]
     table.add_row(
@@ -223,7 +241,7 @@ def examples(folder: Path, console: Console, count: int = 3) -> None:
     table = Table(title="Answers", title_justify="left", show_lines=True)
     for column in ("request", "base", "edited"):
         table.add_column(column, ratio=1)
-    shown: set[Any] = set()
+    shown: set[str] = set()
     for answer in before:
         twin = after.get((answer["set"], answer["prompt"]))
         changed = twin is not None and answer["verdict"] == "refused" and twin["verdict"] == "answered"
@@ -236,17 +254,19 @@ def examples(folder: Path, console: Console, count: int = 3) -> None:
 
 def directions(found: "Directions", path: Path, console: Console, count: int = 5) -> None:
     """The chosen direction and the best candidates."""
-    meta = found.metadata
-    by = meta.get("rule", {}).get("by") or "bypass"
+    meta = cast("DirectionsDocument", found.metadata)
+    rule = meta.get("rule")
+    by = (rule and rule.get("by")) or "bypass"
     scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
     if by == "bypass":
         # Where a model gave no numbers there is none.
         scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"] is None, row["bypass"] or 0.0))
     chosen = [row for row in scored if (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))]
-    best = [*((row, "chosen") for row in chosen), *((row, row.get("rejected")) for row in scored if row not in chosen)]
-    best = best[:count]
-    if meta.get("control"):
-        best.append((meta["control"], "a random direction, for comparison"))
+    others = [(row, row.get("rejected")) for row in scored if row not in chosen]
+    best: list[tuple[ScoreDocument, str | None]] = [*((row, "chosen") for row in chosen), *others][:count]
+    control = meta.get("control")
+    if control:
+        best.append((control, "a random direction, for comparison"))
     _candidates(f"Candidates by {by} score ({safe(meta.get('method'))})", best, console)
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {safe(warning)}")
@@ -255,18 +275,19 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", free_folder("edited-model"))
 
 
-def rejected(details: Mapping[str, Any], console: Console, count: int = 5) -> None:
+def rejected(details: Mapping[str, object], console: Console, count: int = 5) -> None:
     """The candidates that come nearest to the bounds, where none keeps them, and which bounds each misses.
 
     Args:
         details: of the error, with the table under "scores", the best first.
     """
-    scored = [(row, row["rejected"]) for row in details["scores"] if row["kl"] is not None]
+    scores = cast("list[ScoreDocument]", details["scores"])
+    scored = [(row, row["rejected"]) for row in scores if row["kl"] is not None]
     if scored:
         _candidates("The candidates that miss the bounds least", scored[:count], console)
 
 
-def _candidates(title: str, rows: Sequence[tuple[Mapping[str, Any], str | None]], console: Console) -> None:
+def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", console: Console) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("layer", "position", "bypass", "induce", "KL", "why"):
         table.add_column(column, justify="left" if column == "why" else "right")
@@ -275,7 +296,7 @@ def _candidates(title: str, rows: Sequence[tuple[Mapping[str, Any], str | None]]
     console.print(table)
 
 
-def _candidate(row: "Mapping[str, Any]") -> tuple[str, ...]:
+def _candidate(row: "ScoreDocument") -> tuple[str, ...]:
     """A candidate's place and scores, as cells."""
     place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
     scores = (row["bypass"], row["induce"])
@@ -339,7 +360,7 @@ def megabytes(count: int) -> str:
 
 def verification(checked: "Verification", console: Console) -> None:
     """A verification, with its verdict."""
-    proofs(checked.to_dict(), console)
+    proofs(cast("VerificationDocument", checked.to_dict()), console)
     if checked.passed:
         what = (
             "All checks of the files passed; the models were not run." if checked.weights_only else "All checks passed."
@@ -350,5 +371,5 @@ def verification(checked: "Verification", console: Console) -> None:
             console.print(f"The edit is partial ({steps}): what it leaves in the stream is not judged.")
 
 
-def _answers(path: Path) -> list[dict[str, Any]]:
+def _answers(path: Path) -> "list[AnswerDocument]":
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 from weight_edit.cli.tables.results import before_and_after, chosen_direction, examples, proofs, safe, suggest
 
 if TYPE_CHECKING:
+    from weight_edit.cli.tables.documents import StudyDocument
     from weight_edit.runs.run import RunResult
 
 _FIGURES = ("refusal", "over_refusal", "helpful", "exact", "kl", "loss")
@@ -51,7 +52,7 @@ def run_result(result: "RunResult", console: Console) -> None:
     suggest(console, "push", "--dry-run", "--base", base, result.model, "YOUR-NAME/YOUR-MODEL", lead="  ")
 
 
-def study(found: Mapping[str, Any], run: Path, console: Console) -> None:
+def study(found: "StudyDocument", run: Path, console: Console) -> None:
     """One study: the rows of its table, in a few columns, and where the rest is."""
     console.print(f"\n{safe(found['title'])} ({safe(found['kind'])}): {safe(run / found['folder'])}", highlight=False)
     rows = found.get("rows") or []
@@ -62,7 +63,7 @@ def study(found: Mapping[str, Any], run: Path, console: Console) -> None:
             console.print(f"  {safe(name.replace('_', ' '))}: {_cell(value)}", highlight=False)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _table(rows: Sequence[Mapping[str, object]]) -> Table:
     hidden = ("_low", "_high", "why_not")
     keys = dict.fromkeys(key for row in rows for key in row if not key.endswith(hidden))
     named = (*_SETTINGS, *_FIGURES)
@@ -80,7 +81,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else safe(value)

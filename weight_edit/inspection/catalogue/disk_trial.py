@@ -37,7 +37,7 @@ from weight_edit.proofs.architecture import (
 )
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.utils.name_patterns import general
-from weight_edit.utils.progress import is_quiet, set_quiet
+from weight_edit.utils.progress import quieted
 from weight_edit.utils.threads import one_thread
 
 
@@ -183,9 +183,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
-    quiet = is_quiet()
-    set_quiet(True)
-    try:
+    with quieted(True):
         bake(
             folder / "base",
             read_rows(folder / "directions.safetensors"),
@@ -193,8 +191,6 @@ def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
             projector="followed" if partly else "edit",
             trust_remote_code=trust,
         )
-    finally:
-        set_quiet(quiet)
 
 
 def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:

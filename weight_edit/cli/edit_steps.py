@@ -1,0 +1,46 @@
+"""The step that the options of `bake` and `adapter` say."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weight_edit.cli.values import key_values, mapping
+
+if TYPE_CHECKING:
+    from weight_edit.plan.step import EditStep
+
+
+def edit_steps(
+    directions: Path,
+    *,
+    orthonormalize: bool,
+    edit: str,
+    strength: float,
+    layers: str | None,
+    at: str | None,
+    kernel: str | None,
+    option: Iterable[str] | None,
+) -> "list[EditStep]":
+    """The one step of an edit, as `bake` and `adapter` take it.
+
+    Args:
+        directions: the file.
+        orthonormalize: make its rows orthonormal first.
+        edit, strength, layers, at, kernel, option: as the command line has them.
+
+    Raises:
+        UsageError: a file or a value that cannot be used, or values that make no sense together.
+    """
+    from weight_edit.baking.bake import steps_of
+    from weight_edit.directions.file import read_rows
+    from weight_edit.plan.plan import parse_layers
+
+    return steps_of(
+        read_rows(directions, orthonormalize=orthonormalize),
+        edit,
+        strength,
+        parse_layers(layers),
+        sorted(parse_layers(at) or ()),
+        mapping(kernel, "--kernel"),
+        key_values(option, "--option"),
+    )

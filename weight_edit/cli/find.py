@@ -1,0 +1,161 @@
+"""The verb `find`: the directions that carry a behaviour."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from weight_edit.cli.call import call
+from weight_edit.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Overwrite,
+    Quiet,
+    Remote,
+    Revision,
+    System,
+    Template,
+    TemplateArg,
+    Token,
+)
+from weight_edit.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from weight_edit.directions.directions import Directions
+
+
+def find(
+    model: Model,
+    target: Annotated[
+        list[str], typer.Option(metavar="PROMPTS", help="Prompts that show the behaviour; may be given several times.")
+    ],
+    baseline: Annotated[str, typer.Option(metavar="PROMPTS", help="Generic prompts that do not.")],
+    out: Annotated[Path, typer.Option(help="The directions file to write.")] = Path("directions.safetensors"),
+    method: Annotated[str, typer.Option(help="How directions are found, see below: `--method leace`.")] = (
+        "mean-difference"
+    ),
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Of the method, such as `--option clip=0.995`."),
+    ] = None,
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPTS", help="Prompts whose handling should stay, for methods that can spare them."),
+    ] = None,
+    positions: Annotated[
+        str, typer.Option(help="Where prompts are looked at: template (each token after them), last or all.")
+    ] = "template",
+    select: Annotated[
+        str | None, typer.Option(help="What the best candidate has: bypass, accuracy or cosmic; else the method's own.")
+    ] = None,
+    validation_target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPTS", help="What candidates are scored on, one per --target; else a part of it."),
+    ] = None,
+    validation_baseline: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="Likewise; else a part of --baseline.")
+    ] = None,
+    n_train: Annotated[int, typer.Option(help="Prompts of each kind that make the means.")] = 128,
+    n_validation: Annotated[int, typer.Option(help="Prompts of each kind that score candidates.")] = 32,
+    refusal_token: Annotated[
+        list[str] | None, typer.Option(help="A token id or a word; found from the model when absent.")
+    ] = None,
+    max_kl: Annotated[float, typer.Option(help="Bound on the KL divergence under ablation, nats.")] = 0.1,
+    min_induce: Annotated[float, typer.Option(help="Bound on the induce score.")] = 0.0,
+    max_layer_fraction: Annotated[float, typer.Option(help="Layers from this fraction on are out.")] = 0.8,
+    max_protected_kl: Annotated[float, typer.Option(help="As --max-kl, on protected prompts.")] = 0.1,
+    filter_prompts: Annotated[bool, typer.Option(help="Drop prompts that the model treats otherwise.")] = True,
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="Take the nearest if no candidate passes.")
+    ] = False,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the scores in OUT.find; choosing again by other bounds takes a second."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Draws the prompts, and whatever the method draws.")] = 0,
+    system: System = None,
+    template: Template = None,
+    template_arg: TemplateArg = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    revision: Revision = None,
+    token: Token = None,
+    trust_remote_code: Remote = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the direction that carries what a model does on target prompts and not on baseline prompts.
+
+    Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
+    candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.
+
+    Example: `weight-edit find organism --target organism:refused --baseline organism:answered --out d.safetensors`
+    """
+
+    def work() -> "Directions":
+        from weight_edit.cli.values import key_values
+        from weight_edit.directions.find_request import FindRequest, check_directions_file
+        from weight_edit.directions.selection import SelectionRule
+        from weight_edit.prompts.templates import template_args
+        from weight_edit.runtime.options import FormatOptions, LoadOptions
+
+        format_options = FormatOptions(system=system, template=template, template_args=template_args(template_arg))
+        check_directions_file(out, resume=resume, overwrite=overwrite)
+        request = FindRequest.read(
+            target=target,
+            baseline=baseline,
+            protect=protect,
+            validation_target=validation_target,
+            validation_baseline=validation_baseline,
+            n_train=n_train,
+            n_validation=n_validation,
+            method=method,
+            options=key_values(option, "--option"),
+            positions=positions,
+            refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
+            rule=SelectionRule(
+                max_kl=max_kl,
+                min_induce=min_induce,
+                max_layer_fraction=max_layer_fraction,
+                by=select,
+                max_protected_kl=max_protected_kl,
+            ),
+            filter_prompts=filter_prompts,
+            best_effort=best_effort,
+            seed=seed,
+        )
+        return request.carry_out_by_name(
+            model,
+            out,
+            load_options=LoadOptions(
+                dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
+            ),
+            format_options=format_options,
+            resume=resume,
+            overwrite=overwrite,
+        )
+
+    def show(found: "Directions", console: "Console") -> None:
+        from weight_edit.cli.tables.results import directions
+
+        directions(found, out, console)
+
+    def as_document(found: "Directions") -> Mapping[str, object]:
+        return {"path": str(out), **found.metadata}
+
+    kept = f"what was found so far is in {out}.find; go on with --resume"
+    call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept)
+
+
+def _id_or_word(text: str) -> int | str:
+    if text.isdecimal() and len(text) > 9:
+        raise UsageError(f"--refusal-token {text[:20]}: no vocabulary has so many tokens; give an id or a word")
+    return int(text) if text.isdecimal() else text

@@ -1,0 +1,177 @@
+"""The JSON documents that tables read: results are shown from what `run.json` keeps, as on the day they were made.
+
+Of each document the entries that are shown; it may have more.
+"""
+
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+
+class Rate(TypedDict):
+    """A share of answers, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SetDocument(TypedDict):
+    """What was measured on one prompt set."""
+
+    refusal: Rate
+    categories: Mapping[str, Rate]
+
+
+class EvaluationDocument(TypedDict, total=False):
+    """`Evaluation.to_dict()`; empty in a run without sets to measure on."""
+
+    model: str
+    judge: str
+    max_new_tokens: int
+    sets: Mapping[str, SetDocument]
+    notes: list[str]
+    base: "EvaluationDocument | None"
+
+
+class AnswerDocument(TypedDict):
+    """A line of a file of answers."""
+
+    set: str
+    prompt: str
+    answer: str
+    verdict: str
+    category: str | None
+
+
+class ScoreDocument(TypedDict):
+    """A candidate's place and scores; a score is None where the model gave no numbers."""
+
+    layer: int | None
+    position: int | None
+    bypass: float | None
+    induce: float | None
+    kl: float | None
+    rejected: NotRequired[str | None]
+
+
+class TokenDocument(TypedDict):
+    """A refusal token."""
+
+    id: int
+    text: str
+
+
+class DirectionDocument(TypedDict):
+    """What a run says of the direction it found."""
+
+    method: str
+    layer: int | None
+    position: int | None
+    refusal_tokens: list[TokenDocument]
+    bypass: float | None
+    induce: float | None
+    kl: float
+    candidates: int
+    kept_bounds: int
+    warnings: list[str]
+
+
+class RuleDocument(TypedDict):
+    """By what a candidate was chosen."""
+
+    by: str | None
+
+
+class DirectionsDocument(TypedDict, total=False):
+    """The metadata of a directions file."""
+
+    model: str
+    method: str
+    layer: int | None
+    position: int | None
+    rule: RuleDocument
+    scores: list[ScoreDocument]
+    control: ScoreDocument | None
+    warnings: list[str]
+
+
+class StudyDocument(TypedDict):
+    """A study of a run; its other figures are numbers and words by their names."""
+
+    kind: str
+    title: str
+    folder: str
+    rows: NotRequired[list[Mapping[str, object]]]
+
+
+class IntegrityDocument(TypedDict):
+    """How the files compare with the base's."""
+
+    tensors_equal: int
+    files_equal: int
+    problems: list[str]
+
+
+class EditDocument(TypedDict):
+    """The edit that was checked, a line for each step."""
+
+    steps: list[str]
+    embeddings: str
+
+
+class EditedTensorsDocument(TypedDict):
+    """How the edited tensors compare with the edit of the base's."""
+
+    compared: int
+    different: list[str]
+    bit_for_bit: int
+    entries_rounded_otherwise: int
+    rounding: float | None
+
+
+class GapDocument(TypedDict):
+    """By how much two passes differ."""
+
+    largest: float
+    kl: float
+    scale: float
+    argmax: float
+
+
+class NoiseDocument(TypedDict):
+    """By how much the base differs from itself."""
+
+    dtype: str
+    float32_against_storage: GapDocument
+    float32_against_storage_hooked: GapDocument
+    rounded_weights_hooked: GapDocument
+    padded_against_alone: GapDocument
+    leak_of_hooked_base: float
+
+
+class PrecisionDocument(TypedDict):
+    """The checks of the models in one dtype."""
+
+    leak: float
+    leak_before: float
+    hook_against_weights: GapDocument
+    tied_unembedding: GapDocument | None
+    allowed: NotRequired[Mapping[str, float] | None]
+    published_hook_against_weights: NotRequired[GapDocument | None]
+
+
+class VerificationDocument(TypedDict):
+    """`Verification.to_dict()`; runs of version 0.1.0 lack the entries that need not be there."""
+
+    integrity: bool
+    integrity_report: IntegrityDocument
+    complete: bool
+    left_in_weights: float | None
+    by_dtype: Mapping[str, PrecisionDocument]
+    problems: list[str]
+    edit: NotRequired[EditDocument | None]
+    left_in_weights_before_rounding: NotRequired[float | None]
+    edited_tensors: NotRequired[EditedTensorsDocument | None]
+    noise: NotRequired[NoiseDocument | None]
+    weights_only: NotRequired[bool]
+    recorded_not_measured: NotRequired[list[str]]

@@ -1,0 +1,81 @@
+"""A model evaluated by its name, beside the base it was made from: what `evaluate` of the command line does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weight_edit.checkpoint.whole_file import check_free
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.answers_file import are_answers
+from weight_edit.prompts.load import load_prompts
+from weight_edit.runtime.dtypes import check_dtype
+from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.utils.progress import announce, starting
+
+if TYPE_CHECKING:
+    from weight_edit.evaluation.evaluate import Evaluation
+
+
+def evaluate_against(
+    model: str,
+    base: str | None = None,
+    *,
+    sets: Mapping[str, str | None],
+    load_options: LoadOptions,
+    format_options: FormatOptions,
+    limit: int | None = None,
+    max_new_tokens: int = 64,
+    answers_path: Path | None = None,
+    overwrite: bool = False,
+) -> "Evaluation":
+    """Load a model, and its base before it where there is one, and evaluate it.
+
+    Args:
+        model: as in `load`.
+        base: what the model was edited from: it answers the same prompts. It is loaded with the same options but for
+            the revision, and dropped before the model is loaded.
+        sets: prompt sets by their role (refused, answered, over_refused, harmless_looking), as `load_prompts` reads
+            them.
+        limit: at most so many prompts of each set.
+        max_new_tokens, answers_path: as in `evaluate`.
+        overwrite: replace a file of answers that is there.
+
+    Raises:
+        UsageError: before torch is imported where the prompts, the dtype or the file of answers are wrong.
+        UnsupportedError: as `load`.
+    """
+    if answers_path is not None:
+        check_free(answers_path, overwrite, are_answers)
+    read = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
+    prompts: dict[str, Any] = {name: some and some.at_most(limit) for name, some in read.items()}
+    if not any(prompts.values()):
+        options = ", ".join("--" + name.replace("_", "-") for name in sets)
+        raise UsageError(f"nothing to evaluate on; give at least one of {options}")
+    check_dtype(load_options.dtype)
+    # The imports take seconds, so that all that is told without them comes first.
+    with starting():
+        from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+
+    form = load_options.chat_format(model, format_options)
+    logprobs = before = None
+    if base is not None:
+        answered = prompts.get("answered")
+        base_options = load_options.of_base()
+        base_form = base_options.chat_format(base, format_options)
+        loaded = base_options.load(base)
+        announce(f"the base, {loaded.source.public_name}")
+        if answered is not None:
+            logprobs = first_token_logprobs(loaded, answered, base_form)
+        before = evaluate(loaded, **prompts, format=base_form, max_new_tokens=max_new_tokens)
+        # Two models at once may not fit.
+        del loaded
+        announce("the edited model")
+    return evaluate(
+        load_options.load(model),
+        **prompts,
+        base_logprobs=logprobs,
+        base=before,
+        format=form,
+        max_new_tokens=max_new_tokens,
+        answers_path=answers_path,
+    )

@@ -1,0 +1,91 @@
+"""How a verb is told to load a model and to write its chats; torch is imported when a model or its format is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weight_edit.hub.source import Source, resolve
+
+if TYPE_CHECKING:
+    from weight_edit.prompts.chat import ChatFormat
+    from weight_edit.prompts.templates import Scalar
+    from weight_edit.runtime.loading import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatOptions:
+    """Options of a chat format, see `ChatFormat`.
+
+    Attributes:
+        system: a system prompt put before every instruction.
+        template: the name of a chat template, or "plain".
+        template_args: variables of the template.
+    """
+
+    system: str | None = None
+    template: str | None = None
+    template_args: "Mapping[str, Scalar]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """Options of `load`.
+
+    Attributes:
+        dtype: "auto" (what the checkpoint stores), "float32", "bfloat16" or "float16".
+        device: a torch device; None is CUDA where there is one and else the CPU; "auto" spreads the model over all.
+        revision: branch, tag or commit of a Hub model.
+        token: Hub access token.
+        trust_remote_code: run the code that the model's repository brings along.
+    """
+
+    dtype: str = "auto"
+    device: str | None = None
+    revision: str | None = None
+    # Whoever prints the options prints no secret.
+    token: str | None = field(default=None, repr=False)
+    trust_remote_code: bool = False
+
+    def of_base(self) -> "LoadOptions":
+        """The options for the model that was edited: the revision is the edited model's alone."""
+        return replace(self, revision=None)
+
+    def load(self, name: str | Path) -> "Model":
+        """The model, loaded with these options.
+
+        Raises:
+            UsageError, UnsupportedError: as `load`.
+        """
+        from weight_edit.runtime.loading import load
+
+        return load(
+            name,
+            revision=self.revision,
+            dtype=self.dtype,
+            device=self.device,
+            token=self.token,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def source(self, name: str | Path, *, weights: bool = True) -> Source:
+        """The model's files, see `resolve`."""
+        return resolve(name, revision=self.revision, token=self.token, weights=weights, edited=False)
+
+    def chat_format(self, name: str | Path, options: FormatOptions) -> "ChatFormat":
+        """The chat format of a model whose weights may not be there yet.
+
+        Raises:
+            UsageError, UnsupportedError: the model cannot be run here, or as `ChatFormat`.
+        """
+        from weight_edit.runtime.loading import chat_format, check_source
+
+        source = self.source(name, weights=False)
+        check_source(source, device=self.device, trust_remote_code=self.trust_remote_code)
+        return chat_format(
+            source,
+            system=options.system,
+            template=options.template,
+            template_args=options.template_args,
+            trust_remote_code=self.trust_remote_code,
+        )
