@@ -3,16 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
-
-
-@pytest.fixture(scope="module")
-def directions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("against") / "d.safetensors"
-    row = torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0)))
-    save_file({"direction": row}, path)
-    return path
 
 
 def test_the_base_is_shown_beside_the_edit(call, directions: Path, tmp_path: Path, monkeypatch) -> None:
