@@ -39,7 +39,7 @@ def test_help_at_80_columns_names_every_option_whole(call, monkeypatch: pytest.M
 def test_every_option_has_a_group(verb: str) -> None:
     every = [name for names in options(verb) for name in names]
     alone = [names for names in options(verb) if group_of(names, every) == OTHERS]
-    assert not alone, f"give them a place in weight_edit/option_groups.py: {alone}"
+    assert not alone, f"give them a place in weight_edit/cli/option_groups.py: {alone}"
     by_group = [group_of(names, every) for names in options(verb)]
     assert max(by_group.count(title) for title in GROUPS) <= 14
 

@@ -13,9 +13,9 @@ from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.directions import find
+from weight_edit.directions import find as searching
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.recipe.recipe import Recipe, parse_recipe
-from weight_edit.runs import directions as searching
 from weight_edit.runs import run as running
 from weight_edit.runs.run import run
 
