@@ -300,7 +300,7 @@ def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def write(suffix: str) -> None:
         rows = [{"prompt": r.prompt, "answer": r.helpful + suffix} for r in prompt_set("answered", "test")[:8]]
-        file.write_text("\n".join(stream_map(json.dumps, rows)), encoding="utf-8")
+        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
     own = recipe(evaluate={"answered": str(file), "max_new_tokens": 40}, bounds={})
     write("")

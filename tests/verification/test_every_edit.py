@@ -34,7 +34,7 @@ def directions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         positions="last",
         best_effort=True,
     )
-    request.carry_out_by_name("organism", path, load_options=LoadOptions(), format_options=FormatOptions())
+    request.run_by_name("organism", path, load_options=LoadOptions(), format_options=FormatOptions())
     return path
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +73,7 @@ def call(
         said = document(result)
         if read:
             said = {**said, "prompts_read": [reading.to_dict() for reading in read]}
-        print(json.dumps(finite(said), indent=2, allow_nan=False))
+        print(json.dumps(json_safe(said), indent=2, allow_nan=False))
         return result
     from rich.console import Console
 

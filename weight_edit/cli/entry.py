@@ -12,7 +12,7 @@ from weight_edit.cli.app import app
 from weight_edit.cli.help_pages import as_json
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
-from weight_edit.utils.json import finite
+from weight_edit.utils.json import json_safe
 
 __all__ = ["app", "main"]
 
@@ -65,7 +65,7 @@ def _misunderstood(error: typer.TyperException) -> str:
 def _fail(message: str, code: int, details: Mapping[str, object] | None = None) -> None:
     message = redacted(message)
     if _json_is_asked_for():
-        print(json.dumps(finite({"error": message, "exit_code": code, **(details or {})})))
+        print(json.dumps(json_safe({"error": message, "exit_code": code, **(details or {})})))
     elif details and "scores" in details:
         from rich.console import Console
 

@@ -132,7 +132,7 @@ def find(
             best_effort=best_effort,
             seed=seed,
         )
-        return request.carry_out_by_name(
+        return request.run_by_name(
             model,
             out,
             load_options=LoadOptions(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from weight_edit.inspection.catalogue.summary import Catalogue
     from weight_edit.inspection.inspect import Inspection
-    from weight_edit.inspection.prove import Proving
+    from weight_edit.inspection.prove import ProofRounds
 
 
 def inspect(
@@ -83,12 +83,12 @@ def _prove(
 ) -> None:
     """A proof of a model's anatomy in several rounds; exit code 4 when one fails."""
 
-    def work() -> "Proving":
-        from weight_edit.inspection.prove import prove_anew
+    def work() -> "ProofRounds":
+        from weight_edit.inspection.prove import prove_in_rounds
 
-        return prove_anew(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
+        return prove_in_rounds(model, revision=revision, token=token, trust_remote_code=trust_remote_code)
 
-    def show(result: "Proving", console: "Console") -> None:
+    def show(result: "ProofRounds", console: "Console") -> None:
         from weight_edit.cli.tables.catalogue import proving
 
         proving(result, console)

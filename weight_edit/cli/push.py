@@ -56,13 +56,13 @@ def push(
         )
 
     def show(result: "PushResult", console: "Console") -> None:
-        from weight_edit.checkpoint.files import shown
+        from weight_edit.checkpoint.files import printable
 
         for name, size in sorted(result.files.items()):
-            console.print(f"{size:>14,}  {shown(name)}", markup=False, highlight=False)
+            console.print(f"{size:>14,}  {printable(name)}", markup=False, highlight=False)
         for what, names in (("not sent", result.skipped), ("there besides", result.others)):
             if names:
-                console.print(f"{what}: {', '.join(map(shown, names))}", markup=False, highlight=False)
+                console.print(f"{what}: {', '.join(map(printable, names))}", markup=False, highlight=False)
         done = f"pushed: {result.url}" if result.url else f"dry run: verified, nothing was sent to {result.repo_id}"
         console.print(done, markup=False)
 

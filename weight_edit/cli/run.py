@@ -44,9 +44,9 @@ def run(
         check_recipe(loaded)
         # Takes seconds to import: what is wrong with the recipe is said at once.
         with starting():
-            from weight_edit.runs.run import run as carry_out
+            from weight_edit.runs.run import run as run_recipe
 
-        return carry_out(
+        return run_recipe(
             loaded,
             out or Path("runs") / recipe.stem,
             resume=resume,

@@ -96,10 +96,10 @@ class FindRequest:
         """Every set, by its role in the order of the fields."""
         return [*self.target, self.baseline, *self.protect, *self.validation_target, self.validation_baseline]
 
-    def carry_out(
+    def run(
         self,
         model: "Model",
-        format: "ChatFormat",
+        chat_format: "ChatFormat",
         scores: "Path | SearchFolder",
         *,
         resume: bool = False,
@@ -112,7 +112,7 @@ class FindRequest:
             model,
             self.target,
             self.baseline,
-            format=format,
+            chat_format=chat_format,
             scores=scores,
             resume=resume,
             overwrite=overwrite,
@@ -120,7 +120,7 @@ class FindRequest:
             **self._searched(),
         )
 
-    def carry_out_by_name(
+    def run_by_name(
         self,
         model: str,
         out: Path,
@@ -158,11 +158,11 @@ class FindRequest:
         rule = rule_for(finder, self.rule)
         # A misspelt option is said before a large model is fetched and loaded.
         finder.settings(self.options)
-        format = load_options.chat_format(model, format_options)
+        chat_format = load_options.chat_format(model, format_options)
         asked = search_inputs(
             model=fingerprint(load_options.source(model).path),
             dtype=load_options.dtype,
-            format=asdict(format_options),
+            chat_format=asdict(format_options),
             target=self.target,
             baseline=self.baseline,
             **{**self._searched(), "rule": rule},
@@ -171,7 +171,7 @@ class FindRequest:
         if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.by == "cosmic"):
             found = chosen(kept, rule, best_effort=self.best_effort)
         else:
-            found = self.carry_out(load_options.load(model), format, kept)
+            found = self.run(load_options.load(model), chat_format, kept)
         found.save(out)
         return found
 

@@ -66,7 +66,7 @@ def evaluate_against(
         announce(f"the base, {loaded.source.public_name}")
         if answered is not None:
             logprobs = first_token_logprobs(loaded, answered, base_form)
-        before = evaluate(loaded, **prompts, format=base_form, max_new_tokens=max_new_tokens)
+        before = evaluate(loaded, **prompts, chat_format=base_form, max_new_tokens=max_new_tokens)
         # Two models at once may not fit.
         del loaded
         announce("the edited model")
@@ -75,7 +75,7 @@ def evaluate_against(
         **prompts,
         base_logprobs=logprobs,
         base=before,
-        format=form,
+        chat_format=form,
         max_new_tokens=max_new_tokens,
         answers_path=answers_path,
     )

@@ -56,12 +56,12 @@ class Search:
         digests = [None if some is None else some.content_sha256 for some in self.request.sets]
         return [digests, self.section.model_dump()]
 
-    def carry_out(self, model: Model, format: ChatFormat, out: Path) -> dict[str, Any]:
+    def run(self, model: Model, chat_format: ChatFormat, out: Path) -> dict[str, Any]:
         """Find the directions and save them; what a run's record says of them.
 
         What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
         """
-        directions = self.request.carry_out(model, format, folder_of(out), resume=True, overwrite=True)
+        directions = self.request.run(model, chat_format, folder_of(out), resume=True, overwrite=True)
         directions.save(out)
         meta = directions.metadata
         place = meta["layer"], meta["position"]
