@@ -26,7 +26,7 @@ def test_its_fields_and_their_defaults_are_those_of_find_directions() -> None:
             assert default == other or (not default and not other) or (default, other) == (SelectionRule(), None)
     # What it has not is how a search is kept and carried out.
     others = set(parameters) - {field.name for field in fields(FindRequest)}
-    assert others == {"model", "format", "batch_size", "scores", "resume", "overwrite"}
+    assert others == {"model", "chat_format", "batch_size", "scores", "resume", "overwrite"}
 
 
 @pytest.mark.parametrize(
