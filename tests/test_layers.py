@@ -1,10 +1,10 @@
 """Rooms import only rooms below them, in functions too; imports for types alone are free."""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from house import names_imported
 
 import weight_edit
 
@@ -31,36 +31,20 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
 
-def room_of(module: str) -> str:
-    """The top-level room of a dotted module."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
-
-
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Modules of this package that a file imports when it runs, at its top or in a function."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for other in node.orelse:
-                yield from imports(other)
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "weight_edit":
-            # `from weight_edit import x` may name a room as well as a public function.
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "weight_edit")
-            yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "weight_edit")
-        yield from imports(node)
+def room_of(name: str) -> str:
+    """The room of a dotted name; a name that the package itself hands on is at the top."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in FLOOR else "__init__"
 
 
 def climbs(file: Path, source: str) -> list[str]:
     """The imports of one file that do not go down."""
     module = ".".join(("weight_edit", *file.relative_to(PACKAGE).with_suffix("").parts))
-    room = room_of(module.removesuffix(".__init__"))
+    room = room_of(module)
     return [
         f"{module} ({room}, floor {FLOOR[room]}) imports {other} (floor {FLOOR[room_of(other)]})"
-        for other in imports(ast.parse(source))
-        if room_of(other) in FLOOR and room_of(other) != room and FLOOR[room_of(other)] >= FLOOR[room]
+        for other in names_imported(ast.parse(source))
+        if other.split(".")[0] == PACKAGE.name and room_of(other) != room and FLOOR[room_of(other)] >= FLOOR[room]
     ]
 
 
