@@ -96,7 +96,7 @@ def test_hooks_agree_with_weights(family: str, name: str, tmp_path: Path) -> Non
     assert difference < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3", "gpt2", "phi", "gptj"])
+@pytest.mark.parametrize("family", ["llama", "gemma", "mixtral", "qwen3", "gpt2", "phi", "gptj"])
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_reflection_at_one_layer_is_exact(family: str, layer: int, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
