@@ -1,19 +1,27 @@
 """An attempt at an output: who may go on with it, what of it is believed, and what is removed."""
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from weight_edit.checkpoint.manifest import FileRecord, record
+from tests.helpers.checkpoint_samples import content
+from tests.helpers.interruptions import exit_code, hidden
+from weight_edit.checkpoint.manifest import FileRecord, record, sha256, write_manifest
+from weight_edit.checkpoint.rewrite import attempt as attempts
 from weight_edit.checkpoint.rewrite.attempt import Attempt
+from weight_edit.checkpoint.rewrite.output import attempted, staged
 from weight_edit.errors import UsageError
 
+KEY = "k" * 64
 FILES = {"a": b"first", "deep/b": b"second", "c": b""}
 
 
@@ -219,3 +227,158 @@ def test_an_attempt_that_was_taken_for_dead_before_it_was_locked_begins_again(ou
     assert attempt.folder.name not in removed
     assert len(removed) == 2
     assert [path.name for path in out.parent.iterdir()] == [attempt.folder.name]
+
+
+def write(attempt: Attempt, name: str, data: bytes = b"data") -> FileRecord:
+    """A finished file."""
+    path = attempt.files / name
+    path.write_bytes(data)
+    record = FileRecord(sha256(path), len(data), "copied")
+    attempt.note(name, record)
+    return record
+
+
+@contextmanager
+def stopped(out: Path, **options) -> Iterator[Attempt]:
+    """An attempt that Ctrl-C ends where the block does."""
+    with suppress(KeyboardInterrupt), attempted(out, key=KEY, **options) as attempt:
+        yield attempt
+        raise KeyboardInterrupt
+
+
+def test_a_cut_line_in_the_journal_does_not_spoil_what_comes_after_it(tmp_path):
+    out = tmp_path / "out"
+    with stopped(out) as first:
+        write(first, "a")
+    with (first.folder / "journal").open("ab") as journal:
+        journal.write(b'{"file": "b", "sha2')
+    with stopped(out, resume=True) as second:
+        assert set(second.finished) == {"a"}
+        write(second, "c")
+    with attempted(out, key=KEY, resume=True) as third:
+        assert set(third.finished) == {"a", "c"}
+
+
+@pytest.mark.parametrize("fails", ["mkdir", "write", "flock"])
+def test_an_attempt_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch, fails):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if fails == "mkdir":
+        mkdir = Path.mkdir
+        monkeypatch.setattr(Path, "mkdir", lambda self, **k: full() if self.name == "files" else mkdir(self, **k))
+    else:
+        monkeypatch.setattr(attempts.os if fails == "write" else attempts.fcntl, fails, full)
+    with pytest.raises(UsageError, match="disk is full"), staged(tmp_path / "out"):
+        pytest.fail("must not start")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("taken", ["locked", "removed"])
+def test_an_attempt_taken_for_dead_before_it_is_locked_begins_again(tmp_path, monkeypatch, taken):
+    lock, first = attempts._lock, [True]
+
+    def late(journal: int) -> bool:
+        if first[0]:
+            first[0] = False
+            if taken == "locked":
+                raise BlockingIOError
+            Path(f"/proc/self/fd/{journal}").resolve().unlink()
+        return lock(journal)
+
+    monkeypatch.setattr(attempts, "_lock", late)
+    with staged(tmp_path / "out") as folder:
+        (folder / "x").touch()
+    assert content(tmp_path) == {"out/x": b""}
+    assert hidden(tmp_path) == []
+
+
+def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(attempts.fcntl, "flock", no_locks)
+    with staged(tmp_path / "out") as folder:
+        (folder / "x").touch()
+        # Nobody can tell whether an attempt is dead there, so that it is left alone, and is no reason to refuse.
+        with staged(tmp_path / "out") as other:
+            (other / "x").touch()
+        (tmp_path / "out" / "x").unlink()
+    assert content(tmp_path) == {"out/x": b""}
+
+
+def test_attempts_at_an_output_with_a_longer_name_are_not_taken_for_this_ones(tmp_path):
+    with stopped(tmp_path / "out.partial-x") as other:
+        write(other, "a")
+    with attempted(tmp_path / "out.partial-x", key=KEY, resume=True), staged(tmp_path / "out") as folder:
+        (folder / "x").touch()
+    assert set(content(tmp_path)) == {"out/x", "out.partial-x/a"}
+
+
+def test_folders_that_only_look_like_an_attempt_are_left_alone(tmp_path):
+    mine = tmp_path / ".out.partial-mine"
+    (mine / "files").mkdir(parents=True)
+    (mine / "journal").write_text("Dear diary")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "files").mkdir(parents=True)
+    (elsewhere / "journal").write_text(json.dumps({"key": KEY}) + "\n")
+    (elsewhere / "files" / "precious").write_text("x")
+    (tmp_path / ".out.partial-0123456789ab").symlink_to("elsewhere")
+    for resume in (True, False):
+        with attempted(tmp_path / "out", key=KEY, resume=resume, overwrite=True) as attempt:
+            write_manifest(attempt.files, {}, {})
+    assert (mine / "journal").exists()
+    assert (elsewhere / "files" / "precious").exists()
+
+
+def test_a_folder_whose_removal_was_cut_short_is_removed_by_the_next_attempt(tmp_path):
+    out = tmp_path / "out"
+    with stopped(out) as first:
+        for number in range(20):
+            write(first, f"{number}")
+    unlink, left = os.unlink, [10]
+
+    def killed(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            os._exit(9)
+        unlink(*arguments, **options)
+
+    def work() -> None:
+        os.unlink = killed
+        with staged(out):
+            pass
+
+    assert exit_code(work) == 9
+    assert hidden(tmp_path)
+    with staged(out) as folder:
+        (folder / "x").touch()
+    assert content(tmp_path) == {"out/x": b""}
+    assert hidden(tmp_path) == []
+
+
+def test_ctrl_c_during_the_check_lets_the_attempt_go(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with stopped(out) as first:
+        write(first, "a")
+
+    def pressed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attempts, "sha256", pressed)
+    with pytest.raises(KeyboardInterrupt), attempted(out, key=KEY, resume=True):
+        pytest.fail("must not start")
+    monkeypatch.undo()
+    with attempted(out, key=KEY, resume=True) as again:
+        assert set(again.finished) == {"a"}
+
+
+def test_a_resumed_attempt_that_cannot_go_on_yet_is_kept(tmp_path):
+    out = tmp_path / "out"
+    with stopped(out) as first:
+        write(first, "a")
+    with pytest.raises(UsageError, match="not enough space"), attempted(out, key=KEY, resume=True, needed_bytes=10**18):
+        pytest.fail("must not start")
+    with attempted(out, key=KEY, resume=True) as again:
+        assert set(again.finished) == {"a"}

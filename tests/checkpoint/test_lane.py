@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from tests.helpers.checkpoint_samples import content, make_checkpoint
-from tests.helpers.edit_samples import along, random_map
+from tests.helpers.edit_samples import adding, along, random_map
 from weight_edit.checkpoint.rewrite import lane
 from weight_edit.checkpoint.rewrite.lane import BUFFERS, Lane, LaneFile
+from weight_edit.checkpoint.rewrite.output import attempted, staged
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import write_checkpoint
+from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.errors import UsageError
 
 BLOCK = 4096
 BUFFER = 4 * BLOCK
@@ -225,7 +228,7 @@ def written(source: Checkpoint, out: Path, rank: int, lanes: int) -> dict[str, b
             edits.append(along(source, name, axes[kind], random_map(256, rank, number, constant=kind == "bias")))
     assert len(edits) == 16
     out.mkdir()
-    write_checkpoint(plan_rewrite(source, edits), out, lanes=lanes)
+    carry_out(plan_rewrite(source, edits), out, lanes=lanes)
     return content(out)
 
 
@@ -245,3 +248,95 @@ def test_bytes_do_not_depend_on_lanes_buffers_direct_writes_or_blas_threads(tmp_
         with threadpool_limits(threads, user_api="blas"):
             found = written(source, tmp_path / f"{lanes}-{buffer}", rank, lanes)
         assert found == reference
+
+
+def test_a_second_ctrl_c_waits_for_the_lanes(tmp_path, monkeypatch):
+    source = Checkpoint.open(make_checkpoint(tmp_path / "source"))
+    plan = plan_rewrite(source, adding(source, ["model.embed.weight"]))
+    inside, go_on = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            go_on.wait(20)
+        fsync(descriptor)
+
+    def pressed(*_, **__):
+        inside.wait(20)
+        raise KeyboardInterrupt
+
+    presses = [2]
+    join = threading.Thread.join
+
+    def impatient(self: threading.Thread, timeout: float | None = None) -> None:
+        if self.name.startswith("lane") and threading.current_thread() is threading.main_thread() and presses[0]:
+            presses[0] -= 1
+            if not presses[0]:
+                threading.Timer(0.3, go_on.set).start()
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr("weight_edit.checkpoint.rewrite.rewrite.wait", pressed)
+    monkeypatch.setattr(threading.Thread, "join", impatient)
+    with pytest.raises(KeyboardInterrupt), attempted(tmp_path / "out", key="job") as attempt:
+        carry_out(plan, attempt.files, done=attempt.note)
+    alive = [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
+    go_on.set()
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    "size",
+    [0, 1, 4095, 4096, 4097, lane.BUFFER - 1, lane.BUFFER, lane.BUFFER + 1, 4 * lane.BUFFER, 5 * lane.BUFFER + 4097],
+)
+def test_lane_writes_what_it_is_given_at_every_edge(tmp_path, monkeypatch, size):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    monkeypatch.setattr(lane, "_DIRECT_FROM", 0)
+    with Lane() as one:
+        for number in range(2):
+            with LaneFile(one, tmp_path / f"{number}", size) as file:
+                file.write(data[: size // 3].data)
+                file.write(data[size // 3 :].data)
+                record = file.finish("copied")
+            assert (tmp_path / f"{number}").read_bytes() == data.tobytes()
+            assert record.sha256 == hashlib.sha256(data).hexdigest()
+            assert record.size == size
+
+
+def test_short_and_refused_direct_writes_go_on_where_they_stopped(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).integers(0, 256, 3 * lane.BUFFER + 777, np.uint8)
+    pwrite, flags = os.pwrite, []
+
+    def odd(descriptor, piece, offset):
+        direct = bool(lane.fcntl.fcntl(descriptor, lane.fcntl.F_GETFL) & os.O_DIRECT)
+        flags.append(direct)
+        if direct and offset >= lane.BUFFER:
+            raise OSError(errno.EINVAL, "no")
+        return pwrite(descriptor, piece[: max(1, len(piece) // 2)] if not direct else piece, offset)
+
+    monkeypatch.setattr(lane, "_DIRECT_FROM", 0)
+    monkeypatch.setattr(os, "pwrite", odd)
+    with Lane() as one, LaneFile(one, tmp_path / "x", data.size) as file:
+        file.write(data.data)
+        file.finish("copied")
+    assert (tmp_path / "x").read_bytes() == data.tobytes()
+
+
+def test_a_disk_that_fails_in_a_lane_is_told_and_nothing_hangs(tmp_path, monkeypatch):
+    source = Checkpoint.open(make_checkpoint(tmp_path / "source", shards=3))
+    calls = iter(range(1000))
+    pwrite = os.pwrite
+
+    def full(*arguments):
+        if next(calls) == 2:
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    before = threading.active_count()
+    with pytest.raises(UsageError, match="disk is full"), staged(tmp_path / "out") as folder:
+        rewrite(source, folder, adding(source, ["model.embed.weight"]))
+    assert threading.active_count() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

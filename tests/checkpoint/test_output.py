@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.checkpoint_samples import content, make_checkpoint
+from tests.helpers.interruptions import exit_code, hidden
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.rewrite.output import check_output, staged
 from weight_edit.checkpoint.rewrite.rewrite import rewrite
@@ -219,3 +220,50 @@ def test_a_terminated_process_leaves_nothing(tmp_path, number):
     process.stdout.close()
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_second_signal_does_not_stop_the_cleaning_up(tmp_path, monkeypatch, error):
+    unlink, once = os.unlink, [True]
+
+    def pressed(*arguments, **options):
+        if once[0]:
+            once[0] = False
+            raise error
+        unlink(*arguments, **options)
+
+    def work() -> None:
+        with staged(tmp_path / "out") as folder:
+            (folder / "x").touch()
+            monkeypatch.setattr(os, "unlink", pressed)
+            raise RuntimeError
+
+    with pytest.raises((RuntimeError, error)):
+        work()
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_output_survives_a_kill_between_the_two_renames(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_manifest(out, {"what": "old"}, {})
+    old = content(out)["weight_edit.json"]
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name == "files":
+            os._exit(9)
+        return rename(self, target)
+
+    def work() -> None:
+        Path.rename = killed  # type: ignore[method-assign]
+        with staged(out, overwrite=True) as folder:
+            write_manifest(folder, {"what": "new"}, {})
+
+    assert exit_code(work) == 9
+    # Whatever the next call is, it finds the old output in its place, or it puts a new one there; no copy stays hidden.
+    with pytest.raises(UsageError, match="--overwrite"), staged(out) as folder:
+        write_manifest(folder, {"what": "newer"}, {})
+    assert content(tmp_path) == {"out/weight_edit.json": old}
+    assert hidden(tmp_path) == []

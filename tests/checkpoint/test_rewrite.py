@@ -1,5 +1,6 @@
 """A rewrite changes the bytes it is asked to change and not one more."""
 
+import errno
 import json
 import os
 import stat
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, data_start, make_checkpoint
+from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, data_start, edit_of, make_checkpoint
 from tests.helpers.edit_samples import Map, adding, along, random_map
+from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.manifest import record
+from weight_edit.checkpoint.rewrite.output import staged
 from weight_edit.checkpoint.rewrite.planning import ADDED_SHARD, AddedTensor, plan_rewrite
 from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
@@ -301,3 +304,44 @@ def test_transformers_loads_an_untied_model(tmp_path, out):
             hidden = model.model(ids).last_hidden_state
             assert torch.allclose(loaded(ids).logits, hidden @ head.T, atol=1e-5)
             assert torch.equal(loaded.model.embed_tokens.weight, model.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "assets/deep/vocab.bin", "modeling_tiny.py"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_small_file_that_changes_after_the_plan_is_noticed(tmp_path, name, linked):
+    source = Checkpoint.open(make_checkpoint(tmp_path / "source"))
+    plan = plan_rewrite(source, adding(source, ["model.embed.weight"]))
+    with (tmp_path / "source" / name).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UsageError, match="changed"), staged(tmp_path / "out") as folder:
+        carry_out(plan, folder, linked=linked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_on_a_disk_that_fails_is_named(tmp_path, monkeypatch):
+    source = Checkpoint.open(make_checkpoint(tmp_path / "source"))
+
+    def broken(*_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(UsageError, match="cannot be read: Input/output error"), staged(tmp_path / "out") as folder:
+        rewrite(source, folder, [])
+
+
+def test_a_folder_in_the_place_of_a_file_that_is_written_is_refused(tmp_path):
+    folder = make_checkpoint(tmp_path / "source")
+    (folder / "weight_edit.json").mkdir()
+    (folder / "weight_edit.json" / "x").touch()
+    source = Checkpoint.open(folder)
+    with pytest.raises(UsageError, match=r"weight_edit\.json"):
+        plan_rewrite(source, adding(source, ["model.embed.weight"]))
+
+
+def test_empty_and_scalar_tensors_are_edited_to_what_they_are(tmp_path):
+    source = Checkpoint.open(make_checkpoint(tmp_path / "source"))
+    with staged(tmp_path / "out") as folder:
+        rewrite(source, folder, [edit_of(source, "model.empty", None), edit_of(source, "model.scale", None)])
+    before, after = content(tmp_path / "source"), content(tmp_path / "out")
+    assert after == before
+    assert list_files(tmp_path / "out")[0] == list_files(tmp_path / "source")[0]

@@ -303,3 +303,11 @@ def test_unknown_tensors_and_packed_dtypes_are_named(tmp_path):
     assert b"".join(checkpoint.raw("q.blocks")) == b"ab"
     with pytest.raises(UsageError, match="nothing_here"):
         checkpoint.read("nothing_here")
+
+
+def test_a_config_that_cannot_be_written_again_is_refused(tmp_path):
+    folder = make_checkpoint(tmp_path / "source")
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("{", '{"a": "\u00e9 \\ud800",', 1), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"config\.json: .*is no valid Unicode"):
+        Checkpoint.open(folder)
