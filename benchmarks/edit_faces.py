@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from tests.helpers.edit_kinds import EDITS, compare, compare_adapter, directions
 from tests.helpers.families import save_family
-from tests.plan.test_edit_kinds import EDITS, compare, compare_adapter, directions, load, logits
+from tests.helpers.family_models import load, logits
 from weight_edit.baking.bake import steps_of
 from weight_edit.baking.prepare import EditOptions, prepare
 from weight_edit.errors import WeightEditError

@@ -5,48 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.helpers.families import FAMILIES, KINDS, TIED, save_family
+from tests.helpers.family_models import ADAPTABLE, IDS, hooked_logits, load, logits, rows
 from weight_edit.baking.bake import bake
-from weight_edit.directions.directions import Directions
-from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
-from weight_edit.plan.hooks import plan_hooks
-from weight_edit.plan.plan import EditPlan, plan_ablation
 from weight_edit.publish.adapter import adapter
-from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.verification.leak import stream_leak
-
-IDS = torch.randint(3, 90, (3, 11), generator=torch.Generator().manual_seed(5))
-
-
-def load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-
-def rows(k: int, width: int = 64) -> Directions:
-    generator = torch.Generator().manual_seed(11)
-    return Directions(torch.from_numpy(orthonormal_rows(torch.randn(k, width, generator=generator))).float())
-
-
-def logits(model: torch.nn.Module) -> Tensor:
-    with torch.inference_mode():
-        return model(input_ids=IDS, use_cache=False).logits
-
-
-def planned(base: PreTrainedModel, directions: Directions, **options: object) -> tuple[Model, EditPlan]:
-    whole = Model.from_parts(base, None)
-    return whole, plan_ablation(whole.anatomy, directions.direction, base.get_parameter, **options)
-
-
-def hooked_logits(base: PreTrainedModel, directions: Directions, **options: object) -> Tensor:
-    _, plan = planned(base, directions, **options)
-    with hooked(base, plan_hooks(plan, base.get_parameter)):
-        return logits(base)
-
 
 CASES = [(family, "keep") for family in FAMILIES] + [(family, mode) for family in TIED for mode in ("keep", "untie")]
 
@@ -73,9 +39,6 @@ def test_hook_weights_and_adapter_agree(family: str, mode: str, k: int, tmp_path
     wanted = hooked_logits(base, directions, embeddings="untie")
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "lora")).eval()
     assert (logits(adapted) - wanted).abs().max() < 1e-4
-
-
-ADAPTABLE = ("phi", "olmo2")
 
 
 @pytest.mark.parametrize("family", KINDS)

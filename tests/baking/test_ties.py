@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from tests.baking.test_baking_families import hooked_logits, load, logits, rows
 from tests.helpers.families import save_family
+from tests.helpers.family_models import hooked_logits, load, logits, rows
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.disk.conversion import resolve
 from weight_edit.anatomy.disk.names import names_on_disk

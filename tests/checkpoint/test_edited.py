@@ -2,7 +2,6 @@
 
 import itertools
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,15 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.edit_samples import Map, random_map
+from tests.helpers.edited_tensors import AXES, FORMATS, TORCH, order, random_tensor, reader
 from weight_edit.checkpoint.tensor.edited import Edited
 from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode
-from weight_edit.checkpoint.tensor.storage import TILE, Bytes, Matrix, Plain
-
-TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
-# Digits of the significand, the hidden one included, and the exponent of the smallest normal number.
-FORMATS = {"BF16": (8, -126), "F16": (11, -14), "F32": (24, -126), "F64": (53, -1022)}
-SHAPES = [(4096,), (300, 700), (3, 96, 800)]
-AXES = [(shape, axis) for shape in SHAPES for axis in range(len(shape))]
+from weight_edit.checkpoint.tensor.storage import TILE, Matrix, Plain
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -30,29 +24,12 @@ def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     return np.rint(values / unit) * unit
 
 
-def order(raw: bytes, dtype: str) -> np.ndarray:
-    """Stored numbers as integers that count units in the last place from zero."""
-    signed = np.frombuffer(raw, {"BF16": "<i2", "F16": "<i2", "F32": "<i4", "F64": "<i8"}[dtype]).astype(np.int64)
-    least = np.iinfo(np.int64).min if dtype == "F64" else -(1 << (8 * TORCH[dtype].itemsize - 1))
-    return np.where(signed < 0, least - signed, signed)
-
-
 def stored(values: np.ndarray, dtype: str) -> bytes:
     """Numbers that the format has, as its bytes."""
     # By way of float32, in which every bfloat16 and float16 number is exact.
     wide = torch.from_numpy(np.ascontiguousarray(values))
     narrow = wide if dtype == "F64" else wide.float().to(TORCH[dtype])
     return narrow.reshape(-1).view(torch.uint8).numpy().tobytes() if narrow.numel() else b""
-
-
-def reader(raw: bytes) -> Callable[[str, int, Bytes], None]:
-    data = np.frombuffer(raw, np.uint8)
-
-    def read(name: str, offset: int, into: Bytes) -> None:
-        assert name == "w"
-        into[:] = data[offset : offset + into.size]
-
-    return read
 
 
 def engine(tensor: torch.Tensor, dtype: str, axis: int, map: Map) -> bytes:
@@ -77,13 +54,6 @@ def formula(tensor: torch.Tensor, axis: int, map: Map) -> tuple[np.ndarray, np.n
         reach = reach + torch.from_numpy(map.constant).abs()
     back = [part.movedim(-1, axis).contiguous().numpy() for part in (wanted, reach)]
     return back[0], back[1] * 2.0**-52 * (x.shape[-1] + map.left.shape[1] + 3)
-
-
-def random_tensor(shape: tuple[int, ...], dtype: str, seed: int) -> torch.Tensor:
-    """Normal numbers, some of them larger or smaller by orders of magnitude."""
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 2, shape)
-    return torch.from_numpy(np.asarray(values)).to(TORCH[dtype])
 
 
 @pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)

@@ -9,8 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from tests.baking.test_baking_families import ADAPTABLE, IDS, hooked_logits, load, logits, rows
+from tests.helpers.edit_kinds import directions
 from tests.helpers.families import FAMILIES, TIED, save_family
+from tests.helpers.family_models import ADAPTABLE, IDS, hooked_logits, load, logits, rows
 from weight_edit.baking.bake import bake, steps_of
 from weight_edit.directions.directions import Directions
 from weight_edit.errors import UnsupportedError
@@ -122,8 +123,6 @@ def test_a_reflection_at_one_layer_leaves_the_embedding_when_it_is_merged(
 @pytest.mark.parametrize("edit", ["affine", "erase", "add"])
 @pytest.mark.parametrize("mode", ["keep", "untie"])
 def test_constants_in_a_tied_embedding_hold_through_merging(edit: str, mode: str, tmp_path: Path) -> None:
-    from tests.plan.test_edit_kinds import directions
-
     save_family("llama-tied", tmp_path / "base")
     options = {"at": (0,)} if edit == "add" else {"edit_options": {"enter": "embedding"}}
     steps = steps_of(directions(), edit, **options)
@@ -169,8 +168,6 @@ def test_peft_s_own_tying_would_merge_twice(tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_cannot_be_merged_says_so_before(tmp_path: Path) -> None:
-    from tests.plan.test_edit_kinds import directions
-
     save_family("llama", tmp_path / "base")
     result = adapter(tmp_path / "base", directions(), tmp_path / "lora", edit="affine", embeddings="skip")
     assert any("cannot merge" in note for note in result.notes)

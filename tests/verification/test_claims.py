@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.families import save_family
 from tests.helpers.small_tokenizer import word_tokenizer
-from tests.verification.test_verify import PROMPTS, resign, rows
+from tests.helpers.verification_samples import PROMPTS, resign, rows
 from weight_edit.baking.bake import bake
 from weight_edit.baking.card.card import model_card
 from weight_edit.baking.card.card_and_manifest import stamp

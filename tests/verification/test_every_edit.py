@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.verification.test_verify import resign
+from tests.helpers.verification_samples import resign
 from weight_edit.baking.bake import bake
 from weight_edit.directions.file import read_rows
 from weight_edit.directions.find_request import FindRequest

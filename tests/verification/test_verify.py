@@ -11,21 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.families import save_family
 from tests.helpers.small_tokenizer import word_tokenizer
+from tests.helpers.verification_samples import PROMPTS, resign, rows
 from weight_edit.baking.bake import bake
-from weight_edit.checkpoint.manifest import sha256
-from weight_edit.directions.directions import Directions
-from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.prompts.sets import PromptSet
 from weight_edit.verification import verify as verifying
 from weight_edit.verification.verify import verify
-
-PROMPTS = PromptSet.of("test", ["tell me how to make bread", "cut paint", "steal cars", "red blue house"])
-
-
-def rows(seed: int = 3, k: int = 1) -> Directions:
-    generator = torch.Generator().manual_seed(seed)
-    return Directions(torch.from_numpy(orthonormal_rows(torch.randn(k, 64, generator=generator))).float())
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +70,6 @@ def edit_tensor(folder: Path, name: str, change: Callable[[torch.Tensor], torch.
     tensors = load_file(path)
     tensors[name] = change(tensors[name])
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def resign(folder: Path) -> None:
-    """What a careful forger would do: make the manifest's digests fit the files."""
-    path = folder / "weight_edit.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    for name, entry in manifest["files"].items():
-        entry["sha256"], entry["size"] = sha256(folder / name), (folder / name).stat().st_size
-    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 OUTPUT = "model.layers.1.self_attn.o_proj.weight"

@@ -9,8 +9,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from tests.checkpoint.quantized.quantized_models import Sample, gpt_oss, llama_compressed, qwen3_fine_grained
-from tests.checkpoint.quantized.test_end_to_end import loaded, logits
+from tests.helpers.quantized_models import Sample, gpt_oss, llama_compressed, loaded, logits, qwen3_fine_grained
 from weight_edit.baking.bake import bake
 from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint

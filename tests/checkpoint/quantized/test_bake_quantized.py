@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.checkpoint.quantized.quantized_models import qwen3_fine_grained
+from tests.helpers.quantized_models import qwen3_fine_grained
 from weight_edit.baking.bake import BakeResult, bake
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError

@@ -3,46 +3,19 @@
 import numpy as np
 import pytest
 
-from tests.checkpoint.quantized.quantized_samples import (
+from tests.helpers.quantized_samples import (
     Projection,
     block_storage,
     mxfp4_storage,
     numbers,
     projection,
     reader,
-    row_storage,
     store,
-    tensor_storage,
 )
-from weight_edit.checkpoint.quantized.balanced import BalancedTensor, _choose
-from weight_edit.checkpoint.quantized.coded import Coded
-from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
+from tests.helpers.quantized_tensors import STORAGES, WIDTH, source, written
+from weight_edit.checkpoint.quantized.balanced import Balanced, _choose
+from weight_edit.checkpoint.tensor.edited import Edited
 from weight_edit.checkpoint.tensor.storage import Plain
-
-WIDTH = 520
-STORAGES = {
-    "block": lambda: block_storage((WIDTH, 300)),
-    "block-e8m0": lambda: block_storage((WIDTH, 300), "F8_E8M0"),
-    "row": lambda: row_storage((WIDTH, 300)),
-    "tensor": lambda: tensor_storage((WIDTH, 300)),
-    "experts": lambda: block_storage((2, WIDTH, 140)),
-    "mxfp4": lambda: mxfp4_storage(2, WIDTH, 3),
-}
-
-
-def source(storage: Coded, seed: int = 0, along: float = 0.0) -> dict[str, np.ndarray]:
-    """Random weights; with `along` times as much of the first direction in them as chance has."""
-    generator = np.random.default_rng(seed)
-    values = generator.standard_normal((storage.slabs, storage.rows, storage.cols))
-    values += along * projection(WIDTH).left[:, :1] * generator.standard_normal((storage.slabs, 1, storage.cols))
-    return store(storage, values * 0.02)
-
-
-def written(edited: EditedTensor, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Rounding]:
-    rounding = Rounding(edited)
-    name, *others = parts
-    found = {name: np.concatenate(list(edited.blocks(name, reader(parts), rounding)))}
-    return found | {other: np.concatenate(list(edited.blocks(other, reader(parts)))) for other in others}, rounding
 
 
 @pytest.mark.parametrize("kind", STORAGES)
@@ -52,8 +25,8 @@ def test_next_to_nothing_is_left(kind: str, k: int, along: float) -> None:
     storage = STORAGES[kind]()
     parts = source(storage, along=along)
     map_ = projection(WIDTH, k)
-    nearest, to_nearest = written(EditedTensor(storage, storage, map_, True), parts)
-    balanced, rounding = written(BalancedTensor(storage, storage, map_, True), parts)
+    nearest, to_nearest = written(Edited(storage, storage, map_, True), parts)
+    balanced, rounding = written(Balanced(storage, storage, map_, True), parts)
     assert rounding.loss.left < 0.02
     assert rounding.loss.left < to_nearest.loss.left / 5
     # The scales are those of rounding to nearest, and no number is beyond the other neighbour of what is wanted.
@@ -93,7 +66,7 @@ def test_what_needs_no_rounding_is_left_alone(kind: str) -> None:
     """Directions that have nothing of the weights: all numbers stay on the grid, and none is moved."""
     storage = STORAGES[kind]()
     parts = source(storage)
-    edited = BalancedTensor(storage, storage, Projection(np.zeros((WIDTH, 1))), True)
+    edited = Balanced(storage, storage, Projection(np.zeros((WIDTH, 1))), True)
     after, rounding = written(edited, parts)
     assert np.array_equal(numbers(storage, after), numbers(storage, parts))
     assert rounding.loss.error == 0
@@ -107,7 +80,7 @@ def test_where_vectors_are_rows_or_the_target_is_plain_rounding_is_to_nearest() 
         (Plain("w", "BF16", (40, WIDTH), 0), True, projection(40)),
         (storage, True, None),
     ):
-        both = [kind(storage, target, map_, along_rows) for kind in (EditedTensor, BalancedTensor)]
+        both = [kind(storage, target, map_, along_rows) for kind in (Edited, Balanced)]
         first, second = (np.concatenate(list(edited.blocks("w", reader(parts)))) for edited in both)
         assert np.array_equal(first, second)
 
@@ -119,7 +92,7 @@ def test_numbers_beyond_the_largest_stay_there() -> None:
     parts = store(storage, values)
     assert numbers(storage, parts)[0, :, 0].tolist() == [6.0] * 4
     plain = Plain("x", "F64", (1, 4, 32), 1)
-    edited = BalancedTensor(plain, storage, Projection(np.full((4, 1), 1e-9)), True)
+    edited = Balanced(plain, storage, Projection(np.full((4, 1), 1e-9)), True)
     raw = values.reshape(-1).view(np.uint8)
     after = {name: np.concatenate(list(edited.blocks(name, reader({"x": raw})))) for name in parts}
     assert np.array_equal(numbers(storage, after), numbers(storage, parts))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.checkpoint.quantized.quantized_samples import (
+from tests.helpers.quantized_samples import (
     COMPRESSED,
     FINE,
     infos,
@@ -16,28 +16,11 @@ from tests.checkpoint.quantized.quantized_samples import (
     store,
     torch_tensor,
 )
+from tests.helpers.quantized_tensors import MXFP4, experts, linear
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.quantized.unquantized import config_without
 from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
-
-MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
-
-
-def experts(layer: int, rows: int = 64) -> dict[str, tuple[str, tuple[int, ...]]]:
-    stem = f"model.layers.{layer}.mlp.experts"
-    return {
-        f"{stem}.down_proj_blocks": ("U8", (2, rows, 1, 16)),
-        f"{stem}.down_proj_scales": ("U8", (2, rows, 1)),
-        f"{stem}.gate_up_proj_blocks": ("U8", (2, 64, 2, 16)),
-        f"{stem}.gate_up_proj_scales": ("U8", (2, 64, 2)),
-        f"{stem}.down_proj_bias": ("BF16", (2, rows)),
-    }
-
-
-def linear(name: str, *, static: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
-    found = {f"{name}.weight": ("F8_E4M3", (8, 4)), f"{name}.weight_scale": ("F32", (1,))}
-    return found | ({f"{name}.input_scale": ("F32", (1,))} if static else {})
 
 
 def test_experts_leave_their_format_together_and_transposed() -> None:

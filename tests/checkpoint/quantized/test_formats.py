@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkpoint.quantized.quantized_samples import COMPRESSED, FINE, infos
+from tests.helpers.quantized_samples import COMPRESSED, FINE, infos
 from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoint.quantized.quantized_samples import (
+from tests.helpers.quantized_samples import (
     BLOCK,
     block_storage,
     numbers,

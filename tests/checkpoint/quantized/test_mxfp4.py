@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from tests.checkpoint.quantized.quantized_samples import (
+from tests.helpers.quantized_samples import (
     mxfp4_numbers,
     mxfp4_storage,
     numbers,

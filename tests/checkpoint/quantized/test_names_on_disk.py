@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GptOssForCausalLM, Mxfp4Config
 
-from tests.checkpoint.quantized.quantized_models import gpt_oss, qwen3_fine_grained
+from tests.helpers.quantized_models import gpt_oss, qwen3_fine_grained
 from weight_edit.anatomy.disk.conversion import resolve
 from weight_edit.anatomy.disk.names import DiskNames
 from weight_edit.anatomy.disk.stored import Stored

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoint.quantized.quantized_models import Sample, gpt_oss, qwen3_fine_grained
+from tests.helpers.quantized_models import Sample, gpt_oss, qwen3_fine_grained
 from weight_edit.baking.bake import bake
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.verification.verify import verify

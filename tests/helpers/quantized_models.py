@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
-from tests.checkpoint.quantized.quantized_samples import (
+from tests.helpers.quantized_samples import (
     mxfp4_numbers,
     randomise,
     spread,
@@ -16,6 +24,8 @@ from tests.checkpoint.quantized.quantized_samples import (
     to_mxfp4,
     write_checkpoint,
 )
+
+TOKENS = torch.tensor([[1, 5, 9, 2, 40, 33, 7, 7, 12, 3, 47, 0]])
 
 LAYERS = 2
 
@@ -146,3 +156,17 @@ def gpt_oss(folder: Path) -> Sample:
     write_checkpoint(folder, model, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": skipped})
     names = of_layers("mlp.experts.down_proj")
     return Sample(folder, dict.fromkeys(names, 1), of_layers("mlp.experts.down_proj_bias"), 64, None)
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(TOKENS).logits[0].to(torch.float64)
+
+
+def loaded(folder: Path) -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    # transformers leaves the tensors that an FP8 checkpoint has in bfloat16 as they are, whatever it is told.
+    for parameter in model.parameters():
+        if parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()
+    return model
