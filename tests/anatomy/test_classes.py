@@ -1,3 +1,5 @@
+"""A configuration names the class of transformers that loads the model, or is refused by name."""
+
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 

@@ -1,3 +1,5 @@
+"""Every family gets text, image and sound inputs that reach the residual stream, decided by the seed."""
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ def numbers(value):
     return value if isinstance(value, list | tuple) else [value]
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", running(IMAGES + SOUNDS))
 def test_a_forward_on_text_alone_is_finite(model_type):
     model = small_model(model_type)
@@ -22,6 +25,7 @@ def test_a_forward_on_text_alone_is_finite(model_type):
     assert given.std() > 1e-3
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", running(IMAGES))
 def test_an_image_enters_the_stream(model_type):
     model = small_model(model_type)
@@ -50,6 +54,7 @@ def test_a_family_that_is_in_no_list_of_sounds_has_no_audio_inputs():
     assert audio_inputs(model, model.config, seed=1) is None
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", sorted(set(IMAGES + SOUNDS) - NEVER_ALONE))
 def test_text_holds_no_special_token(model_type):
     model = small_model(model_type)

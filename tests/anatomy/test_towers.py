@@ -1,3 +1,5 @@
+"""Narrow configurations with encoders keep all text blocks, load back and build a small model."""
+
 import json
 
 import pytest
@@ -27,6 +29,7 @@ def whole(model_type):
     return speaking_config(CONFIG_MAPPING[model_type](**SAMPLES.get(model_type, {})))
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", IMAGES + SOUNDS)
 def test_all_text_blocks_stay_and_the_config_is_not_changed(model_type):
     config = whole(model_type)
@@ -38,6 +41,7 @@ def test_all_text_blocks_stay_and_the_config_is_not_changed(model_type):
     assert type(narrow) is type(config)
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", IMAGES + SOUNDS)
 def test_special_tokens_are_distinct_and_in_the_vocabulary(model_type):
     config, narrow = whole(model_type), narrow_multimodal(whole(model_type), narrow_config)
@@ -50,6 +54,7 @@ def test_special_tokens_are_distinct_and_in_the_vocabulary(model_type):
         assert all(2 < number < vocabulary for number in (value if isinstance(value, list | tuple) else [value]))
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", IMAGES + SOUNDS)
 def test_a_narrow_config_is_read_as_it_was_saved(model_type, tmp_path):
     narrow = sample_multimodal(model_type)
@@ -59,6 +64,7 @@ def test_a_narrow_config_is_read_as_it_was_saved(model_type, tmp_path):
     assert not {key for key in differing if not key.endswith(UNLIKE)}
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("model_type", running(IMAGES + SOUNDS))
 def test_a_narrow_model_is_small_and_says_the_same_when_loaded_back(model_type, tmp_path):
     model = small_model(model_type)

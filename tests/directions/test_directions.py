@@ -1,3 +1,5 @@
+"""Saved directions come back as they were, in the same bytes, and malformed files are refused by name."""
+
 import json
 import math
 import os

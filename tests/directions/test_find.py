@@ -1,3 +1,5 @@
+"""A search records what it chose, from which prompts and by which scores, and repeats itself by seed."""
+
 import json
 
 import pytest

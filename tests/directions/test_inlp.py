@@ -1,3 +1,5 @@
+"""Iterative nullspace projection equals the formulas of its paper and finds the separating subspace."""
+
 import numpy as np
 import pytest
 import torch

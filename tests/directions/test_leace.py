@@ -1,3 +1,5 @@
+"""The eraser equals that of the concept-erasure library, and no linear probe reads the labels afterwards."""
+
 from dataclasses import replace
 
 import numpy as np

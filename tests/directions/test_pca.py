@@ -1,3 +1,5 @@
+"""Principal components equal those of scikit-learn on the same pairs or on both classes pooled."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""The refusal metric is the log odds of the refusal tokens, and the tokens found cover the difference."""
+
 import math
 
 import pytest

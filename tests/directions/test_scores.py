@@ -1,3 +1,5 @@
+"""The scores of candidates equal those of the paper, computed literally prompt by prompt."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""The candidate chosen is the best within all bounds, which are those of the published code."""
+
 import math
 from dataclasses import replace
 

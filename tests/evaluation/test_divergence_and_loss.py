@@ -1,3 +1,5 @@
+"""Divergences and losses equal values computed by hand and fail where they are not finite."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""An evaluation counts what the judge says, and its loss and divergence are those of plain passes."""
+
 import json
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""Wilson's intervals are the published ones."""
+
 import json
 
 import pytest

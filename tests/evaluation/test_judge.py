@@ -1,3 +1,5 @@
+"""The judge gives each answer one verdict, whatever its case, white space and template tokens."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

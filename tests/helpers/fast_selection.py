@@ -1,5 +1,7 @@
 """What `make test-fast` (`pytest --fast`) runs: the first case of every test, without those that take long.
 
+Tests marked `families` have a case for each model type of a long list: of those in one file a single case is run.
+
 Whoever changes something sees in two minutes whether it still stands; `make test` and CI run everything.
 """
 
@@ -19,9 +21,10 @@ def fast(items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.I
     kept, left = [], []
     for item in items:
         name = test_of(item)
-        quick = name not in seen and name not in slow and item.get_closest_marker("slow") is None
+        group = name.partition("::")[0] if item.get_closest_marker("families") is not None else name
+        quick = group not in seen and name not in slow and item.get_closest_marker("slow") is None
         # The first case that is not marked slow stands for the others.
-        seen.update((name,) if quick else ())
+        seen.update((group,) if quick else ())
         (kept if quick else left).append(item)
     return kept, left
 

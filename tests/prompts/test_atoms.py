@@ -1,3 +1,5 @@
+"""Every embedded set of neutral prompts is large enough and shares no prompt with another."""
+
 import pytest
 
 from weight_edit.errors import UsageError

@@ -1,3 +1,5 @@
+"""Prompts become the tokens that the model's chat template renders, and end in the same suffix."""
+
 import string
 
 import pytest

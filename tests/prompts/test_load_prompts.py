@@ -1,3 +1,5 @@
+"""Prompt files of every kind and data sets are read alike, and broken ones are named with the reason."""
+
 import json
 
 import pyarrow

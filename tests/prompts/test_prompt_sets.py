@@ -1,3 +1,5 @@
+"""A prompt set is cleaned once, identified by its texts alone, and split by seed into disjoint parts."""
+
 from collections import Counter
 
 import pytest

@@ -1,3 +1,5 @@
+"""Activations of a batch equal those of each prompt alone, at every point of the stream."""
+
 import pytest
 import torch
 from hypothesis import given

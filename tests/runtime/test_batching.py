@@ -1,3 +1,5 @@
+"""Batches hold every sequence once with little padding, and halve where memory runs out."""
+
 import pytest
 import torch
 from hypothesis import given

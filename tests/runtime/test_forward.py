@@ -1,3 +1,5 @@
+"""Probabilities and answers of a batch equal those of each prompt alone."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Hooks replace what they name, run in order and are detached whatever fails."""
+
 import pytest
 import torch
 from torch import nn

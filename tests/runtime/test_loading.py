@@ -1,3 +1,5 @@
+"""A saved model loads as it was saved, and one that is incomplete or damaged is refused in one line."""
+
 import json
 
 import pytest

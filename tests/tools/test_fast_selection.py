@@ -12,16 +12,27 @@ ALL_FAMILIES = ("entries", "chosen_entries", "published_config", "sample_config"
 """What builds a list of all families, or one family's config each."""
 
 
-def item(name: str, *, slow: bool = False) -> Any:
-    return SimpleNamespace(nodeid=f"tests/{name}", get_closest_marker=lambda mark: mark if slow else None)
+def item(name: str, *marks: str) -> Any:
+    return SimpleNamespace(nodeid=f"tests/{name}", get_closest_marker=lambda mark: mark if mark in marks else None)
 
 
 def test_the_first_case_that_is_not_slow_stands_for_the_others() -> None:
     (listed, *_) = sorted(slow_tests())
-    items = [item("a.py::one[x]", slow=True), item("a.py::one[y]"), item("a.py::one[z]"), item("b.py::one")]
-    kept, left = fast([*items, item(listed), item(f"{listed}[a case]"), item("b.py::two", slow=True)])
+    items = [item("a.py::one[x]", "slow"), item("a.py::one[y]"), item("a.py::one[z]"), item("b.py::one")]
+    kept, left = fast([*items, item(listed), item(f"{listed}[a case]"), item("b.py::two", "slow")])
     assert [each.nodeid for each in kept] == ["tests/a.py::one[y]", "tests/b.py::one"]
     assert len(left) == 5
+
+
+def test_one_case_of_a_file_stands_for_all_its_families() -> None:
+    names = ("a.py::one[llama]", "a.py::one[gpt2]", "a.py::two[llama]", "b.py::one[llama]")
+    slow = item("a.py::one[mamba]", "families", "slow")
+    kept, _ = fast([slow, *(item(name, "families") for name in names), item("a.py::three[x]")])
+    assert [each.nodeid for each in kept] == [
+        "tests/a.py::one[llama]",
+        "tests/b.py::one[llama]",
+        "tests/a.py::three[x]",
+    ]
 
 
 def test_every_slow_test_that_is_listed_exists() -> None:

@@ -32,6 +32,7 @@ def check(model_type: str, variant: str | None = None) -> None:
     assert any(name.endswith("dropped") for name in found)
 
 
+@pytest.mark.families
 @pytest.mark.parametrize(
     "model_type", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in PROVEN]
 )
@@ -39,6 +40,7 @@ def test_every_fault_is_caught(model_type: str) -> None:
     check(model_type)
 
 
+@pytest.mark.families
 @pytest.mark.parametrize(("model_type", "variant"), [case for case in VARIANTS if case not in REFUSED_VARIANTS])
 def test_every_fault_is_caught_in_variants(model_type: str, variant: str) -> None:
     check(model_type, variant)
@@ -50,6 +52,7 @@ def test_two_norms_behind_experts_are_each_struck() -> None:
     assert "experts, two norms, inner norm ignored" in {name for name, _ in faults(subject.anatomy, subject.weights)}
 
 
+@pytest.mark.families
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", REST)
 def test_every_fault_is_caught_in_all_other_families_that_have_an_anatomy(model_type: str) -> None:

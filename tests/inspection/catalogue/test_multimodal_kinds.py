@@ -1,3 +1,5 @@
+"""Multimodal kinds without a decoder that can be edited are refused, and decoders are not."""
+
 import pytest
 from transformers import CONFIG_MAPPING
 

@@ -26,6 +26,7 @@ CASES = [(family, variant) for family in FAMILIES for variant in (None, *variant
 MIXTURES = ("mixtral", "gpt_oss", "qwen2_moe", "deepseek_v3", "deepseek_v4", "longcat_flash", "minimax", "lfm2_moe")
 
 
+@pytest.mark.families
 @pytest.mark.parametrize(("family", "variant"), CASES)
 def test_a_sample_runs_and_goes_through_the_disk(family: str, variant: str | None) -> None:
     there(family)
@@ -41,6 +42,7 @@ def test_a_sample_runs_and_goes_through_the_disk(family: str, variant: str | Non
         assert parameter.numel() == 1 or float(parameter.detach().std()) > 0, name
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("kind", DECODERS)
 def test_few_layers_show_every_kind_and_leave_the_config_alone(kind: str) -> None:
     there(kind)

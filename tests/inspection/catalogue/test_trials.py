@@ -32,6 +32,7 @@ RARE = {
 PASSED: dict[str, Trial] = {}
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("label", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in CASES])
 def test_a_family_is_complete_on_disk_and_hooks_agree(label: str) -> None:
     there(CASES[label].model_type)
@@ -50,6 +51,7 @@ def test_a_family_is_complete_on_disk_and_hooks_agree(label: str) -> None:
     PASSED[label] = trial
 
 
+@pytest.mark.families
 @pytest.mark.parametrize(
     ("model_type", "variant", "reason"),
     [(one, None, reason) for one, reason in REFUSED.items()]
