@@ -13,21 +13,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_bake import make_checkpoint
+from making import DIRECTION, make_checkpoint, make_direction
 
 CHECK = """
 import json, os, resource, sys
 from pathlib import Path
-from weight_edit.baking import EditOptions, prepare
-from weight_edit.checkpoint.integrity import check_integrity
-from weight_edit.directions.directions import load_directions
+from weight_edit.baking.bake import rows_of
+from weight_edit.baking.prepare import EditOptions, prepare
+from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.hub.source import resolve
 from weight_edit.plan.step import EditStep
-from weight_edit.verification.edits import edited_tensors
 
 base, edited, directions, cold = sys.argv[1:]
-baking = prepare(resolve(base), [EditStep(load_directions(directions).rows)], EditOptions())
-edits = edited_tensors(baking)
+baking = prepare(resolve(base), [EditStep(rows_of(directions))], EditOptions())
+edits = baking.expected
 if cold == "cold":
     for path in [*Path(base).iterdir(), *Path(edited).iterdir()]:
         handle = os.open(path, os.O_RDONLY)
@@ -35,7 +34,7 @@ if cold == "cold":
         os.close(handle)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = check_integrity(
-    baking.checkpoint, Path(edited), edits=edits, written_files={"README.md"}
+    baking.checkpoint, Path(edited), edits=edits, added=baking.added, written_files={"README.md"}
 )
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 exact = sum(edit.exact for edit in report.edits)
@@ -76,8 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         work = Path(name)
-        base, out, directions = work / "base", work / "out", work / "direction.safetensors"
-        base.mkdir()
+        base, out, directions = work / "base", work / "out", make_direction(work / DIRECTION)
         make_checkpoint(base, options.gigabytes)
         bake = "import sys; from weight_edit import bake; bake(sys.argv[1], sys.argv[2], sys.argv[3])"
         subprocess.run([sys.executable, "-c", bake, str(base), str(directions), str(out)], check=True)

@@ -31,7 +31,7 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
     from weight_edit.checkpoint.rewrite import attempt, lane, output
     from weight_edit.checkpoint.rewrite.layout import RewritePlan
     from weight_edit.checkpoint.source import reading
-    from weight_edit.checkpoint.tensor import edited
+    from weight_edit.checkpoint.tensor import mapping
 
     stamps["imports"] = time.monotonic() - began
     watch = Watch()
@@ -48,23 +48,23 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
             return key(plan)
 
     RewritePlan.key = property(watched_key)
-    write_checkpoint = baking.write_checkpoint
+    carry_out = baking.carry_out
 
     def watched(*args: Any, **options: Any) -> Any:
         with watch.doing("rewrite"):
-            return write_checkpoint(*args, **options)
+            return carry_out(*args, **options)
 
-    baking.write_checkpoint = watched
+    baking.carry_out = watched
     watch.wrap(reading.Files, "read", "read")
     watch.wrap(attempt.Attempt, "note", "journal")
-    watch.wrap(edited.EditedTensor, "_column_sums", "arithmetic")
+    watch.wrap(mapping.SlabMap, "_column_sums", "arithmetic")
     watch.wrap(lane.LaneFile, "_drain", "wait")
     watch.wrap(lane.LaneFile, "_put", "write")
     watch.wrap(lane.LaneFile, "finish", "end of a file")
     job = "_lane"
     from weight_edit.checkpoint.rewrite import rewrite
 
-    watch.wrap(rewrite._Rewrite, job, "arithmetic and copies to the buffer")
+    watch.wrap(rewrite._Job, job, "arithmetic and copies to the buffer")
     _watch_hashing(watch, lane)
     baking.bake(base, direction, out)
     spent = [[*key, time.wall, time.processor, time.calls] for key, time in watch.spent.items()]
