@@ -62,9 +62,9 @@ def test_every_import_goes_down() -> None:
 
 def test_rooms_hand_nothing_on() -> None:
     """A file is imported by its own name: a function in an `__init__` would lie over the file that is called as it."""
-    for file in sorted(PACKAGE.rglob("__init__.py")):
-        if file.parent in (PACKAGE, PACKAGE / "cli"):
-            continue
+    files = [file for file in sorted(PACKAGE.rglob("__init__.py")) if file.parent not in (PACKAGE, PACKAGE / "cli")]
+    assert len(files) > 20
+    for file in files:
         body = ast.parse(file.read_text(encoding="utf-8")).body
         assert len(body) == 1, file
         assert ast.get_docstring(ast.Module(body, [])), file

@@ -235,6 +235,7 @@ def test_the_token_goes_to_the_hub_alone_and_is_kept_nowhere(hub, folder, tmp_pa
         checkpoint.fetch(SHARDS[0])
         assert hub.token not in repr(low) + repr(checkpoint)
         kept = [*(tmp_path / "low").rglob("*"), *(tmp_path / "cache").rglob("*")]
+        assert SHARDS[0] in {path.name for path in kept}
         assert not any(hub.token.encode() in path.read_bytes() for path in kept if path.is_file())
     assert {asked.token for asked in hub.asked if asked.path.startswith("cdn/")} == {None}
     assert {asked.token for asked in hub.asked if not asked.path.startswith("cdn/")} == {hub.token}

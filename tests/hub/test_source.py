@@ -103,7 +103,9 @@ def test_a_cached_snapshot_serves_without_the_hub(hub, folder, monkeypatch, how)
 def test_a_snapshot_that_nobody_listed_serves_offline(hub, folder, monkeypatch, tmp_path):
     hub.add("org/model", folder)
     online = resolve("org/model")
-    for path in (tmp_path / "cache").rglob("trees/*.json"):
+    listings = list((tmp_path / "cache").rglob("trees/*.json"))
+    assert listings
+    for path in listings:
         path.unlink()
     monkeypatch.setattr("huggingface_hub._tree_cache._IN_MEMORY_TREE_CACHE", {})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -14,6 +14,7 @@ from weight_edit.runs.bounds import beyond_bounds
 FOLDER = Path(__file__).parents[2] / "recipes"
 OVERLAY = FOLDER / "hub.yaml"
 RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path != OVERLAY)
+assert RECIPES, FOLDER
 MINIMAL = {"model": "m", "find": {"target": "t", "baseline": "b"}}
 
 

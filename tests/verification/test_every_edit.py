@@ -123,10 +123,9 @@ def test_a_broken_edit_is_caught(call, baked: Callable[[str], Path], what: str, 
     name, tensor, change = BROKEN[what]
     shutil.copytree(baked(name), tmp_path / "out")
     base = load_file(folder() / "model.safetensors").get(tensor)
-    for shard in sorted((tmp_path / "out").glob("*.safetensors")):
-        held = load_file(shard)
-        if tensor in held:
-            save_file({**held, tensor: change(held[tensor], base).contiguous()}, shard, metadata={"format": "pt"})
+    shards = {shard: load_file(shard) for shard in sorted((tmp_path / "out").glob("*.safetensors"))}
+    ((shard, held),) = ((shard, held) for shard, held in shards.items() if tensor in held)
+    save_file({**held, tensor: change(held[tensor], base).contiguous()}, shard, metadata={"format": "pt"})
     resign(tmp_path / "out")
     for how in (FEW, ("--weights-only",)):
         checked = call("verify", "organism", tmp_path / "out", *how, "--json")
