@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.edit_samples import Map, random_map
+from tests.helpers.edit_samples import Map
 from tests.helpers.edited_tensors import AXES, FORMATS, TORCH, order, random_tensor, reader
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode
 from weight_edit.checkpoint.tensor.storage import TILE, Matrix, Plain
 
@@ -32,28 +32,28 @@ def stored(values: np.ndarray, dtype: str) -> bytes:
     return narrow.reshape(-1).view(torch.uint8).numpy().tobytes() if narrow.numel() else b""
 
 
-def engine(tensor: torch.Tensor, dtype: str, axis: int, map: Map) -> bytes:
+def engine(tensor: torch.Tensor, dtype: str, axis: int, linear_map: Map) -> bytes:
     """The edited tensor's bytes as they would be written."""
     shape = tuple(tensor.shape)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
     storage = Plain("w", dtype, shape, axis)
-    edited = Edited(storage, storage, map, Matrix.of(shape, axis).along_rows)
+    edited = EditedTensor(storage, storage, linear_map, Matrix.of(shape, axis).along_rows)
     found = b"".join(block.tobytes() for block in edited.blocks("w", reader(raw)))
     assert len(found) == len(raw)
     return found
 
 
-def formula(tensor: torch.Tensor, axis: int, map: Map) -> tuple[np.ndarray, np.ndarray]:
+def formula(tensor: torch.Tensor, axis: int, linear_map: Map) -> tuple[np.ndarray, np.ndarray]:
     """`x - L (R^T x) + c` along an axis in torch's float64, and by how much float64 may be off."""
     x = tensor.double().movedim(axis, -1)
-    left, right = torch.from_numpy(map.left), torch.from_numpy(map.right)
+    left, right = torch.from_numpy(linear_map.left), torch.from_numpy(linear_map.right)
     wanted = x - (x @ right) @ left.T
     reach = x.abs() + (x.abs() @ right.abs()) @ left.abs().T
-    if map.constant is not None:
-        wanted = wanted + torch.from_numpy(map.constant)
-        reach = reach + torch.from_numpy(map.constant).abs()
+    if linear_map.constant is not None:
+        wanted = wanted + torch.from_numpy(linear_map.constant)
+        reach = reach + torch.from_numpy(linear_map.constant).abs()
     back = [part.movedim(-1, axis).contiguous().numpy() for part in (wanted, reach)]
-    return back[0], back[1] * 2.0**-52 * (x.shape[-1] + map.left.shape[1] + 3)
+    return back[0], back[1] * 2.0**-52 * (x.shape[-1] + linear_map.left.shape[1] + 3)
 
 
 @pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
@@ -61,9 +61,9 @@ def formula(tensor: torch.Tensor, axis: int, map: Map) -> tuple[np.ndarray, np.n
 def test_the_formula_rounded_once(dtype, shape, axis):
     for seed, (rank, constant) in enumerate(itertools.product((1, 3, 17), (False, True))):
         tensor = random_tensor(shape, dtype, seed)
-        map = random_map(shape[axis], min(rank, shape[axis]), seed, constant)
-        wanted, off = formula(tensor, axis, map)
-        found = engine(tensor, dtype, axis, map)
+        linear_map = random_map(shape[axis], min(rank, shape[axis]), seed, constant)
+        wanted, off = formula(tensor, axis, linear_map)
+        found = engine(tensor, dtype, axis, linear_map)
         if dtype == "F64":
             # Sums in another order differ by more than the last place where the edit leaves little of a number.
             assert (np.abs(np.frombuffer(found).reshape(shape) - wanted) <= off).all()
@@ -99,9 +99,9 @@ def test_an_ablation_leaves_only_rounding(dtype, axis):
 def test_any_shape_axis_and_rank(shape, axis, dtype, rank, constant, seed):
     axis %= len(shape)
     tensor = random_tensor(tuple(shape), dtype, seed)
-    map = random_map(shape[axis], rank, seed, constant) if shape[axis] else Map(*np.zeros((2, 0, rank)))
-    wanted, off = formula(tensor, axis, map)
-    found = engine(tensor, dtype, axis, map)
+    linear_map = random_map(shape[axis], rank, seed, constant) if shape[axis] else Map(*np.zeros((2, 0, rank)))
+    wanted, off = formula(tensor, axis, linear_map)
+    found = engine(tensor, dtype, axis, linear_map)
     got = decode(np.frombuffer(found, np.uint8), dtype).reshape(shape)
     digits, least = FORMATS[dtype]
     unit = np.ldexp(1.0, np.maximum(np.frexp(wanted)[1] - 1, least) - digits + 1)
@@ -113,10 +113,10 @@ def test_any_shape_axis_and_rank(shape, axis, dtype, rank, constant, seed):
 def test_around_the_edges_of_tiles(cols, axis):
     """Rows shorter than, as long as and longer than what is worked on at a time."""
     tensor = random_tensor((3, cols), "BF16", cols)
-    map = random_map(tensor.shape[axis], 2, cols)
-    wanted, _ = formula(tensor, axis, map)
+    linear_map = random_map(tensor.shape[axis], 2, cols)
+    wanted, _ = formula(tensor, axis, linear_map)
     apart = np.abs(
-        order(engine(tensor, "BF16", axis, map), "BF16") - order(stored(rounded(wanted, "BF16"), "BF16"), "BF16")
+        order(engine(tensor, "BF16", axis, linear_map), "BF16") - order(stored(rounded(wanted, "BF16"), "BF16"), "BF16")
     )
     assert apart.max() <= 1
     assert np.mean(apart == 0) >= (0.999 if apart.size > 1000 else 1)

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.checkpoint_samples import bits, edit_of, make_checkpoint
-from tests.helpers.edit_samples import Map, random_map
+from tests.helpers.edit_samples import Map
 from tests.helpers.edited_tensors import AXES, FORMATS, TORCH, order, random_tensor, reader
-from weight_edit.baking.tensors import streams_of
+from weight_edit.baking.tensors import edited_tensors
 from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
 from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor import storage as storages
-from weight_edit.checkpoint.tensor.edited import Edited
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import Matrix, Plain
 from weight_edit.edits.low_rank import LowRankMap
@@ -34,14 +34,14 @@ def gains_of(width: int, seed: int = 0) -> np.ndarray:
 
 
 def edit_for(kind: str, width: int, axis: int, rank: int = 2, seed: int = 0) -> TensorEdit:
-    map = random_map(width, min(rank, width), seed, constant=kind == "gains")
-    ours = LowRankMap(map.left, map.right, map.constant)
+    linear_map = random_map(width, min(rank, width), seed, constant=kind == "gains")
+    ours = LowRankMap(linear_map.left, linear_map.right, linear_map.constant)
     return TensorEdit(ours, axis, gains_of(width, seed) if kind == "gains" else None, kind == "keep_norms")
 
 
-def stream(edit: TensorEdit, dtype: str, shape: tuple[int, ...]) -> Edited:
+def stream(edit: TensorEdit, dtype: str, shape: tuple[int, ...]) -> EditedTensor:
     storage = Plain("w", dtype, shape, edit.axis)
-    return Edited(storage, storage, edit.map, Matrix.of(shape, edit.axis).along_rows, edit.gains, edit.keep_norms)
+    return EditedTensor(storage, storage, edit.map, Matrix.of(shape, edit.axis).along_rows, edit.gains, edit.keep_norms)
 
 
 def engine(edit: TensorEdit, tensor: torch.Tensor, dtype: str) -> bytes:
@@ -131,23 +131,23 @@ def test_lengths_are_kept_in_fixed_memory(axis):
 def test_the_plans_key_tells_edits_apart(tmp_path):
     """By each of their figures: else --resume would go on with another edit's files."""
     source = Checkpoint.open(make_checkpoint(tmp_path / "base", {"w": torch.randn(6, 6)}))
-    map, ones = ablation(np.eye(6)[:1]), np.ones(6)
+    linear_map, ones = ablation(np.eye(6)[:1]), np.ones(6)
     nothing = LowRankMap.identity(6)
     edits = [
-        TensorEdit(map, 0),
-        TensorEdit(map, 0, keep_norms=True),
-        TensorEdit(map, 0, gains=ones),
-        TensorEdit(map, 0, gains=2 * ones),
-        TensorEdit(map, 1, gains=ones),
+        TensorEdit(linear_map, 0),
+        TensorEdit(linear_map, 0, keep_norms=True),
+        TensorEdit(linear_map, 0, gains=ones),
+        TensorEdit(linear_map, 0, gains=2 * ones),
+        TensorEdit(linear_map, 1, gains=ones),
         TensorEdit(nothing, 0),
         TensorEdit(nothing, 0, keep_norms=True),
         TensorEdit(nothing, 0, gains=ones),
         TensorEdit(LowRankMap(nothing.left, nothing.right, ones), 0),
         TensorEdit(LowRankMap(nothing.left, nothing.right, ones), 0, gains=ones),
     ]
-    keys = [plan_rewrite(source, streams_of(source, {"w": edit}).edits).key for edit in edits]
+    keys = [plan_rewrite(source, edited_tensors(source, {"w": edit}).edits).key for edit in edits]
     assert len(set(keys)) == len(edits)
-    assert plan_rewrite(source, streams_of(source, {"w": edits[2]}).edits).key == keys[2]
+    assert plan_rewrite(source, edited_tensors(source, {"w": edits[2]}).edits).key == keys[2]
 
 
 class Pair:
@@ -166,10 +166,10 @@ class Pair:
         self.out.mkdir()
 
     def write(self, edits: Mapping[str, TensorEdit]) -> None:
-        rewrite(self.base, self.out, streams_of(self.base, edits).edits)
+        rewrite(self.base, self.out, edited_tensors(self.base, edits).edits)
 
     def report(self):
-        return check_integrity(self.base, self.out, edits=streams_of(self.base, self.edits).edits)
+        return check_integrity(self.base, self.out, edits=edited_tensors(self.base, self.edits).edits)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,13 +209,13 @@ def test_what_is_left_is_measured_against_the_numbers_behind_the_gains(tmp_path,
     base = Checkpoint.open(make_checkpoint(tmp_path / "base", {"w": tensor}, extras=False))
     edit = TensorEdit(LowRankMap(half.left, half.right), axis, gains=gains)
     out = make_checkpoint(tmp_path / "out", {"w": edit(tensor)}, extras=False)
-    (found,) = check_integrity(base, out, edits=streams_of(base, {"w": edit}).edits).edits
+    (found,) = check_integrity(base, out, edits=edited_tensors(base, {"w": edit}).edits).edits
     assert found.ok
     assert found.left == pytest.approx(0.5, rel=1e-6)
     # Lengths that are kept: what is left grows with the vectors, and is still measured against the base's own.
     kept = TensorEdit(edit.map, axis, keep_norms=True)
     save_file({"w": kept(tensor)}, out / "model.safetensors", metadata={"format": "pt"})
-    (found,) = check_integrity(base, out, edits=streams_of(base, {"w": kept}).edits).edits
+    (found,) = check_integrity(base, out, edits=edited_tensors(base, {"w": kept}).edits).edits
     after = np.moveaxis(kept(tensor).double().numpy(), axis, 0)
     before = np.moveaxis(tensor.double().numpy(), axis, 0)
     reference = max(np.linalg.norm(before[0]), np.linalg.norm(before) / 24**0.5)
@@ -226,8 +226,8 @@ def test_a_map_without_directions_goes_through_the_check(tmp_path):
     base = Checkpoint.open(make_checkpoint(tmp_path / "base", {"w": torch.randn(5, 4)}, extras=False))
     edit = TensorEdit(LowRankMap.identity(4), 1)
     (tmp_path / "out").mkdir()
-    rewrite(base, tmp_path / "out", streams_of(base, {"w": edit}).edits)
-    report = check_integrity(base, tmp_path / "out", edits=streams_of(base, {"w": edit}).edits)
+    rewrite(base, tmp_path / "out", edited_tensors(base, {"w": edit}).edits)
+    report = check_integrity(base, tmp_path / "out", edits=edited_tensors(base, {"w": edit}).edits)
     assert report.problems == ()
     assert (report.edits[0].left, report.edits[0].inexact) == (0.0, 0)
     assert load_file(tmp_path / "out/model.safetensors")["w"].equal(base.read("w"))
@@ -237,9 +237,9 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     base = Checkpoint.open(make_checkpoint(tmp_path / "base", {"w": torch.randn(5, 4)}, extras=False))
     plain = edit_of(base, "w", None)
     with pytest.raises(ValueError, match="belong to a map"):
-        Edited(plain.source, plain.target, None, False, gains=np.ones(4))
+        EditedTensor(plain.source, plain.target, None, False, gains=np.ones(4))
     with pytest.raises(ValueError, match="belong to a map"):
-        Edited(plain.source, plain.target, None, False, keep_norms=True)
-    for map, gains in ((random_map(4, 1, 0, constant=True), None), (random_map(4, 1, 0), np.ones(4))):
+        EditedTensor(plain.source, plain.target, None, False, keep_norms=True)
+    for linear_map, gains in ((random_map(4, 1, 0, constant=True), None), (random_map(4, 1, 0), np.ones(4))):
         with pytest.raises(ValueError, match="neither gains nor a constant"):
-            Edited(plain.source, plain.target, map, False, gains, True)
+            EditedTensor(plain.source, plain.target, linear_map, False, gains, True)

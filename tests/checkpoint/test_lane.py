@@ -17,7 +17,7 @@ from weight_edit.checkpoint.rewrite import lane
 from weight_edit.checkpoint.rewrite.lane import BUFFERS, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.output import attempted, staged
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import carry_out, rewrite
+from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError
 
@@ -228,7 +228,7 @@ def written(source: Checkpoint, out: Path, rank: int, lanes: int) -> dict[str, b
             edits.append(along(source, name, axes[kind], random_map(256, rank, number, constant=kind == "bias")))
     assert len(edits) == 16
     out.mkdir()
-    carry_out(plan_rewrite(source, edits), out, lanes=lanes)
+    write_checkpoint(plan_rewrite(source, edits), out, lanes=lanes)
     return content(out)
 
 
@@ -281,7 +281,7 @@ def test_a_second_ctrl_c_waits_for_the_lanes(tmp_path, monkeypatch):
     monkeypatch.setattr("weight_edit.checkpoint.rewrite.rewrite.wait", pressed)
     monkeypatch.setattr(threading.Thread, "join", impatient)
     with pytest.raises(KeyboardInterrupt), attempted(tmp_path / "out", key="job") as attempt:
-        carry_out(plan, attempt.files, done=attempt.note)
+        write_checkpoint(plan, attempt.files, done=attempt.note)
     alive = [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
     go_on.set()
     assert alive == []

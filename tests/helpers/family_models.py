@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from weight_edit.directions.directions import Directions
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.plan.hooks import plan_hooks
-from weight_edit.plan.plan import EditPlan, edit_plan
+from weight_edit.plan.plan import EditPlan, plan_ablation
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
 
@@ -33,7 +33,7 @@ def logits(model: torch.nn.Module) -> Tensor:
 
 def planned(base: PreTrainedModel, directions: Directions, **options: object) -> tuple[Model, EditPlan]:
     whole = Model.from_parts(base, None)
-    return whole, edit_plan(whole.anatomy, directions.direction, base.get_parameter, **options)
+    return whole, plan_ablation(whole.anatomy, directions.direction, base.get_parameter, **options)
 
 
 def hooked_logits(base: PreTrainedModel, directions: Directions, **options: object) -> Tensor:

@@ -12,7 +12,7 @@ from tests.helpers.quantized_samples import (
     tensor_storage,
 )
 from weight_edit.checkpoint.quantized.coded import Coded
-from weight_edit.checkpoint.tensor.edited import Edited, Rounding
+from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
 
 WIDTH = 520
 STORAGES = {
@@ -34,7 +34,7 @@ def source(storage: Coded, seed: int = 0, along: float = 0.0) -> dict[str, np.nd
     return store(storage, values * 0.02)
 
 
-def written(edited: Edited, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Rounding]:
+def written(edited: EditedTensor, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Rounding]:
     rounding = Rounding(edited)
     name, *others = parts
     found = {name: np.concatenate(list(edited.blocks(name, reader(parts), rounding)))}

@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.helpers.quantized_models import Sample, gpt_oss, llama_compressed, loaded, logits, qwen3_fine_grained
 from tests.helpers.quantized_samples import edit_checkpoint, folder_reader, projection, tensors_of
-from weight_edit.checkpoint.quantized.balanced import Balanced
+from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.formats import storage_of
-from weight_edit.checkpoint.tensor.edited import Edited, Rounding
+from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
 
 
 def compressed(folder: Path, strategy: str) -> Sample:
@@ -97,9 +97,9 @@ def test_the_source_is_what_transformers_reads(sample: Sample) -> None:
     close(loaded(sample.folder), float_model(sample, lambda _, numbers: numbers))
 
 
-@pytest.mark.parametrize("kind", [Edited, Balanced])
+@pytest.mark.parametrize("kind", [EditedTensor, BalancedTensor])
 def test_an_edit_in_format_gives_the_logits_of_the_edited_numbers(
-    sample: Sample, tmp_path: Path, kind: type[Edited]
+    sample: Sample, tmp_path: Path, kind: type[EditedTensor]
 ) -> None:
     out = edit_checkpoint(sample.folder, tmp_path / "out", edits(sample), kind=kind)
     before, after = tensors_of(sample.folder), tensors_of(out)
@@ -121,7 +121,7 @@ def test_an_edit_in_format_gives_the_logits_of_the_edited_numbers(
     for name in sample.writers:
         wanted = formula(sample, name, sample.parameter(name, tensors))
         gap = sample.parameter(name, changed) - wanted
-        assert relative(gap, wanted) < step / (2 if kind is Edited else 1)
+        assert relative(gap, wanted) < step / (2 if kind is EditedTensor else 1)
     error = relative(logits(model) - logits(exact), logits(exact))
     moved = relative(logits(source) - logits(exact), logits(exact))
     label = f"{sample.folder.name} {kind.__name__}"
@@ -131,7 +131,7 @@ def test_an_edit_in_format_gives_the_logits_of_the_edited_numbers(
     print(f"{label}: in the stream {parts[0]:.4f} before, {parts[1]:.4f} after, exact {parts[2]:.1e}")
     assert parts[2] < 1e-6
     # Biases are plain: bfloat16 leaves a thousandth of theirs.
-    assert parts[1] < parts[0] / (2 if kind is Edited else 20)
+    assert parts[1] < parts[0] / (2 if kind is EditedTensor else 20)
 
 
 def test_what_storing_does_is_reported(sample: Sample) -> None:
@@ -140,7 +140,7 @@ def test_what_storing_does_is_reported(sample: Sample) -> None:
     tensors = load_file(sample.folder / "model.safetensors")
     for name, axis in sample.writers.items():
         storage = storage_of(name, infos, config, axis)
-        edited = Edited(storage, storage, projection(sample.width), along_rows=True)
+        edited = EditedTensor(storage, storage, projection(sample.width), along_rows=True)
         rounding = Rounding(edited)
         parts = {storage.name: np.concatenate(list(edited.blocks(storage.name, read, rounding)))}
         parts |= {part: np.concatenate(list(edited.blocks(part, read))) for part in list(storage.parts)[1:]}

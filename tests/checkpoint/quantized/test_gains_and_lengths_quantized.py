@@ -19,16 +19,16 @@ from tests.helpers.quantized_samples import (
     torch_tensor,
 )
 from tests.helpers.quantized_tensors import MXFP4, STORAGES, WIDTH, experts, linear, source, written
-from weight_edit.baking.tensors import streams_of
+from weight_edit.baking.tensors import edited_tensors
 from weight_edit.checkpoint.integrity.formula import check_formula
 from weight_edit.checkpoint.integrity.integrity import check_integrity
-from weight_edit.checkpoint.quantized.balanced import Balanced
+from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
 from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.edited import Edited, Rounding
+from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.edits.projection import ablation
 
@@ -55,8 +55,8 @@ def options(kind: str, gains: np.ndarray = GAINS) -> tuple[np.ndarray | None, bo
 
 @pytest.mark.parametrize("kind", ["gains", "keep_norms"])
 @pytest.mark.parametrize("name", STORAGES)
-@pytest.mark.parametrize("how", [Edited, Balanced])
-def test_the_formula_is_what_is_rounded(how: type[Edited], name: str, kind: str) -> None:
+@pytest.mark.parametrize("how", [EditedTensor, BalancedTensor])
+def test_the_formula_is_what_is_rounded(how: type[EditedTensor], name: str, kind: str) -> None:
     storage = STORAGES[name]()
     parts = source(storage, along=8.0)
     map_ = projection(WIDTH)
@@ -70,9 +70,9 @@ def test_the_formula_is_what_is_rounded(how: type[Edited], name: str, kind: str)
     behind = GAINS[:, None] * before if kind == "gains" else before
     left = np.linalg.norm(map_.left.T @ found) / np.linalg.norm(map_.left.T @ behind)
     assert rounding.loss.left == pytest.approx(left, rel=1e-9)
-    if how is Balanced:
+    if how is BalancedTensor:
         # Less than a quarter of what rounding to nearest leaves here.
-        nearest = written(Edited(storage, storage, map_, True, *options(kind)), parts)[1]
+        nearest = written(EditedTensor(storage, storage, map_, True, *options(kind)), parts)[1]
         assert left < nearest.loss.left / 4
     if kind == "keep_norms":
         # As long as before but for the rounding of single numbers, most of which cancels out.
@@ -90,7 +90,7 @@ def test_vectors_that_are_rows(name: str, kind: str) -> None:
     storage = STORAGES[name]()
     parts = source(storage)
     map_ = projection(300, 2)
-    edited = Edited(storage, storage, map_, False, *options(kind, GAINS[:300]))
+    edited = EditedTensor(storage, storage, map_, False, *options(kind, GAINS[:300]))
     after, _ = written(edited, parts)
     wanted = exact(numbers(storage, parts).transpose(0, 2, 1), map_.left, kind, GAINS[:300])
     found = numbers(storage, after).transpose(0, 2, 1)
@@ -157,7 +157,7 @@ def test_a_checkpoints_streams_carry_both_whatever_becomes_of_the_format(tmp_pat
     keys = set()
     for dequantize, rounding in ((True, "balanced"), (False, "balanced"), (False, "nearest")):
         how = {"dequantize": dequantize, "rounding": rounding}
-        plans = [streams_of(base, {"a.o_proj.weight": given}, **how) for given in (edit, TensorEdit(map_, 0))]
+        plans = [edited_tensors(base, {"a.o_proj.weight": given}, **how) for given in (edit, TensorEdit(map_, 0))]
         keys |= {plan_rewrite(base, plan.edits, config=plan.config).key for plan in plans}
         out = tmp_path / f"{dequantize}-{rounding}"
         out.mkdir()
