@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.edit_samples import Map
+from tests.helpers.edit_samples import Map, random_map
 from tests.helpers.edited_tensors import AXES, FORMATS, TORCH, order, random_tensor, reader
 from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.checkpoint_samples import bits, edit_of, make_checkpoint
-from tests.helpers.edit_samples import Map
+from tests.helpers.edit_samples import Map, random_map
 from tests.helpers.edited_tensors import AXES, FORMATS, TORCH, order, random_tensor, reader
 from weight_edit.baking.tensors import edited_tensors
 from weight_edit.checkpoint.integrity.integrity import check_integrity
