@@ -193,12 +193,13 @@ def test_on_the_organism_a_random_start_learns_to_ablate_refusal(organism):
         organism,
         organism_set("refused"),
         organism_set("answered"),
-        method="gradient",
+        method="rdo",
         options={"steps": 16, "tokens": 6, "start": "random", "rate": 0.03},
         n_train=64,
         n_validation=16,
         best_effort=True,
     )
+    assert found.metadata["method"] == "gradient"
     facts = found.metadata["facts"]
     assert facts["after"]["total"] < 0.6 * facts["before"]["total"]
     assert share_refused(organism, "refused", found) < 0.5

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.helpers.families import family_config
 from tests.helpers.small_tokenizer import word_tokenizer
-
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.directions import find
@@ -300,7 +300,7 @@ def test_a_changed_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def write(suffix: str) -> None:
         rows = [{"prompt": r.prompt, "answer": r.helpful + suffix} for r in prompt_set("answered", "test")[:8]]
-        file.write_text("\n".join(stream_map(json.dumps, rows)), encoding="utf-8")
+        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
     own = recipe(evaluate={"answered": str(file), "max_new_tokens": 40}, bounds={})
     write("")

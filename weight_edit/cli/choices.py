@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from weight_edit.utils.names import check_known
-from weight_edit.utils.registry_listing import Registered, registered
+from weight_edit.utils.registry_listing import Registered, canonical, registered
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -56,6 +56,7 @@ def check(params: Mapping[str, Any]) -> None:
         chosen = params.get(name)
         if chosen is None:
             continue
+        chosen = canonical(chosen, known())
         check_known(what, chosen, known())
         settings = known()[chosen].settings
         for text in params.get("option") or ():

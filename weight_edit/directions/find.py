@@ -81,7 +81,7 @@ def find_directions(
             back. Of several targets, one for each.
         n_train, n_validation: how many of each set are drawn; smaller sets are split four to one.
         chat_format: how prompts become tokens; the tokenizer's chat template when None.
-        method: name of a finder.
+        method: name of a finder, or an alias of it; the name is recorded.
         options: its settings.
         positions: where prompts are looked at: "template", every position after the instruction; "last"; or "all", the
             mean over all tokens.
@@ -189,7 +189,7 @@ def find_directions(
     if kept.searched is None:
         candidates = finder(problem, options)
         facts = {
-            "method": method,
+            "method": finder.name,
             "options": finder.settings(options or {}).model_dump(),
             "positions": list(places),
             "position_labels": (
@@ -278,7 +278,7 @@ def search_inputs(
         ],
         "n_train": n_train,
         "n_validation": n_validation,
-        "method": method,
+        "method": finder.name,
         "options": finder.settings(options or {}).model_dump(mode="json"),
         "positions": positions,
         "refusal tokens": None if refusal_tokens is None else list(refusal_tokens),

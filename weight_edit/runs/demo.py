@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from weight_edit.recipe.bundled import recipe_folder
 from weight_edit.evaluation.figures import value
+from weight_edit.recipe.bundled import recipe_folder
 from weight_edit.recipe.recipe import load_recipe
 from weight_edit.runs.run import RunResult, run
 

@@ -11,16 +11,16 @@ from typing import Any
 import yaml
 
 from weight_edit.checkpoint.files import read_json, read_whole
-from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.manifest import MANIFEST, sha256
 from weight_edit.checkpoint.rewrite.output import absolute, check_output, remove_own, replace_folder
 from weight_edit.checkpoint.rewrite.ownership import LOG, RUN, Written, check_part, files_below, written
+from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import append_line, write_whole
 from weight_edit.errors import UsageError
-from weight_edit.utils.json import json_safe
-from weight_edit.utils.progress import announce
 from weight_edit.recipe.recipe import Recipe
 from weight_edit.redaction import redacted
+from weight_edit.utils.json import json_safe
+from weight_edit.utils.progress import announce
 from weight_edit.version import __version__
 
 RECIPE = "recipe.yaml"

@@ -119,7 +119,7 @@ def fixed(model: Model) -> Iterator[None]:
 
 
 class GradientOptions(Section):
-    """Settings of the search; the defaults are those of arXiv 2502.17420, but for the number of steps.
+    """Settings of the search; the defaults are the paper's, but for the number of steps.
 
     Attributes:
         steps: of the optimiser (AdamW).
@@ -145,9 +145,9 @@ class GradientOptions(Section):
     start: Literal["mean-difference", "random"] = "mean-difference"
 
 
-@finder("gradient")
+@finder("gradient", paper="2502.17420", aliases=("rdo",))
 def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
-    """Unit direction, or cone of them, by gradient search on the model's own texts (arXiv 2502.17420).
+    """Unit direction, or cone of them, by gradient search on the model's own texts.
 
     Minimises `answer CE(ablated, answers to target prompts) + refuse CE(added, refusals of baseline prompts) + retain
     KL(base || ablated, what is said to baseline prompts)`, each a mean over tokens. The texts are the model's own, made

@@ -72,7 +72,7 @@ class Nullspace:
 def nullspace(
     x: Floats, labels: Marks, held_x: Floats, held_labels: Marks, *, c: float = 0.1, stopping: Stopping | None = None
 ) -> Nullspace:
-    """Iterative nullspace projection, with the classifier and stopping rules of arXiv 2606.13720.
+    """Iterative nullspace projection, with the classifier and stopping rules of the paper.
 
     In each round a logistic regression without intercept is fitted to `P x`, its unit weights `w` are a direction,
     and `P` loses `w`. Fitted weights are combinations of the data's rows (the penalty shrinks all else to zero), so
@@ -166,9 +166,9 @@ class InlpOptions(Section):
     c: Annotated[float, Field(gt=0)] = 0.1
 
 
-@finder("inlp", select="accuracy")
+@finder("inlp", paper="2606.13720", select="accuracy")
 def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
-    """Iterative nullspace projection (arXiv 2606.13720): logistic regressions, each on what the last one left.
+    """Iterative nullspace projection: logistic regressions, each on what the last one left.
 
     A fifth of the training prompts of each class, drawn by the seed, measures accuracy. Rows are the classifiers' unit
     weights in the order in which they were found; what an addition adds is the mean difference. Layers that may not be

@@ -149,9 +149,9 @@ class LeaceOptions(Section):
     shrinkage: Annotated[float | Literal["optimal"], PlainValidator(_optimal_or_share)] = "optimal"
 
 
-@finder("leace", everywhere=True)
+@finder("leace", paper="2306.03819", everywhere=True)
 def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]:
-    """Least-squares concept erasure (LEACE, arXiv 2306.03819): the smallest change that leaves nothing linear to read.
+    """Least-squares concept erasure (LEACE): the smallest change that leaves nothing linear to read.
 
     The eraser is in the tensors: `x -> x - sum_i left_i (right_i . (x - mean))`, with a pair for each target set. Rows
     are `left`, what it takes off: without their span no linear reader is left either, so that an ablation of them is

@@ -81,9 +81,9 @@ class SomOptions(Section):
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1
 
 
-@finder("som")
+@finder("som", paper="2511.08379")
 def som(problem: Problem, options: SomOptions) -> list[Candidate]:
-    """Neurons of a self-organising map of the target prompts, minus the baseline's mean (arXiv 2511.08379).
+    """Neurons of a self-organising map of the target prompts, minus the baseline's mean.
 
     The map is trained on the stream at the place of the best mean difference alone. Of its directions some are chosen
     by greedy forward selection: each time the one whose ablation together with those chosen lowers the refusal metric

@@ -1,4 +1,4 @@
-"""A direction for each category of refused requests (arXiv 2602.02132): angles, trade-off curves, wording."""
+"""A direction for each category of refused requests: angles, trade-off curves, wording."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -107,7 +107,7 @@ class CategoriesOptions(Section):
     words: Positive = 8
 
 
-@study("categories")
+@study("categories", paper="2602.02132")
 def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
     """Directions per category: their cosines, their trade-off curves under steering, the wording of what they induce.
 
@@ -180,7 +180,7 @@ def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
 
 
 def rates(answers: tuple[Answer, ...], harmful: int) -> dict[str, float]:
-    """Accuracy, refusal rate and over-refusal rate of arXiv 2602.02132, with intervals.
+    """Accuracy, refusal rate and over-refusal rate of the paper, with intervals.
 
     Args:
         answers: to the harmful requests first, then to the benign ones.
