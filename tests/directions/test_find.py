@@ -202,9 +202,27 @@ def test_auc_counts_pairs():
 
 def test_short_and_blurred_directions_are_warned_of():
     said = []
-    Separation(0.99, 1.0, 5.0, 0.4, 1.0, 1.0, 1.0, 0.0).complain(said.append)
+    Separation(
+        auc=0.99,
+        accuracy=1.0,
+        norm=5.0,
+        relative_norm=0.4,
+        target_mean_norm=1.0,
+        baseline_mean_norm=1.0,
+        target_projection=1.0,
+        baseline_projection=0.0,
+    ).complain(said.append)
     assert not said
-    Separation(0.6, 0.6, 0.1, 0.01, 1.0, 1.0, 1.0, 0.0).complain(said.append)
+    Separation(
+        auc=0.6,
+        accuracy=0.6,
+        norm=0.1,
+        relative_norm=0.01,
+        target_mean_norm=1.0,
+        baseline_mean_norm=1.0,
+        target_projection=1.0,
+        baseline_projection=0.0,
+    ).complain(said.append)
     assert len(said) == 2
     assert "too small to act" in said[0]
     assert "AUC 0.60" in said[1]

@@ -49,7 +49,8 @@ def test_the_choice_agrees_with_scores_computed_literally(organism, found):
             continue
         literal = literal_scores(organism.model, r, row["layer"], *held, tokens)
         assert (row["bypass"], row["induce"], row["kl"]) == pytest.approx(literal, abs=1e-4)
-        table.append(CandidateScore(row["position"], row["layer"], *literal, norm=row["norm"]))
+        scores = dict(zip(("bypass", "induce", "kl"), literal, strict=True))
+        table.append(CandidateScore(position=row["position"], layer=row["layer"], **scores, norm=row["norm"]))
     assert len(table) >= SelectionRule().layers(organism.anatomy.n_layers)
     chosen = select(table, SelectionRule(), organism.anatomy.n_layers).chosen
     assert (chosen.position, chosen.layer) == (record["position"], record["layer"])

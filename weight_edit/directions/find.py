@@ -144,7 +144,7 @@ def find_directions(
             filter_prompts=filter_prompts,
             seed=seed,
         )
-        kept = SearchFolder(None, asked)
+        kept = SearchFolder(path=None, inputs=asked)
         if scores is not None:
             kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
     layers = rule.layers(model.anatomy.n_layers)
@@ -163,7 +163,14 @@ def find_directions(
 
     metering = kept.metering
     if rule.by != "cosmic" and metering is None:
-        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, chat_format.opening, batch_size)
+        metering = metered(
+            model,
+            [*refused, answered],
+            refusal_tokens=refusal_tokens,
+            filter_prompts=filter_prompts,
+            opening=chat_format.opening,
+            batch_size=batch_size,
+        )
     tokens: tuple[int, ...] = ()
     if metering is not None:
         tokens = metering.tokens
@@ -173,18 +180,18 @@ def find_directions(
             # Not before enough prompts count: a search that is refused leaves nothing that the next one trips over.
             kept.note_metering(metering)
     problem = Problem(
-        model,
-        tuple(refused),
-        answered,
-        spared,
-        places,
-        tuple(range(model.anatomy.n_layers)),
-        layers,
-        tokens,
-        seed,
-        batch_size,
-        warnings.append,
-        chat_format,
+        model=model,
+        targets=tuple(refused),
+        baseline=answered,
+        protected=spared,
+        positions=places,
+        layers=tuple(range(model.anatomy.n_layers)),
+        allowed=layers,
+        tokens=tokens,
+        seed=seed,
+        batch_size=batch_size,
+        warn=warnings.append,
+        format=chat_format,
     )
     if kept.searched is None:
         candidates = finder(problem, options)
@@ -317,13 +324,13 @@ def _searched(
         return separation(candidate, *streams) if all(bool(x.isfinite().all()) for x in streams) else None
 
     return Searched(
-        candidates,
-        [apart(candidate) for candidate in candidates],
-        target.double().mean(dim=0),
-        baseline.double().mean(dim=0),
-        problem.positions,
-        facts,
-        tuple(warnings),
+        candidates=candidates,
+        separations=[apart(candidate) for candidate in candidates],
+        target_mean=target.double().mean(dim=0),
+        baseline_mean=baseline.double().mean(dim=0),
+        positions=problem.positions,
+        facts=facts,
+        warnings=tuple(warnings),
     )
 
 
@@ -399,4 +406,8 @@ def _control(problem: Problem, found: Candidate) -> CandidateScore:
     """The scores of random directions of the same number and length at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
-    return measured(problem, [Candidate(found.position, found.layer, rows, vector)], what="random control")[0]
+    return measured(
+        problem,
+        [Candidate(position=found.position, layer=found.layer, rows=rows, vector=vector)],
+        what="random control",
+    )[0]

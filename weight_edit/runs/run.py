@@ -295,15 +295,15 @@ class _Run:
         # Whole or not at all: what an attempt that was interrupted left there is none of this one's.
         with staged(folder.path / place, overwrite=True, own=lambda old: check_files(old, earlier)) as made:
             lab = Lab(
-                self.base,
-                self._format(self.base),
-                found,
-                self.sets,
-                made,
-                self.recipe.seed,
-                self.recipe.evaluate.max_new_tokens,
-                self._embeddings,
-                folder.log,
+                model=self.base,
+                format=self._format(self.base),
+                found=found,
+                sets=self.sets,
+                folder=made,
+                seed=self.recipe.seed,
+                max_new_tokens=self.recipe.evaluate.max_new_tokens,
+                embeddings=self._embeddings,
+                log=folder.log,
             )
             return study_named(section.kind)(lab, section.options)
 

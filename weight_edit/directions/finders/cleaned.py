@@ -69,7 +69,11 @@ def cleaned(problem: Problem, options: CleanedOptions) -> list[Candidate]:
             "overlap": {name: cosine(before, atom[p, layer]) for name, atom in atoms},
             "removed": float((before - after).norm()) / length if length > 0 else 0.0,
         }
-        candidates.append(Candidate(problem.positions[p], problem.layers[layer], after[None], after, facts=facts))
+        candidates.append(
+            Candidate(
+                position=problem.positions[p], layer=problem.layers[layer], rows=after[None], vector=after, facts=facts
+            )
+        )
     return candidates
 
 

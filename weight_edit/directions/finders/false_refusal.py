@@ -77,6 +77,12 @@ def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candid
         ]
         vector = without_span(pooled[p, layer][None], v, options.strength)[0]
         candidates.append(
-            Candidate(problem.positions[p], problem.layers[layer], rows, vector, facts={"protected": facts})
+            Candidate(
+                position=problem.positions[p],
+                layer=problem.layers[layer],
+                rows=rows,
+                vector=vector,
+                facts={"protected": facts},
+            )
         )
     return candidates

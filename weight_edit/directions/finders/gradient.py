@@ -1,4 +1,4 @@
-"""Directions found by gradient descent on what the model says: refusal direction optimisation, and cones."""
+"""Directions by gradient descent on what the model says, which the paper calls RDO, and concept cones of them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -185,7 +185,7 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
         after = evaluated(held, rows, options)
     found = rows.double()
     facts = {"before": before, "after": after, "cosine_with_start": float(found[0] @ unit)}
-    return [Candidate(start.position, start.layer, found, found[0] * length, facts=facts)]
+    return [Candidate(position=start.position, layer=start.layer, rows=found, vector=found[0] * length, facts=facts)]
 
 
 def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part: Part) -> dict[str, list[Said]]:
@@ -198,10 +198,12 @@ def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part:
     targets = [ids for sample in problem.targets for ids in prompts(sample)]
     baseline = prompts(problem.baseline)
     ablated = ablation_hooks(model, start.rows)
-    refused = said(model, targets, options.tokens, [], "refusals", size)
-    retained = said(model, baseline, options.tokens, [], "answers", size)
+    refused = said(model, targets, tokens=options.tokens, hooks=[], what="refusals", batch_size=size)
+    retained = said(model, baseline, tokens=options.tokens, hooks=[], what="answers", batch_size=size)
     return {
-        "answer": said(model, targets, options.tokens, ablated, "answers under ablation", size),
+        "answer": said(
+            model, targets, tokens=options.tokens, hooks=ablated, what="answers under ablation", batch_size=size
+        ),
         "refuse": [Said(text.prompt, refused[index % len(refused)].text) for index, text in enumerate(retained)],
         "retain": retained,
     }

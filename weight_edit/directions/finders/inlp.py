@@ -1,4 +1,4 @@
-"""Iterative nullspace projection: the directions that classifiers find one after the other."""
+"""Iterative nullspace projection: the projection with its classifier and stopping rules, and its method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ Marks: TypeAlias = NDArray[np.bool_]
 
 # What is left of the data, against its largest singular value, when it is only rounding error.
 _ROUNDING = 1e-9
+
+# Of the training prompts, for the classifiers' accuracy, as in the paper.
+_HELD = 0.2
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,6 @@ def balanced_accuracy(values: Floats, labels: Marks) -> float:
     return float((values[labels] > 0).mean() + (values[~labels] <= 0).mean()) / 2
 
 
-# Of the training prompts, for the classifiers' accuracy, as in the paper.
-_HELD = 0.2
-
-
 def _all_or_count(value: object) -> object:
     if value == "all" or (type(value) is int and value >= 1):
         return value
@@ -193,7 +192,15 @@ def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
                 kept = found.first(None if options.keep == "all" else options.keep, options.keep_accuracy)
                 rows = torch.from_numpy(kept) if len(kept) else rows
                 facts = _facts(found, len(kept))
-            candidates.append(Candidate(problem.positions[p], problem.layers[layer], rows, difference, facts=facts))
+            candidates.append(
+                Candidate(
+                    position=problem.positions[p],
+                    layer=problem.layers[layer],
+                    rows=rows,
+                    vector=difference,
+                    facts=facts,
+                )
+            )
             progress.advance()
     return candidates
 

@@ -1,4 +1,4 @@
-"""Least-squares concept erasure: the eraser at each place, and what it reads."""
+"""Least-squares concept erasure: the eraser and its fit from statistics, and the method that fits one at each place."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -173,19 +173,22 @@ def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]
     candidates = []
     for p, layer in problem.places:
         difference = differences[p, layer]
-        place = problem.positions[p], problem.layers[layer]
+        position, block = problem.positions[p], problem.layers[layer]
         eraser = None
         if different[p, layer]:
             eraser = fitted_eraser(as_float64(x[:, p, layer]), z, shrinkage=options.shrinkage)
         if eraser is None or not len(eraser.left):
-            candidates.append(Candidate(*place, torch.zeros_like(difference)[None], difference))
+            nothing = torch.zeros_like(difference)[None]
+            candidates.append(Candidate(position=position, layer=block, rows=nothing, vector=difference))
             continue
         left, right, mean = (torch.from_numpy(part) for part in (eraser.left, eraser.right, eraser.mean))
         facts = {"shrinkage": eraser.shrinkage}
         if held:
             facts["held_out_difference"] = _remaining(eraser, [some[:, p, layer] for some in held])
         tensors = {"left": left, "right": right, "mean": mean}
-        candidates.append(Candidate(*place, left, difference, tensors, facts))
+        candidates.append(
+            Candidate(position=position, layer=block, rows=left, vector=difference, tensors=tensors, facts=facts)
+        )
     return candidates
 
 

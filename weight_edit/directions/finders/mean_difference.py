@@ -56,7 +56,9 @@ def mean_differences(problem: Problem, options: MeanDifferenceOptions) -> list[C
         several = [off(difference, baseline) for difference in several]
     rows = torch.stack(several)
     return [
-        Candidate(problem.positions[p], problem.layers[layer], rows[:, p, layer], pooled[p, layer])
+        Candidate(
+            position=problem.positions[p], layer=problem.layers[layer], rows=rows[:, p, layer], vector=pooled[p, layer]
+        )
         for p, layer in problem.places
     ]
 
