@@ -3,13 +3,14 @@ import json
 import pytest
 import torch
 
-from weight_edit.directions import find, registry
+from weight_edit.directions import registry
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, auc
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.activations import Point, residuals
@@ -241,6 +242,6 @@ def test_ablation_hooks_clear_the_stream(behaviour):
     def visit(point, x, mask):
         leaks.append(float(((x @ direction[0]).abs() / x.norm(dim=-1))[mask].max()))
 
-    with hooked(found.model.model, find.ablation_hooks(found.model, direction)):
+    with hooked(found.model.model, ablation_hooks(found.model, direction)):
         each_residual(found.model, ids, all_points(found.model), visit)
     assert max(leaks) < 1e-5

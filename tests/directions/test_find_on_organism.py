@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.helpers.literal_scores import literal_scores
-from weight_edit.directions.find import ablation_hooks, find_directions
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import SelectionRule, select
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.runtime.forward import next_token_logprobs

@@ -5,10 +5,10 @@ import torch
 
 from tests.helpers.direction_samples import problem_of
 from tests.helpers.literal_scores import literal_scores
-from weight_edit.directions.find import ablation_hooks
 from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
 from weight_edit.directions.scores import score_candidates
 from weight_edit.evaluation.kl import kl_divergence
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -18,13 +18,12 @@ from weight_edit.directions.measuring import measured
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_metric, token_ids
-from weight_edit.directions.registry import finder_named
+from weight_edit.directions.registry import Finder, finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
-from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
@@ -35,9 +34,6 @@ from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
 
-__all__ = ["ablation_hooks", "find_directions"]
-
-Positions = Literal["template", "last", "all"]
 Prompts = PromptSet | str | Path
 
 
@@ -195,37 +191,7 @@ def find_directions(
     )
     if kept.searched is None:
         candidates = finder(problem, options)
-        facts = {
-            "method": finder.name,
-            "options": finder.settings(options or {}).model_dump(),
-            "positions": list(places),
-            "position_labels": (
-                list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"]
-            ),
-            "model": model.source.name,
-            "revision": model.source.revision,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "prompts": {
-                "target": refused[0].to_dict() if len(refused) == 1 else [sample.to_dict() for sample in refused],
-                "baseline": answered.to_dict(),
-                **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
-            },
-            "filter_prompts": filter_prompts and bool(tokens),
-            "chat": {
-                "system": chat_format.system,
-                "template": chat_format.template,
-                "template_args": chat_format.template_args,
-                "opening": str(model.tokenizer.decode(list(chat_format.opening))),
-            },
-            "seed": seed,
-            "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
-            "refusal_metric": None if kept.metering is None else dict(kept.metering.means),
-            "versions": {
-                "weight_edit": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-        }
+        facts = _record(problem, finder, options, chat_format, filter_prompts, kept.metering)
         kept.note_searched(_searched(problem, candidates, facts, warnings))
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
@@ -306,6 +272,48 @@ def model_digest(model: Model) -> str:
         total = parameter.detach().double()
         digest.update(f"{name} {tuple(parameter.shape)} {float(total.sum())!r} {float(total.abs().sum())!r}\n".encode())
     return digest.hexdigest()
+
+
+def _record(
+    problem: Problem,
+    finder: Finder,
+    options: Mapping[str, Any] | None,
+    chat_format: ChatFormat,
+    filter_prompts: bool,
+    metering: Metering | None,
+) -> dict[str, Any]:
+    """The metadata that a search knows before its candidates are scored: the method, the model, prompts and tokens."""
+    targets, tokenizer = problem.targets, problem.model.tokenizer
+    places = problem.positions
+    return {
+        "method": finder.name,
+        "options": finder.settings(options or {}).model_dump(),
+        "positions": list(places),
+        "position_labels": list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"],
+        "model": problem.model.source.name,
+        "revision": problem.model.source.revision,
+        "dtype": str(problem.model.dtype).removeprefix("torch."),
+        "prompts": {
+            "target": targets[0].to_dict() if len(targets) == 1 else [sample.to_dict() for sample in targets],
+            "baseline": problem.baseline.to_dict(),
+            **({"protected": [sample.to_dict() for sample in problem.protected]} if problem.protected else {}),
+        },
+        "filter_prompts": filter_prompts and bool(problem.tokens),
+        "chat": {
+            "system": chat_format.system,
+            "template": chat_format.template,
+            "template_args": chat_format.template_args,
+            "opening": str(tokenizer.decode(list(chat_format.opening))),
+        },
+        "seed": problem.seed,
+        "refusal_tokens": [{"id": token, "text": str(tokenizer.decode([token]))} for token in problem.tokens],
+        "refusal_metric": None if metering is None else dict(metering.means),
+        "versions": {
+            "weight_edit": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
 
 
 def _searched(

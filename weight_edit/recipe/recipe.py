@@ -304,7 +304,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping with another's entries in place of its own; mappings in both are laid over one another likewise."""
+    """Deep-merge `overlay` into `content`; `overlay` wins."""
     merged = dict(content)
     for key, value in overlay.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
