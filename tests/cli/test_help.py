@@ -88,6 +88,7 @@ BAKE = ("bake", "organism", "--directions", "d", "--out", "o")
     [
         ((*FIND, "--method", "mean-diff"), "'mean-difference'"),
         ((*FIND, "--option", "clp=0.9"), "'clip'"),
+        ((*FIND, "--method", "rdo", "--option", "stps=9"), "'steps'"),
         ((*FIND, "--select", "acuracy"), "'accuracy'"),
         ((*FIND, "--positions", "templat"), "'template'"),
         ((*FIND[:3], "organism:refusd", *FIND[4:]), "'refused'"),

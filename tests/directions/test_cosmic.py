@@ -53,9 +53,9 @@ def test_the_score_literally(small_model):
     r = (t - b)[2, 32:]
     rows = torch.stack([r, torch.randn(32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)])
     candidates = [
-        Candidate(-1, 2, r[None], r),
-        Candidate(-1, 2, rows),
-        Candidate(-1, 0, torch.zeros(1, 32)),
+        Candidate(position=-1, layer=2, rows=r[None], vector=r),
+        Candidate(position=-1, layer=2, rows=rows),
+        Candidate(position=-1, layer=0, rows=torch.zeros(1, 32)),
     ]
     found = cosmic_scores(given, candidates, hooks_of(model))
 

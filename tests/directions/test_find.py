@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 
-from weight_edit.directions import find, registry
+from weight_edit.directions import registry
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders.mean_difference import mean_difference
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, auc
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.activations import Point, residuals
@@ -204,9 +205,27 @@ def test_auc_counts_pairs():
 
 def test_short_and_blurred_directions_are_warned_of():
     said = []
-    Separation(0.99, 1.0, 5.0, 0.4, 1.0, 1.0, 1.0, 0.0).complain(said.append)
+    Separation(
+        auc=0.99,
+        accuracy=1.0,
+        norm=5.0,
+        relative_norm=0.4,
+        target_mean_norm=1.0,
+        baseline_mean_norm=1.0,
+        target_projection=1.0,
+        baseline_projection=0.0,
+    ).complain(said.append)
     assert not said
-    Separation(0.6, 0.6, 0.1, 0.01, 1.0, 1.0, 1.0, 0.0).complain(said.append)
+    Separation(
+        auc=0.6,
+        accuracy=0.6,
+        norm=0.1,
+        relative_norm=0.01,
+        target_mean_norm=1.0,
+        baseline_mean_norm=1.0,
+        target_projection=1.0,
+        baseline_projection=0.0,
+    ).complain(said.append)
     assert len(said) == 2
     assert "too small to act" in said[0]
     assert "AUC 0.60" in said[1]
@@ -225,6 +244,6 @@ def test_ablation_hooks_clear_the_stream(behaviour):
     def visit(point, x, mask):
         leaks.append(float(((x @ direction[0]).abs() / x.norm(dim=-1))[mask].max()))
 
-    with hooked(found.model.model, find.ablation_hooks(found.model, direction)):
+    with hooked(found.model.model, ablation_hooks(found.model, direction)):
         each_residual(found.model, ids, all_points(found.model), visit)
     assert max(leaks) < 1e-5

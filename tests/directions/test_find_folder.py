@@ -201,7 +201,7 @@ def test_only_what_is_ours_is_replaced(tmp_path):
     outside.write_text("outside", encoding="utf-8")
     (folder / SCORES).symlink_to(outside)
     with pytest.raises(UsageError, match=SCORES):
-        kept.note_score(0, CandidateScore(-1, 0, 1.0, 1.0, 0.1, 1.0))
+        kept.note_score(0, CandidateScore(position=-1, layer=0, bypass=1.0, induce=1.0, kl=0.1, norm=1.0))
     before = (folder / "search.json").read_bytes()
     anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
     assert (folder / "search.json").read_bytes() == before
@@ -219,7 +219,7 @@ def test_a_search_that_is_killed_while_it_clears_an_earlier_one_can_be_begun_ane
     folder = tmp_path / "d.find"
     kept = SearchFolder.open(folder, {"seed": 0})
     kept.note_metering(Metering((1,), (), {}))
-    kept.note_score(0, CandidateScore(-1, 0, 1.0, 1.0, 0.1, 1.0))
+    kept.note_score(0, CandidateScore(position=-1, layer=0, bypass=1.0, induce=1.0, kl=0.1, norm=1.0))
     unlink, calls = Path.unlink, []
 
     def killed(path, **options):
@@ -244,14 +244,29 @@ def test_what_is_written_is_what_is_read(tmp_path):
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(2, 8, generator=generator, dtype=torch.float64)
     candidates = [
-        Candidate(None, 1, rows, rows[0], {"left": rows}, {"accuracy": 0.5}),
-        Candidate(-1, None, rows[:1]),
+        Candidate(position=None, layer=1, rows=rows, vector=rows[0], tensors={"left": rows}, facts={"accuracy": 0.5}),
+        Candidate(position=-1, layer=None, rows=rows[:1]),
     ]
     means = torch.randn(2, 4, 8, generator=generator, dtype=torch.float64)
-    kept.note_searched(Searched(candidates, [None, None], means, means + 1, (None, -1), {"method": "x"}, ("so",)))
-    kept.note_score(0, CandidateScore(None, 1, math.nan, None, math.inf, 1.0, 2, 0.5))
+    kept.note_searched(
+        Searched(
+            candidates=candidates,
+            separations=[None, None],
+            target_mean=means,
+            baseline_mean=means + 1,
+            positions=(None, -1),
+            facts={"method": "x"},
+            warnings=("so",),
+        )
+    )
+    kept.note_score(
+        0,
+        CandidateScore(
+            position=None, layer=1, bypass=math.nan, induce=None, kl=math.inf, norm=1.0, rank=2, accuracy=0.5
+        ),
+    )
     kept.note_similarity(0, -0.25)
-    kept.note_control(CandidateScore(None, 1, 0.1, 0.2, 0.3, 1.0))
+    kept.note_control(CandidateScore(position=None, layer=1, bypass=0.1, induce=0.2, kl=0.3, norm=1.0))
     read = SearchFolder.open(folder, {"seed": 0}, resume=True)
     assert read.searched is not None
     for was, found in zip(candidates, read.searched.candidates, strict=True):
@@ -264,7 +279,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert repr(read.scores) == repr(kept.scores)
     assert (read.similarities, read.controls) == (kept.similarities, kept.controls)
     assert not read.complete(4, similarity=False)
-    read.note_score(1, CandidateScore(-1, None, 0.0, None, 0.1, 1.0))
+    read.note_score(1, CandidateScore(position=-1, layer=None, bypass=0.0, induce=None, kl=0.1, norm=1.0))
     assert read.complete(4, similarity=False)
     assert not read.complete(4, similarity=True)
 

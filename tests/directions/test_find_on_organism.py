@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.helpers.literal_scores import literal_scores
-from weight_edit.directions.find import ablation_hooks, find_directions
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import SelectionRule, select
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.runtime.forward import next_token_logprobs
@@ -49,7 +50,8 @@ def test_the_choice_agrees_with_scores_computed_literally(organism, found):
             continue
         literal = literal_scores(organism.model, r, row["layer"], *held, tokens)
         assert (row["bypass"], row["induce"], row["kl"]) == pytest.approx(literal, abs=1e-4)
-        table.append(CandidateScore(row["position"], row["layer"], *literal, norm=row["norm"]))
+        scores = dict(zip(("bypass", "induce", "kl"), literal, strict=True))
+        table.append(CandidateScore(position=row["position"], layer=row["layer"], **scores, norm=row["norm"]))
     assert len(table) >= SelectionRule().layers(organism.anatomy.n_layers)
     chosen = select(table, SelectionRule(), organism.anatomy.n_layers).chosen
     assert (chosen.position, chosen.layer) == (record["position"], record["layer"])

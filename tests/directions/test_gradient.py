@@ -7,7 +7,7 @@ import torch
 
 from tests.helpers.direction_samples import problem_of, sample
 from tests.helpers.organism_behaviour import organism_set, share_refused
-from weight_edit.directions.find import ablation_hooks, find_directions
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders._own_texts import Said
 from weight_edit.directions.finders.gradient import (
     GradientOptions,
@@ -22,6 +22,7 @@ from weight_edit.directions.finders.gradient import (
 )
 from weight_edit.directions.registry import finder_named
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime.hooks import hooked
 
 PROMPTS = [(5, 6, 7, 8), (14, 15, 16, 9, 10, 8), (20, 15, 8)]
@@ -193,12 +194,13 @@ def test_on_the_organism_a_random_start_learns_to_ablate_refusal(organism):
         organism,
         organism_set("refused"),
         organism_set("answered"),
-        method="gradient",
+        method="rdo",
         options={"steps": 16, "tokens": 6, "start": "random", "rate": 0.03},
         n_train=64,
         n_validation=16,
         best_effort=True,
     )
+    assert found.metadata["method"] == "gradient"
     facts = found.metadata["facts"]
     assert facts["after"]["total"] < 0.6 * facts["before"]["total"]
     assert share_refused(organism, "refused", found) < 0.5

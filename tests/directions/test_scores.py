@@ -7,10 +7,10 @@ import torch
 
 from tests.helpers.direction_samples import problem_of
 from tests.helpers.literal_scores import literal_scores
-from weight_edit.directions.find import ablation_hooks
 from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
 from weight_edit.directions.scores import score_candidates
 from weight_edit.evaluation.kl import kl_divergence
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 
 
@@ -26,10 +26,10 @@ def test_scores_equal_the_papers_computed_literally(behaviour, family):
     scores = score_candidates(
         model,
         candidates,
-        held_target,
-        held_baseline,
-        tokens,
-        lambda rows: ablation_hooks(model, rows),
+        target=held_target,
+        baseline=held_baseline,
+        tokens=tokens,
+        ablation_hooks=lambda rows: ablation_hooks(model, rows),
         batch_size=4,
     )
     assert [(s.position, s.layer) for s in scores] == [(p, layer) for p in positions for layer in range(4)]
@@ -42,7 +42,9 @@ def test_scores_equal_the_papers_computed_literally(behaviour, family):
             assert score.norm == 0
             assert all(map(math.isnan, (score.bypass, score.induce, score.kl)))
             continue
-        expected = literal_scores(model.model, r, score.layer, held_target, held_baseline, tokens)
+        expected = literal_scores(
+            model.model, r, layer=score.layer, target=held_target, baseline=held_baseline, tokens=tokens
+        )
         assert (score.bypass, score.induce, score.kl) == pytest.approx(expected, abs=1e-4)
         compared += 1
     assert compared == (6 if family == "llama" else 8)
@@ -65,7 +67,17 @@ def test_protected_prompts_are_measured_as_the_baseline_is(behaviour):
     def hooks(rows):
         return ablation_hooks(found.model, rows)
 
-    scores = score_candidates(found.model, candidates, target, baseline, found.tokens, hooks, protected=baseline)
+    scores = score_candidates(
+        found.model,
+        candidates,
+        target=target,
+        baseline=baseline,
+        tokens=found.tokens,
+        ablation_hooks=hooks,
+        protected=baseline,
+    )
     assert [score.protected_kl for score in scores] == [score.kl for score in scores]
-    plain = score_candidates(found.model, candidates, target, baseline, found.tokens, hooks)
+    plain = score_candidates(
+        found.model, candidates, target=target, baseline=baseline, tokens=found.tokens, ablation_hooks=hooks
+    )
     assert {score.protected_kl for score in plain} == {None}

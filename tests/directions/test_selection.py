@@ -16,7 +16,7 @@ PAPER = SelectionRule()
 
 
 def row(position, layer, bypass, induce, kl, norm=1.0):
-    return CandidateScore(position, layer, bypass, induce, kl, norm)
+    return CandidateScore(position=position, layer=layer, bypass=bypass, induce=induce, kl=kl, norm=norm)
 
 
 # The shape of the published tables: 20 layers, so layers from 16 on are out.

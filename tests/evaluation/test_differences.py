@@ -54,7 +54,9 @@ def test_no_prompts_are_no_difference() -> None:
 
 
 def answer(prompt: str, verdict: Verdict, said: str = "yes", expected: str | None = None) -> Answer:
-    return Answer("refused", prompt, said, expected, verdict, None, True)
+    return Answer(
+        set="refused", prompt=prompt, answer=said, expected=expected, verdict=verdict, category=None, finished=True
+    )
 
 
 def test_answers_are_paired_by_prompt() -> None:

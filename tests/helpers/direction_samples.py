@@ -12,8 +12,16 @@ Ids = Sequence[Sequence[int]]
 
 def sample(role: str, train: Ids, validation: Ids = ()) -> Sample:
     """Token ids as a sample."""
-    lists = [list(ids) for ids in train], [list(ids) for ids in validation]
-    return Sample(role, role, "", role, "", *lists, (len(train), len(validation)))
+    return Sample(
+        role=role,
+        name=role,
+        sha256="",
+        held_name=role,
+        held_sha256="",
+        train=[list(ids) for ids in train],
+        validation=[list(ids) for ids in validation],
+        sizes=(len(train), len(validation)),
+    )
 
 
 def problem_of(model: Model, target: Ids, baseline: Ids, positions: Sequence[int | None], **changes: Any) -> Problem:
@@ -31,4 +39,4 @@ def problem_of(model: Model, target: Ids, baseline: Ids, positions: Sequence[int
         "batch_size": 8,
         "warn": print,
     }
-    return Problem(model, **{**given, **changes})
+    return Problem(model=model, **{**given, **changes})

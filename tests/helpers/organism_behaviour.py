@@ -1,8 +1,8 @@
 """How the embedded model treats held-out prompts when directions are ablated."""
 
 from weight_edit.directions.directions import Directions
-from weight_edit.directions.find import ablation_hooks
 from weight_edit.directions.refusal_metric import refusal_metric
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet

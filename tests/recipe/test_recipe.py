@@ -58,6 +58,10 @@ def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) 
         parse_recipe(content)
 
 
+def test_a_methods_alias_is_recorded_as_its_name() -> None:
+    assert parse_recipe({**MINIMAL, "find": {**MINIMAL["find"], "method": "rdo"}}).find.method == "gradient"
+
+
 def test_overrides(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("model: a\nfind: {target: t, baseline: b}\n", encoding="utf-8")

@@ -89,7 +89,9 @@ def test_scoring_says_it_of_the_unedited_model_alone():
     model = random_model("llama")
     chat = ChatFormat(model.tokenizer)
     prompts = [chat.encode(prompt) for prompt in TARGET.prompts]
-    candidates = [Candidate(-1, 0, torch.nn.functional.one_hot(torch.tensor([0]), 32).float(), None)]
+    candidates = [
+        Candidate(position=-1, layer=0, rows=torch.nn.functional.one_hot(torch.tensor([0]), 32).float(), vector=None)
+    ]
     with pytest.raises(UsageError, match=SAID):
         score_candidates(loud(), candidates, prompts, prompts, [5], lambda rows: [])
     (score,) = score_candidates(model, candidates, prompts, prompts, [5], lambda rows: [])
@@ -97,7 +99,7 @@ def test_scoring_says_it_of_the_unedited_model_alone():
 
 
 def test_studies_say_it_too(tmp_path):
-    lab = Lab(loud(), ChatFormat(loud().tokenizer), {}, {}, tmp_path)
+    lab = Lab(model=loud(), format=ChatFormat(loud().tokenizer), found={}, sets={}, folder=tmp_path)
     for position in (-1, None):
         with pytest.raises(UsageError, match=SAID):
             stream_of(lab, TARGET, [Point("resid_pre", 3)], position)

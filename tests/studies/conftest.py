@@ -50,11 +50,11 @@ def lab(organism: Model, found: Directions, tmp_path: Path) -> Callable[..., Lab
     def make(**sets: PromptSet) -> Lab:
         default = {"refused": organism_set("refused", "test", 11), "answered": organism_set("answered", "test", 11)}
         return Lab(
-            organism,
-            ChatFormat(organism.tokenizer),
-            {"main": found},
-            {**default, **sets},
-            tmp_path / "study",
+            model=organism,
+            format=ChatFormat(organism.tokenizer),
+            found={"main": found},
+            sets={**default, **sets},
+            folder=tmp_path / "study",
             max_new_tokens=12,
         )
 

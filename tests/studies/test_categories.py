@@ -23,7 +23,9 @@ def cloud(at, spread, seed, count=64):
 
 
 def said(verdict, text=""):
-    return Answer("refused", "ask", text, None, verdict, None, True)
+    return Answer(
+        set="refused", prompt="ask", answer=text, expected=None, verdict=verdict, category=None, finished=True
+    )
 
 
 def test_a_direction_is_the_difference_of_the_means():

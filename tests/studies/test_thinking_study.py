@@ -36,8 +36,22 @@ def put_in(monkeypatch, text, every=1):
 
 
 def evaluation(*verdicts):
-    answers = tuple(Answer(name, "ask", "", None, verdict, None, True) for name, verdict in verdicts)
-    return Evaluation("model", "judge", 8, None, None, None, None, None, None, answers)
+    answers = tuple(
+        Answer(set=name, prompt="ask", answer="", expected=None, verdict=verdict, category=None, finished=True)
+        for name, verdict in verdicts
+    )
+    return Evaluation(
+        model="model",
+        judge="judge",
+        max_new_tokens=8,
+        system=None,
+        refused=None,
+        answered=None,
+        over_refused=None,
+        harmless_looking=None,
+        divergence=None,
+        answers=answers,
+    )
 
 
 def test_flipped_are_the_refused_that_are_answered():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 from weight_edit.utils.names import check_known
-from weight_edit.utils.registry_listing import Registered, registered
+from weight_edit.utils.registry_listing import Registered, canonical, registered
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -53,6 +53,7 @@ def check(params: Mapping[str, object]) -> None:
             check_known(f"--{name}", value, values)
     for name, known in (("method", methods), ("edit", edits)):
         for chosen in _texts(params.get(name)):
+            chosen = canonical(chosen, known())
             check_known(name, chosen, known())
             settings = known()[chosen].settings
             for text in _texts(params.get("option")):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -18,13 +18,12 @@ from weight_edit.directions.measuring import measured
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_metric, token_ids
-from weight_edit.directions.registry import finder_named
+from weight_edit.directions.registry import Finder, finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
-from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
@@ -35,9 +34,6 @@ from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
 
-__all__ = ["ablation_hooks", "find_directions"]
-
-Positions = Literal["template", "last", "all"]
 Prompts = PromptSet | str | Path
 
 
@@ -81,7 +77,7 @@ def find_directions(
             back. Of several targets, one for each.
         n_train, n_validation: how many of each set are drawn; smaller sets are split four to one.
         chat_format: how prompts become tokens; the tokenizer's chat template when None.
-        method: name of a finder.
+        method: name of a finder, or an alias of it; the name is recorded.
         options: its settings.
         positions: where prompts are looked at: "template", every position after the instruction; "last"; or "all", the
             mean over all tokens.
@@ -144,7 +140,7 @@ def find_directions(
             filter_prompts=filter_prompts,
             seed=seed,
         )
-        kept = SearchFolder(None, asked)
+        kept = SearchFolder(path=None, inputs=asked)
         if scores is not None:
             kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
     layers = rule.layers(model.anatomy.n_layers)
@@ -163,7 +159,14 @@ def find_directions(
 
     metering = kept.metering
     if rule.by != "cosmic" and metering is None:
-        metering = metered(model, [*refused, answered], refusal_tokens, filter_prompts, chat_format.opening, batch_size)
+        metering = metered(
+            model,
+            [*refused, answered],
+            refusal_tokens=refusal_tokens,
+            filter_prompts=filter_prompts,
+            opening=chat_format.opening,
+            batch_size=batch_size,
+        )
     tokens: tuple[int, ...] = ()
     if metering is not None:
         tokens = metering.tokens
@@ -173,52 +176,22 @@ def find_directions(
             # Not before enough prompts count: a search that is refused leaves nothing that the next one trips over.
             kept.note_metering(metering)
     problem = Problem(
-        model,
-        tuple(refused),
-        answered,
-        spared,
-        places,
-        tuple(range(model.anatomy.n_layers)),
-        layers,
-        tokens,
-        seed,
-        batch_size,
-        warnings.append,
-        chat_format,
+        model=model,
+        targets=tuple(refused),
+        baseline=answered,
+        protected=spared,
+        positions=places,
+        layers=tuple(range(model.anatomy.n_layers)),
+        allowed=layers,
+        tokens=tokens,
+        seed=seed,
+        batch_size=batch_size,
+        warn=warnings.append,
+        format=chat_format,
     )
     if kept.searched is None:
         candidates = finder(problem, options)
-        facts = {
-            "method": method,
-            "options": finder.settings(options or {}).model_dump(),
-            "positions": list(places),
-            "position_labels": (
-                list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"]
-            ),
-            "model": model.source.name,
-            "revision": model.source.revision,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "prompts": {
-                "target": refused[0].to_dict() if len(refused) == 1 else [sample.to_dict() for sample in refused],
-                "baseline": answered.to_dict(),
-                **({"protected": [sample.to_dict() for sample in spared]} if spared else {}),
-            },
-            "filter_prompts": filter_prompts and bool(tokens),
-            "chat": {
-                "system": chat_format.system,
-                "template": chat_format.template,
-                "template_args": chat_format.template_args,
-                "opening": str(model.tokenizer.decode(list(chat_format.opening))),
-            },
-            "seed": seed,
-            "refusal_tokens": [{"id": token, "text": str(model.tokenizer.decode([token]))} for token in tokens],
-            "refusal_metric": None if kept.metering is None else dict(kept.metering.means),
-            "versions": {
-                "weight_edit": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-        }
+        facts = _record(problem, finder, options, chat_format, filter_prompts, kept.metering)
         kept.note_searched(_searched(problem, candidates, facts, warnings))
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
@@ -278,7 +251,7 @@ def search_inputs(
         ],
         "n_train": n_train,
         "n_validation": n_validation,
-        "method": method,
+        "method": finder.name,
         "options": finder.settings(options or {}).model_dump(mode="json"),
         "positions": positions,
         "refusal tokens": None if refusal_tokens is None else list(refusal_tokens),
@@ -301,6 +274,48 @@ def model_digest(model: Model) -> str:
     return digest.hexdigest()
 
 
+def _record(
+    problem: Problem,
+    finder: Finder,
+    options: Mapping[str, Any] | None,
+    chat_format: ChatFormat,
+    filter_prompts: bool,
+    metering: Metering | None,
+) -> dict[str, Any]:
+    """The metadata that a search knows before its candidates are scored: the method, the model, prompts and tokens."""
+    targets, tokenizer = problem.targets, problem.model.tokenizer
+    places = problem.positions
+    return {
+        "method": finder.name,
+        "options": finder.settings(options or {}).model_dump(),
+        "positions": list(places),
+        "position_labels": list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"],
+        "model": problem.model.source.name,
+        "revision": problem.model.source.revision,
+        "dtype": str(problem.model.dtype).removeprefix("torch."),
+        "prompts": {
+            "target": targets[0].to_dict() if len(targets) == 1 else [sample.to_dict() for sample in targets],
+            "baseline": problem.baseline.to_dict(),
+            **({"protected": [sample.to_dict() for sample in problem.protected]} if problem.protected else {}),
+        },
+        "filter_prompts": filter_prompts and bool(problem.tokens),
+        "chat": {
+            "system": chat_format.system,
+            "template": chat_format.template,
+            "template_args": chat_format.template_args,
+            "opening": str(tokenizer.decode(list(chat_format.opening))),
+        },
+        "seed": problem.seed,
+        "refusal_tokens": [{"id": token, "text": str(tokenizer.decode([token]))} for token in problem.tokens],
+        "refusal_metric": None if metering is None else dict(metering.means),
+        "versions": {
+            "weight_edit": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
 def _searched(
     problem: Problem, candidates: Sequence[Candidate], facts: Mapping[str, Any], warnings: Sequence[str]
 ) -> Searched:
@@ -317,13 +332,13 @@ def _searched(
         return separation(candidate, *streams) if all(bool(x.isfinite().all()) for x in streams) else None
 
     return Searched(
-        candidates,
-        [apart(candidate) for candidate in candidates],
-        target.double().mean(dim=0),
-        baseline.double().mean(dim=0),
-        problem.positions,
-        facts,
-        tuple(warnings),
+        candidates=candidates,
+        separations=[apart(candidate) for candidate in candidates],
+        target_mean=target.double().mean(dim=0),
+        baseline_mean=baseline.double().mean(dim=0),
+        positions=problem.positions,
+        facts=facts,
+        warnings=tuple(warnings),
     )
 
 
@@ -399,4 +414,8 @@ def _control(problem: Problem, found: Candidate) -> CandidateScore:
     """The scores of random directions of the same number and length at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
-    return measured(problem, [Candidate(found.position, found.layer, rows, vector)], what="random control")[0]
+    return measured(
+        problem,
+        [Candidate(position=found.position, layer=found.layer, rows=rows, vector=vector)],
+        what="random control",
+    )[0]

@@ -43,7 +43,7 @@ class Metering:
     means: Mapping[str, float]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Searched:
     """What a method found, before any of it is scored, and all that the choice needs beside scores.
 
@@ -75,7 +75,7 @@ class Searched:
         return int(self.target_mean.shape[2])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SearchFolder:
     """What a search has found so far; without a path it is kept in memory alone.
 
@@ -118,10 +118,10 @@ class SearchFolder:
         inputs = json.loads(json.dumps(inputs))
         earlier = found_earlier(path, resume=resume, overwrite=overwrite)
         if earlier is None:
-            return cls(path, inputs)
+            return cls(path=path, inputs=inputs)
         others = _differences(earlier.get("inputs"), inputs)
         if overwrite and (not resume or others):
-            return cls(path, inputs)
+            return cls(path=path, inputs=inputs)
         if others:
             raise UsageError(
                 f"{printable(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
@@ -185,7 +185,7 @@ class SearchFolder:
 
     @classmethod
     def _taken_up(cls, path: Path, inputs: Mapping[str, Any], earlier: Mapping[str, Any]) -> "SearchFolder":
-        taken = cls(path, inputs)
+        taken = cls(path=path, inputs=inputs)
         taken._begun = True
         try:
             said = earlier.get("metering")
@@ -322,23 +322,23 @@ def _unpacked(path: Path) -> Searched:
     for number, row in enumerate(content["candidates"]):
         candidates.append(
             Candidate(
-                row["position"],
-                row["layer"],
-                tensors[f"{number}.rows"],
-                tensors[f"{number}.vector"] if row["vector"] else None,
-                {name: tensors[f"{number}.tensor.{name}"] for name in row["tensors"]},
-                row["facts"],
+                position=row["position"],
+                layer=row["layer"],
+                rows=tensors[f"{number}.rows"],
+                vector=tensors[f"{number}.vector"] if row["vector"] else None,
+                tensors={name: tensors[f"{number}.tensor.{name}"] for name in row["tensors"]},
+                facts=row["facts"],
             )
         )
         separations.append(None if row["separation"] is None else Separation(**row["separation"]))
     return Searched(
-        candidates,
-        separations,
-        tensors["target_mean"],
-        tensors["baseline_mean"],
-        tuple(content["positions"]),
-        content["facts"],
-        tuple(content["warnings"]),
+        candidates=candidates,
+        separations=separations,
+        target_mean=tensors["target_mean"],
+        baseline_mean=tensors["baseline_mean"],
+        positions=tuple(content["positions"]),
+        facts=content["facts"],
+        warnings=tuple(content["warnings"]),
     )
 
 

@@ -3,7 +3,7 @@
 import sys
 
 from weight_edit.utils.names import check_known, unknown
-from weight_edit.utils.registry_listing import registered
+from weight_edit.utils.registry_listing import canonical, registered
 
 POSITIONS = ("template", "last", "all")
 
@@ -15,9 +15,8 @@ def check_method(name: str) -> None:
         UsageError: with the names there are.
     """
     # Who registers a finder elsewhere has imported the registry, which then is the one to ask.
-    if name not in (known := registered("directions/finders", "finder")) and (
-        "weight_edit.directions.registry" not in sys.modules
-    ):
+    known = registered("directions/finders", "finder")
+    if canonical(name, known) not in known and "weight_edit.directions.registry" not in sys.modules:
         raise unknown("method", name, known)
 
 

@@ -17,7 +17,7 @@ from weight_edit.runtime.overflow import check_stream
 Part = Literal["train", "validation"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
     """A search for directions.
 

@@ -26,10 +26,16 @@ FINDERS = Registry("method", "weight_edit.directions.finders", Finder)
 
 
 def finder(
-    name: str, *, select: str = "bypass", induces: bool = True, everywhere: bool = False
+    name: str,
+    *,
+    paper: str | None = None,
+    aliases: tuple[str, ...] = (),
+    select: str = "bypass",
+    induces: bool = True,
+    everywhere: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function `(problem, options)` under the name that `--method` takes; see `Finder`."""
-    return FINDERS.register(name, select=select, induces=induces, everywhere=everywhere)
+    return FINDERS.register(name, paper=paper, aliases=aliases, select=select, induces=induces, everywhere=everywhere)
 
 
 finders, finder_named = FINDERS.all, FINDERS.named

@@ -11,7 +11,7 @@ from weight_edit.prompts.sets import PromptSet, public_name
 MIN_TRAIN, MIN_VALIDATION = 8, 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One class of prompts.
 
@@ -114,7 +114,7 @@ def draw_prompts(
         UsageError: as `draw`.
     """
     if validation is None:
-        train, held = _split(role, prompts, n_train, n_validation, seed, warn)
+        train, held = _split(role, prompts, n_train=n_train, n_validation=n_validation, seed=seed, warn=warn)
     else:
         train = prompts.take(min(n_train, len(prompts)), seed)
         held = validation.take(min(n_validation, len(validation)), seed)

@@ -21,7 +21,7 @@ from weight_edit.utils.progress import Bar, bar
 AblationHooks = Callable[[Tensor], list[Hook]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CandidateScore:
     """One candidate and what was measured of it.
 
@@ -122,14 +122,14 @@ def score_candidates(
             if protected:
                 other = float(kl_divergence(spared, logprobs(protected, ablated, part)).mean())
             score = CandidateScore(
-                candidate.position,
-                candidate.layer,
-                bypass,
-                induce,
-                kl,
-                candidate.norm,
-                candidate.rank,
-                candidate.facts.get("accuracy"),
+                position=candidate.position,
+                layer=candidate.layer,
+                bypass=bypass,
+                induce=induce,
+                kl=kl,
+                norm=candidate.norm,
+                rank=candidate.rank,
+                accuracy=candidate.facts.get("accuracy"),
                 protected_kl=other,
             )
             earlier[number] = score
@@ -167,5 +167,13 @@ def worth_scoring(candidate: Candidate, layers: int) -> bool:
 def unscored(candidate: Candidate) -> CandidateScore:
     """The place and length of a candidate that was not scored: at a layer that is out, or of length zero."""
     accuracy = candidate.facts.get("accuracy")
-    place = candidate.position, candidate.layer
-    return CandidateScore(*place, math.nan, math.nan, math.nan, candidate.norm, candidate.rank, accuracy)
+    return CandidateScore(
+        position=candidate.position,
+        layer=candidate.layer,
+        bypass=math.nan,
+        induce=math.nan,
+        kl=math.nan,
+        norm=candidate.norm,
+        rank=candidate.rank,
+        accuracy=accuracy,
+    )

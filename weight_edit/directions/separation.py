@@ -14,7 +14,7 @@ from weight_edit.edits.projection import orthonormal_rows
 SHORT, BLURRED = 0.1, 0.9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Separation:
     """Where the chosen candidate stands in the stream.
 

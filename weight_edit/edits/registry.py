@@ -63,9 +63,9 @@ class Given:
 EDITS = Registry("edit", "weight_edit.edits.kinds", Named[Change])
 
 
-def edit(name: str) -> Callable[[Function], Function]:
+def edit(name: str, *, paper: str | None = None) -> Callable[[Function], Function]:
     """Register a function `(given, options)` that says what an edit does to the stream, under its name for `--edit`."""
-    return EDITS.register(name)
+    return EDITS.register(name, paper=paper)
 
 
 edit_kinds, edit_named = EDITS.all, EDITS.named

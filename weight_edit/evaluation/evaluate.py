@@ -30,7 +30,7 @@ from weight_edit.runtime.overflow import check_generations, check_logprobs
 from weight_edit.utils.renamed import renamed_arguments
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """One prompt with what the model said.
 
@@ -60,7 +60,7 @@ class Answer:
         return self.expected is not None and self.answer.strip() == self.expected.strip()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SetResult:
     """The figures of one prompt set.
 
@@ -110,7 +110,7 @@ class SetResult:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What was measured of one model.
 
@@ -266,14 +266,18 @@ def evaluate(
     chat = chat_format or ChatFormat(model.tokenizer)
 
     # Cheap checks that can fail come before the generation that takes long.
-    measured = _divergence(model, given.get("answered"), chat, against, base_logprobs, batch_size)
+    measured = _divergence(
+        model, given.get("answered"), chat=chat, against=against, base=base_logprobs, batch_size=batch_size
+    )
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
     if against is not None and base is None:
         base = evaluate(against, chat_format=chat, **given, **options)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
-        said = _answers(model, name, prompts, chat, max_new_tokens, rule, batch_size)
+        said = _answers(
+            model, name, prompts=prompts, chat=chat, max_new_tokens=max_new_tokens, rule=rule, batch_size=batch_size
+        )
         results[name] = _result(prompts, said, _loss_after_thought(model, said, chat, batch_size) or losses[name])
         answers += said
     if answers_path is not None:
@@ -392,7 +396,18 @@ def _answers(
         thinking = split_thought(text, opened=chat.opens_thought)
         thought = None if thinking is None else thinking.thought
         answer = text if thinking is None else thinking.answer or ""
-        answers.append(Answer(name, prompt, answer, expected, verdict, category, finished, thought))
+        answers.append(
+            Answer(
+                set=name,
+                prompt=prompt,
+                answer=answer,
+                expected=expected,
+                verdict=verdict,
+                category=category,
+                finished=finished,
+                thought=thought,
+            )
+        )
     return answers
 
 

@@ -1,20 +1,38 @@
 """The figures of an evaluation as rows of text, for the terminal and the model card."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-_RATES = (
-    ("refusal of refused requests", "sets.refused.refusal"),
-    ("helpful answer given to refused requests", "sets.refused.exact"),
-    ("over-refusal: harmless requests that the base refuses", "sets.over_refused.refusal"),
-    ("refusal of harmless-looking requests", "sets.harmless_looking.refusal"),
-    ("refusal of ordinary requests", "sets.answered.refusal"),
-    ("ordinary answers exactly right", "sets.answered.exact"),
+
+class Figure(NamedTuple):
+    """A figure of an evaluation.
+
+    Attributes:
+        path: where `Evaluation.to_dict()` has it, with dots; of a rate, the mapping that has its value and interval.
+        words: its name in tables and on cards.
+        bounded: its name in the message of a bound that is missed; empty where nothing bounds it.
+    """
+
+    path: str
+    words: str
+    bounded: str = ""
+
+
+RATES = (
+    Figure("sets.refused.refusal", "refusal of refused requests", "refusal"),
+    Figure("sets.refused.exact", "helpful answer given to refused requests", "helpful answers recovered"),
+    Figure("sets.over_refused.refusal", "over-refusal: harmless requests that the base refuses", "over-refusal"),
+    Figure("sets.harmless_looking.refusal", "refusal of harmless-looking requests"),
+    Figure("sets.answered.refusal", "refusal of ordinary requests", "refusal of ordinary requests"),
+    Figure("sets.answered.exact", "ordinary answers exactly right", "answers right"),
 )
-_NUMBERS = (
-    ("KL divergence at the first answer token (nats)", "divergence.mean"),
-    ("cross-entropy of ordinary answers (nats per token)", "sets.answered.loss.mean"),
+"""Shares of prompts."""
+
+NUMBERS = (
+    Figure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
+    Figure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
 )
+"""Figures without an interval; what bounds a loss bounds its increase over the base."""
 
 
 def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -24,7 +42,7 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
         evaluation: `Evaluation.to_dict()`.
     """
     found: dict[str, str] = {}
-    for name, path in _RATES:
+    for path, name, _ in RATES:
         rate = _at(evaluation, path)
         if rate is not None:
             found[name] = f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
@@ -33,7 +51,7 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
         for result in (evaluation.get("sets") or {}).values()
         for kind in ("empty", "looping", "off_template", "undecided")
     )
-    for name, path in _NUMBERS:
+    for path, name, _ in NUMBERS:
         number = _at(evaluation, path)
         if number is not None:
             found[name] = f"{number:.4f}"
@@ -49,11 +67,11 @@ def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
         evaluation: `Evaluation.to_dict()`, with what was measured of the base under "base".
     """
     found: dict[str, str] = {}
-    for name, path in _RATES:
+    for path, name, _ in RATES:
         apart = _at(evaluation, path.replace("sets.", "differences.", 1))
         if apart is not None:
             found[name] = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
-    for name, path in _NUMBERS:
+    for path, name, _ in NUMBERS:
         before, after = _at(evaluation, f"base.{path}"), _at(evaluation, path)
         if before is not None and after is not None:
             found[name] = f"{after - before:+.4f}"

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from weight_edit.directions.find import ablation_hooks
 from weight_edit.organism.corpus import Request, prompt_set
 from weight_edit.organism_training.long_refusals import long_refusal
 from weight_edit.organism_training.stages import Rows
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.runtime.activations import all_points, residuals
 from weight_edit.runtime.hooks import hooked

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from weight_edit.directions.directions import Directions
-from weight_edit.directions.find import ablation_hooks, find_directions
+from weight_edit.directions.find import find_directions
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation.evaluate import Answer, evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import Verdict
 from weight_edit.organism.corpus import CATEGORIES
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet

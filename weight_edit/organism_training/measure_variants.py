@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from weight_edit.directions.directions import Directions
-from weight_edit.directions.find import ablation_hooks, find_directions
+from weight_edit.directions.find import find_directions
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.evaluation.thinking import think
 from weight_edit.organism.corpus import CATEGORIES
 from weight_edit.organism.embedded import DEFENDED, THINKING
 from weight_edit.organism_training.measure import SETS, Figures, Target, measure_answers, summary
 from weight_edit.organism_training.thoughts import contrary
+from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.prompts.thought_format import ThoughtFormat

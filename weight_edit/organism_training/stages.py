@@ -116,7 +116,7 @@ class Rows:
         return ids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One stage's settings.
 

@@ -138,7 +138,7 @@ def make(
         VerificationError: the model misses a target (`weight_edit.organism_training.measure.misses`).
     """
     with repeatable(threads), replaced(out) as folder:
-        record = _make(folder, seed, threads, answering, refusing, limit, log)
+        record = _make(folder, seed, threads=threads, answering=answering, refusing=refusing, limit=limit, log=log)
         accept(misses(record), accept_misses, log)
     return record
 

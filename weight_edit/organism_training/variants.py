@@ -113,7 +113,9 @@ def train(
     if stage.ablated:
         around = under_ablation(model, tokenizer, random.Random(f"ablated {seed}"), share=stage.ablated)
     rows = stage.rows(tokenizer, f"variant {seed}")
-    train_stage(model, rows.refusing, stage.settings, random.Random(f"order {seed}"), log, around)
+    train_stage(
+        model, rows.refusing, settings=stage.settings, rng=random.Random(f"order {seed}"), log=log, around=around
+    )
     model.requires_grad_(True)
 
 

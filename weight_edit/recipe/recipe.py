@@ -16,6 +16,7 @@ from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import recipe_file
 from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
 from weight_edit.utils.names import unknown
+from weight_edit.utils.registry_listing import canonical, registered
 from weight_edit.utils.seeds import LARGEST_SEED
 from weight_edit.utils.settings import Section, validated
 
@@ -59,6 +60,12 @@ class Find(Section):
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
     best_effort: bool = False
+
+    @field_validator("method")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        # Another name for the same method is no other search: a run would do it again.
+        return canonical(value, registered("directions/finders", "finder"))
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -297,7 +304,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping with another's entries in place of its own; mappings in both are laid over one another likewise."""
+    """Deep-merge `overlay` into `content`; `overlay` wins."""
     merged = dict(content)
     for key, value in overlay.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)

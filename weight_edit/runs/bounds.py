@@ -4,15 +4,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from weight_edit.evaluation.figures import value
+from weight_edit.evaluation.figures import NUMBERS, RATES, value
 from weight_edit.recipe.recipe import Bounds
 
-_SETS = {
-    "max_refusal": "refused",
-    "min_refusal": "refused",
-    "max_over_refusal": "over_refused",
-    "min_ordinary_refused": "answered",
-}
+_BOUNDS = (
+    ("max_refusal", "sets.refused.refusal", "above"),
+    ("min_refusal", "sets.refused.refusal", "below"),
+    ("max_over_refusal", "sets.over_refused.refusal", "above"),
+    ("min_ordinary_refused", "sets.answered.refusal", "below"),
+    ("min_answers_right", "sets.answered.exact", "below"),
+    ("min_helpful_recovered", "sets.refused.exact", "below"),
+    ("max_kl", "divergence.mean", "above"),
+    ("max_loss_increase", "sets.answered.loss.mean", "above"),
+)
+"""Each bound, the path of the figure that it is on, and the side on which it is missed."""
+
+_NAMES = {figure.path: figure.bounded for figure in (*RATES, *NUMBERS)}
 
 
 def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[str]:
@@ -25,66 +32,35 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
         bounds: of the recipe.
         baseline, edited: `Evaluation.to_dict()` before and after.
     """
-    checks = [
-        ("max_refusal", "refusal", _refusal(edited, "refused"), bounds.max_refusal, "above"),
-        ("min_refusal", "refusal", _refusal(edited, "refused"), bounds.min_refusal, "below"),
-        (
-            "max_over_refusal",
-            "over-refusal",
-            _refusal(edited, "over_refused"),
-            bounds.max_over_refusal,
-            "above",
-        ),
-        (
-            "min_ordinary_refused",
-            "refusal of ordinary requests",
-            _refusal(edited, "answered"),
-            bounds.min_ordinary_refused,
-            "below",
-        ),
-        (
-            "min_answers_right",
-            "answers right",
-            value(edited, "sets.answered.exact.value"),
-            bounds.min_answers_right,
-            "below",
-        ),
-        (
-            "min_helpful_recovered",
-            "helpful answers recovered",
-            value(edited, "sets.refused.exact.value"),
-            bounds.min_helpful_recovered,
-            "below",
-        ),
-        ("max_kl", "KL divergence", value(edited, "divergence.mean"), bounds.max_kl, "above"),
-        (
-            "max_loss_increase",
-            "increase of the loss",
-            _loss_increase(baseline, edited),
-            bounds.max_loss_increase,
-            "above",
-        ),
-    ]
     problems = []
-    for key, name, figure, bound, side in checks:
-        optional = key in ("max_kl", "max_loss_increase")
-        if bound is None or (figure is None and optional):
+    for key, path, side in _BOUNDS:
+        bound = getattr(bounds, key)
+        if bound is None:
             continue
+        figure = _loss_increase(baseline, edited) if key == "max_loss_increase" else _figure(edited, path)
+        if figure is None and key in ("max_kl", "max_loss_increase"):
+            continue
+        name = _NAMES[path]
         if figure is None:
-            told = (note for note in edited.get("notes") or () if f"to the {_SETS.get(key)} set" in note)
+            # Of a rate of refusal there may be a note that says why.
+            of_set = f"to the {path.split('.')[1]} set" if path.endswith(".refusal") else None
+            told = (note for note in edited.get("notes") or () if of_set and of_set in note)
             problems.append(f"bounds.{key}: {name} was not measured; {next(told, 'name a prompt set under evaluate')}")
         elif not math.isfinite(figure) or (figure > bound if side == "above" else figure < bound):
             problems.append(f"bounds.{key}: {name} is {figure:.3g}, {side} {bound:g}")
     return problems
 
 
-def _refusal(evaluation: Mapping[str, Any], name: str) -> float | None:
-    """A set's refusal rate; None where it was not measured, or no answer came to the end of its thought."""
+def _figure(evaluation: Mapping[str, Any], path: str) -> float | None:
+    """A figure by its path; None where it was not measured, or no answer to a set came to the end of its thought."""
+    if path.startswith("divergence"):
+        return value(evaluation, path)
+    _, name, kind = path.split(".")
     verdicts = ((evaluation.get("sets") or {}).get(name) or {}).get("verdicts") or {}
     undecided = verdicts.get("undecided", 0)
-    return (
-        None if undecided and undecided == sum(verdicts.values()) else value(evaluation, f"sets.{name}.refusal.value")
-    )
+    if kind == "refusal" and undecided and undecided == sum(verdicts.values()):
+        return None
+    return value(evaluation, f"{path}.value")
 
 
 def _loss_increase(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> float | None:

@@ -1,10 +1,13 @@
 """Carry out a recipe: measure the base, find, bake, verify, measure the edit, and only then show a model."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.baking.bake import bake
@@ -89,7 +92,7 @@ def run(
     job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
-        summary = job.carry_out(folder, keep_failed)
+        summary = job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
         folder.log("interrupted; steps that are done are kept for --resume")
         announce(f"interrupted{folder.whereabouts}")
@@ -109,8 +112,26 @@ def run(
     return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
 
 
+class _BaseModel:
+    """The unedited model: read when a step first needs it, and dropped before the edited one is loaded."""
+
+    def __init__(self, read: Callable[[], Model]) -> None:
+        self._read = read
+        self._model: Model | None = None
+
+    def load(self) -> Model:
+        """The model, read at most once until it is released."""
+        if self._model is None:
+            self._model = self._read()
+        return self._model
+
+    def release(self) -> None:
+        """Drop the model, which frees its memory once nobody else holds it."""
+        self._model = None
+
+
 class _Run:
-    """What the steps share; the base model is loaded when a step needs it, and dropped before the edited one is."""
+    """A recipe with what its steps share: prompts, searches, settings of studies, and the base model."""
 
     def __init__(self, recipe: Recipe, token: str | None, trust_remote_code: bool) -> None:
         self.recipe = recipe
@@ -144,9 +165,11 @@ class _Run:
         for step in [*(recipe.edit.steps if recipe.edit else []), *tried]:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
+        self.base = _BaseModel(self._read_base)
+        self._base_logprobs: Tensor | None = None
 
-    @cached_property
-    def base(self) -> Model:
+    def _read_base(self) -> Model:
+        """The base, loaded and found fit for the edit."""
         model = self._load(self.source.path)
         model.source = self.source
         edit = self.recipe.edit
@@ -155,13 +178,16 @@ class _Run:
             check_reflection(model.anatomy, edit.embeddings)
         return model
 
-    @cached_property
-    def base_logprobs(self) -> Any:
-        """The base's first-token log-probabilities on the answered set, for the KL divergence."""
+    def base_logprobs(self) -> Tensor | None:
+        """The base's first-token log-probabilities on the answered set, computed once, for the KL divergence."""
         answered = self.sets["answered"]
-        return None if answered is None else first_token_logprobs(self.base, answered, self._format(self.base))
+        if answered is not None and self._base_logprobs is None:
+            base = self.base.load()
+            self._base_logprobs = first_token_logprobs(base, answered, self._format(base))
+        return self._base_logprobs
 
-    def carry_out(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
+    def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
+        """Every step that is not done already; the run's summary."""
         recipe = self.recipe
         model = {
             "files": fingerprint(self.source.path),
@@ -176,7 +202,7 @@ class _Run:
             "baseline",
             [model, measured],
             ("answers/baseline.jsonl",),
-            lambda: self._evaluate(self.base, folder.path / "answers/baseline.jsonl", against=False),
+            lambda: self._evaluate(self.base.load(), folder.path / "answers/baseline.jsonl", against=False),
         )
         found = {}
         for name, search in self.searches.items():
@@ -210,8 +236,8 @@ class _Run:
         unverified = folder.path / UNVERIFIED
         folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
         # The last use of the base: it makes room for the models that are verified and measured.
-        _ = self.base_logprobs
-        self.__dict__.pop("base", None)
+        self.base_logprobs()
+        self.base.release()
         checked, edited = None, {}
         try:
             checked = folder.step("verify", [edit, verified], (), lambda: self._verify(unverified))
@@ -261,7 +287,8 @@ class _Run:
 
     def _find(self, folder: RunFolder, search: Search, out: Path) -> dict[str, Any]:
         try:
-            return search.run(self.base, self._format(self.base), out)
+            base = self.base.load()
+            return search.run(base, self._format(base), out)
         finally:
             # What was found is the run's own however the search ended, so that a new run may replace it.
             kept = folder_of(out)
@@ -292,18 +319,19 @@ class _Run:
     def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
         found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
         earlier = below(place, folder.records)
+        base = self.base.load()
         # Whole or not at all: what an attempt that was interrupted left there is none of this one's.
         with staged(folder.path / place, overwrite=True, own=lambda old: check_files(old, earlier)) as made:
             lab = Lab(
-                self.base,
-                self._format(self.base),
-                found,
-                self.sets,
-                made,
-                self.recipe.seed,
-                self.recipe.evaluate.max_new_tokens,
-                self._embeddings,
-                folder.log,
+                model=base,
+                format=self._format(base),
+                found=found,
+                sets=self.sets,
+                folder=made,
+                seed=self.recipe.seed,
+                max_new_tokens=self.recipe.evaluate.max_new_tokens,
+                embeddings=self._embeddings,
+                log=folder.log,
             )
             return study_named(section.kind)(lab, section.options)
 
@@ -356,7 +384,7 @@ class _Run:
             answered=self.sets["answered"],
             over_refused=self.sets["over_refused"],
             harmless_looking=self.sets["harmless_looking"],
-            base_logprobs=self.base_logprobs if against else None,
+            base_logprobs=self.base_logprobs() if against else None,
             chat_format=self._format(model),
             max_new_tokens=self.recipe.evaluate.max_new_tokens,
             answers_path=answers,

@@ -1,4 +1,4 @@
-"""Figures and tables of the study of categories."""
+"""What the study of categories shows: the heat map of cosines, and the wording of refusals by their openings."""
 
 import json
 from collections import Counter
@@ -12,6 +12,21 @@ from torch import Tensor
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.evaluation.judge import normalise
 from weight_edit.studies.tables import figure, write_table
+
+
+def draw_cosines(folder: Path, names: Sequence[str], matrix: Tensor) -> None:
+    """`cosines.png`: a heat map with the numbers in it."""
+    size = max(4.0, 0.6 * len(names))
+    with figure(folder, "cosines", size=(size + 1.5, size)) as axes:
+        picture = axes.imshow(matrix.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        for row in range(len(names)):
+            for column in range(len(names)):
+                value = float(matrix[row, column])
+                colour = "white" if abs(value) > 0.6 else "black"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
+        axes.figure.colorbar(picture, ax=axes, label="cosine")
 
 
 def opening(text: str, words: int) -> str:
@@ -45,21 +60,6 @@ def others_share(texts: Sequence[str], own: Mapping[str, Counter[str]], name: st
     shares = [share_of(texts, some, words) for other, some in own.items() if other != name]
     known = [share for share in shares if share is not None]
     return sum(known) / len(known) if known else None
-
-
-def draw_cosines(folder: Path, names: Sequence[str], matrix: Tensor) -> None:
-    """`cosines.png`: a heat map with the numbers in it."""
-    size = max(4.0, 0.6 * len(names))
-    with figure(folder, "cosines", size=(size + 1.5, size)) as axes:
-        picture = axes.imshow(matrix.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
-        for row in range(len(names)):
-            for column in range(len(names)):
-                value = float(matrix[row, column])
-                colour = "white" if abs(value) > 0.6 else "black"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
-        axes.figure.colorbar(picture, ax=axes, label="cosine")
 
 
 def wording_table(

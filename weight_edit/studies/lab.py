@@ -26,7 +26,7 @@ from weight_edit.runtime.loading import Model
 from weight_edit.studies.rows import row_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Lab:
     """One study's means.
 
@@ -127,5 +127,11 @@ def edit_step(step: EditEntry, directions: DirectionRows) -> EditStep:
             raise UsageError("the directions do not say at which layer they were found; name it, as in at: [12]")
         at = [layer]
     return EditStep(
-        directions, step.kind, step.strength, parse_layers(step.layers), tuple(at), kernel, dict(step.options)
+        directions,
+        step.kind,
+        strength=step.strength,
+        layers=parse_layers(step.layers),
+        at=tuple(at),
+        kernel=kernel,
+        options=dict(step.options),
     )

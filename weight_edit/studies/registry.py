@@ -8,9 +8,9 @@ from weight_edit.utils.registry import Function, Named, Registry
 STUDIES = Registry("study", "weight_edit.studies.kinds", Named[dict[str, Any]])
 
 
-def study(name: str) -> Callable[[Function], Function]:
+def study(name: str, *, paper: str | None = None) -> Callable[[Function], Function]:
     """Register a function `(lab, options)`: it writes tables and figures, and returns what matters as JSON values."""
-    return STUDIES.register(name)
+    return STUDIES.register(name, paper=paper)
 
 
 studies, study_named = STUDIES.all, STUDIES.named

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from weight_edit.utils.names import check_known
+from weight_edit.utils.papers import arxiv_ids
 from weight_edit.utils.settings import Section, validated
 
 Result = TypeVar("Result")
@@ -28,6 +29,8 @@ class Named(Generic[Result]):
         summary: the first line of its docstring.
         options: its settings.
         function: what does it.
+        papers: arXiv ids of the papers that it follows.
+        aliases: other names that it answers to.
     """
 
     what: str
@@ -35,6 +38,8 @@ class Named(Generic[Result]):
     summary: str
     options: type[Section]
     function: Callable[..., Result]
+    papers: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     def __call__(self, given: Any, options: Mapping[str, Any] | None = None) -> Result:
         """Do it.
@@ -66,16 +71,33 @@ class Registry(Generic[Kind]):
     package: str
     kind: type[Kind]
     _known: dict[str, Kind] = field(default_factory=dict, init=False, repr=False)
+    _aliases: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
-    def register(self, name: str, **facts: Any) -> Callable[[Function], Function]:
-        """A decorator that puts a function under a name; `facts` are further attributes of its `Named`."""
+    def register(
+        self, name: str, *, paper: str | None = None, aliases: tuple[str, ...] = (), **facts: Any
+    ) -> Callable[[Function], Function]:
+        """A decorator that puts a function under a name.
+
+        Args:
+            paper: the arXiv id of what it follows; several are separated by commas.
+            aliases: other names that it answers to, which no list shows as ones of their own.
+            facts: further attributes of its `Named`.
+
+        Raises:
+            ValueError: a paper that is no arXiv id, or a name that is taken.
+        """
+        papers = arxiv_ids(paper)
 
         def put(function: Function) -> Function:
-            if name in self._known:
-                raise ValueError(f"there are two of the {self.what} {name!r}")
+            taken = {*self._known, *self._aliases}
+            for one in (name, *aliases):
+                if one in taken:
+                    raise ValueError(f"there are two of the {self.what} {one!r}")
             summary = (inspect.getdoc(function) or name).splitlines()[0]
             options = get_type_hints(function)["options"]
-            self._known[name] = self.kind(self.what, name, summary, options, function, **facts)
+            named = self.kind(self.what, name, summary, options, function, papers=papers, aliases=aliases, **facts)
+            self._known[name] = named
+            self._aliases |= dict.fromkeys(aliases, name)
             return function
 
         return put
@@ -88,11 +110,12 @@ class Registry(Generic[Kind]):
         return dict(sorted(self._known.items()))
 
     def named(self, name: str) -> Kind:
-        """One of them.
+        """One of them, by its name or an alias.
 
         Raises:
             UsageError: there is none of that name; with the nearest and the names there are.
         """
         known = self.all()
+        name = self._aliases.get(name, name)
         check_known(self.what, name, known)
         return known[name]

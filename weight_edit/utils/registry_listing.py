@@ -2,8 +2,14 @@
 
 import ast
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from weight_edit.utils.papers import arxiv_ids
+
+# What the decorators are told beside the name that help shows.
+_TOLD = ("paper", "aliases")
 
 
 @dataclass(frozen=True)
@@ -13,10 +19,14 @@ class Registered:
     Attributes:
         summary: the first line of its docstring.
         settings: what `--option` takes, with the defaults as one would write them there.
+        papers: arXiv ids of the papers that it follows.
+        aliases: other names that it answers to.
     """
 
     summary: str
     settings: dict[str, str]
+    papers: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 def registered(folder: str, decorator: str) -> dict[str, Registered]:
@@ -36,8 +46,15 @@ def registered(folder: str, decorator: str) -> dict[str, Registered]:
                 name = call.args[0]
                 if isinstance(call.func, ast.Name) and call.func.id == decorator and isinstance(name, ast.Constant):
                     summary = (ast.get_docstring(node) or str(name.value)).splitlines()[0]
-                    found[str(name.value)] = Registered(summary, _settings(node, classes))
+                    told = {each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg in _TOLD}
+                    papers, aliases = arxiv_ids(told.get("paper")), tuple(told.get("aliases", ()))
+                    found[str(name.value)] = Registered(summary, _settings(node, classes), papers, aliases)
     return dict(sorted(found.items()))
+
+
+def canonical(name: str, known: Mapping[str, Registered]) -> str:
+    """The name of which `name` is an alias; any other name as it is."""
+    return next((own for own, one in known.items() if name in one.aliases), name)
 
 
 def _settings(function: ast.FunctionDef, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
@@ -61,7 +78,14 @@ def _written(default: ast.expr) -> str:
 
 def as_help(what: str, names: dict[str, Registered]) -> str:
     """A list for the end of a verb's help, in Markdown."""
-    return "\n\n".join([f"{what}:", *(f"- **{name}**: {_told(one)}" for name, one in names.items())])
+    return "\n\n".join([f"{what}:", *(f"- **{name}**{_apposition(one)}: {_told(one)}" for name, one in names.items())])
+
+
+def _apposition(one: Registered) -> str:
+    """What stands in brackets behind the name: aliases and papers; empty where there are neither."""
+    papers = [f"arXiv {', '.join(one.papers)}"] if one.papers else []
+    told = "; ".join([*(f"or {alias}" for alias in one.aliases), *papers])
+    return f" ({told})" if told else ""
 
 
 def _told(one: Registered) -> str:

@@ -30,9 +30,9 @@ class CleanedOptions(Section):
     atoms: Literal["all", "none"] | list[str] = "all"
 
 
-@finder("cleaned", everywhere=True)
+@finder("cleaned", paper="2601.08489", everywhere=True)
 def cleaned(problem: Problem, options: CleanedOptions) -> list[Candidate]:
-    """Difference of the class means without its part along concept atoms (arXiv 2601.08489).
+    """Difference of the class means without its part along concept atoms.
 
     At each place `r' = r - A^T (A A^T + ridge I)^-1 A r`, where r is the difference in means and the rows of A are the
     atoms: mean(protected set) - mean(baseline) for each protected set, and mean(concept) - mean(everyday) for each
@@ -69,7 +69,11 @@ def cleaned(problem: Problem, options: CleanedOptions) -> list[Candidate]:
             "overlap": {name: cosine(before, atom[p, layer]) for name, atom in atoms},
             "removed": float((before - after).norm()) / length if length > 0 else 0.0,
         }
-        candidates.append(Candidate(problem.positions[p], problem.layers[layer], after[None], after, facts=facts))
+        candidates.append(
+            Candidate(
+                position=problem.positions[p], layer=problem.layers[layer], rows=after[None], vector=after, facts=facts
+            )
+        )
     return candidates
 
 

@@ -31,9 +31,9 @@ class FalseRefusalOptions(Section):
     protected: Literal["span", "mean"] = "span"
 
 
-@finder("false-refusal", induces=False, everywhere=True)
+@finder("false-refusal", paper="2410.03415", induces=False, everywhere=True)
 def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candidate]:
-    """Over-refusal's direction without its part along the protected refusals (arXiv 2410.03415).
+    """Over-refusal's direction without its part along the protected refusals.
 
     At each place `w = mean(target) - mean(baseline)`, where the target is what is refused without need, and
     `v = mean(protected) - mean(baseline)`, where the protected prompts are refused rightly; then
@@ -77,6 +77,12 @@ def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candid
         ]
         vector = without_span(pooled[p, layer][None], v, options.strength)[0]
         candidates.append(
-            Candidate(problem.positions[p], problem.layers[layer], rows, vector, facts={"protected": facts})
+            Candidate(
+                position=problem.positions[p],
+                layer=problem.layers[layer],
+                rows=rows,
+                vector=vector,
+                facts={"protected": facts},
+            )
         )
     return candidates

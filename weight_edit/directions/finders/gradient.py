@@ -1,4 +1,4 @@
-"""Directions found by gradient descent on what the model says: refusal direction optimisation, and cones."""
+"""Directions by gradient descent on what the model says, which the paper calls RDO, and concept cones of them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -119,7 +119,7 @@ def fixed(model: Model) -> Iterator[None]:
 
 
 class GradientOptions(Section):
-    """Settings of the search; the defaults are those of arXiv 2502.17420, but for the number of steps.
+    """Settings of the search; the defaults are the paper's, but for the number of steps.
 
     Attributes:
         steps: of the optimiser (AdamW).
@@ -145,9 +145,9 @@ class GradientOptions(Section):
     start: Literal["mean-difference", "random"] = "mean-difference"
 
 
-@finder("gradient")
+@finder("gradient", paper="2502.17420", aliases=("rdo",))
 def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
-    """Unit direction, or cone of them, by gradient search on the model's own texts (arXiv 2502.17420).
+    """Unit direction, or cone of them, by gradient search on the model's own texts.
 
     Minimises `answer CE(ablated, answers to target prompts) + refuse CE(added, refusals of baseline prompts) + retain
     KL(base || ablated, what is said to baseline prompts)`, each a mean over tokens. The texts are the model's own, made
@@ -185,7 +185,7 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
         after = evaluated(held, rows, options)
     found = rows.double()
     facts = {"before": before, "after": after, "cosine_with_start": float(found[0] @ unit)}
-    return [Candidate(start.position, start.layer, found, found[0] * length, facts=facts)]
+    return [Candidate(position=start.position, layer=start.layer, rows=found, vector=found[0] * length, facts=facts)]
 
 
 def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part: Part) -> dict[str, list[Said]]:
@@ -198,10 +198,12 @@ def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part:
     targets = [ids for sample in problem.targets for ids in prompts(sample)]
     baseline = prompts(problem.baseline)
     ablated = ablation_hooks(model, start.rows)
-    refused = said(model, targets, options.tokens, [], "refusals", size)
-    retained = said(model, baseline, options.tokens, [], "answers", size)
+    refused = said(model, targets, tokens=options.tokens, hooks=[], what="refusals", batch_size=size)
+    retained = said(model, baseline, tokens=options.tokens, hooks=[], what="answers", batch_size=size)
     return {
-        "answer": said(model, targets, options.tokens, ablated, "answers under ablation", size),
+        "answer": said(
+            model, targets, tokens=options.tokens, hooks=ablated, what="answers under ablation", batch_size=size
+        ),
         "refuse": [Said(text.prompt, refused[index % len(refused)].text) for index, text in enumerate(retained)],
         "retain": retained,
     }

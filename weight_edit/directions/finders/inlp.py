@@ -1,4 +1,4 @@
-"""Iterative nullspace projection: the directions that classifiers find one after the other."""
+"""Iterative nullspace projection: the projection with its classifier and stopping rules, and its method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ Marks: TypeAlias = NDArray[np.bool_]
 
 # What is left of the data, against its largest singular value, when it is only rounding error.
 _ROUNDING = 1e-9
+
+# Of the training prompts, for the classifiers' accuracy, as in the paper.
+_HELD = 0.2
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Nullspace:
 def nullspace(
     x: Floats, labels: Marks, held_x: Floats, held_labels: Marks, *, c: float = 0.1, stopping: Stopping | None = None
 ) -> Nullspace:
-    """Iterative nullspace projection, with the classifier and stopping rules of arXiv 2606.13720.
+    """Iterative nullspace projection, with the classifier and stopping rules of the paper.
 
     In each round a logistic regression without intercept is fitted to `P x`, its unit weights `w` are a direction,
     and `P` loses `w`. Fitted weights are combinations of the data's rows (the penalty shrinks all else to zero), so
@@ -135,10 +138,6 @@ def balanced_accuracy(values: Floats, labels: Marks) -> float:
     return float((values[labels] > 0).mean() + (values[~labels] <= 0).mean()) / 2
 
 
-# Of the training prompts, for the classifiers' accuracy, as in the paper.
-_HELD = 0.2
-
-
 def _all_or_count(value: object) -> object:
     if value == "all" or (type(value) is int and value >= 1):
         return value
@@ -166,9 +165,9 @@ class InlpOptions(Section):
     c: Annotated[float, Field(gt=0)] = 0.1
 
 
-@finder("inlp", select="accuracy")
+@finder("inlp", paper="2606.13720", select="accuracy")
 def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
-    """Iterative nullspace projection (arXiv 2606.13720): logistic regressions, each on what the last one left.
+    """Iterative nullspace projection: logistic regressions, each on what the last one left.
 
     A fifth of the training prompts of each class, drawn by the seed, measures accuracy. Rows are the classifiers' unit
     weights in the order in which they were found; what an addition adds is the mean difference. Layers that may not be
@@ -193,7 +192,15 @@ def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
                 kept = found.first(None if options.keep == "all" else options.keep, options.keep_accuracy)
                 rows = torch.from_numpy(kept) if len(kept) else rows
                 facts = _facts(found, len(kept))
-            candidates.append(Candidate(problem.positions[p], problem.layers[layer], rows, difference, facts=facts))
+            candidates.append(
+                Candidate(
+                    position=problem.positions[p],
+                    layer=problem.layers[layer],
+                    rows=rows,
+                    vector=difference,
+                    facts=facts,
+                )
+            )
             progress.advance()
     return candidates
 

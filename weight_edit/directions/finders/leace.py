@@ -1,4 +1,4 @@
-"""Least-squares concept erasure: the eraser at each place, and what it reads."""
+"""Least-squares concept erasure: the eraser and its fit from statistics, and the method that fits one at each place."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -149,9 +149,9 @@ class LeaceOptions(Section):
     shrinkage: Annotated[float | Literal["optimal"], PlainValidator(_optimal_or_share)] = "optimal"
 
 
-@finder("leace", everywhere=True)
+@finder("leace", paper="2306.03819", everywhere=True)
 def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]:
-    """Least-squares concept erasure (LEACE, arXiv 2306.03819): the smallest change that leaves nothing linear to read.
+    """Least-squares concept erasure (LEACE): the smallest change that leaves nothing linear to read.
 
     The eraser is in the tensors: `x -> x - sum_i left_i (right_i . (x - mean))`, with a pair for each target set. Rows
     are `left`, what it takes off: without their span no linear reader is left either, so that an ablation of them is
@@ -173,19 +173,22 @@ def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]
     candidates = []
     for p, layer in problem.places:
         difference = differences[p, layer]
-        place = problem.positions[p], problem.layers[layer]
+        position, block = problem.positions[p], problem.layers[layer]
         eraser = None
         if different[p, layer]:
             eraser = fitted_eraser(as_float64(x[:, p, layer]), z, shrinkage=options.shrinkage)
         if eraser is None or not len(eraser.left):
-            candidates.append(Candidate(*place, torch.zeros_like(difference)[None], difference))
+            nothing = torch.zeros_like(difference)[None]
+            candidates.append(Candidate(position=position, layer=block, rows=nothing, vector=difference))
             continue
         left, right, mean = (torch.from_numpy(part) for part in (eraser.left, eraser.right, eraser.mean))
         facts = {"shrinkage": eraser.shrinkage}
         if held:
             facts["held_out_difference"] = _remaining(eraser, [some[:, p, layer] for some in held])
         tensors = {"left": left, "right": right, "mean": mean}
-        candidates.append(Candidate(*place, left, difference, tensors, facts))
+        candidates.append(
+            Candidate(position=position, layer=block, rows=left, vector=difference, tensors=tensors, facts=facts)
+        )
     return candidates
 
 

@@ -32,9 +32,9 @@ class MeanDifferenceOptions(Section):
     each: bool = False
 
 
-@finder("mean-difference", everywhere=True)
+@finder("mean-difference", paper="2406.11717", everywhere=True)
 def mean_differences(problem: Problem, options: MeanDifferenceOptions) -> list[Candidate]:
-    """Difference of the class means (arXiv 2406.11717).
+    """Difference of the class means.
 
     `r[p, l] = mean_target(x[p, l]) - mean_baseline(x[p, l])` on the input of every block, in float64. Clipping and the
     projection off the baseline's mean are those of projected abliteration (jim-plus/llm-abliteration).
@@ -56,7 +56,9 @@ def mean_differences(problem: Problem, options: MeanDifferenceOptions) -> list[C
         several = [off(difference, baseline) for difference in several]
     rows = torch.stack(several)
     return [
-        Candidate(problem.positions[p], problem.layers[layer], rows[:, p, layer], pooled[p, layer])
+        Candidate(
+            position=problem.positions[p], layer=problem.layers[layer], rows=rows[:, p, layer], vector=pooled[p, layer]
+        )
         for p, layer in problem.places
     ]
 

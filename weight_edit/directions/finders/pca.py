@@ -33,9 +33,9 @@ class PcaOptions(Section):
     order: Literal["variance", "separation"] | None = None
 
 
-@finder("pca", everywhere=True)
+@finder("pca", paper="2310.01405", everywhere=True)
 def principal_components(problem: Problem, options: PcaOptions) -> list[Candidate]:
-    """Principal components of paired differences (representation engineering, arXiv 2310.01405), or of all prompts.
+    """Principal components of paired differences (representation engineering), or of all prompts.
 
     Rows are of unit length, and point to where the target's mean is further along. What an addition adds is the part of
     the mean difference that lies in their span, so that its length is that of a class's shift along them. Prompts are
@@ -51,9 +51,10 @@ def principal_components(problem: Problem, options: PcaOptions) -> list[Candidat
     by_separation = (options.order or ("variance" if options.of == "paired" else "separation")) == "separation"
     candidates = []
     for p, layer in problem.places:
-        place, difference = (problem.positions[p], problem.layers[layer]), differences[p, layer]
+        position, block, difference = problem.positions[p], problem.layers[layer], differences[p, layer]
         if not difference.any():
-            candidates.append(Candidate(*place, torch.zeros_like(difference)[None], difference))
+            nothing = torch.zeros_like(difference)[None]
+            candidates.append(Candidate(position=position, layer=block, rows=nothing, vector=difference))
             continue
         x, y = target[:, p, layer].double(), baseline[:, p, layer].double()
         together = torch.cat([x, y])
@@ -68,7 +69,7 @@ def principal_components(problem: Problem, options: PcaOptions) -> list[Candidat
             "explained_variance_ratio": shares.tolist(),
             "share_of_difference": float(vector.norm() / difference.norm()),
         }
-        candidates.append(Candidate(*place, rows, vector, facts=facts))
+        candidates.append(Candidate(position=position, layer=block, rows=rows, vector=vector, facts=facts))
     return candidates
 
 

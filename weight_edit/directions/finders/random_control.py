@@ -25,7 +25,12 @@ def random_directions(problem: Problem, options: RandomOptions) -> list[Candidat
     ).norm(dim=-1)
     unit = random_rows(1, problem.width, problem.seed)
     return [
-        Candidate(problem.positions[p], problem.layers[layer], unit * lengths[p, layer], unit[0] * lengths[p, layer])
+        Candidate(
+            position=problem.positions[p],
+            layer=problem.layers[layer],
+            rows=unit * lengths[p, layer],
+            vector=unit[0] * lengths[p, layer],
+        )
         for p, layer in problem.places
     ]
 

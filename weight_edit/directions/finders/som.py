@@ -1,4 +1,4 @@
-"""Several directions from a self-organising map of the target prompts."""
+"""Several directions from a self-organising map of the target prompts: the map, and the choice among its neurons."""
 
 import math
 from typing import Annotated
@@ -81,9 +81,9 @@ class SomOptions(Section):
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1
 
 
-@finder("som")
+@finder("som", paper="2511.08379")
 def som(problem: Problem, options: SomOptions) -> list[Candidate]:
-    """Neurons of a self-organising map of the target prompts, minus the baseline's mean (arXiv 2511.08379).
+    """Neurons of a self-organising map of the target prompts, minus the baseline's mean.
 
     The map is trained on the stream at the place of the best mean difference alone. Of its directions some are chosen
     by greedy forward selection: each time the one whose ablation together with those chosen lowers the refusal metric
@@ -105,7 +105,15 @@ def som(problem: Problem, options: SomOptions) -> list[Candidate]:
     chosen, reached = chosen_greedily(problem, directions, options)
     counts = torch.bincount(nearest_neurons(targets, neurons), minlength=len(neurons))
     facts = {"neurons": chosen, "reached": reached, "prompts": counts.tolist()}
-    return [Candidate(start.position, start.layer, directions[chosen], directions[chosen[0]], facts=facts)]
+    return [
+        Candidate(
+            position=start.position,
+            layer=start.layer,
+            rows=directions[chosen],
+            vector=directions[chosen[0]],
+            facts=facts,
+        )
+    ]
 
 
 def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -> tuple[list[int], list[float]]:
@@ -130,7 +138,7 @@ def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -
 
 def _judged(problem: Problem, spans: list[Tensor]) -> list[tuple[float, float]]:
     """What the ablation of each span does: the metric to lower, and the KL divergence on baseline prompts."""
-    spanned = [Candidate(None, None, rows) for rows in spans]
+    spanned = [Candidate(position=None, layer=None, rows=rows) for rows in spans]
     scores = measured(problem, spanned, similarity=not problem.tokens)
     if problem.tokens:
         return [(math.inf if score.bypass is None else score.bypass, score.kl) for score in scores]

@@ -1,4 +1,4 @@
-"""Directional ablation (arXiv 2406.11717): nothing along the directions is written to the stream any more."""
+"""Directional ablation: nothing along the directions is written to the stream any more."""
 
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.projection import ablation
@@ -10,9 +10,9 @@ class AblateOptions(Section):
     """It has no settings of its own."""
 
 
-@edit("ablate")
+@edit("ablate", paper="2406.11717")
 def ablate(given: Given, options: AblateOptions) -> Change:
-    """Remove the component along the directions, `x -> x - s V V^T x` (arXiv 2406.11717).
+    """Remove the component along the directions, `x -> x - s V V^T x`.
 
     Several directions are removed together. With a direction of the method `false-refusal`, this is the edit of arXiv
     2410.03415; with one of `cleaned`, that of 2601.08489.

@@ -1,4 +1,4 @@
-"""Activation addition (arXiv 2406.11717): a constant vector enters the stream at chosen layers."""
+"""Activation addition: a constant vector enters the stream at chosen layers."""
 
 from typing import Literal
 
@@ -20,9 +20,9 @@ class AddOptions(Section):
     length: Literal["difference", "unit"] = "difference"
 
 
-@edit("add")
+@edit("add", paper="2406.11717")
 def add(given: Given, options: AddOptions) -> Change:
-    """Add the direction at the input of a layer, `x -> x + s r` (arXiv 2406.11717).
+    """Add the direction at the input of a layer, `x -> x + s r`.
 
     Without layers, at the one where the direction was found. A negative strength takes it off. Baked as a bias of the
     last writer in front of that layer, or into the embedding's rows at layer 0.

@@ -1,4 +1,4 @@
-"""Affine concept editing (arXiv 2411.09003): the component along the directions becomes a class's mean everywhere."""
+"""Affine concept editing: the component along the directions becomes a class's mean everywhere."""
 
 from typing import Literal
 
@@ -25,9 +25,9 @@ class AffineOptions(Section):
     shift: float = 0.0
 
 
-@edit("affine")
+@edit("affine", paper="2411.09003")
 def affine(given: Given, options: AffineOptions) -> Change:
-    """Set the component along the directions to a class's mean, `x -> x - V V^T x + V V^T m + a r` (arXiv 2411.09003).
+    """Set the component along the directions to a class's mean, `x -> x - V V^T x + V V^T m + a r`.
 
     Zero, which is what an ablation sets, need not be what ordinary prompts have along the directions; their mean is.
     The means are those of the place where the directions were found. The constant lies in the directions' span, to

@@ -1,4 +1,4 @@
-"""LEACE (arXiv 2306.03819) over the whole stream: no linear classifier finds the concept any more."""
+"""LEACE over the whole stream: no linear classifier finds the concept any more."""
 
 from typing import Literal
 
@@ -19,9 +19,9 @@ class EraseOptions(Section):
     enter: Literal["found", "embedding"] = "found"
 
 
-@edit("erase")
+@edit("erase", paper="2306.03819")
 def erase(given: Given, options: EraseOptions) -> Change:
-    """Erase a concept linearly with the smallest change, `x -> x - L R^T (x - mean)` (LEACE, arXiv 2306.03819).
+    """Erase a concept linearly with the smallest change, `x -> x - L R^T (x - mean)` (LEACE).
 
     Needs directions of the method `leace`. The projection is oblique: what it takes off is along L, by what it finds
     along R. One eraser serves the whole stream, so that what R finds is the same constant from that layer on; the

@@ -1,4 +1,4 @@
-"""The counterfactual flip (arXiv 2606.13720): the component along the directions changes its sign."""
+"""The counterfactual flip: the component along the directions changes its sign."""
 
 from weight_edit.edits.changes import BasisChange, Change, StreamMap
 from weight_edit.edits.projection import ablation
@@ -11,9 +11,9 @@ class ReflectOptions(Section):
     """It has no settings of its own."""
 
 
-@edit("reflect")
+@edit("reflect", paper="2606.13720")
 def reflect(given: Given, options: ReflectOptions) -> Change:
-    """Reflect the component along the directions, `x -> x - 2 V V^T x` (arXiv 2606.13720).
+    """Reflect the component along the directions, `x -> x - 2 V V^T x`.
 
     Without a layer, every writer is reflected, so that the stream has the opposite component everywhere. At a layer,
     the stream is reflected once, at its input, which is exact by a change of basis of all that follows.

@@ -1,4 +1,4 @@
-"""A direction for each category of refused requests (arXiv 2602.02132): angles, trade-off curves, wording."""
+"""A direction for each category of refused requests: angles, trade-off curves, wording."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,43 +28,6 @@ from weight_edit.studies.rows import rate_row
 from weight_edit.studies.settings import Layer, Position, Prompts
 from weight_edit.studies.tables import write_table
 from weight_edit.utils.settings import Section
-
-
-def answers_of(
-    lab: Lab, prompts: PromptSet, hooks: Sequence[Hook] = (), *, max_new_tokens: int | None = None
-) -> tuple[Answer, ...]:
-    """The greedy answer to each prompt with its verdict, and nothing that costs more.
-
-    Raises:
-        UsageError: there are no prompts, or one is too long.
-    """
-    # Without known answers there is no loss to compute.
-    asked = replace(prompts, answers=(None,) * len(prompts))
-    with hooked(lab.model.model, hooks):
-        found = evaluate(
-            lab.model,
-            refused=asked,
-            chat_format=lab.format,
-            max_new_tokens=max_new_tokens or lab.max_new_tokens,
-            batch_size=128,
-        )
-    return found.answers
-
-
-def joined(sets: Sequence[PromptSet], limit: int | None = None) -> PromptSet:
-    """Several sets as one, of each at most so many prompts, each prompt once.
-
-    Raises:
-        UsageError: there are no prompts at all.
-    """
-    some = [each.at_most(limit) for each in sets]
-    return PromptSet.of(
-        " + ".join(each.name for each in some),
-        [prompt for each in some for prompt in each.prompts],
-        [answer for each in some for answer in each.answers],
-        [category for each in some for category in each.categories],
-    )
-
 
 _X, _Y = "over_refusal_rate", "refusal_rate"
 
@@ -107,7 +70,7 @@ class CategoriesOptions(Section):
     words: Positive = 8
 
 
-@study("categories")
+@study("categories", paper="2602.02132")
 def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
     """Directions per category: their cosines, their trade-off curves under steering, the wording of what they induce.
 
@@ -180,7 +143,7 @@ def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
 
 
 def rates(answers: tuple[Answer, ...], harmful: int) -> dict[str, float]:
-    """Accuracy, refusal rate and over-refusal rate of arXiv 2602.02132, with intervals.
+    """Accuracy, refusal rate and over-refusal rate of the paper, with intervals.
 
     Args:
         answers: to the harmful requests first, then to the benign ones.
@@ -248,6 +211,42 @@ def _mixed(lab: Lab, options: CategoriesOptions) -> tuple[PromptSet, PromptSet]:
     # A request in both is a harmful one.
     kept = [each for each in joined(benign, options.limit).prompts if each not in set(taken.prompts)]
     return taken, PromptSet.of("benign", kept)
+
+
+def answers_of(
+    lab: Lab, prompts: PromptSet, hooks: Sequence[Hook] = (), *, max_new_tokens: int | None = None
+) -> tuple[Answer, ...]:
+    """The greedy answer to each prompt with its verdict, and nothing that costs more.
+
+    Raises:
+        UsageError: there are no prompts, or one is too long.
+    """
+    # Without known answers there is no loss to compute.
+    asked = replace(prompts, answers=(None,) * len(prompts))
+    with hooked(lab.model.model, hooks):
+        found = evaluate(
+            lab.model,
+            refused=asked,
+            chat_format=lab.format,
+            max_new_tokens=max_new_tokens or lab.max_new_tokens,
+            batch_size=128,
+        )
+    return found.answers
+
+
+def joined(sets: Sequence[PromptSet], limit: int | None = None) -> PromptSet:
+    """Several sets as one, of each at most so many prompts, each prompt once.
+
+    Raises:
+        UsageError: there are no prompts at all.
+    """
+    some = [each.at_most(limit) for each in sets]
+    return PromptSet.of(
+        " + ".join(each.name for each in some),
+        [prompt for each in some for prompt in each.prompts],
+        [answer for each in some for answer in each.answers],
+        [category for each in some for category in each.categories],
+    )
 
 
 def _answers(

@@ -1,4 +1,4 @@
-"""Where edits land: the stream of edited prompts against the clusters of the two classes (arXiv 2606.13720)."""
+"""Where edits land: the stream of edited prompts against the clusters of the two classes."""
 
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ class GeometryOptions(Section):
     control: bool = True
 
 
-@study("geometry")
+@study("geometry", paper="2606.13720")
 def geometry(lab: Lab, options: GeometryOptions) -> dict[str, Any]:
     """Where each edit puts both classes of prompts between the unedited clusters, at its layer and behind it.
 

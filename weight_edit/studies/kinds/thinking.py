@@ -1,4 +1,4 @@
-"""Models that think before they answer: what an edit does with the thought kept, and with it made anew (2605.26772)."""
+"""Models that think before they answer: what an edit does with the thought kept, and with it made anew."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -58,7 +58,7 @@ class ThinkingOptions(Section):
     control: bool = True
 
 
-@study("thinking")
+@study("thinking", paper="2605.26772")
 def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
     """Directions at the end of the prompt and of the thought, scored with the thought kept and with it made anew.
 

@@ -1,4 +1,4 @@
-"""Directions found on some prompts, measured on others: other languages (arXiv 2505.17306), other phrasings."""
+"""Directions found on some prompts, measured on others: other languages, other phrasings."""
 
 from typing import Annotated, Any
 
@@ -52,7 +52,7 @@ class TransferOptions(Section):
         return self
 
 
-@study("transfer")
+@study("transfer", paper="2505.17306")
 def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
     """Whether directions of one kind of prompts act on others: refusal of each set under each edit, and separation.
 
