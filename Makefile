@@ -9,7 +9,7 @@ TORCH := 2.13.0
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench organism architectures install lock next test-fast clean
+.PHONY: help demo test lint bench organism architectures docs install lock next test-fast clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -58,5 +58,11 @@ next: install ## Try the newest releases of everything, in .next, and say what w
 architectures: install ## Try every family of transformers; write docs/architectures.md and its data.
 	$(BIN)/weight-edit inspect --all --page docs/architectures.md
 
+# What builds the site is no part of the lock: the extra pins it, and nothing that is locked changes with it.
+docs: install ## Build the site of the documents, in site/.
+	$(PIP) install -c requirements.lock --no-build-isolation -e '.[docs]'
+	$(BIN)/python tools/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean: ## Remove outputs, caches and .next, not .venv.
-	rm -rf .next demo-run runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .next demo-run runs site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-EXTRAS = {name: [*map(Requirement, some)] for name, some in PROJECT["project"]["optional-dependencies"].items()}
+ALL_EXTRAS = {name: [*map(Requirement, some)] for name, some in PROJECT["project"]["optional-dependencies"].items()}
+# What builds the site is installed by `make docs` alone, and pinned there.
+EXTRAS = {name: some for name, some in ALL_EXTRAS.items() if name != "docs"}
 DECLARED = [
     *map(Requirement, PROJECT["project"]["dependencies"]),
     *(each for some in EXTRAS.values() for each in some),
@@ -46,6 +48,13 @@ def test_torch_is_the_release_that_the_makefile_names() -> None:
 @pytest.mark.parametrize("requirement", [one for one in DECLARED if normal(one.name) != "weight-edit"], ids=str)
 def test_what_is_declared_is_locked_within_its_range(requirement: Requirement) -> None:
     assert requirement.specifier.contains(LOCKED[normal(requirement.name)])
+
+
+def test_what_builds_the_site_is_pinned() -> None:
+    assert len(ALL_EXTRAS["docs"]) >= 3
+    for each in ALL_EXTRAS["docs"]:
+        assert [one.operator for one in each.specifier] == ["=="], each
+        assert normal(each.name) not in LOCKED
 
 
 def test_what_builds_the_package_is_locked() -> None:

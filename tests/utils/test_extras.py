@@ -35,9 +35,11 @@ def none_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_are_the_extras_of_the_project() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = {name: {each.partition(">")[0] for each in some} for name, some in declared.items() if name != "test"}
+    others = {"all", "docs", "test"}
+    named = {name: {each.partition(">")[0] for each in some} for name, some in declared.items() if name not in others}
     assert {(library, extra) for extra, some in named.items() for library in some} == set(extras.EXTRAS.items())
-    assert f"weight-edit[{','.join(named)}]" in declared["test"]
+    assert declared["all"] == [f"weight-edit[{','.join(named)}]"]
+    assert "weight-edit[all]" in declared["test"]
 
 
 @pytest.mark.usefixtures("none_installed")
@@ -45,9 +47,9 @@ def test_a_parquet_file_without_pyarrow_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prompts.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError) as refused:
         load_prompts(str(tmp_path / "prompts.parquet"))
-    assert "needs pyarrow, which is not installed; install it, or weight-edit with its extra 'data'" in str(
-        refused.value
-    )
+    said = str(refused.value)
+    assert "needs pyarrow, which is not installed; install it, or weight-edit with its extra 'data'" in said
+    assert "pip install pyarrow, or in a clone pip install '.[data]'" in said
 
 
 @pytest.mark.usefixtures("none_installed")

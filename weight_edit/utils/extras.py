@@ -19,7 +19,8 @@ def need(library: str, use: str) -> None:
         UsageError: it is not, with the command that installs it.
     """
     if find_spec(library) is None:
+        extra = EXTRAS[library]
         raise UsageError(
-            f"{use} needs {library}, which is not installed; install it, or weight-edit with its extra "
-            f"'{EXTRAS[library]}'"
+            f"{use} needs {library}, which is not installed; install it, or weight-edit with its extra '{extra}': "
+            f"pip install {library}, or in a clone pip install '.[{extra}]'"
         )
