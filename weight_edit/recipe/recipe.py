@@ -35,7 +35,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Find(Section):
     """How directions are found; the defaults are those of arXiv 2406.11717.
 
-    `target` and `baseline` are prompt sets (see the README); `validation_*` are what candidates are scored on,
+    `target` and `baseline` are prompt sets (docs/command-line.md); `validation_*` are what candidates are scored on,
     split off from the former when absent. Several targets make one direction of all of them, or one each, as the
     method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the
     best candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the
