@@ -26,7 +26,7 @@ from weight_edit.plan.step import EditStep
 from weight_edit.verification.edits import edited_tensors
 
 base, edited, directions, cold = sys.argv[1:]
-baking = prepare(resolve(base), [EditStep(load_directions(directions).rows)], EditOptions())
+baking = prepare(resolve(base), [EditStep(directions=load_directions(directions).rows)], EditOptions())
 edits = edited_tensors(baking)
 if cold == "cold":
     for path in [*Path(base).iterdir(), *Path(edited).iterdir()]:

@@ -87,7 +87,7 @@ class EditOptions:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedEdit:
     """A prepared edit of one checkpoint.
 
@@ -248,7 +248,9 @@ def prepare(
         step.directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
     anatomy = as_loaded(anatomy, checkpoint, disk)
-    proof = _proof(source, anatomy, steps, options, written, trust_remote_code)
+    proof = _proof(
+        source, anatomy=anatomy, steps=steps, options=options, written=written, trust_remote_code=trust_remote_code
+    )
     plan = plan_edit(
         anatomy,
         steps,
@@ -283,7 +285,19 @@ def prepare(
         beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
     streams = edited_tensors(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
     biases = proof.biases if proof else None
-    return PreparedEdit(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside), ties)
+    return PreparedEdit(
+        source=source,
+        checkpoint=checkpoint,
+        anatomy=anatomy,
+        disk=disk,
+        plan=plan,
+        options=options,
+        tensors=streams,
+        biases=biases,
+        mtp=mtp,
+        mtp_edited=tuple(beside),
+        config_ties=ties,
+    )
 
 
 def _proof(

@@ -27,7 +27,7 @@ EMBEDDING_MODES = ("keep", "untie", "skip")
 PROJECTOR_MODES = ("edit", "followed", "keep")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EditPlan:
     """An edit, laid out over an anatomy.
 
@@ -161,15 +161,15 @@ def plan_edit(
     for each in reflections:
         created = each.of_created(created)
     return EditPlan(
-        anatomy,
-        tuple(steps),
-        embeddings,
-        tuple(laid.edits.values()),
-        laid.norm_biases,
-        laid.added,
-        created,
-        tuple(reflections),
-        laid.stream,
+        anatomy=anatomy,
+        steps=tuple(steps),
+        embeddings=embeddings,
+        edits=tuple(laid.edits.values()),
+        norm_biases=laid.norm_biases,
+        added=laid.added,
+        created=created,
+        reflections=tuple(reflections),
+        stream=laid.stream,
     )
 
 
@@ -192,7 +192,7 @@ def plan_ablation(
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
     """
     step = EditStep(
-        DirectionRows(as_float64(directions).astype(np.float32)),
+        directions=DirectionRows(as_float64(directions).astype(np.float32)),
         strength=strength,
         layers=None if layers is None else frozenset(layers),
     )

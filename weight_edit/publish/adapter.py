@@ -33,7 +33,7 @@ from weight_edit.utils.progress import bar
 PREFIX = "base_model.model."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterResult:
     """What was written.
 
@@ -110,7 +110,9 @@ def adapter(
     if base_model is not None:
         check_id(base_model)
     check_output(target, overwrite)
-    steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
+    steps = steps_of(
+        directions, edit=edit, strength=strength, layers=layers, at=at, kernel=kernel, edit_options=edit_options
+    )
     source = resolve(model, revision=revision, token=token)
     options = EditOptions(embeddings, projector=projector)
     baking = prepare(source, steps, options, written=False, trust_remote_code=trust_remote_code)
@@ -150,7 +152,9 @@ def adapter(
         summary = {**baking.summary(), "kind": "adapter", "notes": list(notes), "card": card}
         summary["edit"]["class"] = edit_class
         write_card_and_manifest(folder, summary, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, whole, notes)
+    return AdapterResult(
+        path=target, modules=tuple(config["target_modules"]), rank=rank, edit_class=edit_class, whole=whole, notes=notes
+    )
 
 
 def _notes(baking: PreparedEdit) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ Read = Callable[[str], Tensor]
 """Gives a parameter of the unedited model by name."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Factors:
     """What is added to one module: `x -> x A^T B^T`, and to its bias.
 
@@ -156,7 +156,7 @@ def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: Read) -> F
             # Every token has a one in this row.
             a = torch.cat([a, a.new_ones(1, a.shape[1])])
             b = torch.cat([b, torch.from_numpy(stream_map.constant).to(b)[:, None]], dim=1)
-    made = Factors(writer.module, a, b, embedding=embedding, transposed=writer.axis == 1 and not embedding)
+    made = Factors(module=writer.module, a=a, b=b, embedding=embedding, transposed=writer.axis == 1 and not embedding)
     if writer.bias is None or writer.bias not in changes:
         return made
     stored = read(writer.bias).float()
@@ -172,4 +172,4 @@ def _reading(name: str, edit: TensorEdit, read: Read) -> Factors:
     weight = read(name).float()
     out_in = weight if edit.axis == 1 else weight.T
     left, right, _ = edit.map.factors(out_in.device, out_in.dtype)
-    return Factors(name.removesuffix(".weight"), left.T, -(out_in @ right), transposed=edit.axis == 0)
+    return Factors(module=name.removesuffix(".weight"), a=left.T, b=-(out_in @ right), transposed=edit.axis == 0)

@@ -43,7 +43,7 @@ DRAWS = 16
 now and then smaller than that of the one rounding that the edit has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Precision:
     """The checks that run the models, in one dtype.
 
@@ -302,7 +302,14 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
             side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
     for number in range(len(side.sequences)):
         in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
-    noise = Noise(storage, computing.result, in_both.result, weights.result, padding, hooked_leak.worst)
+    noise = Noise(
+        dtype=storage,
+        computing=computing.result,
+        hooked=in_both.result,
+        weights=weights.result,
+        padding=padding,
+        leak=hooked_leak.worst,
+    )
     return _Found(leaks, noise, overflows)
 
 
@@ -321,10 +328,18 @@ def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) 
                 allowed = strict_tolerance(faithful.scale)
             else:
                 allowed = found.noise.tolerance(dtype, faithful.scale, rounding)
-            others = results.get("published"), results.get("untied")
             # Where the storage dtype overflows, no figure of it is one.
             why = found.overflow or _overflow(side, storage, leak) if dtype == storage else None
-            precisions[dtype] = Precision(dtype, leak, found.leaks[dtype], faithful, *others, allowed, why)
+            precisions[dtype] = Precision(
+                dtype=dtype,
+                leak=leak,
+                leak_before=found.leaks[dtype],
+                faithful=faithful,
+                published=results.get("published"),
+                tying=results.get("untied"),
+                allowed=allowed,
+                overflow=why,
+            )
     # Those who read them expect float32 first.
     ordered = {dtype: precisions[dtype] for dtype in sorted(precisions, key=lambda dtype: dtype != FLOAT32)}
     return ModelChecks(ordered, found.noise)

@@ -43,7 +43,7 @@ UNDONE = 0.1
 DEFAULT_PROMPTS = "organism:answered:test"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """Everything that was checked.
 
@@ -223,7 +223,16 @@ def verify(
         from weight_edit.verification.model_checks import precision_problems, run_models
 
         n_run = len(chosen)
-        checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
+        checks = run_models(
+            baking,
+            folder=folder,
+            prompts=chosen,
+            form=form,
+            storage=storage,
+            rounding=weights.rounding,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
         precisions, noise = checks.precisions, checks.noise
         # Where the storage dtype alone overflows there is no noise to judge by, and nothing else to say.
         overflows = [precision.overflow for precision in precisions.values() if precision.overflow is not None]
@@ -231,17 +240,17 @@ def verify(
         for precision in precisions.values():
             problems += overflows if alone else precision_problems(precision, baking.plan.complete)
     found = Verification(
-        tuple(step.described for step in steps),
-        options.embeddings,
-        report,
-        weights,
-        precisions,
-        noise,
-        recorded(manifest),
-        storage,
-        baking.plan.complete,
-        n_run,
-        tuple(problems),
+        steps=tuple(step.described for step in steps),
+        embeddings=options.embeddings,
+        integrity=report,
+        weights=weights,
+        precisions=precisions,
+        noise=noise,
+        recorded=recorded(manifest),
+        storage=storage,
+        complete=baking.plan.complete,
+        prompts=n_run,
+        problems=tuple(problems),
     )
     problems += measurement_problems(manifest, found.to_dict())
     return replace(found, problems=tuple(dict.fromkeys(problems)))
@@ -253,7 +262,7 @@ def _what_was_done(
     if manifest is None:
         if directions is None:
             raise UsageError(f"{folder} has no weight_edit.json; say with --directions what it was edited with")
-        return (EditStep(rows_of(directions)),), EditOptions()
+        return (EditStep(directions=rows_of(directions)),), EditOptions()
     try:
         options = EditOptions.from_dict(manifest["edit"])
         steps = tuple(EditStep.from_dict(entry) for entry in manifest["edit"]["steps"])
