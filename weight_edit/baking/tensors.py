@@ -22,7 +22,7 @@ ROUNDINGS = (BALANCED, NEAREST)
 
 @dataclass(frozen=True)
 class EditedTensors:
-    """What an edit makes of a checkpoint's tensors.
+    """The edited tensors of a checkpoint, and the changes of its config that come with their formats.
 
     Attributes:
         edits: the tensors that change.
@@ -38,7 +38,7 @@ class EditedTensors:
         return any(edited.target.lossy for edited in self.edits)
 
     def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[TensorWriter]:
-        """Added tensors that are made of others, as edits: of copies, ones that change nothing but the name."""
+        """Writers of the added tensors that are made of others; a plain copy changes the name alone."""
         found: list[TensorWriter] = []
         for name, tensor in added.items():
             if isinstance(tensor.content, str):

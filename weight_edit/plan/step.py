@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,9 @@ class EditStep:
         if not addition and not 0 < self.strength <= 2:
             raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 is the full edit")
 
-    @property
+    @cached_property
     def change(self) -> Change:
-        """What it does to the stream."""
+        """The change that the step makes of the residual stream."""
         layer = self.directions.metadata.get("layer")
         given = Given(
             as_float64(self.directions.rows),

@@ -135,7 +135,7 @@ def push(
 
 
 def _unchanged_files(path: Path, manifest: dict[str, Any]) -> tuple[dict[str, FileRecord], tuple[str, ...]]:
-    """The manifest's files and itself, every one there and unchanged and no other; and the folders that are skipped."""
+    """The records of the manifest's files and of the manifest, all unchanged; and the skipped folders."""
     records = records_of(manifest)
     files, skipped = list_files(path)
     present = set(files) - {MANIFEST}

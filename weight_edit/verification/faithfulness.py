@@ -68,7 +68,7 @@ class Comparison:
 
     @property
     def result(self) -> Agreement:
-        """Over all that was added.
+        """The agreement over all logits added so far.
 
         Raises:
             ValueError: nothing was.

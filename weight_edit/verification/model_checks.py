@@ -85,7 +85,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class ModelChecks:
-    """What running both models showed.
+    """The results of the checks that run both models.
 
     Attributes:
         precisions: by dtype: float32, and the storage dtype where it is coarser.
@@ -249,13 +249,11 @@ class _Side:
 
     def read(self, dtype: str, name: str) -> Tensor:
         """A parameter of the model, in a dtype."""
-        assert self._model is not None
-        parameter: Tensor = self._model.model.get_parameter(name)
-        return parameter.detach().to(getattr(torch, dtype))
+        return self.model(self._loaded or self.dtypes[0]).parameter(name).to(getattr(torch, dtype))
 
 
 def _changes(hooks: Sequence[Hook]) -> dict[str, Change]:
-    """What hooks make of parameters, each on what the one before made."""
+    """The changes of parameters that hooks make, composed in the order of the hooks."""
     found: dict[str, Change] = {}
     for hook in hooks:
         if hook.where == "parameter":
@@ -269,7 +267,7 @@ def _after(first: Change, second: Change, tensor: Tensor) -> Tensor:
 
 
 def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -> _Found:
-    """Everything that is asked of the base: what its hooks say goes to the spool."""
+    """Run the base alone and with hooks; the logits go to the spool."""
     plan = side.plan
     level = partial(_in_weights, plan) if plan.complete else None
     read = partial(side.read, FLOAT32)
@@ -314,7 +312,7 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
 
 
 def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
-    """The edited model, against what the spool has of the base."""
+    """Run the edited model and compare its logits with the base's in the spool."""
     level = partial(_in_weights, side.plan) if side.plan.complete else None
     precisions = {}
     storage = side.dtypes[0]
@@ -376,7 +374,7 @@ def _compare_all(spool: Spool, dtype: str, kept: Mapping[str, Comparison], numbe
 
 
 def _ignore(number: int, logits: Tensor) -> None:
-    """In float32 the base has no noise to be measured."""
+    """Compare nothing: stored in float32, the base has no noise to measure."""
 
 
 def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
@@ -396,7 +394,7 @@ def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
 
 
 def _in_weights(plan: EditPlan, point: Point) -> Tensor:
-    """What stands along the removed directions at a point of the stream, by intention.
+    """The constants (k,) that the edit puts along the removed directions at a point of the stream.
 
     A constant that enters at a block is in the last bias before it.
     """

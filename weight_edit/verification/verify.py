@@ -14,6 +14,7 @@ from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.numbers import TORCH_NAMES
 from weight_edit.edits.changes import removed
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.low_rank import LowRankMap
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from weight_edit.prompts.sets import PromptSet
     from weight_edit.verification.model_checks import Precision
     from weight_edit.verification.tolerances import Noise
-
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _COARSENESS = ("float64", "float32", "float16", "bfloat16")
 
@@ -239,7 +238,7 @@ def verify(
         alone = bool(overflows) and not math.isnan(precisions["float32"].leak.worst)
         for precision in precisions.values():
             problems += overflows if alone else precision_problems(precision, baking.plan.complete)
-    found = Verification(
+    unconfirmed = Verification(
         steps=tuple(step.described for step in steps),
         embeddings=options.embeddings,
         integrity=report,
@@ -252,8 +251,8 @@ def verify(
         prompts=n_run,
         problems=tuple(problems),
     )
-    problems += measurement_problems(manifest, found.to_dict())
-    return replace(found, problems=tuple(dict.fromkeys(problems)))
+    problems += measurement_problems(manifest, unconfirmed.to_dict())
+    return replace(unconfirmed, problems=tuple(dict.fromkeys(problems)))
 
 
 def _what_was_done(
@@ -281,9 +280,9 @@ def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> 
 
 def _storage(baking: PreparedEdit) -> str:
     """The dtype of the edited tensors; of several, the coarsest. What a quantised format holds, bfloat16 holds too."""
-    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.tensors.edits}
+    stored = {TORCH_NAMES.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.tensors.edits}
     # An addition may edit none, and create biases alone.
-    stored |= {_TORCH.get(added.dtype, "bfloat16") for added in baking.added.values()}
+    stored |= {TORCH_NAMES.get(added.dtype, "bfloat16") for added in baking.added.values()}
     return max(stored, key=_COARSENESS.index)
 
 
