@@ -25,7 +25,7 @@ from weight_edit.hub.source import resolve
 from weight_edit.plan.step import EditStep
 
 base, edited, directions, cold = sys.argv[1:]
-baking = prepare(resolve(base), [EditStep(rows_of(directions))], EditOptions())
+baking = prepare(resolve(base), [EditStep(directions=rows_of(directions))], EditOptions())
 edits = baking.expected
 if cold == "cold":
     for path in [*Path(base).iterdir(), *Path(edited).iterdir()]:

@@ -37,7 +37,7 @@ from weight_edit.baking.prepare import EditOptions, prepare
 from weight_edit.hub.source import resolve
 from weight_edit.plan.step import EditStep
 
-baking = prepare(resolve(sys.argv[1]), [EditStep(read_rows(sys.argv[2]))], EditOptions())
+baking = prepare(resolve(sys.argv[1]), [EditStep(directions=read_rows(sys.argv[2]))], EditOptions())
 assert len(baking.tensors.edits) == 7
 """
 

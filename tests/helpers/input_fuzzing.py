@@ -85,8 +85,8 @@ class Sample:
         self.honest = root / "honest"
         bake(self.base, self.directions, self.honest)
         self.other = root / "other"
-        second = EditStep(DirectionRows(self.rows[1:], {}), "ablate")
-        bake(self.base, [EditStep(read_rows(self.directions)), second], self.other)
+        second = EditStep(directions=DirectionRows(self.rows[1:], {}), edit="ablate")
+        bake(self.base, [EditStep(directions=read_rows(self.directions)), second], self.other)
 
 
 Case = Callable[[Sample, random.Random, Path], tuple[str, Callable[[], object]]]

@@ -42,7 +42,7 @@ def plan(*steps: EditStep, family: str = "llama", embeddings: str = "keep") -> E
 def test_what_is_said_to_be_removed_is(family: str, second: DirectionRows, tmp_path: Path) -> None:
     # In front of a norm, directions that are orthogonal behind it are not.
     save_family(family, tmp_path / "base")
-    steps = [EditStep(FIRST), EditStep(second)]
+    steps = [EditStep(directions=FIRST), EditStep(directions=second)]
     if family == "bloom" and second is OBLIQUE:
         with pytest.raises(UnsupportedError, match=r"word_embeddings_layernorm.*oblique"):
             bake(tmp_path / "base", steps, tmp_path / "out")
@@ -59,7 +59,11 @@ def test_affine_maps_of_orthogonal_directions_go_through_a_layer_norm(tmp_path: 
     save_family("bloom", tmp_path / "base")
     mean = np.ones(WIDTH) / 4
     steps = [
-        EditStep(DirectionRows(found.rows, {"layer": 1}, {"baseline_mean": mean}), "affine", options={"enter": enter})
+        EditStep(
+            directions=DirectionRows(found.rows, {"layer": 1}, {"baseline_mean": mean}),
+            edit="affine",
+            options={"enter": enter},
+        )
         for found, enter in ((FIRST, "found"), (SECOND, "embedding"))
     ]
     assert bake(tmp_path / "base", steps, tmp_path / "out").complete
@@ -67,23 +71,35 @@ def test_affine_maps_of_orthogonal_directions_go_through_a_layer_norm(tmp_path: 
 
 def test_a_norm_preserving_step_stands_alone_among_maps() -> None:
     # Its lengths are the source's, so that it would undo what a step before it did to them.
-    for steps in ([EditStep(FIRST), EditStep(SECOND, "norm-preserving")], [EditStep(SECOND, "norm-preserving")] * 2):
+    for steps in (
+        [EditStep(directions=FIRST), EditStep(directions=SECOND, edit="norm-preserving")],
+        [EditStep(directions=SECOND, edit="norm-preserving")] * 2,
+    ):
         with pytest.raises(UsageError, match="find all directions together"):
             plan(*steps)
 
 
 EXACT = {
-    "two ablations": [EditStep(FIRST), EditStep(SECOND)],
-    "an ablation and an addition": [EditStep(FIRST), EditStep(SECOND, "add", options={"length": "unit"}, strength=0.5)],
-    "an ablation and a flip at a layer": [EditStep(FIRST), EditStep(SECOND, "reflect", at=(2,))],
+    "two ablations": [EditStep(directions=FIRST), EditStep(directions=SECOND)],
+    "an ablation and an addition": [
+        EditStep(directions=FIRST),
+        EditStep(directions=SECOND, edit="add", options={"length": "unit"}, strength=0.5),
+    ],
+    "an ablation and a flip at a layer": [
+        EditStep(directions=FIRST),
+        EditStep(directions=SECOND, edit="reflect", at=(2,)),
+    ],
 }
 KERNEL = Kernels.model_validate({"mlp": {"max": 1.0}})
 DIFFERENT = {
-    "a part of one": [EditStep(FIRST), EditStep(SECOND, strength=0.5)],
-    "two that are not orthogonal": [EditStep(FIRST), EditStep(OBLIQUE)],
-    "a flip and an addition": [EditStep(FIRST, "reflect"), EditStep(SECOND, "add", options={"length": "unit"})],
-    "some layers": [EditStep(FIRST, layers=frozenset({1}))],
-    "a kernel": [EditStep(FIRST, kernel=KERNEL)],
+    "a part of one": [EditStep(directions=FIRST), EditStep(directions=SECOND, strength=0.5)],
+    "two that are not orthogonal": [EditStep(directions=FIRST), EditStep(directions=OBLIQUE)],
+    "a flip and an addition": [
+        EditStep(directions=FIRST, edit="reflect"),
+        EditStep(directions=SECOND, edit="add", options={"length": "unit"}),
+    ],
+    "some layers": [EditStep(directions=FIRST, layers=frozenset({1}))],
+    "a kernel": [EditStep(directions=FIRST, kernel=KERNEL)],
 }
 
 
@@ -100,13 +116,13 @@ def test_only_what_a_second_time_changes_nothing_is_called_exact(name: str) -> N
 
 
 def test_without_the_embedding_an_ablation_is_not_exact() -> None:
-    assert exactness(plan(EditStep(FIRST), embeddings="skip")).startswith("differs")
+    assert exactness(plan(EditStep(directions=FIRST), embeddings="skip")).startswith("differs")
 
 
 def test_nothing_is_said_to_be_gone_that_is_not() -> None:
-    whole = exactness(plan(EditStep(FIRST, "norm-preserving")))
-    part = exactness(plan(EditStep(FIRST, "norm-preserving", strength=0.5)))
+    whole = exactness(plan(EditStep(directions=FIRST, edit="norm-preserving")))
+    part = exactness(plan(EditStep(directions=FIRST, edit="norm-preserving", strength=0.5)))
     assert "nothing is left" in whole
     assert "nothing is left" not in part
-    assert "holds exactly" in exactness(plan(EditStep(FIRST), family="gemma2"))
-    assert "holds exactly" not in exactness(plan(EditStep(FIRST, strength=0.5), family="gemma2"))
+    assert "holds exactly" in exactness(plan(EditStep(directions=FIRST), family="gemma2"))
+    assert "holds exactly" not in exactness(plan(EditStep(directions=FIRST, strength=0.5), family="gemma2"))

@@ -52,10 +52,10 @@ def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed, centred=True) for seed in (1, 2, 3))
     steps = [
-        EditStep(first, "affine", options={"enter": "embedding"}),
-        EditStep(second, "ablate", strength=0.7),
-        EditStep(first, "add", strength=0.5, at=(0,)),
-        EditStep(third, "reflect", at=(1,)),
+        EditStep(directions=first, edit="affine", options={"enter": "embedding"}),
+        EditStep(directions=second, edit="ablate", strength=0.7),
+        EditStep(directions=first, edit="add", strength=0.5, at=(0,)),
+        EditStep(directions=third, edit="reflect", at=(1,)),
     ]
     difference, effect = compare(tmp_path / "base", tmp_path / "out", steps, "untie")
     assert effect > 0.05
@@ -118,10 +118,10 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed) for seed in (1, 2, 3))
     steps = [
-        *([EditStep(first, "affine", options={"enter": "embedding"})] if at == 0 else []),
-        EditStep(second, "ablate", strength=0.7),
-        EditStep(first, "add", strength=0.5, at=(at,)),
-        EditStep(third, "reflect", at=(1,)),
+        *([EditStep(directions=first, edit="affine", options={"enter": "embedding"})] if at == 0 else []),
+        EditStep(directions=second, edit="ablate", strength=0.7),
+        EditStep(directions=first, edit="add", strength=0.5, at=(at,)),
+        EditStep(directions=third, edit="reflect", at=(1,)),
     ]
     difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
     assert effect > 0.05
@@ -151,7 +151,10 @@ def test_what_no_adapter_can_do_is_refused_by_name(family: str, steps: Any, said
 
 def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) -> None:
     save_family("qwen3", tmp_path / "base")
-    steps = [EditStep(directions(), "ablate"), EditStep(directions(seed=2), "add", at=(1,))]
+    steps = [
+        EditStep(directions=directions(), edit="ablate"),
+        EditStep(directions=directions(seed=2), edit="add", at=(1,)),
+    ]
     with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*--embeddings skip"):
         adapter(tmp_path / "base", steps, tmp_path / "lora")
 
@@ -159,7 +162,7 @@ def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) 
 def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
     save_family("llama", tmp_path / "base")
     first, second = directions(seed=1), directions(seed=2)
-    bake(tmp_path / "base", [EditStep(first), EditStep(second, "affine")], tmp_path / "once")
+    bake(tmp_path / "base", [EditStep(directions=first), EditStep(directions=second, edit="affine")], tmp_path / "once")
     bake(tmp_path / "base", first, tmp_path / "one")
     bake(tmp_path / "one", second, tmp_path / "two", edit="affine")
     assert (logits(load(tmp_path / "once")) - logits(load(tmp_path / "two"))).abs().max() < 1e-4

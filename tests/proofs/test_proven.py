@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,14 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache.cache_folder() == tmp_path / "xdg/weight_edit"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache.cache_folder() == tmp_path / ".cache/weight_edit"
+
+
+def test_a_call_can_have_a_cache_of_its_own(tmp_path: Path) -> None:
+    before = cache.cache_folder()
+    with cache.own_cache(tmp_path), ThreadPoolExecutor(1) as other:
+        assert cache.cache_folder() == tmp_path
+        assert other.submit(cache.cache_folder).result() == before
+    assert cache.cache_folder() == before
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,11 @@ def test_the_honest_record_passes_with_other_prompts(baked: Path) -> None:
 def test_a_step_along_other_directions_than_those_given_fails(baked: Path, tmp_path: Path) -> None:
     """The manifest tells of it, but who asks about one direction is asked about nothing else."""
     first, second = rows(), rows(seed=8)
-    bake(baked / "base", [EditStep(first.rows), EditStep(second.rows, "reflect")], tmp_path / "out")
+    bake(
+        baked / "base",
+        [EditStep(directions=first.rows), EditStep(directions=second.rows, edit="reflect")],
+        tmp_path / "out",
+    )
     assert verify(baked / "base", tmp_path / "out", weights_only=True).passed
     checked = verify(baked / "base", tmp_path / "out", directions=first, weights_only=True)
     assert [problem for problem in checked.problems if "step 2 of the edit (reflect along 1 direction" in problem]
@@ -180,7 +184,11 @@ def test_other_tensors_of_the_directions_fail_too(baked: Path, tmp_path: Path) -
     given = rows()
     mean = torch.linspace(-1, 1, 64)
     given.tensors["baseline_mean"] = mean
-    bake(baked / "base", [EditStep(given.rows, "affine", options={"enter": "embedding"})], tmp_path / "out")
+    bake(
+        baked / "base",
+        [EditStep(directions=given.rows, edit="affine", options={"enter": "embedding"})],
+        tmp_path / "out",
+    )
     assert verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).passed
     other = rows()
     other.tensors["baseline_mean"] = -mean
@@ -223,7 +231,11 @@ def test_all_entries_one_unit_off_fail(baked: Path, tmp_path: Path) -> None:
 def test_what_was_not_measured_is_not_shown_as_passed(call, baked: Path, tmp_path: Path) -> None:
     """An addition maps no tensor, so that nothing can be left; and rates that a manifest records are not measured."""
     vector = rows()
-    bake("organism", [EditStep(wide(vector.rows.rows), "add", at=(3,), options={"length": "unit"})], tmp_path / "out")
+    bake(
+        "organism",
+        [EditStep(directions=wide(vector.rows.rows), edit="add", at=(3,), options={"length": "unit"})],
+        tmp_path / "out",
+    )
     found = call("verify", "organism", tmp_path / "out", "--weights-only", "--json").json
     assert found["left_in_weights"] is None
     shown = " ".join(call("verify", "organism", tmp_path / "out", "--weights-only").out.split())

@@ -45,20 +45,20 @@ def steps(directions: Path) -> dict[str, list[EditStep]]:
     eraser = {"left": tilted / (tilted @ row.T), "right": row, "mean": found.tensors["baseline_mean"]}
     other = np.roll(row, 5, axis=1)
     return {
-        "ablate": [EditStep(found)],
-        "add": [EditStep(found, "add", at=(3,))],
-        "add-at-0": [EditStep(found, "add", strength=-0.5, at=(0,))],
-        "reflect": [EditStep(found, "reflect")],
-        "reflect-at": [EditStep(found, "reflect", at=(3,))],
-        "affine": [EditStep(found, "affine")],
-        "affine-at-0": [EditStep(found, "affine", options={"enter": "embedding"})],
-        "erase": [EditStep(DirectionRows(row, found.metadata, eraser), "erase")],
-        "norm-preserving": [EditStep(found, "norm-preserving")],
+        "ablate": [EditStep(directions=found)],
+        "add": [EditStep(directions=found, edit="add", at=(3,))],
+        "add-at-0": [EditStep(directions=found, edit="add", strength=-0.5, at=(0,))],
+        "reflect": [EditStep(directions=found, edit="reflect")],
+        "reflect-at": [EditStep(directions=found, edit="reflect", at=(3,))],
+        "affine": [EditStep(directions=found, edit="affine")],
+        "affine-at-0": [EditStep(directions=found, edit="affine", options={"enter": "embedding"})],
+        "erase": [EditStep(directions=DirectionRows(row, found.metadata, eraser), edit="erase")],
+        "norm-preserving": [EditStep(directions=found, edit="norm-preserving")],
         "composed": [
-            EditStep(found, "affine"),
-            EditStep(DirectionRows(other, {}), "ablate", strength=0.5),
-            EditStep(found, "add", strength=0.5, at=(3,)),
-            EditStep(DirectionRows(other, {}), "reflect", at=(4,)),
+            EditStep(directions=found, edit="affine"),
+            EditStep(directions=DirectionRows(other, {}), edit="ablate", strength=0.5),
+            EditStep(directions=found, edit="add", strength=0.5, at=(3,)),
+            EditStep(directions=DirectionRows(other, {}), edit="reflect", at=(4,)),
         ],
     }
 

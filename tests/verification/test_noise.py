@@ -91,14 +91,18 @@ def test_float32_is_as_strict_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("noise", [float("nan"), float("inf")])
 def test_noise_that_is_no_number_gives_no_leave(noise: float) -> None:
-    agreement = Agreement(noise, noise, 1.0, noise, 1.0, 3)
-    allowed = Noise("float16", agreement, agreement, agreement, agreement, noise).tolerance("float16", 1.0, None)
+    agreement = Agreement(largest=noise, mean=noise, scale=1.0, kl=noise, argmax=1.0, tokens=3)
+    allowed = Noise(
+        dtype="float16", computing=agreement, hooked=agreement, weights=agreement, padding=agreement, leak=noise
+    ).tolerance("float16", 1.0, None)
     assert (allowed.leak, allowed.logits, allowed.kl) == (STRICT.leak, STRICT.logits, STRICT.kl)
 
 
 def test_padding_buys_nothing() -> None:
-    small, large = (Agreement(size, size, 1.0, size, 1.0, 3) for size in (1e-2, 1e3))
-    noise = Noise("bfloat16", small, small, small, large, 1e-2)
+    small, large = (
+        Agreement(largest=size, mean=size, scale=1.0, kl=size, argmax=1.0, tokens=3) for size in (1e-2, 1e3)
+    )
+    noise = Noise(dtype="bfloat16", computing=small, hooked=small, weights=small, padding=large, leak=1e-2)
     assert noise.tolerance("bfloat16", 1.0, None).kl == pytest.approx(tolerances.IN_STORAGE * 2e-2)
     assert noise.tolerance("float32", 1.0, None).kl == pytest.approx(tolerances.IN_FLOAT32 * 1e-2)
 
@@ -228,7 +232,7 @@ def test_float32_figures_are_those_of_a_model_loaded_in_float32(
 def test_biases_that_the_edit_creates_are_rounded_too(tmp_path: Path, dtype: str) -> None:
     save_family("llama", tmp_path / "base", dtype=getattr(torch, dtype))
     word_tokenizer().save_pretrained(tmp_path / "base")
-    step = EditStep(rows().rows, "add", strength=2.5, at=(1,), options={"length": "unit"})
+    step = EditStep(directions=rows().rows, edit="add", strength=2.5, at=(1,), options={"length": "unit"})
     bake(tmp_path / "base", [step], tmp_path / "out")
     checked = verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS)
     assert checked.problems == ()
@@ -240,7 +244,7 @@ def test_a_stream_that_is_finer_than_the_weights_is_judged(tmp_path: Path, dtype
     """Mamba keeps its stream in float32 whatever its weights are; norm-preserving ablation is hooked on parameters."""
     save_family("mamba", tmp_path / "base", dtype=getattr(torch, dtype))
     word_tokenizer().save_pretrained(tmp_path / "base")
-    bake(tmp_path / "base", [EditStep(rows().rows, "norm-preserving")], tmp_path / "out")
+    bake(tmp_path / "base", [EditStep(directions=rows().rows, edit="norm-preserving")], tmp_path / "out")
     assert verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS).problems == ()
 
 

@@ -30,7 +30,7 @@ _SPARE = 1_000_000
 """Bytes for the card and the manifest, in the check of free space."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BakeResult:
     """What was written, or with `dry_run` would be.
 
@@ -162,7 +162,9 @@ def bake(
         check_id(base_model)
     target = Path(out)
     check_output(target, overwrite)
-    steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
+    steps = steps_of(
+        directions, edit=edit, strength=strength, layers=layers, at=at, kernel=kernel, edit_options=edit_options
+    )
     if link and low_disk:
         raise UsageError("with low disk every shard is a download that goes again, so that there is nothing to link")
     with ExitStack() as stack:
@@ -218,7 +220,17 @@ def steps_of(
         return list(directions)
     kernels = None if kernel is None else validated(Kernels, kernel, "kernel")
     chosen = None if layers is None else frozenset(layers)
-    return [EditStep(rows_of(directions), edit, strength, chosen, tuple(at), kernels, edit_options or {})]
+    return [
+        EditStep(
+            directions=rows_of(directions),
+            edit=edit,
+            strength=strength,
+            layers=chosen,
+            at=tuple(at),
+            kernel=kernels,
+            options=edit_options or {},
+        )
+    ]
 
 
 def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionRows:

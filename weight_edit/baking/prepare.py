@@ -20,6 +20,7 @@ from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.checkpoint.source.shards import ShardProvider
 from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.numbers import STORED
+from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.hub.source import Source
@@ -87,7 +88,7 @@ class EditOptions:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedEdit:
     """A prepared edit of one checkpoint.
 
@@ -118,7 +119,7 @@ class PreparedEdit:
 
     @property
     def expected(self) -> list[TensorWriter]:
-        """Every tensor that an edited checkpoint must have otherwise than the source, with what makes it."""
+        """The writers of all tensors in which an edited checkpoint must differ from the source."""
         return [*self.tensors.edits, *self.tensors.copies(self.checkpoint, self.added)]
 
     @property
@@ -195,7 +196,7 @@ class PreparedEdit:
 
     @property
     def kept_in_front(self) -> list[str]:
-        """What may bring the directions in from outside of the text, and was left as it is: parameters, sentences."""
+        """Unedited inputs through which the directions may enter: projectors' parameters, then sentences."""
         edited = {edit.writer.weight for edit in self.plan.edits}
         projectors = (w.weight for w in self.anatomy.writers if w.role == "projector" and w.weight not in edited)
         return [*projectors, *self.anatomy.unknown]
@@ -248,7 +249,9 @@ def prepare(
         step.directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
     anatomy = as_loaded(anatomy, checkpoint, disk)
-    proof = _proof(source, anatomy, steps, options, written, trust_remote_code)
+    proof = _proof(
+        source, anatomy=anatomy, steps=steps, options=options, written=written, trust_remote_code=trust_remote_code
+    )
     plan = plan_edit(
         anatomy,
         steps,
@@ -257,33 +260,30 @@ def prepare(
         projector=options.projector,
         reading=proof.reading if proof else None,
     )
-    if plan.unties and anatomy.also_tied:
-        raise UnsupportedError(
-            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
-            "checkpoint has one copy; use --embeddings keep or skip"
-        )
-    if plan.unties and anatomy.unembedding_weight in checkpoint.tensors and anatomy.unembedding_weight not in disk:
-        raise UnsupportedError(
-            f"the checkpoint stores the embedding under the name '{anatomy.unembedding_weight}', which an unembedding "
-            "of its own would need; use --embeddings keep or skip"
-        )
+    _check_untying(plan, disk, checkpoint)
     if not plan.tensors() and not plan.created:
         raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
     check_nothing_left_out(anatomy, disk, mtp)
-    beside: dict[str, TensorEdit] = {}
-    if options.mtp == "edit":
-        if not mtp:
-            raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
-        if plan.stream is None or plan.reflections:
-            raise UsageError(
-                "--mtp edit goes with edits of the whole stream at all layers; leave it out to keep those layers"
-            )
-        beside = mtp_edits(plan, mtp_writers(anatomy, disk, stored.shapes), checkpoint.values)
+    if options.mtp == "edit" and not mtp:
+        raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
+    beside = _mtp_edits(plan, disk, stored, checkpoint) if options.mtp == "edit" else {}
     streams = edited_tensors(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
     biases = proof.biases if proof else None
-    return PreparedEdit(source, checkpoint, anatomy, disk, plan, options, streams, biases, mtp, tuple(beside), ties)
+    return PreparedEdit(
+        source=source,
+        checkpoint=checkpoint,
+        anatomy=anatomy,
+        disk=disk,
+        plan=plan,
+        options=options,
+        tensors=streams,
+        biases=biases,
+        mtp=mtp,
+        mtp_edited=tuple(beside),
+        config_ties=ties,
+    )
 
 
 def _proof(
@@ -294,9 +294,7 @@ def _proof(
     written: bool,
     trust_remote_code: bool,
 ) -> "EditProof | None":
-    """What an edit needs to know beyond the writers, tried on a narrow copy; None for one that needs nothing more."""
-    from weight_edit.edits.changes import RuntimeOnly
-
+    """The proof of the edit on a narrow copy; None for an edit that rests on the writers alone."""
     if any(isinstance(step.change, RuntimeOnly) for step in steps):
         return None
     # In a module of its own, because it needs torch and most edits do not.
@@ -317,13 +315,33 @@ def _proof(
     )
 
 
+def _check_untying(plan: EditPlan, disk: DiskNames, checkpoint: Checkpoint) -> None:
+    """Raise `UnsupportedError` if the checkpoint has no room for the untied unembedding."""
+    anatomy = plan.anatomy
+    if plan.unties and anatomy.also_tied:
+        raise UnsupportedError(
+            f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
+            "checkpoint has one copy; use --embeddings keep or skip"
+        )
+    if plan.unties and anatomy.unembedding_weight in checkpoint.tensors and anatomy.unembedding_weight not in disk:
+        raise UnsupportedError(
+            f"the checkpoint stores the embedding under the name '{anatomy.unembedding_weight}', which an unembedding "
+            "of its own would need; use --embeddings keep or skip"
+        )
+
+
+def _mtp_edits(plan: EditPlan, disk: DiskNames, stored: Stored, checkpoint: Checkpoint) -> dict[str, TensorEdit]:
+    """The edits of the multi-token-prediction layers' tensors, by their names on disk."""
+    return mtp_edits(plan, mtp_writers(plan.anatomy, disk, stored.shapes), checkpoint.values)
+
+
 def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:
-    """Tensor name on disk to the map that it goes through, and along which axis."""
+    """The edits of the model's tensors, by their names on disk: each a map and its axis."""
     changes = plan.tensors()
     if plan.tied_edit is not None and anatomy.unembedding_weight in disk and anatomy.embedding_weight in changes:
         # A tied checkpoint that stores both copies must keep them equal.
         changes[anatomy.unembedding_weight] = changes[anatomy.embedding_weight]
     elif anatomy.tied and anatomy.unembedding_weight not in disk:
-        # It has no tensor yet: `Baking.added` makes one.
+        # It has no tensor yet: `PreparedEdit.added` makes one.
         changes.pop(anatomy.unembedding_weight, None)
     return disk.laid(changes)

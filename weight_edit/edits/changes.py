@@ -76,7 +76,7 @@ Change: TypeAlias = StreamMap | Addition | BasisChange | RuntimeOnly
 
 
 def removed(stream_map: LowRankMap, tolerance: float = 1e-5) -> Floats:
-    """Directions along which nothing of what a map is given is left.
+    """Directions along which a map leaves nothing of its input.
 
     Args:
         map: `x -> x - L R^T x`; its constant plays no part.

@@ -43,6 +43,6 @@ class Kernels(Section):
     mlp: Kernel | None = None
 
     def at(self, role: str, layer: int | None, n_layers: int) -> float:
-        """What the strength of a writer is multiplied with; embeddings have no layer and keep the plain strength."""
+        """The factor of a writer's strength; 1 for embeddings, which have no layer."""
         kernel = self.attention if role == "attention" else self.mlp
         return 1.0 if kernel is None or layer is None else kernel.at(layer, n_layers)

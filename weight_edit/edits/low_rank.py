@@ -1,4 +1,7 @@
-"""The one object behind every edit: a low-rank affine map on the residual stream, with its three faces."""
+"""The one object behind every edit: a low-rank affine map on the residual stream, with its three faces.
+
+`lowest_rank` brings the factors of maps that were composed back to the least number of columns.
+"""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any

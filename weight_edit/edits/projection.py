@@ -1,4 +1,4 @@
-"""The projection off some directions: directional ablation (arXiv 2406.11717), `x -> x - s V V^T x`."""
+"""Directional ablation (arXiv 2406.11717), `x -> x - s V V^T x`, and orthonormal rows for it from any directions."""
 
 import numpy as np
 

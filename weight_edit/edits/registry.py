@@ -18,7 +18,7 @@ class Needed(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """What an edit is made of.
+    """The arguments that every kind of edit is made from.
 
     Attributes:
         rows: the directions, orthonormal rows (k, d_model) float64.

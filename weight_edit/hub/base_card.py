@@ -25,7 +25,7 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def inherited(source: Source, checkpoint: Checkpoint, base_model: str | None = None) -> dict[str, Any]:
-    """What the manifest records of the base for the card's sake.
+    """The base's part of the card, as the manifest records it.
 
     Args:
         source, checkpoint: the base.

@@ -29,7 +29,7 @@ _BOOKKEEPING = Path(".cache") / "huggingface" / "download"
 _OURS = Path(".cache") / "weight_edit"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LowDiskSource:
     """A `ShardProvider` of a Hub repository: its small files lie in a folder, its shards come and go.
 
@@ -112,7 +112,7 @@ class LowDiskSource:
             raise
         sizes = {shard: found[shard].size for shard in chosen.shards}
         digests = {shard: lfs.sha256 for shard in chosen.shards if (lfs := found[shard].lfs) is not None}
-        return cls(source, sizes, digests, token, lock)
+        return cls(source=source, sizes=sizes, digests=digests, _token=token, _lock=lock)
 
     def read(self, shard: str, begin: int, count: int) -> bytes:
         """The `count` bytes from `begin` of a shard, by one request for that range.

@@ -13,7 +13,7 @@ which formats with a scale for a block of numbers do not take well.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from weight_edit.edits.changes import BasisChange
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError
-from weight_edit.utils.arrays import Floats, as_float64
+from weight_edit.plan.writer_edits import ParameterReader
+from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
 if TYPE_CHECKING:
     from weight_edit.anatomy.readers import Reading
@@ -51,14 +52,14 @@ class Reflection:
     low_rank: Mapping[str, TensorEdit] | None
 
     def applied(self, changes: Mapping[str, TensorEdit]) -> dict[str, TensorEdit]:
-        """Other changes of parameters, and then this."""
+        """The given changes of parameters, followed by the reflection."""
         turned = {name: TensorEdit(self.map, axis) for name, axis in self.writing.items()}
         for name in turned.keys() & changes.keys():
             turned[name] = replace(changes[name], map=changes[name].map.then(self.map))
         return {**changes, **turned, **self.reading}
 
     def of_created(self, created: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Biases that the model has not, turned where their writers are."""
+        """The created biases, reflected where the reflection changes their writers."""
         weights = {name.removesuffix(".weight"): name for name in self.writing}
         return {
             name: _times(self.map, vector) if name.removesuffix(".bias") in weights else vector
@@ -66,7 +67,9 @@ class Reflection:
         }
 
 
-def plan_reflection(anatomy: Anatomy, change: BasisChange, read: Any, reading: "Reading | None") -> Reflection:
+def plan_reflection(
+    anatomy: Anatomy, change: BasisChange, read: ParameterReader[Numbers], reading: "Reading | None"
+) -> Reflection:
     """Lay out a change of basis.
 
     Args:
@@ -110,7 +113,7 @@ def plan_reflection(anatomy: Anatomy, change: BasisChange, read: Any, reading: "
     return Reflection(change.layer, change.map, writing, edits, low_rank)
 
 
-def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Any) -> Floats:
+def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: ParameterReader[Numbers]) -> Floats:
     width = change.map.width
     if norm is None:
         return np.ones(width)

@@ -24,7 +24,7 @@ class ConstantCarrier:
 
     @property
     def creates(self) -> str | None:
-        """The name of the bias that the model has not and needs; None when it has one."""
+        """The name of the bias that must be created; None where the model has a place for the constant."""
         if self.rows or self.behind_norm or self.writer.bias is not None:
             return None
         return f"{self.writer.module}.bias"
@@ -33,16 +33,16 @@ class ConstantCarrier:
 def constant_carriers(
     anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projector: str = "edit"
 ) -> tuple[ConstantCarrier, ...]:
-    """What has to carry a constant so that it stands in the stream at the input of a block, once, at every token.
+    """The parameters that put a constant into the stream at a block's input, once for every token.
 
     At block 0 it is the embedding; of images and sounds, whose tokens come past the embedding, the projector. At others
     it is the last writer of the block before.
 
     Args:
-        embeddings, projector: see `edit_plan`.
+        embeddings, projector: see `plan_edit`.
 
     Raises:
-        UsageError: a layer that the model has not, or the embedding is needed and not to be edited.
+        UsageError: a layer out of range, or the embedding is needed and not to be edited.
         UnsupportedError: nothing there can carry a constant; says what stands in the way.
     """
     if not 0 <= layer < anatomy.n_layers:
@@ -65,7 +65,7 @@ def constant_carriers(
 
 
 def _projector(anatomy: Anatomy, writer: Writer) -> ConstantCarrier:
-    """What brings images or sounds in, past the embedding, and so needs a bias of its own."""
+    """The carrier of a projector, whose tokens come past the embedding and so need a bias of their own."""
     if writer.norm is None and writer.bias is None:
         raise UnsupportedError(
             f"{anatomy.architecture}: '{writer.weight}', which brings images or sounds into the residual stream, has "

@@ -14,10 +14,10 @@ def exactness(plan: EditPlan, *, lossy: bool = False) -> str:
     Args:
         lossy: whether tensors are rounded to a quantised format.
     """
-    said = [_kind(plan), *_remarks(plan)]
+    parts = [_kind(plan), *_remarks(plan)]
     if lossy:
-        said.append("quantised tensors are rounded to their format again")
-    return "; ".join(said)
+        parts.append("quantised tensors are rounded to their format again")
+    return "; ".join(parts)
 
 
 def _kind(plan: EditPlan) -> str:

@@ -1,4 +1,7 @@
-"""An edit as hooks on a model in memory: what its baked weights must agree with.
+"""An edit as hooks on a model in memory: of a plan, of steps that are only tried, and of an ablation alone.
+
+`plan_hooks` is what baked weights must agree with. `trial_hooks` also takes edits that cannot be baked, and
+`published_hooks` gives an edit as papers have it, from which weights may differ.
 
 Linear parts act on the outputs of writers; constants are added, and reflections made, where they belong in the stream:
 at the inputs of blocks. So the hooks know nothing of biases, gains in front of readers and the like, and agreeing with
@@ -23,18 +26,14 @@ from weight_edit.utils.arrays import Floats
 
 if TYPE_CHECKING:
     from weight_edit.plan.plan import EditPlan
-    from weight_edit.plan.writer_edits import WriterEdit
+    from weight_edit.plan.writer_edits import ParameterReader, WriterEdit
 
 
 def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
     """Hooks that remove the span of rows (k, d_model) from the whole stream, as baked weights would."""
-
-    def read(name: str) -> Tensor:
-        parameter: Tensor = model.model.get_parameter(name)
-        return parameter.detach()
-
     # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
-    return plan_hooks(plan_ablation(model.anatomy, orthonormal_rows(rows), read, embeddings="untie"), read)
+    plan = plan_ablation(model.anatomy, orthonormal_rows(rows), model.parameter, embeddings="untie")
+    return plan_hooks(plan, model.parameter)
 
 
 def hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
@@ -49,16 +48,11 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "k
     that block's input, as papers have it.
 
     Args:
-        embeddings: see `lay_out`; "untie" leaves an unembedding as it is that is tied to the embedding.
+        embeddings: see `plan_edit`; "untie" leaves an unembedding as it is that is tied to the embedding.
 
     Raises:
-        UsageError, UnsupportedError: as `lay_out`, but for what only hooks can do.
+        UsageError, UnsupportedError: as `plan_edit`, but for what only hooks can do.
     """
-
-    def read(name: str) -> Tensor:
-        parameter: Tensor = model.model.get_parameter(name)
-        return parameter.detach()
-
     anatomy = model.anatomy
     hooks: list[Hook] = []
     for step in steps:
@@ -75,7 +69,8 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "k
             fn = _rectified(change) if change.rectified else change.map.apply
             hooks.append(Hook(anatomy.blocks[change.layer].module, "input", fn))
         else:
-            hooks += plan_hooks(plan_edit(anatomy, [step], read, embeddings=embeddings), read)
+            plan = plan_edit(anatomy, [step], model.parameter, embeddings=embeddings)
+            hooks += plan_hooks(plan, model.parameter)
     return hooks
 
 
@@ -89,10 +84,7 @@ def _rectified(change: RuntimeOnly) -> Callable[[Tensor], Tensor]:
     return fn
 
 
-ParameterReader = Callable[[str], Tensor]
-
-
-def plan_hooks(plan: "EditPlan", read: ParameterReader, *, tied: bool = True) -> list[Hook]:
+def plan_hooks(plan: "EditPlan", read: "ParameterReader[Tensor]", *, tied: bool = True) -> list[Hook]:
     """The hooks of a plan.
 
     Args:
@@ -174,7 +166,10 @@ def _tied(plan: "EditPlan", edit: "WriterEdit") -> list[Hook]:
 
 
 class _Shift:
-    """Adds the product of a layer's input with a constant to its output."""
+    """Adds the product of a layer's input with a constant to its output, by a hook on each.
+
+    A module's input hook runs before its output hook in every forward pass, so that `add` finds what `see` has left.
+    """
 
     def __init__(self, constant: Floats) -> None:
         self._constant = constant
@@ -185,7 +180,8 @@ class _Shift:
         return x
 
     def add(self, logits: Tensor) -> Tensor:
-        assert self._product is not None
+        if self._product is None:
+            raise RuntimeError("the output of the unembedding was hooked without its input")
         return logits + self._product[..., None]
 
 

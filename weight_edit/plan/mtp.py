@@ -1,29 +1,36 @@
 """An edit laid out over the multi-token-prediction layers that lie in a checkpoint beside the model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from weight_edit.anatomy.disk.mtp import EMBEDDING, NORM_BIAS, MtpWriter
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.errors import UsageError
 from weight_edit.plan.plan import EditPlan
-from weight_edit.plan.writer_edits import map_before
+from weight_edit.plan.writer_edits import ParameterReader, map_before
 from weight_edit.utils.arrays import Numbers
 
 MTP_MODES = ("keep", "edit")
 
 
-def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: Callable[[str], Numbers]) -> dict[str, TensorEdit]:
-    """Tensor name on disk to the map that it goes through, and along which axis.
+def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: ParameterReader[Numbers]) -> dict[str, TensorEdit]:
+    """The edits of the MTP layers' tensors, by their names on disk.
 
     A copy of the embedding goes through what the model's embedding does, so that the two stay equal.
 
     Args:
-        plan: of the model; its edit is one map of the whole stream.
+        plan: of the model.
         writers: of the MTP layers.
         read: gives a tensor on disk by name, such as a norm's gains.
+
+    Raises:
+        UsageError: the edit is not one map of the whole stream.
     """
+    if plan.stream is None or plan.reflections:
+        raise UsageError(
+            "--mtp edit goes with edits of the whole stream at all layers; leave it out to keep those layers"
+        )
     embedding = plan.anatomy.embedding_weight
-    assert plan.stream is not None
     stream = plan.stream.linear
     own = next((edit.map for edit in plan.edits if edit.writer.weight == embedding), None)
     keep_norms = any(edit.keep_norms for edit in plan.edits)

@@ -27,7 +27,7 @@ EMBEDDING_MODES = ("keep", "untie", "skip")
 PROJECTOR_MODES = ("edit", "followed", "keep")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EditPlan:
     """An edit, laid out over an anatomy.
 
@@ -39,7 +39,7 @@ class EditPlan:
         edits: one per edited writer.
         norm_biases: bias of a norm behind a writer -> the map that it goes through, constant included.
         added: block -> the vector that is added to the stream at its input, after all steps.
-        created: names of biases that the model has not -> what they hold.
+        created: names of biases that are created -> their values.
         reflections: changes of basis, which come last.
         stream: the linear part of the whole edit, as one map of the stream, where there is one.
     """
@@ -82,7 +82,7 @@ class EditPlan:
 
     @property
     def directions(self) -> NDArray[np.float32]:
-        """Orthonormal rows that the stream is looked at along: those that are gone, or else the first step's."""
+        """Orthonormal rows along which the stream is measured: `removed`, or else the first step's directions."""
         return self.removed.astype(np.float32) if self.complete else self.steps[0].directions.rows
 
     @property
@@ -115,7 +115,7 @@ class EditPlan:
 def plan_edit(
     anatomy: Anatomy,
     steps: Sequence[EditStep],
-    read: ParameterReader,
+    read: ParameterReader[Numbers],
     *,
     embeddings: str = "keep",
     projector: str = "edit",
@@ -133,7 +133,7 @@ def plan_edit(
         reading: how the model reads the stream; needed for a change of basis.
 
     Raises:
-        UsageError: a layer that the model has not, an unknown mode, directions of another width, or steps that do not
+        UsageError: a layer out of range, an unknown mode, directions of another width, or steps that do not
             go together.
         UnsupportedError: an edit that no weights of this model can make.
     """
@@ -143,9 +143,7 @@ def plan_edit(
     for step in steps:
         change = step.change
         if reflections:
-            raise UsageError(
-                "a reflection at a layer reflections all that follows it, so that it must be the last edit"
-            )
+            raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
         if isinstance(change, RuntimeOnly):
             raise UnsupportedError(
                 f"edit {step.edit} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
@@ -161,29 +159,29 @@ def plan_edit(
     for each in reflections:
         created = each.of_created(created)
     return EditPlan(
-        anatomy,
-        tuple(steps),
-        embeddings,
-        tuple(laid.edits.values()),
-        laid.norm_biases,
-        laid.added,
-        created,
-        tuple(reflections),
-        laid.stream,
+        anatomy=anatomy,
+        steps=tuple(steps),
+        embeddings=embeddings,
+        edits=tuple(laid.edits.values()),
+        norm_biases=laid.norm_biases,
+        added=laid.added,
+        created=created,
+        reflections=tuple(reflections),
+        stream=laid.stream,
     )
 
 
 def plan_ablation(
     anatomy: Anatomy,
     directions: Numbers,
-    read: ParameterReader,
+    read: ParameterReader[Numbers],
     *,
     strength: float = 1.0,
     layers: Collection[int] | None = None,
     embeddings: str = "keep",
     projector: str = "edit",
 ) -> EditPlan:
-    """Lay out a directional ablation over a model: `lay_out` of a single step.
+    """Lay out a directional ablation over a model: `plan_edit` of a single step.
 
     Args:
         directions: orthonormal rows, (k, d_model), a numpy array or a torch tensor; rounded to float32, which is what
@@ -192,7 +190,7 @@ def plan_ablation(
         layers: blocks whose writers are edited; all when None. Embeddings are not blocks: see `embeddings`.
     """
     step = EditStep(
-        DirectionRows(as_float64(directions).astype(np.float32)),
+        directions=DirectionRows(as_float64(directions).astype(np.float32)),
         strength=strength,
         layers=None if layers is None else frozenset(layers),
     )
@@ -229,7 +227,7 @@ def check_reflection(anatomy: Anatomy, embeddings: str) -> None:
 
 
 def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
-    """Refuse layers that a model has not.
+    """Raise `UsageError` if a layer index is out of range.
 
     Raises:
         UsageError: names one of them.

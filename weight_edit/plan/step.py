@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from weight_edit.utils.arrays import Floats, as_float64
 from weight_edit.utils.settings import validated
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EditStep:
     """One edit, applied to what the steps before it made of the model.
 
@@ -63,9 +64,9 @@ class EditStep:
         if not addition and not 0 < self.strength <= 2:
             raise UsageError(f"strength {self.strength} is outside of (0, 2]; 1 is the full edit")
 
-    @property
+    @cached_property
     def change(self) -> Change:
-        """What it does to the stream."""
+        """The change that the step makes of the residual stream."""
         layer = self.directions.metadata.get("layer")
         given = Given(
             as_float64(self.directions.rows),
@@ -130,13 +131,13 @@ class EditStep:
         metadata = {key: known[key] for key in KEPT if key in known}
         layers = entry["layers"]
         return cls(
-            DirectionRows(unpacked(known), metadata, tensors),
-            str(entry["edit"]),
-            float(entry["strength"]),
-            None if layers is None else frozenset(int(layer) for layer in layers),
-            tuple(int(layer) for layer in entry.get("at", ())),
-            validated(Kernels, entry["kernel"], "kernel") if "kernel" in entry else None,
-            dict(entry.get("options", {})),
+            directions=DirectionRows(unpacked(known), metadata, tensors),
+            edit=str(entry["edit"]),
+            strength=float(entry["strength"]),
+            layers=None if layers is None else frozenset(int(layer) for layer in layers),
+            at=tuple(int(layer) for layer in entry.get("at", ())),
+            kernel=validated(Kernels, entry["kernel"], "kernel") if "kernel" in entry else None,
+            options=dict(entry.get("options", {})),
         )
 
 
@@ -155,7 +156,15 @@ def with_rows(step: EditStep, rows: Floats) -> EditStep:
         # An eraser's factors are dual to one another.
         made["left"] = made["right"] = as_float64(rows)
     directions = DirectionRows(rows.astype(np.float32), dict(step.directions.metadata), made)
-    return EditStep(directions, step.edit, step.strength, step.layers, step.at, step.kernel, step.options)
+    return EditStep(
+        directions=directions,
+        edit=step.edit,
+        strength=step.strength,
+        layers=step.layers,
+        at=step.at,
+        kernel=step.kernel,
+        options=step.options,
+    )
 
 
 def needs_proof(steps: Sequence[EditStep]) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from weight_edit.plan.constants import ConstantCarrier, constant_carriers
 from weight_edit.plan.step import EditStep
 from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
-ParameterReader = Callable[[str], Numbers]
-"""Gives a parameter by name, as an array or a tensor."""
+Values = TypeVar("Values")
+ParameterReader: TypeAlias = Callable[[str], Values]
+"""Gives a parameter of the unedited model by name: `[Numbers]` as an array or a tensor, `[Tensor]` as a tensor."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class WriterEdit:
 
 
 class WriterEdits:
-    """What the steps so far make of every writer.
+    """The edits of all writers, gathered step by step.
 
     Attributes:
         edits: one per edited writer, by its weight.
@@ -57,7 +59,7 @@ class WriterEdits:
         stream: the linear part of all steps as one map of the stream; None where there is none.
     """
 
-    def __init__(self, anatomy: Anatomy, read: ParameterReader, embeddings: str, projector: str) -> None:
+    def __init__(self, anatomy: Anatomy, read: ParameterReader[Numbers], embeddings: str, projector: str) -> None:
         self.anatomy, self._read, self._embeddings, self._projector = anatomy, read, embeddings, projector
         self.edits: dict[str, WriterEdit] = {}
         self.norm_biases: dict[str, LowRankMap] = {}
@@ -90,7 +92,7 @@ class WriterEdits:
             self._carry(layer, vector)
 
     def _strength(self, writer: Writer, step: EditStep) -> float:
-        """How much of the step a writer gets; 0 for none."""
+        """The strength of a step at a writer; 0 where the writer is spared."""
         if writer.role == "embedding" and self._embeddings == "skip":
             return 0.0
         if writer.role == "projector" and self._projector == "keep":
@@ -136,7 +138,7 @@ class WriterEdits:
         self.edits[writer.weight] = WriterEdit(writer, known.map.then(shift), carrier.rows, known.keep_norms)
 
     def _constant(self, carrier: ConstantCarrier) -> Floats:
-        """What a carrier holds of constants, in the units of its writer."""
+        """The constant that a carrier holds so far, in the units of its writer."""
         norm = carrier.writer.norm
         behind = norm is not None and norm.bias is not None and carrier.behind_norm
         stream_map = self.norm_biases[norm.bias] if behind and norm else self.edits[carrier.writer.weight].map  # type: ignore[index]
@@ -149,12 +151,12 @@ class WriterEdits:
 
     @property
     def created(self) -> dict[str, Floats]:
-        """Biases that the model has not -> what they hold."""
+        """Names of biases that are created -> their values."""
         return {c.creates: self._constant(c) for c in self._carriers.values() if c.creates is not None}
 
 
-def map_before(norm: Norm, stream_map: LowRankMap, read: ParameterReader) -> LowRankMap:
-    """The edit in front of a norm that leaves behind it what a map of the stream leaves.
+def map_before(norm: Norm, stream_map: LowRankMap, read: ParameterReader[Numbers]) -> LowRankMap:
+    """The map in front of a norm that has the effect of a map of the stream behind it.
 
     Args:
         norm: between a writer and the stream.

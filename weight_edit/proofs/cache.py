@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,8 +21,31 @@ PACKAGE = Path(__file__).parents[1]
 """All sources of the package are part of a key: whatever changes in it, a proof is made anew."""
 
 
+_own: ContextVar[Path | None] = ContextVar("own cache folder", default=None)
+
+
+@contextmanager
+def own_cache(folder: Path) -> Iterator[None]:
+    """Within the context, remember proven anatomies in a folder, away from those that the user's calls left.
+
+    A context variable, because `bake` and `inspect` lie between who asks for it and `proven_anatomy`; other threads
+    keep the cache that they have.
+    """
+    before = _own.set(folder)
+    try:
+        yield
+    finally:
+        _own.reset(before)
+
+
 def cache_folder() -> Path | None:
-    """`$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in `~/.cache`; None without a home."""
+    """The folder of `own_cache`, else `$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in `~/.cache`.
+
+    None without a home.
+    """
+    here = _own.get()
+    if here is not None:
+        return here
     own = os.environ.get("WEIGHT_EDIT_CACHE")
     if own:
         return Path(own)

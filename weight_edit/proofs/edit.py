@@ -33,7 +33,7 @@ from weight_edit.utils.threads import one_thread
 
 @dataclass(frozen=True)
 class EditProof:
-    """What was found out about a model for an edit.
+    """The facts about a model that an edit rests on, found and tried on a narrow copy.
 
     Attributes:
         reading: how it reads the stream; None where the edit has no change of basis.
@@ -62,7 +62,7 @@ def prove_edit(
     Args:
         config: of the real model.
         anatomy: of it.
-        steps: of the edit; see `lay_out`.
+        steps: of the edit; see `plan_edit`.
         written: whether a checkpoint must be able to hold the biases that the edit creates. If not, they are put on the
             copy's linear maps as they are, as an adapter does.
 
@@ -99,8 +99,11 @@ def prove_edit(
 
 
 def _rows(generator: np.random.Generator, counts: Sequence[int], width: int, centred: bool) -> list[Floats]:
-    """Orthonormal rows for each step, orthogonal to the others' too: what goes through a LayerNorm in front of the
-    stream must be a projection, which those of steps that are not orthogonal do not make."""
+    """Random rows for each step, orthonormal over all steps.
+
+    Only a projection can be laid in front of a LayerNorm that writes to the stream, and several steps compose to one
+    only where their rows are orthogonal.
+    """
     share = max(1, width // 2 // len(counts))
     sizes = [min(count, share) for count in counts]
     rows = generator.standard_normal((sum(sizes), width))
@@ -134,7 +137,7 @@ def _difference(
 
 
 def _give_biases(model: nn.Module, plan: EditPlan) -> None:
-    """Biases that linear maps have not."""
+    """Put the created biases on the linear maps of a model in memory."""
     for name, values in plan.created.items():
         module = model.get_submodule(name.removesuffix(".bias"))
         if not isinstance(module, nn.Linear):

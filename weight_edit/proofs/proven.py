@@ -91,14 +91,14 @@ def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool
 
 
 def answer_of(work: "ProvenAnatomy | WeightEditError") -> str:
-    """What the child prints: one line of JSON."""
+    """The child's answer: one line of JSON."""
     if isinstance(work, ProvenAnatomy):
         return json.dumps({"proven": work.to_dict()})
     return json.dumps({"error": str(work), "exit_code": work.exit_code})
 
 
 def _answer(output: bytes) -> dict[str, Any] | None:
-    """The last line: what a library prints before is none of ours."""
+    """The child's answer, from the last line of its output; None where that is no JSON object."""
     lines = output.splitlines()
     try:
         found = json.loads(lines[-1]) if lines else None

@@ -33,7 +33,7 @@ from weight_edit.utils.progress import bar
 PREFIX = "base_model.model."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterResult:
     """What was written.
 
@@ -110,7 +110,9 @@ def adapter(
     if base_model is not None:
         check_id(base_model)
     check_output(target, overwrite)
-    steps = steps_of(directions, edit, strength, layers, at, kernel, edit_options)
+    steps = steps_of(
+        directions, edit=edit, strength=strength, layers=layers, at=at, kernel=kernel, edit_options=edit_options
+    )
     source = resolve(model, revision=revision, token=token)
     options = EditOptions(embeddings, projector=projector)
     baking = prepare(source, steps, options, written=False, trust_remote_code=trust_remote_code)
@@ -150,11 +152,13 @@ def adapter(
         summary = {**baking.summary(), "kind": "adapter", "notes": list(notes), "card": card}
         summary["edit"]["class"] = edit_class
         write_card_and_manifest(folder, summary, files)
-    return AdapterResult(target, tuple(config["target_modules"]), rank, edit_class, whole, notes)
+    return AdapterResult(
+        path=target, modules=tuple(config["target_modules"]), rank=rank, edit_class=edit_class, whole=whole, notes=notes
+    )
 
 
 def _notes(baking: PreparedEdit) -> tuple[str, ...]:
-    """What a user has to know before merging: sentences."""
+    """Notes on merging the adapter: sentences."""
     found = []
     if merges_with_embedding(baking.plan):
         anatomy = baking.anatomy
@@ -230,8 +234,10 @@ def adapter_config(
 
 
 def _check_loadable(source: Source, config: dict[str, Any], anatomy: Anatomy, trust_remote_code: bool) -> None:
-    """Refuse what PEFT would not put on the model, such as adapters of Mamba's output maps, and what it would merge
-    into a tensor that other modules have too."""
+    """Raise `UnsupportedError` if PEFT cannot put the adapter on the model, or would merge it into a shared tensor.
+
+    PEFT refuses Mamba's output maps, for one.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     model = build(read_config(source, trust_remote_code=trust_remote_code), device="meta")
@@ -246,8 +252,10 @@ def _check_loadable(source: Source, config: dict[str, Any], anatomy: Anatomy, tr
 
 
 def check_shared(model: Any, config: Mapping[str, Any], embedding: str) -> None:
-    """Refuse to adapt a module whose weight is another one's too: before merging that one is not edited, and after it
-    both are. Of what is tied to the embedding this was thought of, see `publish.lora`.
+    """Raise `UnsupportedError` if an adapted module shares its weight with another module.
+
+    Before merging only the adapted module would be edited, and after it both. The embedding is exempt: `publish.lora`
+    takes care of an unembedding that is tied to it.
 
     Args:
         model: on any device.

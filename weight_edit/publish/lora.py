@@ -1,11 +1,13 @@
-"""A plan as LoRA factors, one pair for each module that changes: `B = -L`, `A = R^T W` for writers, the reverse for
-what reads, one more rank for a constant in an embedding's rows, and biases.
+"""A plan as LoRA factors, one pair for each module that changes.
+
+Writers have `B = -L`, `A = R^T W`, readers the reverse; a constant in an embedding's rows takes one more rank, and
+biases change beside the factors.
 
 An unembedding that is tied to the embedding never gets factors: merging adds those of both modules to the one tensor,
 which makes a reflection of an ablation. It is stored whole, or goes with the embedding when that is merged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,13 +17,11 @@ from weight_edit.anatomy.parts import Writer
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan.plan import EditPlan
+from weight_edit.plan.writer_edits import ParameterReader
 from weight_edit.utils.progress import bar
 
-Read = Callable[[str], Tensor]
-"""Gives a parameter of the unedited model by name."""
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Factors:
     """What is added to one module: `x -> x A^T B^T`, and to its bias.
 
@@ -95,7 +95,7 @@ def merges_with_embedding(plan: EditPlan) -> bool:
     return plan.tied_edit is not None and plan.tied_edit.changes_weight
 
 
-def own_unembedding(plan: EditPlan, read: Read) -> dict[str, Tensor]:
+def own_unembedding(plan: EditPlan, read: ParameterReader[Tensor]) -> dict[str, Tensor]:
     """The parameters of a tied unembedding that has to be stored whole, by name; empty where none has to.
 
     Factors of the embedding would be merged into it, and its own into the embedding.
@@ -114,11 +114,11 @@ def own_unembedding(plan: EditPlan, read: Read) -> dict[str, Tensor]:
 
 
 def _readers(plan: EditPlan) -> dict[str, TensorEdit]:
-    """What reads the stream and changes, without the gains in front of it."""
+    """The edits of the weights that read the stream, by low rank and with the norms' gains as they are."""
     return {name: edit for turn in plan.reflections for name, edit in (turn.low_rank or {}).items()}
 
 
-def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
+def factors_of(plan: EditPlan, read: ParameterReader[Tensor]) -> list[Factors]:
     """The factors of every module that changes.
 
     Args:
@@ -144,8 +144,8 @@ def factors_of(plan: EditPlan, read: Read) -> list[Factors]:
     return found
 
 
-def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: Read) -> Factors:
-    """Of a writer, by what happens to its outputs."""
+def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: ParameterReader[Tensor]) -> Factors:
+    """The factors of a writer, whose outputs are mapped."""
     embedding = writer.role in ("embedding", "position")
     weight = read(writer.weight).float()
     a, b = weight.new_zeros(0, weight.shape[1 - writer.axis]), weight.new_zeros(weight.shape[writer.axis], 0)
@@ -156,7 +156,7 @@ def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: Read) -> F
             # Every token has a one in this row.
             a = torch.cat([a, a.new_ones(1, a.shape[1])])
             b = torch.cat([b, torch.from_numpy(stream_map.constant).to(b)[:, None]], dim=1)
-    made = Factors(writer.module, a, b, embedding=embedding, transposed=writer.axis == 1 and not embedding)
+    made = Factors(module=writer.module, a=a, b=b, embedding=embedding, transposed=writer.axis == 1 and not embedding)
     if writer.bias is None or writer.bias not in changes:
         return made
     stored = read(writer.bias).float()
@@ -167,9 +167,9 @@ def _with_bias(made: Factors, vector: Tensor) -> Factors:
     return replace(made, bias=vector if made.bias is None else made.bias + vector)
 
 
-def _reading(name: str, edit: TensorEdit, read: Read) -> Factors:
-    """Of a weight that reads, by what happens to its inputs: each row w becomes `w - (w^T L) R^T`, seen as a map."""
+def _reading(name: str, edit: TensorEdit, read: ParameterReader[Tensor]) -> Factors:
+    """The factors of a reader, whose inputs are mapped: each row w becomes `w - (w^T L) R^T`."""
     weight = read(name).float()
     out_in = weight if edit.axis == 1 else weight.T
     left, right, _ = edit.map.factors(out_in.device, out_in.dtype)
-    return Factors(name.removesuffix(".weight"), left.T, -(out_in @ right), transposed=edit.axis == 0)
+    return Factors(module=name.removesuffix(".weight"), a=left.T, b=-(out_in @ right), transposed=edit.axis == 0)

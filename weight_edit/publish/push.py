@@ -17,7 +17,7 @@ from weight_edit.publish.upload import upload
 from weight_edit.verification.verify import Verification, verify
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PushResult:
     """What was uploaded, or would be.
 
@@ -121,13 +121,21 @@ def push(
     if not checked.passed:
         raise VerificationError(f"{path} was not pushed: {checked.problems[0]}")
     if dry_run:
-        return PushResult(repo_id, {name: sent.size for name, sent in records.items()}, None, checked, skipped)
+        return PushResult(
+            repo_id=repo_id,
+            files={name: sent.size for name, sent in records.items()},
+            url=None,
+            verification=checked,
+            skipped=skipped,
+        )
     commit = upload(path, records, repo_id, private=private, token=token)
-    return PushResult(repo_id, commit.files, commit.url, checked, skipped, commit.others)
+    return PushResult(
+        repo_id=repo_id, files=commit.files, url=commit.url, verification=checked, skipped=skipped, others=commit.others
+    )
 
 
 def _unchanged_files(path: Path, manifest: dict[str, Any]) -> tuple[dict[str, FileRecord], tuple[str, ...]]:
-    """The manifest's files and itself, every one there and unchanged and no other; and the folders that are skipped."""
+    """The records of the manifest's files and of the manifest, all unchanged; and the skipped folders."""
     records = records_of(manifest)
     files, skipped = list_files(path)
     present = set(files) - {MANIFEST}

@@ -78,6 +78,15 @@ class Model:
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
 
+    def parameter(self, name: str) -> torch.Tensor:
+        """A parameter by its name, detached.
+
+        Raises:
+            AttributeError: the model has no such parameter.
+        """
+        parameter: torch.Tensor = self.model.get_parameter(name)
+        return parameter.detach()
+
     @cached_property
     def small(self) -> bool:
         """Whether it runs on a processor and is too small to gain from several threads."""

@@ -127,8 +127,8 @@ def edit_step(step: EditEntry, directions: DirectionRows) -> EditStep:
             raise UsageError("the directions do not say at which layer they were found; name it, as in at: [12]")
         at = [layer]
     return EditStep(
-        directions,
-        step.kind,
+        directions=directions,
+        edit=step.kind,
         strength=step.strength,
         layers=parse_layers(step.layers),
         at=tuple(at),

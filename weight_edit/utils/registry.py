@@ -72,6 +72,7 @@ class Registry(Generic[Kind]):
     kind: type[Kind]
     _known: dict[str, Kind] = field(default_factory=dict, init=False, repr=False)
     _aliases: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _imported: bool = field(default=False, init=False, repr=False)
 
     def register(
         self, name: str, *, paper: str | None = None, aliases: tuple[str, ...] = (), **facts: Any
@@ -103,10 +104,12 @@ class Registry(Generic[Kind]):
         return put
 
     def all(self) -> dict[str, Kind]:
-        """All of them by name."""
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
+        """All of them by name, in the order of their names. The folder is imported at the first call."""
+        if not self._imported:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._imported = True
         return dict(sorted(self._known.items()))
 
     def named(self, name: str) -> Kind:

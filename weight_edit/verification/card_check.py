@@ -16,8 +16,9 @@ _MOST = 4_000_000
 
 
 def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkpoint) -> list[str]:
-    """What is wrong with an output's card, one line each: it is missing, or says something else than the manifest, or
-    the manifest says of the base's card what that does not say.
+    """The problems of an output's card, one line each.
+
+    The card must be there and be the one that the manifest gives, and the manifest must repeat the base's card rightly.
 
     Args:
         folder: the output.
@@ -53,8 +54,10 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
 
 
 def _named_rightly(card: Mapping[str, Any], source: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether the base's id is the one that is said elsewhere, by whom the card says that it is; what was an option, or
-    the name of a folder in the Hub's cache, is said nowhere else."""
+    """Whether the base's id agrees with the place that the card names for it: `source`, or the base's config.json.
+
+    An id from an option, or from the name of a folder in the Hub's cache, can be compared with nothing.
+    """
     name, how = card["base_model"], card["base_model_from"]
     if how == "hub":
         return source.get("on_hub") is True and name == source["model"]

@@ -49,7 +49,7 @@ def manifest_problems(manifest: Mapping[str, Any] | None, baking: PreparedEdit) 
 
 
 def _source_problems(source: Any, wanted: Mapping[str, Any]) -> Iterator[str]:
-    """Of what the base is called as much as can be known here: a folder may have another name than it had."""
+    """A line for each wrong entry of `source`, as far as it can be known: a folder may have been renamed."""
     said = source if isinstance(source, Mapping) else {}
     yield from _compared("source.architecture", said, wanted, "architecture")
     for key in sorted(said.keys() - wanted.keys()):
@@ -141,7 +141,7 @@ def _same(said: Any, now: Any) -> bool:
 def directions_problems(
     manifest: Mapping[str, Any] | None, given: DirectionRows | None, steps: tuple[EditStep, ...]
 ) -> Iterator[str]:
-    """A line for each step of an edit that is along other directions than those given, or says another thing of it."""
+    """A line for each step whose directions, or recorded facts about them, are not the given ones."""
     if manifest is None or given is None:
         return
     for number, step in enumerate(steps, 1):

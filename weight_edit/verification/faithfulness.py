@@ -10,7 +10,7 @@ _ENTRIES = 1 << 20
 """Logits that are compared at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """How two models' logits agree over all tokens of some prompts.
 
@@ -68,7 +68,7 @@ class Comparison:
 
     @property
     def result(self) -> Agreement:
-        """Over all that was added.
+        """The agreement over all logits added so far.
 
         Raises:
             ValueError: nothing was.
@@ -77,10 +77,10 @@ class Comparison:
             raise ValueError("no logits were compared")
         tokens = self._tokens
         return Agreement(
-            self._largest,
-            self._total / self._entries,
-            self._scale,
-            self._divergence / tokens,
-            self._equal / tokens,
-            tokens,
+            largest=self._largest,
+            mean=self._total / self._entries,
+            scale=self._scale,
+            kl=self._divergence / tokens,
+            argmax=self._equal / tokens,
+            tokens=tokens,
         )

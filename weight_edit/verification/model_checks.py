@@ -43,7 +43,7 @@ DRAWS = 16
 now and then smaller than that of the one rounding that the edit has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Precision:
     """The checks that run the models, in one dtype.
 
@@ -85,7 +85,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class ModelChecks:
-    """What running both models showed.
+    """The results of the checks that run both models.
 
     Attributes:
         precisions: by dtype: float32, and the storage dtype where it is coarser.
@@ -249,13 +249,11 @@ class _Side:
 
     def read(self, dtype: str, name: str) -> Tensor:
         """A parameter of the model, in a dtype."""
-        assert self._model is not None
-        parameter: Tensor = self._model.model.get_parameter(name)
-        return parameter.detach().to(getattr(torch, dtype))
+        return self.model(self._loaded or self.dtypes[0]).parameter(name).to(getattr(torch, dtype))
 
 
 def _changes(hooks: Sequence[Hook]) -> dict[str, Change]:
-    """What hooks make of parameters, each on what the one before made."""
+    """The changes of parameters that hooks make, composed in the order of the hooks."""
     found: dict[str, Change] = {}
     for hook in hooks:
         if hook.where == "parameter":
@@ -269,7 +267,7 @@ def _after(first: Change, second: Change, tensor: Tensor) -> Tensor:
 
 
 def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -> _Found:
-    """Everything that is asked of the base: what its hooks say goes to the spool."""
+    """Run the base alone and with hooks; the logits go to the spool."""
     plan = side.plan
     level = partial(_in_weights, plan) if plan.complete else None
     read = partial(side.read, FLOAT32)
@@ -302,12 +300,19 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
             side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
     for number in range(len(side.sequences)):
         in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
-    noise = Noise(storage, computing.result, in_both.result, weights.result, padding, hooked_leak.worst)
+    noise = Noise(
+        dtype=storage,
+        computing=computing.result,
+        hooked=in_both.result,
+        weights=weights.result,
+        padding=padding,
+        leak=hooked_leak.worst,
+    )
     return _Found(leaks, noise, overflows)
 
 
 def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
-    """The edited model, against what the spool has of the base."""
+    """Run the edited model and compare its logits with the base's in the spool."""
     level = partial(_in_weights, side.plan) if side.plan.complete else None
     precisions = {}
     storage = side.dtypes[0]
@@ -321,10 +326,18 @@ def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) 
                 allowed = strict_tolerance(faithful.scale)
             else:
                 allowed = found.noise.tolerance(dtype, faithful.scale, rounding)
-            others = results.get("published"), results.get("untied")
             # Where the storage dtype overflows, no figure of it is one.
             why = found.overflow or _overflow(side, storage, leak) if dtype == storage else None
-            precisions[dtype] = Precision(dtype, leak, found.leaks[dtype], faithful, *others, allowed, why)
+            precisions[dtype] = Precision(
+                dtype=dtype,
+                leak=leak,
+                leak_before=found.leaks[dtype],
+                faithful=faithful,
+                published=results.get("published"),
+                tying=results.get("untied"),
+                allowed=allowed,
+                overflow=why,
+            )
     # Those who read them expect float32 first.
     ordered = {dtype: precisions[dtype] for dtype in sorted(precisions, key=lambda dtype: dtype != FLOAT32)}
     return ModelChecks(ordered, found.noise)
@@ -361,7 +374,7 @@ def _compare_all(spool: Spool, dtype: str, kept: Mapping[str, Comparison], numbe
 
 
 def _ignore(number: int, logits: Tensor) -> None:
-    """In float32 the base has no noise to be measured."""
+    """Compare nothing: stored in float32, the base has no noise to measure."""
 
 
 def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
@@ -381,7 +394,7 @@ def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
 
 
 def _in_weights(plan: EditPlan, point: Point) -> Tensor:
-    """What stands along the removed directions at a point of the stream, by intention.
+    """The constants (k,) that the edit puts along the removed directions at a point of the stream.
 
     A constant that enters at a block is in the last bias before it.
     """

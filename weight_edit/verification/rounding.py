@@ -1,4 +1,4 @@
-"""What rounding to a storage dtype does to weights, at random: other roundings than the one that was stored."""
+"""Random roundings of weights to a storage dtype, beside the one that was stored."""
 
 from dataclasses import dataclass, field
 

@@ -44,7 +44,7 @@ ROUNDING_OF_TWO_BYTES = 1.6e-3
 """|stored - exact| / |exact| of numbers in bfloat16, by which the rounding of quantised formats is judged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Noise:
     """What the storage dtype does to the base by itself, on the prompts on which the edit is judged.
 

@@ -14,6 +14,7 @@ from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.numbers import TORCH_NAMES
 from weight_edit.edits.changes import removed
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.low_rank import LowRankMap
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from weight_edit.verification.model_checks import Precision
     from weight_edit.verification.tolerances import Noise
 
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
 _COARSENESS = ("float64", "float32", "float16", "bfloat16")
 
 STRICT_LEFT = 1e-5
@@ -43,7 +42,7 @@ UNDONE = 0.1
 DEFAULT_PROMPTS = "organism:answered:test"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """Everything that was checked.
 
@@ -223,28 +222,37 @@ def verify(
         from weight_edit.verification.model_checks import precision_problems, run_models
 
         n_run = len(chosen)
-        checks = run_models(baking, folder, chosen, form, storage, weights.rounding, device, trust_remote_code)
+        checks = run_models(
+            baking,
+            folder=folder,
+            prompts=chosen,
+            form=form,
+            storage=storage,
+            rounding=weights.rounding,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
         precisions, noise = checks.precisions, checks.noise
         # Where the storage dtype alone overflows there is no noise to judge by, and nothing else to say.
         overflows = [precision.overflow for precision in precisions.values() if precision.overflow is not None]
         alone = bool(overflows) and not math.isnan(precisions["float32"].leak.worst)
         for precision in precisions.values():
             problems += overflows if alone else precision_problems(precision, baking.plan.complete)
-    found = Verification(
-        tuple(step.described for step in steps),
-        options.embeddings,
-        report,
-        weights,
-        precisions,
-        noise,
-        recorded(manifest),
-        storage,
-        baking.plan.complete,
-        n_run,
-        tuple(problems),
+    unconfirmed = Verification(
+        steps=tuple(step.described for step in steps),
+        embeddings=options.embeddings,
+        integrity=report,
+        weights=weights,
+        precisions=precisions,
+        noise=noise,
+        recorded=recorded(manifest),
+        storage=storage,
+        complete=baking.plan.complete,
+        prompts=n_run,
+        problems=tuple(problems),
     )
-    problems += measurement_problems(manifest, found.to_dict())
-    return replace(found, problems=tuple(dict.fromkeys(problems)))
+    problems += measurement_problems(manifest, unconfirmed.to_dict())
+    return replace(unconfirmed, problems=tuple(dict.fromkeys(problems)))
 
 
 def _what_was_done(
@@ -253,7 +261,7 @@ def _what_was_done(
     if manifest is None:
         if directions is None:
             raise UsageError(f"{folder} has no weight_edit.json; say with --directions what it was edited with")
-        return (EditStep(rows_of(directions)),), EditOptions()
+        return (EditStep(directions=rows_of(directions)),), EditOptions()
     try:
         options = EditOptions.from_dict(manifest["edit"])
         steps = tuple(EditStep.from_dict(entry) for entry in manifest["edit"]["steps"])
@@ -272,9 +280,9 @@ def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> 
 
 def _storage(baking: PreparedEdit) -> str:
     """The dtype of the edited tensors; of several, the coarsest. What a quantised format holds, bfloat16 holds too."""
-    stored = {_TORCH.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.tensors.edits}
+    stored = {TORCH_NAMES.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.tensors.edits}
     # An addition may edit none, and create biases alone.
-    stored |= {_TORCH.get(added.dtype, "bfloat16") for added in baking.added.values()}
+    stored |= {TORCH_NAMES.get(added.dtype, "bfloat16") for added in baking.added.values()}
     return max(stored, key=_COARSENESS.index)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightCheck:
     """What re-reading the edited tensors showed; `IntegrityReport.edits` has it tensor by tensor.
 

@@ -252,7 +252,7 @@ def _quoted(text: object) -> str:
 
 
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know of parts that were not edited, in sentences."""
+    """Notes on the parts that were not edited: sentences."""
     unknown = manifest["tensors_unknown"]
     if unknown:
         yield (
@@ -281,7 +281,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _verification(checked: Mapping[str, Any] | None) -> str | None:
-    """What was proven, in a sentence; of what was not measured it says so."""
+    """A sentence on what verification proved and what it did not measure."""
     if not checked:
         return None
     said = [f"integrity {'holds' if checked['integrity'] else 'FAILS'}"]

@@ -36,8 +36,10 @@ def edit_summary(edit: Mapping[str, Any]) -> str:
 
 
 def is_of_refusal(directions: Mapping[str, Any]) -> bool:
-    """Whether directions were found as those of refusal, by what their search recorded: the target prompts are called
-    refused or harmful ones, or the tokens by which answers to them are told from others begin a refusal."""
+    """Whether the record of a search names refusal as the concept of its directions.
+
+    Its target prompts are called refused or harmful, or the tokens that tell answers to them apart begin a refusal.
+    """
     if directions.get("method") in (None, "", "random"):
         return False
     named = any(_REFUSED.search(name) for name in _set_names(directions, "target"))
@@ -49,7 +51,7 @@ def _opening(token: str) -> str:
 
 
 def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What the directions are of, as far as it is recorded."""
+    """The concept that the directions stand for, as far as it is recorded."""
     every = [step["directions"] for step in steps]
     if any(is_of_refusal(directions) for directions in every):
         yield (
@@ -74,7 +76,7 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def step_rows(steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the card says of each step, numbered where there are several."""
+    """The card's rows about each step, numbered where there are several."""
     for number, step in enumerate(steps, 1):
         directions = step["directions"]
         named = [(role, _set_names(directions, role)) for role in ("target", "baseline", "protected")]

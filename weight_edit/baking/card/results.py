@@ -31,7 +31,7 @@ def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[
 
 
 def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was measured of the edited model, in the form that the Hub reads; empty for nothing.
+    """The measurements of the edited model, in the form that the Hub reads; empty for none.
 
     Args:
         name: of the model.

@@ -18,6 +18,9 @@ STORED: Mapping[str, np.dtype] = {
 }
 """The plain floating formats by safetensors' names, and what one number is on disk."""
 
+TORCH_NAMES: Mapping[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""safetensors' names of the plain floating formats -> torch's, where torch is not to be imported."""
+
 
 def decode(raw: NDArray[np.uint8], dtype: str, wide: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """The numbers whose bytes are `raw`, exactly.

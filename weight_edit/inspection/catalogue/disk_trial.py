@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from weight_edit.proofs.architecture import (
     stream_at_points,
     stream_in_graph,
 )
+from weight_edit.proofs.cache import own_cache
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.utils.name_patterns import general
 from weight_edit.utils.progress import quieted
@@ -151,19 +151,6 @@ def through_disk(
             unknown=anatomy.unknown,
             seconds=time.perf_counter() - started,
         )
-
-
-@contextlib.contextmanager
-def own_cache(folder: Path) -> Iterator[None]:
-    """Within the context, remember proven anatomies in a folder, away from those that the user's calls left."""
-    before = os.environ.get("WEIGHT_EDIT_CACHE")
-    os.environ["WEIGHT_EDIT_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["WEIGHT_EDIT_CACHE"]
-        if before is not None:
-            os.environ["WEIGHT_EDIT_CACHE"] = before
 
 
 @contextlib.contextmanager
