@@ -16,7 +16,7 @@ from pages import PAGES, PART, PARTS, made, sources
 from site_pages import REPOSITORY
 
 import weight_edit
-from tests.test_layers import FLOORS
+from tests.helpers.floors import FLOORS
 from weight_edit import load_recipe
 from weight_edit.cli.entry import app
 from weight_edit.directions.registry import finders

@@ -7,26 +7,9 @@ import pytest
 from house import names_imported
 
 import weight_edit
+from tests.helpers.floors import FLOORS
 
 PACKAGE = Path(weight_edit.__file__).parent
-
-FLOORS = (
-    "redaction version",
-    "errors",
-    "utils",
-    "edits checkpoint organism",
-    "hub anatomy",
-    "prompts",
-    "runtime",
-    "plan evaluation",
-    "directions proofs recipe",
-    "baking difference studies organism_training",
-    "verification",
-    "inspection publish runs",
-    "cli",
-    "__init__ __main__",
-)
-"""From the ground up; ARCHITECTURE.md says what each room is for."""
 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 

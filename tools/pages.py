@@ -31,7 +31,7 @@ def sources(named: Named[Any]) -> list[str]:
     """Where a method is from: the `paper` that it is registered with, then what its docstrings name, as links."""
     described = (inspect.getmodule(named.function), named.function, named.options)
     text = "\n".join(inspect.getdoc(one) or "" for one in described)
-    given = getattr(named, "paper", None) or ()
+    given = getattr(named, "papers", None) or ()
     papers = [*PAPER.findall(" ".join([given] if isinstance(given, str) else given)), *PAPER.findall(text)]
     links = [f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers]
     links += [f"[{name}](https://github.com/{name})" for name in REPOSITORY.findall(text)]
