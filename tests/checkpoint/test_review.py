@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.checkpoint_samples import content, edit_of, make_checkpoint
 from tests.helpers.edit_samples import adding
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.manifest import FileRecord, sha256, write_manifest
 from weight_edit.checkpoint.rewrite import attempt as attempts
@@ -21,7 +22,7 @@ from weight_edit.checkpoint.rewrite.attempt import Attempt
 from weight_edit.checkpoint.rewrite.lane import BUFFER, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.output import attempted, staged
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
+from weight_edit.checkpoint.rewrite.rewrite import write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import STORED, decode
 from weight_edit.checkpoint.tensor.storage import Plain

@@ -44,7 +44,11 @@ class EditedTensors:
             if isinstance(tensor.content, str):
                 info = checkpoint.info(tensor.content)
                 before = Plain(info.name, info.dtype, info.shape, 0)
-                found.append(EditedTensor(before, Plain(name, info.dtype, info.shape, 0), None, False))
+                found.append(
+                    EditedTensor(
+                        source=before, target=Plain(name, info.dtype, info.shape, 0), map=None, along_rows=False
+                    )
+                )
             elif not isinstance(tensor.content, bytes):
                 found.append(tensor.content)
         return found
@@ -59,7 +63,9 @@ def derived_tensor(info: TensorInfo, name: str, edit: TensorEdit) -> EditedTenso
     """
     before, after = (Plain(one, info.dtype, info.shape, edit.axis) for one in (info.name, name))
     along_rows = Matrix.of(info.shape, edit.axis).along_rows
-    return EditedTensor(before, after, edit.map, along_rows, edit.gains, edit.keep_norms)
+    return EditedTensor(
+        source=before, target=after, map=edit.map, along_rows=along_rows, gains=edit.gains, keep_norms=edit.keep_norms
+    )
 
 
 def edited_tensors(
@@ -93,5 +99,14 @@ def edited_tensors(
         storage = storage_of(name, checkpoint.tensors, config, edit.axis)
         kind = BalancedTensor if storage.lossy and rounding == BALANCED else EditedTensor
         along_rows = Matrix.of(storage.shape, edit.axis).along_rows
-        found.append(kind(storage, storage, edit.map, along_rows, edit.gains, edit.keep_norms))
+        found.append(
+            kind(
+                source=storage,
+                target=storage,
+                map=edit.map,
+                along_rows=along_rows,
+                gains=edit.gains,
+                keep_norms=edit.keep_norms,
+            )
+        )
     return EditedTensors(tuple(found), changed)
