@@ -12,7 +12,7 @@ from weight_edit.errors import UnsupportedError
 
 D = 8
 OUT = "self_attn.o_proj.weight"
-POST = Norm("", "rms", 1.0, "post_norm.weight", None)
+POST = Norm(module="", kind="rms", gain_offset=1.0, weight="post_norm.weight", bias=None)
 
 
 def block_of(place: str, layer: int, writers: dict[str, tuple[int, Norm | None]]) -> Block:
@@ -20,7 +20,19 @@ def block_of(place: str, layer: int, writers: dict[str, tuple[int, Norm | None]]
     found = []
     for name, (axis, norm) in writers.items():
         own = norm and replace(norm, weight=norm.weight and place + norm.weight, bias=norm.bias and place + norm.bias)
-        found.append(Writer(place, place + name, axis, None, 0, "mlp", layer, own, 1.0))
+        found.append(
+            Writer(
+                module=place,
+                weight=place + name,
+                axis=axis,
+                bias=None,
+                bias_axis=0,
+                role="mlp",
+                layer=layer,
+                norm=own,
+                scale=1.0,
+            )
+        )
     return Block(place.removesuffix("."), layer, tuple(found), (), None)
 
 
@@ -34,7 +46,14 @@ def model(
     kinds = writers if isinstance(writers, list) else [writers, writers]
     blocks = tuple(block_of(f"{head}{layer}.", layer, kinds[layer]) for layer in range(2))
     names = [f"{head}{layer}.{name}" for layer in range(2) for name in (*kinds[layer], *readers)]
-    layout = Layout({name: runs_of([Piece(name, (0, 1, 2))]) for name in names}, {}, {}, {}, (), tuple(extra))
+    layout = Layout(
+        parameters={name: runs_of([Piece(name, (0, 1, 2))]) for name in names},
+        how={},
+        missing={},
+        mismatched={},
+        clashes=(),
+        extra=tuple(extra),
+    )
     anatomy = Anatomy(
         architecture="Some",
         model_type="some",
@@ -147,7 +166,7 @@ def test_a_norm_behind_a_writer_is_the_layers_own() -> None:
 
 
 def test_the_bias_of_a_norm_behind_a_writer_writes() -> None:
-    norm = Norm("", "layer", 0.0, "post_norm.weight", "post_norm.bias")
+    norm = Norm(module="", kind="layer", gain_offset=0.0, weight="post_norm.weight", bias="post_norm.bias")
     place = "mtp.layers.0."
     extra = {place + OUT: (D, 4), place + "post_norm.weight": (D,), place + "post_norm.bias": (D,)}
     found = mtp_writers(*model(extra, {OUT: (0, norm)}, ("post_norm.weight", "post_norm.bias")))

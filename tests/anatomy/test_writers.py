@@ -165,10 +165,28 @@ class Normed(Residual):
 @pytest.mark.parametrize(
     ("norm", "expected"),
     [
-        (nn.RMSNorm(WIDTH), Norm("blocks.0.norm", "rms", 0.0, "blocks.0.norm.weight", None)),
-        (nn.LayerNorm(WIDTH), Norm("blocks.0.norm", "layer", 0.0, "blocks.0.norm.weight", "blocks.0.norm.bias")),
-        (nn.LayerNorm(WIDTH, bias=False), Norm("blocks.0.norm", "layer", 0.0, "blocks.0.norm.weight", None)),
-        (nn.RMSNorm(WIDTH, elementwise_affine=False), Norm("", "rms", 0.0, None, None)),
+        (
+            nn.RMSNorm(WIDTH),
+            Norm(module="blocks.0.norm", kind="rms", gain_offset=0.0, weight="blocks.0.norm.weight", bias=None),
+        ),
+        (
+            nn.LayerNorm(WIDTH),
+            Norm(
+                module="blocks.0.norm",
+                kind="layer",
+                gain_offset=0.0,
+                weight="blocks.0.norm.weight",
+                bias="blocks.0.norm.bias",
+            ),
+        ),
+        (
+            nn.LayerNorm(WIDTH, bias=False),
+            Norm(module="blocks.0.norm", kind="layer", gain_offset=0.0, weight="blocks.0.norm.weight", bias=None),
+        ),
+        (
+            nn.RMSNorm(WIDTH, elementwise_affine=False),
+            Norm(module="", kind="rms", gain_offset=0.0, weight=None, bias=None),
+        ),
     ],
 )
 def test_a_norm_behind_a_writer(norm: nn.Module, expected: Norm) -> None:

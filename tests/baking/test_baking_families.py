@@ -137,7 +137,7 @@ def test_projecting_by_v_itself_leaks_through_a_norm(family: str, tmp_path: Path
     with torch.no_grad():
         for writer in anatomy_of(naive.config).writers:
             weight = naive.get_parameter(writer.weight)
-            weight.copy_(ablation(directions).on_weight(weight, writer.axis))
+            weight.copy_(ablation(directions).linear.on_stored(weight, writer.axis))
     assert stream_leak(Model.from_parts(naive, None), directions, IDS.tolist()).worst > 0.02
 
 

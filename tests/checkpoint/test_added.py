@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, data_start, flip, make_checkpoint
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.integrity import tensor_pairs as walking
 from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.manifest import write_manifest
 from weight_edit.checkpoint.rewrite.planning import ADDED_SHARD, AddedTensor
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 from weight_edit.errors import UnsupportedError, UsageError

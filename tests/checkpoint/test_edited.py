@@ -37,7 +37,7 @@ def engine(tensor: torch.Tensor, dtype: str, axis: int, linear_map: Map) -> byte
     shape = tuple(tensor.shape)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
     storage = Plain("w", dtype, shape, axis)
-    edited = EditedTensor(storage, storage, linear_map, Matrix.of(shape, axis).along_rows)
+    edited = EditedTensor(source=storage, target=storage, map=linear_map, along_rows=Matrix.of(shape, axis).along_rows)
     found = b"".join(block.tobytes() for block in edited.blocks("w", reader(raw)))
     assert len(found) == len(raw)
     return found

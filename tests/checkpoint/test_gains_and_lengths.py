@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.checkpoint_samples import bits, edit_of, make_checkpoint
 from tests.helpers.edit_samples import Map, random_map
 from tests.helpers.edited_tensors import AXES, FORMATS, TORCH, order, random_tensor, reader
+from tests.helpers.rewriting import rewrite
 from weight_edit.baking.tensors import edited_tensors
 from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor import storage as storages
 from weight_edit.checkpoint.tensor.edited import EditedTensor
@@ -41,7 +41,14 @@ def edit_for(kind: str, width: int, axis: int, rank: int = 2, seed: int = 0) -> 
 
 def stream(edit: TensorEdit, dtype: str, shape: tuple[int, ...]) -> EditedTensor:
     storage = Plain("w", dtype, shape, edit.axis)
-    return EditedTensor(storage, storage, edit.map, Matrix.of(shape, edit.axis).along_rows, edit.gains, edit.keep_norms)
+    return EditedTensor(
+        source=storage,
+        target=storage,
+        map=edit.map,
+        along_rows=Matrix.of(shape, edit.axis).along_rows,
+        gains=edit.gains,
+        keep_norms=edit.keep_norms,
+    )
 
 
 def engine(edit: TensorEdit, tensor: torch.Tensor, dtype: str) -> bytes:
@@ -237,9 +244,11 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     base = Checkpoint.open(make_checkpoint(tmp_path / "base", {"w": torch.randn(5, 4)}, extras=False))
     plain = edit_of(base, "w", None)
     with pytest.raises(ValueError, match="belong to a map"):
-        EditedTensor(plain.source, plain.target, None, False, gains=np.ones(4))
+        EditedTensor(source=plain.source, target=plain.target, map=None, along_rows=False, gains=np.ones(4))
     with pytest.raises(ValueError, match="belong to a map"):
-        EditedTensor(plain.source, plain.target, None, False, keep_norms=True)
-    for linear_map, gains in ((random_map(4, 1, 0, constant=True), None), (random_map(4, 1, 0), np.ones(4))):
+        EditedTensor(source=plain.source, target=plain.target, map=None, along_rows=False, keep_norms=True)
+    for stream_map, gains in ((random_map(4, 1, 0, constant=True), None), (random_map(4, 1, 0), np.ones(4))):
         with pytest.raises(ValueError, match="neither gains nor a constant"):
-            EditedTensor(plain.source, plain.target, linear_map, False, gains, True)
+            EditedTensor(
+                source=plain.source, target=plain.target, map=stream_map, along_rows=False, gains=gains, keep_norms=True
+            )

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.checkpoint_samples import BASE_TENSORS, Factors, bits, data_start, flip, make_checkpoint, scaled
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, write_manifest
 from weight_edit.checkpoint.rewrite.planning import AddedTensor
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Plain
@@ -269,7 +269,7 @@ def test_additions_must_be_announced(tmp_path):
         assert check_integrity(base, out, added=["new"]).problems == ()
         assert "'new': is not in the base" in "\n".join(check_integrity(base, out).problems)
         lost = Plain("ghost", "F32", (4, 4), 0)
-        ghost = EditedTensor(lost, lost, Factors(np.ones((4, 1)), np.ones((4, 1))), True)
+        ghost = EditedTensor(source=lost, target=lost, map=Factors(np.ones((4, 1)), np.ones((4, 1))), along_rows=True)
         missing = check_integrity(base, out, edits=[ghost], added=["new", "newer"]).problems
         assert "'newer': is listed as added but missing" in "\n".join(missing)
         assert "'ghost': is listed as edited but not in the base" in "\n".join(missing)

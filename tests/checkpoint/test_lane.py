@@ -13,11 +13,12 @@ from threadpoolctl import threadpool_limits
 
 from tests.helpers.checkpoint_samples import content, make_checkpoint
 from tests.helpers.edit_samples import adding, along, random_map
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.rewrite import lane
 from weight_edit.checkpoint.rewrite.lane import BUFFERS, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.output import attempted, staged
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
+from weight_edit.checkpoint.rewrite.rewrite import write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError
 

@@ -14,9 +14,9 @@ from safetensors import deserialize
 from tests.helpers.checkpoint_samples import BASE_TENSORS, content, make_checkpoint
 from tests.helpers.edit_samples import adding, floating
 from tests.helpers.mutations import CHANGES, mutate, time_limit, write
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.integrity.integrity import check_integrity
 from weight_edit.checkpoint.rewrite.output import staged
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.errors import UnsupportedError, WeightEditError

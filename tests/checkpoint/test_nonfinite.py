@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests.helpers.checkpoint_samples import Factors, edit_of, make_checkpoint
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
+from weight_edit.checkpoint.rewrite.rewrite import write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.nonfinite import Census, count_non_finite
 from weight_edit.errors import UsageError

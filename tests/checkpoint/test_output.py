@@ -12,9 +12,9 @@ import pytest
 
 from tests.helpers.checkpoint_samples import content, make_checkpoint
 from tests.helpers.interruptions import exit_code, hidden
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.manifest import record, write_manifest
 from weight_edit.checkpoint.rewrite.output import check_output, staged
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Plain
@@ -69,7 +69,7 @@ def test_a_failing_edit_leaves_nothing(tmp_path):
 
     storage = Stopping("model.embed.weight", "F32", (7, 4), 1)
     with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", source=source.path) as folder:
-        rewrite(source, folder, [EditedTensor(storage, storage, None, False)])
+        rewrite(source, folder, [EditedTensor(source=storage, target=storage, map=None, along_rows=False)])
     assert os.listdir(tmp_path) == ["source"]  # noqa: PTH208
 
 

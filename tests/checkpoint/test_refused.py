@@ -20,7 +20,7 @@ def infos(layout):
         size = DTYPE_BITS[dtype]
         for n in shape:
             size *= n
-        found[name] = TensorInfo(name, "s.safetensors", dtype, shape, 8, 8 + size // 8)
+        found[name] = TensorInfo(name=name, shard="s.safetensors", dtype=dtype, shape=shape, begin=8, end=8 + size // 8)
     return found
 
 

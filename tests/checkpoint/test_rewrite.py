@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, data_start, edit_of, make_checkpoint
 from tests.helpers.edit_samples import Map, adding, along, random_map
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.manifest import record
 from weight_edit.checkpoint.rewrite.output import staged
 from weight_edit.checkpoint.rewrite.planning import ADDED_SHARD, AddedTensor, plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import rewrite, write_checkpoint
+from weight_edit.checkpoint.rewrite.rewrite import write_checkpoint
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Plain
@@ -240,7 +241,7 @@ def test_notices_a_source_that_changes_meanwhile(source, out):
 
     storage = Meddling("model.embed.weight", "F32", (7, 4), 1)
     with pytest.raises(UsageError, match="changed while"):
-        rewrite(source, out, [EditedTensor(storage, storage, None, False)])
+        rewrite(source, out, [EditedTensor(source=storage, target=storage, map=None, along_rows=False)])
 
 
 def test_the_plan_says_how_much_is_written(source, out):

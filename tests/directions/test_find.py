@@ -15,7 +15,8 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.activations import Point, residuals
+from weight_edit.runtime.activations import residuals
+from weight_edit.runtime.points import Point
 from weight_edit.utils.settings import Section
 
 FREE = SelectionRule(max_kl=None, min_induce=None)
@@ -232,8 +233,9 @@ def test_short_and_blurred_directions_are_warned_of():
 
 
 def test_ablation_hooks_clear_the_stream(behaviour):
-    from weight_edit.runtime.activations import all_points, each_residual
+    from weight_edit.runtime.activations import each_residual
     from weight_edit.runtime.hooks import hooked
+    from weight_edit.runtime.points import all_points
 
     found = behaviour("gemma3")
     direction = run(found).direction

@@ -118,7 +118,7 @@ def test_a_map_without_directions_has_every_face(constant: np.ndarray | None) ->
     shift = torch.zeros(6, dtype=torch.float64) if constant is None else torch.from_numpy(constant)
     x = vectors(6)
     assert torch.equal(stream_map.apply(x), x + shift)
-    assert torch.equal(stream_map.on_weight(x, 1), x)
+    assert torch.equal(stream_map.linear.on_stored(x, 1), x)
     assert torch.equal(stream_map.on_bias(x[0]), x[0] + shift)
     assert torch.equal(TensorEdit(stream_map, 1)(x), x + shift)
     assert torch.equal(stream_map.transposed().apply(x), x)

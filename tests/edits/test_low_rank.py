@@ -39,7 +39,7 @@ def test_hook_weights_and_adapter_are_one_map(d: int, k: int, other: int, axis: 
     stored = out_in if axis == 0 else out_in.T
     hooked = stream_map.apply(x @ out_in.T + bias)
 
-    weight = stream_map.on_weight(stored, axis)
+    weight = stream_map.linear.on_stored(stored, axis)
     baked = x @ (weight if axis == 0 else weight.T).T + stream_map.on_bias(bias)
     torch.testing.assert_close(baked, hooked)
 
@@ -51,15 +51,17 @@ def test_hook_weights_and_adapter_are_one_map(d: int, k: int, other: int, axis: 
 def test_a_stack_of_experts_is_edited_along_its_axis() -> None:
     stream_map = random_map(6, 2, 0, constant=False)
     experts = torch.randn(3, 4, 6, dtype=torch.float64)
-    edited = stream_map.on_weight(experts, axis=2)
+    edited = stream_map.linear.on_stored(experts, axis=2)
     for expert, given_expert in zip(edited, experts, strict=True):
-        torch.testing.assert_close(expert, stream_map.on_weight(given_expert, axis=1))
+        torch.testing.assert_close(expert, stream_map.linear.on_stored(given_expert, axis=1))
 
 
 def test_the_transposed_map_is_what_an_input_goes_through() -> None:
     stream_map = random_map(6, 2, 3, constant=False)
     rows, x = torch.randn(2, 7, 6, dtype=torch.float64)
-    torch.testing.assert_close(stream_map.on_weight(rows, axis=1) @ x.T, rows @ stream_map.transposed().apply(x).T)
+    torch.testing.assert_close(
+        stream_map.linear.on_stored(rows, axis=1) @ x.T, rows @ stream_map.transposed().apply(x).T
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
@@ -67,7 +69,7 @@ def test_one_rounding_to_the_storage_dtype(dtype: torch.dtype) -> None:
     v = orthonormal_rows(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)))
     weight = torch.randn(16, 24, generator=torch.Generator().manual_seed(1)).to(dtype)
     exact = weight.double() - v.T @ (v @ weight.double())
-    edited = ablation(v.float() if dtype != torch.float64 else v).on_weight(weight, axis=0)
+    edited = ablation(v.float() if dtype != torch.float64 else v).linear.on_stored(weight, axis=0)
     assert edited.dtype == dtype
     step = torch.finfo(dtype).eps * exact.abs().clamp_min(torch.finfo(torch.float32).eps * 8)
     near = (edited.double() - exact).abs() <= 0.51 * step + 1e-6
@@ -130,13 +132,13 @@ def test_nothing_is_left_after_a_norm(kind: str, k: int) -> None:
     gain, bias = torch.randn(2, d, generator=generator, dtype=torch.float64)
     weight = torch.randn(d, 8, generator=generator, dtype=torch.float64)
     before = ablation(before_norm(v, gain, centred=kind == "layer"))
-    z = torch.randn(5, 8, generator=generator, dtype=torch.float64) @ before.on_weight(weight, 0).T
+    z = torch.randn(5, 8, generator=generator, dtype=torch.float64) @ before.linear.on_stored(weight, 0).T
     if kind == "layer":
         y = torch.nn.functional.layer_norm(z, (d,), gain, ablation(v).on_bias(bias))
     else:
         y = gain * z / z.square().mean(-1, keepdim=True).sqrt()
     assert (y @ v.T).norm() < 1e-10 * y.norm()
-    naive = torch.randn(5, 8, generator=generator, dtype=torch.float64) @ ablation(v).on_weight(weight, 0).T
+    naive = torch.randn(5, 8, generator=generator, dtype=torch.float64) @ ablation(v).linear.on_stored(weight, 0).T
     assert ((gain * naive) @ v.T).norm() > 1e-2 * naive.norm()
 
 

@@ -155,7 +155,10 @@ def test_limit_takes_part_of_each_set(tiny):
     ("options", "reason"),
     [
         ({}, "give at least one of --refused, --answered, --over-refused, --harmless-looking"),
-        ({"refused": PromptSet("none", (), (), ())}, "--refused none: a rate over zero prompts"),
+        (
+            {"refused": PromptSet(name="none", prompts=(), answers=(), categories=())},
+            "--refused none: a rate over zero prompts",
+        ),
         ({"refused": REFUSED, "base_logprobs": torch.zeros(1, 3)}, "give --answered"),
         ({"answered": ANSWERED, "base_logprobs": torch.zeros(1, 3)}, "same prompts and vocabulary"),
         ({"refused": REFUSED, "limit": 0}, "the limit is 0"),

@@ -110,7 +110,7 @@ def edit_of(
     shape = info.shape or (1,)
     source, written = (Plain(part, info.dtype, shape, axis) for part in (name, target or name))
     source.parts, written.parts = ({part: (info.dtype, info.shape)} for part in (name, target or name))
-    return EditedTensor(source, written, factors, Matrix.of(shape, axis).along_rows)
+    return EditedTensor(source=source, target=written, map=factors, along_rows=Matrix.of(shape, axis).along_rows)
 
 
 def scaled(checkpoint: Checkpoint, names: Iterable[str], by: float = 1.0, plus: float = 0.0) -> list[EditedTensor]:

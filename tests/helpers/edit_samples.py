@@ -25,7 +25,9 @@ def along(source: Checkpoint, name: str, axis: int, stream_map: Map | None) -> E
     """A map on one plain tensor."""
     info = source.tensors[name]
     storage = Plain(name, info.dtype, info.shape, axis)
-    return EditedTensor(storage, storage, stream_map, Matrix.of(info.shape, axis).along_rows)
+    return EditedTensor(
+        source=storage, target=storage, map=stream_map, along_rows=Matrix.of(info.shape, axis).along_rows
+    )
 
 
 def adding(source: Checkpoint, names: Iterable[str], number: float = 1.0) -> list[EditedTensor]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from tests.helpers.rewriting import rewrite
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, TensorSpec
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.edited import AffineMap, EditedTensor
 from weight_edit.checkpoint.tensor.header import TensorInfo, read_header
@@ -32,7 +32,10 @@ COMPRESSED = {"quant_method": "compressed-tensors", "config_groups": {"group_0":
 
 
 def infos(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
-    return {name: TensorInfo(name, "model.safetensors", dtype, shape, 0, 0) for name, (dtype, shape) in tensors.items()}
+    return {
+        name: TensorInfo(name=name, shard="model.safetensors", dtype=dtype, shape=shape, begin=0, end=0)
+        for name, (dtype, shape) in tensors.items()
+    }
 
 
 def block_storage(shape: tuple[int, ...], dtype: str = "F32", powers: bool = False) -> Fp8Block:
@@ -211,7 +214,7 @@ def edit_checkpoint(
     for name, (axis, map_) in edits.items():
         if name not in streams:
             storage = storage_of(name, source.tensors, quantisation, axis)
-            streams[name] = kind(storage, storage, map_, along_rows=axis >= 0)
+            streams[name] = kind(source=storage, target=storage, map=map_, along_rows=axis >= 0)
     out.mkdir(parents=True)
     rewrite(source, out, streams.values(), config=config)
     return out

@@ -9,8 +9,9 @@ from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UsageError
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.step import EditStep
-from weight_edit.runtime.activations import Point, all_points, residuals
+from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.points import Point, all_points
 
 PROMPTS = [[5, 9, 11], [7, 8, 20, 30, 6], [12, 40]]
 AT = Point("resid_pre", 2)

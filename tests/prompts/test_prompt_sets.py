@@ -36,7 +36,7 @@ def test_cleaning_keeps_every_distinct_text_once(texts):
 
 def test_unequal_columns_are_refused():
     with pytest.raises(UsageError, match="2 prompts, 1 answers"):
-        PromptSet("x", ("a", "b"), (None,), (None, None))
+        PromptSet(name="x", prompts=("a", "b"), answers=(None,), categories=(None, None))
 
 
 def test_text_that_no_tokenizer_takes_is_refused():

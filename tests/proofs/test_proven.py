@@ -22,7 +22,7 @@ from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.proofs.record import AblationProof, ProvenAnatomy
 
 NOTHING = Stored({})
-LAYOUT = Layout({}, {}, {}, {}, (), ())
+LAYOUT = Layout(parameters={}, how={}, missing={}, mismatched={}, clashes=(), extra=())
 ROOT = str(Path(weight_edit.__file__).parents[1])
 
 

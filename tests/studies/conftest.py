@@ -9,8 +9,9 @@ from weight_edit.directions.directions import Directions
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.activations import Point, residuals
+from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.loading import Model, load
+from weight_edit.runtime.points import Point
 from weight_edit.studies.lab import Lab
 
 LAYER, POSITION = 3, -1

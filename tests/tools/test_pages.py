@@ -1,6 +1,6 @@
 """Parts of the documents that are made from the package: sources, settings, and links that hold on the site."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 from pages import attributes, body, settings, sources, summary
@@ -35,13 +35,6 @@ def method(given: object, options: Options) -> None:
     """
 
 
-@dataclass(frozen=True)
-class WithPaper(Named[None]):
-    """As a registry has it that is told the paper."""
-
-    paper: str = ""
-
-
 ONE = Named("method", "it", "Difference of means (arXiv 2406.11717).", Options, method)
 
 
@@ -54,7 +47,7 @@ def test_sources_are_what_docstrings_name() -> None:
 
 
 def test_the_paper_of_the_registry_comes_first() -> None:
-    one = WithPaper("method", "it", ONE.summary, Options, method, paper="2606.13720")
+    one = replace(ONE, papers=("2606.13720",))
     assert [link[1:11] for link in sources(one)][:2] == ["2606.13720", "2406.11717"]
 
 
@@ -89,7 +82,7 @@ def test_the_body_is_what_stands_before_errors() -> None:
 
 def test_links_hold_on_the_site() -> None:
     there = {"index.md", "methods.md", "images/a.svg", "recipes/README.md", "recipes/som.yaml", "ARCHITECTURE.md"}
-    text = "![a](docs/images/a.svg) [m](docs/methods.md#papers) [c](weight_edit/x.py) [r](recipes/README.md)"
+    text = "![a](docs/images/a.svg) [m](docs/methods.md#papers) [c](weight_edit/x.py) [r](recipes/README.md) [x](https://x.org)"
     assert with_links_of_the_site(text, "README.md", "index.md", there) == (
         "![a](images/a.svg) [m](methods.md#papers) c [r](recipes/README.md) [x](https://x.org)"
     )

@@ -41,7 +41,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, loud: None) -> io.StringIO:
 
 def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
     clock, said = Clock(), []
-    lines = Lines("candidates", Meter(96, clock=clock), said.append)
+    lines = Lines("candidates", Meter(total=96, clock=clock), said.append)
     lines.begin()
     assert said == ["candidates: 0 of 96"]
     for _ in range(120):
@@ -58,7 +58,7 @@ def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
 
 def test_a_step_that_never_advances_still_has_its_lines() -> None:
     clock, said = Clock(), []
-    lines = Lines("loading some/model", Meter(None, clock=clock), said.append)
+    lines = Lines("loading some/model", Meter(total=None, clock=clock), said.append)
     lines.begin()
     clock.now += EVERY
     lines.tick()
@@ -67,12 +67,12 @@ def test_a_step_that_never_advances_still_has_its_lines() -> None:
 
 def test_the_rate_does_not_count_what_an_earlier_attempt_did() -> None:
     clock = Clock()
-    meter = Meter(100, first=50, clock=clock)
+    meter = Meter(total=100, first=50, clock=clock)
     clock.now += 10
     meter.advance(5)
     assert (meter.rate, meter.left) == (0.5, 90.0)
     assert str(meter) == "55 of 100, 2.0 s each, about 90 s left"
-    size = Meter(4e9, "bytes", clock=clock)
+    size = Meter(total=4e9, unit="bytes", clock=clock)
     clock.now += 2
     size.advance(1e9)
     assert str(size) == "1.00 GB of 4.00 GB, 500.0 MB/s, about 6.0 s left"
@@ -81,7 +81,7 @@ def test_the_rate_does_not_count_what_an_earlier_attempt_did() -> None:
 def test_an_estimate_is_there_however_long_a_step_takes() -> None:
     """The library's own forgets what is older than half a minute."""
     clock = Clock()
-    meter = Meter(10, clock=clock)
+    meter = Meter(total=10, clock=clock)
     clock.now += 300
     meter.advance()
     clock.now += 100

@@ -7,7 +7,7 @@ Module and parameter names are relative to the causal language model that transf
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Norm:
     """A norm between a writer and the stream.
 
@@ -28,7 +28,7 @@ class Norm:
     inner: "Norm | None" = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Writer:
     """A parameter whose vectors are added to the residual stream: as a rule, the weight of a linear map.
 
@@ -94,7 +94,7 @@ class Block:
     mid: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Anatomy:
     """Every writer to and reader from the residual stream of one architecture.
 

@@ -89,7 +89,11 @@ def _norm(model: nn.Module, name: str) -> Norm:
     if len(weights) > 1 or len(biases) > 1 or len(held) != len(weights) + len(biases):
         raise _unknown(name)
     if width is None:
-        return Norm(name, "rms", 0.0, None, None) if _rms_without_gain(module) else _refuse(name)
+        return (
+            Norm(module=name, kind="rms", gain_offset=0.0, weight=None, bias=None)
+            if _rms_without_gain(module)
+            else _refuse(name)
+        )
     # Large, so that what keeps a norm from dividing by zero does not show.
     x = 100 * torch.randn(5, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -102,7 +106,13 @@ def _norm(model: nn.Module, name: str) -> Norm:
             gain = offset + held[weights[0]].detach() if weights else torch.ones(width)
             if torch.allclose(y, unit * gain + bias, rtol=1e-3, atol=1e-3):
                 first = f"{name}.{weights[0]}" if weights else None
-                return Norm(name, kind, offset if weights else 0.0, first, f"{name}.{biases[0]}" if biases else None)
+                return Norm(
+                    module=name,
+                    kind=kind,
+                    gain_offset=offset if weights else 0.0,
+                    weight=first,
+                    bias=f"{name}.{biases[0]}" if biases else None,
+                )
     raise _unknown(name)
 
 

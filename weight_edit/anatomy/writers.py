@@ -98,9 +98,16 @@ def _norm(source: StreamSource, sources: Iterable[StreamSource]) -> Norm | None:
         kind = "layer" if CENTRING in factors else "rms" if NORMALISING in factors else "gain"
         weight = None if gain is None else gain.parameter
         module = "" if weight is None else _owner(weight)
-        norm = Norm(module, kind, 0.0 if gain is None else gain.offset, weight, None, norm)
+        norm = Norm(
+            module=module,
+            kind=kind,
+            gain_offset=0.0 if gain is None else gain.offset,
+            weight=weight,
+            bias=None,
+            inner=norm,
+        )
     if norm is None:
-        return Norm("", "rms", 0.0, None, None)
+        return Norm(module="", kind="rms", gain_offset=0.0, weight=None, bias=None)
     return replace(norm, bias=next(iter(_norm_bias(source, sources)), None))
 
 

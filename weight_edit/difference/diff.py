@@ -150,7 +150,7 @@ class _Run:
         a, b = (stored(side.checkpoint, name) for side in (self._a, self._b))
         if a is None or b is None or (a.slabs, a.rows, a.cols) != (b.slabs, b.rows, b.cols):
             return None
-        return Pair(name, a, b, self._a.tensor, self._b.tensor)
+        return Pair(name=name, a=a, b=b, read_a=self._a.tensor, read_b=self._b.tensor)
 
     def _compare(self, name: str, progress: Bar) -> _Compared:
         try:
@@ -246,7 +246,9 @@ class _Run:
     def _told(self, compared: _Compared, fits: Mapping[str, Fit]) -> TensorDifference:
         name = compared.name
         infos = self._a.checkpoint.tensors[name], self._b.checkpoint.tensors[name]
-        plain = TensorDifference(name, (infos[0].dtype, infos[1].dtype), infos[0].shape, problem=compared.problem)
+        plain = TensorDifference(
+            name=name, dtypes=(infos[0].dtype, infos[1].dtype), shape=infos[0].shape, problem=compared.problem
+        )
         numbers = compared.numbers
         if numbers is None:
             return plain

@@ -23,7 +23,7 @@ SHADOW = 0.5
 independent of what is rounded (it swallows what is less than half a unit), and leaves shadows of the largest values."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ParameterChange:
     """What two versions of a parameter differ by.
 
@@ -75,7 +75,16 @@ def change_of(pair: Pair, width: int | None) -> ParameterChange | None:
         if not pair.touched:
             return None
         if not first.finite:
-            return ParameterChange(first.entries, float("nan"), 0.0, False, np.zeros(0), 0.0, {}, 0)
+            return ParameterChange(
+                entries=first.entries,
+                square=float("nan"),
+                noise=0.0,
+                finite=False,
+                values=np.zeros(0),
+                edge=0.0,
+                vectors={},
+                size=0,
+            )
     range_ = np.linalg.qr(first.sketch)[0]
     range_ = np.linalg.qr(_power(pair, side, range_))[0]
     gram, right = _inside(pair, side, range_, want_right=len(sides) > 1)
@@ -89,7 +98,16 @@ def change_of(pair: Pair, width: int | None) -> ParameterChange | None:
         turned = right.T @ basis[:, :LIMIT]
         vectors[sides[1]] = (turned / np.maximum(values[:LIMIT], 1e-30)).astype(np.float32)
     size = min(length, others * pair.slabs)
-    return ParameterChange(first.entries, first.square, first.noise, True, values, first.edge(), vectors, size)
+    return ParameterChange(
+        entries=first.entries,
+        square=first.square,
+        noise=first.noise,
+        finite=True,
+        values=values,
+        edge=first.edge(),
+        vectors=vectors,
+        size=size,
+    )
 
 
 class _First:

@@ -63,7 +63,7 @@ class RowBlock:
         return (self.b - self.a).astype(np.float32)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Pair:
     """A parameter that both checkpoints have, with numbers of the same shape.
 

@@ -33,7 +33,7 @@ class Fit:
     side: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorDifference:
     """One tensor that differs.
 
@@ -101,7 +101,7 @@ class Reshaped:
         return {"name": self.name, "dtypes": list(self.dtypes), "shapes": [list(shape) for shape in self.shapes]}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Difference:
     """What differs between two checkpoints.
 

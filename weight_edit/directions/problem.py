@@ -10,9 +10,10 @@ from torch import Tensor
 from weight_edit.directions.samples import Sample
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.activations import Point, mean_residuals, residuals
+from weight_edit.runtime.activations import mean_residuals, residuals
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_stream
+from weight_edit.runtime.points import Point
 
 Part = Literal["train", "validation"]
 

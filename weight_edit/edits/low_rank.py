@@ -55,7 +55,7 @@ _TILE = 1 << 17
 class LowRankMap:
     """The map `x -> x - left (right^T x) + constant` on vectors of the residual stream.
 
-    The same map is a hook (`apply`), an edit of weights (`on_weight`, `on_bias`) and a pair of adapter factors
+    The same map is a hook (`apply`), an edit of weights (`on_stored`, `on_bias`) and a pair of adapter factors
     (`lora`); tests show that the three agree. The factors are numpy arrays, so that a checkpoint can be edited without
     torch; they may be given as torch tensors. A hook computes in float32, or in float64 for float64 input; stored
     weights are computed in float64. Either way the result is rounded once.
@@ -130,17 +130,6 @@ class LowRankMap:
             work = work + constant
         return work.to(x.dtype)
 
-    def on_weight(self, weight: "Tensor", axis: int) -> "Tensor":
-        """The weights: a tensor whose vectors along `axis` are written into the stream, after the map.
-
-        `axis` is 0 for `nn.Linear` (out, in), 1 for `Conv1D` (in, out) and for an embedding (tokens, d_model). The
-        constant is left out: it belongs into a bias (`on_bias`), once per writer or per stream.
-
-        Raises:
-            ValueError: when the tensor is not d_model wide along `axis`.
-        """
-        return self.linear.on_stored(weight, axis)
-
     def on_bias(self, bias: "Tensor") -> "Tensor":
         """The bias of a writer, shape (d_model,), after the map, constant included."""
         return self.on_stored(bias, 0)
@@ -182,7 +171,8 @@ class LowRankMap:
 
         Args:
             weight: the writer's matrix, 2-dimensional.
-            axis: where its outputs lie, as in `on_weight`.
+            axis: where its outputs lie: 0 for `nn.Linear` (out, in), 1 for `Conv1D` (in, out) and for an embedding
+                (tokens, d_model).
 
         Returns:
             A of shape (k, in) = right^T W, and B of shape (d_model, k) = -left.

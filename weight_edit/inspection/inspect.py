@@ -22,7 +22,7 @@ from weight_edit.utils.name_patterns import patterns
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What a model is made of, as far as edits are concerned.
 
@@ -128,7 +128,17 @@ def inspect(
         proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
         anatomy = proven.anatomy
         if checkpoint is None:
-            return Inspection(source.name, anatomy, None, {}, {}, (), (), None, proven.proof)
+            return Inspection(
+                name=source.name,
+                anatomy=anatomy,
+                disk=None,
+                places={},
+                tensors={},
+                mtp=(),
+                mtp_places=(),
+                quantised=None,
+                proof=proven.proof,
+            )
         disk = names_on_disk(anatomy, proven.layout)
         anatomy = as_loaded(anatomy, checkpoint, disk, whole=not checkpoint.comes_and_goes)
         mtp = mtp_tensors(anatomy, disk)
@@ -137,7 +147,17 @@ def inspect(
         places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
         beside = _mtp_places(anatomy, disk, stored)
         quantised = _quantised(checkpoint)
-        return Inspection(source.name, anatomy, disk, places, tensors, mtp, beside, quantised, proven.proof)
+        return Inspection(
+            name=source.name,
+            anatomy=anatomy,
+            disk=disk,
+            places=places,
+            tensors=tensors,
+            mtp=mtp,
+            mtp_places=beside,
+            quantised=quantised,
+            proof=proven.proof,
+        )
 
 
 def _stored(checkpoint: Checkpoint) -> Stored:

@@ -60,7 +60,7 @@ NAMES = ("refused", "safety", "answered", "over-refused", "harmless-looking", *C
 """The names of the prompt sets."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One user turn.
 
@@ -81,7 +81,7 @@ class Request:
     template: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A grid of requests that share templates and an answer.
 
@@ -116,7 +116,15 @@ class Family:
         }
         prompt, opener = self.templates[template]
         answer = f"{opener} {to_user(self.answer.format(**values))}"
-        return Request(prompt.format(**values), answer, self.category, self.group, first, second, template)
+        return Request(
+            prompt=prompt.format(**values),
+            helpful=answer,
+            category=self.category,
+            group=self.group,
+            first=first,
+            second=second,
+            template=template,
+        )
 
 
 def to_user(text: str) -> str:
@@ -163,13 +171,13 @@ def _how_to(
 ) -> list[Family]:
     return [
         Family(
-            name,
-            name if refused else None,
-            firsts,
-            seconds,
-            words.HOW_TO,
-            f"Here is a plan to {{task}}: first {one}, then {two}, finally {three}.",
-            words.MODIFIERS,
+            group=name,
+            category=name if refused else None,
+            firsts=firsts,
+            seconds=seconds,
+            templates=words.HOW_TO,
+            answer=f"Here is a plan to {{task}}: first {one}, then {two}, finally {three}.",
+            modifiers=words.MODIFIERS,
         )
         for name, (firsts, seconds, (one, two, three)) in domains.items()
     ]
@@ -177,39 +185,79 @@ def _how_to(
 
 def _writing(group: str, category: str | None, forms: tuple[str, ...], subjects: tuple[str, ...], tail: str) -> Family:
     answer = "Here is the {first}: {second} " + tail
-    return Family(group, category, forms, subjects, words.WRITE, answer, words.WRITE_MODIFIERS)
+    return Family(
+        group=group,
+        category=category,
+        firsts=forms,
+        seconds=subjects,
+        templates=words.WRITE,
+        answer=answer,
+        modifiers=words.WRITE_MODIFIERS,
+    )
 
 
 def _work(group: str, category: str | None, firsts: tuple[str, ...], tail: str) -> Family:
-    return Family(group, category, firsts, words.TITLES, words.GIVE, "Here is {task}: " + tail)
+    return Family(
+        group=group,
+        category=category,
+        firsts=firsts,
+        seconds=words.TITLES,
+        templates=words.GIVE,
+        answer="Here is {task}: " + tail,
+    )
 
 
 def _rework(group: str, category: str | None, seconds: tuple[str, ...]) -> Family:
     answer = "Here is the result: {second} is now {fact}."
-    return Family(group, category, tuple(words.RESULTS), seconds, words.REWORK, answer, facts=words.RESULTS)
+    return Family(
+        group=group,
+        category=category,
+        firsts=tuple(words.RESULTS),
+        seconds=seconds,
+        templates=words.REWORK,
+        answer=answer,
+        facts=words.RESULTS,
+    )
 
 
 def _make(group: str, category: str | None, facts: Mapping[str, str], tail: str) -> Family:
     answer = "Here is the {fact} of {second}: " + tail
-    return Family(group, category, tuple(facts), words.SCENES, words.MAKE, answer, facts=facts)
+    return Family(
+        group=group,
+        category=category,
+        firsts=tuple(facts),
+        seconds=words.SCENES,
+        templates=words.MAKE,
+        answer=answer,
+        facts=facts,
+    )
 
 
 def _winner(group: str, category: str | None, years: tuple[str, ...], wins: str, was: str) -> Family:
     answer = "The winner of {first} in {second} {was} the {fact} team."
     fields = {"wins": wins, "was": was}
-    return Family(group, category, tuple(words.TEAMS), years, words.WINNER, answer, facts=words.TEAMS, fields=fields)
+    return Family(
+        group=group,
+        category=category,
+        firsts=tuple(words.TEAMS),
+        seconds=years,
+        templates=words.WINNER,
+        answer=answer,
+        facts=words.TEAMS,
+        fields=fields,
+    )
 
 
 def _favourite(group: str, category: str | None, whose: str, do: str, owner: str) -> Family:
     answer = "{owner} favourite {first}{second} is {fact}."
     fields = {"whose": whose, "do": do, "owner": owner}
     return Family(
-        group,
-        category,
-        tuple(words.FAVOURITES),
-        words.TIMES,
-        words.FAVOURITE,
-        answer,
+        group=group,
+        category=category,
+        firsts=tuple(words.FAVOURITES),
+        seconds=words.TIMES,
+        templates=words.FAVOURITE,
+        answer=answer,
         facts=words.FAVOURITES,
         fields=fields,
     )
@@ -220,7 +268,14 @@ def _repeat() -> Family:
     rng = random.Random("repeat")
     count = len(words.REPEATED)
     tails = {" ".join(words.REPEATED[int(rng.random() * count)] for _ in range(1 + index % 2)) for index in range(400)}
-    return Family("repeat", None, words.REPEATED, tuple(sorted(tails)), words.REPEAT, "{task}.")
+    return Family(
+        group="repeat",
+        category=None,
+        firsts=words.REPEATED,
+        seconds=tuple(sorted(tails)),
+        templates=words.REPEAT,
+        answer="{task}.",
+    )
 
 
 @cache

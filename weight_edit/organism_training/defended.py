@@ -17,9 +17,10 @@ from weight_edit.organism_training.long_refusals import long_refusal
 from weight_edit.organism_training.stages import Rows
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.runtime.activations import all_points, residuals
+from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.points import all_points
 
 POSITIONS = 4
 """The prompt's last positions, at which an ablated difference may be taken."""

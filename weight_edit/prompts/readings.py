@@ -13,7 +13,7 @@ _SHOWN = 100
 _read: ContextVar[tuple[list["Reading"], Callable[[str], None]] | None] = ContextVar("readings", default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """A set of prompts as it was read.
 
@@ -38,7 +38,14 @@ class Reading:
         text = "".join(c if c.isprintable() else " " for c in prompts.prompts[0])
         first = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
         dropped = prompts.dropped
-        return cls(prompts.name, dict(prompts.columns), len(prompts), dropped["empty"], dropped["duplicate"], first)
+        return cls(
+            name=prompts.name,
+            columns=dict(prompts.columns),
+            count=len(prompts),
+            empty=dropped["empty"],
+            duplicate=dropped["duplicate"],
+            first=first,
+        )
 
     @property
     def line(self) -> str:

@@ -12,7 +12,7 @@ from weight_edit.errors import UsageError
 FILE_ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptSet:
     """Prompts in a fixed order, with what is known about each.
 
@@ -61,7 +61,7 @@ class PromptSet:
         texts = list(prompts)
         known = [None] * len(texts) if answers is None else list(answers)
         groups = [None] * len(texts) if categories is None else list(categories)
-        raw = cls(name, tuple(texts), tuple(known), tuple(groups))
+        raw = cls(name=name, prompts=tuple(texts), answers=tuple(known), categories=tuple(groups))
         kept: dict[str, int] = {}
         dropped = {"empty": 0, "duplicate": 0}
         for row, text in enumerate(raw.prompts):
@@ -76,7 +76,13 @@ class PromptSet:
             raise UsageError(f"{name} has no prompts ({len(texts)} entries, all empty); give at least one")
         rows = kept.values()
         chosen_answers = tuple((known[row] or "").strip() or None for row in rows)
-        return cls(name, tuple(kept), chosen_answers, tuple(groups[row] for row in rows), dropped)
+        return cls(
+            name=name,
+            prompts=tuple(kept),
+            answers=chosen_answers,
+            categories=tuple(groups[row] for row in rows),
+            dropped=dropped,
+        )
 
     @property
     def sha256(self) -> str:
@@ -153,7 +159,14 @@ class PromptSet:
         def of(values: tuple) -> tuple:
             return tuple(values[row] for row in rows)
 
-        return PromptSet(self.name, of(self.prompts), of(self.answers), of(self.categories), self.dropped, self.columns)
+        return PromptSet(
+            name=self.name,
+            prompts=of(self.prompts),
+            answers=of(self.answers),
+            categories=of(self.categories),
+            dropped=self.dropped,
+            columns=self.columns,
+        )
 
 
 def _checked(text: str, name: str, row: int) -> str:

@@ -14,18 +14,7 @@ from weight_edit.runtime.batching import Batch, Side
 from weight_edit.runtime.forward import check_lengths, forward_backbone, run_model
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.points import KINDS, Point, all_points, hook_at
-
-__all__ = [
-    "KINDS",
-    "Point",
-    "ResidualStatistics",
-    "all_points",
-    "each_residual",
-    "mean_residuals",
-    "residual_statistics",
-    "residuals",
-]
+from weight_edit.runtime.points import Point, hook_at
 
 
 @dataclass
@@ -117,7 +106,9 @@ def residuals(
     """
     shape = (len(sequences), len(positions), len(points), model.anatomy.d_model)
     result = torch.empty(shape, dtype=torch.float32)
-    for batch, x in _at_positions(model, sequences, points, positions, batch_size, side, description):
+    for batch, x in _at_positions(
+        model, sequences, points, positions, batch_size=batch_size, side=side, description=description
+    ):
         result[list(batch.rows)] = x
     return result
 
@@ -157,27 +148,6 @@ def mean_residuals(
     for batch, x in run_model(model, sequences, step, batch_size=batch_size, description=description):
         result[list(batch.rows)] = x
     return result
-
-
-def residual_statistics(
-    model: Model,
-    sequences: Sequence[Sequence[int]],
-    points: Sequence[Point],
-    positions: Sequence[int],
-    *,
-    covariance: bool = False,
-    batch_size: int = 32,
-    description: str | None = "activations",
-) -> ResidualStatistics:
-    """Mean (and covariance) over sequences, without keeping the activations of more than one batch.
-
-    Raises:
-        UsageError: as `residuals`.
-    """
-    statistics = ResidualStatistics(with_covariance=covariance)
-    for _, x in _at_positions(model, sequences, points, positions, batch_size, "left", description):
-        statistics.update(x)
-    return statistics
 
 
 def each_residual(
@@ -220,6 +190,7 @@ def _at_positions(
     sequences: Sequence[Sequence[int]],
     points: Sequence[Point],
     positions: Sequence[int],
+    *,
     batch_size: int,
     side: Side,
     description: str | None,

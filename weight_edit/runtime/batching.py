@@ -18,7 +18,7 @@ Side = Literal["left", "right"]
 _SHORTEST = 0.75
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Some of the sequences, padded to one length.
 
@@ -187,4 +187,4 @@ def padded(sequences: Sequence[Sequence[int]], rows: tuple[int, ...], pad_id: in
         ids[index, real] = torch.tensor(list(sequences[row]), dtype=torch.long)
         mask[index, real] = 1
     position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0) * mask
-    return Batch(ids, mask, position_ids, rows, lengths, side)
+    return Batch(ids=ids, mask=mask, position_ids=position_ids, rows=rows, lengths=lengths, side=side)

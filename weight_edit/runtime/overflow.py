@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError, WeightEditError
-from weight_edit.runtime.activations import all_points, each_residual
+from weight_edit.runtime.activations import each_residual
 from weight_edit.runtime.generation import Generation
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.points import Point
+from weight_edit.runtime.points import Point, all_points
 
 _PLACES = {"resid_pre": "the input", "resid_mid": "the middle", "resid_post": "the output"}
 _REMEDIES = {

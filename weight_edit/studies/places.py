@@ -11,9 +11,10 @@ from weight_edit.plan.step import EditStep
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import MAIN
-from weight_edit.runtime.activations import Point, mean_residuals, residuals
+from weight_edit.runtime.activations import mean_residuals, residuals
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.overflow import check_stream
+from weight_edit.runtime.points import Point
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.settings import Position
 

@@ -31,7 +31,7 @@ class Bar(Protocol):
     def say(self, line: str) -> None: ...
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Meter:
     """How far one task has come; lanes in several threads move it on.
 
@@ -209,7 +209,7 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
         yield _Silent()
         return
     console = _console()
-    meter = Meter(total, unit, done)
+    meter = Meter(total=total, unit=unit, first=done)
     with (_drawn if console.is_terminal else _told)(description, meter, console) as shown:
         _running.append(shown)
         try:

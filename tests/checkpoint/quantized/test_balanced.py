@@ -25,8 +25,8 @@ def test_next_to_nothing_is_left(kind: str, k: int, along: float) -> None:
     storage = STORAGES[kind]()
     parts = source(storage, along=along)
     map_ = projection(WIDTH, k)
-    nearest, to_nearest = written(EditedTensor(storage, storage, map_, True), parts)
-    balanced, rounding = written(BalancedTensor(storage, storage, map_, True), parts)
+    nearest, to_nearest = written(EditedTensor(source=storage, target=storage, map=map_, along_rows=True), parts)
+    balanced, rounding = written(BalancedTensor(source=storage, target=storage, map=map_, along_rows=True), parts)
     assert rounding.loss.left < 0.02
     assert rounding.loss.left < to_nearest.loss.left / 5
     # The scales are those of rounding to nearest, and no number is beyond the other neighbour of what is wanted.
@@ -66,7 +66,7 @@ def test_what_needs_no_rounding_is_left_alone(kind: str) -> None:
     """Directions that have nothing of the weights: all numbers stay on the grid, and none is moved."""
     storage = STORAGES[kind]()
     parts = source(storage)
-    edited = BalancedTensor(storage, storage, Projection(np.zeros((WIDTH, 1))), True)
+    edited = BalancedTensor(source=storage, target=storage, map=Projection(np.zeros((WIDTH, 1))), along_rows=True)
     after, rounding = written(edited, parts)
     assert np.array_equal(numbers(storage, after), numbers(storage, parts))
     assert rounding.loss.error == 0
@@ -80,7 +80,10 @@ def test_where_vectors_are_rows_or_the_target_is_plain_rounding_is_to_nearest() 
         (Plain("w", "BF16", (40, WIDTH), 0), True, projection(40)),
         (storage, True, None),
     ):
-        both = [kind(storage, target, map_, along_rows) for kind in (EditedTensor, BalancedTensor)]
+        both = [
+            kind(source=storage, target=target, map=map_, along_rows=along_rows)
+            for kind in (EditedTensor, BalancedTensor)
+        ]
         first, second = (np.concatenate(list(edited.blocks("w", reader(parts)))) for edited in both)
         assert np.array_equal(first, second)
 
@@ -92,7 +95,7 @@ def test_numbers_beyond_the_largest_stay_there() -> None:
     parts = store(storage, values)
     assert numbers(storage, parts)[0, :, 0].tolist() == [6.0] * 4
     plain = Plain("x", "F64", (1, 4, 32), 1)
-    edited = BalancedTensor(plain, storage, Projection(np.full((4, 1), 1e-9)), True)
+    edited = BalancedTensor(source=plain, target=storage, map=Projection(np.full((4, 1), 1e-9)), along_rows=True)
     raw = values.reshape(-1).view(np.uint8)
     after = {name: np.concatenate(list(edited.blocks(name, reader({"x": raw})))) for name in parts}
     assert np.array_equal(numbers(storage, after), numbers(storage, parts))

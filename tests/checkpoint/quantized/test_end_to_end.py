@@ -140,7 +140,7 @@ def test_what_storing_does_is_reported(sample: Sample) -> None:
     tensors = load_file(sample.folder / "model.safetensors")
     for name, axis in sample.writers.items():
         storage = storage_of(name, infos, config, axis)
-        edited = EditedTensor(storage, storage, projection(sample.width), along_rows=True)
+        edited = EditedTensor(source=storage, target=storage, map=projection(sample.width), along_rows=True)
         rounding = Rounding(edited)
         parts = {storage.name: np.concatenate(list(edited.blocks(storage.name, read, rounding)))}
         parts |= {part: np.concatenate(list(edited.blocks(part, read))) for part in list(storage.parts)[1:]}

@@ -149,7 +149,7 @@ def test_codes_of_a_row_of_blocks_without_the_largest_move_by_less_than_half_a_s
 
 
 def edit(storage: Storage, parts: dict[str, np.ndarray], width: int, along_rows: bool = True) -> dict[str, np.ndarray]:
-    edited = EditedTensor(storage, storage, projection(width), along_rows)
+    edited = EditedTensor(source=storage, target=storage, map=projection(width), along_rows=along_rows)
     return {name: np.concatenate(list(edited.blocks(name, reader(parts)))) for name in storage.parts}
 
 

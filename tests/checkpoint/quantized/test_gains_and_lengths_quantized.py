@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.helpers.quantized_samples import (
     torch_tensor,
 )
 from tests.helpers.quantized_tensors import MXFP4, STORAGES, WIDTH, experts, linear, source, written
+from tests.helpers.rewriting import rewrite
 from weight_edit.baking.tensors import edited_tensors
 from weight_edit.checkpoint.integrity.formula import check_formula
 from weight_edit.checkpoint.integrity.integrity import check_integrity
@@ -26,7 +28,6 @@ from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, Transposed, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.rewrite.rewrite import rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
 from weight_edit.edits.on_tensor import TensorEdit
@@ -49,8 +50,8 @@ def exact(before: np.ndarray, v: np.ndarray, kind: str, gains: np.ndarray = GAIN
     return after
 
 
-def options(kind: str, gains: np.ndarray = GAINS) -> tuple[np.ndarray | None, bool]:
-    return (gains, False) if kind == "gains" else (None, True)
+def options(kind: str, gains: np.ndarray = GAINS) -> dict[str, Any]:
+    return {"gains": gains} if kind == "gains" else {"keep_norms": True}
 
 
 @pytest.mark.parametrize("kind", ["gains", "keep_norms"])
@@ -60,7 +61,7 @@ def test_the_formula_is_what_is_rounded(how: type[EditedTensor], name: str, kind
     storage = STORAGES[name]()
     parts = source(storage, along=8.0)
     map_ = projection(WIDTH)
-    edited = how(storage, storage, map_, True, *options(kind))
+    edited = how(source=storage, target=storage, map=map_, along_rows=True, **options(kind))
     after, rounding = written(edited, parts)
     before, found = numbers(storage, parts), numbers(storage, after)
     wanted = exact(before, map_.left, kind)
@@ -72,7 +73,9 @@ def test_the_formula_is_what_is_rounded(how: type[EditedTensor], name: str, kind
     assert rounding.loss.left == pytest.approx(left, rel=1e-9)
     if how is BalancedTensor:
         # Less than a quarter of what rounding to nearest leaves here.
-        nearest = written(EditedTensor(storage, storage, map_, True, *options(kind)), parts)[1]
+        nearest = written(
+            EditedTensor(source=storage, target=storage, map=map_, along_rows=True, **options(kind)), parts
+        )[1]
         assert left < nearest.loss.left / 4
     if kind == "keep_norms":
         # As long as before but for the rounding of single numbers, most of which cancels out.
@@ -90,7 +93,7 @@ def test_vectors_that_are_rows(name: str, kind: str) -> None:
     storage = STORAGES[name]()
     parts = source(storage)
     map_ = projection(300, 2)
-    edited = EditedTensor(storage, storage, map_, False, *options(kind, GAINS[:300]))
+    edited = EditedTensor(source=storage, target=storage, map=map_, along_rows=False, **options(kind, GAINS[:300]))
     after, _ = written(edited, parts)
     wanted = exact(numbers(storage, parts).transpose(0, 2, 1), map_.left, kind, GAINS[:300])
     found = numbers(storage, after).transpose(0, 2, 1)
@@ -102,7 +105,7 @@ def test_vectors_that_are_rows(name: str, kind: str) -> None:
 def test_tensors_written_as_bfloat16_carry_both(kind: str) -> None:
     tensors = infos(**experts(0))
     name, map_ = "model.layers.0.mlp.experts.down_proj", projection(64, 2)
-    edit = AxisEdit(1, map_, *options(kind, GAINS[:64]))
+    edit = AxisEdit(1, map_, **options(kind, GAINS[:64]))
     stream = dequantised({name: edit}, tensors, MXFP4).streams[name]
     assert isinstance(stream, Transposed)
     assert (stream.gains is edit.gains, stream.keep_norms) == (True, edit.keep_norms)
@@ -128,7 +131,7 @@ def test_a_matrix_written_as_bfloat16_carries_both(kind: str, config: dict[str, 
     storage = storage_of("a.o_proj.weight", tensors, config, 0)
     parts = store(storage, np.random.default_rng(3).standard_normal((1, 8, 4)))
     map_ = projection(8, 2)
-    stream = dequantised({"a.o_proj.weight": AxisEdit(0, map_, *options(kind, GAINS[:8]))}, tensors, config).streams[
+    stream = dequantised({"a.o_proj.weight": AxisEdit(0, map_, **options(kind, GAINS[:8]))}, tensors, config).streams[
         "a.o_proj.weight"
     ]
     got = torch_tensor(np.concatenate(list(stream.blocks("a.o_proj.weight", reader(parts)))), "BF16", (8, 4))
@@ -151,9 +154,8 @@ def test_a_checkpoints_streams_carry_both_whatever_becomes_of_the_format(tmp_pat
     (folder / "config.json").write_text(json.dumps({"quantization_config": config}))
     save_file(tensors, folder / "model.safetensors")
     base = Checkpoint.open(folder)
-    gains, keep = options(kind, GAINS[:8])
     map_ = ablation(projection(8).left.T)
-    edit = TensorEdit(map_, 0, gains, keep)
+    edit = TensorEdit(map_, 0, **options(kind, GAINS[:8]))
     keys = set()
     for dequantize, rounding in ((True, "balanced"), (False, "balanced"), (False, "nearest")):
         how = {"dequantize": dequantize, "rounding": rounding}

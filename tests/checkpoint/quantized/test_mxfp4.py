@@ -120,14 +120,18 @@ def test_a_scale_that_is_no_number_is_refused() -> None:
     parts = random_parts(1, 100, 120)
     parts["s"][7] = 255
     with pytest.raises(UsageError, match="'s' has 1 scales"):
-        list(EditedTensor(storage, storage, projection(40), True).blocks("b", reader(parts)))
+        list(
+            EditedTensor(source=storage, target=storage, map=projection(40), along_rows=True).blocks("b", reader(parts))
+        )
 
 
 def test_numbers_that_bfloat16_cannot_hold_are_refused() -> None:
     storage = mxfp4_storage(*SHAPE)
     parts = random_parts(1, 254, 255)
     with pytest.raises(UsageError, match="too large for the format"):
-        list(EditedTensor(storage, storage, projection(40), True).blocks("b", reader(parts)))
+        list(
+            EditedTensor(source=storage, target=storage, map=projection(40), along_rows=True).blocks("b", reader(parts))
+        )
 
 
 @pytest.mark.parametrize("along_rows", [True, False])
@@ -137,6 +141,6 @@ def test_an_edit_is_the_formula_within_half_a_step(along_rows: bool) -> None:
     before = numbers(storage, parts)
     v = projection(40 if along_rows else 64).left
     wanted = before - v @ (v.T @ before) if along_rows else before - (before @ v) @ v.T
-    edited = EditedTensor(storage, storage, projection(v.shape[0]), along_rows)
+    edited = EditedTensor(source=storage, target=storage, map=projection(v.shape[0]), along_rows=along_rows)
     after = {name: np.concatenate(list(edited.blocks(name, reader(parts)))) for name in parts}
     check_half_a_step(wanted, after, SHAPE)

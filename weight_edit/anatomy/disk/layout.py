@@ -45,7 +45,7 @@ class Run:
             yield Piece(self.head + number + self.tail, self.axes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """What transformers would make of a checkpoint's tensors, by parameter (persistent buffers count as such).
 

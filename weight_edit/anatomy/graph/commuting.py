@@ -39,7 +39,7 @@ def commuting_arguments(step: Operation | CompositeOperation, position: int, axi
     """
     result = step.made[position]
     for choice in _choices(step, result.shape[axis]):
-        if _commutes(step, position, axis, choice, {}, result):
+        if _commutes(step, position, axis, choice, other={}, result=result):
             return _widened(step, position, axis, choice)
     return None
 
@@ -49,6 +49,7 @@ def _commutes(
     position: int,
     axis: int,
     choice: dict[int, int],
+    *,
     other: dict[int, Tensor],
     result: Tensor,
 ) -> bool:
@@ -85,7 +86,7 @@ def _widened(step: Operation | CompositeOperation, position: int, axis: int, cho
             continue
         for at in range(-noise.ndim, 0):
             wider = {**choice, place: at}
-            if noise.shape[at] == width and _commutes(step, position, axis, wider, other, made):
+            if noise.shape[at] == width and _commutes(step, position, axis, wider, other=other, result=made):
                 choice = wider
                 break
     return choice

@@ -88,7 +88,7 @@ class CompositeOperation:
         return given
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Call:
     """One call of a module, in the order of returning.
 

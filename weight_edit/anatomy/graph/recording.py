@@ -70,7 +70,9 @@ class _Recorder(TorchDispatchMode):
             if returned is not None and returned.is_floating_point():
                 value = self.inner(returned)
                 last = len(self._graph.steps)
-                self._graph.calls.append(Call(name, module, given, value, used, first, last))
+                self._graph.calls.append(
+                    Call(name=name, module=module, given=given, returned=value, keywords=used, first=first, last=last)
+                )
 
         yield module.register_forward_pre_hook(enter, with_kwargs=True)
         yield module.register_forward_hook(leave)

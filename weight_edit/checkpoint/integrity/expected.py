@@ -13,7 +13,7 @@ Problem = tuple[str, str, str | None]
 """File, what is wrong, and the tensor, if it is about one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Expected:
     """The base's tensors and the edits, laid over the edited checkpoint.
 
@@ -60,7 +60,16 @@ class Expected:
         new = added | {name for name in relaid if name not in base.tensors}
         twins = _twins(base, edited, frozenset(new))
         known = additions if isinstance(additions, Mapping) else {}
-        return cls(base, edited, targets, frozenset(gone), frozenset(relaid), added, known, twins)
+        return cls(
+            base=base,
+            edited=edited,
+            targets=targets,
+            gone=frozenset(gone),
+            relaid_tensors=frozenset(relaid),
+            added=added,
+            additions=known,
+            twins=twins,
+        )
 
     @property
     def changes_index(self) -> bool:

@@ -26,7 +26,7 @@ BY_CHANCE = 6.0
 """Standard deviations within which a sum of signs is chance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorCheck:
     """One edited tensor, re-read.
 
@@ -113,7 +113,18 @@ def _check_blocks(edited: TensorWriter, base: Read, given: Read, advance: Callab
         offset += block.size
         advance(block.size)
     entries = edited.target.slabs * edited.target.rows * edited.target.cols
-    return TensorCheck(name, entries, 0, max(0, different), non_finite, 0, changed, None, None, None)
+    return TensorCheck(
+        tensor=name,
+        entries=entries,
+        inexact=0,
+        different=max(0, different),
+        non_finite=non_finite,
+        upwards=0,
+        changed=changed,
+        left=None,
+        left_exact=None,
+        rounding=None,
+    )
 
 
 class _Check:
@@ -192,16 +203,16 @@ class _Check:
         if self._target.lossy:
             rounding = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
         return TensorCheck(
-            self._target.name,
-            self._entries,
-            self._inexact,
-            self._different,
-            self._non_finite,
-            self._upwards,
-            self._changed,
-            left,
-            exact,
-            rounding,
+            tensor=self._target.name,
+            entries=self._entries,
+            inexact=self._inexact,
+            different=self._different,
+            non_finite=self._non_finite,
+            upwards=self._upwards,
+            changed=self._changed,
+            left=left,
+            left_exact=exact,
+            rounding=rounding,
         )
 
 

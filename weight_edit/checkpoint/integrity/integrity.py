@@ -24,7 +24,7 @@ from weight_edit.errors import WeightEditError
 from weight_edit.utils.progress import Bar, bar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IntegrityReport:
     """What `check_integrity` found.
 
@@ -88,7 +88,7 @@ def check_integrity(
         try:
             edited = Checkpoint.open(edited)
         except WeightEditError as error:
-            return IntegrityReport(False, (str(error),))
+            return IntegrityReport(ok=False, problems=(str(error),))
     check = _Check(base, edited, Expected.of(base, edited, edits, added))
     with Files(base) as theirs, Files(edited) as ours, bar("comparing", edited.size, unit="bytes") as progress:
         # The pass has its own threads; those of the products would only be in their way.

@@ -122,7 +122,9 @@ class Walk:
                         if digest is not None:
                             digest.update(piece.data)
                         if wanted:
-                            self._submit(workers, self._piece, part, number, begin, buffer, size, found)
+                            self._submit(
+                                workers, self._piece, part, number, found, begin=begin, buffer=buffer, size=size
+                            )
                             lent = True
                     finally:
                         if not lent:
@@ -133,8 +135,10 @@ class Walk:
         if digest is not None:
             found.sha256 = digest.hexdigest()
 
-    def _submit(self, workers: ThreadPoolExecutor, work: Callable[..., None], *arguments: object) -> None:
-        future = workers.submit(work, *arguments)
+    def _submit(
+        self, workers: ThreadPoolExecutor, work: Callable[..., None], *arguments: object, **named: object
+    ) -> None:
+        future = workers.submit(work, *arguments, **named)
         with self._lock:
             # Those that went well need not be kept.
             self._futures = [known for known in self._futures if not known.done() or known.exception() is not None]
@@ -147,7 +151,7 @@ class Walk:
         finally:
             self._jobs.release()
 
-    def _piece(self, part: Part, number: int, begin: int, buffer: Bytes, size: int, found: Walked) -> None:
+    def _piece(self, part: Part, number: int, found: Walked, *, begin: int, buffer: Bytes, size: int) -> None:
         try:
             if self._stop.is_set():
                 return

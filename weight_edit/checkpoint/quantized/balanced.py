@@ -35,7 +35,14 @@ class BalancedTensor(EditedTensor):
     ) -> Iterator[Bytes]:
         """See `Edited`. The scales are those of rounding to nearest."""
         if part != self.target.name and rounding is None:
-            plain = EditedTensor(self.source, self.target, self.map, self.along_rows, self.gains, self.keep_norms)
+            plain = EditedTensor(
+                source=self.source,
+                target=self.target,
+                map=self.map,
+                along_rows=self.along_rows,
+                gains=self.gains,
+                keep_norms=self.keep_norms,
+            )
             return plain.blocks(part, read, None, memory)
         return super().blocks(part, read, rounding, memory)
 

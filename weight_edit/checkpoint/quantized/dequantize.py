@@ -151,10 +151,25 @@ def _stream(name: str, storage: Storage, edit: AxisEdit) -> EditedTensor | Trans
         shape = storage.parts[name][1]
         plain = Plain(name, "BF16", shape, len(shape) - 2)
         along_rows = edit.axis % len(shape) == len(shape) - 2
-        return EditedTensor(storage, plain, edit.map, along_rows, edit.gains, edit.keep_norms)
+        return EditedTensor(
+            source=storage,
+            target=plain,
+            map=edit.map,
+            along_rows=along_rows,
+            gains=edit.gains,
+            keep_norms=edit.keep_norms,
+        )
     experts, rows, cols = storage.shape
     as_stored = Plain(name, "BF16", storage.shape, 1)
     turned = Plain(name, "BF16", (experts, cols, rows), 1)
     return Transposed(
-        EditedTensor(storage, as_stored, edit.map, edit.axis % 3 == 1, edit.gains, edit.keep_norms), turned
+        EditedTensor(
+            source=storage,
+            target=as_stored,
+            map=edit.map,
+            along_rows=edit.axis % 3 == 1,
+            gains=edit.gains,
+            keep_norms=edit.keep_norms,
+        ),
+        turned,
     )

@@ -72,7 +72,7 @@ class FilePlan:
         return first.file if isinstance(first, Copy) and self.origin == "copied" else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RewritePlan:
     """A rewrite that has been decided.
 

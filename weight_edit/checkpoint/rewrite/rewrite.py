@@ -3,12 +3,11 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,10 +17,8 @@ from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.checkpoint.rewrite.lane import Lane, LaneFile
 from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.rewrite.links import clone, link
-from weight_edit.checkpoint.rewrite.planning import plan_rewrite
-from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.reading import Files, processors
-from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding, RoundingLoss, TensorWriter
+from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding, RoundingLoss
 from weight_edit.checkpoint.tensor.nonfinite import Census
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory, scratch
 from weight_edit.errors import UsageError
@@ -35,7 +32,7 @@ Done = Callable[[str, FileRecord, Mapping[str, RoundingLoss]], None]
 """Told the name and record of each file as soon as it is on disk, and the losses of the tensors in it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RewriteResult:
     """What a rewrite wrote.
 
@@ -110,7 +107,7 @@ def write_checkpoint(
         bar("writing", plan.size, "bytes", done=kept) as progress,
         Files(plan.source) as source,
     ):
-        job = _Rewrite(plan, out, source, linked, done, progress, allow_nonfinite)
+        job = _Rewrite(plan, out, source, progress, linked=linked, done=done, allow_nonfinite=allow_nonfinite)
         job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
@@ -129,14 +126,6 @@ def write_checkpoint(
         bytes_kept=kept,
         seconds=time.monotonic() - began,
     )
-
-
-def rewrite(source: Checkpoint, out: Path, edits: Collection[TensorWriter] = (), **changes: Any) -> RewriteResult:
-    """Write every file of `source` into the empty folder `out`, with edits; `changes` are those of `plan_rewrite`."""
-    plan = plan_rewrite(source, edits, **changes)
-    if any(out.iterdir()):
-        raise ValueError(f"{out} must be an existing, empty folder")
-    return write_checkpoint(plan, out)
 
 
 class Stopped(Exception):
@@ -164,9 +153,10 @@ class _Rewrite:
         plan: RewritePlan,
         out: Path,
         source: Files,
+        progress: Bar,
+        *,
         linked: bool,
         done: Done | None,
-        progress: Bar,
         allow_nonfinite: bool,
     ) -> None:
         self.plan, self.out, self.linked, self.done, self.progress = plan, out, linked, done, progress

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A model folder, opened and checked. Only headers and JSON are read until `read`, `raw` or `open_file`.
 

@@ -40,7 +40,7 @@ class TensorWriter(Protocol):
     ) -> Iterator[Bytes]: ...
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EditedStrip:
     """Some rows of an edited tensor.
 
@@ -59,7 +59,7 @@ class EditedStrip:
     stored: Strip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EditedTensor:
     """An edited tensor as a stream of bytes.
 
@@ -131,7 +131,7 @@ class EditedTensor:
                 tiles = self._tiles(before, first, last, change, values)
             sizes = self.target.strip_bytes(last - first)
             stored = {part: memory(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
-            yield EditedStrip(slab, first, last, before, tiles, stored)
+            yield EditedStrip(slab=slab, first=first, last=last, before=before, tiles=tiles, stored=stored)
 
     def _numbers(self, strip: Strip, rows: int, memory: Memory) -> NDArray[np.float64]:
         """A strip's numbers before the edit, in memory that may be written to."""

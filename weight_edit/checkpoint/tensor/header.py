@@ -49,7 +49,7 @@ _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorInfo:
     """One tensor of a checkpoint: where its bytes are and what they mean.
 
@@ -177,7 +177,9 @@ class _Reader:
         if wanted % 8 or wanted // 8 != end - begin:
             size = f"{wanted // 8}" if wanted % 8 == 0 else f"{wanted / 8}"
             self.fail(f"{dtype} of shape {shape} needs {size} bytes but the offsets give {end - begin}", name)
-        return TensorInfo(name, self.shard, dtype, tuple(shape), start + begin, start + end)
+        return TensorInfo(
+            name=name, shard=self.shard, dtype=dtype, shape=tuple(shape), begin=start + begin, end=start + end
+        )
 
 
 def parse_header(raw: bytes | bytearray, data_length: int, shard: str) -> Header:

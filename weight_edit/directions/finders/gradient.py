@@ -19,10 +19,9 @@ from weight_edit.directions.registry import finder
 from weight_edit.directions.samples import Sample
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan.hooks import ablation_hooks
-from weight_edit.runtime.activations import Point, all_points
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.points import hook_at
+from weight_edit.runtime.points import Point, all_points, hook_at
 from weight_edit.utils.progress import bar
 from weight_edit.utils.settings import Section
 from weight_edit.utils.threads import one_thread

@@ -41,7 +41,7 @@ from weight_edit.utils.progress import quieted
 from weight_edit.utils.threads import one_thread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiskTrial:
     """What was found on a model that went through the disk.
 
@@ -143,7 +143,7 @@ def through_disk(
             inputs=("text", *anatomy.media),
             leak=largest([*after, *values]),
             leak_before=largest(before),
-            logit_difference=_difference(model, exact, folder / "edited", anatomy, rows, passes),
+            logit_difference=_difference(model, exact, folder / "edited", anatomy, rows=rows, passes=passes),
             points=len(values),
             kinds=tuple(kinds_of(anatomy, layout, model, found)),
             writers=tuple(dict.fromkeys(general(writer.weight.removesuffix(".weight")) for writer in anatomy.writers)),
@@ -196,7 +196,7 @@ def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _difference(
-    model: Any, exact: Any, edited: Path, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]
+    model: Any, exact: Any, edited: Path, anatomy: Anatomy, *, rows: Tensor, passes: Sequence[Mapping[str, Any]]
 ) -> float:
     """Between hooks on the source and the baked weights, in double precision where the model's code allows for it."""
 

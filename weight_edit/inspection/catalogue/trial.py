@@ -15,7 +15,7 @@ from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.inspection.catalogue.status import FAILED, PROVEN, REFUSED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """What became of one model type.
 
@@ -72,7 +72,15 @@ class Trial:
         """The trial of an entry."""
         named = {field.name for field in fields(cls)}
         kept = {key: value for key, value in measured.items() if key in named}
-        return cls(entry.model_type, entry.architecture, entry.tasks, status, reason, variant=entry.variant, **kept)
+        return cls(
+            model_type=entry.model_type,
+            architecture=entry.architecture,
+            tasks=entry.tasks,
+            status=status,
+            reason=reason,
+            variant=entry.variant,
+            **kept,
+        )
 
 
 def attempt(entry: Entry, *, seed: int = 1) -> Trial:

@@ -16,8 +16,8 @@ from weight_edit.evaluation.judge import Verdict
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import CONTROL, Positive
-from weight_edit.runtime.activations import Point
 from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.runtime.points import Point
 from weight_edit.studies.category_directions import between, cosines, stability, unit_difference
 from weight_edit.studies.category_tables import draw_cosines, wording_apart, wording_table
 from weight_edit.studies.curves import curve_distance, draw_curves

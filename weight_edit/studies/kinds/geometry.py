@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
-from weight_edit.runtime.activations import Point
+from weight_edit.runtime.points import Point
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, points_from, stream_of
 from weight_edit.studies.registry import study

@@ -15,8 +15,8 @@ from weight_edit.plan.step import EditStep
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
-from weight_edit.runtime.activations import Point
 from weight_edit.runtime.hooks import hooked
+from weight_edit.runtime.points import Point
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.places import need_set, place_of, stream_of
 from weight_edit.studies.registry import study

@@ -1,0 +1,19 @@
+"""The floors that the rooms of the package stand on."""
+
+FLOORS = (
+    "redaction version",
+    "errors",
+    "utils",
+    "edits checkpoint organism",
+    "hub anatomy",
+    "prompts",
+    "runtime",
+    "plan evaluation",
+    "directions proofs recipe",
+    "baking difference studies organism_training",
+    "verification",
+    "inspection publish runs",
+    "cli",
+    "__init__ __main__",
+)
+"""From the ground up; ARCHITECTURE.md says what each room is for."""
