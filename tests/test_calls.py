@@ -12,8 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "weight_edit"
 MOST_FIELDS = 5
 MOST_POSITIONAL = 5
 
-VARIADIC = frozenset({"add_row", "join", "joinpath", "max", "min", "print", "reshape", "submit", "zip"})
-"""Functions and methods of others whose positional arguments are a list of equals."""
+OF_OTHERS = ("add_row", "join", "joinpath", "max", "min", "print", "reshape", "submit", "zip")
+OWN = ("noise", "suggest")
+VARIADIC = frozenset({*OF_OTHERS, *OWN})
+"""Functions and methods whose positional arguments are a list of equals: words of a command, lengths of a shape."""
 
 
 def violations(source: str) -> list[str]:

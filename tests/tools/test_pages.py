@@ -35,7 +35,13 @@ def method(given: object, options: Options) -> None:
     """
 
 
-ONE = Named("method", "it", "Difference of means (arXiv 2406.11717).", Options, method)
+ONE = Named(
+    what="method",
+    name="it",
+    summary="Difference of means (arXiv 2406.11717).",
+    options=Options,
+    function=method,
+)
 
 
 def test_sources_are_what_docstrings_name() -> None:
@@ -64,7 +70,7 @@ def test_the_paper_of_the_registry_comes_first() -> None:
     ],
 )
 def test_the_paper_is_not_said_twice(line: str, shown: str) -> None:
-    assert summary(Named("method", "it", line, Options, method)) == shown
+    assert summary(replace(ONE, summary=line)) == shown
 
 
 def test_settings_have_defaults_and_descriptions() -> None:

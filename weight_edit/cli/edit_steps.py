@@ -37,10 +37,10 @@ def edit_steps(
 
     return steps_of(
         read_rows(directions, orthonormalize=orthonormalize),
-        edit,
-        strength,
-        parse_layers(layers),
-        sorted(parse_layers(at) or ()),
-        mapping(kernel, "--kernel"),
-        key_values(option, "--option"),
+        edit=edit,
+        strength=strength,
+        layers=parse_layers(layers),
+        at=sorted(parse_layers(at) or ()),
+        kernel=mapping(kernel, "--kernel"),
+        edit_options=key_values(option, "--option"),
     )

@@ -191,7 +191,14 @@ def find_directions(
     )
     if kept.searched is None:
         candidates = finder(problem, options)
-        facts = _record(problem, finder, options, chat_format, filter_prompts, kept.metering)
+        facts = _record(
+            problem,
+            finder,
+            options=options,
+            chat_format=chat_format,
+            filter_prompts=filter_prompts,
+            metering=kept.metering,
+        )
         kept.note_searched(_searched(problem, candidates, facts, warnings))
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
@@ -277,6 +284,7 @@ def model_digest(model: Model) -> str:
 def _record(
     problem: Problem,
     finder: Finder,
+    *,
     options: Mapping[str, Any] | None,
     chat_format: ChatFormat,
     filter_prompts: bool,

@@ -7,7 +7,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.utils.registry import Function, Named, Registry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finder(Named[list[Candidate]]):
     """One way of finding directions: `function(problem, options)` gives candidates, positions first, then layers.
 
@@ -22,7 +22,7 @@ class Finder(Named[list[Candidate]]):
     everywhere: bool = False
 
 
-FINDERS = Registry("method", "weight_edit.directions.finders", Finder)
+FINDERS = Registry(what="method", package="weight_edit.directions.finders", kind=Finder)
 
 
 def finder(

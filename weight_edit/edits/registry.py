@@ -60,7 +60,7 @@ class Given:
         return self.layer
 
 
-EDITS = Registry("edit", "weight_edit.edits.kinds", Named[Change])
+EDITS = Registry(what="edit", package="weight_edit.edits.kinds", kind=Named[Change])
 
 
 def edit(name: str, *, paper: str | None = None) -> Callable[[Function], Function]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from weight_edit.utils.registry import Function, Named, Registry
 
-STUDIES = Registry("study", "weight_edit.studies.kinds", Named[dict[str, Any]])
+STUDIES = Registry(what="study", package="weight_edit.studies.kinds", kind=Named[dict[str, Any]])
 
 
 def study(name: str, *, paper: str | None = None) -> Callable[[Function], Function]:

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 Function = Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Named(Generic[Result]):
     """One of the functions.
 
@@ -57,7 +57,7 @@ class Named(Generic[Result]):
 Kind = TypeVar("Kind", bound=Named[Any])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Registry(Generic[Kind]):
     """All functions of a kind.
 
@@ -96,7 +96,16 @@ class Registry(Generic[Kind]):
                     raise ValueError(f"there are two of the {self.what} {one!r}")
             summary = (inspect.getdoc(function) or name).splitlines()[0]
             options = get_type_hints(function)["options"]
-            named = self.kind(self.what, name, summary, options, function, papers=papers, aliases=aliases, **facts)
+            named = self.kind(
+                what=self.what,
+                name=name,
+                summary=summary,
+                options=options,
+                function=function,
+                papers=papers,
+                aliases=aliases,
+                **facts,
+            )
             self._known[name] = named
             self._aliases |= dict.fromkeys(aliases, name)
             return function
