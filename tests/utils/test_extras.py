@@ -54,7 +54,7 @@ def test_a_parquet_file_without_pyarrow_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("none_installed")
 def test_studies_without_matplotlib_stop_before_a_model_is_loaded(call, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("weight_edit.runtime.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("weight_edit.runs.run.load", lambda *_, **__: pytest.fail("a model was loaded"))
     done = call("run", ROOT / "recipes" / "affine.yaml", "--out", tmp_path / "run")
     assert done.code == 2
     assert "needs matplotlib, which is not installed" in done.err

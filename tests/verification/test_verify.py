@@ -107,7 +107,7 @@ def test_tampering_is_named(baked: Path, what: str, signed: bool, tmp_path: Path
 @pytest.mark.parametrize("what", SIGNABLE)
 def test_the_files_alone_show_it_too(baked: Path, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No model is loaded, and the manifest's digests were made to fit."""
-    monkeypatch.setattr("weight_edit.runtime.loading.load", None)
+    monkeypatch.setattr("weight_edit.verification.model_checks.load", None)
     assert verify(baked / "base", baked / "out", weights_only=True).passed
     shutil.copytree(baked / "base", tmp_path / "base")
     shutil.copytree(baked / "out", tmp_path / "out")
