@@ -33,7 +33,7 @@ _R = TypeVar("_R")
 
 @dataclass
 class _Numbers:
-    """What is known of one tensor that differs, while the shared directions are looked for."""
+    """Figures of one tensor that differs, kept while the shared directions are computed."""
 
     pair: Pair
     change: ParameterChange
@@ -195,7 +195,7 @@ class _Run:
         return _Numbers(pair, change, norm, best)
 
     def _sketch(self, numbers: _Numbers, sketches: Mapping[str, Sketch]) -> None:
-        """Take up a tensor's directions; of a square one those of either side, apart from the others."""
+        """Add a tensor's directions to the sketch; a square tensor's to one sketch for each side."""
         change, pair = numbers.change, numbers.pair
         if pair.a.rows == 1 or change.rank == 0:
             return

@@ -24,7 +24,7 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a model is made of, as far as edits are concerned.
+    """The parts of a model that edits concern.
 
     Attributes:
         name: what the user called it.
@@ -69,7 +69,7 @@ class Inspection:
         return found + [(pattern, count, "no parameter takes this") for pattern, count in rest]
 
     def _layer(self, name: str) -> str:
-        """What the tensors of an MTP layer have in common: the number of a block past the last, or a beginning."""
+        """The common prefix of an MTP layer's tensors, up to a block number past the last."""
         path = self.anatomy.blocks[0].module.rpartition(".")[0] + "."
         number = name.removeprefix(path).partition(".")[0] if name.startswith(path) else ""
         return path + number if number else name.partition(".")[0]

@@ -68,7 +68,7 @@ class Limited:
         self._owner = 0
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """What the function gives for these arguments, which must be possible to pickle.
+        """The function's result for these arguments, which must be picklable.
 
         Raises:
             LimitError: more than the time or the `MEMORY` that it has.

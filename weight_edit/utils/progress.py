@@ -23,7 +23,7 @@ _TICK = 0.5
 
 
 class Bar(Protocol):
-    """What a running bar offers: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
+    """A running bar: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
 
     def advance(self, n: float = 1) -> None: ...
 

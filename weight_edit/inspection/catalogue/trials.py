@@ -117,7 +117,7 @@ class _Worker:
             self.tasks.flush()
 
     def answer(self) -> Trial:
-        """What has become of the entry, by the process or by its end."""
+        """The trial of the entry: the process's answer, or a failure with how the process ended."""
         line = self.answers.readline()
         if line.endswith("\n"):
             return Trial.from_dict(json.loads(line))
