@@ -20,7 +20,7 @@ from weight_edit.difference.files import architecture_of, compare_files, notes_o
 from weight_edit.difference.numbers import LIMIT, ParameterChange, change_of
 from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
-from weight_edit.difference.shared import CANDIDATES, SharedDirection, Sketch, choose
+from weight_edit.difference.shared import SharedDirection, Sketch, choose
 from weight_edit.hub.source import Named, resolve
 from weight_edit.utils.progress import Bar, bar
 
@@ -213,7 +213,6 @@ class _Run:
         able = [found for found in numbers if found.pair.sides(self._width) and found.change.rank != 0]
         if candidates is None or not able:
             return {}
-        assert candidates.shape[1] <= CANDIDATES
 
         def along(found: _Numbers) -> tuple[Side, Products]:
             tried = [

@@ -97,8 +97,9 @@ class Meter:
 
     @property
     def counted(self) -> str:
-        """How much of how much."""
-        assert self.total is not None
+        """The count, of the total where that is known."""
+        if self.total is None:
+            return self._amount(self.count)
         # What is nearly done is not done: a candidate counts when all of its prompts have passed.
         return f"{self._amount(self.count)} of {self._amount(self.total)}"
 

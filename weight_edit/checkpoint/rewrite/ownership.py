@@ -149,7 +149,8 @@ def _written(entry: Any, path: Path) -> Written:
 def _of_checkpoint(folder: Path, name: str) -> dict[str, Written]:
     """The files listed in the manifest of a checkpoint in a folder, relative to the folder."""
     manifest = read_manifest(folder / name)
-    assert manifest is not None
+    if manifest is None:
+        raise UsageError(f"{printable(str(folder / name))} has no {MANIFEST} any more")
     return {
         f"{name}/{each}".lstrip("/"): Written(record.sha256, record.size)
         for each, record in records_of(manifest).items()

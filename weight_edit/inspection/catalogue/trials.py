@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
-from typing import IO
+from typing import IO, cast
 
 from weight_edit.inspection.catalogue.entries import Entry, entries, with_variants
 from weight_edit.inspection.catalogue.status import FAILED
@@ -101,13 +101,11 @@ class _Worker:
 
     @property
     def answers(self) -> IO[str]:
-        assert self.process.stdout is not None
-        return self.process.stdout
+        return cast("IO[str]", self.process.stdout)
 
     @property
     def tasks(self) -> IO[str]:
-        assert self.process.stdin is not None
-        return self.process.stdin
+        return cast("IO[str]", self.process.stdin)
 
     def give(self, entry: Entry) -> None:
         self.entry, self.since = entry, time.monotonic()
