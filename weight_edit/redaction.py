@@ -121,7 +121,7 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def _forms(token: str) -> set[str]:
-    """What a token may look like in a message."""
+    """The forms in which a token may appear in a message."""
     if len(token) < _SHORTEST:
         return set()
     # Bytes of the environment that are no UTF-8 are halves of surrogate pairs in a text.

@@ -21,7 +21,7 @@ from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.edited import AffineMap, EditedTensor
 from weight_edit.checkpoint.tensor.header import TensorInfo, read_header
-from weight_edit.checkpoint.tensor.storage import Read, Storage
+from weight_edit.checkpoint.tensor.storage import ByteReader, Storage
 from weight_edit.checkpoint.tensor.torch_dtypes import TORCH_DTYPES
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
@@ -73,7 +73,7 @@ def projection(width: int, k: int = 1, seed: int = 0) -> Projection:
     return Projection(np.linalg.qr(noise)[0])
 
 
-def reader(parts: Mapping[str, np.ndarray]) -> Read:
+def reader(parts: Mapping[str, np.ndarray]) -> ByteReader:
     """Reads tensors that are given as flat bytes."""
 
     def read(name: str, offset: int, into: np.ndarray) -> None:
@@ -183,7 +183,7 @@ def tensors_of(folder: Path) -> dict[str, TensorInfo]:
         return {info.name: info for info in read_header(file, path.stat().st_size, path.name).tensors}
 
 
-def folder_reader(folder: Path) -> Read:
+def folder_reader(folder: Path) -> ByteReader:
     """Reads tensors of a checkpoint of one file."""
     infos, raw = tensors_of(folder), np.fromfile(folder / "model.safetensors", np.uint8)
 

@@ -116,7 +116,7 @@ class Backtrace:
             waiting.extend(before)
 
     def _before(self, value: Tensor, carried: CarriedAxis, scale: float, taker: Operation | None) -> list[_Visit]:
-        """What a value was made of, as far as it carries the stream."""
+        """The arguments that a value was computed from, as far as they carry the stream."""
         step = self.graph.maker(value)
         name = self.graph.parameter(value)
         if name is not None:

@@ -25,7 +25,7 @@ def block_calls(model: nn.Module, graph: Graph) -> list[Call]:
 
 
 def stream_points(graph: Graph, calls: list[Call]) -> list[Tensor]:
-    """The stream, along last axes: what went into blocks and came out, and what was added to behind the last."""
+    """Residual-stream values (last axis d_model): each block's input and output, and the sums after the last block."""
     around = [value for call in calls for value in (call.given, call.returned) if value is not None]
     return [*around, *_additions_behind(graph, calls[-1])]
 

@@ -12,7 +12,7 @@ from weight_edit.anatomy.graph.recording import first_tensor
 
 
 def mixing_parts(model: nn.Module, inputs: Mapping[str, Any], graph: Graph, blocks: Sequence[Call]) -> frozenset[str]:
-    """The names of those direct parts of blocks whose output at a token depends on earlier tokens.
+    """Names of the blocks' direct submodules whose output at a token depends on earlier tokens.
 
     Runs the model once more; every part is given what it was given when it was recorded, but for the first token.
 

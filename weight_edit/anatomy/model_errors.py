@@ -1,4 +1,4 @@
-"""What a model's own code, or transformers' check of its config, can raise where the files are nonsense."""
+"""Exceptions of a model's own code, or of transformers' config checks, for broken files."""
 
 from huggingface_hub.errors import StrictDataclassError
 

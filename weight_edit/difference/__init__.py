@@ -1,1 +1,1 @@
-"""What differs between two checkpoints, and with which directions one could have been made of the other."""
+"""Differences between two checkpoints, and the directions that explain them."""

@@ -20,7 +20,7 @@ from weight_edit.difference.files import architecture_of, compare_files, notes_o
 from weight_edit.difference.numbers import LIMIT, ParameterChange, change_of
 from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
-from weight_edit.difference.shared import CANDIDATES, SharedDirection, Sketch, choose
+from weight_edit.difference.shared import SharedDirection, Sketch, choose
 from weight_edit.hub.source import Named, resolve
 from weight_edit.utils.progress import Bar, bar
 
@@ -33,7 +33,7 @@ _R = TypeVar("_R")
 
 @dataclass
 class _Numbers:
-    """What is known of one tensor that differs, while the shared directions are looked for."""
+    """Figures of one tensor that differs, kept while the shared directions are computed."""
 
     pair: Pair
     change: ParameterChange
@@ -195,7 +195,7 @@ class _Run:
         return _Numbers(pair, change, norm, best)
 
     def _sketch(self, numbers: _Numbers, sketches: Mapping[str, Sketch]) -> None:
-        """Take up a tensor's directions; of a square one those of either side, apart from the others."""
+        """Add a tensor's directions to the sketch; a square tensor's to one sketch for each side."""
         change, pair = numbers.change, numbers.pair
         if pair.a.rows == 1 or change.rank == 0:
             return
@@ -213,7 +213,6 @@ class _Run:
         able = [found for found in numbers if found.pair.sides(self._width) and found.change.rank != 0]
         if candidates is None or not able:
             return {}
-        assert candidates.shape[1] <= CANDIDATES
 
         def along(found: _Numbers) -> tuple[Side, Products]:
             tried = [

@@ -10,7 +10,7 @@ from weight_edit.difference.pairs import Pair, Side, Values
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """What D and A have along some vectors V, as products of shape (k, k).
+    """Products of D and A with some vectors V, of shape (k, k).
 
     All that is asked of an ablation along directions in the span of V follows from them.
 
@@ -38,7 +38,7 @@ class Products:
 
     @property
     def strength(self) -> float:
-        """The s for which `-s V V^T A` comes nearest to D; 0 where A has nothing along V."""
+        """The s for which `-s V V^T A` is nearest to D; 0 where A vanishes along V."""
         along = float(np.trace(self.aa))
         return -float(np.trace(self.da)) / along if along else 0.0
 

@@ -25,7 +25,7 @@ independent of what is rounded (it swallows what is less than half a unit), and 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ParameterChange:
-    """What two versions of a parameter differ by.
+    """The change D = B - A between two versions of a parameter.
 
     Attributes:
         entries: how many numbers differ.

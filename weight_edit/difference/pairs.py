@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.quantized.formats import storage_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import STORED
-from weight_edit.checkpoint.tensor.storage import Plain, Read, Storage, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Plain, Storage, Strip
 from weight_edit.errors import UnsupportedError, UsageError
 
 BLOCK = 1 << 19
@@ -77,8 +77,8 @@ class Pair:
     name: str
     a: Storage
     b: Storage
-    read_a: Read
-    read_b: Read
+    read_a: ByteReader
+    read_b: ByteReader
     touched: set[tuple[int, int]] = field(default_factory=set)
 
     @property

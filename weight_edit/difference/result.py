@@ -66,7 +66,7 @@ class TensorDifference:
 
     @property
     def best(self) -> tuple[str, Fit] | None:
-        """What explains it: "shared", or its "own" directions where these do by far better."""
+        """The better fit: of "shared" directions, or of its "own" where these explain far more."""
         if self.shared is not None and (self.own is None or self.shared.explained > self.own.explained - 0.05):
             return "shared", self.shared
         return None if self.own is None else ("own", self.own)
@@ -90,7 +90,7 @@ class TensorDifference:
 
 @dataclass(frozen=True)
 class Reshaped:
-    """A tensor that has another dtype or shape in B, of which the numbers cannot be compared."""
+    """A tensor whose dtype or shape differs in B, so that its numbers cannot be compared."""
 
     name: str
     dtypes: tuple[str, str]
@@ -103,7 +103,7 @@ class Reshaped:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Difference:
-    """What differs between two checkpoints.
+    """The differences between two checkpoints.
 
     Attributes:
         a, b: their public names.

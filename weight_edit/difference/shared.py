@@ -125,6 +125,6 @@ def _described(found: Sequence[Products], vector: Values) -> SharedDirection:
 
 
 def _correlation(product: Products) -> float:
-    """Of what the difference has along one direction with what A has, negated."""
+    """Negated correlation of the components of D and A along one direction."""
     d, cross, a = (float(found[0, 0]) for found in (product.dd, product.da, product.aa))
     return -cross / (d * a) ** 0.5 if d > 0 and a > 0 else 0.0

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from weight_edit.anatomy.disk.layout import Layout
 from weight_edit.anatomy.disk.mtp import mtp_tensors, mtp_writers
 from weight_edit.anatomy.disk.names import DiskNames, check_nothing_left_out, names_on_disk
 from weight_edit.anatomy.disk.stored import Stored
@@ -24,7 +25,7 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a model is made of, as far as edits are concerned.
+    """The parts of a model that edits concern.
 
     Attributes:
         name: what the user called it.
@@ -69,7 +70,7 @@ class Inspection:
         return found + [(pattern, count, "no parameter takes this") for pattern, count in rest]
 
     def _layer(self, name: str) -> str:
-        """What the tensors of an MTP layer have in common: the number of a block past the last, or a beginning."""
+        """The common prefix of an MTP layer's tensors, up to a block number past the last."""
         path = self.anatomy.blocks[0].module.rpartition(".")[0] + "."
         number = name.removeprefix(path).partition(".")[0] if name.startswith(path) else ""
         return path + number if number else name.partition(".")[0]
@@ -84,7 +85,9 @@ class Inspection:
             "anatomy": anatomy,
             "weights": disk is not None,
             "quantised": self.quantised,
-            "names_on_disk": {} if disk is None else {name: self._on_disk(name) for name in disk.layout.parameters},
+            "names_on_disk": {}
+            if disk is None
+            else {name: _on_disk(disk.layout, name) for name in disk.layout.parameters},
             "edited": {
                 parameter: [{"tensor": name, "axis": axis} for name, axis in places]
                 for parameter, places in self.places.items()
@@ -97,14 +100,13 @@ class Inspection:
             "proof": asdict(self.proof),
         }
 
-    def _on_disk(self, parameter: str) -> str | dict[str, Any]:
-        """Its tensor's name where that is all there is to say, as it mostly is; else names and axes."""
-        assert self.disk is not None
-        (first, *more) = self.disk.layout.parameters[parameter]
-        if first.count == 1 and not more and first.axes == tuple(range(len(first.axes))):
-            return first.head
-        how = self.disk.layout.how.get(parameter)
-        return {"tensors": [asdict(run) for run in (first, *more)], "read_with": how}
+
+def _on_disk(layout: Layout, parameter: str) -> str | dict[str, Any]:
+    """The name of a parameter's tensor where it is read as it is, as most are; else names and axes."""
+    (first, *more) = layout.parameters[parameter]
+    if first.count == 1 and not more and first.axes == tuple(range(len(first.axes))):
+        return first.head
+    return {"tensors": [asdict(run) for run in (first, *more)], "read_with": layout.how.get(parameter)}
 
 
 def inspect(

@@ -18,7 +18,7 @@ ROUNDS = ((1, 0), (2, 1), (5, 2))
 
 @dataclass(frozen=True)
 class ProofRounds:
-    """What proving a model anew gave.
+    """Results of proving a model anew.
 
     Attributes:
         name: what the user called it.

@@ -1,4 +1,4 @@
-"""What a model said, as text: without the end of the turn, and with a thought between tags wherever it stood."""
+"""A model's answer as text: without the end of the turn, and with its thought between tags."""
 
 from collections.abc import Sequence
 

@@ -139,7 +139,7 @@ class ChatFormat:
 
     @cached_property
     def opening(self) -> tuple[int, ...]:
-        """What the model writes before an answer's text: from a special token of the template to another, or nothing.
+        """The text before an answer's: from one special token of the template to another, or empty.
 
         As in templates whose answers stand in a channel: `<|channel|>final<|message|>`. Tags of thoughts are none.
         """
@@ -174,7 +174,7 @@ class ChatFormat:
 
     @cached_property
     def _ending(self) -> str:
-        """What the template writes after the instruction."""
+        """The text that the template writes after the instruction."""
         return str(self.tokenizer.decode(self._prompt("alpha"))).rpartition("alpha")[2]
 
     def _choose_content(self) -> None:

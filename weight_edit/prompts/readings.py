@@ -1,4 +1,4 @@
-"""What was read of prompt files and data sets, for the user to see: which column, how many, and the first prompt."""
+"""Summary of prompts that were read, for the user: column, count and first prompt."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class Reading:
 
     @classmethod
     def of(cls, prompts: PromptSet) -> "Reading":
-        """What is to be said of a set."""
+        """The summary of one set."""
         text = "".join(c if c.isprintable() else " " for c in prompts.prompts[0])
         first = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
         dropped = prompts.dropped

@@ -102,7 +102,7 @@ class PromptSet:
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
     def at_most(self, limit: int | None) -> "PromptSet":
-        """The set itself when it has no more prompts than `limit`, else so many of them (`take`, seed 0).
+        """The set itself if it has at most `limit` prompts, else `take(limit, seed 0)` of it.
 
         Raises:
             UsageError: the limit is below 1.
@@ -178,7 +178,7 @@ def _checked(text: str, name: str, row: int) -> str:
 
 
 def public_name(name: str) -> str:
-    """What may be published of a set's name: of a local file only its last part, everything else as it is."""
+    """A set's name as it may be published: a local file's last part, any other name as it is."""
     path, colon, column = name.rpartition(":")
     if not colon or "/" in column or "\\" in column:
         path, colon, column = name, "", ""

@@ -78,7 +78,7 @@ class _Weights:
             return converted if change is None else change(converted)
 
     def convert(self, tensors: Iterable[Tensor]) -> list[int]:
-        """Convert those that are not yet; gives what `restore` takes."""
+        """Convert the weights that are not converted yet; returns the list for `restore`."""
         done = []
         for tensor in tensors:
             other = tensor.is_floating_point() and (tensor.dtype != self._dtype or id(tensor) in self._changes)

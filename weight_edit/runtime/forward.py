@@ -202,7 +202,7 @@ def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
 
 
 def _inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What `module.forward` is called with; families without positions or a cache do not take those two."""
+    """Arguments of `module.forward`; positions and cache only where the family takes them."""
     taken = inspect.signature(module.forward).parameters
     optional = {"position_ids": batch.position_ids, "use_cache": False}
     return {

@@ -75,7 +75,7 @@ def generate(
 
 
 def end_tokens(model: Model) -> frozenset[int]:
-    """The ids that end an answer: those of the generation config and the tokenizer's own."""
+    """The token ids that end an answer, from the generation config and the tokenizer."""
     named = getattr(model.model.generation_config, "eos_token_id", None)
     if named is None:
         named = getattr(model.config, "eos_token_id", None)

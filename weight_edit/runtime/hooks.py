@@ -16,7 +16,7 @@ _KEYWORDS = ("hidden_states", "inputs_embeds", "input", "x")
 
 @dataclass(frozen=True)
 class Hook:
-    """What to do at one place of a model.
+    """A function to apply at one place of a model.
 
     Attributes:
         module: name within the causal language model, as `get_submodule` takes it; of a parameter, its name.
@@ -32,7 +32,7 @@ class Hook:
 
 
 def adding(vector: Tensor) -> Callable[[Tensor], Tensor]:
-    """What a hook does that adds a vector (d_model,) at every token, in the dtype and on the device of what it gets."""
+    """Hook function that adds a vector (d_model,) at every token, in the input's dtype."""
     return lambda x: x + vector.to(x.device, x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""What a config asks for beside transformers, such as a package for its quantised weights, and whether it is there.
+"""Requirements of a config beside transformers, such as packages for quantised weights.
 
 transformers itself is asked, with what it does before it opens any weights.
 """

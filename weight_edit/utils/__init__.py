@@ -1,1 +1,1 @@
-"""What every room needs and no room owns: names, settings, registries, progress, strict JSON and YAML."""
+"""Utilities for every room: names, settings, registries, progress, strict JSON and YAML."""

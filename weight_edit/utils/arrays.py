@@ -1,4 +1,4 @@
-"""Vectors brought back to the length that they had before an edit."""
+"""Arrays in float64, and factors that bring edited vectors back to their length."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -8,9 +8,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 Floats: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = "NDArray[Any] | Tensor"
+
+VANISHED = 2.0**-26
+"""What is left of a vector that an edit took away: less than float32 can say beside it, and mostly rounding of sums.
+
+Brought back to its old length, it would be noise of full size.
+"""
 
 
 def as_float64(values: Numbers) -> Floats:
@@ -21,15 +26,8 @@ def as_float64(values: Numbers) -> Floats:
     return np.array(values, dtype=np.float64, order="C")
 
 
-VANISHED = 2.0**-26
-"""What is left of a vector that an edit took away: less than float32 can say beside it, and mostly rounding of sums.
-
-Brought back to its old length, it would be noise of full size.
-"""
-
-
 def norm_restoring_factors(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What vectors have to be multiplied by to be as long as before; 0 for those of which the edit left nothing.
+    """Factors that restore each vector's norm after an edit; 0 where the edit removed it.
 
     Args:
         before, after: their lengths, of any shape; a NaN gives 0, and 0 times what is not finite is NaN again.

@@ -68,7 +68,7 @@ class Limited:
         self._owner = 0
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """What the function gives for these arguments, which must be possible to pickle.
+        """The function's result for these arguments, which must be picklable.
 
         Raises:
             LimitError: more than the time or the `MEMORY` that it has.
@@ -95,13 +95,13 @@ class Limited:
 
     def _asked(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[str, Any]:
         # A fork of this process has a connection that is its parent's.
-        if self._connection is None or self._owner != os.getpid():
-            self._start()
-        assert self._connection is not None
+        connection = self._connection if self._owner == os.getpid() else None
+        if connection is None:
+            connection = self._start()
         try:
-            self._connection.send_bytes(pickle.dumps((arguments, options)))
-            if self._connection.poll(PATIENCE):
-                kind, value = json.loads(self._connection.recv_bytes(_LONGEST))
+            connection.send_bytes(pickle.dumps((arguments, options)))
+            if connection.poll(PATIENCE):
+                kind, value = json.loads(connection.recv_bytes(_LONGEST))
                 return kind, value
         except (EOFError, OSError):
             # It was ended by a limit, or has said more than anybody needs.
@@ -110,7 +110,7 @@ class Limited:
             f"it takes seconds of a processor, or more than {MEMORY >> 30} GiB of memory, so it was stopped"
         )
 
-    def _start(self) -> None:
+    def _start(self) -> Connection:
         ours, theirs = Pipe()
         with warnings.catch_warnings():
             # Python warns of locks that other threads may hold; what runs here takes none of theirs.
@@ -121,6 +121,7 @@ class Limited:
         theirs.close()
         self._connection, self._owner = ours, os.getpid()
         self._end = weakref.finalize(self, _end, child, ours, self._owner)
+        return ours
 
 
 def _end(child: int, connection: Connection, owner: int) -> None:

@@ -1,22 +1,10 @@
-"""JSON as RFC 8259 has it, of bounded depth and numbers: what any other reader would read from it too."""
+"""JSON in both directions: strict reading as RFC 8259 has it, of bounded depth and numbers, and NaN written as null."""
 
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-
-def json_safe(value: Any) -> Any:
-    """The value with NaN and infinities as null, which is all that JSON has for them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): json_safe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_safe(item) for item in value]
-    return value
-
 
 MAX_DEPTH = 100
 """Objects and lists within one another. Files of models have some ten; what walks through them may recurse."""
@@ -29,6 +17,34 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 class JsonError(ValueError):
     """A text is not the JSON that is read here; the message is one line, without the text's name."""
+
+
+def parse_json(text: str, *, unique_keys: bool = True, constants: bool = False) -> Any:
+    """The value that a JSON text stands for.
+
+    Args:
+        unique_keys: refuse a key that one object has twice.
+        constants: accept NaN and Infinity, which JSON has not; transformers writes them into some configs.
+
+    Raises:
+        json.JSONDecodeError: not JSON; it knows the line.
+        JsonError: nested too deeply, a number too large, half of a surrogate pair, a key twice.
+    """
+    reader = _Reader(unique_keys, constants)
+    try:
+        found = json.loads(
+            text,
+            object_pairs_hook=reader.pairs,
+            parse_int=reader.integer,
+            parse_float=reader.number,
+            parse_constant=reader.constant,
+        )
+    except RecursionError:
+        raise JsonError("nested too deeply") from None
+    halves = _HALF.search(text) is not None
+    if halves or text.count("{") + text.count("[") > MAX_DEPTH:
+        check_value(found, texts=halves)
+    return found
 
 
 class _Reader:
@@ -59,34 +75,6 @@ class _Reader:
         if not self._constants:
             raise JsonError(f"{name} is no number that JSON has")
         return float(name)
-
-
-def parse_json(text: str, *, unique_keys: bool = True, constants: bool = False) -> Any:
-    """The value that a JSON text stands for.
-
-    Args:
-        unique_keys: refuse a key that one object has twice.
-        constants: accept NaN and Infinity, which JSON has not; transformers writes them into some configs.
-
-    Raises:
-        json.JSONDecodeError: not JSON; it knows the line.
-        JsonError: nested too deeply, a number too large, half of a surrogate pair, a key twice.
-    """
-    reader = _Reader(unique_keys, constants)
-    try:
-        found = json.loads(
-            text,
-            object_pairs_hook=reader.pairs,
-            parse_int=reader.integer,
-            parse_float=reader.number,
-            parse_constant=reader.constant,
-        )
-    except RecursionError:
-        raise JsonError("nested too deeply") from None
-    halves = _HALF.search(text) is not None
-    if halves or text.count("{") + text.count("[") > MAX_DEPTH:
-        check_value(found, texts=halves)
-    return found
 
 
 def check_value(value: Any, *, texts: bool = True) -> None:
@@ -128,3 +116,14 @@ def first_repeated(names: Iterable[str]) -> str | None:
             return name
         seen.add(name)
     return None
+
+
+def json_safe(value: Any) -> Any:
+    """The value with NaN and infinities as null, which is all that JSON has for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item) for item in value]
+    return value

@@ -1,17 +1,11 @@
-"""Names that differ in their numbers, written as one: `model.layers.{0..31}.mlp.experts.{0..7}.w2.weight`."""
+"""Names that differ in their numbers, written as one: `layers.{0..31}.w2.weight`, or `layers.*.w2.weight`."""
 
 import re
 from collections.abc import Iterable, Sequence
 from math import prod
 
-
-def general(name: str) -> str:
-    """A name with a star for every number: `model.layers.*.mlp.experts.*.down_proj.weight`."""
-    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
-
-
-_NUMBERS = re.compile(r"(?<![0-9A-Za-z])([0-9]+)(?![0-9A-Za-z])")
 MOST_RUNS = 3
+_NUMBERS = re.compile(r"(?<![0-9A-Za-z])([0-9]+)(?![0-9A-Za-z])")
 
 
 def patterns(names: Iterable[str]) -> list[tuple[str, int]]:
@@ -49,3 +43,8 @@ def numbers(some: Iterable[int], to: str = "-") -> str:
     if len(written) > MOST_RUNS + 1:
         written = [*written[: MOST_RUNS - 1], "...", written[-1]]
     return ", ".join(written)
+
+
+def general(name: str) -> str:
+    """A name with a star for every number: `model.layers.*.mlp.experts.*.down_proj.weight`."""
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))

@@ -24,7 +24,7 @@ _TICK = 0.5
 
 
 class Bar(Protocol):
-    """What a running bar offers: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
+    """A running bar: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
 
     def advance(self, n: float = 1) -> None: ...
 
@@ -98,8 +98,9 @@ class Meter:
 
     @property
     def counted(self) -> str:
-        """How much of how much."""
-        assert self.total is not None
+        """The count, of the total where that is known."""
+        if self.total is None:
+            return self._amount(self.count)
         # What is nearly done is not done: a candidate counts when all of its prompts have passed.
         return f"{self._amount(self.count)} of {self._amount(self.total)}"
 

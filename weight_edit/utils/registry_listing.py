@@ -1,4 +1,4 @@
-"""What is registered in a folder of this package, read from its source: help texts list it without importing it."""
+"""Registered functions of a folder, read from source without importing it, for help texts."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Which seeds there are: those that torch, numpy and scikit-learn take alike."""
+"""The range of seeds that torch, numpy and scikit-learn all take."""
 
 from weight_edit.errors import UsageError
 

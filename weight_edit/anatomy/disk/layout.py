@@ -47,7 +47,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What transformers would make of a checkpoint's tensors, by parameter (persistent buffers count as such).
+    """The tensors that hold each parameter or persistent buffer, as transformers loads them.
 
     Nothing is judged here: see `weight_edit.anatomy.disk.names`.
 

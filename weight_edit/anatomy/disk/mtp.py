@@ -83,7 +83,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Use:
-    """What a writer of a name does; names in the norm are those within a block."""
+    """How a writer uses one tensor name; the norm's own names are relative to its block."""
 
     axis: int
     kind: str
@@ -119,7 +119,7 @@ class _Blocks:
             self._any_number[general(within)] |= uses
 
     def of(self, within: str) -> set[_Use | None]:
-        """All that blocks of the model do with a name, whatever the expert's number. Empty for an unknown one."""
+        """How the model's blocks use this tensor name, expert indices ignored; empty if unknown."""
         return self.uses.get(within) or self._any_number.get(general(within)) or set()
 
 
@@ -196,7 +196,7 @@ def _use(tensor: _Tensor, blocks: _Blocks) -> _Use | None:
 
 
 def _renamed(within: str, blocks: _Blocks) -> set[_Use | None]:
-    """What blocks of the model do with a name of the table's; empty for an unknown one."""
+    """How the model's blocks use a name, by the table of renamings; empty if unknown."""
     for rename in RENAMES:
         match = re.fullmatch(rename.pattern, within)
         uses = set() if match is None else blocks.of(match.expand(rename.real))
@@ -210,7 +210,7 @@ _NUMBERED = re.compile(r"((?:.*?\.)?)(\d+)\.(.*)")
 
 
 def _numbered(name: str) -> tuple[str, int, str]:
-    """A name in what stands before its first number, the number, and what stands behind it; no number is -1."""
+    """Split a name at its first number: (prefix, number, suffix); number is -1 if there is none."""
     match = _NUMBERED.fullmatch(name)
     return (match[1], int(match[2]), match[3]) if match else (name, -1, "")
 

@@ -54,7 +54,7 @@ class DiskNames:
         raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
 
     def edits_on_disk(self, parameter: str, axis: int) -> list[tuple[str, int]]:
-        """What to edit so that a parameter is edited along an axis: tensors on disk, each with its own axis.
+        """The tensors on disk, each with its axis, to edit for one parameter along one axis.
 
         Raises:
             UnsupportedError: the axis does not lie whole in each of them, or other parameters lie in one of them too.

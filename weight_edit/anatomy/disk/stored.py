@@ -25,7 +25,7 @@ class Stored:
 
     @classmethod
     def of(cls, tensors: Mapping[str, TensorInfo]) -> "Stored":
-        """What the headers of a checkpoint say. Formats that cannot be edited are not refused here."""
+        """Names and shapes in a checkpoint's headers; formats that cannot be edited pass, too."""
         shapes = {name: tuple(info.shape) for name, info in tensors.items()}
         transposed = []
         for name in quantised_names(tensors):

@@ -42,7 +42,7 @@ def as_loaded(anatomy: Anatomy, checkpoint: Checkpoint, disk: DiskNames, *, whol
 
 
 def untied(config: Mapping[str, Any], levels: Sequence[Sequence[str]]) -> dict[tuple[str, ...], bool]:
-    """What to set so that no reader ties the embeddings: a path of keys in config.json for each level that it has.
+    """Changes of config.json after which no reader ties the embeddings: path of keys -> False.
 
     Args:
         config: `config.json`, parsed.

@@ -61,7 +61,7 @@ Rule = Callable[[Tensor, list[Traced], Any, Any], tuple[Piece, ...]]
 
 
 def moved(pieces: Iterable[Piece], sources: Sequence[int | None]) -> tuple[Piece, ...]:
-    """The pieces of a tensor whose axes are the axes `sources` of the one that these are of; None is a new axis."""
+    """Permute the axes of each piece: axis i of the result is axis `sources[i]` of the input, or new if None."""
     return tuple(Piece(p.name, tuple(None if a is None else p.axes[a] for a in sources)) for p in pieces)
 
 

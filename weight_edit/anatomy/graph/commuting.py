@@ -68,7 +68,7 @@ def _commutes(
 
 
 def _widened(step: Operation | CompositeOperation, position: int, axis: int, choice: dict[int, int]) -> dict[int, int]:
-    """A set of arguments with those that only for their numbers are not in it."""
+    """The chosen arguments and the ones left out only because of their present numbers."""
     result = step.made[position]
     width = result.shape[axis]
     flipped: dict[int, Tensor] = {}
@@ -116,7 +116,7 @@ def commuting_composite(graph: Graph, step: Operation, axis: int) -> tuple[Compo
 
 
 def vanishes(step: Operation, position: int) -> bool:
-    """Whether a result is zero, or no more than the rounding of what it was made of."""
+    """Whether a result is zero up to the rounding errors of its arguments."""
     given = [a.abs().max() for a in step.arguments if _has_numbers(a)]
     result = step.made[position].abs().max()
     return bool(result == 0) or (bool(given) and bool(result <= _TOLERANCE * max(given)))

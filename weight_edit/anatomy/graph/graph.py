@@ -74,7 +74,7 @@ class CompositeOperation:
 
     @property
     def made(self) -> tuple[Tensor, ...]:
-        """What the last of them gave."""
+        """The results of the last operation."""
         return self.steps[-1].made
 
     def again(self, replaced: Mapping[int, Tensor]) -> tuple[Tensor, ...]:

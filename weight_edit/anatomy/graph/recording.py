@@ -87,7 +87,8 @@ class _Recorder(TorchDispatchMode):
             torch.ops.aten.alias(tensor)
         finally:
             self._asking = False
-        assert self._asked is not None
+        if self._asked is None:
+            raise RuntimeError("the recorder was not asked for the value behind a tensor")
         return self._asked
 
 

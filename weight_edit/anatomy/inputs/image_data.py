@@ -15,7 +15,7 @@ ROWS, COLUMNS = 4, 8
 
 @dataclass
 class Images:
-    """What is known about how a model takes images; each method makes one form of them.
+    """Makes images for one model; each method makes one form that families take.
 
     A value that is a function is given the mask of image tokens, bool (1, tokens), once the tokens are placed. The
     entry "image_tokens" says how many tokens the image fills, where the model's `get_image_features` does not.

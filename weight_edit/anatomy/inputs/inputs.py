@@ -11,32 +11,12 @@ from weight_edit.anatomy.inputs.image_data import IMAGES, Images
 from weight_edit.anatomy.inputs.sound_data import SOUNDS, Sounds
 from weight_edit.anatomy.narrow.towers import parts, special_tokens
 
-WITH_IMAGE = frozenset({"idefics", "kosmos-2", "kosmos-2.5"})
-"""Model types whose forward refuses text alone, though its signature does not say so."""
-
-
-def _silence(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Voxtral Realtime adds a sound to every token: as many frames as the tokens last."""
-    frames = ids.shape[1] * config.audio_length_per_tok
-    return {"input_features": torch.zeros(ids.shape[0], config.audio_config.num_mel_bins, frames)}
-
-
-def _codes(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Kyutai: a token of text and one of each codebook at every place."""
-    codes = torch.arange(ids.numel() * config.num_codebooks).view(*ids.shape, config.num_codebooks)
-    return {"input_ids": torch.cat([ids[..., None], codes % (config.codebook_vocab_size - 1)], dim=-1)}
-
-
-DEMANDS: dict[str, Callable[[Any, Tensor], dict[str, Tensor]]] = {
-    "voxtral_realtime": _silence,
-    "kyutai_speech_to_text": _codes,
-}
-"""What else a forward on text needs, by model type."""
-
-
 AUDIO_KEYS = ("audio_token_id", "audio_token_index")
 IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_token_index")
 TEXT_BEFORE, TEXT_AFTER = 3, 4
+
+WITH_IMAGE = frozenset({"idefics", "kosmos-2", "kosmos-2.5"})
+"""Model types whose forward refuses text alone, though its signature does not say so."""
 
 
 def text_inputs(model: Any, tokens: int, seed: int, batch: int = 2) -> dict[str, Tensor]:
@@ -63,17 +43,23 @@ def _demands_image(model: nn.Module, config: Any) -> bool:
     return (image is not None and image.default is inspect.Parameter.empty) or config.model_type in WITH_IMAGE
 
 
-def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    taken: set[int | None] = set()
-    for value in special_tokens(config).values():
-        taken.update(value if isinstance(value, list | tuple) else [value])
-    text = config.get_text_config()
-    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        for part in (config, text):
-            value = getattr(part, key, None)
-            taken.update(value if isinstance(value, list | tuple) else [value])
-    free = torch.tensor([number for number in range(3, text.vocab_size) if number not in taken])
-    return free[torch.randint(0, len(free), shape, generator=generator)]
+def _silence(config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Voxtral Realtime adds a sound to every token: as many frames as the tokens last."""
+    frames = ids.shape[1] * config.audio_length_per_tok
+    return {"input_features": torch.zeros(ids.shape[0], config.audio_config.num_mel_bins, frames)}
+
+
+def _codes(config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Kyutai: a token of text and one of each codebook at every place."""
+    codes = torch.arange(ids.numel() * config.num_codebooks).view(*ids.shape, config.num_codebooks)
+    return {"input_ids": torch.cat([ids[..., None], codes % (config.codebook_vocab_size - 1)], dim=-1)}
+
+
+DEMANDS: dict[str, Callable[[Any, Tensor], dict[str, Tensor]]] = {
+    "voxtral_realtime": _silence,
+    "kyutai_speech_to_text": _codes,
+}
+"""What else a forward on text needs, by model type."""
 
 
 def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] | None:
@@ -123,6 +109,19 @@ def _around(
         ids[place] = token
     whole = {key: value(place) if callable(value) else value for key, value in given.items()}
     return {**whole, "input_ids": ids, "attention_mask": torch.ones_like(ids)}, place
+
+
+def _ordinary(config: Any, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    taken: set[int | None] = set()
+    for value in special_tokens(config).values():
+        taken.update(value if isinstance(value, list | tuple) else [value])
+    text = config.get_text_config()
+    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        for part in (config, text):
+            value = getattr(part, key, None)
+            taken.update(value if isinstance(value, list | tuple) else [value])
+    free = torch.tensor([number for number in range(3, text.vocab_size) if number not in taken])
+    return free[torch.randint(0, len(free), shape, generator=generator)]
 
 
 def _token(config: Any, keys: tuple[str, ...]) -> int | None:

@@ -15,7 +15,7 @@ FRAMES = 32
 
 @dataclass
 class Sounds:
-    """What is known about how a model takes sounds; each method makes one form of them."""
+    """Makes sounds for one model; each method makes one form that families take."""
 
     config: Any
     takes: set[str]

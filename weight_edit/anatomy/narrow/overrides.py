@@ -1,4 +1,4 @@
-"""What single layers of a config set otherwise (`per_layer_config` of transformers)."""
+"""Settings that single layers of a config override (`per_layer_config` of transformers)."""
 
 import copy
 from typing import Any

@@ -11,7 +11,7 @@ from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Tens
 from weight_edit.checkpoint.tensor.nonfinite import count_non_finite
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.checkpoint.tensor.scratch import scratch
-from weight_edit.checkpoint.tensor.storage import Read, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
 
 ARITHMETIC = 2.0**-44
 """What float64 sums may leave beside the largest number near by: other processors add up in another order. It matters
@@ -75,7 +75,7 @@ class TensorCheck:
 
 
 def check_formula(
-    edited: TensorWriter, base: Read, given: Read, advance: Callable[[int], None] = lambda n: None
+    edited: TensorWriter, base: ByteReader, given: ByteReader, advance: Callable[[int], None] = lambda n: None
 ) -> TensorCheck:
     """Compare an edited tensor with the edit applied to the base's, strip by strip.
 
@@ -98,7 +98,9 @@ def check_formula(
         return check.result()
 
 
-def _check_blocks(edited: TensorWriter, base: Read, given: Read, advance: Callable[[int], None]) -> TensorCheck:
+def _check_blocks(
+    edited: TensorWriter, base: ByteReader, given: ByteReader, advance: Callable[[int], None]
+) -> TensorCheck:
     """Compare a tensor that is written in another order than its strips', byte by byte."""
     name, dtype = edited.target.name, edited.target.parts[edited.target.name][0]
     offset = different = non_finite = 0
@@ -181,7 +183,7 @@ class _Check:
             # Zeros of either sign, or scales and codes that say the same in other bits.
             self._inexact += 1
 
-    def single_scale(self, base: Read, given: Read) -> None:
+    def single_scale(self, base: ByteReader, given: ByteReader) -> None:
         """Compare the one scale of a tensor that has one."""
         if not self._target.one_scale:
             return

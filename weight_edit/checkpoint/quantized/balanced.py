@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import Bytes, Read
+from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class BalancedTensor(EditedTensor):
     """
 
     def blocks(
-        self, part: str, read: Read, rounding: Rounding | None = None, memory: Memory = fresh
+        self, part: str, read: ByteReader, rounding: Rounding | None = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
         """See `Edited`. The scales are those of rounding to nearest."""
         if part != self.target.name and rounding is None:
@@ -46,7 +46,7 @@ class BalancedTensor(EditedTensor):
             return plain.blocks(part, read, None, memory)
         return super().blocks(part, read, rounding, memory)
 
-    def strips(self, read: Read, memory: Memory = fresh) -> Iterator[EditedStrip]:
+    def strips(self, read: ByteReader, memory: Memory = fresh) -> Iterator[EditedStrip]:
         """See `Edited`."""
         if self.map is None or not self.along_rows or not isinstance(self.target, Coded):
             yield from super().strips(read, memory)

@@ -1,4 +1,4 @@
-"""What quantised tensors have in common: codes of a small format, times scales."""
+"""Quantised tensors that store codes of a small format, times scales."""
 
 from abc import abstractmethod
 

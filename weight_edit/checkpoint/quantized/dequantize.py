@@ -17,7 +17,7 @@ from weight_edit.checkpoint.quantized.unquantized import config_without, experts
 from weight_edit.checkpoint.tensor.edited import AffineMap, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import Bytes, Plain, Read, Storage
+from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Plain, Storage
 
 _STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point")
 """What belongs to a quantised module besides its weight and scales, and means nothing without them."""
@@ -71,7 +71,7 @@ class Transposed:
         return self.edited.keep_norms
 
     def blocks(
-        self, part: str, read: Read, rounding: Rounding | None = None, memory: Memory = fresh
+        self, part: str, read: ByteReader, rounding: Rounding | None = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
         """The bytes in order; see `Edited.blocks`.
 
@@ -93,7 +93,7 @@ class Transposed:
 
 @dataclass(frozen=True)
 class Dequantised:
-    """What becomes of a checkpoint when some of its quantised tensors are written as bfloat16.
+    """The edits and config of a checkpoint with some quantised tensors written as bfloat16.
 
     Attributes:
         streams: the new tensors by name; dtype and shape of each are its `target.parts[name]`.
@@ -109,7 +109,7 @@ class Dequantised:
 def dequantised(
     edits: Mapping[str, AxisEdit], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
 ) -> Dequantised:
-    """Plan the conversion of all quantised tensors that are edited, and of those that have to go with them.
+    """Plan the conversion of the edited quantised tensors and of the others of their experts.
 
     Args:
         edits: by name on disk as `storage_of` takes it. Plain tensors are left out.
@@ -135,7 +135,7 @@ def dequantised(
 
 
 def _going_with(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
-    """The quantised tensors that share a layer's experts with those wanted."""
+    """The other quantised tensors of the experts that the wanted tensors belong to."""
     layers = {prefix for name in wanted if (prefix := experts_of(name)) is not None}
     return [name for name in everything if experts_of(name) in layers and name not in set(wanted)]
 

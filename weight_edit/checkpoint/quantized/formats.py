@@ -74,7 +74,7 @@ def _method(config: Mapping[str, Any]) -> str:
 
 
 def _instead(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> str:
-    """What there is in place of a missing tensor."""
+    """The end of a message on a missing tensor: the tensor found in its place, if any."""
     stem = name.removesuffix("weight")
     like = [other for other in tensors if other.startswith(stem) and not other.endswith(("bias", "scale"))]
     if not like or not config:

@@ -16,7 +16,7 @@ from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.quantized.minifloat import E4M3
 from weight_edit.checkpoint.quantized.scales import check_scales, item_size, read_scales, store_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import Bytes, Read, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Strip
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TensorSpec:
 
 
 class _Fp8(Coded):
-    """What the two have in common: codes of shape (n, m) or (experts, n, m), and scales of some dtype."""
+    """Base of both FP8 formats: codes of shape (n, m) or (experts, n, m), scales of any dtype."""
 
     format = E4M3
 
@@ -57,7 +57,7 @@ class _Fp8(Coded):
     def _scales(self, strip: Strip) -> NDArray[np.float64]:
         return read_scales(strip[self._scale.name], self._scale.dtype)
 
-    def _load(self, read: Read, slab: int, first: int, last: int, scales: slice) -> Strip:
+    def _load(self, read: ByteReader, slab: int, first: int, last: int, scales: slice) -> Strip:
         """The rows' codes and a run of scales, which are checked."""
         codes = np.empty((last - first) * self.cols, np.uint8)
         read(self.name, (slab * self.rows + first) * self.cols, codes)
@@ -90,7 +90,7 @@ class Fp8Block(_Fp8):
         """See `Storage`."""
         return {self.name: rows * self.cols, self._scale.name: -(-rows // self.row_step) * self._across * self._item}
 
-    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+    def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`.
 
         Raises:
@@ -162,7 +162,7 @@ class Fp8Scaled(_Fp8):
         """See `Storage`. Each strip has the scale of its matrix."""
         return {self.name: rows * self.cols, self._scale.name: self._item}
 
-    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+    def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`.
 
         Raises:

@@ -14,7 +14,7 @@ from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import Read, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
 
 GROUP = 32
 """Numbers that share a scale."""
@@ -49,7 +49,7 @@ class Mxfp4(Coded):
         """See `Storage`."""
         return {self.name: rows * self._groups * _BYTES, self._scale: rows * self._groups}
 
-    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+    def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`.
 
         Raises:

@@ -59,13 +59,13 @@ def _module(name: str) -> str:
 
 
 def _ignored(name: str) -> str:
-    """What compressed-tensors is to leave alone: there each expert is a module of its own."""
+    """The entry of compressed-tensors' `ignore`, which counts each expert as its own module."""
     module = _module(name)
     return f"re:{re.escape(module)}\\..*" if module.endswith(".experts") else module
 
 
 def _plain_modules(left: Mapping[str, TensorInfo]) -> list[str]:
-    """The modules whose weights are plain matrices, and the unembedding, which a tied model has not on disk."""
+    """The modules with plain matrices, and the unembedding, which tied models do not store."""
     matrices = [
         name.removesuffix(".weight")
         for name, info in left.items()

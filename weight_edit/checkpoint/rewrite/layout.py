@@ -1,4 +1,4 @@
-"""What a rewritten checkpoint will consist of: every file as a row of pieces, decided before a byte is written."""
+"""The files of a rewritten checkpoint as rows of pieces, planned before a byte is written."""
 
 import hashlib
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ class RewritePlan:
 
     @property
     def key(self) -> str:
-        """What the output depends on, as a digest: an interrupted rewrite goes on only if nothing of it changed."""
+        """Digest of all that determines the output; a rewrite resumes only under an equal one."""
         digest = hashlib.sha256(__version__.encode())
         for name in self.source.files:
             digest.update(f"{name}\0{self.source.identity(name)}\0".encode())

@@ -1,4 +1,4 @@
-"""What in an output folder is ours: what its record lists, as it was written, and nothing else.
+"""The files of an output folder that are ours: those its record lists, still as written.
 
 Outputs of `bake` and `adapter` have their record in `weight_edit.json`, folders of runs in `run.json` (under `files`),
 where the checkpoints in them have a manifest of their own. Only what is ours may be removed or replaced: the digests
@@ -147,9 +147,10 @@ def _written(entry: Any, path: Path) -> Written:
 
 
 def _of_checkpoint(folder: Path, name: str) -> dict[str, Written]:
-    """What the manifest of a checkpoint in a folder lists, relative to the folder."""
+    """The files listed in the manifest of a checkpoint in a folder, relative to the folder."""
     manifest = read_manifest(folder / name)
-    assert manifest is not None
+    if manifest is None:
+        raise UsageError(f"{printable(str(folder / name))} has no {MANIFEST} any more")
     return {
         f"{name}/{each}".lstrip("/"): Written(record.sha256, record.size)
         for each, record in records_of(manifest).items()

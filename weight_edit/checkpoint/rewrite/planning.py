@@ -1,4 +1,4 @@
-"""Decide what a rewritten checkpoint will consist of, before a byte is written."""
+"""Plan the files and pieces of a rewritten checkpoint, before a byte is written."""
 
 import itertools
 import math
@@ -148,7 +148,7 @@ class _Changed:
         return cls(parts, removed, instead)
 
     def names(self, name: str) -> Iterator[str]:
-        """What stands in the output where the source has the tensor `name`."""
+        """Names in the output that replace the source's tensor `name`."""
         if name not in self.removed:
             yield name
         yield from self.instead.get(name, ())

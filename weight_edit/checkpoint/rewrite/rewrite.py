@@ -34,7 +34,7 @@ Done = Callable[[str, FileRecord, Mapping[str, RoundingLoss]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteResult:
-    """What a rewrite wrote.
+    """The files, tensors and byte counts that a rewrite wrote.
 
     Attributes:
         files: relative path -> digest, size and origin, for every file of the output.

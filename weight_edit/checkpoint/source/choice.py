@@ -94,7 +94,7 @@ def is_weights(name: str) -> bool:
 
 
 def small_files(files: Iterable[str], chosen: Chosen | None) -> tuple[str, ...]:
-    """What of a repository belongs to the model beside the shards: no second copies, no pictures of its card.
+    """The model's files beside the shards; no second copies of weights, no pictures of the card.
 
     Args:
         files: all files of the repository.

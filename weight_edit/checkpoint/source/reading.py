@@ -82,7 +82,7 @@ class Files:
         os.posix_fadvise(descriptor, begin, _AHEAD, os.POSIX_FADV_WILLNEED)
 
     def tensor(self, name: str, offset: int, into: Bytes) -> None:
-        """Fill `into` with a tensor's bytes from its byte `offset` on; a `storage.Read`.
+        """Fill `into` with a tensor's bytes from its byte `offset` on; a `storage.ByteReader`.
 
         Raises:
             UsageError: as `read`, and no such tensor.

@@ -1,4 +1,4 @@
-"""What is refused by name, as data: formats of weights that are not edited, each with what to do instead."""
+"""Weight formats that are refused by name, as data, each with an alternative to use."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -200,7 +200,7 @@ def _method(stored: Mapping[str, Any]) -> object:
 
 
 def instead_of(stored: Mapping[str, Any]) -> tuple[str, str]:
-    """What a declared quantisation is called, for messages, and what to give instead of such a checkpoint."""
+    """Name of a declared quantisation, for messages, and the kind of checkpoint to give instead."""
     method = _method(stored)
     known = METHODS.get(method) if isinstance(method, str) else None
     return printable(str(method), 60), _AGAIN if known is None else known.instead

@@ -16,7 +16,7 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.tensor.along import Along
 from weight_edit.checkpoint.tensor.mapping import AffineMap, SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
-from weight_edit.checkpoint.tensor.storage import Bytes, Read, Storage, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Storage, Strip
 from weight_edit.errors import UsageError
 
 
@@ -36,7 +36,7 @@ class TensorWriter(Protocol):
     @property
     def keep_norms(self) -> bool: ...
     def blocks(
-        self, part: str, read: Read, rounding: "Rounding | None" = None, memory: Memory = fresh
+        self, part: str, read: ByteReader, rounding: "Rounding | None" = None, memory: Memory = fresh
     ) -> Iterator[Bytes]: ...
 
 
@@ -90,7 +90,7 @@ class EditedTensor:
             raise ValueError(f"{self.source.name}: keep_norms goes with neither gains nor a constant")
 
     def blocks(
-        self, part: str, read: Read, rounding: "Rounding | None" = None, memory: Memory = fresh
+        self, part: str, read: ByteReader, rounding: "Rounding | None" = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
         """The bytes of one part of the target, in order.
 
@@ -112,7 +112,7 @@ class EditedTensor:
                 rounding.add(strip)
             yield strip.stored[part]
 
-    def strips(self, read: Read, memory: Memory = fresh) -> Iterator[EditedStrip]:
+    def strips(self, read: ByteReader, memory: Memory = fresh) -> Iterator[EditedStrip]:
         """The edited tensor, strip by strip; see `blocks` for the memory."""
         for slab in range(self.source.slabs):
             peak = self._peak(read, slab, memory) if self.target.one_scale else 0.0
@@ -121,7 +121,7 @@ class EditedTensor:
                     self.target.encode(values, first, strip.stored, peak)
                 yield strip
 
-    def _mapped(self, read: Read, slab: int, memory: Memory) -> Iterator[EditedStrip]:
+    def _mapped(self, read: ByteReader, slab: int, memory: Memory) -> Iterator[EditedStrip]:
         """The strips of one slab, edited but not stored yet."""
         change = SlabMap(self, read, slab)
         for first, last in self.source.strips():
@@ -155,7 +155,7 @@ class EditedTensor:
             tiles.append((begin, tile))
         return tiles
 
-    def _peak(self, read: Read, slab: int, memory: Memory) -> float:
+    def _peak(self, read: ByteReader, slab: int, memory: Memory) -> float:
         """The largest absolute number of one slab after the edit."""
         strips = self._mapped(read, slab, memory)
         largest = (float(np.abs(values).max(initial=0.0)) for strip in strips for _, values in strip.tiles)
@@ -174,7 +174,7 @@ class EditedTensor:
 
 @dataclass(frozen=True)
 class RoundingLoss:
-    """What storing an edited tensor in a quantised format did.
+    """The error made by storing an edited tensor in a quantised format.
 
     Attributes:
         error: |stored - wanted| / |wanted|.
@@ -210,7 +210,7 @@ class Rounding:
 
     @property
     def loss(self) -> RoundingLoss:
-        """Of all that was added."""
+        """The rounding loss over all strips added so far."""
         error = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
         if self._along is None or self._left is None:
             return RoundingLoss(error, 0.0)

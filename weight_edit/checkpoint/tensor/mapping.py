@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.tensor.along import multiply
 from weight_edit.checkpoint.tensor.scratch import scratch
-from weight_edit.checkpoint.tensor.storage import Read, Storage
+from weight_edit.checkpoint.tensor.storage import ByteReader, Storage
 from weight_edit.utils.arrays import norm_restoring_factors
 
 Floats = NDArray[np.float64]
 
 
 class AffineMap(Protocol):
-    """What is needed of a map: float64 factors of shape (d, k), and a constant of shape (d,) or None."""
+    """Protocol of a map: float64 factors of shape (d, k), and a constant of shape (d,) or None."""
 
     @property
     def left(self) -> Floats: ...
@@ -46,9 +46,9 @@ class TensorChange(Protocol):
 
 
 class SlabMap:
-    """A change of one matrix, with what has to be known of all of it before any row can be mapped."""
+    """A change of one matrix, with the column sums and factors that mapping a row needs."""
 
-    def __init__(self, change: TensorChange, read: Read, slab: int) -> None:
+    def __init__(self, change: TensorChange, read: ByteReader, slab: int) -> None:
         self._source, self._map, self._along_rows = change.source, change.map, change.along_rows
         self._gains, self._keep = change.gains, change.keep_norms
         self._sums = self._factors = None
@@ -100,14 +100,14 @@ class SlabMap:
             if shift is not None:
                 tile += shift[begin:end]
 
-    def _decoded(self, read: Read, slab: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], Floats]]:
+    def _decoded(self, read: ByteReader, slab: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], Floats]]:
         """Rows, columns and numbers of each tile as they are in the source; the numbers may be used up."""
         for first, last in self._source.strips():
             strip = self._source.load(read, slab, first, last, scratch)
             for begin, end in self._source.tiles():
                 yield (first, last), (begin, end), self._source.decode(strip, last - first, begin, end, scratch)
 
-    def _column_sums(self, stream_map: AffineMap, read: Read, slab: int) -> Floats:
+    def _column_sums(self, stream_map: AffineMap, read: ByteReader, slab: int) -> Floats:
         """`R^T W`, shape (k, columns), of what the gains make of W."""
         sums = np.zeros((stream_map.right.shape[1], self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
@@ -116,8 +116,8 @@ class SlabMap:
             sums[:, slice(*cols)] += stream_map.right[slice(*rows)].T @ tile
         return sums
 
-    def _column_factors(self, stream_map: AffineMap, sums: Floats, read: Read, slab: int) -> Floats:
-        """What each column is to be multiplied by after the map, shape (columns,)."""
+    def _column_factors(self, stream_map: AffineMap, sums: Floats, read: ByteReader, slab: int) -> Floats:
+        """Factors of the columns after the map, shape (columns,)."""
         before, after = np.zeros((2, self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
             before[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)

@@ -59,7 +59,7 @@ class Census:
     """
 
     def __init__(self, tensors: Iterable[TensorInfo], begin: int) -> None:
-        """Look at these tensors of one file, of which the first byte that will be seen is at `begin`."""
+        """Count in these tensors of one file, reading from byte `begin` on."""
         known = (info for info in tensors if info.dtype in _EXPONENTS or info.dtype in _PATTERNS)
         ordered = sorted(known, key=lambda info: info.begin)
         self._left = deque(info for info in ordered if info.begin + info.size > begin)

@@ -23,7 +23,7 @@ time and however many threads there are, so that the result is the same bit for 
 """
 
 Bytes = NDArray[np.uint8]
-Read = Callable[[str, int, Bytes], None]
+ByteReader = Callable[[str, int, Bytes], None]
 """`read(name, offset, into)` fills `into` with a tensor's bytes from `offset` on."""
 
 Strip = Mapping[str, Bytes]
@@ -101,7 +101,7 @@ class Storage(ABC):
         """How many bytes of each part some rows (a whole number of steps, or the last ones) have."""
 
     @abstractmethod
-    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+    def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """Read the rows from `first` to before `last` of one slab."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Plain(Storage):
         """See `Storage`."""
         return {self.name: rows * self.cols * self._item}
 
-    def load(self, read: Read, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
+    def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`."""
         raw = memory("load", (last - first) * self.cols * self._item, np.uint8)
         read(self.name, (slab * self.rows + first) * self.cols * self._item, raw)

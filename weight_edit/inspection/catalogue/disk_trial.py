@@ -43,7 +43,7 @@ from weight_edit.utils.threads import one_thread
 
 @dataclass(frozen=True, kw_only=True)
 class DiskTrial:
-    """What was found on a model that went through the disk.
+    """Results of a model that was saved, edited on disk and loaded again.
 
     Attributes:
         directions: how many were removed together.
@@ -181,7 +181,7 @@ def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
 
 
 def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """What transformers makes of an edited checkpoint; every tensor has to come from the files."""
+    """The model that transformers loads from an edited checkpoint, every tensor from its files."""
     baked, info = type(model).from_pretrained(
         folder,
         dtype=dtype,

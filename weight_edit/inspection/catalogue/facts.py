@@ -1,4 +1,4 @@
-"""What kinds of structure an architecture has, read off its anatomy, its layout on disk and a narrow copy of it."""
+"""Kinds of structure of an architecture, read off its anatomy, disk layout and narrow copy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def kinds_of(anatomy: Anatomy, layout: Layout, model: nn.Module, found: "Seen") 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one forward pass of a narrow copy shows beside its anatomy.
+    """Facts that one forward pass of a narrow copy shows beside its anatomy.
 
     Attributes:
         mixers: classes of the parts of blocks that mix tokens and take no softmax.

@@ -1,4 +1,4 @@
-"""What keys of a config say about single layers, as data."""
+"""Config keys that describe single layers, as data."""
 
 LEAST = 3
 """Blocks that a sample has at least: a first, a middle and a last one."""

@@ -1,4 +1,4 @@
-"""What became of all model types together: counts by status, by kind of structure and by reason of refusal."""
+"""Counts over all model types: by status, by kind of structure and by reason of refusal."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -100,7 +100,7 @@ class Catalogue:
 
 
 def group(reason: str) -> str:
-    """What a reason of refusal is of a kind with."""
+    """The group of refusals that a reason belongs to."""
     return next((name for fragment, name in GROUPS.items() if fragment in reason), "other")
 
 

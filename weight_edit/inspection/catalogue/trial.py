@@ -17,7 +17,7 @@ from weight_edit.inspection.catalogue.status import FAILED, PROVEN, REFUSED
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of one model type.
+    """The result of trying one model type.
 
     Attributes:
         model_type, architecture, tasks, variant: of the entry.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
-from typing import IO
+from typing import IO, cast
 
 from weight_edit.inspection.catalogue.entries import Entry, entries, with_variants
 from weight_edit.inspection.catalogue.status import FAILED
@@ -101,13 +101,11 @@ class _Worker:
 
     @property
     def answers(self) -> IO[str]:
-        assert self.process.stdout is not None
-        return self.process.stdout
+        return cast("IO[str]", self.process.stdout)
 
     @property
     def tasks(self) -> IO[str]:
-        assert self.process.stdin is not None
-        return self.process.stdin
+        return cast("IO[str]", self.process.stdin)
 
     def give(self, entry: Entry) -> None:
         self.entry, self.since = entry, time.monotonic()
@@ -117,7 +115,7 @@ class _Worker:
             self.tasks.flush()
 
     def answer(self) -> Trial:
-        """What has become of the entry, by the process or by its end."""
+        """The trial of the entry: the process's answer, or a failure with how the process ended."""
         line = self.answers.readline()
         if line.endswith("\n"):
             return Trial.from_dict(json.loads(line))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a model type or of a variant.
+    """The status of a model type or variant, with its reason.
 
     Attributes:
         entry: it.
@@ -87,7 +87,7 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Difference:
-    """What has become of a model type or a variant between two releases.
+    """The change of a model type's or variant's status between two releases.
 
     Attributes:
         label: as in `Entry.label`.
