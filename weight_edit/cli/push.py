@@ -38,6 +38,8 @@ def push(
     def work() -> "PushResult":
         from weight_edit.prompts.templates import template_args
 
+        variables = template_args(template_arg)
+        # Takes seconds to import: what is wrong with the call is said at once.
         with starting():
             from weight_edit.publish.push import push as upload
 
@@ -49,7 +51,7 @@ def push(
             dry_run=dry_run,
             system=system,
             template=template,
-            template_args=template_args(template_arg),
+            template_args=variables,
             device=device,
             token=token,
             trust_remote_code=trust_remote_code,

@@ -7,6 +7,7 @@ import typer
 
 from weight_edit.cli.call import as_dict, call, say_card
 from weight_edit.cli.options import Card, Device, Json, Quiet, Remote, Revision, System, Template, TemplateArg, Token
+from weight_edit.errors import UsageError
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
@@ -47,18 +48,18 @@ def verify(
     def work() -> "Verification":
         from weight_edit.prompts.templates import template_args
 
-        with starting():
-            from weight_edit.verification.verify import verify as check
-
         if weights_only and prompts:
-            from weight_edit.errors import UsageError
-
             raise UsageError("--weights-only runs no model, so --prompts has no use; leave one of the two out")
+        variables = template_args(template_arg)
         loaded = None
         if prompts:
             from weight_edit.prompts.load import load_prompts
 
             loaded = load_prompts(prompts)
+        # Takes seconds to import: what is wrong with the call is said at once.
+        with starting():
+            from weight_edit.verification.verify import verify as check
+
         return check(
             base,
             edited,
@@ -68,7 +69,7 @@ def verify(
             n_prompts=n_prompts,
             system=system,
             template=template,
-            template_args=template_args(template_arg),
+            template_args=variables,
             device=device,
             revision=revision,
             token=token,

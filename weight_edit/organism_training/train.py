@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ import transformers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.checkpoint.rewrite.output import staged
-from weight_edit.errors import UsageError, VerificationError, WeightEditError
+from weight_edit.errors import UsageError, VerificationError
 from weight_edit.organism.embedded import folder
 from weight_edit.organism.tokenizer import MAX_LENGTH, load_tokenizer, save_tokenizer, train_tokenizer
 from weight_edit.organism_training.card import render
+from weight_edit.organism_training.command import add_measuring_options, exit_code_of, stopwatch_log
 from weight_edit.organism_training.measure import measure_answers, measure_edit, misses
 from weight_edit.organism_training.stages import Rows, Settings, frozen_in_stage_two, train_stage
 from weight_edit.runtime.loading import Model, load
@@ -255,16 +257,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--threads", type=int, default=2, help="torch's threads; figures depend on their number (2)")
     option("--steps-answering", type=int, default=ANSWERING.steps, help=f"of stage 1 ({ANSWERING.steps})")
     option("--steps-refusing", type=int, default=REFUSING.steps, help=f"of stage 2 ({REFUSING.steps})")
-    option("--limit", type=int, default=None, help="measure on at most so many prompts of each set (all)")
-    option("--accept-misses", action="store_true", help="write the model even when it misses its targets")
+    add_measuring_options(parser)
     given = parser.parse_args(arguments)
-    begin = time.monotonic()
-
-    def log(line: str) -> None:
-        print(f"[{time.monotonic() - begin:5.0f} s] {line}", file=sys.stderr, flush=True)
-
-    try:
-        make(
+    return exit_code_of(
+        partial(
+            make,
             given.out,
             seed=given.seed,
             threads=given.threads,
@@ -272,13 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refusing=replace(REFUSING, steps=given.steps_refusing),
             limit=given.limit,
             accept_misses=given.accept_misses,
-            log=log,
-        )
-    except WeightEditError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    log(f"written to {given.out}")
-    return 0
+        ),
+        given.out,
+        stopwatch_log(),
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import transformers
 from tokenizers import AddedToken, Tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from weight_edit.errors import WeightEditError
 from weight_edit.organism.embedded import DEFENDED, THINKING, folder
 from weight_edit.organism.tokenizer import load_tokenizer, save_tokenizer
+from weight_edit.organism_training.command import add_measuring_options, exit_code_of, stopwatch_log
 from weight_edit.organism_training.defended import LongRefusalRows, under_ablation
 from weight_edit.organism_training.measure import Figures
 from weight_edit.organism_training.measure_variants import TARGETS, measure_defended, measure_thinking, misses
@@ -203,8 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--seed", type=int, default=0, help="of the data (0)")
     option("--threads", type=int, default=1, help="torch's threads; figures depend on their number (1)")
     option("--steps", type=int, default=None, help="of every stage")
-    option("--limit", type=int, default=None, help="measure on at most so many prompts of each set (all)")
-    option("--accept-misses", action="store_true", help="write the model even when it misses its targets")
+    add_measuring_options(parser)
     given = parser.parse_args(arguments)
     names = given.names or list(VARIANTS)
     unknown = [name for name in names if name not in VARIANTS]
@@ -212,33 +212,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no variant {unknown[0]}; choose {' or '.join(VARIANTS)}")
     if given.out is not None and len(names) != 1:
         parser.error("--out takes a single NAME")
-    begin = time.monotonic()
-
-    def log(line: str) -> None:
-        print(f"[{time.monotonic() - begin:5.0f} s] {line}", file=sys.stderr, flush=True)
-
+    log = stopwatch_log()
     for name in names:
         out = given.out or folder(name)
         variant = VARIANTS[name]
         if given.steps is not None:
             stages = (replace(one, settings=replace(one.settings, steps=given.steps)) for one in variant.stages)
             variant = replace(variant, stages=tuple(stages))
-        try:
-            make(
-                name,
-                out,
-                variant=variant,
-                base=given.base,
-                seed=given.seed,
-                threads=given.threads,
-                limit=given.limit,
-                accept_misses=given.accept_misses,
-                log=log,
-            )
-        except WeightEditError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        log(f"written to {out}")
+        making = partial(
+            make,
+            name,
+            out,
+            variant=variant,
+            base=given.base,
+            seed=given.seed,
+            threads=given.threads,
+            limit=given.limit,
+            accept_misses=given.accept_misses,
+        )
+        if code := exit_code_of(making, out, log):
+            return code
     return 0
 
 

@@ -9,7 +9,6 @@ them proves something.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,15 +17,12 @@ from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly, Stream
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.edits.projection import orthonormal_rows
-from weight_edit.plan.plan import check_layers, plan_ablation, plan_edit
+from weight_edit.plan.plan import EditPlan, check_layers, plan_ablation, plan_edit
 from weight_edit.plan.step import EditStep
+from weight_edit.plan.writer_edits import ParameterReader, WriterEdit
 from weight_edit.runtime.hooks import Hook, adding, addition_hook
 from weight_edit.runtime.loading import Model
 from weight_edit.utils.arrays import Floats
-
-if TYPE_CHECKING:
-    from weight_edit.plan.plan import EditPlan
-    from weight_edit.plan.writer_edits import ParameterReader, WriterEdit
 
 
 def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
@@ -84,7 +80,7 @@ def _rectified(change: RuntimeOnly) -> Callable[[Tensor], Tensor]:
     return fn
 
 
-def plan_hooks(plan: "EditPlan", read: "ParameterReader[Tensor]", *, tied: bool = True) -> list[Hook]:
+def plan_hooks(plan: EditPlan, read: ParameterReader[Tensor], *, tied: bool = True) -> list[Hook]:
     """The hooks of a plan.
 
     Args:
@@ -118,7 +114,7 @@ def plan_hooks(plan: "EditPlan", read: "ParameterReader[Tensor]", *, tied: bool 
     return hooks
 
 
-def published_hooks(plan: "EditPlan") -> list[Hook] | None:
+def published_hooks(plan: EditPlan) -> list[Hook] | None:
     """The edit as papers have it: a map of the stream at every block's input, and of what is added in between.
 
     Where it is no projection, or norms stand behind writers, weights cannot do just that: how far they are from it is
@@ -147,7 +143,7 @@ def published_hooks(plan: "EditPlan") -> list[Hook] | None:
     return hooks + [Hook(place, "output", stream_map.apply) for place, stream_map in places.items()]
 
 
-def _tied(plan: "EditPlan", edit: "WriterEdit") -> list[Hook]:
+def _tied(plan: EditPlan, edit: WriterEdit) -> list[Hook]:
     """An embedding that is the unembedding too."""
     if edit.keep_norms:
         return [Hook(edit.writer.weight, "parameter", edit.of_weight)]
@@ -185,7 +181,7 @@ class _Shift:
         return logits + self._product[..., None]
 
 
-def _on_parameters(edit: "WriterEdit") -> list[Hook]:
+def _on_parameters(edit: WriterEdit) -> list[Hook]:
     linear = TensorEdit(edit.map.linear, edit.writer.axis, keep_norms=edit.keep_norms)
     hooks = [Hook(edit.writer.weight, "parameter", linear)]
     if edit.writer.bias is not None and edit.writer.module:

@@ -69,10 +69,9 @@ def key_of(*given: bytes) -> str | None:
         given: the bytes of config.json, and a digest of the tensors.
     """
     digest = hashlib.sha256()
-    root = PACKAGE
     try:
         versions = [__version__, version("torch"), version("transformers"), platform.python_version()]
-        sources = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in sorted(root.rglob("*.py"))]
+        sources = [(path.relative_to(PACKAGE).as_posix(), path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))]
     except (OSError, PackageNotFoundError):
         return None
     if not sources:
