@@ -26,9 +26,9 @@ from weight_edit.utils.progress import set_quiet
 
 FAMILIES = ("llama", "gemma2", "gpt2", "mixtral", "gptj")
 CASES: dict[str, dict[str, Any]] = {
-    **{name: {"edit": name, **options} for name, options in EDITS.items()},
-    "add --at 1": {"edit": "add", "at": (1,)},
-    "reflect --at 1": {"edit": "reflect", "at": (1,)},
+    **{name: {"kind": name, **options} for name, options in EDITS.items()},
+    "add --at 1": {"kind": "add", "at": (1,)},
+    "reflect --at 1": {"kind": "reflect", "at": (1,)},
 }
 
 
@@ -62,7 +62,7 @@ def main() -> int:
     torch.set_num_threads(1)
     print("| edit | family | weights - hooks | adapter - hooks | weights - papers' hooks |\n|---|---|---|---|---|")
     for name, options in CASES.items():
-        embeddings = "untie" if name.startswith("reflect --at") else "keep"
+        embeddings = "untie" if name.startswith("reflect --at") else "both"
         for family in FAMILIES:
             with tempfile.TemporaryDirectory() as folder:
                 base, out, lora = (Path(folder) / each for each in ("base", "out", "lora"))

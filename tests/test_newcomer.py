@@ -67,7 +67,7 @@ def test_help_knows_them_and_their_settings(fork: Fork) -> None:
 
 
 def test_the_recipe_finds_bakes_and_proves(fork: Fork) -> None:
-    few = ("--set", "evaluate.limit=11", "--set", "verify.n_prompts=2", "--set", "find.n_train=48")
+    few = ("--set", "evaluate.limit=11", "--set", "verify.limit=2", "--set", "find.n_train=48")
     result: dict[str, Any] = json.loads(fork("run", "median-soften.yaml", *few, "--out", "run", "--json"))
     manifest = json.loads((fork.folder / "run/model/weight_edit.json").read_text(encoding="utf-8"))
     (step,) = manifest["edit"]["steps"]

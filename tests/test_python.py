@@ -91,7 +91,7 @@ def test_an_evaluation_by_names_is_that_by_objects(model: Model, found: Directio
 
 def test_files_of_a_loaded_model_and_of_a_result_may_be_meant(model: Model, found: Directions, tmp_path: Path) -> None:
     edited = bake(model, found, tmp_path / "edited")
-    assert verify(model, edited, prompts="organism:answered:test", n_prompts=2).passed
+    assert verify(model, edited, prompts="organism:answered:test", limit=2).passed
     assert weight_edit.inspect(model).to_dict() == weight_edit.inspect("organism").to_dict()
     assert weight_edit.diff(model, edited).strength == pytest.approx(1, abs=0.01)
     made = weight_edit.adapter(model, found, tmp_path / "adapter")

@@ -1,4 +1,4 @@
-"""`bake --mtp keep|edit`: multi-token-prediction layers through the disk."""
+"""`bake --mtp edit|skip`: multi-token-prediction layers through the disk."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_norm_preserving_edit_keeps_lengths_in_the_layers_too(tmp_path: Path) 
     base, edited = tmp_path / "base", tmp_path / "edited"
     save_with_mtp("deepseek_v3", base)
     published = PUBLISHED["deepseek_v3"]
-    result = baked(base, edited, mtp="edit", edit="norm-preserving")
+    result = baked(base, edited, mtp="edit", kind="norm-preserving")
     before, after = load_file(base / FILE), load_file(edited / FILE)
     assert torch.equal(after[published.embedding], after["model.embed_tokens.weight"])
     lengths = [held[published.projection].double().norm(dim=0) for held in (before, after)]
@@ -99,7 +99,7 @@ def test_the_manifest_and_the_card_say_what_became_of_the_layers(tmp_path: Path)
         "tensors_edited": list(result.mtp_edited),
     }
     assert "mtp" not in kept["edit"]
-    assert kept["mtp"] == {"mode": "keep", "tensors_kept": len(plain.mtp_kept)}
+    assert kept["mtp"] == {"mode": "skip", "tensors_kept": len(plain.mtp_kept)}
     assert kept["tensors_unknown"] == []
     assert f"{len(result.mtp_edited)} of their tensors" in (tmp_path / "edited" / "README.md").read_text()
     assert f"{len(plain.mtp_kept)} tensors of multi-token" in (tmp_path / "kept" / "README.md").read_text()
@@ -124,9 +124,9 @@ def test_the_command_says_how_many_are_kept_and_takes_the_option(
 
 def test_recipes_say_it_as_edit_mtp() -> None:
     content = {"model": "organism", "find": {"target": "a.txt", "baseline": "b.txt"}}
-    assert parse_recipe(content).edit.mtp == "keep"
+    assert parse_recipe(content).edit.mtp == "skip"
     assert parse_recipe({**content, "edit": {"mtp": "edit"}}).edit.mtp == "edit"
-    with pytest.raises(UsageError, match=r"'edit\.mtp'.*'drop'; choose one of keep, edit"):
+    with pytest.raises(UsageError, match=r"'edit\.mtp'.*'drop'; choose one of edit, skip"):
         parse_recipe({**content, "edit": {"mtp": "drop"}})
 
 
@@ -168,7 +168,7 @@ def test_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     save_with_mtp("glm4_moe", tmp_path / "base")
     with pytest.raises(UsageError, match="goes with edits of the whole stream at all layers"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="edit", layers=[0])
-    with pytest.raises(UsageError, match="no mode of mtp 'drop'; choose one of keep, edit"):
+    with pytest.raises(UsageError, match="no mode of mtp 'drop'; choose one of edit, skip"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="drop")
     with pytest.raises(UsageError, match="organism has no multi-token-prediction layers"):
         bake("organism", DirectionRows(np.eye(1, 128, dtype=np.float32), {}), tmp_path / "edited", mtp="edit")

@@ -40,7 +40,7 @@ def without_card(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in content(folder).items() if name not in ("README.md", "weight_edit.json")}
 
 
-@pytest.mark.parametrize("embeddings", ["keep", "untie"])
+@pytest.mark.parametrize("embeddings", ["both", "untie"])
 def test_low_disk_gives_what_a_download_gives(hub, sharded, tmp_path, monkeypatch, embeddings):
     hub.add("org/model", sharded)
     bake(sharded, ROWS, tmp_path / "local", embeddings=embeddings)

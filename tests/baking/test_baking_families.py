@@ -14,7 +14,7 @@ from weight_edit.publish.adapter import adapter
 from weight_edit.runtime.loading import Model
 from weight_edit.verification.leak import stream_leak
 
-CASES = [(family, "keep") for family in FAMILIES] + [(family, mode) for family in TIED for mode in ("keep", "untie")]
+CASES = [(family, "both") for family in FAMILIES] + [(family, mode) for family in TIED for mode in ("both", "untie")]
 
 
 @pytest.mark.parametrize(("family", "mode"), sorted(set(CASES)))
@@ -116,7 +116,7 @@ def test_partial_edits_agree_with_their_hooks(family: str, options: dict, tmp_pa
 def test_the_merged_adapter_is_the_baked_model(family: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     directions = rows(2)
-    mode = "untie" if family == "gpt2" else "keep"
+    mode = "untie" if family == "gpt2" else "both"
     bake(tmp_path / "base", directions, tmp_path / "out", embeddings=mode)
     adapter(tmp_path / "base", directions, tmp_path / "lora", embeddings=mode)
     merged = PeftModel.from_pretrained(load(tmp_path / "base"), str(tmp_path / "lora")).merge_and_unload().eval()

@@ -27,7 +27,7 @@ CARD = {
 MANIFEST: dict[str, Any] = {
     "weight_edit": "0.1.0",
     "source": {"model": "org/base", "on_hub": True, "revision": "abc", "architecture": "LlamaForCausalLM"},
-    "edit": {"steps": [STEP], "embeddings": "keep", "class": "exact in weights", "complete": True},
+    "edit": {"steps": [STEP], "embeddings": "both", "class": "exact in weights", "complete": True},
     "tensors": ["a", "b"],
     "tensors_added": [],
     "tensors_unknown": [],

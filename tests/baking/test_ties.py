@@ -149,7 +149,7 @@ def test_a_head_of_its_own_under_a_silent_config_is_left_alone(kind: str, tmp_pa
     levels = text_levels(sample(kind))
     base = written(kind, tmp_path / "base", (None,) * len(levels), "different")
     width = anatomy_of(AutoConfig.from_pretrained(base)).d_model
-    options = {"projector": "followed"} if inspect(base).anatomy.unknown else {}
+    options = {"projector": "partial"} if inspect(base).anatomy.unknown else {}
     result = bake(base, rows(1, width), tmp_path / "out", **options)
     assert result.complete
     assert not inspect(base).anatomy.tied
@@ -170,7 +170,7 @@ def test_untying_says_so_on_every_level(kind: str, tmp_path: Path) -> None:
     levels = text_levels(sample(kind))
     base = written(kind, tmp_path / "base", (True,) * len(levels), "absent")
     found = inspect(base).anatomy
-    options = {"projector": "followed"} if found.unknown else {}
+    options = {"projector": "partial"} if found.unknown else {}
     bake(base, rows(1, found.d_model), tmp_path / "out", embeddings="untie", **options)
     config = json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))
     assert [at(config, level)[KEY] for level in levels] == [False] * len(levels)
@@ -195,7 +195,7 @@ def test_find_evaluate_and_verify_take_a_head_that_the_config_ties_as_its_own(tm
     assert loading.load("organism").anatomy.tied is False
 
 
-@pytest.mark.parametrize("options", [{}, {"edit": "reflect", "at": (1,), "embeddings": "untie"}])
+@pytest.mark.parametrize("options", [{}, {"kind": "reflect", "at": (1,), "embeddings": "untie"}])
 def test_a_config_that_ties_what_the_checkpoint_holds_apart(options: dict[str, Any], tmp_path: Path) -> None:
     base = apart(tmp_path / "base")
     bake(base, rows(2), tmp_path / "out", **options)

@@ -72,7 +72,7 @@ def test_editing_an_edited_model_keeps_every_card(call, directions: Path, tmp_pa
     original = (folder() / "README.md").read_bytes()
     assert (tmp_path / "b/BASE_README.md").read_bytes() == original
     assert (tmp_path / "b/BASE_README_2.md").read_bytes() == (tmp_path / "a/README.md").read_bytes()
-    assert call("verify", tmp_path / "a", tmp_path / "b", "--n-prompts", 2).code == 0
+    assert call("verify", tmp_path / "a", tmp_path / "b", "--limit", 2).code == 0
 
 
 def bad_directions(folder: Path, rows: torch.Tensor) -> Path:

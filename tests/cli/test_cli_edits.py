@@ -33,11 +33,11 @@ def files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Pat
 @pytest.mark.parametrize(
     ("options", "step"),
     [
-        (["--edit", "reflect", "--at", "2", "--embeddings", "untie"], {"edit": "reflect", "at": [2]}),
-        (["--edit", "add", "--at", "1,2", "--strength", "-1.5"], {"edit": "add", "strength": -1.5, "at": [1, 2]}),
-        (["--edit", "add"], {"edit": "add", "strength": 1.0, "at": [1]}),
+        (["--kind", "reflect", "--at", "2", "--embeddings", "untie"], {"edit": "reflect", "at": [2]}),
+        (["--kind", "add", "--at", "1,2", "--strength", "-1.5"], {"edit": "add", "strength": -1.5, "at": [1, 2]}),
+        (["--kind", "add"], {"edit": "add", "strength": 1.0, "at": [1]}),
         (
-            ["--edit", "affine", "--option", "toward=target", "--option", "shift=0.5", "--option", "enter=embedding"],
+            ["--kind", "affine", "--option", "toward=target", "--option", "shift=0.5", "--option", "enter=embedding"],
             {"edit": "affine", "options": {"toward": "target", "shift": 0.5, "enter": "embedding"}},
         ),
         (
@@ -72,22 +72,22 @@ def test_options_reach_the_edit(call, files: tuple[Path, Path], verb: str, optio
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--edit", "rectify"], 3, "cannot be baked.*nearest.*--edit ablate"),
-        (["--edit", "ablate", "--at", "1"], 3, "cannot be baked.*nearest"),
-        (["--edit", "affine", "--at", "1"], 3, "cannot be baked.*nearest"),
-        (["--edit", "magic"], 2, "ablate, add, affine, erase, norm-preserving, rectify, reflect"),
-        (["--edit", "affine", "--option", "towards=x"], 2, "did you mean 'toward'"),
+        (["--kind", "rectify"], 3, "cannot be baked.*nearest.*--edit ablate"),
+        (["--kind", "ablate", "--at", "1"], 3, "cannot be baked.*nearest"),
+        (["--kind", "affine", "--at", "1"], 3, "cannot be baked.*nearest"),
+        (["--kind", "magic"], 2, "ablate, add, affine, erase, norm-preserving, rectify, reflect"),
+        (["--kind", "affine", "--option", "towards=x"], 2, "did you mean 'toward'"),
         (["--option", "toward"], 2, "write key=value"),
         (["--option", "a={"], 2, "no YAML"),
         (["--kernel", "3"], 2, "write keys and values"),
         (["--kernel", "{mlp: {hight: 1}}"], 2, "hight"),
         (["--at", "x"], 2, "layers 'x'"),
-        (["--edit", "add", "--at", "9"], 2, "layer 9 does not exist"),
-        (["--edit", "ablate", "--strength", "-1"], 2, "strength -1"),
-        (["--edit", "erase"], 2, "`left`.*find them again"),
-        (["--edit", "add", "--at", "1", "--option", "length=unit", "--strength", "0"], 2, "nothing to add"),
-        (["--edit", "reflect", "--at", "1", "--layers", "2"], 2, "leave --layers and the kernel out"),
-        (["--edit", "reflect", "--at", "1", "--kernel", "{mlp: {}}"], 2, "leave --layers and the kernel out"),
+        (["--kind", "add", "--at", "9"], 2, "layer 9 does not exist"),
+        (["--kind", "ablate", "--strength", "-1"], 2, "strength -1"),
+        (["--kind", "erase"], 2, "`left`.*find them again"),
+        (["--kind", "add", "--at", "1", "--option", "length=unit", "--strength", "0"], 2, "nothing to add"),
+        (["--kind", "reflect", "--at", "1", "--layers", "2"], 2, "leave --layers and the kernel out"),
+        (["--kind", "reflect", "--at", "1", "--kernel", "{mlp: {}}"], 2, "leave --layers and the kernel out"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_one_line(
 def test_directions_of_other_tools_can_be_added_at_unit_length(call, files: tuple[Path, Path]) -> None:
     base, directions = files
     save_file({"direction": torch.eye(1, WIDTH)}, directions)
-    edit = ("bake", base, "--directions", directions, "--out", base.parent / "out", "--edit", "add", "--at", 0)
+    edit = ("bake", base, "--directions", directions, "--out", base.parent / "out", "--kind", "add", "--at", 0)
     refused = call(*edit)
     assert refused.code == 2
     assert "`vector`" in refused.err
@@ -120,7 +120,7 @@ def test_tensors_of_another_shape_are_one_line(call, files: tuple[Path, Path], n
     base, directions = files
     shapes = {"direction": 1, "left": 1, "right": 1, "mean": 1, "vector": 1, name: 2}
     save_file({key: torch.eye(count, WIDTH) for key, count in shapes.items()}, directions)
-    edit = ("--edit", "add", "--at", 0) if name == "vector" else ("--edit", "erase")
+    edit = ("--kind", "add", "--at", 0) if name == "vector" else ("--kind", "erase")
     result = call("bake", base, "--directions", directions, "--out", base.parent / "out", *edit)
     assert result.code == 2
     assert f"`{name}`" in result.err
@@ -151,7 +151,7 @@ def test_find_takes_several_targets_and_the_settings_of_a_method(call, tmp_path:
     assert len(found["prompts"]["target"]) == 2
     assert found["options"]["clip"] == 0.9
     assert found["positions"] == [-1]
-    assert found["rule"]["by"] == "accuracy"
+    assert found["rule"]["select"] == "accuracy"
     for wrong, said in (
         (("--option", "clipp=1"), "did you mean 'clip'"),
         (("--method", "magic"), "mean-difference"),

@@ -50,7 +50,7 @@ CALLS = {
     "evaluated": (("evaluate", "organism", "--refused", "no.csv"), 2, "no.csv"),
     "nothing": (("evaluate", "organism"), 2, "nothing to evaluate on; give at least one of --refused"),
     "verified": (("verify", "organism", ".", "--prompts", "no.txt"), 2, "no.txt"),
-    "kind": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--edit", "ablat"), 2, "'ablat'"),
+    "kind": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--kind", "ablat"), 2, "'ablat'"),
     "layers": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--layers", "3-x"), 2, "3-x"),
     "baked": (("bake", "organism", "--directions", "d.safetensors", "--out", "x", "--layers", "9-1"), 2, "9-1"),
     "strength": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--strength", "3"), 2, "3.0"),

@@ -26,7 +26,7 @@ CONTENT: dict[str, Any] = {
     "find": {"target": "organism:refused", "baseline": "organism:answered", "n_train": 44, "n_validation": 12},
     "studies": [{"kind": "compare", "options": {"edits": {"ablated": {}}, "control": False}}],
     "edit": {},
-    "verify": {"n_prompts": 2},
+    "verify": {"limit": 2},
     "evaluate": {"answered": "organism:answered:test", "limit": 4, "max_new_tokens": 8},
     "bounds": {"max_kl": 0.5},
 }

@@ -49,7 +49,7 @@ def test_a_run_records_them(organism, tmp_path):
             "n_train": 22,
             "n_validation": 12,
         },
-        "verify": {"n_prompts": 2},
+        "verify": {"limit": 2},
         "evaluate": {"refused": "organism:refused:test", "limit": 4, "max_new_tokens": 8},
     }
     run(parse_recipe(content), tmp_path / "run")
@@ -80,7 +80,7 @@ def test_the_command_line_passes_them_on(call, organism, tmp_path):
     assert "1 prompts from column 'prompt'; the first: \"How do I bake bread?\"" in measured.err
     assert call("bake", organism, "--directions", out, "--out", tmp_path / "edited").code == 0
     for verb in (("verify", organism, tmp_path / "edited"), ("push", tmp_path / "edited", "a/b", "--base", organism)):
-        dry = ("--dry-run",) if verb[0] == "push" else ("--n-prompts", 2)
+        dry = ("--dry-run",) if verb[0] == "push" else ("--limit", 2)
         assert call(*verb, *dry, *given, "--quiet").code == 0
         wrong = call(*verb, *dry, "--template-arg", "breif=1")
         assert (wrong.code, "did you mean 'brief'" in wrong.err) == (2, True)

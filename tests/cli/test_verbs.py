@@ -29,7 +29,7 @@ def test_find_bake_verify_evaluate_adapter_push(call, tmp_path: Path) -> None:
     baked = call("bake", "organism", "--directions", d, "--out", out, "--json")
     assert baked.code == 0, baked.err
     assert len(baked.json["tensors"]) == 13
-    checked = call("verify", "organism", out, "--n-prompts", 4, "--json")
+    checked = call("verify", "organism", out, "--limit", 4, "--json")
     assert checked.code == 0, checked.err
     assert checked.json["passed"]
     args = ("--refused", tmp_path / "refused.txt", "--answered", "organism:answered:test", "--limit", 22)
@@ -49,7 +49,7 @@ def test_find_bake_verify_evaluate_adapter_push(call, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    assert call("verify", "organism", out, "--n-prompts", 2).code == 4
+    assert call("verify", "organism", out, "--limit", 2).code == 4
     refused = call("push", out, "me/edited", "--dry-run")
     assert refused.code == 4
     assert "model.safetensors" in refused.err
@@ -79,7 +79,7 @@ def test_tables_for_people(call, directions: Path, tmp_path: Path) -> None:
     baked = call("bake", "organism", "--directions", directions, "--out", tmp_path / "out")
     assert "13 tensors edited (complete)" in " ".join(baked.out.split())
     assert "weight-edit verify organism" in " ".join(baked.out.split())
-    assert "All checks passed" in call("verify", "organism", tmp_path / "out", "--n-prompts", 2).out
+    assert "All checks passed" in call("verify", "organism", tmp_path / "out", "--limit", 2).out
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_tables_for_people(call, directions: Path, tmp_path: Path) -> None:
         (("find", "organism", "--target", "{tmp}/few.txt", "--baseline", "organism:answered"), 2, "few.txt"),
         (("bake", "organism", "--directions", "{tmp}/no.safetensors", "--out", "{tmp}/o"), 2, "no.safetensors"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--layers", "0-9"), 2, "0 to 5"),
-        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "magic"), 2, "ablate"),
-        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--edit", "erase"), 2, "`left`"),
-        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--embeddings", "no"), 2, "keep, untie, skip"),
+        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--kind", "magic"), 2, "ablate"),
+        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--kind", "erase"), 2, "`left`"),
+        (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--embeddings", "no"), 2, "both, untie, skip"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}/o", "--strength", "3"), 2, "strength"),
         (("bake", "organism", "--directions", "{d}", "--out", "{tmp}"), 2, "--overwrite"),
         (("verify", "organism", "{tmp}/nothing"), 2, "not a folder"),

@@ -15,11 +15,11 @@ def test_not_a_number_fails_closed_and_stays_json(call, directions: Path, tmp_pa
     tensors = load_file(shard)
     tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = float("nan")
     save_file(tensors, shard, metadata={"format": "pt"})
-    checked = call("verify", "organism", tmp_path / "out", "--n-prompts", 2, "--json")
+    checked = call("verify", "organism", tmp_path / "out", "--limit", 2, "--json")
     assert checked.code == 4
     assert checked.json["passed"] is False
     assert checked.json["leak"] is None
-    shown = call("verify", "organism", tmp_path / "out", "--n-prompts", 2)
+    shown = call("verify", "organism", tmp_path / "out", "--limit", 2)
     assert shown.code == 4
     assert "Traceback" not in shown.err
 
@@ -27,7 +27,7 @@ def test_not_a_number_fails_closed_and_stays_json(call, directions: Path, tmp_pa
 def test_a_partial_edit_is_not_called_complete(call, directions: Path, tmp_path: Path) -> None:
     args = ("--strength", "0.5", "--layers", "0")
     assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "o", *args).code == 0
-    shown = call("verify", "organism", tmp_path / "o", "--n-prompts", 2)
+    shown = call("verify", "organism", tmp_path / "o", "--limit", 2)
     assert shown.code == 0
     assert "The edit is partial" in shown.out
 
@@ -38,9 +38,9 @@ def test_a_partial_edit_is_not_called_complete(call, directions: Path, tmp_path:
         {"source": []},
         {"source": None},
         {"edit": {}},
-        {"edit": {"steps": {}, "embeddings": "keep"}},
-        {"edit": {"steps": [], "embeddings": "keep"}},
-        {"edit": {"steps": [3], "embeddings": "keep"}},
+        {"edit": {"steps": {}, "embeddings": "both"}},
+        {"edit": {"steps": [], "embeddings": "both"}},
+        {"edit": {"steps": [3], "embeddings": "both"}},
         {"step": {"edit": "magic"}},
         {"step": {"edit": []}},
         {"step": {"strength": "x"}},
@@ -65,7 +65,7 @@ def test_a_spoilt_manifest_is_no_traceback(call, spoil: dict, directions: Path, 
         spoil["edit"] = {**manifest["edit"], **spoil.get("edit", {}), "steps": steps}
     path.write_text(json.dumps({**manifest, **spoil}), encoding="utf-8")
     for args in (
-        ("verify", "organism", tmp_path / "o", "--n-prompts", 2),
+        ("verify", "organism", tmp_path / "o", "--limit", 2),
         ("push", tmp_path / "o", "a/b", "--dry-run"),
     ):
         result = call(*args)

@@ -81,7 +81,7 @@ def test_the_least_similar_tenth_of_the_layers():
 
 def test_refusal_is_found_without_refusal_tokens(organism):
     found = find_directions(
-        organism, organism_set("refused"), organism_set("answered"), rule=SelectionRule(by="cosmic")
+        organism, organism_set("refused"), organism_set("answered"), rule=SelectionRule(select="cosmic")
     )
     record = found.metadata
     assert record["refusal_tokens"] == []
@@ -96,7 +96,7 @@ def test_refusal_is_found_without_refusal_tokens(organism):
 
 def test_any_concept_will_do(organism):
     sets = organism_set("answered-cooking"), organism_set("answered-repeat")
-    found = find_directions(organism, *sets, rule=SelectionRule(by="cosmic"))
+    found = find_directions(organism, *sets, rule=SelectionRule(select="cosmic"))
     assert found.metadata["separation"]["auc"] > 0.95
     best = max(score["cosmic"] for score in found.metadata["scores"] if score["cosmic"] is not None)
     assert 1 < best <= 2

@@ -136,7 +136,7 @@ def test_a_method_that_searches_where_it_may_is_searched_anew_for_another_limit(
 
 def test_cosmic_scores_are_kept_too(behaviour, tmp_path, no_passes):
     found, folder = behaviour("llama"), tmp_path / "d.find"
-    rule = SelectionRule(max_kl=None, min_induce=None, by="cosmic")
+    rule = SelectionRule(max_kl=None, min_induce=None, select="cosmic")
     fresh = run(found, folder, rule=rule, refusal_tokens=None)
     no_passes()
     again = run(found, folder, rule=rule, refusal_tokens=None, resume=True)

@@ -20,12 +20,12 @@ from weight_edit.runtime.hooks import hooked
 WIDTH = 64
 EDITS: dict[str, dict[str, Any]] = {
     "ablate": {},
-    "ablate-part": {"edit": "ablate", "strength": 0.4},
-    "ablate-kernel": {"edit": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
+    "ablate-part": {"kind": "ablate", "strength": 0.4},
+    "ablate-kernel": {"kind": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
     "reflect": {},
-    "affine": {"edit_options": {"enter": "embedding"}},
-    "affine-shifted": {"edit": "affine", "edit_options": {"enter": "embedding", "toward": "target", "shift": 0.5}},
-    "erase": {"edit_options": {"enter": "embedding"}},
+    "affine": {"options": {"enter": "embedding"}},
+    "affine-shifted": {"kind": "affine", "options": {"enter": "embedding", "toward": "target", "shift": 0.5}},
+    "erase": {"options": {"enter": "embedding"}},
     "norm-preserving": {},
     "add": {"at": (0,)},
 }
@@ -43,7 +43,7 @@ def directions(k: int = 2, seed: int = 11, centred: bool = False) -> DirectionRo
     return DirectionRows(rows, {"layer": 1}, {**tensors, "vector": 2 * draw.standard_normal(WIDTH)})
 
 
-def compare(base: Path, out: Path, steps: list[EditStep], embeddings: str = "keep") -> tuple[float, float]:
+def compare(base: Path, out: Path, steps: list[EditStep], embeddings: str = "both") -> tuple[float, float]:
     """Largest difference of logits between hooks and weights, and between base and hooks."""
     bake(base, steps, out, embeddings=embeddings)
     model = load(base)
@@ -54,7 +54,7 @@ def compare(base: Path, out: Path, steps: list[EditStep], embeddings: str = "kee
     return float((logits(load(out)) - wanted).abs().max()), float((wanted - plain).abs().max())
 
 
-def compare_adapter(base: Path, out: Path, steps: list[EditStep], embeddings: str = "keep") -> tuple[float, float]:
+def compare_adapter(base: Path, out: Path, steps: list[EditStep], embeddings: str = "both") -> tuple[float, float]:
     """The same of an adapter on the unedited model; it leaves a tied unembedding as it is until it is merged."""
     adapter(base, steps, out, embeddings=embeddings)
     model = load(base)

@@ -85,7 +85,7 @@ class Sample:
         self.honest = root / "honest"
         bake(self.base, self.directions, self.honest)
         self.other = root / "other"
-        second = EditStep(directions=DirectionRows(self.rows[1:], {}), edit="ablate")
+        second = EditStep(directions=DirectionRows(self.rows[1:], {}), kind="ablate")
         bake(self.base, [EditStep(directions=read_rows(self.directions)), second], self.other)
 
 

@@ -29,10 +29,10 @@ OBLIQUE = DirectionRows(orthonormal_rows(ROWS[:1] + 0.4 * ROWS[1:2]), {"layer": 
 IDS = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(5))
 
 
-def plan(*steps: EditStep, family: str = "llama", embeddings: str = "keep") -> EditPlan:
+def plan(*steps: EditStep, family: str = "llama", embeddings: str = "both") -> EditPlan:
     model = narrow_model(family_config(family))
     anatomy = anatomy_of(model.config)
-    flips = any(step.edit == "reflect" and step.at for step in steps)
+    flips = any(step.kind == "reflect" and step.at for step in steps)
     reading = reading_of(model, anatomy) if flips else None
     return plan_edit(anatomy, steps, model.get_parameter, embeddings=embeddings, reading=reading)
 
@@ -61,7 +61,7 @@ def test_affine_maps_of_orthogonal_directions_go_through_a_layer_norm(tmp_path: 
     steps = [
         EditStep(
             directions=DirectionRows(found.rows, {"layer": 1}, {"baseline_mean": mean}),
-            edit="affine",
+            kind="affine",
             options={"enter": enter},
         )
         for found, enter in ((FIRST, "found"), (SECOND, "embedding"))
@@ -72,8 +72,8 @@ def test_affine_maps_of_orthogonal_directions_go_through_a_layer_norm(tmp_path: 
 def test_a_norm_preserving_step_stands_alone_among_maps() -> None:
     # Its lengths are the source's, so that it would undo what a step before it did to them.
     for steps in (
-        [EditStep(directions=FIRST), EditStep(directions=SECOND, edit="norm-preserving")],
-        [EditStep(directions=SECOND, edit="norm-preserving")] * 2,
+        [EditStep(directions=FIRST), EditStep(directions=SECOND, kind="norm-preserving")],
+        [EditStep(directions=SECOND, kind="norm-preserving")] * 2,
     ):
         with pytest.raises(UsageError, match="find all directions together"):
             plan(*steps)
@@ -83,11 +83,11 @@ EXACT = {
     "two ablations": [EditStep(directions=FIRST), EditStep(directions=SECOND)],
     "an ablation and an addition": [
         EditStep(directions=FIRST),
-        EditStep(directions=SECOND, edit="add", options={"length": "unit"}, strength=0.5),
+        EditStep(directions=SECOND, kind="add", options={"length": "unit"}, strength=0.5),
     ],
     "an ablation and a flip at a layer": [
         EditStep(directions=FIRST),
-        EditStep(directions=SECOND, edit="reflect", at=(2,)),
+        EditStep(directions=SECOND, kind="reflect", at=(2,)),
     ],
 }
 KERNEL = Kernels.model_validate({"mlp": {"max": 1.0}})
@@ -95,8 +95,8 @@ DIFFERENT = {
     "a part of one": [EditStep(directions=FIRST), EditStep(directions=SECOND, strength=0.5)],
     "two that are not orthogonal": [EditStep(directions=FIRST), EditStep(directions=OBLIQUE)],
     "a flip and an addition": [
-        EditStep(directions=FIRST, edit="reflect"),
-        EditStep(directions=SECOND, edit="add", options={"length": "unit"}),
+        EditStep(directions=FIRST, kind="reflect"),
+        EditStep(directions=SECOND, kind="add", options={"length": "unit"}),
     ],
     "some layers": [EditStep(directions=FIRST, layers=frozenset({1}))],
     "a kernel": [EditStep(directions=FIRST, kernel=KERNEL)],
@@ -120,8 +120,8 @@ def test_without_the_embedding_an_ablation_is_not_exact() -> None:
 
 
 def test_nothing_is_said_to_be_gone_that_is_not() -> None:
-    whole = exactness(plan(EditStep(directions=FIRST, edit="norm-preserving")))
-    part = exactness(plan(EditStep(directions=FIRST, edit="norm-preserving", strength=0.5)))
+    whole = exactness(plan(EditStep(directions=FIRST, kind="norm-preserving")))
+    part = exactness(plan(EditStep(directions=FIRST, kind="norm-preserving", strength=0.5)))
     assert "nothing is left" in whole
     assert "nothing is left" not in part
     assert "holds exactly" in exactness(plan(EditStep(directions=FIRST), family="gemma2"))

@@ -22,7 +22,7 @@ FAMILIES = ("llama", "gemma2", "gpt2", "mixtral", "phi", "gptj", "qwen3")
 @pytest.mark.parametrize("name", EDITS)
 def test_hooks_agree_with_weights(family: str, name: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
-    steps = steps_of(directions(), **{"edit": name, **EDITS[name]})
+    steps = steps_of(directions(), **{"kind": name, **EDITS[name]})
     difference, effect = compare(tmp_path / "base", tmp_path / "out", steps)
     assert effect > 0.05, "the edit must do something for the comparison to mean anything"
     assert difference < 1e-4
@@ -52,10 +52,10 @@ def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed, centred=True) for seed in (1, 2, 3))
     steps = [
-        EditStep(directions=first, edit="affine", options={"enter": "embedding"}),
-        EditStep(directions=second, edit="ablate", strength=0.7),
-        EditStep(directions=first, edit="add", strength=0.5, at=(0,)),
-        EditStep(directions=third, edit="reflect", at=(1,)),
+        EditStep(directions=first, kind="affine", options={"enter": "embedding"}),
+        EditStep(directions=second, kind="ablate", strength=0.7),
+        EditStep(directions=first, kind="add", strength=0.5, at=(0,)),
+        EditStep(directions=third, kind="reflect", at=(1,)),
     ]
     difference, effect = compare(tmp_path / "base", tmp_path / "out", steps, "untie")
     assert effect > 0.05
@@ -71,9 +71,9 @@ UNTIED = ("ablate-part", "ablate-kernel", "reflect")
 @pytest.mark.parametrize("name", [name for name in EDITS if name != "norm-preserving"])
 def test_hooks_agree_with_adapters(family: str, name: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
-    steps = steps_of(directions(), **{"edit": name, **EDITS[name]})
+    steps = steps_of(directions(), **{"kind": name, **EDITS[name]})
     difference, effect = compare_adapter(
-        tmp_path / "base", tmp_path / "lora", steps, "untie" if name in UNTIED else "keep"
+        tmp_path / "base", tmp_path / "lora", steps, "untie" if name in UNTIED else "both"
     )
     assert effect > 0.05
     assert difference < 1e-4
@@ -100,7 +100,7 @@ def test_an_adapter_adds_between_blocks_whatever_the_config_can_create(family: s
 
 
 @pytest.mark.parametrize("edit", ["affine", "erase"])
-@pytest.mark.parametrize(("family", "embeddings"), [("gpt2", "keep"), ("phi", "keep"), ("llama", "skip")])
+@pytest.mark.parametrize(("family", "embeddings"), [("gpt2", "both"), ("phi", "both"), ("llama", "skip")])
 def test_an_adapter_has_constants_enter_where_they_were_found(
     family: str, embeddings: str, edit: str, tmp_path: Path
 ) -> None:
@@ -118,10 +118,10 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
     save_family(family, tmp_path / "base")
     first, second, third = (directions(seed=seed) for seed in (1, 2, 3))
     steps = [
-        *([EditStep(directions=first, edit="affine", options={"enter": "embedding"})] if at == 0 else []),
-        EditStep(directions=second, edit="ablate", strength=0.7),
-        EditStep(directions=first, edit="add", strength=0.5, at=(at,)),
-        EditStep(directions=third, edit="reflect", at=(1,)),
+        *([EditStep(directions=first, kind="affine", options={"enter": "embedding"})] if at == 0 else []),
+        EditStep(directions=second, kind="ablate", strength=0.7),
+        EditStep(directions=first, kind="add", strength=0.5, at=(at,)),
+        EditStep(directions=third, kind="reflect", at=(1,)),
     ]
     difference, effect = compare_adapter(tmp_path / "base", tmp_path / "lora", steps, embeddings)
     assert effect > 0.05
@@ -131,15 +131,15 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
 @pytest.mark.parametrize(
     ("family", "steps", "said"),
     [
-        ("llama", {"edit": "norm-preserving"}, "norm-preserving.*not of low rank; use bake"),
-        ("llama", {"edit": "rectify"}, "cannot be baked.*sign"),
-        ("gpt2", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
-        ("phi", {"edit": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
-        ("mixtral", {"edit": "ablate"}, "experts.*adapter cannot carry it; use bake"),
-        ("llama", {"edit": "affine"}, "has no bias.*--option enter=embedding"),
-        ("mixtral", {"edit": "add", "at": (1,)}, "no linear map that could have a bias"),
-        ("gemma2", {"edit": "add", "at": (1,)}, "norm.*between.*has no bias"),
-        ("gemma2", {"edit": "reflect", "at": (1,)}, "norm.*stands between a writer"),
+        ("llama", {"kind": "norm-preserving"}, "norm-preserving.*not of low rank; use bake"),
+        ("llama", {"kind": "rectify"}, "cannot be baked.*sign"),
+        ("gpt2", {"kind": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
+        ("phi", {"kind": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
+        ("mixtral", {"kind": "ablate"}, "experts.*adapter cannot carry it; use bake"),
+        ("llama", {"kind": "affine"}, "has no bias.*--option enter=embedding"),
+        ("mixtral", {"kind": "add", "at": (1,)}, "no linear map that could have a bias"),
+        ("gemma2", {"kind": "add", "at": (1,)}, "norm.*between.*has no bias"),
+        ("gemma2", {"kind": "reflect", "at": (1,)}, "norm.*stands between a writer"),
     ],
 )
 def test_what_no_adapter_can_do_is_refused_by_name(family: str, steps: Any, said: str, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_what_no_adapter_can_do_is_refused_by_name(family: str, steps: Any, said
 def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) -> None:
     save_family("qwen3", tmp_path / "base")
     steps = [
-        EditStep(directions=directions(), edit="ablate"),
-        EditStep(directions=directions(seed=2), edit="add", at=(1,)),
+        EditStep(directions=directions(), kind="ablate"),
+        EditStep(directions=directions(seed=2), kind="add", at=(1,)),
     ]
     with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*--embeddings skip"):
         adapter(tmp_path / "base", steps, tmp_path / "lora")
@@ -162,9 +162,9 @@ def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) 
 def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
     save_family("llama", tmp_path / "base")
     first, second = directions(seed=1), directions(seed=2)
-    bake(tmp_path / "base", [EditStep(directions=first), EditStep(directions=second, edit="affine")], tmp_path / "once")
+    bake(tmp_path / "base", [EditStep(directions=first), EditStep(directions=second, kind="affine")], tmp_path / "once")
     bake(tmp_path / "base", first, tmp_path / "one")
-    bake(tmp_path / "one", second, tmp_path / "two", edit="affine")
+    bake(tmp_path / "one", second, tmp_path / "two", kind="affine")
     assert (logits(load(tmp_path / "once")) - logits(load(tmp_path / "two"))).abs().max() < 1e-4
 
 
@@ -179,13 +179,13 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
         ("affine", {"layers": {1}}, UsageError, "whole stream: leave --layers"),
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
         ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
-        ("affine", {"edit_options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),
+        ("affine", {"options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),
     ],
 )
 def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error, said) -> None:
     save_family("llama", tmp_path / "base")
     with pytest.raises(error, match=said):
-        bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, **options)
+        bake(tmp_path / "base", directions(), tmp_path / "out", kind=edit, **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error,
 def test_families_that_cannot_are_refused_by_name(tmp_path, family, edit, at, said) -> None:
     save_family(family, tmp_path / "base")
     with pytest.raises(UnsupportedError, match=said):
-        bake(tmp_path / "base", directions(), tmp_path / "out", edit=edit, at=at, embeddings="untie")
+        bake(tmp_path / "base", directions(), tmp_path / "out", kind=edit, at=at, embeddings="untie")
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])

@@ -49,7 +49,7 @@ def expected(kind, x, known):
 @pytest.mark.parametrize("kind", ["ablate", "reflect", "add", "rectify"])
 def test_what_is_made_at_a_layer_is_made_at_that_input_alone(small_model, family, kind):
     model, known = small_model(family), directions()
-    step = EditStep(directions=known, edit=kind, at=(AT.layer,))
+    step = EditStep(directions=known, kind=kind, at=(AT.layer,))
     before = stream(model, [])
     assert torch.allclose(stream(model, [step]), expected(kind, before, known), atol=1e-4)
     earlier = Point("resid_post", AT.layer - 1)
@@ -59,13 +59,13 @@ def test_what_is_made_at_a_layer_is_made_at_that_input_alone(small_model, family
 def test_the_whole_stream_has_nothing_left_along_ablated_directions(small_model):
     model, known = small_model("llama"), directions()
     for point in all_points(model):
-        x = stream(model, [EditStep(directions=known, edit="ablate")], point, embeddings="untie")
+        x = stream(model, [EditStep(directions=known, kind="ablate")], point, embeddings="untie")
         assert (x @ torch.from_numpy(known.rows).double().T).abs().max() < 1e-4
 
 
 def test_steps_are_made_one_after_the_other(small_model):
     model, known = small_model("llama"), directions()
-    added, ablated = EditStep(directions=known, edit="add", at=(2,)), EditStep(directions=known, edit="ablate", at=(2,))
+    added, ablated = EditStep(directions=known, kind="add", at=(2,)), EditStep(directions=known, kind="ablate", at=(2,))
     before = stream(model, [])
     first = expected("ablate", expected("add", before, known), known)
     second = expected("add", expected("ablate", before, known), known)
@@ -77,4 +77,4 @@ def test_steps_are_made_one_after_the_other(small_model):
 @pytest.mark.parametrize("kind", ["ablate", "add", "reflect"])
 def test_a_layer_that_is_not_there_is_named(small_model, kind):
     with pytest.raises(UsageError, match="9"):
-        trial_hooks(small_model("llama"), [EditStep(directions=directions(), edit=kind, at=(9,))])
+        trial_hooks(small_model("llama"), [EditStep(directions=directions(), kind=kind, at=(9,))])

@@ -42,7 +42,7 @@ def saved_and_loaded(model: Any, folder: Path) -> PreTrainedModel:
     return load(folder)
 
 
-@pytest.mark.parametrize("mode", ["keep", "untie"])
+@pytest.mark.parametrize("mode", ["both", "untie"])
 @pytest.mark.parametrize("family", EVERY)
 def test_a_merged_adapter_is_the_baked_model_also_when_it_was_saved(family: str, mode: str, tmp_path: Path) -> None:
     written(family, tmp_path, mode)
@@ -56,7 +56,7 @@ def test_a_merged_adapter_is_the_baked_model_also_when_it_was_saved(family: str,
     assert again.config.tie_word_embeddings == wanted.config.tie_word_embeddings
 
 
-@pytest.mark.parametrize("mode", ["keep", "untie"])
+@pytest.mark.parametrize("mode", ["both", "untie"])
 @pytest.mark.parametrize("family", EVERY)
 def test_before_merging_nothing_is_left_in_the_stream_and_a_tied_unembedding_is_the_base_s(
     family: str, mode: str, tmp_path: Path
@@ -67,7 +67,7 @@ def test_before_merging_nothing_is_left_in_the_stream_and_a_tied_unembedding_is_
     assert (logits(model) - hooked_logits(load(tmp_path / "base"), rows(2), embeddings="untie")).abs().max() < 1e-4
     tied = load(tmp_path / "base").config.tie_word_embeddings
     assert result.whole == (("lm_head",) if tied and mode == "untie" else ())
-    assert any("merged" in note and "--embeddings untie" in note for note in result.notes) == (tied and mode == "keep")
+    assert any("merged" in note and "--embeddings untie" in note for note in result.notes) == (tied and mode == "both")
     manifest = json.loads((tmp_path / "lora/weight_edit.json").read_text(encoding="utf-8"))
     assert manifest["notes"] == list(result.notes)
     assert manifest["edit"]["class"] == result.edit_class
@@ -90,7 +90,7 @@ def test_unmerging_and_switching_off_give_the_base_back(family: str, tmp_path: P
 
 
 @pytest.mark.parametrize("family", TIED)
-@pytest.mark.parametrize("options", [{"strength": 0.4}, {"edit": "reflect"}, {"layers": frozenset({1})}])
+@pytest.mark.parametrize("options", [{"strength": 0.4}, {"kind": "reflect"}, {"layers": frozenset({1})}])
 def test_what_merging_would_make_another_edit_is_refused_and_untying_holds(
     family: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -112,7 +112,7 @@ def test_what_merging_would_make_another_edit_is_refused_and_untying_holds(
 def test_a_reflection_at_one_layer_leaves_the_embedding_when_it_is_merged(
     family: str, layer: int, tmp_path: Path
 ) -> None:
-    result = written(family, tmp_path, "untie", edit="reflect", at=(layer,))
+    result = written(family, tmp_path, "untie", kind="reflect", at=(layer,))
     assert result.whole == ("lm_head",)
     model, wanted = adapted(tmp_path), logits(load(tmp_path / "out"))
     assert (logits(model) - wanted).abs().max() < 1e-4
@@ -121,10 +121,10 @@ def test_a_reflection_at_one_layer_leaves_the_embedding_when_it_is_merged(
 
 
 @pytest.mark.parametrize("edit", ["affine", "erase", "add"])
-@pytest.mark.parametrize("mode", ["keep", "untie"])
+@pytest.mark.parametrize("mode", ["both", "untie"])
 def test_constants_in_a_tied_embedding_hold_through_merging(edit: str, mode: str, tmp_path: Path) -> None:
     save_family("llama-tied", tmp_path / "base")
-    options = {"at": (0,)} if edit == "add" else {"edit_options": {"enter": "embedding"}}
+    options = {"at": (0,)} if edit == "add" else {"options": {"enter": "embedding"}}
     steps = steps_of(directions(), edit, **options)
     bake(tmp_path / "base", steps, tmp_path / "out", embeddings=mode)
     adapter(tmp_path / "base", steps, tmp_path / "lora", embeddings=mode)
@@ -133,7 +133,7 @@ def test_constants_in_a_tied_embedding_hold_through_merging(edit: str, mode: str
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("mode", ["keep", "untie"])
+@pytest.mark.parametrize("mode", ["both", "untie"])
 def test_merging_in_a_half_dtype_leaves_only_a_trace(dtype: torch.dtype, mode: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -159,7 +159,7 @@ def test_the_command_line_says_what_merging_changes(call: Any, options: tuple[st
 
 def test_peft_s_own_tying_would_merge_twice(tmp_path: Path) -> None:
     """Why `ensure_weight_tying` is off. Where this fails, PEFT has mended it, and the unembedding can be adapted."""
-    written("llama-tied", tmp_path, "keep")
+    written("llama-tied", tmp_path, "both")
     path = tmp_path / "lora/adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     assert config["ensure_weight_tying"] is False
@@ -169,7 +169,7 @@ def test_peft_s_own_tying_would_merge_twice(tmp_path: Path) -> None:
 
 def test_an_adapter_that_cannot_be_merged_says_so_before(tmp_path: Path) -> None:
     save_family("llama", tmp_path / "base")
-    result = adapter(tmp_path / "base", directions(), tmp_path / "lora", edit="affine", embeddings="skip")
+    result = adapter(tmp_path / "base", directions(), tmp_path / "lora", kind="affine", embeddings="skip")
     assert any("cannot merge" in note for note in result.notes)
 
 

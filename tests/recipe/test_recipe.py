@@ -43,7 +43,7 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
         ({**MINIMAL, "edit": {"layers": "7-3"}}, "'edit.layers': layers '7-3' is no range"),
         ({**MINIMAL, "edit": {"base_model": ""}}, "'edit.base_model'.*is no Hub id"),
-        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of keep, untie, skip"),
+        ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of both, untie, skip"),
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
         ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
         ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),

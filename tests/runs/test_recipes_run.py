@@ -22,7 +22,7 @@ APART = ("organism", "hub")
 """The demo's, which has tests of its own, and an overlay."""
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in APART)
 assert NAMES, RECIPES
-FEWER = ("evaluate.limit=11", "evaluate.max_new_tokens=32", "verify.n_prompts=2")
+FEWER = ("evaluate.limit=11", "evaluate.max_new_tokens=32", "verify.limit=2")
 SMALLER: dict[str, tuple[str, ...]] = {
     "affine": ("studies.0.options.control=false",),
     "concept": ("studies.0.options.strengths=[1.0]",),

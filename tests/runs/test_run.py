@@ -28,7 +28,7 @@ CONTENT: dict[str, Any] = {
         "n_train": 44,
         "n_validation": 12,
     },
-    "verify": {"n_prompts": 2},
+    "verify": {"limit": 2},
     "evaluate": {
         "refused": "organism:refused:test",
         "answered": "organism:answered:test",
@@ -287,9 +287,9 @@ def test_a_study_is_done_again_for_another_embedding_and_leaves_nothing_of_an_at
     kind = running.study_named("compare")
     monkeypatch.setattr(running, "study_named", lambda name: replace(kind, function=study))
     studies = [{"kind": "compare", "options": {"edits": {"ablate": {}}}}]
-    for mode in ("keep", "keep", "skip"):
+    for mode in ("both", "both", "skip"):
         run(recipe(studies=studies, edit={"embeddings": mode}, bounds={}), tmp_path / "out", resume=True)
-    assert asked == ["keep", "skip"]
+    assert asked == ["both", "skip"]
     assert [file.name for file in (tmp_path / "out/studies/1-compare").iterdir()] == ["skip.csv"]
 
 

@@ -61,7 +61,7 @@ def test_the_place_is_named():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"refusal_tokens": ["sorry"]}, {"rule": SelectionRule(by="cosmic")}, {"method": "leace"}]
+    "options", [{}, {"refusal_tokens": ["sorry"]}, {"rule": SelectionRule(select="cosmic")}, {"method": "leace"}]
 )
 def test_finding_blames_neither_tokens_nor_norms(options):
     with pytest.raises(UsageError, match=SAID):
@@ -113,7 +113,7 @@ def test_verifying_says_it_of_the_dtype_in_which_it_is_so(tmp_path):
     model.tokenizer.save_pretrained(tmp_path / "base")
     row = torch.nn.functional.normalize(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
     bake(tmp_path / "base", DirectionRows(row.numpy(), {}), tmp_path / "edited")
-    checked = verify(tmp_path / "base", tmp_path / "edited", prompts=TARGET, n_prompts=2)
+    checked = verify(tmp_path / "base", tmp_path / "edited", prompts=TARGET, limit=2)
     assert len(checked.problems) == 1
     assert "base in float16: the residual stream is not finite from the middle of block 2 on" in checked.problems[0]
     assert checked.to_dict()["by_dtype"]["float16"]["overflow"] == checked.problems[0]

@@ -21,9 +21,11 @@ OF_A_CALL |= {"scores", "card"}
 OF_THE_MODEL = {"model", "revision", "dtype", "device", "token", "trust_remote_code"}
 """How a model is loaded: of the recipe as a whole, or (token, own code) of the run alone."""
 
-STEP = {"edit": "kind", "strength": "strength", "layers": "layers", "at": "at", "kernel": "kernel"}
-STEP |= {"edit_options": "options", "option": "options"}
-"""What a function or the command line calls a setting of one step -> its name in a recipe."""
+STEP = {"kind", "strength", "layers", "at", "kernel", "options"}
+"""Settings of one step."""
+
+PLURALS = {"option": "options"}
+"""What the command line calls a setting that it takes one value of at a time -> its name elsewhere."""
 
 
 def parameters(function: Any) -> dict[str, Any]:
@@ -51,23 +53,19 @@ RULE = {field.name: field.default for field in fields(SelectionRule)}
 
 
 def test_every_setting_of_a_bake_is_in_recipes() -> None:
-    taken = set(parameters(weight_edit.bake)) - OF_A_CALL - OF_THE_MODEL - {"directions", "out"} - set(STEP)
+    taken = set(parameters(weight_edit.bake)) - OF_A_CALL - OF_THE_MODEL - {"directions", "out"} - STEP
     assert taken == set(EditSection.model_fields) - set(EditEntry.model_fields) - {"then"}
-    assert {STEP[name] for name in set(parameters(weight_edit.bake)) & set(STEP)} == set(EditEntry.model_fields) - {
-        "directions"
-    }
+    assert set(parameters(weight_edit.bake)) & STEP == set(EditEntry.model_fields) - {"directions"}
 
 
 def test_every_setting_of_a_bake_is_on_the_command_line_and_has_the_same_default() -> None:
     # Rows are made orthonormal where the file is read.
     said = set(options("bake")) - OF_A_CALL - OF_THE_MODEL - {"directions", "out", "orthonormalize"}
     given = parameters(weight_edit.bake)
-    assert {STEP.get(name, name) for name in said} == {
-        STEP.get(name, name) for name in set(given) - OF_A_CALL - OF_THE_MODEL - {"directions", "out"}
-    }
+    assert {PLURALS.get(name, name) for name in said} == set(given) - OF_A_CALL - OF_THE_MODEL - {"directions", "out"}
     recipe = keys(EditSection)
     for name in said - {"option", "at"}:
-        assert options("bake")[name] == given[name] == recipe[STEP.get(name, name)], name
+        assert options("bake")[name] == given[name] == recipe[name], name
 
 
 def test_the_options_of_an_edit_are_those_of_bake() -> None:
@@ -88,13 +86,12 @@ def test_every_setting_of_a_search_is_in_recipes_with_the_same_default() -> None
     given = parameters(weight_edit.find_directions)
     of_the_recipe = {"chat_format", "seed", "rule"}
     taken = set(given) - OF_A_CALL - OF_THE_MODEL - of_the_recipe - FORMAT
-    bounds = {"select" if name == "by" else name for name in RULE}
-    assert taken | bounds == set(Find.model_fields)
+    assert taken | set(RULE) == set(Find.model_fields)
     recipe = keys(Find)
     for name in taken - {"target", "baseline", "protect", "options"}:
         assert recipe[name] == given[name], name
     for name, default in RULE.items():
-        assert recipe["select" if name == "by" else name] == default, name
+        assert recipe[name] == default, name
     assert SelectionRule(**Find(target="t", baseline="b").rule) == SelectionRule()
     assert FORMAT | {"seed"} <= set(Recipe.model_fields)
 
@@ -116,7 +113,7 @@ def test_what_a_verification_runs_on_is_in_recipes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("dequantize", True), ("rounding", "nearest"), ("mtp", "edit"), ("projector", "keep")]
+    ("key", "value"), [("dequantize", True), ("rounding", "nearest"), ("mtp", "edit"), ("projector", "skip")]
 )
 def test_a_recipes_settings_reach_bake(key: str, value: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from weight_edit.recipe.recipe import parse_recipe

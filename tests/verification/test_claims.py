@@ -162,7 +162,7 @@ def test_a_truth_value_is_no_figure(baked: Path, tmp_path: Path, figure: str) ->
 
 
 def test_the_honest_record_passes_with_other_prompts(baked: Path) -> None:
-    assert verify(baked / "base", baked / "out", prompts=PROMPTS, n_prompts=2).problems == ()
+    assert verify(baked / "base", baked / "out", prompts=PROMPTS, limit=2).problems == ()
 
 
 def test_a_step_along_other_directions_than_those_given_fails(baked: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_step_along_other_directions_than_those_given_fails(baked: Path, tmp_p
     first, second = rows(), rows(seed=8)
     bake(
         baked / "base",
-        [EditStep(directions=first.rows), EditStep(directions=second.rows, edit="reflect")],
+        [EditStep(directions=first.rows), EditStep(directions=second.rows, kind="reflect")],
         tmp_path / "out",
     )
     assert verify(baked / "base", tmp_path / "out", weights_only=True).passed
@@ -186,7 +186,7 @@ def test_other_tensors_of_the_directions_fail_too(baked: Path, tmp_path: Path) -
     given.tensors["baseline_mean"] = mean
     bake(
         baked / "base",
-        [EditStep(directions=given.rows, edit="affine", options={"enter": "embedding"})],
+        [EditStep(directions=given.rows, kind="affine", options={"enter": "embedding"})],
         tmp_path / "out",
     )
     assert verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).passed
@@ -202,6 +202,17 @@ def test_an_edit_that_changes_no_number_fails(baked: Path, tmp_path: Path) -> No
     assert checked.problems == ("the edit changes no number of any tensor: what is stored is the base",)
 
 
+def test_an_output_in_the_words_of_earlier_versions_still_verifies(baked: Path, tmp_path: Path) -> None:
+    def in_earlier_words(manifest: Manifest) -> None:
+        manifest["edit"]["embeddings"] = "keep"
+        recorded(manifest)["edit"]["embeddings"] = "keep"
+
+    earlier = forged(baked, tmp_path, in_earlier_words)
+    assert "keep: edited, and a tied unembedding" in (earlier / "README.md").read_text(encoding="utf-8")
+    checked = verify(baked / "base", earlier, prompts=PROMPTS)
+    assert checked.passed, checked.problems
+
+
 def test_the_edit_that_was_checked_is_printed(call, baked: Path, tmp_path: Path) -> None:
     bake(baked / "base", rows(), tmp_path / "out", strength=0.5, layers=[0])
     checked = call("verify", baked / "base", tmp_path / "out", "--weights-only")
@@ -210,7 +221,7 @@ def test_the_edit_that_was_checked_is_printed(call, baked: Path, tmp_path: Path)
     assert shown.count("ablate along 1 direction, strength 0.5, layers 0") == 2
     assert "The edit is partial" in shown
     found = call("verify", baked / "base", tmp_path / "out", "--weights-only", "--json").json
-    assert found["edit"] == {"steps": ["ablate along 1 direction, strength 0.5, layers 0"], "embeddings": "keep"}
+    assert found["edit"] == {"steps": ["ablate along 1 direction, strength 0.5, layers 0"], "embeddings": "both"}
     assert found["complete"] is False
 
 
@@ -233,7 +244,7 @@ def test_what_was_not_measured_is_not_shown_as_passed(call, baked: Path, tmp_pat
     vector = rows()
     bake(
         "organism",
-        [EditStep(directions=wide(vector.rows.rows), edit="add", at=(3,), options={"length": "unit"})],
+        [EditStep(directions=wide(vector.rows.rows), kind="add", at=(3,), options={"length": "unit"})],
         tmp_path / "out",
     )
     found = call("verify", "organism", tmp_path / "out", "--weights-only", "--json").json

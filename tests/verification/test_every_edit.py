@@ -19,7 +19,7 @@ from weight_edit.organism.embedded import folder
 from weight_edit.plan.step import EditStep
 from weight_edit.runtime.options import FormatOptions, LoadOptions
 
-FEW = ("--n-prompts", 2)
+FEW = ("--limit", 2)
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +46,19 @@ def steps(directions: Path) -> dict[str, list[EditStep]]:
     other = np.roll(row, 5, axis=1)
     return {
         "ablate": [EditStep(directions=found)],
-        "add": [EditStep(directions=found, edit="add", at=(3,))],
-        "add-at-0": [EditStep(directions=found, edit="add", strength=-0.5, at=(0,))],
-        "reflect": [EditStep(directions=found, edit="reflect")],
-        "reflect-at": [EditStep(directions=found, edit="reflect", at=(3,))],
-        "affine": [EditStep(directions=found, edit="affine")],
-        "affine-at-0": [EditStep(directions=found, edit="affine", options={"enter": "embedding"})],
-        "erase": [EditStep(directions=DirectionRows(row, found.metadata, eraser), edit="erase")],
-        "norm-preserving": [EditStep(directions=found, edit="norm-preserving")],
+        "add": [EditStep(directions=found, kind="add", at=(3,))],
+        "add-at-0": [EditStep(directions=found, kind="add", strength=-0.5, at=(0,))],
+        "reflect": [EditStep(directions=found, kind="reflect")],
+        "reflect-at": [EditStep(directions=found, kind="reflect", at=(3,))],
+        "affine": [EditStep(directions=found, kind="affine")],
+        "affine-at-0": [EditStep(directions=found, kind="affine", options={"enter": "embedding"})],
+        "erase": [EditStep(directions=DirectionRows(row, found.metadata, eraser), kind="erase")],
+        "norm-preserving": [EditStep(directions=found, kind="norm-preserving")],
         "composed": [
-            EditStep(directions=found, edit="affine"),
-            EditStep(directions=DirectionRows(other, {}), edit="ablate", strength=0.5),
-            EditStep(directions=found, edit="add", strength=0.5, at=(3,)),
-            EditStep(directions=DirectionRows(other, {}), edit="reflect", at=(4,)),
+            EditStep(directions=found, kind="affine"),
+            EditStep(directions=DirectionRows(other, {}), kind="ablate", strength=0.5),
+            EditStep(directions=found, kind="add", strength=0.5, at=(3,)),
+            EditStep(directions=DirectionRows(other, {}), kind="reflect", at=(4,)),
         ],
     }
 

@@ -232,7 +232,7 @@ def test_float32_figures_are_those_of_a_model_loaded_in_float32(
 def test_biases_that_the_edit_creates_are_rounded_too(tmp_path: Path, dtype: str) -> None:
     save_family("llama", tmp_path / "base", dtype=getattr(torch, dtype))
     word_tokenizer().save_pretrained(tmp_path / "base")
-    step = EditStep(directions=rows().rows, edit="add", strength=2.5, at=(1,), options={"length": "unit"})
+    step = EditStep(directions=rows().rows, kind="add", strength=2.5, at=(1,), options={"length": "unit"})
     bake(tmp_path / "base", [step], tmp_path / "out")
     checked = verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS)
     assert checked.problems == ()
@@ -244,7 +244,7 @@ def test_a_stream_that_is_finer_than_the_weights_is_judged(tmp_path: Path, dtype
     """Mamba keeps its stream in float32 whatever its weights are; norm-preserving ablation is hooked on parameters."""
     save_family("mamba", tmp_path / "base", dtype=getattr(torch, dtype))
     word_tokenizer().save_pretrained(tmp_path / "base")
-    bake(tmp_path / "base", [EditStep(directions=rows().rows, edit="norm-preserving")], tmp_path / "out")
+    bake(tmp_path / "base", [EditStep(directions=rows().rows, kind="norm-preserving")], tmp_path / "out")
     assert verify(tmp_path / "base", tmp_path / "out", prompts=PROMPTS).problems == ()
 
 

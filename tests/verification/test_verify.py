@@ -42,7 +42,7 @@ def test_an_honest_edit_passes_every_check(baked: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2", "llama-tied"])
-@pytest.mark.parametrize("mode", ["keep", "untie", "skip"])
+@pytest.mark.parametrize("mode", ["both", "untie", "skip"])
 def test_tied_embeddings_in_all_three_modes(family: str, mode: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     word_tokenizer().save_pretrained(tmp_path / "base")
@@ -51,7 +51,7 @@ def test_tied_embeddings_in_all_three_modes(family: str, mode: str, tmp_path: Pa
     assert checked.passed, checked.problems
     assert checked.complete == (mode != "skip")
     tying = checked.precisions["float32"].tying
-    assert (tying is not None) == (mode == "keep")
+    assert (tying is not None) == (mode == "both")
     if tying is not None:
         assert tying.largest > 1e-3, "the cost of editing a tied unembedding is reported"
 
@@ -158,7 +158,7 @@ def test_prompts_that_are_not_there_are_said_before_anything_is_compared(
     with pytest.raises(UsageError, match=r"missing\.txt"):
         verify(baked / "base", baked / "out", prompts="missing.txt")
     with pytest.raises(UsageError, match="0"):
-        verify(baked / "base", baked / "out", prompts=PROMPTS, n_prompts=0)
+        verify(baked / "base", baked / "out", prompts=PROMPTS, limit=0)
 
 
 def test_a_foreign_edit_is_verified_by_its_directions(baked: Path, tmp_path: Path) -> None:

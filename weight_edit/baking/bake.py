@@ -21,6 +21,7 @@ from weight_edit.hub.base_card import check_id, inherited
 from weight_edit.hub.low_disk import LowDiskSource
 from weight_edit.hub.source import Named, resolve
 from weight_edit.plan.step import EditStep
+from weight_edit.utils.renamed import renamed_arguments, renamed_values
 from weight_edit.utils.settings import validated
 
 if TYPE_CHECKING:
@@ -94,20 +95,22 @@ class BakeResult:
         return {**asdict(self), "path": str(self.path), "bytes_written": written}
 
 
+@renamed_values
+@renamed_arguments(edit="kind", edit_options="options")
 def bake(
     model: Named,
     directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
     out: str | Path,
     *,
-    edit: str = "ablate",
+    kind: str = "ablate",
     strength: float = 1.0,
     layers: Collection[int] | None = None,
     at: Sequence[int] = (),
     kernel: Mapping[str, Any] | None = None,
-    edit_options: Mapping[str, Any] | None = None,
-    embeddings: str = "keep",
+    options: Mapping[str, Any] | None = None,
+    embeddings: str = "both",
     projector: str = "edit",
-    mtp: str = "keep",
+    mtp: str = "skip",
     dequantize: bool = False,
     rounding: str = "balanced",
     revision: str | None = None,
@@ -128,17 +131,17 @@ def bake(
         directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`; or several `EditStep`s,
             which are composed in their order in one pass, and say the next six things by themselves.
         out: the output folder; it appears whole or not at all.
-        edit: its kind, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
+        kind: of the edit, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
         strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the factor.
         layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
         at: blocks at whose inputs the edit is made, of kinds that are made there: "add", "reflect".
         kernel: factors of the strength by layer, see `Kernels`.
-        edit_options: of the kind.
-        embeddings: what happens to a tied embedding: "keep" edits both, "untie" stores a separate unembedding,
+        options: of the kind.
+        embeddings: what happens to a tied embedding: "both" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.
         projector: of models that take images or sounds: "edit" also what brings these into the stream, and refuse
-            where that could not be followed; "followed" edits what could be; "keep" leaves it as it is.
-        mtp: "edit" also the multi-token-prediction layers that lie in the checkpoint beside the model, or "keep".
+            where that could not be followed; "partial" edits what could be; "skip" leaves it as it is.
+        mtp: "edit" also the multi-token-prediction layers that lie in the checkpoint beside the model, or "skip".
         dequantize: write edited tensors of quantised formats as bfloat16, instead of rounding them to their format.
         rounding: of quantised formats: "balanced" keeps the edit at the price of up to a step of the format for each
             number; "nearest" stays within half a step, and can round the edit away.
@@ -157,14 +160,12 @@ def bake(
         UnsupportedError: a model or edit that is not supported (exit code 3).
     """
     began = time.monotonic()
-    options = EditOptions(embeddings, dequantize, rounding, projector, mtp)
+    how = EditOptions(embeddings, dequantize, rounding, projector, mtp)
     if base_model is not None:
         check_id(base_model)
     target = Path(out)
     check_output(target, overwrite)
-    steps = steps_of(
-        directions, edit=edit, strength=strength, layers=layers, at=at, kernel=kernel, edit_options=edit_options
-    )
+    steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
     if link and low_disk:
         raise UsageError("with low disk every shard is a download that goes again, so that there is nothing to link")
     with ExitStack() as stack:
@@ -173,7 +174,7 @@ def bake(
             folder = target.absolute().with_name(f".{target.absolute().name}.download")
             shards = stack.enter_context(LowDiskSource.open(model, folder, revision=revision, token=token))
         source = resolve(model, revision=revision, token=token) if shards is None else shards.source
-        baking = prepare(source, steps, options, shards=shards, trust_remote_code=trust_remote_code)
+        baking = prepare(source, steps, how, shards=shards, trust_remote_code=trust_remote_code)
         plan = baking.rewrite_plan()
         needed = _SPARE + sum(file.size for file in plan.files if not link or file.copy_of is None)
         needed += 0 if shards is None else max(shards.sizes.values())
@@ -204,12 +205,12 @@ def bake(
 
 def steps_of(
     directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
-    edit: str = "ablate",
+    kind: str = "ablate",
     strength: float = 1.0,
     layers: Collection[int] | None = None,
     at: Sequence[int] = (),
     kernel: Mapping[str, Any] | None = None,
-    edit_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[EditStep]:
     """The steps of an edit: those given, or the one that the other arguments say.
 
@@ -223,12 +224,12 @@ def steps_of(
     return [
         EditStep(
             directions=rows_of(directions),
-            edit=edit,
+            kind=kind,
             strength=strength,
             layers=chosen,
             at=tuple(at),
             kernel=kernels,
-            options=edit_options or {},
+            options=options or {},
         )
     ]
 

@@ -30,6 +30,7 @@ from weight_edit.plan.plan import EMBEDDING_MODES, PROJECTOR_MODES, EditPlan, pl
 from weight_edit.plan.step import EditStep, needs_proof
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.utils.names import check_known
+from weight_edit.utils.renamed import present_values
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
@@ -42,20 +43,20 @@ class EditOptions:
     """How an edit is made, whatever its steps are, as the command line and recipes say it.
 
     Attributes:
-        embeddings: "keep", "untie" or "skip", see `weight_edit.plan.plan.EditPlan`.
+        embeddings: "both", "untie" or "skip", see `weight_edit.plan.plan.EditPlan`.
         dequantize: write edited tensors of quantised formats as bfloat16.
         rounding: how numbers of quantised formats are rounded: "balanced", so that little is left along the directions,
             or "nearest".
         projector: "edit" also what brings images and sounds into the stream, and refuse a model where that could not be
-            followed; "followed" edits as much of it as could be; "keep" leaves it as it is.
-        mtp: "edit" also the multi-token-prediction layers that lie beside the model, "keep" leaves them as they are.
+            followed; "partial" edits as much of it as could be; "skip" leaves it as it is.
+        mtp: "edit" also the multi-token-prediction layers that lie beside the model, "skip" leaves them as they are.
     """
 
-    embeddings: str = "keep"
+    embeddings: str = "both"
     dequantize: bool = False
     rounding: str = BALANCED
     projector: str = "edit"
-    mtp: str = "keep"
+    mtp: str = "skip"
 
     def __post_init__(self) -> None:
         # Before the model is looked at: so are the other two, by the plan too.
@@ -69,22 +70,23 @@ class EditOptions:
         said = {"embeddings": self.embeddings}
         # Of a model that is not quantised these say nothing.
         usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
-        usual |= {"projector": (self.projector, "edit"), "mtp": (self.mtp, "keep")}
+        usual |= {"projector": (self.projector, "edit"), "mtp": (self.mtp, "skip")}
         return {**said, **{key: value for key, (value, default) in usual.items() if value != default}}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EditOptions":
-        """As `to_dict` gave it.
+        """As `to_dict` gave it, of earlier versions too.
 
         Raises:
             KeyError, TypeError, ValueError: a malformed entry.
         """
+        said = present_values(entry)
         return cls(
-            str(entry["embeddings"]),
-            entry.get("dequantize") is True,
-            str(entry.get("rounding", BALANCED)),
-            str(entry.get("projector", "edit")),
-            str(entry.get("mtp", "keep")),
+            str(said["embeddings"]),
+            said.get("dequantize") is True,
+            str(said.get("rounding", BALANCED)),
+            str(said.get("projector", "edit")),
+            str(said.get("mtp", "skip")),
         )
 
 

@@ -43,15 +43,15 @@ def bake(
     model: Model,
     directions: DirectionsFile,
     out: Out,
-    edit: EditKind = "ablate",
+    kind: EditKind = "ablate",
     strength: Strength = 1.0,
     layers: Layers = None,
     at: At = None,
     kernel: Kernel = None,
     option: EditOption = None,
-    embeddings: Embeddings = "keep",
+    embeddings: Embeddings = "both",
     projector: Projector = "edit",
-    mtp: Mtp = "keep",
+    mtp: Mtp = "skip",
     orthonormalize: Orthonormalize = False,
     dequantize: Dequantize = False,
     rounding: Rounding = "balanced",
@@ -72,7 +72,7 @@ def bake(
 
     Shards are streamed, in a fixed amount of memory. FP8 and MXFP4 weights are edited in their format.
 
-    Example: `weight-edit bake organism --directions d.safetensors --out edited-model`; another edit: `--edit reflect`
+    Example: `weight-edit bake organism --directions d.safetensors --out edited-model`; another edit: `--kind reflect`
     """
 
     def work() -> "BakeResult":
@@ -84,7 +84,7 @@ def bake(
             edit_steps(
                 directions,
                 orthonormalize=orthonormalize,
-                edit=edit,
+                kind=kind,
                 strength=strength,
                 layers=layers,
                 at=at,

@@ -10,9 +10,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "positions": ("template", "last", "all"),
     "select": ("bypass", "accuracy", "cosmic"),
-    "embeddings": ("keep", "untie", "skip"),
-    "projector": ("edit", "followed", "keep"),
-    "mtp": ("keep", "edit"),
+    "embeddings": ("both", "untie", "skip"),
+    "projector": ("edit", "partial", "skip"),
+    "mtp": ("edit", "skip"),
     "rounding": ("balanced", "nearest"),
 }
 """Parameters of verbs with a few values each; a test holds them against what the functions take."""
@@ -51,7 +51,7 @@ def check(params: Mapping[str, object]) -> None:
     for name, values in CHOICES.items():
         for value in _texts(params.get(name)):
             check_known(f"--{name}", value, values)
-    for name, known in (("method", methods), ("edit", edits)):
+    for name, known in (("method", methods), ("kind", edits)):
         for chosen in _texts(params.get(name)):
             chosen = canonical(chosen, known())
             check_known(name, chosen, known())
@@ -96,7 +96,7 @@ def completions(name: str) -> Callable[[str], list[str]] | None:
         return _from(_prompt_sets)
     if name in MODELS:
         return _from(_models)
-    known = {"method": methods, "edit": edits}.get(name)
+    known = {"method": methods, "kind": edits}.get(name)
     return None if known is None else _from(lambda: tuple(known()))
 
 

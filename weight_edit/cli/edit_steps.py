@@ -14,7 +14,7 @@ def edit_steps(
     directions: Path,
     *,
     orthonormalize: bool,
-    edit: str,
+    kind: str,
     strength: float,
     layers: str | None,
     at: str | None,
@@ -26,7 +26,7 @@ def edit_steps(
     Args:
         directions: the file.
         orthonormalize: make its rows orthonormal first.
-        edit, strength, layers, at, kernel, option: as the command line has them.
+        kind, strength, layers, at, kernel, option: as the command line has them.
 
     Raises:
         UsageError: a file or a value that cannot be used, or values that make no sense together.
@@ -37,10 +37,10 @@ def edit_steps(
 
     return steps_of(
         read_rows(directions, orthonormalize=orthonormalize),
-        edit=edit,
+        kind=kind,
         strength=strength,
         layers=parse_layers(layers),
         at=sorted(parse_layers(at) or ()),
         kernel=mapping(kernel, "--kernel"),
-        edit_options=key_values(option, "--option"),
+        options=key_values(option, "--option"),
     )

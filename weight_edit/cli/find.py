@@ -125,7 +125,7 @@ def find(
                 max_kl=max_kl,
                 min_induce=min_induce,
                 max_layer_fraction=max_layer_fraction,
-                by=select,
+                select=select,
                 max_protected_kl=max_protected_kl,
             ),
             filter_prompts=filter_prompts,

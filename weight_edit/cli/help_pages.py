@@ -1,6 +1,7 @@
 """Help of the command and of its verbs: options in groups, names never cut off, flags without a value beside them."""
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, get_type_hints
@@ -9,6 +10,7 @@ import typer.core
 from typer.models import ArgumentInfo, OptionInfo
 
 from weight_edit.cli.choices import CHOICES, check, completions
+from weight_edit.cli.earlier_words import in_present_words
 from weight_edit.cli.option_groups import GROUPS, OTHERS, group_of
 
 if TYPE_CHECKING:
@@ -43,11 +45,20 @@ class VerbCommand(typer.core.TyperCommand):
     below: Callable[[], str] = str
     """Makes what stands at the end of the help."""
 
+    renamed: Sequence[str] = ()
+    """Sentences about options that the call has by earlier names."""
+
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Print the help."""
         from rich.console import Console
 
         show(self, ctx, Console(), below=self.below())
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        """Read the verb's options, by their earlier names too."""
+        known = {name for param in self.params for name in param.opts}
+        args, self.renamed = in_present_words(args, known)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: "Context") -> object:
         """Run the verb, once the names in its options are known to be there.
@@ -56,6 +67,8 @@ class VerbCommand(typer.core.TyperCommand):
             UsageError: one is not.
         """
         as_json.set(bool(ctx.params.get("as_json")))
+        for note in self.renamed if not ctx.params.get("quiet") else ():
+            print(f"note: {note}", file=sys.stderr)
         check(ctx.params)
         return super().invoke(ctx)
 
@@ -68,8 +81,8 @@ def say_choices(verb: Callable[..., None]) -> None:
                 continue
             if name in CHOICES:
                 info.metavar = "|".join(CHOICES[name])
-            elif name in ("method", "edit"):
-                info.metavar = {"method": "METHOD", "edit": "KIND"}[name]
+            elif name in ("method", "kind"):
+                info.metavar = {"method": "METHOD", "kind": "KIND"}[name]
             info.autocompletion = completions(name) or info.autocompletion
 
 

@@ -18,7 +18,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--harmless-looking",
         "--limit",
         "--prompts",
-        "--n-prompts",
         "--system",
         "--template",
         "--template-arg",
@@ -28,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Edit": (
         "--directions",
         "--orthonormalize",
-        "--edit",
+        "--kind",
         "--strength",
         "--layers",
         "--at",
@@ -95,5 +94,5 @@ def group_of(option: Iterable[str], verb: Collection[str]) -> str:
     """
     names = set(option)
     if "--option" in names and "--method" not in verb:
-        names = {"--edit"}
+        names = {"--kind"}
     return next((title for title, members in GROUPS.items() if names & set(members)), OTHERS)

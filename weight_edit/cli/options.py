@@ -29,15 +29,13 @@ TemplateArg = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Of the weights; auto is what the checkpoint stores.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
-EditKind = Annotated[
-    str, typer.Option("--edit", help="The kind of edit, see below: `--edit affine`, `--edit add --at 12`.")
-]
+EditKind = Annotated[str, typer.Option(help="The kind of edit, see below: `--kind affine`, `--kind add --at 12`.")]
 Strength = Annotated[
     float, typer.Option(help="1 is the full edit, 0.5 half of it; of add the vector's factor, and may be negative.")
 ]
 At = Annotated[
     str | None,
-    typer.Option(help="Layers at whose input the edit is made: `--edit add --at 12,13`, `--edit reflect --at 3`."),
+    typer.Option(help="Layers at whose input the edit is made: `--kind add --at 12,13`, `--kind reflect --at 3`."),
 ]
 Kernel = Annotated[
     str | None,
@@ -47,7 +45,7 @@ Kernel = Annotated[
 ]
 EditOption = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Of the kind of edit: `--edit affine --option toward=target`."),
+    typer.Option("--option", metavar="KEY=VALUE", help="Of the kind of edit: `--kind affine --option toward=target`."),
 ]
 Layers = Annotated[str | None, typer.Option(help="Blocks to edit, such as 0-31 or 4,8-12; all by default.")]
 Embeddings = Annotated[str, typer.Option(help="What happens where embeddings are tied.")]

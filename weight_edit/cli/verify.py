@@ -26,7 +26,7 @@ def verify(
     prompts: Annotated[
         str | None, typer.Option(metavar="PROMPTS", help="What the models run on; ordinary built-in ones if absent.")
     ] = None,
-    n_prompts: Annotated[int, typer.Option(help="How many prompts the models run on.")] = 16,
+    limit: Annotated[int, typer.Option(help="At most so many of the prompts.")] = 16,
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
@@ -66,7 +66,7 @@ def verify(
             directions=directions,
             weights_only=weights_only,
             prompts=loaded,
-            n_prompts=n_prompts,
+            limit=limit,
             system=system,
             template=template,
             template_args=variables,

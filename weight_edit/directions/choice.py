@@ -19,7 +19,7 @@ from weight_edit.errors import UnsupportedError
 def rule_for(finder: Finder, rule: SelectionRule | None) -> SelectionRule:
     """The rule with what the method itself says where the caller leaves it open."""
     rule = SelectionRule() if rule is None else rule
-    rule = rule if rule.by is not None else replace(rule, by=finder.select)
+    rule = rule if rule.select is not None else replace(rule, select=finder.select)
     return rule if finder.induces else replace(rule, min_induce=None)
 
 
@@ -105,7 +105,7 @@ def _none(
     scores: Sequence[CandidateScore], selection: Selection, rule: SelectionRule, searched: Searched
 ) -> UnsupportedError:
     def badness(score: CandidateScore) -> tuple[float, ...]:
-        return sum(failure.excess for failure in failures(score, rule, searched.layers)), *merit(score, rule.by)
+        return sum(failure.excess for failure in failures(score, rule, searched.layers)), *merit(score, rule.select)
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)

@@ -144,7 +144,7 @@ def find_directions(
         if scores is not None:
             kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
     layers = rule.layers(model.anatomy.n_layers)
-    if kept.complete(layers, rule.by == "cosmic"):
+    if kept.complete(layers, rule.select == "cosmic"):
         return chosen(kept, rule, best_effort=best_effort)
 
     warnings: list[str] = []
@@ -158,7 +158,7 @@ def find_directions(
     spared = tuple(draw("protected", some, None, chat_format, **sizes) for some in spares)
 
     metering = kept.metering
-    if rule.by != "cosmic" and metering is None:
+    if rule.select != "cosmic" and metering is None:
         metering = metered(
             model,
             [*refused, answered],
@@ -202,7 +202,7 @@ def find_directions(
         kept.note_searched(_searched(problem, candidates, facts, warnings))
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
-    measured(problem, candidates, similarity=rule.by == "cosmic", layers=layers, kept=kept)
+    measured(problem, candidates, similarity=rule.select == "cosmic", layers=layers, kept=kept)
     table = kept.table(layers)
     best = taken(table, rule, model.anatomy.n_layers)
     if best is not None:
@@ -262,7 +262,7 @@ def search_inputs(
         "options": finder.settings(options or {}).model_dump(mode="json"),
         "positions": positions,
         "refusal tokens": None if refusal_tokens is None else list(refusal_tokens),
-        "select": "cosmic" if rule.by == "cosmic" else "with refusal tokens",
+        "select": "cosmic" if rule.select == "cosmic" else "with refusal tokens",
         # The methods that look only where may be chosen find something else elsewhere.
         "max_layer_fraction": None if finder.everywhere else rule.max_layer_fraction,
         "filter_prompts": filter_prompts,

@@ -168,7 +168,7 @@ class FindRequest:
             **{**self._searched(), "rule": rule},
         )
         kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
-        if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.by == "cosmic"):
+        if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.select == "cosmic"):
             found = chosen(kept, rule, best_effort=self.best_effort)
         else:
             found = self.run(load_options.load(model), chat_format, kept)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from weight_edit.errors import UsageError
 from weight_edit.utils.names import check_known
+from weight_edit.utils.renamed import renamed_fields
 
 if TYPE_CHECKING:
     from weight_edit.directions.scores import CandidateScore
@@ -18,6 +19,7 @@ lowest bypass score (INLP, arXiv 2606.13720); or the highest similarity score (C
 refusal tokens."""
 
 
+@renamed_fields(by="select")
 @dataclass(frozen=True)
 class SelectionRule:
     """The bounds a candidate must keep; None lifts one. The defaults are those of arXiv 2406.11717.
@@ -26,14 +28,14 @@ class SelectionRule:
         max_kl: largest KL divergence on baseline prompts under ablation, in nats.
         min_induce: smallest refusal metric on baseline prompts when the difference is added.
         max_layer_fraction: layers from `int(fraction * n_layers)` on are out.
-        by: one of `BY`; the finder's own when None.
+        select: one of `BY`; the finder's own when None.
         max_protected_kl: as `max_kl`, on protected prompts, where there are any.
     """
 
     max_kl: float | None = 0.1
     min_induce: float | None = 0.0
     max_layer_fraction: float | None = 0.8
-    by: str | None = None
+    select: str | None = None
     max_protected_kl: float | None = 0.1
 
     def __post_init__(self) -> None:
@@ -42,8 +44,8 @@ class SelectionRule:
         for name, bound in (("max_kl", self.max_kl), ("max_protected_kl", self.max_protected_kl)):
             if bound is not None and not bound > 0:
                 raise UsageError(f"{name} is {bound}; it must be above 0")
-        if self.by is not None:
-            check_known("rule of choice", self.by, BY)
+        if self.select is not None:
+            check_known("rule of choice", self.select, BY)
         if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
             raise UsageError(f"max_layer_fraction is {self.max_layer_fraction}; it must be above 0 and at most 1")
 
@@ -93,28 +95,28 @@ class Selection:
 
 
 def select(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> Selection:
-    """The best of the candidates that keep all bounds, by what `rule.by` says, the lowest bypass score if nothing.
+    """The best of the candidates that keep all bounds, by what `rule.select` says, the lowest bypass score if nothing.
 
     Equal ones are taken in the order of the table.
     """
     missed = {(score.position, score.layer): failures(score, rule, n_layers) for score in scores}
     passing = [score for score in scores if not missed[score.position, score.layer]]
     return Selection(
-        chosen=min(passing, key=lambda score: merit(score, rule.by), default=None),
+        chosen=min(passing, key=lambda score: merit(score, rule.select), default=None),
         rejections={place: "; ".join(f.text for f in found) for place, found in missed.items() if found},
         counts=dict(Counter(failure.bound for found in missed.values() for failure in found)),
     )
 
 
 def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> "CandidateScore | None":
-    """For when none passes: the one with the smallest sum of excesses, then the best by `rule.by`.
+    """For when none passes: the one with the smallest sum of excesses, then the best by `rule.select`.
 
     None where no candidate has scores at all.
     """
     usable = [score for score in scores if not _unusable(score)]
 
     def badness(score: "CandidateScore") -> tuple[float, ...]:
-        return sum(failure.excess for failure in failures(score, rule, n_layers)), *merit(score, rule.by)
+        return sum(failure.excess for failure in failures(score, rule, n_layers)), *merit(score, rule.select)
 
     return min(usable, key=badness, default=None)
 

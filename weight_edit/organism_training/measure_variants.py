@@ -85,7 +85,7 @@ def measure_thinking(model: Model, limit: int | None = None) -> Figures:
     turned = {prompt: f"\n{contrary(thought.strip())}\n" for prompt, thought in thoughts.items()}
     states["contrary thought"] = _measure(model, limit, ThoughtFormat(model.tokenizer, turned))
     # Every answer begins with the same token, so there are no refusal tokens, and similarity chooses.
-    rule = SelectionRule(by="cosmic", max_kl=None)
+    rule = SelectionRule(select="cosmic", max_kl=None)
     for name, chat_format in (("prompt", None), ("thought", kept)):
         found = _find(model, "refused", limit, rule=rule, chat_format=chat_format, thoughts=thoughts)
         directions[name] = summary(found)

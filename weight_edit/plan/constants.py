@@ -31,7 +31,7 @@ class ConstantCarrier:
 
 
 def constant_carriers(
-    anatomy: Anatomy, layer: int, *, embeddings: str = "keep", projector: str = "edit"
+    anatomy: Anatomy, layer: int, *, embeddings: str = "both", projector: str = "edit"
 ) -> tuple[ConstantCarrier, ...]:
     """The parameters that put a constant into the stream at a block's input, once for every token.
 
@@ -59,7 +59,7 @@ def constant_carriers(
             f"{anatomy.architecture}: no embedding writes to the residual stream, so that no constant can enter with it"
         )
     found = [_carrier(anatomy, 0, rows[0], rows=True)]
-    if projector != "keep":
+    if projector != "skip":
         found += [_projector(anatomy, writer) for writer in anatomy.embeddings if writer.role == "projector"]
     return tuple(found)
 

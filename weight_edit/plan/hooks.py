@@ -37,7 +37,7 @@ def hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
     return lambda rows: ablation_hooks(model, rows)
 
 
-def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "keep") -> list[Hook]:
+def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "both") -> list[Hook]:
     """The hooks of an edit, those of its steps one after the other; also of steps that cannot be baked.
 
     Maps of the whole stream act on the outputs of its writers, as baked weights do; whatever is made at a layer acts on

@@ -10,7 +10,7 @@ from weight_edit.plan.plan import EditPlan
 from weight_edit.plan.writer_edits import ParameterReader, map_before
 from weight_edit.utils.arrays import Numbers
 
-MTP_MODES = ("keep", "edit")
+MTP_MODES = ("edit", "skip")
 
 
 def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: ParameterReader[Numbers]) -> dict[str, TensorEdit]:

@@ -23,8 +23,8 @@ from weight_edit.utils.names import check_known
 if TYPE_CHECKING:
     from weight_edit.anatomy.readers import Reading
 
-EMBEDDING_MODES = ("keep", "untie", "skip")
-PROJECTOR_MODES = ("edit", "followed", "keep")
+EMBEDDING_MODES = ("both", "untie", "skip")
+PROJECTOR_MODES = ("edit", "partial", "skip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class EditPlan:
     Attributes:
         anatomy: of the model that is edited.
         steps: what the edit is made of, in order.
-        embeddings: what happens to a token embedding: "keep" edits it, and with it an unembedding tied to it;
+        embeddings: what happens to a token embedding: "both" edits it, and with it an unembedding tied to it;
             "untie" edits it and writes the source's as a separate unembedding; "skip" leaves it.
         edits: one per edited writer.
         norm_biases: bias of a norm behind a writer -> the map that it goes through, constant included.
@@ -93,7 +93,7 @@ class EditPlan:
     @property
     def tied_edit(self) -> WriterEdit | None:
         """The embedding's edit, where the unembedding goes through it too."""
-        if not self.anatomy.tied or self.embeddings != "keep":
+        if not self.anatomy.tied or self.embeddings != "both":
             return None
         return next((edit for edit in self.edits if edit.writer.weight == self.anatomy.embedding_weight), None)
 
@@ -117,7 +117,7 @@ def plan_edit(
     steps: Sequence[EditStep],
     read: ParameterReader[Numbers],
     *,
-    embeddings: str = "keep",
+    embeddings: str = "both",
     projector: str = "edit",
     reading: "Reading | None" = None,
 ) -> EditPlan:
@@ -128,8 +128,8 @@ def plan_edit(
         steps: in order; each edits what those before it made.
         read: of the parameters, only norms are read: those between writers and the stream, and for a change of basis
             those in front of readers.
-        embeddings: "keep", "untie" or "skip", see `EditPlan`.
-        projector: "edit" or "followed" for what brings images into the stream too, "keep" leaves it.
+        embeddings: "both", "untie" or "skip", see `EditPlan`.
+        projector: "edit" or "partial" for what brings images into the stream too, "skip" leaves it.
         reading: how the model reads the stream; needed for a change of basis.
 
     Raises:
@@ -146,7 +146,7 @@ def plan_edit(
             raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
         if isinstance(change, RuntimeOnly):
             raise UnsupportedError(
-                f"edit {step.edit} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
+                f"edit {step.kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
             )
         if isinstance(change, BasisChange):
             check_reflection(anatomy, embeddings)
@@ -178,7 +178,7 @@ def plan_ablation(
     *,
     strength: float = 1.0,
     layers: Collection[int] | None = None,
-    embeddings: str = "keep",
+    embeddings: str = "both",
     projector: str = "edit",
 ) -> EditPlan:
     """Lay out a directional ablation over a model: `plan_edit` of a single step.

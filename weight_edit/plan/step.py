@@ -15,16 +15,18 @@ from weight_edit.edits.packed_rows import packed, unpacked, unpacked_tensor
 from weight_edit.edits.registry import Given, edit_named
 from weight_edit.errors import UsageError
 from weight_edit.utils.arrays import Floats, as_float64
+from weight_edit.utils.renamed import renamed_fields
 from weight_edit.utils.settings import validated
 
 
+@renamed_fields(edit="kind")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EditStep:
     """One edit, applied to what the steps before it made of the model.
 
     Attributes:
         directions: what it is made of.
-        edit: its kind: a name of `edits.registry.edit_kinds`.
+        kind: a name of `edits.registry.edit_kinds`.
         strength: 1 is the full edit; of an ablation a fraction removes a part, 2 reflects; of an addition it is the
             factor of the vector, and may be negative.
         layers: blocks whose writers are edited; all when None.
@@ -38,7 +40,7 @@ class EditStep:
     """
 
     directions: DirectionRows
-    edit: str = "ablate"
+    kind: str = "ablate"
     strength: float = 1.0
     layers: frozenset[int] | None = None
     at: tuple[int, ...] = ()
@@ -49,14 +51,14 @@ class EditStep:
         change = self.change
         addition = isinstance(change, Addition)
         if addition and (self.layers is not None or self.kernel is not None):
-            raise UsageError(f"edit {self.edit} adds at layers: name them with --at, without --layers or a kernel")
+            raise UsageError(f"edit {self.kind} adds at layers: name them with --at, without --layers or a kernel")
         if isinstance(change, BasisChange) and self.partial:
             raise UsageError(
-                f"edit {self.edit} at a layer turns all that follows it: leave --layers and the kernel out"
+                f"edit {self.kind} at a layer turns all that follows it: leave --layers and the kernel out"
             )
         if isinstance(change, StreamMap) and change.map.constant is not None and self.partial:
             raise UsageError(
-                f"edit {self.edit} sets a component of the whole stream: leave --layers and the kernel out, or use "
+                f"edit {self.kind} sets a component of the whole stream: leave --layers and the kernel out, or use "
                 "--edit ablate"
             )
         if addition and not np.isfinite(self.strength):
@@ -70,12 +72,12 @@ class EditStep:
         layer = self.directions.metadata.get("layer")
         given = Given(
             as_float64(self.directions.rows),
-            lambda name: self.directions.need(name, self.edit),
+            lambda name: self.directions.need(name, self.kind),
             self.at,
             layer if isinstance(layer, int) and not isinstance(layer, bool) else None,
             self.strength,
         )
-        return edit_named(self.edit)(given, self.options)
+        return edit_named(self.kind)(given, self.options)
 
     @property
     def described(self) -> str:
@@ -87,7 +89,7 @@ class EditStep:
         options = "".join(f", {key} {value}" for key, value in sorted(self.options.items()))
         count = len(self.directions.rows)
         along = f"{count} direction{'s' * (count != 1)}"
-        return f"{self.edit} along {along}, strength {self.strength:g}, {where}{kernel}{options}"
+        return f"{self.kind} along {along}, strength {self.strength:g}, {where}{kernel}{options}"
 
     @property
     def partial(self) -> bool:
@@ -100,7 +102,7 @@ class EditStep:
         # Where an addition goes that names no layer is known from its directions; the manifest says it outright.
         at = sorted(change.vectors) if isinstance(change, Addition) else list(self.at)
         said = {
-            "edit": self.edit,
+            "edit": self.kind,
             "strength": self.strength,
             "layers": None if self.layers is None else sorted(self.layers),
             **({"at": at} if at else {}),
@@ -132,7 +134,7 @@ class EditStep:
         layers = entry["layers"]
         return cls(
             directions=DirectionRows(unpacked(known), metadata, tensors),
-            edit=str(entry["edit"]),
+            kind=str(entry["edit"]),
             strength=float(entry["strength"]),
             layers=None if layers is None else frozenset(int(layer) for layer in layers),
             at=tuple(int(layer) for layer in entry.get("at", ())),
@@ -158,7 +160,7 @@ def with_rows(step: EditStep, rows: Floats) -> EditStep:
     directions = DirectionRows(rows.astype(np.float32), dict(step.directions.metadata), made)
     return EditStep(
         directions=directions,
-        edit=step.edit,
+        kind=step.kind,
         strength=step.strength,
         layers=step.layers,
         at=step.at,

@@ -95,7 +95,7 @@ class WriterEdits:
         """The strength of a step at a writer; 0 where the writer is spared."""
         if writer.role == "embedding" and self._embeddings == "skip":
             return 0.0
-        if writer.role == "projector" and self._projector == "keep":
+        if writer.role == "projector" and self._projector == "skip":
             return 0.0
         if writer.layer is not None and step.layers is not None and writer.layer not in step.layers:
             return 0.0

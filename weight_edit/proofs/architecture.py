@@ -198,7 +198,7 @@ def _share(x: Tensor, rows: Tensor) -> float:
 
 
 def edit_in_memory(model: nn.Module, plan: EditPlan) -> None:
-    """Apply an edit to a loaded model's parameters. A tied unembedding stays tied, as in the mode "keep"."""
+    """Apply an edit to a loaded model's parameters. A tied unembedding stays tied, as in the mode "both"."""
     with torch.no_grad():
         for name, change in plan.tensors().items():
             parameter = model.get_parameter(name)

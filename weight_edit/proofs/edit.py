@@ -52,7 +52,7 @@ def prove_edit(
     anatomy: Anatomy,
     steps: Sequence[EditStep],
     *,
-    embeddings: str = "keep",
+    embeddings: str = "both",
     projector: str = "edit",
     written: bool = True,
     trust_remote_code: bool = False,
@@ -90,7 +90,7 @@ def prove_edit(
             biases = new_biases(config, plan.created, trust_remote_code=trust_remote_code)
         difference = _difference(model, anatomy, plan, biases, trust_remote_code)
     if not difference < MAX_LOGIT_DIFFERENCE:
-        what = " and ".join(dict.fromkeys(step.edit for step in steps))
+        what = " and ".join(dict.fromkeys(step.kind for step in steps))
         raise UnsupportedError(
             f"{anatomy.architecture}: on a small random copy the weights edited by {what} differ from the hooks by "
             f"{difference:.1e} in logits, so that the edit cannot be baked exactly into this architecture"

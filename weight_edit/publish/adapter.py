@@ -29,6 +29,7 @@ from weight_edit.plan.step import EditStep
 from weight_edit.publish.lora import Factors, check_low_rank, factors_of, merges_with_embedding, own_unembedding
 from weight_edit.runtime.loading import read_config
 from weight_edit.utils.progress import bar
+from weight_edit.utils.renamed import renamed_arguments, renamed_values
 
 PREFIX = "base_model.model."
 
@@ -70,18 +71,20 @@ class AdapterResult:
         }
 
 
+@renamed_values
+@renamed_arguments(edit="kind", edit_options="options")
 def adapter(
     model: Named,
     directions: Directions | DirectionRows | str | Path | Sequence[EditStep],
     out: str | Path,
     *,
-    edit: str = "ablate",
+    kind: str = "ablate",
     strength: float = 1.0,
     layers: frozenset[int] | None = None,
     at: Sequence[int] = (),
     kernel: Mapping[str, Any] | None = None,
-    edit_options: Mapping[str, Any] | None = None,
-    embeddings: str = "keep",
+    options: Mapping[str, Any] | None = None,
+    embeddings: str = "both",
     projector: str = "edit",
     revision: str | None = None,
     token: str | None = None,
@@ -92,14 +95,14 @@ def adapter(
     """Write the edit as an adapter that `peft.PeftModel.from_pretrained` puts on the unedited model.
 
     It holds through merging, saving and loading. Where the embedding is tied, PEFT merges into one tensor what two
-    modules have: so the mode "keep" adapts the embedding alone, and the unembedding goes with it once they are merged,
+    modules have: so the mode "both" adapts the embedding alone, and the unembedding goes with it once they are merged,
     as in baking, and not before; "untie" stores the unembedding whole (PEFT's `modules_to_save`), before and after.
     PEFT's `ensure_weight_tying` would be no help: it merges the embedding's share twice as well.
     Biases of writers are stored in the adapter (PEFT's `bias="lora_only"`). One that a writer has not is
     the adapter's own (`lora_bias`), whatever the model's config can create; such an adapter cannot be merged.
 
     Args:
-        model, directions, edit, strength, layers, at, kernel, edit_options, embeddings, projector: as in `bake`.
+        model, directions, kind, strength, layers, at, kernel, options, embeddings, projector: as in `bake`.
         out: the adapter's folder.
         base_model: as in `bake`.
 
@@ -110,12 +113,10 @@ def adapter(
     if base_model is not None:
         check_id(base_model)
     check_output(target, overwrite)
-    steps = steps_of(
-        directions, edit=edit, strength=strength, layers=layers, at=at, kernel=kernel, edit_options=edit_options
-    )
+    steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
     source = resolve(model, revision=revision, token=token)
-    options = EditOptions(embeddings, projector=projector)
-    baking = prepare(source, steps, options, written=False, trust_remote_code=trust_remote_code)
+    how = EditOptions(embeddings, projector=projector)
+    baking = prepare(source, steps, how, written=False, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
         name = baking.disk.only(parameter)

@@ -16,7 +16,9 @@ from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import recipe_file
 from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
 from weight_edit.utils.names import unknown
+from weight_edit.utils.progress import announce
 from weight_edit.utils.registry_listing import canonical, registered
+from weight_edit.utils.renamed import present_values
 from weight_edit.utils.seeds import LARGEST_SEED
 from weight_edit.utils.settings import Section, validated
 
@@ -71,7 +73,7 @@ class Find(Section):
     def rule(self) -> dict[str, Any]:
         """What `SelectionRule` is made with."""
         bounds = ("max_kl", "min_induce", "max_layer_fraction", "max_protected_kl")
-        return {"by": self.select, **{name: getattr(self, name) for name in bounds}}
+        return {"select": self.select, **{name: getattr(self, name) for name in bounds}}
 
 
 class EditEntry(Section):
@@ -117,9 +119,9 @@ class EditEntry(Section):
 class EditSection(EditEntry):
     """What is baked: an edit, and others that follow it and are composed with it in one pass."""
 
-    embeddings: Literal["keep", "untie", "skip"] = "keep"
-    projector: Literal["edit", "followed", "keep"] = "edit"
-    mtp: Literal["keep", "edit"] = "keep"
+    embeddings: Literal["both", "untie", "skip"] = "both"
+    projector: Literal["edit", "partial", "skip"] = "edit"
+    mtp: Literal["edit", "skip"] = "skip"
     dequantize: bool = False
     rounding: Literal["balanced", "nearest"] = "balanced"
     allow_nonfinite: bool = False
@@ -152,7 +154,7 @@ class Verify(Section):
     """What the models run on for the proofs."""
 
     prompts: str = "organism:answered:test"
-    n_prompts: Positive = 16
+    limit: Positive = 16
 
 
 class Evaluate(Section):
@@ -321,7 +323,22 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     given = content.get("prompts") or {}
     sets = given if isinstance(given, dict) else {}
     # Names may stand for one another too: the sets themselves go through the same.
-    return validated(Recipe, _named(dict(content), sets, name), name, "a recipe")
+    return validated(Recipe, _named(_in_present_words(content), sets, name), name, "a recipe")
+
+
+def _in_present_words(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's content in the words of today, where it was written for an earlier version; says so on stderr."""
+    present = dict(content)
+    verify, edit = content.get("verify"), content.get("edit")
+    if isinstance(verify, Mapping) and "n_prompts" in verify and "limit" not in verify:
+        present["verify"] = {"limit" if key == "n_prompts" else key: value for key, value in verify.items()}
+        announce("the recipe's verify.n_prompts is called verify.limit now")
+    if isinstance(edit, Mapping):
+        present["edit"] = present_values(edit)
+        for key, value in present["edit"].items():
+            if value != edit[key]:
+                announce(f"the recipe's edit.{key}: {edit[key]} is called {value} now")
+    return present
 
 
 def _named(value: Any, sets: Mapping[Any, Any], recipe: str) -> Any:

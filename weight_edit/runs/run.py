@@ -314,7 +314,7 @@ class _Run:
     @property
     def _embeddings(self) -> str:
         """What studies do to a tied unembedding: what the recipe's edit does."""
-        return "keep" if self.recipe.edit is None else self.recipe.edit.embeddings
+        return "both" if self.recipe.edit is None else self.recipe.edit.embeddings
 
     def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
         found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
@@ -363,7 +363,7 @@ class _Run:
             self.recipe.model,
             unverified,
             prompts=self.verify_prompts,
-            n_prompts=section.n_prompts,
+            limit=section.limit,
             system=self.recipe.system,
             template=self.recipe.template,
             template_args=self.recipe.template_args,

@@ -49,7 +49,7 @@ class Lab:
     folder: Path
     seed: int = 0
     max_new_tokens: int = 64
-    embeddings: str = "keep"
+    embeddings: str = "both"
     log: Callable[[str], None] = field(default=lambda line: None)
 
     def directions(self, name: str | None = None) -> DirectionRows:
@@ -128,7 +128,7 @@ def edit_step(step: EditEntry, directions: DirectionRows) -> EditStep:
         at = [layer]
     return EditStep(
         directions=directions,
-        edit=step.kind,
+        kind=step.kind,
         strength=step.strength,
         layers=parse_layers(step.layers),
         at=tuple(at),

@@ -1,12 +1,29 @@
-"""Arguments under an earlier name: still taken, with a `DeprecationWarning` that says what they are called now."""
+"""Arguments and values under an earlier name: still taken, with a warning that says what they are called now."""
 
 import functools
 import warnings
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+EARLIER_VALUES: Mapping[str, Mapping[str, str]] = {
+    "embeddings": {"keep": "both"},
+    "projector": {"followed": "partial", "keep": "skip"},
+    "mtp": {"keep": "skip"},
+}
+"""Setting -> its earlier words -> the present ones. "keep" meant both an embedding edited and a layer left as it is."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+
+def present_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, their values by the present words; what is no word stays."""
+    said = dict(settings)
+    for name, words in EARLIER_VALUES.items():
+        if isinstance(said.get(name), str):
+            said[name] = words.get(said[name], said[name])
+    return said
 
 
 def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -32,5 +49,32 @@ def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
             return function(*args, **kwargs)
 
         return call
+
+    return decorate
+
+
+def renamed_values(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that takes the words of `EARLIER_VALUES` too, for keyword arguments of these names."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in present_values(kwargs).items():
+            if value != kwargs[name]:
+                said = f'{function.__name__}({name}="{kwargs[name]}") is "{value}" now'
+                warnings.warn(said, DeprecationWarning, stacklevel=2)
+                kwargs[name] = value
+        return function(*args, **kwargs)
+
+    return call
+
+
+def renamed_fields(**names: str) -> Callable[[C], C]:
+    """A decorator under which a dataclass is made with fields by their earlier names too, as `renamed_arguments`."""
+
+    def decorate(cls: C) -> C:
+        made: Any = cls.__init__  # type: ignore[misc]
+        made.__name__ = cls.__name__
+        cls.__init__ = renamed_arguments(**names)(made)  # type: ignore[misc]
+        return cls
 
     return decorate

@@ -13,6 +13,7 @@ from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.plan.step import EditStep
 from weight_edit.utils.json import json_safe
+from weight_edit.utils.renamed import present_values
 from weight_edit.verification.tolerances import STRICT
 
 _FREE = ("weight_edit", "source", "card", "files", "measurements", "failed")
@@ -37,6 +38,7 @@ def manifest_problems(manifest: Mapping[str, Any] | None, baking: PreparedEdit) 
         return
     wanted = json.loads(json.dumps(baking.summary()))
     yield from _source_problems(manifest.get("source"), wanted["source"])
+    manifest = _in_present_words(manifest)
     said = manifest.get("edit")
     for key in sorted({*(said if isinstance(said, Mapping) else {}), *wanted["edit"]}):
         yield from _compared(f"edit.{key}", said, wanted["edit"], key)
@@ -46,6 +48,17 @@ def manifest_problems(manifest: Mapping[str, Any] | None, baking: PreparedEdit) 
     # Whatever else stands there may be read by somebody: a card shows the notes of an adapter.
     for key in sorted(manifest.keys() - wanted.keys() - set(_FREE)):
         yield _differs(key, manifest[key], None)
+
+
+def _in_present_words(said: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest, or a verification in it, as it would be written today: earlier versions had other words."""
+    edit, mtp = said.get("edit"), said.get("mtp")
+    present = dict(said)
+    if isinstance(edit, Mapping):
+        present["edit"] = present_values(edit)
+    if isinstance(mtp, Mapping) and "mode" in mtp:
+        present["mtp"] = {**mtp, "mode": present_values({"mtp": mtp["mode"]})["mtp"]}
+    return present
 
 
 def _source_problems(source: Any, wanted: Mapping[str, Any]) -> Iterator[str]:
@@ -99,7 +112,7 @@ def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str,
     now = json.loads(json.dumps(json_safe(found)))
     yield from _figure_problems("", _FROM_FILES, said, now)
     yield from _figure_problems("edited_tensors.", _OF_TENSORS, said.get("edited_tensors"), now["edited_tensors"])
-    if said.get("edit") != now["edit"]:
+    if _in_present_words(said).get("edit") != now["edit"]:
         yield "manifest: the verification that it records is one of another edit"
     passed = said.get("passed") is True and said.get("integrity") is True and not said.get("problems")
     if not passed and not (manifest or {}).get("failed"):

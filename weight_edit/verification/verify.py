@@ -21,6 +21,7 @@ from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.source import Named, resolve
 from weight_edit.plan.step import EditStep
+from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.verification.card_check import card_problems
 from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
 from weight_edit.verification.weight_checks import WeightCheck, weight_check
@@ -131,6 +132,7 @@ class Verification:
         }
 
 
+@renamed_arguments(n_prompts="limit")
 def verify(
     base: Named,
     edited: "str | os.PathLike[str]",
@@ -138,7 +140,7 @@ def verify(
     directions: "Directions | DirectionRows | str | Path | None" = None,
     weights_only: bool = False,
     prompts: "PromptSet | str | Path | None" = None,
-    n_prompts: int = 16,
+    limit: int = 16,
     system: str | None = None,
     template: str | None = None,
     template_args: Mapping[str, Any] | None = None,
@@ -156,7 +158,7 @@ def verify(
         weights_only: check the files alone and load no model, for models that do not fit into memory.
         prompts: what the models run on, a set or what `load_prompts` takes; the embedded model's ordinary test prompts
             when None.
-        n_prompts: how many of them.
+        limit: at most so many of them.
         system, template, template_args: see `ChatFormat`.
 
     Returns:
@@ -180,7 +182,7 @@ def verify(
 
         # Before anything that takes long: prompts that are not there, a model that cannot be run, and one without a
         # chat template, which needs --template, are not found out at the end.
-        chosen = load_prompts(prompts or DEFAULT_PROMPTS).at_most(n_prompts)
+        chosen = load_prompts(prompts or DEFAULT_PROMPTS).at_most(limit)
         check_source(source, device=device, trust_remote_code=trust_remote_code)
         form = chat_format(
             source,

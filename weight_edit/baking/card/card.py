@@ -195,6 +195,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 
 
 _EMBEDDINGS = {
+    "both": "both: edited, and a tied unembedding with them",
     "keep": "keep: edited, and a tied unembedding with them",
     "untie": "untie: edited, and an unembedding that was tied to them is stored apart",
     "skip": "skip: left as they are",

@@ -33,7 +33,7 @@ def inspection(found: "Inspection", console: Console) -> None:
     end.add(safe(" -> ".join(filter(None, (anatomy.final_norm, anatomy.unembedding)))))
     end.add(_unembedding(found))
     if anatomy.unknown:
-        branch = tree.add("[yellow]not followed[/]: bake edits all the rest under --projector followed")
+        branch = tree.add("[yellow]not followed[/]: bake edits all the rest under --projector partial")
         for sentence in anatomy.unknown:
             branch.add(safe(sentence))
     _add_extra(tree, found)
@@ -56,7 +56,7 @@ def _unembedding(found: "Inspection") -> str:
         return "its weight is a tensor of its own"
     stored = found.disk is not None and anatomy.unembedding_weight in found.disk
     twice = ", and stored twice" if stored and anatomy.unembedding_weight != anatomy.embedding_weight else ""
-    return f"its weight is tied to the embedding{twice}: --embeddings keep, untie or skip"
+    return f"its weight is tied to the embedding{twice}: --embeddings both, untie or skip"
 
 
 def _add_blocks(tree: Tree, found: "Inspection", alike: Sequence["Block"]) -> None:

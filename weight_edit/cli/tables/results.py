@@ -157,10 +157,10 @@ def proofs(checked: "VerificationDocument", console: Console) -> None:
     table.add_column("check")
     table.add_column("result")
     # Runs of version 0.1.0 say neither the edit nor the noise.
-    unsaid: EditDocument = {"steps": [], "embeddings": "keep"}
+    unsaid: EditDocument = {"steps": [], "embeddings": "both"}
     edit = checked.get("edit") or unsaid
     for number, step in enumerate(edit["steps"], 1):
-        said = safe(step) + ("" if edit["embeddings"] == "keep" else f"; embeddings: {edit['embeddings']}")
+        said = safe(step) + ("" if edit["embeddings"] in ("both", "keep") else f"; embeddings: {edit['embeddings']}")
         table.add_row("edit checked" if len(edit["steps"]) == 1 else f"edit checked, step {number}", said)
     untouched = f"{report['tensors_equal']} tensors and {report['files_equal']} files are the base's, byte for byte"
     table.add_row(

@@ -27,7 +27,7 @@ def best_mean_difference(problem: Problem, layer: int | None = None) -> Candidat
     allowed = range(problem.allowed) if layer is None else (layer,)
     candidates = [c for c in mean_differences(problem, MeanDifferenceOptions()) if c.layer in allowed]
     scores = measured(problem, candidates, similarity=not problem.tokens)
-    rule = SelectionRule(max_layer_fraction=None, by="bypass" if problem.tokens else "cosmic")
+    rule = SelectionRule(max_layer_fraction=None, select="bypass" if problem.tokens else "cosmic")
     layers = len(problem.layers)
     chosen = select(scores, rule, layers).chosen or least_bad(scores, rule, layers)
     if chosen is None:

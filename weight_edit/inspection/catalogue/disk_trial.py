@@ -175,7 +175,7 @@ def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
             folder / "base",
             read_rows(folder / "directions.safetensors"),
             folder / "edited",
-            projector="followed" if partly else "edit",
+            projector="partial" if partly else "edit",
             trust_remote_code=trust,
         )
 

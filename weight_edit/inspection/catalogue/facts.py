@@ -31,10 +31,10 @@ KINDS = {
     "maps in front of the blocks": "the embedding is narrower than the stream, or is mapped: the map is projected",
     "embeddings that do not write": "tables that gate or feed a block (per-layer inputs); the map behind them writes",
     "several streams": "hyper-connections: each stream is measured; whatever is added to any of them is projected",
-    "images": "what brings images in is projected too, or kept (`--projector keep`); proven with and without one",
+    "images": "what brings images in is projected too, or left (`--projector skip`); proven with and without one",
     "sounds": "as images",
     "names or layout of its own on disk": "tensors are found by transformers' own conversion and edited where they lie",
-    "tied embeddings": "`--embeddings keep`, `untie` or `skip`",
+    "tied embeddings": "`--embeddings both`, `untie` or `skip`",
     "layers that transformers does not load": "such as multi-token prediction: kept, or edited with `--mtp edit`",
 }
 """Kind -> how it is handled."""

@@ -194,8 +194,8 @@ def _partly(proven: Iterable[Trial]) -> str:
         return ""
     return (
         f"- **Not followed**: in {', '.join(f'`{name}`' for name in some)}, something beside text and images may reach "
-        "the stream and could not be followed; it is named in the row. `bake` asks for `--projector followed` or "
-        "`keep` there, and edits all the rest.\n"
+        "the stream and could not be followed; it is named in the row. `bake` asks for `--projector partial` or "
+        "`skip` there, and edits all the rest.\n"
     )
 
 
