@@ -23,7 +23,7 @@ class WeightEditError(Exception):
     Attributes:
         exit_code: of the command line.
         details: JSON values that go with the message, such as the table of candidates that were rejected.
-        options: arguments that the message names, and the message of the error from which it is raised.
+        options: names of the arguments in the message; those of the error that is being handled are among them.
     """
 
     exit_code = 2
