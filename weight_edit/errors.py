@@ -5,12 +5,16 @@ A message is one line, names the file, tensor, module or option, and says what t
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # nothing is imported here: see the constructor
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 
 class WeightEditError(Exception):
     """Base of the errors that are shown as one line instead of a traceback.
+
+    A message that speaks of an argument of a function has it between backticks, as Python knows it, with a value where
+    there is one to give: "pass `overwrite=True`", "leave `layers` out", "`options: enter=found`". The error names that
+    argument as its option too: the command line writes its flag in place of what stands between the backticks.
 
     No message has an access token in it, nor has that of the error from which it is raised. The line is plain, whatever
     names and texts of other people's files stand in it: line breaks are spaces, and control characters, which a
@@ -19,21 +23,28 @@ class WeightEditError(Exception):
     Attributes:
         exit_code: of the command line.
         details: JSON values that go with the message, such as the table of candidates that were rejected.
+        options: names of the arguments in the message; those of the error that is being handled are among them.
     """
 
     exit_code = 2
     details: "Mapping[str, Any]"
+    options: "tuple[str, ...]" = ()
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *args: object, option: "str | Sequence[str] | None" = None) -> None:
         # Here, because this file is imported with the package, when the current folder, which may be a downloaded
         # model's, can still stand before the standard library; see `__main__`.
         import sys
 
         from weight_edit.redaction import redact_error, redacted
 
+        handled = sys.exc_info()[1]
+        named = (option,) if isinstance(option, str) else tuple(option or ())
+        # Its message often stands in the new one.
+        earlier = handled.options if isinstance(handled, WeightEditError) else ()
+        self.options = tuple(dict.fromkeys((*named, *earlier)))
         self.details = {}
         super().__init__(*(plain(redacted(arg)) if isinstance(arg, str) else arg for arg in args))
-        redact_error(sys.exc_info()[1])
+        redact_error(handled)
 
 
 class UsageError(WeightEditError):

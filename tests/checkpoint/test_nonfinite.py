@@ -43,7 +43,7 @@ def test_a_copied_tensor_that_is_not_finite_is_named(tmp_path: Path, dtype: torc
         pytest.skip("this format has no infinities: torch stores NaN or its largest number")
     edit = edit_of(base, "edited", Factors(np.zeros((8, 1)), np.zeros((8, 1))), 0)
     (tmp_path / "out").mkdir()
-    with pytest.raises(UsageError, match=r"tensor 'b_bad' has NaN or infinite values.*--allow-nonfinite"):
+    with pytest.raises(UsageError, match=r"tensor 'b_bad' has NaN or infinite values.*`allow_nonfinite=True`"):
         rewrite(base, tmp_path / "out", [edit])
 
 

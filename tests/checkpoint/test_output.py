@@ -88,7 +88,7 @@ def test_refuses_what_is_in_the_way(tmp_path):
     (tmp_path / "link").symlink_to("full")
     (tmp_path / "dangling").symlink_to("nothing")
     for name, reason in (
-        ("full", "--overwrite"),
+        ("full", "`overwrite=True`"),
         ("file", "is not a folder"),
         ("link", "is a link"),
         ("dangling", "is a link"),
@@ -263,7 +263,7 @@ def test_an_old_output_survives_a_kill_between_the_two_renames(tmp_path):
 
     assert exit_code(work) == 9
     # Whatever the next call is, it finds the old output in its place, or it puts a new one there; no copy stays hidden.
-    with pytest.raises(UsageError, match="--overwrite"), staged(out) as folder:
+    with pytest.raises(UsageError, match="pass `overwrite=True`"), staged(out) as folder:
         write_manifest(folder, {"what": "newer"}, {})
     assert content(tmp_path) == {"out/weight_edit.json": old}
     assert hidden(tmp_path) == []

@@ -72,7 +72,7 @@ def test_options_reach_the_edit(call, files: tuple[Path, Path], verb: str, optio
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--kind", "rectify"], 3, "cannot be baked.*nearest.*--edit ablate"),
+        (["--kind", "rectify"], 3, "cannot be baked.*nearest.*--kind ablate"),
         (["--kind", "ablate", "--at", "1"], 3, "cannot be baked.*nearest"),
         (["--kind", "affine", "--at", "1"], 3, "cannot be baked.*nearest"),
         (["--kind", "magic"], 2, "ablate, add, affine, erase, norm-preserving, rectify, reflect"),

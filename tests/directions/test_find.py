@@ -98,7 +98,7 @@ def test_when_no_candidate_passes(behaviour):
     assert "zero norm for 2" in text
     assert "KL above 1e-09 for 4" in text
     assert "layer above 2 for 2" in text
-    assert "--best-effort (in a recipe, best_effort: true)" in text
+    assert "`best_effort=True` (in a recipe, best_effort: true)" in text
     directions = run(found, rule=rule, best_effort=True)
     assert directions.metadata["best_effort"]
     assert "above 1e-09" in directions.metadata["missed"]

@@ -178,7 +178,7 @@ def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
     SearchFolder.open(folder, asked).note_metering(Metering((1,), (), {}))
     with pytest.raises(UsageError, match=f"of another search: {named} differ"):
         run(found, folder, resume=True, **change)
-    with pytest.raises(UsageError, match=r"--resume goes on with it"):
+    with pytest.raises(UsageError, match=r"`resume=True` goes on with it"):
         run(found, folder)
 
 

@@ -154,12 +154,12 @@ def test_limit_takes_part_of_each_set(tiny):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({}, "give at least one of --refused, --answered, --over-refused, --harmless-looking"),
+        ({}, "give at least one of `refused`, `answered`, `over_refused`, `harmless_looking`"),
         (
             {"refused": PromptSet(name="none", prompts=(), answers=(), categories=())},
-            "--refused none: a rate over zero prompts",
+            "`refused` none: a rate over zero prompts",
         ),
-        ({"refused": REFUSED, "base_logprobs": torch.zeros(1, 3)}, "give --answered"),
+        ({"refused": REFUSED, "base_logprobs": torch.zeros(1, 3)}, "give `answered`"),
         ({"answered": ANSWERED, "base_logprobs": torch.zeros(1, 3)}, "same prompts and vocabulary"),
         ({"refused": REFUSED, "limit": 0}, "the limit is 0"),
         ({"refused": REFUSED, "judge_name": "strict"}, "no judge 'strict'"),

@@ -136,7 +136,7 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
         ("gpt2", {"kind": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
         ("phi", {"kind": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
         ("mixtral", {"kind": "ablate"}, "experts.*adapter cannot carry it; use bake"),
-        ("llama", {"kind": "affine"}, "has no bias.*--option enter=embedding"),
+        ("llama", {"kind": "affine"}, "has no bias.*`options: enter=embedding`"),
         ("mixtral", {"kind": "add", "at": (1,)}, "no linear map that could have a bias"),
         ("gemma2", {"kind": "add", "at": (1,)}, "norm.*between.*has no bias"),
         ("gemma2", {"kind": "reflect", "at": (1,)}, "norm.*stands between a writer"),
@@ -155,7 +155,7 @@ def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) 
         EditStep(directions=directions(), kind="ablate"),
         EditStep(directions=directions(seed=2), kind="add", at=(1,)),
     ]
-    with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*--embeddings skip"):
+    with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*`embeddings=skip`"):
         adapter(tmp_path / "base", steps, tmp_path / "lora")
 
 
@@ -171,12 +171,12 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "options", "error", "said"),
     [
-        ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*--edit ablate"),
+        ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*`kind=ablate`"),
         ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
         ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
         ("magic", {}, UsageError, "no edit 'magic'.*ablate.*reflect"),
-        ("add", {"layers": {1}}, UsageError, "--at"),
-        ("affine", {"layers": {1}}, UsageError, "whole stream: leave --layers"),
+        ("add", {"layers": {1}}, UsageError, "`at`"),
+        ("affine", {"layers": {1}}, UsageError, "whole stream: leave `layers`"),
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
         ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
         ("affine", {"options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),

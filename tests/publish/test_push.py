@@ -141,7 +141,7 @@ def test_a_local_path_is_not_published(tmp_path: Path) -> None:
     bake(tmp_path / "private-place/base", row(), tmp_path / "out")
     for name in ("weight_edit.json", "README.md"):
         assert "private-place" not in (tmp_path / "out" / name).read_text(encoding="utf-8")
-    with pytest.raises(UsageError, match="--base"):
+    with pytest.raises(UsageError, match="where it is with `base`"):
         push(tmp_path / "out", "me/model", dry_run=True)
     assert push(tmp_path / "out", "me/model", base=tmp_path / "private-place/base", dry_run=True).verification.passed
 

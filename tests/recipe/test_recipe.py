@@ -68,7 +68,7 @@ def test_overrides(tmp_path: Path) -> None:
     recipe = load_recipe(file, ["model=org/name", "edit.strength=0.5", "edit.layers=3", "evaluate.limit=4"])
     assert (recipe.model, recipe.edit.strength, recipe.edit.layers, recipe.evaluate.limit) == ("org/name", 0.5, "3", 4)
     for wrong in ("edit", "model.x=1", "edit.strength=[", "=3"):
-        with pytest.raises(UsageError, match="--set"):
+        with pytest.raises(UsageError, match="`overrides: "):
             load_recipe(file, [wrong])
 
 

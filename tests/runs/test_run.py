@@ -83,7 +83,7 @@ def test_a_reflection_that_a_tied_model_cannot_have_is_said_before_anything_is_m
 
 
 def test_an_earlier_run_is_not_replaced_unasked(finished: Path) -> None:
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="pass `overwrite=True`"):
         run(recipe(), finished)
 
 

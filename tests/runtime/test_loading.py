@@ -118,7 +118,7 @@ def test_broken_and_unknown_configs(folder):
 def test_remote_code_is_not_run(folder):
     (folder / "code.py").write_text("raise SystemExit('ran')")
     change_config(folder, model_type="own", auto_map={"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"})
-    with pytest.raises(UnsupportedError, match="not run unless you pass --trust-remote-code"):
+    with pytest.raises(UnsupportedError, match="not run unless you pass `trust_remote_code=True`"):
         load(folder)
 
 

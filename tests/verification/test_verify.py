@@ -147,7 +147,7 @@ def test_other_directions_than_those_baked_are_noticed(baked: Path) -> None:
 
 
 def test_without_manifest_or_directions_it_asks_for_them(baked: Path) -> None:
-    with pytest.raises(UsageError, match="--directions"):
+    with pytest.raises(UsageError, match="say with `directions`"):
         verify(baked / "base", baked / "base", prompts=PROMPTS)
 
 

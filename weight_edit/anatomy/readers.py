@@ -130,5 +130,6 @@ def _refuse(name: str) -> Norm:
 def _unknown(name: str) -> UnsupportedError:
     return UnsupportedError(
         f"'{name}', through which the residual stream is read, is neither an RMSNorm nor a LayerNorm, so that a "
-        "reflection at one layer cannot be baked; reflect all writers instead (leave --at out)"
+        "reflection at one layer cannot be baked; reflect all writers instead (leave `at` out)",
+        option="at",
     )

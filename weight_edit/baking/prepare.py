@@ -245,7 +245,8 @@ def prepare(
     if anatomy.unknown and options.projector == "edit":
         raise UnsupportedError(
             f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
-            "edited; --projector followed edits all the rest, and --projector keep nothing but what text goes through"
+            "edited; `projector=partial` edits all the rest, and `projector=skip` nothing but what text goes through",
+            option="projector",
         )
     for step in steps:
         step.directions.check_width(anatomy.d_model)
@@ -264,12 +265,14 @@ def prepare(
     )
     _check_untying(plan, disk, checkpoint)
     if not plan.tensors() and not plan.created:
-        raise UsageError("no writer is edited: with no layers and --embeddings skip there is nothing to do")
+        raise UsageError(
+            "no writer is edited: with no layers and `embeddings=skip` there is nothing to do", option="embeddings"
+        )
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
     check_nothing_left_out(anatomy, disk, mtp)
     if options.mtp == "edit" and not mtp:
-        raise UsageError(f"{source.name} has no multi-token-prediction layers; leave --mtp edit out")
+        raise UsageError(f"{source.name} has no multi-token-prediction layers; leave `mtp=edit` out", option="mtp")
     beside = _mtp_edits(plan, disk, stored, checkpoint) if options.mtp == "edit" else {}
     streams = edited_tensors(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
     biases = proof.biases if proof else None
@@ -323,12 +326,14 @@ def _check_untying(plan: EditPlan, disk: DiskNames, checkpoint: Checkpoint) -> N
     if plan.unties and anatomy.also_tied:
         raise UnsupportedError(
             f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
-            "checkpoint has one copy; use --embeddings keep or skip"
+            "checkpoint has one copy; use `embeddings=both` or skip",
+            option="embeddings",
         )
     if plan.unties and anatomy.unembedding_weight in checkpoint.tensors and anatomy.unembedding_weight not in disk:
         raise UnsupportedError(
             f"the checkpoint stores the embedding under the name '{anatomy.unembedding_weight}', which an unembedding "
-            "of its own would need; use --embeddings keep or skip"
+            "of its own would need; use `embeddings=both` or skip",
+            option="embeddings",
         )
 
 

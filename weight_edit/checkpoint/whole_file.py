@@ -41,7 +41,9 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
     if _mode(path) is None:
         return
     if not overwrite:
-        raise UsageError(f"{printable(str(path))} exists; choose another file or pass --overwrite")
+        raise UsageError(
+            f"{printable(str(path))} exists; choose another file or pass `overwrite=True`", option="overwrite"
+        )
     if not is_ours(path):
         raise UsageError(
             f"{printable(str(path))} is not a file of the kind that is written here, so it is not ours to overwrite; "

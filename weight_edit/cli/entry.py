@@ -9,7 +9,8 @@ from typing import TextIO, cast
 import typer
 
 from weight_edit.cli.app import app
-from weight_edit.cli.help_pages import as_json
+from weight_edit.cli.flags import with_flags
+from weight_edit.cli.help_pages import as_json, flags
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
@@ -27,10 +28,11 @@ def main() -> None:
 
 def _run() -> None:
     as_json.set(None)
+    flags.set(None)
     try:
         code = app(standalone_mode=False)
     except WeightEditError as error:
-        _fail(str(error), error.exit_code, error.details)
+        _fail(with_flags(str(error), error.options, flags.get()), error.exit_code, error.details)
     except typer.Abort:
         _fail("aborted", 1)
     except typer.TyperException as error:

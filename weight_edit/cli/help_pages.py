@@ -27,6 +27,9 @@ _VALUES = {"int": "N", "float": "X", "path": "PATH"}
 as_json: ContextVar[bool | None] = ContextVar("as_json", default=None)
 """Whether the verb that runs was asked for JSON; None before its options have been read."""
 
+flags: ContextVar[frozenset[str] | None] = ContextVar("flags", default=None)
+"""All flags of the verb that runs; None before its options have been read."""
+
 
 class RootCommand(typer.core.TyperGroup):
     """The command before any verb."""
@@ -67,6 +70,7 @@ class VerbCommand(typer.core.TyperCommand):
             UsageError: one is not.
         """
         as_json.set(bool(ctx.params.get("as_json")))
+        flags.set(frozenset(flag for param in self.params for flag in (*param.opts, *param.secondary_opts)))
         for note in self.renamed if not ctx.params.get("quiet") else ():
             print(f"note: {note}", file=sys.stderr)
         check(ctx.params)

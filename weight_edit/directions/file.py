@@ -47,7 +47,8 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
         kind = "of unit length" if off.diagonal().max() > TOLERANCE else "orthogonal"
         raise UsageError(
             f"{path}: the rows of `direction` are not {kind} (off by {off.max():.2g}); "
-            "pass --orthonormalize to make them orthonormal"
+            "pass `orthonormalize=True` to make them orthonormal",
+            option="orthonormalize",
         )
     if off.max() > ROUNDING:
         # Of rows stored in half precision, what they are off by would be left in the stream.

@@ -125,7 +125,8 @@ class SearchFolder:
         if others:
             raise UsageError(
                 f"{printable(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
-                "or --overwrite, or another --out"
+                "or `overwrite=True`, or another `out`",
+                option=("overwrite", "out"),
             )
         return cls._taken_up(path, inputs, earlier)
 
@@ -197,7 +198,9 @@ class SearchFolder:
                 taken.searched = _unpacked(path / CANDIDATES)
                 taken._read_scores()
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"{printable(str(path))} cannot be read ({error}); --overwrite begins anew") from error
+            raise UsageError(
+                f"{printable(str(path))} cannot be read ({error}); `overwrite=True` begins anew", option="overwrite"
+            ) from error
         return taken
 
     def _read_scores(self) -> None:
@@ -269,13 +272,16 @@ def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any
     try:
         found = read_json(read_whole(path / SEARCH), SEARCH)
     except UsageError as error:
-        raise UsageError(f"{printable(str(path))} is no folder of a search ({error}); choose another --out") from error
+        raise UsageError(
+            f"{printable(str(path))} is no folder of a search ({error}); choose another `out`", option="out"
+        ) from error
     if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
-        raise UsageError(f"{printable(str(path))} is no folder of a search; choose another --out")
+        raise UsageError(f"{printable(str(path))} is no folder of a search; choose another `out`", option="out")
     if not (resume or overwrite):
         raise UsageError(
-            f"{printable(str(path))} holds what an earlier search found; --resume goes on with it, and chooses again "
-            "where it is complete; --overwrite begins anew"
+            f"{printable(str(path))} holds what an earlier search found; `resume=True` goes on with it, and chooses "
+            "again where it is complete; `overwrite=True` begins anew",
+            option=("resume", "overwrite"),
         )
     return found
 

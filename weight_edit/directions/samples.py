@@ -45,8 +45,9 @@ class Sample:
                 f"{self.role} prompts {self.name}: the model {why} only "
                 f"{len(kept_train)} of {len(self.train)} for training and "
                 f"{len(kept_validation)} of {len(self.validation)} for validation, but "
-                f"{MIN_TRAIN} and {MIN_VALIDATION} are needed; give other prompts or more, or pass --no-filter-prompts "
-                "(in a recipe, filter_prompts: false)"
+                f"{MIN_TRAIN} and {MIN_VALIDATION} are needed; give other prompts or more, or pass "
+                "`filter_prompts=False` (in a recipe, filter_prompts: false)",
+                option="filter_prompts",
             )
         return replace(self, train=kept_train, validation=kept_validation)
 

@@ -60,7 +60,7 @@ class RuntimeOnly:
     Attributes:
         layer: the block at whose input it acts.
         why: what makes it so, a clause.
-        nearest: the edit that comes nearest and can be baked, as options of `bake`.
+        nearest: the edit that comes nearest and can be baked: arguments of `bake`, between backticks.
         map: what it does there.
         rectified: whether it acts only where the component along a direction is above zero.
     """

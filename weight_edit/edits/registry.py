@@ -56,7 +56,10 @@ class Given:
             UsageError: it is not known.
         """
         if self.layer is None:
-            raise UsageError("the directions do not say at which layer they were found; pass --option enter=embedding")
+            raise UsageError(
+                "the directions do not say at which layer they were found; pass `options: enter=embedding`",
+                option="options",
+            )
         return self.layer
 
 

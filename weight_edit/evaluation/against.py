@@ -49,8 +49,8 @@ def evaluate_against(
     read = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     prompts: dict[str, Any] = {name: some and some.at_most(limit) for name, some in read.items()}
     if not any(prompts.values()):
-        options = ", ".join("--" + name.replace("_", "-") for name in sets)
-        raise UsageError(f"nothing to evaluate on; give at least one of {options}")
+        names = ", ".join(f"`{name}`" for name in sets)
+        raise UsageError(f"nothing to evaluate on; give at least one of {names}", option=tuple(sets))
     check_dtype(load_options.dtype)
     # The imports take seconds, so that all that is told without them comes first.
     with starting():

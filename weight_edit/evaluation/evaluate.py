@@ -249,7 +249,9 @@ def evaluate(
         {name: None if prompts is None else load_prompts(prompts) for name, prompts in asked}, limit
     )
     if base_logprobs is not None and "answered" not in given:
-        raise UsageError("the divergence from the base is measured on the answered set; give --answered PROMPTS")
+        raise UsageError(
+            "the divergence from the base is measured on the answered set; give `answered` PROMPTS", option="answered"
+        )
     answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
@@ -306,16 +308,15 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str, PromptSet]:
     given = {name: prompts for name, prompts in sets.items() if prompts is not None}
     if not given:
-        raise UsageError("nothing to evaluate on; give at least one of " + ", ".join(_option(name) for name in SETS))
+        names = ", ".join(f"`{name}`" for name in SETS)
+        raise UsageError(f"nothing to evaluate on; give at least one of {names}", option=SETS)
     for name, prompts in given.items():
         if len(prompts) == 0:
-            raise UsageError(f"{_option(name)} {prompts.name}: a rate over zero prompts is unknown; give at least one")
+            raise UsageError(
+                f"`{name}` {prompts.name}: a rate over zero prompts is unknown; give at least one", option=name
+            )
         given[name] = prompts.at_most(limit)
     return given
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _check_writable(path: Path) -> None:
@@ -438,9 +439,9 @@ def _undecided(
         return None
     cut = sum(not answer.finished for answer in answers if answer.set == name)
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
-    more = "allow longer answers (--max-new-tokens)"
+    more = "allow longer answers (`max_new_tokens`)"
     if chat.thinking_variables:
-        more += f", or see whether --template-arg {chat.thinking_variables[0]}=false turns thinking off"
+        more += f", or see whether `template_args: {chat.thinking_variables[0]}=false` turns thinking off"
     return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
 
 

@@ -52,7 +52,7 @@ def check_id(name: str) -> str:
         UsageError: something else.
     """
     if not _ID.fullmatch(name):
-        raise UsageError(f"--base-model '{name}' is no Hub id; write owner/name")
+        raise UsageError(f"`base_model` '{name}' is no Hub id; write owner/name", option="base_model")
     return name
 
 

@@ -28,10 +28,12 @@ def usable_token(token: str | None) -> str | None:
         where, chosen = next(iter(kept), ("", ""))
     else:
         remember(token)
-        where, chosen = "--token or HF_TOKEN", cleaned(token)
+        where, chosen = "`token` or HF_TOKEN", cleaned(token)
     wrong = weakness(chosen)
     if wrong is not None:
-        raise UsageError(f"the access token (from {where}) cannot be sent: {wrong}; copy it again, whole")
+        raise UsageError(
+            f"the access token (from {where}) cannot be sent: {wrong}; copy it again, whole", option="token"
+        )
     return chosen or None if token is not None else None
 
 

@@ -183,7 +183,7 @@ class LowDiskSource:
                         raise
                     time.sleep(1)
         if data is None:
-            raise UsageError(f"{what} cannot be read in parts from this Hub; leave out low-disk")
+            raise UsageError(f"{what} cannot be read in parts from this Hub; leave out `low_disk`", option="low_disk")
         if len(data) != count:
             raise UsageError(f"{what}: {len(data)} bytes came where {count} were asked for; start again")
         return data

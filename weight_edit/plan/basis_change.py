@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from weight_edit.anatomy.readers import Reading
 
 _SMALLEST = 1e-6
-_INSTEAD = "reflect all writers instead (leave --at out)"
+_INSTEAD = "reflect all writers instead (leave `at` out)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,8 @@ def plan_reflection(
         if writer.norm is not None:
             raise UnsupportedError(
                 f"{anatomy.architecture}: the norm '{writer.norm.module or writer.norm.weight}' stands between a "
-                f"writer and the residual stream, so that a reflection at one layer cannot be baked; {_INSTEAD}"
+                f"writer and the residual stream, so that a reflection at one layer cannot be baked; {_INSTEAD}",
+                option="at",
             )
         writing[writer.weight] = writer.axis
         if writer.bias is not None:
@@ -124,14 +125,16 @@ def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Parame
             raise UnsupportedError(
                 f"{anatomy.architecture} reads the residual stream through LayerNorm, which takes off its mean: a "
                 "reflection at one layer is exact only for directions whose entries sum to zero (these have "
-                f"{along:.1e} along the vector of ones); {_INSTEAD}"
+                f"{along:.1e} along the vector of ones); {_INSTEAD}",
+                option="at",
             )
     if norm.weight is None:
         return np.ones(width)
     gain = as_float64(read(norm.weight)) + norm.gain_offset
     if norm.bias is not None and not _divides(gain):
         raise UnsupportedError(
-            f"'{norm.weight}' has gains of zero, by which a change of basis would divide '{norm.bias}'; {_INSTEAD}"
+            f"'{norm.weight}' has gains of zero, by which a change of basis would divide '{norm.bias}'; {_INSTEAD}",
+            option="at",
         )
     return gain
 

@@ -50,7 +50,7 @@ def constant_carriers(
     if layer > 0:
         return (_last_writer(anatomy, layer),)
     if embeddings == "skip":
-        raise UsageError("this edit adds a constant to the embedding: leave --embeddings skip out")
+        raise UsageError("this edit adds a constant to the embedding: leave `embeddings=skip` out", option="embeddings")
     rows = [w for w in anatomy.embeddings if w.role == "embedding"] or [
         w for w in anatomy.embeddings if w.role == "position"
     ]
@@ -69,7 +69,8 @@ def _projector(anatomy: Anatomy, writer: Writer) -> ConstantCarrier:
     if writer.norm is None and writer.bias is None:
         raise UnsupportedError(
             f"{anatomy.architecture}: '{writer.weight}', which brings images or sounds into the residual stream, has "
-            "no bias for a constant at the input of layer 0; let it enter later (--at, or --option enter=found)"
+            "no bias for a constant at the input of layer 0; let it enter later (`at`, or `options: enter=found`)",
+            option=("at", "options"),
         )
     return _carrier(anatomy, 0, writer)
 
@@ -91,10 +92,11 @@ def _carrier(anatomy: Anatomy, layer: int, writer: Writer, rows: bool = False) -
             f"{anatomy.architecture}: the norm '{norm.module or norm.weight}' between '{writer.weight}' and the "
             f"residual stream has no bias, so that nothing can add a constant at the input of layer {layer}; "
             + (
-                "choose another layer (--at), or let it enter with the embedding (--option enter=embedding)"
+                "choose another layer (`at`), or let it enter with the embedding (`options: enter=embedding`)"
                 if layer
                 else "choose an edit without a constant"
-            )
+            ),
+            option=("at", "options"),
         )
     if norm is not None:
         return ConstantCarrier(layer, writer, behind_norm=True)

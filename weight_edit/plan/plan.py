@@ -146,7 +146,8 @@ def plan_edit(
             raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
         if isinstance(change, RuntimeOnly):
             raise UnsupportedError(
-                f"edit {step.kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}"
+                f"edit {step.kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}",
+                option=("kind", "at"),
             )
         if isinstance(change, BasisChange):
             check_reflection(anatomy, embeddings)
@@ -221,8 +222,9 @@ def check_reflection(anatomy: Anatomy, embeddings: str) -> None:
     """
     if anatomy.tied and embeddings != "untie":
         raise UsageError(
-            "a reflection at a layer changes the unembedding, tied here to the embedding: --embeddings untie (in a "
-            "recipe, edit.embeddings: untie)"
+            "a reflection at a layer changes the unembedding, tied here to the embedding: `embeddings=untie` (in a "
+            "recipe, edit.embeddings: untie)",
+            option="embeddings",
         )
 
 

@@ -51,15 +51,20 @@ class EditStep:
         change = self.change
         addition = isinstance(change, Addition)
         if addition and (self.layers is not None or self.kernel is not None):
-            raise UsageError(f"edit {self.kind} adds at layers: name them with --at, without --layers or a kernel")
+            raise UsageError(
+                f"edit {self.kind} adds at layers: name them with `at`, without `layers` or a kernel",
+                option=("at", "layers"),
+            )
         if isinstance(change, BasisChange) and self.partial:
             raise UsageError(
-                f"edit {self.kind} at a layer turns all that follows it: leave --layers and the kernel out"
+                f"edit {self.kind} at a layer turns all that follows it: leave `layers` and the kernel out",
+                option="layers",
             )
         if isinstance(change, StreamMap) and change.map.constant is not None and self.partial:
             raise UsageError(
-                f"edit {self.kind} sets a component of the whole stream: leave --layers and the kernel out, or use "
-                "--edit ablate"
+                f"edit {self.kind} sets a component of the whole stream: leave `layers` and the kernel out, or use "
+                "`kind=ablate`",
+                option=("layers", "kind"),
             )
         if addition and not np.isfinite(self.strength):
             raise UsageError(f"strength {self.strength} is not a number")

@@ -104,7 +104,8 @@ class ChatFormat:
         if not common:
             raise UsageError(
                 f"the chat template of {_name(self.tokenizer)} puts no token after the instruction; "
-                f"pass `--template {_PLAIN}`"
+                f"pass `template={_PLAIN}`",
+                option="template",
             )
         return tuple(common)
 
@@ -318,12 +319,14 @@ def _template_text(tokenizer: Any, template: str | None) -> str | None:
     if not named:
         raise UsageError(
             f"the tokenizer of {_name(tokenizer)} has no chat template; "
-            f"pass `--template {_PLAIN}` to use `User: ...` and `Assistant:`"
+            f"pass `template={_PLAIN}` to use `User: ...` and `Assistant:`",
+            option="template",
         )
     if chosen not in named:
         raise UsageError(
             f"the tokenizer of {_name(tokenizer)} has several chat templates and none called 'default'; "
-            f"name one with `--template`: {', '.join(sorted(named))}"
+            f"name one with `template`: {', '.join(sorted(named))}",
+            option="template",
         )
     return named[chosen]
 

@@ -87,7 +87,8 @@ def template_args(texts: Iterable[str] | None) -> dict[str, Scalar]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise UsageError(
-                f"--template-arg {text}: write key=value, for example --template-arg enable_thinking=false"
+                f"`template_args: {text}`: write key=value, for example `template_args: enable_thinking=false`",
+                option="template_args",
             )
         found[key.strip()] = _scalar(value)
     return found

@@ -83,7 +83,8 @@ def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool
         raise UsageError(f"{name}: the process that derives its anatomy {_ending(child)}")
     if "error" in answer:
         kind = UnsupportedError if answer.get("exit_code") == UnsupportedError.exit_code else UsageError
-        raise kind(str(answer["error"]))
+        options = answer.get("options")
+        raise kind(str(answer["error"]), option=[*map(str, options)] if isinstance(options, list) else None)
     try:
         return ProvenAnatomy.from_dict(answer.get("proven"))
     except ValueError as error:
@@ -94,7 +95,7 @@ def answer_of(work: "ProvenAnatomy | WeightEditError") -> str:
     """The child's answer: one line of JSON."""
     if isinstance(work, ProvenAnatomy):
         return json.dumps({"proven": work.to_dict()})
-    return json.dumps({"error": str(work), "exit_code": work.exit_code})
+    return json.dumps({"error": str(work), "exit_code": work.exit_code, "options": work.options})
 
 
 def _answer(output: bytes) -> dict[str, Any] | None:

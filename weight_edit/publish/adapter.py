@@ -166,8 +166,9 @@ def _notes(baking: PreparedEdit) -> tuple[str, ...]:
         size = baking.checkpoint.info(baking.disk.only(anatomy.embedding_weight)).size
         found.append(
             f"'{anatomy.unembedding}' is tied to the embedding: it stays as it is until the adapter is merged (what "
-            "bake --embeddings untie gives), and is edited with it then (what bake --embeddings keep gives); the "
-            f"stream is the same in both. --embeddings untie stores it whole ({size / 1e6:.0f} MB), which holds in both"
+            "bake gives with `embeddings=untie`), and is edited with it then (what bake gives with `embeddings=both`); "
+            f"the stream is the same in both. `embeddings=untie` stores it whole ({size / 1e6:.0f} MB), which holds in "
+            "both"
         )
     if baking.plan.created:
         module = next(iter(baking.plan.created)).removesuffix(".bias")
@@ -286,8 +287,9 @@ def _check_biases(made: Sequence[Factors], biased: bool) -> None:
         own = next(each.module for each in made if each.bias is not None and each.stored is None)
         raise UnsupportedError(
             f"'{own}' has no bias, and adapters with biases of their own (lora_bias) cannot adapt embeddings, as "
-            f"'{embedding}' here; let the constant enter with the embedding (--option enter=embedding), leave that as "
-            "it is (--embeddings skip), or use bake"
+            f"'{embedding}' here; let the constant enter with the embedding (`options: enter=embedding`), leave that "
+            "as it is (`embeddings=skip`), or use bake",
+            option=("options", "embeddings"),
         )
 
 

@@ -71,7 +71,8 @@ def check_low_rank(plan: EditPlan) -> None:
         if turn.low_rank is None:
             raise UnsupportedError(
                 f"{plan.anatomy.architecture}: a reflection at a layer changes the norms in front of what reads "
-                "(their biases, or gains of zero), which a LoRA cannot carry; use bake, or leave --at out"
+                "(their biases, or gains of zero), which a LoRA cannot carry; use bake, or leave `at` out",
+                option="at",
             )
         weights += list(turn.low_rank)
     twice = next((name for name in weights if weights.count(name) > 1), None)
@@ -86,7 +87,8 @@ def check_low_rank(plan: EditPlan) -> None:
         raise UnsupportedError(
             f"'{plan.anatomy.unembedding}' is tied to the embedding, so that an adapter of the embedding edits one of "
             "them before it is merged and both after, which differ where an edit leaves something along the "
-            "directions; --embeddings untie stores an unembedding of its own, skip leaves both; or use bake"
+            "directions; `embeddings=untie` stores an unembedding of its own, skip leaves both; or use bake",
+            option="embeddings",
         )
 
 

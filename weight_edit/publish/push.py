@@ -107,7 +107,9 @@ def push(
     records, skipped = _unchanged_files(path, manifest)
     origin = origin_of(manifest, path)
     if base is None and not origin.on_hub and origin.model not in EMBEDDED:
-        raise UsageError(f"{path} was edited from a local folder '{origin.model}'; say where it is with --base")
+        raise UsageError(
+            f"{path} was edited from a local folder '{origin.model}'; say where it is with `base`", option="base"
+        )
     checked = verify(
         base or origin.model,
         path,

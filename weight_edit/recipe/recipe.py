@@ -366,7 +366,9 @@ def _set_named(reference: str, sets: Mapping[Any, Any], recipe: str) -> Any:
 def _set(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"--set {override}: write key=value, for example --set edit.strength=0.5")
+        raise UsageError(
+            f"`overrides: {override}`: write key=value, for example `overrides: edit.strength=0.5`", option="overrides"
+        )
     *sections, last = key.split(".")
     place: Any = content
     for section in sections:
@@ -375,15 +377,18 @@ def _set(content: dict[str, Any], override: str) -> None:
         else:
             place = place.setdefault(section, {})
         if not isinstance(place, dict | list):
-            raise UsageError(f"--set {override}: '{section}' is not a section")
+            raise UsageError(f"`overrides: {override}`: '{section}' is not a section", option="overrides")
     try:
         place[_index(last, place, override) if isinstance(place, list) else last] = parse_yaml(value)
     except ValueError as error:
-        raise UsageError(f"--set {override}: the value is no YAML ({error})") from error
+        raise UsageError(f"`overrides: {override}`: the value is no YAML ({error})", option="overrides") from error
 
 
 def _index(key: str, entries: list[Any], override: str) -> int:
     """Which entry of a list, counted from 0, as in "studies.0.options.control=false"."""
     if not key.isdecimal() or len(key) > 9 or int(key) >= len(entries):
-        raise UsageError(f"--set {override}: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}")
+        raise UsageError(
+            f"`overrides: {override}`: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}",
+            option="overrides",
+        )
     return int(key)

@@ -196,7 +196,7 @@ class RunFolder:
         """What to say behind the reason when the run ends before it is done."""
         if self.path == self.goal:
             return ""
-        return f"; {self.goal} is as it was, and this run is in {self.path} (--resume goes on with it)"
+        return f"; {self.goal} is as it was, and this run is in {self.path} (`resume` goes on with it)"
 
     def _same_files(self, earlier: dict[str, str], files: tuple[str, ...]) -> bool:
         return set(earlier) == set(files) and all(
@@ -212,7 +212,7 @@ def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
     beside = _beside(place)
     if _is_unfinished(beside, place):
         remove_own(beside)
-        announce(f"removed {beside}, which an interrupted or failed run left; --resume would have gone on with it")
+        announce(f"removed {beside}, which an interrupted or failed run left; resume would have gone on with it")
     check_output(beside, source=source)
     return beside
 
@@ -226,10 +226,11 @@ def _resumed(goal: Path, source: Path) -> Path:
         raise UsageError(f"{folder} is a link; give the folder itself as output")
     found = _read(folder / RUN)
     if source.is_relative_to(folder.resolve()):
-        raise UsageError(f"the model lies in the run's own folder {folder}; choose another --out")
+        raise UsageError(f"the model lies in the run's own folder {folder}; choose another `out`", option="out")
     if not isinstance(found.get("files"), dict):
         raise UsageError(
-            f"{folder / RUN} is of an earlier version and does not list what it wrote; choose another --out"
+            f"{folder / RUN} is of an earlier version and does not list what it wrote; choose another `out`",
+            option="out",
         )
     return folder
 
@@ -255,12 +256,14 @@ def _digest(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"{path.parent} holds no run to resume (no {RUN}); leave out --resume")
+        raise UsageError(f"{path.parent} holds no run to resume (no {RUN}); leave out `resume`", option="resume")
     try:
         found = read_json(read_whole(path), str(path))
     except UsageError as error:
-        raise UsageError(f"{error}; leave out --resume and pass --overwrite") from error
+        raise UsageError(
+            f"{error}; leave out `resume` and pass `overwrite=True`", option=("resume", "overwrite")
+        ) from error
     steps = found.get("steps") if isinstance(found, dict) else None
     if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
-        raise UsageError(f"{path} is not a run of ours; leave out --resume")
+        raise UsageError(f"{path} is not a run of ours; leave out `resume`", option="resume")
     return found

@@ -94,7 +94,7 @@ def run(
     try:
         summary = job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
-        folder.log("interrupted; steps that are done are kept for --resume")
+        folder.log("interrupted; steps that are done are kept, and resume goes on with them")
         announce(f"interrupted{folder.whereabouts}")
         raise
     except WeightEditError as error:
@@ -103,6 +103,7 @@ def run(
         folder.log(f"failed: {error}")
         # The same error, whose details (a table of candidates) go with it.
         error.args = (plain(f"{error}{folder.whereabouts}"),)
+        error.options = (*error.options, "resume")
         raise
     summary["seconds"] = round(time.monotonic() - began, 1)
     folder.state.update(status="done", summary=summary)
@@ -279,11 +280,11 @@ class _Run:
             folder.remove(MODEL)
         else:
             folder.remove(UNVERIFIED, MODEL, FAILED)
-        kept = f"; the model is kept as {FAILED}" if keep_failed else "; no model was kept (see --keep-failed)"
+        kept = f"; the model is kept as {FAILED}" if keep_failed else "; no model was kept (see `keep_failed`)"
         more = f" (and {len(problems) - 1} more in {folder.path}/log.txt)" if len(problems) > 1 else ""
         for problem in problems:
             folder.log(f"problem: {problem}")
-        raise VerificationError(f"{problems[0]}{more}{kept}")
+        raise VerificationError(f"{problems[0]}{more}{kept}", option="keep_failed")
 
     def _find(self, folder: RunFolder, search: Search, out: Path) -> dict[str, Any]:
         try:

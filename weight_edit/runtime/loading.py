@@ -326,7 +326,8 @@ def _explained(error: Exception, source: Source) -> Exception:
 
 def _needs_code(source: Source) -> UnsupportedError:
     return UnsupportedError(
-        f"{source.name} brings its own Python code, which is not run unless you pass --trust-remote-code"
+        f"{source.name} brings its own Python code, which is not run unless you pass `trust_remote_code=True`",
+        option="trust_remote_code",
     )
 
 

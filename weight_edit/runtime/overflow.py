@@ -13,8 +13,8 @@ from weight_edit.runtime.points import Point, all_points
 
 _PLACES = {"resid_pre": "the input", "resid_mid": "the middle", "resid_post": "the output"}
 _REMEDIES = {
-    torch.float16: "load it in bfloat16 or float32 (--dtype, in recipes dtype)",
-    torch.bfloat16: "load it in float32 (--dtype, in recipes dtype)",
+    torch.float16: "load it in bfloat16 or float32 (`dtype`)",
+    torch.bfloat16: "load it in float32 (`dtype`)",
 }
 
 
@@ -80,7 +80,8 @@ def _refuse(model: Model, sequences: Sequence[Sequence[int]], bad: Tensor, error
         return
     first = [sequences[int(row)] for row in bad.nonzero()[:1]]
     # Behind the last block there are a norm and the unembedding.
-    raise error(overflow(model, first) or _said(model, "the logits are not finite, though the residual stream is"))
+    said = overflow(model, first) or _said(model, "the logits are not finite, though the residual stream is")
+    raise error(said, option="dtype")
 
 
 def _first_not_finite(model: Model, sequence: Sequence[int]) -> tuple[float, Point | None]:

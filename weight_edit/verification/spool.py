@@ -40,7 +40,8 @@ class Spool:
         except OSError as error:
             raise UsageError(
                 f"logits cannot be kept in {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a folder with "
-                "more room, or take fewer prompts (--limit)"
+                "more room, or take fewer prompts (`limit`)",
+                option="limit",
             ) from error
         self._places[name, number] = begin, logits.shape, logits.dtype
 

@@ -262,7 +262,9 @@ def _what_was_done(
 ) -> tuple[tuple[EditStep, ...], EditOptions]:
     if manifest is None:
         if directions is None:
-            raise UsageError(f"{folder} has no weight_edit.json; say with --directions what it was edited with")
+            raise UsageError(
+                f"{folder} has no weight_edit.json; say with `directions` what it was edited with", option="directions"
+            )
         return (EditStep(directions=rows_of(directions)),), EditOptions()
     try:
         options = EditOptions.from_dict(manifest["edit"])

@@ -125,7 +125,7 @@ class Attempt:
             best = max(same, key=lambda pair: pair[0], default=(0, None))[1] if resume else None
             left = f"what an interrupted attempt at {printable(str(out))} left"
             if same and not resume:
-                announce(f"removing {left}; --resume would go on with it")
+                announce(f"removing {left}; resume would go on with it")
             elif dead and resume and best is None:
                 announce(f"removing {left}: it was of another call, source or version, so that all is made anew")
             for attempt in dead:

@@ -45,5 +45,6 @@ def link(source: Path, folder: Path, name: str) -> None:
     except OSError as error:
         raise UsageError(
             f"{printable(str(source))} cannot be linked into the output ({os.strerror(error.errno or 0)});"
-            " choose an output on the same file system or drop --link"
+            " choose an output on the same file system or drop `link`",
+            option="link",
         ) from error

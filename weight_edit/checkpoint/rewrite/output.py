@@ -80,7 +80,9 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
 
 def _check_replaceable(out: Path, overwrite: bool, name: str, own: Own) -> None:
     if not overwrite:
-        raise UsageError(f"{name} exists and is not empty; choose another output or pass --overwrite")
+        raise UsageError(
+            f"{name} exists and is not empty; choose another output or pass `overwrite=True`", option="overwrite"
+        )
     for kept, what in ((Path.cwd(), "the current folder"), (Path("~").expanduser(), "the home folder")):
         if kept.resolve().is_relative_to(out):
             raise UsageError(f"{name} is {what} or holds it and is not overwritten; choose another output")

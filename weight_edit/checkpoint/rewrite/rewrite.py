@@ -298,7 +298,8 @@ class _Rewrite:
             raise UsageError(
                 f"tensor {printable(name)!r} has NaN or infinite values, though no edit touches it; "
                 "the source is damaged, "
-                "fetch it again (--allow-nonfinite copies it as it is)"
+                "fetch it again (`allow_nonfinite=True` copies it as it is)",
+                option="allow_nonfinite",
             )
 
     def _check_stop(self) -> None:

@@ -33,7 +33,9 @@ def add(given: Given, options: AddOptions) -> Change:
     """
     layers = given.at or (() if given.layer is None else (given.layer,))
     if not layers:
-        raise UsageError("the directions do not say where they were found; name the layer to add at: --at 12")
+        raise UsageError(
+            "the directions do not say where they were found; name the layer to add at: `at=[12]`", option="at"
+        )
     if options.length == "unit":
         if len(given.rows) != 1:
             raise UsageError(f"{len(given.rows)} directions have no common unit vector; use options.length=difference")
@@ -43,7 +45,9 @@ def add(given: Given, options: AddOptions) -> Change:
             vector = given.vector("vector")
         except UsageError as error:
             # Other tools' files have directions alone.
-            raise UsageError(f"{error}; or give it length 1 times --strength: --option length=unit") from None
+            raise UsageError(
+                f"{error}; or give it length 1 times `strength`: `options: length=unit`", option=("strength", "options")
+            ) from None
     if not np.any(given.strength * vector):
         raise UsageError("there is nothing to add: the strength or the vector is zero")
     return Addition({layer: np.asarray(given.strength * vector) for layer in layers})

@@ -25,6 +25,7 @@ def norm_preserving(given: Given, options: NormPreservingOptions) -> Change:
     """
     if given.at:
         raise UsageError(
-            "norm-preserving ablation is an edit of weights, so there is nothing to do --at a layer of the stream"
+            "norm-preserving ablation is an edit of weights, so there is nothing to do `at` a layer of the stream",
+            option="at",
         )
     return StreamMap(ablation(given.rows), keep_norms=True)

@@ -20,11 +20,11 @@ def rectify(given: Given, options: RectifyOptions) -> Change:
     """
     layers = given.at or (() if given.layer is None else (given.layer,))
     if not layers:
-        raise UsageError("the directions do not say where they were found; name the layer: --at 12")
+        raise UsageError("the directions do not say where they were found; name the layer: `at=[12]`", option="at")
     return RuntimeOnly(
         layers[0],
         "what it does depends on the sign of the stream's component, which no linear map can see",
-        "--edit ablate (both signs), or --edit affine (the component becomes the ordinary one)",
+        "`kind=ablate` (both signs), or `kind=affine` (the component becomes the ordinary one)",
         ablation(given.rows, given.strength),
         rectified=True,
     )

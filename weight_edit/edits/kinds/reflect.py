@@ -28,6 +28,7 @@ def reflect(given: Given, options: ReflectOptions) -> Change:
     if given.strength != 1.0:
         raise UsageError(
             f"a reflection at one layer has strength 1, not {given.strength:g}: only then norms do not notice it; "
-            "leave --at out to reflect all writers by a part"
+            "leave `at` out to reflect all writers by a part",
+            option="at",
         )
     return BasisChange(given.at[0], ablation(given.rows, 2.0))

@@ -24,7 +24,7 @@ def check_page(page: Path | None, types: Sequence[str]) -> None:
     if page is None:
         return
     if types:
-        raise UsageError("the page is about all families; leave out --only or --page")
+        raise UsageError("the page is about all families; leave out `only` or `page`", option=("only", "page"))
     if not page.parent.is_dir():
         raise UsageError(f"there is no folder {page.parent} for {page.name}; make it first")
     if page.suffix == ".json":
