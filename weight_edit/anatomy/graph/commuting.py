@@ -98,7 +98,7 @@ def commuting_composite(graph: Graph, step: Operation, axis: int) -> tuple[Compo
     Flattening what a token is and laying it among others, for one, commute only taken together.
 
     Returns:
-        The operations as one, and its arguments as in `carriers`; None when up to four levels do not help.
+        The operations as one, and its arguments as in `commuting_arguments`; None when up to four levels do not help.
     """
     taken = [step]
     width = step.made[0].shape[axis]

@@ -78,7 +78,7 @@ class CompositeOperation:
         return self.steps[-1].made
 
     def again(self, replaced: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
-        """What they give for other tensors; see `Step.again`."""
+        """What they give for other tensors; see `Operation.again`."""
         values = {id(self.arguments[place]): value for place, value in replaced.items()}
         given: tuple[Tensor, ...] = ()
         for step in self.steps:

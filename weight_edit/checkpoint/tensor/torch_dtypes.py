@@ -1,4 +1,4 @@
-"""Between a tensor's bytes on disk and torch, for every dtype that torch shares with safetensors."""
+"""Tensors between their bytes on disk and torch, for all dtypes that both libraries have."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
 
 
 def to_tensor(data: bytearray, info: TensorInfo) -> torch.Tensor:
-    """The tensor whose bytes are `data`; it uses that memory and keeps it alive.
+    """The tensor stored in `data`, whose memory it shares and keeps alive.
 
     Raises:
         UnsupportedError: a dtype that torch has no plain tensor for.

@@ -1,4 +1,4 @@
-"""Directional ablation: nothing along the directions is written to the stream any more."""
+"""Directional ablation: no writer writes along the directions any more."""
 
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.projection import ablation

@@ -24,7 +24,7 @@ class Trial:
         status: "proven" (complete, and hooks agree with weights, on what was loaded from the disk), "refused" (with a
             reason, before a byte was written), or "failed": neither of the two, a fault of this package.
         reason: why it was refused, or what failed.
-        leak, leak_before, logit_difference, points, kinds, writers, mixers, unknown: as in `through_disk.Measured`.
+        leak, leak_before, logit_difference, points, kinds, writers, mixers, unknown: as in `DiskTrial`.
         seconds: that the trial took.
     """
 
