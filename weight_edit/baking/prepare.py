@@ -199,7 +199,7 @@ class PreparedEdit:
 
     @property
     def kept_in_front(self) -> list[str]:
-        """Unedited inputs through which the directions may enter: projectors' parameters, then sentences."""
+        """Unedited inputs through which the directions may enter: parameters, then sentences."""
         edited = {edit.writer.weight for edit in self.plan.edits}
         projectors = (w.weight for w in self.anatomy.writers if w.role == "projector" and w.weight not in edited)
         return [*projectors, *self.anatomy.unknown]

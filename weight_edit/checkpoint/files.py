@@ -11,7 +11,7 @@ from weight_edit.errors import UsageError, first_line
 from weight_edit.utils.json import parse_json
 
 CHUNK = 4 * 1024 * 1024
-"""Bytes moved at a time; a multiple of every dtype's size, so that a chunk never cuts a number in two."""
+"""Bytes moved at a time: a multiple of every dtype's size, so that no number is cut."""
 
 SKIPPED = frozenset({".cache", ".git", ".huggingface", ".ipynb_checkpoints", "__pycache__"})
 """Folders (or, for `.git` of a submodule, files) that belong to tools and not to the model."""

@@ -76,6 +76,8 @@ def save_whole(path: Path, content: str | bytes) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write, moved to `path` when the block ends without an exception.
 
+    After an exception nothing has changed.
+
     A new file has the permissions of any new file, one that replaces another has that one's.
 
     Raises:

@@ -92,7 +92,7 @@ def find(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the direction that carries what a model does on target prompts and not on baseline prompts.
+    """Find the directions that carry a behaviour of target prompts that baseline prompts lack.
 
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.

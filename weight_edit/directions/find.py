@@ -1,4 +1,4 @@
-"""Find directions: draw prompts, compute candidates, score them, choose one, and record all of it."""
+"""The search for directions: draw prompts, compute candidates, score, choose and record."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

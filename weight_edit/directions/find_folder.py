@@ -235,7 +235,7 @@ class SearchFolder:
         save_whole(self.path / SEARCH, f"{json.dumps(content, indent=1, allow_nan=False)}\n")
 
     def _begin(self, path: Path) -> None:
-        """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""
+        """Create the folder and clear an earlier search's files, once there is something to keep."""
         try:
             path.mkdir(exist_ok=True)
             # What names the folder as a search's goes last: without it nobody could begin anew in what is left.

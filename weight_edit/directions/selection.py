@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from weight_edit.directions.scores import CandidateScore
 
 BY = ("bypass", "accuracy", "cosmic")
-"""What the best candidate has: the lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the
-lowest bypass score (INLP, arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no
-refusal tokens."""
+"""The criteria for the best candidate: "bypass", "accuracy" or "cosmic".
+
+The lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the lowest bypass score (INLP,
+arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no refusal tokens.
+"""
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,9 @@ def fisher(target: Tensor, baseline: Tensor) -> Tensor:
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
-    """Area under the ROC curve: the share of pairs in which the positive value is larger, ties as halves."""
+    """The area under the ROC curve: the share of pairs where the positive value is larger.
+
+    Ties count as halves.
+    """
     gaps = positive[:, None] - negative[None, :]
     return float((gaps > 0).double().mean() + 0.5 * (gaps == 0).double().mean())

@@ -18,9 +18,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def without_span(rows: Tensor, others: Tensor, strength: float = 1.0) -> Tensor:
     """`rows` (k, d_model) minus `strength` times their projection on the span of `others`.
 
-    `others` is (m, d_model); the result is float64.
-
-    A row that is nothing but rounding error afterwards is zero.
+    `others` is (m, d_model); the result is float64. A row that is nothing but rounding error afterwards is zero.
     """
     basis = torch.from_numpy(orthonormal_rows(others))
     left = rows - strength * (rows @ basis.T) @ basis

@@ -1,4 +1,6 @@
-"""The one object behind every edit: a low-rank affine map on the residual stream, with its three faces.
+"""The low-rank affine map on the residual stream that every edit is made of.
+
+It has three forms: a hook, edited weights and a LoRA adapter.
 
 `lowest_rank` brings the factors of maps that were composed back to the least number of columns.
 """
@@ -139,7 +141,7 @@ class LowRankMap:
     def on_stored(
         self, tensor: "Tensor", axis: int, *, gains: Floats | None = None, keep_norms: bool = False
     ) -> "Tensor":
-        """The map, constant included, along one axis of a tensor as it is stored; dtype and shape stay.
+        """The map, with its constant, along one axis of a stored tensor; dtype and shape stay.
 
         Computed in float64 and rounded once to nearest even; to bfloat16 by way of float32. This is the formula that
         an edited checkpoint is held to.
@@ -169,7 +171,7 @@ class LowRankMap:
         return mapped.reshape(moved.shape).movedim(-1, axis).contiguous()
 
     def lora(self, weight: "Tensor", axis: int) -> "tuple[Tensor, Tensor]":
-        """The adapter: factors (A, B) in the working dtype, such that `B A` is the change of the (out, in) matrix.
+        """LoRA factors (A, B) in the working dtype: `B A` is the change of the (out, in) matrix.
 
         Args:
             weight: the writer's matrix, 2-dimensional.

@@ -46,7 +46,7 @@ class TensorEdit:
             raise ValueError("keep_norms goes with neither gains nor a constant: they change the lengths on purpose")
 
     def __call__(self, tensor: "Tensor") -> "Tensor":
-        """The edited torch tensor, in the dtype and shape of the one given; see `LowRankMap.on_stored`.
+        """The edited torch tensor, dtype and shape unchanged; see `LowRankMap.on_stored`.
 
         Raises:
             ValueError: when the tensor is not d_model wide along the axis.

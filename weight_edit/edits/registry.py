@@ -1,4 +1,4 @@
-"""Edits by name. Adding one is adding one file in `kinds/`, with a function under `@edit("its-name")`."""
+"""The registry of edits: each is one file in `kinds/` with `@edit("its-name")`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -182,7 +182,7 @@ SETS = ("refused", "answered", "over_refused", "harmless_looking")
 def first_token_logprobs(
     model: Model, prompts: PromptSet, chat_format: ChatFormat | None = None, *, batch_size: int = 32
 ) -> Tensor:
-    """Log-probabilities of the first token of an answer's text, (n, vocabulary) float32 on the CPU.
+    """Log-probabilities of an answer's first text token, (n, vocabulary) float32, on the CPU.
 
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
 

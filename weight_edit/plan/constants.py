@@ -1,4 +1,7 @@
-"""The parameters that can carry a constant into the stream at a block's input."""
+"""The parameters that can carry a constant into the stream at a block's input.
+
+They are biases, and the rows of the embedding.
+"""
 
 from dataclasses import dataclass
 

@@ -26,7 +26,7 @@ from weight_edit.utils.arrays import Floats
 
 
 def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
-    """Hooks that remove the span of rows (k, d_model) from the whole stream, as baked weights would."""
+    """Hooks that remove the span of rows (k, d_model) from all writers, as baked weights do."""
     # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
     plan = plan_ablation(model.anatomy, orthonormal_rows(rows), model.parameter, embeddings="untie")
     return plan_hooks(plan, model.parameter)

@@ -64,9 +64,7 @@ class EditPlan:
     def removed(self) -> Floats:
         """Orthonormal rows (k, d_model): directions with no prompt-dependent part left; see `level`.
 
-        Empty if the edit leaves some, at least of text.
-
-        None of them where the edit leaves something, by text at least.
+        There are none if the edit leaves a part, at least of text.
         """
         if self.stream is None or not self.whole or self.reflections:
             return np.zeros((0, self.anatomy.d_model))

@@ -18,7 +18,10 @@ from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
 Values = TypeVar("Values")
 ParameterReader: TypeAlias = Callable[[str], Values]
-"""Gives a parameter of the unedited model by name: `[Numbers]` as an array or a tensor, `[Tensor]` as a tensor."""
+"""A function from a parameter's name to its unedited value.
+
+`[Numbers]` gives an array or a tensor, `[Tensor]` a tensor.
+"""
 
 
 @dataclass(frozen=True)

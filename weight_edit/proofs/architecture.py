@@ -35,7 +35,7 @@ MAX_LOGIT_DIFFERENCE = 1e-4
 
 
 def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> ProvenAnatomy:
-    """Derive an anatomy from config.json alone, prove it, and find its parameters among the tensors on disk.
+    """Derive an anatomy from config.json, prove it, and find its parameters on disk.
 
     Args:
         folder: of the model.
@@ -56,7 +56,7 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
 def prove_architecture(
     config: Any, anatomy: Anatomy, *, directions: int = 2, seed: int = 1, trust_remote_code: bool = False
 ) -> AblationProof:
-    """Edit a narrow copy of the architecture with random directions and measure what is left of them.
+    """Ablate random directions on a narrow copy and measure the rest in the stream.
 
     Args:
         config: of the real model.

@@ -43,8 +43,6 @@ def cache_folder() -> Path | None:
 
     It is the folder of `own_cache`, else `$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in
     `~/.cache`.
-
-    None without a home.
     """
     here = _own.get()
     if here is not None:

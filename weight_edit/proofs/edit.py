@@ -57,7 +57,7 @@ def prove_edit(
     written: bool = True,
     trust_remote_code: bool = False,
 ) -> EditProof:
-    """Try an edit on a narrow copy of the architecture, with random directions in place of the real ones.
+    """Try an edit, with random directions, on a narrow copy of the architecture.
 
     Args:
         config: of the real model.

@@ -70,7 +70,7 @@ class _Weights:
         self._stored: dict[int, tuple[Tensor, Tensor]] = {}
 
     def of(self, tensor: Tensor, stored: Tensor | None = None) -> Tensor:
-        """The converted, changed value of a parameter, or of the rows `stored` of it."""
+        """The converted and changed value of a parameter, or of its rows `stored`."""
         change = self._changes.get(id(tensor))
         # What is made in inference mode could not stand in for what was not.
         with torch.inference_mode(False), torch.no_grad():

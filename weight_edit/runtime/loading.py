@@ -68,7 +68,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go: the device of the input embedding."""
+        """The device of the input embedding, where token ids go."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 

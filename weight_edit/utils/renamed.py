@@ -1,4 +1,4 @@
-"""Arguments under an earlier name: still taken, with a `DeprecationWarning` that says what they are called now."""
+"""Renamed arguments: earlier names are accepted with a `DeprecationWarning`."""
 
 import functools
 import warnings
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator under which a function takes its keyword arguments by their earlier names too.
+    """A decorator that accepts keyword arguments by their earlier names.
 
     Args:
         names: earlier name -> present name.

@@ -12,7 +12,7 @@ _ENTRIES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How two models' logits agree over all tokens of some prompts.
+    """The agreement of two models' logits over all tokens of some prompts.
 
     Attributes:
         largest: largest absolute difference of a logit.

@@ -75,7 +75,7 @@ class LeakMeter:
 def stream_leak(
     model: Model, directions: Tensor, sequences: Sequence[Sequence[int]], level: Callable[[Point], Tensor] | None = None
 ) -> Leak:
-    """The largest |V^T x - level| / |x| over all residual points and all tokens of the sequences.
+    """The largest |V^T x - level| / |x| over all residual points and tokens.
 
     Args:
         directions, level: as of `LeakMeter`.

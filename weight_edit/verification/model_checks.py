@@ -1,4 +1,4 @@
-"""The checks that run the models: the stream's leak, and edited weights against the base with hooks.
+"""The checks that run the models: the stream's leak, and edited weights against hooks.
 
 One model is in memory at a time, in its storage dtype: the base first, whose logits go to a file, and then the edit.
 Its weights are converted to float32 block by block; see `runtime.compute_dtype`.

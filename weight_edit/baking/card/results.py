@@ -1,4 +1,4 @@
-"""What an evaluation measured, as a card shows it: tables for readers, and the Hub's `model-index`."""
+"""An evaluation's results on a card: tables for readers, and the Hub's `model-index`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""MXFP4 as gpt-oss has it: groups of 32 e2m1 codes, two to a byte, and a power of two for each group.
+"""MXFP4 as in gpt-oss: groups of 32 e2m1 codes, two per byte, with one power of two each.
 
 A number is its code's times `2 ** (scale - 127)`. On disk experts lie transposed against transformers' parameters:
 `down_proj` there is (experts, in, out), and `down_proj_blocks` holds (experts, out, in) with the groups along `in`.

@@ -221,7 +221,7 @@ def _problem(folder: Path, name: str, record: Written | None) -> bool:
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
     """(relative path, is it a folder) of everything below a folder; links are not followed.
 
-    What an interrupted attempt of ours left is passed over.
+    Leftovers of an interrupted attempt of this package are skipped.
     """
     names = [""]
     while names:

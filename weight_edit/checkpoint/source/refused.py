@@ -149,7 +149,7 @@ def single_file(name: str) -> WeightEditError:
 
 
 def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse quantised formats that cannot be edited, and configs that disagree with the tensors.
+    """Refuse quantised formats that cannot be edited, and configs at odds with the tensors.
 
     What passes: plain weights; FP8 by `quant_method` "fp8", in blocks or per tensor; "compressed-tensors" of format
     "float-quantized" with 8-bit floats per tensor, channel or block; "mxfp4".

@@ -29,7 +29,10 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "I64": torch.int64,
     "U64": torch.uint64,
 }
-"""safetensors' dtype names -> torch dtypes. F4 and F6 pack elements into bytes and have no plain tensor."""
+"""safetensors' dtype names -> torch dtypes.
+
+F4 and F6 pack elements into bytes and have no plain tensor.
+"""
 
 
 def to_tensor(data: bytearray, info: TensorInfo) -> torch.Tensor:

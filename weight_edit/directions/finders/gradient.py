@@ -149,7 +149,7 @@ class GradientOptions(Section):
 
 @finder("gradient", paper="2502.17420", aliases=("rdo",))
 def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
-    """Unit direction, or cone of them, by gradient search on the model's own texts.
+    """A unit direction or concept cone by gradient search on the model's own texts.
 
     Minimises `answer CE(ablated, answers to target prompts) + refuse CE(added, refusals of baseline prompts) + retain
     KL(base || ablated, what is said to baseline prompts)`, each a mean over tokens. The texts are the model's own, made
@@ -272,7 +272,10 @@ def weights_of(options: GradientOptions) -> dict[str, float]:
 
 
 def orthonormalised(rows: Tensor) -> Tensor:
-    """Gram-Schmidt of independent rows (n, d_model), float32, differentiable; the first keeps its direction."""
+    """Rows orthonormalised by Gram-Schmidt, (n, d_model) float32, differentiable.
+
+    The rows must be independent; the first keeps its direction.
+    """
     found: list[Tensor] = []
     for row in rows.float():
         for other in found:

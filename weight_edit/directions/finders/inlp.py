@@ -118,7 +118,7 @@ def nullspace(
 
 
 def fit(x: Floats, labels: Marks, c: float) -> Floats:
-    """Weights (d,) of a logistic regression without intercept on `x` (n, d) and bool `labels` (n,).
+    """The weights (d,) of a logistic regression of `labels` (n,) on `x` (n, d), no intercept.
 
     The paper minimises `mean loss + lambda |w|^2` with `lambda = 1 / (2 * 0.1 * N)`. Times `0.1 N` that is
     `0.1 * sum of losses + |w|^2 / 2`, sklearn's objective with `C = 0.1`, whatever N is. It has one minimum, so that

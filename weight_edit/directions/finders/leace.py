@@ -90,7 +90,9 @@ class EraserFitter:
 
     @property
     def eraser(self) -> Eraser:
-        """`x - W^+ U U^T W (x - mean)`, with `W = Sxx^(-1/2)` and `U` an orthonormal basis of the range of `W Sxz`.
+        """The least-squares eraser of the statistics so far.
+
+        It is `x - W^+ U U^T W (x - mean)`, with `W = Sxx^(-1/2)` and `U` an orthonormal basis of the range of `W Sxz`.
 
         Where there is nothing to erase, k is 0.
         """

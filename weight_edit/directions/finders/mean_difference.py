@@ -78,7 +78,7 @@ def off(x: Tensor, along: Tensor) -> Tensor:
 
 
 def clipped(x: Tensor, quantile: float) -> Tensor:
-    """Each vector of `x` (..., d_model) with its entries clipped at a quantile of their magnitudes."""
+    """Vectors `x` (..., d_model), each with its entries clipped at a quantile of magnitudes."""
     rank = max(1, math.ceil(quantile * x.shape[-1]))
     limit = x.abs().kthvalue(rank, dim=-1, keepdim=True).values
     return torch.maximum(torch.minimum(x, limit), -limit)

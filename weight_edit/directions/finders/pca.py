@@ -35,7 +35,7 @@ class PcaOptions(Section):
 
 @finder("pca", paper="2310.01405", everywhere=True)
 def principal_components(problem: Problem, options: PcaOptions) -> list[Candidate]:
-    """Principal components of paired differences (representation engineering), or of all prompts.
+    """Principal components of paired differences (representation engineering) or all prompts.
 
     Rows are of unit length, and point to where the target's mean is further along. What an addition adds is the part of
     the mean difference that lies in their span, so that its length is that of a class's shift along them. Prompts are

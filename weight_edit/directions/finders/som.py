@@ -56,7 +56,10 @@ def nearest_neurons(x: Tensor, neurons: Tensor) -> Tensor:
 
 
 def hexagonal(rows: int, columns: int) -> Tensor:
-    """Places of a grid whose odd rows are shifted by half, (rows * columns, 2) float64; neighbours are 1 apart."""
+    """The places of a hexagonal grid, (rows * columns, 2) float64; neighbours are 1 apart.
+
+    Odd rows are shifted by half.
+    """
     return torch.tensor(
         [[column + row % 2 / 2, row * math.sqrt(3) / 2] for row in range(rows) for column in range(columns)],
         dtype=torch.float64,

@@ -7,7 +7,7 @@ from weight_edit.utils.settings import Section
 
 
 class AblateOptions(Section):
-    """It has no settings of its own."""
+    """No settings."""
 
 
 @edit("ablate", paper="2406.11717")

@@ -8,7 +8,7 @@ from weight_edit.utils.settings import Section
 
 
 class RectifyOptions(Section):
-    """It has no settings of its own."""
+    """No settings."""
 
 
 @edit("rectify")
