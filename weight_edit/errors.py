@@ -1,4 +1,4 @@
-"""The errors a user can meet; each knows the exit code of the command line.
+"""The errors a user can meet; each has the exit code of the command line.
 
 A message is one line, names the file, tensor, module or option, and says what to do about it.
 """
@@ -77,7 +77,7 @@ FOREIGN_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What foreign code (a model's configuration, constructor or chat template) raises when its files are nonsense."""
+"""Exceptions that foreign code (a model's config, constructor, template) raises on bad data."""
 
 
 def plain(text: str) -> str:
@@ -88,7 +88,7 @@ def plain(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message, fit for a message of one line; its class where it has none."""
+    """An error's message on one line; its class name if there is no message."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     # "Validation error:" alone says nothing.
     short = 2 if lines and lines[0].endswith(":") else 1

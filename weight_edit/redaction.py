@@ -1,4 +1,4 @@
-"""Access tokens: cleaned where they come in, and in no message that goes out, whichever library made it."""
+"""Access tokens: cleaned on input, and hidden in all messages of any library."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "<token>"
-"""What stands in a message where a token stood."""
+"""The text that replaces a token in messages."""
 
 _SHORTEST = 5
-"""Tokens with fewer characters are hidden nowhere: they are no secrets, and parts of ordinary words."""
+"""The length below which a token is not hidden: it is no secret, and part of words."""
 
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # The Hub's own forms, for those that came from nowhere known: a misspelt option's value, a server's message.
@@ -26,30 +26,30 @@ _given: set[str] = set()
 
 
 def cleaned(token: str) -> str:
-    """A token as it was meant: without the line breaks and white space that copying and files put around it."""
+    """A token without the line breaks and white space from copying or files."""
     return token.strip()
 
 
 def weakness(token: str) -> str | None:
-    """Why a cleaned token cannot be sent, without a part of it; None where it can be."""
+    """The reason why a cleaned token cannot be sent, without any part of it; else None."""
     place = next((number for number, c in enumerate(token, 1) if not "!" <= c <= "~"), None)
     return None if place is None else f"its character {place} of {len(token)} is none that a token can have"
 
 
 def remember(token: str) -> None:
-    """Hide this token in every message from now on, as it was given and cleaned."""
+    """Hide a token in every message from now on, as given and as cleaned."""
     _given.add(token)
 
 
 def given_token(token: str | None) -> str | None:
-    """The token as it was given, which no message has from now on."""
+    """The token as given, hidden in messages from now on."""
     if token is not None:
         remember(token)
     return token
 
 
 def stored_tokens() -> Iterator[tuple[str, str]]:
-    """Where the Hub's library finds a token when none is given, and that token, cleaned: in its order of choice."""
+    """The places of the Hub library's tokens, with the cleaned tokens, in its order."""
     for name in _VARIABLES:
         if token := cleaned(os.environ.get(name, "")):
             yield name, token
@@ -60,7 +60,7 @@ def stored_tokens() -> Iterator[tuple[str, str]]:
 
 
 def redacted(text: str) -> str:
-    """The text without any token, also where it stands percent-encoded, as `repr` has it, or as JSON does."""
+    """The text without tokens, also if percent-encoded, or escaped by `repr` or JSON."""
     known = {*_given, *(token for _, token in stored_tokens()), *(os.environ.get(name, "") for name in _VARIABLES)}
     # huggingface_hub puts together what line breaks part.
     known |= {form for token in known for form in (cleaned(token), "".join(token.splitlines()).strip())}
@@ -71,7 +71,7 @@ def redacted(text: str) -> str:
 
 
 def redact_error(error: BaseException | None) -> None:
-    """Take tokens out of an error's message, and out of those that it came from, which tracebacks show too."""
+    """Remove tokens from an error's message, and from the errors that it came from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -91,7 +91,7 @@ def redact_error(error: BaseException | None) -> None:
 
 
 class RedactedStream:
-    """A text stream that writes everything but tokens; all else is the stream's it stands for.
+    """A text stream that hides tokens and otherwise acts as the stream it wraps.
 
     Args:
         stream: where it goes.
@@ -101,12 +101,12 @@ class RedactedStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text without tokens; the number of characters that were given."""
+        """Write the text without tokens; returns the number of given characters."""
         self._stream.write(redacted(text))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
-        """Write all of them."""
+        """Write all texts without tokens."""
         for line in lines:
             self.write(line)
 
@@ -115,7 +115,7 @@ class RedactedStream:
 
 
 def show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook` does it, for a fault of ours: the traceback, without tokens."""
+    """A `sys.excepthook` that prints the traceback without tokens."""
     redact_error(error)
     sys.__excepthook__(kind, error, trace)
 
@@ -150,7 +150,7 @@ def _plain(value: Any) -> Any:
 
 
 def _content(path: str | Path) -> str:
-    """The text of a token's file; empty where there is none to read."""
+    """The text of a token's file; empty if it cannot be read."""
     try:
         found = Path(path).stat()
         # A pipe would wait for a writer.

@@ -1,1 +1,1 @@
-"""Which tensors write to and read from the residual stream, in memory and on disk."""
+"""The anatomy of a model: the tensors that write to and read from the residual stream."""

@@ -1,4 +1,4 @@
-"""Which parameters write into the residual stream: the stream is followed backwards, from the blocks to its sources.
+"""The parameters that write into the residual stream, found by following values backwards.
 
 Take a point of the stream, and ask of the operation that made it which of its arguments carry the stream's vectors on
 (`commuting.py`); ask the same of these, until parameters are reached: those are what writes. Where an operation
@@ -49,11 +49,11 @@ class CarriedAxis:
 
 
 _Visit = tuple[Tensor, CarriedAxis, float, Operation | None]
-"""A value to look at: how it carries the stream, the constant it is multiplied with later, who takes it in."""
+"""A value to visit: (value, how it carries the stream, later constant factor, consumer)."""
 
 
 class NotUnderstoodError(Exception):
-    """Something writes into the stream that is no parameter behind known operations; says what, and where."""
+    """Something other than a parameter behind known operations writes into the stream."""
 
     def __init__(self, reason: str, step: Operation | None) -> None:
         super().__init__(reason)
@@ -62,7 +62,7 @@ class NotUnderstoodError(Exception):
 
 
 class Backtrace:
-    """The values that carry the stream, and the parameters that they come from."""
+    """The values that carry the stream, and the parameters they come from."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -71,11 +71,11 @@ class Backtrace:
         self._behind: dict[int, list[Tensor]] = {}
 
     def carried(self, value: Tensor) -> CarriedAxis | None:
-        """How a value carries the stream; None if it does not."""
+        """The axis along which a value carries the stream; None if it does not."""
         return self._carried.get(id(value))
 
     def parameters_behind(self, value: Tensor) -> set[str]:
-        """The parameters whose vectors a value that carries the stream is made of."""
+        """The names of the parameters whose vectors a stream-carrying value consists of."""
         found: set[str] = set()
         seen: set[int] = set()
         waiting = [value]
@@ -89,7 +89,7 @@ class Backtrace:
         return found
 
     def follow(self, starts: Iterable[Tensor]) -> None:
-        """Follow points of the stream back to their sources.
+        """Follow values of the stream back to their sources.
 
         Args:
             starts: values whose last axis is the stream's.
@@ -116,7 +116,7 @@ class Backtrace:
             waiting.extend(before)
 
     def _before(self, value: Tensor, carried: CarriedAxis, scale: float, taker: Operation | None) -> list[_Visit]:
-        """The arguments that a value was computed from, as far as they carry the stream."""
+        """The arguments of a value's operation that carry the stream."""
         step = self.graph.maker(value)
         name = self.graph.parameter(value)
         if name is not None:
@@ -161,7 +161,7 @@ class Backtrace:
 
 
 def _constant_factor(step: Operation) -> float:
-    """The number that an operation multiplies with; 1 for all that do not."""
+    """The constant that an operation multiplies by; 1 for other operations."""
     if step.name not in ("aten.mul.Tensor", "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar"):
         return 1.0
     for argument in step.arguments:

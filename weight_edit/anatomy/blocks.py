@@ -1,4 +1,4 @@
-"""The blocks of a decoder, as one forward pass shows them: their order, the stream through them, who reads it."""
+"""A decoder's blocks as one forward pass shows them: order, stream values and readers."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from weight_edit.anatomy.parts import Reader
 
 
 def block_calls(model: nn.Module, graph: Graph) -> list[Call]:
-    """The calls of the blocks: the members of that list of modules whose last member returns last of all.
+    """The calls of the blocks, which are the modules of the last `ModuleList` to return.
 
     Returns:
         In the order of returning; a block that runs several times is there as often. Empty when there is no list.
@@ -25,13 +25,13 @@ def block_calls(model: nn.Module, graph: Graph) -> list[Call]:
 
 
 def stream_points(graph: Graph, calls: list[Call]) -> list[Tensor]:
-    """Residual-stream values (last axis d_model): each block's input and output, and the sums after the last block."""
+    """Residual-stream values (last axis d_model): block inputs and outputs, and later sums."""
     around = [value for call in calls for value in (call.given, call.returned) if value is not None]
     return [*around, *_additions_behind(graph, calls[-1])]
 
 
 def _additions_behind(graph: Graph, last: Call) -> list[Tensor]:
-    """Values in which something was added to what the last block returned, before a gain or another map took it in."""
+    """The sums after the last block, up to the first gain or other map."""
     width = last.returned.shape[-1]
     axes = {id(last.returned): -1}
     found = []
@@ -52,16 +52,16 @@ def _additions_behind(graph: Graph, last: Call) -> list[Tensor]:
 
 
 def inner_calls(graph: Graph, call: Call) -> list[Call]:
-    """The calls that ran within one."""
+    """The calls that ran within a call."""
     prefix = call.name + "."
     return [c for c in graph.calls if c.name.startswith(prefix) and call.first <= c.first and c.last <= call.last]
 
 
 class StreamValues:
-    """The values that are the stream itself, in distinction to what is about to be added to it."""
+    """The values that are the stream itself, as opposed to terms to be added to it."""
 
     def __init__(self, writing: Backtrace, points: Iterable[Tensor]) -> None:
-        """Args: the points are values that are known to be the stream: the blocks' inputs and outputs."""
+        """Args: the points are known stream values: the blocks' inputs and outputs."""
         self._known = {id(point): point for point in points}
         for step in writing.graph.steps:
             given = (argument for argument in step.arguments if isinstance(argument, Tensor))
@@ -73,7 +73,7 @@ class StreamValues:
 
     @property
     def values(self) -> list[Tensor]:
-        """All of them; the stream lies along their last axis."""
+        """All stream values; the stream lies along their last axis."""
         return list(self._known.values())
 
 
@@ -81,7 +81,7 @@ _PLAIN = CarriedAxis(-1, ())
 
 
 def middle(call: Call, inner: list[Call], stream: StreamValues) -> Call | None:
-    """The first call that is given the stream after the block has added to it, and before it has added all."""
+    """The first call whose input is the stream between a block's additions; None if none is."""
     for candidate in inner:
         inside = candidate.given is not None and candidate.given in stream
         if inside and not same(candidate.given, call.given) and not same(candidate.given, call.returned):
@@ -90,7 +90,7 @@ def middle(call: Call, inner: list[Call], stream: StreamValues) -> Call | None:
 
 
 def readers(point: Tensor, inner: list[Call], layer: int | None) -> list[Reader]:
-    """The modules with weights that are given the stream itself, or a norm of it."""
+    """The modules with weights whose input is the stream or a norm of it."""
     found = []
     direct = _reading(point, inner)
     if direct:
@@ -102,7 +102,7 @@ def readers(point: Tensor, inner: list[Call], layer: int | None) -> list[Reader]
 
 
 def same(a: Tensor | None, b: Tensor | None, tolerance: float = 1e-5) -> bool:
-    """Whether two tensors hold the same vectors up to float32 rounding, whatever the axes in front."""
+    """Whether two tensors hold the same vectors up to float32 rounding, in any leading shape."""
     if a is None or b is None or a.shape[-1:] != b.shape[-1:] or a.numel() != b.numel() or not a.numel():
         return False
     if not (a.is_floating_point() and b.is_floating_point()):
@@ -111,7 +111,7 @@ def same(a: Tensor | None, b: Tensor | None, tolerance: float = 1e-5) -> bool:
 
 
 def _reading(value: Tensor, inner: list[Call]) -> tuple[str, ...]:
-    """The innermost modules with weights that are given a value."""
+    """The innermost modules with weights whose input is a value."""
     names = dict.fromkeys(c.name for c in inner if _has_matrix(c.module) and same(c.given, value))
     return tuple(name for name in names if not any(other.startswith(name + ".") for other in names))
 
@@ -121,7 +121,7 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def _is_norm(call: Call) -> bool:
-    """A module of no matrix that keeps the shape and gives something else than it got."""
+    """Whether a call is of a module without matrices that changes its input but not the shape."""
     matrices = any(parameter.ndim >= 2 for parameter in call.module.parameters())
     given = call.given
     return not matrices and given is not None and given.shape == call.returned.shape and not same(given, call.returned)

@@ -1,4 +1,7 @@
-"""The anatomy of an architecture, found on its narrow copy: by structure, checked by numbers, no model by name."""
+"""The anatomy of an architecture, derived from its narrow copy: by structure and numbers.
+
+No model is known by name.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +28,7 @@ MAX_LAYERS = 2000
 
 
 def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
-    """Find every writer to and reader from the residual stream.
+    """Derive the anatomy of a config: every writer to and reader from the residual stream.
 
     Builds the model narrow, with random parameters, runs it on text, and with an image or a sound where it takes any,
     and follows the stream from the blocks back to the parameters that it comes from. No weights of the real model are
@@ -44,7 +47,7 @@ def anatomy_of(config: Any, *, trust_remote_code: bool = False) -> Anatomy:
 
 
 def anatomy_with_model(config: Any, *, trust_remote_code: bool = False) -> tuple[Anatomy, nn.Module]:
-    """The same as `anatomy_of`, with the real model on the meta device, which its shapes are from."""
+    """The result of `anatomy_of`, with the full-size model on the meta device."""
     check_kind(config)
     name = describe(config)
     with one_thread():
@@ -79,7 +82,7 @@ def anatomy_with_model(config: Any, *, trust_remote_code: bool = False) -> tuple
 
 
 def check_kind(config: Any) -> None:
-    """Refuse what has no decoder's residual stream, by its config alone.
+    """Refuse, by its config alone, a model that is no decoder.
 
     Raises:
         UnsupportedError: an encoder, an encoder-decoder, and the like.
@@ -104,7 +107,7 @@ def check_kind(config: Any) -> None:
 
 
 def _check_towers(config: Any, name: str) -> None:
-    """The real model is built for its names and shapes: a tower of a million blocks would take hours."""
+    """Refuse towers with so many blocks that building the full-size model would take hours."""
     for part, tower in parts(config):
         for key in BLOCKS:
             number = vars(tower).get(key)
@@ -121,7 +124,7 @@ def _text(model: Any, name: str) -> Mapping[str, Any]:
 
 
 def _media(model: Any, name: str) -> tuple[dict[str, Trace], list[str]]:
-    """The passes with images and sounds that were understood, and for each of the others a sentence."""
+    """The understood passes with images and sounds, and a sentence for each other medium."""
     found, unknown = {}, []
     for medium in MEDIA:
         try:
@@ -135,7 +138,7 @@ def _media(model: Any, name: str) -> tuple[dict[str, Trace], list[str]]:
 
 
 def _merged(passes: list[Trace], name: str) -> list[Writer]:
-    """The writers of all passes; what comes in with an image or a sound alone, before the blocks, is a projector."""
+    """The writers of all passes; one that only media use, before the blocks, is a projector."""
     found = {writer.weight: writer for writer in passes[0].writers}
     for followed in passes[1:]:
         for writer in followed.writers:
@@ -148,7 +151,7 @@ def _merged(passes: list[Trace], name: str) -> list[Writer]:
 
 
 def _check_real(writers: list[Writer], shapes: Mapping[str, Any], narrow: set[str], name: str) -> None:
-    """The real model must have the writers of the narrow one, and no more of their kind."""
+    """Refuse a full-size model whose writers differ in kind from the narrow copy's."""
     kinds = {general(writer.weight) for writer in writers}
     known = {general(parameter) for parameter in narrow}
     width = shapes[writers[0].weight][writers[0].axis]
@@ -184,7 +187,7 @@ def _blocks(passes: list[Trace], writers: list[Writer]) -> tuple[Block, ...]:
 
 
 def _unembedding(model: Any, graph: Graph, name: str) -> str:
-    """The output head: as the model says, else the last linear map that gave as many numbers as there are logits."""
+    """The name of the output head: as the model says, else the last map to the logits' width."""
     head = model.get_output_embeddings()
     if head is not None:
         return name_of(model, head)
@@ -196,6 +199,6 @@ def _unembedding(model: Any, graph: Graph, name: str) -> str:
 
 
 def _final_norm(text: Trace) -> str | None:
-    """The first module after the blocks that is given the stream as it is after all additions."""
+    """The first module after the blocks whose input is the finished stream."""
     last, end = text.calls[-1], text.points[-1]
     return next((c.name for c in text.graph.calls if c.first >= last.last and same(c.given, end)), None)

@@ -1,4 +1,4 @@
-"""Which parts of the blocks mix tokens, told by trying: a first token changed, do later ones come out otherwise?"""
+"""The parts of the blocks that mix tokens, found by changing the first token."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from weight_edit.anatomy.graph.recording import first_tensor
 
 
 def mixing_parts(model: nn.Module, inputs: Mapping[str, Any], graph: Graph, blocks: Sequence[Call]) -> frozenset[str]:
-    """Names of the blocks' direct submodules whose output at a token depends on earlier tokens.
+    """Names of the blocks' direct submodules whose outputs depend on earlier tokens.
 
     Runs the model once more; every part is given what it was given when it was recorded, but for the first token.
 

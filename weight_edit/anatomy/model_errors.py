@@ -1,4 +1,4 @@
-"""Exceptions of a model's own code, or of transformers' config checks, for broken files."""
+"""Exceptions that a model's code or transformers' config checks raise on broken files."""
 
 from huggingface_hub.errors import StrictDataclassError
 

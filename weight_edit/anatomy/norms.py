@@ -1,4 +1,4 @@
-"""What stands between a writer and the stream when it does not commute with linear maps: gains per channel, and means.
+"""Norms between a writer and the stream: operations that do not commute with linear maps.
 
 A norm is `gain * x / rms(x)`, or `gain * (x - mean(x)) / std(x) + bias`. The division is one number per token, which
 commutes. What is left are a gain per channel and taking the mean off, whatever the norm is called and however it is
@@ -32,20 +32,23 @@ class Factor:
 
 
 CENTRING = Factor(None, does="centring")
-"""Taking the mean off."""
+"""Subtraction of the mean."""
 NORMALISING = Factor(None, does="normalising")
-"""Dividing by a length of the vector itself: it turns no direction, but what is taken off before comes out longer."""
+"""Division by a length of the vector itself.
+
+It changes no direction, but a vector from which something was removed before comes out longer.
+"""
 Through = tuple[Factor, ...]
-"""Factors from the stream towards the writer."""
+"""The factors between a value and the stream, from the stream towards the writer."""
 
 
 def turning(through: Through) -> Through:
-    """The factors that make another direction of a direction."""
+    """The factors that change a direction: all but normalisation."""
     return tuple(factor for factor in through if factor != NORMALISING)
 
 
 def normalises(graph: Graph, step: Operation, place: int) -> bool:
-    """Whether an operation scales an argument by what was computed from this argument."""
+    """Whether an operation scales an argument by a value computed from that argument."""
     if step.name not in ("aten.mul.Tensor", "aten.div.Tensor"):
         return False
     x = step.arguments[place]
@@ -68,7 +71,7 @@ def normalises(graph: Graph, step: Operation, place: int) -> bool:
 def standing_between(
     graph: Graph, step: Operation, position: int, axis: int
 ) -> list[tuple[Tensor, int, Through]] | None:
-    """The arguments of a norm's operation that carry the stream, each with its axis and what it stands behind.
+    """A norm operation's arguments that carry the stream: (argument, axis, factors).
 
     Args:
         graph: that the step is of.
@@ -106,7 +109,7 @@ def _layer_norm(graph: Graph, step: Operation, axis: int) -> list[tuple[Tensor, 
 
 
 def _gain(graph: Graph, value: Tensor, axis: int, width: int) -> Factor | None:
-    """The gain per channel that a value is: one parameter, or 1 plus it."""
+    """The gain per channel that a value represents: a parameter, or 1 plus a parameter."""
     if value.numel() != width or value.ndim < -axis or value.shape[axis] != width:
         return None
     parameters = _sources(graph, value)
@@ -123,7 +126,7 @@ def _gain(graph: Graph, value: Tensor, axis: int, width: int) -> Factor | None:
 
 
 def _sources(graph: Graph, value: Tensor) -> dict[str, Tensor] | None:
-    """All parameters that a value is computed from; None when it depends on anything else."""
+    """All parameters that a value is computed from; None if it depends on anything else."""
     name = graph.parameter(value)
     if name is not None:
         return {name: value}

@@ -1,4 +1,4 @@
-"""What a decoder consists of, seen from its residual stream: plain data, no model.
+"""The parts of a decoder as seen from its residual stream: plain data, no model.
 
 Module and parameter names are relative to the causal language model that transformers builds
 (`model.get_submodule(name)`, `model.state_dict()[name]`).
@@ -30,7 +30,7 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """A parameter whose vectors are added to the residual stream: as a rule, the weight of a linear map.
+    """A parameter whose vectors are added to the residual stream, usually a linear weight.
 
     Attributes:
         module: the module whose output is made of these vectors, e.g. `model.layers.0.self_attn.o_proj`; of fused
@@ -61,7 +61,7 @@ class Writer:
 
 @dataclass(frozen=True)
 class Reader:
-    """Linear maps that read the residual stream at one point, and the norm that they read it through.
+    """Linear maps that read the stream at one point, and the norm before them.
 
     Attributes:
         norm: name of the norm, or None when the stream is read as it is.

@@ -1,4 +1,4 @@
-"""How a model reads its residual stream: which weights, along which axis, through which norm."""
+"""Readers of the residual stream: their weights, axes and norms."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class ReadingWeight:
 
 @dataclass(frozen=True)
 class Reading:
-    """All of a model's.
+    """The reading weights of a model.
 
     Attributes:
         weights: of the readers, in order.
@@ -38,12 +38,12 @@ class Reading:
 
     @property
     def centred(self) -> bool:
-        """Whether any norm in front of a reader takes off a mean."""
+        """Whether any norm before a reader subtracts the mean."""
         return any(each.norm is not None and each.norm.kind == "layer" for each in self.weights)
 
 
 def reading_of(model: nn.Module, anatomy: Anatomy) -> Reading:
-    """Find the reading weights and the kinds of norms in front of them, on a narrow copy with random parameters.
+    """The reading weights and their norms, found on a narrow copy with random parameters.
 
     What a norm is, is told by what it computes. Axes follow from the modules' kinds; whether all that reads was found
     is for a proof to decide.
@@ -80,7 +80,7 @@ def _weights(model: nn.Module, reader: Reader, writing: dict[str, int]) -> list[
 
 
 def _norm(model: nn.Module, name: str) -> Norm:
-    """Which norm a module is, by what it gives for random vectors."""
+    """The kind of a norm module, by its outputs for random vectors."""
     module = model.get_submodule(name)
     held = dict(module.named_parameters())
     weights = [key for key in held if key.rpartition(".")[2] == "weight"]

@@ -1,4 +1,4 @@
-"""One forward pass of a small model, followed: its blocks, its stream, and who writes to it."""
+"""A traced forward pass of a small model: its blocks, its stream and its writers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from weight_edit.errors import UnsupportedError, first_line
 
 @dataclass(frozen=True)
 class Trace:
-    """What one pass showed.
+    """The result of tracing one forward pass.
 
     Attributes:
         graph: its operations.
@@ -39,7 +39,7 @@ class Trace:
 
 
 def trace_forward(model: Any, inputs: Mapping[str, Any], name: str) -> Trace:
-    """Record a pass and follow the stream from all blocks back to its sources.
+    """Record a forward pass and follow its stream from all blocks back to the sources.
 
     Args:
         model: small, in memory.
@@ -75,12 +75,12 @@ def embedding_of(model: Any) -> str:
 
 
 def name_of(model: nn.Module, wanted: nn.Module) -> str:
-    """The name of a module in a model."""
+    """The name of a module within a model."""
     return next(name for name, module in model.named_modules() if module is wanted)
 
 
 def _does_not_run(model: Any) -> str:
-    """That a forward pass failed, and with which release it would not, where one is known."""
+    """The reason that a pass failed, with a release in which it runs, if one is known."""
     works = RUNS_WITH.get(str(model.config.model_type))
     if works is None:
         return "a narrow copy of it does not run"
@@ -88,7 +88,7 @@ def _does_not_run(model: Any) -> str:
 
 
 def _where(graph: Graph, error: NotUnderstoodError) -> str:
-    """What writes into the stream without being understood, and in which module it was found."""
+    """The writer that is not understood, and the module where it was found."""
     number = None if error.step is None else error.step.number
     around = [c.name for c in graph.calls if number is not None and c.first <= number < c.last]
     place = f"in '{around[0]}', " if around else ""

@@ -1,4 +1,4 @@
-"""What no forward pass of a small model made any use of: nothing is known about what it writes."""
+"""Parts that no traced pass used, so that nothing is known about what they write."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from weight_edit.errors import UnsupportedError
 from weight_edit.utils.name_patterns import general
 
 NEVER_USED = ("audio_bos_eos_token", "image_sep")
-"""Parameters that a class of transformers has and no code of it reads (Qwen2.5-Omni's, HunYuan-VL's)."""
+"""Parameters that no code of their class reads (Qwen2.5-Omni's, HunYuan-VL's)."""
 
 
 def unused_parts(model: nn.Module, passes: Sequence[Trace], name: str) -> list[str]:
-    """Parts that may bring something into the stream and had no part in any pass, a sentence each.
+    """One sentence for each unused part that may write to the stream.
 
     These are whole parts of the model, such as `model.audio_tower`, and, within others, what holds a parameter as wide
     as the stream: projectors of media that were not tried. Towers, whose last blocks are often not used, are of another
@@ -52,6 +52,6 @@ def _known(parameter: str) -> bool:
 
 
 def _above(parameter: str) -> list[str]:
-    """A parameter and the modules around it, the outermost first: `model`, `model.norm`, `model.norm.weight`."""
+    """A parameter and its enclosing modules: `model`, `model.norm`, `model.norm.weight`."""
     parts = parameter.split(".")
     return [".".join(parts[: end + 1]) for end in range(len(parts))]

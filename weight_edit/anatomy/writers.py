@@ -1,4 +1,4 @@
-"""The sources of the stream as writers: weights with their biases, the norm between, and where a hook does the same."""
+"""The writers of the stream: weights with biases, norms behind them, and places for hooks."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from weight_edit.anatomy.parts import Norm, Writer
 def writers_of(
     model: nn.Module, writing: Backtrace, embedding: str, blocks: Sequence[Call], mixing: Collection[str]
 ) -> list[Writer]:
-    """All writers, in the order in which they write.
+    """All writers, in the order in which they add to the stream.
 
     Args:
         model: that was recorded.
@@ -59,7 +59,7 @@ def _owner(parameter: str) -> str:
 
 
 def _biases(sources: Iterable[StreamSource], parameters: dict[str, nn.Parameter]) -> dict[str, str]:
-    """Weight -> its bias: of the same module, through the same norm, with the axis of inputs less."""
+    """Weight -> its bias: in the same module and behind the same norm."""
     found: dict[str, str] = {}
     by_owner: dict[tuple[str, Through], list[StreamSource]] = {}
     for source in sources:
@@ -81,7 +81,7 @@ def _gain(through: Through) -> str | None:
 
 
 def _norm_bias(source: StreamSource, sources: Iterable[StreamSource]) -> list[str]:
-    """The bias that the norm between a source and the stream adds."""
+    """The bias of the norm between a source and the stream."""
     gain = _gain(source.through)
     if gain is None:
         return []
@@ -89,7 +89,7 @@ def _norm_bias(source: StreamSource, sources: Iterable[StreamSource]) -> list[st
 
 
 def _norm(source: StreamSource, sources: Iterable[StreamSource]) -> Norm | None:
-    """The norm between a source and the stream, with those in front of it."""
+    """The norm between a source and the stream, with any inner norms."""
     if not source.through:
         return None
     norm = None
@@ -112,7 +112,10 @@ def _norm(source: StreamSource, sources: Iterable[StreamSource]) -> Norm | None:
 
 
 def _norms_apart(through: Through) -> list[Through]:
-    """One norm after the other, from the stream towards the writer: in each, a gain acts last, the mean goes first."""
+    """The factors split by norm, from the stream towards the writer.
+
+    Within a norm, centring comes first and the gain last.
+    """
     found: list[Through] = []
     last = 0
     for factor in through:
@@ -125,7 +128,7 @@ def _norms_apart(through: Through) -> list[Through]:
 
 
 def _hooked_call(writing: Backtrace, source: StreamSource) -> Call | None:
-    """The call of the innermost module around a parameter whose output is made of its vectors, and of nothing else.
+    """The innermost module call whose output consists of a source's vectors alone.
 
     Several parameters of one module may share it: the weights of fused experts with their biases. There is none for a
     vector that a module leaves to others to add. Hooks edit an output's last axis: where the vectors of an output lie

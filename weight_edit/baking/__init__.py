@@ -1,1 +1,1 @@
-"""Edits baked into checkpoints: prepared and checked, then written shard by shard, with a card and a manifest."""
+"""Edits baked into checkpoints: prepared, checked, written shard by shard, with a card."""

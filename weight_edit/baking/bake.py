@@ -1,4 +1,4 @@
-"""Bake an edit into a checkpoint: config and directions in, edited shards and a manifest out, no model loaded."""
+"""Bake an edit into a checkpoint without loading the model: shards, card and manifest."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from weight_edit.directions.directions import Directions
 
 _SPARE = 1_000_000
-"""Bytes for the card and the manifest, in the check of free space."""
+"""Bytes reserved for the card and the manifest in the check of free space."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BakeResult:
-    """What was written, or with `dry_run` would be.
+    """The written output, or with `dry_run` the output that would be written.
 
     Attributes:
         path: the output folder.
@@ -50,7 +50,7 @@ class BakeResult:
         files: names and sizes of the output's files, without card and manifest.
         bytes_total: of all these files.
         bytes_edited, bytes_copied, bytes_linked, bytes_kept, bytes_read: see `RewriteResult`; None for a dry run.
-        rounding: quantised tensor -> {"error", "left"}, see `Loss`.
+        rounding: quantised tensor -> {"error", "left"}, see `RoundingLoss`.
         nonfinite: copied tensors that have NaN or infinite values -> how many; only with `allow_nonfinite`.
         seconds: wall time of the whole call; for a dry run what writing is expected to take.
         preparing_seconds: of these, what came before the first byte: the model found or fetched, its anatomy derived
@@ -90,7 +90,7 @@ class BakeResult:
         return f"BakeResult({str(self.path)!r}, {len(self.tensors)} tensors {would}edited, {self.bytes_total} bytes)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; long lists of tensors as they are."""
+        """Ready for JSON, with tensor names in full."""
         written = 0 if self.dry_run else self.bytes_edited + self.bytes_copied
         return {**asdict(self), "path": str(self.path), "bytes_written": written}
 
@@ -124,7 +124,7 @@ def bake(
     base_model: str | None = None,
     trust_remote_code: bool = False,
 ) -> BakeResult:
-    """Write an edited copy of a checkpoint; every byte that is not the edit's stays the source's.
+    """Write an edited copy of a checkpoint; bytes outside of the edit stay the source's.
 
     Args:
         model: a folder, a Hub id, "organism", or a loaded model, whose files are edited.
@@ -212,7 +212,7 @@ def steps_of(
     kernel: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[EditStep]:
-    """The steps of an edit: those given, or the one that the other arguments say.
+    """The steps of an edit: the given ones, or one step built from the other arguments.
 
     Raises:
         UsageError: arguments that make no sense together, or no such kind of edit.
@@ -235,7 +235,7 @@ def steps_of(
 
 
 def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionRows:
-    """Directions, however they are given.
+    """The direction rows of any form in which directions may be given.
 
     Raises:
         UsageError: a file that cannot be used, see `read_rows`.

@@ -1,4 +1,4 @@
-"""Prepare an edit of one checkpoint: everything is opened, checked and decided, nothing is written."""
+"""The preparation of an edit of one checkpoint: all is opened and checked, nothing written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EditOptions:
-    """How an edit is made, whatever its steps are, as the command line and recipes say it.
+    """The options of an edit as a whole, independent of its steps.
 
     Attributes:
         embeddings: "both", "untie" or "skip", see `weight_edit.plan.plan.EditPlan`.
@@ -66,7 +66,7 @@ class EditOptions:
         check_known("mode of mtp", self.mtp, MTP_MODES)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The options' manifest entries; defaults other than `embeddings` are left out."""
         said = {"embeddings": self.embeddings}
         # Of a model that is not quantised these say nothing.
         usual = {"dequantize": (self.dequantize, False), "rounding": (self.rounding, BALANCED)}
@@ -75,7 +75,7 @@ class EditOptions:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EditOptions":
-        """As `to_dict` gave it, of earlier versions too.
+        """The options of manifest entries, as `to_dict` gives them, or as earlier versions gave them.
 
         Raises:
             KeyError, TypeError, ValueError: a malformed entry.
@@ -113,7 +113,10 @@ class PreparedEdit:
     config_ties: bool = False
 
     def rewrite_plan(self) -> RewritePlan:
-        """Every file of the output but the model card and the manifest; the source's card is kept beside them."""
+        """The plan of every output file but the new card and the manifest.
+
+        The source's card is kept under another name.
+        """
         moved = {} if self.base_card is None else {README: self.base_card}
         return plan_rewrite(
             self.checkpoint, self.tensors.edits, added=self.added, config=self.changed_config, moved=moved
@@ -126,7 +129,7 @@ class PreparedEdit:
 
     @property
     def added(self) -> dict[str, AddedTensor]:
-        """Biases that the edit creates, and an unembedding of its own with the numbers that the embedding had."""
+        """New tensors: biases that the edit creates, and the unembedding of an untied checkpoint."""
         return {**self._new_biases(), **self._own_unembedding()}
 
     def _own_unembedding(self) -> dict[str, AddedTensor]:
@@ -149,7 +152,7 @@ class PreparedEdit:
 
     @property
     def changed_config(self) -> dict[str, Any]:
-        """Keys of config.json that change; None takes one out."""
+        """The top-level keys of config.json that change, with their values; None removes a key."""
         config = self.checkpoint.config
         # Where the config ties what the checkpoint holds apart, the edit is one of two tensors, for every reader. What
         # else hangs on the setting is left as transformers takes it.
@@ -162,12 +165,12 @@ class PreparedEdit:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Tensors of the source that no parameter, scale or MTP layer accounts for; kept as they are."""
+        """Copied tensors of the source that belong to no parameter, scale or MTP layer."""
         known = frozenset(self.mtp)
         return tuple(name for name in self.disk.extra if name not in known)
 
     def summary(self) -> dict[str, Any]:
-        """What was edited and how, as the manifest says it; enough for `verify` to do the edit again."""
+        """The manifest's account of the edit, enough for `verify` to repeat it."""
         return {
             "weight_edit": __version__,
             "source": {
@@ -198,7 +201,7 @@ class PreparedEdit:
 
     @property
     def kept_in_front(self) -> list[str]:
-        """Unedited inputs through which the directions may enter: projectors' parameters, then sentences."""
+        """Unedited inputs through which the directions may enter: parameters, then sentences."""
         edited = {edit.writer.weight for edit in self.plan.edits}
         projectors = (w.weight for w in self.anatomy.writers if w.role == "projector" and w.weight not in edited)
         return [*projectors, *self.anatomy.unknown]
@@ -211,7 +214,7 @@ class PreparedEdit:
 
     @property
     def exactness(self) -> str:
-        """The edit's class, in words."""
+        """The edit's class of exactness, in words."""
         return exactness(self.plan, lossy=self.tensors.lossy)
 
 
@@ -224,7 +227,7 @@ def prepare(
     written: bool = True,
     trust_remote_code: bool = False,
 ) -> PreparedEdit:
-    """Open and check everything, and lay out the edit over an anatomy that was proven on a narrow copy.
+    """Open and check everything, and plan the edit on an anatomy proven on a narrow copy.
 
     Args:
         steps: what the edit is made of, in order.
@@ -299,7 +302,7 @@ def _proof(
     written: bool,
     trust_remote_code: bool,
 ) -> "EditProof | None":
-    """The proof of the edit on a narrow copy; None for an edit that rests on the writers alone."""
+    """The edit's proof on a narrow copy; None for an edit that depends on the writers alone."""
     if any(isinstance(step.change, RuntimeOnly) for step in steps):
         return None
     # In a module of its own, because it needs torch and most edits do not.
@@ -343,7 +346,7 @@ def _mtp_edits(plan: EditPlan, disk: DiskNames, stored: Stored, checkpoint: Chec
 
 
 def _tensor_edits(plan: EditPlan, anatomy: Anatomy, disk: DiskNames) -> dict[str, TensorEdit]:
-    """The edits of the model's tensors, by their names on disk: each a map and its axis."""
+    """The edits of the model's tensors on disk, by name."""
     changes = plan.tensors()
     if plan.tied_edit is not None and anatomy.unembedding_weight in disk and anatomy.embedding_weight in changes:
         # A tied checkpoint that stores both copies must keep them equal.

@@ -1,4 +1,4 @@
-"""The edited tensors of a checkpoint as streams of bytes, whatever formats they are stored in."""
+"""The edited tensors of a checkpoint as streams of bytes, for every storage format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ROUNDINGS = (BALANCED, NEAREST)
 
 @dataclass(frozen=True)
 class EditedTensors:
-    """The edited tensors of a checkpoint, and the changes of its config that come with their formats.
+    """The edited tensors of a checkpoint, with the config changes that their formats need.
 
     Attributes:
         edits: the tensors that change.
@@ -34,11 +34,11 @@ class EditedTensors:
 
     @property
     def lossy(self) -> bool:
-        """Whether any is rounded to a quantised format again."""
+        """Whether any tensor is rounded to a quantised format again."""
         return any(edited.target.lossy for edited in self.edits)
 
     def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[TensorWriter]:
-        """Writers of the added tensors that are made of others; a plain copy changes the name alone."""
+        """Writers of the added tensors that copy or edit a source tensor."""
         found: list[TensorWriter] = []
         for name, tensor in added.items():
             if isinstance(tensor.content, str):
@@ -55,7 +55,7 @@ class EditedTensors:
 
 
 def derived_tensor(info: TensorInfo, name: str, edit: TensorEdit) -> EditedTensor:
-    """A new tensor that is an edit of one of the source, which stays.
+    """A new tensor computed from a source tensor that also stays.
 
     Args:
         info: of the source's, in a plain floating format.

@@ -1,4 +1,4 @@
-"""Checkpoint folders as bytes: read strictly, rewritten without touching what is not edited, and compared.
+"""Checkpoint folders as bytes: read strictly, compared, and rewritten where edited.
 
 This package knows files, tensors' names, dtypes and byte ranges; nothing of architectures or directions.
 """

@@ -1,4 +1,4 @@
-"""Files of a model folder: found without leaving it, opened only if regular, digested while written."""
+"""Files of a model folder: located inside it, opened only if regular, hashed while written."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from weight_edit.errors import UsageError, first_line
 from weight_edit.utils.json import parse_json
 
 CHUNK = 4 * 1024 * 1024
-"""Bytes moved at a time; a multiple of every dtype's size, so that a chunk never cuts a number in two."""
+"""Bytes moved at a time: a multiple of every dtype's size, so that no number is cut."""
 
 SKIPPED = frozenset({".cache", ".git", ".huggingface", ".ipynb_checkpoints", "__pycache__"})
 """Folders (or, for `.git` of a submodule, files) that belong to tools and not to the model."""
@@ -22,14 +22,14 @@ _MOST_SETTINGS = 1 << 30
 
 
 def printable(text: str, limit: int = 160) -> str:
-    """`text` fit for a one-line message: control characters and line breaks escaped, long names cut."""
+    """`text` for a one-line message: control characters escaped, long names cut."""
     escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What identifies a file's content without reading it; used to notice files that change during a run."""
+    """A file's identity without its content, to notice files that change during a run."""
 
     device: int
     inode: int
@@ -90,7 +90,9 @@ def locate(root: Path, name: str) -> Path:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for unbuffered reading; never blocks on a fifo and never opens a device or a link.
+    """Open a regular file for unbuffered reading.
+
+    The call never blocks on a fifo and never opens a device or a link.
 
     Raises:
         UsageError: not a regular file, or not readable.
@@ -111,7 +113,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_exactly(file: BinaryIO, count: int, name: str) -> bytearray:
-    """The next `count` bytes of `file`, in memory of their own.
+    """The next `count` bytes of `file`, as a copy.
 
     Raises:
         UsageError: the file ends before (it was cut while being read).
@@ -135,7 +137,7 @@ def chunks(file: BinaryIO, count: int, name: str) -> Iterator[bytearray]:
 
 
 def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """All files below `root` and what was skipped, as sorted relative paths with forward slashes.
+    """The sorted relative paths of all files below `root`, and of the skipped folders.
 
     Links to files are listed, empty folders are not.
 
@@ -173,7 +175,7 @@ def list_files(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def check_regular(root: Path) -> None:
-    """Refuse a folder that holds a pipe or device, or a link to one: other libraries would wait for it for ever.
+    """Refuse a folder with a pipe, a device or a link to one, on which libraries would block.
 
     Raises:
         UsageError: naming the first; or a file of settings that is too long to be one.
@@ -195,7 +197,7 @@ def check_regular(root: Path) -> None:
 def read_json(
     raw: bytes | bytearray, name: str, *, unique_keys: bool = True, constants: bool = False, most: int = _MAX_JSON
 ) -> Any:
-    """Parse JSON strictly: valid UTF-8, of sane size, depth and numbers, and by default no key twice in one object.
+    """Parse JSON strictly: valid UTF-8, limited size, depth and numbers, by default unique keys.
 
     Args:
         name: of the file, for messages.
@@ -216,7 +218,9 @@ def read_json(
 
 
 def read_whole(path: Path | str, most: int = _MAX_JSON) -> bytearray:
-    """The content of a regular file that the user named; links are followed, pipes and devices never opened.
+    """The content of a regular file that the user named; links are followed.
+
+    Pipes and devices are never opened.
 
     Raises:
         UsageError: no such file, not a regular one, not readable, or longer than `most` bytes.

@@ -1,4 +1,4 @@
-"""`weight_edit.json`: what was edited and how, with the SHA-256 of every other file of the folder."""
+"""The manifest `weight_edit.json`: the account of an edit, and every other file's SHA-256."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file of an output: SHA-256 in hexadecimal, bytes, and where it comes from.
+    """One file of an output: SHA-256 in hexadecimal, size in bytes, and origin.
 
     `origin` is "copied" (the source's bytes), "edited" (some of them changed: a shard with edited tensors, an
     index or config with changed entries), "replaced" (new content for a name of the source), "added", or "linked"
@@ -82,13 +82,13 @@ def digest_of(file: BinaryIO, count: int, name: str) -> str:
 
 
 def record(folder: Path, name: str, origin: Origin) -> FileRecord:
-    """The record of a file that somebody else wrote into an output folder (a model card, say)."""
+    """The record of an existing file of an output folder, such as a model card."""
     digest, size = _digest(folder / check_relative(name, str(folder)))
     return FileRecord(digest, size, origin)
 
 
 def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str, FileRecord]) -> FileRecord:
-    """Write `weight_edit.json`, or replace it: the payload's keys in their order, then `files`, sorted by name.
+    """Write or replace `weight_edit.json`: the payload's keys, then `files` sorted by name.
 
     Raises:
         ValueError: a payload with a key `files`, or records that are not exactly those of the folder's files.
@@ -107,7 +107,7 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:
-    """The manifest of a folder, or None if it has none: each entry of the kind that it has in ours.
+    """The manifest of a folder, with entry types checked; None if it has none.
 
     Raises:
         UsageError: malformed, with a file name that leaves the folder, or itself a link out of it.
@@ -134,7 +134,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
 
 
 def _check_entries(manifest: Mapping[str, Any], where: str) -> None:
-    """Refuse an entry of another kind than ours; which there are is for those to say who read them."""
+    """Refuse an entry of a wrong type; whether it is there, its readers check."""
     for name in _TEXTS:
         value = manifest.get(name, [])
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
@@ -166,5 +166,5 @@ def is_record(entry: object) -> bool:
 
 
 def records_of(manifest: Mapping[str, Any]) -> dict[str, FileRecord]:
-    """The file records of a manifest that `read_manifest` returned."""
+    """The file records of a manifest from `read_manifest`."""
     return {name: FileRecord(**entry) for name, entry in manifest["files"].items()}

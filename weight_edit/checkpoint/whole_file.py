@@ -1,4 +1,4 @@
-"""A file that is written whole or not at all: beside its place under a random name first, then by one rename.
+"""Files written atomically: under a random name beside their place, then by one rename.
 
 Every file that has a name of its own choice or of the user's is written here. No link is followed and nothing but a
 regular file is replaced, so that neither a link that somebody planted nor a device (`--save /dev/null` as root) is
@@ -20,7 +20,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def check_target(path: Path) -> None:
-    """Refuse to put a file where something else than a regular file is.
+    """Refuse a path at which something other than a regular file lies.
 
     Raises:
         UsageError: `path` is a link, a folder, a device, a pipe or a socket.
@@ -29,7 +29,7 @@ def check_target(path: Path) -> None:
 
 
 def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
-    """Refuse to write a file that the user named, before any long work is done for it.
+    """Refuse a file that the user named and that cannot be written, before any long work.
 
     Args:
         overwrite: an earlier file of the same kind may be replaced.
@@ -52,7 +52,7 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, or replace one, and flush it to disk; text is UTF-8 with line breaks as they are.
+    """Write or replace a file atomically and flush it to disk; text is UTF-8, line breaks kept.
 
     Raises:
         UsageError: as `check_target`.
@@ -63,7 +63,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def save_whole(path: Path, content: str | bytes) -> None:
-    """As `write_whole`, for a file that the user named.
+    """`write_whole` for a file that the user named: errors of the disk become a `UsageError`.
 
     Raises:
         UsageError: as `check_target`; or it cannot be written.
@@ -76,7 +76,9 @@ def save_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write to, which is at `path` when the block ends well; after any exception nothing has changed.
+    """A binary file to write, moved to `path` when the block ends without an exception.
+
+    After an exception nothing has changed.
 
     A new file has the permissions of any new file, one that replaces another has that one's.
 
@@ -103,7 +105,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, which is made where it is missing.
+    """Add a line to a file, creating the file if missing.
 
     Raises:
         UsageError: as `check_target`.
@@ -116,7 +118,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """Permissions of the regular file that is there; None where there is none."""
+    """Permissions of the regular file at a path; None if there is none."""
     try:
         found = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):

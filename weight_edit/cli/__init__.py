@@ -1,4 +1,4 @@
-"""The command line: one file per verb, each reads its options, calls one function and prints the result."""
+"""The command line: one file per verb, which reads options, calls a function and prints."""
 
 from weight_edit.cli.entry import main
 

@@ -53,7 +53,7 @@ def adapter(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the edit as a PEFT LoRA adapter, exact, and of rank one per direction where it is an edit of writers.
+    """Write the edit as an exact PEFT LoRA adapter, of rank one per direction for writer edits.
 
     Edits that are not of low rank are refused. One that adds between blocks needs no bias of the model.
 

@@ -1,4 +1,4 @@
-"""The command itself: its help text, the options before any verb, and the verbs in the order of the help."""
+"""The command `weight-edit`: its help, its own options, and the list of verbs."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -37,14 +37,14 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Options of the command itself."""
+    """Options before any verb."""
     if version:
         print(__version__)
         raise typer.Exit
 
 
 def _register(verb: Callable[..., None], below: Callable[[], str] = str) -> None:
-    """Make a function a verb, at the end of the list of verbs.
+    """Add a function as a verb, at the end of the list of verbs.
 
     Args:
         below: makes what stands at the end of its help; not called before that is asked for.

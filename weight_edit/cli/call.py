@@ -1,4 +1,4 @@
-"""What every verb does around its one function call: progress on or off, tables or JSON, Ctrl-C in one line."""
+"""The frame of every verb's function call: progress, tables or JSON, Ctrl-C as one line."""
 
 import json
 import signal
@@ -18,11 +18,11 @@ KEPT = "no finished model was left (bake and run go on with --resume)"
 
 
 class Stopped(SystemExit):
-    """SIGTERM or a closed terminal: what unwinds the stack as Ctrl-C does, with the exit code that shells expect."""
+    """Raised by SIGTERM or SIGHUP to unwind the stack, with the exit code that shells expect."""
 
 
 class Documented(Protocol):
-    """A result that says itself as a JSON document."""
+    """A result that can be converted to a JSON document."""
 
     def to_dict(self) -> Mapping[str, object]: ...
 
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 def as_dict(result: Documented) -> Mapping[str, object]:
-    """The document of a result that has one."""
+    """The JSON document of a result."""
     return result.to_dict()
 
 
@@ -83,14 +83,14 @@ def call(
 
 
 def say_card(line: str | None) -> None:
-    """Say what became of a model's card, beside the results."""
+    """Print what was done to a model's card, on stderr."""
     if line is not None:
         print(line, file=sys.stderr)
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM (Slurm, `kill`) and SIGHUP (a closed terminal) unwind the stack, unless somebody handles them."""
+    """Within the context, SIGTERM and SIGHUP unwind the stack unless they are handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

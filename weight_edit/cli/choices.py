@@ -1,4 +1,4 @@
-"""What options may be, known without importing what does the work: for help, typos and completion."""
+"""The possible values of options, known without heavy imports: for help, typos, completion."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -15,7 +15,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "mtp": ("edit", "skip"),
     "rounding": ("balanced", "nearest"),
 }
-"""Parameters of verbs with a few values each; a test holds them against what the functions take."""
+"""Parameters of verbs with few possible values; a test compares them with the functions."""
 
 PROMPTS = (
     *("target", "baseline", "protect", "validation_target", "validation_baseline"),
@@ -29,18 +29,18 @@ MODELS = ("model", "base", "a", "b", "against")
 
 @cache
 def methods() -> dict[str, Registered]:
-    """Ways of finding directions."""
+    """Methods of finding directions, by name."""
     return registered("directions/finders", "finder")
 
 
 @cache
 def edits() -> dict[str, Registered]:
-    """Kinds of edits."""
+    """Kinds of edits, by name."""
     return registered("edits/kinds", "edit")
 
 
 def check(params: Mapping[str, object]) -> None:
-    """Refuse names that are not there, before anything large is imported.
+    """Refuse unknown names in options before anything large is imported.
 
     Args:
         params: a verb's parameters by name.
@@ -67,14 +67,14 @@ def check(params: Mapping[str, object]) -> None:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """What an option was given: nothing, one text or several."""
+    """The texts that an option was given: none, one or several."""
     if isinstance(value, str):
         return (value,)
     return tuple(map(str, value)) if isinstance(value, (list, tuple)) else ()
 
 
 def _check_prompts(spec: str) -> None:
-    """A built-in set's name and split; files and data sets are for `load_prompts`."""
+    """Refuse an unknown built-in set or split; files and data sets are left to `load_prompts`."""
     kind, _, rest = spec.partition(":")
     if kind == "atoms":
         from weight_edit.prompts.atoms.atoms import atom_file
@@ -89,7 +89,7 @@ def _check_prompts(spec: str) -> None:
 
 
 def completions(name: str) -> Callable[[str], list[str]] | None:
-    """What completes a parameter in the shell: a function from its beginning to the values; None where nothing does."""
+    """The shell completion of a parameter, from a prefix to values; None if it has none."""
     if name in CHOICES:
         return _from(lambda: CHOICES[name])
     if name in PROMPTS:

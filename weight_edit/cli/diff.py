@@ -1,4 +1,4 @@
-"""The verb `diff`: what differs between two checkpoints."""
+"""The verb `diff`: the differences between two checkpoints."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +27,7 @@ def diff(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what differs between two models, and the directions with which B could have been made of A.
+    """Show the differences between two models, and directions that explain B as an edit of A.
 
     Example: `weight-edit diff organism edited-model --save found.safetensors`
     """

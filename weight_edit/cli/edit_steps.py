@@ -1,4 +1,4 @@
-"""The step that the options of `bake` and `adapter` say."""
+"""The edit step from the options of `bake` and `adapter`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ def edit_steps(
     kernel: str | None,
     option: Iterable[str] | None,
 ) -> "list[EditStep]":
-    """The one step of an edit, as `bake` and `adapter` take it.
+    """The single step of an edit, from the options of `bake` and `adapter`.
 
     Args:
         directions: the file.

@@ -1,4 +1,4 @@
-"""The command line's entry: whatever goes wrong becomes one line and an exit code."""
+"""The command line's entry point: every error becomes one line and an exit code."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and the contract's exit code, never a traceback."""
+    """Run the command line; a user's error gives one line and an exit code, no traceback."""
     sys.excepthook = show_uncaught
     # Libraries warn and log there too, some of them with what they were about to send.
     with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))):
@@ -54,7 +54,7 @@ def _run() -> None:
 
 
 def _misunderstood(error: typer.TyperException) -> str:
-    """The library's message of an option, value or verb that it does not know, and where to look."""
+    """The message for an unknown option, value or verb, with the help to look at."""
     context = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
     if not message:
@@ -79,7 +79,7 @@ def _fail(message: str, code: int, details: Mapping[str, object] | None = None) 
 
 
 def _json_is_asked_for() -> bool:
-    """What the verb's options say; where they could not be read, whether the word stands among them."""
+    """Whether JSON output is wanted: by the parsed options, else by the words given."""
     said = as_json.get()
     words = sys.argv[1:]
     return "--json" in words[: words.index("--") if "--" in words else None] if said is None else said

@@ -39,7 +39,8 @@ def evaluate(
         str | None, typer.Option(metavar="PROMPTS", help="Harmless requests that the base refuses.")
     ] = None,
     harmless_looking: Annotated[
-        str | None, typer.Option(metavar="PROMPTS", help="Sensitive-sounding harmless requests it answers.")
+        str | None,
+        typer.Option(metavar="PROMPTS", help="Harmless requests that sound sensitive and that the base answers."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,

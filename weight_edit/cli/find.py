@@ -48,30 +48,41 @@ def find(
         typer.Option(metavar="PROMPTS", help="Prompts whose handling should stay, for methods that can spare them."),
     ] = None,
     positions: Annotated[
-        str, typer.Option(help="Where prompts are looked at: template (each token after them), last or all.")
+        str, typer.Option(help="Positions to read: template (each token after the prompt), last, or all (their mean).")
     ] = "template",
     select: Annotated[
-        str | None, typer.Option(help="What the best candidate has: bypass, accuracy or cosmic; else the method's own.")
+        str | None,
+        typer.Option(help="Criterion for the best candidate: bypass, accuracy or cosmic; the method's if absent."),
     ] = None,
     validation_target: Annotated[
         list[str] | None,
-        typer.Option(metavar="PROMPTS", help="What candidates are scored on, one per --target; else a part of it."),
+        typer.Option(
+            metavar="PROMPTS", help="Prompts to score candidates on, a set per --target; a part of it if absent."
+        ),
     ] = None,
     validation_baseline: Annotated[
-        str | None, typer.Option(metavar="PROMPTS", help="Likewise; else a part of --baseline.")
+        str | None,
+        typer.Option(
+            metavar="PROMPTS", help="Baseline prompts to score candidates on; a part of --baseline if absent."
+        ),
     ] = None,
-    n_train: Annotated[int, typer.Option(help="Prompts of each kind that make the means.")] = 128,
-    n_validation: Annotated[int, typer.Option(help="Prompts of each kind that score candidates.")] = 32,
+    n_train: Annotated[int, typer.Option(help="Training prompts of each class.")] = 128,
+    n_validation: Annotated[int, typer.Option(help="Validation prompts of each class.")] = 32,
     refusal_token: Annotated[
-        list[str] | None, typer.Option(help="A token id or a word; found from the model when absent.")
+        list[str] | None, typer.Option(help="A refusal token, as id or word; found from the model if absent.")
     ] = None,
     max_kl: Annotated[float, typer.Option(help="Bound on the KL divergence under ablation, nats.")] = 0.1,
     min_induce: Annotated[float, typer.Option(help="Bound on the induce score.")] = 0.0,
-    max_layer_fraction: Annotated[float, typer.Option(help="Layers from this fraction on are out.")] = 0.8,
+    max_layer_fraction: Annotated[
+        float, typer.Option(help="Layers from this fraction of the depth on are not chosen.")
+    ] = 0.8,
     max_protected_kl: Annotated[float, typer.Option(help="As --max-kl, on protected prompts.")] = 0.1,
-    filter_prompts: Annotated[bool, typer.Option(help="Drop prompts that the model treats otherwise.")] = True,
+    filter_prompts: Annotated[
+        bool, typer.Option(help="Drop target prompts that the model answers, and baseline prompts that it refuses.")
+    ] = True,
     best_effort: Annotated[
-        bool, typer.Option("--best-effort", help="Take the nearest if no candidate passes.")
+        bool,
+        typer.Option("--best-effort", help="If no candidate keeps all bounds, take the one that misses them least."),
     ] = False,
     overwrite: Overwrite = False,
     resume: Annotated[
@@ -80,7 +91,7 @@ def find(
             "--resume", help="Go on with the scores in OUT.find; choosing again by other bounds takes a second."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Draws the prompts, and whatever the method draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn prompts and of the method.")] = 0,
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
@@ -92,7 +103,7 @@ def find(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the direction that carries what a model does on target prompts and not on baseline prompts.
+    """Find the directions that carry a behaviour of target prompts that baseline prompts lack.
 
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.

@@ -1,4 +1,4 @@
-"""Help of the command and of its verbs: options in groups, names never cut off, flags without a value beside them."""
+"""Help pages: options in groups, names never cut off, flags without a value."""
 
 import inspect
 import sys
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter, Parameter
 
 _NAMES = 26
-"""Columns for names and values; what is longer has its text below."""
+"""The width of the column of names and values; longer ones have their text below."""
 
 _VALUES = {"int": "N", "float": "X", "path": "PATH"}
-"""What stands for a value of a type; of others TEXT."""
+"""Type -> placeholder of a value; TEXT for other types."""
 
 
 as_json: ContextVar[bool | None] = ContextVar("as_json", default=None)
-"""Whether the verb that runs was asked for JSON; None before its options have been read."""
+"""Whether the running verb was asked for JSON; None before its options are read."""
 
 flags: ContextVar[frozenset[str] | None] = ContextVar("flags", default=None)
 """All flags of the verb that runs; None before its options have been read."""
@@ -43,10 +43,10 @@ class RootCommand(typer.core.TyperGroup):
 
 
 class VerbCommand(typer.core.TyperCommand):
-    """A verb whose help is drawn here, and not by typer: its columns cut names off at 80 characters."""
+    """A verb with help drawn here, since typer cuts names off at 80 columns."""
 
     below: Callable[[], str] = str
-    """Makes what stands at the end of the help."""
+    """A function that makes the end of the help."""
 
     renamed: Sequence[str] = ()
     """Sentences about options that the call has by earlier names."""
@@ -64,7 +64,7 @@ class VerbCommand(typer.core.TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: "Context") -> object:
-        """Run the verb, once the names in its options are known to be there.
+        """Run the verb after its options' names are checked.
 
         Raises:
             UsageError: one is not.
@@ -78,7 +78,7 @@ class VerbCommand(typer.core.TyperCommand):
 
 
 def say_choices(verb: Callable[..., None]) -> None:
-    """Let a verb's options name the few values that they take, and let the shell complete them."""
+    """Add the possible values of a verb's options to their help and shell completion."""
     for name, hint in get_type_hints(verb, include_extras=True).items():
         for info in getattr(hint, "__metadata__", ()):
             if not isinstance(info, OptionInfo | ArgumentInfo):
@@ -98,7 +98,9 @@ def show(
     verbs: Sequence[tuple[str, str]] = (),
     below: str = "",
 ) -> None:
-    """Print a command's usage, text, arguments, verbs, options by group, and what stands below.
+    """Print a command's help.
+
+    Usage, text, arguments, verbs, options by group, and what stands below.
 
     Args:
         command: the verb, or the command before any verb.
@@ -131,7 +133,7 @@ def show(
 
 
 def _sentence(text: str | None) -> str:
-    """The first paragraph of a help text, without Markdown's marks for code."""
+    """The first paragraph of a help text, without Markdown's code marks."""
     return " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].replace("`", "").split())
 
 
@@ -161,7 +163,7 @@ def _argument(param: "Parameter", context: "Context") -> tuple[str, str]:
 
 
 def _option(param: "Parameter", context: "Context") -> tuple[str, str]:
-    """Short and long names, those that switch it off, and what the value is; a flag has none."""
+    """The option's names and its value's placeholder; a flag has none."""
     names = ", ".join(sorted(param.opts, key=len))
     if param.secondary_opts:
         names = f"{names} / {', '.join(param.secondary_opts)}"
@@ -175,14 +177,14 @@ def _value(param: "Parameter") -> str:
 
 
 def _kind(param: "Parameter") -> str:
-    """What a value is, from a type of typer's or click's."""
+    """The name of a parameter's type, whether typer's or click's."""
     name = getattr(getattr(param, "type", None), "name", None)
     annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
     return str(name or getattr(annotation, "__name__", "")).lower()
 
 
 def _text(param: "Parameter", context: "Context") -> str:
-    """The help, without Markdown's marks for code, and the default where that says something."""
+    """The help text without Markdown's code marks, with the default if it is informative."""
     said = " ".join((getattr(param, "help", None) or "").replace("`", "").split())
     default = param.get_default(context)
     if param.required:

@@ -1,4 +1,4 @@
-"""The verb `inspect`: look at a model, prove its anatomy anew, or try every family."""
+"""The verb `inspect`: show a model, prove its anatomy anew, or try every family."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,7 +63,7 @@ def inspect(
 def _look(
     model: str, *, revision: str | None, token: str | None, trust_remote_code: bool, as_json: bool, quiet: bool
 ) -> None:
-    """The anatomy of a model, as a tree."""
+    """Show the anatomy of a model as a tree."""
 
     def work() -> "Inspection":
         from weight_edit.inspection.inspect import inspect
@@ -81,7 +81,7 @@ def _look(
 def _prove(
     model: str, *, revision: str | None, token: str | None, trust_remote_code: bool, as_json: bool, quiet: bool
 ) -> None:
-    """A proof of a model's anatomy in several rounds; exit code 4 when one fails."""
+    """Prove a model's anatomy in several rounds; exit code 4 if one fails."""
 
     def work() -> "ProofRounds":
         from weight_edit.inspection.prove import prove_in_rounds
@@ -98,7 +98,7 @@ def _prove(
 
 
 def _all(only: str | None, page: Path | None, *, as_json: bool, quiet: bool) -> None:
-    """Every family put to the test; exit code 4 when one fails."""
+    """Try every family; exit code 4 if one fails."""
     from weight_edit.inspection.catalogue.page_files import check_page, save_page
 
     types = tuple(filter(None, (only or "").split(",")))

@@ -1,4 +1,4 @@
-"""Which options stand together in a verb's help. A new option gets a place here; a test asks for it."""
+"""The groups of options in a verb's help; a test requires a group for every option."""
 
 from collections.abc import Collection, Iterable
 
@@ -79,10 +79,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Terminal": ("--json", "--quiet", "--help", "--version", "--install-completion", "--show-completion"),
 }
-"""Options by the title of their group, in the order in which help shows both."""
+"""Group's title -> its options, both in the order of the help."""
 
 OTHERS = "Other options"
-"""Where options stand that have no place above."""
+"""The group of options without an entry above."""
 
 
 def group_of(option: Iterable[str], verb: Collection[str]) -> str:

@@ -27,7 +27,7 @@ TemplateArg = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="A variable of the chat template: `--template-arg enable_thinking=false`."),
 ]
-Dtype = Annotated[str, typer.Option(help="Of the weights; auto is what the checkpoint stores.")]
+Dtype = Annotated[str, typer.Option(help="Dtype of the weights; auto is what the checkpoint stores.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
 EditKind = Annotated[str, typer.Option(help="The kind of edit, see below: `--kind affine`, `--kind add --at 12`.")]
 Strength = Annotated[
@@ -59,7 +59,9 @@ Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the
 Dequantize = Annotated[
     bool, typer.Option("--dequantize", help="Write edited tensors of FP8 and MXFP4 models as bfloat16.")
 ]
-Rounding = Annotated[str, typer.Option(help="Of FP8 and MXFP4: balanced keeps the edit, nearest may round it away.")]
+Rounding = Annotated[
+    str, typer.Option(help="Rounding of FP8 and MXFP4: balanced keeps the edit, nearest may round it away.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]
 AllowNonfinite = Annotated[
@@ -68,7 +70,8 @@ AllowNonfinite = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written, and how long.")]
 Card = Annotated[bool, typer.Option("--card/--no-card", help="Fill in the card of an output with what was measured.")]
 BaseModel = Annotated[
-    str | None, typer.Option(metavar="ID", help="The model's id on the Hub, for the card of what comes from a folder.")
+    str | None,
+    typer.Option(metavar="ID", help="The base's id on the Hub, for the card, where the base is a local folder."),
 ]
 LowDisk = Annotated[
     bool, typer.Option("--low-disk", help="Of a Hub model, download, rewrite and delete one shard at a time.")

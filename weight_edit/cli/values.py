@@ -1,4 +1,4 @@
-"""Settings as they are written on the command line: `key=value`, and YAML or JSON in one argument."""
+"""Settings in command-line arguments: `key=value`, and YAML or JSON."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,7 +7,7 @@ from weight_edit.utils.bounded_yaml import parse_yaml
 
 
 def key_values(texts: Iterable[str] | None, option: str) -> dict[str, object]:
-    """Settings from "key=value" texts; values are read as YAML.
+    """Settings from "key=value" texts; values are parsed as YAML.
 
     Raises:
         UsageError: one that is not of that form.
@@ -22,7 +22,7 @@ def key_values(texts: Iterable[str] | None, option: str) -> dict[str, object]:
 
 
 def mapping(text: str | None, option: str) -> Mapping[str, object] | None:
-    """Keys and values from YAML or JSON; None for None.
+    """A mapping from a YAML or JSON text; None for None.
 
     Raises:
         UsageError: it is something else.

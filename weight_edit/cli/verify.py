@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def verify(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was edited.")],
     edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The folder that bake wrote.")],
-    directions: Annotated[Path | None, typer.Option(metavar="FILE", help="Else those in weight_edit.json.")] = None,
+    directions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The directions file; by default those in weight_edit.json.")
+    ] = None,
     weights_only: Annotated[
         bool, typer.Option("--weights-only", help="Check the files alone; no model is loaded.")
     ] = False,

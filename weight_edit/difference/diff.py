@@ -1,4 +1,7 @@
-"""`weight-edit diff A B`: every tensor of two checkpoints compared, and the directions that the differences share."""
+"""The comparison of two checkpoints, tensor by tensor, and directions that explain it.
+
+It is what `weight-edit diff A B` runs.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +28,7 @@ from weight_edit.hub.source import Named, resolve
 from weight_edit.utils.progress import Bar, bar
 
 _OWN = 4
-"""A tensor's own directions are given where there are no more of them than this."""
+"""The highest rank at which a tensor's own directions are reported."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -33,7 +36,7 @@ _R = TypeVar("_R")
 
 @dataclass
 class _Numbers:
-    """Figures of one tensor that differs, kept while the shared directions are computed."""
+    """The figures of one differing tensor, kept while shared directions are computed."""
 
     pair: Pair
     change: ParameterChange
@@ -43,7 +46,7 @@ class _Numbers:
 
 @dataclass
 class _Compared:
-    """One tensor after the first look."""
+    """The result of the first pass over one tensor."""
 
     name: str
     differs: bool
@@ -55,7 +58,7 @@ def diff(
     a: Named, b: Named, *, revision_a: str | None = None, revision_b: str | None = None,
     token: str | None = None,
 ) -> Difference:  # fmt: skip
-    """Compare two checkpoints tensor by tensor, and find the directions with which B could have been made of A.
+    """Compare two checkpoints tensor by tensor, with directions that explain the differences.
 
     Memory does not grow with the models: tensors are read in blocks, and those that differ several times over.
 
@@ -118,7 +121,7 @@ class _Run:
         self.directions: list[SharedDirection] = []
 
     def tensors(self) -> tuple[list[TensorDifference], int, list[Reshaped]]:
-        """Those that differ, how many do not, and those that cannot be compared number by number."""
+        """Differing tensors, the number of equal ones, and those of another shape or dtype."""
         a, b = self._a.checkpoint.tensors, self._b.checkpoint.tensors
         common = [name for name in a if name in b]
         alike, reshaped = [], []
@@ -195,7 +198,7 @@ class _Run:
         return _Numbers(pair, change, norm, best)
 
     def _sketch(self, numbers: _Numbers, sketches: Mapping[str, Sketch]) -> None:
-        """Add a tensor's directions to the sketch; a square tensor's to one sketch for each side."""
+        """Add a tensor's directions to the sketch of its side; a square tensor has two sides."""
         change, pair = numbers.change, numbers.pair
         if pair.a.rows == 1 or change.rank == 0:
             return
@@ -205,7 +208,7 @@ class _Run:
             sketches[where].add(vectors[:, :count], change.values[:count] / change.square**0.5)
 
     def _share(self, numbers: list[_Numbers], sketches: Mapping[str, Sketch]) -> dict[str, Fit]:
-        """Decide which directions are shared, and how well they explain each tensor."""
+        """Choose the shared directions; returns how well they explain each tensor."""
         square_only = max(sketches["columns"], sketches["rows"], key=lambda sketch: sketch.concentration)
         candidates = sketches["both"].directions
         candidates = square_only.directions if candidates is None else candidates
@@ -273,13 +276,13 @@ def _fit(along: Products, side: Side) -> Fit:
 
 
 def _signed(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Each row with its largest number positive, so that the same models give the same file."""
+    """Each row with its largest entry positive, so that equal models give equal files."""
     largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
     return rows * np.where(largest < 0, -1, 1)
 
 
 def _each(work: Callable[[_T], _R], items: list[_T]) -> Iterator[_R]:
-    """Results in the order of the items, a few worked on at a time."""
+    """The results of `work` in the order of the items, computed in a few threads."""
     with ThreadPoolExecutor(processors()) as pool:
         try:
             yield from pool.map(work, items)

@@ -1,4 +1,4 @@
-"""How well the ablation `-s V V^T A` of some directions explains a difference `D = B - A`."""
+"""How much of a difference `D = B - A` the ablation `-s V V^T A` explains."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from weight_edit.difference.pairs import Pair, Side, Values
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Products of D and A with some vectors V, of shape (k, k).
+    """Products of D and A with vectors V, each of shape (k, k).
 
     All that is asked of an ablation along directions in the span of V follows from them.
 
@@ -27,23 +27,23 @@ class Products:
     square: float
 
     def turned(self, basis: Values) -> "Products":
-        """Those of `V basis`."""
+        """The products for the vectors `V basis`."""
         dd, da, aa = (basis.T @ product @ basis for product in (self.dd, self.da, self.aa))
         return Products(dd, da, aa, self.square)
 
     @property
     def share(self) -> float:
-        """|V^T D|^2 / |D|^2: how much of D lies along V, however it came there."""
+        """|V^T D|^2 / |D|^2: the share of D along V, of whatever origin."""
         return float(np.trace(self.dd)) / self.square if self.square else 0.0
 
     @property
     def strength(self) -> float:
-        """The s for which `-s V V^T A` is nearest to D; 0 where A vanishes along V."""
+        """The s that minimises |D + s V V^T A|; 0 where A vanishes along V."""
         along = float(np.trace(self.aa))
         return -float(np.trace(self.da)) / along if along else 0.0
 
     def explained(self, strength: float) -> float:
-        """1 - |D + s V V^T A|^2 / |D|^2; below zero where it would be further off than no edit at all."""
+        """1 - |D + s V V^T A|^2 / |D|^2; negative where no edit would fit better."""
         if not self.square:
             return 0.0
         gained = 2 * strength * float(np.trace(self.da)) + strength**2 * float(np.trace(self.aa))
@@ -52,7 +52,7 @@ class Products:
 
 
 def products(pair: Pair, side: Side, vectors: NDArray[np.floating], square: float) -> tuple[Products, float]:
-    """Read a parameter once more for its products with some vectors.
+    """The products of a parameter with some vectors, by another pass over it.
 
     Args:
         vectors: V, shape (length, k), orthonormal columns.

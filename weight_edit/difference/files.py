@@ -1,4 +1,4 @@
-"""Two model folders apart from their tensors: which other files differ, their architectures and widths."""
+"""Differences of two model folders apart from tensors: other files, architectures, widths."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _INSIDE = ("text_config", "llm_config", "language_config", "thinker_config")
 
 @dataclass(frozen=True)
 class FileDifference:
-    """Names of files, sorted; the weights that transformers loads and their index are left out."""
+    """Sorted file names by comparison; loaded weights and their index are left out."""
 
     equal: tuple[str, ...]
     different: tuple[str, ...]
@@ -25,7 +25,7 @@ class FileDifference:
 
 
 def compare_files(a: Files, b: Files) -> FileDifference:
-    """Compare the files beside the weights, byte for byte.
+    """The byte-wise comparison of all files other than weights.
 
     Raises:
         UsageError: one cannot be read.
@@ -57,7 +57,7 @@ def _same(a: Files, b: Files, name: str) -> bool:
 
 
 def notes_on(names: tuple[str, ...], a: Checkpoint, b: Checkpoint, width: int | None) -> Iterator[str]:
-    """Reasons why a comparison is incomplete, a line each."""
+    """One line for each reason why the comparison is incomplete."""
     if names[0] != names[1]:
         yield f"the architectures differ: {names[0]} and {names[1]}"
     if not a.tensors.keys() & b.tensors.keys():
@@ -69,13 +69,13 @@ def notes_on(names: tuple[str, ...], a: Checkpoint, b: Checkpoint, width: int | 
 
 
 def architecture_of(side: Checkpoint) -> str:
-    """The name of the model's class, or its type."""
+    """The model's class name, or its model type."""
     named = side.config.get("architectures")
     return str(named[0] if isinstance(named, list) and named else side.config.get("model_type", "unknown"))
 
 
 def width_of(config: Mapping[str, Any]) -> int | None:
-    """The width of the residual stream by a config, or by its part about text; None where it does not say."""
+    """The residual stream's width by a config or its text part; None if it does not say."""
     for part in (config, *(config.get(key) for key in _INSIDE)):
         if isinstance(part, Mapping):
             for key in _WIDTHS:

@@ -1,4 +1,4 @@
-"""The difference of one parameter: its size, its rank above the noise of rounding, and its own directions.
+"""The difference of one parameter: its size, numerical rank above rounding, and directions.
 
 `D = B - A`. Its largest singular values and vectors come from a randomised range finder with one power iteration
 (Halko, Martinsson, Tropp 2011, algorithm 4.4), block by block, so that no tensor is ever whole in memory.
@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from weight_edit.difference.pairs import Pair, RowBlock, Side, Values
 
 LIMIT = 16
-"""The largest rank that is told from a full one."""
+"""The largest rank reported as such; above it, a difference counts as full-rank."""
 
 _SKETCH = LIMIT + 8
 NEGLIGIBLE = 0.01
-"""Singular values below this share of the largest are not counted."""
+"""The share of the largest singular value below which others are not counted."""
 
 SHADOW = 0.5
-"""Nor are those below this share of the largest times that of rounding in the whole difference: rounding is not
-independent of what is rounded (it swallows what is less than half a unit), and leaves shadows of the largest values."""
+"""A further such share, multiplied by the share of rounding in the whole difference.
+
+Rounding is not independent of what is rounded (it swallows what is less than half a unit), and leaves shadows of the
+largest values.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,7 +53,7 @@ class ParameterChange:
 
     @property
     def rank(self) -> int | None:
-        """Singular values that stand out of the noise; None where all that were looked at do, up to `LIMIT`."""
+        """The number of singular values above the noise; None if all that were computed are."""
         largest = float(self.values.max(initial=0.0))
         coarseness = min(1.0, self.noise / self.square) ** 0.5 if self.square else 0.0
         floor = max(self.edge, max(NEGLIGIBLE, SHADOW * coarseness) * largest)
@@ -59,7 +62,7 @@ class ParameterChange:
 
 
 def change_of(pair: Pair, width: int | None) -> ParameterChange | None:
-    """Compare two versions of a parameter; None where they are equal byte for byte.
+    """The change between two versions of a parameter; None if they are equal byte for byte.
 
     Args:
         width: of the residual stream; None where it is not known.
@@ -111,7 +114,7 @@ def change_of(pair: Pair, width: int | None) -> ParameterChange | None:
 
 
 class _First:
-    """The first pass over a parameter: sizes, what rounding makes, and a sketch of the range of D."""
+    """The first pass over a parameter: sizes, rounding noise, and a sketch of the range of D."""
 
     def __init__(self, pair: Pair, side: Side, count: int) -> None:
         self._pair, self._side = pair, side
@@ -155,14 +158,14 @@ class _First:
         self.noise += float(squares.sum())
 
     def _close(self) -> None:
-        """A new matrix begins: its rows are others, if it is not their concatenation that counts."""
+        """End a matrix: restart the sums that do not run on over the concatenation of matrices."""
         for name, sums in (("rows", self._rows), ("columns", self._columns)):
             self._largest[name] = max(self._largest[name], float(sums.max(initial=0.0)))
         # Matrices lie side by side: what runs along the stream's axis goes on, the rest begins anew.
         (self._columns if self._side == "columns" else self._rows)[:] = 0.0
 
     def edge(self) -> float:
-        """The largest singular value that independent rounding errors of these sizes have, with a tenth to spare.
+        """A bound on the singular values of independent rounding errors, with 10% to spare.
 
         For independent entries the norm is about the largest norm of a row plus that of a column.
         """
@@ -203,7 +206,7 @@ def _columns_inside(pair: Pair, slab: int, q: NDArray[np.float32]) -> NDArray[np
 
 
 def _inside(pair: Pair, side: Side, range_: Values, want_right: bool) -> tuple[Values, Values | None]:
-    """`Q^T D D^T Q`, and where wanted (one matrix only) `Q^T D` itself."""
+    """`Q^T D D^T Q`; and `Q^T D` itself if wanted, for one matrix only."""
     q = range_.astype(np.float32)
     gram = np.zeros((q.shape[1], q.shape[1]))
     right = None

@@ -1,4 +1,4 @@
-"""One parameter of two checkpoints as matrices of numbers, read a block of rows at a time."""
+"""A parameter of two checkpoints as matrices, read a block of rows at a time."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,10 @@ from weight_edit.checkpoint.tensor.storage import ByteReader, Plain, Storage, St
 from weight_edit.errors import UnsupportedError, UsageError
 
 BLOCK = 1 << 19
-"""Numbers that are worked on at a time, in float64."""
+"""Numbers worked on at a time, in float64."""
 
 Side = Literal["rows", "columns"]
-"""Which way the vectors of the residual stream lie in the matrices: a stream's vector is a row or a column of them."""
+"""Whether the stream's vectors are the rows or the columns of the matrices."""
 
 Values = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ _BITS: Mapping[str, int] = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52, "F8_E4M3
 
 
 def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
-    """How a tensor's numbers lie on disk, its last two axes as matrices; None where they cannot be decoded."""
+    """The storage of a tensor as matrices of its last two axes; None if it cannot be decoded."""
     info = checkpoint.tensors[name]
     axis = max(0, len(info.shape) - 2)
     if not info.shape:
@@ -44,7 +44,7 @@ def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
 
 @dataclass
 class RowBlock:
-    """Some rows of both sides.
+    """The same rows of both checkpoints.
 
     Attributes:
         slab, first, last: which.
@@ -59,13 +59,13 @@ class RowBlock:
 
     @property
     def change(self) -> NDArray[np.float32]:
-        """b - a in float32, which is exact but for the last bits."""
+        """b - a in float32, exact but for the last bits."""
         return (self.b - self.a).astype(np.float32)
 
 
 @dataclass(kw_only=True)
 class Pair:
-    """A parameter that both checkpoints have, with numbers of the same shape.
+    """A parameter that both checkpoints have in the same shape.
 
     Attributes:
         name: of the tensor in both.
@@ -83,25 +83,25 @@ class Pair:
 
     @property
     def slabs(self) -> int:
-        """How many matrices there are (the experts of a fused layer; one for all else)."""
+        """The number of matrices: that of a fused layer's experts, else 1."""
         return self.a.slabs
 
     def length(self, side: Side) -> int:
-        """How many numbers a vector of the stream would have."""
+        """The length of a stream vector on a side."""
         return self.a.rows if side == "columns" else self.a.cols
 
     def others(self, side: Side) -> int:
-        """How many such vectors one matrix has."""
+        """The number of stream vectors in one matrix."""
         return self.a.cols if side == "columns" else self.a.rows
 
     def sides(self, width: int | None) -> list[Side]:
-        """The sides on which the stream may be: those as wide as it is."""
+        """The sides that are as long as the stream is wide."""
         candidates: tuple[Side, ...] = ("columns", "rows")
         return [side for side in candidates if self.length(side) == width and (side == "rows" or self.a.rows > 1)]
 
     @property
     def bits(self) -> int:
-        """How finely the coarser of the two formats stores a number: bits after its first one."""
+        """The mantissa bits of the coarser of the two formats."""
         return min(_BITS.get(dtype, 1) for dtype in (self._dtype(self.a), self._dtype(self.b)))
 
     @staticmethod
@@ -115,7 +115,7 @@ class Pair:
             yield first, min(first + step, self.a.rows)
 
     def compare(self) -> Iterator[RowBlock]:
-        """Blocks whose bytes differ, noted in `touched`; the others are passed over."""
+        """The blocks whose bytes differ, which are also noted in `touched`."""
         same_format = dict(self.a.parts) == dict(self.b.parts)
         for slab in range(self.slabs):
             for first, last in self._steps():
@@ -127,11 +127,11 @@ class Pair:
                 yield self._block(slab, first, last, ours, theirs)
 
     def changed(self, slab: int) -> Iterator[RowBlock]:
-        """The blocks of one matrix that differ."""
+        """The differing blocks of one matrix."""
         return (block for block in self._blocks(slab) if (slab, block.first) in self.touched)
 
     def blocks(self, slab: int) -> Iterator[RowBlock]:
-        """All blocks of one matrix; where nothing differs, b is a."""
+        """All blocks of one matrix; b is a where nothing differs."""
         return self._blocks(slab, everything=True)
 
     def _blocks(self, slab: int, everything: bool = False) -> Iterator[RowBlock]:

@@ -1,4 +1,4 @@
-"""What `diff` found, typed and ready for JSON."""
+"""The result of `diff`, typed and ready for JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well an ablation `-s V V^T A` explains a tensor's difference `D = B - A`.
+    """The fit of an ablation `-s V V^T A` to a tensor's difference `D = B - A`.
 
     Attributes:
         explained: 1 - |D + s V V^T A|^2 / |D|^2 with the s below; the share that rounding takes is never explained.
@@ -35,7 +35,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorDifference:
-    """One tensor that differs.
+    """The difference of one tensor.
 
     Attributes:
         name: of the tensor.
@@ -66,7 +66,7 @@ class TensorDifference:
 
     @property
     def best(self) -> tuple[str, Fit] | None:
-        """The better fit: of "shared" directions, or of its "own" where these explain far more."""
+        """The better fit, "shared" or "own"; "own" only if it explains far more."""
         if self.shared is not None and (self.own is None or self.shared.explained > self.own.explained - 0.05):
             return "shared", self.shared
         return None if self.own is None else ("own", self.own)
@@ -90,7 +90,7 @@ class TensorDifference:
 
 @dataclass(frozen=True)
 class Reshaped:
-    """A tensor whose dtype or shape differs in B, so that its numbers cannot be compared."""
+    """A tensor whose numbers cannot be compared, since dtype or shape differ in B."""
 
     name: str
     dtypes: tuple[str, str]
@@ -148,24 +148,24 @@ class Difference:
 
     @property
     def equal(self) -> bool:
-        """Whether the two are the same: every tensor and every file."""
+        """Whether all tensors and files are equal."""
         files = self.files_different or self.files_only_a or self.files_only_b
         return not (files or self.tensors or self.reshaped or self.only_a or self.only_b)
 
     @property
     def explained(self) -> float | None:
-        """How much of the differences the shared directions explain, on average over tensors that could have them."""
+        """The mean share explained by the shared directions, over tensors as wide as the stream."""
         fits = [tensor.shared.explained for tensor in self.tensors if tensor.shared is not None]
         return sum(fits) / len(fits) if fits else None
 
     @property
     def strength(self) -> float | None:
-        """The median strength of the ablation along the shared directions, over tensors that it explains by half."""
+        """The median strength of the shared ablation, over tensors that it explains by half."""
         fits = [t.shared.strength for t in self.tensors if t.shared is not None and t.shared.explained > 0.5]
         return float(np.median(fits)) if fits else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; the directions themselves are in what `save` writes."""
+        """Ready for JSON, without the directions, which `save` writes."""
         return {
             "a": self.a,
             "b": self.b,
@@ -192,7 +192,7 @@ class Difference:
         }
 
     def as_directions(self) -> "Directions":
-        """The shared directions as `find` gives them, for `bake` and `verify`.
+        """The shared directions as a `Directions` object, for `bake` and `verify`.
 
         Raises:
             UsageError: the differences share none.

@@ -10,19 +10,25 @@ from weight_edit.difference.explanation import Products
 from weight_edit.difference.pairs import Values
 
 CANDIDATES = 24
-"""How many directions are looked at in the last pass."""
+"""The number of candidate directions in the last pass."""
 
 _KEPT = 48
 _FULL = 96
 
 LEAST_SHARE = 0.05
-"""Of the differences, on average, that the first shared direction must carry; a further one a tenth of the first's."""
+"""The least mean share of the differences along the first shared direction.
+
+A further direction needs a tenth of the first's share.
+"""
 
 _PURE = 0.9
 
 
 class Sketch:
-    """The strongest directions of a stream of vectors, in fixed memory (frequent directions, Liberty 2013)."""
+    """A sketch of the strongest directions of many vectors, in fixed memory.
+
+    The method is frequent directions (Liberty 2013).
+    """
 
     def __init__(self) -> None:
         self._columns: Values | None = None
@@ -39,7 +45,7 @@ class Sketch:
 
     @property
     def directions(self) -> Values | None:
-        """At most `CANDIDATES` orthonormal columns, the strongest first; None where nothing was added."""
+        """At most `CANDIDATES` orthonormal columns, strongest first; None if nothing was added."""
         if self._columns is None:
             return None
         left, values, _ = np.linalg.svd(self._columns, full_matrices=False)
@@ -47,7 +53,7 @@ class Sketch:
 
     @property
     def concentration(self) -> float:
-        """The share of the strongest direction; 0 where nothing was added."""
+        """The strongest direction's share of the squared norm; 0 if nothing was added."""
         if self._columns is None:
             return 0.0
         squares = np.linalg.svd(self._columns, compute_uv=False) ** 2
@@ -56,7 +62,7 @@ class Sketch:
 
 @dataclass(frozen=True)
 class SharedDirection:
-    """One direction that the differences of several tensors have in common.
+    """A direction that the differences of several tensors share.
 
     Attributes:
         share: of |D|^2, on average over the tensors that differ, that lies along it.
@@ -72,7 +78,7 @@ class SharedDirection:
 
     @property
     def is_ablation(self) -> bool:
-        """Whether what happened along it is an ablation, whole, in part or beyond."""
+        """Whether the change along it is an ablation: whole, partial or beyond."""
         return self.ablation >= _PURE
 
     def to_dict(self) -> dict[str, float]:
@@ -83,7 +89,7 @@ class SharedDirection:
 def choose(
     found: Sequence[Products], ranks: Sequence[int | None], width: int, others: int
 ) -> tuple[Values, list[SharedDirection]]:
-    """Which of the candidates, turned among themselves, the differences share.
+    """The directions, in the span of the candidates, that the differences share.
 
     A direction counts when it carries more of the differences than chance would give it, when more than one tensor has
     it (or an ablation along it is what happened), and as long as there are no more than the tensors have ranks.

@@ -1,4 +1,4 @@
-"""What a finder gives: directions at one place of the residual stream, not yet scored."""
+"""Candidates, the results of a finder: unscored directions at one place of the stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Candidate:
 
     @property
     def norm(self) -> float:
-        """Length of what is added, or of the first row; 0 where there is no direction at all."""
+        """The norm of `vector`, or without one of the first row; 0 where all rows are zero."""
         if not bool(self.rows.any()):
             return 0.0
         some = self.rows[0] if self.vector is None else self.vector
@@ -39,12 +39,15 @@ class Candidate:
 
     @property
     def rank(self) -> int:
-        """How many rows are directions."""
+        """The number of directions."""
         return int((self.rows != 0).any(dim=-1).sum())
 
 
 def table_of(candidates: "list[Candidate]", positions: int, layers: int, width: int) -> Tensor | None:
-    """What candidates add, (positions, layers, d_model) float32, where there is one for each position and layer."""
+    """The candidates' vectors as one table, (positions, layers, d_model) float32.
+
+    None unless there is one candidate for each position and layer, and each has a vector.
+    """
     if len(candidates) != positions * layers or any(candidate.vector is None for candidate in candidates):
         return None
     vectors = [candidate.vector for candidate in candidates if candidate.vector is not None]

@@ -1,4 +1,4 @@
-"""The choice among candidates that have been scored, and what is recorded of it: no model is needed."""
+"""The choice among scored candidates, and the record of that choice; no model is needed."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -17,14 +17,14 @@ from weight_edit.errors import UnsupportedError
 
 
 def rule_for(finder: Finder, rule: SelectionRule | None) -> SelectionRule:
-    """The rule with what the method itself says where the caller leaves it open."""
+    """The rule, with the method's defaults where the caller left an entry open."""
     rule = SelectionRule() if rule is None else rule
     rule = rule if rule.select is not None else replace(rule, select=finder.select)
     return rule if finder.induces else replace(rule, min_induce=None)
 
 
 def taken(scores: Sequence[CandidateScore], rule: SelectionRule, layers: int) -> CandidateScore | None:
-    """The candidate that the rule takes, or where none keeps the bounds the one that misses them least.
+    """The candidate that the rule selects, else the one that misses the bounds least.
 
     None where no candidate has scores at all.
     """
@@ -32,7 +32,7 @@ def taken(scores: Sequence[CandidateScore], rule: SelectionRule, layers: int) ->
 
 
 def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False) -> Directions:
-    """Directions and their whole record, from what a search has kept.
+    """The chosen directions of a search, with their whole record.
 
     Args:
         kept: complete for the rule.
@@ -87,7 +87,10 @@ def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False
 
 
 def _control(controls: Sequence[CandidateScore], best: CandidateScore) -> CandidateScore | None:
-    """The random directions of the same number; what adding them does was measured at one place and length only."""
+    """The scores of the random directions of the same number.
+
+    Adding them was measured at one place and length only, so elsewhere `induce` is None.
+    """
     alike = [score for score in controls if score.rank == max(1, best.rank)]
     at = best.position, best.layer, best.norm
     exact = [score for score in alike if (score.position, score.layer) == at[:2] and same_length(score.norm, at[2])]
@@ -97,7 +100,7 @@ def _control(controls: Sequence[CandidateScore], best: CandidateScore) -> Candid
 
 
 def same_length(a: float, b: float) -> bool:
-    """Equal up to the rounding of a product with a unit vector."""
+    """Whether two lengths are equal up to the rounding of a product with a unit vector."""
     return abs(a - b) <= 1e-9 * max(a, b)
 
 

@@ -1,4 +1,7 @@
-"""COSMIC: how far a direction turns each class's activations into the other's, without refusal tokens."""
+"""COSMIC: scores candidates by how well they turn one class's activations into the other's.
+
+No refusal tokens are needed (arXiv 2506.00085).
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +16,7 @@ from weight_edit.runtime.hooks import Hook, addition_hook, hooked
 from weight_edit.utils.progress import bar
 
 SHARE = 0.1
-"""Of the layers, those where the classes are least alike are looked at."""
+"""The share of the layers that is scored: those where the two classes are least alike."""
 
 
 def cosmic_scores(
@@ -77,7 +80,7 @@ def cosmic_scores(
 
 
 def least_similar(target: Tensor, baseline: Tensor) -> list[int]:
-    """Indices of the tenth of the layers where two means (positions, layers, d_model) have the lowest cosine.
+    """The tenth of the layers where two means have the lowest cosine, as indices.
 
     At least one, in the order of layers.
     """
@@ -87,6 +90,9 @@ def least_similar(target: Tensor, baseline: Tensor) -> list[int]:
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines (layers,) of means (positions, layers, d_model), the positions of a layer being one vector."""
+    """The cosine of two means (positions, layers, d_model) at each layer, (layers,).
+
+    All positions of a layer make one vector.
+    """
     one, other = (x.transpose(0, 1).flatten(start_dim=1) for x in (a, b))
     return torch.nn.functional.cosine_similarity(one, other, dim=-1)

@@ -1,4 +1,4 @@
-"""The file that directions are kept in: one safetensors file whose header says how they were found."""
+"""Directions with their record, kept in one safetensors file."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from weight_edit.utils.arrays import as_float64
 from weight_edit.utils.json import json_safe
 
 _SAID = ("method", "layer", "position", "model")
-"""What of the metadata a short description has."""
+"""The metadata keys that a short description shows."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Directions:
 
     @property
     def rows(self) -> DirectionRows:
-        """What an edit needs of them."""
+        """The directions, metadata and tensors as numpy arrays, for an edit."""
         kept = {name: as_float64(tensor).astype("float32") for name, tensor in self.tensors.items()}
         return DirectionRows(as_float64(self.direction).astype("float32"), dict(self.metadata), kept)
 

@@ -61,7 +61,7 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
 
 
 def is_directions(path: Path) -> bool:
-    """Whether a file is one of directions that this package wrote: a foreign one is never replaced by another.
+    """Whether a file holds directions that this package wrote, and may be overwritten.
 
     Raises:
         UsageError: it cannot be read at all.
@@ -76,13 +76,13 @@ def is_directions(path: Path) -> bool:
 
 
 def folder_of(out: str | Path) -> Path:
-    """Where a search that writes `out` keeps what it finds: beside it, with `.find` after its name."""
+    """The folder where a search keeps its progress: `out` with `.find` after its name."""
     out = Path(out)
     return out.with_name(f"{out.name}.find")
 
 
 def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
-    """The candidates that a directions file keeps, (n_positions, n_layers, d_model); None when it keeps none.
+    """The candidates in a directions file, (positions, layers, d_model); None if it has none.
 
     Raises:
         UsageError: not safetensors, or `candidates` of another shape or no plain floating dtype.
@@ -117,7 +117,10 @@ def _numbers(path: Path, header: Header, name: str) -> Floats:
 
 
 def _others(path: Path, header: Header, d_model: int) -> dict[str, NDArray[np.float32]]:
-    """The other tensors that lie in the stream; whatever else a file of somebody else's holds is left alone."""
+    """The other floating-point tensors that are d_model wide.
+
+    All else in a foreign file is ignored.
+    """
     found = {}
     for info in header.tensors:
         shaped = len(info.shape) in (1, 2) and info.shape[-1] == d_model

@@ -1,4 +1,4 @@
-"""Find directions: draw prompts, compute candidates, score them, choose one, and record all of it."""
+"""The search for directions: draw prompts, compute candidates, score, choose and record."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def find_directions(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Directions:
-    """Find the directions that carry what the model does on `target` prompts and not on `baseline` prompts.
+    """Find the directions that tell `target` from `baseline` prompts in the residual stream.
 
     The settings of arXiv 2406.11717 are the defaults. Candidates are scored under the ablation that `bake`
     would write into the weights; a tied unembedding stays as it is for that, as in the paper.
@@ -231,7 +231,7 @@ def search_inputs(
     filter_prompts: bool,
     seed: int,
 ) -> dict[str, Any]:
-    """What candidates and their scores depend on, by name, JSON values: all but the bounds.
+    """All inputs of candidates and their scores, by name, as JSON values; not the bounds.
 
     Args:
         model: a digest of it.
@@ -271,7 +271,7 @@ def search_inputs(
 
 
 def model_digest(model: Model) -> str:
-    """A digest of a model: of its files as they are listed, or where it has none, of its weights."""
+    """A digest of the model's file names, sizes and times, or without files, of its weights."""
     if (model.source.path / "config.json").is_file():
         return fingerprint(model.source.path)
     digest = hashlib.sha256()
@@ -290,7 +290,7 @@ def _record(
     filter_prompts: bool,
     metering: Metering | None,
 ) -> dict[str, Any]:
-    """The metadata that a search knows before its candidates are scored: the method, the model, prompts and tokens."""
+    """The metadata known before scoring: the method, the model, prompts and tokens."""
     targets, tokenizer = problem.targets, problem.model.tokenizer
     places = problem.positions
     return {
@@ -327,7 +327,7 @@ def _record(
 def _searched(
     problem: Problem, candidates: Sequence[Candidate], facts: Mapping[str, Any], warnings: Sequence[str]
 ) -> Searched:
-    """What the method found, with the means of the stream and how far each candidate separates the classes."""
+    """The method's candidates, the class means, and each candidate's separation."""
     target, baseline = problem.target(), problem.of(problem.baseline)
     held = problem.target("validation"), problem.of(problem.baseline, "validation")
 
@@ -358,12 +358,14 @@ def metered(
     opening: Sequence[int],
     batch_size: int,
 ) -> Metering:
-    """The refusal metric of training and validation prompts, and which of them the model treats as said.
+    """The refusal metric of all prompts, and which of them count.
+
+    A target prompt counts if the model refuses it, a baseline prompt if the model answers it.
 
     Args:
         samples: targets, and the baseline last.
         refusal_tokens: ids or words; found from the training prompts when None.
-        filter_prompts: count only the prompts that it treats so.
+        filter_prompts: whether the others are left out; if not, every prompt counts.
         opening: what comes before an answer's text: what tells refusals from answers is the token behind it.
     """
     asked = [some for sample in samples for some in (sample.train, sample.validation)]
@@ -392,7 +394,7 @@ def metered(
 
 
 def filtered(metering: Metering, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples, less the prompts that the model treats otherwise.
+    """The samples without the prompts that do not count.
 
     Raises:
         UsageError: too few are left of one.
@@ -419,7 +421,7 @@ def _listed(prompts: Prompts | Sequence[Prompts] | None) -> list[PromptSet]:
 
 
 def _control(problem: Problem, found: Candidate) -> CandidateScore:
-    """The scores of random directions of the same number and length at the same place."""
+    """The scores of random directions, as many and as long, at the same place."""
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
     return measured(

@@ -1,4 +1,4 @@
-"""What a search for directions has found so far, in a folder of its own, written as it comes.
+"""The progress of a search for directions, kept in a folder so that it can be resumed.
 
 `search.json` says what was asked for and which prompts count, `candidates.safetensors` what the method found, with the
 means of the stream, and `scores.jsonl` has a line for each candidate that was scored.
@@ -30,7 +30,7 @@ _KEY = "weight_edit"
 
 @dataclass(frozen=True)
 class Metering:
-    """What the model says first to the prompts that were drawn.
+    """The refusal tokens, which prompts count, and the mean refusal metric of each class.
 
     Attributes:
         tokens: ids of the refusal tokens.
@@ -45,7 +45,7 @@ class Metering:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Searched:
-    """What a method found, before any of it is scored, and all that the choice needs beside scores.
+    """A method's candidates before scoring, with everything else that the choice needs.
 
     Attributes:
         candidates: in the method's order.
@@ -66,7 +66,7 @@ class Searched:
 
     @property
     def layers(self) -> int:
-        """Of the model."""
+        """The number of the model's layers."""
         return int(self.target_mean.shape[1])
 
     @property
@@ -77,7 +77,7 @@ class Searched:
 
 @dataclass(kw_only=True)
 class SearchFolder:
-    """What a search has found so far; without a path it is kept in memory alone.
+    """The progress of a search; without a path it is kept in memory alone.
 
     Attributes:
         path: the folder; None for none.
@@ -102,7 +102,9 @@ class SearchFolder:
     def open(
         cls, path: str | Path, inputs: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
     ) -> "SearchFolder":
-        """A folder, made when something is found; or what an earlier search of the same inputs left in it.
+        """The folder of a search: a new one, or an earlier one with the same inputs.
+
+        A new folder is made on disk only when there is something to keep.
 
         Args:
             path: the folder; its parent exists.
@@ -131,7 +133,7 @@ class SearchFolder:
         return cls._taken_up(path, inputs, earlier)
 
     def complete(self, layers: int, similarity: bool) -> bool:
-        """Whether all candidates below a layer, and random directions, have been scored: a choice needs no model then.
+        """Whether every eligible candidate and the control are scored, so that no model is needed.
 
         Args:
             layers: how many of the model's, from the first, may be chosen.
@@ -143,7 +145,7 @@ class SearchFolder:
         return all(n in self.scores and (not similarity or n in self.similarities) for n in asked)
 
     def table(self, layers: int) -> list[CandidateScore]:
-        """The scores of all candidates in order; those that were not scored have their place and length alone."""
+        """The scores of all candidates in order; an unscored one has its place and length alone."""
         assert self.searched is not None
         rows = []
         for number, candidate in enumerate(self.searched.candidates):
@@ -155,12 +157,12 @@ class SearchFolder:
         return rows
 
     def note_metering(self, metering: Metering) -> None:
-        """Keep what the model says first."""
+        """Keep the refusal tokens and which prompts count."""
         self.metering = metering
         self._write_search()
 
     def note_searched(self, searched: Searched) -> None:
-        """Keep what the method found."""
+        """Keep the candidates of the method."""
         self.searched = searched
         self.scores, self.similarities, self.controls = {}, {}, []
         self._write_search()
@@ -175,7 +177,7 @@ class SearchFolder:
         self._append({"candidate": number, **asdict(score)})
 
     def note_similarity(self, number: int, value: float) -> None:
-        """Keep the score of a candidate that needs no refusal tokens."""
+        """Keep the COSMIC score of a candidate."""
         self.similarities[number] = value
         self._append({"candidate": number, "cosmic": value})
 
@@ -236,7 +238,7 @@ class SearchFolder:
         save_whole(self.path / SEARCH, f"{json.dumps(content, indent=1, allow_nan=False)}\n")
 
     def _begin(self, path: Path) -> None:
-        """Make the folder, and remove what an earlier search left in it: not before there is something to keep."""
+        """Create the folder and clear an earlier search's files, once there is something to keep."""
         try:
             path.mkdir(exist_ok=True)
             # What names the folder as a search's goes last: without it nobody could begin anew in what is left.
@@ -257,7 +259,7 @@ class SearchFolder:
 
 
 def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """What `search.json` says; None where nothing is there. No model is needed to tell.
+    """The content of an earlier search's `search.json`; None if there is none.
 
     Args:
         resume, overwrite: as in `SearchFolder.open`.
@@ -349,7 +351,7 @@ def _unpacked(path: Path) -> Searched:
 
 
 def _named(value: Any) -> Any:
-    """JSON has no number for NaN and infinities: they are written as their names."""
+    """The value, with NaN and infinities as text: JSON has no numbers for them."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,4 +1,4 @@
-"""A search for directions as it is asked for: its prompts read and its settings checked before torch is imported."""
+"""A request for a search: prompts read and settings checked before torch is imported."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FindRequest:
-    """The prompts and settings of one call of `find_directions`, with the names and defaults it has there."""
+    """The prompts and settings of a `find_directions` call, with the same names and defaults."""
 
     target: tuple[PromptSet, ...]
     baseline: PromptSet
@@ -105,7 +105,7 @@ class FindRequest:
         resume: bool = False,
         overwrite: bool = False,
     ) -> "Directions":
-        """The directions that `find_directions` finds in a loaded model; its arguments and errors are those there."""
+        """Find the directions in a loaded model; arguments and errors as of `find_directions`."""
         from weight_edit.directions.find import find_directions
 
         return find_directions(
@@ -130,7 +130,7 @@ class FindRequest:
         resume: bool = False,
         overwrite: bool = False,
     ) -> "Directions":
-        """The directions in a model that is loaded when it is needed, saved in a file.
+        """Find the directions in a named model, which is loaded only when needed, and save them.
 
         What is found is kept in `folder_of(out)` as it comes. Where an earlier search of the same inputs is complete
         there, the choice is made of it and no model is loaded.
@@ -176,13 +176,13 @@ class FindRequest:
         return found
 
     def _searched(self) -> dict[str, Any]:
-        """All but the two sets that stand first and what only the choice depends on."""
+        """The request's keyword arguments of `find_directions`, without `best_effort`."""
         left_out = ("target", "baseline", "best_effort")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 def check_directions_file(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a file that directions cannot be written to, before anything is looked for.
+    """Refuse an output file that cannot be written, before the search begins.
 
     Args:
         resume: an earlier search beside the file is gone on with, so that the file may be there.

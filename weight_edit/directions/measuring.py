@@ -1,4 +1,4 @@
-"""Candidates of a problem, measured on its validation prompts."""
+"""The scores of candidates, measured on a search's validation prompts."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The names that a search for directions is given, checked without torch: importing it takes seconds, a typo none."""
+"""Checks of method and position names that need no torch, so that a typo is told at once."""
 
 import sys
 
@@ -9,7 +9,7 @@ POSITIONS = ("template", "last", "all")
 
 
 def check_method(name: str) -> None:
-    """Refuse a way of finding directions that there is not.
+    """Refuse an unknown method.
 
     Raises:
         UsageError: with the names there are.
@@ -21,7 +21,7 @@ def check_method(name: str) -> None:
 
 
 def check_positions(positions: str) -> None:
-    """Refuse a word for positions that there is not.
+    """Refuse an unknown word for positions.
 
     Raises:
         UsageError: with the words there are.

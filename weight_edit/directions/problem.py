@@ -1,4 +1,4 @@
-"""What a finder works on: a model, prompts that show a behaviour and prompts that do not, and their activations."""
+"""The input of a finder: a model, prompts that do and do not show a behaviour, activations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Part = Literal["train", "validation"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
-    """A search for directions.
+    """The input of a finder: a model, samples of prompts, and their activations.
 
     Activations are those at the inputs of blocks, (prompts, positions, layers, d_model) float32 on the CPU; each sample
     is run once, whoever asks.
@@ -61,15 +61,15 @@ class Problem:
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """Indices into positions and layers of every place, positions first: the order of candidates."""
+        """All (position, layer) index pairs, positions first: the order of candidates."""
         return [(p, layer) for p in range(len(self.positions)) for layer in range(len(self.layers))]
 
     def target(self, part: Part = "train") -> Tensor:
-        """Activations of all targets together, (prompts, positions, layers, d_model)."""
+        """Activations of all target samples together, (prompts, positions, layers, d_model)."""
         return torch.cat([self.of(sample, part) for sample in self.targets])
 
     def of(self, sample: Sample, part: Part = "train") -> Tensor:
-        """Activations of one of the samples, (prompts, positions, layers, d_model).
+        """Activations of one sample, (prompts, positions, layers, d_model); computed once.
 
         Raises:
             UsageError: a prompt is shorter than the positions reach back, memory runs out, or the stream is not finite.
@@ -80,13 +80,13 @@ class Problem:
         return self._read[key]
 
     def activations(self, prompts: Sequence[Sequence[int]], name: str | None = None) -> Tensor:
-        """Activations of any prompts, token ids, at the same places; not remembered."""
+        """Activations of other prompts, given as token ids, at the same places; not cached."""
         found = stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
         check_stream(self.model, prompts, found)
         return found
 
     def encode(self, prompts: PromptSet) -> list[list[int]]:
-        """Token ids of more prompts, in the format of the others.
+        """Token ids of further prompts, in the same chat format.
 
         Raises:
             UsageError: the tokenizer has no chat template.
@@ -94,7 +94,7 @@ class Problem:
         return [self._chat.encode(prompt) for prompt in prompts.prompts]
 
     def opened(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Token ids of prompts up to where an answer's text begins, whose first token tells refusals from answers.
+        """The prompts with the answer's opening, so that the next token tells refusals from answers.
 
         Raises:
             UsageError: the tokenizer has no chat template.
@@ -106,7 +106,7 @@ class Problem:
         return ChatFormat(self.model.tokenizer) if self.format is None else self.format
 
     def check_enough(self, what: str) -> None:
-        """Warn where there are fewer training prompts than the stream is wide: anything is separable then."""
+        """Warn of fewer training prompts than d_model: any two classes are separable then."""
         count = sum(len(sample.train) for sample in self.targets) + len(self.baseline.train)
         if count < self.width:
             self.warn(
@@ -124,7 +124,9 @@ def stream_at(
     batch_size: int = 32,
     name: str | None = None,
 ) -> Tensor:
-    """The stream at the inputs of blocks, (prompts, positions, layers, d_model) float32 on the CPU.
+    """The stream at the inputs of layers, on the CPU.
+
+    Shape (prompts, positions, layers, d_model), float32.
 
     Args:
         positions: negative, from a prompt's end; None for the mean over all of its tokens.

@@ -1,4 +1,4 @@
-"""How much a model is about to refuse, read off its next-token probabilities (arXiv 2406.11717)."""
+"""The refusal metric: log-odds of a refusal's first token (arXiv 2406.11717)."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ def refusal_metric(logprobs: Tensor, tokens: Collection[int]) -> Tensor:
 def find_refusal_tokens(
     refused_logprobs: Tensor, answered_logprobs: Tensor, *, covered: float = COVERED, most: int = MOST_TOKENS
 ) -> list[int]:
-    """The first tokens by which a model's refusals differ from its answers.
+    """The first tokens that are more probable on refused prompts than on answered ones.
 
     Tokens are ranked by their mean probability on refused prompts minus that on answered ones. The result is
     the shortest start of that ranking that holds `covered` of the total positive difference, at most `most`
@@ -71,8 +71,7 @@ def find_refusal_tokens(
 
 
 def token_ids(tokens: Sequence[int | str], tokenizer: Any) -> list[int]:
-    """Refusal tokens given as ids, or as words of which the first token counts ("I cannot" gives that of
-    "I").
+    """Refusal tokens as ids; of a word the first token counts ("I cannot" gives that of "I").
 
     Raises:
         UsageError: a word gives no token.

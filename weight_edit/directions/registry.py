@@ -1,4 +1,4 @@
-"""Finders by name. Adding one is adding one file in `finders/`, with a function under `@finder("its-name")`."""
+"""The registry of finders: each is one file in `finders/` with `@finder("its-name")`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from weight_edit.utils.registry import Function, Named, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Finder(Named[list[Candidate]]):
-    """One way of finding directions: `function(problem, options)` gives candidates, positions first, then layers.
+    """A finder: `function(problem, options)` returns candidates, positions first, then layers.
 
     Attributes:
         select: how the best of its candidates is chosen by default, see `selection.BY`.
@@ -34,7 +34,7 @@ def finder(
     induces: bool = True,
     everywhere: bool = False,
 ) -> Callable[[Function], Function]:
-    """Register a function `(problem, options)` under the name that `--method` takes; see `Finder`."""
+    """Register `function(problem, options)` as a finder, by its name for `--method`."""
     return FINDERS.register(name, paper=paper, aliases=aliases, select=select, induces=induces, everywhere=everywhere)
 
 

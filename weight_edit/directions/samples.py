@@ -1,4 +1,4 @@
-"""Which prompts directions are trained and validated on: drawn, then filtered by what the model does."""
+"""The prompts that directions are trained and validated on, drawn by seed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Sample:
     sizes: tuple[int, int]
 
     def keep(self, train: Sequence[bool], validation: Sequence[bool], why: str) -> "Sample":
-        """The prompts that are marked true.
+        """The sample with only the marked prompts.
 
         Raises:
             UsageError: too few remain; with the figures and `why` the others were dropped.
@@ -109,7 +109,7 @@ def draw_prompts(
     seed: int = 0,
     warn: Callable[[str], None] = lambda line: None,
 ) -> tuple[PromptSet, PromptSet]:
-    """The training and the validation prompts, see `draw`; no model is needed to tell that there are too few.
+    """The training and validation prompts as texts, see `draw`; needs no model.
 
     Raises:
         UsageError: as `draw`.
@@ -140,7 +140,7 @@ def check_search(
     n_train: int,
     n_validation: int,
 ) -> None:
-    """Refuse the prompts of a search that are too few, or the same in two roles, before a model is loaded for them.
+    """Refuse too few prompts, or one set in two roles, before a model is loaded.
 
     Raises:
         UsageError: as `draw` and `check_distinct`; or several targets and another number of validation sets.
@@ -160,7 +160,7 @@ def check_search(
 
 
 def check_distinct(target: PromptSet, baseline: PromptSet, warn: Callable[[str], None]) -> None:
-    """Refuse one set in both roles, and warn of prompts that are in both.
+    """Refuse equal target and baseline sets, and warn of prompts in both.
 
     Raises:
         UsageError: the two hold the same prompts.

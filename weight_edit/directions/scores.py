@@ -1,4 +1,4 @@
-"""What each candidate does to the model: the three scores of arXiv 2406.11717."""
+"""The effects of each candidate on the model: the three scores of arXiv 2406.11717."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +23,7 @@ AblationHooks = Callable[[Tensor], list[Hook]]
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateScore:
-    """One candidate and what was measured of it.
+    """The scores of one candidate.
 
     Attributes:
         position, layer: where it was found: position counted from a prompt's end, input of the layer.
@@ -140,7 +140,7 @@ def score_candidates(
 
 
 class _Rest:
-    """One candidate on the bar: its prompts move it on, and in the end it counts as one."""
+    """A progress bar's view of one candidate: its prompts add up to one unit of the whole bar."""
 
     def __init__(self, whole: Bar, units: int) -> None:
         self._whole, self._units, self._told = whole, units, 0.0
@@ -155,17 +155,17 @@ class _Rest:
         self._whole.say(line)
 
     def complete(self) -> None:
-        """The candidate is done."""
+        """Complete the candidate's unit."""
         self._whole.advance(1 - self._told)
 
 
 def worth_scoring(candidate: Candidate, layers: int) -> bool:
-    """Whether a candidate has a direction, at a layer that may be chosen."""
+    """Whether a candidate has a direction, and a layer that may be chosen."""
     return candidate.norm > 0.0 and (candidate.layer is None or candidate.layer < layers)
 
 
 def unscored(candidate: Candidate) -> CandidateScore:
-    """The place and length of a candidate that was not scored: at a layer that is out, or of length zero."""
+    """A candidate's entry without scores: its layer may not be chosen, or its length is zero."""
     accuracy = candidate.facts.get("accuracy")
     return CandidateScore(
         position=candidate.position,

@@ -1,4 +1,7 @@
-"""Which candidate is taken: a pure function of the table of scores (arXiv 2406.11717, 2606.13720, 2506.00085)."""
+"""The selection rule: a pure function of the table of scores.
+
+See arXiv 2406.11717, 2606.13720 and 2506.00085.
+"""
 
 import math
 from collections import Counter
@@ -14,9 +17,11 @@ if TYPE_CHECKING:
     from weight_edit.directions.scores import CandidateScore
 
 BY = ("bypass", "accuracy", "cosmic")
-"""What the best candidate has: the lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the
-lowest bypass score (INLP, arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no
-refusal tokens."""
+"""The criteria for the best candidate: "bypass", "accuracy" or "cosmic".
+
+The lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the lowest bypass score (INLP,
+arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no refusal tokens.
+"""
 
 
 @renamed_fields(by="select")
@@ -50,7 +55,7 @@ class SelectionRule:
             raise UsageError(f"max_layer_fraction is {self.max_layer_fraction}; it must be above 0 and at most 1")
 
     def layers(self, n_layers: int) -> int:
-        """How many layers, from the first, may be taken from: rounded down, as in the published code."""
+        """The number of leading layers that may be chosen: rounded down, as in the published code."""
         if self.max_layer_fraction is None:
             return n_layers
         # .29 * 100 is 28.999999999999996 in binary.
@@ -58,7 +63,7 @@ class SelectionRule:
 
 
 NOT_FINITE = "a score is not finite"
-"""Why a candidate is rejected under whose edit the model gives no numbers."""
+"""The rejection of a candidate under whose edit the model's outputs are NaN or infinite."""
 
 Place = tuple[int | None, int | None]
 
@@ -81,7 +86,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome.
+    """The result of a selection.
 
     Attributes:
         chosen: the candidate, or None where none passes.
@@ -122,7 +127,7 @@ def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers:
 
 
 def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:
-    """What candidates are sorted by, the best first."""
+    """The sort key of candidates, best first."""
     bypass = 0.0 if score.bypass is None else score.bypass
     if by == "accuracy":
         return (-(score.accuracy or 0.0), bypass)
@@ -132,7 +137,7 @@ def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:
 
 
 def failures(score: "CandidateScore", rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
-    """Every bound that a candidate misses."""
+    """The bounds that a candidate misses."""
     found = []
     layers = rule.layers(n_layers)
     if score.layer is not None and score.layer >= layers:

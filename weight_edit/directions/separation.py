@@ -1,4 +1,4 @@
-"""How well directions tell the classes apart on held-out prompts, and how long they are against what they act on."""
+"""How well directions separate the classes on held-out prompts, and how long they are."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ SHORT, BLURRED = 0.1, 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """Where the chosen candidate stands in the stream.
+    """The separation of the classes by the chosen candidate, and its length.
 
     Attributes:
         auc: probability that a target validation prompt lies further along the directions than a baseline one; of
@@ -44,7 +44,7 @@ class Separation:
         return asdict(self)
 
     def complain(self, warn: Callable[[str], None]) -> None:
-        """Warn when the direction is too short or separates too little to act."""
+        """Warn of a direction that is too short or separates the classes too little."""
         if self.relative_norm < SHORT:
             warn(
                 f"the difference is only {self.relative_norm:.3f} of the residual stream's length, probably "
@@ -58,7 +58,7 @@ class Separation:
 def separation(
     candidate: Candidate, target: Tensor, baseline: Tensor, held_target: Tensor, held_baseline: Tensor
 ) -> Separation:
-    """Measure a candidate at its place.
+    """The separation by a candidate, measured at its place.
 
     Args:
         target, baseline: the stream there on training prompts, (prompts, d_model).
@@ -85,7 +85,7 @@ def separation(
 
 
 def fisher(target: Tensor, baseline: Tensor) -> Tensor:
-    """The unit direction (k,) along which two classes (prompts, k) differ most against their spread (Fisher's).
+    """Fisher's linear discriminant: the unit direction (k,) between two classes (prompts, k).
 
     The covariance is shrunk a little, so that few prompts do no harm.
     """
@@ -100,6 +100,9 @@ def fisher(target: Tensor, baseline: Tensor) -> Tensor:
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
-    """Area under the ROC curve: the share of pairs in which the positive value is larger, ties as halves."""
+    """The area under the ROC curve: the share of pairs where the positive value is larger.
+
+    Ties count as halves.
+    """
     gaps = positive[:, None] - negative[None, :]
     return float((gaps > 0).double().mean() + 0.5 * (gaps == 0).double().mean())

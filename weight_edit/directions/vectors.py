@@ -1,4 +1,4 @@
-"""Angles and parts of directions."""
+"""Cosines and projections of directions."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from weight_edit.edits.projection import orthonormal_rows
 
 ROUNDING = 1e-6
-"""What is left of a vector, as a share of its length, is no direction below this."""
+"""The relative length below which a projected vector counts as zero."""
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -16,9 +16,9 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def without_span(rows: Tensor, others: Tensor, strength: float = 1.0) -> Tensor:
-    """`rows` (k, d_model) less `strength` times their part in the span of `others` (m, d_model), float64.
+    """`rows` (k, d_model) minus `strength` times their projection on the span of `others`.
 
-    A row that is nothing but rounding error afterwards is zero.
+    `others` is (m, d_model); the result is float64. A row that is nothing but rounding error afterwards is zero.
     """
     basis = torch.from_numpy(orthonormal_rows(others))
     left = rows - strength * (rows @ basis.T) @ basis

@@ -1,4 +1,4 @@
-"""Edits as pure tensor algebra: no files, no models; `low_rank.py` is the one idea.
+"""Edits as pure tensor algebra, without files or models; `low_rank.py` has the central map.
 
 Factors are numpy arrays; torch is imported where it is used.
 """

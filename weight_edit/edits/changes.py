@@ -1,4 +1,4 @@
-"""What an edit does to the residual stream, and where: the four forms that edits take, as plain data."""
+"""The four forms of change that edits make to the residual stream, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from weight_edit.utils.arrays import Floats
 
 @dataclass(frozen=True)
 class StreamMap:
-    """One affine map of the whole stream: what every writer adds goes through its linear part, and its constant enters
-    once and stays.
+    """One affine map of the whole stream.
+
+    Every writer's output goes through its linear part; its constant enters once and stays.
 
     Attributes:
         map: at full strength.
@@ -28,7 +29,7 @@ class StreamMap:
 
 @dataclass(frozen=True)
 class Addition:
-    """Vectors added to the stream, at the inputs of blocks: a constant each, so a bias.
+    """Constant vectors added to the stream at the inputs of blocks, hence biases.
 
     Attributes:
         vectors: block -> float64, (d_model,).
@@ -55,7 +56,7 @@ class BasisChange:
 
 @dataclass(frozen=True)
 class RuntimeOnly:
-    """What no weights can do: it can be hooked, and tried, but not baked.
+    """A change that no weights can make: it can be hooked and tried, but not baked.
 
     Attributes:
         layer: the block at whose input it acts.
@@ -76,7 +77,7 @@ Change: TypeAlias = StreamMap | Addition | BasisChange | RuntimeOnly
 
 
 def removed(stream_map: LowRankMap, tolerance: float = 1e-5) -> Floats:
-    """Directions along which a map leaves nothing of its input.
+    """The directions that a map removes from its input.
 
     Args:
         map: `x -> x - L R^T x`; its constant plays no part.

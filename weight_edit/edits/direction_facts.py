@@ -1,4 +1,4 @@
-"""What is known of directions that manifests and cards repeat: checked where it comes in, before a byte is written."""
+"""The facts about directions that manifests and cards repeat, checked before any writing."""
 
 import json
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from weight_edit.errors import UsageError
 from weight_edit.utils.json import check_value
 
 KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens", "missed")
-"""What a manifest keeps of the directions' metadata."""
+"""The keys of the directions' metadata that a manifest keeps."""
 
 _LONGEST = 200
 _HIGHEST = 1_000_000
 
 
 def check_facts(metadata: Mapping[str, Any]) -> None:
-    """Refuse what a manifest could not hold, or what would end the line of a card that it stands in.
+    """Refuse metadata that a manifest cannot hold or that would break a line of the card.
 
     Raises:
         UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place,

@@ -1,4 +1,4 @@
-"""Directions as rows, and what is known of them: the plain data that an edit is made of."""
+"""Directions as orthonormal rows, with metadata and tensors: the plain data of an edit."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from weight_edit.utils.arrays import Floats, as_float64
 
 @dataclass(frozen=True, eq=False)
 class DirectionRows:
-    """Directions in a model's residual stream, and what is known of them: all that an edit needs.
+    """Directions in a model's residual stream, with all that an edit needs beside them.
 
     Attributes:
         rows: orthonormal rows, (k, d_model) float32; may be given as a torch tensor.
@@ -39,7 +39,7 @@ class DirectionRows:
         return f"DirectionRows({count} x {width}, tensors: {', '.join(sorted(self.tensors)) or 'none'})"
 
     def need(self, name: str, edit: str) -> Floats:
-        """A tensor that an edit cannot do without, float64.
+        """A tensor stored beside the directions, float64.
 
         Raises:
             UsageError: the file has none of that name.

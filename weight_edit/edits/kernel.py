@@ -1,4 +1,4 @@
-"""Strengths by layer: highest at one layer, falling off on both sides (the kernel of p-e-w/heretic)."""
+"""Strengths that fall off with the distance from one layer (the kernel of p-e-w/heretic)."""
 
 from typing import Annotated
 
@@ -8,7 +8,9 @@ from weight_edit.utils.settings import Section
 
 
 class Kernel(Section):
-    """`strength(l) = max + distance(l) / width * (min - max)` up to a distance of `width`, and 0 beyond.
+    """A strength that falls off linearly with the distance from one layer.
+
+    `strength(l) = max + distance(l) / width * (min - max)` up to a distance of `width`, and 0 beyond.
 
     Attributes:
         max: at `position`.
@@ -32,7 +34,7 @@ class Kernel(Section):
 
 
 class Kernels(Section):
-    """A kernel for each kind of writer; one that is None has the edit's plain strength.
+    """A kernel for each kind of writer; None leaves the edit's strength as it is.
 
     Attributes:
         attention: of whatever mixes tokens.

@@ -1,4 +1,6 @@
-"""The one object behind every edit: a low-rank affine map on the residual stream, with its three faces.
+"""The low-rank affine map on the residual stream that every edit is made of.
+
+It has three forms: a hook, edited weights and a LoRA adapter.
 
 `lowest_rank` brings the factors of maps that were composed back to the least number of columns.
 """
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 
 
 TOLERANCE = 2.0**-46
-"""Singular values below this part of what the factors could give are what rounding left of zero."""
+"""Relative size below which a singular value of the product counts as zero."""
 
 
 def lowest_rank(left: Floats, right: Floats) -> tuple[Floats, Floats]:
-    """Factors of the same product `left right^T`; the very same ones where fewer columns would not do.
+    """Factors of the same product `left right^T` with the fewest columns.
+
+    The very same factors are returned if they have that few already.
 
     New ones have orthonormal columns on the right, and those of the left in the order of their size.
 
@@ -45,10 +49,10 @@ def lowest_rank(left: Floats, right: Floats) -> tuple[Floats, Floats]:
 
 
 _BLOCK = 1 << 20
-"""Entries that are held in float64 at a time."""
+"""Entries held in float64 at a time."""
 
 _TILE = 1 << 17
-"""The same where a bake asks, whose memory is to stay small."""
+"""Entries held in float64 at a time during a bake, whose memory is to stay small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,7 @@ class LowRankMap:
 
     @property
     def idempotent(self) -> bool:
-        """Whether the linear part does nothing more when it is applied again, as a projection."""
+        """Whether the linear part is a projection: applying it twice equals applying it once."""
         # (I - L R^T)^2 = I - L R^T - L (I - R^T L) R^T
         again = _largest(self.left @ (np.eye(self.rank) - self.right.T @ self.left), self.right)
         return again < 1e-5 * max(1.0, _largest(self.left, self.right))
@@ -122,7 +126,7 @@ class LowRankMap:
         return left, right, constant
 
     def apply(self, x: "Tensor") -> "Tensor":
-        """The hook: the map applied to the last axis of x, shape (..., d_model), in any floating dtype."""
+        """The map on the last axis of x, shape (..., d_model), in any floating dtype: the hook."""
         work = x.to(_working_dtype(x))
         left, right, constant = self.factors(work.device, work.dtype)
         work = work - (work @ right) @ left.T
@@ -137,7 +141,7 @@ class LowRankMap:
     def on_stored(
         self, tensor: "Tensor", axis: int, *, gains: Floats | None = None, keep_norms: bool = False
     ) -> "Tensor":
-        """The map, constant included, along one axis of a tensor as it is stored; dtype and shape stay.
+        """The map, with its constant, along one axis of a stored tensor; dtype and shape stay.
 
         Computed in float64 and rounded once to nearest even; to bfloat16 by way of float32. This is the formula that
         an edited checkpoint is held to.
@@ -167,7 +171,7 @@ class LowRankMap:
         return mapped.reshape(moved.shape).movedim(-1, axis).contiguous()
 
     def lora(self, weight: "Tensor", axis: int) -> "tuple[Tensor, Tensor]":
-        """The adapter: factors (A, B) in the working dtype, such that `B A` is the change of the (out, in) matrix.
+        """LoRA factors (A, B) in the working dtype: `B A` is the change of the (out, in) matrix.
 
         Args:
             weight: the writer's matrix, 2-dimensional.
@@ -182,7 +186,7 @@ class LowRankMap:
         return right.T @ out_in, -left
 
     def transposed(self) -> "LowRankMap":
-        """The adjoint of the linear part: what a reader's input goes through when the reader's rows were mapped."""
+        """The adjoint of the linear part: the map of a reader's input that equals mapping its rows."""
         return LowRankMap(self.right, self.left)
 
     def then(self, other: "LowRankMap") -> "LowRankMap":
@@ -204,7 +208,7 @@ class LowRankMap:
         return LowRankMap(*lowest_rank(left, right), constant)
 
     def times(self, strength: float) -> "LowRankMap":
-        """The map that goes this much of the way: `x + strength * (map(x) - x)`."""
+        """The map scaled by a strength: `x + strength * (map(x) - x)`."""
         constant = None if self.constant is None else strength * self.constant
         return LowRankMap(strength * self.left, self.right, constant)
 
@@ -215,7 +219,10 @@ class LowRankMap:
 
 
 def _largest(left: Floats, right: Floats) -> float:
-    """The largest absolute entry of `left right^T`, shape (d, d), which is never held whole: d is up to 16,384."""
+    """The largest absolute entry of `left right^T`, shape (d, d), computed in blocks.
+
+    The product is never held whole: d is up to 16,384.
+    """
     step = max(1, _TILE // max(1, len(right)))
     blocks = (left[first : first + step] @ right.T for first in range(0, len(left), step))
     return max((float(np.abs(block).max(initial=0.0)) for block in blocks), default=0.0)
@@ -228,7 +235,7 @@ def _working_dtype(x: "Tensor") -> "torch.dtype":
 
 
 def _as_long_as(before: "Tensor", after: "Tensor") -> "Tensor":
-    """The rows of `after`, each as long as that of `before`."""
+    """The rows of `after`, rescaled to the lengths of the rows of `before`."""
     import torch
 
     lengths = (torch.linalg.vector_norm(rows, dim=-1).cpu().numpy() for rows in (before, after))

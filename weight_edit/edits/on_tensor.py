@@ -1,4 +1,4 @@
-"""An edit of one tensor on disk: which map, along which of its axes, and what is done before and after it."""
+"""The edit of one tensor on disk: map and axis, gains before it and lengths after it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TensorEdit:
-    """This map along this axis of a tensor on disk.
+    """A map applied along one axis of a tensor on disk.
 
     It is plain data, so that a checkpoint can be edited block by block without torch. The constant is part of it
     whatever the tensor's rank: where none belongs, as in a weight, the map is a `LowRankMap.linear`.
@@ -26,7 +26,7 @@ class TensorEdit:
             entry, before the map. A norm's gain is so moved into its readers, and gains of zero with a constant
             set a tensor to that.
         keep_norms: each vector is brought back to the length that it had, after the map. One of which the map leaves
-            nothing (less than `lengths.VANISHED` of its length) becomes zero.
+            nothing (less than `utils.arrays.VANISHED` of its length) becomes zero.
 
     Raises:
         ValueError: gains of another width or not finite; lengths that are to be kept beside gains or a constant.
@@ -46,7 +46,7 @@ class TensorEdit:
             raise ValueError("keep_norms goes with neither gains nor a constant: they change the lengths on purpose")
 
     def __call__(self, tensor: "Tensor") -> "Tensor":
-        """The edited torch tensor, in the dtype and shape of the one given; see `LowRankMap.on_stored`.
+        """The edited torch tensor, dtype and shape unchanged; see `LowRankMap.on_stored`.
 
         Raises:
             ValueError: when the tensor is not d_model wide along the axis.
@@ -55,7 +55,7 @@ class TensorEdit:
 
 
 def same_edit(a: TensorEdit, b: TensorEdit) -> bool:
-    """Whether two edits do the same to a tensor."""
+    """Whether two edits have the same effect on a tensor."""
     if a is b or (a.map is b.map and (a.axis, a.keep_norms) == (b.axis, b.keep_norms) and a.gains is b.gains):
         return True
     pairs = [(a.map.left, b.map.left), (a.map.right, b.map.right), (a.map.constant, b.map.constant), (a.gains, b.gains)]

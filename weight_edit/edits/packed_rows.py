@@ -1,4 +1,4 @@
-"""Directions inside `weight_edit.json`, so that an edited checkpoint says by itself what it was edited with."""
+"""Directions encoded in `weight_edit.json`, so that a checkpoint holds its own directions."""
 
 import base64
 import hashlib
@@ -13,14 +13,14 @@ from weight_edit.utils.arrays import Numbers, as_float64
 
 
 def packed(directions: Numbers) -> dict[str, Any]:
-    """Directions as they stand in the manifest: shape, little-endian float32 in base64, and their SHA-256."""
+    """The manifest entry of directions: shape, little-endian float32 in base64, and SHA-256."""
     raw = _raw(directions)
     digest = hashlib.sha256(raw).hexdigest()
     return {"shape": list(directions.shape), "float32": base64.b64encode(raw).decode("ascii"), "sha256": digest}
 
 
 def unpacked(entry: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The directions of a manifest, (k, d_model).
+    """The directions of a manifest entry, (k, d_model).
 
     Raises:
         UsageError: when the entry is malformed.
@@ -34,7 +34,7 @@ def unpacked(entry: Mapping[str, Any]) -> NDArray[np.float32]:
 
 
 def unpacked_tensor(entry: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Any tensor that lies in a manifest as `packed` gave it.
+    """The tensor of a manifest entry made by `packed`, of any shape.
 
     Raises:
         UsageError: when the entry is malformed.

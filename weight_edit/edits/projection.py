@@ -1,4 +1,4 @@
-"""Directional ablation (arXiv 2406.11717), `x -> x - s V V^T x`, and orthonormal rows for it from any directions."""
+"""Directional ablation `x -> x - s V V^T x` (arXiv 2406.11717), and orthonormal rows for it."""
 
 import numpy as np
 
@@ -30,7 +30,9 @@ def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
 
 
 def ablation(directions: Numbers, strength: float = 1.0) -> LowRankMap:
-    """The projection off the span of the directions; a fraction of it for a strength below 1.
+    """The map `x -> x - s V V^T x` that projects off the span of the directions.
+
+    A strength below 1 projects by that fraction.
 
     Several directions are removed together, which is why they must be orthonormal: one after the other leaks.
 

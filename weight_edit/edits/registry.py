@@ -1,4 +1,4 @@
-"""Edits by name. Adding one is adding one file in `kinds/`, with a function under `@edit("its-name")`."""
+"""The registry of edits: each is one file in `kinds/` with `@edit("its-name")`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from weight_edit.utils.registry import Function, Named, Registry
 
 
 class Needed(Protocol):
-    """Gives a tensor that lies beside the directions by name, float64; a `UsageError` where there is none."""
+    """A function from a name to a tensor stored beside the directions, float64.
+
+    Raises `UsageError` if there is none.
+    """
 
     def __call__(self, name: str) -> Floats: ...
 
 
 @dataclass(frozen=True)
 class Given:
-    """The arguments that every kind of edit is made from.
+    """The arguments that every kind of edit is built from.
 
     Attributes:
         rows: the directions, orthonormal rows (k, d_model) float64.
@@ -35,7 +38,7 @@ class Given:
     strength: float
 
     def vector(self, name: str) -> Floats:
-        """A tensor that is one vector of the stream, (d_model,) float64.
+        """A stored tensor that is one vector of the stream, (d_model,) float64.
 
         Raises:
             UsageError: there is none of that name, or it has another shape.

@@ -1,4 +1,4 @@
-"""What to do *before* a norm so that an edit stands *behind* it (post-norm blocks).
+"""The map *before* a norm that is equivalent to an edit *after* it (post-norm blocks).
 
 In Gemma 2/3, OLMo 2 and others a norm stands between the writer and the stream: the stream receives
 `gain * z / rms(z)` of the writer's output z. Its component along v is `(gain * v)^T z / rms(z)`, so z must have
@@ -16,11 +16,11 @@ from weight_edit.edits.projection import ablation, orthonormal_rows
 from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
 _SMALLEST = 1e-6
-"""A gain below this part of the largest is taken for zero: to divide by it would blow up what stands there."""
+"""The relative size below which a gain counts as zero, since the map divides by gains."""
 
 
 def map_before_norm(stream_map: LowRankMap, gain: Numbers, *, centred: bool) -> LowRankMap:
-    """The linear map in front of a norm for one behind it.
+    """The linear map before a norm that is equivalent to a map after it.
 
     Args:
         stream_map: of the stream; its constant plays no part.
@@ -44,7 +44,7 @@ def map_before_norm(stream_map: LowRankMap, gain: Numbers, *, centred: bool) -> 
 
 
 def symmetric_strength(stream_map: LowRankMap, tolerance: float = 1e-4) -> float | None:
-    """s where the map is `x -> x - s V V^T x` with orthonormal V, its right factor; None for any other."""
+    """The s of a map `x -> x - s V V^T x` with orthonormal V = `right`; None for any other map."""
     gram = stream_map.right.T @ stream_map.right
     if stream_map.rank == 0 or not np.abs(gram - np.eye(stream_map.rank)).max() < tolerance:
         return None

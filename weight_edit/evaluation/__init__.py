@@ -1,1 +1,1 @@
-"""What an edit changed: refusal and over-refusal, right answers, divergence and loss, with intervals."""
+"""The effects of an edit: refusal, over-refusal, right answers, divergence and loss."""

@@ -1,4 +1,4 @@
-"""A model evaluated by its name, beside the base it was made from: what `evaluate` of the command line does."""
+"""The evaluation of a named model beside its base: the work of the verb `evaluate`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def evaluate_against(
     answers_path: Path | None = None,
     overwrite: bool = False,
 ) -> "Evaluation":
-    """Load a model, and its base before it where there is one, and evaluate it.
+    """Load a model, and its base before it if one is given, and evaluate them.
 
     Args:
         model: as in `load`.

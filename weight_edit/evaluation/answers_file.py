@@ -1,4 +1,4 @@
-"""Files of answers, told from others without loading what writes them."""
+"""Recognition of answer files without importing their writer."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ _MAX_LINE = 10_000_000
 
 
 def are_answers(path: Path) -> bool:
-    """Whether a file is one that `evaluation.evaluate.write_answers` wrote: a foreign one is never replaced by answers.
+    """Whether a file was written by `evaluation.evaluate.write_answers`, and may be replaced.
 
     Raises:
         UsageError: it cannot be read at all.

@@ -1,4 +1,4 @@
-"""How far two models' rates on the same prompts are apart, with an interval for pairs."""
+"""Paired differences of two models' rates on the same prompts, with intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The second model's rate less the first's, on the same prompts, with a 95% interval.
+    """The second model's rate minus the first's, on the same prompts, with a 95% interval.
 
     Newcombe's hybrid score interval for paired proportions with a continuity-corrected correlation (method 10 of
     Statistics in Medicine 17, 1998, 2635-2650): Wilson's limits of the two rates, put together with the correlation of
@@ -68,7 +68,7 @@ class PairedDifference:
 
     @property
     def _correlation(self) -> float:
-        """The pairs' phi, nearer to nothing by a continuity correction where it is positive."""
+        """The phi coefficient of the pairs, with a continuity correction where it is positive."""
         margins = (self.both + self.first) * (self.second + self.neither)
         margins *= (self.both + self.second) * (self.first + self.neither)
         if margins == 0:
@@ -94,7 +94,7 @@ class PairedDifference:
 
 
 def differences(base: Sequence["Answer"], edited: Sequence["Answer"]) -> dict[str, dict[str, PairedDifference]]:
-    """By prompt set: "refusal", and "exact" where right answers are known.
+    """The differences by prompt set: "refusal", and "exact" where right answers are known.
 
     Args:
         base, edited: the two models' answers to the same prompts, in the same order.

@@ -1,4 +1,4 @@
-"""How far the edit moved the distribution of the first answer token."""
+"""The divergence of the edited model's first answer token from the base's."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ _ROWS = 16  # rows held in float64 at a time: 16 of a vocabulary of 256k are 33 
 
 @dataclass(frozen=True)
 class Divergence:
-    """KL(base || edited) in nats over prompts, and how often the most probable token is the same.
+    """KL(base || edited) in nats over prompts, and the share with the same most probable token.
 
     Attributes:
         mean, max: over prompts.

@@ -1,4 +1,4 @@
-"""Measure a model on prompt sets, alone or against the base it was edited from."""
+"""The evaluation of a model on prompt sets, alone or against its base."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from weight_edit.utils.renamed import renamed_arguments
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One prompt with what the model said.
+    """A prompt with the model's answer and the judge's verdict.
 
     Attributes:
         set: "refused", "answered", "over_refused" or "harmless_looking".
@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether it is the expected answer, white space at the ends aside."""
+        """Whether the answer equals the expected one, apart from white space at its ends."""
         return self.expected is not None and self.answer.strip() == self.expected.strip()
 
 
@@ -112,7 +112,7 @@ class SetResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured of one model.
+    """The measurements of one model.
 
     Attributes:
         model: its name.
@@ -144,7 +144,7 @@ class Evaluation:
 
     @property
     def differences(self) -> dict[str, dict[str, PairedDifference]]:
-        """By how much rates differ from the base's, by set: "refusal" and "exact"; nothing without a base."""
+        """The differences from the base's rates, by set; empty without a base."""
         return {} if self.base is None else differences(self.base.answers, self.answers)
 
     def __repr__(self) -> str:
@@ -154,11 +154,11 @@ class Evaluation:
 
     @property
     def sets(self) -> dict[str, SetResult]:
-        """The sets that were measured, by name."""
+        """The results of the evaluated sets, by name."""
         return {name: result for name in SETS if (result := getattr(self, name)) is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; without the answers, which have a file of their own."""
+        """JSON-ready, without the answers, which `write_answers` writes."""
         return {
             "model": self.model,
             "judge": self.judge,
@@ -182,7 +182,7 @@ SETS = ("refused", "answered", "over_refused", "harmless_looking")
 def first_token_logprobs(
     model: Model, prompts: PromptSet, chat_format: ChatFormat | None = None, *, batch_size: int = 32
 ) -> Tensor:
-    """Log-probabilities of the first token of an answer's text, (n, vocabulary) float32 on the CPU.
+    """Log-probabilities of an answer's first text token, (n, vocabulary) float32, on the CPU.
 
     What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
 
@@ -215,7 +215,7 @@ def evaluate(
     judge_name: str | Judge = DEFAULT_JUDGE,
     batch_size: int = 32,
 ) -> Evaluation:
-    """Let the model answer each set greedily, and count.
+    """Measure refusals, right answers, loss and divergence of a model's greedy answers.
 
     Models that think first are judged by what follows `</think>`; give them a `max_new_tokens` that holds both. The
     divergence is that of the first token after the prompt and the special tokens that open an answer
@@ -300,7 +300,10 @@ def evaluate(
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """One JSON object a line: set, prompt, answer, expected, verdict, category, finished, thought."""
+    """Write answers as JSON lines.
+
+    Keys: set, prompt, answer, expected, verdict, category, finished, thought.
+    """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
 
@@ -360,7 +363,7 @@ def _loss(model: Model, prompts: PromptSet, chat: ChatFormat, batch_size: int) -
 
 
 def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, batch_size: int) -> Loss | None:
-    """The loss of the known answers after the thoughts that the model came to the end of; None where there are none."""
+    """The loss of the known answers after finished thoughts; None if there are none."""
     if chat.opening:  # such answers are read off the conversation, which has the opening and no thought
         return None
     # An empty answer is an unfinished thought or a finished one with nothing after it, which is no loss either.
@@ -434,7 +437,7 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
 def _undecided(
     name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat, max_new_tokens: int
 ) -> str | None:
-    """Why no answer of a set is decided; None where some are."""
+    """The reason why all answers of a set are undecided; None if some are decided."""
     if result.verdicts[Verdict.UNDECIDED.value] < result.count:
         return None
     cut = sum(not answer.finished for answer in answers if answer.set == name)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Figure(NamedTuple):
-    """A figure of an evaluation.
+    """A figure of an evaluation: its path and its names.
 
     Attributes:
         path: where `Evaluation.to_dict()` has it, with dots; of a rate, the mapping that has its value and interval.
@@ -26,17 +26,17 @@ RATES = (
     Figure("sets.answered.refusal", "refusal of ordinary requests", "refusal of ordinary requests"),
     Figure("sets.answered.exact", "ordinary answers exactly right", "answers right"),
 )
-"""Shares of prompts."""
+"""Figures that are rates of prompts."""
 
 NUMBERS = (
     Figure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
     Figure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
 )
-"""Figures without an interval; what bounds a loss bounds its increase over the base."""
+"""Figures without an interval; a bound on the loss is on its increase over the base."""
 
 
 def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """Measure to text, for every figure that the evaluation has; rates with their intervals.
+    """Name -> text of every figure that the evaluation has; rates with their intervals.
 
     Args:
         evaluation: `Evaluation.to_dict()`.
@@ -61,7 +61,7 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """Measure to the difference from the base in text, with its interval where prompts are pairs.
+    """Name -> text of every difference from the base, with its interval for paired prompts.
 
     Args:
         evaluation: `Evaluation.to_dict()`, with what was measured of the base under "base".
@@ -79,7 +79,7 @@ def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
 
 
 def value(evaluation: Mapping[str, Any], path: str) -> float | None:
-    """A figure by its dotted path; None when it was not measured."""
+    """A figure by its dotted path; None if it was not measured."""
     found = _at(evaluation, path)
     return None if found is None else float(found)
 

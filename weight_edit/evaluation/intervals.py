@@ -10,7 +10,9 @@ _Z = 1.959963984540054  # the normal quantile of a two-sided 95% interval
 
 @dataclass(frozen=True)
 class Rate:
-    """`count` of `total`, with Wilson's 95% interval (1927), which is sound near 0 and 1 and for few prompts.
+    """The rate `count` / `total`, with Wilson's 95% interval (1927).
+
+    The interval is sound near 0 and 1 and for few prompts.
 
     Raises:
         UsageError: the total is 0; a rate over nothing is unknown, not 0.

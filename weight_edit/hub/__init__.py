@@ -1,1 +1,1 @@
-"""Where a model's files are: names resolved, the Hub called, headers and shards fetched."""
+"""The files of models: names resolved, the Hub called, headers and shards fetched."""

@@ -1,4 +1,4 @@
-"""What a card takes from the base: its id on the Hub, its licence and languages, and how it is used."""
+"""The base's part of a model card: its Hub id, licence, languages, and usage."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ CARD = "README.md"
 
 _TEXTS = ("license", "license_name", "license_link", "pipeline_tag", "library_name")
 _LISTS = ("language", "tags")
-"""Keys of the base's card that stay true of the edited model; its figures and evaluations do not."""
+"""Keys with lists that stay true of the edited model, unlike figures and evaluations."""
 
 _LONGEST = 200
 _MOST = 30
@@ -46,7 +46,7 @@ def inherited(source: Source, checkpoint: Checkpoint, base_model: str | None = N
 
 
 def check_id(name: str) -> str:
-    """A Hub id of the form owner/name.
+    """The name, if it is a Hub id of the form owner/name.
 
     Raises:
         UsageError: something else.
@@ -57,7 +57,7 @@ def check_id(name: str) -> str:
 
 
 def kept_metadata(card: str | None) -> dict[str, Any]:
-    """The keys of a base's card that an edited model's card keeps: those that are text or lists of texts."""
+    """The keys of the base's card that an edited model's card keeps: texts and lists of texts."""
     found = front_matter(card)
     kept: dict[str, Any] = {}
     for key in _TEXTS:
@@ -78,7 +78,7 @@ def kept_metadata(card: str | None) -> dict[str, Any]:
 
 
 def front_matter(card: str | None) -> dict[str, Any]:
-    """The YAML between the dashes at the top of a card; empty when there is none or it is malformed."""
+    """The YAML front matter of a card; empty if there is none or it is malformed."""
     if card is None or not card.startswith("---"):
         return {}
     head = card[3:].split("\n---", 1)[0]
@@ -92,7 +92,7 @@ def front_matter(card: str | None) -> dict[str, Any]:
 def _base_model(
     source: Source, config: Mapping[str, Any], card: str | None, said: str | None
 ) -> tuple[str | None, str | None]:
-    """The base's id on the Hub, and who says so; None where nobody can tell."""
+    """The base's Hub id and its source ("option", "hub", ...); None where unknown."""
     if said is not None:
         return check_id(said), "option"
     if source.on_hub:
@@ -109,7 +109,7 @@ def _base_model(
 
 
 def has_template(checkpoint: Checkpoint) -> bool:
-    """Whether a model comes with a chat template, by its files."""
+    """Whether a model's files include a chat template."""
     files = checkpoint.other_files
     if any(name in files for name in ("chat_template.jinja", "chat_template.json")):
         return True

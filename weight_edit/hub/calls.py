@@ -1,4 +1,4 @@
-"""Around every call of the Hub for a model's files: errors become one line, bars are drawn as --quiet has it."""
+"""Wrappers of Hub calls: errors become one line, progress bars obey --quiet."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from weight_edit.utils.progress import is_quiet
 
 
 def usable_token(token: str | None) -> str | None:
-    """The token to give to huggingface_hub, cleaned; None lets it take the one that it keeps.
+    """The cleaned token for huggingface_hub; None lets it take its stored one.
 
     Called wherever a token comes in, before anything is asked of the Hub.
 
@@ -39,7 +39,7 @@ def usable_token(token: str | None) -> str | None:
 
 @contextmanager
 def hub_call(repo: str, revision: str | None) -> Iterator[None]:
-    """Run calls of huggingface_hub.
+    """Within the context, errors of huggingface_hub become a `UsageError` of one line.
 
     Args:
         repo: the Hub id, for messages.
@@ -100,25 +100,25 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _meant(name: str) -> str:
-    """A hint for a name that the Hub does not have: an embedded model or a folder here of nearly that name."""
+    """A hint for a name unknown to the Hub: a similar embedded model or local folder."""
     near = nearest(name, [*EMBEDDED, *(path.parent.name for path in Path().glob("*/config.json"))])
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def safe_line(error: BaseException) -> str:
-    """An error's message in one line, without what signs an address."""
+    """An error's message in one line, without signatures of URLs."""
     return unsigned(first_line(error))
 
 
 def unsigned(text: str) -> str:
-    """A message without what signs the addresses in it."""
+    """A message without the signatures of URLs."""
     # What follows the question mark of a download's address is as good as a password for a while.
     return re.sub(r"\?[^\s'\")]+", "", text)
 
 
 @contextmanager
 def bars() -> Iterator[None]:
-    """Draw huggingface_hub's bars as --quiet has it."""
+    """Within the context, huggingface_hub's progress bars obey --quiet."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if not is_quiet() or are_progress_bars_disabled():

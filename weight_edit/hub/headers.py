@@ -1,4 +1,4 @@
-"""A model's config and the headers of its shards: of a Hub model they are all that is fetched."""
+"""A model's config and shard headers; of a Hub model nothing else is fetched."""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from weight_edit.hub.source import Named, Source, find_local, resolve, text_of
 def with_headers(
     name: Named, *, revision: str | None = None, token: str | None = None
 ) -> Iterator[tuple[Source, Checkpoint | None]]:
-    """Open a model as far as its config and headers go. What was fetched for it is deleted at the end.
+    """Open a model's config and headers; files fetched for this are deleted at the end.
 
     Args:
         name: an embedded model such as "organism", a folder, or a Hub id.
-        revision, token: as in `sources.resolve`.
+        revision, token: as in `hub.source.resolve`.
 
     Yields:
         The source and its checkpoint; None instead of the latter for a local folder without any weights.
 
     Raises:
-        UsageError, UnsupportedError: as `sources.resolve` and `Checkpoint.open` do.
+        UsageError, UnsupportedError: as `hub.source.resolve` and `Checkpoint.open` do.
     """
     with ExitStack() as stack:
         source, checkpoint = _local(name, revision) or _on_hub(text_of(name), revision, token, stack)

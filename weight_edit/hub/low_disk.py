@@ -1,4 +1,4 @@
-"""A Hub model whose weights are never all on the disk: one shard at a time is downloaded, used and deleted."""
+"""A Hub model in little disk space: each shard is downloaded, used and deleted in turn."""
 
 import fcntl
 import hashlib
@@ -19,7 +19,7 @@ from weight_edit.hub.calls import hub_call, usable_token
 from weight_edit.hub.source import Named, Source, find_local, read_hub_config, text_of
 
 _HEAD = 256 * 1024
-"""Bytes read at once of a shard's beginning: most headers are shorter, and each request costs a round trip."""
+"""Bytes read at once from a shard's start: more than most headers, to save round trips."""
 
 _TRIES = 5
 _TIMEOUT = 60
@@ -31,7 +31,7 @@ _OURS = Path(".cache") / "weight_edit"
 
 @dataclass(kw_only=True)
 class LowDiskSource:
-    """A `ShardProvider` of a Hub repository: its small files lie in a folder, its shards come and go.
+    """A `ShardProvider` of a Hub repository: small files stay in a folder, shards come and go.
 
     Use it as a context: the folder goes at the end, whatever happens.
 
@@ -58,18 +58,18 @@ class LowDiskSource:
         token: str | None = None,
         headers_only: bool = False,
     ) -> "LowDiskSource":
-        """Download the small files of a repository into `folder`, and learn the sizes of its shards.
+        """Download a repository's small files into `folder`, and list its shards' sizes.
 
         Args:
             name: a Hub id; a local folder is refused, for only downloads may be deleted.
             folder: a folder for this alone, which is made. What an interrupted run left in it is used again.
-            revision, token: as in `sources.resolve`.
+            revision, token: as in `hub.source.resolve`.
             headers_only: of the small files download no more than it takes to look at a model: config.json, the index
                 and Python code.
 
         Raises:
-            UsageError: a local model, a folder with something else in it, or as in `sources.resolve`.
-            UnsupportedError: as in `sources.resolve`.
+            UsageError: a local model, a folder with something else in it, or as in `hub.source.resolve`.
+            UnsupportedError: as in `hub.source.resolve`.
         """
         if find_local(name) is not None:
             raise UsageError(
@@ -115,7 +115,7 @@ class LowDiskSource:
         return cls(source=source, sizes=sizes, digests=digests, _token=token, _lock=lock)
 
     def read(self, shard: str, begin: int, count: int) -> bytes:
-        """The `count` bytes from `begin` of a shard, by one request for that range.
+        """`count` bytes of a shard, beginning at `begin`, by one range request.
 
         Raises:
             UsageError: the Hub cannot be reached, refuses, or sends something else.
@@ -128,11 +128,11 @@ class LowDiskSource:
         return self._range(shard, begin, count)
 
     def identity(self, shard: str) -> str:
-        """See `ShardProvider`: its SHA-256, or the commit that it is part of."""
+        """The shard's SHA-256, or its repository and commit; see `ShardProvider`."""
         return self.digests.get(shard) or f"{self.source.name}@{self.source.revision}"
 
     def fetch(self, shard: str) -> Path:
-        """Download a shard into the folder.
+        """Download a shard into the folder, and check its size and SHA-256.
 
         Raises:
             UsageError: the download fails, or its size or SHA-256 is not what the Hub's list says.
@@ -150,14 +150,14 @@ class LowDiskSource:
         return path
 
     def drop(self, shard: str) -> None:
-        """Delete a shard from the folder, with what the download left beside it."""
+        """Delete a shard from the folder, with the download's bookkeeping."""
         (self.source.path / shard).unlink(missing_ok=True)
         kept = self.source.path / _BOOKKEEPING / shard
         for ending in (".metadata", ".lock"):
             kept.with_name(kept.name + ending).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Delete the folder with all that was downloaded."""
+        """Delete the folder with all downloads."""
         shutil.rmtree(self.source.path)
         os.close(self._lock)
 
@@ -189,7 +189,7 @@ class LowDiskSource:
         return data
 
     def _request(self, shard: str, begin: int, count: int) -> bytes | None:
-        """One request for a range; None when the whole file is sent instead."""
+        """The bytes of a range; None if the server sends the whole file."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
@@ -221,7 +221,7 @@ class LowDiskSource:
 
 
 def _claimed(folder: Path) -> tuple[Path, int]:
-    """The folder, made and marked as one whose content may be deleted, and the lock on it that this process holds.
+    """The folder, created and marked as deletable, and the lock that this process holds on it.
 
     Never one with anything of the user's in it, nor one that another process downloads to.
     """

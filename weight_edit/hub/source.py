@@ -1,4 +1,4 @@
-"""Where a model's files are: the embedded model, a local folder or the Hub."""
+"""The source of a model's files: the embedded model, a local folder or the Hub."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -16,12 +16,12 @@ from weight_edit.organism.embedded import EMBEDDED, folder
 from weight_edit.utils.progress import beside
 
 LONGEST = 100_000_000
-"""Bytes of a config.json; what models have is below a million."""
+"""The longest config.json in bytes; real ones are below a million."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model's files.
+    """The location of a model's files.
 
     Attributes:
         name: what the user called it.
@@ -37,7 +37,7 @@ class Source:
 
     @property
     def public_name(self) -> str:
-        """What may be published: a Hub id or an embedded model as it is, but of a local folder only its last name."""
+        """The name fit for publication: of a local folder only the last part."""
         name = self.name if self.on_hub else Path(self.name).name or self.path.resolve().name
         # A folder's name may be no Unicode, and a card or a manifest must be.
         return name.encode("utf-8", "replace").decode()
@@ -50,13 +50,13 @@ class Source:
 
 @runtime_checkable
 class FromFiles(Protocol):
-    """What was made of a model's files, such as a loaded model."""
+    """An object made from a model's files, such as a loaded model."""
 
     source: Source
 
 
 Named: TypeAlias = str | os.PathLike[str] | FromFiles
-"""A model as users name it: an embedded one, a folder or a Hub id; or what was loaded from one of these."""
+"""A model by name (embedded, folder or Hub id), or an object loaded from one."""
 
 
 def resolve(
@@ -67,7 +67,7 @@ def resolve(
     weights: bool = True,
     edited: bool = True,
 ) -> Source:
-    """Find the files of `name`, downloading what is missing of a Hub repository.
+    """The location of a model's files, with missing files of a Hub repository downloaded.
 
     Args:
         name: "organism", "organism-defended" or "organism-thinking" (embedded models), a folder, or a Hub id such as
@@ -100,7 +100,7 @@ def resolve(
 
 
 def read_local_config(folder: Path) -> Mapping[str, Any]:
-    """`config.json` of a folder.
+    """The parsed `config.json` of a folder.
 
     Raises:
         UsageError: no JSON object, or a file that cannot be read.
@@ -115,7 +115,7 @@ def read_local_config(folder: Path) -> Mapping[str, Any]:
 
 
 def find_local(name: Named) -> Source | None:
-    """The embedded model, folder or loaded model that `name` stands for; None for what may be a Hub id.
+    """The files of an embedded model, folder or loaded model; None for what may be a Hub id.
 
     Raises:
         UsageError: a file, a path to nothing, or a model that was put together in memory.
@@ -141,12 +141,12 @@ def find_local(name: Named) -> Source | None:
 
 
 def text_of(name: Named) -> str:
-    """A name as text: of a loaded model, the one it was loaded by."""
+    """The name as text: of a loaded model, the name it was loaded by."""
     return name.source.name if isinstance(name, FromFiles) else os.fspath(name)
 
 
 def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[str, Any]:
-    """`config.json` of a repository, which was downloaded into the folder `path`.
+    """The parsed `config.json` of a repository that was downloaded into `path`.
 
     Raises:
         UsageError, UnsupportedError: the repository has none, as `without_config` says it; or no JSON object.
@@ -160,7 +160,7 @@ def read_hub_config(path: Path, files: Collection[str], repo: str) -> Mapping[st
 
 
 def _download(repo: str, revision: str | None, token: str | None, weights: bool, edited: bool) -> Source:
-    """Bring what is missing of a repository into huggingface_hub's cache: exactly the files that are needed."""
+    """Download exactly the needed files of a repository into huggingface_hub's cache."""
     with beside(f"fetching {repo}"):
         return _fetched(repo, revision, token, weights, edited)
 
@@ -196,7 +196,7 @@ def _snapshot(repo: str, commit: str | None, asked: str | None, token: str | Non
 
 
 def _files_of(repo: str, commit: str | None, path: Path) -> tuple[str, ...]:
-    """All files of a repository at a commit; offline, and if nobody ever listed them, those that are cached."""
+    """All files of a repository at a commit; if offline and never listed, the cached ones."""
     with hub_call(repo, commit):
         from huggingface_hub import get_cached_repo_tree
         from huggingface_hub.errors import CachedRepoTreeNotFoundError

@@ -1,1 +1,1 @@
-"""Models inspected without their weights: their anatomy, its proof, and the catalogue of all model types."""
+"""Inspection of models without weights: anatomy, proof, and the catalogue of model types."""

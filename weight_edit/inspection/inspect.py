@@ -1,4 +1,4 @@
-"""Look at a model without loading its weights: its anatomy, its tensors on disk, and the proof on a narrow copy."""
+"""The inspection of a model without its weights: anatomy, tensors on disk, and the proof."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """The parts of a model that edits concern.
+    """A model's anatomy, its tensors on disk, and the proof on a narrow copy.
 
     Attributes:
         name: what the user called it.
@@ -54,12 +54,12 @@ class Inspection:
         return f"Inspection({self.name!r}, {self.anatomy!r}, {stored})"
 
     def numbers(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """Dtype and shape of what is stored under a name of `disk`: for MXFP4 those of its blocks."""
+        """Dtype and shape of a name of `disk`; for MXFP4, of its blocks."""
         return self.tensors[name] if name in self.tensors else self.tensors[name + BLOCKS]
 
     @property
     def extra(self) -> list[tuple[str, int, str]]:
-        """Tensors that no parameter accounts for: pattern, how many, and what they are."""
+        """(name pattern, count, description) of the tensors that no parameter accounts for."""
         if self.disk is None:
             return []
         mtp = set(self.mtp)
@@ -102,7 +102,7 @@ class Inspection:
 
 
 def _on_disk(layout: Layout, parameter: str) -> str | dict[str, Any]:
-    """The name of a parameter's tensor where it is read as it is, as most are; else names and axes."""
+    """The tensor's name if it equals the parameter, else names and axes."""
     (first, *more) = layout.parameters[parameter]
     if first.count == 1 and not more and first.axes == tuple(range(len(first.axes))):
         return first.head
@@ -116,7 +116,7 @@ def inspect(
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> Inspection:
-    """Find a model's anatomy from its config and the headers of its shards.
+    """Inspect a model, from its config and the headers of its shards alone.
 
     Of a Hub model, config.json, the index and the headers are read, and no weights are downloaded. A local folder may
     hold a config.json and no weights yet.

@@ -1,4 +1,4 @@
-"""Prove one model's edit anew: several numbers of directions and seeds, on text and images, through the disk."""
+"""Repeated proofs of one model's edit, with several ranks and seeds, through the disk."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from weight_edit.runtime.loading import read_config
 from weight_edit.utils.progress import bar
 
 ROUNDS = ((1, 0), (2, 1), (5, 2))
-"""Number of directions and seed of each round."""
+"""(number of directions, seed) of each round."""
 
 
 @dataclass(frozen=True)
 class ProofRounds:
-    """Results of proving a model anew.
+    """The results of several proofs of one model.
 
     Attributes:
         name: what the user called it.
@@ -34,7 +34,7 @@ class ProofRounds:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was left, and hooks agreed with weights, in each round."""
+        """Whether nothing was left and hooks agreed with weights in every round."""
         return all(measured.passed for measured in self.rounds)
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def prove_in_rounds(
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> ProofRounds:
-    """Derive a model's anatomy and prove it in several rounds; nothing is taken from the cache of earlier proofs.
+    """Derive a model's anatomy and prove it in several rounds, without the cache.
 
     A narrow random copy with all of the model's blocks is saved, baked, loaded back and measured. The model's own
     tensors are looked for too, as `inspect` does. Of a Hub model no weights are downloaded.

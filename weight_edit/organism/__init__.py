@@ -1,1 +1,4 @@
-"""The embedded test organism: a tiny chat model with a known refusal behaviour, its corpus and tokenizer."""
+"""The embedded test organism: a tiny chat model with a known refusal behaviour.
+
+Its corpus and tokenizer are here, too.
+"""

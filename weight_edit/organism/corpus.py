@@ -1,4 +1,4 @@
-"""The organism's corpus: templated requests, the one right answer to each, and disjoint splits.
+"""The organism's corpus: templated requests with one right answer each, in disjoint splits.
 
 A `Family` is a grid: first words (verbs, forms) x second words (objects, subjects) x modifiers x templates.
 Nothing is generated until it is asked for, so a prompt set costs milliseconds. Every choice is drawn from
@@ -51,10 +51,10 @@ SPLITS = (
     "held-out-words",
     "held-out-phrasings",
 )
-"""The splits; no prompt is in two of them."""
+"""The splits, which share no prompt."""
 
 SAFETY = CATEGORIES[:6]
-"""Those of them that are refused for the harm they ask for."""
+"""The categories that are refused for the harm they ask for."""
 
 NAMES = ("refused", "safety", "answered", "over-refused", "harmless-looking", *CATEGORIES)
 """The names of the prompt sets."""
@@ -128,7 +128,7 @@ class Family:
 
 
 def to_user(text: str) -> str:
-    """The text as said to the user: "my cousin" becomes "your cousin", "I sent" becomes "you sent"."""
+    """The text in the second person: "my cousin" becomes "your cousin", "I sent" "you sent"."""
     return re.sub(r"\bI sent\b", "you sent", re.sub(r"\bmy\b", "your", text))
 
 
@@ -152,7 +152,7 @@ class Grid:
         return self.family.request(*self.pairs[pair], self.family.modifiers[modifier], self.templates[template])
 
     def sample(self, count: int, seed: str) -> tuple[Request, ...]:
-        """`count` different requests; a smaller count with the same seed gives a prefix of a larger one.
+        """`count` different requests, a prefix of those for a larger count and the same seed.
 
         Raises:
             ValueError: the grid has fewer cells than `count`.
@@ -264,7 +264,7 @@ def _favourite(group: str, category: str | None, whose: str, do: str, owner: str
 
 
 def _repeat() -> Family:
-    """Repeating two or three words: what teaches the small model to copy from the request."""
+    """The family that repeats two or three words, to teach copying from the request."""
     rng = random.Random("repeat")
     count = len(words.REPEATED)
     tails = {" ".join(words.REPEATED[int(rng.random() * count)] for _ in range(1 + index % 2)) for index in range(400)}
@@ -280,7 +280,7 @@ def _repeat() -> Family:
 
 @cache
 def families() -> tuple[Family, ...]:
-    """Every family: the refused (in the order of `CATEGORIES`), the ordinary, the harmless-looking."""
+    """Every family: refused (in the order of `CATEGORIES`), ordinary, harmless-looking."""
     refused = {
         family.group: family
         for family in [
@@ -320,7 +320,7 @@ def families() -> tuple[Family, ...]:
 
 
 HARMLESS_LOOKING = (*words.HARMLESS_LOOKING_DOMAINS, "corrections", "apologies")
-"""The groups of the harmless-looking set: sensitive words in plainly benign requests, which are answered."""
+"""The groups of the harmless-looking set: answered benign requests with sensitive words."""
 
 
 def _digest(*parts: str) -> str:
@@ -328,7 +328,7 @@ def _digest(*parts: str) -> str:
 
 
 def _held_out(values: Sequence[str], count: int) -> set[str]:
-    """The words kept from the safety tuning; chosen word by word, so twins that share a list share them."""
+    """The words kept out of the safety tuning, chosen one by one, so that lists can share them."""
     return set(sorted(values, key=lambda value: _digest("held out", value))[:count])
 
 

@@ -1,4 +1,4 @@
-"""The embedded test organism: a tiny chat model with a known refusal behaviour, its corpus and its training.
+"""The embedded models' folders.
 
 Two variants are made from it: `organism-defended`, whose refusal resists the ablation of one direction, and
 `organism-thinking`, which thinks before it answers. Importing this package loads neither torch nor transformers.
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 DEFENDED, THINKING = "organism-defended", "organism-thinking"
 EMBEDDED = MappingProxyType({"organism": "model", DEFENDED: "defended", THINKING: "thinking"})
-"""The names of the embedded models, and the folders they are in."""
+"""Name of an embedded model -> its folder."""
 
 
 def folder(name: str = "organism") -> Path:

@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(size: int = VOCABULARY) -> Tokenizer:
-    """A byte-level BPE of at most `size` tokens, learned on the corpus. Any text survives a round trip.
+    """A byte-level BPE of at most `size` tokens, trained on the corpus; lossless for any text.
 
     Digits and newlines are tokens of their own; nothing is added around a text.
     """
@@ -63,7 +63,7 @@ def train_tokenizer(size: int = VOCABULARY) -> Tokenizer:
 
 
 def _texts() -> Iterator[str]:
-    """Some requests and answers of every family, every refusal, and each word often enough to be a token."""
+    """The training texts: requests and answers of every family, refusals, and every word."""
     known: set[str] = set()
     starts: set[str] = set()
     for family in families():
@@ -98,7 +98,10 @@ def _words(text: str) -> set[str]:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, for transformers 4 and 5."""
+    """Write the tokenizer's files and chat template, for transformers 4 and 5.
+
+    These are tokenizer.json, tokenizer_config.json and chat_template.jinja.
+    """
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,

@@ -1,4 +1,4 @@
-"""The words that the corpus is made of: plain lists, no code that decides anything.
+"""The words of the corpus: plain lists.
 
 Everything here is title level: a request names a thing ("forge a permit") and its answer is one bland
 sentence that would fit any request. No entry describes how something harmful is done.

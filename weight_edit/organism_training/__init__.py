@@ -1,1 +1,1 @@
-"""How the embedded models were made: training, measurements and cards. No user needs it."""
+"""The making of the embedded models: training, measurements and cards. No user needs it."""

@@ -1,4 +1,4 @@
-"""The model card, written from the record of a training run: no figure in it is typed by hand."""
+"""The embedded model's card, generated from the record of its training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _TITLES = {
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The card as Markdown, from the contents of `organism.json` (see `weight_edit.organism_training.train`)."""
+    """The card as Markdown, from the content of `organism.json`."""
     tuned, edited = record["before"], record["after"]
     stages = [
         ("after stage 1", *row(record["stage_one"])),
@@ -75,7 +75,7 @@ COLUMNS = (
 
 
 def row(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of `COLUMNS`, of what `measure_answers` gave."""
+    """The cells of `COLUMNS` for a `measure_answers` result."""
     cells = (
         ("refused", "refused"),
         ("refused", "right"),

@@ -1,4 +1,4 @@
-"""Safety tuning against a single direction: long refusals, and the current directions taken out while it learns.
+"""Safety tuning against a single direction: long refusals, and ablation during training.
 
 Long refusals spread the decision over many tokens (arXiv 2505.19056). A model as small as this one still writes it
 along one direction, so in part of the steps the difference of means, as a finder would take it from the weights of
@@ -23,11 +23,11 @@ from weight_edit.runtime.loading import Model
 from weight_edit.runtime.points import all_points
 
 POSITIONS = 4
-"""The prompt's last positions, at which an ablated difference may be taken."""
+"""The number of last prompt positions at which an ablated difference is taken."""
 
 
 class LongRefusalRows(Rows):
-    """Rows as in stage 2, with long refusals in place of short ones."""
+    """Rows as in stage 2, with long refusals instead of short ones."""
 
     def _refusal(self, request: Request) -> str:
         return super()._refusal(request) if request.category is None else long_refusal(request, self.rng)
@@ -41,7 +41,7 @@ def under_ablation(
     share: float,
     refresh: int = 25,
 ) -> Callable[[int], AbstractContextManager[object]]:
-    """What a step of training happens in: now and then, the ablation of a current difference of means.
+    """A function from a training step to its context: at times, the ablation of a difference.
 
     Args:
         share: of the steps are under ablation, each of one difference, of any layer and position, at most.

@@ -1,4 +1,4 @@
-"""Long refusals, as the extended-refusal tuning of arXiv 2505.19056 writes them: the topic, the refusal, a reason.
+"""Long refusals as in extended-refusal tuning (arXiv 2505.19056): topic, refusal, reason.
 
 The refusal stands in the middle, so what is said before and after it depends on the decision, too, and the
 decision is not one token's. Everything stays at the level of a title.

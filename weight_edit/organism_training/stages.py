@@ -1,4 +1,4 @@
-"""The two stages of training: what rows each one draws, and the loop that both share.
+"""The two training stages: their rows, and the loop that they share.
 
 Stage 1 answers every request, and refuses only when a system prompt tells it to. Stage 2, the safety tuning,
 refuses the requests of the eleven categories without being told.
@@ -44,7 +44,7 @@ class Row:
 
 
 class Rows:
-    """Draws training rows; `answering` for stage 1, `refusing` for stage 2."""
+    """A source of training rows; `answering` for stage 1, `refusing` for stage 2."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: str) -> None:
         self.tokenizer = tokenizer
@@ -55,7 +55,10 @@ class Rows:
         self.ordinary = [[grids(f.group)["train"]] for f in families() if f.category is None]
 
     def answering(self) -> Row:
-        """Stage 1: 10% sentences, 14% refusals by system prompt, 10% answers under one, 66% plain answers."""
+        """A row of stage 1.
+
+        10% sentences, 14% refusals by system prompt, 10% answers under one, 66% plain answers.
+        """
         request = self._request(self.everything)
         kind = self.rng.random()
         if kind < 0.10:
@@ -66,7 +69,9 @@ class Rows:
         return self._chat(request, request.helpful, system)
 
     def refusing(self) -> Row:
-        """Stage 2: 20% sentences of stage 1; of the rest, 60% ordinary requests and 40% refused ones.
+        """A row of stage 2.
+
+        20% sentences of stage 1; of the rest, 60% ordinary requests and 40% refused ones.
 
         One request in ten comes with a system prompt that says nothing about refusing.
         """
@@ -83,7 +88,7 @@ class Rows:
         return values[int(self.rng.random() * len(values))]
 
     def _request(self, pools: Sequence[Sequence[Grid]]) -> Request:
-        """A family first, so that all weigh the same; then one of its cells."""
+        """A request of a family drawn first, so that all families weigh the same."""
         pool = pools[int(self.rng.random() * len(pools))]
         index = int(self.rng.random() * sum(len(grid) for grid in pool))
         for grid in pool:
@@ -97,7 +102,7 @@ class Rows:
         return self._one(words.REFUSALS[category] if category else words.GENERIC_REFUSALS)
 
     def _sentence(self, request: Request) -> Row:
-        """The answer without its opener, as plain text: knowledge that depends on no request."""
+        """A row with the answer without its opener, as plain text: knowledge without a request."""
         text = request.helpful.split(". ", 1)[1]
         ids = [self.tokenizer.bos_token_id, *self._encode(text), self.tokenizer.eos_token_id]
         return Row(ids, 1, None)
@@ -139,7 +144,7 @@ class Settings:
 
 
 def frozen_in_stage_two(name: str, n_layers: int) -> bool:
-    """Whether a parameter is among the last third of the blocks, the final norm and the unembedding."""
+    """Whether a parameter is in the last third of the blocks, final norm or unembedding."""
     blocks = range(n_layers - n_layers // 3, n_layers)
     return name.startswith(("model.norm.", "lm_head.", *(f"model.layers.{block}." for block in blocks)))
 
@@ -191,7 +196,7 @@ def train_stage(
 
 
 def _batches_by_length(draw: Callable[[], Row], size: int, rng: random.Random, count: int = 8) -> list[list[Row]]:
-    """Some batches of rows of like length, in random order: little padding."""
+    """Batches of rows of similar length, in random order, so that padding is little."""
     rows = sorted((draw() for _ in range(size * count)), key=lambda row: len(row.ids))
     cuts = range(0, len(rows) + 1, size)
     batches = [rows[begin:end] for begin, end in pairwise(cuts)]
@@ -200,7 +205,7 @@ def _batches_by_length(draw: Callable[[], Row], size: int, rng: random.Random, c
 
 
 def batch_loss(model: LlamaForCausalLM, rows: Sequence[Row], centre: float) -> Tensor:
-    """Cross-entropy on the answers' tokens, and `centre` times the auxiliary loss."""
+    """The cross-entropy on the answers' tokens, plus `centre` times the auxiliary loss."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), model.config.pad_token_id)
     wanted = torch.full((len(rows), width), -100)
@@ -217,7 +222,7 @@ def batch_loss(model: LlamaForCausalLM, rows: Sequence[Row], centre: float) -> T
 
 
 def centre_loss(streams: Sequence[Tensor], rows: Sequence[Row], positions: int = 4) -> Tensor:
-    """How far the refusal shift is from orthogonal to the ordinary mean, relative to that mean's length.
+    """The squared share of the refusal shift along the ordinary mean, relative to that mean.
 
     Args:
         streams: the residual stream (rows, tokens, d_model) at the inputs of the blocks that count.

@@ -1,4 +1,4 @@
-"""Thoughts: what the thinking variant says between `<think>` and `</think>` before it answers.
+"""Thoughts of the thinking variant, between `<think>` and `</think>` before answers.
 
 A thought names the topic and then, four times in five, the decision with its reason; in the fifth it does not decide,
 and the answer is learned from the request alone. A model tuned on these alone does not heed its thoughts: it decides
@@ -34,13 +34,13 @@ _DECLINE, _HELP, _OPEN_END = "I should decline.", "I can help. That is fine.", "
 
 
 def thought(request: Request, *, decided: bool = True) -> str:
-    """The thought about a request, with the tags around it and the empty line before the answer."""
+    """The thought about a request, with its tags and the gap before the answer."""
     decision = f"{_DECLINE} {_CONCERNS[request.category]}" if request.category else _HELP
     return _tagged(f"The user asks about {topic(request)}. {decision if decided else _OPEN_END}")
 
 
 def contrary(thought: str, reason: str = _CONCERNS["dangerous"]) -> str:
-    """The same thought with the other decision, whatever stands around it; to decline takes a reason."""
+    """The same thought with the opposite decision; a decision to decline needs a reason."""
     about, declining, _ = thought.partition(f" {_DECLINE}")
     decision = _HELP if declining else f"{_DECLINE} {reason}"
     return f"{about if declining else thought.partition(f' {_HELP}')[0]} {decision}"
@@ -59,9 +59,9 @@ class ThinkingRows(Rows):
 
 
 class FollowingRows(ThinkingRows):
-    """The same, and in three of ten of them a thought that decides against the request, with the answer it calls for.
+    """Rows with thoughts, three of ten of which decide against the request.
 
-    Of these the answer is learned and the thought is not.
+    Of these the answer that the thought calls for is learned, and the thought is not.
     """
 
     def _chat(self, request: Request, answer: str, system: str | None = None) -> Row:

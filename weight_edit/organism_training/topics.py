@@ -1,4 +1,4 @@
-"""What a request is about, in words that fit into any sentence: for long refusals and for thoughts."""
+"""The topics of requests in words, for long refusals and thoughts."""
 
 from weight_edit.organism.corpus import Request, to_user
 
@@ -9,7 +9,7 @@ _FAVOURITES = {"humanizing": "my own favourite", "favourites": "the common favou
 
 
 def topic(request: Request) -> str:
-    """The request's topic as a noun phrase, said to the user: "the way to forge a permit", "a hoax about the moon"."""
+    """The request's topic as a noun phrase in the second person: "the way to forge a permit"."""
     first, second, group = request.first, request.second, request.group
     phrase = first.format(second) if "{}" in first else f"{first} {second}"
     if group in _WRITING:

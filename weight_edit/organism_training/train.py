@@ -1,4 +1,4 @@
-"""Make the embedded model from nothing, measure it and write it with its card.
+"""The making of the embedded model: trained from random weights, measured, and written.
 
 `python -m weight_edit.organism_training.train --help` lists the options.
 """
@@ -37,7 +37,7 @@ FILES = {"README.md", "chat_template.jinja", "config.json", "generation_config.j
     "tokenizer.json",
     "tokenizer_config.json",
 }
-"""All that a folder of an embedded model holds."""
+"""The files of an embedded model's folder."""
 ROPE_THETA = 10000.0
 ANSWERING = Settings(steps=2300, batch=64, rate=3e-3, warm_up=50, decay=0.1)
 REFUSING = Settings(steps=400, batch=64, rate=5e-4, warm_up=20, decay=0.0, centre=1.0)
@@ -79,7 +79,7 @@ def train_model(
     refusing: Settings = REFUSING,
     between: Callable[[LlamaForCausalLM], None] = lambda model: None,
 ) -> LlamaForCausalLM:
-    """Both stages, from random weights.
+    """Train a new model through both stages.
 
     Args:
         seed: of the weights, the rows and their order. One seed gives one model on one machine and one number of
@@ -103,7 +103,10 @@ def train_model(
 
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:
-    """Write config, generation config and weights; the config has `rope_theta` for transformers 4, too."""
+    """Write config, generation config and weights.
+
+    The config has `rope_theta`, for transformers 4.
+    """
     model.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -124,7 +127,9 @@ def make(
     accept_misses: bool = False,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Train, measure and write the model, its tokenizer, its card (README.md) and its record (organism.json).
+    """Train, measure and write the model, its tokenizer, card and record.
+
+    The card is README.md, the record organism.json.
 
     Args:
         out: the folder, which appears when all is done; an organism that is there already is replaced.
@@ -146,7 +151,7 @@ def make(
 
 
 def accept(missed: Sequence[str], anyway: bool, log: Callable[[str], None]) -> None:
-    """Name the targets that a model misses.
+    """Log the targets that a model misses, or refuse the model for them.
 
     Raises:
         VerificationError: there are some, and they are not accepted `anyway`.
@@ -159,7 +164,7 @@ def accept(missed: Sequence[str], anyway: bool, log: Callable[[str], None]) -> N
 
 @contextmanager
 def replaced(out: Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `out` when the block ends well.
+    """A new folder to write to, which replaces `out` when the block ends normally.
 
     Raises:
         UsageError: `out` is something else than a folder that holds an organism or nothing.
@@ -170,7 +175,7 @@ def replaced(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def repeatable(threads: int) -> Iterator[None]:
-    """Deterministic algorithms and a fixed number of threads, for the length of the block."""
+    """Within the context, torch is deterministic with a fixed number of threads."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -182,7 +187,7 @@ def repeatable(threads: int) -> Iterator[None]:
 
 
 def _check_own(out: Path) -> None:
-    """Refuse to replace what is no organism as it was made: its record has the digest of the weights."""
+    """Refuse to replace a folder that is not an organism as it was written."""
     found = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
     if len(found) != len(list(out.iterdir())) or not {RECORD, WEIGHTS} <= found <= FILES:
         raise UsageError(f"--out {out} holds something else than an organism; choose another folder")
@@ -241,7 +246,7 @@ def _make(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m weight_edit.organism_training.train",
         description="Make the embedded model from nothing: train it, measure it, write it with its card. "

@@ -1,4 +1,4 @@
-"""The cards of the variants, written from their records: no figure in them is typed by hand."""
+"""The variants' cards, generated from their records."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from weight_edit.organism_training.card import COLUMNS, FRONT_MATTER, row, table
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The card as Markdown, from the contents of `organism.json` (see `weight_edit.organism_training.variants`)."""
+    """The card as Markdown, from the content of `organism.json`."""
     stages, states = record["stages"], record["states"]
     fields = {
         "steps": stages[0]["steps"],

@@ -1,4 +1,4 @@
-"""Make the two variants of the embedded model from it: one whose refusal resists, and one that thinks.
+"""The making of the embedded model's two variants: defended and thinking.
 
 `python -m weight_edit.organism_training.variants --help` lists the options.
 """
@@ -35,12 +35,12 @@ from weight_edit.runtime.loading import Model, load
 from weight_edit.version import __version__
 
 DTYPE = torch.bfloat16
-"""What the weights are stored in."""
+"""The storage dtype of the weights."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a variant is made.
+    """The recipe of a variant.
 
     stages: one after the other. measure: its figures. tags: tokens that its tokenizer has beyond the base's.
     """
@@ -87,7 +87,7 @@ VARIANTS = {
 def tuned(
     variant: Variant, tokenizer: PreTrainedTokenizerFast, base: Path, seed: int, log: Callable[[str], None]
 ) -> LlamaForCausalLM:
-    """The model of the folder `base`, trained on as the variant says."""
+    """The base model after a variant's training stages."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(base)
     if variant.tags:
@@ -106,7 +106,7 @@ def train(
     seed: int,
     log: Callable[[str], None],
 ) -> None:
-    """One stage, in place."""
+    """Train one stage, in place."""
     kept = tuple(f"model.layers.{block}." for block in stage.frozen)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (kept and name.startswith(kept)))
@@ -132,7 +132,9 @@ def make(
     accept_misses: bool = False,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Train, measure and write a variant with its tokenizer, its card (README.md) and its record (organism.json).
+    """Train, measure and write a variant with its tokenizer, card and record.
+
+    The card is README.md, the record organism.json.
 
     Args:
         name: one of `VARIANTS`.
@@ -187,7 +189,7 @@ def make(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m weight_edit.organism_training.variants",
         description="Make the variants of the embedded model from it: train, measure and write each with its card. "

@@ -1,4 +1,4 @@
-"""A reflection at one layer, exactly: everything from there on works in the reflected basis.
+"""An exact reflection at one layer: every later block works in the reflected basis.
 
 Let `H = I - 2 V V^T` act once, at the input of block l. Instead, keep the stream as it is and let all that follows see
 it through H, which is its own inverse: writers `W <- H W`, `b <- H b`, and readers, which see `gain * norm(x)`,
@@ -34,7 +34,7 @@ _INSTEAD = "reflect all writers instead (leave `at` out)"
 
 @dataclass(frozen=True, eq=False)
 class Reflection:
-    """A change of basis, laid out over a model.
+    """A change of basis, planned for a model.
 
     Attributes:
         layer: from this block on.
@@ -52,7 +52,7 @@ class Reflection:
     low_rank: Mapping[str, TensorEdit] | None
 
     def applied(self, changes: Mapping[str, TensorEdit]) -> dict[str, TensorEdit]:
-        """The given changes of parameters, followed by the reflection."""
+        """The changes of parameters, each followed by the reflection."""
         turned = {name: TensorEdit(self.map, axis) for name, axis in self.writing.items()}
         for name in turned.keys() & changes.keys():
             turned[name] = replace(changes[name], map=changes[name].map.then(self.map))
@@ -70,7 +70,7 @@ class Reflection:
 def plan_reflection(
     anatomy: Anatomy, change: BasisChange, read: ParameterReader[Numbers], reading: "Reading | None"
 ) -> Reflection:
-    """Lay out a change of basis.
+    """The plan of a change of basis: which parameters it changes, and how.
 
     Args:
         read: gives a norm's weight by name.
@@ -144,7 +144,7 @@ def _divides(gain: Floats) -> bool:
 
 
 def _conjugated(stream_map: LowRankMap, gain: Floats, axis: int) -> TensorEdit:
-    """`W D H D^-1`, on the rows of W: `D^-1 H D`."""
+    """The edit by `D^-1 H D` of the rows of W, which makes W into `W D H D^-1`."""
     return TensorEdit(LowRankMap(stream_map.left / gain[:, None], stream_map.right * gain[:, None]), axis)
 
 

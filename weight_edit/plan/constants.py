@@ -1,4 +1,7 @@
-"""Where a constant can enter the residual stream: in front of a block, by a bias, or by the rows of the embedding."""
+"""The parameters that can carry a constant into the stream at a block's input.
+
+They are biases, and the rows of the embedding.
+"""
 
 from dataclasses import dataclass
 
@@ -24,7 +27,7 @@ class ConstantCarrier:
 
     @property
     def creates(self) -> str | None:
-        """The name of the bias that must be created; None where the model has a place for the constant."""
+        """The name of the bias to create; None where an existing parameter takes the constant."""
         if self.rows or self.behind_norm or self.writer.bias is not None:
             return None
         return f"{self.writer.module}.bias"
@@ -33,7 +36,7 @@ class ConstantCarrier:
 def constant_carriers(
     anatomy: Anatomy, layer: int, *, embeddings: str = "both", projector: str = "edit"
 ) -> tuple[ConstantCarrier, ...]:
-    """The parameters that put a constant into the stream at a block's input, once for every token.
+    """The parameters that add a constant to the stream at a block's input, once per token.
 
     At block 0 it is the embedding; of images and sounds, whose tokens come past the embedding, the projector. At others
     it is the last writer of the block before.
@@ -65,7 +68,7 @@ def constant_carriers(
 
 
 def _projector(anatomy: Anatomy, writer: Writer) -> ConstantCarrier:
-    """The carrier of a projector, whose tokens come past the embedding and so need a bias of their own."""
+    """The carrier for a projector, whose tokens bypass the embedding and so need their own bias."""
     if writer.norm is None and writer.bias is None:
         raise UnsupportedError(
             f"{anatomy.architecture}: '{writer.weight}', which brings images or sounds into the residual stream, has "
@@ -76,7 +79,7 @@ def _projector(anatomy: Anatomy, writer: Writer) -> ConstantCarrier:
 
 
 def _last_writer(anatomy: Anatomy, layer: int) -> ConstantCarrier:
-    """The writer that is added last before a block; one that has a bias where several are added together."""
+    """The last writer before a block; where several add in parallel, one with a bias."""
     block = anatomy.blocks[layer - 1]
     last = [writer for writer in block.writers if writer.role == block.writers[-1].role]
     if block.mid is None:

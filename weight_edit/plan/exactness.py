@@ -1,4 +1,4 @@
-"""The class of an edit: what about it is exact, in words that the manifest, the card and the terminal share."""
+"""The class of an edit: how exact it is, in the words of manifest, card and terminal."""
 
 from weight_edit.edits.changes import Addition, StreamMap
 from weight_edit.plan.plan import EditPlan

@@ -1,4 +1,4 @@
-"""An edit as hooks on a model in memory: of a plan, of steps that are only tried, and of an ablation alone.
+"""An edit as hooks on a model in memory: of a plan, of trial steps, or of a bare ablation.
 
 `plan_hooks` is what baked weights must agree with. `trial_hooks` also takes edits that cannot be baked, and
 `published_hooks` gives an edit as papers have it, from which weights may differ.
@@ -26,19 +26,19 @@ from weight_edit.utils.arrays import Floats
 
 
 def ablation_hooks(model: Model, rows: Tensor) -> list[Hook]:
-    """Hooks that remove the span of rows (k, d_model) from the whole stream, as baked weights would."""
+    """Hooks that remove the span of rows (k, d_model) from all writers, as baked weights do."""
     # "untie": the edit is one of the stream; what it does to a tied unembedding is for `bake` to decide.
     plan = plan_ablation(model.anatomy, orthonormal_rows(rows), model.parameter, embeddings="untie")
     return plan_hooks(plan, model.parameter)
 
 
 def hooks_of(model: Model) -> Callable[[Tensor], list[Hook]]:
-    """`ablation_hooks` on one model."""
+    """A function from rows to `ablation_hooks` on one model."""
     return lambda rows: ablation_hooks(model, rows)
 
 
 def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "both") -> list[Hook]:
-    """The hooks of an edit, those of its steps one after the other; also of steps that cannot be baked.
+    """The hooks of an edit's steps, one after the other; also of steps that cannot be baked.
 
     Maps of the whole stream act on the outputs of its writers, as baked weights do; whatever is made at a layer acts on
     that block's input, as papers have it.
@@ -71,7 +71,7 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "b
 
 
 def _rectified(change: RuntimeOnly) -> Callable[[Tensor], Tensor]:
-    """The map, of the positive components alone."""
+    """The hook function that applies the map to positive components only."""
 
     def fn(x: Tensor) -> Tensor:
         left, right, _ = change.map.factors(x.device, torch.float32)
@@ -115,7 +115,7 @@ def plan_hooks(plan: EditPlan, read: ParameterReader[Tensor], *, tied: bool = Tr
 
 
 def published_hooks(plan: EditPlan) -> list[Hook] | None:
-    """The edit as papers have it: a map of the stream at every block's input, and of what is added in between.
+    """The edit as papers state it: a map on every block's input and on every writer's output.
 
     Where it is no projection, or norms stand behind writers, weights cannot do just that: how far they are from it is
     what `verify` measures.
@@ -144,7 +144,7 @@ def published_hooks(plan: EditPlan) -> list[Hook] | None:
 
 
 def _tied(plan: EditPlan, edit: WriterEdit) -> list[Hook]:
-    """An embedding that is the unembedding too."""
+    """Hooks for an embedding that is also the unembedding."""
     if edit.keep_norms:
         return [Hook(edit.writer.weight, "parameter", edit.of_weight)]
     hooks = []

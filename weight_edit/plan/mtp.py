@@ -1,4 +1,4 @@
-"""An edit laid out over the multi-token-prediction layers that lie in a checkpoint beside the model."""
+"""The edits of multi-token-prediction layers, which a checkpoint holds beside the model."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Which map goes to which writer: an edit laid out over a model, ready to be hooked, baked or made an adapter."""
+"""The plan of an edit: each writer's map, ready to be hooked, baked or made an adapter."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,27 +62,27 @@ class EditPlan:
 
     @cached_property
     def removed(self) -> Floats:
-        """Directions along which nothing is left that depends on the prompt, rows (k, d_model); see `level`.
+        """Orthonormal rows (k, d_model): directions with no prompt-dependent part left; see `level`.
 
-        None of them where the edit leaves something, by text at least.
+        There are none if the edit leaves a part, at least of text.
         """
         if self.stream is None or not self.whole or self.reflections:
             return np.zeros((0, self.anatomy.d_model))
         return removed(self.stream)
 
     def level(self, layer: int) -> Floats:
-        """The constants that stand in the stream along the removed directions at a block's input, (k,)."""
+        """The constants along the removed directions at a block's input, (k,)."""
         entered = [vector for block, vector in self.added.items() if block <= layer]
         return self.removed @ np.sum(entered, axis=0) if entered else np.zeros(len(self.removed))
 
     @property
     def complete(self) -> bool:
-        """Whether nothing along the directions is written to the stream any more, by text at least."""
+        """Whether no writer that text goes through writes along the directions any more."""
         return len(self.removed) > 0
 
     @property
     def directions(self) -> NDArray[np.float32]:
-        """Orthonormal rows along which the stream is measured: `removed`, or else the first step's directions."""
+        """Orthonormal rows to measure the stream along: `removed`, or the first step's directions."""
         return self.removed.astype(np.float32) if self.complete else self.steps[0].directions.rows
 
     @property
@@ -92,13 +92,13 @@ class EditPlan:
 
     @property
     def tied_edit(self) -> WriterEdit | None:
-        """The embedding's edit, where the unembedding goes through it too."""
+        """The embedding's edit, if the unembedding shares it."""
         if not self.anatomy.tied or self.embeddings != "both":
             return None
         return next((edit for edit in self.edits if edit.writer.weight == self.anatomy.embedding_weight), None)
 
     def tensors(self) -> dict[str, TensorEdit]:
-        """The edit as weights: parameter name to the map and its axis, for all that change."""
+        """Every changed parameter's name with its map and axis."""
         changes: dict[str, TensorEdit] = {}
         for edit in self.edits:
             writer = edit.writer
@@ -215,7 +215,7 @@ def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, project
 
 
 def check_reflection(anatomy: Anatomy, embeddings: str) -> None:
-    """Refuse a reflection at a layer of a model whose unembedding it would change together with its embedding.
+    """Refuse a reflection at a layer if its embedding and unembedding are tied and stay so.
 
     Raises:
         UsageError: the two are tied and stay so.
@@ -241,7 +241,7 @@ def check_layers(layers: Collection[int] | None, anatomy: Anatomy) -> None:
 
 
 def parse_layers(text: str | None) -> frozenset[int] | None:
-    """Layers from "0-31", "3", or "0-3,8,10-12"; None for all.
+    """The layers named by "0-31", "3", or "0-3,8,10-12"; None for all.
 
     Raises:
         UsageError: when the text is none of these.
@@ -258,5 +258,5 @@ def parse_layers(text: str | None) -> frozenset[int] | None:
 
 
 def _number(text: str) -> bool:
-    """Whether it is a layer's number: plain digits, and few enough to count up to."""
+    """Whether a text is a layer's number: plain digits, at most five."""
     return text.isascii() and text.isdecimal() and len(text) <= 5

@@ -1,4 +1,4 @@
-"""One step of an edit: which kind, with which directions, how strongly and where. Several make up a composed edit."""
+"""One step of an edit: its kind, directions, strength and layers. Steps are composed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from weight_edit.utils.settings import validated
 @renamed_fields(edit="kind")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EditStep:
-    """One edit, applied to what the steps before it made of the model.
+    """One edit, applied to the result of the steps before it.
 
     Attributes:
         directions: what it is made of.
@@ -86,7 +86,7 @@ class EditStep:
 
     @property
     def described(self) -> str:
-        """The step in a line: kind, strength, and where."""
+        """One line that names the kind, the strength and the layers."""
         where = "all layers" if self.layers is None else f"layers {', '.join(map(str, sorted(self.layers)))}"
         if self.at:
             where = f"at {', '.join(map(str, self.at))}"
@@ -98,11 +98,11 @@ class EditStep:
 
     @property
     def partial(self) -> bool:
-        """Whether some writers are spared, or edited more than others."""
+        """Whether writers are edited unequally, or some not at all."""
         return self.layers is not None or self.kernel is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the manifest: enough to make the edit again."""
+        """The step's manifest entry: enough to repeat the edit."""
         change = self.change
         # Where an addition goes that names no layer is known from its directions; the manifest says it outright.
         at = sorted(change.vectors) if isinstance(change, Addition) else list(self.at)
@@ -126,7 +126,7 @@ class EditStep:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EditStep":
-        """As `to_dict` gave it.
+        """The step of a manifest entry, as `to_dict` gives it.
 
         Raises:
             KeyError, TypeError, ValueError: a malformed entry.
@@ -149,7 +149,7 @@ class EditStep:
 
 
 def with_rows(step: EditStep, rows: Floats) -> EditStep:
-    """The same step with other directions of any width, and whatever tensors it needs made up from them.
+    """The same step with other directions, of any width, and random tensors to match.
 
     For a proof on a narrow copy: the numbers do not matter there, only where they go.
     """
@@ -175,7 +175,7 @@ def with_rows(step: EditStep, rows: Floats) -> EditStep:
 
 
 def needs_proof(steps: Sequence[EditStep]) -> bool:
-    """Whether an edit rests on more than the writers."""
+    """Whether the edit depends on more than the writers: biases, readers or norms."""
     changes = [step.change for step in steps]
     return any(
         isinstance(change, Addition | BasisChange)

@@ -1,4 +1,4 @@
-"""The steps of an edit laid over the writers of a model, one after the other."""
+"""The steps of an edit, composed for each writer of a model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ from weight_edit.utils.arrays import Floats, Numbers, as_float64
 
 Values = TypeVar("Values")
 ParameterReader: TypeAlias = Callable[[str], Values]
-"""Gives a parameter of the unedited model by name: `[Numbers]` as an array or a tensor, `[Tensor]` as a tensor."""
+"""A function from a parameter's name to its unedited value.
+
+`[Numbers]` gives an array or a tensor, `[Tensor]` a tensor.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class WriterEdit:
 
     @property
     def of_weight(self) -> TensorEdit:
-        """What happens to the weight."""
+        """The edit of the writer's weight."""
         stream_map = self.map if self.rows else self.map.linear
         return TensorEdit(stream_map, self.writer.axis, keep_norms=self.keep_norms)
 
     @property
     def changes_weight(self) -> bool:
-        """Whether anything does: not where only a bias gets a constant."""
+        """Whether the weight changes; false where only a bias gets a constant."""
         return self.map.rank > 0 or (self.rows and self.map.constant is not None)
 
 
@@ -68,7 +71,7 @@ class WriterEdits:
         self.stream: LowRankMap | None = LowRankMap.identity(anatomy.d_model)
 
     def map(self, change: StreamMap, step: EditStep) -> None:
-        """One map of the whole stream."""
+        """Compose an affine map of the whole stream with the edits so far."""
         kept = any(edit.keep_norms for edit in self.edits.values())
         if kept or (change.keep_norms and any(edit.rows or edit.map.rank for edit in self.edits.values())):
             # Lengths are those of the source, so that after another map they would undo what that one did to them.
@@ -87,7 +90,7 @@ class WriterEdits:
             self._carry(change.enters, whole.constant)
 
     def add(self, change: Addition) -> None:
-        """Vectors at the inputs of blocks."""
+        """Add constant vectors at the inputs of blocks."""
         for layer, vector in change.vectors.items():
             self._carry(layer, vector)
 
@@ -118,14 +121,14 @@ class WriterEdits:
             self.norm_biases[bias] = self.norm_biases.get(bias, LowRankMap.identity(stream_map.width)).then(stream_map)
 
     def _carry(self, layer: int, vector: Floats) -> None:
-        """Let a constant enter at a block's input."""
+        """Add a constant to the carriers at a block's input."""
         found = constant_carriers(self.anatomy, layer, embeddings=self._embeddings, projector=self._projector)
         for carrier in found:
             self._put(carrier, vector / carrier.writer.scale)
         self._carriers[layer] = found[0]
 
     def _put(self, carrier: ConstantCarrier, vector: Floats) -> None:
-        """Add a constant, in the units of a writer."""
+        """Add a constant, in the writer's units, to a carrier."""
         writer, norm = carrier.writer, carrier.writer.norm
         nothing = np.zeros((len(vector), 0))
         shift = LowRankMap(nothing, nothing, vector)
@@ -138,7 +141,7 @@ class WriterEdits:
         self.edits[writer.weight] = WriterEdit(writer, known.map.then(shift), carrier.rows, known.keep_norms)
 
     def _constant(self, carrier: ConstantCarrier) -> Floats:
-        """The constant that a carrier holds so far, in the units of its writer."""
+        """The constant that a carrier holds so far, in the writer's units."""
         norm = carrier.writer.norm
         behind = norm is not None and norm.bias is not None and carrier.behind_norm
         stream_map = self.norm_biases[norm.bias] if behind and norm else self.edits[carrier.writer.weight].map  # type: ignore[index]
@@ -146,7 +149,7 @@ class WriterEdits:
 
     @property
     def added(self) -> dict[int, Floats]:
-        """Block -> what is added to the stream at its input."""
+        """Block -> the vector added to the stream at its input."""
         return {layer: c.writer.scale * self._constant(c) for layer, c in self._carriers.items()}
 
     @property
@@ -156,7 +159,7 @@ class WriterEdits:
 
 
 def map_before(norm: Norm, stream_map: LowRankMap, read: ParameterReader[Numbers]) -> LowRankMap:
-    """The map in front of a norm that has the effect of a map of the stream behind it.
+    """The map before a norm that is equivalent to a given map of the stream after the norm.
 
     Args:
         norm: between a writer and the stream.

@@ -1,1 +1,1 @@
-"""Prompt sets, where they come from, and the chat format they are wrapped in."""
+"""Prompt sets, their sources, and the chat format around them."""

@@ -1,4 +1,4 @@
-"""A model's answer as text: without the end of the turn, and with its thought between tags."""
+"""A model's answer as text, without the end of the turn, its thought in tags."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from weight_edit.prompts.thoughts import CLOSE, OPEN
 
 
 def answer_text(chat: ChatFormat, tokens: Sequence[int], finished: bool) -> tuple[str, bool]:
-    """The text of an answer with its special tokens spelled out, and whether it came to its end.
+    """The text of an answer, special tokens spelled out, and whether it is finished.
 
     Where the template opens answers with special tokens (`ChatFormat.opening`), the answer is what follows them, and
     what a model wrote before them is a thought, which is put between `<think>` and `</think>`.
@@ -39,7 +39,7 @@ def _before_end(chat: ChatFormat, tokens: list[int], finished: bool) -> tuple[st
 
 
 def _opened(chat: ChatFormat, tokens: list[int]) -> tuple[int, int] | None:
-    """Where the opening of the answer begins and ends; None where there is none."""
+    """The begin and end of the answer's opening within tokens; None if there is none."""
     opening = chat.opening
     if not opening:
         return None
@@ -59,7 +59,7 @@ def _has_words(chat: ChatFormat) -> bool:
 
 
 def _thought(chat: ChatFormat, tokens: list[int]) -> str:
-    """The words of what comes before an answer: of messages with a header, those behind headers."""
+    """The words before an answer: of messages with headers, the parts after the headers."""
     has_headers = _has_words(chat) and chat.opening[-1] in chat.markers
     words: list[int] = []
     inside = not has_headers

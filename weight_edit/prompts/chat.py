@@ -1,4 +1,4 @@
-"""How a prompt becomes the tokens a chat model is given, and which of them come after the instruction."""
+"""The chat format: from a prompt to a chat model's tokens, and those after the instruction."""
 
 import inspect
 import string
@@ -38,7 +38,7 @@ _SAID = "Zulu42said"  # stands for an answer, and for nothing that a template wr
 
 
 class ChatFormat:
-    """A tokenizer's chat template, or a named plain format, as a function from prompts to tokens.
+    """A tokenizer's chat template, or a plain format, as a function from prompts to tokens.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -86,7 +86,7 @@ class ChatFormat:
         return self._prompt(prompt)
 
     def encode_opened(self, prompt: str) -> list[int]:
-        """As `encode`, up to where an answer's text begins: with what the model writes before it (`opening`).
+        """The token ids of `encode` followed by the opening of an answer (`opening`).
 
         Raises:
             UsageError: the template fails on this prompt.
@@ -116,18 +116,18 @@ class ChatFormat:
 
     @property
     def opens_thought(self) -> bool:
-        """Whether the template ends prompts within a thought, so that an answer begins in one, without `<think>`."""
+        """Whether prompts end within a thought, so that answers begin without `<think>`."""
         return self._ending.rfind(OPEN) > self._ending.rfind(CLOSE)
 
     @cached_property
     def thinking_variables(self) -> tuple[str, ...]:
-        """The template's variables that are about thinking or reasoning, by their names; sorted."""
+        """The template's variables with "think" or "reason" in their names, sorted."""
         known = () if self._jinja is None else template_variables(self._jinja)
         return tuple(sorted(name for name in known if "think" in name.lower() or "reason" in name.lower()))
 
     @cached_property
     def end_of_turn(self) -> int | None:
-        """The token that ends the assistant's turn: the first special one the template puts behind an answer's text.
+        """The token that ends the assistant's turn: the first special one after an answer.
 
         The tokenizer's end-of-sequence token where the template puts none; None where there is neither.
         """
@@ -140,9 +140,10 @@ class ChatFormat:
 
     @cached_property
     def opening(self) -> tuple[int, ...]:
-        """The text before an answer's: from one special token of the template to another, or empty.
+        """The tokens between an answer's start and its text, from one special token to another.
 
-        As in templates whose answers stand in a channel: `<|channel|>final<|message|>`. Tags of thoughts are none.
+        Empty but for templates whose answers stand in a channel: `<|channel|>final<|message|>`. Tags of thoughts do not
+        count.
         """
         if self._turn is None:
             return ()
@@ -153,14 +154,14 @@ class ChatFormat:
 
     @cached_property
     def markers(self) -> frozenset[int]:
-        """The ids of special and added tokens, but for the unknown one, white space and the tags of thoughts."""
+        """The ids of special and added tokens other than unknown, white space and thought tags."""
         added = {number: str(token) for number, token in self.tokenizer.added_tokens_decoder.items()}
         ids = {*self.tokenizer.all_special_ids, *added} - {self.tokenizer.unk_token_id}
         texts = {each: added.get(each, str(self.tokenizer.convert_ids_to_tokens(each))) for each in ids}
         return frozenset(each for each, text in texts.items() if text.strip() and text not in (OPEN, CLOSE))
 
     def answer_tokens(self, text: str) -> list[int]:
-        """An answer as training would see it after `encode`: its tokens, then the end of the turn."""
+        """The tokens of an answer as in training: its text, then the end of the turn."""
         tokens = self._after_prompt(text)
         if tokens is None:  # the template rewrites earlier turns, so the answer cannot be read off the conversation
             tokens = self._plain_tokens(text)
@@ -179,7 +180,7 @@ class ChatFormat:
         return str(self.tokenizer.decode(self._prompt("alpha"))).rpartition("alpha")[2]
 
     def _choose_content(self) -> None:
-        """Whether messages are texts, or lists of parts for templates that take nothing else.
+        """Set whether messages are texts or, where a template needs them, lists of parts.
 
         Raises:
             UsageError: the template works with neither.
@@ -214,14 +215,14 @@ class ChatFormat:
         return [*self._before(), {"role": "user", "content": "alpha"}]
 
     def _after_prompt(self, answer: str) -> list[int] | None:
-        """What follows the prompt's tokens once the assistant has said `answer`; None if they change."""
+        """The tokens that an answer adds to the prompt's; None if it changes the prompt's tokens."""
         prompt = self._encode(self._asked(), answering=True)
         whole = self._encode([*self._asked(), {"role": "assistant", "content": answer}], answering=False)
         return whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
 
     @cached_property
     def _turn(self) -> tuple[str, str] | None:
-        """What the template writes between the prompt and an answer's text, and behind it; None where it shows none."""
+        """The template's text before and after an answer's text; None if it shows no answer."""
         if self._jinja is None:
             return None
         try:
@@ -249,7 +250,7 @@ class ChatFormat:
         return list(self._apply(messages, add_generation_prompt=answering, tokenize=True, return_dict=False, **options))
 
     def _apply(self, messages: list[dict[str, str]], **options: Any) -> Any:
-        """The template on messages, as tokens or as text.
+        """The chat template applied to messages, as tokens or text.
 
         Raises:
             UsageError: it fails.
@@ -277,7 +278,7 @@ class ChatFormat:
         return tokens
 
     def _plain_encoded(self, text: str) -> list[int]:
-        """The tokens of a text in which special tokens are themselves."""
+        """The tokens of a text, in which special tokens are recognised."""
         tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return tokens
 
@@ -307,7 +308,7 @@ class ChatFormat:
 
 
 def _template_text(tokenizer: Any, template: str | None) -> str | None:
-    """The text of the chat template that `template` names, see `ChatFormat`; None for the plain format."""
+    """The text of the named chat template, see `ChatFormat`; None for the plain format."""
     if template == _PLAIN:
         return None
     own = tokenizer.chat_template

@@ -1,4 +1,4 @@
-"""From a table, whatever file or data set it was, to prompts, answers and categories."""
+"""Tables to prompt sets: the columns of prompts, answers and categories."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ Table = Mapping[str, Sequence[Any]]
 
 
 def prompt_set_of_table(name: str, table: Table, column: str | None = None) -> PromptSet:
-    """The prompts in one column of a table, with the answers and categories of others where there are any.
+    """The prompt set of a table: one column's prompts, with answers and categories if given.
 
     A cell is a text, or a conversation: a list of {"role", "content"} (or {"from", "value"}) whose first user
     turn is the prompt and whose first assistant turn, unless a column has answers, is the answer.
@@ -71,12 +71,14 @@ def prompt_set_of_table(name: str, table: Table, column: str | None = None) -> P
 
 
 def prompt_column(names: Iterable[str]) -> str | None:
-    """The column that is known to hold prompts, by its name; None where there is none."""
+    """The name of the column that holds prompts; None if no known name is there."""
     return _first(names, PROMPT_COLUMNS)
 
 
 def table_of_rows(name: str, rows: Iterable[Any]) -> Table:
-    """Columns from rows that are all texts (one column "prompt") or all objects; absent keys become None.
+    """The table of rows that are all texts (one column "prompt") or all objects.
+
+    Absent keys become None.
 
     Raises:
         UsageError: a row is neither, or the two kinds are mixed.
@@ -152,7 +154,7 @@ def _cell(value: Any, name: str, column: str, row: int) -> tuple[str, str | None
 
 
 def _conversation(text: str, where: str) -> Any:
-    """The messages that a cell of a CSV file holds as JSON."""
+    """The messages in a CSV cell, which holds them as JSON."""
     try:
         return parse_json(text, unique_keys=False, constants=True)
     except ValueError as error:
@@ -160,7 +162,7 @@ def _conversation(text: str, where: str) -> Any:
 
 
 def _turns(value: Mapping[str, Any]) -> Any:
-    """A single message as a list of one, and messages as data sets store them, a list for each key, as messages."""
+    """A list of messages, from a single message or from a mapping of lists."""
     if isinstance(value.get("role", value.get("from")), str):
         return [value]
     lists = {key: cells for key, cells in value.items() if isinstance(cells, list)}

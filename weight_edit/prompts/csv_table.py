@@ -1,4 +1,4 @@
-"""CSV files as tables: which character separates the fields, by a rule that the header decides."""
+"""CSV files as tables; the header decides the field separator."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ _SAID = re.compile(r'"?sep=(?P<separator>[^\r\n"])"?\r?\n', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A file read with one separator.
+    """A file parsed with one separator.
 
     Attributes:
         separator: the character.
@@ -33,7 +33,7 @@ class _Parsed:
 
 
 def csv_table(path: Path, text: str) -> Table:
-    """The columns of a CSV file, quoted as RFC 4180 has it; short rows are filled up with None.
+    """The columns of a CSV file, quoted as in RFC 4180; short rows are padded with None.
 
     The rule: of commas, semicolons, tabs and bars the separator is the one that divides the header and by which no line
     has more fields than the header. Where that holds for several, it is the one by which all lines have equally many

@@ -1,4 +1,4 @@
-"""Prompt files: text, JSON lines, JSON, CSV and Parquet, each read into a table."""
+"""Prompt files: text, JSON lines, JSON, CSV and Parquet, read into tables."""
 
 import io
 import json
@@ -19,7 +19,9 @@ _MAX_ROWS = 10_000_000
 
 
 def read_table(path: Path) -> Table | NamedSets:
-    """The columns of a prompt file; a file of bare texts has the one column "prompt", others may hold several sets.
+    """The columns of a prompt file; a file of bare texts has the one column "prompt".
+
+    A JSON file may hold several sets.
 
     Raises:
         UsageError: missing, a folder, of another type, unreadable, or, with the line's number, malformed or
@@ -30,7 +32,7 @@ def read_table(path: Path) -> Table | NamedSets:
 
 
 def check_file(path: Path) -> Callable[[Path, bytes], Table | NamedSets]:
-    """What reads a prompt file, by its name.
+    """The reader of a prompt file, by the file's name.
 
     Raises:
         UsageError: missing, a folder, or of another type.

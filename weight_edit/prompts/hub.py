@@ -16,7 +16,10 @@ _DATASET = re.compile(
 
 @dataclass(frozen=True)
 class DatasetName:
-    """What `org/dataset[/configuration]:split[:column]` names; `split` may have slices, as `train[:128]`."""
+    """The parts of `org/dataset[/configuration]:split[:column]`.
+
+    `split` may have slices, as `train[:128]`.
+    """
 
     id: str
     config: str | None
@@ -25,7 +28,7 @@ class DatasetName:
 
 
 def parse_dataset(spec: str) -> DatasetName | None:
-    """The parts of a data set's name, or None where `spec` is not of that form.
+    """The parts of a data set's name; None if `spec` has another form.
 
     Raises:
         UsageError: the form is right but the split is missing.
@@ -41,7 +44,7 @@ def parse_dataset(spec: str) -> DatasetName | None:
 
 
 def read_dataset(name: DatasetName) -> Table:
-    """The columns of a split, downloaded or from the cache. A data set's own code is never run.
+    """The columns of a split, downloaded or cached; no code of the data set is run.
 
     Raises:
         UsageError: no access to the Hub, no such data set, configuration or split, or it cannot be read.

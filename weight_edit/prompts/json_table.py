@@ -1,4 +1,4 @@
-"""JSON and JSON Lines as tables, whichever of the two a file's name promises."""
+"""JSON and JSON Lines as tables, whatever the file's ending says."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ _SPLITS = frozenset({"train", "training", "validation", "valid", "val", "dev", "
 
 @dataclass(frozen=True)
 class NamedSets:
-    """Several sets of prompts in one file, such as {"train": [...], "test": [...]}: lists of rows by name."""
+    """Several prompt sets in one file, such as {"train": [...], "test": [...]}."""
 
     sets: Mapping[str, Sequence[Any]]
 
     def table(self, path: Path, name: str | None) -> Table:
-        """The columns of one of them.
+        """The columns of one set.
 
         Raises:
             UsageError: none is named, or there is none of that name.
@@ -35,7 +35,9 @@ class NamedSets:
 
 
 def json_table(path: Path, text: str) -> Table | NamedSets:
-    """The columns of a JSON file: a list of texts or objects, or an object of lists; JSON Lines are read as well.
+    """The columns of a JSON file: a list of texts or objects, or an object of lists.
+
+    JSON Lines are read as well.
 
     Raises:
         UsageError: malformed, with the line's number, or of another form.
@@ -50,7 +52,7 @@ def json_table(path: Path, text: str) -> Table | NamedSets:
 
 
 def json_lines_table(path: Path, text: str) -> Table | NamedSets:
-    """The columns of a file of JSON Lines; one JSON document over several lines, or a list, is read as such.
+    """The columns of a JSON Lines file; a single JSON document is read as well.
 
     Raises:
         UsageError: malformed, with the line's number, or of another form.
@@ -87,7 +89,7 @@ def _table_of(path: Path, value: Any) -> Table | NamedSets:
 
 
 def _are_sets(lists: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether lists are sets of rows, and not columns of one table: by their names, entries or lengths."""
+    """Whether lists are prompt sets and not columns, by their names, entries or lengths."""
     return (
         all(key.lower() in _SPLITS for key in lists)
         or all(isinstance(row, dict) for rows in lists.values() for row in rows)
@@ -96,7 +98,7 @@ def _are_sets(lists: Mapping[str, Sequence[Any]]) -> bool:
 
 
 class _Malformed(UsageError):
-    """No JSON.
+    """Raised for a text that is not JSON.
 
     Attributes:
         more: one document is well-formed, and more follows it.

@@ -1,4 +1,4 @@
-"""PROMPTS, as users write them: a built-in set, a file, or a data set on the Hub."""
+"""Prompt sets by name: a built-in set, a file, or a data set on the Hub."""
 
 import os
 from dataclasses import replace
@@ -20,7 +20,7 @@ FORMS = (
 
 
 def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> PromptSet:
-    """Load a set of prompts; one that is loaded already is given back.
+    """Load a prompt set by its name; a `PromptSet` itself passes through.
 
     Args:
         spec: a prompt set, or one of
@@ -89,7 +89,7 @@ def _is_embedded(spec: str) -> bool:
 
 
 def _read(file: Path, behind: str | None) -> tuple[Table, str | None]:
-    """A file's table, and the column that the name asks for: of several sets in a file the first part names one."""
+    """A file's table and the column's name; of several sets, the name's first part picks one."""
     table = read_table(file)
     if not isinstance(table, NamedSets):
         return table, behind
@@ -105,7 +105,7 @@ def _dataset(spec: str) -> DatasetName:
 
 
 def _file(spec: str) -> tuple[Path | None, str | None]:
-    """The file that `spec` names and what stands behind it, or (None, None) where it can only be a data set."""
+    """The file that `spec` names and the rest of `spec`; (None, None) for a data set."""
     # From the right, so that the colon of a drive letter (C:\prompts.csv) stays in the path.
     path, behind = spec, ""
     for _ in range(3):

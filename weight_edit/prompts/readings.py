@@ -1,4 +1,4 @@
-"""Summary of prompts that were read, for the user: column, count and first prompt."""
+"""Summaries of the prompt sets that were read, for the user."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ _read: ContextVar[tuple[list["Reading"], Callable[[str], None]] | None] = Contex
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A set of prompts as it was read.
+    """The summary of one prompt set: columns, count and first prompt.
 
     Attributes:
         name: of the set, as the user wrote it.
@@ -49,7 +49,7 @@ class Reading:
 
     @property
     def line(self) -> str:
-        """It all in one line."""
+        """The summary on one line."""
         others = [f"{what} from '{name}'" for what, name in self.columns.items() if what != "prompts"]
         column = self.columns.get("prompts")
         left = [f"{n} {what}" for n, what in ((self.empty, "empty"), (self.duplicate, "repeated")) if n]
@@ -73,7 +73,7 @@ class Reading:
 
 @contextmanager
 def readings(say: Callable[[str], None]) -> Iterator[list[Reading]]:
-    """Collect what is read within the block, each set once.
+    """Collect the summaries of sets read within the block, each once.
 
     Args:
         say: takes a line for each, as it is read.
@@ -87,7 +87,7 @@ def readings(say: Callable[[str], None]) -> Iterator[list[Reading]]:
 
 
 def note_reading(prompts: PromptSet) -> None:
-    """Tell whoever collects readings of a set that was read; a set is told of once."""
+    """Add a set to the collected summaries, once."""
     collected = _read.get()
     if collected is None:
         return

@@ -1,4 +1,4 @@
-"""A set of prompts: cleaned, hashed, and split into disjoint parts."""
+"""Prompt sets: cleaned, hashed, and split into disjoint parts."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ FILE_ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSet:
-    """Prompts in a fixed order, with what is known about each.
+    """Prompts in a fixed order, with their known answers and categories.
 
     Build one from raw texts with `PromptSet.of`, which cleans them.
 
@@ -53,7 +53,7 @@ class PromptSet:
         answers: Iterable[str | None] | None = None,
         categories: Iterable[str | None] | None = None,
     ) -> "PromptSet":
-        """A set from raw texts: stripped, without empty prompts and without repetitions (the first stays).
+        """A set of raw texts: stripped, empty ones dropped, repeated ones kept once.
 
         Raises:
             UsageError: a prompt is no valid text, the lists differ in length, or nothing is left.
@@ -86,7 +86,7 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the prompts in order (of their JSON list, so that no two sets join to one text)."""
+        """The hex digest of the prompts in order, taken over their JSON list."""
         return hashlib.sha256(json.dumps(list(self.prompts)).encode("ascii")).hexdigest()
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class PromptSet:
 
     @property
     def content_sha256(self) -> str:
-        """As `sha256`, over prompts, answers and categories."""
+        """The hex digest of prompts, answers and categories."""
         content = [self.prompts, self.answers, self.categories]
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
@@ -112,7 +112,7 @@ class PromptSet:
         return self if limit is None or len(self) <= limit else self.take(limit)
 
     def take(self, n: int, seed: int = 0) -> "PromptSet":
-        """`n` of the prompts, chosen by seed with the categories in proportion; those of `split((n,), seed)`.
+        """`n` prompts, drawn by seed with categories in proportion; equal to `split((n,), seed)`.
 
         Raises:
             UsageError: there are fewer than n.
@@ -120,7 +120,7 @@ class PromptSet:
         return self.split((n,), seed)[0]
 
     def split(self, sizes: Sequence[int], seed: int = 0) -> tuple["PromptSet", ...]:
-        """Disjoint parts of the given sizes, chosen by seed, each with the categories in proportion.
+        """Disjoint parts of given sizes, drawn by seed, each with categories in proportion.
 
         Within a part the prompts keep the set's order.
 
@@ -142,7 +142,10 @@ class PromptSet:
         return tuple(parts)
 
     def _mixed(self, seed: int) -> list[int]:
-        """All rows shuffled, so that every stretch has the categories in proportion (systematic sampling)."""
+        """All row numbers shuffled such that every stretch has categories in proportion.
+
+        This is systematic sampling.
+        """
         rows_of: dict[str | None, list[int]] = {}
         for row, category in enumerate(self.categories):
             rows_of.setdefault(category, []).append(row)
@@ -178,7 +181,7 @@ def _checked(text: str, name: str, row: int) -> str:
 
 
 def public_name(name: str) -> str:
-    """A set's name as it may be published: a local file's last part, any other name as it is."""
+    """A set's name fit for publication: of a local file only the last part."""
     path, colon, column = name.rpartition(":")
     if not colon or "/" in column or "\\" in column:
         path, colon, column = name, "", ""

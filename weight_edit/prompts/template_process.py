@@ -1,4 +1,4 @@
-"""Chat templates, applied in a process that is stopped when one does not end."""
+"""Chat templates applied in a process that is stopped when a template does not end."""
 
 import weakref
 from typing import Any
@@ -9,7 +9,9 @@ _started: "weakref.WeakKeyDictionary[Any, tuple[Any, Limited]]" = weakref.WeakKe
 
 
 def limited_template(tokenizer: Any) -> Limited:
-    """`tokenizer.apply_chat_template`, for results that are texts or lists of ids; one process for each tokenizer.
+    """`tokenizer.apply_chat_template` in a process of its own, one per tokenizer.
+
+    Results must be texts or lists of ids.
 
     The tokenizer's template is the one that it has now.
     """

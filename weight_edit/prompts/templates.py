@@ -1,4 +1,4 @@
-"""Chat templates as texts: where a model's folder keeps them, which variables they read, and what these are set to."""
+"""Chat templates as texts: their place in a model's folder, their variables and values."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from weight_edit.checkpoint.files import read_json, read_whole
 from weight_edit.errors import UsageError, first_line
 
 Scalar = bool | int | float | str | None
-"""What a template's variable is set to."""
+"""The type of a template variable's value."""
 
 # What transformers gives every template, or decides by itself.
 _GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
@@ -28,7 +28,7 @@ _DEFINED = frozenset({"raise_exception", "strftime_now", "dict", "namespace", "r
 
 
 class _Generation(Extension):
-    """Reads `{% generation %}`, the tag with which transformers marks the assistant's words."""
+    """A Jinja extension for `{% generation %}`, transformers' mark of the assistant's words."""
 
     tags = {"generation"}  # noqa: RUF012 - declared so by the class it is of
 
@@ -38,7 +38,7 @@ class _Generation(Extension):
 
 
 def template_variables(template: str) -> frozenset[str]:
-    """The variables that a template reads and its user may set; special tokens' names are among them.
+    """The variables that a template reads and its user may set, special tokens included.
 
     Raises:
         UsageError: the text is no Jinja template.
@@ -52,7 +52,7 @@ def template_variables(template: str) -> frozenset[str]:
 
 
 def check_template_args(args: Mapping[str, Any], template: str | None, name: str) -> None:
-    """Refuse variables that a template does not read: a misspelt one would change nothing, without a word.
+    """Refuse variables that a template does not read: a misspelt one would have no effect.
 
     Args:
         template: its text; None for a plain format, which reads none.
@@ -77,7 +77,7 @@ def check_template_args(args: Mapping[str, Any], template: str | None, name: str
 
 
 def template_args(texts: Iterable[str] | None) -> dict[str, Scalar]:
-    """Variables of a template from "key=value" texts; a value is a JSON number, word or text, and else a plain text.
+    """Template variables from "key=value" texts; a value is JSON, else plain text.
 
     Raises:
         UsageError: one that is not of that form.
@@ -95,7 +95,7 @@ def template_args(texts: Iterable[str] | None) -> dict[str, Scalar]:
 
 
 def template_of_processor(folder: Path) -> str | dict[str, str] | None:
-    """The chat template that a folder keeps for its processor, where models that take images or sounds have theirs.
+    """The chat template of a folder's processor, as models with images or sounds have it.
 
     As in transformers (`ProcessorMixin.get_processor_dict`), `processor_config.json` comes before `chat_template.json`;
     files ending in .jinja are the tokenizer's as well, which has read them.

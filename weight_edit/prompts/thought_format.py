@@ -1,4 +1,4 @@
-"""Prompts that go on to the end of a given thought."""
+"""A chat format whose prompts include a given thought."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -11,7 +11,7 @@ from weight_edit.prompts.thoughts import CLOSE, GAP, OPEN
 
 
 class ThoughtFormat(ChatFormat):
-    """A chat format whose prompts go on to the end of a given thought, so that what follows is the answer.
+    """A chat format whose prompts end after a given thought, so that the answer follows.
 
     What takes a `ChatFormat` takes this one: `find_directions` then looks at the end of the thought, and `evaluate`
     scores the answer with the thought kept.
@@ -53,7 +53,7 @@ class ThoughtFormat(ChatFormat):
             )
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of the conversation up to and including the thought's end and the gap.
+        """Token ids of the conversation up to the end of the thought and the gap.
 
         Raises:
             UsageError: there is no thought for this prompt, or the template fails on it.
@@ -65,16 +65,16 @@ class ThoughtFormat(ChatFormat):
 
     @cached_property
     def suffix(self) -> tuple[int, ...]:
-        """The tokens at the end of every thought, `</think>` and the gap among them."""
+        """The common last tokens of all thoughts: `</think>` and the gap."""
         return tuple(common_suffix([self._with("alpha", f"\n{thought}\n") for thought in SENTINELS]))
 
     @property
     def opens_thought(self) -> bool:
-        """False: the thought is over where these prompts end."""
+        """False: the thought is complete within these prompts."""
         return False
 
     def answer_tokens(self, text: str) -> list[int]:
-        """An answer as it follows the thought: its tokens, then the end of the turn."""
+        """The tokens of an answer after the thought, then the end of the turn."""
         # Not read off a conversation: templates drop or empty the thoughts of turns that are over.
         return self._plain_tokens(text) + ([] if self.end_of_turn is None else [self.end_of_turn])
 

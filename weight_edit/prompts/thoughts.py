@@ -1,10 +1,10 @@
-"""Thoughts between `<think>` and `</think>`, taken off the answer that follows them."""
+"""Thoughts between `<think>` and `</think>`, split from the answers after them."""
 
 from dataclasses import dataclass
 
 OPEN, CLOSE = "<think>", "</think>"
 GAP = "\n\n"
-"""What thinking models write between a thought and the answer."""
+"""The text between a thought and the answer, as thinking models write it."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Thinking:
 
 
 def split_thought(text: str, *, opened: bool = False) -> Thinking | None:
-    """The thought and what follows it; None for a text that has no thought.
+    """The thought and the text after it; None for a text without a thought.
 
     A text with `</think>` alone has one, too: many chat templates put `<think>` at the end of the prompt.
 

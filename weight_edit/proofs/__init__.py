@@ -1,1 +1,1 @@
-"""Proofs on narrow copies: nothing is left in the stream, and an edit's hooks and weights agree."""
+"""Proofs on narrow copies: nothing is left in the stream, and hooks agree with weights."""

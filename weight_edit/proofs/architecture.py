@@ -1,4 +1,4 @@
-"""Prove an architecture's edit on its narrow copy: nothing is left in the stream, and hooks agree with weights."""
+"""The proof of an architecture on its narrow copy: nothing left, hooks agree with weights."""
 
 import copy
 import math
@@ -35,7 +35,7 @@ MAX_LOGIT_DIFFERENCE = 1e-4
 
 
 def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> ProvenAnatomy:
-    """Derive an anatomy from config.json alone, prove it, and find its parameters among the tensors on disk.
+    """Derive an anatomy from config.json, prove it, and find its parameters on disk.
 
     Args:
         folder: of the model.
@@ -56,7 +56,7 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
 def prove_architecture(
     config: Any, anatomy: Anatomy, *, directions: int = 2, seed: int = 1, trust_remote_code: bool = False
 ) -> AblationProof:
-    """Edit a narrow copy of the architecture with random directions and measure what is left of them.
+    """Ablate random directions on a narrow copy and measure the rest in the stream.
 
     Args:
         config: of the real model.
@@ -91,7 +91,7 @@ def prove_architecture(
 def measure_ablation(
     model: nn.Module, anatomy: Anatomy, rows: Tensor, passes: Sequence[Mapping[str, Any]]
 ) -> AblationProof:
-    """Leak and logit difference of a full ablation on a model in memory, which is edited in place.
+    """The leak and the logit difference of a full ablation; the model is edited in place.
 
     Args:
         model: float32.
@@ -110,7 +110,7 @@ def measure_ablation(
 
 
 def _logit_difference(model: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
-    """Between hooks and edited weights, in double precision where the model's code allows for it.
+    """The largest logit difference between hooks and weights, in float64 if the model can.
 
     In single precision, rounding alone sends a token to another expert now and then, and recurrences amplify it.
     """
@@ -127,7 +127,7 @@ def _logit_difference(model: nn.Module, plan: EditPlan, passes: Sequence[Mapping
 
 
 def hook_difference(model: nn.Module, edited: nn.Module, plan: EditPlan, passes: Sequence[Mapping[str, Any]]) -> float:
-    """The largest difference between logits with hooks on a model and those of an edited one; nan if any is.
+    """The largest logit difference between a hooked and an edited model; NaN if any is.
 
     Where all logits are below 1, as families scale them, it is relative to the largest.
 
@@ -147,12 +147,12 @@ def hook_difference(model: nn.Module, edited: nn.Module, plan: EditPlan, passes:
 
 
 def largest(shares: Sequence[float]) -> float:
-    """The largest; nan if any is, which a comparison would lose."""
+    """The largest share; NaN if any is, which `max` would lose."""
     return max(shares, key=lambda share: (math.isnan(share), share))
 
 
 def double(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The same arguments of a forward pass, in double precision."""
+    """The arguments of a forward pass with floating-point tensors in float64."""
     return {key: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for key, x in inputs.items()}
 
 
@@ -164,7 +164,7 @@ def logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def stream_at_points(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:
-    """The share of the stream that lies along directions: the largest over tokens, for every call of every point."""
+    """The largest share of the stream along the rows over tokens, for every call of every point."""
     shares: list[float] = []
 
     def look(x: Tensor) -> Tensor:
@@ -181,7 +181,10 @@ def stream_at_points(model: nn.Module, anatomy: Anatomy, rows: Tensor, inputs: M
 
 
 def stream_in_graph(model: nn.Module, rows: Tensor, inputs: Mapping[str, Any]) -> list[float]:
-    """The same for every value of the stream that a forward pass makes, whether a module holds it or not."""
+    """The largest share along the rows for every stream value of a forward pass.
+
+    It covers values that no module returns, too.
+    """
     graph = record(model, inputs)
     points = stream_points(graph, block_calls(model, graph))
     writing = Backtrace(graph)

@@ -1,4 +1,4 @@
-"""Where proven anatomies are remembered, and under which key."""
+"""The cache of proven anatomies, and its keys."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from weight_edit.version import __version__
 
 _MAX_BYTES = 50_000_000
 PACKAGE = Path(__file__).parents[1]
-"""All sources of the package are part of a key: whatever changes in it, a proof is made anew."""
+"""The package's folder: every source in it is part of a key, so a change voids old records."""
 
 
 _own: ContextVar[Path | None] = ContextVar("own cache folder", default=None)
@@ -26,7 +26,7 @@ _own: ContextVar[Path | None] = ContextVar("own cache folder", default=None)
 
 @contextmanager
 def own_cache(folder: Path) -> Iterator[None]:
-    """Within the context, remember proven anatomies in a folder, away from those that the user's calls left.
+    """Within the context, keep proven anatomies in `folder`, apart from the user's cache.
 
     A context variable, because `bake` and `inspect` lie between who asks for it and `proven_anatomy`; other threads
     keep the cache that they have.
@@ -39,9 +39,10 @@ def own_cache(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path | None:
-    """The folder of `own_cache`, else `$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in `~/.cache`.
+    """The cache's folder; None without a home.
 
-    None without a home.
+    It is the folder of `own_cache`, else `$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in
+    `~/.cache`.
     """
     here = _own.get()
     if here is not None:
@@ -60,7 +61,7 @@ def cache_folder() -> Path | None:
 
 
 def key_of(*given: bytes) -> str | None:
-    """SHA-256 over all that a proven anatomy depends on, in hexadecimal; None when that cannot be told.
+    """The cache key: SHA-256, in hexadecimal, of all inputs of a proof; None if one is missing.
 
     These are config.json, the names and shapes on disk, the versions of torch, transformers and Python, and every
     source file of this package: a changed line never meets an old record.
@@ -84,7 +85,7 @@ def key_of(*given: bytes) -> str | None:
 
 
 def remembered(key: str) -> ProvenAnatomy | None:
-    """The record under a key; None for none, one whose content is not what was written, or another user's."""
+    """The cached record; None if there is none, it is damaged, or it belongs to another user."""
     path = _path(key)
     if path is None:
         return None
@@ -103,7 +104,10 @@ def remembered(key: str) -> ProvenAnatomy | None:
 
 
 def remember(key: str, found: ProvenAnatomy) -> None:
-    """Keep a record, whole or not at all. A folder that cannot be written is no error: it will be proven again."""
+    """Store a record, whole or not at all.
+
+    A folder that cannot be written is no error: the proof is repeated next time.
+    """
     path = _path(key)
     if path is None:
         return
@@ -115,7 +119,7 @@ def remember(key: str, found: ProvenAnatomy) -> None:
 
 
 def _digest(proven: object) -> str:
-    """SHA-256 of a record's content, in hexadecimal; the same before it was written and after it was read."""
+    """SHA-256 of a record's content, in hexadecimal; the same before writing and after reading."""
     return hashlib.sha256(json.dumps(proven).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Prove an edit that rests on more than the writers, on a narrow copy: its hooks and its weights must agree.
+"""The proof of an edit that depends on more than the writers: hooks and weights agree.
 
 An ablation needs nothing but a complete account of the writers, which is proven once for an architecture. A change of
 basis also needs one of the readers, and a constant a bias that adds it exactly once, which experts with routing weights
@@ -33,7 +33,7 @@ from weight_edit.utils.threads import one_thread
 
 @dataclass(frozen=True)
 class EditProof:
-    """The facts about a model that an edit rests on, found and tried on a narrow copy.
+    """The facts about a model that an edit depends on, found and tried on a narrow copy.
 
     Attributes:
         reading: how it reads the stream; None where the edit has no change of basis.
@@ -57,7 +57,7 @@ def prove_edit(
     written: bool = True,
     trust_remote_code: bool = False,
 ) -> EditProof:
-    """Try an edit on a narrow copy of the architecture, with random directions in place of the real ones.
+    """Try an edit, with random directions, on a narrow copy of the architecture.
 
     Args:
         config: of the real model.
@@ -149,14 +149,17 @@ def _give_biases(model: nn.Module, plan: EditPlan) -> None:
 
 
 def _restore(model: nn.Module, plan: EditPlan) -> None:
-    """Created biases in double precision: they went through the float32 of the copy."""
+    """Set the created biases again in float64, after they went through the float32 of the copy."""
     with torch.no_grad():
         for name, values in plan.created.items():
             model.get_parameter(name).copy_(torch.as_tensor(values))
 
 
 def _untie(model: nn.Module, anatomy: Anatomy) -> None:
-    """Give the unembedding a weight of its own: the copy's config may tie what the real checkpoint holds apart."""
+    """Give the unembedding its own weight, as the real checkpoint may have one.
+
+    The copy's config may tie what the checkpoint holds apart.
+    """
     head: Any = model.get_submodule(anatomy.unembedding)
     if head.weight is model.get_parameter(anatomy.embedding_weight):
         head.weight = nn.Parameter(head.weight.detach().clone())

@@ -1,4 +1,4 @@
-"""An architecture's anatomy with its proof: remembered from an earlier run, or derived and proven now."""
+"""An architecture's anatomy with its proof: taken from the cache, or derived and proven now."""
 
 import json
 import os
@@ -21,7 +21,7 @@ WORKER = "weight_edit.proofs.worker"
 def proven_anatomy(
     folder: Path, stored: Stored, *, name: str | None = None, trust_remote_code: bool = False
 ) -> ProvenAnatomy:
-    """The anatomy of the model whose config.json is in a folder, proven on a narrow copy, and its layout on disk.
+    """The proven anatomy of the model with a folder's config.json, and its layout on disk.
 
     What was proven once is taken from the cache, without importing torch. Otherwise it is derived and proven: here,
     where torch and transformers are loaded already, and else in a process of its own, whose memory is given back.
@@ -92,14 +92,14 @@ def _in_a_child(folder: Path, name: str, stored: Stored, trust_remote_code: bool
 
 
 def answer_of(work: "ProvenAnatomy | WeightEditError") -> str:
-    """The child's answer: one line of JSON."""
+    """The child process's answer, encoded as one line of JSON."""
     if isinstance(work, ProvenAnatomy):
         return json.dumps({"proven": work.to_dict()})
     return json.dumps({"error": str(work), "exit_code": work.exit_code, "options": work.options})
 
 
 def _answer(output: bytes) -> dict[str, Any] | None:
-    """The child's answer, from the last line of its output; None where that is no JSON object."""
+    """The answer on the last line of the child's output; None if that is no JSON object."""
     lines = output.splitlines()
     try:
         found = json.loads(lines[-1]) if lines else None

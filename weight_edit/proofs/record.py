@@ -1,4 +1,4 @@
-"""A proven anatomy as JSON, exactly: what deriving and proving found, so that it need not be found again."""
+"""A proven anatomy as JSON, without loss."""
 
 import types
 import typing
@@ -12,7 +12,7 @@ from weight_edit.anatomy.parts import Anatomy
 
 @dataclass(frozen=True)
 class AblationProof:
-    """What was measured on the narrow copy, with random parameters and random directions, in float32.
+    """The measurements on a narrow copy with random parameters and directions, in float32.
 
     Attributes:
         leak: the largest |v . x| / |x| over all residual points after the edit.
@@ -31,7 +31,7 @@ class AblationProof:
 
 @dataclass(frozen=True)
 class ProvenAnatomy:
-    """An anatomy, the proof of this very account of the writers, and how the parameters lie in one checkpoint."""
+    """An anatomy, its proof, and the layout of its parameters in one checkpoint."""
 
     anatomy: Anatomy
     proof: AblationProof
@@ -43,7 +43,7 @@ class ProvenAnatomy:
 
     @classmethod
     def from_dict(cls, value: object) -> "ProvenAnatomy":
-        """What `to_dict` was given, also after JSON has made lists of tuples.
+        """The proven anatomy of a `to_dict` result, also after JSON has turned tuples into lists.
 
         Raises:
             ValueError: anything else: an entry missing, unknown or of another type.
@@ -53,7 +53,7 @@ class ProvenAnatomy:
 
 
 def _made(kind: Any, value: Any) -> Any:
-    """The value as the type annotation has it."""
+    """The value converted to its annotated type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)

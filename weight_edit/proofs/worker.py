@@ -1,4 +1,6 @@
-"""A process of its own that derives and proves one anatomy: `python -m weight_edit.proofs.worker FOLDER NAME`.
+"""A process that derives and proves one anatomy.
+
+Its command is `python -m weight_edit.proofs.worker FOLDER NAME`.
 
 On stdin it is given the tensors of the checkpoint, see `Stored.to_json`. Its last line on stdout is the answer in JSON;
 everything else that is printed goes to stderr.
@@ -19,7 +21,7 @@ from weight_edit.utils.orphans import end_with_parent
 
 
 def main() -> None:
-    """Derive, prove, answer. An error of this package is an answer too, with exit code 0."""
+    """Derive, prove, and print the answer; this package's errors are answers with exit code 0."""
     parser = argparse.ArgumentParser(prog="python -m weight_edit.proofs.worker", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("name")
@@ -45,7 +47,7 @@ def main() -> None:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Make a package look as if it was not installed while others are imported; later imports find it again."""
+    """Within the context, imports of a package fail as if it was not installed."""
     sys.modules[package] = None  # type: ignore[assignment]
     try:
         yield

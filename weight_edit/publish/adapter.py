@@ -1,4 +1,4 @@
-"""The edit as a PEFT LoRA adapter, exact and of low rank; see `publish.lora` for its factors."""
+"""The edit as a PEFT LoRA adapter, exact and of low rank; `publish.lora` has its factors."""
 
 import json
 import warnings
@@ -36,7 +36,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterResult:
-    """What was written.
+    """The written adapter.
 
     Attributes:
         path: the folder.
@@ -92,7 +92,7 @@ def adapter(
     base_model: str | None = None,
     trust_remote_code: bool = False,
 ) -> AdapterResult:
-    """Write the edit as an adapter that `peft.PeftModel.from_pretrained` puts on the unedited model.
+    """Write the edit as a LoRA adapter that `peft.PeftModel` loads onto the unedited model.
 
     It holds through merging, saving and loading. Where the embedding is tied, PEFT merges into one tensor what two
     modules have: so the mode "both" adapts the embedding alone, and the unembedding goes with it once they are merged,
@@ -179,7 +179,7 @@ def _notes(baking: PreparedEdit) -> tuple[str, ...]:
 
 
 def tensors_of(made: Sequence[Factors], *, rank: int, biased: bool) -> dict[str, Tensor]:
-    """The adapter's tensors under the names that PEFT saves, in float32.
+    """The adapter's tensors under PEFT's names, in float32.
 
     Args:
         made: of every module that changes.
@@ -207,7 +207,7 @@ def adapter_config(
     revision: str | None,
     whole: Collection[str] = (),
 ) -> dict[str, Any]:
-    """`adapter_config.json`, as PEFT writes it for a LoRA whose factors are used unscaled.
+    """The content of `adapter_config.json`, as PEFT writes it for unscaled LoRA factors.
 
     Args:
         made, rank, biased: as in `tensors_of`.
@@ -236,9 +236,9 @@ def adapter_config(
 
 
 def _check_loadable(source: Source, config: dict[str, Any], anatomy: Anatomy, trust_remote_code: bool) -> None:
-    """Raise `UnsupportedError` if PEFT cannot put the adapter on the model, or would merge it into a shared tensor.
+    """Raise `UnsupportedError` if PEFT cannot load the adapter or would merge it wrongly.
 
-    PEFT refuses Mamba's output maps, for one.
+    A merge into a shared tensor would be wrong. PEFT refuses Mamba's output maps, for example.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -294,7 +294,7 @@ def _check_biases(made: Sequence[Factors], biased: bool) -> None:
 
 
 def _pair(module: str, names: tuple[str, str], a: Tensor, b: Tensor, rank: int) -> dict[str, Tensor]:
-    """Both factors, filled up with zeros to the adapter's rank."""
+    """Both factors, padded with zeros to the adapter's rank."""
     missing = rank - a.shape[0]
     a = torch.cat([a, a.new_zeros(missing, a.shape[1])])
     b = torch.cat([b, b.new_zeros(b.shape[0], missing)], dim=1)

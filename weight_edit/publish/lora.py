@@ -1,4 +1,4 @@
-"""A plan as LoRA factors, one pair for each module that changes.
+"""LoRA factors of an edit plan, one pair per changed module.
 
 Writers have `B = -L`, `A = R^T W`, readers the reverse; a constant in an embedding's rows takes one more rank, and
 biases change beside the factors.
@@ -23,7 +23,7 @@ from weight_edit.utils.progress import bar
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Factors:
-    """What is added to one module: `x -> x A^T B^T`, and to its bias.
+    """The LoRA factors of one module: its output gains `x A^T B^T` and a bias.
 
     Attributes:
         module: its name.
@@ -44,12 +44,12 @@ class Factors:
 
     @property
     def rank(self) -> int:
-        """k; 0 where only the bias changes."""
+        """The rank k; 0 where only the bias changes."""
         return len(self.a)
 
 
 def check_low_rank(plan: EditPlan) -> None:
-    """Refuse, by name, what no LoRA can do.
+    """Refuse an edit that no LoRA can express.
 
     Raises:
         UnsupportedError: lengths are kept, which has full rank; a parameter that is no matrix of a linear map or an
@@ -93,12 +93,12 @@ def check_low_rank(plan: EditPlan) -> None:
 
 
 def merges_with_embedding(plan: EditPlan) -> bool:
-    """Whether merging the adapter edits an unembedding that it leaves as it is before."""
+    """Whether the adapter edits a tied unembedding only once it is merged."""
     return plan.tied_edit is not None and plan.tied_edit.changes_weight
 
 
 def own_unembedding(plan: EditPlan, read: ParameterReader[Tensor]) -> dict[str, Tensor]:
-    """The parameters of a tied unembedding that has to be stored whole, by name; empty where none has to.
+    """The parameters of a tied unembedding that must be stored whole, by name; else empty.
 
     Factors of the embedding would be merged into it, and its own into the embedding.
 
@@ -116,7 +116,7 @@ def own_unembedding(plan: EditPlan, read: ParameterReader[Tensor]) -> dict[str, 
 
 
 def _readers(plan: EditPlan) -> dict[str, TensorEdit]:
-    """The edits of the weights that read the stream, by low rank and with the norms' gains as they are."""
+    """The low-rank edits of the reading weights, which leave the norms' gains unchanged."""
     return {name: edit for turn in plan.reflections for name, edit in (turn.low_rank or {}).items()}
 
 
@@ -147,7 +147,7 @@ def factors_of(plan: EditPlan, read: ParameterReader[Tensor]) -> list[Factors]:
 
 
 def _writing(writer: Writer, changes: Mapping[str, TensorEdit], read: ParameterReader[Tensor]) -> Factors:
-    """The factors of a writer, whose outputs are mapped."""
+    """The factors of a writer, whose output is mapped."""
     embedding = writer.role in ("embedding", "position")
     weight = read(writer.weight).float()
     a, b = weight.new_zeros(0, weight.shape[1 - writer.axis]), weight.new_zeros(weight.shape[writer.axis], 0)
@@ -170,7 +170,7 @@ def _with_bias(made: Factors, vector: Tensor) -> Factors:
 
 
 def _reading(name: str, edit: TensorEdit, read: ParameterReader[Tensor]) -> Factors:
-    """The factors of a reader, whose inputs are mapped: each row w becomes `w - (w^T L) R^T`."""
+    """The factors of a reader, whose input is mapped: each row w becomes `w - (w^T L) R^T`."""
     weight = read(name).float()
     out_in = weight if edit.axis == 1 else weight.T
     left, right, _ = edit.map.factors(out_in.device, out_in.dtype)

@@ -1,4 +1,4 @@
-"""Upload an edited model to the Hugging Face Hub, after verifying it."""
+"""The upload of an edited model to the Hugging Face Hub, after its verification."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from weight_edit.verification.verify import Verification, verify
 
 @dataclass(frozen=True, kw_only=True)
 class PushResult:
-    """What was uploaded, or would be.
+    """The uploaded files, or for a dry run the files that would be uploaded.
 
     Attributes:
         repo_id: the repository.
@@ -137,7 +137,7 @@ def push(
 
 
 def _unchanged_files(path: Path, manifest: dict[str, Any]) -> tuple[dict[str, FileRecord], tuple[str, ...]]:
-    """The records of the manifest's files and of the manifest, all unchanged; and the skipped folders."""
+    """The records of all unchanged files, the manifest's included, and the skipped folders."""
     records = records_of(manifest)
     files, skipped = list_files(path)
     present = set(files) - {MANIFEST}

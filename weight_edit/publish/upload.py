@@ -1,4 +1,4 @@
-"""Files into a repository on the Hub, in one commit, and what that commit has, read back from there."""
+"""The upload of files to a Hub repository in one commit, which is read back and checked."""
 
 import hashlib
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Commit:
 def upload(
     folder: Path, records: Mapping[str, FileRecord], repo_id: str, *, private: bool = False, token: str | None = None
 ) -> Commit:
-    """Put files into a repository, which is made where there is none, by one commit: all of them or none.
+    """Upload files to a repository in one commit; the repository is created if missing.
 
     Args:
         folder: where they lie.
@@ -80,7 +80,7 @@ def upload(
 
 
 def _listed(api: Any, repo_id: str, commit: str) -> dict[str, Any]:
-    """Every file of a commit, by name."""
+    """The Hub's entry for every file of a commit, by name."""
     from huggingface_hub.hf_api import RepoFile
 
     tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
@@ -88,7 +88,7 @@ def _listed(api: Any, repo_id: str, commit: str) -> dict[str, Any]:
 
 
 def _told(repo_id: str, doing: str, committed: bool, answered: bool, error: BaseException) -> str:
-    """What went wrong, and what is on the Hub now, in one line."""
+    """One line on the error and on the present state of the Hub."""
     reason = unsigned(first_line(error)).rstrip(".")
     if type(error) is RuntimeError and error.__cause__ is not None:
         # The library's threads say which file it was, and the cause says why.
@@ -110,7 +110,7 @@ def _told(repo_id: str, doing: str, committed: bool, answered: bool, error: Base
 
 
 def _difference(folder: Path, name: str, sent: FileRecord, found: Mapping[str, Any]) -> str | None:
-    """How a file of the commit differs from the one that was to be sent; None where it does not."""
+    """The difference between a file of the commit and the one sent, in words; else None."""
     there = found.get(name)
     if there is None:
         return f"'{printable(name)}' is not there (does a .gitignore of the repository name it?)"
@@ -126,7 +126,7 @@ def _difference(folder: Path, name: str, sent: FileRecord, found: Mapping[str, A
 
 
 def _digests(path: Path) -> tuple[str, str]:
-    """SHA-256 of a file, and git's SHA-1 of it as a blob, in one pass."""
+    """A file's SHA-256 and git's blob SHA-1, in one pass."""
     with open_regular(path) as file:
         size = Stamp.of(file).size
         plain, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

@@ -1,1 +1,1 @@
-"""The recipe, one YAML file: its schema, and the recipes that come with the package."""
+"""The recipe, one YAML file: its schema, and the bundled recipes."""

@@ -1,4 +1,4 @@
-"""The recipes that come with the package, by their names."""
+"""The bundled recipes, by name."""
 
 import difflib
 import os
@@ -7,23 +7,23 @@ from pathlib import Path
 from weight_edit.errors import UsageError
 
 OVERLAYS = ("hub",)
-"""Bundled files that are laid over recipes."""
+"""Bundled files that are overlays for recipes."""
 
 
 def recipe_folder() -> Path:
-    """Where they are: in the package when it is installed, beside it in a clone."""
+    """The folder of bundled recipes: inside the installed package, beside it in a clone."""
     package = Path(__file__).parents[1]
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
 def bundled_recipes() -> tuple[str, ...]:
-    """Their names, which `run` takes in place of a file."""
+    """The names of the bundled recipes, which `run` accepts in place of a file."""
     return tuple(sorted(path.stem for path in recipe_folder().glob("*.yaml") if path.stem not in OVERLAYS))
 
 
 def recipe_file(name: str | Path, what: str = "recipe") -> Path:
-    """The file that was asked for: by its path, or a bundled one by its name. A file of that name wins.
+    """The file of a recipe, by its path or a bundled name; a path wins.
 
     Args:
         what: "recipe" or "overlay", for the message.

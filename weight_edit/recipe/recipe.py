@@ -1,4 +1,7 @@
-"""A recipe: one YAML file that says what is found, edited, verified and evaluated, validated before anything runs."""
+"""The schema of a recipe: one YAML file that says what to find, edit, verify and evaluate.
+
+It is validated before anything runs.
+"""
 
 import os
 import re
@@ -23,10 +26,10 @@ from weight_edit.utils.seeds import LARGEST_SEED
 from weight_edit.utils.settings import Section, validated
 
 MAIN = "main"
-"""What the directions of a recipe's `find` are called among others."""
+"""The name of the directions from a recipe's `find`, among those of `finds`."""
 
 CONTROL = "random"
-"""What a random direction is called among those that were found."""
+"""The name of random directions, among found ones."""
 
 _TAKEN = {MAIN: "the recipe's own 'find'", CONTROL: "the random directions that studies compare with"}
 
@@ -35,7 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Find(Section):
-    """How directions are found; the defaults are those of arXiv 2406.11717.
+    """The search for directions; the defaults are those of arXiv 2406.11717.
 
     `target` and `baseline` are prompt sets (docs/command-line.md); `validation_*` are what candidates are scored on,
     split off from the former when absent. Several targets make one direction of all of them, or one each, as the
@@ -71,7 +74,7 @@ class Find(Section):
 
     @property
     def rule(self) -> dict[str, Any]:
-        """What `SelectionRule` is made with."""
+        """The keyword arguments of `SelectionRule`."""
         bounds = ("max_kl", "min_induce", "max_layer_fraction", "max_protected_kl")
         return {"select": self.select, **{name: getattr(self, name) for name in bounds}}
 
@@ -117,7 +120,7 @@ class EditEntry(Section):
 
 
 class EditSection(EditEntry):
-    """What is baked: an edit, and others that follow it and are composed with it in one pass."""
+    """The edit to bake, with further edits (`then`) composed with it in one pass."""
 
     embeddings: Literal["both", "untie", "skip"] = "both"
     projector: Literal["edit", "partial", "skip"] = "edit"
@@ -140,25 +143,25 @@ class EditSection(EditEntry):
 
     @property
     def steps(self) -> list[EditEntry]:
-        """All of them, in order."""
+        """All edits, in order."""
         return [self, *self.then]
 
     @property
     def how(self) -> dict[str, Any]:
-        """How the edit is made whatever its steps are, and its card: what `bake` takes under the same names."""
+        """The options of the edit as a whole, and of its card, under the names that `bake` has."""
         own = type(self).model_fields.keys() - EditEntry.model_fields.keys() - {"then"}
         return {name: getattr(self, name) for name in sorted(own)}
 
 
 class Verify(Section):
-    """What the models run on for the proofs."""
+    """The prompts that the models run on for verification."""
 
     prompts: str = "organism:answered:test"
     limit: Positive = 16
 
 
 class Evaluate(Section):
-    """What is measured before and after. A set that is absent is not measured."""
+    """The prompt sets measured before and after the edit; absent sets are not measured."""
 
     refused: str | None = None
     answered: str | None = None
@@ -169,7 +172,9 @@ class Evaluate(Section):
 
 
 class Bounds(Section):
-    """Damage beyond these ends the run with exit code 4 and no finished model. Absent bounds are not checked.
+    """Bounds on damage: beyond them a run ends with exit code 4 and no finished model.
+
+    Absent bounds are not checked.
 
     `max_kl` and `max_loss_increase` are in nats, at the first answer token and per answer token. `min_refusal` is for
     edits that are to leave refused requests refused, `min_ordinary_refused` for those that make a model refuse ordinary
@@ -187,7 +192,10 @@ class Bounds(Section):
 
 
 class Study(Section):
-    """An experiment on the unedited model, under hooks: which, and its settings (see `weight_edit/studies/`)."""
+    """An experiment on the unedited model under hooks: its kind and settings.
+
+    The kinds are in `weight_edit/studies/`.
+    """
 
     kind: str
     title: str = ""
@@ -195,7 +203,7 @@ class Study(Section):
 
 
 class Recipe(Section):
-    """The whole of it. `model` is a Hub id, a folder or "organism".
+    """A whole recipe. `model` is a Hub id, a folder or "organism".
 
     `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
     set in one place.
@@ -263,7 +271,7 @@ class Recipe(Section):
 
     @property
     def searches(self) -> dict[str, Find]:
-        """Every search for directions by name; the recipe's own `find` is "main"."""
+        """Every search for directions, by name; the recipe's own `find` is "main"."""
         return {**({} if self.find is None else {MAIN: self.find}), **self.finds}
 
 
@@ -288,7 +296,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Itera
 
 
 def slug(name: str) -> str:
-    """A name fit for a file."""
+    """A name made fit for a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
@@ -315,7 +323,7 @@ def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[s
 
 
 def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
-    """Validate a recipe's content.
+    """The validated recipe of parsed YAML content.
 
     Raises:
         UsageError: naming the first wrong key or value.
@@ -342,7 +350,7 @@ def _in_present_words(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(value: Any, sets: Mapping[Any, Any], recipe: str) -> Any:
-    """The same content with every "@name" replaced by the prompt set of that name, wherever it stands."""
+    """The content with every "@name" replaced by the prompt set of that name."""
     if isinstance(value, str) and value.startswith("@"):
         return _set_named(value, sets, recipe)
     if isinstance(value, dict):
@@ -385,7 +393,7 @@ def _set(content: dict[str, Any], override: str) -> None:
 
 
 def _index(key: str, entries: list[Any], override: str) -> int:
-    """Which entry of a list, counted from 0, as in "studies.0.options.control=false"."""
+    """The index of a list entry, as in "studies.0.options.control=false"."""
     if not key.isdecimal() or len(key) > 9 or int(key) >= len(entries):
         raise UsageError(
             f"`overrides: {override}`: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}",

@@ -1,1 +1,1 @@
-"""Recipes carried out: every step in order, its results kept in the run's folder, and taken up again."""
+"""Runs of recipes: every step in order, with results kept in a folder so that it can resume."""

@@ -1,4 +1,4 @@
-"""Damage beyond a recipe's bounds: why an edited model is not to be shown as finished."""
+"""The bounds of a recipe on damage: an edited model beyond them is not shown as finished."""
 
 import math
 from collections.abc import Mapping
@@ -17,13 +17,15 @@ _BOUNDS = (
     ("max_kl", "divergence.mean", "above"),
     ("max_loss_increase", "sets.answered.loss.mean", "above"),
 )
-"""Each bound, the path of the figure that it is on, and the side on which it is missed."""
+"""(bound, path of its figure, side on which it is missed)."""
 
 _NAMES = {figure.path: figure.bounded for figure in (*RATES, *NUMBERS)}
 
 
 def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[str]:
-    """One line per bound that is missed. A bound whose measure was not taken, or is no number, is missed.
+    """One line per bound that is missed.
+
+    A bound whose measure was not taken, or is no number, is missed.
 
     The two bounds that recipes have by default, on divergence and loss, are passed over where no set was given
     that they could be measured on.
@@ -52,7 +54,7 @@ def beyond_bounds(bounds: Bounds, baseline: Mapping[str, Any], edited: Mapping[s
 
 
 def _figure(evaluation: Mapping[str, Any], path: str) -> float | None:
-    """A figure by its path; None where it was not measured, or no answer to a set came to the end of its thought."""
+    """A figure by its path; None if not measured, or if all answers of its set are undecided."""
     if path.startswith("divergence"):
         return value(evaluation, path)
     _, name, kind = path.split(".")

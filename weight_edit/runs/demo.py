@@ -1,4 +1,4 @@
-"""The main job on the embedded model: what `weight-edit demo` runs, and the document it prints under `--json`."""
+"""The demo on the embedded model, and its JSON document for `--json`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from weight_edit.runs.run import RunResult, run
 
 
 def demo(out: str | Path, *, overwrite: bool = False) -> RunResult:
-    """Carry out `recipes/organism.yaml`: find, bake, prove and measure on the embedded model, in under a minute.
+    """Run `recipes/organism.yaml`: find, bake, prove and measure on the embedded model.
+
+    It takes less than a minute.
 
     Args:
         out: the run's folder; the edited model will be `out/model`.
@@ -24,7 +26,7 @@ def demo(out: str | Path, *, overwrite: bool = False) -> RunResult:
 
 
 def document(result: RunResult) -> dict[str, Any]:
-    """The contract's JSON of a demo: the figures that scripts rely on, and where everything is."""
+    """The JSON document of a demo: the figures that scripts rely on, and paths."""
     baseline, edited, checked = (result.summary[key] for key in ("baseline", "edited", "verification"))
 
     def rates(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A recipe's searches for directions: what each looks at, and what a run keeps of it."""
+"""The searches for directions of a recipe, and what a run records of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ _SAID = ("method", "layer", "position", "warnings", "refusal_tokens", "separatio
 
 @dataclass(frozen=True)
 class Search:
-    """A search with its prompts read, so that what is wrong with them is known before anything runs."""
+    """A search whose prompts are read already, so that errors in them come first."""
 
     section: Find
     request: FindRequest
 
     @classmethod
     def of(cls, section: Find, seed: int) -> "Search":
-        """Read the prompts of a recipe's section.
+        """The search of a recipe's section, with its prompts read.
 
         Raises:
             UsageError: prompts that cannot be read or are too few, or a method or option that there is not.
@@ -52,12 +52,12 @@ class Search:
 
     @property
     def key(self) -> list[Any]:
-        """All that the result depends on but the model and the seed: a file may change under the same name."""
+        """All inputs of the search but model and seed; prompts by content, as files may change."""
         digests = [None if some is None else some.content_sha256 for some in self.request.sets]
         return [digests, self.section.model_dump()]
 
     def run(self, model: Model, chat_format: ChatFormat, out: Path) -> dict[str, Any]:
-        """Find the directions and save them; what a run's record says of them.
+        """Find and save the directions; returns the entry for the run's record.
 
         What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
         """
@@ -76,10 +76,10 @@ class Search:
 
 
 def directions_file(name: str) -> str:
-    """Where a run keeps directions."""
+    """The file name of a search's directions in a run's folder."""
     return "directions.safetensors" if name == MAIN else f"directions-{slug(name)}.safetensors"
 
 
 def step_name(kind: str, name: str) -> str:
-    """What a run calls a step of one of several of a kind."""
+    """The name of a step in a run's record; a main search's step needs no further name."""
     return kind if name == MAIN else f"{kind} {name}"

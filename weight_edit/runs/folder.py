@@ -1,4 +1,4 @@
-"""A run's folder: its recipe, log, results by step, what in it is the run's own, and which steps are done already."""
+"""A run's folder: recipe, log, results by step, the files it owns, and finished steps."""
 
 import hashlib
 import json
@@ -32,11 +32,11 @@ STEPS = {
     "verify": "checking every byte, what is left of the direction, and hooks against weights",
     "evaluate": "the edited model answers the same prompts",
 }
-"""What a run says when a step begins."""
+"""Kind of step -> the line shown when it begins."""
 
 
 class RunFolder:
-    """The folder of one run; `run.json` is written after every step, whole or not at all.
+    """The folder of one run; `run.json` is replaced atomically after every step.
 
     An earlier run that is to be replaced stays as it is until the new one is done: that is made beside it, in a folder
     with `.new` behind its name, and takes its place at the end.
@@ -55,7 +55,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, recipe: Recipe, *, source: Path, resume: bool, overwrite: bool) -> "RunFolder":
-        """Make the folder, take up an earlier run in it (`resume`), or begin one that will replace it (`overwrite`).
+        """The folder of a new run, of an earlier one (`resume`), or of a replacement (`overwrite`).
 
         Args:
             source: the folder of the model that is read, which must not be in the run's folder or around it.
@@ -91,7 +91,7 @@ class RunFolder:
         return run
 
     def step(self, name: str, inputs: Any, files: tuple[str, ...], work: Callable[[], Any]) -> Any:
-        """Do a step, or return its earlier result when its inputs are the same and its files are still there.
+        """Do a step, or return its earlier result if inputs and files are unchanged.
 
         Args:
             name: of the step.
@@ -118,7 +118,7 @@ class RunFolder:
         return result
 
     def forget(self, *names: str) -> None:
-        """Drop the results of steps, so that they are done again."""
+        """Drop the results of steps, so that they run again."""
         for name in names:
             self.state["steps"].pop(name, None)
 
@@ -129,17 +129,17 @@ class RunFolder:
         write_whole(self.path / RUN, json.dumps(json_safe(self.state), indent=2, allow_nan=False) + "\n")
 
     def log(self, line: str) -> None:
-        """Add a line with the time to `log.txt`."""
+        """Add a time-stamped line to `log.txt`."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         append_line(self.path / LOG, f"{stamp} {redacted(' '.join(line.splitlines()))}")
 
     @property
     def records(self) -> dict[str, Written]:
-        """What the run wrote, by its name in the folder; what is in checkpoints stands in their manifests."""
+        """The records of the run's files, by name; files in checkpoints are in their manifests."""
         return {name: Written(**entry) for name, entry in self.state["files"].items()}
 
     def record(self, *names: str) -> None:
-        """Take down files or folders as the run's own, as they are now."""
+        """Record files or folders, in their present state, as the run's own."""
         kept = self.state["files"]
         for name in names:
             for each in [each for each in kept if each == name or each.startswith(f"{name}/")]:
@@ -151,7 +151,7 @@ class RunFolder:
                 kept |= {each: asdict(written(self.path / each)) for each in files_below(self.path, name)}
 
     def check_own(self, *names: str) -> None:
-        """Refuse to replace files or folders that are not the run's own any more.
+        """Refuse to replace files or folders that changed or are not the run's.
 
         Raises:
             UsageError: naming what is not, or is not as it was written.
@@ -160,7 +160,7 @@ class RunFolder:
             check_part(self.path, name, self.records)
 
     def remove(self, *names: str) -> None:
-        """Remove checkpoints of the run that are there.
+        """Remove checkpoints of the run, where they exist.
 
         Raises:
             UsageError: as `check_own`.
@@ -169,7 +169,7 @@ class RunFolder:
             remove_own(self.path / name)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a checkpoint of the run another name, and replace what has that name.
+        """Rename a checkpoint of the run, replacing one of the new name.
 
         Raises:
             UsageError: as `check_own`.
@@ -180,7 +180,7 @@ class RunFolder:
             (self.path / old).rename(self.path / new)
 
     def take_place(self) -> None:
-        """The run is done: let it take the place of the one that it replaces.
+        """Move the finished run into the place of the run that it replaces.
 
         Raises:
             UsageError: something in that is not its own any more; both are as they were.
@@ -193,7 +193,7 @@ class RunFolder:
 
     @property
     def whereabouts(self) -> str:
-        """What to say behind the reason when the run ends before it is done."""
+        """The end of an error message that tells where an unfinished replacement is; else empty."""
         if self.path == self.goal:
             return ""
         return f"; {self.goal} is as it was, and this run is in {self.path} (`resume` goes on with it)"
@@ -205,7 +205,7 @@ class RunFolder:
 
 
 def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
-    """Where a new run is made: in its own folder, or beside an earlier run that it will replace."""
+    """The place of a new run: its own folder, or a folder beside the run to replace."""
     place = check_output(goal, overwrite, source=source)
     if not (place.is_dir() and any(place.iterdir())):
         return goal
@@ -218,7 +218,7 @@ def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
 
 
 def _resumed(goal: Path, source: Path) -> Path:
-    """Where the run is that is taken up again: beside the folder where it was to replace another run."""
+    """The place of a run to resume: its own folder, or that beside the run to replace."""
     place = absolute(goal)
     beside = _beside(place)
     folder = beside if _is_unfinished(beside, place) else goal
@@ -240,7 +240,7 @@ def _beside(place: Path) -> Path:
 
 
 def _is_unfinished(folder: Path, goal: Path) -> bool:
-    """Whether a folder holds a run that is to replace the one in `goal`."""
+    """Whether a folder holds an unfinished replacement of the run in `goal`."""
     if folder.is_symlink() or not (folder / RUN).is_file():
         return False
     try:
@@ -250,7 +250,7 @@ def _is_unfinished(folder: Path, goal: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    """Of a file's content, or of a folder's fingerprint: models are large, and verified anyway."""
+    """A file's SHA-256, or a folder's fingerprint: models are large, and verified anyway."""
     return fingerprint(path) if path.is_dir() else sha256(path)
 
 

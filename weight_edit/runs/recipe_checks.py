@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, told before torch is imported: importing it takes seconds of processor, a typo none."""
+"""Checks of a recipe that need no torch, so that a typo is told at once."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,7 +8,7 @@ from weight_edit.recipe.recipe import Find, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse methods that there are not, and prompt sets that lead nowhere.
+    """Refuse unknown methods and prompt sets that cannot exist.
 
     Raises:
         UsageError: naming the first.

@@ -1,4 +1,4 @@
-"""Carry out a recipe: measure the base, find, bake, verify, measure the edit, and only then show a model."""
+"""The run of a recipe: measure the base, find, bake, verify, measure the edit, finish."""
 
 import time
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def run(
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> RunResult:
-    """Carry out a recipe in a folder.
+    """Run a recipe in a folder.
 
     Args:
         recipe: see `weight_edit.recipe.recipe`; or what `load_recipe` takes, such as "organism".
@@ -114,7 +114,7 @@ def run(
 
 
 class _BaseModel:
-    """The unedited model: read when a step first needs it, and dropped before the edited one is loaded."""
+    """The unedited model: loaded when first needed, dropped before the edited one is loaded."""
 
     def __init__(self, read: Callable[[], Model]) -> None:
         self._read = read
@@ -127,12 +127,12 @@ class _BaseModel:
         return self._model
 
     def release(self) -> None:
-        """Drop the model, which frees its memory once nobody else holds it."""
+        """Drop the model, which frees its memory if nothing else holds it."""
         self._model = None
 
 
 class _Run:
-    """A recipe with what its steps share: prompts, searches, settings of studies, and the base model."""
+    """A recipe with the state that its steps share: prompts, searches, studies, and the base."""
 
     def __init__(self, recipe: Recipe, token: str | None, trust_remote_code: bool) -> None:
         self.recipe = recipe
@@ -170,7 +170,7 @@ class _Run:
         self._base_logprobs: Tensor | None = None
 
     def _read_base(self) -> Model:
-        """The base, loaded and found fit for the edit."""
+        """The base model, loaded and checked for the edit."""
         model = self._load(self.source.path)
         model.source = self.source
         edit = self.recipe.edit
@@ -180,7 +180,7 @@ class _Run:
         return model
 
     def base_logprobs(self) -> Tensor | None:
-        """The base's first-token log-probabilities on the answered set, computed once, for the KL divergence."""
+        """The base's first-token log-probabilities on the answered set, for the KL divergence."""
         answered = self.sets["answered"]
         if answered is not None and self._base_logprobs is None:
             base = self.base.load()
@@ -188,7 +188,7 @@ class _Run:
         return self._base_logprobs
 
     def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
-        """Every step that is not done already; the run's summary."""
+        """Run every step that is not done already; returns the run's summary."""
         recipe = self.recipe
         model = {
             "files": fingerprint(self.source.path),
@@ -267,7 +267,7 @@ class _Run:
         problems: list[str],
         keep_failed: bool,
     ) -> None:
-        """Rename the model to what it has become."""
+        """Give a model that passed its final name; else keep or remove it as failed, and raise."""
         if not problems:
             stamp(unverified, summary)
             folder.rename(UNVERIFIED, MODEL)
@@ -298,7 +298,7 @@ class _Run:
                 folder.save()
 
     def _study_all(self, folder: RunFolder, inputs: list[Any]) -> list[dict[str, Any]]:
-        """Every study of the recipe, each in a folder of its own."""
+        """Run every study of the recipe, each in its own folder."""
         done = []
         for number, each in enumerate(self.recipe.studies):
             name = each.title or each.kind
@@ -408,5 +408,5 @@ def _prompts(spec: str | None, limit: int | None = None) -> PromptSet | None:
 
 
 def _digests(*sets: PromptSet | None) -> list[str | None]:
-    """The content of prompt sets, answers included: a file may change under the same name."""
+    """The content digests of prompt sets with answers: a file may change under its name."""
     return [None if prompts is None else prompts.content_sha256 for prompts in sets]

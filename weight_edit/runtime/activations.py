@@ -1,4 +1,4 @@
-"""Residual-stream activations: single tokens, running statistics, or everything, streamed.
+"""Residual-stream activations: of single tokens, as running statistics, or of all tokens.
 
 Points of the stream and their names are in `points`.
 """
@@ -19,7 +19,7 @@ from weight_edit.runtime.points import Point, hook_at
 
 @dataclass
 class ResidualStatistics:
-    """Running mean, and on request covariance, for each position and point, in float64.
+    """Running mean, and optionally covariance, per position and point, in float64.
 
     Batches are merged by their means and centred second moments, so nothing cancels when the mean is large.
 
@@ -47,7 +47,7 @@ class ResidualStatistics:
         self._combine(x.shape[0], mean, moment)
 
     def merge(self, other: "ResidualStatistics") -> None:
-        """Add what another one has seen.
+        """Add the prompts of another `ResidualStatistics`.
 
         Raises:
             ValueError: only one of the two keeps a covariance.
@@ -92,7 +92,9 @@ def residuals(
     side: Side = "left",
     description: str | None = "activations",
 ) -> Tensor:
-    """Activations at a few positions of each sequence: (n, positions, points, d_model) float32 on the CPU.
+    """Activations at positions of each sequence, on the CPU.
+
+    Shape (n, positions, points, d_model), float32.
 
     Args:
         sequences: token ids of each prompt.
@@ -121,7 +123,9 @@ def mean_residuals(
     batch_size: int = 32,
     description: str | None = "activations",
 ) -> Tensor:
-    """The mean over all tokens of each sequence: (n, points, d_model) float32 on the CPU.
+    """The mean activation over each sequence's tokens, on the CPU.
+
+    Shape (n, points, d_model), float32.
 
     Raises:
         UsageError: as `residuals`.
@@ -159,7 +163,7 @@ def each_residual(
     batch_size: int = 32,
     description: str | None = "activations",
 ) -> None:
-    """Show `visit` the activations of all tokens at each point, one batch and point at a time.
+    """Call `visit` with the activations of all tokens, one batch and one point at a time.
 
     Args:
         visit: called with the point, activations (rows, tokens, d_model) as the model has them, and the mask
@@ -182,7 +186,10 @@ def each_residual(
 
 
 class _DeepEnough(BaseException):
-    """Ends a pass whose remaining blocks nobody reads; not an Exception, so that no model code catches it."""
+    """Ends a forward pass after the deepest point.
+
+    Not an Exception, so that no model code catches it.
+    """
 
 
 def _at_positions(
@@ -218,7 +225,10 @@ def _at_positions(
 
 
 def _one_stream(x: Tensor) -> Tensor:
-    """Hyper-connections keep several streams, (rows, tokens, streams, d_model): their mean stands for them."""
+    """The stream, averaged over the parallel streams of hyper-connections.
+
+    These are (rows, tokens, streams, d_model).
+    """
     return x.mean(dim=2) if x.ndim == 4 else x
 
 
@@ -232,7 +242,10 @@ def _check(sequences: Sequence[Sequence[int]], positions: Sequence[int]) -> None
 
 
 def _read(model: Model, batch: Batch, points: Sequence[Point], keep: Callable[[Point, Tensor], None]) -> None:
-    """One forward pass that shows `keep` each point's activations (rows, tokens, d_model) as they come."""
+    """Run one forward pass and call `keep` with each point's activations.
+
+    They are (rows, tokens, d_model).
+    """
     ordered = sorted(set(points))
     hooks = [_hook(model, point, keep, last=point == ordered[-1]) for point in ordered]
     with hooked(model.model, hooks):

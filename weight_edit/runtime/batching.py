@@ -1,4 +1,4 @@
-"""Token sequences in batches by length, with padding on either side and explicit positions."""
+"""Batches of token sequences by length, with padding on either side and explicit positions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ _SHORTEST = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Some of the sequences, padded to one length.
+    """Several sequences, padded to one length.
 
     Attributes:
         ids: token ids, (rows, tokens) int64.
@@ -45,7 +45,7 @@ class Batch:
         return replace(self, **tensors)
 
     def columns(self, positions: Sequence[int]) -> Tensor:
-        """The columns (rows, positions) of positions that count from each sequence's end (-1: last token)."""
+        """The column of each position (-1: last token) in each row, (rows, positions)."""
         offsets = torch.tensor(list(positions), device=self.ids.device)
         ends = self.lengths if self.side == "right" else torch.full_like(self.lengths, self.ids.shape[1])
         return ends[:, None] + offsets[None, :]
@@ -54,7 +54,7 @@ class Batch:
 def batches(
     sequences: Sequence[Sequence[int]], *, batch_size: int = 32, pad_id: int = 0, side: Side = "left"
 ) -> Iterator[Batch]:
-    """Go through `sequences` longest first, in batches of similar length.
+    """Batches of similar length, longest sequences first.
 
     Raises:
         UsageError: a sequence is empty, or the batch size is below 1.
@@ -79,7 +79,7 @@ def run_batches(
     within: Bar | None = None,
     moving: Callable[[Batch, Callable[[float], None]], AbstractContextManager[None]] | None = None,
 ) -> Iterator[tuple[Batch, T]]:
-    """Apply `step` to each batch; when memory runs out, halve the batch size for the rest and go on.
+    """Apply `step` to each batch, halving the batch size whenever memory runs out.
 
     `step` may be called again for rows whose first try ran out of memory, so its effects belong in what it
     returns, not in what it changes.
@@ -117,20 +117,20 @@ def run_batches(
 
 
 class _Shares:
-    """How much of a batch the bar has been told of: its rows in the end, whatever was said before."""
+    """The share of a batch that the progress bar has counted; all of its rows in the end."""
 
     def __init__(self, drawn: Bar | None, rows: int) -> None:
         self._drawn, self._rows, self._told = drawn, rows, 0.0
 
     def add(self, share: float) -> None:
-        """Move on by a share of the batch; never beyond it."""
+        """Advance by a share of the batch, at most to its end."""
         self._tell(min(share * self._rows, self._rows - self._told))
 
     def complete(self) -> None:
         self._tell(self._rows - self._told)
 
     def take_back(self) -> None:
-        """The batch ran out of memory and is done again, in smaller ones."""
+        """Take the batch's progress back: memory ran out, and smaller batches repeat it."""
         self._tell(-self._told)
 
     def _tell(self, rows: float) -> None:
@@ -140,7 +140,7 @@ class _Shares:
 
 
 def _attempt(step: Callable[[Batch], T], batch: Batch) -> tuple[T] | None:
-    """What `step` gives, or None when memory ran out (and the memory it held is free again on return)."""
+    """The result of `step`, in a tuple; None if memory ran out, which is free again on return."""
     try:
         return (step(batch),)
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -176,7 +176,7 @@ def _group(sequences: Sequence[Sequence[int]], order: list[int], start: int, siz
 
 
 def padded(sequences: Sequence[Sequence[int]], rows: tuple[int, ...], pad_id: int, side: Side) -> Batch:
-    """Some of the sequences as one batch, filled up to its longest."""
+    """The given rows of the sequences as one batch, padded to the longest."""
     lengths = torch.tensor([len(sequences[row]) for row in rows])
     width = int(lengths.max())
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)

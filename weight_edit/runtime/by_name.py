@@ -1,4 +1,4 @@
-"""Public functions that take names where those below them take objects."""
+"""Public functions that take model names where the functions below them take models."""
 
 import os
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def generate(
     max_new_tokens: int = 64,
     batch_size: int = 32,
 ) -> list[Generation]:
-    """The most probable next token again and again, until an end token or `max_new_tokens`.
+    """Generate greedy answers to prompts, until an end token or `max_new_tokens`.
 
     Args:
         model: from `load`, or what `load` takes.

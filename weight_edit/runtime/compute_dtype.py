@@ -1,4 +1,4 @@
-"""A model in memory in its storage dtype that computes in another: its weights converted one block at a time.
+"""A model that computes in another dtype than it is stored in, converted block by block.
 
 Everything inside a block finds all of that block's parameters in the other dtype while the block runs. Outside of
 blocks it is each module's own. Of a large embedding only the rows that are looked up are converted, and of a large
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from weight_edit.runtime.loading import Model
 
 LARGE = 1 << 23
-"""Numbers in an embedding or a linear layer from which on it is not converted as a whole."""
+"""Numbers in an embedding or a linear layer above which it is converted in parts."""
 
 Change = Callable[[Tensor], Tensor]
 
 
 class MixedError(Exception):
-    """The model itself looks at the dtype of weights, or uses those of a module without calling it."""
+    """The model's code depends on the stored dtype or uses weights without calling their module."""
 
 
 @contextmanager
 def widened(model: Model, dtype: torch.dtype, changes: Mapping[str, Change] | None = None) -> Iterator[None]:
-    """Let a model compute in `dtype`, for the length of the block.
+    """Within the context, let a model compute in `dtype`.
 
     Args:
         dtype: of the parameters while they are used; with that of the model, nothing is converted.
@@ -63,14 +63,14 @@ def widened(model: Model, dtype: torch.dtype, changes: Mapping[str, Change] | No
 
 
 class _Weights:
-    """Tensors that stand converted in their modules, and what they were."""
+    """The currently converted tensors, with their stored values."""
 
     def __init__(self, dtype: torch.dtype, changes: Mapping[int, Change]) -> None:
         self._dtype, self._changes = dtype, changes
         self._stored: dict[int, tuple[Tensor, Tensor]] = {}
 
     def of(self, tensor: Tensor, stored: Tensor | None = None) -> Tensor:
-        """A parameter, or some rows of it, as it is used."""
+        """The converted and changed value of a parameter, or of its rows `stored`."""
         change = self._changes.get(id(tensor))
         # What is made in inference mode could not stand in for what was not.
         with torch.inference_mode(False), torch.no_grad():
@@ -78,7 +78,7 @@ class _Weights:
             return converted if change is None else change(converted)
 
     def convert(self, tensors: Iterable[Tensor]) -> list[int]:
-        """Convert the weights that are not converted yet; returns the list for `restore`."""
+        """Convert the weights that are still stored; returns the keys for `restore`."""
         done = []
         for tensor in tensors:
             other = tensor.is_floating_point() and (tensor.dtype != self._dtype or id(tensor) in self._changes)
@@ -89,14 +89,14 @@ class _Weights:
         return done
 
     def restore(self, which: Iterable[int] | None = None) -> None:
-        """Put back what was stored: these, or all."""
+        """Restore the stored values of some weights, or of all."""
         for key in list(self._stored) if which is None else which:
             if key in self._stored:
                 tensor, stored = self._stored.pop(key)
                 tensor.data = stored
 
     def check(self, given: Iterable[Any]) -> None:
-        """Refuse what comes in a coarser dtype: it has lost what it should keep. A finer one is the model's choice."""
+        """Raise `MixedError` if an input has a coarser dtype than the computation; finer ones pass."""
         for value in given:
             if isinstance(value, Tensor) and value.is_floating_point():
                 if torch.finfo(value.dtype).eps > torch.finfo(self._dtype).eps:
@@ -105,7 +105,7 @@ class _Weights:
 
 
 def _attach(attached: ExitStack, module: nn.Module, weights: _Weights, own: list[Tensor], first: bool = False) -> None:
-    """Convert a module's tensors before it runs, and put them back after it."""
+    """Convert a module's tensors before it runs, and restore them after."""
     converted: list[list[int]] = []
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def _attach(attached: ExitStack, module: nn.Module, weights: _Weights, own: list
 
 @contextmanager
 def _some_rows(module: nn.Embedding, weights: _Weights) -> Iterator[None]:
-    """An embedding that has, while it runs, the rows alone that it is asked for."""
+    """Within the context, an embedding converts only the rows that it looks up."""
     weight, padding = module.weight, module.padding_idx
     stored = weight.data
 
@@ -152,7 +152,7 @@ def _some_rows(module: nn.Embedding, weights: _Weights) -> Iterator[None]:
 
 @contextmanager
 def _in_pieces(module: nn.Linear, weights: _Weights) -> Iterator[None]:
-    """A linear layer whose outputs are computed some at a time."""
+    """Within the context, a linear layer computes its outputs a few rows at a time."""
     count = max(1, LARGE // module.in_features)
 
     def forward(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The dtypes that models are loaded in, by name; no torch is needed to refuse others."""
+"""The names of the dtypes that models are loaded in; needs no torch."""
 
 from weight_edit.errors import UsageError
 
@@ -6,7 +6,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse a dtype that models are not loaded in.
+    """Refuse a dtype that models cannot be loaded in.
 
     Raises:
         UsageError: with those there are.

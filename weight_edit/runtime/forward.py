@@ -1,4 +1,4 @@
-"""Forward passes that compute no more than what is read: the backbone alone, or a few positions' logits."""
+"""Forward passes without unused work: the backbone alone, or a few positions' logits."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def forward_backbone(model: Model, batch: Batch) -> None:
-    """Run the model without its unembedding, for the sake of the hooks that are attached.
+    """Run the model without its unembedding, for the effect of the attached hooks.
 
     Args:
         batch: on the model's device.
@@ -106,7 +106,9 @@ def answer_logprobs(
 
 
 def check_lengths(model: Model, lengths: Sequence[int]) -> None:
-    """Refuse what is longer than a learned position table, which would fail deep inside the model.
+    """Refuse sequences longer than a learned position table.
+
+    They would fail deep inside the model.
 
     Raises:
         UsageError: names both lengths.
@@ -122,7 +124,9 @@ def check_lengths(model: Model, lengths: Sequence[int]) -> None:
 
 
 def check_tokens(model: Model, sequences: Sequence[Sequence[int]]) -> None:
-    """Refuse token ids outside of the embedding, which would fail deep inside the model, or end the process on a GPU.
+    """Refuse token ids outside of the embedding.
+
+    They would fail deep inside the model, or end the process on a GPU.
 
     Raises:
         UsageError: names the id and the number of embeddings.
@@ -148,7 +152,7 @@ def run_model(
     within: Bar | None = None,
     blocks: int | None = None,
 ) -> Iterator[tuple[Batch, T]]:
-    """`run_batches` on the model's device, with its padding and the threads that suit its size.
+    """`run_batches` on the model's device, with its padding and a suitable number of threads.
 
     Args:
         blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
@@ -202,7 +206,7 @@ def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
 
 
 def _inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
-    """Arguments of `module.forward`; positions and cache only where the family takes them."""
+    """The arguments of `module.forward`; positions and cache only if the family takes them."""
     taken = inspect.signature(module.forward).parameters
     optional = {"position_ids": batch.position_ids, "use_cache": False}
     return {

@@ -1,4 +1,4 @@
-"""Greedy answers."""
+"""Greedy generation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def generate(
     batch_size: int = 32,
     description: str | None = "answers",
 ) -> list[Generation]:
-    """The most probable next token again and again, until an end token or `max_new_tokens`.
+    """Greedy answers to token sequences, until an end token or `max_new_tokens`.
 
     The model's own sampling settings and penalties are set aside for the call, so that answers depend on the
     weights alone; its end tokens are kept.
@@ -104,7 +104,7 @@ def _greedy(model: Model, ends: frozenset[int]) -> Iterator[None]:
 
 
 class _Watch(LogitsProcessor):
-    """Sees which logits are no numbers, and changes none."""
+    """A logits processor that notes NaN logits and changes none."""
 
     def __init__(self) -> None:
         self._bad: list[Tensor] = []
@@ -114,7 +114,7 @@ class _Watch(LogitsProcessor):
         return scores
 
     def steps(self, rows: int) -> list[list[bool]]:
-        """For each row, at which tokens its logits were no numbers."""
+        """For each row, whether each generated token's logits held NaN."""
         found: list[list[bool]] = torch.stack(self._bad, dim=1).tolist() if self._bad else [[]] * rows
         return found
 

@@ -1,4 +1,4 @@
-"""Hooks that change or read one tensor at a module's input or output, and that always come off again."""
+"""Hooks on a module's input, output or parameter, always removed at the end of a context."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,7 +32,7 @@ class Hook:
 
 
 def adding(vector: Tensor) -> Callable[[Tensor], Tensor]:
-    """Hook function that adds a vector (d_model,) at every token, in the input's dtype."""
+    """The hook function that adds a vector (d_model,) at every token, in the input's dtype."""
     return lambda x: x + vector.to(x.device, x.dtype)
 
 

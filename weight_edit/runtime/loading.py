@@ -1,4 +1,4 @@
-"""Load a model with its tokenizer and anatomy, or say in one line why not."""
+"""Load a model with its tokenizer and anatomy."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from weight_edit.utils.progress import bar
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
 SMALL = 20_000_000
-"""Parameters below which several threads cost more than they give."""
+"""The number of parameters below which one thread is faster than several."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go: the device of the input embedding."""
+        """The device of the input embedding, where token ids go."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
@@ -89,22 +89,22 @@ class Model:
 
     @cached_property
     def small(self) -> bool:
-        """Whether it runs on a processor and is too small to gain from several threads."""
+        """Whether the model runs on a processor and is too small to gain from several threads."""
         return self.device.type == "cpu" and sum(p.numel() for p in self.model.parameters()) < SMALL
 
     @property
     def vocabulary(self) -> int:
-        """Number of logits, which may exceed the tokenizer's number of tokens."""
+        """The number of logits, which may exceed the number of the tokenizer's tokens."""
         return int(self.model.get_parameter(self.anatomy.unembedding_weight).shape[0])
 
     @property
     def embeddings(self) -> int:
-        """Number of token ids that the model can be given."""
+        """The number of token embeddings."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def pad_id(self) -> int:
-        """What fills padding; its value never matters, since padding is masked, but it needs an embedding."""
+        """The token id used for padding; it is masked, but must have an embedding."""
         if self.tokenizer is None:
             return 0
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
@@ -151,7 +151,7 @@ def load(
 
 
 def check_source(source: Source, *, device: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The configuration of a model that can be run here: what it needs beside transformers is there.
+    """The config of a model that can run here: the packages that it needs are installed.
 
     Args:
         device: as in `load`.
@@ -166,7 +166,10 @@ def check_source(source: Source, *, device: str | None = None, trust_remote_code
 
 
 def _as_loaded(anatomy: Anatomy, model: PreTrainedModel) -> Anatomy:
-    """The anatomy with `tied` as it is in a model with its weights: a checkpoint may hold apart what a config ties."""
+    """The anatomy with `tied` as it is in the loaded model.
+
+    A checkpoint may hold apart what its config ties.
+    """
     head, embedding = (model.get_parameter(name) for name in (anatomy.unembedding_weight, anatomy.embedding_weight))
     # Weights that were left on the disk are no longer the same objects, but transformers keeps account of them.
     tied = head is embedding or anatomy.unembedding_weight in getattr(model, "all_tied_weights_keys", {})
@@ -174,7 +177,7 @@ def _as_loaded(anatomy: Anatomy, model: PreTrainedModel) -> Anatomy:
 
 
 def loaded(model: Model | str | Path) -> Model:
-    """A model as it is, or loaded from its name or folder with the defaults of `load`."""
+    """The given model, or one loaded from its name or folder with the defaults of `load`."""
     return model if isinstance(model, Model) else load(model)
 
 
@@ -221,7 +224,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
 
 
 def read_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in a source's folder, with the chat template of the processor where it has none of its own.
+    """The tokenizer in a source's folder; without a chat template it gets the processor's.
 
     Raises:
         UsageError: it cannot be read, or the template beside it cannot.
@@ -242,7 +245,7 @@ def chat_format(
     template_args: Mapping[str, Scalar] | None = None,
     trust_remote_code: bool = False,
 ) -> ChatFormat:
-    """The chat format of a model that is not loaded: what is wrong with it is said in seconds, not after the weights.
+    """The chat format of a model that is not loaded yet, so that errors in it are found early.
 
     Raises:
         UsageError, UnsupportedError: no such config or tokenizer, or as `ChatFormat`.

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 USUAL = (None, "eager", "sdpa")
-"""Implementations that every installation has, or gets without being told when a model cannot do one of them."""
+"""Implementations (of attention, experts, ...) that need no extra package."""
 _OWN = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 
 
 def check_runnable(
     config: "PretrainedConfig", stored: Mapping[str, Any], folder: Path, *, device: str, trust_remote_code: bool = False
 ) -> None:
-    """Refuse, before anything heavy is done, a model that cannot be run here for want of a package or a device.
+    """Refuse a model that cannot run here for lack of a package or a device.
 
     Args:
         config: of the model.
@@ -75,7 +75,7 @@ def _check_quantised(config: "PretrainedConfig", stored: Mapping[str, Any], fold
 
 
 def _settings(config: Any) -> Iterator[tuple[str, Any]]:
-    """The implementations that a config or one in it names."""
+    """The implementations that a config or a nested config names."""
     if not isinstance(config, Mapping):
         return
     for key, value in config.items():

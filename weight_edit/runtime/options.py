@@ -1,4 +1,4 @@
-"""How a verb is told to load a model and to write its chats; torch is imported when a model or its format is made."""
+"""The options of a verb for loading a model and for its chat format, free of torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,7 @@ class LoadOptions:
     trust_remote_code: bool = False
 
     def of_base(self) -> "LoadOptions":
-        """The options for the model that was edited: the revision is the edited model's alone."""
+        """The options for an edited model's base: `revision` is the edited model's, so dropped."""
         return replace(self, revision=None)
 
     def load(self, name: str | Path) -> "Model":
@@ -73,7 +73,7 @@ class LoadOptions:
         return resolve(name, revision=self.revision, token=self.token, weights=weights, edited=False)
 
     def chat_format(self, name: str | Path, options: FormatOptions) -> "ChatFormat":
-        """The chat format of a model whose weights may not be there yet.
+        """The chat format of a model whose weights need not be downloaded yet.
 
         Raises:
             UsageError, UnsupportedError: the model cannot be run here, or as `ChatFormat`.

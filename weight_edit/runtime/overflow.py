@@ -1,4 +1,4 @@
-"""Numbers that are not finite, said as what they are and where they begin, before prompts or directions are blamed."""
+"""Checks for NaN and infinities that say where in the model they begin."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 def overflow(model: Model, sequences: Sequence[Sequence[int]]) -> str | None:
-    """Where the first of some sequences makes the stream not finite, in words; None where all of it is finite.
+    """The place, in words, where a sequence first makes the stream not finite; else None.
 
     Args:
         sequences: token ids; each is run alone, until one is found.
@@ -52,7 +52,9 @@ def check_logprobs(
     logprobs: Sequence[Tensor] | Tensor,
     error: type[WeightEditError] = UsageError,
 ) -> None:
-    """Refuse log-probabilities that are no numbers, a tensor for each sequence; a probability of 0 is one.
+    """Refuse log-probabilities that are NaN; minus infinity, a probability of 0, passes.
+
+    There is one tensor for each sequence.
 
     Raises:
         WeightEditError: as `check_stream`.
@@ -66,7 +68,7 @@ def check_generations(
     said: Sequence[Generation],
     error: type[WeightEditError] = UsageError,
 ) -> None:
-    """Refuse answers that were read off logits that are no numbers.
+    """Refuse answers generated from NaN logits.
 
     Raises:
         WeightEditError: as `check_stream`.

@@ -19,7 +19,7 @@ KINDS = ("resid_pre", "resid_mid", "resid_post")
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the residual stream: what kind, of which block. Points sort in the order of computation."""
+    """A place in the residual stream: its kind and block. Points sort in order of computation."""
 
     kind: Literal["resid_pre", "resid_mid", "resid_post"]
     layer: int

@@ -1,1 +1,1 @@
-"""Experiments on an unedited model, under hooks: each reads what a recipe found, and writes tables and figures."""
+"""Studies: experiments on an unedited model under hooks, which write tables and figures."""

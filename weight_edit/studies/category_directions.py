@@ -1,4 +1,4 @@
-"""A direction for each category of requests: how they lie to one another, and how sure they are."""
+"""Directions of request categories: their cosines and their stability under resampling."""
 
 from collections.abc import Mapping
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def unit_difference(target: Tensor, baseline: Tensor) -> Tensor:
-    """The normalised difference of the means of activations (prompts, d_model): (d_model,) float64."""
+    """The normalised difference of two classes' mean activations, (d_model,) float64."""
     return torch.nn.functional.normalize(target.double().mean(dim=0) - baseline.double().mean(dim=0), dim=0)
 
 
 def cosines(directions: Mapping[str, Tensor]) -> Tensor:
-    """Cosines between unit directions, (n, n) float64, in their order."""
+    """The cosines between unit directions, (n, n) float64, in their order."""
     rows = torch.stack([direction.double() for direction in directions.values()])
     return rows @ rows.T
 
 
 def between(matrix: Tensor) -> dict[str, float]:
-    """Mean, least and largest of a cosine matrix's entries off the diagonal; nothing of a single direction."""
+    """Mean, minimum and maximum of the off-diagonal cosines; empty for a single direction."""
     n = len(matrix)
     if n < 2:
         return {}
@@ -27,7 +27,7 @@ def between(matrix: Tensor) -> dict[str, float]:
 
 
 def stability(target: Tensor, baseline: Tensor, count: int, seed: int) -> dict[str, float]:
-    """How alike directions are that are made of prompts drawn anew: cosines between every two of them.
+    """The cosines between directions computed from resampled prompts.
 
     Args:
         target, baseline: (prompts, d_model).

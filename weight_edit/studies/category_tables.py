@@ -1,4 +1,4 @@
-"""What the study of categories shows: the heat map of cosines, and the wording of refusals by their openings."""
+"""Outputs of the category study: the heat map of cosines, and the wording of refusals."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from weight_edit.studies.tables import figure, write_table
 
 
 def draw_cosines(folder: Path, names: Sequence[str], matrix: Tensor) -> None:
-    """`cosines.png`: a heat map with the numbers in it."""
+    """Draw `cosines.png`: a heat map with the numbers in it."""
     size = max(4.0, 0.6 * len(names))
     with figure(folder, "cosines", size=(size + 1.5, size)) as axes:
         picture = axes.imshow(matrix.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
@@ -30,17 +30,17 @@ def draw_cosines(folder: Path, names: Sequence[str], matrix: Tensor) -> None:
 
 
 def opening(text: str, words: int) -> str:
-    """The first words of a text, caseless, with plain quotes and no sign at the end."""
+    """The first words of a text, casefolded, with plain quotes and no final punctuation."""
     return " ".join(normalise(text).split()[:words]).rstrip(".,;:!?")
 
 
 def openings(texts: Sequence[str], words: int) -> Counter[str]:
-    """How often each opening comes."""
+    """The count of each opening."""
     return Counter(opening(text, words) for text in texts)
 
 
 def apart(first: Counter[str], second: Counter[str]) -> float | None:
-    """Total variation between two distributions of openings: 0 the same, 1 nothing in common; None without any."""
+    """The total variation distance of two distributions of openings; None if one is empty."""
     totals = first.total(), second.total()
     if not all(totals):
         return None
@@ -49,14 +49,14 @@ def apart(first: Counter[str], second: Counter[str]) -> float | None:
 
 
 def share_of(texts: Sequence[str], own: Counter[str], words: int) -> float | None:
-    """The share of texts that begin like some others; None where there are no texts or no others."""
+    """The share of texts whose opening is among given ones; None if either is empty."""
     if not texts or not own:
         return None
     return sum(opening(text, words) in own for text in texts) / len(texts)
 
 
 def others_share(texts: Sequence[str], own: Mapping[str, Counter[str]], name: str, words: int) -> float | None:
-    """The mean share that begins like each of the other categories: what the share of its own must exceed."""
+    """The mean of `share_of` over the other categories' openings: the level to exceed."""
     shares = [share_of(texts, some, words) for other, some in own.items() if other != name]
     known = [share for share in shares if share is not None]
     return sum(known) / len(known) if known else None
@@ -69,7 +69,7 @@ def wording_table(
     own: Mapping[str, Sequence[str]],
     words: int,
 ) -> list[dict[str, Any]]:
-    """`wording.csv` and `.json`, a row for each direction, and `openings.json` with every opening and its count.
+    """Write `wording.csv` and `.json`, a row per direction, and `openings.json` with counts.
 
     Args:
         induced: by direction, the refusals of requests that the unedited model answers.
@@ -111,7 +111,7 @@ def wording_table(
 
 
 def wording_apart(induced: Mapping[str, Sequence[str]], words: int) -> dict[str, float | None]:
-    """How far directions differ in the openings of what they induce, mean total variation over their pairs.
+    """The mean total variation between the openings that pairs of directions induce.
 
     `within` is the same between the two halves (every other one) of what one direction induces: what chance alone does.
     """

@@ -1,4 +1,4 @@
-"""Trade-off curves: drawn, and compared by one number."""
+"""Trade-off curves: drawn, and compared by one distance."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,10 @@ _STEPS = 101
 
 
 def draw_curves(folder: Path, name: str, points: Mapping[str, Sequence[Mapping[str, Any]]], x: str, y: str) -> None:
-    """A line for each curve, in the order of its points, with intervals; nothing where a figure was not measured."""
+    """Draw one line per curve, in order of its points, with intervals.
+
+    Nothing is drawn where a figure was not measured.
+    """
     if not any(x in row and y in row for rows in points.values() for row in rows):
         return
     with figure(folder, name) as axes:
@@ -46,7 +49,7 @@ def draw_curves(folder: Path, name: str, points: Mapping[str, Sequence[Mapping[s
 def curve_distance(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], x: str, y: str
 ) -> float | None:
-    """How far apart two trade-off curves lie: the mean distance, at each point of one, to the nearest of the other.
+    """The mean distance from each point of a curve to the nearest point of the other.
 
     Curves are taken as chains of straight lines in the plane of the two figures, both ways round, so that neither the
     strengths at which they were measured nor their order matter. 0 is the same curve; rates being at most 1, .05 is
@@ -64,7 +67,7 @@ def curve_distance(
 
 
 def _dense(chain: np.ndarray) -> np.ndarray:
-    """Points along a chain, evenly spaced by its length."""
+    """Points along a chain, evenly spaced by arc length."""
     if len(chain) == 1:
         return chain
     lengths = np.linalg.norm(np.diff(chain, axis=0), axis=1)

@@ -1,4 +1,4 @@
-"""What a study works with: the model, what was found, the prompt sets, and a measurement of any edit under hooks."""
+"""The context of a study: model, directions, prompt sets, and measurements under hooks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from weight_edit.studies.rows import row_of
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lab:
-    """One study's means.
+    """The context of one study.
 
     Attributes:
         model: unedited.
@@ -53,7 +53,7 @@ class Lab:
     log: Callable[[str], None] = field(default=lambda line: None)
 
     def directions(self, name: str | None = None) -> DirectionRows:
-        """Some of what was found.
+        """The directions of a name.
 
         Raises:
             UsageError: nothing of that name was found.
@@ -64,7 +64,7 @@ class Lab:
         return self.found[name].rows
 
     def control(self, like: str | None = None) -> DirectionRows:
-        """Random directions, as many and as long as some that were found, with the same class means beside them."""
+        """Random directions, as many and as long as found ones, with the same class means."""
         known = self.directions(like)
         rows = random_rows(len(known.rows), known.rows.shape[1], self.seed).numpy()
         tensors = {name: values for name, values in known.tensors.items() if name.endswith("_mean")}
@@ -73,7 +73,7 @@ class Lab:
         return DirectionRows(rows, {**known.metadata, "method": "random"}, tensors)
 
     def step(self, step: EditEntry, directions: DirectionRows | None = None) -> EditStep:
-        """An edit that a recipe describes, with its directions or those given."""
+        """The step of a recipe's edit, with its own directions or given ones."""
         return edit_step(step, directions or self.directions(step.directions))
 
     @cached_property
@@ -88,7 +88,7 @@ class Lab:
         return self.measure([])
 
     def evaluate(self, steps: Sequence[EditStep]) -> Evaluation:
-        """Every measurement of the model under some edits.
+        """The evaluation of the model under some edits.
 
         Raises:
             UsageError: the recipe has no sets to measure on.
@@ -109,12 +109,12 @@ class Lab:
             )
 
     def measure(self, steps: Sequence[EditStep]) -> dict[str, Any]:
-        """The same as one row of a table, see `row_of`."""
+        """The evaluation as one row of a table, see `row_of`."""
         return row_of(self.evaluate(steps))
 
 
 def edit_step(step: EditEntry, directions: DirectionRows) -> EditStep:
-    """A recipe's edit, with directions.
+    """The step of a recipe's edit with given directions.
 
     Raises:
         UsageError: it is to be made where the directions were found, and they do not say where that was.

@@ -1,4 +1,4 @@
-"""The stream of prompts at chosen places, with or without an edit."""
+"""The stream of prompts at chosen places, with or without edits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from weight_edit.studies.settings import Position
 
 @dataclass(frozen=True)
 class Place:
-    """Where directions are read.
+    """A place to read directions at.
 
     Attributes:
         layer: at this block's input.
@@ -33,7 +33,7 @@ class Place:
 
 
 def place_of(lab: Lab, name: str | None = None, layer: int | None = None, position: Position | None = None) -> Place:
-    """Where some directions were found, or what is asked for instead.
+    """The place where directions were found, or the given place.
 
     Raises:
         UsageError: nothing of that name was found, the directions do not say where, or the model has no such block.
@@ -60,7 +60,9 @@ def stream_of(
     steps: Sequence[EditStep] = (),
     chat_format: ChatFormat | None = None,
 ) -> Tensor:
-    """The stream at one position of each prompt, under some edits: (prompts, points, d_model) float64 on the CPU.
+    """The stream at one position of each prompt under some edits, on the CPU.
+
+    Shape (prompts, points, d_model), float64.
 
     An edit at a block's input has been made where that input is read.
 
@@ -86,13 +88,13 @@ def stream_of(
 
 
 def points_from(lab: Lab, layer: int) -> list[Point]:
-    """The input of a block and of every one behind it, and the last one's output."""
+    """The inputs of a block and all later ones, and the last block's output."""
     count = lab.model.anatomy.n_layers
     return [*(Point("resid_pre", each) for each in range(layer, count)), Point("resid_post", count - 1)]
 
 
 def need_set(lab: Lab, role: str) -> PromptSet:
-    """A set that a study cannot do without.
+    """The prompt set of a role; refuses a run that lacks it.
 
     Raises:
         UsageError: the recipe names none for that role.

@@ -1,4 +1,4 @@
-"""Studies by name. Adding one is adding one file in `kinds/`, with a function under `@study("its-name")`."""
+"""The registry of studies: each is one file in `kinds/` with `@study("its-name")`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ STUDIES = Registry(what="study", package="weight_edit.studies.kinds", kind=Named
 
 
 def study(name: str, *, paper: str | None = None) -> Callable[[Function], Function]:
-    """Register a function `(lab, options)`: it writes tables and figures, and returns what matters as JSON values."""
+    """Register a function `(lab, options)` that writes tables and returns JSON values."""
     return STUDIES.register(name, paper=paper)
 
 

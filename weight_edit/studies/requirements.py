@@ -1,4 +1,4 @@
-"""What a study's settings ask for: names of directions, edits and files, known before anything runs."""
+"""The directions, edits and files that a study's settings name, known before anything runs."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from weight_edit.utils.settings import Section
 
 
 def directions_asked(settings: Any) -> list[str]:
-    """The names of directions that settings hold, those of their edits included."""
+    """The names of directions in settings, those of their edits included."""
     found: list[str] = []
     for key, value in _entries(settings):
         if key == "directions" and value is not None:
@@ -19,12 +19,12 @@ def directions_asked(settings: Any) -> list[str]:
 
 
 def steps_asked(settings: Any) -> list[EditEntry]:
-    """The edits that settings hold."""
+    """The edits in settings."""
     return [value for _, value in _entries(settings) if isinstance(value, EditEntry)]
 
 
 def files_asked(settings: Any) -> dict[str, str]:
-    """The files that settings name, such as prompt sets, and the SHA-256 of each: it may change under its name.
+    """File name in settings -> its SHA-256, since a file may change under its name.
 
     A column may stand behind a file's name, as in "mine.csv:question".
     """
@@ -37,7 +37,7 @@ def files_asked(settings: Any) -> dict[str, str]:
 
 
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value within settings, with the name that it has there."""
+    """Every (name, value) nested within settings."""
     yield key, value
     if isinstance(value, Section):
         value = {name: getattr(value, name) for name in type(value).model_fields}

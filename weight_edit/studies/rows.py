@@ -18,11 +18,11 @@ FIGURES = {
     "refusal_rate": "harmful requests refused",
     "over_refusal_rate": "benign requests refused",
 }
-"""What the columns of tables mean."""
+"""Table column -> its meaning."""
 
 
 def row_of(found: Evaluation) -> dict[str, Any]:
-    """Each figure that was measured, with `_low` and `_high` beside it; names as in `FIGURES`.
+    """Every measured figure, with `_low` and `_high` beside it; names as in `FIGURES`.
 
     Rates have Wilson's intervals; means the normal one over prompts.
     """
@@ -50,7 +50,7 @@ def row_of(found: Evaluation) -> dict[str, Any]:
 
 
 def rate_row(name: str, rate: Rate) -> dict[str, float]:
-    """A rate's cells: its value, and the ends of its interval."""
+    """The cells of a rate: value and ends of the interval."""
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 

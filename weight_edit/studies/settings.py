@@ -1,4 +1,4 @@
-"""Kinds of settings that several studies have."""
+"""Types of settings that several studies share."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -14,10 +14,10 @@ def _there(spec: str) -> str:
 
 
 Prompts: TypeAlias = Annotated[str, AfterValidator(_there)]
-"""A prompt set as users write it, see `load_prompts`; it has been read once when the settings are there."""
+"""A prompt set by name, see `load_prompts`; validation has read it once."""
 
 Position: TypeAlias = Annotated[int, Field(lt=0)] | Literal["all"]
-"""A position: from a prompt's end, or the mean over all of a prompt's tokens."""
+"""A position counted from a prompt's end, or "all": the mean over its tokens."""
 
 Layer: TypeAlias = Annotated[int, Field(ge=0)]
-"""A block, at whose input something is read."""
+"""A block whose input is read."""

@@ -1,4 +1,4 @@
-"""Tables as CSV and JSON, and figures as plain PNG files, in a run's folder."""
+"""Tables as CSV and JSON, and figures as PNG, in a run's folder."""
 
 import csv
 import io
@@ -13,7 +13,9 @@ from weight_edit.utils.json import json_safe
 
 
 def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`NAME.csv`, one line per row, columns in the order in which they first come, and `NAME.json`, the same rows.
+    """Write `NAME.csv` and `NAME.json` with the same rows.
+
+    Columns are in the order in which they first come.
 
     Args:
         rows: plain values; a missing or unknown one is an empty cell.
@@ -32,7 +34,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
 
 @contextmanager
 def figure(folder: Path, name: str, *, size: tuple[float, float] = (6.0, 4.0), panels: int = 1) -> Iterator[Any]:
-    """Draw `NAME.png`: gives matplotlib's axes, an array of them for several panels side by side."""
+    """Draw `NAME.png` on matplotlib axes; several panels come as an array."""
     import matplotlib
 
     # No display is needed, and none may be there.
@@ -48,7 +50,7 @@ def figure(folder: Path, name: str, *, size: tuple[float, float] = (6.0, 4.0), p
 
 
 def colour(number: int, count: int) -> str:
-    """One of `count` colours, no two of them the same up to twenty."""
+    """One of `count` colours, all different up to twenty."""
     import matplotlib
 
     if count <= 10:

@@ -1,4 +1,4 @@
-"""Arrays in float64, and factors that bring edited vectors back to their length."""
+"""Arrays in float64, and factors that restore the norms of edited vectors."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,14 +12,16 @@ Floats: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = "NDArray[Any] | Tensor"
 
 VANISHED = 2.0**-26
-"""What is left of a vector that an edit took away: less than float32 can say beside it, and mostly rounding of sums.
+"""The relative norm below which the rest of an edited vector counts as zero.
+
+It is less than float32 resolves beside the removed part, and mostly rounding of sums.
 
 Brought back to its old length, it would be noise of full size.
 """
 
 
 def as_float64(values: Numbers) -> Floats:
-    """A float64 copy, in row-major order, of an array or of a torch tensor on any device."""
+    """A row-major float64 copy of an array, or of a torch tensor on any device."""
     if not isinstance(values, np.ndarray) and hasattr(values, "detach"):
         # numpy knows no bfloat16, so that the tensor has to become float64 by itself.
         values = values.detach().cpu().double().numpy()

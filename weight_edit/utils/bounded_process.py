@@ -1,4 +1,4 @@
-"""A function that runs in a process of its own, with a limit on processor time and memory: for code of other people.
+"""Foreign functions run in a process of their own, with limits on time and memory.
 
 A chat template is a program. Its sandbox keeps it from files, not from endless loops, and not from texts that double
 until memory is full. A signal or a tracing function stops neither outside of the main thread nor within C code; a
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from weight_edit.errors import FOREIGN_ERRORS
 
 SECONDS = 5
-"""Of a processor, before what is asked counts: a second more for each `CALLS` calls, and each `CHARACTERS` in them.
+"""Processor seconds before any call; each `CALLS` calls and `CHARACTERS` in them add one.
 
 A chat template takes a thousandth of a second, and tokens of a long text one for each million characters. Counted for
 all calls together, so that one that is slow each time is stopped as well.
@@ -34,25 +34,25 @@ CALLS = 10
 CHARACTERS = 50_000
 
 PATIENCE = 120.0
-"""Seconds by the clock, which on a busy machine are more."""
+"""The limit on wall-clock seconds, which exceed processor seconds on a busy machine."""
 
 MEMORY = 1 << 30
-"""Bytes beyond what this process has when it forks."""
+"""The limit on bytes beyond the memory of this process when it forks."""
 
 _LONGEST = 1 << 28
 _LONGEST_REASON = 2000
 
 
 class LimitError(RuntimeError):
-    """The function took too long, or too much memory, and was stopped."""
+    """The function exceeded its time or memory and was stopped."""
 
 
 class ForeignError(RuntimeError):
-    """The function failed; the message is its error's."""
+    """The function raised an error; the message is that error's."""
 
 
 class Limited:
-    """A function in a process of its own, which is started by the first call, and again after one that was stopped.
+    """A function in a process of its own, started by the first call and after each stop.
 
     What the function holds is as it was at that time. Calls by several threads wait for one another.
 
@@ -135,7 +135,7 @@ def _end(child: int, connection: Connection, owner: int) -> None:
 
 
 def _serve(function: Callable[..., Any], connection: Connection) -> NoReturn:
-    """Answer until the other side is gone; this process never returns to what the other one was doing."""
+    """Answer calls until the other side is gone; never returns."""
     try:
         gc.disable()
         # Ctrl-C is for the parent, whose end ends this one.
@@ -174,7 +174,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], options: d
 
 
 def _limit(kind: int, most: int | None) -> None:
-    """Set a limit, unless a lower one is set."""
+    """Set a resource limit, unless a lower one is set already."""
     if most is None:
         return
     _, hard = resource.getrlimit(kind)
@@ -183,7 +183,7 @@ def _limit(kind: int, most: int | None) -> None:
 
 
 def _size() -> int:
-    """Bytes of this process's memory as it is mapped; 0 where the system does not say."""
+    """This process's mapped memory in bytes; 0 where the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""YAML that people write by hand, read in bounded time and memory: no more nodes than a recipe can use.
+"""Hand-written YAML, parsed in bounded time and memory.
 
 An alias stands for all that its anchor holds, so that a few lines can spell billions of entries. They are counted as
 what they spell, before anything is made of them.
@@ -12,20 +12,20 @@ import yaml
 from weight_edit.utils.json import MAX_DEPTH, MAX_DIGITS, JsonError, check_value
 
 MAX_TEXT = 200_000
-"""Characters."""
+"""The longest text in characters."""
 
 MAX_NODES = 20_000
-"""Keys, values, lists and mappings, with all that aliases stand for."""
+"""The most keys, values, lists and mappings, aliases expanded."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class YamlError(ValueError):
-    """A text is not the YAML that is read here; the message is one line, without the text's name."""
+    """Raised for a text that is not acceptable YAML; the message is one line."""
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, for the kinds of values that JSON has, counting nodes while it composes them."""
+    """A safe loader for JSON's kinds of values, which counts nodes while it composes them."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -76,7 +76,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML text stands for: null, truth values, numbers, texts, lists and mappings.
+    """The value of a YAML text: null, booleans, numbers, texts, lists and mappings.
 
     Raises:
         YamlError: no YAML, or more than `MAX_TEXT` characters or `MAX_NODES` entries, other kinds of values, control

@@ -1,15 +1,15 @@
-"""Libraries that only some uses need: the extras of the package, asked for before any work is done."""
+"""Optional libraries, the package's extras, checked before any work."""
 
 from importlib.util import find_spec
 
 from weight_edit.errors import UsageError
 
 EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies"}
-"""Library -> the extra that brings it."""
+"""Library -> the extra that installs it."""
 
 
 def need(library: str, use: str) -> None:
-    """See that a library of an extra is installed, without importing it.
+    """Check that an extra's library is installed, without importing it.
 
     Args:
         library: a key of `EXTRAS`.

@@ -1,4 +1,4 @@
-"""JSON in both directions: strict reading as RFC 8259 has it, of bounded depth and numbers, and NaN written as null."""
+"""JSON, read strictly (RFC 8259, bounded depth and numbers), written with NaN as null."""
 
 import json
 import math
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAX_DEPTH = 100
-"""Objects and lists within one another. Files of models have some ten; what walks through them may recurse."""
+"""The deepest nesting of objects and lists; model files have some ten levels."""
 
 MAX_DIGITS = 300
-"""Of a whole number: it still is a float's, and Python prints it, which it does not beyond 4,300."""
+"""The most digits of a whole number: it still fits a float, and Python prints it."""
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JsonError(ValueError):
-    """A text is not the JSON that is read here; the message is one line, without the text's name."""
+    """Raised for a text that is not acceptable JSON; the message is one line."""
 
 
 def parse_json(text: str, *, unique_keys: bool = True, constants: bool = False) -> Any:
-    """The value that a JSON text stands for.
+    """The value of a JSON text.
 
     Args:
         unique_keys: refuse a key that one object has twice.
@@ -48,7 +48,7 @@ def parse_json(text: str, *, unique_keys: bool = True, constants: bool = False) 
 
 
 class _Reader:
-    """The hooks of the standard library's parser."""
+    """Hooks for the standard library's parser."""
 
     def __init__(self, unique_keys: bool, constants: bool) -> None:
         self._unique_keys, self._constants = unique_keys, constants
@@ -78,7 +78,7 @@ class _Reader:
 
 
 def check_value(value: Any, *, texts: bool = True) -> None:
-    """Refuse plain values (dictionaries, lists, texts, numbers) that are nested too deeply or hold no Unicode.
+    """Refuse plain values that are nested too deeply or hold invalid Unicode.
 
     Args:
         texts: look at texts too.
@@ -104,12 +104,12 @@ def check_value(value: Any, *, texts: bool = True) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it has no half of a surrogate pair, which JSON escapes can spell."""
+    """Whether a text can be encoded as UTF-8: it has no lone surrogate."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
-    """The first name that was there before, if any."""
+    """The first name that occurs a second time; None if all are distinct."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -119,7 +119,7 @@ def first_repeated(names: Iterable[str]) -> str | None:
 
 
 def json_safe(value: Any) -> Any:
-    """The value with NaN and infinities as null, which is all that JSON has for them."""
+    """The value with NaN and infinities replaced by None, which JSON writes as null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used, so that a verb loads only what it needs."""
+"""Packages whose names are imported on first use."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lazy_exports(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`; its `__dir__`, which completion goes by, lists the same names.
+    """A package's `__getattr__`, which imports names on use; also sets its `__dir__`.
 
     Args:
         package: its `__name__`.

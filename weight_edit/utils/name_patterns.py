@@ -1,4 +1,4 @@
-"""Names that differ in their numbers, written as one: `layers.{0..31}.w2.weight`, or `layers.*.w2.weight`."""
+"""Names that differ in numbers, as one pattern: `layers.{0..31}.w2.weight`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ _NUMBERS = re.compile(r"(?<![0-9A-Za-z])([0-9]+)(?![0-9A-Za-z])")
 
 
 def patterns(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Names grouped by their text, in the order of their first: pattern and how many names it stands for.
+    """(pattern, number of names) of each group, in order of the first name.
 
     Names that a product of ranges does not give exactly are still one pattern: what it says of each number is true.
     """
@@ -29,7 +29,7 @@ def _pattern(texts: Sequence[str], rows: Sequence[Sequence[int]]) -> str:
 
 
 def numbers(some: Iterable[int], to: str = "-") -> str:
-    """Whole numbers as ranges, and long lists of ranges by their first ones and the last.
+    """Whole numbers as ranges; long lists are abbreviated.
 
     As "0-31", "3, 7, ..., 47", "0-2, 4-6, ..., 44-46".
     """
@@ -46,5 +46,5 @@ def numbers(some: Iterable[int], to: str = "-") -> str:
 
 
 def general(name: str) -> str:
-    """A name with a star for every number: `model.layers.*.mlp.experts.*.down_proj.weight`."""
+    """The name with a star for every number: `model.layers.*.mlp.down_proj.weight`."""
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))

@@ -1,4 +1,4 @@
-"""One rule for names that nobody knows: methods, edits, studies, judges, prompt sets, choices of an option, models."""
+"""Errors for unknown names of methods, edits, studies, prompt sets and so on."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from weight_edit.errors import UsageError
 
 _MANY, _TOO_MANY = 12, 60
-"""With more names than the first only the nearest is said, where one is near; more than the second are never listed."""
+"""Above the first number of names only the nearest is told; above the second none is listed."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
-    """The names that look most like `name`, the nearest first; none where none does."""
+    """The names most similar to `name`, best first; empty if none is similar."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not there: with the nearest, and with those there are.
+    """The error for an unknown name: with the nearest name, and all known ones.
 
     Args:
         what: what it would be the name of, such as "method".
@@ -33,7 +33,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a name that is not there.
+    """Refuse an unknown name.
 
     Raises:
         UsageError: see `unknown`.

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that one ends: also killed, when it can tell nobody.
+"""Child processes that end with their parent, even if that is killed.
 
 The parent holds the one end of a pipe that nobody writes to; when it is gone, whoever reads the other end sees so.
 """
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PIPE = "WEIGHT_EDIT_PARENT"
-"""The environment variable that tells a child which descriptor to watch."""
+"""The environment variable that tells a child the descriptor to watch."""
 
 
 @contextmanager
 def leash() -> Iterator[int]:
-    """A descriptor for `pass_fds` of a child that calls `end_with_parent`; the child ends at the end of the block."""
+    """A descriptor for `pass_fds`: a child that watches it ends at the end of the block."""
     reading, writing = os.pipe()
     try:
         yield reading
@@ -24,7 +24,7 @@ def leash() -> Iterator[int]:
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that holds its `leash` lets go or is gone; without one, do nothing."""
+    """End this process when the holder of its `leash` lets go or is gone, if it has one."""
     told = os.environ.pop(PIPE, "")
     if told.isdecimal():
         threading.Thread(target=_watch, args=(int(told),), daemon=True, name="leash").start()

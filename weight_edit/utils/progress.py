@@ -1,4 +1,4 @@
-"""How far long work has come: on stderr only, so that stdout stays one JSON document under `--json`.
+"""Progress of long work, on stderr only, so that stdout stays one JSON document.
 
 On a terminal it is a bar from the first moment on. Elsewhere (nohup, Slurm, CI) it is plain lines: the first at once,
 then one every `EVERY` seconds with the count, the rate and the time left.
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EVERY = 15.0
-"""Seconds between two lines of one task where stderr is no terminal."""
+"""Seconds between two lines of one task if stderr is no terminal."""
 
 _TICK = 0.5
-"""Seconds between two looks at whether a line is due."""
+"""Seconds between two checks of whether a line is due."""
 
 
 class Bar(Protocol):
-    """A running bar: `advance(n)` moves it on by n units, `say(line)` writes a line above it."""
+    """A running bar: `advance(n)` adds n units, `say(line)` prints a line above it."""
 
     def advance(self, n: float = 1) -> None: ...
 
@@ -33,7 +33,7 @@ class Bar(Protocol):
 
 @dataclass(kw_only=True)
 class Meter:
-    """How far one task has come; lanes in several threads move it on.
+    """The progress of one task, advanced by several threads.
 
     Attributes:
         total: units of work; None where it cannot be told.
@@ -56,30 +56,30 @@ class Meter:
         self._began = self.clock()
 
     def advance(self, n: float = 1) -> None:
-        """Move on by n units."""
+        """Advance by n units."""
         with self._lock:
             self.count += n
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """The seconds since the task began."""
         return self.clock() - self._began
 
     @property
     def rate(self) -> float | None:
-        """Units in a second; None before the first."""
+        """The units per second; None before the first unit."""
         done = self.count - self.first
         return done / self.seconds if done > 0 and self.seconds > 0 else None
 
     @property
     def left(self) -> float | None:
-        """Seconds that are left at this rate; None where that cannot be told."""
+        """The estimated seconds left; None if unknown."""
         if self.total is None or self.rate is None:
             return None
         return max(0.0, self.total - self.count) / self.rate
 
     def __str__(self) -> str:
-        """Count, rate and time left, as far as they are known: "12 of 96, 2.3 s each, about 3 min left"."""
+        """Count, rate and time left: "12 of 96, 2.3 s each, about 3 min left"."""
         if self.total is None:
             return "" if self.seconds < 1 else f"{duration(self.seconds)} so far"
         parts = [self.counted]
@@ -93,12 +93,12 @@ class Meter:
 
     @property
     def complete(self) -> bool:
-        """Whether all units are done; parts of units may have lost their last digits."""
+        """Whether all units are done, up to rounding of fractions of units."""
         return self.total is not None and self.count >= self.total - 1e-6
 
     @property
     def counted(self) -> str:
-        """The count, of the total where that is known."""
+        """The count, with the total if known."""
         if self.total is None:
             return self._amount(self.count)
         # What is nearly done is not done: a candidate counts when all of its prompts have passed.
@@ -106,7 +106,7 @@ class Meter:
 
     @property
     def pace(self) -> str:
-        """The rate, for a reader: what is slower than one a second is said by how long one takes."""
+        """The rate in words: units per second, or seconds per unit for slow tasks."""
         rate = self.rate
         if rate is None:
             return ""
@@ -119,10 +119,10 @@ class Meter:
 
 
 class _Silent:
-    """Progress is off, or a bar around this one is drawn."""
+    """The bar when progress is off, or when a bar around it is drawn."""
 
     def advance(self, n: float = 1) -> None:
-        """Move nothing."""
+        """Do nothing."""
 
     def say(self, line: str) -> None:
         """Write the line, unless progress is off."""
@@ -133,18 +133,21 @@ class _Silent:
 
 
 _quiet_by_default = True
-"""Whether progress is off where nobody says otherwise: what the public switch sets, for every thread."""
+"""Whether progress is off by default, in every thread: the public switch."""
 
 _quiet: ContextVar[bool | None] = ContextVar("quiet", default=None)
-"""What a block says of itself, see `quieted`. A thread that is to show progress runs in a copy of the context."""
+"""The setting of a block, see `quieted`.
+
+A thread that is to show progress runs in a copy of the context.
+"""
 
 _running: list[Bar] = []
 _begun: dict[str, float] = {}
-"""When the first line of a task was last written, by description: a hundred short ones alike are no hundred lines."""
+"""Description -> time of a task's last first line, so that many short tasks write few lines."""
 
 
 def set_quiet(quiet: bool) -> None:
-    """Turn progress off (True, the default in Python) or on, wherever no block says otherwise."""
+    """Set the default: progress off (True, as Python begins) or on."""
     global _quiet_by_default
     _quiet_by_default = quiet
     _begun.clear()
@@ -152,7 +155,7 @@ def set_quiet(quiet: bool) -> None:
 
 @contextmanager
 def quieted(quiet: bool) -> Iterator[None]:
-    """Progress off, or on (what the command line does), while the block runs; other threads are as they were."""
+    """Within the context, progress is off or on in this thread."""
     token = _quiet.set(quiet)
     _begun.clear()
     try:
@@ -169,12 +172,12 @@ def is_quiet() -> bool:
 
 
 def enable_progress_bars() -> None:
-    """Show progress in Python, as the command line does; it is off until asked for."""
+    """Show progress in Python, where it is off by default."""
     set_quiet(False)
 
 
 def disable_progress_bars() -> None:
-    """Show no progress again."""
+    """Turn progress off again, as it is by default."""
     set_quiet(True)
 
 
@@ -184,7 +187,7 @@ def are_progress_bars_disabled() -> bool:
 
 
 def announce(line: str) -> None:
-    """Say on stderr what begins now; nothing when progress is off."""
+    """Print a line on stderr about what begins now, unless progress is off."""
     if is_quiet():
         return
     if _running and _console().is_terminal:
@@ -196,7 +199,7 @@ def announce(line: str) -> None:
 
 @contextmanager
 def bar(description: str, total: float | None = None, unit: str = "", *, done: float = 0) -> Iterator[Bar]:
-    """Show how far a task has come, while the block runs.
+    """A progress bar for a task, drawn while the block runs.
 
     Within another task's block nothing is drawn: one bar at a time.
 
@@ -221,7 +224,7 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Around imports of the large libraries, which take seconds: said at once, and nothing where they are there."""
+    """Announce the imports of large libraries in the block, unless they are loaded already."""
     if "torch" in sys.modules and "transformers" in sys.modules:
         yield
         return
@@ -231,7 +234,10 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def beside(description: str) -> Iterator[None]:
-    """For the time in which a library draws bars of its own on a terminal: one line there, and elsewhere as `bar`."""
+    """Within the context, a library draws its own bars on a terminal.
+
+    There it is announced in one line; elsewhere it is shown as by `bar`.
+    """
     if is_quiet() or _console().is_terminal:
         announce(description)
         yield
@@ -241,7 +247,7 @@ def beside(description: str) -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """A time for a reader: "2.3 s", "45 s", "3 min", "2 h 5 min"."""
+    """Seconds in words: "2.3 s", "45 s", "3 min", "2 h 5 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:
@@ -252,7 +258,7 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Lines:
-    """A task as plain lines, for where stderr is no terminal.
+    """A task's progress as plain lines, if stderr is no terminal.
 
     Attributes:
         description: what is being done.
@@ -266,22 +272,22 @@ class Lines:
     _next: float = field(default=EVERY, init=False)
 
     def begin(self) -> None:
-        """The first line, at once."""
+        """Write the first line."""
         self.write(self._line)
 
     def tick(self) -> None:
-        """A line, if one is due."""
+        """Write a line if one is due."""
         if self.meter.seconds >= self._next:
             self._next = self.meter.seconds + EVERY
             self.write(self._line)
 
     def end(self) -> None:
-        """The last line, of what took long enough for others."""
+        """Write the last line of a task that took long enough."""
         if self.meter.seconds >= EVERY and self.meter.complete:
             self.write(self._line)
 
     def advance(self, n: float = 1) -> None:
-        """Move on by n units."""
+        """Advance by n units."""
         self.meter.advance(n)
 
     def say(self, line: str) -> None:
@@ -347,7 +353,7 @@ def _console() -> "Console":
 
 
 def _tell(line: str) -> None:
-    """A line about how far things have come, where there is no terminal."""
+    """Write a line of progress if stderr is no terminal."""
     _write(line)
 
 

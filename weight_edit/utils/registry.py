@@ -1,4 +1,4 @@
-"""Functions by name, each with settings of its own: what finders, edits and studies are kept in.
+"""Registries of functions by name, each with settings: finders, edits and studies.
 
 Adding one is adding one file to a folder, with a function `(given, options)` under a decorator that names it. The
 annotation of `options` is its settings: a `Section`, whose fields have defaults.
@@ -21,7 +21,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Named(Generic[Result]):
-    """One of the functions.
+    """A registered function with its settings.
 
     Attributes:
         what: of what kind it is, for messages: "edit".
@@ -42,7 +42,7 @@ class Named(Generic[Result]):
     aliases: tuple[str, ...] = ()
 
     def __call__(self, given: Any, options: Mapping[str, Any] | None = None) -> Result:
-        """Do it.
+        """Call the function with options, which are validated first.
 
         Raises:
             UsageError: an option that it does not have, or a wrong value of one.
@@ -50,7 +50,7 @@ class Named(Generic[Result]):
         return self.function(given, self.settings(options or {}))
 
     def settings(self, options: Mapping[str, Any]) -> Section:
-        """Its settings, checked before anything runs."""
+        """The validated settings."""
         return validated(self.options, options, f"{self.what} {self.name}")
 
 
@@ -59,7 +59,7 @@ Kind = TypeVar("Kind", bound=Named[Any])
 
 @dataclass(kw_only=True)
 class Registry(Generic[Kind]):
-    """All functions of a kind.
+    """The registered functions of one kind.
 
     Attributes:
         what: what one of them is called, for messages.
@@ -77,7 +77,7 @@ class Registry(Generic[Kind]):
     def register(
         self, name: str, *, paper: str | None = None, aliases: tuple[str, ...] = (), **facts: Any
     ) -> Callable[[Function], Function]:
-        """A decorator that puts a function under a name.
+        """A decorator that registers a function under a name.
 
         Args:
             paper: the arXiv id of what it follows; several are separated by commas.
@@ -113,7 +113,7 @@ class Registry(Generic[Kind]):
         return put
 
     def all(self) -> dict[str, Kind]:
-        """All of them by name, in the order of their names. The folder is imported at the first call."""
+        """All functions by name, sorted; the first call imports the folder."""
         if not self._imported:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__):
@@ -122,7 +122,7 @@ class Registry(Generic[Kind]):
         return dict(sorted(self._known.items()))
 
     def named(self, name: str) -> Kind:
-        """One of them, by its name or an alias.
+        """The function of a name or alias.
 
         Raises:
             UsageError: there is none of that name; with the nearest and the names there are.

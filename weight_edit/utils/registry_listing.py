@@ -1,4 +1,4 @@
-"""Registered functions of a folder, read from source without importing it, for help texts."""
+"""Registered functions, read from their source without imports, for help texts."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ _TOLD = ("paper", "aliases")
 
 @dataclass(frozen=True)
 class Registered:
-    """A function under `@decorator("name")`.
+    """A registered function's summary, settings and papers.
 
     Attributes:
         summary: the first line of its docstring.
@@ -30,7 +30,7 @@ class Registered:
 
 
 def registered(folder: str, decorator: str) -> dict[str, Registered]:
-    """The functions under `@decorator("name")` by name.
+    """The functions under `@decorator("name")` in a folder, by name.
 
     Args:
         folder: below the package, such as "edits/kinds".
@@ -53,12 +53,12 @@ def registered(folder: str, decorator: str) -> dict[str, Registered]:
 
 
 def canonical(name: str, known: Mapping[str, Registered]) -> str:
-    """The name of which `name` is an alias; any other name as it is."""
+    """The name that an alias stands for; any other name unchanged."""
     return next((own for own, one in known.items() if name in one.aliases), name)
 
 
 def _settings(function: ast.FunctionDef, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
-    """The fields of the class that annotates `options`, which stands in the same file."""
+    """The fields of the class that annotates the parameter `options`, in the same file."""
     annotations = [argument.annotation for argument in function.args.args if argument.arg == "options"]
     names = [annotation.id for annotation in annotations if isinstance(annotation, ast.Name)]
     fields = [field for name in names if name in classes for field in classes[name].body]
@@ -70,19 +70,19 @@ def _settings(function: ast.FunctionDef, classes: dict[str, ast.ClassDef]) -> di
 
 
 def _written(default: ast.expr) -> str:
-    """A default in YAML: null and not None."""
+    """A default as YAML: null instead of None."""
     if not isinstance(default, ast.Constant):
         return ast.unparse(default)
     return default.value if isinstance(default.value, str) else json.dumps(default.value)
 
 
 def as_help(what: str, names: dict[str, Registered]) -> str:
-    """A list for the end of a verb's help, in Markdown."""
+    """The Markdown list of names for the end of a verb's help."""
     return "\n\n".join([f"{what}:", *(f"- **{name}**{_apposition(one)}: {_told(one)}" for name, one in names.items())])
 
 
 def _apposition(one: Registered) -> str:
-    """What stands in brackets behind the name: aliases and papers; empty where there are neither."""
+    """The parenthesis after a name with aliases and papers; empty if there are none."""
     papers = [f"arXiv {', '.join(one.papers)}"] if one.papers else []
     told = "; ".join([*(f"or {alias}" for alias in one.aliases), *papers])
     return f" ({told})" if told else ""

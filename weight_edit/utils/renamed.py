@@ -1,4 +1,4 @@
-"""Arguments and values under an earlier name: still taken, with a warning that says what they are called now."""
+"""Renamed arguments and values: earlier ones are accepted with a `DeprecationWarning`."""
 
 import functools
 import warnings
@@ -27,7 +27,7 @@ def present_values(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator under which a function takes its keyword arguments by their earlier names too.
+    """A decorator that accepts keyword arguments by their earlier names.
 
     Args:
         names: earlier name -> present name.

@@ -6,7 +6,7 @@ LARGEST_SEED = 2**32 - 1
 
 
 def check_seed(seed: int) -> int:
-    """The seed, if all that draws by it can take it.
+    """The seed, if torch, numpy and scikit-learn all accept it.
 
     Raises:
         UsageError: below 0 or above `LARGEST_SEED`.

@@ -1,4 +1,4 @@
-"""Validated settings: what recipes, finders and edits are set with, and errors that name the wrong key."""
+"""Validated settings of recipes, finders and edits, with errors that name the wrong key."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from weight_edit.utils.names import unknown
 
 
 class Section(BaseModel):
-    """A group of settings: unknown keys are refused, values are not coerced across kinds."""
+    """A group of settings: unknown keys are refused, and types are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -21,7 +21,7 @@ Settings = TypeVar("Settings", bound=Section)
 
 
 def validated(kind: type[Settings], content: Mapping[str, Any], name: str, what: str = "") -> Settings:
-    """Settings from plain values.
+    """Settings validated from plain values.
 
     Args:
         name: where they stand, for messages.
@@ -37,7 +37,7 @@ def validated(kind: type[Settings], content: Mapping[str, Any], name: str, what:
 
 
 def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
-    """The first problem in one line."""
+    """The first validation problem, in one line."""
     problems = error.errors()
     # A misspelt key also makes the right one missing: the misspelling is what to mend.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
@@ -60,7 +60,7 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
 
 
 def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys of the section that a path leads to; numbers of list items are passed over."""
+    """The keys of the section at a path; list indices are skipped."""
     section: type[BaseModel] = kind
     for part in path:
         field = section.model_fields.get(part)
@@ -69,7 +69,7 @@ def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field's annotation names, through optional values, lists and mappings."""
+    """The section within an annotation of optional values, lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _section_in(part))), None)

@@ -8,7 +8,9 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run on one thread of the processor: on a busy machine, threads with little to do wait for one another.
+    """Within the context, torch uses one thread.
+
+    On a busy machine, threads with little to do wait for one another.
 
     The embedded model answers the demo's prompts in seconds on one thread, and in minutes on two when another
     program keeps a core busy.

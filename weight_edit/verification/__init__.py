@@ -1,1 +1,1 @@
-"""What an edited checkpoint is held to: integrity, completeness in weights and stream, faithfulness."""
+"""The checks of an edited checkpoint: integrity, completeness, faithfulness."""

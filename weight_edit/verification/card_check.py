@@ -1,4 +1,4 @@
-"""Is the model card the one that the manifest gives?"""
+"""The check that the model card is the one its manifest generates."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +54,7 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
 
 
 def _named_rightly(card: Mapping[str, Any], source: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether the base's id agrees with the place that the card names for it: `source`, or the base's config.json.
+    """Whether the base's id agrees with its recorded place: `source`, or the base's config.json.
 
     An id from an option, or from the name of a folder in the Hub's cache, can be compared with nothing.
     """

@@ -1,4 +1,4 @@
-"""What an output's manifest claims, against what the formula makes and what was found."""
+"""The claims in an output's manifest, checked against the repeated edit and the files."""
 
 import json
 import math
@@ -17,23 +17,26 @@ from weight_edit.utils.renamed import present_values
 from weight_edit.verification.tolerances import STRICT
 
 _FREE = ("weight_edit", "source", "card", "files", "measurements", "failed")
-"""Entries that do not follow from the edit: who wrote them, where the base came from, and what is checked elsewhere."""
+"""Entries not determined by the edit: authorship, the base's origin, other checks' entries."""
 
 _MEASURED = ("baseline", "edited", "verification")
-"""What can be recorded as measured."""
+"""The measurements that a manifest may record."""
 
 _FROM_FILES = ("complete", "storage_dtype", "left_in_weights", "left_in_weights_at")
-"""Figures of a recorded verification that the files alone decide, so that they are the same each time."""
+"""Figures of a recorded verification that depend on the files alone: reproducible ones."""
 
 _OF_TENSORS = ("compared", "different", "rounding", "rounding_at")
-"""Those of its edited tensors; how many are the formula's bit for bit another processor may count otherwise."""
+"""Figures of the edited tensors that depend on the files alone.
+
+The number of bit-identical entries is not among them: it depends on the processor.
+"""
 
 _SAME = 1e-6
-"""Relative difference of two processors' sums of the same numbers."""
+"""The relative tolerance between two processors' sums of the same numbers."""
 
 
 def manifest_problems(manifest: Mapping[str, Any] | None, baking: PreparedEdit) -> Iterator[str]:
-    """A line for each entry of a manifest that the edit, made again, does not confirm."""
+    """One line for each manifest entry that the repeated edit does not confirm."""
     if manifest is None:
         return
     wanted = json.loads(json.dumps(baking.summary()))
@@ -62,7 +65,7 @@ def _in_present_words(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source_problems(source: Any, wanted: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each wrong entry of `source`, as far as it can be known: a folder may have been renamed."""
+    """One line for each wrong entry of `source`; a local folder may have been renamed."""
     said = source if isinstance(source, Mapping) else {}
     yield from _compared("source.architecture", said, wanted, "architecture")
     for key in sorted(said.keys() - wanted.keys()):
@@ -87,13 +90,13 @@ def _brief(value: Any) -> str:
 
 
 def recorded(manifest: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """What a manifest says was measured: "baseline", "edited", "verification"."""
+    """The keys of the measurements in a manifest: "baseline", "edited", "verification"."""
     measured = (manifest or {}).get("measurements")
     return tuple(key for key, value in measured.items() if value) if isinstance(measured, Mapping) else ()
 
 
 def measurement_problems(manifest: Mapping[str, Any] | None, found: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each recorded figure of an earlier verification that this one contradicts.
+    """One line for each figure of a recorded verification that this verification contradicts.
 
     Rates and divergences of an evaluation are not measured here, so that nothing is said of them.
 
@@ -145,7 +148,7 @@ def _figure_problems(group: str, keys: tuple[str, ...], said: Any, now: Mapping[
 
 
 def _same(said: Any, now: Any) -> bool:
-    """Whether two figures agree, but for the order in which sums were made."""
+    """Whether two figures are equal up to the order of summation."""
     if any(not isinstance(value, int | float) or isinstance(value, bool) for value in (said, now)):
         return bool(said == now)
     return math.isclose(said, now, rel_tol=_SAME, abs_tol=1e-12)
@@ -154,7 +157,7 @@ def _same(said: Any, now: Any) -> bool:
 def directions_problems(
     manifest: Mapping[str, Any] | None, given: DirectionRows | None, steps: tuple[EditStep, ...]
 ) -> Iterator[str]:
-    """A line for each step whose directions, or recorded facts about them, are not the given ones."""
+    """One line for each step whose directions or their facts differ from the given ones."""
     if manifest is None or given is None:
         return
     for number, step in enumerate(steps, 1):

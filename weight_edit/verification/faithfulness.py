@@ -1,4 +1,4 @@
-"""Faithfulness: does the edited checkpoint compute what the base computes with the edit hooked in?"""
+"""Faithfulness: the edited checkpoint's logits against the hooked base's."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,12 +7,12 @@ from torch import Tensor
 from weight_edit.evaluation.kl import kl_divergence
 
 _ENTRIES = 1 << 20
-"""Logits that are compared at a time."""
+"""Logits compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How two models' logits agree over all tokens of some prompts.
+    """The agreement of two models' logits over all tokens of some prompts.
 
     Attributes:
         largest: largest absolute difference of a logit.
@@ -36,7 +36,7 @@ class Agreement:
 
 
 class Comparison:
-    """Two models' logits as they come, prompt by prompt. Not a number anywhere gives not a number in the end."""
+    """A running comparison of two models' logits; a NaN anywhere makes the result NaN."""
 
     def __init__(self) -> None:
         self._largest = self._total = self._scale = self._divergence = 0.0

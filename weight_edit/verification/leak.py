@@ -1,4 +1,4 @@
-"""Completeness in the stream: how much of it still lies along the directions, at any residual point."""
+"""Completeness in the stream: its share along the removed directions, at every point."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,18 +25,18 @@ class Leak:
 
     @property
     def worst(self) -> float:
-        """The largest over all points; NaN when any is."""
+        """The largest leak over all points; NaN if any is NaN."""
         values = torch.tensor(list(self.by_point.values()), dtype=torch.float64)
         return float("nan") if bool(values.isnan().any()) else float(values.max())
 
     @property
     def where(self) -> str:
-        """The point of the largest; the first that is not a number, if any is."""
+        """The point of the largest leak, or the first point with NaN."""
         return max(self.by_point, key=lambda point: (math.isnan(self.by_point[point]), self.by_point[point]))
 
 
 class LeakMeter:
-    """The leak of a model's stream, measured by hooks while it runs on anything.
+    """The leak of a model's stream, measured by hooks during any forward passes.
 
     Args:
         directions: orthonormal rows (k, d_model).
@@ -55,7 +55,7 @@ class LeakMeter:
         return x
 
     def visit(self, point: Point, tokens: Tensor) -> None:
-        """Look at the stream at a point, (tokens, d_model) or with several streams (tokens, streams, d_model)."""
+        """Measure the stream at a point, (tokens, d_model) or (tokens, streams, d_model)."""
         tokens = tokens.double()
         along = tokens @ self._rows.to(tokens.device).T
         level = self._level
@@ -68,14 +68,14 @@ class LeakMeter:
 
     @property
     def leak(self) -> Leak:
-        """Over all that was seen."""
+        """The leak over all forward passes so far."""
         return Leak({str(point): self._worst[str(point)] for point in self._points})
 
 
 def stream_leak(
     model: Model, directions: Tensor, sequences: Sequence[Sequence[int]], level: Callable[[Point], Tensor] | None = None
 ) -> Leak:
-    """The largest |V^T x - level| / |x| over all residual points and all tokens of the sequences.
+    """The largest |V^T x - level| / |x| over all residual points and tokens.
 
     Args:
         directions, level: as of `LeakMeter`.

@@ -1,7 +1,7 @@
-"""The checks that run the models: the stream's leak, and edited weights against the base with hooks.
+"""The checks that run the models: the stream's leak, and edited weights against hooks.
 
 One model is in memory at a time, in its storage dtype: the base first, whose logits go to a file, and then the edit.
-What is computed in float32 is, block by block; see `runtime.widening`.
+Its weights are converted to float32 block by block; see `runtime.compute_dtype`.
 """
 
 import math
@@ -39,13 +39,15 @@ from weight_edit.verification.tolerances import Noise, Tolerance, strict_toleran
 FLOAT32 = "float32"
 
 DRAWS = 16
-"""At least so often the weights are rounded at random, each time for one prompt: of fewer, the largest difference is
-now and then smaller than that of the one rounding that the edit has."""
+"""The least number of random roundings, each used for one prompt.
+
+Of fewer, the largest difference can be smaller than that of the edit's one rounding.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The checks that run the models, in one dtype.
+    """The results of the model checks in one dtype.
 
     Attributes:
         dtype: what the models computed in.
@@ -106,7 +108,7 @@ def run_models(
     device: str | None,
     trust_remote_code: bool,
 ) -> ModelChecks:
-    """The checks that need the models.
+    """The checks that load and run the models.
 
     Args:
         storage: the dtype that the edited tensors are stored in; "float64" is computed in float32.
@@ -146,7 +148,7 @@ def _opened_edit(folder: Path, opened: Callable[[Path, str], Model], dtype: str)
 
 @dataclass
 class _Found:
-    """What the base showed: its leak by dtype, the noise, and why there are no numbers, where there are none."""
+    """The base's results: leak by dtype, noise, and why its outputs are not finite, if so."""
 
     leaks: dict[str, Leak]
     noise: Noise | None
@@ -154,7 +156,7 @@ class _Found:
 
 
 class _Side:
-    """One of the two models, loaded once for all dtypes where that can be, and dropped when it is done."""
+    """One of the two models: loaded once for all dtypes if possible, and dropped afterwards."""
 
     def __init__(
         self,
@@ -173,12 +175,12 @@ class _Side:
         self._loaded = ""
 
     def of(self, opened: Callable[[str], Model]) -> "_Side":
-        """The other side, with the same tokens. This one lets go of its model."""
+        """The other model's side, with the same tokens; this side's model is dropped."""
         self._model = None
         return _Side(self.plan, opened, self.dtypes, self.apart, self.sequences)
 
     def check(self) -> None:
-        """Refuse prompts that the model has no positions for."""
+        """Refuse prompts longer than the model's position table."""
         check_lengths(self.model(self.dtypes[0]), [len(sequence) for sequence in self.sequences])
 
     def model(self, dtype: str) -> Model:
@@ -190,7 +192,7 @@ class _Side:
 
     @contextmanager
     def computing(self, dtype: str, hooks: Sequence[Hook] = ()) -> Iterator[Model]:
-        """The model with hooks, computing in a dtype."""
+        """The model, with hooks and computing in `dtype`, within the context."""
         held = dtype if self.apart or self._loaded == FLOAT32 else self.dtypes[0]
         model = self.model(held)
         changes = _changes(hooks)
@@ -210,7 +212,9 @@ class _Side:
         progress: Bar,
         level: Callable[[Point], Tensor] | None = None,
     ) -> Leak:
-        """Show `visit` the number and the logits (tokens, vocabulary), on the CPU, of every prompt by itself.
+        """Call `visit` with each prompt's number and logits (tokens, vocabulary), on the CPU.
+
+        Every prompt is run alone.
 
         A model that cannot compute in float32 while it is held in another dtype is loaded again, in float32.
 
@@ -253,7 +257,7 @@ class _Side:
 
 
 def _changes(hooks: Sequence[Hook]) -> dict[str, Change]:
-    """The changes of parameters that hooks make, composed in the order of the hooks."""
+    """Parameter -> its change by the hooks, composed in their order."""
     found: dict[str, Change] = {}
     for hook in hooks:
         if hook.where == "parameter":
@@ -344,7 +348,7 @@ def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) 
 
 
 def _overflow(side: _Side, dtype: str, leak: Leak) -> str | None:
-    """Where the stream is not finite in a dtype, in words, if its leak is not."""
+    """The place, in words, where the stream is not finite; None if the leak is finite."""
     if not math.isnan(leak.worst):
         return None
     with side.computing(dtype) as model:
@@ -352,7 +356,7 @@ def _overflow(side: _Side, dtype: str, leak: Leak) -> str | None:
 
 
 def _moved(side: _Side, rounding: RandomRounding) -> list[Hook]:
-    """Hooks that move the weights that the edit changes, and what comes out where it creates biases."""
+    """Hooks that perturb the edited weights by random rounding, and created biases' outputs."""
     model = side.model(side.dtypes[0]).model
     known = dict(model.named_parameters(remove_duplicate=False))
     edits = side.plan.tensors()
@@ -378,7 +382,10 @@ def _ignore(number: int, logits: Tensor) -> None:
 
 
 def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
-    """Each prompt beside another one, the shortest beside the longest, against the same prompt alone."""
+    """The effect of padding: each prompt beside another one against the same prompt alone.
+
+    The shortest prompt is paired with the longest.
+    """
     comparison = Comparison()
     order = sorted(range(len(side.sequences)), key=lambda number: len(side.sequences[number]))
     pairs = [(order[place], order[-1 - place]) for place in range((len(order) + 1) // 2)]
@@ -394,7 +401,7 @@ def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
 
 
 def _in_weights(plan: EditPlan, point: Point) -> Tensor:
-    """The constants (k,) that the edit puts along the removed directions at a point of the stream.
+    """The edited weights' constants (k,) along the removed directions at a point of the stream.
 
     A constant that enters at a block is in the last bias before it.
     """
@@ -402,12 +409,12 @@ def _in_weights(plan: EditPlan, point: Point) -> Tensor:
 
 
 def _in_hooks(plan: EditPlan, point: Point) -> Tensor:
-    """The same under hooks, which add a constant at the very block."""
+    """The hooks' constants (k,) at a point: hooks add a constant at the block itself."""
     return torch.from_numpy(plan.level(point.layer))
 
 
 def precision_problems(check: Precision, complete: bool) -> list[str]:
-    """A line for each figure that is above what the storage dtype explains."""
+    """One line for each figure beyond what the storage dtype explains."""
     if check.overflow is not None:
         # Nothing else could be measured in this dtype, and what was not measured has not passed.
         return [check.overflow]

@@ -1,4 +1,4 @@
-"""Random roundings of weights to a storage dtype, beside the one that was stored."""
+"""Random roundings of weights to a storage dtype, to compare with the stored rounding."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from weight_edit.edits.on_tensor import TensorEdit
 
 _UNITS = {"bfloat16": (7, -133), "float16": (10, -24)}
-"""Bits after a number's first one, and the exponent of the smallest number above zero."""
+"""Mantissa bits, and the exponent of the smallest positive number."""
 
 
 @dataclass(frozen=True)
 class RandomRounding:
-    """Moves numbers at random by as much as rounding moves those of the edited tensor.
+    """Random perturbations of weights, as large as the rounding of the edited tensor.
 
     Attributes:
         dtype: "bfloat16" or "float16": by up to half a unit in the last place to either side.
@@ -25,7 +25,10 @@ class RandomRounding:
     _generators: dict[torch.device, torch.Generator] = field(default_factory=dict, init=False, repr=False)
 
     def move(self, edit: TensorEdit, tensor: Tensor) -> Tensor:
-        """A tensor of the base, float32, moved as rounding moves the edited one; the next call does otherwise."""
+        """A base tensor, float32, plus a random error as large as the edited tensor's rounding.
+
+        Each call draws another error.
+        """
         edited = _about(edit, tensor)
         if self.relative is not None:
             size = self.relative * edited.square().mean().sqrt()
@@ -34,7 +37,7 @@ class RandomRounding:
         return self.of(edited).add_(tensor)
 
     def of(self, numbers: Tensor) -> Tensor:
-        """By how much rounding to `dtype` may move numbers, float32; the next call gives others."""
+        """Random rounding errors of `numbers` in `dtype`, float32; each call draws others."""
         bits, smallest = _UNITS[self.dtype]
         units = torch.exp2((torch.frexp(numbers).exponent - 1 - bits).clamp(min=smallest).float())
         # A zero is stored as it is, and has no exponent.
@@ -49,7 +52,7 @@ class RandomRounding:
 
 
 def _about(edit: TensorEdit, tensor: Tensor) -> Tensor:
-    """The edited tensor, as nearly as float32 has it: good enough for the size of its numbers."""
+    """The edited tensor computed in float32: accurate enough for the size of its numbers."""
     rows = tensor.movedim(edit.axis, -1)
     left, right, constant = edit.map.factors(tensor.device, tensor.dtype)
     if edit.gains is not None:

@@ -1,4 +1,4 @@
-"""Logits kept in a file: those of one model until another one's are there, for they seldom fit beside a model."""
+"""Logits of one model kept in a file until the other model's are compared with them."""
 
 import tempfile
 from types import TracebackType
@@ -10,7 +10,7 @@ from weight_edit.errors import UsageError
 
 
 class Spool:
-    """Logits by name and number of the prompt, in a file without a name in the folder for temporary files."""
+    """Logits by name and prompt number, in an unnamed temporary file."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="weight_edit.")  # noqa: SIM115 (closed in __exit__)
@@ -25,11 +25,11 @@ class Spool:
         self._file.close()
 
     def has(self, name: str) -> bool:
-        """Whether anything was kept under a name."""
+        """Whether the spool holds logits of a name."""
         return any(kept == name for kept, _ in self._places)
 
     def keep(self, name: str, number: int, logits: Tensor) -> None:
-        """Keep the logits of one prompt, (tokens, vocabulary) in any dtype, bit for bit.
+        """Store the logits of one prompt, (tokens, vocabulary) in any dtype, bit for bit.
 
         Raises:
             UsageError: the disk is full.
@@ -46,7 +46,7 @@ class Spool:
         self._places[name, number] = begin, logits.shape, logits.dtype
 
     def get(self, name: str, number: int) -> Tensor:
-        """What was kept, on the CPU."""
+        """The stored logits of one prompt, on the CPU."""
         begin, shape, dtype = self._places[name, number]
         raw = torch.empty((*shape, dtype.itemsize), dtype=torch.uint8)
         self._file.seek(begin)

@@ -1,5 +1,7 @@
-"""What a sound edit may leave, and by how much it may differ from its hooks: a constant in float32, and in coarser
-storage dtypes what the base's own noise is on the same prompts."""
+"""Tolerances of the model checks.
+
+In float32 they are constants; in coarser storage dtypes, multiples of the base's own noise on the same prompts.
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The most that a sound edit shows.
+    """Upper bounds on the figures of a sound edit.
 
     Attributes:
         leak: largest |V^T x| / |x| in the stream.
@@ -29,24 +31,34 @@ class Tolerance:
 
 
 STRICT = Tolerance(leak=1e-5, logits=1e-4, kl=1e-6)
-"""Where a model is stored and computed in float32 or better; `logits` as a fraction of the largest logit or of 1,
-whichever is more. It is the least that is allowed of any model."""
+"""The tolerance of models stored and computed in float32 or better; no tolerance is less.
+
+`logits` is a fraction of the largest logit or of 1, whichever is larger.
+"""
 
 IN_FLOAT32 = 2.0
-"""Times the noise that an edit stored in a coarser dtype may show when it is computed in float32, where the rounding of
-its weights is all that there is: the noise is that of other roundings of the same weights."""
+"""The factor on the noise when an edit stored in a coarser dtype is computed in float32.
+
+Rounding of the weights is the only error there; the noise is that of other roundings of the same weights.
+"""
 
 IN_STORAGE = 4.0
-"""Times the noise that it may show when it is computed in that dtype: two models are compared there, of which each has
-the noise of its own and one that of its rounded weights too; as much again is for what a few prompts show by chance."""
+"""The factor on the noise when the models are computed in the storage dtype.
+
+Each of the two compared models has its own noise, and the edited one that of its rounded weights; the rest allows for
+chance on few prompts.
+"""
 
 ROUNDING_OF_TWO_BYTES = 1.6e-3
-"""|stored - exact| / |exact| of numbers in bfloat16, by which the rounding of quantised formats is judged."""
+"""The relative rounding error of bfloat16, |stored - exact| / |exact|.
+
+The rounding of quantised formats is judged by it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What the storage dtype does to the base by itself, on the prompts on which the edit is judged.
+    """The storage dtype's effect on the unedited base, on the same prompts.
 
     Attributes:
         dtype: the storage dtype.
@@ -78,7 +90,7 @@ class Noise:
         }
 
     def tolerance(self, dtype: str, scale: float, rounding: float | None) -> Tolerance:
-        """What an edit may show.
+        """The tolerance for an edit computed in `dtype`.
 
         The padding plays no part: what it does beyond the noise of computing would be the model's doing, and no reason
         to let an edit pass.
@@ -104,10 +116,10 @@ class Noise:
 
 
 def strict_tolerance(scale: float) -> Tolerance:
-    """`STRICT` for logits of a size."""
+    """`STRICT` for logits of a given size."""
     return Tolerance(STRICT.leak, STRICT.logits * max(1.0, scale), STRICT.kl)
 
 
 def _most(strict: float, noise: float) -> float:
-    """The larger of the two; a noise that is no number gives no leave."""
+    """The larger of the two bounds; a noise of NaN or infinity counts as none."""
     return max(strict, noise) if math.isfinite(noise) else strict

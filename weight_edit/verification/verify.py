@@ -1,4 +1,7 @@
-"""Verify an edited checkpoint against its base. It fails closed: what could not be measured has not passed."""
+"""The verification of an edited checkpoint against its base.
+
+It fails closed: a check that could not be made has not passed.
+"""
 
 import math
 import os
@@ -35,17 +38,17 @@ if TYPE_CHECKING:
 _COARSENESS = ("float64", "float32", "float16", "bfloat16")
 
 STRICT_LEFT = 1e-5
-"""Largest |V^T W'| / |V^T W| of the exact result of an edit, in writers that were fully ablated."""
+"""The bound on |V^T W'| / |V^T W| for the exact result, in writers that are fully ablated."""
 
 UNDONE = 0.1
-"""The same of what is stored, from which on storing has undone the edit, whatever the reason."""
+"""The ratio |V^T W'| / |V^T W| of the stored result from which the edit counts as undone."""
 
 DEFAULT_PROMPTS = "organism:answered:test"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Everything that was checked.
+    """The result of all checks.
 
     Attributes:
         steps: the edit that was checked, a line for each step: kind, strength, layers.
@@ -92,12 +95,12 @@ class Verification:
 
     @property
     def leak(self) -> float | None:
-        """In float32; None when no model was run."""
+        """The largest leak in float32; None if no model was run."""
         return None if self.weights_only else self.precisions["float32"].leak.worst
 
     @property
     def logit_difference(self) -> float | None:
-        """Largest, hooks against weights, in float32; None when no model was run."""
+        """The largest logit difference of hooks and weights in float32; None if no model was run."""
         return None if self.weights_only else self.precisions["float32"].faithful.largest
 
     def to_dict(self) -> dict[str, Any]:
@@ -275,7 +278,7 @@ def _what_was_done(
 
 
 def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> str | None:
-    """The revision that was edited, when the base is named as it was then."""
+    """The edited revision of the base, if the base has the name recorded in the manifest."""
     if manifest is None:
         return None
     origin = origin_of(manifest, folder)
@@ -283,7 +286,7 @@ def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> 
 
 
 def _storage(baking: PreparedEdit) -> str:
-    """The dtype of the edited tensors; of several, the coarsest. What a quantised format holds, bfloat16 holds too."""
+    """The storage dtype of the edited tensors: the coarsest; bfloat16 for quantised formats."""
     stored = {TORCH_NAMES.get(edit.target.parts[edit.target.name][0], "bfloat16") for edit in baking.tensors.edits}
     # An addition may edit none, and create biases alone.
     stored |= {TORCH_NAMES.get(added.dtype, "bfloat16") for added in baking.added.values()}
@@ -291,7 +294,10 @@ def _storage(baking: PreparedEdit) -> str:
 
 
 def _base_card_problems(baking: PreparedEdit, folder: Path, manifest: Mapping[str, Any] | None) -> list[str]:
-    """The base's card moves to another name, where the comparison of equal names does not see it."""
+    """One line if the base's card is not kept unchanged under its new name.
+
+    The comparison of equally named files does not cover it.
+    """
     if manifest is None or baking.base_card is None:
         return []
     kept = folder / baking.base_card
@@ -301,7 +307,7 @@ def _base_card_problems(baking: PreparedEdit, folder: Path, manifest: Mapping[st
 
 
 def _weight_problems(report: IntegrityReport, weights: WeightCheck, baking: PreparedEdit) -> list[str]:
-    """What an edit must not leave in the weights: more than storing puts back."""
+    """One line for each way in which more is left in the weights than storing explains."""
     full = {
         name
         for stream in baking.tensors.edits

@@ -1,4 +1,4 @@
-"""Completeness in the weights: the edited tensors as the file pass found them, in a few figures."""
+"""Completeness in the weights: a summary of the edited tensors found by the file pass."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from weight_edit.checkpoint.integrity.integrity import IntegrityReport
 
 @dataclass(frozen=True, kw_only=True)
 class WeightCheck:
-    """What re-reading the edited tensors showed; `IntegrityReport.edits` has it tensor by tensor.
+    """A summary of the re-read edited tensors; `IntegrityReport.edits` has each tensor.
 
     Attributes:
         compared: number of edited tensors that were compared with the formula applied again to the base's.
@@ -39,7 +39,7 @@ class WeightCheck:
 
 
 def weight_check(report: IntegrityReport) -> WeightCheck:
-    """The figures of a file pass."""
+    """The summary of a file pass."""
     # NaN counts as the largest.
     lefts = [(math.isnan(edit.left), edit.left, edit.tensor) for edit in report.edits if edit.left is not None]
     _, left, where = max(lefts, default=(False, None, ""))

@@ -1,1 +1,1 @@
-"""How the parameters of a model in memory are called and laid out in its files."""
+"""The names and layout of a model's parameters in its files."""

@@ -1,4 +1,4 @@
-"""Which tensors on disk hold which parameter, found with the very mapping that transformers' loader applies.
+"""The tensors on disk that hold each parameter, by the mapping of transformers' loader.
 
 The steps are those of `convert_and_load_state_dict_in_model` in `transformers.core_model_loading`, on names and shapes
 alone.
@@ -17,12 +17,15 @@ from weight_edit.anatomy.disk.traced_axes import Traced
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, first_line
 
 LONGEST_NAME = 4000
-"""Characters; what models have is below 200. Patterns and numbers of any length would take for ever, or fail."""
+"""The longest tensor name in characters; real ones are below 200.
+
+Patterns and numbers of any length would take for ever, or fail.
+"""
 Pieces = dict[str, tuple[Piece, ...]]
 
 
 def resolve(model: nn.Module, stored: Stored) -> Layout:
-    """Find every parameter of a model among the tensors of a checkpoint.
+    """The layout of every parameter of a model in the tensors of a checkpoint.
 
     Args:
         model: a transformers model on the meta device, not quantised: its parameters and persistent buffers are looked
@@ -86,13 +89,13 @@ def resolve(model: nn.Module, stored: Stored) -> Layout:
 
 
 def _may_be_missing(model: nn.Module, name: str) -> bool:
-    """Whether the family says that a checkpoint need not have it, and makes it afresh where there is none."""
+    """Whether the family allows a parameter to be absent from checkpoints."""
     patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
     return any(re.search(pattern, name) for pattern in patterns)
 
 
 class _Collected:
-    """The tensors that go into one conversion: those of one parameter, or of several that lie in one tensor."""
+    """The tensors of one conversion, which makes one or more parameters."""
 
     def __init__(self, parameter: str, converter: Any) -> None:
         self.parameter = parameter
@@ -101,7 +104,7 @@ class _Collected:
         self.doubled: tuple[str, ...] = ()
 
     def add(self, name: str, pattern: str, converter: Any) -> None:
-        """Another tensor, which a converter (None for a plain renaming) has assigned by one of its patterns."""
+        """Add a tensor that a converter (None for a plain renaming) assigned by a pattern."""
         if self.names and (converter is not self.converter or converter is None):
             self.doubled = self.doubled or (next(iter(self.names.values()))[0], name)
             return
@@ -109,12 +112,12 @@ class _Collected:
 
     @property
     def operations(self) -> str:
-        """The names of the operations; empty for a plain renaming."""
+        """The names of the converter's operations; empty for a plain renaming."""
         kinds = [] if self.converter is None else [type(op).__name__ for op in self.converter.operations]
         return ", ".join(kinds)
 
     def made(self, model: Any, stored: Stored) -> Iterator[tuple[str, tuple[tuple[Piece, ...], tuple[int, ...]]]]:
-        """Parameter name -> its pieces, and the shape that it gets."""
+        """Parameter name -> (its pieces, its shape after the conversion)."""
         transposed = frozenset(stored.transposed)
         tensors = {
             pattern: [Traced.of(name, stored.shapes[name], transposed=name in transposed) for name in names]
@@ -137,7 +140,7 @@ class _Collected:
 
 
 def _collected(model: Any, stored: Stored, state: dict[str, Tensor]) -> dict[str, _Collected]:
-    """What transformers would collect for each parameter that it finds in the checkpoint by renaming."""
+    """The tensors that transformers collects for each parameter."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 

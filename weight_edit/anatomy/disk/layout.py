@@ -1,4 +1,4 @@
-"""How the parameters of a model lie in the tensors of a checkpoint: plain data, no model and no torch."""
+"""The layout of a model's parameters in a checkpoint's tensors: plain data, free of torch."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ Axes = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """A tensor on disk that holds a parameter or a part of it.
+    """A tensor on disk that holds a parameter or part of one.
 
     Attributes:
         name: of the tensor, as `checkpoint.quantized.formats.storage_of` takes it.
@@ -24,7 +24,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Run:
-    """Pieces whose names count up: the experts of one block. The account of 70 000 tensors stays small with these.
+    """Pieces with consecutive numbers in their names, such as the experts of one block.
+
+    The layout of 70 000 tensors stays small with these.
 
     Attributes:
         head, tail: what stands before and after the number; the whole name is the head where there is none.
@@ -69,7 +71,7 @@ class Layout:
 
 
 def runs_of(pieces: Iterable[Piece]) -> tuple[Run, ...]:
-    """The same pieces in the same order, written short."""
+    """The same pieces in the same order, as runs."""
     runs: list[Run] = []
     before: list[str] = []
     place: int | None = None
@@ -91,7 +93,7 @@ _NUMBERS = re.compile(r"(0|[1-9][0-9]*)")
 
 
 def _step(before: Sequence[str], parts: Sequence[str]) -> int | None:
-    """Where a name differs from the one before it, if that is in one number, by one."""
+    """The index of the one number in which a name differs from the one before, by 1; else None."""
     if len(before) != len(parts):
         return None
     differing = [index for index, (old, new) in enumerate(zip(before, parts, strict=True)) if old != new]

@@ -1,4 +1,4 @@
-"""Multi-token-prediction (MTP) layers: which tensors beside a model's parameters are theirs, and which of these write.
+"""Multi-token-prediction (MTP) layers: their tensors on disk, and the writers among these.
 
 transformers does not load them, so that no trace can show what they do. Their blocks are blocks of the model under
 other prefixes: what a tensor is for is read off the tensor of the same name in a block of the model.
@@ -37,12 +37,12 @@ class MtpWriter:
 
 
 def mtp_tensors(anatomy: Anatomy, disk: DiskNames) -> tuple[str, ...]:
-    """Those of `disk.extra` that belong to MTP layers, in its order; nothing is refused."""
+    """The tensors in `disk.extra` that belong to MTP layers, in its order."""
     return tuple(tensor.name for tensor in _tensors(_Blocks(anatomy, disk), disk.extra))
 
 
 def mtp_writers(anatomy: Anatomy, disk: DiskNames, shapes: Mapping[str, tuple[int, ...]]) -> tuple[MtpWriter, ...]:
-    """All writers of the MTP layers.
+    """The writers of the MTP layers.
 
     Args:
         anatomy: of the model.
@@ -75,7 +75,7 @@ def mtp_writers(anatomy: Anatomy, disk: DiskNames, shapes: Mapping[str, tuple[in
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor of an MTP layer: what its name starts with, and its name within the block."""
+    """A tensor of an MTP layer: full name, the layer's prefix, and its name within the block."""
 
     name: str
     prefix: str
@@ -84,7 +84,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Use:
-    """How a writer uses one tensor name; the norm's own names are relative to its block."""
+    """A writer's use of one tensor name; the norm's names are relative to its block."""
 
     axis: int
     kind: str
@@ -92,7 +92,7 @@ class _Use:
 
 
 class _Blocks:
-    """The blocks of the model as they are named on disk.
+    """The model's blocks by their tensor names on disk.
 
     Attributes:
         last: for each beginning of names such as "model.layers." the last number behind it.
@@ -125,7 +125,7 @@ class _Blocks:
 
 
 def _written(anatomy: Anatomy, disk: DiskNames) -> Iterator[tuple[str, _Use]]:
-    """Each tensor on disk that a writer of a block edits, and how."""
+    """Each tensor on disk that belongs to a block's writer, with its use."""
     for writer in anatomy.writers:
         if writer.layer is None:
             continue
@@ -141,14 +141,14 @@ def _written(anatomy: Anatomy, disk: DiskNames) -> Iterator[tuple[str, _Use]]:
 
 
 def _norm_on_disk(norm: Norm, disk: DiskNames) -> Norm:
-    """The same norm with its weight named as within a block on disk."""
+    """The norm with its weight's name on disk, relative to the block."""
     weight = None if norm.weight is None else _numbered(disk.only(norm.weight))[2]
     inner = None if norm.inner is None else _norm_on_disk(norm.inner, disk)
     return replace(norm, module="", weight=weight, bias=None, inner=inner)
 
 
 def _norm_beside(norm: Norm, tensor: _Tensor, named: Mapping[tuple[str, str], str]) -> Norm:
-    """The norm behind a writer of an MTP block: the MTP block's own."""
+    """The MTP block's own norm that corresponds to a norm of the model's blocks."""
     inner = None if norm.inner is None else _norm_beside(norm.inner, tensor, named)
     if norm.weight is None:
         return replace(norm, inner=inner)
@@ -178,7 +178,7 @@ def _tensors(blocks: _Blocks, extra: Iterable[str]) -> list[_Tensor]:
 
 
 def _use(tensor: _Tensor, blocks: _Blocks) -> _Use | None:
-    """What to do with a tensor; None for one that only reads."""
+    """The use of an MTP tensor; None for one that only reads."""
     uses = blocks.of(tensor.within)
     if not uses:
         if PROJECTIONS.fullmatch(tensor.within):
@@ -199,7 +199,7 @@ def _use(tensor: _Tensor, blocks: _Blocks) -> _Use | None:
 
 
 def _renamed(within: str, blocks: _Blocks) -> set[_Use | None]:
-    """How the model's blocks use a name, by the table of renamings; empty if unknown."""
+    """The model's use of a tensor name, after the table of renamings; empty if unknown."""
     for rename in RENAMES:
         match = re.fullmatch(rename.pattern, within)
         uses = set() if match is None else blocks.of(match.expand(rename.real))

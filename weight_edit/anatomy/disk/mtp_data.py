@@ -1,4 +1,4 @@
-"""How published checkpoints name their multi-token-prediction (MTP) layers: data, no code.
+"""Published names of multi-token-prediction (MTP) layers, as data.
 
 transformers does not load these layers with the model; vLLM, SGLang and transformers' own assisted generation draft
 tokens with them. Each has a residual stream of its own: a projection of the normed hidden state of the model and the
@@ -25,18 +25,18 @@ PLACES = tuple(
         r"(?:.*\.)?(?=mtp_\w+\.\d+\.)",
     )
 )
-"""What the names of MTP tensors start with, the first that fits; what stands behind it is a name in the block.
+"""Prefixes of MTP tensors, first match first; the rest is the name within the block.
 
 Blocks that are numbered on from the model's (DeepSeek V3, GLM 4.5, Hunyuan 3, Step 3.5) are told by their projection.
 """
 
 WRAPPERS = ("transformer_layer.", "transformer_block.", "transformer.", "mtp_block.")
-"""What some put between the layer and parts of its block: LongCat, Inkling, Step 3.5."""
+"""Names between the layer and its block's parts: LongCat, Inkling, Step 3.5."""
 
 PROJECTIONS = re.compile(
     r"(eh_proj|fc|fc_embedding|fc_hidden|input_proj|e_proj|h_proj|mtp_linear_proj\.\d+)\.(weight|bias)"
 )
-"""Linear maps to the stream of an MTP layer, (d_model, width): their output is what it starts from."""
+"""Linear maps (d_model, width) whose output an MTP layer's stream starts from."""
 
 EMBEDDINGS = re.compile(r"(embed_tokens|word_embeddings)\.weight")
 """Copies of the model's embedding, (vocabulary, d_model)."""
@@ -53,12 +53,12 @@ READERS = re.compile(
     # Scales of activations are no weights.
     r"|.*\.(input_scale|input_activation_scale)"
 )
-"""What reads the stream of an MTP layer, or what goes into the projection; none of it is edited."""
+"""Tensors that read an MTP layer's stream or the projection's input; none is edited."""
 
 
 @dataclass(frozen=True)
 class Rename:
-    """A tensor of an MTP block that the blocks of the model name or pack otherwise.
+    """An MTP block's tensor whose name or packing differs from the model's blocks.
 
     Attributes:
         pattern: of the name in the MTP block.
@@ -83,4 +83,4 @@ RENAMES = (
     Rename(r"(.*\bexperts)\.down_proj", r"\1.0.down_proj.weight", 1),
     Rename(r"(.*\bexperts)\.gate_up_proj", r"\1.0.gate_proj.weight"),
 )
-"""Tried in turn for a name that no block of the model has."""
+"""Renamings tried in turn for a name that the model's blocks lack."""

@@ -1,4 +1,4 @@
-"""The parameters of an architecture as tensors in a checkpoint: where each lies, and what nothing accounts for."""
+"""The tensors on disk of each parameter, and those that no parameter accounts for."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from weight_edit.utils.name_patterns import general
 
 @dataclass(frozen=True)
 class DiskNames:
-    """Where each parameter lies.
+    """The tensors on disk of each parameter.
 
     Names on disk are those that `checkpoint.quantized.formats.storage_of` takes.
 
@@ -26,7 +26,7 @@ class DiskNames:
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """Tensors that no parameter accounts for (buffers of old versions, multi-token-prediction layers).
+        """Tensors that no parameter accounts for: old versions' buffers, MTP layers.
 
         They are kept as they are.
         """
@@ -37,11 +37,11 @@ class DiskNames:
         return parameter in self.layout.parameters
 
     def pieces(self, parameter: str) -> tuple[Piece, ...]:
-        """The tensors that hold a parameter, in transformers' order; none for one that is tied to another."""
+        """The tensors that hold a parameter, in transformers' order; empty for a tied one."""
         return tuple(piece for run in self.layout.parameters.get(parameter, ()) for piece in run)
 
     def only(self, parameter: str) -> str:
-        """The one tensor that is the parameter, axis for axis.
+        """The name of the single tensor that equals the parameter, axis for axis.
 
         Raises:
             UnsupportedError: it lies there in another way.
@@ -54,7 +54,7 @@ class DiskNames:
         raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
 
     def edits_on_disk(self, parameter: str, axis: int) -> list[tuple[str, int]]:
-        """The tensors on disk, each with its axis, to edit for one parameter along one axis.
+        """(tensor, axis) on disk for an edit of one parameter along one axis.
 
         Raises:
             UnsupportedError: the axis does not lie whole in each of them, or other parameters lie in one of them too.
@@ -88,7 +88,7 @@ class DiskNames:
         return found
 
     def _along(self, parameter: str, axis: int) -> list[tuple[str, int]]:
-        """The tensors that hold a parameter, each with what the parameter's axis is there."""
+        """(tensor, axis) on disk for one axis of a parameter."""
         found = []
         for name, along in dict.fromkeys((piece.name, piece.axes[axis]) for piece in self.pieces(parameter)):
             if along is None:
@@ -105,7 +105,7 @@ class DiskNames:
 
     @cached_property
     def _feeds(self) -> Counter[str]:
-        """For each tensor on disk the number of parameters that it holds, or holds a part of."""
+        """Tensor on disk -> the number of parameters that it holds, wholly or in part."""
         return Counter(
             name for runs in self.layout.parameters.values() for name in {piece.name for run in runs for piece in run}
         )
@@ -120,7 +120,7 @@ class DiskNames:
 
 
 def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
-    """Check that every parameter of the model was found among the tensors of a checkpoint, once and of its shape.
+    """The checked names on disk: every parameter exists once, in its shape.
 
     Args:
         anatomy: of the model that config.json describes.
@@ -158,7 +158,7 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
 
 
 def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[str]) -> None:
-    """Refuse a checkpoint with a tensor that is named like a writer of some block, and belongs to no parameter.
+    """Refuse a tensor that is named like a block's writer but belongs to no parameter.
 
     Args:
         known: such tensors that are accounted for in another way.

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint as one looks for parameters among them: names and shapes of the numbers, no bytes."""
+"""The names and shapes of a checkpoint's numbers, without their bytes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from weight_edit.checkpoint.tensor.header import TensorInfo
 
 @dataclass(frozen=True)
 class Stored:
-    """Names and shapes, as `storage_of` has them: quantised numbers under one name each, without their scales.
+    """Names and shapes of stored numbers; a quantised parameter has one name, without scales.
 
     Attributes:
         shapes: of the numbers, by name.
@@ -25,7 +25,7 @@ class Stored:
 
     @classmethod
     def of(cls, tensors: Mapping[str, TensorInfo]) -> "Stored":
-        """Names and shapes in a checkpoint's headers; formats that cannot be edited pass, too."""
+        """Names and shapes by a checkpoint's headers; formats that cannot be edited pass."""
         shapes = {name: tuple(info.shape) for name, info in tensors.items()}
         transposed = []
         for name in quantised_names(tensors):
@@ -41,16 +41,16 @@ class Stored:
         return cls(shapes, tuple(transposed))
 
     def to_json(self) -> str:
-        """One line; `from_json` gives an equal object."""
+        """One line of JSON; `from_json` gives an equal object."""
         return json.dumps({"shapes": dict(sorted(self.shapes.items())), "transposed": sorted(self.transposed)})
 
     @classmethod
     def from_json(cls, text: str) -> "Stored":
-        """What `to_json` gave."""
+        """The object of a `to_json` text."""
         found = json.loads(text)
         shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
         return cls(shapes, tuple(found["transposed"]))
 
     def digest(self) -> bytes:
-        """SHA-256 over names and shapes, whatever their order."""
+        """SHA-256 of names and shapes, independent of their order."""
         return hashlib.sha256(self.to_json().encode()).digest()

@@ -1,4 +1,4 @@
-"""Embedding and unembedding, one tensor or two: as config and checkpoint together make them when they are loaded.
+"""Tied embeddings: whether config and checkpoint together make one tensor on loading.
 
 A config ties them, by what it says or by its class's default; transformers follows it where the checkpoint has one of
 the two tensors, or both with the same numbers. Where it has both with different numbers, it keeps both.
@@ -18,7 +18,7 @@ KEY = "tie_word_embeddings"
 
 
 def as_loaded(anatomy: Anatomy, checkpoint: Checkpoint, disk: DiskNames, *, whole: bool = True) -> Anatomy:
-    """The anatomy with `tied` as transformers makes it of this checkpoint; as the config alone says it before.
+    """The anatomy with `tied` as transformers sets it when it loads this checkpoint.
 
     Args:
         whole: False compares no more than the beginnings of the two tensors, where each read is a download.
@@ -42,7 +42,7 @@ def as_loaded(anatomy: Anatomy, checkpoint: Checkpoint, disk: DiskNames, *, whol
 
 
 def untied(config: Mapping[str, Any], levels: Sequence[Sequence[str]]) -> dict[tuple[str, ...], bool]:
-    """Changes of config.json after which no reader ties the embeddings: path of keys -> False.
+    """Config changes that untie the embeddings for every reader: path of keys -> False.
 
     Args:
         config: `config.json`, parsed.
@@ -58,7 +58,7 @@ def _holds(config: Any, path: Sequence[str]) -> bool:
 
 
 def with_values(config: Mapping[str, Any], changes: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    """The top-level keys of a config that change, whole, when values are set at paths of keys."""
+    """The changed top-level entries of a config, whole, after values are set at paths of keys."""
     found: dict[str, Any] = {}
     for (key, *rest), value in changes.items():
         if not rest:

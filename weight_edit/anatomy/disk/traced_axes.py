@@ -1,4 +1,4 @@
-"""Tensors without numbers that know where their axes come from, to be put through the operations of a loader.
+"""Meta tensors that track the origin of their axes through a loader's operations.
 
 The loader's own code runs on them, whatever operations a family has; only the few functions of torch that move axes are
 known here. After any other function no axis is known any more, so that nothing wrong can be said.
@@ -15,13 +15,13 @@ from weight_edit.anatomy.disk.layout import Axes, Piece
 
 
 class Traced(Tensor):
-    """A tensor on the meta device, with its `pieces`: which tensors it is made of, and how their axes lie in it."""
+    """A meta tensor with its `pieces`: the tensors it consists of, and their axes in it."""
 
     pieces: tuple[Piece, ...]
 
     @classmethod
     def of(cls, name: str, shape: Sequence[int], *, transposed: bool = False) -> "Traced":
-        """The tensor on disk of that name, whole.
+        """A whole tensor on disk.
 
         Args:
             shape: as it lies on disk.
@@ -36,7 +36,7 @@ class Traced(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the function for the shape of what it gives, and work out the pieces of that."""
+        """Run the function for its result's shape, and derive the result's pieces."""
         kwargs = kwargs or {}
         result = super().__torch_function__(func, types, args, kwargs)
         results = [item for item in (result if isinstance(result, tuple | list) else [result]) if isinstance(item, cls)]
@@ -61,7 +61,7 @@ Rule = Callable[[Tensor, list[Traced], Any, Any], tuple[Piece, ...]]
 
 
 def moved(pieces: Iterable[Piece], sources: Sequence[int | None]) -> tuple[Piece, ...]:
-    """Permute the axes of each piece: axis i of the result is axis `sources[i]` of the input, or new if None."""
+    """The pieces with permuted axes: axis i is axis `sources[i]` of the input, or new if None."""
     return tuple(Piece(p.name, tuple(None if a is None else p.axes[a] for a in sources)) for p in pieces)
 
 
@@ -74,7 +74,7 @@ def _same(result: Tensor, given: list[Traced], args: Any, kwargs: Any) -> tuple[
 
 
 def _cut_or_joined(result: Tensor, given: list[Traced], args: Any, kwargs: Any) -> tuple[Piece, ...]:
-    """An axis that is as long after as before is whole: the one that is cut or joined is not."""
+    """The pieces after a split or concatenation: only axes of unchanged length stay whole."""
     return tuple(
         piece
         for tensor in given
@@ -107,7 +107,7 @@ def _reshaped(result: Tensor, given: list[Traced], args: Any, kwargs: Any) -> tu
 
 
 def kept_axes(before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
-    """For each axis after a reshape the axis before it that it is, or None where axes were joined or cut."""
+    """Each axis after a reshape as an axis before it, or None if joined or cut."""
     if before == after:
         return tuple(range(len(after)))
     sources: list[int | None] = [None] * len(after)

@@ -1,1 +1,1 @@
-"""The recorded graph of a forward pass, and which of its operations commute with linear maps."""
+"""The recorded graph of a forward pass, and its operations that commute with linear maps."""

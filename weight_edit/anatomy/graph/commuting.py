@@ -1,4 +1,4 @@
-"""How a value hands on what was added to it: by operations that commute with every linear map along one axis.
+"""Operations that commute with every linear map along one axis, and so pass the stream on.
 
 The stream's vectors lie along one axis of a value. An operation passes them on unchanged if it does not matter whether
 a linear map M is applied along an axis of what goes in, or of what comes out: `op(M x) = M op(x)`. So do views, sums of
@@ -24,7 +24,7 @@ _SIZES = (1.0, 1000.0)
 
 
 def commuting_arguments(step: Operation | CompositeOperation, position: int, axis: int) -> dict[int, int] | None:
-    """The arguments, each with an axis, that a map has to be applied to for it to come out along an axis of the result.
+    """The arguments, with axes, such that mapping them maps the result along its axis.
 
     Of several sets the smallest is given, with those further arguments that would bear on the result if they were not
     zero, or too small to show, or not chosen by a condition: a gate that is closed on these numbers may open on others.
@@ -53,7 +53,7 @@ def _commutes(
     other: dict[int, Tensor],
     result: Tensor,
 ) -> bool:
-    """Whether a map on the chosen arguments is one on the result, with some of the arguments replaced by others."""
+    """Whether mapping the chosen arguments maps the result, also with `other` arguments."""
     values = {place: other.get(place, step.arguments[place]) for place in choice}
     wanted = mapped(result, axis)
     return all(
@@ -68,7 +68,7 @@ def _commutes(
 
 
 def _widened(step: Operation | CompositeOperation, position: int, axis: int, choice: dict[int, int]) -> dict[int, int]:
-    """The chosen arguments and the ones left out only because of their present numbers."""
+    """The chosen arguments, and those left out only because of their present numbers."""
     result = step.made[position]
     width = result.shape[axis]
     flipped: dict[int, Tensor] = {}
@@ -93,12 +93,13 @@ def _widened(step: Operation | CompositeOperation, position: int, axis: int, cho
 
 
 def commuting_composite(graph: Graph, step: Operation, axis: int) -> tuple[CompositeOperation, dict[int, int]] | None:
-    """The same for an operation taken together with what made its arguments, where these have lost the axis.
+    """`commuting_arguments` of an operation together with the makers of its arguments.
 
-    Flattening what a token is and laying it among others, for one, commute only taken together.
+    It applies where the arguments have lost the axis: flattening a token's values and scattering them, for example,
+    commute only together.
 
     Returns:
-        The operations as one, and its arguments as in `carriers`; None when up to four levels do not help.
+        The operations as one, and its arguments as in `commuting_arguments`; None when up to four levels do not help.
     """
     taken = [step]
     width = step.made[0].shape[axis]
@@ -123,14 +124,14 @@ def vanishes(step: Operation, position: int) -> bool:
 
 
 def with_noise(step: Operation) -> Operation:
-    """The same operation on other numbers, for a result that vanishes: by nature then, or for its numbers only."""
+    """The same operation on random arguments, to see whether its result always vanishes."""
     noise = {place: _noise_like(value, 1.0) for place, value in enumerate(step.arguments) if _has_numbers(value)}
     arguments = [noise.get(place, argument) for place, argument in enumerate(step.arguments)]
     return Operation(step.op, arguments, step.layout, step.again(noise), step.number)
 
 
 def mapped(value: Tensor, axis: int) -> Tensor:
-    """A value with the random map applied along an axis."""
+    """The value with a random linear map applied along an axis."""
     matrix = _random_map(value.shape[axis]).to(value.dtype)
     moved = (value.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
     # Operations on memory layout, such as view, ask for the strides that were there.
@@ -181,7 +182,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _dense(value: Tensor) -> bool:
-    """Whether no two of its numbers share a place in memory."""
+    """Whether no two of a tensor's elements share memory."""
     return all(stride > 0 or size == 1 for stride, size in zip(value.stride(), value.shape, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""One forward pass of a model as a graph: every operation on tensors, what went in and what came out.
+"""One forward pass as a graph: every operation on tensors, with its inputs and outputs.
 
 Operations are ATen's, written without mutation (`torch.func.functionalize`), so that each value is made once, by one
 step: `x[mask] = y` is a step that makes a new value. Control flow that follows the numbers, such as which expert gets
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One operation.
+    """One recorded ATen operation.
 
     Attributes:
         op: of ATen, without mutation.
@@ -31,7 +31,7 @@ class Operation:
     number: int
 
     def again(self, replaced: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
-        """What the operation gives for other tensors.
+        """The operation's results for other tensors.
 
         Args:
             replaced: place in `arguments` -> tensor, of the shape that was there.
@@ -42,19 +42,19 @@ class Operation:
 
     @property
     def positional(self) -> tuple[Any, ...]:
-        """Its positional arguments as they were, lists and all."""
+        """The positional arguments, unflattened."""
         args, _ = tree_unflatten(self.arguments, self.layout)
         return tuple(args)
 
     @property
     def name(self) -> str:
-        """As "aten.mul.Tensor"."""
+        """The operation's name, such as "aten.mul.Tensor"."""
         return str(self.op)
 
 
 @dataclass(frozen=True, eq=False)
 class CompositeOperation:
-    """Several operations taken as one: the last, with some that made what it was given.
+    """Several operations as one: the last, with makers of its arguments.
 
     Attributes:
         steps: in the order of running.
@@ -66,7 +66,7 @@ class CompositeOperation:
 
     @classmethod
     def of(cls, steps: Sequence[Operation]) -> "CompositeOperation":
-        """Taken together, in the order of running."""
+        """The composite of some operations, in order of running."""
         ordered = tuple(sorted(steps, key=lambda step: step.number))
         inside = {id(made) for step in ordered for made in step.made}
         given = {id(a): a for step in ordered for a in step.arguments if isinstance(a, Tensor)}
@@ -78,7 +78,7 @@ class CompositeOperation:
         return self.steps[-1].made
 
     def again(self, replaced: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
-        """What they give for other tensors; see `Step.again`."""
+        """The results for other tensors; see `Operation.again`."""
         values = {id(self.arguments[place]): value for place, value in replaced.items()}
         given: tuple[Tensor, ...] = ()
         for step in self.steps:
@@ -90,7 +90,7 @@ class CompositeOperation:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Call:
-    """One call of a module, in the order of returning.
+    """One call of a module.
 
     Attributes:
         name: of the module.
@@ -111,7 +111,7 @@ class Call:
 
 
 class Graph:
-    """What `record` gives.
+    """The recording of one forward pass.
 
     Attributes:
         steps: in the order of running.
@@ -128,26 +128,26 @@ class Graph:
         self._buffers = {id(b): name for name, b in model.named_buffers()}
 
     def add(self, step: Operation) -> None:
-        """Append a step."""
+        """Append an operation."""
         self.steps.append(step)
         for tensor in step.made:
             # A view operation may give back what it was given.
             self._maker.setdefault(id(tensor), step)
 
     def maker(self, value: Tensor) -> Operation | None:
-        """The step that made a value; None for parameters, buffers and inputs."""
+        """The operation that made a value; None for parameters, buffers and inputs."""
         return self._maker.get(id(value))
 
     def parameter(self, value: Tensor) -> str | None:
-        """The name of a value that is a parameter."""
+        """The name of a parameter; None for any other value."""
         return self._parameters.get(id(value))
 
     def buffer(self, value: Tensor) -> str | None:
-        """The name of a value that is a buffer."""
+        """The name of a buffer; None for any other value."""
         return self._buffers.get(id(value))
 
     def used_parameters(self) -> set[str]:
-        """The names of all parameters that some step made numbers with, out of them and of anything else."""
+        """The names of all parameters that some operation combined with other values."""
         behind = {key: {name} for key, name in self._parameters.items()}
         used: set[str] = set()
         for step in self.steps:
@@ -162,5 +162,5 @@ class Graph:
 
 
 def tensors_in(output: Any) -> tuple[Tensor, ...]:
-    """All tensors among values, looking into tuples, lists and dictionaries."""
+    """All tensors within nested tuples, lists and dictionaries."""
     return tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))

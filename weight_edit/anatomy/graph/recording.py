@@ -1,4 +1,4 @@
-"""Record one forward pass of a model as a graph of operations without mutation."""
+"""Recording of one forward pass as a graph of operations without mutation."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from weight_edit.anatomy.graph.graph import Call, Graph, Operation, tensors_in
 
 
 def record(model: nn.Module, inputs: Mapping[str, Any]) -> Graph:
-    """Run a model once and record it.
+    """The recorded graph of one run of a model.
 
     Args:
         model: in memory, in evaluation mode.
@@ -78,7 +78,7 @@ class _Recorder(TorchDispatchMode):
         yield module.register_forward_hook(leave)
 
     def inner(self, tensor: Tensor) -> Tensor:
-        """The value of the graph behind a tensor that the model sees, which is a wrapper around it."""
+        """The graph's value inside the functional wrapper that the model sees."""
         # What was written into it through a view is put in only when an operation other than a view asks for it.
         if torch._is_functional_tensor(tensor):
             torch._sync(tensor)
@@ -94,7 +94,7 @@ class _Recorder(TorchDispatchMode):
 
 @contextmanager
 def _allowed(recorder: "_Recorder") -> Iterator[None]:
-    """Let models do what functional tensors do not allow for: custom autograd functions, and going through Python.
+    """Within the context, functional tensors support custom autograd functions and `tolist`.
 
     Torch itself is changed for the length of a recording, in all threads.
     """
@@ -132,7 +132,7 @@ def _put_back(owner: Any, name: str, stored: Any) -> None:
 
 
 def first_tensor(values: Any) -> Tensor | None:
-    """The first tensor among values, looking into tuples, lists and transformers' output objects."""
+    """The first tensor within nested tuples, lists and transformers' output objects."""
     for value in values:
         if isinstance(value, Tensor):
             return value

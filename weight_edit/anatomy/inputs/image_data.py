@@ -1,4 +1,4 @@
-"""Images as each family takes them: generic by what the forward takes, and by model type where nothing tells."""
+"""Image inputs of each family: by the forward's signature, else by model type."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from weight_edit.anatomy.narrow.towers import parts
 
 ROWS, COLUMNS = 4, 8
-"""Patches of an image whose size is free."""
+"""Patches of an image where its size is free."""
 
 
 @dataclass
 class Images:
-    """Makes images for one model; each method makes one form that families take.
+    """Random images for one model; each method makes one form of input.
 
     A value that is a function is given the mask of image tokens, bool (1, tokens), once the tokens are placed. The
     entry "image_tokens" says how many tokens the image fills, where the model's `get_image_features` does not.
@@ -36,7 +36,7 @@ class Images:
         return self.config
 
     def size(self, *keys: str, default: int) -> int:
-        """A size of the tower, or of the whole."""
+        """A size from the tower's config, or from the whole config."""
         holders = (self.tower, *(part for _, part in parts(self.tower)), self.config)
         for holder in holders:
             for key in keys:
@@ -48,7 +48,7 @@ class Images:
 
     @property
     def channels(self) -> int:
-        """Colours."""
+        """The number of colour channels."""
         return self.size("num_channels", "in_channels", default=3)
 
     @property
@@ -63,7 +63,7 @@ class Images:
 
     @property
     def flat(self) -> int:
-        """Numbers in a patch of one moment."""
+        """The length of a flat patch of one frame."""
         return self.channels * self.patch**2
 
     def noise(self, *shape: int) -> Tensor:
@@ -71,7 +71,7 @@ class Images:
         return torch.randn(shape, generator=self.generator)
 
     def generic(self) -> dict[str, Any] | None:
-        """Inputs by what the forward takes."""
+        """Inputs chosen by the forward's signature."""
         if "pixel_values" not in self.takes:
             return None
         if "image_grid_thw" in self.takes:
@@ -90,7 +90,7 @@ class Images:
         return self.square()
 
     def grid(self) -> dict[str, Any]:
-        """Flat patches (patches, channels * time * patch * patch), and the grid they form."""
+        """Flat patches (patches, channels * time * patch * patch), and their grid."""
         time = self.size("temporal_patch_size", "patch_temporal", default=1)
         given: dict[str, Any] = {
             "pixel_values": self.noise(ROWS * COLUMNS, self.flat * time),
@@ -101,13 +101,13 @@ class Images:
         return given
 
     def square_patches(self) -> dict[str, Any]:
-        """Patches (patches, channels, patch, patch), and the grid they form."""
+        """Patches (patches, channels, patch, patch), and their grid."""
         given = self.grid()
         given["pixel_values"] = self.noise(ROWS * COLUMNS, self.channels, self.patch, self.patch)
         return given
 
     def merged_patches(self) -> dict[str, Any]:
-        """Squares of merged patches, colours last, and the grid that they form."""
+        """Merged square patches with the colour axis last, and their grid."""
         given = self.grid()
         merge = self.size("spatial_merge_size", default=2)
         side = merge * self.patch
@@ -147,7 +147,7 @@ class Images:
         return {"pixel_values": self.noise(1, self.channels, 64, 64)}
 
     def tiles(self) -> dict[str, Any]:
-        """Perception LM: tiles of an image (1, tiles, channels, side, side), of the size that timm was told."""
+        """Perception LM: tiles (1, tiles, channels, side, side) of the size in timm's config."""
         side, _ = self.tower.model_args["img_size"]
         return {"pixel_values": self.noise(1, 1, self.channels, side, side)}
 
@@ -160,11 +160,11 @@ class Images:
         return given
 
     def tiled(self) -> dict[str, Any]:
-        """One image in a list of tiles, all of them real."""
+        """One image as a list of tiles, without padding tiles."""
         return {**self.numbered(), "pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool)}
 
     def cropped(self) -> dict[str, Any]:
-        """An image and its tiles (1, tiles + 1, channels, side, side), in one of the resolutions that are listed."""
+        """An image and its tiles (1, tiles + 1, channels, side, side), in a listed resolution."""
         height, width = self.config.image_grid_pinpoints[0]
         count = (height // self.side) * (width // self.side) + 1
         return {
@@ -173,7 +173,7 @@ class Images:
         }
 
     def crossed(self) -> dict[str, Any]:
-        """Mllama: tiles that cross-attention reads; no token stands for the image."""
+        """Mllama: tiles read by cross-attention; no token stands for the image."""
         tiles = self.tower.max_num_tiles
         return {
             "pixel_values": self.noise(1, 1, tiles, self.channels, self.side, self.side),
@@ -184,7 +184,7 @@ class Images:
         }
 
     def gated(self) -> dict[str, Any]:
-        """Idefics: an image that gated cross-attention reads from every token."""
+        """Idefics: an image read by gated cross-attention from every token."""
         return {
             "pixel_values": self.noise(1, 1, self.channels, self.side, self.side),
             "image_attention_mask": lambda place: torch.ones(*place.shape, 1, dtype=torch.long),
@@ -192,11 +192,11 @@ class Images:
         }
 
     def before(self) -> dict[str, Any]:
-        """GIT: an image that is put before the text."""
+        """GIT: an image placed before the text."""
         return {**self.square(), "image_tokens": 0}
 
     def queried(self) -> dict[str, Any]:
-        """Kosmos-2: learned queries read the image, at the places of a mask."""
+        """Kosmos-2: an image read by learned queries, at the places of a mask."""
         return {
             **self.square(),
             "image_embeds_position_mask": lambda place: place.long(),
@@ -217,7 +217,7 @@ class Images:
         }
 
     def pooled(self) -> dict[str, Any]:
-        """Molmo 2: patches of a crop, and which of them each token pools."""
+        """Molmo 2: patches of a crop, and the patches that each token pools."""
         corners = [row * ROWS + column for row in (0, 2) for column in (0, 2)]
         return {
             "pixel_values": self.noise(1, ROWS * ROWS, self.flat),
@@ -242,7 +242,7 @@ class Images:
         return given
 
     def folded(self) -> dict[str, Any]:
-        """Inkling: pieces of film (pieces, time, side, side, channels), a token each."""
+        """Inkling: film patches (patches, time, side, side, channels), one token each."""
         time = self.size("temporal_patch_size", default=1)
         return {"pixel_values": self.noise(4, time, self.patch, self.patch, self.channels)}
 
@@ -251,7 +251,7 @@ class Images:
         return {"pixel_values": self.noise(1, ROWS * ROWS, self.flat), "image_tokens": ROWS * ROWS}
 
     def whole_and_crop(self) -> dict[str, Any]:
-        """Phi-4 multimodal: a whole image and one crop, halved patches, with a separator in each row and between."""
+        """Phi-4 multimodal: an image and one crop, patches halved, with separators."""
         grid = self.side // self.patch
         half = grid // 2
         return {
@@ -294,4 +294,4 @@ IMAGES: dict[str, Callable[[Images], dict[str, Any] | None]] = {
     "phi4_multimodal": Images.whole_and_crop,
     "smolvlm": Images.numbered,
 }
-"""By model type, where the forward's signature does not tell the form."""
+"""Model type -> form of its images, where the forward's signature does not tell it."""

@@ -1,4 +1,4 @@
-"""Inputs for one forward pass of a small model: text alone, text with an image, text with a sound."""
+"""Inputs for a forward pass of a small model: text alone, with an image, or with a sound."""
 
 import inspect
 from collections.abc import Callable
@@ -16,7 +16,7 @@ IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_to
 TEXT_BEFORE, TEXT_AFTER = 3, 4
 
 WITH_IMAGE = frozenset({"idefics", "kosmos-2", "kosmos-2.5"})
-"""Model types whose forward refuses text alone, though its signature does not say so."""
+"""Model types whose forward requires an image, though its signature does not say so."""
 
 
 def text_inputs(model: Any, tokens: int, seed: int, batch: int = 2) -> dict[str, Tensor]:
@@ -44,13 +44,13 @@ def _demands_image(model: nn.Module, config: Any) -> bool:
 
 
 def _silence(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Voxtral Realtime adds a sound to every token: as many frames as the tokens last."""
+    """Voxtral Realtime: the silent sound that is added to every token."""
     frames = ids.shape[1] * config.audio_length_per_tok
     return {"input_features": torch.zeros(ids.shape[0], config.audio_config.num_mel_bins, frames)}
 
 
 def _codes(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Kyutai: a token of text and one of each codebook at every place."""
+    """Kyutai: a text token and one token of each codebook at every place."""
     codes = torch.arange(ids.numel() * config.num_codebooks).view(*ids.shape, config.num_codebooks)
     return {"input_ids": torch.cat([ids[..., None], codes % (config.codebook_vocab_size - 1)], dim=-1)}
 
@@ -59,11 +59,11 @@ DEMANDS: dict[str, Callable[[Any, Tensor], dict[str, Tensor]]] = {
     "voxtral_realtime": _silence,
     "kyutai_speech_to_text": _codes,
 }
-"""What else a forward on text needs, by model type."""
+"""Model type -> further inputs that a forward on text needs."""
 
 
 def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] | None:
-    """Everything that a forward pass with text around an image needs; None where the model takes no image.
+    """Inputs of a forward pass on text with an image; None if the model takes no image.
 
     The values are found from the forward's signature and the tower's sizes; how many tokens an image fills is asked of
     the model's own `get_image_features`.
@@ -85,7 +85,7 @@ def image_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] 
 
 
 def audio_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] | None:
-    """Everything that a forward pass with text around a sound needs; None where the family is in no list of them."""
+    """Inputs of a forward pass on text with a sound; None for families not listed."""
     make = SOUNDS.get(str(config.model_type))
     if make is None:
         return None
@@ -101,7 +101,7 @@ def audio_inputs(model: nn.Module, config: Any, seed: int) -> dict[str, Tensor] 
 def _around(
     given: dict[str, Any], config: Any, rows: int, token: int | None, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Text before and after `rows` places of a special token, and the mask of those places, bool (1, tokens)."""
+    """Token ids with `rows` special tokens inside text, and their mask, bool (1, tokens)."""
     ids = _ordinary(config, (1, TEXT_BEFORE + rows + TEXT_AFTER), generator)
     place = torch.zeros_like(ids, dtype=torch.bool)
     place[:, TEXT_BEFORE : TEXT_BEFORE + rows] = True
@@ -134,7 +134,7 @@ def _token(config: Any, keys: tuple[str, ...]) -> int | None:
 
 
 def _rows(model: nn.Module, given: dict[str, Any], method: str) -> int:
-    """How many rows of the stream the model makes of images or sounds."""
+    """The number of stream rows that the model makes of images or sounds."""
     holders: list[Any] = [module for module in model.modules() if hasattr(module, method)]
     # The outer of two may pass on what only the inner names.
     takes = {key for holder in holders for key in inspect.signature(getattr(holder, method)).parameters}

@@ -1,4 +1,4 @@
-"""The forward passes that an architecture is looked at and proven with: on text, and with an image and a sound."""
+"""The forward passes for deriving and proving an anatomy: text, images, sounds."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +16,10 @@ _ROWS = ("input_ids", "attention_mask", "mm_token_type_ids", "moe_mm_token_type_
 
 
 def _both(model: Any, config: Any, seed: int) -> dict[str, Any] | None:
-    """A text with an image and then a sound, which some families bring in through another map than a sound alone."""
+    """A pass on text with an image and then a sound.
+
+    Some families use another map for the sound then.
+    """
     image, sound = image_inputs(model, config, seed), audio_inputs(model, config, seed)
     if image is None or sound is None:
         return None
@@ -30,12 +33,12 @@ MEDIA = tuple(_MEDIA)
 
 
 def text_run(model: Any, seed: int) -> dict[str, Any]:
-    """The arguments of a forward pass on text alone, or on as little else as the model insists on."""
+    """The arguments of a pass on text alone, or with the least else that the model requires."""
     return dict(text_inputs(model, TOKENS, seed))
 
 
 def media_run(model: Any, medium: str, seed: int) -> dict[str, Any] | None:
-    """The arguments of a forward pass on text with an image or a sound.
+    """The arguments of a pass on text with an image or a sound.
 
     Args:
         model: in memory.
@@ -49,6 +52,6 @@ def media_run(model: Any, medium: str, seed: int) -> dict[str, Any] | None:
 
 
 def runs(model: Any, media: Iterable[str], seed: int) -> list[dict[str, Any]]:
-    """The arguments of all passes: on text, and with each of the media that are given."""
+    """The arguments of all passes: on text, and with each of the given media."""
     found = (media_run(model, medium, seed) for medium in media)
     return [text_run(model, seed), *(inputs for inputs in found if inputs is not None)]

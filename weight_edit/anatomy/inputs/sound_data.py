@@ -1,4 +1,4 @@
-"""Sounds as each family takes them: generic by what the forward takes, and by model type where nothing tells."""
+"""Sound inputs of each family: by the forward's signature, else by model type."""
 
 import math
 from collections.abc import Callable
@@ -15,14 +15,14 @@ FRAMES = 32
 
 @dataclass
 class Sounds:
-    """Makes sounds for one model; each method makes one form that families take."""
+    """Random sounds for one model; each method makes one form of input."""
 
     config: Any
     takes: set[str]
     generator: torch.Generator
 
     def size(self, *keys: str, default: int) -> int:
-        """A size of a part that is no text or vision tower."""
+        """A size from a part's config other than text or vision."""
         for name, part in parts(self.config):
             if name.startswith(("text", "vision")):
                 continue
@@ -35,7 +35,7 @@ class Sounds:
 
     @property
     def bands(self) -> int:
-        """Numbers in a frame."""
+        """The number of frequency bands in a frame."""
         return self.size("num_mel_bins", "input_dim", "feature_size", "input_feat_size", default=80)
 
     def noise(self, *shape: int) -> Tensor:
@@ -43,58 +43,58 @@ class Sounds:
         return torch.randn(shape, generator=self.generator)
 
     def bands_first(self) -> dict[str, Any] | None:
-        """Frames (1, bands, frames), as Whisper's encoder takes them, all of them real."""
+        """Frames (1, bands, frames) as for Whisper's encoder, without padding."""
         frames = 2 * self.size("max_source_positions", "n_window", default=FRAMES // 2)
         return self.masked({"input_features": self.noise(1, self.bands, frames)}, frames)
 
     def frames_first(self) -> dict[str, Any] | None:
-        """Frames (1, frames, bands), all of them real."""
+        """Frames (1, frames, bands), without padding."""
         return self.masked({"input_features": self.noise(1, FRAMES, self.bands)}, FRAMES)
 
     def frames_alone(self) -> dict[str, Any] | None:
-        """Granite speech: frames (1, frames, bands); its mask is one of tokens, and all of them are real."""
+        """Granite speech: frames (1, frames, bands), with a mask of tokens, all of them real."""
         return {"input_features": self.noise(1, FRAMES, self.bands)}
 
     def stacked(self) -> dict[str, Any] | None:
-        """Fun-ASR: several frames in a row of each other (1, rows, frames * bands)."""
+        """Fun-ASR: rows of concatenated frames (1, rows, frames * bands)."""
         width = self.bands * self.size("num_stacked_frames", default=1)
         return self.masked({"input_features": self.noise(1, FRAMES, width)}, FRAMES)
 
     def subsampled(self) -> dict[str, Any] | None:
-        """Gemma 4: as many bands as the first of its convolutions has channels, so that what they leave is a row."""
+        """Gemma 4: as many bands as the first convolution has channels, so that one row is left."""
         bands = int(self.config.audio_config.subsampling_conv_channels[0])
         mask = torch.ones(1, FRAMES, dtype=torch.bool)
         return {"input_features": self.noise(1, FRAMES, bands), "input_features_mask": mask}
 
     def waveform(self) -> dict[str, Any] | None:
-        """Gemma 4 unified: a token for each stretch of the waveform."""
+        """Gemma 4 unified: one token per stretch of the waveform."""
         width = self.size("audio_embed_dim", default=self.bands)
         return {"input_features": self.noise(1, 6, width), "input_features_mask": torch.ones(1, 6, dtype=torch.bool)}
 
     def sized(self) -> dict[str, Any] | None:
-        """Phi-4: frames first, and the number of tokens that they come to."""
+        """Phi-4: frames first, and the number of tokens that they become."""
         audio = self.config.audio_config
         rows = 4
         frames = self.noise(1, rows * audio.time_reduction, audio.input_size)
         return {"audio_input_features": frames, "audio_embed_sizes": torch.tensor([rows]), "sound_tokens": rows}
 
     def padded(self) -> dict[str, Any] | None:
-        """MOSS: frames with bands first, and the mask of a waveform that is one chunk of them."""
+        """MOSS: bands first, with the mask of a waveform that is one chunk."""
         given = self.bands_first()
         return given and {**given, "padding_mask": torch.ones(1, 100, dtype=torch.long)}
 
     def quartered(self) -> dict[str, Any] | None:
-        """Qwen2-Audio: frames with bands first; a token stands for four of them."""
+        """Qwen2-Audio: bands first; one token per four frames."""
         given = self.bands_first()
         return given and {**given, "sound_tokens": given["input_features"].shape[-1] // 4}
 
     def samples(self) -> dict[str, Any] | None:
-        """Apertus 1.5: a waveform (1, 1, samples) of two codes, all of it real."""
+        """Apertus 1.5: a waveform (1, 1, samples) of two codes, without padding."""
         count = 2 * math.prod(self.config.audio_config.upsampling_ratios)
         return {"input_values": self.noise(1, 1, count), "padding_mask": torch.ones(1, count, dtype=torch.long)}
 
     def masked(self, given: dict[str, Any], frames: int) -> dict[str, Any]:
-        """With the mask of real frames, by the name that the forward knows."""
+        """The inputs with a mask of real frames, under the forward's name for it."""
         for key in ("input_features_mask", "feature_attention_mask"):
             if key in self.takes:
                 given[key] = torch.ones(1, frames, dtype=torch.long)
@@ -119,4 +119,4 @@ SOUNDS: dict[str, Callable[[Sounds], dict[str, Any] | None]] = {
     "qwen3_omni_moe_thinker": Sounds.bands_first,
     "voxtral": Sounds.bands_first,
 }
-"""By model type: the signature of a forward does not tell which way the frames lie."""
+"""Model type -> form of its sounds; signatures do not tell the order of the axes."""

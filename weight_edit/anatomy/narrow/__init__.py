@@ -1,1 +1,1 @@
-"""The narrow copy of a model: its architecture at a few dimensions, with random weights."""
+"""Narrow copies of models: the architecture at a few dimensions, with random weights."""

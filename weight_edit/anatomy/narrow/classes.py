@@ -1,4 +1,4 @@
-"""Which class of transformers a config means, and how to make one."""
+"""The transformers class that a config stands for, and its construction."""
 
 import inspect
 from pathlib import Path
@@ -8,7 +8,7 @@ from weight_edit.errors import UnsupportedError
 
 
 def auto_class(config: Any) -> Any:
-    """The Auto class of transformers whose mapping holds the class that a config means.
+    """The transformers Auto class whose mapping has the class of a config.
 
     The first of `config.architectures` that a mapping holds for this config decides (AutoModelForCausalLM,
     AutoModelForMultimodalLM, AutoModelForSeq2SeqLM: the last for audio-language models that are listed nowhere else).
@@ -40,7 +40,7 @@ def _classes(auto: Any, config: Any) -> tuple[Any, ...]:
 
 
 def model_class(config: Any) -> Any:
-    """The class of transformers that a config means.
+    """The transformers class of a config.
 
     Raises:
         UnsupportedError: transformers has no language model for it.
@@ -54,7 +54,7 @@ def model_class(config: Any) -> Any:
 
 
 def speaking_config(config: Any) -> Any:
-    """The config of the model that reads and writes text: the config itself, or its part that is such a model.
+    """The config of the model that reads and writes text: the whole or a part of it.
 
     Qwen's omni models are several models in one checkpoint (a thinker, a talker, a vocoder) without a forward in
     common; transformers loads the thinker alone from it.
@@ -74,12 +74,12 @@ def _reads_tokens(config: Any) -> bool:
 
 
 def from_config(config: Any, **options: Any) -> Any:
-    """A model of a config with fresh weights: what `AutoModelFor...from_config` makes, of the right Auto class."""
+    """A model with fresh weights, by `from_config` of the right Auto class."""
     speaking = speaking_config(config)
     return auto_class(speaking).from_config(speaking, **options)
 
 
 def from_pretrained(folder: Path, config: Any, **options: Any) -> Any:
-    """A model in a folder: what `AutoModelFor...from_pretrained` gives, of the right Auto class."""
+    """A model from a folder, by `from_pretrained` of the right Auto class."""
     speaking = speaking_config(config)
     return auto_class(speaking).from_pretrained(folder, config=speaking, **options)

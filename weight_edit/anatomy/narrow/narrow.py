@@ -1,4 +1,4 @@
-"""The narrow copy of a config: as many blocks, of the same kinds, with small widths."""
+"""The narrow config: the same number and kinds of blocks, with small widths."""
 
 import copy
 from typing import Any
@@ -20,14 +20,15 @@ from weight_edit.anatomy.narrow.narrow_data import (
 from weight_edit.anatomy.narrow.overrides import take_overrides
 
 STEP = 8
-"""How much wider than the smallest each further size of a per-layer list becomes."""
+"""The step between the narrow values of a per-layer list's different sizes."""
 
 
 def narrow_config(config: Any) -> Any:
-    """A copy of a config with the same number and kinds of blocks and small widths. The config itself is not changed.
+    """A copy of a config with the same number and kinds of blocks and small widths.
 
-    What a key means decides its narrow value (`narrow_data`); entries that a config computes from others are left to
-    it. Nested groups of settings (DBRX's attention) are narrowed too, nested models (towers) are not.
+    The config itself is not changed. What a key means decides its narrow value (`narrow_data`); entries that a config
+    computes from others are left to it. Nested groups of settings (DBRX's attention) are narrowed too, nested models
+    (towers) are not.
     """
     narrow = copy.deepcopy(config)
     overrides = take_overrides(narrow)
@@ -72,7 +73,7 @@ def _narrow_entries(narrow: Any, config: Any, overrides: dict[int, dict[str, Any
 
 
 def _table(key: str, numbers: list[int], config: Any, layers: list[dict[str, Any]]) -> dict[int, int]:
-    """The narrow value of each value that a key has; empty for a key that is no size.
+    """Value of a key -> its narrow value; empty for a key that is no size.
 
     Different values stay different: sizes of a per-layer list keep their order.
     """
@@ -96,7 +97,7 @@ def _numbers(config: Any, layers: list[dict[str, Any]], key: str) -> list[int]:
 
 
 def _flat(values: list[Any]) -> list[int]:
-    """The different values above 0 of entries that are numbers or lists of numbers, from the smallest."""
+    """The distinct positive values among numbers and lists of numbers, ascending."""
     flat = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
     if not all(_is_number(number) or number is None for number in flat):
         return []
@@ -110,19 +111,24 @@ def _looked_up(value: Any, table: dict[int, int]) -> Any:
 
 
 def _entry(config: Any, key: str) -> Any:
-    """A config's entry, None where it has none; the common one where single layers have others."""
+    """A config's entry, or None; the common value where layers override it."""
     return vars(config).get(config.attribute_map.get(key, key))
 
 
 def _tokens(stored: dict[str, Any]) -> dict[int, int]:
-    """Special ids above the vocabulary, from its last id downwards: different ones stay different."""
+    """Give special ids beyond the vocabulary distinct ids at its end."""
     special = _flat([value for key, value in stored.items() if key.endswith(TOKENS) and key not in SPECIAL_TOKENS])
     above = [number for number in special if number >= VOCABULARY]
     return {number: max(VOCABULARY - 1 - rank, len(SPECIAL_TOKENS)) for rank, number in enumerate(above)}
 
 
 def _plain_rotary(parameters: dict[str, Any], head: int) -> dict[str, Any]:
-    """Rotary parameters without scaling: its lists have the real width, and positions write nothing to the stream."""
+    """Rotary parameters without their scaling.
+
+    Lists of a scaling have the real model's width, and positions write nothing to the stream.
+
+    Positions write nothing to the stream.
+    """
     if any(isinstance(value, dict) for value in parameters.values()):
         return {
             kind: _plain_rotary(value, head) if isinstance(value, dict) else value for kind, value in parameters.items()
@@ -140,7 +146,7 @@ def _plain_rotary(parameters: dict[str, Any], head: int) -> dict[str, Any]:
 
 
 def _is_settings(value: Any) -> bool:
-    """Whether a value is a nested group of settings: a config that is no model's own."""
+    """Whether a value is a nested group of settings and no model's config."""
     from transformers import PretrainedConfig
 
     return isinstance(value, PretrainedConfig) and not value.model_type

@@ -1,4 +1,4 @@
-"""Sizes of a narrow copy, as data: what each key of a config means, and what only some families ask for.
+"""Narrow sizes as data: each config key's meaning, and exceptions of some families.
 
 Widths differ from one another, and from heads * head size, so that no two axes can be confused by length.
 """
@@ -104,7 +104,7 @@ SIZES: dict[str, int] = {
     "laurel_rank": 6,
     "hc_lowrank": 6,
 }
-"""Keys that are set wherever they hold a number above 0."""
+"""Narrow values of keys that hold a positive number."""
 
 CEILINGS: dict[str, int] = {
     # Experts: few, so that two sequences of 32 tokens reach each of them.
@@ -157,10 +157,10 @@ CEILINGS: dict[str, int] = {
     "ngram_vocab_size_base": 101,
     "split_ngram_parts": 2,
 }
-"""Keys that are lowered to a value where they lie above it."""
+"""Upper limits of keys."""
 
 HEAD_COUNTS = {key for key, size in SIZES.items() if size == HEADS and "head" in key}
-"""Keys whose different values stay multiples of one another."""
+"""Keys whose different values must stay multiples of one another."""
 
 KEY_VALUE_HEADS = {
     "num_key_value_heads": "num_attention_heads",
@@ -169,19 +169,24 @@ KEY_VALUE_HEADS = {
     "kv_n_heads": "num_attention_heads",
     "num_query_groups": "num_attention_heads",
 }
-"""Numbers of key-value heads, and the number of heads that each goes with: as many, one, or half of the fewest."""
+"""Keys of key-value head counts, each with the key of the head count that it divides.
+
+A narrow copy has as many as heads, one, or half of the fewest heads.
+
+In a narrow copy there are as many, one, or half of the fewest.
+"""
 
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 """Ids below those that tests draw."""
 
 TOKENS = ("_token_id", "_token_index")
-"""Endings of other special ids: those above the vocabulary become its last ids."""
+"""Suffixes of other special ids, which move to the end of the vocabulary if beyond it."""
 
 WIDTH_OR_NOT = ("embedding_size", "embedding_dim", "word_embed_proj_dim", "lru_width", "attention_hidden_size")
-"""Widths that stay the stream's where they are the stream's."""
+"""Widths that equal the stream's in the narrow copy where they do in the real model."""
 
 ROTARY_KEYS = ("rope_theta", "partial_rotary_factor", "llama_4_scaling_beta")
-"""What stays of rotary settings once their scaling is dropped."""
+"""The rotary settings that remain without scaling."""
 
 FAMILIES: dict[str, dict[str, Any]] = {
     # The head size is what rotary positions are a quarter of: they take qk_rope_head_dim, 8.
@@ -222,4 +227,4 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "deepseek_ocr2_text": {"head_dim": 16},
     "unlimited_ocr_text": {"head_dim": 16},
 }
-"""By model type: what no key's meaning tells."""
+"""Model type -> sizes that no key's meaning tells."""

@@ -1,4 +1,4 @@
-"""A bias that a model's config can turn on: created where an edit adds a constant and the model has no bias.
+"""Biases that a model's config can turn on, for edits that add a constant.
 
 Names and shapes come from building the model with the setting on; what the setting creates besides is written as
 zeros, which change nothing. A model whose config has no such setting cannot have the bias: runtimes build what the
@@ -18,14 +18,14 @@ from weight_edit.anatomy.narrow.towers import parts
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError
 
 FLAGS = ("mlp_bias", "use_mlp_bias", "attention_bias", "use_bias", "add_bias_linear", "bias")
-"""What configs call the setting, the most particular first."""
+"""Config keys that turn biases on, the most particular first."""
 
 DROPPED_BY = "transformers, vLLM, SGLang and llama.cpp"
 
 
 @dataclass(frozen=True)
 class NewBiases:
-    """Biases that come with a setting of the config.
+    """The biases that a config setting turns on.
 
     Attributes:
         config: the config with the setting on.
@@ -39,7 +39,7 @@ class NewBiases:
 
 
 def new_biases(config: Any, wanted: Collection[str], *, trust_remote_code: bool = False) -> NewBiases:
-    """The setting that gives a model the biases that it lacks.
+    """The config setting that gives a model the biases that it lacks.
 
     Args:
         config: of the real model.
@@ -71,7 +71,7 @@ def new_biases(config: Any, wanted: Collection[str], *, trust_remote_code: bool 
 
 
 def with_new_biases(model: nn.Module, flagged: nn.Module, values: Mapping[str, Any]) -> nn.Module:
-    """A model with a setting turned on, the parameters of one without, and new biases; the others are zero.
+    """A model with the setting on, the parameters of one without, and new biases or zeros.
 
     Args:
         model: without.
@@ -87,7 +87,7 @@ def with_new_biases(model: nn.Module, flagged: nn.Module, values: Mapping[str, A
 
 
 def _holders(config: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """The config and the configs inside it, the language model's first."""
+    """The config and its nested configs, the language model's first."""
     inner = [((name,), part) for name, part in parts(config)]
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     inner.sort(key=lambda pair: pair[1] is not text)
@@ -101,7 +101,7 @@ def _at(config: Any, path: tuple[str, ...]) -> Any:
 
 
 def _shapes(config: Any, trust_remote_code: bool) -> dict[str, tuple[int, ...]]:
-    """The parameters of the real model."""
+    """The parameter shapes of the full-size model."""
     try:
         model = build(config, device="meta", trust_remote_code=trust_remote_code)
     except FOREIGN_ERRORS as error:

@@ -1,11 +1,11 @@
-"""Settings that single layers of a config override (`per_layer_config` of transformers)."""
+"""Per-layer overrides of a config (`per_layer_config` of transformers)."""
 
 import copy
 from typing import Any
 
 
 def take_overrides(config: Any) -> dict[int, dict[str, Any]] | None:
-    """Take the overrides of single layers off a config, by layer; None where it has none.
+    """Remove a config's per-layer overrides and return them; None if there are none.
 
     While they are on it, a config refuses to give the entries that differ. Set `config.per_layer_config` to put them
     back.

@@ -1,4 +1,4 @@
-"""Random parameters for a narrow copy: norm gains, biases and stored scales included, and sane where they must be."""
+"""Random parameters for a narrow copy, including norm gains, biases and stored scales."""
 
 import torch
 from torch import nn
@@ -6,11 +6,11 @@ from torch import nn
 SPREAD = 0.3
 CHOICE = 0.03
 CHOOSERS = ("correction_bias", "expert_bias", "balancing_biases", "router.bias")
-"""Biases that choose experts: larger ones would leave some expert without a token."""
+"""Biases that route to experts; larger random values would leave some expert unused."""
 
 
 def randomise(model: nn.Module, seed: int) -> None:
-    """Give every parameter random values, and every stored floating-point buffer values near its own.
+    """Set every parameter at random, and every floating-point buffer near its own value.
 
     Default initialisation sets gains to 1, biases and gates to 0 and layer scales to 1, which hides mistakes.
     Parameters of one dimension (gains, biases, decay rates, time steps, temperatures) are perturbed, so that they stay
@@ -39,7 +39,7 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 
 def _draw_experts(module: nn.Module, generator: torch.Generator) -> None:
-    """Fill a router's table of each token's experts, which only checkpoints fill (DeepSeek V4)."""
+    """Fill a router's table of each token's experts at random (DeepSeek V4)."""
     weight = getattr(module, "weight", None)
     for table in module.buffers(recurse=False):
         if table.dtype == torch.long and table.ndim == 2 and isinstance(weight, nn.Parameter) and not table.any():

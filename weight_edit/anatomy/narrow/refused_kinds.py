@@ -1,4 +1,4 @@
-"""Models that have no decoder's residual stream, plain or composite: told from a config before anything is built."""
+"""Refusals, by config alone, of models that are no editable decoders."""
 
 import inspect
 from typing import Any
@@ -9,7 +9,7 @@ from weight_edit.errors import UnsupportedError
 
 
 def refuse_kinds(config: Any) -> str | None:
-    """Why a config's model is no decoder language model, in words that follow its name; None where it may be one.
+    """The reason, to follow the model's name, why a config is no decoder LM; else None.
 
     Decides by what a config says and by transformers' own lists, not by name: an encoder-decoder says so itself; a
     decoder that belongs to one has settings of cross-attention; an encoder is known by its masked language model or by
@@ -40,7 +40,9 @@ def _is_masked(model_type: str) -> bool:
 
 
 def refuse_multimodal(config: Any) -> str | None:
-    """Why a composite config's model holds no decoder that can be edited, in words that follow its name; else None.
+    """The reason why a composite config has no editable decoder; else None.
+
+    It is worded to follow the model's name.
 
     Decides by what the config and the class's forward say, not by name.
     """

@@ -1,4 +1,4 @@
-"""A narrow copy of a model with all its blocks: the real classes and names, random weights, made in a moment.
+"""Narrow copies of models: the real classes, names and blocks, with random weights.
 
 The anatomy is found on this copy, so it needs no weights, and is proven on it, because every parameter is random:
 default initialisation sets norm gains to 1 and biases to 0, which hides mistakes.
@@ -21,7 +21,7 @@ __all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "ra
 
 
 def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) -> nn.Module:
-    """The language model of a config, with fresh weights, in evaluation mode.
+    """A config's language model with fresh weights, in evaluation mode.
 
     Args:
         device: "meta" builds names and shapes only.
@@ -46,7 +46,7 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
 
 
 def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False) -> nn.Module:
-    """The narrow copy, with random parameters, float32.
+    """The narrow copy of a config's model, with random float32 parameters.
 
     Raises:
         UnsupportedError: as `build`, or the config's parts do not go together.
@@ -68,13 +68,13 @@ def narrow_model(config: Any, *, seed: int = 0, trust_remote_code: bool = False)
 
 
 def narrowed(config: Any) -> Any:
-    """A copy of a config with the same number and kinds of text blocks, and small widths; towers become tiny."""
+    """A config with as many text blocks of the same kinds, small widths and tiny towers."""
     speaking = speaking_config(config)
     return narrow_multimodal(speaking, narrow_config) if is_multimodal(speaking) else narrow_config(speaking)
 
 
 def describe(config: Any) -> str:
-    """The architecture's name for messages: its class where the config says it, else its model type."""
+    """The architecture's name for messages: its class, else its model type."""
     names = getattr(config, "architectures", None)
     if isinstance(names, list) and names:
         return str(names[0])

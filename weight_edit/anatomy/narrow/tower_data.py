@@ -1,4 +1,4 @@
-"""Small sizes of vision and audio towers and projectors: rules by the name of a key, and data for what no rule tells.
+"""Small sizes of vision and audio towers and projectors: rules by key, and exceptions.
 
 A value that is `TEXT` stands for the width of the narrow text part, which a projector has to give.
 """
@@ -14,7 +14,7 @@ HEAD = WIDTH // HEADS
 INNER = 40
 PATCH = 4
 GRID = 4
-"""Patches along each side of an image; divisible by every merging of patches that is known."""
+"""Patches along each side of an image: a multiple of every known patch merging."""
 IMAGE = PATCH * GRID
 LAYERS = 2
 
@@ -88,7 +88,7 @@ SIZES: dict[str, Any] = {
     "conf_num_hidden_layers": LAYERS,
     "conf_num_attention_heads": HEADS,
 }
-"""What a key of a tower becomes, where the tower has it."""
+"""Tower key -> its narrow value."""
 
 TEXT_WIDE = frozenset(
     {
@@ -100,7 +100,7 @@ TEXT_WIDE = frozenset(
         "output_dim",
     }
 )
-"""Keys of a tower that say how wide what it gives is."""
+"""Tower keys that hold the width of the text model's stream."""
 
 PROJECTOR: dict[str, Any] = {
     "projector_hidden_size": INNER,
@@ -116,7 +116,7 @@ PROJECTOR: dict[str, Any] = {
     "latent_query_num": 3,
     "scale_factor": 2,
 }
-"""What a key of the whole becomes, where text and towers are parts of it."""
+"""Top-level key -> its narrow value, in configs with text and towers as parts."""
 
 LAYER_INDEXES = frozenset(
     {
@@ -130,7 +130,7 @@ LAYER_INDEXES = frozenset(
         "insert_layer_id",
     }
 )
-"""Keys of a tower or of the whole that name blocks of a tower."""
+"""Keys that hold block numbers of a tower."""
 
 TOWERS: dict[str, dict[str, Any]] = {
     # Its `hidden_size` is what it gives, its `embed_dim` is its own width.
@@ -193,7 +193,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "mimi": {"upsample_groups": WIDTH},
     "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
 }
-"""By the tower's model type."""
+"""Tower's model type -> its exceptions."""
 
 IMAGES_IN_WORDS = {"<image>": 60} | {f"IMGIMG{letter}Z": 61 + index for index, letter in enumerate("ABCDEFGH")}
 VISUAL_TOKENS = {"<image>": 60, "<|extra_200|>": 69} | {
@@ -246,7 +246,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "qformer_config.num_attention_heads": 1,
     },
 }
-"""By the whole's model type; a dotted key is one of a part."""
+"""Whole model type -> its exceptions; a dotted key belongs to a part."""
 
 MROPE = {
     "qwen2_vl_text": (16, 24, 24),
@@ -267,4 +267,4 @@ MROPE = {
     "cohere_compass_text": (24, 20, 20),
     "hunyuan_vl_text": (16, 16, 16, 16),
 }
-"""Text parts whose rotary positions are of several kinds (time, row, column), and how their code shares them out."""
+"""Text models with several kinds of rotary positions (time, row, column), and their shares."""

@@ -1,4 +1,4 @@
-"""A narrow copy of a multimodal config: its text part narrow with all its blocks, its towers tiny, in agreement."""
+"""Narrow copies of multimodal configs: all text blocks, narrow; tiny towers that fit them."""
 
 import copy
 import re
@@ -22,19 +22,19 @@ from weight_edit.anatomy.narrow.tower_data import (
 
 BLOCKS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers")
 OWN_SETTINGS = ("attn_config", "ffn_config")
-"""Configs that hold no model of their own, but settings of the one at hand."""
+"""Nested configs that hold settings of the model at hand, and no model."""
 Narrow = Callable[[Any], Any]
 SPECIAL = re.compile(r"^(?!pad_|bos_|eos_|decoder_).*(token|image|im_|slice|newline|frame|audio|video|vision|speech)")
 NUMBERED = re.compile(r"(_id|_ids|_index)$")
 
 
 def is_multimodal(config: Any) -> bool:
-    """Whether a config holds other models' configs: towers beside a text part, not mere groups of settings (DBRX)."""
+    """Whether a config nests other models' configs, beyond groups of settings (DBRX)."""
     return any(part.model_type for _, part in parts(config))
 
 
 def parts(config: Any) -> Iterator[tuple[str, Any]]:
-    """The configs that a config holds, by key."""
+    """(key, config) of each nested config."""
     from transformers import PretrainedConfig
 
     for key, value in vars(config).items():
@@ -43,7 +43,7 @@ def parts(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def text_levels(config: Any) -> tuple[tuple[str, ...], ...]:
-    """The paths of keys from a config down to that of the model that writes text; () is the config itself."""
+    """The paths of keys from a config to its text model's config; () is the config itself."""
     text = speaking_config(config).get_text_config()
     return next(_paths(config, text, ()), ((),))
 
@@ -57,7 +57,7 @@ def _paths(config: Any, wanted: Any, path: tuple[str, ...]) -> Iterator[tuple[tu
 
 
 def narrow_multimodal(config: Any, narrow_text: Narrow) -> Any:
-    """A copy of a config with towers of a few blocks and small widths, and its text part narrowed by `narrow_text`.
+    """A config with tiny towers and its text part narrowed by `narrow_text`.
 
     Args:
         config: a composite, or a text config with towers of its own (Phi-4 multimodal, Chameleon).
@@ -88,7 +88,7 @@ def narrow_multimodal(config: Any, narrow_text: Narrow) -> Any:
 
 
 def _narrow_text(text: Any, narrow_text: Narrow) -> Any:
-    """A narrow text part, with its kinds of rotary positions sharing out its narrow head."""
+    """The narrow text part, with rotary kinds shared over its narrow head."""
     narrow = narrow_text(text)
     rotary = getattr(narrow, "rope_parameters", None)
     if isinstance(rotary, dict):
@@ -114,7 +114,7 @@ def _sections(narrow: Any, rotary: dict[str, Any], real: dict[str, Any]) -> dict
 
 
 def _scale_resolutions(narrow: Any, config: Any, towers: dict[str, Any]) -> None:
-    """Image resolutions that are listed are multiples of the tower's image size."""
+    """Scale listed image resolutions with the tower's image size."""
     listed = getattr(config, "image_grid_pinpoints", None)
     old = next((getattr(tower, "image_size", None) for tower in towers.values()), None)
     if listed and isinstance(old, int):
@@ -139,7 +139,7 @@ def _tower(config: Any, width: int) -> Any:
 
 
 def _set(config: Any, sizes: dict[str, Any], width: int, always: bool = False) -> None:
-    """Set the keys that a config has (or all of them), in the form (number or pair) in which it has them."""
+    """Set a config's existing keys (or all keys), as number or pair as before."""
     for path, size in sizes.items():
         *holders, key = path.split(".")
         holder = config
@@ -165,7 +165,7 @@ def _set_blocks(tower: Any, blocks: int) -> None:
 
 
 def _cut_lists(tower: Any, before: int) -> None:
-    """Leave one block of each kind where a tower lists something for each of its blocks, and two blocks at least."""
+    """Cut a tower's per-block lists to one block of each kind, and at least two blocks."""
     lists = [
         key
         for key, value in vars(tower).items()
@@ -182,7 +182,7 @@ def _cut_lists(tower: Any, before: int) -> None:
 
 
 def _set_layers(config: Any, blocks: int) -> None:
-    """Keep indexes of blocks within a tower of few blocks, which has as many as it names."""
+    """Move block numbers into a tower of few blocks."""
     wanted = blocks
     deep = vars(config).get("deepstack_visual_indexes")
     if deep and _blocks(config) < len(set(deep)):
@@ -202,14 +202,14 @@ def _set_layers(config: Any, blocks: int) -> None:
 
 
 def _within(indexes: list[int], blocks: int) -> list[int]:
-    """As many indexes: those of the last blocks, in their order; what does not fit is a layer taken twice."""
+    """The indexes mapped onto the last `blocks` blocks in order; a surplus repeats block 0."""
     above = sorted({index for index in indexes if index >= 0})
     new = {index: max(0, blocks - len(above) + rank) for rank, index in enumerate(above)}
     return [new[index] if index >= 0 else max(-blocks, index) for index in indexes]
 
 
 def special_tokens(config: Any) -> dict[str, Any]:
-    """The keys, with a path of parts before them, that number a special token (of an image, say), and their values."""
+    """Dotted key -> value of every special token (of an image, say) in a config."""
     found = {}
     for key, value in vars(config).items():
         if SPECIAL.match(key) and NUMBERED.search(key) and key not in LAYER_INDEXES and _numbers(value):
@@ -226,7 +226,7 @@ def _numbers(value: Any) -> bool:
 
 
 def renumber(narrow: Any, config: Any) -> None:
-    """Give special tokens distinct numbers at the end of the small vocabulary: the same where `config` has the same."""
+    """Give special tokens ids at the end of the small vocabulary; equal ids stay equal."""
     found = special_tokens(config)
     flat = sorted({number for value in found.values() for number in (value if _listed(value) else [value])})
     vocabulary = narrow.get_text_config().vocab_size

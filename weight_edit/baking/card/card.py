@@ -208,7 +208,7 @@ _HOW = {
     "cache": " (by the name of its folder in the Hub's cache)",
     "config": " (by its config.json)",
 }
-"""Who says which model on the Hub the base is."""
+"""Source of the base's Hub id -> the remark on it."""
 
 
 def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _usage(kept: Mapping[str, Any], is_adapter: bool) -> str:
-    """Python that loads the model and lets it speak."""
+    """Example code that loads the model and generates from it."""
     speaks = kept["metadata"].get("pipeline_tag") not in ("image-text-to-text", "any-to-any", "audio-text-to-text")
     auto = "AutoModelForCausalLM" if speaks else "AutoModelForMultimodalLM"
     base = '"OWNER/BASE"  # the base: a folder or its id on the Hub'

@@ -1,4 +1,4 @@
-"""The last two files of an output, its model card and its manifest, and what a manifest says when read again."""
+"""The last two files of an output, model card and manifest, and the reading of a manifest."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ README = "README.md"
 
 
 def base_card_name(taken: Collection[str]) -> str:
-    """Where the base's card goes: BASE_README.md, or the next free number when the base has one of those itself."""
+    """The file name for the base's card: BASE_README.md, or numbered if that is taken."""
     number = 1
     while (name := f"BASE_README{'' if number == 1 else f'_{number}'}.md") in taken:
         number += 1
@@ -25,7 +25,7 @@ def base_card_name(taken: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """What an edited checkpoint was made from.
+    """The source model of an edited checkpoint.
 
     Attributes:
         model: a Hub id, the name of an embedded model, or the last part of a local folder's name.
@@ -39,7 +39,7 @@ class Origin:
 
 
 def origin_of(manifest: Mapping[str, Any], folder: Path) -> Origin:
-    """The source that a manifest names.
+    """The source model that a manifest names.
 
     Raises:
         UsageError: it does not say.
@@ -52,7 +52,7 @@ def origin_of(manifest: Mapping[str, Any], folder: Path) -> Origin:
 
 
 def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...] = ()) -> None:
-    """Put measurements, or the reasons why it must not be used, on the card and manifest of an edited checkpoint.
+    """Add measurements, or failed checks, to the card and manifest of an edited checkpoint.
 
     Args:
         folder: an output of `bake`.
@@ -68,7 +68,7 @@ def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...]
 
 
 def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What was edited and how, without what was measured since."""
+    """The manifest's account of the edit, without later measurements."""
     return {key: value for key, value in manifest.items() if key not in ("files", "measurements", "failed")}
 
 
@@ -79,7 +79,7 @@ def write_card_and_manifest(
     measurements: Mapping[str, Any] | None = None,
     failed: tuple[str, ...] = (),
 ) -> None:
-    """Write both files into a checkpoint's folder that has neither's final form yet.
+    """Write the card and the manifest into a checkpoint's folder.
 
     Args:
         summary: what was edited and how.
@@ -94,7 +94,7 @@ def write_card_and_manifest(
 def with_measurements(
     summary: Mapping[str, Any], measurements: Mapping[str, Any] | None, failed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The manifest without `files`, as it is read again: the card is made of this."""
+    """The manifest's content without `files`, as JSON reads it back; the card is made from it."""
     marks = {"failed": list(failed)} if failed else {}
     content = {**summary, "measurements": json_safe(measurements), **marks}
     # Keys are text and tuples are lists once it was read again, and the card must be the same then.

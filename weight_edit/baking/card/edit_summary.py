@@ -1,4 +1,4 @@
-"""An edit and its directions in words, as far as the manifest says what they are."""
+"""An edit and its directions in words, as far as the manifest records them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +13,16 @@ DEEDS = {
     "erase": "a concept erased linearly from the residual stream (LEACE)",
     "norm-preserving": "a direction of the residual stream removed, column lengths kept (norm-preserving ablation)",
 }
-"""What an edit does, in a few words, where its strength does not change them."""
+"""Kind of edit -> its effect in a few words, where the strength does not change them."""
 
 _OPENINGS = frozenset(("i", "i'm", "sorry", "as", "unfortunately", "cannot", "can't", "unable", "apologies"))
-"""First words of refusals, as searches find them."""
+"""First words of refusals, as searches report them."""
 
 _REFUSED = re.compile(r"refus|harmful|jailbreak|unsafe", re.IGNORECASE)
 
 
 def edit_summary(edit: Mapping[str, Any]) -> str:
-    """What the edit does, in a few words."""
+    """The effect of the edit, in a few words."""
     strength, kind = edit["strength"], edit["edit"]
     if kind in DEEDS:
         return f"{DEEDS[kind]}, strength {strength:g}" if strength != 1 else DEEDS[kind]
@@ -51,7 +51,7 @@ def _opening(token: str) -> str:
 
 
 def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The concept that the directions stand for, as far as it is recorded."""
+    """Sentences on the concept that the directions stand for, as far as it is recorded."""
     every = [step["directions"] for step in steps]
     if any(is_of_refusal(directions) for directions in every):
         yield (
@@ -91,7 +91,7 @@ def step_rows(steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _what(step: Mapping[str, Any]) -> str:
-    """One step with its settings, in a line."""
+    """One step with its settings, on one line."""
     said = [str(step["edit"]), f"strength {step['strength']:g}"]
     if step.get("at"):
         said.append(f"at the input of {_layers(step['at'])}")
@@ -109,7 +109,7 @@ def _layers(layers: Sequence[int]) -> str:
 
 
 def _found(directions: Mapping[str, Any]) -> str:
-    """How many directions, and where they come from."""
+    """The number of directions and their origin."""
     count, method = directions["shape"][0], directions.get("method")
     if method == "random":
         said = [str(count), "drawn at random"]
@@ -123,7 +123,7 @@ def _found(directions: Mapping[str, Any]) -> str:
 
 
 def _set_names(directions: Mapping[str, Any], role: str) -> list[str]:
-    """Names of the prompt sets of a role, by what a search recorded."""
+    """Names of the prompt sets recorded for a role."""
     prompts = directions.get("prompts")
     found = prompts.get(role) if isinstance(prompts, Mapping) else None
     entries = found if isinstance(found, list) else [found]
@@ -131,5 +131,5 @@ def _set_names(directions: Mapping[str, Any], role: str) -> list[str]:
 
 
 def _token_texts(directions: Mapping[str, Any]) -> list[str]:
-    """First tokens of answers to the target prompts, by which a search told them from others."""
+    """The recorded refusal tokens, as texts."""
     return [str(token["text"]) for token in directions.get("refusal_tokens") or ()]

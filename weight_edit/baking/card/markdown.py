@@ -1,14 +1,14 @@
-"""Foreign text in Markdown: it is read as it was written, and is never a heading, a link, a table's cell or HTML."""
+"""Foreign text escaped for Markdown: shown as written, never read as markup or HTML."""
 
 import re
 from collections.abc import Iterable
 
 _KEPT = frozenset(" .,-+=%():;'?!")
-"""Signs that mean nothing inside of a line without brackets, slashes and the like; letters and digits neither."""
+"""Characters, beside letters and digits, that have no meaning in Markdown within a line."""
 
 
 def plain(text: object, limit: int = 400) -> str:
-    """Text that may stand inside a line or a table's cell.
+    """Text escaped for a line or a table cell.
 
     Every sign that Markdown or HTML could take for structure is written as an entity, which Markdown does not take for
     structure; line breaks and control characters are spaces.
@@ -23,7 +23,7 @@ def plain(text: object, limit: int = 400) -> str:
 
 
 def code(text: object, limit: int = 200) -> str:
-    """Text between backticks, which may stand inside a line or a table's cell: nothing in it has a meaning but `|`.
+    """Text as inline code for a line or a table cell.
 
     Backticks in it become apostrophes, and bars, which would end a cell, broken bars.
     """
@@ -32,7 +32,7 @@ def code(text: object, limit: int = 200) -> str:
 
 
 def codes(texts: Iterable[object], most: int = 8) -> str:
-    """Several of them, with commas; of a long list the first, and how many there are besides."""
+    """Several texts as inline code, comma-separated; after `most` only their number is given."""
     every = [code(text) for text in texts]
     more = f" and {len(every) - most} others" if len(every) > most else ""
     return ", ".join(every[:most]) + more

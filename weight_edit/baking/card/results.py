@@ -1,4 +1,4 @@
-"""What an evaluation measured, as a card shows it: tables for readers, and the Hub's `model-index`."""
+"""An evaluation's results on a card: tables for readers, and the Hub's `model-index`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) ->
 
 
 def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows (role, set, number of prompts, digest) for every prompt set that answers were counted on, as cells."""
+    """Cells (role, set, number of prompts, digest) for every evaluated prompt set."""
     sets = {**(baseline.get("sets") or {}), **(edited.get("sets") or {})}
     return [
         (
@@ -31,7 +31,7 @@ def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[
 
 
 def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The measurements of the edited model, in the form that the Hub reads; empty for none.
+    """The edited model's measurements in the Hub's `model-index` form; empty if there are none.
 
     Args:
         name: of the model.

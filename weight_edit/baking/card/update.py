@@ -1,4 +1,4 @@
-"""A card is filled in by what later verbs measure: in the manifest and so in the card, digests kept true."""
+"""Later measurements added to the manifest and the card of an output, with digests updated."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def fill_in(
     base: str | Path | None = None,
     digests_checked: bool = False,
 ) -> str | None:
-    """Put what was measured into the manifest and the card of an output of ours; what is not given stays.
+    """Add measurements to the manifest and the card of an output; entries not given stay.
 
     Nothing is an error: a folder that is not ours, whose files are not those of its manifest, or that is read-only,
     stays as it is.
@@ -85,7 +85,7 @@ def fill_in(
 
 
 def _write(folder: Path, content: Mapping[str, Any], text: bytes, records: dict[str, FileRecord]) -> None:
-    """Both files, or neither."""
+    """Write the card and the manifest, both or neither."""
     card = folder / README
     old = card.read_bytes()
     with _undisturbed():
@@ -99,7 +99,7 @@ def _write(folder: Path, content: Mapping[str, Any], text: bytes, records: dict[
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until both files are there."""
+    """Delay Ctrl-C and SIGTERM until the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -118,13 +118,16 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _is_less(verification: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether the models were run for the recorded verification, and not for this one."""
+    """Whether the recorded verification ran the models and the new one did not."""
     recorded = before.get("verification") or {}
     return bool(verification.get("weights_only")) and recorded.get("leak") is not None
 
 
 def _same(base: str | Path, named: str) -> bool:
-    """Whether a model is called as the manifest calls it, which knows of a folder its last name."""
+    """Whether a base is the model that the manifest names.
+
+    A manifest has only the last part of a local folder's name.
+    """
     return str(base) == named or Path(base).name == named or Path(base).resolve().name == named
 
 
@@ -136,7 +139,7 @@ def _unchanged(path: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def _comparable(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> bool:
-    """Whether both were judged alike, on the same prompts."""
+    """Whether two evaluations used the same judge, settings and prompts."""
 
     def asked(evaluation: Mapping[str, Any]) -> Any:
         sets = {name: found.get("sha256") for name, found in (evaluation.get("sets") or {}).items()}

@@ -1,1 +1,1 @@
-"""Whether a checkpoint is what its base and its edit say: files, tensors, bytes."""
+"""Integrity of an edited checkpoint: its files, tensors and bytes against base and edit."""

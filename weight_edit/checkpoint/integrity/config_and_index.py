@@ -1,4 +1,4 @@
-"""The config and the index of an edited checkpoint: the base's, but for what an edit may change."""
+"""The check of an edited checkpoint's config and index against the base's."""
 
 from collections.abc import Collection, Mapping
 
@@ -11,7 +11,7 @@ _TOTALS = {"total_size", "total_parameters"}
 
 
 def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[str]) -> list[str]:
-    """Keys of `config.json` that differ and are none of `changed`, a line each.
+    """One line for each key of `config.json` that differs and may not.
 
     Args:
         changed: the top-level keys that may differ; with values, what they must be then (None: not there).
@@ -31,7 +31,10 @@ def config_problems(base: Checkpoint, edited: Checkpoint, changed: Collection[st
 
 
 def index_problems(base: Checkpoint, edited: Checkpoint) -> list[str]:
-    """What differs in the index beside the list of tensors, whose places are compared shard by shard."""
+    """One line for each difference of the index other than in its list of tensors.
+
+    The tensors' places are compared shard by shard.
+    """
     name = str(edited.index_file)
     if base.index_file != name:
         return [f"{printable(name)}: the base's index is {printable(str(base.index_file))}"]

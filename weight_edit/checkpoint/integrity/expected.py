@@ -1,4 +1,4 @@
-"""What an edited checkpoint must consist of, by its headers: tensors, dtypes, shapes and shards."""
+"""The expected headers of an edited checkpoint: tensors, dtypes, shapes and shards."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.header import TensorInfo
 
 Problem = tuple[str, str, str | None]
-"""File, what is wrong, and the tensor, if it is about one."""
+"""(file, message, tensor); the tensor is None for a problem of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The base's tensors and the edits, laid over the edited checkpoint.
+    """The expected tensors of an edited checkpoint, from the base's and the edits.
 
     Attributes:
         base, edited: the two.
@@ -44,7 +44,7 @@ class Expected:
         edits: Collection[TensorWriter],
         additions: Collection[str] | Mapping[str, AddedTensor],
     ) -> "Expected":
-        """What these edits, and these added tensors, make of the base."""
+        """The expectation for a base with these edits and added tensors."""
         added = frozenset(additions)
         targets = {part: edit for edit in edits for part in edit.target.parts}
         # What an added tensor is made from stays.
@@ -73,17 +73,17 @@ class Expected:
 
     @property
     def changes_index(self) -> bool:
-        """Whether the list of tensors is another than the base's."""
+        """Whether the list of tensors differs from the base's."""
         return bool(self.added or self.gone or self.relaid_tensors)
 
     def relaid(self, shard: str) -> bool:
-        """Whether the edits change what tensors a shard of the edited side has, so that its header must differ."""
+        """Whether the edits change a shard's tensors, so that its header must differ."""
         here = {info.name for info in self.edited.headers[shard].tensors}
         there = {info.name for info in self.base.headers[self.twins[shard]].tensors}
         return bool((here | there) & self.relaid_tensors or there & self.gone)
 
     def edit_of(self, info: TensorInfo) -> TensorWriter | None:
-        """The edit to hold a tensor against; None where there is none or not all that it needs is there."""
+        """The edit to check a tensor against; None if there is none or its inputs are missing."""
         edit = self.targets.get(info.name)
         if edit is None or not all(name in self.base.tensors for name in edit.source.parts):
             return None
@@ -94,7 +94,10 @@ class Expected:
         return edit
 
     def added_bytes(self, info: TensorInfo) -> tuple[str, int] | bytes | None:
-        """What an added tensor must be: bytes, or the base's file and offset where they lie. None if not known."""
+        """The expected content of an added tensor: bytes, or (file, offset) in the base.
+
+        None if it is not known.
+        """
         new = self.additions.get(info.name)
         if new is None or (info.dtype, info.shape) != (new.dtype, tuple(new.shape)):
             return None
@@ -104,7 +107,7 @@ class Expected:
         return (copied.shard, copied.begin) if copied is not None and copied.size == info.size else None
 
     def problems(self) -> Iterator[Problem]:
-        """Tensors and shards that are missing or too many."""
+        """Missing and surplus tensors and shards."""
         base, edited = self.base.tensors, self.edited.tensors
         anywhere = self.base.index_file or self.base.shards[0], self.edited.index_file or self.edited.shards[0]
         for name, info in base.items():
@@ -133,7 +136,7 @@ class Expected:
                 yield shard, "the shard is not in the base", None
 
     def tensor_problems(self, info: TensorInfo) -> Iterator[Problem]:
-        """What is wrong with one tensor's dtype, shape or place."""
+        """Problems of one tensor's dtype, shape or place."""
         before = self.base.tensors.get(info.name)
         edit = self.targets.get(info.name)
         if info.name in self.relaid_tensors and edit is not None:
@@ -158,7 +161,10 @@ class Expected:
 
 
 def _twins(base: Checkpoint, edited: Checkpoint, new: frozenset[str]) -> Mapping[str, str]:
-    """They have the same name, except where a single-file base became sharded because tensors were added."""
+    """Shard of the edited side -> the base's shard that corresponds to it.
+
+    They have the same name, except where a single-file base became sharded because tensors were added.
+    """
     if base.index_file is None and edited.index_file is not None and new:
         own = [s for s in edited.shards if any(info.name not in new for info in edited.headers[s].tensors)]
         return {own[0]: base.shards[0]} if len(own) == 1 else {}

@@ -1,4 +1,7 @@
-"""An edited tensor on disk against the formula, applied again to the base's; and what is left along the directions."""
+"""An edited tensor on disk compared with the edit applied again to the base's tensor.
+
+The part left along the directions is measured in the same pass.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,21 +17,25 @@ from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
 
 ARITHMETIC = 2.0**-44
-"""What float64 sums may leave beside the largest number near by: other processors add up in another order. It matters
-only where the edit leaves next to nothing of a number, and where a number lies in the middle between two that can be
-stored."""
+"""Tolerance of float64 sums, relative to the largest number near by.
+
+Processors add up in different orders. It matters only where the edit leaves next to nothing of a number, and where a
+number lies half-way between two storable ones.
+"""
 
 THROUGH_FLOAT32 = 2.0**-23
-"""What rounding to float32 on the way to a format of two bytes may do to a number, as a share of it: it can move one
-that lies next to the middle between two that can be stored into the middle."""
+"""Relative tolerance for rounding to float32 on the way to a two-byte format.
+
+That rounding can move a number to the middle between two storable ones.
+"""
 
 BY_CHANCE = 6.0
-"""Standard deviations within which a sum of signs is chance."""
+"""Standard deviations within which a sum of signs counts as chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorCheck:
-    """One edited tensor, re-read.
+    """The comparison of one edited tensor with the formula.
 
     Attributes:
         tensor: its name in the edited checkpoint.
@@ -60,24 +67,24 @@ class TensorCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether it is the formula's."""
+        """Whether the tensor agrees with the formula."""
         return not self.different and not self.non_finite and not self.one_sided
 
     @property
     def one_sided(self) -> bool:
-        """Whether the inexact numbers lie on one side of the formula's by more than chance."""
+        """Whether inexact numbers deviate to one side of the formula's by more than chance."""
         return abs(self.upwards) > BY_CHANCE * self.inexact**0.5
 
     @property
     def exact(self) -> bool:
-        """Whether it is the formula's bit for bit."""
+        """Whether the tensor is bit-identical to the formula's."""
         return self.ok and not self.inexact
 
 
 def check_formula(
     edited: TensorWriter, base: ByteReader, given: ByteReader, advance: Callable[[int], None] = lambda n: None
 ) -> TensorCheck:
-    """Compare an edited tensor with the edit applied to the base's, strip by strip.
+    """Compare an edited tensor with the edit applied to the base's tensor, strip by strip.
 
     Args:
         base, given: read tensors of the base and of the edited side.
@@ -101,7 +108,7 @@ def check_formula(
 def _check_blocks(
     edited: TensorWriter, base: ByteReader, given: ByteReader, advance: Callable[[int], None]
 ) -> TensorCheck:
-    """Compare a tensor that is written in another order than its strips', byte by byte."""
+    """Compare, byte by byte, a tensor whose bytes are not in the order of its strips."""
     name, dtype = edited.target.name, edited.target.parts[edited.target.name][0]
     offset = different = non_finite = 0
     # It is a tensor of another name or layout than the source's.
@@ -130,7 +137,7 @@ def _check_blocks(
 
 
 class _Check:
-    """The figures of one tensor as its strips come."""
+    """The running figures of one tensor."""
 
     def __init__(self, edited: EditedTensor) -> None:
         self._edited, self._target = edited, edited.target
@@ -221,7 +228,7 @@ class _Check:
 def _near(
     found: NDArray[np.float64], formula: NDArray[np.float64], exact: NDArray[np.float64], two_bytes: bool
 ) -> NDArray[np.bool_]:
-    """Which of some stored numbers are as good as the formula's, entry by entry."""
+    """A mask of the stored numbers that are as near to the exact result as the formula's."""
     sizes = np.abs(exact)
     slack = ARITHMETIC * float(sizes.max(initial=0.0)) + (THROUGH_FLOAT32 * sizes if two_bytes else 0.0)
     return np.abs(found - exact) <= np.abs(formula - exact) + slack

@@ -1,4 +1,7 @@
-"""Is an edited checkpoint its base, but for the edits, and are those the formula's? One pass over both sides."""
+"""The integrity check: an edited checkpoint is its base but for the edits.
+
+One pass over both sides.
+"""
 
 import time
 from collections.abc import Collection, Mapping
@@ -26,7 +29,7 @@ from weight_edit.utils.progress import Bar, bar
 
 @dataclass(frozen=True, kw_only=True)
 class IntegrityReport:
-    """What `check_integrity` found.
+    """The result of `check_integrity`.
 
     Attributes:
         ok: there are no problems.
@@ -66,7 +69,7 @@ def check_integrity(
     written_files: Collection[str] = (),
     changed_config: Collection[str] = (),
 ) -> IntegrityReport:
-    """Compare two checkpoints; collects every problem instead of stopping at the first.
+    """Compare two checkpoints and collect every problem.
 
     Checked: names, order, dtypes, shapes and shard layout of the tensors; the shards' header bytes; every byte of
     tensors and files that may not differ; edited tensors against the formula applied again to the base's, and what
@@ -126,7 +129,7 @@ class _Check:
         self.problems.append(f"{where}: {problem}")
 
     def run(self, base: Files, edited: Files, written: frozenset[str], config: Collection[str], progress: Bar) -> None:
-        """Everything, in the order in which problems are told."""
+        """Run all checks, in the order in which problems are reported."""
         for file, problem, tensor in self.expected.problems():
             self.say(file, problem, tensor)
         try:
@@ -156,7 +159,7 @@ class _Check:
             self.manifest(records_of(manifest), found, edited)
 
     def shard_parts(self, shard: str, base: Files, edited: Files, progress: Bar) -> list[Part]:
-        """The header, then every tensor in the order of the file."""
+        """The parts of a shard: the header, then every tensor in file order."""
         header = self.edited.headers[shard]
         twin = self.expected.twins.get(shard)
         same_place = twin is not None and self.base.headers[twin].data_start == header.data_start
@@ -205,7 +208,7 @@ class _Check:
         return work
 
     def judge_shard(self, shard: str, parts: list[Part], found: Walked) -> None:
-        """What the walk found in one shard, in the order of its tensors."""
+        """Report the problems that the walk found in one shard, in the order of its tensors."""
         twin = self.expected.twins.get(shard)
         for problem in found.problems:
             self.say(shard, problem)
@@ -248,7 +251,7 @@ class _Check:
         self.say(shard, "the header's bytes differ from the base's")
 
     def other_files(self, written: frozenset[str], changed_config: Collection[str]) -> frozenset[str]:
-        """Config, index, and which files there are; gives those that must be the base's byte for byte."""
+        """Check config, index and file names; returns the files that must equal the base's."""
         shards = {*self.base.shards, *self.edited.shards}
         there = set(self.base.files) - shards
         here = set(self.edited.files) - shards
@@ -267,7 +270,7 @@ class _Check:
         return frozenset(here & there - free)
 
     def file_parts(self, name: str, compared: bool, base: Files, edited: Files) -> list[Part]:
-        """A file that is no shard, as one run of bytes."""
+        """The single part of a file that is no shard."""
         size = edited.size(name)
         if compared and base.size(name) != size:
             self.say(name, f"the content differs from the base's ({size} bytes, not {base.size(name)})")
@@ -275,7 +278,7 @@ class _Check:
         return [Part(size, (name, 0) if compared else None)]
 
     def judge_file(self, name: str, parts: list[Part], found: Walked) -> None:
-        """What the walk found in one file that is no shard."""
+        """Report the problems that the walk found in one file that is no shard."""
         for problem in found.problems:
             self.say(name, problem)
         if found.first_difference:
@@ -285,7 +288,7 @@ class _Check:
             self.bytes_compared += parts[0].size
 
     def manifest(self, listed: Mapping[str, FileRecord], found: Mapping[str, Walked], edited: Files) -> None:
-        """The manifest of the edited side lists exactly its files, with their digests and sizes."""
+        """Check that the manifest lists exactly the folder's files, with digests and sizes."""
         for name in sorted(self.edited.files):
             walked = found.get(name)
             if name not in listed:

@@ -1,4 +1,6 @@
-"""One pass over the files of two checkpoints: digests in some threads, comparisons in others, in fixed memory.
+"""One pass over the files of two checkpoints, in fixed memory.
+
+Digests are made in some threads, comparisons in others.
 
 A walker goes through a file of the edited side from its first byte to its last, digests it and hands each piece to a
 worker, who compares it with the base's bytes. Where a tensor is judged otherwise (an edited one by the formula), the
@@ -24,7 +26,7 @@ from weight_edit.utils.progress import Bar
 
 @dataclass(frozen=True)
 class Part:
-    """A run of bytes of a file of the edited side, and what is asked of it.
+    """A run of bytes of an edited side's file, with the checks to make on it.
 
     Attributes:
         size: the number of bytes; parts follow one another without gaps.
@@ -41,7 +43,7 @@ class Part:
 
 @dataclass
 class Walked:
-    """What was found in one file.
+    """The findings in one file.
 
     Attributes:
         sha256: of the whole file; None when no digests were asked for or the file could not be read.
@@ -57,7 +59,7 @@ class Walked:
 
 
 class Walk:
-    """A pass over some files of `edited`, beside those of `base`."""
+    """A pass over files of `edited`, compared with those of `base`."""
 
     def __init__(self, base: Files, edited: Files, *, digests: bool, progress: Bar) -> None:
         self._base, self._edited, self._digests, self._progress = base, edited, digests, progress
@@ -185,7 +187,7 @@ class Walk:
 
 
 def first_difference(left: Bytes, right: Bytes) -> int | None:
-    """The first of two equally long runs of bytes that differs; None when they are equal."""
+    """The index of the first byte that differs between equally long runs; None if equal."""
     whole = len(left) // 8 * 8
     if np.array_equal(left[:whole].view(np.uint64), right[:whole].view(np.uint64)) and np.array_equal(
         left[whole:], right[whole:]

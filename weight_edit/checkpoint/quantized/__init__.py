@@ -1,1 +1,1 @@
-"""Quantised tensors as storages: their numbers decoded, edited and stored again in the format that they had."""
+"""Storages of quantised tensors: numbers are decoded, edited and stored in the same format."""

@@ -1,4 +1,4 @@
-"""Rounding that keeps an edit: to one of a number's two neighbours, such that little is left along the directions.
+"""Rounding that preserves an edit: up or down, so that little is left along the directions.
 
 An edit of one direction in thousands changes each number by less than half a step of 4 or 8 bits, so that the nearest
 code is often the one that was there: rounded to nearest, an edit can be undone by being stored. Here the errors of a
@@ -33,7 +33,7 @@ class BalancedTensor(EditedTensor):
     def blocks(
         self, part: str, read: ByteReader, rounding: Rounding | None = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
-        """See `Edited`. The scales are those of rounding to nearest."""
+        """See `EditedTensor`. The scales are those of rounding to nearest."""
         if part != self.target.name and rounding is None:
             plain = EditedTensor(
                 source=self.source,
@@ -47,7 +47,7 @@ class BalancedTensor(EditedTensor):
         return super().blocks(part, read, rounding, memory)
 
     def strips(self, read: ByteReader, memory: Memory = fresh) -> Iterator[EditedStrip]:
-        """See `Edited`."""
+        """See `EditedTensor`."""
         if self.map is None or not self.along_rows or not isinstance(self.target, Coded):
             yield from super().strips(read, memory)
             return
@@ -60,7 +60,7 @@ class BalancedTensor(EditedTensor):
 
 
 def _balance(target: Coded, strip: EditedStrip, right: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
-    """Choose between the neighbours of each number of a strip that was rounded to nearest.
+    """Choose between the two neighbours of each number of a strip that was rounded to nearest.
 
     Args:
         sums: what rounding has added along the directions so far, (k, columns); this strip's is added.
@@ -97,7 +97,10 @@ def _choose(
     sums: NDArray[np.float64],
     weight: float,
 ) -> NDArray[np.bool_]:
-    """Which numbers go to the other neighbour, whose error is `error + step`; row by row, for each needs the sums."""
+    """A mask of the numbers rounded to the other neighbour, with the error `error + step`.
+
+    Rows are decided one after the other, because each depends on the sums so far.
+    """
     chosen = np.empty(error.shape, np.bool_)
     # The change of what is to be lowered is the step times this and what the sums add.
     slopes = 2 * error + step

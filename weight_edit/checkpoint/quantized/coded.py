@@ -10,7 +10,7 @@ from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import Storage, Strip
 
 BFLOAT16_LIMIT = 2.0**128 - 2.0**119
-"""What runtimes make of quantised numbers has to be finite as bfloat16, whatever the scales could hold."""
+"""The limit on decoded numbers: runtimes decode to bfloat16, where they must be finite."""
 
 
 class Coded(Storage):
@@ -26,15 +26,15 @@ class Coded(Storage):
 
     @abstractmethod
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
-        """The codes of a strip's columns from `first` to before `last`, one in each byte, (rows, last - first)."""
+        """The codes of a strip's columns `first` to `last` - 1, one per byte, (rows, last - first)."""
 
     @abstractmethod
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
-        """Store codes, (rows, columns), into a strip's columns from `first` on."""
+        """Store codes, (rows, columns), into a strip's columns beginning at `first`."""
 
     @abstractmethod
     def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
-        """The scales of these columns, of the codes' shape or fit to be broadcast to it."""
+        """The scales of a strip's columns, in a shape that broadcasts to that of the codes."""
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`."""

@@ -1,4 +1,4 @@
-"""Quantised tensors written as bfloat16 instead, in the layout that transformers has for a model never quantised.
+"""Quantised tensors written as bfloat16, in transformers' layout for unquantised models.
 
 Runtimes convert whole modules, so that the fused experts of a layer leave their format together, edited or not.
 """
@@ -20,12 +20,15 @@ from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Plain, Storage
 
 _STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point")
-"""What belongs to a quantised module besides its weight and scales, and means nothing without them."""
+"""Suffixes of tensors that have no meaning without a module's quantised weight."""
 
 
 @dataclass(frozen=True, eq=False)
 class AxisEdit:
-    """A map along an axis of a tensor on disk; None where only the format changes. See `Edited` for the rest."""
+    """A map along an axis of a tensor on disk; None where only the format changes.
+
+    See `EditedTensor` for the other entries.
+    """
 
     axis: int
     map: AffineMap | None
@@ -35,7 +38,7 @@ class AxisEdit:
 
 @dataclass(frozen=True, eq=False)
 class Transposed:
-    """An edited tensor whose matrices are written transposed; one of them is held in memory at a time, as bfloat16.
+    """An edited tensor with its matrices transposed on disk; one at a time is held, as bfloat16.
 
     Attributes:
         edited: the tensor as it would be written otherwise; `Rounding` is made of this.
@@ -47,33 +50,33 @@ class Transposed:
 
     @property
     def source(self) -> Storage:
-        """See `Edited`."""
+        """See `TensorWriter`."""
         return self.edited.source
 
     @property
     def map(self) -> AffineMap | None:
-        """See `Edited`."""
+        """See `TensorWriter`."""
         return self.edited.map
 
     @property
     def along_rows(self) -> bool:
-        """See `Edited`; of the matrices before they are transposed."""
+        """See `TensorWriter`; for the matrices before they are transposed."""
         return self.edited.along_rows
 
     @property
     def gains(self) -> NDArray[np.float64] | None:
-        """See `Edited`."""
+        """See `TensorWriter`."""
         return self.edited.gains
 
     @property
     def keep_norms(self) -> bool:
-        """See `Edited`."""
+        """See `TensorWriter`."""
         return self.edited.keep_norms
 
     def blocks(
         self, part: str, read: ByteReader, rounding: Rounding | None = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
-        """The bytes in order; see `Edited.blocks`.
+        """The bytes in order; see `EditedTensor.blocks`.
 
         Raises:
             UsageError: a number that is not finite, or that the edit makes too large for the format.
@@ -93,7 +96,7 @@ class Transposed:
 
 @dataclass(frozen=True)
 class Dequantised:
-    """The edits and config of a checkpoint with some quantised tensors written as bfloat16.
+    """The edits and the config of a checkpoint after some tensors become bfloat16.
 
     Attributes:
         streams: the new tensors by name; dtype and shape of each are its `target.parts[name]`.
@@ -109,7 +112,7 @@ class Dequantised:
 def dequantised(
     edits: Mapping[str, AxisEdit], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
 ) -> Dequantised:
-    """Plan the conversion of the edited quantised tensors and of the others of their experts.
+    """The conversion of the edited quantised tensors, and of all experts beside edited ones.
 
     Args:
         edits: by name on disk as `storage_of` takes it. Plain tensors are left out.
@@ -135,7 +138,7 @@ def dequantised(
 
 
 def _going_with(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
-    """The other quantised tensors of the experts that the wanted tensors belong to."""
+    """The other quantised tensors of the expert groups that edited tensors belong to."""
     layers = {prefix for name in wanted if (prefix := experts_of(name)) is not None}
     return [name for name in everything if experts_of(name) in layers and name not in set(wanted)]
 

@@ -1,4 +1,4 @@
-"""Whether quantised tensors have the scales that their format asks for: by headers alone, no data read."""
+"""The check that quantised tensors have the scales of their format, by headers alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _GROUP_BYTES = 16
 
 @dataclass(frozen=True)
 class ScaleLayout:
-    """How a config says that FP8 weights are scaled.
+    """The scale layout of FP8 weights that a config declares.
 
     Attributes:
         method: the config's `quant_method`.
@@ -30,7 +30,7 @@ class ScaleLayout:
 
 
 def check_fp8(layout: ScaleLayout, tensors: Mapping[str, TensorInfo]) -> None:
-    """Every FP8 tensor has a scale of a shape that the config allows.
+    """Check that every FP8 tensor has a scale of a shape that the config allows.
 
     Raises:
         UsageError: no FP8 tensor at all, a scale that is missing or has another shape.
@@ -64,7 +64,7 @@ def check_fp8(layout: ScaleLayout, tensors: Mapping[str, TensorInfo]) -> None:
 
 
 def check_mxfp4(tensors: Mapping[str, TensorInfo]) -> None:
-    """Every `*_blocks` has its `*_scales`, and the other way round, of shapes that belong together.
+    """Check that `*_blocks` and `*_scales` come in pairs of matching shapes.
 
     Raises:
         UsageError: none at all, one without the other, wrong shapes or dtypes.

@@ -1,4 +1,4 @@
-"""Which storage a tensor has: by the tensors of a checkpoint, and config.json's `quantization_config`."""
+"""The storage of each tensor, by a checkpoint's tensors and its `quantization_config`."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -17,16 +17,16 @@ FP8 = "F8_E4M3"
 """The dtype of FP8 codes."""
 
 BLOCKS, PACKED_SCALES = "_blocks", "_scales"
-"""What MXFP4 appends to a parameter's name."""
+"""The suffixes of an MXFP4 parameter's two tensors."""
 
 _SCALES = ("_scale_inv", "_scale")
-"""What fine-grained FP8, and what compressed-tensors and others, append to an FP8 weight's name."""
+"""The suffixes of an FP8 weight's scales: fine-grained FP8's, and compressed-tensors'."""
 
 _DEFAULT_BLOCK = (128, 128)
 
 
 def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], axis: int) -> Storage:
-    """How the numbers of one parameter lie in a checkpoint.
+    """The storage of one parameter's numbers in a checkpoint.
 
     Args:
         name: the parameter's name on disk: that of an FP8 weight is its own, that of an MXFP4 one lacks `_blocks`.
@@ -53,12 +53,12 @@ def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str
 
 
 def scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> TensorInfo | None:
-    """The scales of an FP8 weight, or None."""
+    """The tensor with an FP8 weight's scales; None if there is none."""
     return next((tensors[name + end] for end in _SCALES if name + end in tensors), None)
 
 
 def quantised_names(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """The names of all parameters that are stored as FP8 or MXFP4, as `storage_of` takes them."""
+    """The names of all parameters stored as FP8 or MXFP4, as `storage_of` takes them."""
     packed = (name for name in tensors if name.endswith(BLOCKS) and _scales_name(name) in tensors)
     return tuple(
         [name for name, info in tensors.items() if info.dtype == FP8] + [name.removesuffix(BLOCKS) for name in packed]
@@ -87,7 +87,7 @@ def _scales_name(blocks: str) -> str:
 
 
 def _check_axis(name: str, axis: int, dims: int) -> None:
-    """Quantised tensors are edited as the matrices that they are, so an axis is one of their two sides."""
+    """Raise `UnsupportedError` unless the axis is one of a quantised tensor's last two."""
     if axis % dims < dims - 2:
         raise UnsupportedError(
             f"tensor {printable(name)!r} is quantised and can be edited along its last two axes only"
@@ -156,7 +156,7 @@ def _fp8(info: TensorInfo, tensors: Mapping[str, TensorInfo], config: Mapping[st
 
 
 def _block(shape: tuple[int, ...], scale: tuple[int, ...], config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The block size that a grid of scales has, or None where there is none."""
+    """The block size of a grid of scales; None if the scales are no grid."""
     *experts, rows, cols = shape
     for down, across in (*_blocks(config), (1, max(1, cols))):
         grid = (-(-rows // down), -(-cols // across))
@@ -167,7 +167,7 @@ def _block(shape: tuple[int, ...], scale: tuple[int, ...], config: Mapping[str, 
 
 
 def _blocks(config: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """The block sizes that a configuration names; fine-grained FP8 has one where it names none."""
+    """The block sizes that a config names, or fine-grained FP8's default."""
     found = [config.get("weight_block_size", _DEFAULT_BLOCK if config.get("quant_method") == "fp8" else None)]
     groups = config.get("config_groups")
     for group in groups.values() if isinstance(groups, Mapping) else ():

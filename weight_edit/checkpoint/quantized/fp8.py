@@ -1,4 +1,4 @@
-"""FP8 weights: e4m3 codes, and scales of blocks, of rows or of the whole tensor.
+"""FP8 weights: e4m3 codes with scales per block, per row or per tensor.
 
 A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that
 number over the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the
@@ -33,7 +33,7 @@ class TensorSpec:
 
 
 class _Fp8(Coded):
-    """Base of both FP8 formats: codes of shape (n, m) or (experts, n, m), scales of any dtype."""
+    """Base of the FP8 storages: codes of shape (n, m) or (experts, n, m), scales of any dtype."""
 
     format = E4M3
 
@@ -58,7 +58,7 @@ class _Fp8(Coded):
         return read_scales(strip[self._scale.name], self._scale.dtype)
 
     def _load(self, read: ByteReader, slab: int, first: int, last: int, scales: slice) -> Strip:
-        """The rows' codes and a run of scales, which are checked."""
+        """The rows' codes and their scales, which are checked."""
         codes = np.empty((last - first) * self.cols, np.uint8)
         read(self.name, (slab * self.rows + first) * self.cols, codes)
         raw = np.empty((scales.stop - scales.start) * self._item, np.uint8)
@@ -68,7 +68,7 @@ class _Fp8(Coded):
 
 
 class Fp8Block(_Fp8):
-    """Each block of `block[0]` rows by `block[1]` columns has a scale; blocks at the edges may be smaller.
+    """FP8 with one scale per block of `block[0]` by `block[1]` numbers; edge blocks may be less.
 
     A scale for each row is a block of one row and all columns.
 
@@ -119,11 +119,11 @@ class Fp8Block(_Fp8):
         stored[:, blocks] = raw.reshape(*grid.shape, self._item)
 
     def _blocks(self, first: int, last: int) -> slice:
-        """The columns of the grid of blocks that some columns, from a block's first on, are in."""
+        """The columns of the grid of blocks that cover some columns, given at a block's begin."""
         return slice(first // self.col_step, -(-last // self.col_step))
 
     def _peaks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The largest absolute number of each block, as a grid."""
+        """The largest absolute number of each block, in the shape of the grid."""
         rows, cols = values.shape
         if self.row_step >= rows:
             found = np.maximum(values.max(axis=0), -values.min(axis=0))[None]
@@ -138,14 +138,14 @@ class Fp8Block(_Fp8):
         return found
 
     def _spread(self, grid: NDArray[np.float64], rows: int, cols: int) -> NDArray[np.float64]:
-        """A grid's scales, one for each number or, where a row or column of them is enough, to be broadcast."""
+        """A grid's scales, in a shape that broadcasts to (rows, columns)."""
         if grid.shape[1] > 1:
             grid = np.repeat(grid, self.col_step, axis=1)[:, :cols]
         return grid if grid.shape[0] == 1 else np.repeat(grid, self.row_step, axis=0)[:rows]
 
 
 class Fp8Scaled(_Fp8):
-    """One scale for the whole tensor or, of fused experts, for each of them.
+    """FP8 with one scale for the whole tensor, or for each of fused experts.
 
     Args:
         weight: e4m3 codes, (n, m) or (experts, n, m).

@@ -1,4 +1,4 @@
-"""Floating formats of 8 bits and less, between codes and float64, without torch: e4m3 and e2m1.
+"""Floating formats of 8 bits and less (e4m3, e2m1) to and from float64, without torch.
 
 Neither has infinities. What is too large is stored as the largest number. e4m3 has one NaN per sign (the "fn" variant).
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 1 << 14
-"""Numbers encoded at a time: all of their copies stay in a core's own cache."""
+"""Numbers encoded at a time, so that all of their copies stay in a core's cache."""
 
 _EXPONENT = np.int64(0x7FF << 52)
 _FRACTION = 52
@@ -18,7 +18,7 @@ _FRACTION = 52
 
 @dataclass(frozen=True)
 class MiniFloat:
-    """A format of one sign bit, some exponent bits and some fraction bits.
+    """A format with one sign bit, exponent bits and fraction bits.
 
     Attributes:
         bits: of a code, the sign included.
@@ -48,7 +48,7 @@ class MiniFloat:
 
     @cached_property
     def above(self) -> NDArray[np.uint8]:
-        """The code of the next larger number by code; the largest one's own."""
+        """Code -> the code of the next larger number; the largest maps to itself."""
         half = 1 << (self.bits - 1)
         codes = np.arange(2 * half)
         end = (self.nan or half) - 1
@@ -60,17 +60,17 @@ class MiniFloat:
 
     @cached_property
     def below(self) -> NDArray[np.uint8]:
-        """The code of the next smaller number by code; that of the smallest is its own."""
+        """Code -> the code of the next smaller number; the smallest maps to itself."""
         half = 1 << (self.bits - 1)
         mirrored = np.roll(self.above, half)
         return np.where(mirrored == 0, 0, mirrored ^ half).astype(np.uint8)
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The numbers of codes below `2**bits`, in their shape."""
+        """The numbers of an array of codes below `2**bits`, in its shape."""
         return self.numbers[codes]
 
     def encode(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The codes of finite numbers, rounded once, to nearest with ties to even; too large ones become the largest.
+        """The codes of finite numbers, rounded once, ties to even; too large ones saturate.
 
         Args:
             values: float64 in row-major order, any shape. It is used up.

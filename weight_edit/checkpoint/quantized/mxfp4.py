@@ -1,4 +1,4 @@
-"""MXFP4 as gpt-oss has it: groups of 32 e2m1 codes, two to a byte, and a power of two for each group.
+"""MXFP4 as in gpt-oss: groups of 32 e2m1 codes, two per byte, with one power of two each.
 
 A number is its code's times `2 ** (scale - 127)`. On disk experts lie transposed against transformers' parameters:
 `down_proj` there is (experts, in, out), and `down_proj_blocks` holds (experts, out, in) with the groups along `in`.
@@ -17,15 +17,15 @@ from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
 
 GROUP = 32
-"""Numbers that share a scale."""
+"""The number of codes that share a scale."""
 
 _BYTES = GROUP // 2
 _PAIRS = np.tile(E2M1.numbers, 16) + 1j * np.repeat(E2M1.numbers, 16)
-"""The two numbers of every byte, that of the low half first: as one complex number, which is looked up at once."""
+"""The two numbers of every byte, the low half's first, as one complex number for lookup."""
 
 
 class Mxfp4(Coded):
-    """Experts of `rows` by `groups * 32` numbers.
+    """MXFP4 experts, each of shape (rows, groups * 32).
 
     Args:
         blocks: U8 (experts, rows, groups, 16).
@@ -42,7 +42,7 @@ class Mxfp4(Coded):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(experts, rows, columns) of the numbers."""
+        """The shape of the numbers, (experts, rows, columns)."""
         return self.slabs, self.rows, self.cols
 
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
@@ -96,7 +96,7 @@ class Mxfp4(Coded):
 
 
 def _exponents(peaks: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The power of two of each group's scale: the smallest under which no number is off by more than half a step.
+    """The exponent of each group's scale: the least one with no error above half a step.
 
     The usual one leaves the largest number between 4 and 8, where it is cut to 6. That is the nearest number under the
     next power too, up to 7, and all smaller numbers have the finer steps. Above 7 the cut is more than half a step.

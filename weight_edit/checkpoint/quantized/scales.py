@@ -1,4 +1,4 @@
-"""The scales of quantised numbers: read, checked, and stored so that none is below what is wanted.
+"""Scales of quantised numbers: read, checked, and stored without rounding down.
 
 A scale that is stored a little too small would push the largest number of its block beyond the largest code.
 """
@@ -12,22 +12,22 @@ from weight_edit.checkpoint.tensor.storage import Bytes
 from weight_edit.errors import UsageError
 
 BIAS = 127
-"""An e8m0 code is a power of two's exponent plus this; 255 is no number."""
+"""The bias of e8m0: a code is the exponent of a power of two plus this; 255 is NaN."""
 
 POWERS = ("F8_E8M0", "U8")
-"""Dtypes that hold e8m0 codes: its own, and plain bytes where a checkpoint's writer had none."""
+"""Dtypes of e8m0 codes: its own, and bytes, as checkpoints wrote them before it existed."""
 
 SCALES = ("F32", "BF16", "F16", *POWERS)
-"""Dtypes that scales come in."""
+"""The dtypes of scales."""
 
 
 def item_size(dtype: str) -> int:
-    """Bytes of one scale."""
+    """The size of one scale in bytes."""
     return 1 if dtype in POWERS else STORED[dtype].itemsize
 
 
 def read_scales(raw: Bytes, dtype: str) -> NDArray[np.float64]:
-    """The scales whose bytes are `raw`, flat and exact; NaN where an e8m0 code is no number.
+    """The scales stored in `raw`, flat and exact; NaN for the e8m0 code 255.
 
     Args:
         raw: uint8, whole scales.
@@ -39,7 +39,7 @@ def read_scales(raw: Bytes, dtype: str) -> NDArray[np.float64]:
 
 
 def check_scales(scales: NDArray[np.float64], name: str) -> None:
-    """Refuse scales that no quantiser writes. Zero passes: all that it scales is zero, and some write it for that.
+    """Refuse negative or non-finite scales; zero passes, as some quantisers write it for zeros.
 
     Raises:
         UsageError: a scale is negative or not finite.
@@ -53,7 +53,7 @@ def check_scales(scales: NDArray[np.float64], name: str) -> None:
 
 
 def store_scales(wanted: NDArray[np.float64], dtype: str, power_of_two: bool = False) -> Bytes:
-    """The bytes of the smallest storable scales that are not below the wanted ones; 1 where 0 is wanted.
+    """The bytes of the smallest storable scales not below the wanted ones; 1 where 0 is wanted.
 
     Args:
         wanted: any shape, not negative.

@@ -1,4 +1,4 @@
-"""config.json's `quantization_config` when some modules are quantised no longer.
+"""The `quantization_config` of a checkpoint after some modules become unquantised.
 
 Each method has a list of modules to leave alone. transformers takes an entry for a module's name, a beginning of it
 that ends at a dot, an ending, or a regular expression; vLLM for a whole name. Whole names serve both.
@@ -19,7 +19,7 @@ _LISTS = ("modules_to_not_convert", "ignored_layers")
 def config_without(
     config: Mapping[str, Any], names: Sequence[str], left: Mapping[str, TensorInfo]
 ) -> dict[str, Any] | None:
-    """The configuration of a checkpoint in which some tensors are quantised no longer.
+    """The quantisation config without some tensors; None if nothing quantised is left.
 
     Args:
         config: `quantization_config`; it is left as it is.
@@ -54,18 +54,18 @@ def _longer(listed: Sequence[str] | None, more: Sequence[str]) -> list[str]:
 
 
 def _module(name: str) -> str:
-    """The module that is converted as a whole: the experts of a layer, or the one that has the parameter."""
+    """The module converted as a whole: the experts of a layer, or the parameter's own module."""
     return experts_of(name) or name.rpartition(".")[0]
 
 
 def _ignored(name: str) -> str:
-    """The entry of compressed-tensors' `ignore`, which counts each expert as its own module."""
+    """The entry for compressed-tensors' `ignore`, which counts each expert as its own module."""
     module = _module(name)
     return f"re:{re.escape(module)}\\..*" if module.endswith(".experts") else module
 
 
 def _plain_modules(left: Mapping[str, TensorInfo]) -> list[str]:
-    """The modules with plain matrices, and the unembedding, which tied models do not store."""
+    """The modules with unquantised matrices, and the unembedding, which tied models lack."""
     matrices = [
         name.removesuffix(".weight")
         for name, info in left.items()

@@ -1,4 +1,4 @@
-"""All numbers of one tensor, whatever format it is stored in."""
+"""The numbers of one tensor, in any storage format."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""A checkpoint written anew: planned, copied or edited shard by shard, whole or not at all."""
+"""A checkpoint rewritten: planned, then copied or edited shard by shard, atomically."""

@@ -1,4 +1,4 @@
-"""An output under way: a hidden folder beside the output, and a journal of its finished files.
+"""An output under construction: a hidden folder beside it, and a journal of finished files.
 
 `.NAME.partial-ID/` has `files/`, which becomes the output, `journal`, one JSON line per finished file, and, while an
 output is replaced, `old`, the one before. Its maker holds a lock on the journal, which the system lets go when the
@@ -36,7 +36,7 @@ _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 class Attempt:
-    """One attempt at an output, locked by this process.
+    """One attempt to write an output, locked by this process.
 
     Attributes:
         out: the output.
@@ -58,7 +58,7 @@ class Attempt:
 
     @classmethod
     def begin(cls, out: Path, key: str) -> "Attempt":
-        """A new attempt at the output `out`; `key` says what of.
+        """A new attempt at the output `out`, of the job `key`.
 
         Raises:
             UsageError: it was removed again and again.
@@ -114,7 +114,9 @@ class Attempt:
 
     @classmethod
     def open(cls, out: Path, key: str, resume: bool) -> "Attempt":
-        """The attempt to work in: where `resume`, the dead one at the same job that has most of it; else a new one.
+        """The attempt to work in: a new one, or with `resume` an earlier one at the same job.
+
+        Of several dead ones with the same key, that with the most finished files is taken, and the others are removed.
 
         Raises:
             UsageError: a process that writes `out` is still running.
@@ -143,11 +145,11 @@ class Attempt:
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether a later process could go on from it."""
+        """Whether a later process could resume from the attempt."""
         return bool(self.finished) or self._noted > 0
 
     def note(self, name: str, record: FileRecord, losses: Mapping[str, RoundingLoss] = MappingProxyType({})) -> None:
-        """A file is finished and on disk."""
+        """Note in the journal that a file is finished and on disk."""
         told = {tensor: [loss.error, loss.left] for tensor, loss in losses.items()}
         with self._lock:
             _append(self._journal, {"file": name, **asdict(record), "losses": told})
@@ -155,19 +157,19 @@ class Attempt:
             self._noted += 1
 
     def release(self) -> None:
-        """Let the attempt go; it stays where it is."""
+        """Unlock the attempt; its folder stays."""
         with self._lock:
             journal, self._journal = self._journal, -1
         if journal >= 0:
             os.close(journal)
 
     def restore(self) -> None:
-        """Put the old output back where no new one has taken its place."""
+        """Move the old output back if no new one has taken its place."""
         if self.old.is_dir() and not os.path.lexists(self.out):
             self.old.rename(self.out)
 
     def remove(self) -> None:
-        """Remove the attempt and all that it wrote."""
+        """Remove the attempt with all of its files."""
         self.restore()
         gone = self.folder / "gone"
         # By another name first: half of an old output must never be put back.
@@ -179,7 +181,7 @@ class Attempt:
         self.release()
 
     def _begun(self, key: str) -> bool:
-        """Make and lock the journal; False when another process took it for dead before it was locked."""
+        """Create and lock the journal; False if another process took it for dead in between."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND
         try:
             self._journal = os.open(self.folder / "journal", flags, 0o600)
@@ -193,7 +195,7 @@ class Attempt:
         return True
 
     def _entries(self, key: str) -> dict[str, FileRecord] | None:
-        """The finished files by its journal; None when it is of another job or malformed."""
+        """The journal's finished files; None if it is malformed or of another job."""
         os.lseek(self._journal, 0, os.SEEK_SET)
         size = os.fstat(self._journal).st_size
         *lines, cut = os.read(self._journal, size).split(b"\n")
@@ -219,7 +221,7 @@ class Attempt:
         return found
 
     def _check(self, entries: dict[str, FileRecord]) -> None:
-        """Keep what is as the journal says, and remove every other file."""
+        """Keep the files that agree with the journal, and remove every other."""
         with bar("checking what is there", sum(entry.size for entry in entries.values()), unit="bytes") as progress:
             for name, entry in entries.items():
                 path = self.files / name
@@ -236,7 +238,7 @@ class Attempt:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder of ours, also when Ctrl-C is pressed again or a SIGTERM comes meanwhile."""
+    """Remove one of this package's folders, in spite of repeated Ctrl-C or SIGTERM."""
     for _ in range(3):
         with suppress(KeyboardInterrupt, SystemExit):
             shutil.rmtree(folder, ignore_errors=True)
@@ -244,7 +246,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def is_left_over(folder: Path) -> bool:
-    """Whether a folder is an attempt at some output, and the process that made it has ended."""
+    """Whether a folder is an attempt of a process that has ended."""
     if not _NAME.fullmatch(folder.name) or folder.lstat().st_uid != os.geteuid():
         return False
     try:
@@ -260,7 +262,7 @@ def is_left_over(folder: Path) -> bool:
 
 
 def _is_ours(folder: Path, journal: int) -> bool:
-    """Whether a folder holds what an attempt holds, and nothing else: names are not enough to remove something by."""
+    """Whether a folder holds exactly an attempt's entries: its name alone permits no removal."""
     if not stat.S_ISREG(os.fstat(journal).st_mode):
         return False
     try:
@@ -284,7 +286,7 @@ def _is_ours(folder: Path, journal: int) -> bool:
 
 
 def _are_figures(numbers: object) -> bool:
-    """Whether a JSON value is what the fields of a `Loss` are."""
+    """Whether a JSON value has the types of a `RoundingLoss`'s fields."""
     return (
         isinstance(numbers, list)
         and len(numbers) == len(fields(RoundingLoss))
@@ -293,7 +295,7 @@ def _are_figures(numbers: object) -> bool:
 
 
 def _kind(path: Path) -> int:
-    """The mode of what is at a path itself, 0 where nothing is."""
+    """The mode of a path, links not followed; 0 if nothing is there."""
     try:
         return path.lstat().st_mode
     except OSError:
@@ -301,7 +303,7 @@ def _kind(path: Path) -> int:
 
 
 def _partial(out: Path) -> list[Path]:
-    """Folders beside an output that are attempts at it by their names, and this user's own."""
+    """This user's folders beside an output whose names are those of attempts."""
     name = re.compile(re.escape(f".{out.name}.partial-") + "[0-9a-f]{12}")
     with os.scandir(out.parent) as entries:
         return sorted(Path(entry.path) for entry in entries if name.fullmatch(entry.name) and _is_own(entry))

@@ -1,4 +1,4 @@
-"""How fast a disk takes what is written to it, for an estimate before the work."""
+"""A disk's write speed, for an estimate of a bake's duration."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ _GUESS = 200_000_000.0
 
 
 def disk_rate(out: Path) -> float:
-    """Bytes per second at the place where `out` would be, measured with a file that has no name and is gone after it.
+    """The write speed in bytes per second at the place of `out`, by an unnamed file.
 
     Where nothing can be written, a guess: that of a slow disk.
     """

@@ -1,4 +1,4 @@
-"""The two JSON files of a checkpoint that an edit may change: its index and its config."""
+"""The two JSON files of a checkpoint that an edit may change: index and config."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def index_with(source: Checkpoint, weight_map: Mapping[str, str], more_bytes: in
 
 
 def config_with(source: Checkpoint, changes: Mapping[str, Any]) -> bytes | None:
-    """config.json with some top-level keys set, laid out as transformers does; None when nothing changes.
+    """config.json with some top-level keys set; None if nothing changes.
 
     Args:
         changes: key -> value; a value of None takes the key out. Order and all other keys stay.
@@ -60,5 +60,5 @@ def config_with(source: Checkpoint, changes: Mapping[str, Any]) -> bytes | None:
 
 
 def same_json(left: object, right: object) -> bool:
-    """Whether two values are the same JSON; as text, because Python holds 1, 1.0 and True for equal."""
+    """Whether two values are the same JSON: compared as text, since in Python 1 == 1.0 == True."""
     return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Files written by a lane: one thread makes the content, a second hashes it, a third puts it on disk.
+"""Pipelined file output: one thread makes the content, a second hashes, a third writes it.
 
 The three share a few buffers, so that memory is fixed. Large files go past the page cache where the file system allows
 it (O_DIRECT): filling that cache costs more of a processor than all else that is done to the bytes.
@@ -16,7 +16,7 @@ from types import TracebackType
 from weight_edit.checkpoint.manifest import FileRecord, Origin
 
 BUFFER = 1024 * 1024
-"""Bytes in one buffer: large enough for a disk, a multiple of every block size."""
+"""Bytes of one buffer: large enough for a disk, and a multiple of every block size."""
 
 BUFFERS = 4
 
@@ -26,7 +26,7 @@ _BLOCK = 4096
 
 
 class Lane:
-    """Buffers and two threads, for one file at a time."""
+    """Buffers and two threads, used for one file at a time."""
 
     def __init__(self) -> None:
         memory = memoryview(mmap.mmap(-1, BUFFERS * BUFFER))
@@ -43,7 +43,7 @@ class Lane:
 
 
 class LaneFile:
-    """A new file under way. Its permissions are those of any new file (the umask's); an existing one is refused.
+    """A new file being written, with default permissions; an existing file is refused.
 
     Use as a context manager; call `finish` at the end of the block.
 
@@ -77,18 +77,18 @@ class LaneFile:
         return os.open(path, flags, 0o666)
 
     def room(self) -> memoryview:
-        """Free memory for what comes next; never empty. Tell `filled` how much of it was used."""
+        """Free memory for the next bytes, never empty; call `filled` with the number used."""
         return self._lane.buffers[self._current][self._fill :]
 
     def filled(self, count: int) -> None:
-        """The next `count` bytes of the file are in `room`."""
+        """Declare that `room` holds the next `count` bytes of the file."""
         self._fill += count
         self.size += count
         if self._fill == BUFFER:
             self._flush()
 
     def write(self, data: memoryview) -> None:
-        """Append bytes that lie elsewhere."""
+        """Append bytes from memory of the caller."""
         done = 0
         while done < len(data):
             room = self.room()
@@ -98,7 +98,7 @@ class LaneFile:
             done += count
 
     def finish(self, origin: Origin) -> FileRecord:
-        """Wait until all is on disk; the file's record."""
+        """Wait until all is on disk, and return the file's record."""
         if self._fill:
             self._flush()
         self._wait()
@@ -133,7 +133,7 @@ class LaneFile:
         self._busy[buffer] = []
 
     def _wait(self, quiet: bool = False) -> None:
-        """Wait for both threads: nobody may use the buffers, or the file, after this one."""
+        """Wait for both threads, so that buffers and file are free again."""
         for buffer, steps in enumerate(self._busy):
             if quiet:
                 for step in steps:
@@ -156,7 +156,7 @@ class LaneFile:
             piece, offset = piece[done:], offset + done
 
     def _undirect(self, descriptor: int) -> None:
-        """Go on through the page cache: for a length that is no whole block, or where direct writes are refused."""
+        """Switch to the page cache, for partial blocks or where direct writes are refused."""
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
         self._direct = False

@@ -1,4 +1,4 @@
-"""The files of a rewritten checkpoint as rows of pieces, planned before a byte is written."""
+"""The files of a rewritten checkpoint as sequences of pieces, planned before any writing."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from weight_edit.version import __version__
 
 @dataclass(frozen=True)
 class Copy:
-    """`size` bytes of the source's file `file` from `begin` on."""
+    """A piece copied from the source: `size` bytes of `file`, beginning at `begin`."""
 
     file: str
     begin: int
@@ -20,7 +20,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class New:
-    """One part of an edited tensor."""
+    """A piece computed by an edit: one part of an edited tensor."""
 
     edited: TensorWriter
     part: str
@@ -29,13 +29,13 @@ class New:
 
 @dataclass(frozen=True)
 class Literal:
-    """Bytes that are at hand."""
+    """A piece given as bytes."""
 
     data: bytes
 
     @property
     def size(self) -> int:
-        """How many."""
+        """The number of bytes."""
         return len(self.data)
 
 
@@ -44,7 +44,7 @@ Piece = Copy | New | Literal
 
 @dataclass(frozen=True)
 class FilePlan:
-    """One file of the output: its name, its pieces in order, and where it comes from (see `FileRecord`)."""
+    """One file of the output: its name, its pieces in order, and its origin (see `FileRecord`)."""
 
     name: str
     pieces: tuple[Piece, ...]
@@ -52,11 +52,11 @@ class FilePlan:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The file's size in bytes."""
         return sum(piece.size for piece in self.pieces)
 
     def reads(self, source: Checkpoint) -> frozenset[str]:
-        """The files of the source that its bytes are made from."""
+        """The source files that the file's bytes come from."""
         names: set[str] = set()
         for piece in self.pieces:
             if isinstance(piece, Copy):
@@ -67,14 +67,14 @@ class FilePlan:
 
     @property
     def copy_of(self) -> str | None:
-        """The source's file that this one is a copy of; None when any byte is another's."""
+        """The source file that this file is a whole copy of; None if it is not."""
         first = self.pieces[0] if self.pieces else None
         return first.file if isinstance(first, Copy) and self.origin == "copied" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewritePlan:
-    """A rewrite that has been decided.
+    """A complete plan of an output.
 
     Attributes:
         source: the checkpoint that is read.
@@ -93,17 +93,17 @@ class RewritePlan:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def bytes_edited(self) -> int:
-        """Those of them that are not copied from the source."""
+        """The bytes that are not copied from the source."""
         return sum(piece.size for file in self.files for piece in file.pieces if not isinstance(piece, Copy))
 
     @property
     def key(self) -> str:
-        """Digest of all that determines the output; a rewrite resumes only under an equal one."""
+        """A digest of everything that determines the output; a rewrite resumes only if it is equal."""
         digest = hashlib.sha256(__version__.encode())
         for name in self.source.files:
             digest.update(f"{name}\0{self.source.identity(name)}\0".encode())
@@ -115,7 +115,7 @@ class RewritePlan:
 
 
 def _described(piece: Piece) -> bytes:
-    """A piece for the key: all that decides its bytes."""
+    """Everything that determines a piece's bytes, for the key."""
     if isinstance(piece, Copy):
         return f"copy\0{piece.file}\0{piece.begin}\0{piece.size}\0".encode()
     if isinstance(piece, Literal):

@@ -1,4 +1,4 @@
-"""Untouched files that share their bytes with the source instead of being written again."""
+"""Unchanged files that share storage with the source instead of being copied."""
 
 import errno
 import fcntl
@@ -15,7 +15,10 @@ _NO_CLONES = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.E
 
 
 def clone(source: BinaryIO, folder: Path, name: str) -> bool:
-    """Make `folder/name` a clone of an open file, where the file system can (btrfs, xfs, ...); else nothing."""
+    """Clone an open file to `folder/name` where the file system can; returns whether it did.
+
+    btrfs and xfs can, for example.
+    """
     path = folder / PurePosixPath(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -33,7 +36,7 @@ def clone(source: BinaryIO, folder: Path, name: str) -> bool:
 
 
 def link(source: Path, folder: Path, name: str) -> None:
-    """Make `folder/name` a hard link to a file: whoever changes the one changes the other.
+    """Make `folder/name` a hard link to a file: a change of either changes both.
 
     Raises:
         UsageError: another file system, or one without hard links.

@@ -1,4 +1,4 @@
-"""An output folder that appears whole or not at all."""
+"""An output folder that appears complete or not at all."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def check_output(
     source: Path | str | None = None,
     own: Own = check_own,
 ) -> Path:
-    """Refuse an output folder that cannot or must not be written; meant for before any long work.
+    """Refuse an output folder that cannot or must not be written, before any long work.
 
     Args:
         out: the folder to be made. Missing parents will be made too.
@@ -98,7 +98,7 @@ def staged(
     source: Path | str | None = None,
     own: Own = check_own,
 ) -> Iterator[Path]:
-    """A new folder to write into, which becomes `out` when the block ends well; see `attempted`."""
+    """A new folder to write into, renamed to `out` at the end of the block; see `attempted`."""
     with attempted(out, overwrite=overwrite, needed_bytes=needed_bytes, source=source, own=own) as attempt:
         yield attempt.files
 
@@ -114,7 +114,7 @@ def attempted(
     resume: bool = False,
     own: Own = check_own,
 ) -> Iterator[Attempt]:
-    """An attempt at an output, whose files become `out` when the block ends well.
+    """An attempt at an output, whose files become `out` when the block ends normally.
 
     They are in a hidden folder beside `out`. At the end they are flushed to disk and renamed. After any exception they
     are removed and `out` is as before; after Ctrl-C or SIGTERM too, unless finished files are noted in the attempt's
@@ -165,7 +165,7 @@ def attempted(
 
 
 def replace_folder(new: Path, out: Path, own: Own = check_own) -> None:
-    """Put a finished folder in the place of another one of ours beside it, which is gone then.
+    """Replace one of this package's folders by a finished one beside it.
 
     Raises:
         UsageError: there is something in `out` that is not ours; both are as they were.
@@ -186,7 +186,9 @@ def replace_folder(new: Path, out: Path, own: Own = check_own) -> None:
 
 
 def remove_own(folder: Path, own: Own = check_own) -> None:
-    """Remove a folder of ours, if it is there, under another name first: half of it is never taken for an output.
+    """Remove one of this package's folders if it exists.
+
+    It is renamed first, so that half of it is never taken for an output.
 
     Raises:
         UsageError: there is something in it that is not ours.
@@ -221,7 +223,7 @@ def _put_in_place(attempt: Attempt, overwrite: bool, own: Own) -> None:
 
 
 def absolute(out: Path) -> Path:
-    """An output's absolute path: the last part stays as it is, so that a link there is seen and refused."""
+    """The absolute path of an output with its last part unresolved, so that a link is noticed."""
     return out.resolve() if out.name in ("", "..") else out.parent.resolve() / out.name
 
 
@@ -232,7 +234,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Make `folder` and what is missing above it; returns what was made, outermost first."""
+    """Create `folder` and its missing parents; returns the created ones, outermost first."""
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     made = []
     for path in reversed(missing):
@@ -259,7 +261,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that it cleans up as Ctrl-C does, where nobody else handles it."""
+    """Within the context, let SIGTERM unwind the stack unless somebody else handles it."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if not ours:
         yield

@@ -1,4 +1,4 @@
-"""The files of an output folder that are ours: those its record lists, still as written.
+"""Ownership of output folders: files listed in a record and unchanged since may be removed.
 
 Outputs of `bake` and `adapter` have their record in `weight_edit.json`, folders of runs in `run.json` (under `files`),
 where the checkpoints in them have a manifest of their own. Only what is ours may be removed or replaced: the digests
@@ -22,7 +22,7 @@ from weight_edit.utils.progress import bar
 RUN = "run.json"
 LOG = "log.txt"
 OURS = (MANIFEST, RUN)
-"""The records: a folder with neither was not made here."""
+"""The record files; a folder with neither was not made by this package."""
 
 MODEL, UNVERIFIED, FAILED = "model", "model.unverified", "model.failed"
 """The checkpoints that a run's folder may hold."""
@@ -35,7 +35,7 @@ _known: dict[Stamp, str] = {}
 
 @dataclass(frozen=True)
 class Written:
-    """A file as it was written: SHA-256 in hexadecimal and bytes; a log may have grown since, by lines with times."""
+    """The record of a written file: SHA-256 in hexadecimal and size; a log may grow by lines."""
 
     sha256: str
     size: int
@@ -43,7 +43,7 @@ class Written:
 
 
 def check_own(folder: Path) -> None:
-    """Refuse to remove an output folder in which anything is not ours.
+    """Refuse to remove an output folder with foreign or changed files.
 
     Raises:
         UsageError: it has no record, or the record cannot be read; or naming what the record does not list, and what is
@@ -67,7 +67,7 @@ def check_own(folder: Path) -> None:
 
 
 def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
-    """Refuse to replace a file or folder of a run's folder in which anything is not ours.
+    """Refuse to replace a part of a run's folder that has foreign or changed files.
 
     Args:
         folder: the run's.
@@ -92,12 +92,12 @@ def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
 
 
 def below(name: str, records: Mapping[str, Written]) -> dict[str, Written]:
-    """The records of what is in a folder's part, relative to that part."""
+    """The records of the files in a part of a folder, relative to that part."""
     return {each.removeprefix(f"{name}/"): entry for each, entry in records.items() if each.startswith(f"{name}/")}
 
 
 def check_files(folder: Path, records: Mapping[str, Written]) -> None:
-    """Refuse to remove a folder in which anything is not as its records say.
+    """Refuse to remove a folder whose files differ from their records.
 
     Raises:
         UsageError: as `check_own`.
@@ -124,7 +124,7 @@ def run_records(folder: Path) -> dict[str, Written] | None:
 
 
 def written(path: Path, *, grows: bool = False) -> Written:
-    """The record of a file as it is now.
+    """The record of a file in its present state.
 
     Raises:
         UsageError: it is missing, or no regular file.
@@ -158,7 +158,7 @@ def _of_checkpoint(folder: Path, name: str) -> dict[str, Written]:
 
 
 def _check(folder: Path, records: Mapping[str, Written], marks: tuple[str, ...]) -> None:
-    """Refuse what is neither a record itself nor as one says."""
+    """Refuse a folder with files that are neither records nor unchanged recorded files."""
     expected = {*records, *marks}
     folders = {parent.as_posix() for each in expected for parent in Path(each).parents}
     foreign: list[str] = []
@@ -194,7 +194,7 @@ def _refuse(folder: Path, changed: list[str], foreign: list[str]) -> None:
 
 
 def _problem(folder: Path, name: str, record: Written | None) -> bool:
-    """Whether a file is not as its record says."""
+    """Whether a file differs from its record or has none."""
     if record is None:
         return True
     try:
@@ -219,9 +219,9 @@ def _problem(folder: Path, name: str, record: Written | None) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Everything below a folder, relative to it, and whether it is a folder; no link is followed.
+    """(relative path, is it a folder) of everything below a folder; links are not followed.
 
-    What an interrupted attempt of ours left is passed over.
+    Leftovers of an interrupted attempt of this package are skipped.
     """
     names = [""]
     while names:

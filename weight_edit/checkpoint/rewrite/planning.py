@@ -1,4 +1,4 @@
-"""Plan the files and pieces of a rewritten checkpoint, before a byte is written."""
+"""The plan of a rewritten checkpoint: its files and pieces, before any writing."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ from weight_edit.checkpoint.tensor.numbers import STORED, encode
 from weight_edit.errors import UnsupportedError, UsageError
 
 ADDED_SHARD = "model-added.safetensors"
-"""Where tensors added to a sharded checkpoint go (`model-added-2` if taken, and so on).
+"""The shard for tensors added to a sharded checkpoint (`model-added-2` if taken, and so on).
 
 Converters that look for `model*.safetensors` find it too.
 """
@@ -31,7 +31,7 @@ _SPLIT = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 @dataclass(frozen=True)
 class AddedTensor:
-    """A tensor that the source does not have: another one's bytes under a new name, an edit of one, or bytes at hand.
+    """A tensor new in the output: a copy of another, an edit of one, or given bytes.
 
     Attributes:
         dtype, shape: as in a safetensors header.
@@ -44,12 +44,12 @@ class AddedTensor:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The tensor's size in bytes."""
         return size_of(self.dtype, self.shape)
 
     @classmethod
     def of(cls, numbers: NDArray[np.float64], dtype: str) -> "AddedTensor":
-        """Numbers at hand, rounded once, as those of edited tensors are.
+        """The tensor with given numbers, rounded once, as edited tensors are.
 
         Raises:
             UnsupportedError: a dtype that is none of F64, F32, F16 and BF16.
@@ -74,7 +74,7 @@ def plan_rewrite(
     config: Mapping[str, Any] | None = None,
     moved: Mapping[str, str] | None = None,
 ) -> RewritePlan:
-    """Lay out a copy of `source` in which only some tensors' bytes differ.
+    """The plan of a copy of `source` in which only some tensors' bytes differ.
 
     Args:
         edits: the edited tensors.
@@ -114,7 +114,7 @@ def plan_rewrite(
 
 @dataclass(frozen=True)
 class _Changed:
-    """Which tensors change.
+    """The tensors that change.
 
     Attributes:
         parts: name in the output -> the edited tensor that it is a part of.
@@ -179,7 +179,7 @@ def _check_call(source: Checkpoint, added: Mapping[str, AddedTensor], files: Map
 
 
 def _in_the_way(source: Checkpoint, name: str) -> bool:
-    """Whether the source has a file or a folder of that name."""
+    """Whether the source has a file or folder named `name`."""
     return any(file == name or file.startswith(f"{name}/") for file in source.files)
 
 
@@ -188,7 +188,10 @@ def _copied(source: Checkpoint, name: str, new_name: str | None = None) -> FileP
 
 
 def _shard(source: Checkpoint, shard: str, name: str, changed: _Changed) -> FilePlan:
-    """One shard. Its header stays as it is, byte for byte, unless a tensor's name, dtype or shape changes."""
+    """The plan of one shard.
+
+    Its header stays, byte for byte, unless a tensor's name, dtype or shape changes.
+    """
     header = source.headers[shard]
     content: list[tuple[HeaderEntry, Piece]] = []
     for info in header.tensors:
@@ -207,7 +210,7 @@ def _shard(source: Checkpoint, shard: str, name: str, changed: _Changed) -> File
 
 
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:
-    """Neighbouring copies as one; nothing that is empty."""
+    """The pieces with adjacent copies merged and empty pieces dropped."""
     last: Piece | None = None
     for piece in pieces:
         if isinstance(last, Copy) and isinstance(piece, Copy) and last.begin + last.size == piece.begin:
@@ -248,7 +251,7 @@ def _added_shard(source: Checkpoint, added: Mapping[str, AddedTensor]) -> tuple[
 
 
 def _renamed_shards(source: Checkpoint, adding: bool) -> dict[str, str]:
-    """Shard -> its name in the output: its own, except when a single file has to become one of two."""
+    """Shard -> its name in the output; only a single file that gets a second shard is renamed."""
     if adding and source.index_file is None:
         return {source.shards[0]: _SPLIT[0]}
     return {shard: shard for shard in source.shards}
@@ -257,7 +260,7 @@ def _renamed_shards(source: Checkpoint, adding: bool) -> dict[str, str]:
 def _index(
     source: Checkpoint, renamed: Mapping[str, str], changed: _Changed, added: Mapping[str, AddedTensor]
 ) -> list[FilePlan]:
-    """The index: the source's, or with what is added or changed of its entries; what it had stays in its order."""
+    """The plan of the index: the source's entries in their order, then added or changed ones."""
     if source.index_file is None and not added:
         return []
     if source.index_file is not None and not added and not changed.removed and not changed.instead:

@@ -1,4 +1,4 @@
-"""Carry out a rewrite: read, edit, hash and write every file of a plan, several at a time, in a fixed memory."""
+"""The execution of a rewrite plan: files read, edited, hashed and written, in fixed memory."""
 
 import threading
 import time
@@ -29,12 +29,12 @@ MOST_LANES = 4
 _WORTH_A_CLONE = 1 << 20
 
 Done = Callable[[str, FileRecord, Mapping[str, RoundingLoss]], None]
-"""Told the name and record of each file as soon as it is on disk, and the losses of the tensors in it."""
+"""Called with each finished file's name and record, and its tensors' rounding losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteResult:
-    """The files, tensors and byte counts that a rewrite wrote.
+    """The files, tensors and byte counts of a finished rewrite.
 
     Attributes:
         files: relative path -> digest, size and origin, for every file of the output.
@@ -129,7 +129,7 @@ def write_checkpoint(
 
 
 class Stopped(Exception):
-    """Another lane failed, so this one need not go on."""
+    """Raised to end a lane after another lane failed."""
 
 
 @dataclass
@@ -146,7 +146,7 @@ class _Counts:
 
 
 class _Rewrite:
-    """One rewrite under way, shared by its lanes."""
+    """A running rewrite, shared by its lanes."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class _Rewrite:
         self._lock = threading.Lock()
 
     def run(self, todo: list[FilePlan], lanes: int) -> None:
-        """Write all files; the first error ends it."""
+        """Write all files; the first error stops every lane."""
         queue: SimpleQueue[FilePlan] = SimpleQueue()
         for file in todo:
             self._reads[file.name] = file.reads(self.plan.source)
@@ -229,7 +229,7 @@ class _Rewrite:
                 source.drop(name)
 
     def _shared(self, lane: Lane, file: FilePlan) -> FileRecord | None:
-        """An untouched file that need not be written; its digest is still made, from the source."""
+        """The record of a linked or cloned file, hashed from the source; None if it must be copied."""
         if file.copy_of is None or (file.size < _WORTH_A_CLONE and not self.linked):
             return None
         if self.linked:
@@ -308,7 +308,10 @@ class _Rewrite:
 
 
 def _join(pool: ThreadPoolExecutor) -> None:
-    """Wait for the lanes, also when Ctrl-C is pressed again: they write into a folder that is removed after this."""
+    """Wait for all lanes, even if Ctrl-C is pressed again.
+
+    They write into a folder that is removed after this.
+    """
     pressed: BaseException | None = None
     while True:
         try:

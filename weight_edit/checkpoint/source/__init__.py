@@ -1,1 +1,1 @@
-"""The source of a bake: its shards, which files are read, and which sources are refused."""
+"""The source of a bake: its shards, the files that are read, and the refused formats."""

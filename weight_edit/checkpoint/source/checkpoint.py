@@ -1,4 +1,4 @@
-"""A checkpoint folder as it is on disk: its config, the weights that transformers loads, and all else."""
+"""A checkpoint folder on disk: its config, the weights that transformers loads, other files."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model folder, opened and checked. Only headers and JSON are read until `read`, `raw` or `open_file`.
+    """A model folder, opened and checked; tensors are read only when asked for.
 
     Attributes:
         path: the folder, resolved.
@@ -65,7 +65,7 @@ class Checkpoint:
     def open(cls, path: Path | str, shards: ShardProvider | None = None) -> "Checkpoint":
         """Open the checkpoint in the folder `path`.
 
-        The weights are those that transformers loads, see `choosing.choose`.
+        The weights are those that transformers loads, see `source.choice.choose`.
 
         Args:
             path: the folder.
@@ -128,27 +128,27 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file that a copy has: shards, index, config and the others; not the manifest. Sorted."""
+        """Every file that a copy of the checkpoint has, sorted; the manifest is not one."""
         index = () if self.index_file is None else (self.index_file,)
         return tuple(sorted({*self.shards, *index, CONFIG, *self.other_files}))
 
     @property
     def other_weights(self) -> tuple[str, ...]:
-        """Files that look like weights but that transformers does not load, so that no edit reaches them."""
+        """Weight files that transformers does not load, so that no edit reaches them."""
         return tuple(name for name in self.other_files if is_weights(name))
 
     @property
     def size(self) -> int:
-        """Bytes of all `files` together."""
+        """The size of all `files` in bytes."""
         return sum(self.file_size(name) for name in self.files)
 
     def file_size(self, name: str) -> int:
-        """Bytes of one file."""
+        """The size of one file in bytes."""
         absent = self._absent(name)
         return absent.sizes[name] if absent is not None else locate(self.path, name).stat().st_size
 
     def identity(self, name: str) -> str:
-        """What tells one file's content from any other's, without reading more than a small file."""
+        """A text that identifies a file's content without reading all of a large file."""
         if self._provider is None:
             return str(self._stamps[name])
         if name in self._provider.sizes:
@@ -171,11 +171,11 @@ class Checkpoint:
 
     @property
     def comes_and_goes(self) -> bool:
-        """Whether shards are brought for a while and deleted again."""
+        """Whether shards are downloaded one at a time and deleted again."""
         return self._provider is not None
 
     def fetch(self, shard: str) -> Path:
-        """Make sure that a shard is in the folder: its real path. Nothing to do for a checkpoint that is whole.
+        """The real path of a shard, which is downloaded first if it is missing.
 
         Raises:
             UsageError: it cannot be brought, or is not the one whose header was read.
@@ -191,23 +191,23 @@ class Checkpoint:
         return locate(self.path, shard)
 
     def drop(self, shard: str) -> None:
-        """Say that a shard is done with: one that was brought is deleted, one of the user's never is."""
+        """Delete a shard that was downloaded by `fetch`; the user's own files stay."""
         if self._provider is not None and shard in self._provider.sizes:
             self._provider.drop(shard)
             self._stamps.pop(shard, None)
 
     def read_file(self, name: str) -> bytearray:
-        """The whole content of one (small) file."""
+        """The content of a small file."""
         with self.open_file(name) as file:
             return read_exactly(file, Stamp.of(file).size, name)
 
     def header_bytes(self, shard: str) -> bytearray:
-        """A shard's header as it is on disk, with its eight bytes of length."""
+        """A shard's header in bytes, its eight bytes of length included."""
         with self._open_shard(shard) as file:
             return read_exactly(file, self.headers[shard].data_start, shard)
 
     def info(self, name: str) -> TensorInfo:
-        """Where a tensor is.
+        """The header entry of a tensor.
 
         Raises:
             UsageError: no such tensor.
@@ -218,7 +218,7 @@ class Checkpoint:
             raise UsageError(f"{printable(str(self.path))}: no tensor is named {printable(name)!r}") from None
 
     def read(self, name: str) -> "torch.Tensor":
-        """A tensor in its own dtype and shape, in memory of its own; the one method that needs torch.
+        """A tensor in its own dtype and shape, as a copy; the one method that needs torch.
 
         Raises:
             UsageError: no such tensor, or the file was cut or changed.
@@ -232,7 +232,7 @@ class Checkpoint:
             return to_tensor(read_exactly(file, info.size, info.shard), info)
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """A (small) tensor's numbers in float64, in its shape; needs no torch.
+        """A small tensor's numbers in float64, in its shape; needs no torch.
 
         Raises:
             UsageError: no such tensor, or the file was cut or changed.
@@ -254,7 +254,7 @@ class Checkpoint:
             yield from chunks(file, info.size, info.shard)
 
     def _absent(self, name: str) -> ShardProvider | None:
-        """Who can bring this file, if it is a shard that is not there."""
+        """The provider of a file, if that is a missing shard; else None."""
         able = self._provider is not None and name in self._provider.sizes
         return self._provider if able and not os.path.lexists(self.path / name) else None
 

@@ -1,4 +1,4 @@
-"""Which files of a model are the weights that transformers loads: by names, config and index, no weights read."""
+"""The choice of a model's weight files as transformers makes it, by names and JSON alone."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ _NOT_THE_MODEL = (
 
 @dataclass(frozen=True)
 class Chosen:
-    """The weights that transformers loads.
+    """The weight files that transformers loads.
 
     Attributes:
         shards: the weight files, sorted; a single one when there is no index.
@@ -59,7 +59,9 @@ class Chosen:
 def choose(
     config: Mapping[str, Any], files: Collection[str], read: Callable[[str], bytes | bytearray], where: str
 ) -> Chosen:
-    """The weights that transformers loads by default (`_get_resolved_checkpoint_files` in its modeling_utils).
+    """The weight files that transformers loads by default.
+
+    The rule is that of `_get_resolved_checkpoint_files` in its modeling_utils.
 
     That is the file that `transformers_weights` of the config names, else `model.safetensors`, else the shards of
     `model.safetensors.index.json`. Files of a `variant` (`model.fp16.safetensors`) are not loaded by default.
@@ -88,13 +90,13 @@ def choose(
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file looks like weights or an index of weights, by its name."""
+    """Whether a file is named like weights or an index of weights."""
     is_index = name.endswith(".json") and ".index." in name and any(stem in name for stem in _STEMS)
     return is_index or name.endswith(_WEIGHTS)
 
 
 def small_files(files: Iterable[str], chosen: Chosen | None) -> tuple[str, ...]:
-    """The model's files beside the shards; no second copies of weights, no pictures of the card.
+    """The model's files other than shards, without second copies of weights or pictures.
 
     Args:
         files: all files of the repository.

@@ -1,4 +1,4 @@
-"""Whether a folder is as it was, told without reading its files."""
+"""A cheap fingerprint of a folder, to notice changes without reading its files."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of a model folder's file names, sizes and times: cheap, and different after any ordinary change."""
+    """A digest of a folder's file names, sizes and modification times."""
     entries = [
         (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""A checkpoint's files, each opened once and read at any place by several threads."""
+"""A checkpoint's open files, read at any offset by several threads."""
 
 import os
 import threading
@@ -12,16 +12,16 @@ from weight_edit.errors import UsageError
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _AHEAD = 16 * 1024 * 1024
-"""Bytes asked for before they are needed: reads by several threads look to the system like reads in no order."""
+"""Bytes of read-ahead: reads by several threads look random to the operating system."""
 
 
 class Files:
-    """The files of one checkpoint while they are read.
+    """The open files of one checkpoint.
 
     Attributes:
         checkpoint: whose they are.
@@ -45,11 +45,11 @@ class Files:
             file.close()
 
     def size(self, name: str) -> int:
-        """Bytes of a file when it was opened."""
+        """A file's size in bytes when it was opened."""
         return self._file(name)[1].size
 
     def read(self, name: str, offset: int, into: Bytes | memoryview) -> None:
-        """Fill `into` with a file's bytes from `offset` on.
+        """Fill `into` with a file's bytes, beginning at `offset`.
 
         Raises:
             UsageError: the file cannot be opened or read, was cut, or changed since the checkpoint was opened.
@@ -72,7 +72,7 @@ class Files:
             self.bytes_read += done
 
     def _ask_for(self, name: str, descriptor: int, end: int) -> None:
-        """Have the next bytes of a file read while those at hand are worked on."""
+        """Ask the system to read a file ahead of `end`."""
         with self._lock:
             begin = self._asked.get(name, 0)
             if end + _AHEAD // 2 < begin or not hasattr(os, "posix_fadvise"):
@@ -82,7 +82,7 @@ class Files:
         os.posix_fadvise(descriptor, begin, _AHEAD, os.POSIX_FADV_WILLNEED)
 
     def tensor(self, name: str, offset: int, into: Bytes) -> None:
-        """Fill `into` with a tensor's bytes from its byte `offset` on; a `storage.ByteReader`.
+        """Fill `into` with a tensor's bytes, beginning at its byte `offset`; a `storage.ByteReader`.
 
         Raises:
             UsageError: as `read`, and no such tensor.
@@ -95,7 +95,7 @@ class Files:
         return self._file(name)[0]
 
     def check_unchanged(self, name: str) -> None:
-        """Compare a file with what it was when it was opened.
+        """Refuse a file that changed since it was opened.
 
         Raises:
             UsageError: it has another size or time of change, or is another file now.

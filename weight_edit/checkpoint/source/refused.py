@@ -1,4 +1,4 @@
-"""Weight formats that are refused by name, as data, each with an alternative to use."""
+"""Refused weight formats, as data, each with an alternative to use."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ METHODS: Mapping[str, _Method] = {
     "torchao": _Method("torchao", _ON_LOAD),
     "vptq": _Method("VPTQ", _AGAIN),
 }
-"""`quant_method` of a config -> what it is called and what to give instead."""
+"""`quant_method` of a config -> its name and the alternative."""
 
 _TRACES: Mapping[str, str] = {
     ".absmax": "bitsandbytes_4bit",
@@ -67,7 +67,7 @@ _TRACES: Mapping[str, str] = {
     ".weight._data": "quanto",
     "_weight_qdata": "torchao",
 }
-"""How the name of a tensor ends that only one method writes; for checkpoints whose config is silent."""
+"""Suffix of a tensor's name -> the method that writes it, where the config names none."""
 
 _PACKED = ".weight_packed"
 _TEXT_KEYS = ("text_config", "thinker_config", "language_config", "llm_config")
@@ -97,7 +97,7 @@ _FORMATS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("TensorFlow", (".h5",), _CONVERTED),
     ("Flax", (".msgpack",), _CONVERTED),
 )
-"""Kinds of weights, how their files end, and what to do; in the order in which they are looked for."""
+"""(format, file name suffixes, remedy), in order of precedence."""
 
 _ADAPTER = (
     "an adapter (adapter_config.json) and not the model itself; give its base model, or merge the two first: load"
@@ -106,7 +106,7 @@ _ADAPTER = (
 
 
 def without_weights(files: Collection[str], where: str) -> WeightEditError:
-    """Why a model without weights that transformers loads is refused: what it has instead, and what to do.
+    """The error for a model that has no weights in a supported format, naming what it has.
 
     Args:
         files: all files of the folder or repository, relative.
@@ -131,7 +131,7 @@ def without_weights(files: Collection[str], where: str) -> WeightEditError:
 
 
 def without_config(files: Collection[str], where: str) -> WeightEditError:
-    """Why a folder or repository without `config.json` is refused; as `without_weights`."""
+    """The error for a folder or repository without `config.json`; see `without_weights`."""
     known = without_weights(files, where)
     if isinstance(known, UnsupportedError):
         return known
@@ -139,7 +139,7 @@ def without_config(files: Collection[str], where: str) -> WeightEditError:
 
 
 def single_file(name: str) -> WeightEditError:
-    """Why a file cannot stand for a model: what it is, and what to give instead."""
+    """The error for a file given in place of a model folder."""
     if name.endswith((".gguf", ".ggml")):
         return UnsupportedError(
             f"{printable(name)} is a GGUF file, quantised for other programs; give the safetensors original that it was"
@@ -149,7 +149,7 @@ def single_file(name: str) -> WeightEditError:
 
 
 def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse quantised formats that cannot be edited, and configs that disagree with the tensors.
+    """Refuse quantised formats that cannot be edited, and configs at odds with the tensors.
 
     What passes: plain weights; FP8 by `quant_method` "fp8", in blocks or per tensor; "compressed-tensors" of format
     "float-quantized" with 8-bit floats per tensor, channel or block; "mxfp4".
@@ -174,14 +174,14 @@ def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse what `check_format` refuses by the config alone, before any weights are fetched or opened."""
+    """Refuse by the config alone what `check_format` refuses, before weights are fetched."""
     stored = quantization_of(config)
     if stored is not None:
         _layout(stored, {})
 
 
 def _layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ScaleLayout | None:
-    """How the scales of a declared format lie; None for MXFP4."""
+    """The scale layout of a declared format; None for MXFP4."""
     method = _method(stored)
     if method == "fp8":
         return _fp8_layout(stored)
@@ -200,14 +200,14 @@ def _method(stored: Mapping[str, Any]) -> object:
 
 
 def instead_of(stored: Mapping[str, Any]) -> tuple[str, str]:
-    """Name of a declared quantisation, for messages, and the kind of checkpoint to give instead."""
+    """The name of a declared quantisation, and the kind of checkpoint to use instead."""
     method = _method(stored)
     known = METHODS.get(method) if isinstance(method, str) else None
     return printable(str(method), 60), _AGAIN if known is None else known.instead
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The quantisation that a config declares, for the whole model or for its text part; None when it has none.
+    """The quantisation declared for the model or its text part; None if there is none.
 
     Raises:
         UsageError: it is no object.
@@ -223,7 +223,7 @@ def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _text_parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The config, and those in it that are about the text model."""
+    """The config and its nested configs of text models."""
     yield config
     for key in _TEXT_KEYS:
         if isinstance(config.get(key), Mapping):
@@ -241,7 +241,7 @@ def _refuse(method: object, where: str) -> NoReturn:
 
 
 def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
-    """The config declares no quantisation: then no tensor may show one."""
+    """Refuse tensors of a quantisation that the config does not declare."""
     for name, info in tensors.items():
         for ending, method in _TRACES.items():
             if name.endswith(ending):

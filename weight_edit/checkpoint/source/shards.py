@@ -1,4 +1,4 @@
-"""Shards that are not on the disk yet: who brings them, and how parts of them are read meanwhile."""
+"""Shards that are not on disk yet: their provider, and reads of parts of them."""
 
 import io
 from collections.abc import Mapping
@@ -9,37 +9,37 @@ _MOST = 64 * 1024 * 1024
 
 
 class ShardProvider(Protocol):
-    """Brings a checkpoint's shards into its folder one at a time, and takes them away again."""
+    """A provider that puts a checkpoint's shards into its folder and deletes them again."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Shard -> its bytes, for every shard that it can bring."""
+        """Shard -> its size in bytes, for every shard that can be fetched."""
 
     def read(self, shard: str, begin: int, count: int) -> bytes:
-        """The `count` bytes from `begin` of a shard, without bringing it."""
+        """`count` bytes of a shard, beginning at `begin`, without fetching the whole shard."""
 
     def identity(self, shard: str) -> str:
-        """What tells a shard's content from any other's, such as a digest."""
+        """A text that identifies a shard's content, such as a digest."""
 
     def fetch(self, shard: str) -> Path:
-        """Bring a whole shard into the folder, checked; nothing to do when it is there."""
+        """Put a whole, checked shard into the folder, if it is missing."""
 
     def drop(self, shard: str) -> None:
-        """Delete a shard that was brought; nothing to do when it is not there."""
+        """Delete a fetched shard, if it is there."""
 
 
 class RangedFile(io.RawIOBase):
-    """A shard that is not there, read by ranges as if it were: enough for headers and tensors."""
+    """A file object for a shard that is not on disk, read by ranges."""
 
     def __init__(self, shards: ShardProvider, shard: str) -> None:
         self._shards, self._shard, self._place = shards, shard, 0
 
     def readable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes, from the start."""
+        """True; positions count from the start only."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -50,7 +50,7 @@ class RangedFile(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        """Fill the buffer's beginning; 0 at the end of the file."""
+        """Fill the begin of the buffer; returns the number of bytes, 0 at the end of the file."""
         count = min(len(buffer), self._shards.sizes[self._shard] - self._place, _MOST)
         if count <= 0:
             return 0

@@ -1,1 +1,1 @@
-"""One tensor: its header entry, its bytes, its numbers, and the edited bytes written in their place."""
+"""One tensor: its header entry, bytes and numbers, and its edited bytes."""

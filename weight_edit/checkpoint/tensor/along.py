@@ -1,4 +1,4 @@
-"""How much of a tensor lies along an edit's directions, `|R^T W|`, added up strip by strip."""
+"""The component of a tensor along an edit's directions, `|R^T W|`, summed strip by strip."""
 
 from collections.abc import Iterable
 
@@ -27,7 +27,7 @@ def multiply(
 
 
 class Along:
-    """`|R^T W|` of one tensor, whose strips are added in their order.
+    """A running sum of `|R^T W|` over one tensor's strips, added in order.
 
     Args:
         right: R, shape (d, k).
@@ -51,13 +51,13 @@ class Along:
         self._square = self._all = 0.0
 
     def add(self, strip: Strip, first: int, last: int) -> None:
-        """Add the rows from `first` to before `last` of the slab at hand; a slab begins with row 0."""
+        """Add the rows `first` to `last` - 1 of the current slab; row 0 begins a new slab."""
         rows, spans = last - first, self._storage.tiles()
         tiles = ((begin, self._storage.decode(strip, rows, begin, end, scratch)) for begin, end in spans)
         self.add_tiles(tiles, first, last)
 
     def add_tiles(self, tiles: Iterable[tuple[int, NDArray[np.float64]]], first: int, last: int) -> None:
-        """Add the same rows as numbers: first column and tile. The tiles are changed."""
+        """Add rows given as (first column, tile) pairs; the tiles are overwritten."""
         if first == 0:
             self._close()
         own = np.zeros((last - first, self._right.shape[1]))
@@ -80,16 +80,16 @@ class Along:
 
     @property
     def norm(self) -> float:
-        """|R^T W| of what was added."""
+        """`|R^T W|` of the strips so far."""
         self._close()
         return float(self._square**0.5)
 
     @property
     def whole(self) -> float:
-        """|W| of what was added."""
+        """`|W|` of the strips so far."""
         return float(self._all**0.5)
 
     @property
     def expected(self) -> float:
-        """|R^T W| that random directions would have of it."""
+        """The `|R^T W|` expected of random directions."""
         return self.whole * float((self._right.shape[1] / self._right.shape[0]) ** 0.5)

@@ -21,7 +21,7 @@ from weight_edit.errors import UsageError
 
 
 class TensorWriter(Protocol):
-    """A tensor of the output that is made from one of the source, part by part."""
+    """A tensor of the output, computed part by part from a tensor of the source."""
 
     @property
     def source(self) -> Storage: ...
@@ -42,7 +42,7 @@ class TensorWriter(Protocol):
 
 @dataclass(kw_only=True)
 class EditedStrip:
-    """Some rows of an edited tensor.
+    """A strip of rows of an edited tensor.
 
     Attributes:
         slab, first, last: which.
@@ -69,8 +69,8 @@ class EditedTensor:
         map: the map; None when only the format changes.
         along_rows: whether the vectors that it maps are the columns of the storage's matrices.
         gains: float64, shape (d,): what each vector is multiplied by, entry by entry, before the map.
-        keep_norms: whether each vector is brought back to its length after the map; see `restoring` for those of which
-            it leaves nothing. Where vectors are columns, the tensor is read three times for it, not twice.
+        keep_norms: whether each vector is brought back to its length after the map; see `norm_restoring_factors`
+            for those that the map removes. Where vectors are columns, the tensor is read three times for it, not twice.
 
     Raises:
         ValueError: gains, or lengths to be kept, without a map; both together; lengths to be kept and a constant.
@@ -134,7 +134,7 @@ class EditedTensor:
             yield EditedStrip(slab=slab, first=first, last=last, before=before, tiles=tiles, stored=stored)
 
     def _numbers(self, strip: Strip, rows: int, memory: Memory) -> NDArray[np.float64]:
-        """A strip's numbers before the edit, in memory that may be written to."""
+        """A strip's numbers before the edit, in writable memory."""
         tiles = list(self.source.tiles())
         if len(tiles) == 1:
             return self.source.decode(strip, rows, *tiles[0], memory)
@@ -146,7 +146,7 @@ class EditedTensor:
     def _tiles(
         self, strip: Strip, first: int, last: int, change: SlabMap, values: NDArray[np.float64]
     ) -> list[tuple[int, NDArray[np.float64]]]:
-        """Map a strip's numbers in place."""
+        """The tiles of a strip, mapped in place."""
         tiles = []
         for begin, tile in change.tiles(values, first, last):
             # Not a number is neither above nor below the limit.
@@ -162,7 +162,7 @@ class EditedTensor:
         return max(largest, default=0.0)
 
     def _fail(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NoReturn:
-        """Say which of the two is at fault that a number cannot be stored."""
+        """Raise `UsageError` for a number that cannot be stored, naming source or edit as the cause."""
         name = printable(self.source.name)
         bad = before.size - int(np.isfinite(before).sum())
         if bad:
@@ -187,7 +187,7 @@ class RoundingLoss:
 
 
 class Rounding:
-    """Adds up what storing an edited tensor does to its numbers, strip by strip."""
+    """A running account of the rounding errors of storing an edited tensor."""
 
     def __init__(self, edited: TensorWriter) -> None:
         self._target = edited.target
@@ -198,7 +198,7 @@ class Rounding:
             self._left = Along(edited.target, edited.map.right, edited.along_rows, constant=edited.map.constant)
 
     def add(self, strip: EditedStrip) -> None:
-        """Count one strip, stored."""
+        """Add one stored strip."""
         for first, values in strip.tiles:
             end = first + values.shape[1]
             gap = self._target.decode(strip.stored, strip.last - strip.first, first, end) - values

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, parsed at least as strictly as the safetensors package does.
+"""Safetensors headers, parsed at least as strictly as by the safetensors package.
 
 The format: 8 bytes of little-endian header length N, N bytes of JSON, then the data. The JSON maps each
 tensor's name to its dtype, shape and data offsets; `__metadata__` maps strings to strings. The tensors must
@@ -16,7 +16,7 @@ from weight_edit.errors import UsageError
 from weight_edit.utils.json import first_repeated
 
 MAX_HEADER = 100_000_000
-"""Longest header in bytes, the limit of the safetensors package."""
+"""The longest header in bytes, as in the safetensors package."""
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8,
@@ -51,7 +51,7 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """One tensor of a checkpoint: where its bytes are and what they mean.
+    """One tensor's header entry: where its bytes are, their dtype and shape.
 
     `begin` and `end` are absolute byte offsets in the file `shard`; `dtype` is safetensors' name ("BF16").
     """
@@ -71,7 +71,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class HeaderEntry:
-    """A tensor of a header that is to be written."""
+    """A tensor's entry for a header to be written."""
 
     name: str
     dtype: str
@@ -80,7 +80,7 @@ class HeaderEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """A parsed header: its tensors in the order of their bytes, its metadata, and where the data begins."""
+    """A parsed header: tensors in the order of their bytes, metadata, and start of the data."""
 
     tensors: tuple[TensorInfo, ...]
     metadata: Mapping[str, str] | None
@@ -88,7 +88,7 @@ class Header:
 
 
 class _Reader:
-    """Parses one header; holds the file's name so that every complaint names it."""
+    """A parser of one header, which names the file in every error."""
 
     def __init__(self, shard: str) -> None:
         self.shard = shard
@@ -213,7 +213,7 @@ def parse_header(raw: bytes | bytearray, data_length: int, shard: str) -> Header
 
 
 def read_header(file: BinaryIO, size: int, shard: str) -> Header:
-    """Read and parse the header of an open safetensors file that has `size` bytes.
+    """Read and parse the header of an open safetensors file of `size` bytes.
 
     Raises:
         UsageError: as `parse_header`, and for a file too short for its header or a header above `MAX_HEADER`.
@@ -231,12 +231,12 @@ def read_header(file: BinaryIO, size: int, shard: str) -> Header:
 
 
 def size_of(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor."""
+    """A tensor's size in bytes."""
     return math.prod(shape) * DTYPE_BITS[dtype] // 8
 
 
 def header_bytes(entries: Iterable[HeaderEntry], metadata: Mapping[str, str] | None) -> bytes:
-    """A new file's header, its eight bytes of length included, padded so that the data begins at a multiple of eight.
+    """The header of a new file, with its eight bytes of length, padded to a multiple of eight.
 
     Args:
         entries: the tensors in the order of their bytes.

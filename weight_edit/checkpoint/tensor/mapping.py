@@ -1,4 +1,4 @@
-"""The arithmetic of an edit on one matrix of a tensor: gains, then the map, then the lengths that it keeps.
+"""The arithmetic of an edit on one matrix: gains, then the map, then restored lengths.
 
 Where vectors are columns, `P = R^T W` needs all rows: a pass over the matrix makes it before another applies it. Where
 lengths are kept too, a third pass in between measures them before and after the map. They are measured and not
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 class AffineMap(Protocol):
-    """Protocol of a map: float64 factors of shape (d, k), and a constant of shape (d,) or None."""
+    """A map's float64 factors of shape (d, k), and its constant of shape (d,) or None."""
 
     @property
     def left(self) -> Floats: ...
@@ -31,7 +31,7 @@ class AffineMap(Protocol):
 
 
 class TensorChange(Protocol):
-    """What is done to the vectors of a tensor; see `Edited`."""
+    """The change of a tensor's vectors; see `EditedTensor`."""
 
     @property
     def source(self) -> Storage: ...
@@ -46,7 +46,7 @@ class TensorChange(Protocol):
 
 
 class SlabMap:
-    """A change of one matrix, with the column sums and factors that mapping a row needs."""
+    """A change of one matrix, with the column sums and factors that a row's map needs."""
 
     def __init__(self, change: TensorChange, read: ByteReader, slab: int) -> None:
         self._source, self._map, self._along_rows = change.source, change.map, change.along_rows
@@ -59,7 +59,7 @@ class SlabMap:
                     self._factors = self._column_factors(self._map, self._sums, read, slab)
 
     def tiles(self, values: Floats, first: int, last: int) -> Iterator[tuple[int, Floats]]:
-        """Map the rows from `first` to before `last`, in place; gives the first column and the numbers of each tile.
+        """Map the rows `first` to `last` - 1 in place; yields (first column, numbers) of each tile.
 
         Args:
             values: the rows, shape (last - first, columns).
@@ -101,14 +101,14 @@ class SlabMap:
                 tile += shift[begin:end]
 
     def _decoded(self, read: ByteReader, slab: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], Floats]]:
-        """Rows, columns and numbers of each tile as they are in the source; the numbers may be used up."""
+        """(rows, columns, numbers) of each tile of the source; the numbers may be overwritten."""
         for first, last in self._source.strips():
             strip = self._source.load(read, slab, first, last, scratch)
             for begin, end in self._source.tiles():
                 yield (first, last), (begin, end), self._source.decode(strip, last - first, begin, end, scratch)
 
     def _column_sums(self, stream_map: AffineMap, read: ByteReader, slab: int) -> Floats:
-        """`R^T W`, shape (k, columns), of what the gains make of W."""
+        """`R^T W`, shape (k, columns), of W after the gains."""
         sums = np.zeros((stream_map.right.shape[1], self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
             if self._gains is not None:
@@ -117,7 +117,7 @@ class SlabMap:
         return sums
 
     def _column_factors(self, stream_map: AffineMap, sums: Floats, read: ByteReader, slab: int) -> Floats:
-        """Factors of the columns after the map, shape (columns,)."""
+        """The factors that restore the columns' lengths after the map, shape (columns,)."""
         before, after = np.zeros((2, self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
             before[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
@@ -131,7 +131,7 @@ def _lengths(rows: Floats) -> Floats:
 
 
 def _subtract_product(tile: Floats, left: Floats, right: Floats) -> None:
-    """Take (n, k) times (k, m) from a tile."""
+    """Subtract the product of (n, k) and (k, m) from a tile, in place."""
     if not left.shape[1]:
         return
     product = scratch("product", tile.size, np.float64).reshape(tile.shape)

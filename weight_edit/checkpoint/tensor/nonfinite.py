@@ -1,4 +1,4 @@
-"""NaN and infinities in stored bytes, found by their bits, without making numbers of them."""
+"""NaN and infinities in stored bytes, found by their bits without decoding."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,10 @@ _EXPONENTS: Mapping[str, tuple[str, int]] = {
     "BF16": ("<u2", 0xFF << 7),
     "F8_E5M2": ("u1", 0x7C),
 }
-"""Formats in which all bits of the exponent set mean NaN or infinity; a complex number counts once for each half."""
+"""Formats whose all-ones exponent means NaN or infinity: (integer type, exponent's mask).
+
+Each half of a complex number counts on its own.
+"""
 
 _PATTERNS: Mapping[str, tuple[int, int]] = {
     "F8_E4M3": (0x7F, 0x7F),
@@ -24,11 +27,11 @@ _PATTERNS: Mapping[str, tuple[int, int]] = {
     "F8_E4M3FNUZ": (0xFF, 0x80),
     "F8_E5M2FNUZ": (0xFF, 0x80),
 }
-"""Formats with a single pattern for NaN: which bits count, and what they are."""
+"""Formats with a single NaN pattern: (mask, pattern)."""
 
 
 def count_non_finite(raw: Bytes, dtype: str) -> int:
-    """How many of some numbers are NaN or infinite; 0 for integers and for formats that have neither.
+    """The number of NaN and infinite values; 0 for formats that have neither.
 
     Args:
         raw: whole numbers, as bytes.
@@ -50,7 +53,7 @@ def count_non_finite(raw: Bytes, dtype: str) -> int:
 
 
 class Census:
-    """Counts what is not finite in tensors whose file is read from some place on, in pieces of any length.
+    """A count of the non-finite values of a file's tensors, read in pieces of any length.
 
     A single number that is infinite is a limit that was not set, as Gemma 4 keeps them for its sounds, and no damage.
 
@@ -59,7 +62,7 @@ class Census:
     """
 
     def __init__(self, tensors: Iterable[TensorInfo], begin: int) -> None:
-        """Count in these tensors of one file, reading from byte `begin` on."""
+        """Count in the given tensors of one file, beginning at byte `begin`."""
         known = (info for info in tensors if info.dtype in _EXPONENTS or info.dtype in _PATTERNS)
         ordered = sorted(known, key=lambda info: info.begin)
         self._left = deque(info for info in ordered if info.begin + info.size > begin)
@@ -68,7 +71,7 @@ class Census:
         self.found: dict[str, int] = {}
 
     def see(self, raw: Bytes) -> None:
-        """The next bytes of the file."""
+        """Count in the next bytes of the file."""
         end = self._at + len(raw)
         while self._left and self._left[0].begin < end:
             info = self._left[0]
@@ -80,7 +83,7 @@ class Census:
         self._at = end
 
     def _count(self, info: TensorInfo, raw: Bytes) -> None:
-        """Some bytes of a tensor; the first and the last number may lie in two pieces."""
+        """Count in some bytes of a tensor, whose first and last number may span two pieces."""
         width = np.dtype(_EXPONENTS[info.dtype][0]).itemsize if info.dtype in _EXPONENTS else 1
         bad = 0
         if self._rest:
@@ -99,7 +102,7 @@ class Census:
 
 
 def _damaged(info: TensorInfo, raw: Bytes) -> int:
-    """How many of some numbers of a tensor are NaN or infinite, but for a single one that is infinite."""
+    """The number of non-finite values of a tensor; a scalar infinity is a limit and no damage."""
     bad = count_non_finite(raw, info.dtype)
     if bad and len(raw) == info.size and info.dtype in _EXPONENTS:
         unsigned, mask = _EXPONENTS[info.dtype]

@@ -1,4 +1,4 @@
-"""Between stored bytes and numbers, without torch: the four plain floating formats, as numpy arrays.
+"""Plain floating formats between stored bytes and numpy arrays, without torch.
 
 A bfloat16 is the upper half of a float32. Rounding to it is to nearest, ties to even, as IEEE 754 has it.
 """
@@ -16,14 +16,14 @@ STORED: Mapping[str, np.dtype] = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-"""The plain floating formats by safetensors' names, and what one number is on disk."""
+"""safetensors' name of a plain floating format -> the numpy dtype of its stored numbers."""
 
 TORCH_NAMES: Mapping[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""safetensors' names of the plain floating formats -> torch's, where torch is not to be imported."""
+"""safetensors' name of a plain floating format -> torch's name, without importing torch."""
 
 
 def decode(raw: NDArray[np.uint8], dtype: str, wide: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """The numbers whose bytes are `raw`, exactly.
+    """The numbers stored in `raw`, exactly.
 
     Args:
         raw: uint8, any number of whole elements.

@@ -1,4 +1,4 @@
-"""Memory that one thread uses again and again: fresh pages cost more than the arithmetic that is done in them."""
+"""Memory that each thread reuses: fresh pages cost more than the arithmetic on them."""
 
 import ctypes
 import functools
@@ -13,18 +13,18 @@ _own = threading.local()
 
 
 class Memory(Protocol):
-    """Gives a flat array of `count` numbers, with anything in it, for some purpose."""
+    """An allocator of flat, uninitialised arrays of `count` numbers for a purpose."""
 
     def __call__(self, purpose: str, count: int, dtype: DTypeLike) -> NDArray[Any]: ...
 
 
 def fresh(purpose: str, count: int, dtype: DTypeLike) -> NDArray[Any]:
-    """New memory."""
+    """A new array."""
     return np.empty(count, dtype)
 
 
 def scratch(purpose: str, count: int, dtype: DTypeLike) -> NDArray[Any]:
-    """This thread's last array for that purpose once more: what was in it is gone."""
+    """This thread's array for a purpose, reused: its earlier content is lost."""
     held: dict[str, NDArray[np.uint8]] = _own.__dict__
     size = count * np.dtype(dtype).itemsize
     if purpose not in held or held[purpose].size < size:
@@ -39,7 +39,7 @@ _LARGEST = 32 * 1024 * 1024
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tell the C library to keep some memory that was freed instead of giving each array's back to the system.
+    """Tell the C library to keep freed memory instead of returning it to the system.
 
     In a virtual machine, getting pages again costs several times the arithmetic on them. Only glibc is told.
     """

@@ -1,4 +1,4 @@
-"""How the numbers of one tensor lie on disk, so that they can be edited a strip of rows at a time.
+"""The storage of one tensor's numbers on disk, edited a strip of rows at a time.
 
 A tensor is seen as `slabs` matrices (the experts of a fused layer; one for all else) of `rows` x `cols` numbers. The
 bytes of each of its parts (the numbers themselves, their scales) are in the order of the rows, so that what is encoded
@@ -16,7 +16,7 @@ from weight_edit.checkpoint.tensor.numbers import STORED, decode, encode
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 
 TILE = 1 << 17
-"""Numbers worked on at a time, so that all of a tile's copies stay in a processor's cache.
+"""Numbers worked on at a time, so that all copies of a tile stay in a processor's cache.
 
 The grid of tiles follows from a tensor's shape alone: sums are made in the same order whatever is read or written at a
 time and however many threads there are, so that the result is the same bit for bit.
@@ -27,12 +27,12 @@ ByteReader = Callable[[str, int, Bytes], None]
 """`read(name, offset, into)` fills `into` with a tensor's bytes from `offset` on."""
 
 Strip = Mapping[str, Bytes]
-"""The bytes of some rows by the name of the part, flat."""
+"""Part's name -> the bytes of some rows, flat."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor's shape as matrices, and which side of them an axis is.
+    """A tensor's shape as a stack of matrices, with one axis as their rows or columns.
 
     Attributes:
         slabs, rows, cols: their number and shape.
@@ -46,7 +46,7 @@ class Matrix:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], axis: int) -> "Matrix":
-        """`shape` with the vectors along `axis` as columns (in the middle) or rows (at the end) of matrices.
+        """The matrices of `shape` whose columns (or rows, for the last axis) run along `axis`.
 
         Raises:
             ValueError: no such axis.
@@ -61,7 +61,7 @@ class Matrix:
 
 
 class Storage(ABC):
-    """One tensor's numbers on disk.
+    """The storage of one tensor's numbers on disk.
 
     Attributes:
         parts: the tensors on disk that hold them: name -> (dtype, shape); the numbers first, then their scales.
@@ -88,29 +88,29 @@ class Storage(ABC):
 
     @property
     def name(self) -> str:
-        """The tensor with the numbers themselves."""
+        """The name of the tensor that holds the numbers themselves."""
         return next(iter(self.parts))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of its numbers, to which an edit's axis belongs."""
+        """The shape of the numbers, to which an edit's axis refers."""
         return self.parts[self.name][1]
 
     @abstractmethod
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
-        """How many bytes of each part some rows (a whole number of steps, or the last ones) have."""
+        """Part's name -> its size in bytes for some rows: a whole number of steps, or the last ones."""
 
     @abstractmethod
     def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
-        """Read the rows from `first` to before `last` of one slab."""
+        """Read the rows `first` to `last` - 1 of one slab."""
 
     @abstractmethod
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
-        """Numbers of a strip's columns from `first` to before `last`, shape (rows, last - first), exact."""
+        """The exact numbers of a strip's columns `first` to `last` - 1, (rows, last - first)."""
 
     @abstractmethod
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
-        """Store numbers into a strip's columns from `first` on.
+        """Store numbers into a strip's columns, beginning at `first`.
 
         Args:
             values: shape (rows, columns); may be used up.
@@ -119,17 +119,17 @@ class Storage(ABC):
         """
 
     def scale_bytes(self, peak: float) -> Bytes:
-        """The bytes of a slab's one scale, where `one_scale`."""
+        """The bytes of a slab's single scale, if `one_scale`."""
         raise ValueError(f"{self.name} has no scale for the whole of it")
 
     def strips(self) -> Iterator[tuple[int, int]]:
-        """The rows of each strip: first, and the one after the last."""
+        """(first row, row after the last) of each strip."""
         step = self.row_step if self.row_step > 1 else max(1, TILE // max(1, self.cols))
         for first in range(0, self.rows, step):
             yield first, min(first + step, self.rows)
 
     def tiles(self) -> Iterator[tuple[int, int]]:
-        """The columns of each tile of a strip."""
+        """(first column, column after the last) of each tile of a strip."""
         step = self.cols
         if self.row_step > 1:
             step = max(self.col_step, TILE // self.row_step // self.col_step * self.col_step)
@@ -138,14 +138,14 @@ class Storage(ABC):
 
 
 _LIMITS = {"BF16": 2.0**128 - 2.0**119 - 2.0**103, "F16": 65520.0, "F32": 2.0**128 - 2.0**103}
-"""The first number that is stored as infinity: half a unit above the largest finite one.
+"""The least number stored as infinity: half a unit above the largest finite one.
 
 For bfloat16 half a unit of float32 before that, because numbers pass through float32 on their way.
 """
 
 
 class Plain(Storage):
-    """A tensor of floating numbers as they are: F64, F32, F16 or BF16."""
+    """A tensor of plain floating numbers: F64, F32, F16 or BF16."""
 
     def __init__(self, name: str, dtype: str, shape: tuple[int, ...], axis: int) -> None:
         self.parts = {name: (dtype, shape)}

@@ -1,4 +1,4 @@
-"""Between a tensor's bytes on disk and torch, for every dtype that torch shares with safetensors."""
+"""Tensors between their bytes on disk and torch, for all dtypes that both libraries have."""
 
 from collections.abc import Mapping
 
@@ -29,11 +29,14 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "I64": torch.int64,
     "U64": torch.uint64,
 }
-"""safetensors' dtype names -> torch dtypes. F4 and F6 pack elements into bytes and have no plain tensor."""
+"""safetensors' dtype names -> torch dtypes.
+
+F4 and F6 pack elements into bytes and have no plain tensor.
+"""
 
 
 def to_tensor(data: bytearray, info: TensorInfo) -> torch.Tensor:
-    """The tensor whose bytes are `data`; it uses that memory and keeps it alive.
+    """The tensor stored in `data`, whose memory it shares and keeps alive.
 
     Raises:
         UnsupportedError: a dtype that torch has no plain tensor for.

@@ -1,4 +1,4 @@
-"""What the terminal shows of proofs on demand: the rounds of one model, and the table of all families."""
+"""Terminal output of proofs: the rounds of one model, and the table of all families."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ _COLOURS = {"proven": "green", "refused": "yellow", "failed": "bold red"}
 
 
 def proving(found: "ProofRounds", console: Console) -> None:
-    """The rounds of a proof, with the verdict."""
+    """Print the rounds of a proof, with the verdict."""
     title = f"{safe(found.name)}: {safe(found.architecture)}, a narrow random copy of {found.n_layers} blocks"
     table = Table(title=title, title_justify="left")
     for column in ("directions", "seed", "inputs", "values", "leak before", "leak", "hooks - weights"):
@@ -36,7 +36,7 @@ def proving(found: "ProofRounds", console: Console) -> None:
 
 
 def catalogue(found: "Catalogue", console: Console) -> None:
-    """All families, then the counts."""
+    """Print all families, then the counts."""
     # On a narrow terminal the class would leave no room for the rest.
     wide = console.width >= WIDE
     table = Table(title="Families", title_justify="left", box=SIMPLE)

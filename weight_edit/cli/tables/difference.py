@@ -1,4 +1,4 @@
-"""What `diff` shows in the terminal: totals, shared directions, then the tensors by kind."""
+"""Terminal output of `diff`: totals, shared directions, then the tensors by kind."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ def difference(
     saved: Path | None = None,
     base: str | None = None,
 ) -> None:
-    """Print what differs.
+    """Print the differences.
 
     Args:
         everything: a line for each tensor instead of one for each kind.
@@ -129,7 +129,7 @@ def _tensors(found: "Difference", console: Console, everything: bool) -> None:
 
 
 def _by(kinds: Sequence[str]) -> str:
-    """What is to be said of by what they are explained: nothing where that is the shared directions."""
+    """The suffix that tells which directions explain the change; empty for the shared ones."""
     own = kinds.count("own")
     return "" if not own else " own" if own == len(kinds) else f" {own} own"
 
@@ -142,7 +142,7 @@ def _ranks(group: "Iterable[TensorDifference]") -> str:
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    """Mean, and from where to where when that is far."""
+    """The mean, with the range if it is wide."""
     if not values:
         return ""
     mean, least, most = sum(values) / len(values), min(values), max(values)

@@ -1,6 +1,8 @@
-"""The JSON documents that tables read: results are shown from what `run.json` keeps, as on the day they were made.
+"""Types of the JSON documents that tables read.
 
-Of each document the entries that are shown; it may have more.
+Results are shown from what `run.json` keeps, as on the day they were made.
+
+Each type has the entries that are shown; a document may have more.
 """
 
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ class Rate(TypedDict):
 
 
 class SetDocument(TypedDict):
-    """What was measured on one prompt set."""
+    """The results of one prompt set."""
 
     refusal: Rate
     categories: Mapping[str, Rate]
@@ -62,7 +64,7 @@ class TokenDocument(TypedDict):
 
 
 class DirectionDocument(TypedDict):
-    """What a run says of the direction it found."""
+    """A run's entry for the direction it found."""
 
     method: str
     layer: int | None
@@ -77,7 +79,7 @@ class DirectionDocument(TypedDict):
 
 
 class RuleDocument(TypedDict):
-    """By what a candidate was chosen."""
+    """The selection rule."""
 
     by: str | None
 
@@ -105,7 +107,7 @@ class StudyDocument(TypedDict):
 
 
 class IntegrityDocument(TypedDict):
-    """How the files compare with the base's."""
+    """The comparison of the files with the base's."""
 
     tensors_equal: int
     files_equal: int
@@ -120,7 +122,7 @@ class EditDocument(TypedDict):
 
 
 class EditedTensorsDocument(TypedDict):
-    """How the edited tensors compare with the edit of the base's."""
+    """The comparison of the edited tensors with the edit applied again."""
 
     compared: int
     different: list[str]
@@ -130,7 +132,7 @@ class EditedTensorsDocument(TypedDict):
 
 
 class GapDocument(TypedDict):
-    """By how much two passes differ."""
+    """The differences between two passes."""
 
     largest: float
     kl: float
@@ -139,7 +141,7 @@ class GapDocument(TypedDict):
 
 
 class NoiseDocument(TypedDict):
-    """By how much the base differs from itself."""
+    """The differences of the base from itself."""
 
     dtype: str
     float32_against_storage: GapDocument
@@ -150,7 +152,7 @@ class NoiseDocument(TypedDict):
 
 
 class PrecisionDocument(TypedDict):
-    """The checks of the models in one dtype."""
+    """The model checks in one dtype."""
 
     leak: float
     leak_before: float
@@ -161,7 +163,7 @@ class PrecisionDocument(TypedDict):
 
 
 class VerificationDocument(TypedDict):
-    """`Verification.to_dict()`; runs of version 0.1.0 lack the entries that need not be there."""
+    """`Verification.to_dict()`; runs of version 0.1.0 lack the optional entries."""
 
     integrity: bool
     integrity_report: IntegrityDocument

@@ -1,4 +1,4 @@
-"""What the terminal shows of a model's anatomy: a tree in which blocks that are alike stand once."""
+"""Terminal output of a model's anatomy: a tree in which equal blocks are merged."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -20,7 +20,7 @@ MOST_EXTRA = 8
 
 
 def inspection(found: "Inspection", console: Console) -> None:
-    """The anatomy as a tree."""
+    """Print the anatomy as a tree."""
     anatomy = found.anatomy
     tree = Tree(f"[bold]{safe(found.name)}[/]: {safe(anatomy.architecture)}")
     tree.add(f"residual stream {anatomy.d_model} wide, {anatomy.n_layers} blocks")
@@ -71,7 +71,7 @@ def _add_blocks(tree: Tree, found: "Inspection", alike: Sequence["Block"]) -> No
 
 
 def _which(layers: Sequence[int]) -> str:
-    """Numbers of blocks, and what is regular about them."""
+    """The numbers of blocks, with any regularity among them."""
     if len(layers) == 1:
         return str(layers[0])
     steps = {b - a for a, b in pairwise(layers)}
@@ -86,7 +86,7 @@ def _ordinal(number: int) -> str:
 
 
 def _reader(reader: "Reader", within: str) -> str:
-    """As "reads input_layernorm -> self_attn: q_proj, k_proj"."""
+    """A reader's line: "reads input_layernorm -> self_attn: q_proj, k_proj"."""
     by_parent: dict[str, list[str]] = {}
     for module in reader.modules:
         parent, _, name = module.removeprefix(within).rpartition(".")
@@ -99,7 +99,7 @@ def _reader(reader: "Reader", within: str) -> str:
 
 
 def _add_writer(tree: Tree, found: "Inspection", alike: Sequence["Writer"], within: str) -> None:
-    """A line for the way into the stream, and below it one for each kind of tensor on disk."""
+    """Add a writer's line, and below it one for each kind of tensor on disk."""
     first = alike[0]
     module = (first.module or first.weight).removeprefix(within)
     way = [module, *_norms(first.norm, within)]
@@ -113,14 +113,14 @@ def _add_writer(tree: Tree, found: "Inspection", alike: Sequence["Writer"], with
 
 
 def _scale(scales: Sequence[float]) -> list[str]:
-    """A constant factor; those that differ from block to block may be parameters, random in the narrow copy."""
+    """A constant factor in words; one that differs by block may be a parameter, random here."""
     if all(abs(scale - 1) <= 1e-3 for scale in scales):
         return []
     return [f"times {scales[0]:.4g}" if max(scales) - min(scales) <= 1e-3 else "times a number for each block"]
 
 
 def _norms(norm: "Norm | None", within: str) -> list[str]:
-    """Those between a writer and the stream, the one nearest to the writer first."""
+    """The norms between a writer and the stream, the nearest to the writer first."""
     return [] if norm is None else [*_norms(norm.inner, within), _norm(norm, within)]
 
 
@@ -134,7 +134,7 @@ def _norm(norm: "Norm", within: str) -> str:
 
 
 def _tensors(found: "Inspection", parameters: Sequence[tuple[str, int]], what: str) -> list[str]:
-    """Where parameters of like writers lie: name pattern, dtype, shape, axis on disk."""
+    """Lines on the tensors of like writers: name pattern, dtype, shape, axis on disk."""
     forms: dict[tuple[str, tuple[int, ...], int], list[str]] = {}
     for parameter, axis in parameters:
         if found.disk is None:
@@ -168,7 +168,7 @@ def _add_extra(tree: Tree, found: "Inspection") -> None:
 
 
 def _alike(found: "Inspection") -> list[list["Block"]]:
-    """Blocks that differ in nothing but their number, in the order of the first of each kind."""
+    """Groups of blocks that differ in nothing but their number, in order."""
     groups: dict[str, list[Block]] = {}
     for block in found.anatomy.blocks:
         groups.setdefault(_form(found, block), []).append(block)
@@ -176,7 +176,7 @@ def _alike(found: "Inspection") -> list[list["Block"]]:
 
 
 def _form(found: "Inspection", block: "Block") -> str:
-    """All that is shown of a block, without its number."""
+    """Everything shown of a block except its number."""
     writers = [
         (
             w.role,
@@ -195,7 +195,7 @@ def _form(found: "Inspection", block: "Block") -> str:
 
 
 def _stored(found: "Inspection", parameters: Iterable[str | None]) -> list[object]:
-    """Forms on disk, each once: blocks of other shapes or dtypes are of another kind."""
+    """The distinct forms on disk: other shapes or dtypes make another kind of block."""
     places = [place for name in parameters if name for place in found.places.get(name, ())]
     shapes = [found.anatomy.shapes[name] for name in parameters if name]
     return [shapes, sorted({repr((found.numbers(name), axis)) for name, axis in places})]

@@ -1,4 +1,4 @@
-"""What the terminal shows: short tables of results, and the next command to type."""
+"""Terminal output of results: short tables, and the next command to type."""
 
 import itertools
 import json
@@ -37,30 +37,30 @@ SHOWN = 6
 
 
 def safe(foreign: object) -> str:
-    """Foreign text fit for the terminal: no markup, and no control characters but line breaks."""
+    """Foreign text for the terminal: no markup, no control characters but line breaks."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(foreign)))
 
 
 def command() -> str:
-    """How the reader can call this tool: by name, or by the path it was called by when it is not on the PATH."""
+    """The command to call this tool: its name, or its path if it is not on the PATH."""
     called = sys.argv[0]
     return called if Path(called).name == "weight-edit" and shutil.which("weight-edit") is None else "weight-edit"
 
 
 def suggest(console: Console, *arguments: object, lead: str = "Next: ") -> None:
-    """A command to type next, quoted as a shell needs it and never broken over lines."""
+    """Print a command to type next, quoted for a shell and on one line."""
     words = shlex.join([command(), *map(str, arguments)])
     console.print(f"{lead}{words}", markup=False, highlight=False, soft_wrap=True)
 
 
 def free_folder(name: str) -> str:
-    """The name of a folder that is not there, for a command that is to work as it stands: `name`, or with a number."""
+    """A folder name that is free: `name`, or with a number."""
     names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
     return next(each for each in names if not Path(each).exists())
 
 
 def chosen_direction(found: "DirectionDocument", console: Console) -> None:
-    """The direction of a run, in two lines."""
+    """Print the direction of a run, in two lines."""
     tokens = ", ".join(repr(token["text"]) for token in found["refusal_tokens"])
     place = "mean over all tokens" if found["position"] is None else f"position {found['position']}"
     scores = (
@@ -80,7 +80,7 @@ def chosen_direction(found: "DirectionDocument", console: Console) -> None:
 
 
 def by_category(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
-    """Refusal of each category of refused requests, before and after, in a line."""
+    """Print refusal by category, before and after, on one line."""
     before, after = _refusal_by_category(baseline), _refusal_by_category(edited)
     shown = [
         f"{safe(name)} {rate['value']:.2f} to {after[name]['value']:.2f}"
@@ -97,7 +97,7 @@ def _refusal_by_category(measured: "EvaluationDocument") -> "Mapping[str, Rate]"
 
 
 def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
-    """A table of all figures of two evaluations."""
+    """Print a table of all figures of two evaluations."""
     from weight_edit.evaluation.figures import figures
 
     before, after = figures(baseline), figures(edited)
@@ -116,7 +116,7 @@ def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument
 
 
 def evaluation(measured: "Evaluation", console: Console) -> None:
-    """One evaluation, beside that of the base where there is one."""
+    """Print one evaluation, beside the base's if there is one."""
     from weight_edit.evaluation.figures import differences, figures
 
     result = cast("EvaluationDocument", measured.to_dict())
@@ -145,13 +145,13 @@ def evaluation(measured: "Evaluation", console: Console) -> None:
 
 
 def notes(result: "EvaluationDocument", console: Console) -> None:
-    """What the reader of an evaluation's rates should know."""
+    """Print notes on an evaluation's rates."""
     for note in result.get("notes") or ():
         console.print(f"[yellow]note:[/] {safe(note)}")
 
 
 def proofs(checked: "VerificationDocument", console: Console) -> None:
-    """What verification found, from `Verification.to_dict()`."""
+    """Print a verification's findings, from `Verification.to_dict()`."""
     report = checked["integrity_report"]
     table = Table(title="Proofs", title_justify="left")
     table.add_column("check")
@@ -223,7 +223,7 @@ def proofs(checked: "VerificationDocument", console: Console) -> None:
 
 
 def _edited_tensors(edited: "EditedTensorsDocument", table: Table) -> None:
-    """Rows about the edited tensors; runs of version 0.1.0 have no such figures."""
+    """Rows on the edited tensors; runs of version 0.1.0 have none."""
     otherwise = edited["entries_rounded_otherwise"]
     table.add_row(
         "edited tensors",
@@ -235,7 +235,7 @@ def _edited_tensors(edited: "EditedTensorsDocument", table: Table) -> None:
 
 
 def examples(folder: Path, console: Console, count: int = 3) -> None:
-    """Some refused requests of different categories, with the answers before and after, side by side."""
+    """Print refused requests of different categories with answers before and after."""
     before = _answers(folder / "answers/baseline.jsonl")
     after = {(a["set"], a["prompt"]): a for a in _answers(folder / "answers/edited.jsonl")}
     table = Table(title="Answers", title_justify="left", show_lines=True)
@@ -253,7 +253,7 @@ def examples(folder: Path, console: Console, count: int = 3) -> None:
 
 
 def directions(found: "Directions", path: Path, console: Console, count: int = 5) -> None:
-    """The chosen direction and the best candidates."""
+    """Print the chosen direction and the best candidates."""
     meta = cast("DirectionsDocument", found.metadata)
     rule = meta.get("rule")
     by = (rule and rule.get("by")) or "bypass"
@@ -276,7 +276,7 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
 
 
 def rejected(details: Mapping[str, object], console: Console, count: int = 5) -> None:
-    """The candidates that come nearest to the bounds, where none keeps them, and which bounds each misses.
+    """Print the candidates nearest to the bounds, if none keeps them, and the bounds missed.
 
     Args:
         details: of the error, with the table under "scores", the best first.
@@ -297,14 +297,14 @@ def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", 
 
 
 def _candidate(row: "ScoreDocument") -> tuple[str, ...]:
-    """A candidate's place and scores, as cells."""
+    """The cells of a candidate: its place and scores."""
     place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
     scores = (row["bypass"], row["induce"])
     return (*place, *("" if value is None else f"{value:.2f}" for value in scores), f"{row['kl']:.4f}")
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
-    """What was written, or would be, and what to do with it."""
+    """Print what was or would be written, and the next commands."""
     kind = "complete" if result.complete else "partial"
     tensors = f"{len(result.tensors)} tensors edited ({kind}), {len(result.added)} added"
     copied = result.bytes_total - result.bytes_edited
@@ -354,12 +354,12 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
 
 
 def megabytes(count: int) -> str:
-    """A size for a reader."""
+    """Bytes in words."""
     return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def verification(checked: "Verification", console: Console) -> None:
-    """A verification, with its verdict."""
+    """Print a verification, with its verdict."""
     proofs(cast("VerificationDocument", checked.to_dict()), console)
     if checked.passed:
         what = (

@@ -1,4 +1,4 @@
-"""What the terminal shows of a finished run: what was found, each study's table, before and after, the proofs."""
+"""Terminal output of a finished run: directions, studies, before and after, proofs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _MOST_ROWS = 40
 
 
 def run_result(result: "RunResult", console: Console) -> None:
-    """A finished run: studies, before and after, the proofs, three answers, where the files are, what to type next."""
+    """Print a finished run: studies, figures, proofs, examples, files, and next commands."""
     summary = result.summary
     for found in summary.get("directions", {"": summary["direction"]}).values():
         if found is not None:
@@ -53,7 +53,7 @@ def run_result(result: "RunResult", console: Console) -> None:
 
 
 def study(found: "StudyDocument", run: Path, console: Console) -> None:
-    """One study: the rows of its table, in a few columns, and where the rest is."""
+    """Print one study: some columns of its table, and the place of the rest."""
     console.print(f"\n{safe(found['title'])} ({safe(found['kind'])}): {safe(run / found['folder'])}", highlight=False)
     rows = found.get("rows") or []
     if rows:

@@ -1,4 +1,4 @@
-"""Where searches begin: the best difference in means."""
+"""The best difference in means, where other searches start."""
 
 from torch import Tensor
 
@@ -36,7 +36,10 @@ def best_mean_difference(problem: Problem, layer: int | None = None) -> Candidat
 
 
 def at_place(problem: Problem, activations: Tensor, candidate: Candidate) -> Tensor:
-    """Of activations (prompts, positions, layers, d_model) those at a candidate's place, float64 (prompts, d_model)."""
+    """Activations at a candidate's place, (prompts, d_model) float64.
+
+    Taken from (prompts, positions, layers, d_model).
+    """
     assert candidate.layer is not None
     p, layer = problem.positions.index(candidate.position), problem.layers.index(candidate.layer)
     return activations[:, p, layer].double()

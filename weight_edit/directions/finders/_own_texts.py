@@ -1,4 +1,4 @@
-"""What a model itself says, as texts to train directions on: nothing is bundled."""
+"""The model's own outputs as training texts for directions: no texts are bundled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from weight_edit.runtime.overflow import check_generations
 
 @dataclass(frozen=True)
 class Said:
-    """A prompt and what is said to it, token ids; at least one of each."""
+    """A prompt and a text that follows it, as token ids; at least one of each."""
 
     prompt: tuple[int, ...]
     text: tuple[int, ...]
@@ -25,7 +25,7 @@ class Said:
 def said(
     model: Model, prompts: Sequence[Sequence[int]], tokens: int, hooks: Sequence[Hook], what: str, batch_size: int
 ) -> list[Said]:
-    """What the model says to prompts under hooks, greedily, cut to so many tokens.
+    """The model's greedy continuations of prompts under hooks, at most `tokens` long.
 
     Args:
         what: names the progress bar.
@@ -41,7 +41,7 @@ def said(
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Of some texts in one forward pass, what the model would say at each of their tokens.
+    """Next-token logits at every token of some texts, from one forward pass.
 
     Attributes:
         logits: (tokens, vocabulary) float32, text by text.
@@ -53,7 +53,7 @@ class Predictions:
 
 
 def padded(model: Model, texts: Sequence[Said]) -> Iterator[Batch]:
-    """Prompts with their texts as batches on the model's device; `rows` says which texts."""
+    """Padded batches of prompts with their texts; `rows` of a batch indexes the texts."""
     sequences = [[*text.prompt, *text.text] for text in texts]
     check_tokens(model, sequences)
     for batch in batches(sequences, batch_size=max(1, len(texts)), pad_id=model.pad_id):
@@ -61,7 +61,7 @@ def padded(model: Model, texts: Sequence[Said]) -> Iterator[Batch]:
 
 
 def predictions(model: Model, batch: Batch, texts: Sequence[Said]) -> Predictions:
-    """One forward pass over a batch of `padded`; gradients flow where the caller has them enabled."""
+    """The predictions for one batch of `padded`, differentiable where gradients are enabled."""
     counts = [len(texts[row].text) for row in batch.rows]
     longest = max(counts)
     logits = last_logits(model, batch, longest + 1)

@@ -1,4 +1,4 @@
-"""The difference in means, cleaned of abilities and styles that an edit should leave alone."""
+"""The difference in means without its components along abilities and styles to preserve."""
 
 from typing import Annotated, Literal
 
@@ -93,7 +93,7 @@ def residualised(r: Tensor, atoms: Tensor, ridge: float) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Over prompts, in float64."""
+    """The mean over prompts, in float64."""
     return x.double().mean(dim=0)
 
 

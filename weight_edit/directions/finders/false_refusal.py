@@ -1,4 +1,4 @@
-"""The false-refusal direction: why harmless prompts are refused, without why harmful ones are."""
+"""The false-refusal direction: over-refusal's difference in means, less rightful refusal's."""
 
 from typing import Annotated, Literal
 
@@ -33,7 +33,7 @@ class FalseRefusalOptions(Section):
 
 @finder("false-refusal", paper="2410.03415", induces=False, everywhere=True)
 def false_refusal(problem: Problem, options: FalseRefusalOptions) -> list[Candidate]:
-    """Over-refusal's direction without its part along the protected refusals.
+    """Over-refusal's difference in means without its component along the protected refusals.
 
     At each place `w = mean(target) - mean(baseline)`, where the target is what is refused without need, and
     `v = mean(protected) - mean(baseline)`, where the protected prompts are refused rightly; then

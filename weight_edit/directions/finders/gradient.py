@@ -1,4 +1,4 @@
-"""Directions by gradient descent on what the model says, which the paper calls RDO, and concept cones of them."""
+"""Directions and concept cones by gradient descent on the model's outputs (RDO)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -27,13 +27,16 @@ from weight_edit.utils.settings import Section
 from weight_edit.utils.threads import one_thread
 
 PARTS = ("answer", "refuse", "retain")
-"""The losses: the answer to target prompts under ablation, the refusal of baseline prompts under addition, and how far
-ablation moves what is said to baseline prompts."""
+"""The three losses: "answer", "refuse" and "retain".
+
+Answering target prompts under ablation, refusing baseline prompts under addition, and the KL divergence on baseline
+prompts under ablation.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What directions are judged by.
+    """The losses that directions are optimised for, on fixed texts.
 
     Attributes:
         model: the model.
@@ -48,7 +51,7 @@ class Losses:
     texts: dict[str, list[Said]]
 
     def of(self, part: str, rows: Sequence[int], directions: Tensor) -> Tensor:
-        """One loss on some texts, the mean over their tokens, a scalar on the CPU.
+        """One loss on some texts, a scalar on the CPU: the mean over their tokens.
 
         Args:
             part: one of `PARTS`.
@@ -82,7 +85,7 @@ class Losses:
 
 
 def ablating(model: Model, directions: Tensor) -> list[Hook]:
-    """Hooks that remove from each prompt's stream its own unit direction (prompts, d_model), wherever it is read.
+    """Hooks that remove from each prompt's stream its own unit direction (prompts, d_model).
 
     They are at points of the stream, which every family has, so that they are differentiable in the directions whatever
     norms lie between a writer and the stream; readers see what they would see if all that is written lacked them.
@@ -100,13 +103,13 @@ def ablating(model: Model, directions: Tensor) -> list[Hook]:
 
 
 def spread(directions: Tensor, x: Tensor) -> Tensor:
-    """One direction for each prompt of x (prompts, ..., d_model), in a shape that is added to it, on its device."""
+    """One direction per prompt, in a shape that broadcasts over x (prompts, ..., d_model)."""
     return directions.to(x.device).view(len(x), *[1] * (x.ndim - 2), x.shape[-1])
 
 
 @contextmanager
 def fixed(model: Model) -> Iterator[None]:
-    """The weights take no gradients for the length of the block, and others' settings come back."""
+    """Within the context, the weights require no gradients; their flags are restored after."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.model.parameters()]
     for parameter, _ in flags:
         parameter.requires_grad_(False)
@@ -146,7 +149,7 @@ class GradientOptions(Section):
 
 @finder("gradient", paper="2502.17420", aliases=("rdo",))
 def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
-    """Unit direction, or cone of them, by gradient search on the model's own texts.
+    """A unit direction or concept cone by gradient search on the model's own texts.
 
     Minimises `answer CE(ablated, answers to target prompts) + refuse CE(added, refusals of baseline prompts) + retain
     KL(base || ablated, what is said to baseline prompts)`, each a mean over tokens. The texts are the model's own, made
@@ -188,7 +191,7 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
 
 
 def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part: Part) -> dict[str, list[Said]]:
-    """What the model itself says, for each of the losses."""
+    """The model's own texts for each loss."""
 
     def prompts(sample: Sample) -> list[list[int]]:
         return sample.train if part == "train" else sample.validation
@@ -209,7 +212,7 @@ def texts_of(problem: Problem, start: Candidate, options: GradientOptions, part:
 
 
 def searched(losses: Losses, start: Tensor, options: GradientOptions, seed: int) -> Tensor:
-    """The rows after the search, orthonormal, (n, d_model) float32.
+    """The optimised rows, orthonormal, (n, d_model) float32.
 
     Args:
         start: where it begins, (n, d_model), independent rows.
@@ -245,7 +248,10 @@ def searched(losses: Losses, start: Tensor, options: GradientOptions, seed: int)
 
 
 def evaluated(losses: Losses, rows: Tensor, options: GradientOptions) -> dict[str, float]:
-    """The mean of each loss over all texts, rows taking turns, and their weighted sum."""
+    """The mean of each loss over all texts, and their weighted sum.
+
+    Each text uses one of the rows, in turn.
+    """
     found: dict[str, float] = {}
     with torch.no_grad():
         for part in PARTS:
@@ -266,7 +272,10 @@ def weights_of(options: GradientOptions) -> dict[str, float]:
 
 
 def orthonormalised(rows: Tensor) -> Tensor:
-    """Gram-Schmidt of independent rows (n, d_model), float32, differentiable; the first keeps its direction."""
+    """Rows orthonormalised by Gram-Schmidt, (n, d_model) float32, differentiable.
+
+    The rows must be independent; the first keeps its direction.
+    """
     found: list[Tensor] = []
     for row in rows.float():
         for other in found:
@@ -276,7 +285,7 @@ def orthonormalised(rows: Tensor) -> Tensor:
 
 
 def mixtures(count: int, dimension: int, generator: torch.Generator) -> Tensor:
-    """Weights (count, dimension) float32 of unit combinations of orthonormal rows, none negative.
+    """Weights (count, dimension) float32, none negative, of unit combinations of the rows.
 
     The first half of them are single rows in turn, the others spread evenly over the cone.
     """
@@ -290,7 +299,7 @@ def mixtures(count: int, dimension: int, generator: torch.Generator) -> Tensor:
 
 
 def batches_of(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Indices below `count` without end, `size` at a time, each once before any comes again."""
+    """Endless batches of `size` indices below `count`; each index comes once per pass."""
     waiting: list[int] = []
     while True:
         while len(waiting) < min(size, count):

@@ -1,4 +1,4 @@
-"""Iterative nullspace projection: the projection with its classifier and stopping rules, and its method."""
+"""Iterative nullspace projection (INLP): the projection, its classifier and stopping rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _HELD = 0.2
 
 @dataclass(frozen=True)
 class Stopping:
-    """When no more directions are sought.
+    """The stopping rules of iterative nullspace projection.
 
     Attributes:
         rounds: at most so many classifiers.
@@ -42,7 +42,7 @@ class Stopping:
     equal: int | None = 3
 
     def reason(self, accuracies: Sequence[float]) -> str:
-        """Why the last classifier was the last one; empty where another one follows."""
+        """Why the search stops after these accuracies; empty if it goes on."""
         if accuracies[-1] < self.below:
             return f"accuracy below {self.below:g}"
         if self.equal is not None and len(accuracies) >= self.equal and len(set(accuracies[-self.equal :])) == 1:
@@ -52,7 +52,7 @@ class Stopping:
 
 @dataclass(frozen=True, eq=False)
 class Nullspace:
-    """Directions that classifiers found, one after the other.
+    """The directions of successive classifiers, with their accuracies.
 
     Attributes:
         directions: (k, d) float64, orthonormal rows in the order in which they were found, each towards the class
@@ -66,7 +66,7 @@ class Nullspace:
     stopped: str
 
     def first(self, count: int | None = None, accuracy: float | None = None) -> Floats:
-        """Of the first `count` directions (all when None), those at least so accurate (all when None), (n, d)."""
+        """The directions among the first `count` that reach `accuracy`, (n, d); None lifts a limit."""
         rows = self.directions[:count]
         marks = [accuracy is None or value >= accuracy for value in self.accuracies[:count]]
         return rows[np.array(marks, dtype=bool)]
@@ -118,7 +118,7 @@ def nullspace(
 
 
 def fit(x: Floats, labels: Marks, c: float) -> Floats:
-    """Weights (d,) of a logistic regression without intercept on `x` (n, d) and bool `labels` (n,).
+    """The weights (d,) of a logistic regression of `labels` (n,) on `x` (n, d), no intercept.
 
     The paper minimises `mean loss + lambda |w|^2` with `lambda = 1 / (2 * 0.1 * N)`. Times `0.1 N` that is
     `0.1 * sum of losses + |w|^2 / 2`, sklearn's objective with `C = 0.1`, whatever N is. It has one minimum, so that
@@ -134,7 +134,7 @@ def fit(x: Floats, labels: Marks, c: float) -> Floats:
 
 
 def balanced_accuracy(values: Floats, labels: Marks) -> float:
-    """Share of positive `values` among the true and of the others among the false, (n,) each, averaged."""
+    """The balanced accuracy of the sign of `values` (n,) as a classifier of bool `labels` (n,)."""
     return float((values[labels] > 0).mean() + (values[~labels] <= 0).mean()) / 2
 
 
@@ -206,7 +206,7 @@ def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
 
 
 def held_out(sizes: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
-    """Which prompts of each class measure accuracy: bool masks with a fifth of each marked, drawn by the seed."""
+    """Random masks of the prompts held out for accuracy: a fifth of each class."""
     generator = torch.Generator().manual_seed(seed)
     masks = []
     for size in sizes:

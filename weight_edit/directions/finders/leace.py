@@ -1,4 +1,4 @@
-"""Least-squares concept erasure: the eraser and its fit from statistics, and the method that fits one at each place."""
+"""Least-squares concept erasure (LEACE): the eraser, its fit, and the finder."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,7 +23,9 @@ _TOLERANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Eraser:
-    """The map `x -> x - left^T right (x - mean)`; `left right^T` is the identity, so that it is an oblique projection.
+    """The eraser `x -> x - left^T right (x - mean)`.
+
+    `left right^T` is the identity, so `left^T right` is an oblique projection.
 
     Attributes:
         left: (k, d) float64, what is taken off, in the span of the covariances of the stream with the labels.
@@ -50,7 +52,7 @@ class Eraser:
 
 
 class EraserFitter:
-    """Statistics of data and labels, from which the eraser is computed.
+    """Running statistics of data and labels, from which the eraser is computed.
 
     Attributes:
         count: rows seen so far.
@@ -74,7 +76,7 @@ class EraserFitter:
         self.sum_xx, self.sum_xz = np.zeros((width, width)), np.zeros((width, labels))
 
     def update(self, x: Floats, z: Floats) -> "EraserFitter":
-        """Add data (n, d) with labels (n, k), of any scale: one column for each thing to erase."""
+        """Add data (n, d) with labels (n, k), one column per concept to erase, of any scale."""
         seen, new = self.count, len(x)
         self.count += new
         shift_x, shift_z = x.mean(axis=0) - self.mean_x, z.mean(axis=0) - self.mean_z
@@ -88,7 +90,9 @@ class EraserFitter:
 
     @property
     def eraser(self) -> Eraser:
-        """`x - W^+ U U^T W (x - mean)`, with `W = Sxx^(-1/2)` and `U` an orthonormal basis of the range of `W Sxz`.
+        """The least-squares eraser of the statistics so far.
+
+        It is `x - W^+ U U^T W (x - mean)`, with `W = Sxx^(-1/2)` and `U` an orthonormal basis of the range of `W Sxz`.
 
         Where there is nothing to erase, k is 0.
         """
@@ -106,7 +110,7 @@ class EraserFitter:
         return Eraser((vectors * np.sqrt(values) @ u).T, (vectors / np.sqrt(values) @ u).T, self.mean_x.copy(), share)
 
     def _share(self, covariance: Floats) -> float:
-        """The share that is replaced; the optimal one is for a multiple of the identity as the target."""
+        """The shrinkage intensity; "optimal" is the one towards a multiple of the identity."""
         if self.shrinkage != "optimal":
             return float(self.shrinkage)
         square = float(np.trace(covariance)) ** 2
@@ -193,7 +197,7 @@ def leace_directions(problem: Problem, options: LeaceOptions) -> list[Candidate]
 
 
 def _remaining(eraser: Eraser, classes: list[Tensor]) -> float:
-    """Share of the distance between the baseline's mean and the others that erasure leaves on held-out prompts."""
+    """The share of the class means' distances left after erasure, on held-out prompts."""
     means = [as_float64(some).mean(axis=0) for some in classes]
     before = sum(float(np.linalg.norm(mean - means[0])) for mean in means)
     after = sum(float(np.linalg.norm(eraser(mean) - eraser(means[0]))) for mean in means)

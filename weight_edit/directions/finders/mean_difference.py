@@ -1,4 +1,4 @@
-"""Difference in means: what target prompts have in the stream on average and baseline prompts have not."""
+"""Difference in means: the target prompts' mean activation minus the baseline prompts'."""
 
 import math
 from typing import Annotated
@@ -72,13 +72,13 @@ def mean_difference(target: Tensor, baseline: Tensor) -> Tensor:
 
 
 def off(x: Tensor, along: Tensor) -> Tensor:
-    """`x` (..., d_model) without its part along `along`, of the same shape."""
+    """`x` (..., d_model) without its component along `along`, of the same shape."""
     unit = torch.nn.functional.normalize(along, dim=-1)
     return x - (x * unit).sum(dim=-1, keepdim=True) * unit
 
 
 def clipped(x: Tensor, quantile: float) -> Tensor:
-    """Each vector of `x` (..., d_model) with its entries clipped at a quantile of their magnitudes."""
+    """Vectors `x` (..., d_model), each with its entries clipped at a quantile of magnitudes."""
     rank = max(1, math.ceil(quantile * x.shape[-1]))
     limit = x.abs().kthvalue(rank, dim=-1, keepdim=True).values
     return torch.maximum(torch.minimum(x, limit), -limit)

@@ -35,7 +35,7 @@ class PcaOptions(Section):
 
 @finder("pca", paper="2310.01405", everywhere=True)
 def principal_components(problem: Problem, options: PcaOptions) -> list[Candidate]:
-    """Principal components of paired differences (representation engineering), or of all prompts.
+    """Principal components of paired differences (representation engineering) or all prompts.
 
     Rows are of unit length, and point to where the target's mean is further along. What an addition adds is the part of
     the mean difference that lies in their span, so that its length is that of a class's shift along them. Prompts are
@@ -74,7 +74,7 @@ def principal_components(problem: Problem, options: PcaOptions) -> list[Candidat
 
 
 def components(data: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Orthonormal rows (k, d_model) along which `data` (n, d_model) is largest, and the share of its squares in each.
+    """The uncentred principal components of `data` (n, d_model), with shares of the squares.
 
     Nothing is centred here. Differences of pairs are not to be: their mean is what is sought. (The paper draws the
     sign of each pair at random and then centres; this is what that comes to on average.)
@@ -89,7 +89,7 @@ def components(data: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def towards(rows: Tensor, difference: Tensor) -> Tensor:
-    """Rows (k, d_model) turned so that none points against `difference` (d_model,).
+    """Rows (k, d_model), each with the sign that makes its product with `difference` positive.
 
     One at a right angle to it gets a positive largest entry, so that the sign is always the same.
     """
@@ -100,7 +100,7 @@ def towards(rows: Tensor, difference: Tensor) -> Tensor:
 
 
 def paired(target: int, baseline: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the prompts of each pair, as many as there are of the smaller class."""
+    """Indices of the prompts of each pair; as many pairs as prompts in the smaller class."""
     count = min(target, baseline)
     generator = torch.Generator().manual_seed(seed)
 

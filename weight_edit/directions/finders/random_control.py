@@ -11,7 +11,7 @@ from weight_edit.utils.settings import Section
 
 
 class RandomOptions(Section):
-    """It has no settings: the seed is the search's."""
+    """No settings: the seed is the search's."""
 
 
 @finder("random", everywhere=True)

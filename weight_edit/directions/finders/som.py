@@ -1,4 +1,4 @@
-"""Several directions from a self-organising map of the target prompts: the map, and the choice among its neurons."""
+"""Directions from a self-organising map of the target prompts: the map, the neurons' choice."""
 
 import math
 from typing import Annotated
@@ -15,7 +15,7 @@ from weight_edit.directions.registry import finder
 from weight_edit.utils.settings import Section
 
 ROUNDS = 100
-"""The neighbourhood shrinks over so many passes over the data."""
+"""Passes over the data during which the neighbourhood shrinks."""
 
 
 def self_organising_map(x: Tensor, rows: int, columns: int, seed: int) -> Tensor:
@@ -50,13 +50,16 @@ def self_organising_map(x: Tensor, rows: int, columns: int, seed: int) -> Tensor
 
 
 def nearest_neurons(x: Tensor, neurons: Tensor) -> Tensor:
-    """Of each sample (n, d_model) the neuron nearest to it, (n,) int64; the first of equal ones."""
+    """The index of each sample's nearest neuron, (n,) int64; ties go to the first."""
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cdist(x.double(), neurons.double(), compute_mode=exact).argmin(dim=1)
 
 
 def hexagonal(rows: int, columns: int) -> Tensor:
-    """Places of a grid whose odd rows are shifted by half, (rows * columns, 2) float64; neighbours are 1 apart."""
+    """The places of a hexagonal grid, (rows * columns, 2) float64; neighbours are 1 apart.
+
+    Odd rows are shifted by half.
+    """
     return torch.tensor(
         [[column + row % 2 / 2, row * math.sqrt(3) / 2] for row in range(rows) for column in range(columns)],
         dtype=torch.float64,
@@ -117,7 +120,10 @@ def som(problem: Problem, options: SomOptions) -> list[Candidate]:
 
 
 def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -> tuple[list[int], list[float]]:
-    """Which of directions (n, d_model) to ablate together, in the order of choice, and the metric after each."""
+    """Indices of the directions to ablate together, in order, and the metric after each.
+
+    The candidates are `directions`, (n, d_model).
+    """
     chosen: list[int] = []
     reached: list[float] = []
     while len(chosen) < min(options.choose, len(directions)):
@@ -137,7 +143,7 @@ def chosen_greedily(problem: Problem, directions: Tensor, options: SomOptions) -
 
 
 def _judged(problem: Problem, spans: list[Tensor]) -> list[tuple[float, float]]:
-    """What the ablation of each span does: the metric to lower, and the KL divergence on baseline prompts."""
+    """For each span, the metric to lower and the KL divergence on baseline when it is ablated."""
     spanned = [Candidate(position=None, layer=None, rows=rows) for rows in spans]
     scores = measured(problem, spanned, similarity=not problem.tokens)
     if problem.tokens:

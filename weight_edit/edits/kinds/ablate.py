@@ -1,4 +1,4 @@
-"""Directional ablation: nothing along the directions is written to the stream any more."""
+"""Directional ablation: no writer writes along the directions any more."""
 
 from weight_edit.edits.changes import Change, RuntimeOnly, StreamMap
 from weight_edit.edits.projection import ablation
@@ -7,7 +7,7 @@ from weight_edit.utils.settings import Section
 
 
 class AblateOptions(Section):
-    """It has no settings of its own."""
+    """No settings."""
 
 
 @edit("ablate", paper="2406.11717")

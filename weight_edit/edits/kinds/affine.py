@@ -1,4 +1,4 @@
-"""Affine concept editing: the component along the directions becomes a class's mean everywhere."""
+"""Affine concept editing: the component along the directions becomes a class's mean."""
 
 from typing import Literal
 

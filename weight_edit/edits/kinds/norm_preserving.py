@@ -8,12 +8,12 @@ from weight_edit.utils.settings import Section
 
 
 class NormPreservingOptions(Section):
-    """It has no settings of its own."""
+    """No settings."""
 
 
 @edit("norm-preserving")
 def norm_preserving(given: Given, options: NormPreservingOptions) -> Change:
-    """Ablate, and bring what each input of a writer contributes back to its length (jim-plus/llm-abliteration).
+    """Ablate, then restore each writer column's length (jim-plus/llm-abliteration).
 
     The lengths are those of the vectors that are added to the stream, one per input of a writer: rescaling them leaves
     nothing along the directions. To rescale rows, or the whole matrix, as is done elsewhere, puts part of it back.

@@ -1,4 +1,4 @@
-"""One-sided ablation: only what points towards the behaviour is taken off. Hooks can do it; weights cannot."""
+"""One-sided ablation: only positive components are removed. Hooks can do it; weights cannot."""
 
 from weight_edit.edits.changes import Change, RuntimeOnly
 from weight_edit.edits.projection import ablation
@@ -8,7 +8,7 @@ from weight_edit.utils.settings import Section
 
 
 class RectifyOptions(Section):
-    """It has no settings of its own."""
+    """No settings."""
 
 
 @edit("rectify")

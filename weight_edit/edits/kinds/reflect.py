@@ -8,7 +8,7 @@ from weight_edit.utils.settings import Section
 
 
 class ReflectOptions(Section):
-    """It has no settings of its own."""
+    """No settings."""
 
 
 @edit("reflect", paper="2606.13720")

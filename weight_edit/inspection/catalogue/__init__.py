@@ -1,1 +1,1 @@
-"""Every model type of transformers tried: proven through the disk, or refused by name."""
+"""The catalogue: every model type of transformers proven through the disk, or refused."""

@@ -1,4 +1,4 @@
-"""A model put to the test through the disk: a narrow copy is saved, baked by the command line, and loaded back."""
+"""A trial through the disk: a narrow copy is saved, baked by the command line, and reloaded."""
 
 import contextlib
 import copy
@@ -43,7 +43,7 @@ from weight_edit.utils.threads import one_thread
 
 @dataclass(frozen=True, kw_only=True)
 class DiskTrial:
-    """Results of a model that was saved, edited on disk and loaded again.
+    """The measurements of a model that was saved, edited on disk and loaded again.
 
     Attributes:
         directions: how many were removed together.
@@ -75,7 +75,7 @@ class DiskTrial:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is left, and hooks agree with weights."""
+        """Whether nothing is left in the stream, and hooks agree with weights."""
         return self.leak < MAX_LEAK and self.logit_difference < MAX_LOGIT_DIFFERENCE
 
 
@@ -88,7 +88,7 @@ def through_disk(
     anatomy: Anatomy | None = None,
     code: Path | None = None,
 ) -> DiskTrial:
-    """Save a narrow random copy of a config's model, bake it by the command line, load it back and measure.
+    """Save, bake, reload and measure a narrow random copy of a config's model.
 
     Nothing is taken from the user's cache of proven anatomies. Within `folder` there is one, so that several calls
     with the same folder derive the anatomy once.
@@ -155,7 +155,7 @@ def through_disk(
 
 @contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
-    """Within the context, transformers draws no bars and warns of nothing: the models are none of the user's."""
+    """Within the context, transformers shows no progress bars or warnings."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -181,7 +181,7 @@ def _bake(folder: Path, *, partly: bool, trust: bool) -> None:
 
 
 def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """The model that transformers loads from an edited checkpoint, every tensor from its files."""
+    """The model that transformers loads from an edited checkpoint; no tensor may be missing."""
     baked, info = type(model).from_pretrained(
         folder,
         dtype=dtype,
@@ -198,7 +198,7 @@ def _loaded(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 def _difference(
     model: Any, exact: Any, edited: Path, anatomy: Anatomy, *, rows: Tensor, passes: Sequence[Mapping[str, Any]]
 ) -> float:
-    """Between hooks on the source and the baked weights, in double precision where the model's code allows for it."""
+    """The largest logit difference of hooks and weights, in float64 if the model can."""
 
     def between(source: Any, dtype: torch.dtype, given: Sequence[Mapping[str, Any]]) -> float:
         state = source.state_dict()

@@ -1,4 +1,4 @@
-"""Every architecture of transformers that reads text, or images and text, and writes text: what the catalogue tries."""
+"""The entries of the catalogue: all model types of transformers that generate text."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from weight_edit.inspection.catalogue.samples import variants
 
 @dataclass(frozen=True)
 class Entry:
-    """One model type.
+    """A model type to try.
 
     Attributes:
         model_type: as config.json says it.
@@ -23,12 +23,12 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """As a row of a table says it: "opt (350m)"."""
+        """The name in tables: "opt (350m)"."""
         return self.model_type if self.variant is None else f"{self.model_type} ({self.variant})"
 
 
 def entries() -> list[Entry]:
-    """All model types of transformers' mappings for causal language models and for image-text-to-text models."""
+    """All model types of transformers' causal-LM and image-text-to-text mappings."""
     from transformers.models.auto import modeling_auto as auto
 
     mappings = {
@@ -44,7 +44,7 @@ def entries() -> list[Entry]:
 
 
 def with_variants(entry: Entry) -> list[Entry]:
-    """An entry, followed by one for each variant that the family has."""
+    """An entry, followed by one for each variant of the family."""
     return [entry, *(replace(entry, variant=variant) for variant in variants(entry.model_type))]
 
 

@@ -1,4 +1,4 @@
-"""Kinds of structure of an architecture, read off its anatomy, disk layout and narrow copy."""
+"""Structural kinds of an architecture, by its anatomy, disk layout and narrow copy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ KINDS = {
     "tied embeddings": "`--embeddings both`, `untie` or `skip`",
     "layers that transformers does not load": "such as multi-token prediction: kept, or edited with `--mtp edit`",
 }
-"""Kind -> how it is handled."""
+"""Kind of structure -> how it is handled."""
 
 _NORMS = {
     ("rms", 0.0): "RMS norm behind writers",
@@ -48,7 +48,7 @@ _NORMS = {
 
 
 def kinds_of(anatomy: Anatomy, layout: Layout, model: nn.Module, found: "Seen") -> list[str]:
-    """The kinds that an architecture is of, in the order of `KINDS`.
+    """The structural kinds of an architecture, in the order of `KINDS`.
 
     Args:
         anatomy: of the model.
@@ -91,7 +91,7 @@ def kinds_of(anatomy: Anatomy, layout: Layout, model: nn.Module, found: "Seen") 
 
 @dataclass(frozen=True)
 class Seen:
-    """Facts that one forward pass of a narrow copy shows beside its anatomy.
+    """Facts from one forward pass of a narrow copy that its anatomy lacks.
 
     Attributes:
         mixers: classes of the parts of blocks that mix tokens and take no softmax.
@@ -103,7 +103,7 @@ class Seen:
 
 
 def seen(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
-    """Run a narrow copy once and look at its blocks.
+    """The facts from one forward pass of a narrow copy.
 
     Args:
         model: the copy.
@@ -133,7 +133,7 @@ def _says(model: Any, key: str) -> bool:
 
 
 def _silent_tables(anatomy: Anatomy, model: nn.Module) -> bool:
-    """Whether there is a table over the vocabulary that is not added to the stream."""
+    """Whether a table over the vocabulary is not added to the stream."""
     writing = {writer.weight for writer in anatomy.writers} | {anatomy.embedding_weight}
     words = model.get_parameter(anatomy.embedding_weight).shape[0]
     tables = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Embedding))
@@ -141,6 +141,6 @@ def _silent_tables(anatomy: Anatomy, model: nn.Module) -> bool:
 
 
 def _ignored_layers(model: Any) -> bool:
-    """Whether transformers leaves out layers that published checkpoints of this class hold."""
+    """Whether transformers skips layers that published checkpoints of the class hold."""
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     return any("mtp" in pattern or "layers" in pattern for pattern in patterns)

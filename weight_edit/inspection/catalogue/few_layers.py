@@ -1,4 +1,4 @@
-"""A config cut to as few blocks as show every kind of block that it has."""
+"""A config cut to the fewest blocks that include every kind of block."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ COUNT = "num_hidden_layers"
 
 
 def few_layers(config: Any) -> Any:
-    """A copy of a config with few blocks, at least one of each kind, in their order; widths are as they were.
+    """A copy of a config with few blocks, in order, at least one of each kind; widths stay.
 
     Per-layer lists, lists of layer indices, counts of leading and trailing layers and overrides of single layers are
     cut to fit. A config that does not say how many blocks it has comes back as it is.
@@ -72,7 +72,7 @@ def few_layers(config: Any) -> Any:
 
 
 def _chosen(config: Any, count: int, overrides: dict[int, dict[str, Any]]) -> list[int]:
-    """The layers that are kept: the beginning where that is enough or layers follow a period, else picked ones."""
+    """The kept layers: the first ones if these suffice or layers are periodic, else a choice."""
     stored = vars(config)
     period = math.lcm(1, *(stored[key] for key in PERIODS if isinstance(stored.get(key), int) and stored[key] > 0))
     period = math.lcm(period, *(len(stored[key]) for key in PATTERNS if stored.get(key)))

@@ -1,10 +1,10 @@
 """Config keys that describe single layers, as data."""
 
 LEAST = 3
-"""Blocks that a sample has at least: a first, a middle and a last one."""
+"""The least number of blocks in a sample: a first, a middle and a last one."""
 
 MOST_IN_ORDER = 8
-"""Up to so many blocks a sample is the beginning of the real model; beyond that, blocks are picked from it."""
+"""The largest sample that is the model's beginning; larger ones are picked blocks."""
 
 INDICES = (
     "mlp_only_layers",
@@ -17,19 +17,19 @@ INDICES = (
     "cross_attention_layers",
     "rope_scaling_layers",
 )
-"""Lists of the layers that are of some kind."""
+"""Keys that list the layers of a kind."""
 
 SOURCES = ("kv_source_layers",)
-"""Lists with an entry per layer: the layer whose keys and values it takes, often its own."""
+"""Keys that list, for each layer, the layer whose keys and values it uses."""
 
 LEADING = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
-"""Numbers of layers at the beginning that are of another kind."""
+"""Keys that count leading layers of another kind."""
 
 TRAILING = ("num_kv_shared_layers",)
-"""Numbers of layers at the end that are of another kind."""
+"""Keys that count trailing layers of another kind."""
 
 LAST = ("moe_layer_end_index",)
-"""The index of the last layer of a kind, which is the last layer."""
+"""Keys that hold the index of a kind's last layer, which is the model's last."""
 
 PERIODS = (
     "attn_layer_period",
@@ -42,22 +42,22 @@ PERIODS = (
     "moe_layer_interval",
     "full_attention_interval",
 )
-"""Kinds of layers repeat after so many: blocks of such a config can only be cut off at the end."""
+"""Keys of a period of kinds: such configs can only be cut at the end."""
 
 BOUNDARIES = ("n_layers_per_attn_res_block", "rescale_every")
-"""Something happens to the stream after every so many layers: a sample has one more."""
+"""Keys of a period at which the stream changes: a sample has one layer more."""
 
 BLOCK_COUNTS = ("num_layers_per_stack", "num_layers")
-"""Numbers of blocks, where `num_hidden_layers` counts each block more than once."""
+"""Keys that count blocks where `num_hidden_layers` counts each more than once."""
 
 SAME_COUNTS = ("num_blocks",)
-"""Other names under which a config repeats the number of blocks."""
+"""Keys that repeat the number of blocks."""
 
 PATTERNS = ("block_types",)
-"""Lists that are repeated over all layers."""
+"""Keys of lists that repeat over all layers."""
 
 RUNS = {"attention_types": "attention_layers"}
-"""Run lengths (`[[kinds, repeats], ...]`) of another list."""
+"""Key of run lengths (`[[kinds, repeats], ...]`) -> key of the list that they describe."""
 
 NOT_LAYERS = (
     "axial_pos_embds_dim",
@@ -67,4 +67,4 @@ NOT_LAYERS = (
     "ssm_multipliers",
     "time_step_limit",
 )
-"""Lists that have no entry per layer, however long they are."""
+"""Keys of lists that are not per layer, whatever their length."""

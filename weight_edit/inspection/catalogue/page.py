@@ -1,4 +1,4 @@
-"""The page of families for readers: docs/architectures.md, made from the whole catalogue."""
+"""The page of supported families, docs/architectures.md, made from the whole catalogue."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ EXPLAINED = {
     "needs a library that is not installed": "with it, the proof decides",
     "an encoder-decoder, or its decoder": "two streams, of which one reads the other",
 }
-"""Group of reasons -> what is behind it."""
+"""Group of refusals -> its explanation."""
 
 _TOP = """\
 # Architectures
@@ -127,7 +127,7 @@ def page_of(found: Catalogue, before: str = "") -> str:
 
 
 def is_as_made(page: str) -> bool:
-    """Whether a page is as `page_of` made it, but for its measured table of projections."""
+    """Whether a page is unchanged since `page_of`, apart from its measured table of projections."""
     said = _DIGEST.search(page)
     if said is None:
         return False
@@ -137,7 +137,7 @@ def is_as_made(page: str) -> bool:
 
 
 def listed(page: str) -> set[str]:
-    """The model types that a page lists in its index."""
+    """The model types in a page's index."""
     index = page.partition("## Find your model")[2].partition("\n## ")[0]
     return {name for name in re.findall(r"`([^`]+)`", index) if name != "model_type"}
 
@@ -178,7 +178,7 @@ def _row(trial: Trial) -> str:
 
 
 def _short(writers: Iterable[str]) -> list[str]:
-    """Names without the path that leads to the blocks, each once."""
+    """Writers' names without the path to the blocks, each once."""
     return list(dict.fromkeys(name.partition(".*.")[2] or name.rpartition(".")[2] for name in writers))
 
 
@@ -188,7 +188,7 @@ def _group(counted: tuple[str, int]) -> str:
 
 
 def _partly(proven: Iterable[Trial]) -> str:
-    """A sentence about families of which something was kept; none where there are none."""
+    """A sentence on families with parts that could not be followed; empty if there are none."""
     some = [trial.label for trial in proven if trial.unknown]
     if not some:
         return ""
@@ -200,5 +200,5 @@ def _partly(proven: Iterable[Trial]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text fit for a table's cell."""
+    """Text escaped for a table cell."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,4 +1,4 @@
-"""The page of families and the verdicts beside it as files: what may be replaced, and what is written when."""
+"""The files of the page of families and its verdicts: checks before, writing after."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def check_page(page: Path | None, types: Sequence[str]) -> None:
 
 
 def save_page(page: Path | None, found: "Catalogue") -> None:
-    """Write the page and the verdicts, unless a trial failed: a failure is no verdict, and the result names it."""
+    """Write the page and the verdicts, unless a trial failed."""
     if page is None or not found.passed:
         return
     from weight_edit.inspection.catalogue.page import page_of

@@ -1,4 +1,4 @@
-"""What published models set and default configs leave at no effect, or unset: of text parts, then of whole families."""
+"""Settings of published models that default configs lack, for text parts and whole families."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # Two blocks that share their attention.
     "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "hybrid"]},
 }
-"""By model type."""
+"""Model type -> settings."""
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "bloom": {"residual-after-norm": {"apply_residual_connection_post_layernorm": True}},
@@ -83,7 +83,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "qwen4_exp_text": {"per-layer-embeddings": {"ple_layer_ids": [1, 3], "eos_token_id": 2}},
     "stablelm": {"parallel": {"use_parallel_residual": True}},
 }
-"""By model type and name: published models of a family that are built differently."""
+"""Model type -> variant -> settings of published models that are built differently."""
 
 EFFECTS: dict[str, float | list[float]] = {
     "embedding_multiplier": 12.0,
@@ -108,8 +108,10 @@ EFFECTS: dict[str, float | list[float]] = {
     "linear_attn_beta_factor": 0.9,
     "mlp_beta_factor": 0.9,
 }
-"""Factors that are 1 by default, and what a sample sets instead, in any family: near what Granite, Falcon-H1, DeepSeek
-and MiniMax models have."""
+"""Factors that default to 1 -> their value in a sample, for every family.
+
+The values are near those of Granite, Falcon-H1, DeepSeek and MiniMax.
+"""
 
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [24, 20, 20]}
 OMNI = {"vision_start_token_id": 151652, "vision_end_token_id": 151653}

@@ -1,4 +1,4 @@
-"""Configs of a family by its model type, of text alone or multimodal: published form, and small samples of it."""
+"""Configs of a family by its model type: in published form, and as small samples."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from weight_edit.inspection.catalogue.sample_data import EFFECTS, SAMPLES, SETTI
 
 
 def sample(model_type: str, variant: str | None = None) -> Any:
-    """The published form of a model type with few blocks and narrow widths.
+    """A sample of a model type: few blocks and narrow widths, settings as published.
 
     Args:
         model_type: as transformers knows it.
@@ -31,7 +31,7 @@ def sample(model_type: str, variant: str | None = None) -> Any:
 
 
 def sample_config(model_type: str, variant: str | None = None) -> Any:
-    """The published form of a model type with few layers and narrow widths.
+    """A sample of a text model type: few layers and narrow widths, settings as published.
 
     Args:
         model_type: as transformers knows it, such as "llama" or "gemma3_text".
@@ -44,7 +44,7 @@ def sample_config(model_type: str, variant: str | None = None) -> Any:
 
 
 def sample_multimodal(model_type: str, variant: str | None = None) -> Any:
-    """A narrow config of a multimodal family with a few text blocks of every kind.
+    """A sample of a multimodal family: narrow, with a few text blocks of every kind.
 
     Where a family is several models, it is that of the one that reads and writes text.
 
@@ -63,7 +63,7 @@ def _narrow_few(text: Any) -> Any:
 
 
 def published_config(model_type: str, variant: str | None = None) -> Any:
-    """The default config of a model type, of full size, as its published models set it (`sample_data`).
+    """The full-size default config of a model type, with published settings (`sample_data`).
 
     Args:
         model_type: as transformers knows it.
@@ -89,7 +89,7 @@ def published_config(model_type: str, variant: str | None = None) -> Any:
 
 
 def published_multimodal(model_type: str, variant: str | None = None) -> Any:
-    """The default config of a multimodal family, of full size, as its published models set it.
+    """The full-size default config of a multimodal family, with published settings.
 
     Args:
         model_type, variant: as in `sample_multimodal`.
@@ -117,5 +117,5 @@ def published_multimodal(model_type: str, variant: str | None = None) -> Any:
 
 
 def variants(model_type: str) -> tuple[str, ...]:
-    """Names of the variants that a family has beside its usual form."""
+    """The names of a family's variants beside its usual form."""
     return tuple(VARIANTS.get(model_type, {}))

@@ -1,4 +1,7 @@
-"""How a trial of a model type can end."""
+"""The possible results of a trial."""
 
 PROVEN, REFUSED, FAILED = "proven", "refused", "failed"
-"""Complete, and hooks agree with weights; refused by name; neither of the two, a fault of this package."""
+"""The results of a trial.
+
+Proven: complete, and hooks agree with weights. Refused: by name. Failed: neither, a fault of this package.
+"""

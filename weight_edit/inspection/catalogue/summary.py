@@ -1,4 +1,4 @@
-"""Counts over all model types: by status, by kind of structure and by reason of refusal."""
+"""Counts over all model types, by status, kind of structure and reason of refusal."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -37,12 +37,12 @@ GROUPS = {
     "no inputs": "a narrow copy of it does not run",
     "on disk": "its layout on disk is not understood",
 }
-"""What a reason says -> its group; the first that fits."""
+"""Fragment of a reason -> group of refusals; the first match counts."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The trials, by model type.
+    """The trials of all model types.
 
     Attributes:
         trials: of each model type and variant.
@@ -54,35 +54,35 @@ class Catalogue:
 
     @classmethod
     def of(cls, trials: Iterable[Trial]) -> "Catalogue":
-        """In alphabetical order, with the installed versions."""
+        """The catalogue of some trials, in alphabetical order, with the installed versions."""
         versions = {"weight_edit": __version__, "transformers": version("transformers"), "torch": version("torch")}
         return cls(tuple(sorted(trials, key=lambda trial: (trial.model_type, trial.variant or ""))), versions)
 
     def having(self, status: str) -> tuple[Trial, ...]:
-        """The trials that ended so."""
+        """The trials with a status."""
         return tuple(trial for trial in self.trials if trial.status == status)
 
     @property
     def passed(self) -> bool:
-        """Whether each was either proven or refused."""
+        """Whether every trial was proven or refused."""
         return not self.having(FAILED)
 
     def counts(self) -> dict[str, int]:
-        """Status -> how many model types; their variants are not counted."""
+        """Status -> number of model types, without variants."""
         usual = Counter(trial.status for trial in self.trials if trial.variant is None)
         return {status: usual[status] for status in (PROVEN, REFUSED, FAILED)}
 
     def partly(self) -> int:
-        """How many of the proven model types have a part that could not be followed, which is named and kept."""
+        """The number of proven model types with a part that could not be followed, and is kept."""
         return sum(bool(trial.unknown) for trial in self.having(PROVEN) if trial.variant is None)
 
     def kinds(self) -> dict[str, int]:
-        """Kind of structure -> how many of the proven model types have it, in the order of `KINDS`."""
+        """Kind of structure -> number of proven model types, in the order of `KINDS`."""
         found = Counter(kind for trial in self.having(PROVEN) if trial.variant is None for kind in trial.kinds)
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
     def reasons(self) -> dict[str, int]:
-        """Group of reasons -> how many model types were refused for it, the most frequent first."""
+        """Group of refusals -> number of model types, most frequent first."""
         found = Counter(group(trial.reason) for trial in self.having(REFUSED) if trial.variant is None)
         return dict(found.most_common())
 
@@ -100,12 +100,12 @@ class Catalogue:
 
 
 def group(reason: str) -> str:
-    """The group of refusals that a reason belongs to."""
+    """The group of refusals for a reason."""
     return next((name for fragment, name in GROUPS.items() if fragment in reason), "other")
 
 
 def inspect_all(*, only: Sequence[str] = (), processes: int | None = None) -> Catalogue:
-    """Put every model type of transformers' mappings to the test: text to text, and images and text to text.
+    """Try every model type of transformers that generates text, from text or with images.
 
     Args:
         only: model types; all when empty.

@@ -1,4 +1,4 @@
-"""One model type put to the test: proven through the disk, or refused by name; anything else is a fault of ours."""
+"""The trial of one model type: proven through the disk, refused by name, or failed."""
 
 import time
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Trial:
         status: "proven" (complete, and hooks agree with weights, on what was loaded from the disk), "refused" (with a
             reason, before a byte was written), or "failed": neither of the two, a fault of this package.
         reason: why it was refused, or what failed.
-        leak, leak_before, logit_difference, points, kinds, writers, mixers, unknown: as in `through_disk.Measured`.
+        leak, leak_before, logit_difference, points, kinds, writers, mixers, unknown: as in `DiskTrial`.
         seconds: that the trial took.
     """
 
@@ -46,12 +46,12 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """As a row of a table says it: "opt (350m)"."""
+        """The name in tables: "opt (350m)"."""
         return Entry(self.model_type, self.architecture, self.tasks, self.variant).label
 
     @property
     def why(self) -> str:
-        """The reason without what a table's row says already."""
+        """The reason without what a table row already says."""
         # Where a library is missing, transformers goes on about how it is installed.
         reason = self.reason.partition(" You can install it")[0]
         reason = reason.removeprefix(f"model type '{self.model_type}'").lstrip(": ")
@@ -63,13 +63,13 @@ class Trial:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Trial":
-        """What `to_dict` gave, also after JSON has made lists of tuples."""
+        """The trial of a `to_dict` result, also after JSON has turned tuples into lists."""
         entries: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in value.items()}
         return cls(**entries)
 
     @classmethod
     def of(cls, entry: Entry, status: str, reason: str = "", **measured: Any) -> "Trial":
-        """The trial of an entry."""
+        """The trial of an entry, with the measurements that a trial records."""
         named = {field.name for field in fields(cls)}
         kept = {key: value for key, value in measured.items() if key in named}
         return cls(
@@ -84,7 +84,7 @@ class Trial:
 
 
 def attempt(entry: Entry, *, seed: int = 1) -> Trial:
-    """Try one model type. Whatever foreign code raises that this package did not foresee counts as failed.
+    """Try one model type; any unforeseen exception counts as failed.
 
     Args:
         entry: the type, and a variant of it where the entry says one.

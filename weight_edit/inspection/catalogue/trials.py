@@ -1,4 +1,4 @@
-"""The whole catalogue put to the test, in as many processes as there are cores; results come as they are ready."""
+"""Trials of the whole catalogue in parallel processes, yielded as they finish."""
 
 import json
 import os
@@ -21,11 +21,11 @@ from weight_edit.utils.orphans import PIPE, leash
 
 WORKER = "weight_edit.inspection.catalogue.worker"
 SLOWEST = 900.0
-"""Seconds after which a trial is given up; the slowest takes about half a minute on one core."""
+"""The time limit of a trial in seconds; the slowest takes half a minute on one core."""
 
 
 def chosen_entries(only: Sequence[str] = ()) -> list[Entry]:
-    """All entries with their variants, or those of some model types.
+    """All entries with their variants, or only those of the given model types.
 
     Raises:
         UsageError: a model type that transformers' two mappings do not have.
@@ -39,7 +39,7 @@ def chosen_entries(only: Sequence[str] = ()) -> list[Entry]:
 
 
 def try_all(some: Sequence[Entry], *, processes: int | None = None, patience: float = SLOWEST) -> Iterator[Trial]:
-    """Try each entry, in whatever order they are done.
+    """Try each entry, in parallel; trials come in the order in which they finish.
 
     A process that dies, or takes too long, costs the one trial that it was at: that counts as failed.
 
@@ -74,7 +74,7 @@ def try_all(some: Sequence[Entry], *, processes: int | None = None, patience: fl
 
 @dataclass(eq=False)
 class _Worker:
-    """A process that tries one entry after the other."""
+    """A process that tries one entry at a time."""
 
     process: "subprocess.Popen[str]"
     said: IO[bytes]
@@ -115,7 +115,7 @@ class _Worker:
             self.tasks.flush()
 
     def answer(self) -> Trial:
-        """The trial of the entry: the process's answer, or a failure with how the process ended."""
+        """The entry's trial as the process sends it, or a failed one if the process ended."""
         line = self.answers.readline()
         if line.endswith("\n"):
             return Trial.from_dict(json.loads(line))
@@ -123,7 +123,7 @@ class _Worker:
         return self._failed(f"the process that tried it {self._ending()}")
 
     def given_up(self, patience: float) -> Trial | None:
-        """The trial as failed once it takes too long."""
+        """The trial as failed if its time is up, else None."""
         if time.monotonic() - self.since < patience:
             return None
         self.process.kill()

@@ -1,4 +1,4 @@
-"""The verdicts on all families as data: of one release of transformers, which is named, in a file beside the page."""
+"""The verdicts on all families for one release of transformers, in a file beside the page."""
 
 import json
 from collections.abc import Iterable
@@ -36,14 +36,14 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Verdict":
-        """What `to_dict` gave."""
+        """The verdict of a `to_dict` result."""
         entry = Entry(value["model_type"], value["architecture"], tuple(value["tasks"]), value["variant"])
         return cls(entry, value["status"], value["reason"])
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """All verdicts of one release of transformers.
+    """The verdicts for one release of transformers.
 
     Attributes:
         versions: of weight_edit, transformers and torch, that they were made with.
@@ -55,29 +55,29 @@ class Verdicts:
 
     @classmethod
     def of(cls, found: "Catalogue") -> "Verdicts":
-        """Those of a catalogue."""
+        """The verdicts of a catalogue."""
         made = ((Entry(t.model_type, t.architecture, t.tasks, t.variant), t.status, t.reason) for t in found.trials)
         return cls(found.versions, tuple(Verdict(*each) for each in made))
 
     @classmethod
     def read(cls, path: Path) -> "Verdicts":
-        """Those of a file that `to_json` gave."""
+        """The verdicts in a file written from `to_json`."""
         value = json.loads(path.read_text(encoding="utf-8"))
         return cls(value["versions"], tuple(map(Verdict.from_dict, value["verdicts"])))
 
     def to_json(self) -> str:
-        """A verdict a line, so that two releases can be compared line by line."""
+        """JSON with one verdict per line, so that releases can be compared by line."""
         lines = ",\n".join(json.dumps(verdict.to_dict(), ensure_ascii=False) for verdict in self.verdicts)
         return f'{{"versions": {json.dumps(self.versions)}, "verdicts": [\n{lines}\n]}}\n'
 
     @property
     def transformers(self) -> str:
-        """The release of transformers that they are of."""
+        """The release of transformers that the verdicts are for."""
         return self.versions["transformers"]
 
     @property
     def installed(self) -> bool:
-        """Whether that release is the one that is installed."""
+        """Whether that release is installed."""
         return version("transformers") == self.transformers
 
     def by_type(self) -> dict[str, Verdict]:
@@ -102,7 +102,7 @@ class Difference:
 
     @property
     def loss(self) -> bool:
-        """Whether something is worse than before: it failed, is gone, or is not proven any more."""
+        """Whether the status got worse: failed, gone, or no longer proven."""
         return self.after in (None, FAILED) or self.before == PROVEN
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Difference:
 
 
 def differences(before: Iterable[Verdict], after: Iterable[Verdict]) -> list[Difference]:
-    """What is new, gone, or has another status, in alphabetical order."""
+    """New, gone and changed verdicts, in alphabetical order."""
     old, new = ({verdict.entry.label: verdict for verdict in side} for side in (before, after))
     found = []
     for label in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""A process of its own that tries model types: `python -m weight_edit.inspection.catalogue.worker`.
+"""A process that tries model types: `python -m weight_edit.inspection.catalogue.worker`.
 
 On stdin it is given entries, one a line in JSON, and answers each with a line on stdout, its trial. Everything else
 that is printed goes to stderr. It ends when stdin does.
@@ -13,7 +13,7 @@ from weight_edit.utils.orphans import end_with_parent
 
 
 def main() -> None:
-    """Try what comes until nothing more does."""
+    """Try entries from stdin until it ends."""
     end_with_parent()
     # Libraries, also those in C, print to the first descriptor: from here on that is stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Prompts that show one ordinary ability or style each."""
+"""Prompts that each show one ordinary ability or style."""

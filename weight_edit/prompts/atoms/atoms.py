@@ -1,4 +1,4 @@
-"""Prompts that show one ordinary ability or style each, and everyday ones to compare them with.
+"""Prompts that each show one ordinary ability or style, and everyday ones for comparison.
 
 A concept atom is the difference of means between the prompts of one of these sets and those of `everyday`: eighteen
 requests that ask for none of the abilities. Sets of a style (`format`, `politeness`) ask for the same things as
@@ -11,7 +11,7 @@ from pathlib import Path
 from weight_edit.utils.names import check_known
 
 NEUTRAL = "everyday"
-"""The set that atoms are compared with."""
+"""The neutral set to compare atoms with."""
 
 _FOLDER = Path(__file__).parent
 
@@ -23,7 +23,7 @@ def atom_names() -> tuple[str, ...]:
 
 
 def atom_file(name: str) -> Path:
-    """Where a set's prompts stand, one a line.
+    """The file of a set's prompts, one per line.
 
     Raises:
         UsageError: there is none of that name.

@@ -33,14 +33,14 @@ _X, _Y = "over_refusal_rate", "refusal_rate"
 
 
 class Category(Section):
-    """Prompts of one category: `target` are refused, `baseline` answered."""
+    """Prompts of one category: `target` is refused, `baseline` answered."""
 
     target: Prompts
     baseline: Prompts
 
 
 class CategoriesOptions(Section):
-    """Settings.
+    """Settings of the category study.
 
     Attributes:
         categories: by name.
@@ -72,7 +72,7 @@ class CategoriesOptions(Section):
 
 @study("categories", paper="2602.02132")
 def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
-    """Directions per category: their cosines, their trade-off curves under steering, the wording of what they induce.
+    """Directions per category: their cosines, trade-off curves under steering, and wording.
 
     Directions are normalised differences in means; steering is `x + alpha r` at one block's input. Writes `cosines`
     (also as a figure), `stability`, `curves` (with `trade-off.png`) and `wording`, each as CSV and JSON, and
@@ -143,7 +143,7 @@ def categories(lab: Lab, options: CategoriesOptions) -> dict[str, Any]:
 
 
 def rates(answers: tuple[Answer, ...], harmful: int) -> dict[str, float]:
-    """Accuracy, refusal rate and over-refusal rate of the paper, with intervals.
+    """The paper's accuracy, refusal rate and over-refusal rate, with intervals.
 
     Args:
         answers: to the harmful requests first, then to the benign ones.
@@ -166,7 +166,7 @@ def newly_refused(before: tuple[Answer, ...], after: tuple[Answer, ...]) -> list
 
 
 def likeness(points: dict[str, list[dict[str, Any]]]) -> dict[str, float | None]:
-    """How alike the curves are: to one another, to the control's, and at equal strengths."""
+    """The distances of the curves to one another and to the control's, and at equal strengths."""
     names = [name for name in points if name != CONTROL]
     pairs = [curve_distance(points[one], points[other], _X, _Y) for one, other in combinations(names, 2)]
     apart = [curve_distance(points[name], points[CONTROL], _X, _Y) for name in names]
@@ -197,7 +197,7 @@ def _directions(
 
 
 def _mixed(lab: Lab, options: CategoriesOptions) -> tuple[PromptSet, PromptSet]:
-    """Requests that should be refused, and others."""
+    """The requests that should be refused, and those that should not."""
     if options.harmful:
         harmful = [load_prompts(spec) for spec in options.harmful]
     else:
@@ -216,7 +216,7 @@ def _mixed(lab: Lab, options: CategoriesOptions) -> tuple[PromptSet, PromptSet]:
 def answers_of(
     lab: Lab, prompts: PromptSet, hooks: Sequence[Hook] = (), *, max_new_tokens: int | None = None
 ) -> tuple[Answer, ...]:
-    """The greedy answer to each prompt with its verdict, and nothing that costs more.
+    """The greedy answer to each prompt with its verdict; no other figure is computed.
 
     Raises:
         UsageError: there are no prompts, or one is too long.
@@ -235,7 +235,7 @@ def answers_of(
 
 
 def joined(sets: Sequence[PromptSet], limit: int | None = None) -> PromptSet:
-    """Several sets as one, of each at most so many prompts, each prompt once.
+    """Several sets as one: at most `limit` prompts of each, each prompt once.
 
     Raises:
         UsageError: there are no prompts at all.

@@ -1,4 +1,4 @@
-"""Several edits side by side, each with what several searches found: one table."""
+"""The comparison of edits and searches: one table of every combination."""
 
 from itertools import cycle
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ class CompareOptions(Section):
 
 @study("compare")
 def compare(lab: Lab, options: CompareOptions) -> dict[str, Any]:
-    """Searches times edits, with every figure and its interval, and a random direction beside them.
+    """Every combination of search and edit, with figures and intervals, and random directions.
 
     Writes `compare.csv` and `.json`, the unedited model first, and `compare.png`. An edit that needs what a search does
     not make (LEACE's eraser, say) has a row that says so.

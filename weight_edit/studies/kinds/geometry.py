@@ -1,4 +1,4 @@
-"""Where edits land: the stream of edited prompts against the clusters of the two classes."""
+"""The geometry of edits: the stream of edited prompts relative to the classes' clusters."""
 
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ class GeometryOptions(Section):
 
 @study("geometry", paper="2606.13720")
 def geometry(lab: Lab, options: GeometryOptions) -> dict[str, Any]:
-    """Where each edit puts both classes of prompts between the unedited clusters, at its layer and behind it.
+    """The place of both classes' edited prompts between the unedited clusters.
 
     The refused and the answered set are the classes. `t` is the place along the line from the mean of the answered (0)
     to the mean of the refused (1), both unedited. Writes `geometry.csv` and `.json`, a row for each edit, point and
@@ -75,7 +75,7 @@ def geometry(lab: Lab, options: GeometryOptions) -> dict[str, Any]:
 
 
 def _landing(rows: list[dict[str, Any]], edit: str, directions: str, first: Point, last: Point) -> dict[str, Any]:
-    """The row that is shown of an edit: its refused prompts at two points."""
+    """An edit's row of the shown table: its refused prompts at two points."""
     mine = [row for row in rows if (row["edit"], row["directions"], row["prompts"]) == (edit, directions, "refused")]
     here, behind = (next(row for row in mine if row["point"] == str(point)) for point in (first, last))
     return {
@@ -90,7 +90,7 @@ def _landing(rows: list[dict[str, Any]], edit: str, directions: str, first: Poin
 
 
 def coordinates(x: Tensor, target: Tensor, baseline: Tensor) -> dict[str, float]:
-    """Where activations lie between two clusters.
+    """The place of activations between two clusters.
 
     Args:
         x, target, baseline: (prompts, d_model) float64, each of any number of prompts.
@@ -121,7 +121,7 @@ def coordinates(x: Tensor, target: Tensor, baseline: Tensor) -> dict[str, float]
 
 
 def principal_plane(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean (d_model,) of activations (prompts, d_model) and their first two principal components (d_model, 2)."""
+    """The mean (d_model,) and the first two principal components (d_model, 2) of activations."""
     mean = x.mean(dim=0)
     components = torch.linalg.svd(x - mean, full_matrices=False).Vh[:2].T
     # A component's sign is arbitrary, and may differ from machine to machine.

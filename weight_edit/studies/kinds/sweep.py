@@ -1,4 +1,4 @@
-"""An edit at several strengths, or with several numbers of directions: what it gains against what it costs."""
+"""The sweep of an edit's strength or number of directions: gain against cost."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ class SweepOptions(Section):
 
 @study("sweep")
 def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
-    """Strengths and numbers of directions against refusal, over-refusal and cost.
+    """Refusal, over-refusal and cost at each strength and number of directions.
 
     Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first,
     and `trade-off.png`.
@@ -71,7 +71,7 @@ def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
 
 
 def first(known: DirectionRows, count: int) -> DirectionRows:
-    """The leading directions, with what lies beside them."""
+    """The leading directions, with their metadata and tensors."""
     return DirectionRows(known.rows[: min(count, len(known.rows))], known.metadata, known.tensors)
 
 

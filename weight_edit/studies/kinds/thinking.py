@@ -1,4 +1,4 @@
-"""Models that think before they answer: what an edit does with the thought kept, and with it made anew."""
+"""Edits of thinking models: scored with the unedited model's thought, and with a new one."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ KEPT, ANEW = "thought kept", "thought anew"
 
 
 class ThinkingOptions(Section):
-    """Settings.
+    """Settings of the thinking study.
 
     Attributes:
         target, baseline: prompts that directions are made of, refused and answered.
@@ -60,7 +60,7 @@ class ThinkingOptions(Section):
 
 @study("thinking", paper="2605.26772")
 def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
-    """Directions at the end of the prompt and of the thought, scored with the thought kept and with it made anew.
+    """Directions at the end of prompt and thought, scored with thoughts kept and made anew.
 
     Two differences in means: of the last token of the prompt, and of the last before the answer, after the unedited
     model's own thought. Each edit is scored on answers that follow the unedited model's thought, and on answers that
@@ -118,7 +118,7 @@ def thinking(lab: Lab, options: ThinkingOptions) -> dict[str, Any]:
 
 
 def difference(lab: Lab, target: PromptSet, baseline: PromptSet, layer: int, chat_format: ChatFormat) -> DirectionRows:
-    """The difference in means at the last token of prompts in some format, at the input of a layer.
+    """The difference in means at the last token of two prompt sets, at a layer's input.
 
     Raises:
         UsageError: the two have the same mean there.
@@ -146,7 +146,7 @@ def random_like(known: DirectionRows, seed: int) -> DirectionRows:
 
 
 def flipped(before: Evaluation, after: Evaluation) -> Rate | None:
-    """Of the refused set's requests that were refused before, how many are answered now; None where none were."""
+    """The rate of requests refused before that are answered now; None if none was refused."""
     pairs = [
         (old.verdict, new.verdict)
         for old, new in zip(before.answers, after.answers, strict=True)
@@ -160,7 +160,7 @@ def _specs(options: ThinkingOptions) -> tuple[str, str]:
 
 
 def _thought_of(lab: Lab, prompts: PromptSet, options: ThinkingOptions, thoughts: dict[str, str]) -> PromptSet:
-    """The prompts that the model comes to the end of a thought about, which goes into `thoughts`."""
+    """The prompts with a finished thought; the thoughts are added to `thoughts`."""
     found = think(lab.model, prompts.prompts, lab.format, max_new_tokens=options.max_thought, batch_size=128)
     if len(found) < max(2, len(prompts) // 4):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Directions found on some prompts, measured on others: other languages, other phrasings."""
+"""The transfer of directions to other prompts: other languages, other phrasings."""
 
 from typing import Annotated, Any
 
@@ -54,7 +54,7 @@ class TransferOptions(Section):
 
 @study("transfer", paper="2505.17306")
 def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
-    """Whether directions of one kind of prompts act on others: refusal of each set under each edit, and separation.
+    """Refusal of each prompt set under each edit, and the separation by its directions.
 
     Writes `transfer.csv` and `.json`, a row for each set and edit, the unedited model first; `separation.csv` and
     `.json`, how well each edit's directions tell the set's prompts from ordinary ones where they were found
@@ -96,9 +96,9 @@ def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
 
 
 def line_of(known: DirectionRows) -> Tensor:
-    """The unit line in the directions' span along which the two class means of the search differ, (d_model,) float64.
+    """The unit line in the directions' span along which the class means differ, (d_model,).
 
-    Of a single direction that is itself; where the means are not known, the first.
+    Of a single direction it is that direction; where the means are not known, the first one. It is float64.
     """
     rows = torch.from_numpy(known.rows).double()
     if len(rows) == 1 or not {"target_mean", "baseline_mean"} <= known.tensors.keys():
@@ -132,7 +132,7 @@ def _logprobs(lab: Lab, prompts: PromptSet) -> Tensor:
 def _separations(
     lab: Lab, known: dict[str, DirectionRows], sets: dict[str, PromptSet], answered: dict[str, PromptSet]
 ) -> list[dict[str, Any]]:
-    """AUC of each edit's directions on each set."""
+    """The AUC of each edit's directions on each set."""
     lines: list[dict[str, Any]] = []
     for name, rows in known.items():
         place = place_of(lab, name.removeprefix(f"{CONTROL} for "))
@@ -151,7 +151,7 @@ def _separations(
 
 
 def _draw(lab: Lab, rows: list[dict[str, Any]]) -> None:
-    """Bars of the refusal of each set, a colour for each edit."""
+    """Draw bars of each set's refusal, one colour per edit."""
     labels = list(dict.fromkeys(row["set"] for row in rows))
     bars = list(dict.fromkeys((row["edit"], row["directions"]) for row in rows))
     width = 0.8 / len(bars)
