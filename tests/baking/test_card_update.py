@@ -95,6 +95,16 @@ def test_the_card_of_a_bake_is_what_the_manifest_gives(baked: Path) -> None:
     assert problems(baked) == []
 
 
+def test_the_card_of_a_bake_links_the_papers_of_its_registries(tmp_path: Path) -> None:
+    rows = row()
+    rows.metadata["papers"] = ["2306.03819"]
+    bake("organism", rows, tmp_path / "out")
+    assert problems(tmp_path / "out") == []
+    card = (tmp_path / "out" / README).read_text("utf-8")
+    assert "| paper of the edit | [arXiv 2406.11717](https://arxiv.org/abs/2406.11717) |" in card
+    assert "| paper of the directions | [arXiv 2306.03819](https://arxiv.org/abs/2306.03819) |" in card
+
+
 def test_verify_and_evaluate_fill_in_the_card(baked: Path, call: Any) -> None:
     result = call("verify", "organism", baked)
     assert result.code == 0
@@ -215,6 +225,7 @@ def test_a_link_is_no_card(baked: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda m: m["card"].update(papers={"ablate": ["2306.03819"]}), "the papers in 'card' are not those"),
         (lambda m: m["card"]["metadata"].update(license="mit"), "not those of the base's card"),
         (lambda m: m["card"].pop("metadata"), "gives no model card"),
         (lambda m: m["card"].update(chat_template=False), "whether the base has a chat template"),

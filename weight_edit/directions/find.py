@@ -295,6 +295,7 @@ def _record(
     places = problem.positions
     return {
         "method": finder.name,
+        **({"papers": list(finder.papers)} if finder.papers else {}),
         "options": finder.settings(options or {}).model_dump(),
         "positions": list(places),
         "position_labels": list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"],
