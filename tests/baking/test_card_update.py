@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
+from tests.helpers.baked_organism import organism_row
 from tests.helpers.fake_hub import FakeHub
 from weight_edit.baking.bake import bake
 from weight_edit.baking.card import update as filling
@@ -20,7 +20,6 @@ from weight_edit.baking.card.card_and_manifest import README, summary_of
 from weight_edit.baking.card.update import fill_in
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, record, records_of, sha256, write_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import inherited
 from weight_edit.hub.source import Source, resolve
@@ -40,22 +39,6 @@ EVALUATION = {
     "divergence": None,
 }
 CHECKED = {"passed": True, "integrity": True, "leak": 2e-8, "logit_difference": 1e-5, "complete": True, "prompts": 16}
-
-
-def row() -> Directions:
-    return Directions(torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0))))
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("baked") / "out"
-    bake("organism", row(), out)
-    return out
-
-
-@pytest.fixture
-def baked(output: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(output, tmp_path / "out"))
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -96,7 +79,7 @@ def test_the_card_of_a_bake_is_what_the_manifest_gives(baked: Path) -> None:
 
 
 def test_the_card_of_a_bake_links_the_papers_of_its_registries(tmp_path: Path) -> None:
-    rows = row()
+    rows = organism_row()
     rows.metadata["papers"] = ["2306.03819"]
     bake("organism", rows, tmp_path / "out")
     assert problems(tmp_path / "out") == []
@@ -273,7 +256,7 @@ def test_an_adapter_has_a_card_whose_usage_runs(
     base = Path(shutil.copytree(folder(), tmp_path / "base"))
     (base / README).write_text("---\nlicense: mit\n---\n# Base\n", encoding="utf-8")
     hub.add("org/base", base)
-    adapter("org/base", row(), tmp_path / "adapter")
+    adapter("org/base", organism_row(), tmp_path / "adapter")
     manifest = manifest_of(tmp_path / "adapter")
     assert is_true(tmp_path / "adapter")
     card = (tmp_path / "adapter" / README).read_text("utf-8")
@@ -316,7 +299,7 @@ def test_where_the_bases_id_comes_from(tmp_path: Path) -> None:
 
 def test_the_option_is_checked_first_and_reaches_the_card(tmp_path: Path, call: Any) -> None:
     base = Path(shutil.copytree(folder(), tmp_path / "base"))
-    row().save(tmp_path / "d.safetensors")
+    organism_row().save(tmp_path / "d.safetensors")
     edit = [base, "--directions", tmp_path / "d.safetensors", "--out", tmp_path / "out"]
     assert "is no Hub id" in call("bake", *edit, "--base-model", "../x").err
     assert not (tmp_path / "out").exists()
