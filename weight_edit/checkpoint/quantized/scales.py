@@ -14,7 +14,10 @@ from weight_edit.errors import UsageError
 BIAS = 127
 """An e8m0 code is a power of two's exponent plus this; 255 is no number."""
 
-POWERS = ("F8_E8M0", "U8")
+E8M0 = "F8_E8M0"
+"""The dtype of e8m0 codes."""
+
+POWERS = (E8M0, "U8")
 """Dtypes that hold e8m0 codes: its own, and plain bytes where a checkpoint's writer had none."""
 
 SCALES = ("F32", "BF16", "F16", *POWERS)
