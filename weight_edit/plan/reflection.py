@@ -1,4 +1,4 @@
-"""A reflection at one layer, exactly: everything from there on works in the reflected basis.
+"""A reflection at one layer: a change of basis, in which everything from there on works.
 
 Let `H = I - 2 V V^T` act once, at the input of block l. Instead, keep the stream as it is and let all that follows see
 it through H, which is its own inverse: writers `W <- H W`, `b <- H b`, and readers, which see `gain * norm(x)`,
