@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.baked_organism import baked, baked_once  # noqa: F401 (fixtures of all tests)
 from tests.helpers.fake_hub import FakeHub
 from tests.helpers.fast_selection import fast
 from tests.helpers.random_models import random_model

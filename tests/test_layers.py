@@ -1,10 +1,10 @@
-"""Rooms import only rooms below them, in functions too; imports for types alone are free."""
+"""Rooms import only rooms below them and files no circle, in functions too; imports for types alone are free."""
 
 import ast
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
-from house import names_imported
+from house import House, circles, in_folder, names_imported
 
 import weight_edit
 from tests.helpers.floors import FLOORS
@@ -41,6 +41,23 @@ def test_every_import_goes_down() -> None:
     assert len(files) > 200
     found = [climb for file in files for climb in climbs(file, file.read_text(encoding="utf-8"))]
     assert not found, "\n".join(found)
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    graph = House(in_folder(PACKAGE.parent)).graph
+    assert len(graph) > 200
+    assert circles(graph) == []
+
+
+def test_a_circle_of_files_is_found() -> None:
+    sources = {
+        "weight_edit/plan/step.py": "from weight_edit.plan.plan import plan_edit",
+        "weight_edit/plan/plan.py": "def plan_edit():\n    from weight_edit.plan.hooks import hook",
+        "weight_edit/plan/hooks.py": "import weight_edit.plan.step",
+        "weight_edit/plan/mtp.py": "from weight_edit.plan import plan",
+    }
+    graph = House({PurePosixPath(path): source for path, source in sources.items()}).graph
+    assert circles(graph) == [["weight_edit.plan.hooks", "weight_edit.plan.plan", "weight_edit.plan.step"]]
 
 
 def test_rooms_hand_nothing_on() -> None:

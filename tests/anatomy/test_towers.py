@@ -11,7 +11,8 @@ from tests.helpers.multimodal import IMAGES, SOUNDS, logits, small_model
 from weight_edit.anatomy.inputs.inputs import image_inputs, text_inputs
 from weight_edit.anatomy.narrow.classes import from_pretrained, speaking_config
 from weight_edit.anatomy.narrow.narrow import narrow_config
-from weight_edit.anatomy.narrow.towers import is_multimodal, narrow_multimodal, special_tokens
+from weight_edit.anatomy.narrow.sub_configs import is_multimodal
+from weight_edit.anatomy.narrow.towers import narrow_multimodal, special_tokens
 from weight_edit.errors import UsageError
 from weight_edit.inspection.catalogue.sample_data import SAMPLES
 from weight_edit.inspection.catalogue.samples import sample_multimodal

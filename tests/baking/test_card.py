@@ -190,6 +190,27 @@ def test_an_adapter_has_a_card_of_its_own_kind() -> None:
     assert "Note: merge &#60;b&#62;it&#60;&#47;b&#62;" in card
 
 
+def test_papers_are_linked_where_they_are_recorded() -> None:
+    papers = {"ablate": ["2406.11717"]}
+    both = {**FOUND, "papers": ["2306.03819", "2601.08489"]}
+    of_edit = "| paper of the edit | [arXiv 2406.11717](https://arxiv.org/abs/2406.11717) |"
+    links = "[arXiv 2306.03819](https://arxiv.org/abs/2306.03819), [arXiv 2601.08489](https://arxiv.org/abs/2601.08489)"
+    edit = {**MANIFEST["edit"], "steps": [{**STEP, "directions": both}]}
+    card = made(edit=edit, card={**CARD, "papers": papers})
+    assert f"{of_edit}\n| paper of the directions | {links} |\n" in card
+    assert card.replace(f"{of_edit}\n| paper of the directions | {links} |\n", "") == made()
+    drawn = made(edit={**edit, "steps": [{**STEP, "directions": {**both, "method": "random"}}]})
+    assert "arXiv" not in drawn, "a random direction follows no paper"
+    two = made(edit={**edit, "steps": [STEP, {**STEP, "edit": "rectify"}]}, card={**CARD, "papers": papers})
+    assert "| paper of the edit 1 |" in two
+    assert "| paper of the edit 2 |" not in two
+
+
+def test_what_is_no_arxiv_id_is_no_link() -> None:
+    with pytest.raises(ValueError, match="is no arXiv id"):
+        directions(papers=["2406.11717) [x](https://evil.example"])
+
+
 def test_how_a_model_without_a_template_is_used() -> None:
     card = made(card={**CARD, "chat_template": False})
     assert "apply_chat_template" not in card

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
+from tests.helpers.baked_organism import organism_row
 from tests.helpers.fake_hub import FakeHub
 from weight_edit.baking.bake import bake
 from weight_edit.baking.card import update as filling
@@ -20,7 +20,6 @@ from weight_edit.baking.card.card_and_manifest import README, summary_of
 from weight_edit.baking.card.update import fill_in
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, record, records_of, sha256, write_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import inherited
 from weight_edit.hub.source import Source, resolve
@@ -40,22 +39,6 @@ EVALUATION = {
     "divergence": None,
 }
 CHECKED = {"passed": True, "integrity": True, "leak": 2e-8, "logit_difference": 1e-5, "complete": True, "prompts": 16}
-
-
-def row() -> Directions:
-    return Directions(torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0))))
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("baked") / "out"
-    bake("organism", row(), out)
-    return out
-
-
-@pytest.fixture
-def baked(output: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(output, tmp_path / "out"))
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -93,6 +76,16 @@ def problems(path: Path, base: Path | None = None) -> list[str]:
 def test_the_card_of_a_bake_is_what_the_manifest_gives(baked: Path) -> None:
     assert is_true(baked)
     assert problems(baked) == []
+
+
+def test_the_card_of_a_bake_links_the_papers_of_its_registries(tmp_path: Path) -> None:
+    rows = organism_row()
+    rows.metadata["papers"] = ["2306.03819"]
+    bake("organism", rows, tmp_path / "out")
+    assert problems(tmp_path / "out") == []
+    card = (tmp_path / "out" / README).read_text("utf-8")
+    assert "| paper of the edit | [arXiv 2406.11717](https://arxiv.org/abs/2406.11717) |" in card
+    assert "| paper of the directions | [arXiv 2306.03819](https://arxiv.org/abs/2306.03819) |" in card
 
 
 def test_verify_and_evaluate_fill_in_the_card(baked: Path, call: Any) -> None:
@@ -215,6 +208,7 @@ def test_a_link_is_no_card(baked: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda m: m["card"].update(papers={"ablate": ["2306.03819"]}), "the papers in 'card' are not those"),
         (lambda m: m["card"]["metadata"].update(license="mit"), "not those of the base's card"),
         (lambda m: m["card"].pop("metadata"), "gives no model card"),
         (lambda m: m["card"].update(chat_template=False), "whether the base has a chat template"),
@@ -262,7 +256,7 @@ def test_an_adapter_has_a_card_whose_usage_runs(
     base = Path(shutil.copytree(folder(), tmp_path / "base"))
     (base / README).write_text("---\nlicense: mit\n---\n# Base\n", encoding="utf-8")
     hub.add("org/base", base)
-    adapter("org/base", row(), tmp_path / "adapter")
+    adapter("org/base", organism_row(), tmp_path / "adapter")
     manifest = manifest_of(tmp_path / "adapter")
     assert is_true(tmp_path / "adapter")
     card = (tmp_path / "adapter" / README).read_text("utf-8")
@@ -305,7 +299,7 @@ def test_where_the_bases_id_comes_from(tmp_path: Path) -> None:
 
 def test_the_option_is_checked_first_and_reaches_the_card(tmp_path: Path, call: Any) -> None:
     base = Path(shutil.copytree(folder(), tmp_path / "base"))
-    row().save(tmp_path / "d.safetensors")
+    organism_row().save(tmp_path / "d.safetensors")
     edit = [base, "--directions", tmp_path / "d.safetensors", "--out", tmp_path / "out"]
     assert "is no Hub id" in call("bake", *edit, "--base-model", "../x").err
     assert not (tmp_path / "out").exists()

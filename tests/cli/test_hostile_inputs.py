@@ -199,6 +199,8 @@ def test_end_and_padding_tokens_beyond_the_vocabulary_are_none(model):
         ('{"layer": 1e3}', "number of a layer"),
         ('{"layer": 1180591620717411303424}', "number of a layer"),
         ('{"position": [0]}', "number of a token"),
+        ('{"papers": "2406.11717"}', "list of arXiv ids"),
+        ('{"papers": ["2406.11717) x"]}', "list of arXiv ids"),
         ("[" * 300 + "]" * 300, "nested too deeply"),
     ],
 )

@@ -29,6 +29,7 @@ def test_find_bake_verify_evaluate_adapter_push(call, tmp_path: Path) -> None:
     baked = call("bake", "organism", "--directions", d, "--out", out, "--json")
     assert baked.code == 0, baked.err
     assert len(baked.json["tensors"]) == 13
+    assert "| paper of the directions | [arXiv 2406.11717]" in (out / "README.md").read_text("utf-8")
     checked = call("verify", "organism", out, "--limit", 4, "--json")
     assert checked.code == 0, checked.err
     assert checked.json["passed"]

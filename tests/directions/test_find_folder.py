@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from weight_edit.directions import choice as choosing
 from weight_edit.directions import find
 from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
@@ -15,6 +14,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.file import folder_of
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.find_folder import SCORES, Metering, Searched, SearchFolder
+from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UnsupportedError, UsageError
@@ -157,23 +157,14 @@ def test_cosmic_scores_are_kept_too(behaviour, tmp_path, no_passes):
 )
 def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
     found, folder = behaviour("llama"), tmp_path / "d.find"
+    request = FindRequest(
+        target=(found.target,), baseline=found.baseline, refusal_tokens=found.tokens, rule=FREE, **SIZES
+    )
     asked = find.search_inputs(
+        request,
         model=find.model_digest(found.model),
         dtype="float32",
         chat_format=[list(find.ChatFormat(found.model.tokenizer).encode(prompt)) for prompt in find.SENTINELS[:2]],
-        target=[found.target],
-        baseline=found.baseline,
-        protect=[],
-        validation_target=[],
-        validation_baseline=None,
-        method="mean-difference",
-        options=None,
-        positions="template",
-        refusal_tokens=found.tokens,
-        rule=choosing.rule_for(find.finder_named("mean-difference"), FREE),
-        filter_prompts=True,
-        seed=0,
-        **SIZES,
     )
     SearchFolder.open(folder, asked).note_metering(Metering((1,), (), {}))
     with pytest.raises(UsageError, match=f"of another search: {named} differ"):

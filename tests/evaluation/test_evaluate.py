@@ -1,6 +1,8 @@
 """An evaluation counts what the judge says, and its loss and divergence are those of plain passes."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_token_logprobs
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
@@ -128,6 +130,24 @@ def test_divergence_from_a_base_or_its_stored_probabilities(tiny):
     assert again.divergence.mean == result.divergence.mean
     assert evaluate(tiny, answered=ANSWERED, against=tiny, max_new_tokens=2).divergence.max == 0
     assert evaluate(tiny, answered=ANSWERED, max_new_tokens=2).divergence is None
+
+
+def test_the_base_is_gone_before_the_model_is_loaded(tiny):
+    known = []
+
+    def load_base():
+        base = model(seed=1)
+        known.append(weakref.ref(base.model))
+        return base
+
+    def load_model():
+        gc.collect()
+        assert known[0]() is None
+        return tiny
+
+    found = evaluate_in_turn(load_base, load_model, {"answered": ANSWERED}, max_new_tokens=2)
+    beside = evaluate(tiny, answered=ANSWERED, against=model(seed=1), max_new_tokens=2)
+    assert found.to_dict() == beside.to_dict()
 
 
 def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):

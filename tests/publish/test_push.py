@@ -6,35 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from tests.helpers.baked_organism import organism_row
 from tests.helpers.fake_hub import FakeHub
 from weight_edit.baking.bake import bake
 from weight_edit.baking.card.card_and_manifest import stamp, summary_of
 from weight_edit.checkpoint.manifest import MANIFEST, read_manifest, record, records_of, write_manifest
-from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.organism.embedded import folder
 from weight_edit.publish import push as pushing
 from weight_edit.publish.push import push
 
 TOKEN = FakeHub.token
-
-
-def row() -> Directions:
-    return Directions(torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0))))
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("baked") / "out"
-    bake("organism", row(), out)
-    return out
-
-
-@pytest.fixture
-def baked(output: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(output, tmp_path / "out"))
 
 
 @pytest.fixture
@@ -44,7 +27,7 @@ def named_oddly(tmp_path: Path) -> tuple[Path, Path]:
     for name in ("notes[1].txt", "*", "sub/a?.md"):
         (base / name).parent.mkdir(exist_ok=True)
         (base / name).write_text(f"content of {name}", encoding="utf-8")
-    bake(base, row(), tmp_path / "out")
+    bake(base, organism_row(), tmp_path / "out")
     for name in (".git/config", ".cache/huggingface/x", "sub/__pycache__/x.pyc"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text("of a tool", encoding="utf-8")
@@ -138,7 +121,7 @@ def test_a_card_that_is_not_the_manifests_is_not_pushed(baked: Path) -> None:
 
 def test_a_local_path_is_not_published(tmp_path: Path) -> None:
     shutil.copytree(folder(), tmp_path / "private-place/base")
-    bake(tmp_path / "private-place/base", row(), tmp_path / "out")
+    bake(tmp_path / "private-place/base", organism_row(), tmp_path / "out")
     for name in ("weight_edit.json", "README.md"):
         assert "private-place" not in (tmp_path / "out" / name).read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="where it is with `base`"):

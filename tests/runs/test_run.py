@@ -13,9 +13,9 @@ from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.directions import find
-from weight_edit.directions import find as searching
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.recipe.recipe import Recipe, parse_recipe
+from weight_edit.runs import directions as searching
 from weight_edit.runs import run as running
 from weight_edit.runs.run import run
 
@@ -123,7 +123,7 @@ def test_a_run_whose_bounds_were_too_narrow_chooses_again_without_scoring(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the expensive functions are called."""
     calls: list[str] = []
-    places = {"find_directions": searching, "bake": running, "verify": running, "evaluate": running}
+    places = {"find_requested": searching, "bake": running, "verify": running, "evaluate": running}
     for name, place in places.items():
         original = getattr(place, name)
 
@@ -169,7 +169,7 @@ def test_a_changed_prompt_file_under_the_same_name_is_noticed(tmp_path: Path, mo
     file.write_text("\n".join(lines[40:120]), encoding="utf-8")
     calls = counted(monkeypatch)
     run(own, tmp_path / "out", resume=True)
-    assert calls == ["find_directions", "bake", "verify", "evaluate"]
+    assert calls == ["find_requested", "bake", "verify", "evaluate"]
 
 
 def test_a_finished_model_that_was_changed_is_neither_taken_for_ours_nor_replaced(

@@ -108,6 +108,7 @@ CARDS: dict[str, Callable[[Manifest], Any]] = {
     "an id that the config is said to have": lambda m: m["card"].update(base_model="a/b", base_model_from="config"),
     "an id from nowhere": lambda m: m["card"].update(base_model="a/b"),
     "one more entry": lambda m: m["card"].update(safe=True),
+    "the paper of another edit": lambda m: m["card"].update(papers={"ablate": ["2306.03819"]}),
 }
 
 
@@ -124,6 +125,8 @@ def test_what_is_said_of_directions_is_held_against_their_file(baked: Path, tmp_
     given.metadata["method"] = "mean-difference"
     bake(baked / "base", given, tmp_path / "out")
     assert verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).passed
+    given.metadata["papers"] = ["2406.11717"]
+    assert verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).passed, "of an earlier version"
     given.metadata["method"] = "random"
     (problem,) = verify(baked / "base", tmp_path / "out", directions=given, weights_only=True).problems
     assert "says another 'method' than the file" in problem

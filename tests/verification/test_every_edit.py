@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.verification_samples import resign
 from weight_edit.baking.bake import bake
 from weight_edit.directions.file import read_rows
+from weight_edit.directions.find_by_name import find_by_name
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.organism.embedded import folder
@@ -34,7 +35,7 @@ def directions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         positions="last",
         best_effort=True,
     )
-    request.run_by_name("organism", path, load_options=LoadOptions(), format_options=FormatOptions())
+    find_by_name(request, "organism", path, load_options=LoadOptions(), format_options=FormatOptions())
     return path
 
 

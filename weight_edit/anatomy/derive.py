@@ -16,7 +16,8 @@ from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.narrow.classes import speaking_config
 from weight_edit.anatomy.narrow.refused_kinds import refuse_kinds, refuse_multimodal
 from weight_edit.anatomy.narrow.small import build, describe, narrow_model
-from weight_edit.anatomy.narrow.towers import BLOCKS, is_multimodal, parts, text_levels
+from weight_edit.anatomy.narrow.sub_configs import is_multimodal, parts
+from weight_edit.anatomy.narrow.towers import BLOCKS, text_levels
 from weight_edit.anatomy.parts import Anatomy, Block, Writer
 from weight_edit.anatomy.trace import Trace, embedding_of, name_of, trace_forward
 from weight_edit.anatomy.unused import unused_parts

@@ -17,7 +17,7 @@ from weight_edit.directions.file import read_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
-from weight_edit.hub.base_card import check_id, inherited
+from weight_edit.hub.base_card import check_id
 from weight_edit.hub.low_disk import LowDiskSource
 from weight_edit.hub.source import Named, resolve
 from weight_edit.plan.step import EditStep
@@ -197,8 +197,8 @@ def bake(
                 linked=link,
                 allow_nonfinite=allow_nonfinite,
             )
-            card = inherited(source, baking.checkpoint, base_model)
-            write_card_and_manifest(attempt.files, {**baking.summary(), "card": card}, written.files)
+            summary = {**baking.summary(), "card": baking.card(base_model)}
+            write_card_and_manifest(attempt.files, summary, written.files)
     result = _result(baking, plan, target, written)
     return replace(result, seconds=time.monotonic() - began, preparing_seconds=prepared)
 

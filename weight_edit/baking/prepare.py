@@ -22,7 +22,9 @@ from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.edits.on_tensor import TensorEdit
+from weight_edit.edits.registry import papers_of
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.hub.base_card import inherited
 from weight_edit.hub.source import Source
 from weight_edit.plan.exactness import exactness
 from weight_edit.plan.mtp import MTP_MODES, mtp_edits
@@ -194,6 +196,18 @@ class PreparedEdit:
             "weights_not_edited": list(self.checkpoint.other_weights),
             "base_card": self.base_card,
         }
+
+    def card(self, base_model: str | None = None) -> dict[str, Any]:
+        """The entry `card` of the manifest: what the model card needs beside the summary.
+
+        Args:
+            base_model: as in `inherited`.
+
+        Raises:
+            UsageError: as there.
+        """
+        papers = papers_of(step.kind for step in self.plan.steps)
+        return {**inherited(self.source, self.checkpoint, base_model), **({"papers": papers} if papers else {})}
 
     def _mtp_summary(self) -> dict[str, Any]:
         said = {"mode": self.options.mtp, "tensors_kept": len(self.mtp) - len(self.mtp_edited)}

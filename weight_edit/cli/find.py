@@ -113,7 +113,8 @@ def find(
 
     def work() -> "Directions":
         from weight_edit.cli.values import key_values
-        from weight_edit.directions.find_request import FindRequest, check_directions_file
+        from weight_edit.directions.find_by_name import check_directions_file, find_by_name
+        from weight_edit.directions.find_request import FindRequest
         from weight_edit.directions.selection import SelectionRule
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
@@ -143,7 +144,8 @@ def find(
             best_effort=best_effort,
             seed=seed,
         )
-        return request.run_by_name(
+        return find_by_name(
+            request,
             model,
             out,
             load_options=LoadOptions(

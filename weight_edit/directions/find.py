@@ -1,7 +1,8 @@
 """The search for directions: draw prompts, compute candidates, score, choose and record."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.choice import chosen, rule_for, taken
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
+from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.measuring import measured
 from weight_edit.directions.names import check_positions
@@ -108,97 +110,105 @@ def find_directions(
     check_seed(seed)
     finder = finder_named(method)
     finder.settings(options or {})
-    rule = rule_for(finder, rule)
     # What is wrong with the prompts is said before a large model is loaded.
     targets, spares, held = _listed(target), _listed(protect), _listed(validation_target)
     if held and len(held) != len(targets):
         raise UsageError(f"{len(targets)} target sets need as many validation sets, not {len(held)}")
-    baseline = load_prompts(baseline)
-    validation_baseline = None if validation_baseline is None else load_prompts(validation_baseline)
-    model = loaded(model)
+    request = FindRequest(
+        target=targets,
+        baseline=load_prompts(baseline),
+        protect=spares,
+        validation_target=held,
+        validation_baseline=None if validation_baseline is None else load_prompts(validation_baseline),
+        n_train=n_train,
+        n_validation=n_validation,
+        method=method,
+        options=options or {},
+        positions=positions,
+        refusal_tokens=refusal_tokens,
+        rule=rule_for(finder, rule),
+        filter_prompts=filter_prompts,
+        best_effort=best_effort,
+        seed=seed,
+    )
+    return find_requested(
+        request,
+        loaded(model),
+        chat_format,
+        batch_size=batch_size,
+        scores=scores,
+        resume=resume,
+        overwrite=overwrite,
+    )
+
+
+def find_requested(
+    request: FindRequest,
+    model: Model,
+    chat_format: ChatFormat | None = None,
+    *,
+    batch_size: int = 32,
+    scores: str | Path | SearchFolder | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Directions:
+    """The directions that a request asks for; the other arguments and the errors are those of `find_directions`."""
+    finder = finder_named(request.method)
+    rule = rule_for(finder, request.rule)
     chat_format = ChatFormat(model.tokenizer) if chat_format is None else chat_format
-    places = _positions(positions, len(chat_format.suffix))
+    places = _positions(request.positions, len(chat_format.suffix))
     if isinstance(scores, SearchFolder):
         kept = scores
     else:
         asked = search_inputs(
+            request,
             model=model_digest(model),
             dtype=str(model.dtype).removeprefix("torch."),
             chat_format=[list(chat_format.encode(prompt)) for prompt in SENTINELS[:2]],
-            target=targets,
-            baseline=baseline,
-            protect=spares,
-            validation_target=held,
-            validation_baseline=validation_baseline,
-            n_train=n_train,
-            n_validation=n_validation,
-            method=method,
-            options=options,
-            positions=positions,
-            refusal_tokens=refusal_tokens,
-            rule=rule,
-            filter_prompts=filter_prompts,
-            seed=seed,
         )
         kept = SearchFolder(path=None, inputs=asked)
         if scores is not None:
             kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
     layers = rule.layers(model.anatomy.n_layers)
     if kept.complete(layers, rule.select == "cosmic"):
-        return chosen(kept, rule, best_effort=best_effort)
+        return chosen(kept, rule, best_effort=request.best_effort)
 
     warnings: list[str] = []
-    sizes: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "seed": seed, "warn": warnings.append}
-    for some in targets:
-        check_distinct(some, baseline, warnings.append)
-    apart_of: list[PromptSet | None] = [*held] or [None] * len(targets)
-    pairs = zip(targets, apart_of, strict=True)
-    refused = [draw("target", some, apart, chat_format, **sizes) for some, apart in pairs]
-    answered = draw("baseline", baseline, validation_baseline, chat_format, **sizes)
-    spared = tuple(draw("protected", some, None, chat_format, **sizes) for some in spares)
-
+    samples = _drawn(request, chat_format, warnings.append)
     metering = kept.metering
     if rule.select != "cosmic" and metering is None:
         metering = metered(
             model,
-            [*refused, answered],
-            refusal_tokens=refusal_tokens,
-            filter_prompts=filter_prompts,
+            samples.asked,
+            refusal_tokens=request.refusal_tokens,
+            filter_prompts=request.filter_prompts,
             opening=chat_format.opening,
             batch_size=batch_size,
         )
-    tokens: tuple[int, ...] = ()
     if metering is not None:
-        tokens = metering.tokens
-        if filter_prompts:
-            *refused, answered = filtered(metering, [*refused, answered])
+        if request.filter_prompts:
+            *targets, baseline = filtered(metering, samples.asked)
+            samples = replace(samples, targets=tuple(targets), baseline=baseline)
         if kept.metering is None:
             # Not before enough prompts count: a search that is refused leaves nothing that the next one trips over.
             kept.note_metering(metering)
     problem = Problem(
         model=model,
-        targets=tuple(refused),
-        baseline=answered,
-        protected=spared,
+        targets=samples.targets,
+        baseline=samples.baseline,
+        protected=samples.protected,
         positions=places,
         layers=tuple(range(model.anatomy.n_layers)),
         allowed=layers,
-        tokens=tokens,
-        seed=seed,
+        tokens=() if metering is None else metering.tokens,
+        seed=request.seed,
         batch_size=batch_size,
         warn=warnings.append,
         format=chat_format,
     )
     if kept.searched is None:
-        candidates = finder(problem, options)
-        facts = _record(
-            problem,
-            finder,
-            options=options,
-            chat_format=chat_format,
-            filter_prompts=filter_prompts,
-            metering=kept.metering,
-        )
+        candidates = finder(problem, request.options)
+        facts = _record(problem, finder, request, chat_format, kept.metering)
         kept.note_searched(_searched(problem, candidates, facts, warnings))
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
@@ -208,65 +218,44 @@ def find_directions(
     if best is not None:
         # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
         kept.note_control(_control(problem, candidates[table.index(best)]))
-    return chosen(kept, rule, best_effort=best_effort)
+    return chosen(kept, rule, best_effort=request.best_effort)
 
 
-def search_inputs(
-    *,
-    model: str,
-    dtype: str,
-    chat_format: Any,
-    target: Sequence[PromptSet],
-    baseline: PromptSet,
-    protect: Sequence[PromptSet],
-    validation_target: Sequence[PromptSet] | None,
-    validation_baseline: PromptSet | None,
-    n_train: int,
-    n_validation: int,
-    method: str,
-    options: Mapping[str, Any] | None,
-    positions: str,
-    refusal_tokens: Sequence[int | str] | None,
-    rule: SelectionRule,
-    filter_prompts: bool,
-    seed: int,
-) -> dict[str, Any]:
+def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: Any) -> dict[str, Any]:
     """All inputs of candidates and their scores, by name, as JSON values; not the bounds.
 
     Args:
         model: a digest of it.
         dtype: as asked for, or as it is.
         chat_format: what says how prompts become tokens.
-        rule: with the method's own choices, see `rule_for`.
     """
-    finder = finder_named(method)
+    finder = finder_named(request.method)
+    rule = rule_for(finder, request.rule)
+    held = request.validation_baseline
 
-    def digests(sets: Sequence[PromptSet] | None) -> list[str]:
-        return [some.content_sha256 for some in sets or ()]
+    def digests(sets: Sequence[PromptSet]) -> list[str]:
+        return [some.content_sha256 for some in sets]
 
     return {
         "weight_edit": __version__,
         "model": model,
         "dtype": dtype,
         "system prompt or template": chat_format,
-        "target prompts": digests(target),
-        "baseline prompts": digests([baseline]),
-        "protected prompts": digests(protect),
-        "validation prompts": [
-            digests(validation_target),
-            digests(None if validation_baseline is None else [validation_baseline]),
-        ],
-        "n_train": n_train,
-        "n_validation": n_validation,
+        "target prompts": digests(request.target),
+        "baseline prompts": digests([request.baseline]),
+        "protected prompts": digests(request.protect),
+        "validation prompts": [digests(request.validation_target), digests([] if held is None else [held])],
+        "n_train": request.n_train,
+        "n_validation": request.n_validation,
         "method": finder.name,
-        "options": finder.settings(options or {}).model_dump(mode="json"),
-        "positions": positions,
-        "refusal tokens": None if refusal_tokens is None else list(refusal_tokens),
+        "options": finder.settings(request.options).model_dump(mode="json"),
+        "positions": request.positions,
+        "refusal tokens": None if request.refusal_tokens is None else list(request.refusal_tokens),
         "select": "cosmic" if rule.select == "cosmic" else "with refusal tokens",
         # The methods that look only where may be chosen find something else elsewhere.
         "max_layer_fraction": None if finder.everywhere else rule.max_layer_fraction,
-        "filter_prompts": filter_prompts,
-        "seed": seed,
+        "filter_prompts": request.filter_prompts,
+        "seed": request.seed,
     }
 
 
@@ -281,21 +270,53 @@ def model_digest(model: Model) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Samples:
+    """The prompts that a search draws."""
+
+    targets: tuple[Sample, ...]
+    baseline: Sample
+    protected: tuple[Sample, ...]
+
+    @property
+    def asked(self) -> list[Sample]:
+        """Those that must be refused or answered: the targets, and the baseline last."""
+        return [*self.targets, self.baseline]
+
+
+def _drawn(request: FindRequest, chat_format: ChatFormat, warn: Callable[[str], None]) -> _Samples:
+    """The training and validation prompts of a request.
+
+    Raises:
+        UsageError: too few prompts.
+    """
+    sizes: dict[str, Any] = {
+        "n_train": request.n_train,
+        "n_validation": request.n_validation,
+        "seed": request.seed,
+        "warn": warn,
+    }
+    for some in request.target:
+        check_distinct(some, request.baseline, warn)
+    apart_of: Sequence[PromptSet | None] = request.validation_target or [None] * len(request.target)
+    pairs = zip(request.target, apart_of, strict=True)
+    return _Samples(
+        targets=tuple(draw("target", some, apart, chat_format, **sizes) for some, apart in pairs),
+        baseline=draw("baseline", request.baseline, request.validation_baseline, chat_format, **sizes),
+        protected=tuple(draw("protected", some, None, chat_format, **sizes) for some in request.protect),
+    )
+
+
 def _record(
-    problem: Problem,
-    finder: Finder,
-    *,
-    options: Mapping[str, Any] | None,
-    chat_format: ChatFormat,
-    filter_prompts: bool,
-    metering: Metering | None,
+    problem: Problem, finder: Finder, request: FindRequest, chat_format: ChatFormat, metering: Metering | None
 ) -> dict[str, Any]:
     """The metadata known before scoring: the method, the model, prompts and tokens."""
     targets, tokenizer = problem.targets, problem.model.tokenizer
     places = problem.positions
     return {
         "method": finder.name,
-        "options": finder.settings(options or {}).model_dump(),
+        **({"papers": list(finder.papers)} if finder.papers else {}),
+        "options": finder.settings(request.options).model_dump(),
         "positions": list(places),
         "position_labels": list(chat_format.suffix_labels)[-len(places) :] if None not in places else ["all tokens"],
         "model": problem.model.source.name,
@@ -306,7 +327,7 @@ def _record(
             "baseline": problem.baseline.to_dict(),
             **({"protected": [sample.to_dict() for sample in problem.protected]} if problem.protected else {}),
         },
-        "filter_prompts": filter_prompts and bool(problem.tokens),
+        "filter_prompts": request.filter_prompts and bool(problem.tokens),
         "chat": {
             "system": chat_format.system,
             "template": chat_format.template,
@@ -414,10 +435,10 @@ def _positions(positions: str, template: int) -> tuple[int | None, ...]:
     return known[positions]
 
 
-def _listed(prompts: Prompts | Sequence[Prompts] | None) -> list[PromptSet]:
+def _listed(prompts: Prompts | Sequence[Prompts] | None) -> tuple[PromptSet, ...]:
     if prompts is None:
-        return []
-    return [load_prompts(some) for some in ([prompts] if isinstance(prompts, Prompts) else prompts)]
+        return ()
+    return tuple(load_prompts(some) for some in ([prompts] if isinstance(prompts, Prompts) else prompts))
 
 
 def _control(problem: Problem, found: Candidate) -> CandidateScore:

@@ -6,8 +6,9 @@ from typing import Any
 
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import check_value
+from weight_edit.utils.papers import is_arxiv_id
 
-KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens", "missed")
+KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens", "missed", "papers")
 """The keys of the directions' metadata that a manifest keeps."""
 
 _LONGEST = 200
@@ -19,7 +20,7 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place,
-            or `prompts` or `refusal_tokens` no JSON.
+            `papers` no list of arXiv ids, or `prompts` or `refusal_tokens` no JSON.
     """
     for name in ("method", "revision", "missed"):
         value = metadata.get(name)
@@ -33,6 +34,9 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
         raise UsageError("the directions' metadata: `layer` must be the number of a layer; find them again")
     if position is not None and not (_is_whole(position) or _is_line(position)):
         raise UsageError("the directions' metadata: `position` must be the number of a token; find them again")
+    papers = metadata.get("papers")
+    if papers is not None and not (isinstance(papers, list) and all(map(is_arxiv_id, papers))):
+        raise UsageError("the directions' metadata: `papers` must be a list of arXiv ids; find them again")
     for name in ("prompts", "refusal_tokens", "missed"):
         value = metadata.get(name)
         try:

@@ -1,6 +1,6 @@
 """The registry of edits: each is one file in `kinds/` with `@edit("its-name")`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,3 +75,9 @@ def edit(name: str, *, paper: str | None = None) -> Callable[[Function], Functio
 
 
 edit_kinds, edit_named = EDITS.all, EDITS.named
+
+
+def papers_of(kinds: Iterable[str]) -> dict[str, list[str]]:
+    """The arXiv ids of the papers that kinds of edits follow, by name; a kind that follows none is left out."""
+    known = edit_kinds()
+    return {kind: list(known[kind].papers) for kind in sorted(set(kinds)) if kind in known and known[kind].papers}

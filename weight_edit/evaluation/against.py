@@ -14,6 +14,7 @@ from weight_edit.utils.progress import announce, starting
 
 if TYPE_CHECKING:
     from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.runtime.loading import Model
 
 
 def evaluate_against(
@@ -47,35 +48,32 @@ def evaluate_against(
     if answers_path is not None:
         check_free(answers_path, overwrite, are_answers)
     read = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
-    prompts: dict[str, Any] = {name: some and some.at_most(limit) for name, some in read.items()}
+    prompts: dict[str, Any] = {name: some.at_most(limit) for name, some in read.items() if some is not None}
     if not any(prompts.values()):
         names = ", ".join(f"`{name}`" for name in sets)
         raise UsageError(f"nothing to evaluate on; give at least one of {names}", option=tuple(sets))
     check_dtype(load_options.dtype)
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
-        from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+        from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
 
-    form = load_options.chat_format(model, format_options)
-    logprobs = before = None
-    if base is not None:
-        answered = prompts.get("answered")
-        base_options = load_options.of_base()
-        base_form = base_options.chat_format(base, format_options)
-        loaded = base_options.load(base)
-        announce(f"the base, {loaded.source.public_name}")
-        if answered is not None:
-            logprobs = first_token_logprobs(loaded, answered, base_form)
-        before = evaluate(loaded, **prompts, chat_format=base_form, max_new_tokens=max_new_tokens)
-        # Two models at once may not fit.
-        del loaded
+    settings: dict[str, Any] = {
+        "chat_format": load_options.chat_format(model, format_options),
+        "max_new_tokens": max_new_tokens,
+        "answers_path": answers_path,
+    }
+    if base is None:
+        return evaluate(load_options.load(model), **prompts, **settings)
+    base_options = load_options.of_base()
+
+    def load_base() -> "Model":
+        found = base_options.load(base)
+        announce(f"the base, {found.source.public_name}")
+        return found
+
+    def load_edited() -> "Model":
         announce("the edited model")
-    return evaluate(
-        load_options.load(model),
-        **prompts,
-        base_logprobs=logprobs,
-        base=before,
-        chat_format=form,
-        max_new_tokens=max_new_tokens,
-        answers_path=answers_path,
-    )
+        return load_options.load(model)
+
+    base_format = base_options.chat_format(base, format_options)
+    return evaluate_in_turn(load_base, load_edited, prompts, base_format=base_format, **settings)

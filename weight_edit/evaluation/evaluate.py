@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -257,13 +257,16 @@ def evaluate(
         _check_writable(answers_path)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
     if against is not None and not isinstance(against, Model):
-        before = loaded(against)
-        form = chat_format or ChatFormat(before.tokenizer)
-        if "answered" in given:
-            base_logprobs = first_token_logprobs(before, given["answered"], form, batch_size=batch_size)
-        base = base or evaluate(before, chat_format=form, **given, **options)
-        del before
-        against = None
+        return evaluate_in_turn(
+            lambda: loaded(against),
+            lambda: loaded(model),
+            given,
+            base=base,
+            base_format=chat_format,
+            chat_format=chat_format,
+            answers_path=answers_path,
+            **options,
+        )
     model = loaded(model)
     chat = chat_format or ChatFormat(model.tokenizer)
 
@@ -296,6 +299,51 @@ def evaluate(
         template_args=chat.template_args,
         notes=tuple(filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given))),
         base=base,
+    )
+
+
+def evaluate_in_turn(
+    load_base: Callable[[], Model],
+    load_model: Callable[[], Model],
+    sets: Mapping[str, PromptSet],
+    *,
+    base: Evaluation | None = None,
+    base_format: ChatFormat | None = None,
+    chat_format: ChatFormat | None = None,
+    answers_path: Path | None = None,
+    batch_size: int = 32,
+    **options: Any,
+) -> Evaluation:
+    """The evaluation of a model beside its base, which is gone before the model is loaded: two may not fit.
+
+    Args:
+        load_base, load_model: give the two models, called once and in this order.
+        sets: prompt sets by their role.
+        base: as in `evaluate`; measured when None.
+        base_format, chat_format: of the base and of the model, as in `evaluate`.
+        answers_path, batch_size: as in `evaluate`; the answers are the model's.
+        options: others of `evaluate`, for both models.
+
+    Raises:
+        UsageError, VerificationError: as `evaluate`.
+    """
+    options["batch_size"] = batch_size
+    before = load_base()
+    form = base_format or ChatFormat(before.tokenizer)
+    logprobs = None
+    if "answered" in sets:
+        logprobs = first_token_logprobs(before, sets["answered"], form, batch_size=batch_size)
+    given: dict[str, Any] = dict(sets)
+    base = base or evaluate(before, **given, chat_format=form, **options)
+    del before
+    return evaluate(
+        load_model(),
+        **given,
+        base_logprobs=logprobs,
+        base=base,
+        chat_format=chat_format,
+        answers_path=answers_path,
+        **options,
     )
 
 

@@ -14,7 +14,7 @@ from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan.basis_change import Reflection, plan_reflection
+from weight_edit.plan.reflection import Reflection, plan_reflection
 from weight_edit.plan.step import EditStep
 from weight_edit.plan.writer_edits import ParameterReader, WriterEdit, WriterEdits
 from weight_edit.utils.arrays import Floats, Numbers, as_float64

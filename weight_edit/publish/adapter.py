@@ -22,7 +22,7 @@ from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.directions.directions import Directions
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UnsupportedError, first_line
-from weight_edit.hub.base_card import check_id, inherited
+from weight_edit.hub.base_card import check_id
 from weight_edit.hub.source import Named, Source, resolve
 from weight_edit.plan.exactness import exactness
 from weight_edit.plan.step import EditStep
@@ -149,8 +149,7 @@ def adapter(
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         files = {name: record(folder, name, "added") for name in ("adapter_model.safetensors", "adapter_config.json")}
-        card = inherited(source, baking.checkpoint, base_model)
-        summary = {**baking.summary(), "kind": "adapter", "notes": list(notes), "card": card}
+        summary = {**baking.summary(), "kind": "adapter", "notes": list(notes), "card": baking.card(base_model)}
         summary["edit"]["class"] = edit_class
         write_card_and_manifest(folder, summary, files)
     return AdapterResult(

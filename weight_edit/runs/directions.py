@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.checkpoint.manifest import sha256
 from weight_edit.directions.file import folder_of
+from weight_edit.directions.find import find_requested
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
@@ -61,7 +62,9 @@ class Search:
 
         What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
         """
-        directions = self.request.run(model, chat_format, folder_of(out), resume=True, overwrite=True)
+        directions = find_requested(
+            self.request, model, chat_format, scores=folder_of(out), resume=True, overwrite=True
+        )
         directions.save(out)
         meta = directions.metadata
         place = meta["layer"], meta["position"]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -190,48 +190,79 @@ class _Run:
     def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
         """Run every step that is not done already; returns the run's summary."""
         recipe = self.recipe
-        model = {
+        baseline = folder.step(
+            "baseline",
+            [self._model_inputs, self._measured_inputs],
+            ("answers/baseline.jsonl",),
+            lambda: self._evaluate(self.base.load(), folder.path / "answers/baseline.jsonl", against=False),
+        )
+        found = self._find_all(folder)
+        digests = {name: each["sha256"] for name, each in found.items()}
+        summary: dict[str, Any] = {"baseline": baseline, "direction": found.get(MAIN)}
+        if recipe.finds:
+            summary["directions"] = found
+        if recipe.studies:
+            inputs = [self._model_inputs, self._measured_inputs, digests, recipe.seed]
+            summary["studies"] = self._study_all(folder, inputs)
+        if recipe.edit is None:
+            folder.state["finished"] = None
+            return summary
+        used = {step.directions or MAIN for step in recipe.edit.steps}
+        edit = [self._model_inputs, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump()]
+        finished = [edit, self._measured_inputs, self._verified_inputs, recipe.bounds.model_dump()]
+        model_folder = folder.path / MODEL
+        if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
+            folder.log("the edited model is finished already")
+            steps = folder.state["steps"]
+            return summary | {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
+        folder.state["finished"] = None
+        unverified = self._bake_unverified(folder, edit)
+        checked, edited, problems = self._check(folder, unverified, edit, baseline)
+        summary |= {"edited": edited, "verification": checked}
+        self._settle(folder, unverified, summary, problems, keep_failed)
+        folder.state["finished"] = [*finished, fingerprint(model_folder)]
+        return summary
+
+    @cached_property
+    def _model_inputs(self) -> dict[str, Any]:
+        """The base and how it is asked, on which every step depends."""
+        recipe = self.recipe
+        return {
             "files": fingerprint(self.source.path),
             "dtype": recipe.dtype,
             "system": recipe.system,
             "template": recipe.template,
             **({"template_args": recipe.template_args} if recipe.template_args else {}),
         }
-        measured = [_digests(*self.sets.values()), recipe.evaluate.model_dump()]
-        verified = [self.verify_prompts.content_sha256, recipe.verify.model_dump()]
-        baseline = folder.step(
-            "baseline",
-            [model, measured],
-            ("answers/baseline.jsonl",),
-            lambda: self._evaluate(self.base.load(), folder.path / "answers/baseline.jsonl", against=False),
-        )
-        found = {}
-        for name, search in self.searches.items():
-            found[name] = folder.step(
+
+    @cached_property
+    def _measured_inputs(self) -> list[Any]:
+        """The prompts and settings of both evaluations."""
+        return [_digests(*self.sets.values()), self.recipe.evaluate.model_dump()]
+
+    @cached_property
+    def _verified_inputs(self) -> list[Any]:
+        """The prompts and settings of the verification."""
+        return [self.verify_prompts.content_sha256, self.recipe.verify.model_dump()]
+
+    def _find_all(self, folder: RunFolder) -> dict[str, dict[str, Any]]:
+        """The record of every search, by the name of its directions."""
+        return {
+            name: folder.step(
                 step_name("find", name),
-                [model, search.key, recipe.seed],
+                [self._model_inputs, search.key, self.recipe.seed],
                 (directions_file(name),),
                 partial(self._find, folder, search, folder.path / directions_file(name)),
             )
-        digests = {name: each["sha256"] for name, each in found.items()}
-        summary: dict[str, Any] = {"baseline": baseline, "direction": found.get(MAIN)}
-        if recipe.finds:
-            summary["directions"] = found
-        if recipe.studies:
-            summary["studies"] = self._study_all(folder, [model, measured, digests, recipe.seed])
-        if recipe.edit is None:
-            folder.state["finished"] = None
-            return summary
-        used = {step.directions or MAIN for step in recipe.edit.steps}
-        edit = [model, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump()]
-        finished = [edit, measured, verified, recipe.bounds.model_dump()]
-        model_folder = folder.path / MODEL
-        if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
-            folder.log("the edited model is finished already")
-            steps = folder.state["steps"]
-            results = {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
-            return summary | results
-        folder.state["finished"] = None
+            for name, search in self.searches.items()
+        }
+
+    def _bake_unverified(self, folder: RunFolder, edit: list[Any]) -> Path:
+        """The edited model, before it is judged; the base is released behind it.
+
+        Args:
+            edit: the inputs of the edit.
+        """
         # They go when the new model is judged, not before: hours of work lie between.
         folder.check_own(MODEL, FAILED)
         unverified = folder.path / UNVERIFIED
@@ -239,25 +270,34 @@ class _Run:
         # The last use of the base: it makes room for the models that are verified and measured.
         self.base_logprobs()
         self.base.release()
+        return unverified
+
+    def _check(
+        self, folder: RunFolder, unverified: Path, edit: list[Any], baseline: dict[str, Any]
+    ) -> tuple[dict[str, Any] | None, dict[str, Any], list[str]]:
+        """The verification and the evaluation of the edited model, and every reason why it must not be used.
+
+        Args:
+            unverified: the edited model.
+            edit: the inputs of the edit.
+            baseline: what was measured of the base.
+        """
         checked, edited = None, {}
         try:
-            checked = folder.step("verify", [edit, verified], (), lambda: self._verify(unverified))
+            checked = folder.step("verify", [edit, self._verified_inputs], (), lambda: self._verify(unverified))
             problems = list(checked["problems"])
             if not problems:
                 edited = folder.step(
                     "evaluate",
-                    [edit, measured],
+                    [edit, self._measured_inputs],
                     ("answers/edited.jsonl",),
                     lambda: self._evaluate(self._load(unverified), folder.path / "answers/edited.jsonl", against=True),
                 )
-                problems = beyond_bounds(recipe.bounds, baseline, edited)
+                problems = beyond_bounds(self.recipe.bounds, baseline, edited)
         except VerificationError as error:
             # A loss that is not finite, say: what could not be measured has not passed.
             problems = [str(error)]
-        summary |= {"edited": edited, "verification": checked}
-        self._settle(folder, unverified, summary, problems, keep_failed)
-        folder.state["finished"] = [*finished, fingerprint(model_folder)]
-        return summary
+        return checked, edited, problems
 
     def _settle(
         self,

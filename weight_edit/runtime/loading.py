@@ -1,7 +1,6 @@
 """Load a model with its tokenizer and anatomy."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.model_errors import MODEL_ERRORS
@@ -22,6 +20,7 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.needs import check_runnable
+from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import bar
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
@@ -139,13 +138,13 @@ def load(
     target = _device(device)
     # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
     source = resolve(name, revision=revision, token=token, weights=False, edited=False)
-    with bar(f"opening {source.public_name}"), _quiet_transformers():
+    with bar(f"opening {source.public_name}"), quiet_transformers():
         config = check_source(source, device=target, trust_remote_code=trust_remote_code)
         tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
     if source.on_hub:
         source = resolve(name, revision=source.revision, token=token, edited=False)
-    with bar(f"loading {source.public_name}"), _quiet_transformers():
+    with bar(f"loading {source.public_name}"), quiet_transformers():
         model = _weights(source, config, dtype, target, trust_remote_code)
     return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source)
 
@@ -230,7 +229,7 @@ def read_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
         UsageError: it cannot be read, or the template beside it cannot.
         UnsupportedError: it needs its own code.
     """
-    with _quiet_transformers():
+    with quiet_transformers():
         tokenizer = _tokenizer(source, trust_remote_code)
     if not getattr(tokenizer, "chat_template", None):
         tokenizer.chat_template = template_of_processor(source.path)
@@ -250,7 +249,7 @@ def chat_format(
     Raises:
         UsageError, UnsupportedError: no such config or tokenizer, or as `ChatFormat`.
     """
-    with _quiet_transformers():
+    with quiet_transformers():
         read_config(source, trust_remote_code=trust_remote_code)
     tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
     return ChatFormat(tokenizer, system=system, template=template, template_args=template_args)
@@ -332,17 +331,3 @@ def _needs_code(source: Source) -> UnsupportedError:
         f"{source.name} brings its own Python code, which is not run unless you pass `trust_remote_code=True`",
         option="trust_remote_code",
     )
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    # Loading reports and bars go to stderr whatever --quiet says; what matters of them is raised here.
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -9,6 +9,7 @@ from weight_edit.baking.card.card_and_manifest import README
 from weight_edit.checkpoint.files import open_regular, printable
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.edits.registry import papers_of
 from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import has_template, kept_metadata
 
@@ -38,7 +39,9 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
         problems.append(f"{MANIFEST}: the licence and other metadata in 'card' are not those of the base's card")
     if card["chat_template"] is not has_template(base):
         problems.append(f"{MANIFEST}: 'card' does not say rightly whether the base has a chat template")
-    if set(card) != {"base_model", "base_model_from", "metadata", "chat_template"}:
+    if "papers" in card and card["papers"] != papers_of(step["edit"] for step in manifest["edit"]["steps"]):
+        problems.append(f"{MANIFEST}: the papers in 'card' are not those of the edit's kinds")
+    if set(card) - {"papers"} != {"base_model", "base_model_from", "metadata", "chat_template"}:
         problems.append(f"{MANIFEST}: 'card' has other entries than a card needs")
     if not _named_rightly(card, manifest["source"], base.config):
         problems.append(f"{MANIFEST}: the base's id in 'card' is not that of 'source', or of the base's config.json")

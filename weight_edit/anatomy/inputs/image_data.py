@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weight_edit.anatomy.narrow.towers import parts
+from weight_edit.anatomy.narrow.sub_configs import parts
 
 ROWS, COLUMNS = 4, 8
 """Patches of an image where its size is free."""

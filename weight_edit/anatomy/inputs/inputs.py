@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from weight_edit.anatomy.inputs.image_data import IMAGES, Images
 from weight_edit.anatomy.inputs.sound_data import SOUNDS, Sounds
-from weight_edit.anatomy.narrow.towers import parts, special_tokens
+from weight_edit.anatomy.narrow.sub_configs import parts
+from weight_edit.anatomy.narrow.towers import special_tokens
 
 AUDIO_KEYS = ("audio_token_id", "audio_token_index")
 IMAGE_KEYS = ("image_token_id", "image_token_index", "image_patch_id", "video_token_index")

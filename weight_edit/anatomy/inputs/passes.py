@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from weight_edit.anatomy.inputs.inputs import audio_inputs, image_inputs, text_inputs
-from weight_edit.anatomy.narrow.towers import is_multimodal
+from weight_edit.anatomy.narrow.sub_configs import is_multimodal
 
 # As many as it takes for every expert to be chosen by some token.
 TOKENS = 32

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weight_edit.anatomy.narrow.towers import parts
+from weight_edit.anatomy.narrow.sub_configs import parts
 
 FRAMES = 32
 

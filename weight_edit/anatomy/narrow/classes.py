@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from weight_edit.anatomy.narrow.sub_configs import parts
 from weight_edit.errors import UnsupportedError
 
 
@@ -59,8 +60,6 @@ def speaking_config(config: Any) -> Any:
     Qwen's omni models are several models in one checkpoint (a thinker, a talker, a vocoder) without a forward in
     common; transformers loads the thinker alone from it.
     """
-    from weight_edit.anatomy.narrow.towers import parts
-
     if getattr(config, "is_encoder_decoder", False) or _reads_tokens(config):
         return config
     if not _classes(auto_class(config), config):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from weight_edit.anatomy.narrow.small import build
-from weight_edit.anatomy.narrow.towers import parts
+from weight_edit.anatomy.narrow.sub_configs import parts
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError
 
 FLAGS = ("mlp_bias", "use_mlp_bias", "attention_bias", "use_bias", "add_bias_linear", "bias")

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from weight_edit.anatomy.narrow.classes import model_class, speaking_config
-from weight_edit.anatomy.narrow.towers import parts
+from weight_edit.anatomy.narrow.sub_configs import parts
 from weight_edit.errors import UnsupportedError
 
 

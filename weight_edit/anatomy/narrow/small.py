@@ -14,7 +14,8 @@ from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.narrow.classes import from_config, speaking_config
 from weight_edit.anatomy.narrow.narrow import narrow_config
 from weight_edit.anatomy.narrow.randomise import randomise
-from weight_edit.anatomy.narrow.towers import is_multimodal, narrow_multimodal
+from weight_edit.anatomy.narrow.sub_configs import is_multimodal
+from weight_edit.anatomy.narrow.towers import narrow_multimodal
 from weight_edit.errors import UnsupportedError, UsageError, first_line
 
 __all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "randomise"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from weight_edit.anatomy.narrow.classes import speaking_config
 from weight_edit.anatomy.narrow.overrides import take_overrides
+from weight_edit.anatomy.narrow.sub_configs import parts
 from weight_edit.anatomy.narrow.tower_data import (
     IMAGE,
     LAYER_INDEXES,
@@ -21,25 +22,9 @@ from weight_edit.anatomy.narrow.tower_data import (
 )
 
 BLOCKS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers")
-OWN_SETTINGS = ("attn_config", "ffn_config")
-"""Nested configs that hold settings of the model at hand, and no model."""
 Narrow = Callable[[Any], Any]
 SPECIAL = re.compile(r"^(?!pad_|bos_|eos_|decoder_).*(token|image|im_|slice|newline|frame|audio|video|vision|speech)")
 NUMBERED = re.compile(r"(_id|_ids|_index)$")
-
-
-def is_multimodal(config: Any) -> bool:
-    """Whether a config nests other models' configs, beyond groups of settings (DBRX)."""
-    return any(part.model_type for _, part in parts(config))
-
-
-def parts(config: Any) -> Iterator[tuple[str, Any]]:
-    """(key, config) of each nested config."""
-    from transformers import PretrainedConfig
-
-    for key, value in vars(config).items():
-        if isinstance(value, PretrainedConfig) and key not in OWN_SETTINGS:
-            yield key, value
 
 
 def text_levels(config: Any) -> tuple[tuple[str, ...], ...]:

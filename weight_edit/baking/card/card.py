@@ -50,7 +50,7 @@ The base has no chat template: it goes on with a text, and takes no messages.
 {% for step in steps -%}
 | edit{{ step.mark }} | {{ step.what }} |
 | directions{{ step.mark }} | {{ step.found }} |
-{% for row in step.prompts -%}
+{% for row in step.rows -%}
 | {{ row[0] }}{{ step.mark }} | {{ row[1] }} |
 {% endfor -%}
 {% endfor -%}
@@ -172,7 +172,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             architecture=plain(source["architecture"]),
             base_model=code(kept["base_model"]) if kept["base_model"] and not source.get("on_hub") else None,
             base_model_note=_HOW[kept["base_model_from"]],
-            steps=list(step_rows(steps)),
+            steps=list(step_rows(steps, kept.get("papers", {}))),
             embeddings=_EMBEDDINGS.get(edit["embeddings"]) or plain(edit["embeddings"]),
             edit_class=plain(edit["class"]),
             n_tensors=len(manifest["tensors"]),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weight_edit.baking.card.markdown import codes, plain
+from weight_edit.baking.card.markdown import arxiv_links, codes, plain
 
 DEEDS = {
     "add": "a vector added to the residual stream (activation addition)",
@@ -75,8 +75,12 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"The directions are those by which the model tells {target} from {baseline}."
 
 
-def step_rows(steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The card's rows about each step, numbered where there are several."""
+def step_rows(steps: Sequence[Mapping[str, Any]], papers: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """The card's rows about each step, numbered where there are several.
+
+    Args:
+        papers: arXiv ids by the kind of an edit.
+    """
     for number, step in enumerate(steps, 1):
         directions = step["directions"]
         named = [(role, _set_names(directions, role)) for role in ("target", "baseline", "protected")]
@@ -86,8 +90,11 @@ def step_rows(steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         rows = [(f"{role} prompts", codes(names)) for role, names in named if names and not is_random]
         if tokens and rows:
             rows.insert(1, ("answers to target prompts begin with", codes(tokens)))
+        # The method of a random direction is that of the directions which it was drawn to compare with.
+        by = {"edit": papers.get(step["edit"]), "directions": None if is_random else directions.get("papers")}
+        rows[:0] = [(f"paper of the {what}", arxiv_links(ids)) for what, ids in by.items() if ids]
         mark = "" if len(steps) == 1 else f" {number}"
-        yield {"mark": mark, "what": plain(_what(step)), "found": plain(_found(directions)), "prompts": rows}
+        yield {"mark": mark, "what": plain(_what(step)), "found": plain(_found(directions)), "rows": rows}
 
 
 def _what(step: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from weight_edit.utils.papers import is_arxiv_id
+
 _KEPT = frozenset(" .,-+=%():;'?!")
 """Characters, beside letters and digits, that have no meaning in Markdown within a line."""
 
@@ -36,6 +38,19 @@ def codes(texts: Iterable[object], most: int = 8) -> str:
     every = [code(text) for text in texts]
     more = f" and {len(every) - most} others" if len(every) > most else ""
     return ", ".join(every[:most]) + more
+
+
+def arxiv_links(ids: Iterable[object]) -> str:
+    """Links to papers on arXiv, with commas.
+
+    Raises:
+        ValueError: one that is no arXiv id.
+    """
+    found = list(ids)
+    for one in found:
+        if not is_arxiv_id(one):
+            raise ValueError(f"{one!r} is no arXiv id")
+    return ", ".join(f"[arXiv {one}](https://arxiv.org/abs/{one})" for one in found)
 
 
 def _one_line(text: object, limit: int) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.scales import SCALES
+from weight_edit.checkpoint.quantized.fp8 import FP8
+from weight_edit.checkpoint.quantized.scales import E8M0, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError
 
-FP8 = "F8_E4M3"
 _GROUP_BYTES = 16
 """Bytes of an MXFP4 group: 32 numbers of 4 bits under one scale."""
 
@@ -37,7 +37,7 @@ def check_fp8(layout: ScaleLayout, tensors: Mapping[str, TensorInfo]) -> None:
         UnsupportedError: another kind of FP8, or scales that are no plain floating numbers.
     """
     # Scales may be E8M0; whatever else is F8 is weights.
-    weights = [info for info in tensors.values() if info.dtype.startswith("F8_") and info.dtype != "F8_E8M0"]
+    weights = [info for info in tensors.values() if info.dtype.startswith("F8_") and info.dtype != E8M0]
     if not weights:
         raise UsageError(
             f"config.json says that weights are FP8 (quant_method {layout.method}), but none of the {len(tensors)}"

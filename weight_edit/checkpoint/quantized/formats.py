@@ -5,16 +5,13 @@ from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.fp8 import Fp8Block, Fp8Scaled, TensorSpec
+from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.checkpoint.tensor.storage import Plain, Storage
 from weight_edit.errors import UnsupportedError, UsageError
-
-FP8 = "F8_E4M3"
-"""The dtype of FP8 codes."""
 
 BLOCKS, PACKED_SCALES = "_blocks", "_scales"
 """The suffixes of an MXFP4 parameter's two tensors."""

@@ -18,6 +18,9 @@ from weight_edit.checkpoint.quantized.scales import check_scales, item_size, rea
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Strip
 
+FP8 = "F8_E4M3"
+"""The dtype of FP8 codes; weights in other 8-bit floats are not edited."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.minifloat import E2M1
-from weight_edit.checkpoint.quantized.scales import BIAS, check_scales, read_scales
+from weight_edit.checkpoint.quantized.scales import BIAS, E8M0, check_scales, read_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
 
@@ -59,7 +59,7 @@ class Mxfp4(Coded):
         begin = (slab * self.rows + first) * self._groups
         read(self.name, begin * _BYTES, strip[self.name])
         read(self._scale, begin, strip[self._scale])
-        check_scales(read_scales(strip[self._scale], "F8_E8M0"), self._scale)
+        check_scales(read_scales(strip[self._scale], E8M0), self._scale)
         return strip
 
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
@@ -76,13 +76,13 @@ class Mxfp4(Coded):
 
     def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
         """See `Coded`."""
-        scales = read_scales(strip[self._scale], "F8_E8M0").reshape(rows, self._groups)
+        scales = read_scales(strip[self._scale], E8M0).reshape(rows, self._groups)
         return np.repeat(scales, GROUP, axis=1)[:, first:last]
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`. A byte at a time."""
         values = _PAIRS[strip[self.name]].view(np.float64).reshape(-1, GROUP)
-        values *= read_scales(strip[self._scale], "F8_E8M0")[:, None]
+        values *= read_scales(strip[self._scale], E8M0)[:, None]
         return values.reshape(rows, self.cols)[:, first:last]
 
     def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:

@@ -14,7 +14,10 @@ from weight_edit.errors import UsageError
 BIAS = 127
 """The bias of e8m0: a code is the exponent of a power of two plus this; 255 is NaN."""
 
-POWERS = ("F8_E8M0", "U8")
+E8M0 = "F8_E8M0"
+"""The dtype of e8m0 codes."""
+
+POWERS = (E8M0, "U8")
 """Dtypes of e8m0 codes: its own, and bytes, as checkpoints wrote them before it existed."""
 
 SCALES = ("F32", "BF16", "F16", *POWERS)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, check_fp8, check_mxfp4
+from weight_edit.checkpoint.quantized.fp8 import FP8
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 
@@ -249,7 +250,7 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
         if name.endswith(_PACKED):
             _refuse_compressed("pack-quantized", f"tensor {printable(name)!r}")
         scaled = name.removesuffix("_blocks") + "_scales"
-        if info.dtype in ("F8_E4M3", "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
+        if info.dtype in (FP8, "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
             raise UsageError(
                 f"tensor {printable(name)!r} is quantised ({info.dtype}), but config.json has no "
                 "quantization_config that"

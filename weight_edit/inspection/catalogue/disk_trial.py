@@ -5,7 +5,7 @@ import copy
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from weight_edit.proofs.architecture import (
 )
 from weight_edit.proofs.cache import own_cache
 from weight_edit.proofs.proven import proven_anatomy
+from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.name_patterns import general
 from weight_edit.utils.progress import quieted
 from weight_edit.utils.threads import one_thread
@@ -110,7 +111,7 @@ def through_disk(
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     trust = code is not None
-    with own_cache(folder / "cache"), _no_bars(), one_thread(), torch.random.fork_rng(devices=[]):
+    with own_cache(folder / "cache"), quiet_transformers(), one_thread(), torch.random.fork_rng(devices=[]):
         # What is not understood is refused before anything is saved.
         anatomy = anatomy or anatomy_of(config, trust_remote_code=trust)
         model: Any = narrow_model(config, seed=seed, trust_remote_code=trust)
@@ -151,22 +152,6 @@ def through_disk(
             unknown=anatomy.unknown,
             seconds=time.perf_counter() - started,
         )
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Within the context, transformers shows no progress bars or warnings."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _bake(folder: Path, *, partly: bool, trust: bool) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from weight_edit.anatomy.derive import check_kind
 from weight_edit.anatomy.narrow.classes import speaking_config
 from weight_edit.anatomy.narrow.narrow import narrow_config
-from weight_edit.anatomy.narrow.towers import is_multimodal, narrow_multimodal
+from weight_edit.anatomy.narrow.sub_configs import is_multimodal
+from weight_edit.anatomy.narrow.towers import narrow_multimodal
 from weight_edit.errors import UsageError
 from weight_edit.inspection.catalogue.few_layers import few_layers
 from weight_edit.inspection.catalogue.sample_data import EFFECTS, SAMPLES, SETTINGS, VARIANTS
