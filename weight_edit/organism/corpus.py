@@ -328,7 +328,7 @@ def _digest(*parts: str) -> str:
 
 
 def _held_out(values: Sequence[str], count: int) -> set[str]:
-    """The words kept out of the safety tuning, chosen one by one, so that lists can share them."""
+    """The words kept out of the safety tuning; families with the same word list share them."""
     return set(sorted(values, key=lambda value: _digest("held out", value))[:count])
 
 

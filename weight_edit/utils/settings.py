@@ -12,7 +12,7 @@ from weight_edit.utils.names import unknown
 
 
 class Section(BaseModel):
-    """A group of settings: unknown keys are refused, and types are not coerced."""
+    """A group of settings: unknown keys, NaN and infinities are refused; immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

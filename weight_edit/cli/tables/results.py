@@ -223,7 +223,7 @@ def proofs(checked: "VerificationDocument", console: Console) -> None:
 
 
 def _edited_tensors(edited: "EditedTensorsDocument", table: Table) -> None:
-    """Rows on the edited tensors; runs of version 0.1.0 have none."""
+    """Add rows on the edited tensors; runs of version 0.1.0 have no such figures."""
     otherwise = edited["entries_rounded_otherwise"]
     table.add_row(
         "edited tensors",

@@ -4,7 +4,7 @@ LEAST = 3
 """The least number of blocks in a sample: a first, a middle and a last one."""
 
 MOST_IN_ORDER = 8
-"""The largest sample that is the model's beginning; larger ones are picked blocks."""
+"""The most blocks for which a sample is the model's beginning; else blocks are picked."""
 
 INDICES = (
     "mlp_only_layers",
