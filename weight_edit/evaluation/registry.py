@@ -1,0 +1,111 @@
+"""The registry of judges: each is one file in `judges/` with `@judge("its-name")`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.verdicts import Verdict
+from weight_edit.utils.registry import Function, Named, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """An answer as a model gave it, with what is needed to judge it.
+
+    Attributes:
+        prompt: the request; None where only the answer was recorded.
+        text: the answer with its special tokens spelled out, without the end of the turn; thoughts and channels are
+            still in it.
+        finished: whether the model ended it; False where it was cut at a limit.
+        opened: whether the prompt ended within a thought, so that the text begins inside one.
+        control: the tokenizer's special tokens, which no answer should contain.
+    """
+
+    prompt: str | None
+    text: str
+    finished: bool = True
+    opened: bool = False
+    control: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A judge's verdict on one reply.
+
+    Attributes:
+        verdict: what the answer is.
+        reason: in a few words: the phrase that was found, the guard model's label, the loop's period.
+        position: the character of the answer's text where a decisive phrase begins; None where none decided.
+        language: of the answer, as an ISO 639-1 code, where the judge told it.
+        score: of a classifier, its probability of the verdict; None where a judge has none.
+    """
+
+    verdict: Verdict
+    reason: str | None = None
+    position: int | None = None
+    language: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(Named[list[Judgement]]):
+    """A registered judge: `function(replies, options)` returns one judgement for each reply, in order.
+
+    It is called once with all replies of a run, so that a model is loaded and a server asked once.
+    """
+
+
+JUDGES = Registry(what="judge", package="weight_edit.evaluation.judges", kind=Judge)
+
+
+def judge(name: str, *, paper: str | None = None, aliases: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Register `function(replies, options)` as a judge, by its name for `--judge`."""
+    return JUDGES.register(name, paper=paper, aliases=aliases)
+
+
+judges, judge_named = JUDGES.all, JUDGES.named
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSpec:
+    """A judge by name with its options, as the command line and recipes write it.
+
+    Attributes:
+        kind: the judge's name in the registry.
+        options: its settings.
+    """
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, replies: Sequence[Reply]) -> list[Judgement]:
+        """One judgement for each reply, in order.
+
+        Raises:
+            UsageError: no such judge, or a wrong option.
+        """
+        return judge_named(self.kind)(list(replies), self.options)
+
+    @classmethod
+    def parse(cls, text: str) -> "JudgeSpec":
+        """A judge as the command line has it: `phrases`, or with options `endpoint,url=http://127.0.0.1:8000/v1,model=m`.
+
+        Raises:
+            UsageError: no such judge, or an option that is no `key=value` or not the judge's.
+        """
+        kind, *settings = text.split(",")
+        options: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not equals or not key:
+                raise UsageError(
+                    f"`judge={text}`: write key=value behind the name, such as phrases,language=de", option="judge"
+                )
+            options[key] = value
+        chosen = judge_named(kind)
+        chosen.settings(options)
+        return cls(kind=chosen.name, options=options)
+
+    def __str__(self) -> str:
+        return ",".join([self.kind, *(f"{key}={value}" for key, value in self.options.items())])
