@@ -249,6 +249,14 @@ def test_a_head_that_is_missing_and_not_tied_is_said_to_be_so(tmp_path: Path) ->
         bake(base, rows(2), tmp_path / "out")
 
 
+def test_where_the_embedding_is_missing_too_the_layout_is_what_is_not_understood(tmp_path: Path) -> None:
+    base = save_family("llama", tmp_path / "base")
+    tensors = {f"other.{name}": values for name, values in load_file(base / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedError, match="layout on disk is not understood"):
+        bake(base, rows(2), tmp_path / "out")
+
+
 def test_values_are_set_on_every_level_that_a_config_has() -> None:
     config = {"a": 1, "text_config": {"b": 2}}
     levels = ((), ("text_config",), ("text_config", "inner"))

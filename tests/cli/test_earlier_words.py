@@ -1,14 +1,19 @@
 """Options and values of the command line by their earlier names."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 from safetensors.numpy import save_file
 
 from tests.helpers.families import save_family
 from weight_edit.cli.earlier_words import in_present_words
+from weight_edit.cli.tables.results import directions
+from weight_edit.directions.directions import Directions
 from weight_edit.recipe.recipe import parse_recipe
 
 BAKE = {"--kind", "--embeddings", "--mtp", "--projector", "--out"}
@@ -65,6 +70,15 @@ def test_a_bake_says_what_its_words_are_called_now(call, bake_call) -> None:
 def test_quiet_is_quiet(call, bake_call) -> None:
     bake, _ = bake_call
     assert "is called" not in call(*bake, "--edit", "reflect", "--quiet").err
+
+
+@pytest.mark.parametrize("word", ["select", "by"])
+def test_directions_of_earlier_versions_are_shown_by_their_rule(word: str) -> None:
+    rows = np.eye(1, 8, dtype=np.float32)
+    found = Directions(torch.from_numpy(rows), metadata={"rule": {word: "accuracy"}, "method": "inlp"})
+    console = Console(record=True, file=io.StringIO())
+    directions(found, Path("d.safetensors"), console)
+    assert "Candidates by accuracy score (inlp)" in console.export_text()
 
 
 def test_a_recipe_by_its_earlier_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ def test_on_the_embedded_model():
     options = {"keep": 2}
     found = find_directions(model, target, baseline, method="inlp", options=options, filter_prompts=False, rule=rule)
     record = found.metadata
-    assert record["rule"]["by"] == "accuracy"
+    assert record["rule"]["select"] == "accuracy"
     assert record["separation"]["auc"] > 0.9
     assert record["facts"]["accuracy"] > 0.9
     chosen = next(s for s in record["scores"] if (s["position"], s["layer"]) == (record["position"], record["layer"]))

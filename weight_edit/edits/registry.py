@@ -70,7 +70,7 @@ EDITS = Registry(what="edit", package="weight_edit.edits.kinds", kind=Named[Chan
 
 
 def edit(name: str, *, paper: str | None = None) -> Callable[[Function], Function]:
-    """Register a function `(given, options)` that says what an edit does to the stream, under its name for `--edit`."""
+    """Register a function `(given, options)` that says what an edit does to the stream, under its name for `--kind`."""
     return EDITS.register(name, paper=paper)
 
 

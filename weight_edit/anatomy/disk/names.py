@@ -133,7 +133,7 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
     for first, second, *_ in layout.clashes:
         raise UnsupportedError(f"the checkpoint has both '{first}' and '{second}'; leave one of them out")
     disk = DiskNames(layout)
-    if anatomy.unembedding_weight in layout.missing:
+    if anatomy.unembedding_weight in layout.missing and anatomy.embedding_weight not in layout.missing:
         raise UnsupportedError(
             f"the checkpoint has no tensor '{anatomy.unembedding_weight}', and the config of {anatomy.architecture} "
             f"does not tie it to '{anatomy.embedding_weight}' (tie_word_embeddings); correct one of the two"

@@ -78,9 +78,10 @@ class DirectionDocument(TypedDict):
     warnings: list[str]
 
 
-class RuleDocument(TypedDict):
-    """The selection rule."""
+class RuleDocument(TypedDict, total=False):
+    """The selection rule; files of earlier versions call `select` `by`."""
 
+    select: str | None
     by: str | None
 
 

@@ -256,7 +256,7 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     """Print the chosen direction and the best candidates."""
     meta = cast("DirectionsDocument", found.metadata)
     rule = meta.get("rule")
-    by = (rule and rule.get("by")) or "bypass"
+    by = (rule and (rule.get("select") or rule.get("by"))) or "bypass"
     scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
     if by == "bypass":
         # Where a model gave no numbers there is none.
