@@ -59,7 +59,9 @@ def test_labels_that_are_verdicts_need_no_map(tmp_path: Path) -> None:
 
 
 def test_labels_that_stand_for_nothing_are_said_before_anything_is_judged(labelling: Path) -> None:
-    with pytest.raises(UsageError, match=r"label 'NORMAL' of .* stands for no verdict; say which in `verdicts`"):
+    with pytest.raises(
+        UsageError, match=r"label 'NORMAL' of .* stands for no verdict; say which in the setting verdicts"
+    ):
         judged(model=str(labelling))
 
 
@@ -162,7 +164,7 @@ def test_a_model_without_a_head_is_refused(tmp_path: Path, guard_file) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "name a `guard`"),
+        ({}, "name a guard (harmbench"),
         ({"guard": "wildgard"}, "did you mean 'wildguard'"),
         ({"guard": "none.yaml"}, "no such file"),
         ({"model": "/nowhere/at/all"}, "no folder"),

@@ -93,7 +93,7 @@ def verdict_of(guard: Guard, label: str) -> Verdict:
         return known.get(label.casefold()) or Verdict(label.casefold())
     except ValueError:
         raise UsageError(
-            f"the label {label!r} of {guard.model} stands for no verdict; say which in `verdicts`", option="verdicts"
+            f"the label {label!r} of {guard.model} stands for no verdict; say which in the setting verdicts"
         ) from None
 
 

@@ -214,8 +214,7 @@ def _classifying(name: str, device: str | None, dtype: str, revision: str | None
         # transformers fills these with random numbers and only warns.
         raise UsageError(
             f"{source.name} has no classification head: {len(missing)} tensors are missing, the first {missing[0]}; "
-            "a model that writes its labels needs a `guard` that says how it is asked",
-            option="guard",
+            "a model that writes its labels needs a guard, which says how it is asked"
         )
     if model.config.pad_token_id is None:
         # Models that classify by their last token look for it.

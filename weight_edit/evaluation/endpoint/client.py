@@ -102,7 +102,7 @@ class ChatClient:
         if concurrency < 1:
             raise UsageError(f"`concurrency={concurrency}`: it must be at least 1", option="concurrency")
         if not timeout > 0:
-            raise UsageError(f"`timeout={timeout}`: it must be above 0 seconds", option="timeout")
+            raise UsageError(f"a timeout of {timeout} s is none; give more than 0")
         if not model.strip():
             raise UsageError("the server's model has no name; give the one that the server knows it by", option="model")
         self.address = base_address(url)

@@ -59,15 +59,15 @@ def chosen_guard(options: ClassifierOptions) -> Guard:
     if options.guard is None:
         if options.model is None:
             raise UsageError(
-                f"judge classifier: name a `guard` (one of {', '.join(names_in('guards'))}) or a `model`",
-                option=("guard", "model"),
+                f"judge classifier: name a guard ({', '.join(names_in('guards'))}) or a model, such as "
+                "classifier,guard=wildguard"
             )
         guard = Guard(source="options", kind="labels")
     else:
         guard = read_data("guards", options.guard, Guard, "guard")
     model = options.model or guard.model
     if model is None:
-        raise UsageError(f"guard {options.guard} names no model; name one with `model`", option="model")
+        raise UsageError(f"guard {options.guard} names no model; name one, as model=")
     # A model that the user names has its adapter merged into it.
     adapter = guard.adapter if options.model is None else None
     verdicts = {**(guard.verdicts or {}), **(options.verdicts or {})}
