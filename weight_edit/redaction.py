@@ -1,4 +1,4 @@
-"""Access tokens: cleaned on input, and hidden in all messages of any library."""
+"""Access tokens and keys: cleaned on input, and hidden in all messages of any library."""
 
 import json
 import os
@@ -19,8 +19,11 @@ _SHORTEST = 5
 """The length below which a token is not hidden: it is no secret, and part of words."""
 
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-# The Hub's own forms, for those that came from nowhere known: a misspelt option's value, a server's message.
-_SHAPED = re.compile(r"\b(?:hf|hf_oauth|hf_jwt|api_org)_[A-Za-z0-9]{20,}")
+KEY_VARIABLES = ("WEIGHT_EDIT_API_KEY", "OPENAI_API_KEY")
+"""Environment variables with the key of a chat server, the first that is set."""
+# The forms of the Hub and of chat servers, for those that came from nowhere known: a misspelt option's value, a
+# server's message.
+_SHAPED = re.compile(r"\b(?:(?:hf|hf_oauth|hf_jwt|api_org)_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
 
 _given: set[str] = set()
 
@@ -61,7 +64,8 @@ def stored_tokens() -> Iterator[tuple[str, str]]:
 
 def redacted(text: str) -> str:
     """The text without tokens, also if percent-encoded, or escaped by `repr` or JSON."""
-    known = {*_given, *(token for _, token in stored_tokens()), *(os.environ.get(name, "") for name in _VARIABLES)}
+    named = (os.environ.get(name, "") for name in (*_VARIABLES, *KEY_VARIABLES))
+    known = {*_given, *(token for _, token in stored_tokens()), *named}
     # huggingface_hub puts together what line breaks part.
     known |= {form for token in known for form in (cleaned(token), "".join(token.splitlines()).strip())}
     # The longest first: what is written around a token goes with it.

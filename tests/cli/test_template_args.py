@@ -126,7 +126,7 @@ def say(monkeypatch, model, *texts):
         tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
         return [Generation("", tuple(ids), ids[-1] == model.tokenizer.eos_token_id) for ids in tokens]
 
-    monkeypatch.setattr("weight_edit.evaluation.evaluate.generate", generate)
+    monkeypatch.setattr("weight_edit.evaluation.target.generate", generate)
 
 
 def test_refusals_behind_special_tokens_are_counted(monkeypatch):

@@ -68,7 +68,7 @@ def say(monkeypatch, *texts):
         tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
         return [Generation("", tuple(ids), bool(ids) and ids[-1] == 2) for ids in tokens]
 
-    monkeypatch.setattr("weight_edit.evaluation.evaluate.generate", generate)
+    monkeypatch.setattr("weight_edit.evaluation.target.generate", generate)
 
 
 def test_counts_of_a_set(tiny, monkeypatch):

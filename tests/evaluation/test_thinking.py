@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.target import ModelTarget
 from weight_edit.evaluation.thinking import think
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
@@ -59,7 +60,8 @@ def say(monkeypatch, function, *texts):
         tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
         return [Generation("", tuple(ids), bool(ids) and ids[-1] == 1) for ids in tokens]
 
-    monkeypatch.setitem(inspect.unwrap(function).__globals__, "generate", generate)
+    speaking = ModelTarget.replies if inspect.unwrap(function).__name__ == "evaluate" else function
+    monkeypatch.setitem(speaking.__globals__, "generate", generate)
 
 
 @pytest.mark.parametrize("opening", [False, True])

@@ -20,6 +20,7 @@ from weight_edit.proofs import architecture as proof
 from weight_edit.proofs import cache, proven
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.proofs.record import AblationProof, ProvenAnatomy
+from weight_edit.utils.cache_folder import cache_folder, own_cache
 
 NOTHING = Stored({})
 LAYOUT = Layout(parameters={}, how={}, missing={}, mismatched={}, clashes=(), extra=())
@@ -155,19 +156,19 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("WEIGHT_EDIT_CACHE", str(tmp_path / "own"))
-    assert cache.cache_folder() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "own"
     monkeypatch.delenv("WEIGHT_EDIT_CACHE")
-    assert cache.cache_folder() == tmp_path / "xdg/weight_edit"
+    assert cache_folder() == tmp_path / "xdg/weight_edit"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache.cache_folder() == tmp_path / ".cache/weight_edit"
+    assert cache_folder() == tmp_path / ".cache/weight_edit"
 
 
 def test_a_call_can_have_a_cache_of_its_own(tmp_path: Path) -> None:
-    before = cache.cache_folder()
-    with cache.own_cache(tmp_path), ThreadPoolExecutor(1) as other:
-        assert cache.cache_folder() == tmp_path
-        assert other.submit(cache.cache_folder).result() == before
-    assert cache.cache_folder() == before
+    before = cache_folder()
+    with own_cache(tmp_path), ThreadPoolExecutor(1) as other:
+        assert cache_folder() == tmp_path
+        assert other.submit(cache_folder).result() == before
+    assert cache_folder() == before
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

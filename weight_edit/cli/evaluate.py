@@ -7,11 +7,11 @@ import typer
 
 from weight_edit.cli.call import as_dict, call, say_card
 from weight_edit.cli.options import (
+    MODEL_HELP,
     Card,
     Device,
     Dtype,
     Json,
-    Model,
     Overwrite,
     Quiet,
     Remote,
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Model,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} With --endpoint there is none.")
+    ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="BASE", help="The base, shown beside it on the same prompts.")
     ] = None,
@@ -49,6 +51,25 @@ def evaluate(
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A chat server whose model is measured in place of MODEL (vLLM, llama.cpp, Ollama, SGLang, hosted): "
+            "`--endpoint http://127.0.0.1:8000/v1`. Its key is taken from $WEIGHT_EDIT_API_KEY or $OPENAI_API_KEY.",
+        ),
+    ] = None,
+    endpoint_model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="The name of the model on the server of --endpoint."),
+    ] = None,
+    against_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="A chat server on which --against is the name of the base.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests to a server at the same time.")] = 8,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask servers again what is cached of them: another model is there now.")
+    ] = False,
     dtype: Dtype = "auto",
     device: Device = None,
     card: Card = True,
@@ -60,7 +81,9 @@ def evaluate(
 ) -> None:
     """Measure refusal, over-refusal, right answers and, against the base, KL divergence.
 
-    With --against, what was measured goes into the card of a model that bake or run wrote.
+    With --against, what was measured goes into the card of a model that bake or run wrote. With --endpoint and --model
+    it is a model on a chat server, of which all is measured that needs answers alone; the divergence is a lower bound,
+    where the server sends log-probabilities.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
@@ -68,12 +91,24 @@ def evaluate(
 
     def work() -> "Evaluation":
         from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.endpoint.named import named_targets
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
-        return evaluate_against(
+        format_options = FormatOptions(system=system, template=template, template_args=template_args(template_arg))
+        measured, base = named_targets(
             model,
             against,
+            endpoint=endpoint,
+            endpoint_model=endpoint_model,
+            against_endpoint=against_endpoint,
+            format_options=format_options,
+            concurrency=concurrency,
+            fresh=fresh,
+        )
+        return evaluate_against(
+            measured,
+            base,
             sets={
                 "refused": refused,
                 "answered": answered,
@@ -83,7 +118,7 @@ def evaluate(
             load_options=LoadOptions(
                 dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
             ),
-            format_options=FormatOptions(system=system, template=template, template_args=template_args(template_arg)),
+            format_options=format_options,
             limit=limit,
             max_new_tokens=max_new_tokens,
             answers_path=answers,
@@ -96,7 +131,7 @@ def evaluate(
         evaluation(result, console)
 
     result = call(work, show, as_dict, as_json=as_json, quiet=quiet)
-    if card and against is not None:
+    if card and model is not None and against is not None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()

@@ -69,6 +69,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--card",
     ),
     "Model": (
+        "--endpoint",
+        "--model",
+        "--against-endpoint",
+        "--concurrency",
+        "--fresh",
         "--dtype",
         "--device",
         "--revision",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
+from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.prompts.load import load_prompts
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def evaluate_against(
-    model: str,
-    base: str | None = None,
+    model: str | Endpoint,
+    base: str | Endpoint | None = None,
     *,
     sets: Mapping[str, str | None],
     load_options: LoadOptions,
@@ -32,9 +33,9 @@ def evaluate_against(
     """Load a model, and its base before it if one is given, and evaluate them.
 
     Args:
-        model: as in `load`.
+        model: as in `load`, or on a server.
         base: what the model was edited from: it answers the same prompts. It is loaded with the same options but for
-            the revision, and dropped before the model is loaded.
+            the revision, and dropped before the model is loaded. It may be on a server, too.
         sets: prompt sets by their role (refused, answered, over_refused, harmless_looking), as `load_prompts` reads
             them.
         limit: at most so many prompts of each set.
@@ -57,11 +58,23 @@ def evaluate_against(
     with starting():
         from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
 
-    settings: dict[str, Any] = {
-        "chat_format": load_options.chat_format(model, format_options),
-        "max_new_tokens": max_new_tokens,
-        "answers_path": answers_path,
-    }
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "answers_path": answers_path}
+    if isinstance(model, Endpoint) or isinstance(base, Endpoint):
+        if isinstance(model, Endpoint) and load_options.revision is not None:
+            raise UsageError("`revision` is of a Hub model; a server has none, leave it out", option="revision")
+        options = load_options.of_base() if isinstance(model, Endpoint) else load_options
+        name = base if isinstance(model, Endpoint) else model
+        if isinstance(name, str):
+            # What is wrong with the format is said before the weights are read.
+            settings["chat_format"] = options.chat_format(name, format_options)
+            local = options.load(name)
+        return evaluate(
+            model if isinstance(model, Endpoint) else local,
+            against=local if isinstance(base, str) else base,
+            **prompts,
+            **settings,
+        )
+    settings["chat_format"] = load_options.chat_format(model, format_options)
     if base is None:
         return evaluate(load_options.load(model), **prompts, **settings)
     base_options = load_options.of_base()

@@ -21,16 +21,19 @@ class Divergence:
         mean, max: over prompts.
         agreement: prompts on which both have the same most probable token.
         per_prompt: (n,) float64.
+        lower_bound: the divergence is at least that, see `least_divergence`.
     """
 
     mean: float
     max: float
     agreement: Rate
     per_prompt: Tensor = field(repr=False, compare=False)
+    lower_bound: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: mean, max, agreement."""
-        return {"mean": self.mean, "max": self.max, "agreement": self.agreement.to_dict()}
+        """JSON-ready: mean, max, agreement; lower_bound where it is one."""
+        bound = {"lower_bound": True} if self.lower_bound else {}
+        return {"mean": self.mean, "max": self.max, "agreement": self.agreement.to_dict(), **bound}
 
 
 def divergence(base: Tensor, edited: Tensor) -> Divergence:

@@ -14,19 +14,21 @@ from weight_edit.checkpoint.whole_file import check_target, save_whole
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
+from weight_edit.evaluation.endpoint.endpoint import Endpoint
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.prompts.answers import answer_text
+from weight_edit.evaluation.served_divergence import served_divergence
+from weight_edit.evaluation.target import Target, target_of
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet, public_name
 from weight_edit.prompts.thought_format import ThoughtFormat
 from weight_edit.prompts.thoughts import split_thought
-from weight_edit.runtime.forward import answer_logprobs, next_token_logprobs
-from weight_edit.runtime.generation import generate
+from weight_edit.runtime.forward import answer_logprobs
 from weight_edit.runtime.loading import Model, loaded
-from weight_edit.runtime.overflow import check_generations, check_logprobs
+from weight_edit.runtime.overflow import check_logprobs
 from weight_edit.utils.renamed import renamed_arguments
 
 
@@ -179,33 +181,15 @@ class Evaluation:
 SETS = ("refused", "answered", "over_refused", "harmless_looking")
 
 
-def first_token_logprobs(
-    model: Model, prompts: PromptSet, chat_format: ChatFormat | None = None, *, batch_size: int = 32
-) -> Tensor:
-    """Log-probabilities of an answer's first text token, (n, vocabulary) float32, on the CPU.
-
-    What `evaluate` takes as `base_logprobs`, so that several edits are compared with one run of the base.
-
-    Raises:
-        UsageError: as `next_token_logprobs`.
-        VerificationError: they are not finite; with the place where the stream became so.
-    """
-    chat = chat_format or ChatFormat(model.tokenizer)
-    sequences = [chat.encode_opened(prompt) for prompt in prompts.prompts]
-    found = next_token_logprobs(model, sequences, batch_size=batch_size)
-    check_logprobs(model, sequences, found, VerificationError)
-    return found
-
-
 @renamed_arguments(format="chat_format")
 def evaluate(
-    model: Model | str | Path,
+    model: Model | str | Path | Endpoint,
     *,
     refused: PromptSet | str | Path | None = None,
     answered: PromptSet | str | Path | None = None,
     over_refused: PromptSet | str | Path | None = None,
     harmless_looking: PromptSet | str | Path | None = None,
-    against: Model | str | Path | None = None,
+    against: Model | str | Path | Endpoint | None = None,
     base_logprobs: Tensor | None = None,
     base: Evaluation | None = None,
     chat_format: ChatFormat | None = None,
@@ -223,7 +207,8 @@ def evaluate(
     base's thoughts it is that of the answer.
 
     Args:
-        model: from `load`, or what `load` takes.
+        model: from `load`, or what `load` takes; or an `Endpoint`, of which what needs the probabilities of given
+            answers is missing, and the divergence is a lower bound (`notes` say both).
         refused: requests that the base refuses, a set or what `load_prompts` takes, as all of them may be. Their known
             answers, if any, are the helpful ones.
         answered: ordinary requests. Divergence is measured on these.
@@ -233,7 +218,7 @@ def evaluate(
             that is given by name is gone before the model is loaded.
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
         base: what was measured of the base on the same sets, likewise.
-        chat_format: how prompts become tokens; None is the tokenizer's own template.
+        chat_format: how prompts become tokens; None is the tokenizer's own template. A server has its own.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
         judge_name: one of `JUDGES`.
@@ -252,11 +237,16 @@ def evaluate(
         raise UsageError(
             "the divergence from the base is measured on the answered set; give `answered` PROMPTS", option="answered"
         )
+    if base_logprobs is not None and isinstance(model, Endpoint):
+        raise UsageError("`base_logprobs` are compared with a loaded model's; give `against`", option="against")
     answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
-    if against is not None and not isinstance(against, Model):
+    if isinstance(model, Endpoint) or isinstance(against, Endpoint):
+        # One of them at most is in memory.
+        against = against if against is None or isinstance(against, Endpoint) else loaded(against)
+    elif against is not None and not isinstance(against, Model):
         return evaluate_in_turn(
             lambda: loaded(against),
             lambda: loaded(model),
@@ -267,37 +257,65 @@ def evaluate(
             answers_path=answers_path,
             **options,
         )
-    model = loaded(model)
-    chat = chat_format or ChatFormat(model.tokenizer)
+    target = target_of(model if isinstance(model, Endpoint) else loaded(model), chat_format, batch_size=batch_size)
+    chat = None if isinstance(target, Endpoint) else target.chat
+    base_format = chat or chat_format
+    notes: list[str] = []
 
     # Cheap checks that can fail come before the generation that takes long.
-    measured = _divergence(
-        model, given.get("answered"), chat=chat, against=against, base=base_logprobs, batch_size=batch_size
-    )
-    losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
+    losses: dict[str, Loss | None] = {}
+    if isinstance(target, Endpoint) or isinstance(against, Endpoint):
+        measured = served_divergence(
+            target,
+            given.get("answered"),
+            against=against,
+            base_format=base_format,
+            max_new_tokens=max_new_tokens,
+            notes=notes,
+        )
+    else:
+        measured = _divergence(
+            target.model,
+            given.get("answered"),
+            chat=target.chat,
+            against=against,
+            base=base_logprobs,
+            batch_size=batch_size,
+        )
+    if not isinstance(target, Endpoint):
+        losses = {name: _loss(target.model, prompts, target.chat, batch_size) for name, prompts in given.items()}
+    elif any(any(prompts.answers) for prompts in given.values()):
+        notes.append(
+            "the cross-entropy of known answers is missing: a chat server gives no probabilities of given texts"
+        )
     if against is not None and base is None:
-        base = evaluate(against, chat_format=chat, **given, **options)
+        base = evaluate(against, chat_format=base_format, **given, **options)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
-        said = _answers(
-            model, name, prompts=prompts, chat=chat, max_new_tokens=max_new_tokens, rule=rule, batch_size=batch_size
-        )
-        results[name] = _result(prompts, said, _loss_after_thought(model, said, chat, batch_size) or losses[name])
+        said = _answers(target, name, prompts=prompts, max_new_tokens=max_new_tokens, rule=rule)
+        late = None
+        if not isinstance(target, Endpoint):
+            late = _loss_after_thought(target.model, said, target.chat, batch_size)
+        results[name] = _result(prompts, said, late or losses.get(name))
         answers += said
     if answers_path is not None:
         write_answers(answers_path, answers)
     return Evaluation(
-        model=model.source.public_name,
+        model=target.public_name,
         judge=rule.name,
         max_new_tokens=max_new_tokens,
-        system=chat.system,
+        system=target.system,
         **{name: results.get(name) for name in SETS},
         divergence=measured,
         answers=tuple(answers),
-        template=chat.template,
-        template_args=chat.template_args,
-        notes=tuple(filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given))),
+        template=target.template,
+        template_args=target.template_args,
+        notes=(
+            *notes,
+            *(each.note for each in (against, target) if isinstance(each, Endpoint)),
+            *filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given)),
+        ),
         base=base,
     )
 
@@ -425,27 +443,14 @@ def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, 
     return _loss(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
 
 
-def _answers(
-    model: Model,
-    name: str,
-    prompts: PromptSet,
-    chat: ChatFormat,
-    max_new_tokens: int,
-    rule: Judge,
-    batch_size: int,
-) -> list[Answer]:
-    asked = [chat.encode(prompt) for prompt in prompts.prompts]
-    generations = generate(
-        model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, description=f"answers ({name})"
-    )
-    check_generations(model, asked, generations, VerificationError)
-    control = tuple(map(str, model.tokenizer.all_special_tokens))
+def _answers(target: Target, name: str, prompts: PromptSet, max_new_tokens: int, rule: Judge) -> list[Answer]:
+    replies = target.replies(prompts.prompts, max_new_tokens=max_new_tokens, description=f"answers ({name})")
     answers = []
-    rows = zip(prompts.prompts, prompts.answers, prompts.categories, generations, strict=True)
-    for prompt, expected, category, generation in rows:
-        text, finished = answer_text(chat, generation.tokens, generation.finished)
-        verdict = judge(text, finished, rule=rule, control=control, opened=chat.opens_thought)
-        thinking = split_thought(text, opened=chat.opens_thought)
+    rows = zip(prompts.prompts, prompts.answers, prompts.categories, replies, strict=True)
+    for prompt, expected, category, reply in rows:
+        text, finished = reply.text, reply.finished
+        verdict = judge(text, finished, rule=rule, control=reply.control, opened=reply.opened)
+        thinking = split_thought(text, opened=reply.opened)
         thought = None if thinking is None else thinking.thought
         answer = text if thinking is None else thinking.answer or ""
         answers.append(
@@ -483,7 +488,7 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
 
 
 def _undecided(
-    name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat, max_new_tokens: int
+    name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat | None, max_new_tokens: int
 ) -> str | None:
     """The reason why all answers of a set are undecided; None if some are decided."""
     if result.verdicts[Verdict.UNDECIDED.value] < result.count:
@@ -491,7 +496,7 @@ def _undecided(
     cut = sum(not answer.finished for answer in answers if answer.set == name)
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
     more = "allow longer answers (`max_new_tokens`)"
-    if chat.thinking_variables:
+    if chat is not None and chat.thinking_variables:
         more += f", or see whether `template_args: {chat.thinking_variables[0]}=false` turns thinking off"
     return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
 

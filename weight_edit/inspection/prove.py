@@ -8,8 +8,8 @@ from typing import Any
 from weight_edit.hub.headers import with_headers
 from weight_edit.inspection.catalogue.disk_trial import DiskTrial, through_disk
 from weight_edit.inspection.inspect import inspect
-from weight_edit.proofs.cache import own_cache
 from weight_edit.runtime.loading import read_config
+from weight_edit.utils.cache_folder import own_cache
 from weight_edit.utils.progress import bar
 
 ROUNDS = ((1, 0), (2, 1), (5, 2))

@@ -4,9 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,50 +12,12 @@ from weight_edit.checkpoint.files import open_regular
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 from weight_edit.proofs.record import ProvenAnatomy
+from weight_edit.utils.cache_folder import cache_folder
 from weight_edit.version import __version__
 
 _MAX_BYTES = 50_000_000
 PACKAGE = Path(__file__).parents[1]
 """The package's folder: every source in it is part of a key, so a change voids old records."""
-
-
-_own: ContextVar[Path | None] = ContextVar("own cache folder", default=None)
-
-
-@contextmanager
-def own_cache(folder: Path) -> Iterator[None]:
-    """Within the context, keep proven anatomies in `folder`, apart from the user's cache.
-
-    A context variable, because `bake` and `inspect` lie between who asks for it and `proven_anatomy`; other threads
-    keep the cache that they have.
-    """
-    before = _own.set(folder)
-    try:
-        yield
-    finally:
-        _own.reset(before)
-
-
-def cache_folder() -> Path | None:
-    """The cache's folder; None without a home.
-
-    It is the folder of `own_cache`, else `$WEIGHT_EDIT_CACHE`, else `weight_edit` in `$XDG_CACHE_HOME` or in
-    `~/.cache`.
-    """
-    here = _own.get()
-    if here is not None:
-        return here
-    own = os.environ.get("WEIGHT_EDIT_CACHE")
-    if own:
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    # By its specification, the variable counts only if it is absolute.
-    if Path(shared).is_absolute():
-        return Path(shared) / "weight_edit"
-    try:
-        return Path.home() / ".cache" / "weight_edit"
-    except RuntimeError:
-        return None
 
 
 def key_of(*given: bytes) -> str | None:

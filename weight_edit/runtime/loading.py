@@ -135,7 +135,7 @@ def load(
         UnsupportedError: the architecture is not understood, or needs its own code.
     """
     check_dtype(dtype)
-    target = _device(device)
+    target = usable_device(device)
     # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
     source = resolve(name, revision=revision, token=token, weights=False, edited=False)
     with bar(f"opening {source.public_name}"), quiet_transformers():
@@ -160,7 +160,7 @@ def check_source(source: Source, *, device: str | None = None, trust_remote_code
     """
     stored = read_local_config(source.path)
     config = read_config(source, trust_remote_code=trust_remote_code)
-    check_runnable(config, stored, source.path, device=_device(device), trust_remote_code=trust_remote_code)
+    check_runnable(config, stored, source.path, device=usable_device(device), trust_remote_code=trust_remote_code)
     return config
 
 
@@ -180,7 +180,12 @@ def loaded(model: Model | str | Path) -> Model:
     return model if isinstance(model, Model) else load(model)
 
 
-def _device(device: str | None) -> str:
+def usable_device(device: str | None) -> str:
+    """The device that a name stands for, as in `load`.
+
+    Raises:
+        UsageError: there is none of that name, or it holds no weights.
+    """
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "auto":

@@ -34,9 +34,9 @@ from weight_edit.proofs.architecture import (
     stream_at_points,
     stream_in_graph,
 )
-from weight_edit.proofs.cache import own_cache
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.runtime.quiet import quiet_transformers
+from weight_edit.utils.cache_folder import own_cache
 from weight_edit.utils.name_patterns import general
 from weight_edit.utils.progress import quieted
 from weight_edit.utils.threads import one_thread

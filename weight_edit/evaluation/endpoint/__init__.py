@@ -1,0 +1,1 @@
+"""A client of chat servers that speak the protocol of OpenAI: vLLM, llama.cpp, Ollama, SGLang and hosted ones."""
