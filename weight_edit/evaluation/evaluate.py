@@ -75,6 +75,7 @@ class SetResult:
         loss: cross-entropy of the known answers, after the model's own thought where it finished one; None where
             none is known.
         unfinished: answers cut at the limit.
+        source: where a public set is from, see `PromptSet`; empty for others.
     """
 
     prompts: str
@@ -85,6 +86,7 @@ class SetResult:
     exact: Rate | None
     loss: Loss | None
     unfinished: int
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
@@ -107,6 +109,7 @@ class SetResult:
             "exact": self.exact and self.exact.to_dict(),
             "loss": self.loss and self.loss.to_dict(),
             "unfinished": self.unfinished,
+            **({"source": dict(self.source)} if self.source else {}),
         }
 
 
@@ -479,6 +482,7 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         exact=Rate(sum(answer.right for answer in known), len(known)) if known else None,
         loss=loss,
         unfinished=sum(not answer.finished for answer in answers),
+        source=prompts.source,
     )
 
 
