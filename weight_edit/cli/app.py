@@ -31,7 +31,8 @@ app = typer.Typer(
     "and prove what the edit did.\n\nMODEL is a Hub id, a local folder, or `organism` (the embedded test model; "
     "`organism-defended` resists the ablation of one direction, `organism-thinking` thinks first).\n"
     "PROMPTS is a built-in set such as `organism:refused:test`, a public one such as `advbench` or "
-    "`jailbreakbench:benign`, a file (.txt, .jsonl, .json, .csv, .parquet), or `org/dataset:split[:column]`.\n\nStart with `weight-edit demo`.",
+    "`jailbreakbench:benign`, a file (.txt, .jsonl, .json, .csv, .parquet), or `org/dataset:split[:column]`."
+    "\n\nStart with `weight-edit demo`.",
 )
 
 
