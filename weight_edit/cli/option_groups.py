@@ -69,6 +69,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--card",
     ),
     "Model": (
+        "--model",
         "--dtype",
         "--device",
         "--revision",

@@ -33,8 +33,8 @@ def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> 
                 validation, test or a held-out one; the answers are those the model gave before it was tuned to refuse;
             `atoms:NAME`, a few prompts that show one ability or style (mathematics, code, format, ...), or `everyday`;
             a public set by its name (advbench, jailbreakbench, xstest, ...; docs/command-line.md lists them), with the
-                name of a part and rows where they are wanted: `jailbreakbench:benign`, `alpaca[:128]`; it is downloaded,
-                and wins over a file or folder that is called like it, as the name of a prompt file has an ending;
+                name of a part and rows where they are wanted: `jailbreakbench:benign`, `alpaca[:128]`; it is
+                downloaded, and wins over what is called like it here, as the name of a prompt file has an ending;
             a file, one prompt a line (.txt) or with columns (.jsonl, .json, .csv, .parquet; `x.csv:COLUMN`), and
                 `x.json:SET[:COLUMN]` of several sets in one file;
             `org/dataset:SPLIT[:COLUMN]` on the Hub, with slices (`train[:128]`), and
