@@ -138,7 +138,9 @@ def test_for_a_model_of_ones_own_public_sets_take_the_place_of_the_embedded_mode
     with quieted(False):
         recipe = load_recipe(name, model="org/name")
     overlaid = load_recipe(name, ["model=org/name"], ["hub"])
-    assert recipe == overlaid
+    assert {name for name, each in recipe.searches.items() if not each.best_effort} == set()
+    without = recipe.model_dump(exclude={"find": {"best_effort"}, "finds": {"__all__": {"best_effort"}}})
+    assert without == overlaid.model_dump(exclude={"find": {"best_effort"}, "finds": {"__all__": {"best_effort"}}})
     assert (recipe.model, recipe.overlays) == ("org/name", ["hub"])
     assert not [text for text in _texts(recipe.model_dump()) if text.startswith("organism")]
     assert "for org/name the overlay hub is laid over the recipe: public prompt sets" in capsys.readouterr().err
@@ -161,6 +163,7 @@ def test_sets_and_settings_of_ones_own_stay(tmp_path: Path) -> None:
     )
     recipe = load_recipe(file, ["evaluate.limit=4"], model="org/name")
     assert (recipe.find.target, recipe.find.baseline) == ("mine.txt", "harmless-alpaca:train[:1000]")
+    assert not load_recipe(file, ["find.best_effort=false"], model="org/name").find.best_effort
     assert recipe.evaluate.limit == 4
     file.write_text(
         "model: a\nfind: {target: mine.txt, baseline: other.txt}\nbounds: {max_kl: 0.3}\n", encoding="utf-8"

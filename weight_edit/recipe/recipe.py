@@ -289,7 +289,8 @@ def load_recipe(
 
     For a `model` that is not an embedded one, the bundled overlay `hub` is laid over a recipe whose `prompts` are the
     embedded model's, before everything else: public sets take their place, while a recipe's own sets stay, and bounds
-    that only the embedded model has to keep are lifted. That is said on stderr and recorded in `overlays`.
+    that only the embedded model has to keep are lifted. Its searches take the nearest candidate where none keeps their
+    bounds, unless the recipe says otherwise. That is said on stderr and recorded in `overlays`.
 
     Args:
         path: the YAML file, or the name of a bundled recipe, such as "organism"; a file of that name wins.
@@ -346,9 +347,22 @@ def _on_model(content: dict[str, Any], model: str) -> dict[str, Any]:
     replaced = ", ".join(name for name in theirs if name in public)
     announce(
         f"for {model} the overlay {PUBLIC} is laid over the recipe: public prompt sets in place of those of the "
-        f"embedded model ({replaced}), and no bounds on rates"
+        f"embedded model ({replaced}), no bounds on rates, and the nearest candidate where none keeps a search's bounds"
     )
-    return _laid_over(content, {**overlay, "prompts": public}, PUBLIC)
+    return _best_effort(_laid_over(content, {**overlay, "prompts": public}, PUBLIC))
+
+
+def _best_effort(content: dict[str, Any]) -> dict[str, Any]:
+    """The content whose searches end with a direction, whatever bounds it misses: hours of measuring came before."""
+    found = dict(content)
+    if isinstance(content.get("find"), dict):
+        found["find"] = {"best_effort": True, **content["find"]}
+    if isinstance(content.get("finds"), dict):
+        found["finds"] = {
+            name: {"best_effort": True, **section} if isinstance(section, dict) else section
+            for name, section in content["finds"].items()
+        }
+    return found
 
 
 def _check_model(content: Mapping[str, Any], model: str, recipe: str) -> None:
