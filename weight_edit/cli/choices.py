@@ -10,6 +10,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "positions": ("template", "last", "all"),
     "select": ("bypass", "accuracy", "cosmic"),
+    "thinking": ("on", "off"),
     "embeddings": ("both", "untie", "skip"),
     "projector": ("edit", "partial", "skip"),
     "mtp": ("edit", "skip"),

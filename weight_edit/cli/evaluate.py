@@ -19,6 +19,7 @@ from weight_edit.cli.options import (
     System,
     Template,
     TemplateArg,
+    Thinking,
     Token,
 )
 
@@ -49,6 +50,7 @@ def evaluate(
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
+    thinking: Thinking = None,
     dtype: Dtype = "auto",
     device: Device = None,
     card: Card = True,
@@ -83,7 +85,12 @@ def evaluate(
             load_options=LoadOptions(
                 dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
             ),
-            format_options=FormatOptions(system=system, template=template, template_args=template_args(template_arg)),
+            format_options=FormatOptions(
+                system=system,
+                template=template,
+                template_args=template_args(template_arg),
+                thinking=thinking,
+            ),
             limit=limit,
             max_new_tokens=max_new_tokens,
             answers_path=answers,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weight_edit.cli.call import as_dict, call
-from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Token
+from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Thinking, Token
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run(
         list[Path] | None,
         typer.Option("--with", metavar="FILE", help="Another YAML file whose entries override the recipe's; or hub."),
     ] = None,
+    thinking: Thinking = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The run's folder; runs/ and the recipe's name by default, with that of --model behind it."),
@@ -50,7 +51,8 @@ def run(
         from weight_edit.recipe.recipe import load_recipe, slug
         from weight_edit.runs.recipe_checks import check_recipe
 
-        loaded = load_recipe(recipe, set_ or (), with_ or (), model)
+        asked = [] if thinking is None else [f"thinking='{thinking}'"]
+        loaded = load_recipe(recipe, [*asked, *(set_ or ())], with_ or (), model)
         check_recipe(loaded)
         # Takes seconds to import: what is wrong with the recipe is said at once.
         with starting():

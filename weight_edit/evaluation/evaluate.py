@@ -125,7 +125,7 @@ class Evaluation:
         refused, answered, over_refused, harmless_looking: one result per given set.
         divergence: of the first answer token on the answered set, from the base; None without a base.
         answers: every answer, set by set.
-        template, template_args: the chat template and its variables, see `ChatFormat`.
+        template, template_args, thinking: the chat template, its variables and what was asked of it, see `ChatFormat`.
         notes: what a reader of the rates should know, such as why no answer of a set could be judged.
         base: what was measured of the base on the same prompts, where that was asked for.
     """
@@ -142,6 +142,7 @@ class Evaluation:
     answers: tuple[Answer, ...]
     template: str | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
+    thinking: str | None = None
     notes: tuple[str, ...] = ()
     base: "Evaluation | None" = field(default=None, repr=False)
 
@@ -169,6 +170,7 @@ class Evaluation:
             "system": self.system,
             "template": self.template,
             "template_args": dict(self.template_args),
+            **({} if self.thinking is None else {"thinking": self.thinking}),
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
@@ -300,6 +302,7 @@ def evaluate(
         answers=tuple(answers),
         template=chat.template,
         template_args=chat.template_args,
+        thinking=chat.thinking,
         notes=tuple(filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given))),
         base=base,
     )
@@ -496,7 +499,7 @@ def _undecided(
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
     more = "allow longer answers (`max_new_tokens`)"
     if chat.thinking_variables:
-        more += f", or see whether `template_args: {chat.thinking_variables[0]}=false` turns thinking off"
+        more += ", or turn thinking off (`thinking=off`)"
     return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
 
 

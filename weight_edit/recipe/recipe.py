@@ -209,7 +209,7 @@ class Recipe(Section):
     `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
     set in one place.
 
-    `template` and `template_args` say how prompts become a chat, see `ChatFormat`.
+    `template`, `template_args` and `thinking` say how prompts become a chat, see `ChatFormat`.
 
     `overlays` names the files that were laid over the recipe, for the record; nothing is read because of it.
 
@@ -226,6 +226,7 @@ class Recipe(Section):
     system: str | None = None
     template: str | None = None
     template_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    thinking: Literal["on", "off"] | None = None
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None
@@ -243,6 +244,12 @@ class Recipe(Section):
         if isinstance(content, dict) and not content.get("studies") and content.get("edit") is None:
             return {**content, "edit": {}}
         return content
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        # On and off without quotes are truth values in YAML.
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("finds")
     @classmethod

@@ -163,6 +163,7 @@ class _Run:
             system=recipe.system,
             template=recipe.template,
             template_args=recipe.template_args,
+            thinking=recipe.thinking,
             trust_remote_code=trust_remote_code,
         )
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
@@ -237,6 +238,7 @@ class _Run:
             "system": recipe.system,
             "template": recipe.template,
             **({"template_args": recipe.template_args} if recipe.template_args else {}),
+            **({"thinking": recipe.thinking} if recipe.thinking else {}),
         }
 
     @cached_property
@@ -441,7 +443,11 @@ class _Run:
     def _format(self, model: Model) -> ChatFormat:
         recipe = self.recipe
         return ChatFormat(
-            model.tokenizer, system=recipe.system, template=recipe.template, template_args=recipe.template_args
+            model.tokenizer,
+            system=recipe.system,
+            template=recipe.template,
+            template_args=recipe.template_args,
+            thinking=recipe.thinking,
         )
 
 
