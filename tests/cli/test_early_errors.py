@@ -67,6 +67,12 @@ CALLS = {
         "--set studies.0.options.sets.other verbs=...), or give the model as --set model=org/name, which",
     ),
     "two models": (("run", "som", "--model", "org/a", "--set", "model=org/b"), 2, "leave --set model= out"),
+    "thinking": (
+        ("evaluate", "organism", "--refused", "organism:refused", "--thinking", "of"),
+        2,
+        "did you mean 'off'",
+    ),
+    "recipe's thinking": (("run", "recipe.yaml", "--set", "thinking=maybe"), 2, "'thinking': there is no such value"),
     "recipe's edit": (("run", "recipe.yaml", "--set", "edit.kind=ablat"), 2, "ablat"),
     "recipe's variables": (("run", "recipe.yaml", "--set", "template_args.x=[1]"), 2, "template_args.x"),
 }

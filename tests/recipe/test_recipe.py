@@ -200,6 +200,11 @@ def test_overlays_are_recorded_by_name(tmp_path: Path) -> None:
     assert recipe.evaluate.limit == 100
 
 
+@pytest.mark.parametrize(("text", "thinking"), [("off", "off"), ("on", "on"), ("'off'", "off"), ("null", None)])
+def test_thinking_needs_no_quotes(text: str, thinking: str | None) -> None:
+    assert load_recipe("organism", [f"thinking={text}"]).thinking == thinking
+
+
 def test_directions_may_all_have_names() -> None:
     content = {"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect", "directions": "a"}}
     recipe = parse_recipe(content)
