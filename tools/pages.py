@@ -1,10 +1,10 @@
-"""Write the parts of the documents that the package itself knows: methods, edits, studies, and public names.
+"""Write the parts of the documents that the package itself knows: methods, edits, studies, prompt sets, names.
 
     python tools/pages.py
 
-In docs/methods.md and docs/python.md, what stands between `<!-- NAME: made by tools/pages.py -->` and `<!-- end -->` is
-made from the registries and from docstrings; all else is written by hand and stays. tests/test_documents.py holds the
-pages to it.
+In docs/command-line.md, docs/methods.md and docs/python.md, what stands between `<!-- NAME: made by tools/pages.py -->`
+and `<!-- end -->` is made from the registries, from docstrings and from data files; all else is written by hand and
+stays. tests/test_documents.py holds the pages to it.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from typing import Any
 import weight_edit
 from weight_edit.directions.registry import finders
 from weight_edit.edits.registry import edit_kinds
+from weight_edit.prompts.public_sets import public_sets
 from weight_edit.studies.registry import studies
 from weight_edit.utils.registry import Named
 
@@ -113,13 +114,25 @@ def names() -> str:
     return "\n".join(rows)
 
 
+def prompt_sets() -> str:
+    """Every public prompt set with its parts, where it is on the Hub, and its terms."""
+    rows = ["| name | parts (prompts) | what it is | data set | licence |", "|---|---|---|---|---|"]
+    for name, found in public_sets().items():
+        paper = f" ([{found.paper}](https://arxiv.org/abs/{found.paper}))" if found.paper else ""
+        parts = ", ".join(f"`{part}`{f' ({one.size})' if one.size else ''}" for part, one in found.parts.items())
+        link = f"[{found.id}](https://huggingface.co/datasets/{found.id})"
+        rows.append(f"| `{name}` | {parts} | {found.title}{paper} | {link} | {found.terms} |")
+    return "\n".join(rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "finders": lambda: listing(finders(), "directions/finders"),
     "edits": lambda: listing(edit_kinds(), "edits/kinds"),
     "studies": lambda: listing(studies(), "studies/kinds"),
     "public names": names,
+    "public sets": prompt_sets,
 }
-PAGES: Iterable[str] = ("docs/methods.md", "docs/python.md")
+PAGES: Iterable[str] = ("docs/command-line.md", "docs/methods.md", "docs/python.md")
 
 
 def made(text: str) -> str:

@@ -40,6 +40,9 @@ RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "total": 10}
 VERDICTS = {"refused": 5, "answered": 4, "empty": 1, "looping": 0, "off_template": 0}
 CHECKED = {"integrity": True, "leak": 2e-8, "logit_difference": 1e-5, "complete": True}
 
+SOURCE = {"dataset": "org/data", "revision": "0123456789abcdef" * 2, "split": "test", "config": "c", "licence": "mit"}
+"""As a public prompt set records where it is from."""
+
 HOSTILE = (
     "x\n\n# Owned\n",
     "x\r\n---\r\nlicense: mit\r\n---\r\n",
@@ -234,9 +237,11 @@ def test_foreign_text_is_never_structure(text: str) -> None:
 
     def card(word: str) -> str:
         token = {"id": 1, "text": word}
-        found = {**FOUND, "method": word, "prompts": {"target": {"name": word}, "baseline": {"name": word}}}
+        source = {"dataset": word, "revision": word, "licence": word}
+        target = {"name": word, "source": source}
+        found = {**FOUND, "method": word, "prompts": {"target": target, "baseline": {"name": word}}}
         step = {**STEP, "options": {word: word}, "directions": {**found, "refusal_tokens": [token]}}
-        result = {**evaluation()["sets"]["refused"], "prompts": word, "sha256": word}
+        result = {**evaluation()["sets"]["refused"], "prompts": word, "sha256": word, "source": source}
         measured = {
             **evaluation(),
             "judge": word,
@@ -380,3 +385,24 @@ def test_every_step_stands_in_the_card() -> None:
     one = made()
     assert "| edit | ablate, strength 1, all layers |" in one
     assert "| class of the edit | exact in weights |" in one
+
+
+def test_public_prompt_sets_are_named_with_data_set_commit_and_licence() -> None:
+    edited = evaluation()
+    edited["sets"]["refused"] |= {"prompts": "advbench", "source": SOURCE}
+    card = made(measurements={"baseline": None, "edited": edited, "verification": None})
+    origin = "of `org/data` at `0123456789ab`, licence: mit"
+    assert f"| `advbench` {origin} |" in card
+    (refused, answered) = header(card)["model-index"][0]["results"]
+    assert refused["dataset"] == {
+        "name": "advbench (refused)",
+        "type": "org/data",
+        "config": "c",
+        "split": "test",
+        "revision": SOURCE["revision"],
+    }
+    assert answered["dataset"] == {"name": "answered.txt (answered)", "type": "custom"}
+    target = [{"name": "advbench", "source": SOURCE}, {"name": "advbench[:5]", "source": {"dataset": "org/data"}}]
+    told = directions(prompts={"target": target, "baseline": {"name": "answered.txt"}})
+    assert f"| target prompts | `advbench`, `advbench[:5]` {origin}; of `org/data`, licence: not stated |" in told
+    assert "| baseline prompts | `answered.txt` |" in told

@@ -57,6 +57,22 @@ CALLS = {
     "recipe's method": (("run", "recipe.yaml", "--set", "find.method=men"), 2, "there is no method 'men'"),
     "recipe's prompts": (("run", "recipe.yaml", "--set", "evaluate.refused=no.txt"), 2, "no.txt"),
     "recipe's set": (("run", "recipe.yaml", "--set", "find.target=organism:refusd"), 2, "refusd"),
+    "recipe's public set": (("run", "recipe.yaml", "--set", "find.target=advbnech"), 2, "did you mean 'advbench'"),
+    "recipe's part": (("run", "recipe.yaml", "--set", "find.target=xstest:saef"), 2, "did you mean 'safe'"),
+    "public set": (("evaluate", "organism", "--refused", "advbnech"), 2, "did you mean 'advbench'"),
+    "public part": (("evaluate", "organism", "--refused", "jailbreakbench:bening"), 2, "did you mean 'benign'"),
+    "another's prompts": (
+        ("run", "languages", "--model", "org/name"),
+        2,
+        "--set studies.0.options.sets.other verbs=...), or give the model as --set model=org/name, which",
+    ),
+    "two models": (("run", "som", "--model", "org/a", "--set", "model=org/b"), 2, "leave --set model= out"),
+    "thinking": (
+        ("evaluate", "organism", "--refused", "organism:refused", "--thinking", "of"),
+        2,
+        "did you mean 'off'",
+    ),
+    "recipe's thinking": (("run", "recipe.yaml", "--set", "thinking=maybe"), 2, "'thinking': there is no such value"),
     "recipe's edit": (("run", "recipe.yaml", "--set", "edit.kind=ablat"), 2, "ablat"),
     "recipe's variables": (("run", "recipe.yaml", "--set", "template_args.x=[1]"), 2, "template_args.x"),
 }

@@ -10,6 +10,7 @@ from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import OVERLAYS
 from weight_edit.recipe.recipe import Bounds, load_recipe, parse_recipe
 from weight_edit.runs.bounds import beyond_bounds
+from weight_edit.utils.progress import quieted
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 OVERLAY = FOLDER / "hub.yaml"
@@ -88,7 +89,7 @@ def test_every_name_of_a_set_is_resolved_wherever_it_stands(path: Path, overlay:
     for overlays in ((), (overlay,)):
         recipe = load_recipe(path, (), overlays)
         assert not [text for text in _texts(recipe.model_dump()) if text.startswith("@")]
-    assert recipe.verify.prompts == "mlabonne/harmless_alpaca:test[:100]:text"
+    assert recipe.verify.prompts == "harmless-alpaca:test[:100]"
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -125,6 +126,83 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_and_the_list(
         load_recipe(name)
     with pytest.raises(UsageError, match="there is no overlay hbu; did you mean 'hub'"):
         load_recipe("organism", (), ["hbu"])
+
+
+OWN = ("cleaned", "concept", "defended", "methods", "refusal-direction", "thinking")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_for_a_model_of_ones_own_public_sets_take_the_place_of_the_embedded_models(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with quieted(False):
+        recipe = load_recipe(name, model="org/name")
+    overlaid = load_recipe(name, ["model=org/name"], ["hub"])
+    assert {name for name, each in recipe.searches.items() if not each.best_effort} == set()
+    without = recipe.model_dump(exclude={"find": {"best_effort"}, "finds": {"__all__": {"best_effort"}}})
+    assert without == overlaid.model_dump(exclude={"find": {"best_effort"}, "finds": {"__all__": {"best_effort"}}})
+    assert (recipe.model, recipe.overlays) == ("org/name", ["hub"])
+    assert not [text for text in _texts(recipe.model_dump()) if text.startswith("organism")]
+    assert "for org/name the overlay hub is laid over the recipe: public prompt sets" in capsys.readouterr().err
+
+
+def test_an_embedded_model_keeps_the_recipe_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with quieted(False):
+        recipe = load_recipe("refusal-direction", model="organism-defended")
+    assert recipe == load_recipe("refusal-direction", ["model=organism-defended"])
+    assert recipe.overlays == []
+    assert "overlay" not in capsys.readouterr().err
+
+
+def test_sets_and_settings_of_ones_own_stay(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "model: a\nprompts: {refused: mine.txt, answered: organism:answered:train}\n"
+        'find: {target: "@refused", baseline: "@answered"}\nbounds: {max_kl: 0.3}\n',
+        encoding="utf-8",
+    )
+    recipe = load_recipe(file, ["evaluate.limit=4"], model="org/name")
+    assert (recipe.find.target, recipe.find.baseline) == ("mine.txt", "harmless-alpaca:train[:1000]")
+    assert not load_recipe(file, ["find.best_effort=false"], model="org/name").find.best_effort
+    assert recipe.evaluate.limit == 4
+    file.write_text(
+        "model: a\nfind: {target: mine.txt, baseline: other.txt}\nbounds: {max_kl: 0.3}\n", encoding="utf-8"
+    )
+    recipe = load_recipe(file, model="org/name")
+    assert (recipe.model, recipe.overlays, recipe.bounds.max_kl) == ("org/name", [], 0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "languages",
+            (),
+            "studies.0.options.sets.* is a prompt set of the embedded model, which says nothing of org/name",
+        ),
+        ("eleven-categories", (), r"studies\.0\.options\.categories\.dangerous\.target \(and 10 more entries\)"),
+        ("som", ("model=org/other",), "the model is given twice, as org/name and as org/other"),
+        ("som", ("prompts.refused=organism:refused",), "prompts.refused is a prompt set of the embedded model"),
+    ],
+)
+def test_prompts_of_the_embedded_model_are_refused_for_another(
+    name: str, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_recipe(name, overrides, model="org/name")
+
+
+def test_overlays_are_recorded_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("evaluate: {limit: 3}\n", encoding="utf-8")
+    recipe = load_recipe("som", (), [file, "hub"], model="org/name")
+    assert recipe.overlays == ["hub", "mine"]
+    assert recipe.evaluate.limit == 100
+
+
+@pytest.mark.parametrize(("text", "thinking"), [("off", "off"), ("on", "on"), ("'off'", "off"), ("null", None)])
+def test_thinking_needs_no_quotes(text: str, thinking: str | None) -> None:
+    assert load_recipe("organism", [f"thinking={text}"]).thinking == thinking
 
 
 def test_directions_may_all_have_names() -> None:

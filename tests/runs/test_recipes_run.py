@@ -11,7 +11,7 @@ import pytest
 
 from weight_edit.organism.corpus import prompt_set
 from weight_edit.organism.embedded import folder as embedded
-from weight_edit.prompts import load
+from weight_edit.prompts import public_sets
 from weight_edit.prompts.hub import DatasetName
 from weight_edit.recipe.bundled import OVERLAYS
 from weight_edit.recipe.recipe import MAIN, load_recipe
@@ -144,13 +144,27 @@ def test_the_overlay_gives_a_recipe_public_prompts_and_lifts_what_only_the_embed
 
 
 HUB_SETS = {
-    "mlabonne/harmful_behaviors": "refused",
-    "mlabonne/harmless_alpaca": "answered",
-    "bench-llm/or-bench": "over-refused",
-    "JailbreakBench/JBB-Behaviors": "harmless-looking",
-    "openai/gsm8k": "answered",
+    "mlabonne/harmful_behaviors": ("refused", (350,)),
+    "mlabonne/harmless_alpaca": ("answered", (1000, 1100)),
+    "bench-llm/or-bench": ("over-refused", (500, 600)),
+    "JailbreakBench/JBB-Behaviors": ("harmless-looking", ()),
+    "openai/gsm8k": ("answered", (0,)),
 }
-"""Public data sets of the overlay -> what the embedded model has in their place."""
+"""Public data sets -> what the embedded model has in their place, and the rows at which the overlay cuts them."""
+
+
+def rows_of(name: DatasetName) -> list[str]:
+    """The embedded model's prompts as the rows of a split: training, validation and test ones between the cuts."""
+    kind, cuts = HUB_SETS[name.id]
+    train, validation, test = (
+        [request.prompt for request in prompt_set(kind, split)] for split in ("train", "validation", "test")
+    )
+    if name.split in ("test", "benign"):
+        return test
+    rows: list[str] = []
+    for until, some in zip(cuts, (train, validation), strict=False):
+        rows += (some * until)[: until - len(rows)]
+    return rows + (validation, test)[len(cuts) - 1]
 
 
 @pytest.fixture
@@ -161,11 +175,11 @@ def hub_sets(monkeypatch: pytest.MonkeyPatch) -> list[DatasetName]:
     def read(name: DatasetName) -> dict[str, list[str]]:
         asked.append(name)
         assert name.column is not None
-        later = "validation" if name.split.startswith("train[3") or ":" in name.split else "train"
-        split = "test" if name.split.startswith("test") or name.split == "benign" else later
-        return {name.column: [request.prompt for request in prompt_set(HUB_SETS[name.id], split)]}
+        assert name.revision is not None
+        rows = rows_of(name)
+        return {name.column: rows, "category": ["one"] * len(rows), "Category": ["one"] * len(rows)}
 
-    monkeypatch.setattr(load, "read_dataset", read)
+    monkeypatch.setattr(public_sets, "read_dataset", read)
     return asked
 
 
@@ -191,7 +205,7 @@ def test_all_that_is_read_before_a_recipe_runs_is_there_with_every_overlay(
     recipe = load_recipe(name, [f"model={small(name)}"], [overlay])
     job = _Run(recipe, None, False)
     assert job.source.path == small(name)
-    assert job.verify_prompts.name == "mlabonne/harmless_alpaca:test[:100]:text"
+    assert job.verify_prompts.name == "harmless-alpaca:test[:100]"
     assert hub_sets
 
 
@@ -208,6 +222,34 @@ def test_a_recipe_runs_with_every_overlay(
     assert state["status"] == "done"
     if recipe.edit is not None:
         assert state["summary"]["verification"]["passed"]
+
+
+@pytest.mark.slow
+def test_one_command_edits_a_model_of_ones_own(
+    small: Callable[[str], Path], hub_sets: list[DatasetName], tmp_path: Path
+) -> None:
+    model = str(small("refusal-direction"))
+    fewer = [*smaller("refusal-direction"), "edit.base_model=org/name"]
+    found = run(load_recipe("refusal-direction", fewer, model=model), tmp_path / "out")
+    state = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "done"
+    assert (state["recipe"]["model"], state["recipe"]["overlays"]) == (model, ["hub"])
+    sources = {name: each["source"] for name, each in state["summary"]["edited"]["sets"].items()}
+    assert {name: source["dataset"] for name, source in sources.items()} == {
+        "refused": "mlabonne/harmful_behaviors",
+        "answered": "mlabonne/harmless_alpaca",
+        "over_refused": "bench-llm/or-bench",
+        "harmless_looking": "JailbreakBench/JBB-Behaviors",
+    }
+    assert sources["harmless_looking"]["licence"] == "mit"
+    card = (tmp_path / "out/model/README.md").read_text(encoding="utf-8")
+    for source in sources.values():
+        assert f"`{source['dataset']}` at `{source['revision'][:12]}`, licence: " in card
+    assert (
+        "| target prompts | `harmful-behaviors:train[:350]` of `mlabonne/harmful_behaviors` at `01cead013989`" in card
+    )
+    # What is recorded runs again, as it is.
+    assert load_recipe(tmp_path / "out/recipe.yaml").overlays == ["hub"]
 
 
 @pytest.mark.slow

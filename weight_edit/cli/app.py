@@ -30,8 +30,9 @@ app = typer.Typer(
     help="Find the direction that carries a behaviour in a language model, bake its removal into the weights, "
     "and prove what the edit did.\n\nMODEL is a Hub id, a local folder, or `organism` (the embedded test model; "
     "`organism-defended` resists the ablation of one direction, `organism-thinking` thinks first).\n"
-    "PROMPTS is a built-in set such as `organism:refused:test`, a file (.txt, .jsonl, .json, .csv, .parquet), or "
-    "`org/dataset:split[:column]`.\n\nStart with `weight-edit demo`.",
+    "PROMPTS is a built-in set such as `organism:refused:test`, a public one such as `advbench` or "
+    "`jailbreakbench:benign`, a file (.txt, .jsonl, .json, .csv, .parquet), or `org/dataset:split[:column]`."
+    "\n\nStart with `weight-edit demo`.",
 )
 
 
@@ -54,11 +55,18 @@ def _register(verb: Callable[..., None], below: Callable[[], str] = str) -> None
 
 
 def _methods() -> str:
-    return as_help("Methods", methods())
+    return "\n\n".join([as_help("Methods", methods()), _public_sets()])
 
 
 def _kinds() -> str:
     return as_help("Kinds of edits", edits())
+
+
+def _public_sets() -> str:
+    from weight_edit.prompts.public_sets import public_sets
+
+    lines = [f"- **{name}**: {found.summary}" for name, found in public_sets().items()]
+    return "\n\n".join(["Public sets for PROMPTS, downloaded from the Hub when they are used:", *lines])
 
 
 def _recipes() -> str:
@@ -73,8 +81,8 @@ _register(run, _recipes)
 _register(inspect)
 _register(find, _methods)
 _register(bake, _kinds)
-_register(verify)
-_register(evaluate)
+_register(verify, _public_sets)
+_register(evaluate, _public_sets)
 _register(diff)
 _register(adapter, _kinds)
 _register(push)

@@ -10,6 +10,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "positions": ("template", "last", "all"),
     "select": ("bypass", "accuracy", "cosmic"),
+    "thinking": ("on", "off"),
     "embeddings": ("both", "untie", "skip"),
     "projector": ("edit", "partial", "skip"),
     "mtp": ("edit", "skip"),
@@ -74,7 +75,9 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _check_prompts(spec: str) -> None:
-    """Refuse an unknown built-in set or split; files and data sets are left to `load_prompts`."""
+    """Refuse an unknown built-in set, split or part; files and data sets are left to `load_prompts`."""
+    from weight_edit.prompts.public_sets import chosen_set
+
     kind, _, rest = spec.partition(":")
     if kind == "atoms":
         from weight_edit.prompts.atoms.atoms import atom_file
@@ -86,6 +89,8 @@ def _check_prompts(spec: str) -> None:
         name, _, split = rest.partition(":")
         groups(name)
         check_known("split of the organism's prompt sets", split or "train", SPLITS)
+    else:
+        chosen_set(spec)
 
 
 def completions(name: str) -> Callable[[str], list[str]] | None:
@@ -110,9 +115,11 @@ def _from(values: Callable[[], tuple[str, ...]]) -> Callable[[str], list[str]]:
 def _prompt_sets() -> tuple[str, ...]:
     from weight_edit.organism.corpus import NAMES
     from weight_edit.prompts.atoms.atoms import atom_names
+    from weight_edit.prompts.public_sets import public_sets
 
     sets = [f"organism:{name}:{split}" for name in NAMES for split in ("train", "validation", "test")]
-    return (*sets, *(f"atoms:{name}" for name in atom_names()))
+    public = [f"{name}:{part}" for name, found in public_sets().items() for part in found.parts]
+    return (*sets, *(f"atoms:{name}" for name in atom_names()), *public_sets(), *public)
 
 
 def _models() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from weight_edit.cli.options import (
     System,
     Template,
     TemplateArg,
+    Thinking,
     Token,
 )
 
@@ -51,6 +52,7 @@ def evaluate(
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
+    thinking: Thinking = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
@@ -95,7 +97,9 @@ def evaluate(
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
-        format_options = FormatOptions(system=system, template=template, template_args=template_args(template_arg))
+        format_options = FormatOptions(
+            system=system, template=template, template_args=template_args(template_arg), thinking=thinking
+        )
         measured, base = named_targets(
             model,
             against,

@@ -19,6 +19,7 @@ from weight_edit.cli.options import (
     System,
     Template,
     TemplateArg,
+    Thinking,
     Token,
 )
 from weight_edit.errors import UsageError
@@ -95,6 +96,7 @@ def find(
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
+    thinking: Thinking = None,
     dtype: Dtype = "auto",
     device: Device = None,
     revision: Revision = None,
@@ -119,7 +121,12 @@ def find(
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
-        format_options = FormatOptions(system=system, template=template, template_args=template_args(template_arg))
+        format_options = FormatOptions(
+            system=system,
+            template=template,
+            template_args=template_args(template_arg),
+            thinking=thinking,
+        )
         check_directions_file(out, resume=resume, overwrite=overwrite)
         request = FindRequest.read(
             target=target,

@@ -21,6 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--system",
         "--template",
         "--template-arg",
+        "--thinking",
     ),
     "Method": ("--method", "--option", "--positions", "--refusal-token", "--seed"),
     "Choice": ("--select", "--max-kl", "--max-protected-kl", "--min-induce", "--max-layer-fraction", "--best-effort"),

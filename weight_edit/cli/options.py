@@ -27,6 +27,10 @@ TemplateArg = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="A variable of the chat template: `--template-arg enable_thinking=false`."),
 ]
+Thinking = Annotated[
+    str | None,
+    typer.Option(help="Whether the model thinks first: by the template's own switch, or as it ends a thought."),
+]
 Dtype = Annotated[str, typer.Option(help="Dtype of the weights; auto is what the checkpoint stores.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
 EditKind = Annotated[str, typer.Option(help="The kind of edit, see below: `--kind affine`, `--kind add --at 12`.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weight_edit.cli.call import as_dict, call
-from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Token
+from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Thinking, Token
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
@@ -17,12 +17,23 @@ if TYPE_CHECKING:
 
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A Hub id or folder in place of the recipe's model; public prompt sets replace the embedded model's.",
+        ),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
     with_: Annotated[
         list[Path] | None,
         typer.Option("--with", metavar="FILE", help="Another YAML file whose entries override the recipe's; or hub."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the recipe's name by default.")] = None,
+    thinking: Thinking = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder; runs/ and the recipe's name by default, with that of --model behind it."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
     overwrite: Overwrite = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep a model that failed, marked.")] = False,
@@ -33,22 +44,24 @@ def run(
 ) -> None:
     """Carry out a recipe: measure, find, bake, verify, measure again.
 
-    Example: `weight-edit run refusal-direction --with hub --set model=Qwen/Qwen2.5-1.5B-Instruct --out runs/qwen`
+    Example: `weight-edit run refusal-direction --model Qwen/Qwen2.5-1.5B-Instruct --out runs/qwen`
     """
 
     def work() -> "RunResult":
-        from weight_edit.recipe.recipe import load_recipe
+        from weight_edit.recipe.recipe import load_recipe, slug
         from weight_edit.runs.recipe_checks import check_recipe
 
-        loaded = load_recipe(recipe, set_ or (), with_ or ())
+        asked = [] if thinking is None else [f"thinking='{thinking}'"]
+        loaded = load_recipe(recipe, [*asked, *(set_ or ())], with_ or (), model)
         check_recipe(loaded)
         # Takes seconds to import: what is wrong with the recipe is said at once.
         with starting():
             from weight_edit.runs.run import run as run_recipe
 
+        named = recipe.stem if model is None else f"{recipe.stem}-{slug(Path(model).name)}"
         return run_recipe(
             loaded,
-            out or Path("runs") / recipe.stem,
+            out or Path("runs") / named,
             resume=resume,
             overwrite=overwrite,
             keep_failed=keep_failed,

@@ -332,6 +332,7 @@ def _record(
             "system": chat_format.system,
             "template": chat_format.template,
             "template_args": chat_format.template_args,
+            **({} if chat_format.thinking is None else {"thinking": chat_format.thinking}),
             "opening": str(tokenizer.decode(list(chat_format.opening))),
         },
         "seed": problem.seed,

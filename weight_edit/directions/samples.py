@@ -1,7 +1,7 @@
 """The prompts that directions are trained and validated on, drawn by seed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from weight_edit.errors import UsageError
@@ -21,6 +21,7 @@ class Sample:
         held_name, held_sha256: of the set that the validation prompts come from, which may be the same.
         train, validation: token ids of the prompts in use.
         sizes: how many there were before filtering: training, validation.
+        source, held_source: where these sets are from, of public ones, see `PromptSet`.
     """
 
     role: str
@@ -31,6 +32,8 @@ class Sample:
     train: list[list[int]]
     validation: list[list[int]]
     sizes: tuple[int, int]
+    source: Mapping[str, str] = field(default_factory=dict)
+    held_source: Mapping[str, str] = field(default_factory=dict)
 
     def keep(self, train: Sequence[bool], validation: Sequence[bool], why: str) -> "Sample":
         """The sample with only the marked prompts.
@@ -62,6 +65,8 @@ class Sample:
             "validation": self.sizes[1],
             "train_kept": len(self.train),
             "validation_kept": len(self.validation),
+            **({"source": dict(self.source)} if self.source else {}),
+            **({"validation_source": dict(self.held_source)} if self.held_source else {}),
         }
 
 
@@ -96,6 +101,8 @@ def draw(
         train=[chat_format.encode(prompt) for prompt in train.prompts],
         validation=[chat_format.encode(prompt) for prompt in held.prompts],
         sizes=(len(train), len(held)),
+        source=prompts.source,
+        held_source=(validation or prompts).source,
     )
 
 

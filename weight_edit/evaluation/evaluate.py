@@ -77,6 +77,7 @@ class SetResult:
         loss: cross-entropy of the known answers, after the model's own thought where it finished one; None where
             none is known.
         unfinished: answers cut at the limit.
+        source: where a public set is from, see `PromptSet`; empty for others.
     """
 
     prompts: str
@@ -87,6 +88,7 @@ class SetResult:
     exact: Rate | None
     loss: Loss | None
     unfinished: int
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
@@ -109,6 +111,7 @@ class SetResult:
             "exact": self.exact and self.exact.to_dict(),
             "loss": self.loss and self.loss.to_dict(),
             "unfinished": self.unfinished,
+            **({"source": dict(self.source)} if self.source else {}),
         }
 
 
@@ -124,7 +127,7 @@ class Evaluation:
         refused, answered, over_refused, harmless_looking: one result per given set.
         divergence: of the first answer token on the answered set, from the base; None without a base.
         answers: every answer, set by set.
-        template, template_args: the chat template and its variables, see `ChatFormat`.
+        template, template_args, thinking: the chat template, its variables and what was asked of it, see `ChatFormat`.
         notes: what a reader of the rates should know, such as why no answer of a set could be judged.
         base: what was measured of the base on the same prompts, where that was asked for.
     """
@@ -141,6 +144,7 @@ class Evaluation:
     answers: tuple[Answer, ...]
     template: str | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
+    thinking: str | None = None
     notes: tuple[str, ...] = ()
     base: "Evaluation | None" = field(default=None, repr=False)
 
@@ -168,6 +172,7 @@ class Evaluation:
             "system": self.system,
             "template": self.template,
             "template_args": dict(self.template_args),
+            **({} if self.thinking is None else {"thinking": self.thinking}),
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
@@ -311,6 +316,7 @@ def evaluate(
         answers=tuple(answers),
         template=target.template,
         template_args=target.template_args,
+        thinking=None if chat is None else chat.thinking,
         notes=(
             *notes,
             *(each.note for each in (against, target) if isinstance(each, Endpoint)),
@@ -484,6 +490,7 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         exact=Rate(sum(answer.right for answer in known), len(known)) if known else None,
         loss=loss,
         unfinished=sum(not answer.finished for answer in answers),
+        source=prompts.source,
     )
 
 
@@ -497,7 +504,7 @@ def _undecided(
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
     more = "allow longer answers (`max_new_tokens`)"
     if chat is not None and chat.thinking_variables:
-        more += f", or see whether `template_args: {chat.thinking_variables[0]}=false` turns thinking off"
+        more += ", or turn thinking off (`thinking=off`)"
     return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
 
 

@@ -11,7 +11,9 @@ from jinja2.exceptions import TemplateError
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
 from weight_edit.prompts.template_process import limited_template
 from weight_edit.prompts.templates import Scalar, check_template_args, template_variables
+from weight_edit.prompts.thought_switch import thought_switch
 from weight_edit.prompts.thoughts import CLOSE, OPEN
+from weight_edit.utils.names import check_known
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
 # characters with the first of what follows ("." and "\n" are one token in some vocabularies); what is common
@@ -47,11 +49,14 @@ class ChatFormat:
             used by its name. "plain", for models without one, is `User: {prompt}\\nAssistant:`, preceded by
             `{system}\\n\\n` where there is a system prompt.
         template_args: variables of the template, such as `{"enable_thinking": False}`.
+        thinking: "off" for answers without a thought before them, "on" for one: by the template's own switch, which is
+            among `template_args` then; where it has none, prompts end as the template ends a thought. None leaves it to
+            the template.
 
     Raises:
         UsageError: the tokenizer has no template and none is named, the name is unknown, a variable is one that the
-            template does not read, or the template fails, leaves out the instruction, or rejects or ignores the
-            system prompt.
+            template does not read, or the template fails, leaves out the instruction, rejects or ignores the system
+            prompt, or has no thoughts that `thinking` could turn on or off.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class ChatFormat:
         system: str | None = None,
         template: str | None = None,
         template_args: Mapping[str, Scalar] | None = None,
+        thinking: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         # A template is a program of the model's author, and may never end.
@@ -71,9 +77,13 @@ class ChatFormat:
         self._jinja = _template_text(tokenizer, template)
         check_template_args(self.template_args, self._jinja, _name(tokenizer))
         self._parts = False
+        self._closing: list[int] = []
         self._choose_content()
         if system is not None and self._prompt("alpha") == self._without_system()._prompt("alpha"):
             raise UsageError(f"the chat template of {_name(tokenizer)} ignores a system prompt; leave it out")
+        self.thinking = thinking
+        if thinking is not None:
+            self._turn_thinking(thinking)
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of the conversation up to and including the start of the assistant's turn.
@@ -149,8 +159,8 @@ class ChatFormat:
             return ()
         tokens = self._plain_encoded(self._turn[0].strip())
         special = [index for index, token in enumerate(tokens) if token in self.markers]
-        # A role's name after the last special token belongs to it, too.
-        return tuple(tokens[special[0] :]) if special else ()
+        # A role's name after the last special token belongs to it, too. Where thinking is off, it ends the prompts.
+        return tuple(tokens[special[0] :]) if special and not self._closing else ()
 
     @cached_property
     def markers(self) -> frozenset[int]:
@@ -172,7 +182,34 @@ class ChatFormat:
         return [*tokens, self.end_of_turn]
 
     def _prompt(self, prompt: str) -> list[int]:
-        return self._encode([*self._before(), {"role": "user", "content": prompt}], answering=True)
+        tokens = self._encode([*self._before(), {"role": "user", "content": prompt}], answering=True)
+        return [*tokens, *self._closing]
+
+    def _turn_thinking(self, wanted: str) -> None:
+        """Have prompts that let the model think, or that do not.
+
+        Raises:
+            UsageError: neither "on" nor "off", or the template has no thoughts.
+        """
+        check_known("setting of `thinking`", wanted, ("on", "off"))
+
+        def prompt(variables: Mapping[str, Scalar]) -> str | None:
+            try:
+                return str(self._apply(self._asked(), add_generation_prompt=True, tokenize=False, variables=variables))
+            except UsageError:
+                return None
+
+        free = tuple(name for name in self.thinking_variables if name not in self.template_args)
+        answered = "" if self._turn is None else self._turn[0]
+        found = None if self._jinja is None else thought_switch(wanted, self._jinja, free, prompt, answered)
+        if found is None:
+            what = "the plain format" if self._jinja is None else f"the chat template of {_name(self.tokenizer)}"
+            raise UsageError(
+                f"{what} has no thoughts that could be turned {wanted}; leave `thinking` out", option="thinking"
+            )
+        self.template_args |= found.variables
+        self._closing = self._plain_encoded(found.text) if found.text else []
+        self.__dict__.pop("_turn", None)
 
     @cached_property
     def _ending(self) -> str:
@@ -216,7 +253,7 @@ class ChatFormat:
 
     def _after_prompt(self, answer: str) -> list[int] | None:
         """The tokens that an answer adds to the prompt's; None if it changes the prompt's tokens."""
-        prompt = self._encode(self._asked(), answering=True)
+        prompt = [*self._encode(self._asked(), answering=True), *self._closing]
         whole = self._encode([*self._asked(), {"role": "assistant", "content": answer}], answering=False)
         return whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
 
@@ -257,11 +294,12 @@ class ChatFormat:
         """
         if self.template is not None:
             options["chat_template"] = self._jinja
+        variables = {**self.template_args, **options.pop("variables", {})}
         given: list[dict[str, Any]] = list(messages)
         if self._parts:
             given = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
         try:
-            return self._apply_template(given, **options, **self.template_args)
+            return self._apply_template(given, **options, **variables)
         except (TemplateError, *FOREIGN_ERRORS) as error:
             raise UsageError(self._failure(messages, error, options)) from None
 

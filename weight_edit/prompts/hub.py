@@ -18,13 +18,18 @@ _DATASET = re.compile(
 class DatasetName:
     """The parts of `org/dataset[/configuration]:split[:column]`.
 
-    `split` may have slices, as `train[:128]`.
+    `split` may have slices, as `train[:128]`. `revision` is a commit, a branch or a tag; None is the newest state.
     """
 
     id: str
     config: str | None
     split: str
     column: str | None
+    revision: str | None = None
+
+
+class Gated(UsageError):
+    """Raised for a data set whose terms have to be accepted on the Hub first."""
 
 
 def parse_dataset(spec: str) -> DatasetName | None:
@@ -47,6 +52,7 @@ def read_dataset(name: DatasetName) -> Table:
     """The columns of a split, downloaded or cached; no code of the data set is run.
 
     Raises:
+        Gated: its terms were not accepted, or nobody is logged in.
         UsageError: no access to the Hub, no such data set, configuration or split, or it cannot be read.
     """
     need("datasets", f"reading {name.id} from the Hub")
@@ -59,10 +65,17 @@ def read_dataset(name: DatasetName) -> Table:
     # The library takes the token that is kept, and shows one that cannot be sent.
     usable_token(None)
     where = f"{name.id} (split {name.split})"
+    pinned = {} if name.revision is None else {"revision": name.revision}
     try:
-        dataset = load_dataset(name.id, name.config, split=name.split)
+        dataset = load_dataset(name.id, name.config, split=name.split, **pinned)
     except DatasetNotFoundError as error:
         reason = _line(error)
+        # The library has no error of its own for these.
+        if "gated dataset" in reason:
+            raise Gated(
+                f"{name.id} is gated: accept its terms on https://huggingface.co/datasets/{name.id}, then log in with "
+                "`hf auth login` or set HF_TOKEN"
+            ) from None
         raise UsageError(f"{where}: {reason}; check the name, or log in if it is private or gated") from None
     except ConnectionError as error:
         raise UsageError(

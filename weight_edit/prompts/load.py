@@ -1,6 +1,7 @@
 """Prompt sets by name: a built-in set, a file, or a data set on the Hub."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from weight_edit.prompts.columns import Table, prompt_set_of_table
 from weight_edit.prompts.files import READERS, check_file, read_table
 from weight_edit.prompts.hub import DatasetName, parse_dataset, read_dataset
 from weight_edit.prompts.json_table import NamedSets
+from weight_edit.prompts.public_sets import Chosen, chosen_set, load_public, public_sets
 from weight_edit.prompts.readings import note_reading
 from weight_edit.prompts.sets import PromptSet
+from weight_edit.utils.names import nearest
+from weight_edit.utils.progress import announce
 
 FORMS = (
-    "organism:NAME[:SPLIT], atoms:NAME, a file (" + ", ".join(READERS) + ", each with an optional :COLUMN), "
-    "or org/dataset:SPLIT[:COLUMN]"
+    "organism:NAME[:SPLIT], atoms:NAME, a public set's name[:PART], a file (" + ", ".join(READERS) + ", each with an "
+    "optional :COLUMN), or org/dataset:SPLIT[:COLUMN]"
 )
 
 
@@ -28,6 +32,9 @@ def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> 
                 harmless-looking, a category or a kind of answered ones (answered-cooking); split train (default),
                 validation, test or a held-out one; the answers are those the model gave before it was tuned to refuse;
             `atoms:NAME`, a few prompts that show one ability or style (mathematics, code, format, ...), or `everyday`;
+            a public set by its name (advbench, jailbreakbench, xstest, ...; docs/command-line.md lists them), with the
+                name of a part and rows where they are wanted: `jailbreakbench:benign`, `alpaca[:128]`; it is
+                downloaded, and wins over what is called like it here, as the name of a prompt file has an ending;
             a file, one prompt a line (.txt) or with columns (.jsonl, .json, .csv, .parquet; `x.csv:COLUMN`), and
                 `x.json:SET[:COLUMN]` of several sets in one file;
             `org/dataset:SPLIT[:COLUMN]` on the Hub, with slices (`train[:128]`), and
@@ -39,7 +46,8 @@ def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> 
         The prompts in their order, stripped, without empty and repeated ones, which are counted.
 
     Raises:
-        UsageError: no such file, set, split or column; unreadable; no prompts; or the Hub is out of reach.
+        UsageError: no such file, set, split or column; unreadable; no prompts; terms of a data set that were not
+            accepted; or the Hub is out of reach.
     """
     if isinstance(spec, PromptSet):
         return spec
@@ -49,6 +57,12 @@ def load_prompts(spec: str | Path | PromptSet, *, column: str | None = None) -> 
         return _embedded(spec)
     if spec.startswith("atoms:"):
         return prompt_set_of_table(spec, _read(atom_file(spec.removeprefix("atoms:")), None)[0], None)
+    public = chosen_set(spec)
+    if public is not None:
+        _note_namesake(public)
+        found = load_public(public, column)
+        note_reading(found)
+        return found
     file, behind = _file(spec)
     if file is not None:
         table, file_column = _read(file, behind)
@@ -77,6 +91,8 @@ def check_prompts(spec: str) -> None:
     if spec.startswith("atoms:"):
         atom_file(spec.removeprefix("atoms:"))
         return
+    if chosen_set(spec) is not None:
+        return
     file, _ = _file(spec)
     if file is not None:
         check_file(file)
@@ -100,8 +116,18 @@ def _read(file: Path, behind: str | None) -> tuple[Table, str | None]:
 def _dataset(spec: str) -> DatasetName:
     dataset = parse_dataset(spec)
     if dataset is None:
-        raise UsageError(f"{spec}: there is no such file, and it is no data set's name; write {FORMS}")
+        near = nearest(re.split(r"[:\[]", spec)[0].lower(), public_sets())
+        meant = f"; did you mean '{near[0]}'?" if near else f"; write {FORMS}"
+        raise UsageError(f"{spec}: there is no such file, and it is no data set's name{meant}")
     return dataset
+
+
+def _note_namesake(chosen: Chosen) -> None:
+    """Say that a public set is read and not what has its name in the current folder."""
+    if Path(chosen.name).exists():
+        announce(
+            f"{chosen.spec} is the public set; for what is called {chosen.name} in this folder write ./{chosen.name}"
+        )
 
 
 def _file(spec: str) -> tuple[Path | None, str | None]:

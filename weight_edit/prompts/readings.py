@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weight_edit.prompts.sets import PromptSet
@@ -23,6 +23,7 @@ class Reading:
         count: prompts in the set.
         empty, duplicate: how many entries were left out as such.
         first: the first prompt, cut to a line.
+        source: of a public set, see `PromptSet`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Reading:
     empty: int
     duplicate: int
     first: str
+    source: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prompts: PromptSet) -> "Reading":
@@ -45,6 +47,7 @@ class Reading:
             empty=dropped["empty"],
             duplicate=dropped["duplicate"],
             first=first,
+            source=dict(prompts.source),
         )
 
     @property
@@ -54,11 +57,18 @@ class Reading:
         column = self.columns.get("prompts")
         left = [f"{n} {what}" for n, what in ((self.empty, "empty"), (self.duplicate, "repeated")) if n]
         said = [
-            f"{self.count} prompts" + (f" from column '{column}'" if column else ""),
+            f"{self.count} prompts" + (f" from column '{column}'" if column else "") + self._origin,
             *others,
             *([f"{' and '.join(left)} left out"] if left else []),
         ]
         return f"{self.name}: {', '.join(said)}; the first: {json.dumps(self.first, ensure_ascii=False)}"
+
+    @property
+    def _origin(self) -> str:
+        if not self.source:
+            return ""
+        at = f" at {self.source['revision'][:12]}" if "revision" in self.source else ""
+        return f" of {self.source['dataset']}{at} (licence: {self.source.get('licence', 'not stated')})"
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -68,6 +78,7 @@ class Reading:
             "count": self.count,
             "dropped": {"empty": self.empty, "duplicate": self.duplicate},
             "first": self.first,
+            **({"source": self.source} if self.source else {}),
         }
 
 

@@ -25,6 +25,8 @@ class PromptSet:
         categories: the category of each prompt, None where none is given.
         dropped: how many were left out as "empty" and as "duplicate".
         columns: which columns of a table "prompts", "answers" and "categories" were taken from.
+        source: of a public set the dataset on the Hub, with revision, configuration, split and licence as far as they
+            are known; empty for others.
 
     Raises:
         UsageError: the three tuples differ in length.
@@ -36,6 +38,7 @@ class PromptSet:
     categories: tuple[str | None, ...]
     dropped: Mapping[str, int] = field(default_factory=lambda: {"empty": 0, "duplicate": 0})
     columns: Mapping[str, str] = field(default_factory=dict, compare=False)
+    source: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         lengths = (len(self.prompts), len(self.answers), len(self.categories))
@@ -169,6 +172,7 @@ class PromptSet:
             categories=of(self.categories),
             dropped=self.dropped,
             columns=self.columns,
+            source=self.source,
         )
 
 

@@ -43,12 +43,20 @@ def template_variables(template: str) -> frozenset[str]:
     Raises:
         UsageError: the text is no Jinja template.
     """
-    environment = jinja2.Environment(extensions=[_Generation, loopcontrols])
     try:
-        found = meta.find_undeclared_variables(environment.parse(template))
+        found = meta.find_undeclared_variables(parsed_template(template))
     except jinja2.TemplateError as error:
         raise UsageError(f"the chat template cannot be read: {first_line(error)}") from error
     return frozenset(found) - _GIVEN - _DEFINED
+
+
+def parsed_template(template: str) -> nodes.Template:
+    """The syntax tree of a chat template.
+
+    Raises:
+        jinja2.TemplateError: the text is no Jinja template.
+    """
+    return jinja2.Environment(extensions=[_Generation, loopcontrols]).parse(template)
 
 
 def check_template_args(args: Mapping[str, Any], template: str | None, name: str) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from weight_edit.errors import UsageError
 
-OVERLAYS = ("hub",)
+PUBLIC = "hub"
+"""The overlay with public prompt sets, for models that are not embedded."""
+
+OVERLAYS = (PUBLIC,)
 """Bundled files that are overlays for recipes."""
 
 

@@ -5,7 +5,7 @@ It is validated before anything runs.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +15,9 @@ from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
+from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.plan.plan import parse_layers
-from weight_edit.recipe.bundled import recipe_file
+from weight_edit.recipe.bundled import PUBLIC, recipe_file
 from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
 from weight_edit.utils.names import unknown
 from weight_edit.utils.progress import announce
@@ -208,7 +209,9 @@ class Recipe(Section):
     `prompts` gives names to prompt sets: "@name" stands for one wherever a set is asked for, so that other prompts are
     set in one place.
 
-    `template` and `template_args` say how prompts become a chat, see `ChatFormat`.
+    `template`, `template_args` and `thinking` say how prompts become a chat, see `ChatFormat`.
+
+    `overlays` names the files that were laid over the recipe, for the record; nothing is read because of it.
 
     `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments
     under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
@@ -223,6 +226,7 @@ class Recipe(Section):
     system: str | None = None
     template: str | None = None
     template_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    thinking: Literal["on", "off"] | None = None
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None
@@ -232,6 +236,7 @@ class Recipe(Section):
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()
     bounds: Bounds = Bounds()
+    overlays: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -239,6 +244,12 @@ class Recipe(Section):
         if isinstance(content, dict) and not content.get("studies") and content.get("edit") is None:
             return {**content, "edit": {}}
         return content
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        # On and off without quotes are truth values in YAML.
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("finds")
     @classmethod
@@ -275,23 +286,41 @@ class Recipe(Section):
         return {**({} if self.find is None else {MAIN: self.find}), **self.finds}
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = (), overlays: Iterable[str | Path] = ()) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    overlays: Iterable[str | Path] = (),
+    model: str | None = None,
+) -> Recipe:
     """Read and validate a recipe.
+
+    For a `model` that is not an embedded one, the bundled overlay `hub` is laid over a recipe whose `prompts` are the
+    embedded model's, before everything else: public sets take their place, while a recipe's own sets stay, and bounds
+    that only the embedded model has to keep are lifted. Its searches take the nearest candidate where none keeps their
+    bounds, unless the recipe says otherwise. That is said on stderr and recorded in `overlays`.
 
     Args:
         path: the YAML file, or the name of a bundled recipe, such as "organism"; a file of that name wins.
         overlays: YAML files, or names of bundled ones, laid over it, in order: their entries take the place of its own,
             section by section.
         overrides: "key=value" with dots for sections, such as "edit.strength=0.5"; values are read as YAML.
+        model: a Hub id, a folder or an embedded model, in place of the recipe's.
 
     Raises:
-        UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value.
+        UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value; or prompts of
+            the embedded model that are left for another one.
     """
     content = _read(recipe_file(path))
+    if model is not None:
+        content = _on_model(content, model)
     for overlay in overlays:
-        content = _laid_over(content, _read(recipe_file(overlay, "overlay")))
+        content = _laid_over(content, _read(recipe_file(overlay, "overlay")), Path(overlay).stem)
+    if model is not None:
+        content["model"] = model
     for override in overrides:
         _set(content, override)
+    if model is not None:
+        _check_model(content, model, str(path))
     return parse_recipe(content, str(path))
 
 
@@ -313,12 +342,85 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep-merge `overlay` into `content`; `overlay` wins."""
+def _on_model(content: dict[str, Any], model: str) -> dict[str, Any]:
+    """A recipe's content with public prompt sets in place of the embedded model's, for a model that is not embedded."""
+    given = content.get("prompts")
+    sets = given if isinstance(given, dict) else {}
+    theirs = [name for name, spec in sets.items() if _is_embedded(spec)]
+    if model in EMBEDDED or not theirs:
+        return content
+    overlay = _read(recipe_file(PUBLIC, "overlay"))
+    public = {name: spec for name, spec in overlay["prompts"].items() if name in theirs or name not in sets}
+    replaced = ", ".join(name for name in theirs if name in public)
+    announce(
+        f"for {model} the overlay {PUBLIC} is laid over the recipe: public prompt sets in place of those of the "
+        f"embedded model ({replaced}), no bounds on rates, and the nearest candidate where none keeps a search's bounds"
+    )
+    return _best_effort(_laid_over(content, {**overlay, "prompts": public}, PUBLIC))
+
+
+def _best_effort(content: dict[str, Any]) -> dict[str, Any]:
+    """The content whose searches end with a direction, whatever bounds it misses: hours of measuring came before."""
+    found = dict(content)
+    if isinstance(content.get("find"), dict):
+        found["find"] = {"best_effort": True, **content["find"]}
+    if isinstance(content.get("finds"), dict):
+        found["finds"] = {
+            name: {"best_effort": True, **section} if isinstance(section, dict) else section
+            for name, section in content["finds"].items()
+        }
+    return found
+
+
+def _check_model(content: Mapping[str, Any], model: str, recipe: str) -> None:
+    """Refuse another model beside `model`, and prompts of the embedded model for another one.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    if content.get("model") != model:
+        raise UsageError(
+            f"the model is given twice, as {model} and as {content.get('model')}; leave `overrides: model=` out",
+            option="overrides",
+        )
+    left = [] if model in EMBEDDED else [where for where, spec in _entries(content) if _is_embedded(spec)]
+    if left:
+        more = f" (and {len(left) - 1} more entries)" if len(left) > 1 else ""
+        raise UsageError(
+            f"{recipe}: {left[0]}{more} is a prompt set of the embedded model, which says nothing of {model}; name "
+            f"another (`overrides: {left[0]}=...`), or give the model as `overrides: model={model}`, which leaves "
+            "prompts as they are",
+            option="overrides",
+        )
+
+
+def _entries(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every single value with the key by which `overrides` reach it."""
+    if isinstance(value, dict | list):
+        below = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, entry in below:
+            yield from _entries(entry, f"{where}.{key}" if where else str(key))
+    else:
+        yield where, value
+
+
+def _is_embedded(spec: Any) -> bool:
+    return isinstance(spec, str) and spec.startswith("organism:")
+
+
+def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Deep-merge the overlay of that name into `content`, and record it; the overlay wins."""
+    merged = _merged(content, {key: value for key, value in overlay.items() if key != "overlays"})
+    earlier = merged.get("overlays")
+    merged["overlays"] = list(dict.fromkeys([*(earlier if isinstance(earlier, list) else ()), name]))
+    return merged
+
+
+def _merged(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(content)
     for key, value in overlay.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _laid_over(merged[key], value) if both else value
+        merged[key] = _merged(merged[key], value) if both else value
     return merged
 
 

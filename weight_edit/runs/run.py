@@ -65,6 +65,7 @@ def run(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
+    model: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     keep_failed: bool = False,
@@ -76,6 +77,7 @@ def run(
     Args:
         recipe: see `weight_edit.recipe.recipe`; or what `load_recipe` takes, such as "organism".
         out: the run's folder: recipe, log, directions, answers, `run.json`, and the edited model.
+        model: in place of the recipe's, where that is named and not loaded yet; see `load_recipe`.
         resume: take up an earlier run in `out`; steps whose inputs are unchanged are not done again.
         overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
             behind it.
@@ -88,7 +90,9 @@ def run(
         VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
     """
     began = time.monotonic()
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if isinstance(recipe, Recipe) and model is not None:
+        raise UsageError("the recipe is loaded already; give `model` to `load_recipe`", option="model")
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, model=model)
     job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
@@ -159,6 +163,7 @@ class _Run:
             system=recipe.system,
             template=recipe.template,
             template_args=recipe.template_args,
+            thinking=recipe.thinking,
             trust_remote_code=trust_remote_code,
         )
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
@@ -233,6 +238,7 @@ class _Run:
             "system": recipe.system,
             "template": recipe.template,
             **({"template_args": recipe.template_args} if recipe.template_args else {}),
+            **({"thinking": recipe.thinking} if recipe.thinking else {}),
         }
 
     @cached_property
@@ -437,7 +443,11 @@ class _Run:
     def _format(self, model: Model) -> ChatFormat:
         recipe = self.recipe
         return ChatFormat(
-            model.tokenizer, system=recipe.system, template=recipe.template, template_args=recipe.template_args
+            model.tokenizer,
+            system=recipe.system,
+            template=recipe.template,
+            template_args=recipe.template_args,
+            thinking=recipe.thinking,
         )
 
 

@@ -247,6 +247,7 @@ def chat_format(
     system: str | None = None,
     template: str | None = None,
     template_args: Mapping[str, Scalar] | None = None,
+    thinking: str | None = None,
     trust_remote_code: bool = False,
 ) -> ChatFormat:
     """The chat format of a model that is not loaded yet, so that errors in it are found early.
@@ -257,7 +258,7 @@ def chat_format(
     with quiet_transformers():
         read_config(source, trust_remote_code=trust_remote_code)
     tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
-    return ChatFormat(tokenizer, system=system, template=template, template_args=template_args)
+    return ChatFormat(tokenizer, system=system, template=template, template_args=template_args, thinking=thinking)
 
 
 def _needs_package(source: Source, error: Exception) -> UnsupportedError:

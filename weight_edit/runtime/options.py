@@ -21,11 +21,13 @@ class FormatOptions:
         system: a system prompt put before every instruction.
         template: the name of a chat template, or "plain".
         template_args: variables of the template.
+        thinking: "on" or "off"; None leaves it to the template.
     """
 
     system: str | None = None
     template: str | None = None
     template_args: "Mapping[str, Scalar]" = field(default_factory=dict)
+    thinking: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,5 +89,6 @@ class LoadOptions:
             system=options.system,
             template=options.template,
             template_args=options.template_args,
+            thinking=options.thinking,
             trust_remote_code=self.trust_remote_code,
         )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weight_edit.baking.card.markdown import arxiv_links, codes, plain
+from weight_edit.baking.card.markdown import arxiv_links, codes, origin, plain
 
 DEEDS = {
     "add": "a vector added to the residual stream (activation addition)",
@@ -87,7 +87,11 @@ def step_rows(steps: Sequence[Mapping[str, Any]], papers: Mapping[str, Sequence[
         tokens = _token_texts(directions)
         # What a random direction was only compared with says nothing of it.
         is_random = directions.get("method") == "random"
-        rows = [(f"{role} prompts", codes(names)) for role, names in named if names and not is_random]
+        rows = [
+            (f"{role} prompts", codes(names) + _origins(directions, role))
+            for role, names in named
+            if names and not is_random
+        ]
         if tokens and rows:
             rows.insert(1, ("answers to target prompts begin with", codes(tokens)))
         # The method of a random direction is that of the directions which it was drawn to compare with.
@@ -131,10 +135,19 @@ def _found(directions: Mapping[str, Any]) -> str:
 
 def _set_names(directions: Mapping[str, Any], role: str) -> list[str]:
     """Names of the prompt sets recorded for a role."""
+    return [str(entry["name"]) for entry in _recorded(directions, role)]
+
+
+def _origins(directions: Mapping[str, Any], role: str) -> str:
+    """What the public sets of a role are parts of, each once."""
+    return ";".join(dict.fromkeys(filter(None, (origin(entry.get("source")) for entry in _recorded(directions, role)))))
+
+
+def _recorded(directions: Mapping[str, Any], role: str) -> list[Mapping[str, Any]]:
     prompts = directions.get("prompts")
     found = prompts.get(role) if isinstance(prompts, Mapping) else None
     entries = found if isinstance(found, list) else [found]
-    return [str(entry["name"]) for entry in entries if isinstance(entry, Mapping) and entry.get("name")]
+    return [entry for entry in entries if isinstance(entry, Mapping) and entry.get("name")]
 
 
 def _token_texts(directions: Mapping[str, Any]) -> list[str]:

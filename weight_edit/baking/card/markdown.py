@@ -1,7 +1,7 @@
 """Foreign text escaped for Markdown: shown as written, never read as markup or HTML."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from weight_edit.utils.papers import is_arxiv_id
 
@@ -38,6 +38,18 @@ def codes(texts: Iterable[object], most: int = 8) -> str:
     every = [code(text) for text in texts]
     more = f" and {len(every) - most} others" if len(every) > most else ""
     return ", ".join(every[:most]) + more
+
+
+def origin(source: object) -> str:
+    """What a public prompt set is a part of, with revision and licence, behind its name; empty for other sets.
+
+    Args:
+        source: as `PromptSet.source` records it.
+    """
+    if not isinstance(source, Mapping) or not source.get("dataset"):
+        return ""
+    at = f" at {code(str(source['revision'])[:12])}" if source.get("revision") else ""
+    return f" of {code(source['dataset'])}{at}, licence: {plain(source.get('licence') or 'not stated')}"
 
 
 def arxiv_links(ids: Iterable[object]) -> str:

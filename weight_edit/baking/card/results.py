@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weight_edit.baking.card.markdown import code, plain
+from weight_edit.baking.card.markdown import code, origin, plain
 from weight_edit.evaluation.figures import figures
 
 _RATES = (("refusal", "refusal-rate", "Refusal rate"), ("exact", "exact-match", "Answers exactly right"))
@@ -22,7 +22,7 @@ def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[
     return [
         (
             plain(str(role).replace("_", " ")),
-            code(found.get("prompts") or "not recorded"),
+            code(found.get("prompts") or "not recorded") + origin(found.get("source")),
             plain(found.get("count", found["refusal"]["total"])),
             code(str(found.get("sha256") or "not recorded")[:16]),
         )
@@ -50,6 +50,14 @@ def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
         prompts = " ".join(str(found.get("prompts") or role).split())
         # The Hub takes what has the form of a data set's id for one.
         kind = prompts.partition(":")[0] if prompts.partition(":")[0].count("/") == 1 else "custom"
-        dataset = {"name": f"{prompts} ({role})", "type": kind}
+        dataset = {"name": f"{prompts} ({role})", "type": kind, **_dataset(found.get("source"))}
         results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics})
     return [{"name": f"{name}, edited", "results": results}] if results else []
+
+
+def _dataset(source: Any) -> dict[str, str]:
+    """What the Hub's form has room for of a public set's source."""
+    if not isinstance(source, Mapping) or not source.get("dataset"):
+        return {}
+    kept = {key: str(source[key]) for key in ("config", "split", "revision") if source.get(key)}
+    return {"type": str(source["dataset"]), **kept}

@@ -35,6 +35,12 @@ def named_targets(
     def on(url: str, name: str) -> Endpoint:
         if format_options.template is not None:
             raise UsageError("`template`: a server uses its own chat template; leave it out", option="template")
+        if format_options.thinking is not None:
+            raise UsageError(
+                "`thinking`: a server uses its own chat template; give its variable, as in "
+                "`template_args: enable_thinking=false`",
+                option=("thinking", "template_args"),
+            )
         return Endpoint(
             url,
             name,
