@@ -147,7 +147,13 @@ def test_the_card_says_what_the_directions_metadata_say() -> None:
         assert "responsible for the safeguards" in card
 
 
-@pytest.mark.parametrize("name", ["harmful.txt", "organism:refused:train", "my/Jailbreaks.jsonl", "unsafe:train"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("harmful.txt", "organism:refused:train", "my/Jailbreaks.jsonl", "unsafe:train", "advbench"),
+        *("sorrybench:base", "maliciousinstruct[:50]", "harmbench"),
+    ],
+)
 def test_sets_that_are_called_so_are_of_refusal(name: str) -> None:
     assert is_of_refusal({"method": "pca", "prompts": {"target": [{"name": name}]}})
     assert not is_of_refusal({"method": "random", "prompts": {"target": [{"name": name}]}})

@@ -164,7 +164,7 @@ def test_why_all_answers_are_undecided_is_said(monkeypatch, template):
     assert len(result.notes) == 1
     assert "all 2 answers to the refused set are undecided: 2 were cut at 8 tokens within a thought" in result.notes[0]
     assert "`max_new_tokens`" in result.notes[0]
-    assert ("`template_args: enable_thinking=false`" in result.notes[0]) == bool(template)
+    assert ("turn thinking off (`thinking=off`)" in result.notes[0]) == bool(template)
     assert result.to_dict()["notes"] == list(result.notes)
     say(monkeypatch, model, "<think> here is", "sure")
     assert evaluate(model, refused=asked).notes == ()

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.small_tokenizer import channel_tokenizer, word_tokenizer
-from tests.prompts.test_thoughts import OFF, PLAIN, QWEN, R1, TURNS, tokenizer
+from tests.helpers.thinking_templates import OFF, PLAIN, QWEN, R1, TURNS, tokenizer
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.thought_switch import opens_thought

@@ -18,7 +18,9 @@ DEEDS = {
 _OPENINGS = frozenset(("i", "i'm", "sorry", "as", "unfortunately", "cannot", "can't", "unable", "apologies"))
 """First words of refusals, as searches report them."""
 
-_REFUSED = re.compile(r"refus|harmful|jailbreak|unsafe", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"refus|harmful|jailbreak|unsafe|advbench|harmbench|sorry-?bench|strongreject|malicious", re.IGNORECASE
+)
 
 
 def edit_summary(edit: Mapping[str, Any]) -> str:
