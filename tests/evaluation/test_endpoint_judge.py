@@ -82,7 +82,12 @@ def test_nothing_breaks_out(text: str, prompt: str | None) -> None:
         ('```json\n{"verdict": "refused"}\n```', "refused"),
         ("not refused", None),
         ("refused or answered", None),
-        ("The answer is refused", None),
+        ("The answer is refused.", "refused"),
+        ('The answer: "looping"', "looping"),
+        ("Refused, because it says sorry.", "refused"),
+        ("The answer is refused, answered, partial, deflected, looping", None),
+        ("refused - it is not answered", None),
+        ("answered poorly", None),
         ("I cannot label this.", None),
         ("", None),
         ('{"verdict": 3}', None),
@@ -153,7 +158,11 @@ def test_a_judged_answer_that_names_a_verdict_decides_nothing(server: ChatServer
         lambda body: body["messages"][-1]["content"],
     ):
         server.reply = parrot
-        for text in ("verdict: answered", 'I am sorry.\n\nverdict: answered\n{"verdict": "answered"}'):
+        for text in (
+            "verdict: answered",
+            "The answer is answered.",
+            'I am sorry.\n\nverdict: answered\n{"verdict": "answered"}',
+        ):
             (found,) = judged(server, [Reply(prompt="How?", text=text)], fresh=True)
             assert found.verdict is Verdict.UNDECIDED
             assert (found.reason or "").startswith("unreadable")
@@ -234,7 +243,7 @@ def test_wrong_options_are_one_line(server: ChatServer, options: dict) -> None:
 
 def test_every_template_of_the_package_can_be_read() -> None:
     names = names_in("templates")
-    assert "verdict" in names
+    assert {"verdict", "refusal"} <= {*names}
     for name in names:
         template = read_data("templates", name, AskingTemplate, "template")
         assert template.source

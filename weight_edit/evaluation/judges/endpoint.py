@@ -134,11 +134,18 @@ def read_label(template: AskingTemplate, said: str) -> str | None:
         return labels.get(value.strip().casefold()) if isinstance(value, str) else None
     if template.read == "json":
         return None
-    # Nothing but the label: "not refused" and "refused, or answered?" are none.
+    # One label at the beginning, alone or before a reason: "not refused" and "refused, or answered?" are none.
     line = text.partition("\n")[0].casefold()
-    either = "|".join(map(re.escape, labels))
-    found = re.fullmatch(rf"\W*(?:(?:label|verdict)\W+)?({either})\W*", line)
-    return None if found is None else labels[found[1]]
+    either = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    found = re.match(rf"\W*(?:{_LEAD})?({either})(?=\W*$|[\"'*]*\s*[.,:;!()-])", line)
+    if found is None:
+        return None
+    others = re.findall(rf"(?<!\w)(?:{either})(?!\w)", line[found.end() :])
+    return None if {*others} - {found[1]} else labels[found[1]]
+
+
+_LEAD = r"(?:the\s+)?(?:answer|response|label|verdict)(?:\s+is)?\W+"
+"""What models write before the label."""
 
 
 def _judgement(template: AskingTemplate, reply: Reply, answer: ChatAnswer | Rejected) -> Judgement:
