@@ -241,6 +241,24 @@ def test_wrong_options_are_one_line(server: ChatServer, options: dict) -> None:
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("endpoint", "'url' is missing"),
+        ("endpoint,url=localhost:80,model=m", "write it as"),
+        ("endpoint,url=http://u:pass@h/v1,model=m", "leave them out"),
+        ("endpoint,url=http://h/v1,model=m,template=verdit", "did you mean 'verdict'"),
+        ("classifier", "name a guard"),
+        ("classifier,guard=wildgard", "did you mean 'wildguard'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_generated(spec: str, words: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        JudgeSpec.parse(spec)
+    assert words in str(failed.value)
+    assert "pass@" not in str(failed.value)
+
+
 def test_every_template_of_the_package_can_be_read() -> None:
     names = names_in("templates")
     assert {"verdict", "refusal"} <= {*names}
