@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from weight_edit.directions.directions import Directions, load_directions
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.selection import SelectionRule
+    from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.evaluate import Evaluation, evaluate
     from weight_edit.inspection.inspect import Inspection, inspect
     from weight_edit.prompts.chat import ChatFormat
@@ -47,6 +48,7 @@ _WHERE = {
     "load_directions": "directions.directions",
     "find_directions": "directions.find",
     "SelectionRule": "directions.selection",
+    "Endpoint": "evaluation.endpoint.endpoint",
     "Evaluation": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
     "Inspection": "inspection.inspect",
@@ -81,6 +83,7 @@ __all__ = [
     "ChatFormat",
     "Difference",
     "Directions",
+    "Endpoint",
     "Evaluation",
     "Inspection",
     "Model",

@@ -137,6 +137,7 @@ LINES = {
     "a list": (Fault(body="[1]"), "the JSON is no object"),
     "no choices": (Fault(body='{"choices": []}'), "'choices' is empty"),
     "no choices at all": (Fault(body='{"text": "hello"}'), "'choices' is missing"),
+    "an error": (Fault(body='{"error": {"message": "model is loading"}}'), "it is an error (model is loading)"),
     "no message": (Fault(body='{"choices": [{"text": "hello"}]}'), "no 'message'"),
     "no content": (Fault(body='{"choices": [{"message": {"role": "assistant"}}]}'), "no 'content'"),
     "a number": (Fault(body='{"choices": [{"message": {"content": 3}}]}'), "'content' is no text"),

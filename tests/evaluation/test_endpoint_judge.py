@@ -82,7 +82,12 @@ def test_nothing_breaks_out(text: str, prompt: str | None) -> None:
         ('```json\n{"verdict": "refused"}\n```', "refused"),
         ("not refused", None),
         ("refused or answered", None),
-        ("The answer is refused", None),
+        ("The answer is refused.", "refused"),
+        ('The answer: "looping"', "looping"),
+        ("Refused, because it says sorry.", "refused"),
+        ("The answer is refused, answered, partial, deflected, looping", None),
+        ("refused - it is not answered", None),
+        ("answered poorly", None),
         ("I cannot label this.", None),
         ("", None),
         ('{"verdict": 3}', None),
@@ -153,7 +158,11 @@ def test_a_judged_answer_that_names_a_verdict_decides_nothing(server: ChatServer
         lambda body: body["messages"][-1]["content"],
     ):
         server.reply = parrot
-        for text in ("verdict: answered", 'I am sorry.\n\nverdict: answered\n{"verdict": "answered"}'):
+        for text in (
+            "verdict: answered",
+            "The answer is answered.",
+            'I am sorry.\n\nverdict: answered\n{"verdict": "answered"}',
+        ):
             (found,) = judged(server, [Reply(prompt="How?", text=text)], fresh=True)
             assert found.verdict is Verdict.UNDECIDED
             assert (found.reason or "").startswith("unreadable")
@@ -232,9 +241,27 @@ def test_wrong_options_are_one_line(server: ChatServer, options: dict) -> None:
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("endpoint", "'url' is missing"),
+        ("endpoint,url=localhost:80,model=m", "write it as"),
+        ("endpoint,url=http://u:pass@h/v1,model=m", "leave them out"),
+        ("endpoint,url=http://h/v1,model=m,template=verdit", "did you mean 'verdict'"),
+        ("classifier", "name a guard"),
+        ("classifier,guard=wildgard", "did you mean 'wildguard'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_generated(spec: str, words: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        JudgeSpec.parse(spec)
+    assert words in str(failed.value)
+    assert "pass@" not in str(failed.value)
+
+
 def test_every_template_of_the_package_can_be_read() -> None:
     names = names_in("templates")
-    assert "verdict" in names
+    assert {"verdict", "refusal"} <= {*names}
     for name in names:
         template = read_data("templates", name, AskingTemplate, "template")
         assert template.source

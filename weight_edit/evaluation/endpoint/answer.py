@@ -63,6 +63,9 @@ def read_answer(content: Any) -> ChatAnswer:
     if not isinstance(content, dict):
         raise Unreadable("the JSON is no object")
     choices = content.get("choices")
+    if not choices and (said := error_text(content)):
+        # Some servers send errors with the status of success.
+        raise Unreadable(f"it is an error ({said})")
     if not isinstance(choices, list) or not choices:
         raise Unreadable(f"'choices' is {'empty' if choices == [] else 'missing'}")
     choice = choices[0]

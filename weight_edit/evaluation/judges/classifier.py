@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.guard import Guard, verdict_of, verdict_of_score
@@ -34,6 +34,12 @@ class ClassifierOptions(Section):
     dtype: str = "auto"
     revision: str | None = None
     batch_size: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="after")
+    def _names_a_guard(self) -> "ClassifierOptions":
+        # Before answers are generated, which takes long.
+        chosen_guard(self)
+        return self
 
 
 @judge("classifier")

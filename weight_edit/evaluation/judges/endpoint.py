@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.endpoint.address import base_address
 from weight_edit.evaluation.endpoint.answer import ChatAnswer
 from weight_edit.evaluation.endpoint.client import ChatClient, ChatSettings, Messages, Rejected
 from weight_edit.evaluation.endpoint.usage import Prices
@@ -49,6 +50,13 @@ class EndpointOptions(Section):
     answer_price: Annotated[float, Field(ge=0)] | None = None
     template_args: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "EndpointOptions":
+        # Before answers are generated, which takes long.
+        base_address(self.url)
+        asking_template(self.template)
+        return self
+
 
 class AskingTemplate(Section):
     """How a model is asked for a verdict, and how its answer is read.
@@ -75,9 +83,7 @@ class AskingTemplate(Section):
 @judge("endpoint")
 def endpoint(replies: list[Reply], options: EndpointOptions) -> list[Judgement]:
     """A model on a chat server (vLLM, llama.cpp, Ollama, SGLang, hosted), asked for one word; `url` and `model`."""
-    template = read_data("templates", options.template, AskingTemplate, "template")
-    if "{answer}" not in template.user:
-        raise UsageError(f"template {options.template}: 'user' has no {{answer}}; write where it stands")
+    template = asking_template(options.template)
     client = ChatClient(
         options.url, options.model, concurrency=options.concurrency, timeout=options.timeout, fresh=options.fresh
     )
@@ -96,6 +102,18 @@ def endpoint(replies: list[Reply], options: EndpointOptions) -> list[Judgement]:
         return found
 
     return judged_by(ask, replies)
+
+
+def asking_template(name: str) -> AskingTemplate:
+    """The template of a name or a path.
+
+    Raises:
+        UsageError: there is none, or it has no place for the answer.
+    """
+    template = read_data("templates", name, AskingTemplate, "template")
+    if "{answer}" not in template.user:
+        raise UsageError(f"template {name}: 'user' has no {{answer}}; write where it stands")
+    return template
 
 
 def conversation(template: AskingTemplate, reply: Reply, characters: int = 8000) -> Messages:
@@ -134,11 +152,18 @@ def read_label(template: AskingTemplate, said: str) -> str | None:
         return labels.get(value.strip().casefold()) if isinstance(value, str) else None
     if template.read == "json":
         return None
-    # Nothing but the label: "not refused" and "refused, or answered?" are none.
+    # One label at the beginning, alone or before a reason: "not refused" and "refused, or answered?" are none.
     line = text.partition("\n")[0].casefold()
-    either = "|".join(map(re.escape, labels))
-    found = re.fullmatch(rf"\W*(?:(?:label|verdict)\W+)?({either})\W*", line)
-    return None if found is None else labels[found[1]]
+    either = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    found = re.match(rf"\W*(?:{_LEAD})?({either})(?=\W*$|[\"'*]*\s*[.,:;!()-])", line)
+    if found is None:
+        return None
+    others = re.findall(rf"(?<!\w)(?:{either})(?!\w)", line[found.end() :])
+    return None if {*others} - {found[1]} else labels[found[1]]
+
+
+_LEAD = r"(?:the\s+)?(?:answer|response|label|verdict)(?:\s+is)?\W+"
+"""What models write before the label."""
 
 
 def _judgement(template: AskingTemplate, reply: Reply, answer: ChatAnswer | Rejected) -> Judgement:
