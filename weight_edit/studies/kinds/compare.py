@@ -9,6 +9,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.recipe.recipe import CONTROL, EditEntry
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
+from weight_edit.studies.rows import corrected
 from weight_edit.studies.tables import colour, figure, write_table
 from weight_edit.utils.settings import Section
 
@@ -51,6 +52,7 @@ def compare(lab: Lab, options: CompareOptions) -> dict[str, Any]:
                 row["why_not"] = str(error)
             rows.append(row)
             lab.log(f"{name}, {label}: refusal {row.get('refusal')}, over-refusal {row.get('over_refusal')}")
+    rows = corrected(rows)
     write_table(lab.folder, "compare", rows)
     _draw(lab, rows)
     return {"rows": rows}

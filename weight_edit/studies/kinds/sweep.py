@@ -9,6 +9,7 @@ from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
+from weight_edit.studies.rows import corrected
 from weight_edit.studies.tables import write_table
 from weight_edit.utils.settings import Section
 
@@ -56,6 +57,7 @@ def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
                 step = lab.step(options.edit.model_copy(update={"strength": strength}), first(known, count))
                 rows.append({"directions": name, "strength": strength, "count": count, **lab.measure([step])})
                 lab.log(f"{name}, strength {strength:g}, {count} directions: {_said(rows[-1])}")
+    rows = corrected(rows)
     write_table(lab.folder, "sweep", rows)
     # By strength, so that a curve passes the unedited model where the strengths change their sign.
     ordered = sorted(rows, key=lambda row: (row["strength"], row["count"]))
