@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.selection import SelectionRule
     from weight_edit.evaluation.evaluate import Evaluation, evaluate
+    from weight_edit.evaluation.judging import JudgedAnswers, judge_answers
     from weight_edit.inspection.inspect import Inspection, inspect
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
@@ -49,6 +50,8 @@ _WHERE = {
     "SelectionRule": "directions.selection",
     "Evaluation": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
+    "JudgedAnswers": "evaluation.judging",
+    "judge_answers": "evaluation.judging",
     "Inspection": "inspection.inspect",
     "inspect": "inspection.inspect",
     "ChatFormat": "prompts.chat",
@@ -83,6 +86,7 @@ __all__ = [
     "Directions",
     "Evaluation",
     "Inspection",
+    "JudgedAnswers",
     "Model",
     "PromptSet",
     "PushResult",
@@ -107,6 +111,7 @@ __all__ = [
     "find_directions",
     "generate",
     "inspect",
+    "judge_answers",
     "load",
     "load_directions",
     "load_prompts",

@@ -1,6 +1,7 @@
 """Entries of a recorded file: JSON Lines, a JSON list, or a text with one entry a line."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,14 @@ class Entry:
         return "null" if self.value is None else names.get(type(self.value), "a text")
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(path: Path, keys: Collection[str] = ()) -> list[Entry]:
     """The entries of a file, in order.
 
     A `.txt` has one text a line. Any other file is JSON Lines, a JSON list, or an object with one list in it, whatever
     its name ends in; empty lines of JSON Lines are left out.
+
+    Args:
+        keys: in lower case; an object with one of them is an entry and holds none, even if it is alone.
 
     Raises:
         UsageError: missing, no regular file, too large, not UTF-8, without entries, or, with the line's number,
@@ -53,34 +57,39 @@ def read_entries(path: Path) -> list[Entry]:
     elif text.lstrip().startswith("["):
         found = _of_list(name, _parsed(name, text, 1))
     else:
-        found = _of_lines(name, lines)
+        found = _of_lines(name, lines, keys)
     if not found:
         raise UsageError(f"{name} has no entries; give a file with at least one")
     return found
 
 
-def _of_lines(name: str, lines: list[str]) -> list[Entry]:
+def _of_lines(name: str, lines: list[str], keys: Collection[str]) -> list[Entry]:
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     try:
         found = [Entry(f"{name}: line {number}", line, _parsed(name, line, number)) for number, line in numbered]
     except UsageError:
         # An object over several lines, perhaps; of anything else the line is what is to be mended.
-        try:
-            whole = parse_json("\n".join(lines), unique_keys=False, constants=True)
-        except ValueError:
-            whole = None
+        whole = _object("\n".join(lines))
         if whole is None:
             raise
-        return _in_object(name, whole)
-    lists = [entry.value for entry in found if isinstance(entry.value, dict)]
-    if len(found) == 1 and lists and _lists(lists[0]) and not any(isinstance(v, str) for v in lists[0].values()):
-        return _in_object(name, lists[0])
+        found = [Entry(f"{name}: line 1", json.dumps(whole, ensure_ascii=False), whole)]
+    alone = found[0].value if len(found) == 1 else None
+    if isinstance(alone, dict) and _lists(alone) and not {str(key).strip().lower() for key in alone} & set(keys):
+        return _in_object(name, alone)
     return found
 
 
-def _in_object(name: str, value: Any) -> list[Entry]:
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = parse_json(text, unique_keys=False, constants=True)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _in_object(name: str, value: dict[str, Any]) -> list[Entry]:
     """The entries of the one list in an object, such as {"completions": [{...}, ...]}."""
-    lists = _lists(value) if isinstance(value, dict) else {}
+    lists = _lists(value)
     if len(lists) != 1:
         raise UsageError(
             f"{name} is one JSON object with {len(lists)} lists of entries in it; write the entries as JSON Lines, one "

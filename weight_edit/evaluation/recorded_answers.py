@@ -71,7 +71,7 @@ def read_answers(path: Path, limit: int | None = None) -> tuple[RecordedAnswer, 
     """
     if limit is not None and limit < 1:
         raise UsageError(f"`limit={limit}`: judge at least one answer", option="limit")
-    entries = read_entries(path)[:limit]
+    entries = read_entries(path, (*ANSWER_KEYS, *HARNESS_KEYS))[:limit]
     key = _key(entries[0])
     answers: list[RecordedAnswer] = []
     filters: dict[str, None] = {}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def judged_answers(result: "JudgedAnswers", console: Console) -> None:
     """Print rates, agreements, and judges against labels."""
     for judge, compared in result.against_labels.items():
-        _confusion(f"{judge} against the labels of {compared.verdicts.total} answers", compared.verdicts, console)
+        title = f"{judge} (columns) against the labels (rows) of {compared.verdicts.total} answers"
+        _confusion(title, compared.verdicts, console)
         console.print(f"Refusal: accuracy {compared.accuracy}, {_kappa(compared.refusal)}.", highlight=False)
         lean = compared.lean
         moved = lean.comparison.verdict
@@ -65,7 +66,9 @@ def _rates(result: "JudgedAnswers", of: str | None, console: Console) -> None:
 
 
 def _confusion(title: str, agreement: "Agreement", console: Console) -> None:
-    table = Table(title=safe(title), title_justify="left")
+    # Above the table, which is narrow.
+    console.print(title, markup=False, highlight=False)
+    table = Table()
     table.add_column("")
     given = [kind for kind in agreement.kinds if any(row[kind] for row in agreement.confusion().values())]
     for kind in given:

@@ -33,7 +33,8 @@ def compare(lab: Lab, options: CompareOptions) -> dict[str, Any]:
     """Every combination of search and edit, with figures and intervals, and random directions.
 
     Writes `compare.csv` and `.json`, the unedited model first, and `compare.png`. An edit that needs what a search does
-    not make (LEACE's eraser, say) has a row that says so.
+    not make (LEACE's eraser, say) has a row that says so. Refusal rates have McNemar's p value against the unedited
+    model on the same prompts, and that by Holm's rule over all rows.
 
     Returns:
         rows: the table.

@@ -40,7 +40,8 @@ def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
     """Refusal, over-refusal and cost at each strength and number of directions.
 
     Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first,
-    and `trade-off.png`.
+    and `trade-off.png`. Refusal rates have McNemar's p value against the unedited model on the same prompts, and that
+    by Holm's rule over all points.
 
     Returns:
         rows: the table.
