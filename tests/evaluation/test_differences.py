@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.comparisons import UNTOLD
-from weight_edit.evaluation.differences import PairedDifference, differences, paired_difference
-from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.differences import PairedDifference, differences, differences_document, paired_difference
+from weight_edit.evaluation.evaluate import Answer, load_answers, write_answers
+from weight_edit.evaluation.figures import untold
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.judge import Verdict
 
@@ -108,3 +110,22 @@ def test_answers_are_paired_by_prompt() -> None:
         differences(base, edited[::-1])
     with pytest.raises(UsageError, match="different prompts"):
         differences(base, edited[:2])
+
+
+def test_answers_come_back_from_their_file(tmp_path: Path) -> None:
+    """A run keeps its base's answers in a file alone, and compares them with the edited model's."""
+    base = [answer("a\u2028b", Verdict.REFUSED, said="I\u2028am sorry."), answer("c", Verdict.ANSWERED, expected="yes")]
+    edited = [dataclasses.replace(one, verdict=Verdict.ANSWERED) for one in base]
+    write_answers(tmp_path / "base.jsonl", base)
+    found = differences(load_answers(tmp_path / "base.jsonl"), edited)
+    assert differences_document(found) == differences_document(differences(base, edited))
+    assert found["refused"]["refusal"].first == 1
+    (tmp_path / "base.jsonl").write_text('{"answer": "a"}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="no file of answers"):
+        load_answers(tmp_path / "base.jsonl")
+
+
+def test_rates_whose_difference_may_be_chance_are_named() -> None:
+    documents = {"refused": {"refusal": {"told": False}, "exact": {"told": True}}, "answered": {"refusal": {}}}
+    assert untold({"differences": documents}) == ["refusal of refused requests"]
+    assert untold({"sets": {}}) == []

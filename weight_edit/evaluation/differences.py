@@ -1,6 +1,6 @@
 """Paired differences of two models' rates on the same prompts, with intervals and p values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import copysign, inf, sqrt
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,11 @@ def differences(base: Sequence["Answer"], edited: Sequence["Answer"]) -> dict[st
         if known:
             found[name]["exact"] = _paired(known, lambda answer: answer.right)
     return found
+
+
+def differences_document(found: Mapping[str, Mapping[str, PairedDifference]]) -> dict[str, dict[str, Any]]:
+    """Differences by prompt set, ready for JSON."""
+    return {name: {of: each.to_dict() for of, each in some.items()} for name, some in found.items()}
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:

@@ -84,6 +84,12 @@ def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def untold(evaluation: Mapping[str, Any]) -> list[str]:
+    """Names of the rates whose difference from the base may be chance."""
+    found = {name: _at(evaluation, path.replace("sets.", "differences.", 1)) for path, name, _ in RATES}
+    return [name for name, apart in found.items() if apart is not None and not apart.get("told", True)]
+
+
 def value(evaluation: Mapping[str, Any], path: str) -> float | None:
     """A figure by its dotted path; None if it was not measured."""
     found = _at(evaluation, path)
