@@ -137,7 +137,7 @@ class JudgedAnswers:
         }
 
     def differences(self, one: str, other: str) -> PairedDifference:
-        """A judge's rate of refusals minus another's, on the same answers."""
+        """The second judge's rate of refusals minus the first's, on the same answers."""
         first, second = ([v is Verdict.REFUSED for v in self.verdicts(judge)] for judge in (one, other))
         return paired_difference(first, second)
 
@@ -217,10 +217,9 @@ def judge_answers(
             for at, answer in enumerate(answers)
         )
         save_whole(target, "".join(f"{line}\n" for line in lines))
-    found = JudgedAnswers(
+    return JudgedAnswers(
         source=path.name, answers=answers, judgements=judgements, labels=told, notes=_notes(answers, told), out=target
     )
-    return found
 
 
 def _check_out(target: Path, path: Path, overwrite: bool) -> None:
