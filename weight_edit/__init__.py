@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weight_edit.directions.selection import SelectionRule
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.evaluate import Evaluation, evaluate
+    from weight_edit.evaluation.judging import JudgedAnswers, judge_answers
     from weight_edit.inspection.inspect import Inspection, inspect
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
@@ -51,6 +52,8 @@ _WHERE = {
     "Endpoint": "evaluation.endpoint.endpoint",
     "Evaluation": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
+    "JudgedAnswers": "evaluation.judging",
+    "judge_answers": "evaluation.judging",
     "Inspection": "inspection.inspect",
     "inspect": "inspection.inspect",
     "ChatFormat": "prompts.chat",
@@ -86,6 +89,7 @@ __all__ = [
     "Endpoint",
     "Evaluation",
     "Inspection",
+    "JudgedAnswers",
     "Model",
     "PromptSet",
     "PushResult",
@@ -110,6 +114,7 @@ __all__ = [
     "find_directions",
     "generate",
     "inspect",
+    "judge_answers",
     "load",
     "load_directions",
     "load_prompts",

@@ -58,6 +58,9 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert state["status"] == "done"
     assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate"}
     assert state["summary"]["verification"]["passed"]
+    apart = state["summary"]["edited"]["differences"]["refused"]["refusal"]
+    assert apart["both"] + apart["base_only"] + apart["edited_only"] + apart["neither"] == 11
+    assert apart["p"] <= 1
     answers = (finished / "answers/edited.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(answers) == 22
     manifest = read_manifest(finished / "model")

@@ -35,6 +35,14 @@ def test_a_sweep_has_the_unedited_model_a_control_and_intervals(lab):
         assert row["refusal_low"] <= row["refusal"] <= row["refusal_high"]
         assert row["kl_low"] <= row["kl"] <= row["kl_high"]
     assert by["main", 1.0]["refusal_high"] > 0.1, "eleven prompts cannot make a rate certain"
+    # Eleven prompts of eleven; four points were tried, so that the p value counts fourfold.
+    main, random = by["main", 1.0], by["random", 1.0]
+    assert main["refusal_p"] == pytest.approx(2 / 2**11)
+    assert main["refusal_p_holm"] == pytest.approx(4 * main["refusal_p"])
+    assert main["refusal_against_base"] == "lower"
+    assert random["refusal_against_base"] == "no difference can be told"
+    assert random["refusal_p_holm"] == 1.0
+    assert "refusal_p" not in by["none", 0.0]
     assert found["distances"].keys() == {"random"}
     assert found["distances"]["random"] > 0.1
     lines, stored = read(some.folder, "sweep")
@@ -56,6 +64,8 @@ def test_a_comparison_says_what_cannot_be_made_and_goes_on(lab):
     assert "left" in rows[2]["why_not"]
     assert "refusal" not in rows[2]
     assert rows[1]["refusal"] == 0.0
+    assert rows[1]["refusal_p_holm"] == pytest.approx(2 * rows[1]["refusal_p"])
+    assert "refusal_p_holm" not in rows[2]
     assert rows[3]["refusal"] > 0.9
     lines, stored = read(some.folder, "compare")
     assert stored[2]["why_not"] == lines[2]["why_not"] == rows[2]["why_not"]

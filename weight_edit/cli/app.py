@@ -7,13 +7,14 @@ import typer
 
 from weight_edit.cli.adapter import adapter
 from weight_edit.cli.bake import bake
-from weight_edit.cli.choices import edits, methods
+from weight_edit.cli.choices import edits, judges, methods
 from weight_edit.cli.demo import demo
 from weight_edit.cli.diff import diff
 from weight_edit.cli.evaluate import evaluate
 from weight_edit.cli.find import find
 from weight_edit.cli.help_pages import RootCommand, VerbCommand, say_choices
 from weight_edit.cli.inspect import inspect
+from weight_edit.cli.judge import judge
 from weight_edit.cli.push import push
 from weight_edit.cli.run import run
 from weight_edit.cli.verify import verify
@@ -69,6 +70,10 @@ def _public_sets() -> str:
     return "\n\n".join(["Public sets for PROMPTS, downloaded from the Hub when they are used:", *lines])
 
 
+def _judges() -> str:
+    return as_help("Judges", judges())
+
+
 def _recipes() -> str:
     from weight_edit.recipe.bundled import OVERLAYS, bundled_recipes
 
@@ -83,6 +88,7 @@ _register(find, _methods)
 _register(bake, _kinds)
 _register(verify, _public_sets)
 _register(evaluate, _public_sets)
+_register(judge, _judges)
 _register(diff)
 _register(adapter, _kinds)
 _register(push)

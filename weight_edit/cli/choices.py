@@ -40,6 +40,12 @@ def edits() -> dict[str, Registered]:
     return registered("edits/kinds", "edit")
 
 
+@cache
+def judges() -> dict[str, Registered]:
+    """Judges of answers, by name."""
+    return registered("evaluation/judges", "judge")
+
+
 def check(params: Mapping[str, object]) -> None:
     """Refuse unknown names in options before anything large is imported.
 
@@ -101,7 +107,7 @@ def completions(name: str) -> Callable[[str], list[str]] | None:
         return _from(_prompt_sets)
     if name in MODELS:
         return _from(_models)
-    known = {"method": methods, "kind": edits}.get(name)
+    known = {"method": methods, "kind": edits, "judge": judges}.get(name)
     return None if known is None else _from(lambda: tuple(known()))
 
 

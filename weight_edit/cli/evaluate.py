@@ -1,11 +1,12 @@
 """The verb `evaluate`: how a model answers, alone or beside its base."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.call import as_dict, call, say_card
+from weight_edit.cli.call import call, say_card
 from weight_edit.cli.options import (
     MODEL_HELP,
     Card,
@@ -22,11 +23,16 @@ from weight_edit.cli.options import (
     Thinking,
     Token,
 )
+from weight_edit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.evaluation.power import SampleSize
+
+
+_TWO_MODELS = ("power", "against")
 
 
 def evaluate(
@@ -46,6 +52,13 @@ def evaluate(
         typer.Option(metavar="PROMPTS", help="Harmless requests that sound sensitive and that the base answers."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
+    power: Annotated[
+        str | None,
+        typer.Option(
+            metavar="observed|A,B",
+            help="How many prompts tell two rates apart: the observed ones, or given ones such as 0.1,0.2.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
     overwrite: Overwrite = False,
@@ -85,13 +98,22 @@ def evaluate(
 
     With --against, what was measured goes into the card of a model that bake or run wrote. With --endpoint and --model
     it is a model on a chat server, of which all is measured that needs answers alone; the divergence is a lower bound,
-    where the server sends log-probabilities.
+    where the server sends log-probabilities. `--power 0.1,0.2` without prompts runs no model.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
     """
+    if power is not None and not any((refused, answered, over_refused, harmless_looking)):
+        call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
+        return
 
     def work() -> "Evaluation":
+        if power == "observed" and against is None:
+            raise UsageError("`power=observed` takes the rates of two models; give `against` BASE", option=_TWO_MODELS)
+        if power is not None:
+            from weight_edit.evaluation.power import given_rates
+
+            given_rates(power)
         from weight_edit.evaluation.against import evaluate_against
         from weight_edit.evaluation.endpoint.named import named_targets
         from weight_edit.prompts.templates import template_args
@@ -133,10 +155,44 @@ def evaluate(
         from weight_edit.cli.tables.results import evaluation
 
         evaluation(result, console)
+        if power is not None:
+            _show_sizes(_sizes(power, result), console)
 
-    result = call(work, show, as_dict, as_json=as_json, quiet=quiet)
+    def document(result: "Evaluation") -> Mapping[str, object]:
+        return {**result.to_dict(), **({} if power is None else _sizes_document(_sizes(power, result)))}
+
+    result = call(work, show, document, as_json=as_json, quiet=quiet)
     if card and model is not None and against is not None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()
         say_card(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
+
+
+def _sizes(power: str, measured: "Evaluation | None") -> "dict[str, SampleSize]":
+    """The numbers of prompts that tell rates apart, by what they are of.
+
+    Raises:
+        UsageError: nothing was measured, and no rates are given.
+    """
+    from weight_edit.evaluation.power import SampleSize, given_rates, sizes_observed
+
+    given = given_rates(power)
+    if given is not None:
+        return {"given": SampleSize(first=given[0], second=given[1])}
+    if measured is None:
+        raise UsageError(
+            "`power=observed` needs what is observed; give `against` and `refused` PROMPTS, or two rates",
+            option=(*_TWO_MODELS, "refused"),
+        )
+    return sizes_observed(measured.differences)
+
+
+def _sizes_document(sizes: "Mapping[str, SampleSize]") -> Mapping[str, object]:
+    return {"power": {name: size.to_dict() for name, size in sizes.items()}}
+
+
+def _show_sizes(sizes: "Mapping[str, SampleSize]", console: "Console") -> None:
+    from weight_edit.cli.tables.sample_sizes import sample_sizes
+
+    sample_sizes(sizes, console)

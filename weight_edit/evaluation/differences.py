@@ -1,24 +1,32 @@
-"""Paired differences of two models' rates on the same prompts, with intervals."""
+"""Paired differences of two models' rates on the same prompts, with intervals and p values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import copysign, inf, sqrt
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.comparisons import Comparison
+from weight_edit.evaluation.intervals import Z
+from weight_edit.evaluation.significance import mcnemar
 
 if TYPE_CHECKING:
     from weight_edit.evaluation.evaluate import Answer
+
+_HALVINGS = 60  # of an interval no longer than 2, down to the rounding of float64
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """The second model's rate minus the first's, on the same prompts, with a 95% interval.
 
-    Newcombe's hybrid score interval for paired proportions with a continuity-corrected correlation (method 10 of
-    Statistics in Medicine 17, 1998, 2635-2650): Wilson's limits of the two rates, put together with the correlation of
-    the pairs. It stays within [-1, 1], and has a width where all pairs agree.
+    Tango's score interval (Statistics in Medicine 17, 1998, 891-908): all differences D for which
+
+        |second - first - n D| <= 1.96 sqrt(n (2 q + D - D^2)),
+
+    n prompts, q the most probable share of prompts on which the outcome comes of the first model alone if D is the
+    difference. It stays within [-1, 1], has a width where all pairs agree, and for D = 0 is McNemar's asymptotic test.
+    `benchmarks/coverage.py` holds it against Newcombe's method 10: nearer to 95% from 50 prompts on.
 
     Attributes:
         both, first, second, neither: prompts on which the outcome came of both models, of one of them alone, of none.
@@ -49,36 +57,49 @@ class PairedDifference:
     @property
     def low(self) -> float:
         """Lower end of the interval."""
-        one, other = self._rates
-        return self.value - self._span(other.value - other.low, one.high - one.value)
+        return self._end(-1.0)
 
     @property
     def high(self) -> float:
         """Upper end of the interval."""
-        one, other = self._rates
-        return self.value + self._span(other.high - other.value, one.value - one.low)
+        return self._end(1.0)
 
     @property
-    def _rates(self) -> tuple[Rate, Rate]:
-        return Rate(self.both + self.first, self.total), Rate(self.both + self.second, self.total)
-
-    def _span(self, a: float, b: float) -> float:
-        # Rounding may leave a little less than nothing.
-        return sqrt(max(0.0, a * a - 2 * self._correlation * a * b + b * b))
+    def p(self) -> float:
+        """The p value of McNemar's exact test."""
+        return mcnemar(self.first, self.second)
 
     @property
-    def _correlation(self) -> float:
-        """The phi coefficient of the pairs, with a continuity correction where it is positive."""
-        margins = (self.both + self.first) * (self.second + self.neither)
-        margins *= (self.both + self.second) * (self.first + self.neither)
-        if margins == 0:
-            return 0.0
-        product = self.both * self.neither - self.first * self.second
-        corrected = max(product - self.total / 2, 0) if product > 0 else product
-        return corrected / sqrt(margins)
+    def comparison(self) -> Comparison:
+        """The difference with its p value, and whether it can be told."""
+        return Comparison(value=self.value, low=self.low, high=self.high, p=self.p, count=self.total)
 
-    def to_dict(self) -> dict[str, float]:
-        """JSON-ready: value, low, high, and the four counts."""
+    def _end(self, bound: float) -> float:
+        """The value furthest towards a bound, -1 or 1, that the score test does not reject."""
+        inside, outside = self.value, bound
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            if abs(self._score(middle)) <= Z:
+                inside = middle
+            else:
+                outside = middle
+        return inside
+
+    def _score(self, difference: float) -> float:
+        """The score statistic of a difference, standard normal if that is the true one."""
+        n, apart = self.total, self.second - self.first
+        # q is the larger root of 2n q^2 + b q + c.
+        b = (2 * n - apart) * difference - self.first - self.second
+        c = -self.first * difference * (1 - difference)
+        q = (sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+        variance = n * (2 * q + difference * (1 - difference))
+        excess = apart - n * difference
+        if variance <= 0:
+            return 0.0 if excess == 0 else copysign(inf, excess)
+        return excess / sqrt(variance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: value, low, high, the four counts, p, and whether a difference can be told."""
         return {
             "value": self.value,
             "low": self.low,
@@ -87,6 +108,8 @@ class PairedDifference:
             "base_only": self.first,
             "edited_only": self.second,
             "neither": self.neither,
+            "p": self.p,
+            "told": self.comparison.told,
         }
 
     def __str__(self) -> str:
@@ -114,8 +137,24 @@ def differences(base: Sequence["Answer"], edited: Sequence["Answer"]) -> dict[st
     return found
 
 
-def _paired(pairs: Sequence[tuple[Any, Any]], outcome: Callable[[Any], bool]) -> PairedDifference:
-    came = [(outcome(a), outcome(b)) for a, b in pairs]
+def differences_document(found: Mapping[str, Mapping[str, PairedDifference]]) -> dict[str, dict[str, Any]]:
+    """Differences by prompt set, ready for JSON."""
+    return {name: {of: each.to_dict() for of, each in some.items()} for name, some in found.items()}
+
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
+    """The difference of two models' outcomes, prompt by prompt in one order.
+
+    Raises:
+        UsageError: no prompts, or not the same number.
+    """
+    if len(first) != len(second):
+        raise UsageError(f"{len(first)} and {len(second)} outcomes are no pairs; give both models the same prompts")
+    came = list(zip(first, second, strict=True))
     return PairedDifference(
         *(came.count(each) for each in ((True, True), (True, False), (False, True), (False, False)))
     )
+
+
+def _paired(pairs: Sequence[tuple[Any, Any]], outcome: Callable[[Any], bool]) -> PairedDifference:
+    return paired_difference([outcome(a) for a, _ in pairs], [outcome(b) for _, b in pairs])

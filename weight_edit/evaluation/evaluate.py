@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.whole_file import check_target, save_whole
-from weight_edit.errors import UsageError, VerificationError
-from weight_edit.evaluation.differences import PairedDifference, differences
+from weight_edit.errors import UsageError, VerificationError, first_line
+from weight_edit.evaluation.differences import PairedDifference, differences, differences_document
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.first_token import first_token_logprobs
@@ -176,13 +177,15 @@ class Evaluation:
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
-            **({} if self.base is None else {"base": self.base.to_dict(), "differences": self._differences()}),
+            **(
+                {}
+                if self.base is None
+                else {"base": self.base.to_dict(), "differences": differences_document(self.differences)}
+            ),
         }
 
-    def _differences(self) -> dict[str, dict[str, dict[str, float]]]:
-        return {name: {of: each.to_dict() for of, each in some.items()} for name, some in self.differences.items()}
 
-
+_MOST_ANSWERS = 1 << 30  # bytes of a file
 SETS = ("refused", "answered", "over_refused", "harmless_looking")
 
 
@@ -378,6 +381,20 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def load_answers(path: Path) -> tuple[Answer, ...]:
+    """The answers that `write_answers` wrote.
+
+    Raises:
+        UsageError: the file is missing, or no such file.
+    """
+    try:
+        # Not splitlines(): answers have characters such as U+2028 in them.
+        lines = read_whole(path, _MOST_ANSWERS).decode("utf-8").split("\n")
+        return tuple(Answer(**json.loads(line)) for line in lines if line)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is no file of answers that was written here: {first_line(error)}") from None
 
 
 def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str, PromptSet]:

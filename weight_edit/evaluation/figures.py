@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from weight_edit.evaluation.comparisons import UNTOLD
+
 
 class Figure(NamedTuple):
     """A figure of an evaluation: its path and its names.
@@ -63,6 +65,8 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
 def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Name -> text of every difference from the base, with its interval for paired prompts.
 
+    Rates whose difference may be chance have a second line that says so.
+
     Args:
         evaluation: `Evaluation.to_dict()`, with what was measured of the base under "base".
     """
@@ -70,12 +74,20 @@ def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
     for path, name, _ in RATES:
         apart = _at(evaluation, path.replace("sets.", "differences.", 1))
         if apart is not None:
-            found[name] = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+            # Earlier runs do not say whether it can be told.
+            untold = "" if apart.get("told", True) else f"\n{UNTOLD}"
+            found[name] = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]{untold}"
     for path, name, _ in NUMBERS:
         before, after = _at(evaluation, f"base.{path}"), _at(evaluation, path)
         if before is not None and after is not None:
             found[name] = f"{after - before:+.4f}"
     return found
+
+
+def untold(evaluation: Mapping[str, Any]) -> list[str]:
+    """Names of the rates whose difference from the base may be chance."""
+    found = {name: _at(evaluation, path.replace("sets.", "differences.", 1)) for path, name, _ in RATES}
+    return [name for name, apart in found.items() if apart is not None and not apart.get("told", True)]
 
 
 def value(evaluation: Mapping[str, Any], path: str) -> float | None:

@@ -5,7 +5,8 @@ from math import sqrt
 
 from weight_edit.errors import UsageError
 
-_Z = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+Z = 1.959963984540054
+"""The normal quantile of a two-sided 95% interval."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Rate:
 
     @property
     def _middle(self) -> float:
-        return (self.count + _Z**2 / 2) / (self.total + _Z**2)
+        return (self.count + Z**2 / 2) / (self.total + Z**2)
 
     @property
     def _half(self) -> float:
-        spread = self.value * (1 - self.value) * self.total + _Z**2 / 4
-        return _Z * sqrt(spread) / (self.total + _Z**2)
+        spread = self.value * (1 - self.value) * self.total + Z**2 / 4
+        return Z * sqrt(spread) / (self.total + Z**2)
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready: value, low, high, count, total."""

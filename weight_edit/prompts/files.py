@@ -47,7 +47,12 @@ def check_file(path: Path) -> Callable[[Path, bytes], Table | NamedSets]:
     return reader
 
 
-def _decode(path: Path, content: bytes) -> str:
+def decoded(path: Path, content: bytes) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        UsageError: it is not UTF-8, with the line's number.
+    """
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front, which would become part of the first prompt.
         text = content.decode("utf-8-sig")
@@ -61,13 +66,14 @@ def _decode(path: Path, content: bytes) -> str:
     return text
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, whatever system wrote its line breaks."""
     # Not splitlines(): it also breaks at characters such as U+2028, which occur inside prompts.
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _read_txt(path: Path, content: bytes) -> Table:
-    lines = _lines(_decode(path, content))
+    lines = lines_of(decoded(path, content))
     written = [line for line in lines if line.strip()]
     if written and all(_is_object(line) for line in written):
         raise UsageError(f"{path}: every line is a JSON object, not a prompt; call the file .jsonl")
@@ -85,15 +91,15 @@ def _is_object(line: str) -> bool:
 
 
 def _read_jsonl(path: Path, content: bytes) -> Table | NamedSets:
-    return json_lines_table(path, _decode(path, content))
+    return json_lines_table(path, decoded(path, content))
 
 
 def _read_json(path: Path, content: bytes) -> Table | NamedSets:
-    return json_table(path, _decode(path, content))
+    return json_table(path, decoded(path, content))
 
 
 def _read_csv(path: Path, content: bytes) -> Table:
-    return csv_table(path, _decode(path, content))
+    return csv_table(path, decoded(path, content))
 
 
 def _read_parquet(path: Path, content: bytes) -> Table:

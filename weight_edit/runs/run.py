@@ -19,7 +19,8 @@ from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
-from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs
+from weight_edit.evaluation.differences import differences, differences_document
+from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs, load_answers
 from weight_edit.hub.source import resolve
 from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat
@@ -297,7 +298,7 @@ class _Run:
                     "evaluate",
                     [edit, self._measured_inputs],
                     ("answers/edited.jsonl",),
-                    lambda: self._evaluate(self._load(unverified), folder.path / "answers/edited.jsonl", against=True),
+                    lambda: self._evaluate_edited(unverified, folder.path / "answers"),
                 )
                 problems = beyond_bounds(self.recipe.bounds, baseline, edited)
         except VerificationError as error:
@@ -419,6 +420,14 @@ class _Run:
             device=self.recipe.device,
             trust_remote_code=self.trust_remote_code,
         ).to_dict()
+
+    def _evaluate_edited(self, unverified: Path, answers: Path) -> dict[str, Any]:
+        """What is measured of the edited model, with its differences from the base's answers, pair by pair."""
+        measured = self._evaluate(self._load(unverified), answers / "edited.jsonl", against=True)
+        if not measured:
+            return measured
+        base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
+        return {**measured, "differences": differences_document(differences(base, edited))}
 
     def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
         if not any(self.sets.values()):

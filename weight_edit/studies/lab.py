@@ -23,7 +23,7 @@ from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import MAIN, EditEntry
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.studies.rows import row_of
+from weight_edit.studies.rows import p_values, row_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,9 +83,14 @@ class Lab:
         return None if answered is None else first_token_logprobs(self.model, answered, self.format, batch_size=128)
 
     @cached_property
+    def base_evaluation(self) -> Evaluation:
+        """The evaluation of the unedited model."""
+        return self.evaluate([])
+
+    @cached_property
     def base(self) -> dict[str, Any]:
         """The figures of the unedited model."""
-        return self.measure([])
+        return row_of(self.base_evaluation)
 
     def evaluate(self, steps: Sequence[EditStep]) -> Evaluation:
         """The evaluation of the model under some edits.
@@ -109,8 +114,9 @@ class Lab:
             )
 
     def measure(self, steps: Sequence[EditStep]) -> dict[str, Any]:
-        """The evaluation as one row of a table, see `row_of`."""
-        return row_of(self.evaluate(steps))
+        """The evaluation as one row of a table, with p values against the unedited model, see `row_of`."""
+        found = self.evaluate(steps)
+        return row_of(found) | p_values(self.base_evaluation, found)
 
 
 def edit_step(step: EditEntry, directions: DirectionRows) -> EditStep:

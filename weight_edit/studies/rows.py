@@ -1,9 +1,13 @@
 """An evaluation as one row of a table: every figure with its 95% interval."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from weight_edit.evaluation.comparisons import UNTOLD
+from weight_edit.evaluation.differences import differences
 from weight_edit.evaluation.evaluate import Evaluation
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.significance import LEVEL, holm
 
 FIGURES = {
     "refusal": "refused requests refused",
@@ -27,14 +31,9 @@ def row_of(found: Evaluation) -> dict[str, Any]:
     Rates have Wilson's intervals; means the normal one over prompts.
     """
     row: dict[str, Any] = {}
-    for name, result in (
-        ("refusal", found.refused),
-        ("over_refusal", found.over_refused),
-        ("looking", found.harmless_looking),
-        ("answered_refusal", found.answered),
-    ):
-        if result is not None:
-            row |= rate_row(name, result.refusal)
+    for name, of in _REFUSALS.items():
+        if of in found.sets:
+            row |= rate_row(name, found.sets[of].refusal)
     if found.refused is not None and found.refused.exact is not None:
         row |= rate_row("helpful", found.refused.exact)
     if found.answered is not None and found.answered.exact is not None:
@@ -47,6 +46,42 @@ def row_of(found: Evaluation) -> dict[str, Any]:
         loss = found.answered.loss
         row |= _mean("loss", loss.mean, loss.standard_error)
     return row
+
+
+_REFUSALS = {
+    "refusal": "refused",
+    "over_refusal": "over_refused",
+    "looking": "harmless_looking",
+    "answered_refusal": "answered",
+}
+"""Table column -> the prompt set of that refusal rate."""
+
+
+def p_values(base: Evaluation, edited: Evaluation) -> dict[str, float]:
+    """McNemar's p value of each refusal rate against the base's on the same prompts, as "refusal_p" and so on."""
+    found = differences(base.answers, edited.answers)
+    return {f"{name}_p": found[of]["refusal"].p for name, of in _REFUSALS.items() if of in found}
+
+
+def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of many edits of one base with p values corrected for their number, and what can be told in words.
+
+    Args:
+        rows: the first is the base's; rows without figures stay as they are.
+
+    Returns:
+        The rows with "refusal_p_holm" beside each "refusal_p", and "refusal_against_base": lower, higher, or that no
+        difference can be told.
+    """
+    told = [dict(row) for row in rows]
+    for name in _REFUSALS:
+        tested = [row for row in told if f"{name}_p" in row]
+        for row, p in zip(tested, holm([row[f"{name}_p"] for row in tested]), strict=True):
+            row[f"{name}_p_holm"] = p
+            if name == "refusal":
+                moved = "higher" if row[name] > told[0][name] else "lower"
+                row["refusal_against_base"] = moved if p <= LEVEL else UNTOLD
+    return told
 
 
 def rate_row(name: str, rate: Rate) -> dict[str, float]:

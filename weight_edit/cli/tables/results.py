@@ -98,7 +98,8 @@ def _refusal_by_category(measured: "EvaluationDocument") -> "Mapping[str, Rate]"
 
 def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
     """Print a table of all figures of two evaluations."""
-    from weight_edit.evaluation.figures import figures
+    from weight_edit.evaluation.comparisons import UNTOLD
+    from weight_edit.evaluation.figures import figures, untold
 
     before, after = figures(baseline), figures(edited)
     if not before and not after:
@@ -110,6 +111,8 @@ def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument
     for name in dict.fromkeys([*before, *after]):
         table.add_row(name, safe(before.get(name, "")), safe(after.get(name, "")))
     console.print(table)
+    if alike := untold(edited):
+        console.print(f"{UNTOLD.capitalize()} (paired, McNemar's exact test): {'; '.join(alike)}.", highlight=False)
     for measured in (baseline, edited):
         notes(measured, console)
     by_category(baseline, edited, console)

@@ -9,6 +9,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.recipe.recipe import CONTROL, EditEntry
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
+from weight_edit.studies.rows import corrected
 from weight_edit.studies.tables import colour, figure, write_table
 from weight_edit.utils.settings import Section
 
@@ -32,7 +33,8 @@ def compare(lab: Lab, options: CompareOptions) -> dict[str, Any]:
     """Every combination of search and edit, with figures and intervals, and random directions.
 
     Writes `compare.csv` and `.json`, the unedited model first, and `compare.png`. An edit that needs what a search does
-    not make (LEACE's eraser, say) has a row that says so.
+    not make (LEACE's eraser, say) has a row that says so. Refusal rates have McNemar's p value against the unedited
+    model on the same prompts, and that by Holm's rule over all rows.
 
     Returns:
         rows: the table.
@@ -51,6 +53,7 @@ def compare(lab: Lab, options: CompareOptions) -> dict[str, Any]:
                 row["why_not"] = str(error)
             rows.append(row)
             lab.log(f"{name}, {label}: refusal {row.get('refusal')}, over-refusal {row.get('over_refusal')}")
+    rows = corrected(rows)
     write_table(lab.folder, "compare", rows)
     _draw(lab, rows)
     return {"rows": rows}

@@ -9,6 +9,7 @@ from weight_edit.recipe.recipe import CONTROL, MAIN, EditEntry, Positive
 from weight_edit.studies.curves import curve_distance, draw_curves
 from weight_edit.studies.lab import Lab
 from weight_edit.studies.registry import study
+from weight_edit.studies.rows import corrected
 from weight_edit.studies.tables import write_table
 from weight_edit.utils.settings import Section
 
@@ -39,7 +40,8 @@ def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
     """Refusal, over-refusal and cost at each strength and number of directions.
 
     Writes `sweep.csv` and `.json`, a row for each point with every figure and its interval, the unedited model first,
-    and `trade-off.png`.
+    and `trade-off.png`. Refusal rates have McNemar's p value against the unedited model on the same prompts, and that
+    by Holm's rule over all points.
 
     Returns:
         rows: the table.
@@ -56,6 +58,7 @@ def sweep(lab: Lab, options: SweepOptions) -> dict[str, Any]:
                 step = lab.step(options.edit.model_copy(update={"strength": strength}), first(known, count))
                 rows.append({"directions": name, "strength": strength, "count": count, **lab.measure([step])})
                 lab.log(f"{name}, strength {strength:g}, {count} directions: {_said(rows[-1])}")
+    rows = corrected(rows)
     write_table(lab.folder, "sweep", rows)
     # By strength, so that a curve passes the unedited model where the strengths change their sign.
     ordered = sorted(rows, key=lambda row: (row["strength"], row["count"]))
