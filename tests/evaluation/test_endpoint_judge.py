@@ -261,7 +261,7 @@ def test_what_is_wrong_is_said_before_anything_is_generated(spec: str, words: st
 
 def test_every_template_of_the_package_can_be_read() -> None:
     names = names_in("templates")
-    assert {"verdict", "refusal"} <= {*names}
+    assert "verdict" in names
     for name in names:
         template = read_data("templates", name, AskingTemplate, "template")
         assert template.source
