@@ -1,7 +1,7 @@
 """Greedy decoding in a batch that answers leave when they end, and that others enter.
 
 The prompts' common prefix, mostly a template's, is read once. The other prompts enter in groups of similar length, the
-longest first. An answer that ended is fed padding until enough of them have, since leaving copies the cache of the rest.
+longest first. An answer that has ended is fed padding until enough have, since leaving copies the cache of the others.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from os.path import commonprefix
+from itertools import takewhile
 
 import torch
 
@@ -232,7 +232,8 @@ class _Running:
 
     def _read_prefix(self) -> None:
         cache = RowCache.empty(self.model, 1)
-        common = commonprefix([list(sequence) for sequence in self.sequences])
+        columns = zip(*self.sequences, strict=False)
+        common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         # Each prompt has a token left to be read; and what a window has forgotten, no shorter prompt can take from it.
         tokens = min(len(common), min(map(len, self.sequences)) - 1, cache.narrowest or len(common))
         if tokens >= _PREFIX and len(self.sequences) >= 4:
@@ -249,5 +250,7 @@ class _Running:
         logits = self.model.vocabulary * (self.model.dtype.itemsize + 4)
         free = free_memory(self.model)
         if free is not None:
-            self.most = max(1, min(self.most, int(_SHARE_OF_MEMORY * free / (longest * cache.bytes_per_token + logits))))
+            self.most = max(
+                1, min(self.most, int(_SHARE_OF_MEMORY * free / (longest * cache.bytes_per_token + logits)))
+            )
         self.most = math.ceil(len(self.sequences) / math.ceil(len(self.sequences) / self.most))

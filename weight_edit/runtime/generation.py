@@ -67,14 +67,29 @@ def generate(
     ends = end_tokens(model)
     if sequences and unsuited(model) is None:
         with suppress(UnsuitedError):
-            return _continuous(model, sequences, ends, max_new_tokens, batch_size, description)
-    return _by_batch(model, sequences, ends, max_new_tokens, batch_size or _BATCH, description)
+            return _continuous(
+                model,
+                sequences,
+                ends,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                description=description,
+            )
+    return by_batch(
+        model,
+        sequences,
+        ends,
+        max_new_tokens=max_new_tokens,
+        batch_size=_BATCH if batch_size is None else batch_size,
+        description=description,
+    )
 
 
 def _continuous(
     model: Model,
     sequences: Sequence[Sequence[int]],
     ends: frozenset[int],
+    *,
     max_new_tokens: int,
     batch_size: int | None,
     description: str | None,
@@ -91,15 +106,24 @@ def _continuous(
     return [_generation(model, answer.tokens, answer.tokens[-1] in ends, answer.finite) for answer in found]
 
 
-def _by_batch(
+def by_batch(
     model: Model,
     sequences: Sequence[Sequence[int]],
     ends: frozenset[int],
+    *,
     max_new_tokens: int,
-    batch_size: int,
-    description: str | None,
+    batch_size: int = _BATCH,
+    description: str | None = None,
 ) -> list[Generation]:
-    """The answers as transformers generates them, a batch until its last answer has ended."""
+    """Greedy answers as transformers generates them, each batch until its last answer has ended.
+
+    Args:
+        ends: the tokens that end an answer.
+        max_new_tokens, batch_size, description: as in `generate`.
+
+    Raises:
+        UsageError: a sequence is empty, the batch size is below 1, or memory runs out with one sequence.
+    """
 
     def step(batch: Batch) -> list[Generation]:
         watch = _Watch()

@@ -13,7 +13,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 def free_memory(model: Model) -> int | None:
     """The bytes that are free on the devices of a model's weights; None where that cannot be told.
 
-    Of several devices, it is as much on each as on the fullest: what a model keeps of tokens is spread as its blocks are.
+    Of several devices, each counts as the fullest: what a model keeps of tokens is spread as its blocks are.
     """
     devices = {parameter.device for parameter in model.model.parameters()} - {torch.device("meta")}
     found = [_free(device) for device in devices]

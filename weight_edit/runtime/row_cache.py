@@ -44,7 +44,7 @@ def unsuited(model: Model) -> str | None:
     for layer in _new(model).layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer):
             return f"its cache has layers of the kind {type(layer).__name__}"
-        if layer.is_sliding and layer.sliding_window < 2:
+        if isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window < 2:
             return "its sliding window is one token long"
     return None
 
@@ -71,7 +71,8 @@ class RowCache:
     @property
     def narrowest(self) -> int | None:
         """The tokens that the shortest sliding window holds; None where there is none."""
-        return min((layer.sliding_window - 1 for layer in self.cache.layers if layer.is_sliding), default=None)
+        windows = [layer.sliding_window for layer in self.cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+        return min(windows) - 1 if windows else None
 
     @property
     def bytes_per_token(self) -> int:
@@ -176,9 +177,7 @@ class _Roomy(DynamicLayer):
         self._begin, self._end = 0, columns
         self._hold(keys, values)
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add columns; keys and values as the pass is to see them."""
         count = key_states.shape[-2]
         if self._end + count > self._all_keys.shape[-2]:
