@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
@@ -59,7 +60,7 @@ def batches(
     Raises:
         UsageError: a sequence is empty, or the batch size is below 1.
     """
-    order = _order(sequences, batch_size)
+    order = longest_first(sequences, batch_size)
     start = 0
     while start < len(order):
         rows = _group(sequences, order, start, batch_size)
@@ -77,6 +78,7 @@ def run_batches(
     device: torch.device | str = "cpu",
     description: str | None = None,
     within: Bar | None = None,
+    unit: str = "",
     moving: Callable[[Batch, Callable[[float], None]], AbstractContextManager[None]] | None = None,
 ) -> Iterator[tuple[Batch, T]]:
     """Apply `step` to each batch, halving the batch size whenever memory runs out.
@@ -87,28 +89,25 @@ def run_batches(
     Args:
         description: names the progress bar; None draws none.
         within: a bar of the caller's that counts sequences, instead of one's own.
+        unit: what one's own bar counts.
         moving: while its block runs, says what share of a batch is done, as it comes: a batch may take minutes.
 
     Raises:
         UsageError: as in `batches`, or memory runs out with a single sequence.
     """
-    order = _order(sequences, batch_size)
+    order = longest_first(sequences, batch_size)
     start, size = 0, batch_size
-    with bar(description, len(order)) if description else nullcontext(within) as drawn:
+    with bar(description, len(order), unit) if description else nullcontext(within) as drawn:
         while start < len(order):
             rows = _group(sequences, order, start, size)
             batch = padded(sequences, rows, pad_id, side).to(device)
             shares = _Shares(drawn, len(rows))
             with moving(batch, shares.add) if moving is not None and drawn is not None else nullcontext():
-                outcome = _attempt(step, batch)
+                outcome = attempt(partial(step, batch))
             if outcome is None:
                 shares.take_back()
                 if len(rows) == 1:
-                    longest = len(sequences[rows[0]])
-                    raise UsageError(
-                        f"out of memory with a single sequence of {longest} tokens; use shorter prompts, "
-                        "a smaller dtype (bfloat16), device 'auto' to spread the model, or a larger device"
-                    )
+                    raise too_long(len(sequences[rows[0]]))
                 size = max(1, len(rows) // 2)
                 continue
             yield batch, outcome[0]
@@ -139,10 +138,10 @@ class _Shares:
             self._drawn.advance(rows)
 
 
-def _attempt(step: Callable[[Batch], T], batch: Batch) -> tuple[T] | None:
+def attempt(step: Callable[[], T]) -> tuple[T] | None:
     """The result of `step`, in a tuple; None if memory ran out, which is free again on return."""
     try:
-        return (step(batch),)
+        return (step(),)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -152,6 +151,14 @@ def _attempt(step: Callable[[Batch], T], batch: Batch) -> tuple[T] | None:
     return None
 
 
+def too_long(tokens: int) -> UsageError:
+    """The error for a sequence of so many tokens that memory runs out with it alone."""
+    return UsageError(
+        f"out of memory with a single sequence of {tokens} tokens; use shorter prompts, "
+        "a smaller dtype (bfloat16), device 'auto' to spread the model, or a larger device"
+    )
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
     # CUDA has a class of its own; the CPU and MPS allocators raise RuntimeError with these words.
     return isinstance(error, torch.OutOfMemoryError) or any(
@@ -159,7 +166,12 @@ def _out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def _order(sequences: Sequence[Sequence[int]], batch_size: int) -> list[int]:
+def longest_first(sequences: Sequence[Sequence[int]], batch_size: int) -> list[int]:
+    """The indices of the sequences, by their lengths.
+
+    Raises:
+        UsageError: as `batches`.
+    """
     if batch_size < 1:
         raise UsageError(f"the batch size is {batch_size}; it must be at least 1")
     for row, sequence in enumerate(sequences):

@@ -151,11 +151,13 @@ def run_model(
     side: Side = "left",
     within: Bar | None = None,
     blocks: int | None = None,
+    unit: str = "",
 ) -> Iterator[tuple[Batch, T]]:
     """`run_batches` on the model's device, with its padding and a suitable number of threads.
 
     Args:
         blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
+        unit: what the bar counts.
 
     Raises:
         UsageError: as `run_batches`, or a token that the model has no embedding for.
@@ -165,16 +167,8 @@ def run_model(
 
     @contextmanager
     def moving(batch: Batch, advance: Callable[[float], None]) -> Iterator[None]:
-        def passed(*_: object) -> None:
-            advance(1 / max(1, calls))
-
-        places = [model.model.get_submodule(block.module) for block in model.anatomy.blocks]
-        handles = [place.register_forward_pre_hook(passed) for place in places]
-        try:
+        with each_block(model, lambda: advance(1 / max(1, calls))):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def suited(batch: Batch) -> T:
         with one_thread() if model.small else nullcontext():
@@ -189,8 +183,21 @@ def run_model(
         device=model.device,
         description=description,
         within=within,
+        unit=unit,
         moving=None if is_quiet() else moving,
     )
+
+
+@contextmanager
+def each_block(model: Model, passed: Callable[[], None]) -> Iterator[None]:
+    """Within the context, `passed` is called whenever a block of the model begins."""
+    places = [model.model.get_submodule(block.module) for block in model.anatomy.blocks]
+    handles = [place.register_forward_pre_hook(lambda *_: passed()) for place in places]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def last_logits(model: Model, batch: Batch, count: int) -> Tensor:

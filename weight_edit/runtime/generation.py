@@ -1,7 +1,7 @@
 """Greedy generation."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,14 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch
-from weight_edit.runtime.forward import check_lengths, run_model
+from weight_edit.runtime.continuous_batching import decode
+from weight_edit.runtime.forward import check_lengths, check_tokens, run_model
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.row_cache import UnsuitedError, unsuited
+from weight_edit.utils.progress import bar
+
+_BATCH = 32
+"""The prompts of a batch where transformers generates and the caller sets no limit."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,20 @@ def generate(
     sequences: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = 64,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     description: str | None = "answers",
 ) -> list[Generation]:
     """Greedy answers to token sequences, until an end token or `max_new_tokens`.
 
     The model's own sampling settings and penalties are set aside for the call, so that answers depend on the
-    weights alone; its end tokens are kept.
+    weights alone; its end tokens are kept. Answers leave the batch when they end and others enter
+    (`continuous_batching`); where a model's cache does not allow that (`row_cache.unsuited`), transformers generates
+    batch by batch. Hooks on the model see tokens of several prompts at once, at other columns and in another order than
+    the prompts', and a common prefix only once: what they do to a token must follow from that token alone.
+
+    Args:
+        batch_size: the prompts at once, at most; None is as many as memory allows and speed gains by.
+        description: names the progress bar; None draws none.
 
     Raises:
         UsageError: max_new_tokens is below 1, a sequence is empty or too long, or memory runs out with one.
@@ -50,7 +63,67 @@ def generate(
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
+    check_tokens(model, sequences)
     ends = end_tokens(model)
+    if sequences and unsuited(model) is None:
+        with suppress(UnsuitedError):
+            return _continuous(
+                model,
+                sequences,
+                ends,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                description=description,
+            )
+    return by_batch(
+        model,
+        sequences,
+        ends,
+        max_new_tokens=max_new_tokens,
+        batch_size=_BATCH if batch_size is None else batch_size,
+        description=description,
+    )
+
+
+def _continuous(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    ends: frozenset[int],
+    *,
+    max_new_tokens: int,
+    batch_size: int | None,
+    description: str | None,
+) -> list[Generation]:
+    with bar(description, len(sequences), unit="answers") if description else nullcontext() as drawn:
+        found = decode(
+            model,
+            sequences,
+            ends,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            advance=(lambda _: None) if drawn is None else drawn.advance,
+        )
+    return [_generation(model, answer.tokens, answer.tokens[-1] in ends, answer.finite) for answer in found]
+
+
+def by_batch(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    ends: frozenset[int],
+    *,
+    max_new_tokens: int,
+    batch_size: int = _BATCH,
+    description: str | None = None,
+) -> list[Generation]:
+    """Greedy answers as transformers generates them, each batch until its last answer has ended.
+
+    Args:
+        ends: the tokens that end an answer.
+        max_new_tokens, batch_size, description: as in `generate`.
+
+    Raises:
+        UsageError: a sequence is empty, the batch size is below 1, or memory runs out with one sequence.
+    """
 
     def step(batch: Batch) -> list[Generation]:
         watch = _Watch()
@@ -68,10 +141,27 @@ def generate(
     with _greedy(model, ends):
         # A pass through the blocks for each token: the bar moves with the answers.
         blocks = model.anatomy.n_layers * max_new_tokens
-        passes = run_model(model, sequences, step, batch_size=batch_size, description=description, blocks=blocks)
+        passes = run_model(
+            model, sequences, step, batch_size=batch_size, description=description, blocks=blocks, unit="answers"
+        )
         for batch, found in passes:
             results |= dict(zip(batch.rows, found, strict=True))
     return [results[row] for row in range(len(sequences))]
+
+
+def prefix(model: Model, generation: Generation, count: int) -> Generation:
+    """The first `count` tokens of an answer, as `generate` with that limit would have given it.
+
+    So one generation gives the answers of all shorter limits.
+
+    Raises:
+        UsageError: the count is below 1.
+    """
+    if count < 1:
+        raise UsageError(f"an answer cannot be cut to {count} tokens; it must be at least 1")
+    if count >= len(generation.tokens):
+        return generation
+    return _generation(model, generation.tokens[:count], False, generation.finite)
 
 
 def end_tokens(model: Model) -> frozenset[int]:
@@ -121,9 +211,12 @@ class _Watch(LogitsProcessor):
 
 def _read(model: Model, tokens: list[int], ends: frozenset[int], bad: list[bool]) -> Generation:
     stop = next((index for index, token in enumerate(tokens) if token in ends), None)
-    spoken = tokens if stop is None else tokens[:stop]
     kept = tokens if stop is None else tokens[: stop + 1]
-    text = model.tokenizer.decode(spoken, skip_special_tokens=True)
     # What comes behind the end is padding, whose logits nobody reads.
-    finite = not any(bad[: len(kept)])
-    return Generation(text=text, tokens=tuple(kept), finished=stop is not None, finite=finite)
+    return _generation(model, kept, stop is not None, not any(bad[: len(kept)]))
+
+
+def _generation(model: Model, tokens: Sequence[int], finished: bool, finite: bool) -> Generation:
+    spoken = list(tokens[:-1] if finished else tokens)
+    text = model.tokenizer.decode(spoken, skip_special_tokens=True)
+    return Generation(text=text, tokens=tuple(tokens), finished=finished, finite=finite)

@@ -106,12 +106,14 @@ class Meter:
 
     @property
     def pace(self) -> str:
-        """The rate in words: units per second, or seconds per unit for slow tasks."""
+        """The rate in words: units per second, or seconds per unit for slow tasks without a name for the unit."""
         rate = self.rate
         if rate is None:
             return ""
         if self.unit == "bytes":
             return f"{_size(rate)}/s"
+        if self.unit:
+            return f"{rate:.3g} {self.unit}/s"
         return f"{rate:.3g}/s" if rate >= 1 else f"{duration(1 / rate)} each"
 
     def _amount(self, count: float) -> str:
@@ -206,7 +208,7 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
     Args:
         description: what is being done, e.g. "activations".
         total: number of units of work; None where it cannot be told, so that only the time is shown.
-        unit: "bytes" shows sizes and a rate, anything else shows counts.
+        unit: "bytes" shows sizes, anything else shows counts; where it is given, the rate is told in it.
         done: units that an earlier attempt has done.
     """
     if is_quiet() or _running:

@@ -1,0 +1,53 @@
+"""The memory that is free on a model's devices."""
+
+from pathlib import Path
+
+import torch
+
+from weight_edit.runtime.loading import Model
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(model: Model) -> int | None:
+    """The bytes that are free on the devices of a model's weights; None where that cannot be told.
+
+    Of several devices, each counts as the fullest: what a model keeps of tokens is spread as its blocks are.
+    """
+    devices = {parameter.device for parameter in model.model.parameters()} - {torch.device("meta")}
+    found = [_free(device) for device in devices]
+    told = [each for each in found if each is not None]
+    return min(told) * len(told) if told and len(told) == len(found) else None
+
+
+def _free(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        # What torch holds on to and does not use is free for us alone.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    if device.type != "cpu":
+        return None
+    told = [each for each in (_available(), _left_in_group()) if each is not None]
+    return min(told, default=None)
+
+
+def _available() -> int | None:
+    """What Linux can give without swapping."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _left_in_group() -> int | None:
+    """What a container's limit leaves."""
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        # The cache of files counts as used, and gives way.
+        kept = (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = next(int(line.split()[1]) for line in kept if line.startswith("inactive_file "))
+        return int(limit) - int(used) + files
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
