@@ -11,7 +11,7 @@ from jinja2.exceptions import TemplateError
 from weight_edit.errors import FOREIGN_ERRORS, UsageError
 from weight_edit.prompts.template_process import limited_template
 from weight_edit.prompts.templates import Scalar, check_template_args, template_variables
-from weight_edit.prompts.thoughts import CLOSE, OPEN
+from weight_edit.prompts.thoughts import TAGS, THOUGHTS, Marks
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
 # characters with the first of what follows ("." and "\n" are one token in some vocabularies); what is common
@@ -116,8 +116,14 @@ class ChatFormat:
 
     @property
     def opens_thought(self) -> bool:
-        """Whether prompts end within a thought, so that answers begin without `<think>`."""
-        return self._ending.rfind(OPEN) > self._ending.rfind(CLOSE)
+        """Whether prompts end within a thought, so that answers begin without `<think>` or its like."""
+        return any(self._ending.rfind(marks.opening) > self._ending.rfind(marks.closing) for marks in THOUGHTS)
+
+    @cached_property
+    def thought_marks(self) -> Marks:
+        """What stands around a thought: the marks that the template writes, `<think>` where it writes none."""
+        text = self._jinja or ""
+        return next((marks for marks in THOUGHTS if marks.closing in text), THOUGHTS[0])
 
     @cached_property
     def thinking_variables(self) -> tuple[str, ...]:
@@ -158,7 +164,7 @@ class ChatFormat:
         added = {number: str(token) for number, token in self.tokenizer.added_tokens_decoder.items()}
         ids = {*self.tokenizer.all_special_ids, *added} - {self.tokenizer.unk_token_id}
         texts = {each: added.get(each, str(self.tokenizer.convert_ids_to_tokens(each))) for each in ids}
-        return frozenset(each for each, text in texts.items() if text.strip() and text not in (OPEN, CLOSE))
+        return frozenset(each for each, text in texts.items() if text.strip() and text not in TAGS)
 
     def answer_tokens(self, text: str) -> list[int]:
         """The tokens of an answer as in training: its text, then the end of the turn."""
