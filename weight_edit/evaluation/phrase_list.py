@@ -30,11 +30,14 @@ class _Written(Section):
     words: str
     sets: dict[str, str] = Field(default_factory=dict)
     refusals: list[str]
+    inabilities: list[str]
     openings: list[str]
     exceptions: list[str]
     disclaimers: list[str]
     concessions: list[str]
     compliances: list[str]
+    deliveries: list[str]
+    salutations: list[str]
     morals: list[str]
     asks: str
 
@@ -49,11 +52,14 @@ class PhraseList:
         spaced: whether it writes spaces between words.
         words: frequent words, by which the language is told.
         refusals: decline wherever they stand.
-        openings: decline at the beginning of an answer alone.
+        inabilities: decline near the beginning alone: "I can't see what".
+        openings: decline as an answer's first words alone: "I'm sorry, but".
         exceptions: look like the others and decline nothing: "couldn't help but".
         disclaimers: decline to stand for something that is given all the same: "cannot give medical advice".
         concessions: decline to approve of what follows: "can't endorse this, but here is".
-        compliances: begin what was asked for: "here is".
+        compliances: agree, or begin what was asked for: "sure", "first".
+        deliveries: hand over what was asked for: "here is".
+        salutations: begin a letter or a scene, whose words are not the model's own.
         morals: say that something is wrong, or where to find help.
         asks: words of prompts that ask whether something is wrong.
     """
@@ -63,11 +69,14 @@ class PhraseList:
     spaced: bool
     words: frozenset[str]
     refusals: re.Pattern[str]
+    inabilities: re.Pattern[str]
     openings: re.Pattern[str]
     exceptions: re.Pattern[str]
     disclaimers: re.Pattern[str]
     concessions: re.Pattern[str]
     compliances: re.Pattern[str]
+    deliveries: re.Pattern[str]
+    salutations: re.Pattern[str]
     morals: re.Pattern[str]
     asks: re.Pattern[str]
 
@@ -112,11 +121,14 @@ def phrase_list(code: str) -> PhraseList:
         spaced=written.spaced,
         words=frozenset(written.words.split()),
         refusals=group(written.refusals),
+        inabilities=group(written.inabilities),
         openings=group(written.openings),
         exceptions=group(written.exceptions),
         disclaimers=group(written.disclaimers),
         concessions=group(written.concessions),
         compliances=group(written.compliances),
+        deliveries=group(written.deliveries),
+        salutations=group(written.salutations),
         morals=group(written.morals),
         asks=re.compile(rf"(?<!\w)(?:{written.asks})(?!\w)" if written.spaced else written.asks, re.IGNORECASE),
     )
@@ -130,6 +142,8 @@ def other_words() -> Mapping[str, frozenset[str]]:
 
 
 def _compiled(phrases: list[str], sets: Mapping[str, str], spaced: bool) -> re.Pattern[str]:
+    if not phrases:
+        return re.compile("(?!)")
     either = "|".join(f"(?:{_expression(phrase, sets, spaced)})" for phrase in phrases)
     return re.compile(f"(?<= )(?:{either})(?= )" if spaced else either)
 
@@ -166,13 +180,17 @@ _INSIDE = frozenset("'-")
 
 
 @lru_cache(maxsize=16)
-def skeleton(text: str, spaced: bool) -> Skeleton:
-    """The words of a text, see `Skeleton`."""
-    return _skeleton(plain(text), text, spaced)
+def skeleton(text: str, spaced: bool, *, quotes: bool = False) -> Skeleton:
+    """The words of a text, see `Skeleton`.
+
+    Args:
+        quotes: leave out quotations also where the text is nothing else.
+    """
+    given = plain(text)
+    return _skeleton(given, _quoted(given.text, quotes), text, spaced)
 
 
-def _skeleton(given: PlainText, original: str, spaced: bool) -> Skeleton:
-    quoted = _quoted(given.text)
+def _skeleton(given: PlainText, quoted: list[bool], original: str, spaced: bool) -> Skeleton:
     letters: list[str] = [" "] if spaced else []
     places: list[int] = [0] * len(letters)
 
@@ -214,7 +232,7 @@ def _skeleton(given: PlainText, original: str, spaced: bool) -> Skeleton:
     return Skeleton("".join(letters), tuple(places))
 
 
-def _quoted(text: str) -> list[bool]:
+def _quoted(text: str, always: bool) -> list[bool]:
     """For each character of a plain text, whether it stands in a quotation or in code."""
     inside = [False] * len(text)
     for match in _CLOSED.finditer(text):
@@ -222,7 +240,7 @@ def _quoted(text: str) -> list[bool]:
     words = [index for index, character in enumerate(text) if character.isalnum()]
     outside = sum(not inside[index] for index in words)
     # A text in quotes from one end to the other is the answer itself.
-    return inside if outside > 0.2 * len(words) else [False] * len(text)
+    return inside if always or outside > 0.2 * len(words) else [False] * len(text)
 
 
 def spans(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
