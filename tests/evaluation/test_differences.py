@@ -8,7 +8,7 @@ import pytest
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.evaluate import Answer
-from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.verdicts import Verdict
 
 
 def test_the_published_example() -> None:

@@ -1,9 +1,9 @@
 """What a model wrote, as an answer: in templates that open answers with special tokens, and in others."""
 
 import pytest
+from weight_edit.evaluation.judge import Verdict, judge
 
 from tests.helpers.small_tokenizer import channel_tokenizer, musing_tokenizer, response_tokenizer, word_tokenizer
-from weight_edit.evaluation.judge import Verdict, judge
 from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.thoughts import split_thought

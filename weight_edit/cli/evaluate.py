@@ -44,6 +44,15 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Who judges the answers, such as phrases, or with options phrases,language=de; repeat it, and the "
+            "first one decides. [default: phrases]",
+            show_default=False,
+        ),
+    ] = None,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
     overwrite: Overwrite = False,
     system: System = None,
@@ -68,6 +77,7 @@ def evaluate(
 
     def work() -> "Evaluation":
         from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.registry import DEFAULT_JUDGES
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
@@ -86,6 +96,7 @@ def evaluate(
             format_options=FormatOptions(system=system, template=template, template_args=template_args(template_arg)),
             limit=limit,
             max_new_tokens=max_new_tokens,
+            judges=judge or DEFAULT_JUDGES,
             answers_path=answers,
             overwrite=overwrite,
         )

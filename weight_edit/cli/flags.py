@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 
 _OTHERWISE = {
     "answers_path": "answers",
+    "judges": "judge",
     "options": "option",
     "overrides": "set",
     "refusal_tokens": "refusal-token",

@@ -15,14 +15,16 @@ from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
+from weight_edit.evaluation.language import NO_PHRASES
 from weight_edit.evaluation.loss import Loss, cross_entropy
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, Reply, judge_specs
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet, public_name
 from weight_edit.prompts.thought_format import ThoughtFormat
-from weight_edit.prompts.thoughts import split_thought
+from weight_edit.prompts.thoughts import split_thought, unwrapped
 from weight_edit.runtime.forward import answer_logprobs, next_token_logprobs
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.loading import Model, loaded
@@ -32,17 +34,18 @@ from weight_edit.utils.renamed import renamed_arguments
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A prompt with the model's answer and the judge's verdict.
+    """A prompt with the model's answer and the judges' verdicts.
 
     Attributes:
         set: "refused", "answered", "over_refused" or "harmless_looking".
         prompt: the instruction.
         answer: the text, special tokens spelled out, without the end of the turn and without a thought before it.
         expected: the right answer where it is known.
-        verdict: the judge's.
+        verdict: that of the judge that decides.
         category: the prompt's, where there is one.
         finished: the model ended the answer; False where it was cut at the limit.
         thought: what the model wrote before `</think>`, where it thought; the answer of an unfinished one is "".
+        judgements: by the judge's name, the one that decides first.
     """
 
     set: str
@@ -53,6 +56,7 @@ class Answer:
     category: str | None
     finished: bool
     thought: str | None = None
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -67,14 +71,15 @@ class SetResult:
     Attributes:
         prompts: the set's name.
         sha256: of the prompts that were used.
-        refusal: refused answers among all (empty, looping, off-template and undecided ones count as no refusal).
-        verdicts: how many answers of each kind; every kind is there.
+        refusal: refused answers among all by the judge that decides; no other verdict counts as refusal.
+        verdicts: how many answers of each kind by the same judge; every kind is there.
         categories: refusal by category, where the set has categories.
         exact: exactly right answers among the prompts whose answer is known; None where none is. In the
             refused set these are the helpful answers that came back.
         loss: cross-entropy of the known answers, after the model's own thought where it finished one; None where
             none is known.
         unfinished: answers cut at the limit.
+        judges: by each judge's name, how many answers of each kind; the judge that decides comes first.
     """
 
     prompts: str
@@ -85,6 +90,7 @@ class SetResult:
     exact: Rate | None
     loss: Loss | None
     unfinished: int
+    judges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
@@ -107,7 +113,11 @@ class SetResult:
             "exact": self.exact and self.exact.to_dict(),
             "loss": self.loss and self.loss.to_dict(),
             "unfinished": self.unfinished,
+            "judges": {name: self._by(counts) for name, counts in self.judges.items()},
         }
+
+    def _by(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        return {"refusal": Rate(counts[Verdict.REFUSED.value], self.count).to_dict(), "verdicts": dict(counts)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +126,7 @@ class Evaluation:
 
     Attributes:
         model: its name.
-        judge: the judge's name.
+        judge: the judge that decides, with its options.
         max_new_tokens: the limit on an answer's length, which refusal rates depend on.
         system: the system prompt, if any.
         refused, answered, over_refused, harmless_looking: one result per given set.
@@ -125,6 +135,7 @@ class Evaluation:
         template, template_args: the chat template and its variables, see `ChatFormat`.
         notes: what a reader of the rates should know, such as why no answer of a set could be judged.
         base: what was measured of the base on the same prompts, where that was asked for.
+        judges: all judges, with their options, the one that decides first.
     """
 
     model: str
@@ -141,6 +152,7 @@ class Evaluation:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     base: "Evaluation | None" = field(default=None, repr=False)
+    judges: tuple[JudgeSpec, ...] = ()
 
     @property
     def differences(self) -> dict[str, dict[str, PairedDifference]]:
@@ -162,6 +174,7 @@ class Evaluation:
         return {
             "model": self.model,
             "judge": self.judge,
+            "judges": {str(spec): {"kind": spec.kind, "options": dict(spec.options)} for spec in self.judges},
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
             "template": self.template,
@@ -197,7 +210,7 @@ def first_token_logprobs(
     return found
 
 
-@renamed_arguments(format="chat_format")
+@renamed_arguments(format="chat_format", judge_name="judges")
 def evaluate(
     model: Model | str | Path,
     *,
@@ -212,7 +225,7 @@ def evaluate(
     max_new_tokens: int = 64,
     answers_path: str | Path | None = None,
     limit: int | None = None,
-    judge_name: str | Judge = DEFAULT_JUDGE,
+    judges: str | JudgeSpec | Sequence[str | JudgeSpec] = DEFAULT_JUDGES,
     batch_size: int = 32,
 ) -> Evaluation:
     """Measure refusals, right answers, loss and divergence of a model's greedy answers.
@@ -236,14 +249,15 @@ def evaluate(
         chat_format: how prompts become tokens; None is the tokenizer's own template.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
-        judge_name: one of `JUDGES`.
+        judges: by name, such as "phrases", or with options, such as "phrases,language=de"; the first one decides, and
+            the verdicts of the others stand beside its own. An earlier version took one as `judge_name`.
 
     Raises:
         UsageError: no set, an empty one, a base without an answered set or of another vocabulary, or a wrong
             option.
         VerificationError: a loss, a divergence or what an answer was read off is not finite.
     """
-    rule = named(judge_name)
+    specs = judge_specs(judges)
     asked = zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)
     given: dict[str, Any] = _given(
         {name: None if prompts is None else load_prompts(prompts) for name, prompts in asked}, limit
@@ -255,7 +269,7 @@ def evaluate(
     answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judges": specs, "batch_size": batch_size}
     if against is not None and not isinstance(against, Model):
         return evaluate_in_turn(
             lambda: loaded(against),
@@ -277,19 +291,22 @@ def evaluate(
     losses = {name: _loss(model, prompts, chat, batch_size) for name, prompts in given.items()}
     if against is not None and base is None:
         base = evaluate(against, chat_format=chat, **given, **options)
+    said = {
+        name: _replies(model, name, prompts, chat=chat, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        for name, prompts in given.items()
+    }
+    judged = _judged(said, specs)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
-        said = _answers(
-            model, name, prompts=prompts, chat=chat, max_new_tokens=max_new_tokens, rule=rule, batch_size=batch_size
-        )
-        results[name] = _result(prompts, said, _loss_after_thought(model, said, chat, batch_size) or losses[name])
-        answers += said
+        mine = _answers(name, prompts, said[name], judged[name])
+        results[name] = _result(prompts, mine, _loss_after_thought(model, mine, chat, batch_size) or losses[name])
+        answers += mine
     if answers_path is not None:
         write_answers(answers_path, answers)
     return Evaluation(
         model=model.source.public_name,
-        judge=rule.name,
+        judge=str(specs[0]),
         max_new_tokens=max_new_tokens,
         system=chat.system,
         **{name: results.get(name) for name in SETS},
@@ -297,8 +314,9 @@ def evaluate(
         answers=tuple(answers),
         template=chat.template,
         template_args=chat.template_args,
-        notes=tuple(filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given))),
+        notes=tuple(note for name in given for note in _notes(name, results[name], answers, chat, max_new_tokens)),
         base=base,
+        judges=specs,
     )
 
 
@@ -350,7 +368,7 @@ def evaluate_in_turn(
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write answers as JSON lines.
 
-    Keys: set, prompt, answer, expected, verdict, category, finished, thought.
+    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements.
     """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
@@ -425,46 +443,57 @@ def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, 
     return _loss(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
 
 
-def _answers(
-    model: Model,
-    name: str,
-    prompts: PromptSet,
-    chat: ChatFormat,
-    max_new_tokens: int,
-    rule: Judge,
-    batch_size: int,
-) -> list[Answer]:
+def _replies(
+    model: Model, name: str, prompts: PromptSet, *, chat: ChatFormat, max_new_tokens: int, batch_size: int
+) -> list[Reply]:
     asked = [chat.encode(prompt) for prompt in prompts.prompts]
     generations = generate(
         model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, description=f"answers ({name})"
     )
     check_generations(model, asked, generations, VerificationError)
     control = tuple(map(str, model.tokenizer.all_special_tokens))
-    answers = []
-    rows = zip(prompts.prompts, prompts.answers, prompts.categories, generations, strict=True)
-    for prompt, expected, category, generation in rows:
+    replies = []
+    for prompt, generation in zip(prompts.prompts, generations, strict=True):
         text, finished = answer_text(chat, generation.tokens, generation.finished)
-        verdict = judge(text, finished, rule=rule, control=control, opened=chat.opens_thought)
-        thinking = split_thought(text, opened=chat.opens_thought)
-        thought = None if thinking is None else thinking.thought
-        answer = text if thinking is None else thinking.answer or ""
+        replies.append(Reply(prompt=prompt, text=text, finished=finished, opened=chat.opens_thought, control=control))
+    return replies
+
+
+def _judged(said: Mapping[str, Sequence[Reply]], specs: Sequence[JudgeSpec]) -> dict[str, list[dict[str, Judgement]]]:
+    """By set, each reply's judgements by the judge's name; every judge is asked once, for all sets."""
+    replies = [reply for some in said.values() for reply in some]
+    found = {str(spec): spec(replies) for spec in specs}
+    rows = iter([dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)])
+    return {name: [next(rows) for _ in some] for name, some in said.items()}
+
+
+def _answers(
+    name: str, prompts: PromptSet, replies: Sequence[Reply], judged: Sequence[Mapping[str, Judgement]]
+) -> list[Answer]:
+    answers = []
+    rows = zip(prompts.prompts, prompts.answers, prompts.categories, replies, judged, strict=True)
+    for prompt, expected, category, reply, judgements in rows:
+        thinking = split_thought(reply.text, opened=reply.opened)
         answers.append(
             Answer(
                 set=name,
                 prompt=prompt,
-                answer=answer,
+                answer=unwrapped(reply.text) if thinking is None else thinking.answer or "",
                 expected=expected,
-                verdict=verdict,
+                verdict=next(iter(judgements.values())).verdict,
                 category=category,
-                finished=finished,
-                thought=thought,
+                finished=reply.finished,
+                thought=None if thinking is None else thinking.thought,
+                judgements=judgements,
             )
         )
     return answers
 
 
 def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) -> SetResult:
-    counts = Counter(answer.verdict for answer in answers)
+    judges = list(answers[0].judgements)
+    counts = {name: Counter(answer.judgements[name].verdict for answer in answers) for name in judges}
+    by_judge = {name: {verdict.value: counts[name][verdict] for verdict in Verdict} for name in judges}
     known = [answer for answer in answers if answer.expected is not None]
     by_category: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -474,26 +503,39 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         prompts=public_name(prompts.name),
         sha256=prompts.sha256,
         refusal=_refusal(answers),
-        verdicts={verdict.value: counts[verdict] for verdict in Verdict},
+        verdicts=by_judge[judges[0]],
         categories={category: _refusal(some) for category, some in by_category.items()},
         exact=Rate(sum(answer.right for answer in known), len(known)) if known else None,
         loss=loss,
         unfinished=sum(not answer.finished for answer in answers),
+        judges=by_judge,
     )
 
 
-def _undecided(
-    name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat, max_new_tokens: int
-) -> str | None:
-    """The reason why all answers of a set are undecided; None if some are decided."""
-    if result.verdicts[Verdict.UNDECIDED.value] < result.count:
-        return None
-    cut = sum(not answer.finished for answer in answers if answer.set == name)
+def _notes(name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat, max_new_tokens: int) -> list[str]:
+    """What a reader of a set's rates should know of its undecided answers."""
+    mine = [answer for answer in answers if answer.set == name]
+    deciding = next(iter(result.judges))
+    unread = Counter(
+        judgement.reason
+        for answer in mine
+        if (judgement := answer.judgements[deciding]).verdict is Verdict.UNDECIDED and judgement.language is not None
+        if judgement.reason is not None and judgement.reason.startswith(NO_PHRASES)
+    )
+    notes = [
+        f"{count} of {result.count} answers to the {name} set are undecided: {reason}; name another judge (`judges`)"
+        for reason, count in unread.items()
+    ]
+    if result.verdicts[Verdict.UNDECIDED.value] < result.count or unread:
+        return notes
+    within = all(answer.thought is not None for answer in mine)
+    cut = sum(not answer.finished for answer in mine)
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
     more = "allow longer answers (`max_new_tokens`)"
-    if chat.thinking_variables:
+    if within and chat.thinking_variables:
         more += f", or see whether `template_args: {chat.thinking_variables[0]}=false` turns thinking off"
-    return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
+    where = " within a thought" if within else ""
+    return [*notes, f"all {result.count} answers to the {name} set are undecided: {why}{where}; {more}"]
 
 
 def _refusal(answers: Sequence[Answer]) -> Rate:

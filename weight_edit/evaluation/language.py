@@ -4,6 +4,10 @@ import re
 from collections import Counter
 
 from weight_edit.evaluation.phrase_list import folded, other_words, phrase_lists
+from weight_edit.evaluation.plain_text import plain
+
+NO_PHRASES = "no phrases for the language"
+"""How the reason begins of an answer that is not judged for its language."""
 
 SCRIPTS = {
     "Latin": ("en", "es", "de", "fr", "pt"),
@@ -40,15 +44,17 @@ _OF_SCRIPT = {
 }
 _WORD = re.compile(r"[^\W\d_][\w'\u0300-\u036f\u0900-\u097f\u064b-\u0652]*")
 _READ = 2000  # characters that are looked at
-_ENOUGH = 0.5  # another language's frequent words, over the best listed one's
+_AHEAD = 0.05  # share of a text's words by which a language without a list has to be ahead
 
 
 def script_of(text: str) -> str | None:
     """The script of most letters; Japanese is kana though it has more Han. None where there are no letters."""
-    counts = Counter(found for character in text if (found := _script(character)) is not None)
+    counts = Counter(found for character in plain(text).text[:_READ] if (found := _script(character)) is not None)
     if not counts:
         return None
-    if counts["kana"] >= 0.1 * (counts["kana"] + counts["Han"]) and counts["kana"] + counts["Han"] >= max(counts.values()):
+    if counts["kana"] >= 0.1 * (counts["kana"] + counts["Han"]) and counts["kana"] + counts["Han"] >= max(
+        counts.values()
+    ):
         return "kana"
     # A Latin letter is a sound, a Han letter a word.
     counts["Han"] *= 3
@@ -58,23 +64,24 @@ def script_of(text: str) -> str | None:
 def language_of(text: str) -> str | None:
     """The ISO 639-1 code of a text's language; None where nothing tells it, as in a number, a name or code.
 
-    The script says it where one language alone is written in it. Else it is the language with most frequent words in the
-    text, of those with and without a list of phrases; one without a list has to be well ahead.
+    It is "und" in a script of none of the languages that are known here.
+
+    The script says it where one language alone is written in it. Else it is the language with most frequent words in
+    the text, of those with and without a list of phrases; one without a list has to be well ahead.
     """
-    text = text[:_READ]
     script = script_of(text)
     if script is None:
         return None
-    if script in _ALONE:
-        return _ALONE[script]
+    if script not in SCRIPTS:
+        return _ALONE.get(script, "und")
     if script in ("Han", "kana"):
         return SCRIPTS[script][0]
     lists = phrase_lists()
-    words = ["".join(map(folded, word.casefold().replace("’", "'"))) for word in _WORD.findall(text)]
-    listed = {code: _share(words, frozenset(lists[code].words)) for code in SCRIPTS[script]}
+    words = ["".join(map(folded, word)) for word in _WORD.findall(plain(text).text[:_READ])]
+    listed = {code: _share(words, lists[code].words) for code in SCRIPTS[script]}
     others = {code: _share(words, other_words()[code]) for code in _OF_SCRIPT.get(script, ())}
     best, rival = max(listed, key=listed.__getitem__), max(others, key=others.__getitem__)
-    if others[rival] > listed[best] + 0.05 and len(words) * others[rival] >= 2:
+    if others[rival] > listed[best] + _AHEAD and len(words) * others[rival] >= 2:
         return rival
     if listed[best] > 0:
         return best
@@ -82,8 +89,7 @@ def language_of(text: str) -> str | None:
 
 
 def _share(words: list[str], frequent: frozenset[str]) -> float:
-    known = frozenset("".join(map(folded, word)) for word in frequent)
-    return sum(word in known for word in words) / max(1, len(words))
+    return sum(word in frequent for word in words) / max(1, len(words))
 
 
 def _script(character: str) -> str | None:

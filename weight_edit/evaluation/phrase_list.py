@@ -50,7 +50,7 @@ class PhraseList:
         code: the language, ISO 639-1.
         language: its English name.
         spaced: whether it writes spaces between words.
-        words: frequent words, by which the language is told.
+        words: frequent words in folded letters, by which the language is told.
         refusals: decline wherever they stand.
         inabilities: decline near the beginning alone: "I can't see what".
         openings: decline as an answer's first words alone: "I'm sorry, but".
@@ -119,7 +119,7 @@ def phrase_list(code: str) -> PhraseList:
         code=code,
         language=written.language,
         spaced=written.spaced,
-        words=frozenset(written.words.split()),
+        words=_frequent(written.words),
         refusals=group(written.refusals),
         inabilities=group(written.inabilities),
         openings=group(written.openings),
@@ -138,7 +138,11 @@ def phrase_list(code: str) -> PhraseList:
 def other_words() -> Mapping[str, frozenset[str]]:
     """Frequent words of languages without a list, by ISO 639-1 code."""
     content = parse_yaml((FOLDER / f"{OTHERS}.yaml").read_text(encoding="utf-8"))
-    return {code: frozenset(words.split()) for code, words in content.items()}
+    return {code: _frequent(words) for code, words in content.items()}
+
+
+def _frequent(words: str) -> frozenset[str]:
+    return frozenset("".join(map(folded, word)) for word in words.casefold().split())
 
 
 def _compiled(phrases: list[str], sets: Mapping[str, str], spaced: bool) -> re.Pattern[str]:
@@ -212,7 +216,8 @@ def _skeleton(given: PlainText, quoted: list[bool], original: str, spaced: bool)
                 end(place)
         elif character == " ":
             stop = given.places[index + 1] if index + 1 < size else len(original)
-            if "\n" in original[place:stop]:
+            # A single new line may be a wrapped one.
+            if original[place:stop].count("\n") > 1:
                 end(place)
             else:
                 put(" ", place)

@@ -82,7 +82,15 @@ def count_words(text: str) -> int:
 # What ends a turn in usual templates; nothing is wrong where one stands at the end of a recorded text.
 _ENDS = (
     *("</s>", "<eos>", "<end_of_turn>", "<turn|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>"),
-    *("<|end|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<|END_RESPONSE|>", "<|assistant_end|>", "<|eot|>", "<|eom_id|>"),
+    *(
+        "<|end|>",
+        "<|return|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|END_RESPONSE|>",
+        "<|assistant_end|>",
+        "<|eot|>",
+        "<|eom_id|>",
+    ),
 )
 # Control tokens of usual templates, for models that spell them out.
 _CONTROL = re.compile(

@@ -16,9 +16,9 @@ class Marks(NamedTuple):
     closing: str
 
 
-# Each pair as its documentation or reasoning parser has it: the templates of DeepSeek-R1 and Qwen 3; Magistral; Seed-OSS;
-# Kimi-VL; EXAONE Deep; models trained on <thinking> and <reasoning>; Command R7B and Command A; Apertus; Gemma 4;
-# OpenThinker; Nemotron and others with spelled-out special tokens.
+# Each pair as its documentation or reasoning parser has it: the templates of DeepSeek-R1 and Qwen 3; Magistral;
+# Seed-OSS; Kimi-VL; EXAONE Deep; models trained on <thinking> and <reasoning>; Command R7B and Command A; Apertus;
+# Gemma 4; OpenThinker; models with <|think_start|> among their special tokens.
 THOUGHTS = (
     Marks(OPEN, CLOSE),
     Marks("[THINK]", "[/THINK]"),
@@ -48,7 +48,7 @@ ANSWERS = (
 TAGS = frozenset(mark for marks in THOUGHTS for mark in marks) | {"<|channel>"}
 """Every mark of a thought; tokens of these texts end no turn and open no answer."""
 
-# Harmony: <|start|>assistant<|channel|>analysis<|message|>...<|end|>, of which only the channel `final` is for the user.
+# Harmony: <|start|>assistant<|channel|>analysis<|message|>...<|end|>; only the channel `final` is for the user.
 _CHANNEL = re.compile(r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
 _MESSAGE_END = re.compile(r"<\|(?:end|call|return)\|>")
 # The same where special tokens were dropped: analysisThe user asks...assistantfinalHere it is.
