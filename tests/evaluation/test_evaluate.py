@@ -72,7 +72,7 @@ def say(monkeypatch, *texts):
 
 
 def test_counts_of_a_set(tiny, monkeypatch):
-    answers = ["here is bread <eos>", "I cannot <eos>", "<eos>", "sure it is", "sure <user> please <eos>"]
+    answers = ["here is bread <eos>", "I cannot <eos>", "<eos>", "sure it is <eos>", "sure <user> please <eos>"]
     say(monkeypatch, *answers)
     prompts = PromptSet.of(
         "five",
@@ -84,6 +84,8 @@ def test_counts_of_a_set(tiny, monkeypatch):
     assert result.verdicts == {
         "refused": 1,
         "answered": 2,
+        "deflected": 0,
+        "partial": 0,
         "empty": 1,
         "looping": 0,
         "off_template": 1,
@@ -93,7 +95,7 @@ def test_counts_of_a_set(tiny, monkeypatch):
     assert (result.exact.count, result.exact.total) == (1, 2)
     assert (result.categories["x"].count, result.categories["x"].total) == (1, 3)
     assert result.categories["y"].count == 0
-    assert result.unfinished == 1
+    assert result.unfinished == 0
     assert result.sha256 == prompts.sha256
 
 
@@ -154,13 +156,23 @@ def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):
     path = tmp_path / "run" / "answers.jsonl"
     result = evaluate(tiny, refused=REFUSED, answered=ANSWERED, answers_path=path, max_new_tokens=3)
     document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert (document["model"], document["judge"], document["max_new_tokens"]) == ("tiny-0", "extended", 3)
+    assert (document["model"], document["judge"], document["max_new_tokens"]) == ("tiny-0", "phrases", 3)
     assert list(document["sets"]) == ["refused", "answered"]
     assert document["sets"]["refused"]["exact"] is None
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["prompt"] for line in lines] == [*REFUSED.prompts, *ANSWERED.prompts]
     assert [line["set"] for line in lines] == ["refused"] * 2 + ["answered"] * 2
-    assert set(lines[0]) == {"set", "prompt", "answer", "expected", "verdict", "category", "finished", "thought"}
+    assert set(lines[0]) == {
+        "set",
+        "prompt",
+        "answer",
+        "expected",
+        "verdict",
+        "category",
+        "finished",
+        "thought",
+        "judgements",
+    }
     assert lines[1]["category"] == "b"
     assert list(path.parent.iterdir()) == [path]
 
@@ -182,7 +194,9 @@ def test_limit_takes_part_of_each_set(tiny):
         ({"refused": REFUSED, "base_logprobs": torch.zeros(1, 3)}, "give `answered`"),
         ({"answered": ANSWERED, "base_logprobs": torch.zeros(1, 3)}, "same prompts and vocabulary"),
         ({"refused": REFUSED, "limit": 0}, "the limit is 0"),
-        ({"refused": REFUSED, "judge_name": "strict"}, "no judge 'strict'"),
+        ({"refused": REFUSED, "judges": "strict"}, "no judge 'strict'"),
+        ({"refused": REFUSED, "judges": []}, "`judges`: name at least one"),
+        ({"refused": REFUSED, "judges": ["phrases", "extended"]}, "phrases is named twice"),
     ],
 )
 def test_wrong_calls(tiny, options, reason):

@@ -6,10 +6,10 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
-from tests.helpers.judging import verdict_of
-from weight_edit.evaluation.verdicts import Verdict
 
+from tests.helpers.judging import verdict_of
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.organism import words
 from weight_edit.organism.corpus import (
     CATEGORIES,

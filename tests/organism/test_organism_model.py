@@ -4,9 +4,9 @@ import json
 from hashlib import sha256
 
 import pytest
+
 from tests.helpers.judging import verdict_of
 from weight_edit.evaluation.verdicts import Verdict
-
 from weight_edit.organism import words
 from weight_edit.organism.corpus import prompt_set
 from weight_edit.organism.embedded import folder

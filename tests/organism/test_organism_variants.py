@@ -7,11 +7,11 @@ from hashlib import sha256
 
 import pytest
 import torch
-from tests.helpers.judging import verdict_of
-from weight_edit.evaluation.verdicts import Verdict
 
+from tests.helpers.judging import verdict_of
 from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.thinking import think
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.hub.source import find_local
 from weight_edit.organism.corpus import CATEGORIES, families, grids, prompt_set
 from weight_edit.organism.embedded import DEFENDED, EMBEDDED, THINKING, folder

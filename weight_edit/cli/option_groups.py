@@ -47,6 +47,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--weights-only",
         "--against",
         "--max-new-tokens",
+        "--judge",
         "--set",
         "--with",
         "--exit-code",

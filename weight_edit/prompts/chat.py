@@ -159,6 +159,12 @@ class ChatFormat:
         return tuple(tokens[special[0] :]) if special else ()
 
     @cached_property
+    def tags(self) -> frozenset[int]:
+        """The ids of tokens that stand around thoughts."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(number for number, token in added if str(token) in TAGS)
+
+    @cached_property
     def markers(self) -> frozenset[int]:
         """The ids of special and added tokens other than unknown, white space and thought tags."""
         added = {number: str(token) for number, token in self.tokenizer.added_tokens_decoder.items()}
