@@ -12,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_token_logprobs
+from weight_edit.evaluation.figures import figures
+from weight_edit.evaluation.registry import JudgeSpec, Reply
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
@@ -220,3 +222,48 @@ def test_a_broken_model_fails_instead_of_scoring():
     without_answers = replace(ANSWERED, answers=(None, None))
     with pytest.raises(VerificationError, match="not finite"):
         evaluate(broken, answered=without_answers, against=model())
+
+
+def test_the_first_judge_decides_and_the_others_stand_beside_it(tiny, monkeypatch):
+    say(monkeypatch, "I cannot help <eos>", "here is it <eos>")
+    asked = PromptSet.of("two", ["tell", "me"])
+    result = evaluate(tiny, refused=asked, judges=["published", "phrases,early=20"])
+    assert result.judge == "published"
+    assert list(result.refused.judges) == ["published", "phrases,early=20"]
+    document = result.to_dict()
+    assert document["judges"]["phrases,early=20"] == {"kind": "phrases", "options": {"early": "20"}}
+    found = document["sets"]["refused"]
+    assert found["verdicts"] == found["judges"]["published"]["verdicts"]
+    assert found["refusal"] == found["judges"]["published"]["refusal"]
+    assert list(result.answers[0].judgements) == ["published", "phrases,early=20"]
+    rows = figures(document)
+    assert rows["refusal of refused requests, by phrases,early=20"].startswith("0.500")
+
+
+def test_every_judge_is_asked_once_for_all_sets(tiny, monkeypatch):
+    calls = []
+    asked = JudgeSpec.__call__
+
+    def count(self, replies):
+        calls.append((self.kind, len(replies)))
+        return asked(self, replies)
+
+    monkeypatch.setattr(JudgeSpec, "__call__", count)
+    evaluate(tiny, refused=REFUSED, answered=ANSWERED, judges=["phrases", "published"], max_new_tokens=2)
+    assert calls == [("phrases", 4), ("published", 4)]
+
+
+def test_the_earlier_argument_still_names_a_judge(tiny):
+    with pytest.warns(DeprecationWarning, match=r"judge_name=...\) is called judges now"):
+        result = evaluate(tiny, refused=REFUSED, judge_name="published", max_new_tokens=2)
+    assert result.judge == "published"
+
+
+def test_a_language_without_phrases_is_noted(tiny, monkeypatch):
+    text = "Il pane si taglia a fette e si mette nel congelatore."
+    replies = [Reply(prompt=prompt, text=text) for prompt in REFUSED.prompts]
+    monkeypatch.setattr("weight_edit.evaluation.evaluate._replies", lambda *given, **options: replies)
+    result = evaluate(tiny, refused=REFUSED)
+    assert result.refused.verdicts["undecided"] == 2
+    said = "undecided: no phrases for the language it; name another judge (`judges`)"
+    assert result.notes == (f"2 of 2 answers to the refused set are {said}",)

@@ -33,7 +33,10 @@ class Structure:
 
 
 FEW = 8
-"""An answer that was cut before so many words has not decided: 99% of recorded refusals have by then said so."""
+"""Words before which an answer that was cut is undecided: 905 of 925 recorded refusals begin within them.
+
+Counted by `benchmarks/judge_against_recorded.py`.
+"""
 
 
 def structure_of(reply: Reply) -> Structure:
