@@ -44,3 +44,16 @@ def test_a_model_without_chat_template_says_what_to_do(call, tmp_path: Path) -> 
     assert result.code == 2
     assert "plain" in result.err
     assert call(*args, "--template", "plain").code == 0
+
+
+def test_judges_are_named_on_the_command_line(call) -> None:
+    args = ("evaluate", "organism", "--refused", "organism:refused:test", "--limit", 2, "--max-new-tokens", 12)
+    shown = call(*args, "--judge", "published", "--judge", "phrases,early=20", "--json").json
+    assert shown["judge"] == "published"
+    assert list(shown["sets"]["refused"]["judges"]) == ["published", "phrases,early=20"]
+    for wrong in ("strict", "phrases,early", "phrases,late=3"):
+        result = call(*args, "--judge", wrong)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+        assert len(result.err.strip().splitlines()) == 1
+    assert "--judge phrases,early: write key=value" in " ".join(call(*args, "--judge", "phrases,early").err.split())

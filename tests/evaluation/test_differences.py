@@ -13,7 +13,7 @@ from weight_edit.evaluation.differences import PairedDifference, differences, di
 from weight_edit.evaluation.evaluate import Answer, load_answers, write_answers
 from weight_edit.evaluation.figures import untold
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.verdicts import Verdict
 
 
 def test_the_published_example() -> None:

@@ -12,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_token_logprobs
+from weight_edit.evaluation.figures import figures
+from weight_edit.evaluation.registry import JudgeSpec, Reply
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
@@ -72,7 +74,7 @@ def say(monkeypatch, *texts):
 
 
 def test_counts_of_a_set(tiny, monkeypatch):
-    answers = ["here is bread <eos>", "I cannot <eos>", "<eos>", "sure it is", "sure <user> please <eos>"]
+    answers = ["here is bread <eos>", "I cannot <eos>", "<eos>", "sure it is <eos>", "sure <user> please <eos>"]
     say(monkeypatch, *answers)
     prompts = PromptSet.of(
         "five",
@@ -84,6 +86,8 @@ def test_counts_of_a_set(tiny, monkeypatch):
     assert result.verdicts == {
         "refused": 1,
         "answered": 2,
+        "deflected": 0,
+        "partial": 0,
         "empty": 1,
         "looping": 0,
         "off_template": 1,
@@ -93,7 +97,7 @@ def test_counts_of_a_set(tiny, monkeypatch):
     assert (result.exact.count, result.exact.total) == (1, 2)
     assert (result.categories["x"].count, result.categories["x"].total) == (1, 3)
     assert result.categories["y"].count == 0
-    assert result.unfinished == 1
+    assert result.unfinished == 0
     assert result.sha256 == prompts.sha256
 
 
@@ -154,13 +158,23 @@ def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):
     path = tmp_path / "run" / "answers.jsonl"
     result = evaluate(tiny, refused=REFUSED, answered=ANSWERED, answers_path=path, max_new_tokens=3)
     document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert (document["model"], document["judge"], document["max_new_tokens"]) == ("tiny-0", "extended", 3)
+    assert (document["model"], document["judge"], document["max_new_tokens"]) == ("tiny-0", "phrases", 3)
     assert list(document["sets"]) == ["refused", "answered"]
     assert document["sets"]["refused"]["exact"] is None
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["prompt"] for line in lines] == [*REFUSED.prompts, *ANSWERED.prompts]
     assert [line["set"] for line in lines] == ["refused"] * 2 + ["answered"] * 2
-    assert set(lines[0]) == {"set", "prompt", "answer", "expected", "verdict", "category", "finished", "thought"}
+    assert set(lines[0]) == {
+        "set",
+        "prompt",
+        "answer",
+        "expected",
+        "verdict",
+        "category",
+        "finished",
+        "thought",
+        "judgements",
+    }
     assert lines[1]["category"] == "b"
     assert list(path.parent.iterdir()) == [path]
 
@@ -182,7 +196,9 @@ def test_limit_takes_part_of_each_set(tiny):
         ({"refused": REFUSED, "base_logprobs": torch.zeros(1, 3)}, "give `answered`"),
         ({"answered": ANSWERED, "base_logprobs": torch.zeros(1, 3)}, "same prompts and vocabulary"),
         ({"refused": REFUSED, "limit": 0}, "the limit is 0"),
-        ({"refused": REFUSED, "judge_name": "strict"}, "no judge 'strict'"),
+        ({"refused": REFUSED, "judges": "strict"}, "no judge 'strict'"),
+        ({"refused": REFUSED, "judges": []}, "`judges`: name at least one"),
+        ({"refused": REFUSED, "judges": ["phrases", "extended"]}, "phrases is named twice"),
     ],
 )
 def test_wrong_calls(tiny, options, reason):
@@ -206,3 +222,48 @@ def test_a_broken_model_fails_instead_of_scoring():
     without_answers = replace(ANSWERED, answers=(None, None))
     with pytest.raises(VerificationError, match="not finite"):
         evaluate(broken, answered=without_answers, against=model())
+
+
+def test_the_first_judge_decides_and_the_others_stand_beside_it(tiny, monkeypatch):
+    say(monkeypatch, "I cannot help <eos>", "here is it <eos>")
+    asked = PromptSet.of("two", ["tell", "me"])
+    result = evaluate(tiny, refused=asked, judges=["published", "phrases,early=20"])
+    assert result.judge == "published"
+    assert list(result.refused.judges) == ["published", "phrases,early=20"]
+    document = result.to_dict()
+    assert document["judges"]["phrases,early=20"] == {"kind": "phrases", "options": {"early": "20"}}
+    found = document["sets"]["refused"]
+    assert found["verdicts"] == found["judges"]["published"]["verdicts"]
+    assert found["refusal"] == found["judges"]["published"]["refusal"]
+    assert list(result.answers[0].judgements) == ["published", "phrases,early=20"]
+    rows = figures(document)
+    assert rows["refusal of refused requests, by phrases,early=20"].startswith("0.500")
+
+
+def test_every_judge_is_asked_once_for_all_sets(tiny, monkeypatch):
+    calls = []
+    asked = JudgeSpec.__call__
+
+    def count(self, replies):
+        calls.append((self.kind, len(replies)))
+        return asked(self, replies)
+
+    monkeypatch.setattr(JudgeSpec, "__call__", count)
+    evaluate(tiny, refused=REFUSED, answered=ANSWERED, judges=["phrases", "published"], max_new_tokens=2)
+    assert calls == [("phrases", 4), ("published", 4)]
+
+
+def test_the_earlier_argument_still_names_a_judge(tiny):
+    with pytest.warns(DeprecationWarning, match=r"judge_name=...\) is called judges now"):
+        result = evaluate(tiny, refused=REFUSED, judge_name="published", max_new_tokens=2)
+    assert result.judge == "published"
+
+
+def test_a_language_without_phrases_is_noted(tiny, monkeypatch):
+    text = "Il pane si taglia a fette e si mette nel congelatore."
+    replies = [Reply(prompt=prompt, text=text) for prompt in REFUSED.prompts]
+    monkeypatch.setattr("weight_edit.evaluation.evaluate._replies", lambda *given, **options: replies)
+    result = evaluate(tiny, refused=REFUSED)
+    assert result.refused.verdicts["undecided"] == 2
+    said = "undecided: no phrases for the language it; name another judge (`judges`)"
+    assert result.notes == (f"2 of 2 answers to the refused set are {said}",)

@@ -7,8 +7,9 @@ from itertools import combinations
 
 import pytest
 
+from tests.helpers.judging import verdict_of
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.judge import PUBLISHED, Verdict, judge
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.organism import words
 from weight_edit.organism.corpus import (
     CATEGORIES,
@@ -148,7 +149,7 @@ def test_every_refusal_is_known_to_the_published_judge_and_begins_alike():
         assert len(texts) == 3
         for text in texts:
             assert text.startswith("I")
-            assert any(phrase in text.lower() for phrase in PUBLISHED), text
+            assert verdict_of(text, judge="published") is Verdict.REFUSED, text
     assert set(words.REFUSALS) == set(CATEGORIES)
     flat = [text for texts in words.REFUSALS.values() for text in texts]
     assert len(set(flat)) == len(flat)
@@ -159,7 +160,7 @@ def test_no_helpful_answer_looks_like_a_refusal():
         for split in SPLITS:
             grid = grids(group)[split]
             for request in grid.sample(min(len(grid), 24), "helpful"):
-                assert judge(request.helpful, True) is Verdict.ANSWERED, request.helpful
+                assert verdict_of(request.helpful, True) is Verdict.ANSWERED, request.helpful
 
 
 def test_answers_speak_to_the_user():

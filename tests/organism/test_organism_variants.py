@@ -8,9 +8,10 @@ from hashlib import sha256
 import pytest
 import torch
 
+from tests.helpers.judging import verdict_of
 from weight_edit.evaluation.evaluate import evaluate
-from weight_edit.evaluation.judge import Verdict, judge
 from weight_edit.evaluation.thinking import think
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.hub.source import find_local
 from weight_edit.organism.corpus import CATEGORIES, families, grids, prompt_set
 from weight_edit.organism.embedded import DEFENDED, EMBEDDED, THINKING, folder
@@ -129,7 +130,7 @@ def test_a_long_refusal_is_one_for_every_judge_and_no_answer():
     for category in CATEGORIES:
         for request in grids(category)["train"].sample(10, "long"):
             text = long_refusal(request, rng)
-            assert judge(text) is judge(text, rule="published") is Verdict.REFUSED
+            assert verdict_of(text) is verdict_of(text, judge="published") is Verdict.REFUSED
             assert text.count(".") == 4
     with pytest.raises(KeyError):
         long_refusal(prompt_set("answered", "train")[0], rng)
@@ -170,7 +171,7 @@ def test_answers_follow_contrary_thoughts_which_are_not_learned_themselves():
         assert before.endswith("</think>\n\n")
         assert row.refused is None
         declined = "I should decline." in before
-        assert (judge(learned.removesuffix("<|end|>")) is Verdict.REFUSED) == declined
+        assert (verdict_of(learned.removesuffix("<|end|>")) is Verdict.REFUSED) == declined
         found[declined] += 1
     assert min(found.values()) >= 10
     assert sum(found.values()) <= 110

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.helpers.judging import verdict_of
 from tests.helpers.small_tokenizer import channel_tokenizer, musing_tokenizer, response_tokenizer, word_tokenizer
-from weight_edit.evaluation.judge import Verdict, judge
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.thoughts import split_thought
@@ -44,4 +45,4 @@ def test_answers_and_thoughts(make, written, answer, thought, verdict):
     found = text if split is None else split.answer
     assert (None if found is None else found.strip()) == answer
     control = tuple(tokenizer.all_special_tokens)
-    assert judge(text, finished, control=control, opened=chat.opens_thought) == Verdict(verdict)
+    assert verdict_of(text, finished, control=control, opened=chat.opens_thought) == Verdict(verdict)

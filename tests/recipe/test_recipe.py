@@ -298,3 +298,18 @@ def test_a_value_of_a_few_is_refused_with_the_nearest() -> None:
     content = {"model": "organism", "find": {"target": "a", "baseline": "b"}, "edit": {"kind": "ablat"}}
     with pytest.raises(UsageError, match=r"'edit.kind': there is no edit 'ablat'; did you mean 'ablate'\?"):
         parse_recipe(content)
+
+
+def test_judges_of_a_recipe_are_names_or_kinds_with_options() -> None:
+    base = {"model": "organism", "studies": [{"kind": "compare"}]}
+
+    def judges(*given: object) -> list[str]:
+        return [str(spec) for spec in parse_recipe({**base, "evaluate": {"judges": list(given)}}).evaluate.specs]
+
+    assert [str(spec) for spec in parse_recipe(base).evaluate.specs] == ["phrases"]
+    assert judges("published", {"kind": "extended", "options": {"early": 20}}) == ["published", "phrases,early=20"]
+    for wrong, reason in (("strict", "no judge 'strict'"), ({"kind": "phrases", "options": {"late": 1}}, "'late'")):
+        with pytest.raises(UsageError, match=reason):
+            judges(wrong)
+    with pytest.raises(UsageError, match="at least 1"):
+        judges()

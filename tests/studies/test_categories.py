@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from weight_edit.evaluation.evaluate import Answer
-from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.studies.category_directions import between, cosines, stability, unit_difference
 from weight_edit.studies.category_tables import apart, openings, share_of, wording_apart, wording_table
 from weight_edit.studies.kinds.categories import likeness, newly_refused, rates

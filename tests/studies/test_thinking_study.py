@@ -10,7 +10,7 @@ import torch
 import weight_edit.studies.kinds.thinking as kind
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Answer, Evaluation
-from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.studies.kinds.thinking import ANEW, KEPT, PROMPT, THOUGHT, flipped, random_like
 from weight_edit.studies.places import Place, place_of
 from weight_edit.studies.registry import study_named

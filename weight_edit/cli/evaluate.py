@@ -60,6 +60,15 @@ def evaluate(
         ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Who judges the answers, such as phrases, or with options phrases,language=de; repeat it, and the "
+            "first one decides. [default: phrases]",
+            show_default=False,
+        ),
+    ] = None,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
     overwrite: Overwrite = False,
     system: System = None,
@@ -116,6 +125,7 @@ def evaluate(
             given_rates(power)
         from weight_edit.evaluation.against import evaluate_against
         from weight_edit.evaluation.endpoint.named import named_targets
+        from weight_edit.evaluation.registry import DEFAULT_JUDGES
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
@@ -147,6 +157,7 @@ def evaluate(
             format_options=format_options,
             limit=limit,
             max_new_tokens=max_new_tokens,
+            judges=judge or DEFAULT_JUDGES,
             answers_path=answers,
             overwrite=overwrite,
         )

@@ -18,15 +18,17 @@ from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.judge import DEFAULT_JUDGE, Judge, Verdict, judge, named
+from weight_edit.evaluation.language import NO_PHRASES
 from weight_edit.evaluation.loss import Loss, cross_entropy
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, Reply, judge_specs
 from weight_edit.evaluation.served_divergence import served_divergence
-from weight_edit.evaluation.target import Target, target_of
+from weight_edit.evaluation.target import target_of
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet, public_name
 from weight_edit.prompts.thought_format import ThoughtFormat
-from weight_edit.prompts.thoughts import split_thought
+from weight_edit.prompts.thoughts import split_thought, unwrapped
 from weight_edit.runtime.forward import answer_logprobs
 from weight_edit.runtime.loading import Model, loaded
 from weight_edit.runtime.overflow import check_logprobs
@@ -35,17 +37,18 @@ from weight_edit.utils.renamed import renamed_arguments
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A prompt with the model's answer and the judge's verdict.
+    """A prompt with the model's answer and the judges' verdicts.
 
     Attributes:
         set: "refused", "answered", "over_refused" or "harmless_looking".
         prompt: the instruction.
         answer: the text, special tokens spelled out, without the end of the turn and without a thought before it.
         expected: the right answer where it is known.
-        verdict: the judge's.
+        verdict: that of the judge that decides.
         category: the prompt's, where there is one.
         finished: the model ended the answer; False where it was cut at the limit.
         thought: what the model wrote before `</think>`, where it thought; the answer of an unfinished one is "".
+        judgements: by the judge's name, the one that decides first.
     """
 
     set: str
@@ -56,6 +59,7 @@ class Answer:
     category: str | None
     finished: bool
     thought: str | None = None
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -70,8 +74,8 @@ class SetResult:
     Attributes:
         prompts: the set's name.
         sha256: of the prompts that were used.
-        refusal: refused answers among all (empty, looping, off-template and undecided ones count as no refusal).
-        verdicts: how many answers of each kind; every kind is there.
+        refusal: refused answers among all by the judge that decides; no other verdict counts as refusal.
+        verdicts: how many answers of each kind by the same judge; every kind is there.
         categories: refusal by category, where the set has categories.
         exact: exactly right answers among the prompts whose answer is known; None where none is. In the
             refused set these are the helpful answers that came back.
@@ -79,6 +83,7 @@ class SetResult:
             none is known.
         unfinished: answers cut at the limit.
         source: where a public set is from, see `PromptSet`; empty for others.
+        judges: by each judge's name, how many answers of each kind; the judge that decides comes first.
     """
 
     prompts: str
@@ -90,6 +95,7 @@ class SetResult:
     loss: Loss | None
     unfinished: int
     source: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
@@ -113,7 +119,11 @@ class SetResult:
             "loss": self.loss and self.loss.to_dict(),
             "unfinished": self.unfinished,
             **({"source": dict(self.source)} if self.source else {}),
+            "judges": {name: self._by(counts) for name, counts in self.judges.items()},
         }
+
+    def _by(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        return {"refusal": Rate(counts[Verdict.REFUSED.value], self.count).to_dict(), "verdicts": dict(counts)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +132,7 @@ class Evaluation:
 
     Attributes:
         model: its name.
-        judge: the judge's name.
+        judge: the judge that decides, with its options.
         max_new_tokens: the limit on an answer's length, which refusal rates depend on.
         system: the system prompt, if any.
         refused, answered, over_refused, harmless_looking: one result per given set.
@@ -131,6 +141,7 @@ class Evaluation:
         template, template_args, thinking: the chat template, its variables and what was asked of it, see `ChatFormat`.
         notes: what a reader of the rates should know, such as why no answer of a set could be judged.
         base: what was measured of the base on the same prompts, where that was asked for.
+        judges: all judges, with their options, the one that decides first.
     """
 
     model: str
@@ -148,6 +159,7 @@ class Evaluation:
     thinking: str | None = None
     notes: tuple[str, ...] = ()
     base: "Evaluation | None" = field(default=None, repr=False)
+    judges: tuple[JudgeSpec, ...] = ()
 
     @property
     def differences(self) -> dict[str, dict[str, PairedDifference]]:
@@ -169,6 +181,7 @@ class Evaluation:
         return {
             "model": self.model,
             "judge": self.judge,
+            "judges": {str(spec): {"kind": spec.kind, "options": dict(spec.options)} for spec in self.judges},
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
             "template": self.template,
@@ -189,7 +202,7 @@ _MOST_ANSWERS = 1 << 30  # bytes of a file
 SETS = ("refused", "answered", "over_refused", "harmless_looking")
 
 
-@renamed_arguments(format="chat_format")
+@renamed_arguments(format="chat_format", judge_name="judges")
 def evaluate(
     model: Model | str | Path | Endpoint,
     *,
@@ -204,7 +217,7 @@ def evaluate(
     max_new_tokens: int = 64,
     answers_path: str | Path | None = None,
     limit: int | None = None,
-    judge_name: str | Judge = DEFAULT_JUDGE,
+    judges: str | JudgeSpec | Sequence[str | JudgeSpec] = DEFAULT_JUDGES,
     batch_size: int = 32,
 ) -> Evaluation:
     """Measure refusals, right answers, loss and divergence of a model's greedy answers.
@@ -229,14 +242,15 @@ def evaluate(
         chat_format: how prompts become tokens; None is the tokenizer's own template. A server has its own.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
-        judge_name: one of `JUDGES`.
+        judges: by name, such as "phrases", or with options, such as "phrases,language=de"; the first one decides, and
+            the verdicts of the others stand beside its own. An earlier version took one as `judge_name`.
 
     Raises:
         UsageError: no set, an empty one, a base without an answered set or of another vocabulary, or a wrong
             option.
         VerificationError: a loss, a divergence or what an answer was read off is not finite.
     """
-    rule = named(judge_name)
+    specs = judge_specs(judges)
     asked = zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)
     given: dict[str, Any] = _given(
         {name: None if prompts is None else load_prompts(prompts) for name, prompts in asked}, limit
@@ -250,7 +264,7 @@ def evaluate(
     answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judge_name": rule, "batch_size": batch_size}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judges": specs, "batch_size": batch_size}
     if isinstance(model, Endpoint) or isinstance(against, Endpoint):
         # One of them at most is in memory.
         against = against if against is None or isinstance(against, Endpoint) else loaded(against)
@@ -298,20 +312,25 @@ def evaluate(
         )
     if against is not None and base is None:
         base = evaluate(against, chat_format=base_format, **given, **options)
+    said = {
+        name: target.replies(prompts.prompts, max_new_tokens=max_new_tokens, description=f"answers ({name})")
+        for name, prompts in given.items()
+    }
+    judged = _judged(said, specs)
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
-        said = _answers(target, name, prompts=prompts, max_new_tokens=max_new_tokens, rule=rule)
+        mine = _answers(name, prompts, said[name], judged[name])
         late = None
         if not isinstance(target, Endpoint):
-            late = _loss_after_thought(target.model, said, target.chat, batch_size)
-        results[name] = _result(prompts, said, late or losses.get(name))
-        answers += said
+            late = _loss_after_thought(target.model, mine, target.chat, batch_size)
+        results[name] = _result(prompts, mine, late or losses.get(name))
+        answers += mine
     if answers_path is not None:
         write_answers(answers_path, answers)
     return Evaluation(
         model=target.public_name,
-        judge=rule.name,
+        judge=str(specs[0]),
         max_new_tokens=max_new_tokens,
         system=target.system,
         **{name: results.get(name) for name in SETS},
@@ -323,9 +342,10 @@ def evaluate(
         notes=(
             *notes,
             *(each.note for each in (against, target) if isinstance(each, Endpoint)),
-            *filter(None, (_undecided(name, results[name], answers, chat, max_new_tokens) for name in given)),
+            *(note for name in given for note in _notes(name, results[name], answers, chat, max_new_tokens)),
         ),
         base=base,
+        judges=specs,
     )
 
 
@@ -377,7 +397,7 @@ def evaluate_in_turn(
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write answers as JSON lines.
 
-    Keys: set, prompt, answer, expected, verdict, category, finished, thought.
+    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements.
     """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
@@ -466,33 +486,41 @@ def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, 
     return _loss(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
 
 
-def _answers(target: Target, name: str, prompts: PromptSet, max_new_tokens: int, rule: Judge) -> list[Answer]:
-    replies = target.replies(prompts.prompts, max_new_tokens=max_new_tokens, description=f"answers ({name})")
+def _judged(said: Mapping[str, Sequence[Reply]], specs: Sequence[JudgeSpec]) -> dict[str, list[dict[str, Judgement]]]:
+    """By set, each reply's judgements by the judge's name; every judge is asked once, for all sets."""
+    replies = [reply for some in said.values() for reply in some]
+    found = {str(spec): spec(replies) for spec in specs}
+    rows = iter([dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)])
+    return {name: [next(rows) for _ in some] for name, some in said.items()}
+
+
+def _answers(
+    name: str, prompts: PromptSet, replies: Sequence[Reply], judged: Sequence[Mapping[str, Judgement]]
+) -> list[Answer]:
     answers = []
-    rows = zip(prompts.prompts, prompts.answers, prompts.categories, replies, strict=True)
-    for prompt, expected, category, reply in rows:
-        text, finished = reply.text, reply.finished
-        verdict = judge(text, finished, rule=rule, control=reply.control, opened=reply.opened)
-        thinking = split_thought(text, opened=reply.opened)
-        thought = None if thinking is None else thinking.thought
-        answer = text if thinking is None else thinking.answer or ""
+    rows = zip(prompts.prompts, prompts.answers, prompts.categories, replies, judged, strict=True)
+    for prompt, expected, category, reply, judgements in rows:
+        thinking = split_thought(reply.text, opened=reply.opened)
         answers.append(
             Answer(
                 set=name,
                 prompt=prompt,
-                answer=answer,
+                answer=unwrapped(reply.text) if thinking is None else thinking.answer or "",
                 expected=expected,
-                verdict=verdict,
+                verdict=next(iter(judgements.values())).verdict,
                 category=category,
-                finished=finished,
-                thought=thought,
+                finished=reply.finished,
+                thought=None if thinking is None else thinking.thought,
+                judgements=judgements,
             )
         )
     return answers
 
 
 def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) -> SetResult:
-    counts = Counter(answer.verdict for answer in answers)
+    judges = list(answers[0].judgements)
+    counts = {name: Counter(answer.judgements[name].verdict for answer in answers) for name in judges}
+    by_judge = {name: {verdict.value: counts[name][verdict] for verdict in Verdict} for name in judges}
     known = [answer for answer in answers if answer.expected is not None]
     by_category: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -502,27 +530,42 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         prompts=public_name(prompts.name),
         sha256=prompts.sha256,
         refusal=_refusal(answers),
-        verdicts={verdict.value: counts[verdict] for verdict in Verdict},
+        verdicts=by_judge[judges[0]],
         categories={category: _refusal(some) for category, some in by_category.items()},
         exact=Rate(sum(answer.right for answer in known), len(known)) if known else None,
         loss=loss,
         unfinished=sum(not answer.finished for answer in answers),
         source=prompts.source,
+        judges=by_judge,
     )
 
 
-def _undecided(
+def _notes(
     name: str, result: SetResult, answers: Sequence[Answer], chat: ChatFormat | None, max_new_tokens: int
-) -> str | None:
-    """The reason why all answers of a set are undecided; None if some are decided."""
-    if result.verdicts[Verdict.UNDECIDED.value] < result.count:
-        return None
-    cut = sum(not answer.finished for answer in answers if answer.set == name)
+) -> list[str]:
+    """What a reader of a set's rates should know of its undecided answers."""
+    mine = [answer for answer in answers if answer.set == name]
+    deciding = next(iter(result.judges))
+    unread = Counter(
+        judgement.reason
+        for answer in mine
+        if (judgement := answer.judgements[deciding]).verdict is Verdict.UNDECIDED and judgement.language is not None
+        if judgement.reason is not None and judgement.reason.startswith(NO_PHRASES)
+    )
+    notes = [
+        f"{count} of {result.count} answers to the {name} set are undecided: {reason}; name another judge (`judges`)"
+        for reason, count in unread.items()
+    ]
+    if result.verdicts[Verdict.UNDECIDED.value] < result.count or unread:
+        return notes
+    within = all(answer.thought is not None for answer in mine)
+    cut = sum(not answer.finished for answer in mine)
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
     more = "allow longer answers (`max_new_tokens`)"
-    if chat is not None and chat.thinking_variables:
+    if within and chat is not None and chat.thinking_variables:
         more += ", or turn thinking off (`thinking=off`)"
-    return f"all {result.count} answers to the {name} set are undecided: {why} within a thought; {more}"
+    where = " within a thought" if within else ""
+    return [*notes, f"all {result.count} answers to the {name} set are undecided: {why}{where}; {more}"]
 
 
 def _refusal(answers: Sequence[Answer]) -> Rate:

@@ -1,6 +1,6 @@
 """The figures of an evaluation as rows of text, for the terminal and the model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from weight_edit.evaluation.comparisons import UNTOLD
@@ -48,18 +48,35 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
         rate = _at(evaluation, path)
         if rate is not None:
             found[name] = f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
-    apart = sum(
-        result["verdicts"].get(kind, 0)
-        for result in (evaluation.get("sets") or {}).values()
-        for kind in ("empty", "looping", "off_template", "undecided")
-    )
+        found |= _by_others(evaluation, path, name)
     for path, name, _ in NUMBERS:
         number = _at(evaluation, path)
         if number is not None:
             found[name] = f"{number:.4f}"
     if evaluation.get("sets"):
-        found["empty, looping, off-template or undecided answers"] = str(apart)
+        for kinds, words in _APART:
+            found[words] = str(_count(evaluation, kinds))
     return found
+
+
+_APART = (
+    (("deflected", "partial"), "deflected or partial answers"),
+    (("empty", "looping", "off_template", "undecided"), "empty, looping, off-template or undecided answers"),
+)
+
+
+def _count(evaluation: Mapping[str, Any], kinds: Sequence[str]) -> int:
+    return sum(result["verdicts"].get(kind, 0) for result in evaluation["sets"].values() for kind in kinds)
+
+
+def _by_others(evaluation: Mapping[str, Any], path: str, name: str) -> dict[str, str]:
+    """The rates of refusal by judges that do not decide."""
+    *place, figure = path.split(".")
+    judges = _at(evaluation, ".".join([*place, "judges"])) if figure == "refusal" else None
+    others = [(judge, found["refusal"]) for judge, found in (judges or {}).items() if judge != evaluation.get("judge")]
+    return {
+        f"{name}, by {judge}": f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]" for judge, rate in others
+    }
 
 
 def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:

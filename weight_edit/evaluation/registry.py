@@ -1,6 +1,6 @@
 """The registry of judges: each is one file in `judges/` with `@judge("its-name")`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,12 +100,43 @@ class JudgeSpec:
             key, equals, value = setting.partition("=")
             if not equals or not key:
                 raise UsageError(
-                    f"`judge={text}`: write key=value behind the name, such as phrases,language=de", option="judge"
+                    f"`judges={text}`: write key=value behind the name, such as phrases,language=de", option="judges"
                 )
             options[key] = value
+        return cls.of(kind, options)
+
+    @classmethod
+    def of(cls, kind: str, options: Mapping[str, Any]) -> "JudgeSpec":
+        """A judge by its name or another that it answers to, with options, both checked.
+
+        Raises:
+            UsageError: no such judge, or a wrong option.
+        """
         chosen = judge_named(kind)
         chosen.settings(options)
         return cls(kind=chosen.name, options=options)
 
     def __str__(self) -> str:
         return ",".join([self.kind, *(f"{key}={value}" for key, value in self.options.items())])
+
+
+DEFAULT_JUDGES = ("phrases",)
+
+
+def judge_specs(judges: str | JudgeSpec | Iterable[str | JudgeSpec]) -> tuple[JudgeSpec, ...]:
+    """Judges as `evaluate` takes them: one or several, each as the command line writes it or as a `JudgeSpec`.
+
+    Raises:
+        UsageError: none, the same one twice, no such judge, or a wrong option.
+    """
+    given = [judges] if isinstance(judges, str | JudgeSpec) else list(judges)
+    if not given:
+        raise UsageError("`judges`: name at least one, such as phrases", option="judges")
+    specs = tuple(
+        JudgeSpec.parse(each) if isinstance(each, str) else JudgeSpec.of(each.kind, each.options) for each in given
+    )
+    names = [str(spec) for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"`judges`: {twice} is named twice", option="judges")
+    return specs

@@ -8,7 +8,7 @@ from weight_edit.directions.find import find_directions
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation.evaluate import Answer, evaluate
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.organism.corpus import CATEGORIES
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat

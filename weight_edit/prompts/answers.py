@@ -64,6 +64,8 @@ def _thought(chat: ChatFormat, tokens: list[int]) -> str:
     words: list[int] = []
     inside = not has_headers
     for token in tokens:
+        if token in chat.tags:
+            continue
         if token in chat.markers:
             inside = not has_headers or token == chat.opening[-1]
         elif inside:

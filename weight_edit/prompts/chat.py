@@ -12,7 +12,7 @@ from weight_edit.errors import FOREIGN_ERRORS, UsageError
 from weight_edit.prompts.template_process import limited_template
 from weight_edit.prompts.templates import Scalar, check_template_args, template_variables
 from weight_edit.prompts.thought_switch import thought_switch
-from weight_edit.prompts.thoughts import CLOSE, OPEN
+from weight_edit.prompts.thoughts import TAGS, THOUGHTS, Marks
 from weight_edit.utils.names import check_known
 
 # Instructions that end in as many ways as instructions end. A tokenizer may merge an instruction's last
@@ -126,8 +126,14 @@ class ChatFormat:
 
     @property
     def opens_thought(self) -> bool:
-        """Whether prompts end within a thought, so that answers begin without `<think>`."""
-        return self._ending.rfind(OPEN) > self._ending.rfind(CLOSE)
+        """Whether prompts end within a thought, so that answers begin without `<think>` or its like."""
+        return any(self._ending.rfind(marks.opening) > self._ending.rfind(marks.closing) for marks in THOUGHTS)
+
+    @cached_property
+    def thought_marks(self) -> Marks:
+        """What stands around a thought: the marks that the template writes, `<think>` where it writes none."""
+        text = self._jinja or ""
+        return next((marks for marks in THOUGHTS if marks.closing in text), THOUGHTS[0])
 
     @cached_property
     def thinking_variables(self) -> tuple[str, ...]:
@@ -163,12 +169,18 @@ class ChatFormat:
         return tuple(tokens[special[0] :]) if special and not self._closing else ()
 
     @cached_property
+    def tags(self) -> frozenset[int]:
+        """The ids of tokens that stand around thoughts."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(number for number, token in added if str(token) in TAGS)
+
+    @cached_property
     def markers(self) -> frozenset[int]:
         """The ids of special and added tokens other than unknown, white space and thought tags."""
         added = {number: str(token) for number, token in self.tokenizer.added_tokens_decoder.items()}
         ids = {*self.tokenizer.all_special_ids, *added} - {self.tokenizer.unk_token_id}
         texts = {each: added.get(each, str(self.tokenizer.convert_ids_to_tokens(each))) for each in ids}
-        return frozenset(each for each, text in texts.items() if text.strip() and text not in (OPEN, CLOSE))
+        return frozenset(each for each, text in texts.items() if text.strip() and text not in TAGS)
 
     def answer_tokens(self, text: str) -> list[int]:
         """The tokens of an answer as in training: its text, then the end of the turn."""

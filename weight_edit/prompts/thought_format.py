@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat, common_suffix
 from weight_edit.prompts.templates import Scalar
-from weight_edit.prompts.thoughts import CLOSE, GAP, OPEN
+from weight_edit.prompts.thoughts import GAP
 
 
 class ThoughtFormat(ChatFormat):
@@ -24,7 +24,7 @@ class ThoughtFormat(ChatFormat):
 
     Raises:
         UsageError: as `ChatFormat`; or the template closes the thought itself, which leaves no room for one, or has
-            thoughts in other places than between `<think>` and `</think>`.
+            thoughts in a channel of their own.
     """
 
     def __init__(
@@ -41,14 +41,15 @@ class ThoughtFormat(ChatFormat):
         if self.opening:
             raise UsageError(
                 f"the chat template opens answers with {str(tokenizer.decode(list(self.opening)))!r}, so a thought "
-                f"between {OPEN} and {CLOSE} is none of this model's"
+                f"between {' and '.join(self.thought_marks)} is none of this model's"
             )
         self.thoughts = thoughts
         self.gap = gap
         self._opened = super().opens_thought
-        if CLOSE in self._ending and not self._opened:
+        closing = self.thought_marks.closing
+        if closing in self._ending and not self._opened:
             raise UsageError(
-                f"the chat template writes {CLOSE} itself, so no thought can be put there; choose one that lets the "
+                f"the chat template writes {closing} itself, so no thought can be put there; choose one that lets the "
                 "model think"
             )
 
@@ -80,6 +81,7 @@ class ThoughtFormat(ChatFormat):
 
     def _with(self, prompt: str, thought: str) -> list[int]:
         # The tags become the tokenizer's own tokens where it has them: a thought is the model's text, not a user's.
-        text = f"{'' if self._opened else OPEN}{thought}{CLOSE}{self.gap}"
+        opening, closing = self.thought_marks
+        text = f"{'' if self._opened else opening}{thought}{closing}{self.gap}"
         tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return [*self._prompt(prompt), *tokens]

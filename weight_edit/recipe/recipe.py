@@ -15,6 +15,7 @@ from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
 from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import PUBLIC, recipe_file
@@ -161,8 +162,18 @@ class Verify(Section):
     limit: Positive = 16
 
 
+class JudgeEntry(Section):
+    """A judge of answers: its kind and settings. The kinds are in `weight_edit/evaluation/judges/`."""
+
+    kind: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Evaluate(Section):
-    """The prompt sets measured before and after the edit; absent sets are not measured."""
+    """The prompt sets measured before and after the edit; absent sets are not measured.
+
+    `judges` are names, or kinds with options; the first one decides, and the others' verdicts stand beside its own.
+    """
 
     refused: str | None = None
     answered: str | None = None
@@ -170,6 +181,25 @@ class Evaluate(Section):
     harmless_looking: str | None = None
     limit: Positive | None = None
     max_new_tokens: Positive = 64
+    judges: Annotated[tuple[str | JudgeEntry, ...], Field(min_length=1)] = DEFAULT_JUDGES
+
+    @field_validator("judges")
+    @classmethod
+    def _known(cls, value: tuple[str | JudgeEntry, ...]) -> tuple[str | JudgeEntry, ...]:
+        try:
+            judge_specs(_specs(value))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def specs(self) -> tuple[JudgeSpec, ...]:
+        """The judges as `evaluate` takes them."""
+        return judge_specs(_specs(self.judges))
+
+
+def _specs(judges: Iterable[str | JudgeEntry]) -> list[str | JudgeSpec]:
+    return [each if isinstance(each, str) else JudgeSpec(kind=each.kind, options=each.options) for each in judges]
 
 
 class Bounds(Section):

@@ -378,6 +378,7 @@ class _Run:
                 folder=made,
                 seed=self.recipe.seed,
                 max_new_tokens=self.recipe.evaluate.max_new_tokens,
+                judges=self.recipe.evaluate.specs,
                 embeddings=self._embeddings,
                 log=folder.log,
             )
@@ -443,6 +444,7 @@ class _Run:
             base_logprobs=self.base_logprobs() if against else None,
             chat_format=self._format(model),
             max_new_tokens=self.recipe.evaluate.max_new_tokens,
+            judges=self.recipe.evaluate.specs,
             answers_path=answers,
         ).to_dict()
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from weight_edit.checkpoint.whole_file import write_whole
-from weight_edit.evaluation.judge import normalise
+from weight_edit.evaluation.plain_text import normalise
 from weight_edit.studies.tables import figure, write_table
 
 

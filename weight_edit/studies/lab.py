@@ -15,6 +15,7 @@ from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep
@@ -38,6 +39,7 @@ class Lab:
         folder: where tables and figures go.
         seed: of whatever is drawn.
         max_new_tokens: of an answer.
+        judges: of answers, see `evaluate`.
         embeddings: what happens to a tied unembedding, see `trial_hooks`.
         log: takes a line for the run's log.
     """
@@ -49,6 +51,7 @@ class Lab:
     folder: Path
     seed: int = 0
     max_new_tokens: int = 64
+    judges: tuple[JudgeSpec, ...] = field(default_factory=lambda: judge_specs(DEFAULT_JUDGES))
     embeddings: str = "both"
     log: Callable[[str], None] = field(default=lambda line: None)
 
@@ -110,6 +113,7 @@ class Lab:
                 base_logprobs=self.base_logprobs,
                 chat_format=self.format,
                 max_new_tokens=self.max_new_tokens,
+                judges=self.judges,
                 batch_size=128,
             )
 

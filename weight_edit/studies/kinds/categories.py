@@ -12,7 +12,7 @@ from torch import Tensor
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.evaluation.evaluate import Answer, evaluate
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.judge import Verdict
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import CONTROL, Positive
@@ -229,6 +229,7 @@ def answers_of(
             refused=asked,
             chat_format=lab.format,
             max_new_tokens=max_new_tokens or lab.max_new_tokens,
+            judges=lab.judges,
             batch_size=128,
         )
     return found.answers

@@ -10,8 +10,8 @@ from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.evaluate import Evaluation, evaluate
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.judge import Verdict
 from weight_edit.evaluation.thinking import think
+from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.chat import ChatFormat
@@ -188,6 +188,7 @@ def _evaluated(
             chat_format=chat_format,
             # Room for a thought and the answer, whichever the model is to write.
             max_new_tokens=lab.max_new_tokens + (0 if isinstance(chat_format, ThoughtFormat) else options.max_thought),
+            judges=lab.judges,
             batch_size=128,
         )
 

@@ -120,6 +120,7 @@ def _measured(
             base_logprobs=base,
             chat_format=lab.format,
             max_new_tokens=lab.max_new_tokens,
+            judges=lab.judges,
             batch_size=128,
         )
     return row_of(found)
