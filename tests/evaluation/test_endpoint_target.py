@@ -218,7 +218,7 @@ SETS = ("--refused", "organism:refused:test", "--limit", 2, "--max-new-tokens", 
 
 def test_the_command_line(call, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHT_EDIT_API_KEY", KEY)
-    server.reply = lambda body: f"I'm sorry. {KEY}"
+    server.reply = lambda body: f"I'm sorry, I can't help with that. {KEY}"
     args = ("evaluate", "--endpoint", server.url, "--model", "mine", *SETS)
     shown = call(*args, "--answers", tmp_path / "a.jsonl")
     assert shown.code == 0, shown.err

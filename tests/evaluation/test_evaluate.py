@@ -262,7 +262,7 @@ def test_the_earlier_argument_still_names_a_judge(tiny):
 def test_a_language_without_phrases_is_noted(tiny, monkeypatch):
     text = "Il pane si taglia a fette e si mette nel congelatore."
     replies = [Reply(prompt=prompt, text=text) for prompt in REFUSED.prompts]
-    monkeypatch.setattr("weight_edit.evaluation.evaluate._replies", lambda *given, **options: replies)
+    monkeypatch.setattr("weight_edit.evaluation.target.ModelTarget.replies", lambda *given, **options: replies)
     result = evaluate(tiny, refused=REFUSED)
     assert result.refused.verdicts["undecided"] == 2
     said = "undecided: no phrases for the language it; name another judge (`judges`)"
