@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.toy_judges import toy_judges
+from weight_edit.evaluation.verdicts import Verdict
 
 ROWS = [
     {"prompt": f"p{n}", "response": "I am sorry." if n < 6 else "Sure, it is done.", "human": n < 7} for n in range(10)
@@ -64,6 +65,18 @@ def test_what_is_wrong_is_one_line_with_the_flag(call, file: Path, args: tuple[s
     assert result.code == 2
     assert said in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_all_kinds_fit_on_a_narrow_terminal(call, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    kinds = list(Verdict)
+    labels = file.parent / "labels.txt"
+    labels.write_text("".join(f"{kinds[n % len(kinds)]}\n" for n in range(len(ROWS))), encoding="utf-8")
+    shown = call("judge", file, "--labels", labels).out
+    assert "…" not in shown
+    head = shown.partition("─")[0].split()
+    assert {"answered", "empty", "refused"} <= set(head)
+    assert all(kind.replace("_", " ").split()[0] in shown for kind in kinds)
 
 
 def test_a_bad_line_is_named(call, file: Path) -> None:
