@@ -70,7 +70,7 @@ def _confusion(title: str, agreement: "Agreement", console: Console) -> None:
     # Above the table, which is narrow.
     console.print(title, markup=False, highlight=False)
     # Without rules between columns all eight kinds fit into 80 characters; what does not fit is broken, never cut off.
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("", overflow="fold")
     given = [kind for kind in agreement.kinds if any(row[kind] for row in agreement.confusion().values())]
     for kind in given:
