@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.toy_judges import toy_judges
+from tests.helpers.toy_judges import NoOptions, toy_judges
+from weight_edit.evaluation.registry import Judgement, Reply, judge
+from weight_edit.evaluation.verdicts import Verdict
 
 ROWS = [
     {"prompt": f"p{n}", "response": "I am sorry." if n < 6 else "Sure, it is done.", "human": n < 7} for n in range(10)
@@ -64,6 +66,24 @@ def test_what_is_wrong_is_one_line_with_the_flag(call, file: Path, args: tuple[s
     assert result.code == 2
     assert said in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_all_kinds_fit_on_a_narrow_terminal(call, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def by_text(replies: list[Reply], options: NoOptions) -> list[Judgement]:
+        """The verdict that the answer names."""
+        return [Judgement(verdict=Verdict(reply.text)) for reply in replies]
+
+    judge("said")(by_text)
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"answer": one, "human": other} for one in Verdict for other in Verdict]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    shown = call("judge", file, "--judge", "said", "--labels", "human").out.splitlines()
+    (rule,) = (at for at, line in enumerate(shown) if line.startswith("─"))
+    head = " ".join(shown[rule - 2 : rule]).split()
+    assert sorted(head) == sorted(word for kind in Verdict for word in kind.split("_"))
+    table = [line.split() for line in shown[rule + 1 : rule + 10]]
+    # The label "off template" is the only one of two lines.
+    assert [line[-8:] for line in table if line != ["template"]] == [["1"] * 8] * 8
 
 
 def test_a_bad_line_is_named(call, file: Path) -> None:

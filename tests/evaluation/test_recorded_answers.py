@@ -19,7 +19,7 @@ def written(folder: Path, content: str, name: str = "answers.jsonl") -> Path:
     return path
 
 
-@pytest.mark.parametrize("key", ["answer", "response", "completion", "output", "generation", "Response"])
+@pytest.mark.parametrize("key", ["answer", "response", "completion", "output", "generation", "text", "Response"])
 @pytest.mark.parametrize("asked", ["prompt", "instruction", "question", "goal"])
 def test_keys_of_other_tools(tmp_path: Path, key: str, asked: str) -> None:
     path = written(tmp_path, json.dumps({"id": 7, asked: "Why?", key: "Because."}) + "\n")
@@ -105,6 +105,11 @@ def test_answers_that_evaluate_wrote_have_their_thoughts_again(tmp_path: Path) -
     assert {each.set for each in found} == {"refused"}
 
 
+def test_a_text_alone_is_the_answer_and_not_its_own_request(tmp_path: Path) -> None:
+    (answer,) = read_answers(written(tmp_path, '{"text": "Because.", "opened": true}'))
+    assert (answer.reply.prompt, answer.reply.text, answer.reply.opened) == (None, "Because.", True)
+
+
 def test_what_was_cut_is_known_by_its_reason(tmp_path: Path) -> None:
     rows = [{"answer": "a", "finish_reason": reason} for reason in ("length", "stop", None)]
     found = read_answers(written(tmp_path, "\n".join(map(json.dumps, rows))))
@@ -154,7 +159,7 @@ def test_an_earlier_verdict_is_replaced_and_a_text_becomes_an_object(tmp_path: P
         ('"b"\n{"answer": "a"}\n', "line 2 is an object; make all entries"),
         ('{"answer": "a"}\n{"answer": null}\n', "line 2: `answer` is no text"),
         ('{"answer": ["a", "b"]}\n', "line 1: `answer` holds 2 answers"),
-        ('{"id": 1, "text": "a"}\n', "line 1 has no answer under answer, response"),
+        ('{"id": 1, "said": "a"}\n', "line 1 has no answer under answer, response"),
         ('["a", 3]', "entry 2 is a number"),
         ("[]", "has no entries"),
         ("\n \n", "has no entries"),

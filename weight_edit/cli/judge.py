@@ -43,9 +43,9 @@ def judge(
 ) -> None:
     """Judge recorded answers of any tool, and hold judges against one another and against human labels.
 
-    Lines have the answer under `answer`, `response`, `completion`, `output`, `generation` or lm-eval's `resps`. Labels
-    are verdicts, words such as refusal and compliance, or 1 and 0; write `--labels KEY:answered` where 1 is an answer
-    that complies.
+    Lines have the answer under `answer`, `response`, `completion`, `output`, `generation`, `text` or lm-eval's `resps`.
+    Labels are verdicts, words such as refusal and compliance, or 1 and 0; write `--labels KEY:answered` where 1 is an
+    answer that complies.
 
     Example: `weight-edit judge answers.jsonl --labels human --out judged.jsonl`
     """

@@ -80,9 +80,8 @@ class Agreement:
     def high(self) -> float | None:
         """Upper end of kappa's 95% interval: that of Wilson's for the observed agreement, at the same expected one.
 
-        The delta method's interval, kappa -+ 1.96 `standard_error`, has no width where the judges never differ: of 100
-        answers it holds the truth in 88 cases of 100, in 46 where kappa is near 1; this one in 96
-        (`benchmarks/coverage.py`).
+        The delta method's, kappa -+ 1.96 `standard_error`, has no width where the judges never differ: of 100 answers
+        it holds the truth in 88 cases of 100, in 46 at the worst, and this one in 96 (`benchmarks/coverage.py`).
         """
         return self._beyond_chance(self.observed.high)
 

@@ -21,7 +21,11 @@ def mean_comparison(values: Sequence[float]) -> Comparison:
     of the n prompts `t* = |mean* - mean| / (deviation* / sqrt n)`, and the interval is `mean -+ q deviation / sqrt n`
     with q the 95% quantile of t*. p is the share of t* at or above `|mean| sqrt n / deviation`, so that the interval
     holds 0 exactly where p is above .05. A resample without deviation counts as the largest t*. The seed is fixed: the
-    same values give the same interval. `benchmarks/coverage.py` holds it against percentiles and BCa.
+    same values give the same interval.
+
+    By `benchmarks/coverage.py` it holds the truth in 93 to 97 cases of 100 from 50 prompts on, of lognormal values,
+    whose mean hangs on a few prompts, in 92 or 93; of 20 prompts in 90 to 98. Percentiles and BCa do so in 90 to 96
+    from 50 prompts on, and in 85 to 95 of 20.
 
     Args:
         values: one per prompt, such as the divergence on each, or a difference of two models on each.

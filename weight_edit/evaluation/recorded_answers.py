@@ -13,7 +13,7 @@ from weight_edit.evaluation.registry import Judgement, Reply
 from weight_edit.prompts.columns import PROMPT_COLUMNS
 from weight_edit.prompts.thoughts import CLOSE, OPEN
 
-ANSWER_KEYS = ("answer", "response", "completion", "output", "generation")
+ANSWER_KEYS = ("answer", "response", "completion", "output", "generation", "generated_text", "text")
 """Keys of an answer, in order of preference; names compare without case."""
 
 HARNESS_KEYS = ("resps", "filtered_resps")
@@ -60,8 +60,8 @@ def read_answers(path: Path, limit: int | None = None) -> tuple[RecordedAnswer, 
 
     Entries are texts, or objects with an answer under a key of `ANSWER_KEYS` and the request under one of
     `PROMPT_COLUMNS`; lm-eval's samples have it in `resps` or `filtered_resps` and in `doc`. The first object says which
-    key it is. Where there are `finished` (false) or `finish_reason` (length), the answer was cut; a `thought`, as
-    `evaluate` writes it, is put before the answer again.
+    key it is. Where there are `finished` (false) or `finish_reason` (length), the answer was cut; `opened` (true) says
+    that it begins within a thought; a `thought`, as `evaluate` writes it, is put before the answer again.
 
     Args:
         limit: the first so many entries alone.
@@ -88,7 +88,12 @@ def read_answers(path: Path, limit: int | None = None) -> tuple[RecordedAnswer, 
         kind = row.get("filter")
         if isinstance(kind, str):
             filters.setdefault(kind)
-        reply = Reply(prompt=_prompt(row), text=_with_thought(row, text), finished=not _cut(row))
+        reply = Reply(
+            prompt=_prompt(row, key),
+            text=_with_thought(row, text),
+            finished=not _cut(row),
+            opened=row.get("opened") is True,
+        )
         answers.append(
             RecordedAnswer(
                 entry=entry,
@@ -163,10 +168,11 @@ def _cell(entry: Entry, key: str) -> Any:
     return entry.value[key]
 
 
-def _prompt(row: Mapping[str, Any]) -> str | None:
-    """The request: a text under a known name, in the row or in the sample's `doc`."""
+def _prompt(row: Mapping[str, Any], answer: str) -> str | None:
+    """The request: a text under a known name other than the answer's, in the row or in the sample's `doc`."""
     doc = row.get("doc")
-    for place in (row, doc if isinstance(doc, dict) else {}):
+    others = {key: value for key, value in row.items() if key != answer}
+    for place in (others, doc if isinstance(doc, dict) else {}):
         texts = {str(key).strip().lower(): value for key, value in place.items() if isinstance(value, str)}
         for name in PROMPT_COLUMNS:
             if name in texts:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -68,14 +69,15 @@ def _rates(result: "JudgedAnswers", of: str | None, console: Console) -> None:
 def _confusion(title: str, agreement: "Agreement", console: Console) -> None:
     # Above the table, which is narrow.
     console.print(title, markup=False, highlight=False)
-    table = Table()
-    table.add_column("")
+    # Without rules between columns all eight kinds fit into 80 characters; what does not fit is broken, never cut off.
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("", overflow="fold")
     given = [kind for kind in agreement.kinds if any(row[kind] for row in agreement.confusion().values())]
     for kind in given:
-        table.add_column(kind, justify="right")
+        table.add_column(kind.replace("_", " "), justify="right", overflow="fold")
     for kind, row in agreement.confusion().items():
         if any(row.values()):
-            table.add_row(kind, *(str(row[other]) for other in given))
+            table.add_row(kind.replace("_", " "), *(str(row[other]) for other in given))
     console.print(table)
 
 
