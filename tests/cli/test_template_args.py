@@ -166,5 +166,5 @@ def test_why_all_answers_are_undecided_is_said(monkeypatch, template):
     assert "`max_new_tokens`" in result.notes[0]
     assert ("turn thinking off (`thinking=off`)" in result.notes[0]) == bool(template)
     assert result.to_dict()["notes"] == list(result.notes)
-    say(monkeypatch, model, "<think> here is", "sure")
+    say(monkeypatch, model, "<think> here is", "sure here is the way make a house tell me")
     assert evaluate(model, refused=asked).notes == ()

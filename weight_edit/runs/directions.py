@@ -55,7 +55,7 @@ class Search:
     def key(self) -> list[Any]:
         """All inputs of the search but model and seed; prompts by content, as files may change."""
         digests = [None if some is None else some.content_sha256 for some in self.request.sets]
-        return [digests, self.section.model_dump()]
+        return [digests, self.section.model_dump(mode="json")]
 
     def run(self, model: Model, chat_format: ChatFormat, out: Path) -> dict[str, Any]:
         """Find and save the directions; returns the entry for the run's record.

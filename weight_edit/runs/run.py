@@ -214,8 +214,8 @@ class _Run:
             folder.state["finished"] = None
             return summary
         used = {step.directions or MAIN for step in recipe.edit.steps}
-        edit = [self._model_inputs, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump()]
-        finished = [edit, self._measured_inputs, self._verified_inputs, recipe.bounds.model_dump()]
+        edit = [self._model_inputs, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump(mode="json")]
+        finished = [edit, self._measured_inputs, self._verified_inputs, recipe.bounds.model_dump(mode="json")]
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
@@ -245,12 +245,12 @@ class _Run:
     @cached_property
     def _measured_inputs(self) -> list[Any]:
         """The prompts and settings of both evaluations."""
-        return [_digests(*self.sets.values()), self.recipe.evaluate.model_dump()]
+        return [_digests(*self.sets.values()), self.recipe.evaluate.model_dump(mode="json")]
 
     @cached_property
     def _verified_inputs(self) -> list[Any]:
         """The prompts and settings of the verification."""
-        return [self.verify_prompts.content_sha256, self.recipe.verify.model_dump()]
+        return [self.verify_prompts.content_sha256, self.recipe.verify.model_dump(mode="json")]
 
     def _find_all(self, folder: RunFolder) -> dict[str, dict[str, Any]]:
         """The record of every search, by the name of its directions."""
@@ -352,7 +352,7 @@ class _Run:
             place = f"studies/{number + 1}-{slug(name)}"
             result = folder.step(
                 f"study {number + 1}",
-                [*inputs, each.model_dump(), files_asked(self.studied[number]), self._embeddings],
+                [*inputs, each.model_dump(mode="json"), files_asked(self.studied[number]), self._embeddings],
                 (place,),
                 partial(self._study, folder, each, place),
             )
