@@ -11,9 +11,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
+from weight_edit.evaluation.answers_file import are_answers
 from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_token_logprobs
 from weight_edit.evaluation.figures import figures
-from weight_edit.evaluation.registry import JudgeSpec, Reply
+from weight_edit.evaluation.recorded_answers import read_answers
+from weight_edit.evaluation.registry import JudgeSpec, Reply, judge_specs
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
@@ -251,6 +253,27 @@ def test_every_judge_is_asked_once_for_all_sets(tiny, monkeypatch):
     monkeypatch.setattr(JudgeSpec, "__call__", count)
     evaluate(tiny, refused=REFUSED, answered=ANSWERED, judges=["phrases", "published"], max_new_tokens=2)
     assert calls == [("phrases", 4), ("published", 4)]
+
+
+def test_answers_outlive_a_judge_that_fails(tiny, monkeypatch, tmp_path):
+    def unreachable(self, replies):
+        raise UsageError("the server does not answer")
+
+    monkeypatch.setattr(JudgeSpec, "__call__", unreachable)
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(UsageError, match=r"does not answer; the answers are in .*a.jsonl, for `weight-edit judge`"):
+        evaluate(tiny, refused=REFUSED, answered=ANSWERED, max_new_tokens=2, answers_path=path)
+    monkeypatch.undo()
+    kept = read_answers(path)
+    assert len(kept) == len(REFUSED) + len(ANSWERED)
+    assert are_answers(path), "a second evaluation may replace them"
+
+
+def test_a_judges_name_tells_no_server_and_no_folder(tmp_path):
+    (named,) = judge_specs([f"endpoint,url=http://10.0.0.7:8000/v1,model={tmp_path}/guard"])
+    assert str(named) == "endpoint,model=guard"
+    assert named.public_options == {"model": "guard"}
+    assert named.options["url"] == "http://10.0.0.7:8000/v1"
 
 
 def test_the_earlier_argument_still_names_a_judge(tiny):

@@ -21,4 +21,4 @@ def are_answers(path: Path) -> bool:
     except (ValueError, RecursionError):
         # A run without sets to measure on leaves an empty file.
         return not first
-    return isinstance(row, dict) and {"set", "prompt", "answer", "verdict"} <= row.keys()
+    return isinstance(row, dict) and {"set", "prompt", "answer", "finished"} <= row.keys()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.whole_file import check_target, save_whole
-from weight_edit.errors import UsageError, VerificationError, first_line
+from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line
 from weight_edit.evaluation.differences import PairedDifference, differences, differences_document
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
@@ -181,7 +181,7 @@ class Evaluation:
         return {
             "model": self.model,
             "judge": self.judge,
-            "judges": {str(spec): {"kind": spec.kind, "options": dict(spec.options)} for spec in self.judges},
+            "judges": {str(spec): {"kind": spec.kind, "options": spec.public_options} for spec in self.judges},
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
             "template": self.template,
@@ -316,7 +316,10 @@ def evaluate(
         name: target.replies(prompts.prompts, max_new_tokens=max_new_tokens, description=f"answers ({name})")
         for name, prompts in given.items()
     }
-    judged = _judged(said, specs)
+    try:
+        judged = _judged(said, specs)
+    except WeightEditError as error:
+        raise _with_answers_kept(error, said, answers_path) from error
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
@@ -401,6 +404,21 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def _with_answers_kept(
+    error: WeightEditError, said: Mapping[str, Sequence[Reply]], path: Path | None
+) -> WeightEditError:
+    """A judge's error, once the answers that it should have judged are written where they were to go."""
+    if path is None:
+        return error
+    lines = [
+        json.dumps({"set": name, "prompt": reply.prompt, "answer": reply.text, "finished": reply.finished})
+        for name, replies in said.items()
+        for reply in replies
+    ]
+    save_whole(path, "".join(f"{line}\n" for line in lines))
+    return type(error)(f"{error}; the answers are in {path}, for `weight-edit judge`")
 
 
 def load_answers(path: Path) -> tuple[Answer, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from weight_edit.errors import UsageError
@@ -116,8 +117,23 @@ class JudgeSpec:
         chosen.settings(options)
         return cls(kind=chosen.name, options=options)
 
+    @property
+    def public_options(self) -> dict[str, Any]:
+        """The options fit for publication: no server's address, and of a local path only the last part."""
+        return {key: _public(value) for key, value in self.options.items() if not _is_address(value)}
+
     def __str__(self) -> str:
-        return ",".join([self.kind, *(f"{key}={value}" for key, value in self.options.items())])
+        return ",".join([self.kind, *(f"{key}={value}" for key, value in self.public_options.items())])
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and "://" in value
+
+
+def _public(value: Any) -> Any:
+    # A Hub id is no path here, unless a folder is called so.
+    is_path = isinstance(value, str) and (value.startswith((".", "/", "~", "\\")) or Path(value).exists())
+    return Path(value).name if is_path else value
 
 
 DEFAULT_JUDGES = ("phrases",)
@@ -138,5 +154,7 @@ def judge_specs(judges: str | JudgeSpec | Iterable[str | JudgeSpec]) -> tuple[Ju
     names = [str(spec) for spec in specs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"`judges`: {twice} is named twice", option="judges")
+        raise UsageError(
+            f"`judges`: {twice} is named twice; two servers' judges need models of different names", option="judges"
+        )
     return specs
