@@ -2,7 +2,9 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from io import StringIO
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from weight_edit.errors import UsageError
 from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import continuous_batching, generation, memory
-from weight_edit.runtime.continuous_batching import decode
+from weight_edit.runtime.continuous_batching import decode, first_group
 from weight_edit.runtime.generation import by_batch, generate, prefix
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
@@ -159,12 +161,38 @@ def test_the_common_prefix_is_read_once_and_ended_answers_are_not_read_on() -> N
         handle.remove()
     rows = len(sequences)
     assert read[0] == (1, 9)
-    assert read[1:3] == [(rows, max(map(len, sequences)) - 9), (rows, 1)]
-    steps = sum(rows for rows, columns in read[2:])
+    # The longer prompts and the shorter ones, without the prefix; then one token of each row.
+    assert read[1:3] == [(6, 14), (5, 5)]
+    assert {columns for _, columns in read[3:]} == {1}
+    steps = sum(rows for rows, _ in read[3:])
     needed = sum(len(tokens) - 1 for tokens in said)
     # A quarter of a batch's rows is spent on answers that have ended, before they leave, and a step more.
     assert needed <= steps < rows * (NEW - 1)
     assert read[-1][0] < rows
+
+
+def test_prompts_are_read_in_the_groups_that_cost_least() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 2, 5, 8):
+        lengths = sorted(torch.randint(1, 150, (count,), generator=generator).tolist(), reverse=True)
+
+        def cost(sizes: Sequence[int], lengths: Sequence[int] = lengths) -> int:
+            starts = [sum(sizes[:index]) for index in range(len(sizes))]
+            return sum(40 + size * lengths[start] for size, start in zip(sizes, starts, strict=True))
+
+        taken: list[int] = []
+        while sum(taken) < count:
+            taken.append(first_group(lengths[sum(taken) :]))
+        every = [
+            [b - a for a, b in pairwise((0, *cuts, count))]
+            for number in range(count)
+            for cuts in combinations(range(1, count), number)
+        ]
+        assert len(every) == 2 ** (count - 1)
+        assert cost(taken) == min(map(cost, every))
+    # No pass reads more than is good for memory, but for a single prompt.
+    assert first_group([3000, 2999, 2998]) == 1
+    assert first_group([9000, 2, 1]) == 1
 
 
 def test_sliding_windows_forget_and_a_longer_prefix_than_they_hold_is_cut() -> None:

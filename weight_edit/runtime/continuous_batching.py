@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 
 import torch
 
@@ -30,8 +30,8 @@ _SHARE_OF_MEMORY = 0.5
 _PREFIX = 8
 """The tokens from which on reading a common prefix apart pays."""
 
-_PADDING = 128
-"""The tokens that a group may read for nothing, and an eighth of its own: about what one more pass costs."""
+_PASS = 40
+"""The tokens whose reading costs about what a pass costs however few it reads: so much padding is worth one less."""
 
 _GROUP = 4096
 """The tokens that a group reads at once, if it is more than one prompt."""
@@ -91,6 +91,24 @@ def decode(
             if attempt(running.step) is None:
                 running.retreat()
     return [running.answers[row] for row in range(len(sequences))]
+
+
+def first_group(unread: Sequence[int]) -> int:
+    """How many of some prompts to read in the first pass, so that all passes together cost least.
+
+    A pass costs `_PASS` tokens, and as many for each of its prompts as its longest has.
+
+    Args:
+        unread: the tokens that are left to read of each prompt, the longest first; at least one prompt.
+    """
+    costs = [0] * (len(unread) + 1)
+    sizes = [0] * len(unread)
+    for start in reversed(range(len(unread))):
+        most = max(1, min(len(unread) - start, _GROUP // unread[start]))
+        cost = {size: _PASS + size * unread[start] + costs[start + size] for size in range(1, most + 1)}
+        sizes[start] = min(cost, key=lambda size: (cost[size], -size))
+        costs[start] = cost[sizes[start]]
+    return sizes[0]
 
 
 @dataclass(kw_only=True)
@@ -184,18 +202,11 @@ class _Running:
 
     def _group(self) -> list[Decoded]:
         """The prompts that enter next: of similar length, and few enough."""
-        longest = len(self.sequences[self.waiting[0]])
-        columns = longest - (self.prefix.width if self.prefix else 0)
-        group: list[Decoded] = []
-        padding = 0
-        while self.waiting and len(self.rows) + len(group) < self.most:
-            padding += longest - len(self.sequences[self.waiting[0]])
-            tokens = columns * (len(group) + 1)
-            if group and (padding > _PADDING + tokens // 8 or tokens > _GROUP):
-                break
-            row = self.waiting.popleft()
-            self.answers[row] = Decoded(row=row)
-            group.append(self.answers[row])
+        known = self.prefix.width if self.prefix else 0
+        room = self.most - len(self.rows)
+        unread = [len(self.sequences[row]) - known for row in islice(self.waiting, room)]
+        group = [Decoded(row=self.waiting.popleft()) for _ in range(first_group(unread))]
+        self.answers |= {row.row: row for row in group}
         return group
 
     def _enter(self, group: list[Decoded]) -> RowCache:
