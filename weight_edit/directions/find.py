@@ -16,6 +16,7 @@ from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.loud import Deviations
 from weight_edit.directions.measuring import measured
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
@@ -361,13 +362,15 @@ def _searched(
         streams = [x[:, p, layer] for x in (target, baseline, *held)]
         return separation(candidate, *streams) if all(bool(x.isfinite().all()) for x in streams) else None
 
+    deviations = Deviations.of([target, baseline])
+    loud = [deviations.at(layer, "nothing") for layer in deviations.loud.nonzero().flatten().tolist()]
     return Searched(
         candidates=candidates,
         separations=[apart(candidate) for candidate in candidates],
         target_mean=target.double().mean(dim=0),
         baseline_mean=baseline.double().mean(dim=0),
         positions=problem.positions,
-        facts=facts,
+        facts={**facts, "loud_layers": loud},
         warnings=tuple(warnings),
     )
 

@@ -4,6 +4,7 @@ A mean difference weighs a coordinate by its scale, whatever it tells of the cla
 direction, and every projection on it (Gemma 3; public repository abhishek9909/loud-channel-abliteration).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,16 +16,24 @@ Done = Literal["nothing", "scaled", "masked"]
 BOUND = 0.37
 """The ratio over `sqrt(d_model)` from which on a layer is loud.
 
-Measured, at every layer but the first: at most .18 (Qwen2.5-Coder-0.5B, the embedded model) and .31 (SmolLM2-135M) against
-.43 to 7.2 (Gemma 3 270M); this is the geometric middle of .31 and .43. Published, of whole models: .11 to .17 in four
-where a plain mean difference works, .46 to 1.73 in four where none does.
+Measured, at every layer but the first: at most .18 (Qwen2.5-Coder-0.5B, the embedded model) and .31 (SmolLM2-135M)
+against .43 to 7.2 (Gemma 3 270M); this is the geometric middle of .31 and .43. Published, of whole models: .11 to .17
+in four where a plain mean difference works, .46 to 1.73 in four where none does.
 """
 
 LEAST = 10.0
-"""The ratio below which no layer is loud: in a narrow stream chance alone exceeds `BOUND`."""
+"""The ratio below which no layer is loud: in a narrow stream chance alone exceeds `BOUND`.
+
+Measured: at most 7.4 in models without a loud coordinate.
+"""
 
 SHARE = 1.0
-"""Lambda of the scaled difference, as a share of the layer's median variance."""
+"""Lambda of the scaled difference, as a share of the layer's median variance.
+
+Chosen among .001, .1, 1, 10 and 100 on a planted direction in a stream 640 wide, with one deviation 100 times the
+median's: the cosine to it is .58, .65, .73, .69, .65 with 24 prompts of a class (unscaled .56), and .56, .74, .87, .90,
+.89 with 128 (unscaled .70).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +103,20 @@ class Deviations:
     @property
     def _usable(self) -> Tensor:
         return self.values.isfinite().all(dim=-1) & (self.values.median(dim=-1).values > 0)
+
+
+def said(loud: Mapping[str, Any]) -> str:
+    """A sentence on a layer's loudest coordinate, as `Deviations.at` has it, and what was done about it."""
+    known = {
+        "scaled": "so the difference was divided by the coordinates' variances (loud=keep leaves it as it is)",
+        "masked": f"so {len(loud['masked'])} coordinates were left out",
+        "nothing": "and may own the direction; mean-difference with the option loud=scale divides by the variances",
+    }
+    above = "above" if loud["ratio"] >= loud["bound"] else "below"
+    return (
+        f"coordinate {loud['coordinate']} of the stream at layer {loud['layer']} varies {loud['ratio']:.0f} times "
+        f"as much as the median one ({above} the bound, {loud['bound']:.0f}), {known[loud['done']]}"
+    )
 
 
 def threshold(d_model: int) -> float:
