@@ -12,7 +12,15 @@ from weight_edit.directions.find_folder import Searched, SearchFolder
 from weight_edit.directions.loud import said
 from weight_edit.directions.registry import Finder
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import NOT_FINITE, Selection, SelectionRule, failures, least_bad, merit, select
+from weight_edit.directions.selection import (
+    NOT_FINITE,
+    Selection,
+    SelectionRule,
+    all_failures,
+    least_bad,
+    merit,
+    select,
+)
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 
@@ -119,8 +127,11 @@ def same_length(a: float, b: float) -> bool:
 def _none(
     scores: Sequence[CandidateScore], selection: Selection, rule: SelectionRule, searched: Searched
 ) -> UnsupportedError:
+    missed = all_failures(scores, rule, searched.layers)
+
     def badness(score: CandidateScore) -> tuple[float, ...]:
-        return sum(failure.excess for failure in failures(score, rule, searched.layers)), *merit(score, rule.select)
+        found = missed[score.position, score.layer]
+        return sum(failure.excess for failure in found), *merit(score, rule.select)
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)
