@@ -1,5 +1,7 @@
 """Iterative nullspace projection equals the formulas of its paper and finds the separating subspace."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,16 @@ from scipy.optimize import minimize
 
 from tests.helpers.direction_samples import problem_of
 from weight_edit.directions.find import find_directions
-from weight_edit.directions.finders.inlp import Nullspace, Stopping, balanced_accuracy, fit, held_out, nullspace
+from weight_edit.directions.finders.inlp import (
+    InlpOptions,
+    Nullspace,
+    Stopping,
+    balanced_accuracy,
+    fit,
+    held_out,
+    inlp_directions,
+    nullspace,
+)
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
