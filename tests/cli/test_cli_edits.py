@@ -155,7 +155,7 @@ def test_find_takes_several_targets_and_the_settings_of_a_method(call, tmp_path:
     for wrong, said in (
         (("--option", "clipp=1"), "did you mean 'clip'"),
         (("--method", "magic"), "mean-difference"),
-        (("--select", "luck"), "bypass, accuracy, cosmic"),
+        (("--select", "luck"), "bypass, accuracy, cosmic, cosmic-released"),
         (("--positions", "first"), "template, last, all"),
         (("--validation-target", "organism:dangerous:test"), "2 target sets"),
     ):

@@ -9,9 +9,10 @@ import torch
 from tests.helpers.direction_samples import problem_of, sample
 from tests.helpers.organism_behaviour import organism_set, share_refused
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.cosmic import cosmic_scores, least_similar
+from weight_edit.directions.cosmic import cosmic_scores, least_similar, released_scores
 from weight_edit.directions.find import find_directions
-from weight_edit.directions.selection import SelectionRule
+from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.selection import SelectionRule, last_layer, select
 from weight_edit.plan.hooks import hooks_of
 from weight_edit.runtime.hooks import addition_hook, hooked
 
@@ -65,9 +66,9 @@ def test_the_score_literally(small_model):
     ablated = literal_means(model, TARGET, hooks_of(model)(r[None])).flatten(1)
     both = literal_means(model, TARGET, hooks_of(model)(rows)).flatten(1)
     added = literal_means(model, BASELINE, [addition_hook(model, 2, r.float())]).flatten(1)
-    assert found[0] == pytest.approx(cos(ablated, b) + cos(added, t), abs=1e-5)
-    assert found[1] == pytest.approx(2 * cos(both, b), abs=1e-5)
-    assert math.isnan(found[2])
+    assert found[0].total == pytest.approx(cos(ablated, b) + cos(added, t), abs=1e-5)
+    assert found[1].total == pytest.approx(2 * cos(both, b), abs=1e-5)
+    assert math.isnan(found[2].total)
 
 
 def test_the_least_similar_tenth_of_the_layers():
@@ -102,3 +103,121 @@ def test_any_concept_will_do(organism):
     assert 1 < best <= 2
     # It is another direction than refusal's, so ablating it leaves refusals alone.
     assert share_refused(organism, "refused", found) > 0.9
+
+
+def literal_outputs(model, prompts, hooks):
+    """The stream behind each block at the last token, prompt by prompt; the last is what the final norm makes of it."""
+    rows = []
+    for ids in prompts:
+        with hooked(model.model, hooks), torch.no_grad():
+            states = model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        # transformers gives the embedding first, and the last block's output behind the norm.
+        rows.append([state[0, -1].double() for state in states[1:]])
+    return rows
+
+
+def literal_mean(rows, layers):
+    total = torch.zeros_like(rows[0][0])
+    for row in rows:
+        for layer in layers:
+            total += row[layer]
+    return total / (len(rows) * len(layers))
+
+
+def literal_cosine(a, b):
+    dot = sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(float(x) ** 2 for x in a) * sum(float(y) ** 2 for y in b))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_the_released_score_literally(small_model, monkeypatch, share):
+    model = small_model("llama")
+    # One layer, two, and all of them, so that the last one's norm matters and layers are pooled.
+    monkeypatch.setattr("weight_edit.directions.cosmic.SHARE", share)
+    train_target, train_baseline = [[9, 6, 11, 8], [5, 30, 9, 31]], [[12, 15, 16, 33], [17, 15, 18, 34], [19, 4, 9, 7]]
+    given = problem_of(model, (), (), [-2, -1], targets=(sample("target", train_target, TARGET),))
+    given = replace(given, baseline=sample("baseline", train_baseline, BASELINE))
+    r = torch.randn(32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    candidates = [
+        Candidate(position=-1, layer=2, rows=r[None], vector=r),
+        Candidate(position=-1, layer=1, rows=r[None]),
+        Candidate(position=-1, layer=0, rows=torch.zeros(1, 32)),
+    ]
+    found = released_scores(given, candidates, hooks_of(model))
+
+    trained = [literal_outputs(model, prompts, []) for prompts in (train_target, train_baseline)]
+    alike = [literal_cosine(*(literal_mean(rows, [layer]) for rows in trained)) for layer in range(4)]
+    layers = sorted(range(4), key=lambda layer: alike[layer])[: int(share * 4)]
+    target, baseline = (literal_mean(literal_outputs(model, prompts, []), layers) for prompts in (TARGET, BASELINE))
+    ablated = literal_mean(literal_outputs(model, TARGET, hooks_of(model)(r[None])), layers)
+    added = literal_mean(literal_outputs(model, BASELINE, [addition_hook(model, 2, r.float())]), layers)
+    expected = literal_cosine(ablated, baseline), literal_cosine(added, target)
+    assert (found[0].ablated, found[0].added) == pytest.approx(expected, abs=1e-5)
+    assert found[0].total == pytest.approx(sum(expected), abs=1e-5)
+    assert (found[1].ablated, found[1].added) == pytest.approx((expected[0], expected[0]), abs=1e-5)
+    assert math.isnan(found[2].total)
+    ours = cosmic_scores(given, candidates, hooks_of(model))
+    assert abs(ours[0].total - found[0].total) > 1e-3
+
+
+def score(position, layer, ablated, added):
+    return CandidateScore(
+        position=position,
+        layer=layer,
+        bypass=None,
+        induce=None,
+        kl=0.01,
+        norm=1.0,
+        cosmic=ablated + added,
+        cosmic_ablated=ablated,
+        cosmic_added=added,
+    )
+
+
+def test_at_the_last_position_layers_behind_the_peaks_of_others_are_dropped():
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(20):
+        values = torch.rand(2, 4, 6, generator=generator, dtype=torch.float64)
+        table = [
+            score(position, layer, *values[:, position + 4, layer].tolist())
+            for position in range(-4, 0)
+            for layer in range(6)
+        ]
+        limits = values[:, :3].argmax(dim=-1).median(dim=-1).values
+        kept = [row for row in table if row.position != -1 or not (row.layer > limits[0] and row.layer > limits[1])]
+        assert last_layer(table) == int(limits.max())
+        best = max(kept, key=lambda row: row.cosmic)
+        rule = SelectionRule(select="cosmic-released", max_layer_fraction=None)
+        chosen = select(table, rule, 6)
+        assert chosen.chosen == best
+        assert len(chosen.rejections) == len(table) - len(kept)
+        plain = select(table, replace(rule, select="cosmic"), 6)
+        assert plain.chosen == max(table, key=lambda row: row.cosmic)
+    # With no other position there is nothing to compare with.
+    alone = [row for row in table if row.position == -1]
+    assert last_layer(alone) is None
+    assert not select(alone, rule, 6).rejections
+
+
+def test_the_released_form_finds_refusal_and_can_be_taken_up_again(organism, tmp_path):
+    def run(**changes):
+        return find_directions(
+            organism,
+            "organism:refused:train",
+            "organism:answered:train",
+            n_train=24,
+            n_validation=8,
+            rule=SelectionRule(select="cosmic-released"),
+            scores=tmp_path / "d.find",
+            **changes,
+        )
+
+    found = run()
+    again = run(resume=True)
+    assert again.metadata["scores"] == found.metadata["scores"]
+    assert found.metadata["refusal_tokens"] == []
+    passing = [row for row in found.metadata["scores"] if row["rejected"] is None]
+    best = max(passing, key=lambda row: row["cosmic"])
+    assert best["cosmic"] == pytest.approx(best["cosmic_ablated"] + best["cosmic_added"])
+    assert (best["position"], best["layer"]) == (found.metadata["position"], found.metadata["layer"])
+    assert share_refused(organism, "refused", found) < 0.2

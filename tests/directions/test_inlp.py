@@ -1,5 +1,7 @@
 """Iterative nullspace projection equals the formulas of its paper and finds the separating subspace."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,16 @@ from scipy.optimize import minimize
 
 from tests.helpers.direction_samples import problem_of
 from weight_edit.directions.find import find_directions
-from weight_edit.directions.finders.inlp import Nullspace, Stopping, balanced_accuracy, fit, held_out, nullspace
+from weight_edit.directions.finders.inlp import (
+    InlpOptions,
+    Nullspace,
+    Stopping,
+    balanced_accuracy,
+    fit,
+    held_out,
+    inlp_directions,
+    nullspace,
+)
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
@@ -241,3 +252,45 @@ def test_on_the_embedded_model():
     assert chosen["bypass"] < record["control"]["bypass"] - 4
     assert found.direction.shape[0] == record["facts"]["kept"] == 2
     assert {s["rejected"] for s in record["scores"] if s["layer"] == 5} == {"layer 5 above 3"}
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_fit_minimises_the_loss_of_its_weights(balanced):
+    """The gradient of `c * sum of weighted losses + |w|^2 / 2` is zero, written out prompt by prompt."""
+    generator = np.random.default_rng(5)
+    labels = np.arange(40) < 8
+    x = generator.standard_normal((40, 3)) + labels[:, None] * 0.7
+    w = fit(x, labels, 0.1, balanced=balanced)
+    gradient = w.copy()
+    for row, label in zip(x, labels, strict=True):
+        weight = 40 / (2 * (8 if label else 32)) if balanced else 1.0
+        chance = 1 / (1 + math.exp(-float(row @ w)))
+        gradient += 0.1 * weight * (chance - float(label)) * row
+    assert np.abs(gradient).max() < 1e-6
+    assert np.linalg.norm(w) > 0.05
+
+
+def test_published_weights_of_unbalanced_classes(small_model, prompts):
+    target, baseline = prompts[:15], prompts[15:]
+    given = problem_of(small_model("llama"), target, baseline[: len(baseline) // 2], (-1,))
+    assert len(given.of(given.baseline)) != len(given.target())
+    found = {
+        weights: inlp_directions(given, InlpOptions(weights=weights))[2] for weights in ("balanced", "none", "cut")
+    }
+    assert torch.equal(found["balanced"].rows, inlp_directions(given, InlpOptions())[2].rows)
+    count = min(len(given.target()), len(given.of(given.baseline)))
+    for weights in ("none", "cut"):
+        classes = [given.target(), given.of(given.baseline)]
+        classes = [x[:count] if weights == "cut" else x for x in classes]
+        marks = held_out((len(classes[0]), len(classes[1])), given.seed)
+        parts = [
+            [x[:, 0, 2][mark].double().numpy() for x, mark in zip(classes, pair, strict=True)]
+            for pair in ((~marks[0], ~marks[1]), marks)
+        ]
+        first = fit(
+            np.concatenate(parts[0]), np.arange(sum(map(len, parts[0]))) < len(parts[0][0]), 0.1, balanced=False
+        )
+        assert found[weights].rows[0].numpy() == pytest.approx(first / np.linalg.norm(first), abs=1e-6)
+        right = (parts[1][0] @ first > 0).sum() + (parts[1][1] @ first <= 0).sum()
+        assert found[weights].facts["accuracy"] == pytest.approx(right / sum(map(len, parts[1])))
+    assert not torch.allclose(found["balanced"].rows[0], found["none"].rows[0])

@@ -9,7 +9,7 @@ from weight_edit.utils.registry_listing import Registered, canonical, registered
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "positions": ("template", "last", "all"),
-    "select": ("bypass", "accuracy", "cosmic"),
+    "select": ("bypass", "accuracy", "cosmic", "cosmic-released"),
     "thinking": ("on", "off"),
     "embeddings": ("both", "untie", "skip"),
     "projector": ("edit", "partial", "skip"),

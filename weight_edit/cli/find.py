@@ -53,7 +53,9 @@ def find(
     ] = "template",
     select: Annotated[
         str | None,
-        typer.Option(help="Criterion for the best candidate: bypass, accuracy or cosmic; the method's if absent."),
+        typer.Option(
+            help="Criterion for the best candidate: bypass, accuracy, cosmic, cosmic-released; the method's if absent."
+        ),
     ] = None,
     validation_target: Annotated[
         list[str] | None,

@@ -6,12 +6,21 @@ from typing import Any
 
 import torch
 
-from weight_edit.directions.candidate import table_of
+from weight_edit.directions.candidate import Candidate, table_of
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Searched, SearchFolder
+from weight_edit.directions.loud import said
 from weight_edit.directions.registry import Finder
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import NOT_FINITE, Selection, SelectionRule, failures, least_bad, merit, select
+from weight_edit.directions.selection import (
+    NOT_FINITE,
+    Selection,
+    SelectionRule,
+    all_failures,
+    least_bad,
+    merit,
+    select,
+)
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 
@@ -59,6 +68,9 @@ def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False
     control = _control(kept.controls, best)
     if control is None:
         warnings.append(f"no random direction of rank {found.rank} was measured for comparison")
+    loud = _loud(searched, found)
+    if loud is not None:
+        warnings.append(said(loud))
     tensors = dict(found.tensors)
     if found.vector is not None:
         tensors.setdefault("vector", found.vector)
@@ -78,6 +90,7 @@ def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False
         "facts": dict(found.facts),
         "best_effort": bool(missed),
         "missed": missed,
+        "loud": loud,
         "separation": None if apart is None else apart.to_dict(),
         "warnings": warnings,
     }
@@ -99,6 +112,13 @@ def _control(controls: Sequence[CandidateScore], best: CandidateScore) -> Candid
     return replace(alike[0], position=best.position, layer=best.layer, induce=None, norm=best.norm)
 
 
+def _loud(searched: Searched, found: Candidate) -> dict[str, Any] | None:
+    """The loud coordinate at a candidate's layer: as its finder says, or as it was measured; None where none is."""
+    known = found.facts.get("loud")
+    measured = [row for row in searched.facts.get("loud_layers", ()) if row["layer"] == found.layer]
+    return known or next(iter(measured), None)
+
+
 def same_length(a: float, b: float) -> bool:
     """Whether two lengths are equal up to the rounding of a product with a unit vector."""
     return abs(a - b) <= 1e-9 * max(a, b)
@@ -107,8 +127,11 @@ def same_length(a: float, b: float) -> bool:
 def _none(
     scores: Sequence[CandidateScore], selection: Selection, rule: SelectionRule, searched: Searched
 ) -> UnsupportedError:
+    missed = all_failures(scores, rule, searched.layers)
+
     def badness(score: CandidateScore) -> tuple[float, ...]:
-        return sum(failure.excess for failure in failures(score, rule, searched.layers)), *merit(score, rule.select)
+        found = missed[score.position, score.layer]
+        return sum(failure.excess for failure in found), *merit(score, rule.select)
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)

@@ -3,16 +3,18 @@
 No refusal tokens are needed (arXiv 2506.00085).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.problem import Problem, stream_at
-from weight_edit.directions.scores import worth_scoring
+from weight_edit.directions.scores import Similarity, worth_scoring
+from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.runtime.points import Point
 from weight_edit.utils.progress import bar
 
 SHARE = 0.1
@@ -25,9 +27,9 @@ def cosmic_scores(
     ablation_hooks: Callable[[Tensor], list[Hook]],
     *,
     layers: int | None = None,
-    known: Mapping[int, float] | None = None,
-    done: Callable[[int, float], None] | None = None,
-) -> list[float]:
+    known: Mapping[int, Similarity] | None = None,
+    done: Callable[[int, Similarity], None] | None = None,
+) -> list[Similarity]:
     """The similarity score of each candidate (arXiv 2506.00085), from -2 to 2, high is good.
 
     With the means of the stream over validation prompts, at the inputs of the tenth of the layers (at least one) where
@@ -45,38 +47,129 @@ def cosmic_scores(
     Raises:
         UsageError: a prompt is shorter than the positions reach back, or memory runs out.
     """
+
+    def prepare() -> _Similarities:
+        target, baseline = (
+            problem.target("validation").double().mean(dim=0),
+            problem.of(problem.baseline, "validation").double().mean(dim=0),
+        )
+        chosen = least_similar(target, baseline)
+        looked_at = [problem.layers[index] for index in chosen]
+
+        def like(prompts: Sequence[Sequence[int]], other: Tensor) -> float:
+            found = stream_at(problem.model, prompts, looked_at, problem.positions, batch_size=problem.batch_size)
+            return float(similarity(found.double().mean(dim=0), other[:, chosen]).mean())
+
+        return _Similarities(
+            to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
+        )
+
+    return _scores(problem, candidates, ablation_hooks, prepare, layers=layers, known=known, done=done)
+
+
+def released_scores(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    ablation_hooks: Callable[[Tensor], list[Hook]],
+    *,
+    layers: int | None = None,
+    known: Mapping[int, Similarity] | None = None,
+    done: Callable[[int, Similarity], None] | None = None,
+) -> list[Similarity]:
+    """The similarity score of each candidate as the authors' code computes it (wang-research-lab/COSMIC).
+
+    It differs from `cosmic_scores` in four ways: the stream is read at the outputs of blocks, the last of them behind
+    the final norm, at the last token alone; the layers are the tenth where means of training prompts are least alike;
+    and all prompts and layers make one mean, of which one cosine is taken, so that layers with a long stream count
+    most. Where the model has fewer than ten blocks one layer is looked at; the code looks at none there.
+
+    Args:
+        ablation_hooks, layers, known, done: as in `cosmic_scores`.
+
+    Raises:
+        UsageError: a prompt is too long, or memory runs out.
+    """
+
+    def prepare() -> _Similarities:
+        trained = [
+            outputs_at(problem, prompts, problem.layers)
+            for prompts in ([ids for sample in problem.targets for ids in sample.train], problem.baseline.train)
+        ]
+        looked_at = [problem.layers[index] for index in least_similar(*(x.mean(dim=0)[None] for x in trained))]
+
+        def mean(prompts: Sequence[Sequence[int]]) -> Tensor:
+            return outputs_at(problem, prompts, looked_at).mean(dim=(0, 1))
+
+        target = mean([ids for sample in problem.targets for ids in sample.validation])
+        baseline = mean(problem.baseline.validation)
+
+        def like(prompts: Sequence[Sequence[int]], other: Tensor) -> float:
+            return float(torch.nn.functional.cosine_similarity(mean(prompts), other, dim=-1))
+
+        return _Similarities(
+            to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
+        )
+
+    return _scores(problem, candidates, ablation_hooks, prepare, layers=layers, known=known, done=done)
+
+
+def outputs_at(problem: Problem, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
+    """The outputs of blocks at the last token, (prompts, layers, d_model) float64.
+
+    The last block's is what the final norm makes of it.
+    """
+    model = problem.model
+    points = [Point("resid_post", layer) for layer in layers]
+    found = residuals(model, prompts, points, [-1], batch_size=problem.batch_size, description=None)[:, 0]
+    last = model.anatomy.n_layers - 1
+    if model.anatomy.final_norm is not None and last in layers:
+        norm = model.model.get_submodule(model.anatomy.final_norm)
+        some = next(norm.parameters(), None)
+        where = list(layers).index(last)
+        with torch.no_grad():
+            given = found[:, where] if some is None else found[:, where].to(some.device, some.dtype)
+            found[:, where] = norm(given).float().cpu()
+    return found.double()
+
+
+@dataclass(frozen=True)
+class _Similarities:
+    """Cosines of what prompts give, under whatever hooks are on, to what the unedited model gives on each class."""
+
+    to_baseline: Callable[[Sequence[Sequence[int]]], float]
+    to_target: Callable[[Sequence[Sequence[int]]], float]
+
+
+def _scores(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    ablation_hooks: Callable[[Tensor], list[Hook]],
+    prepare: Callable[[], _Similarities],
+    *,
+    layers: int | None,
+    known: Mapping[int, Similarity] | None,
+    done: Callable[[int, Similarity], None] | None,
+) -> list[Similarity]:
     earlier = {} if known is None else dict(known)
     below = len(problem.layers) if layers is None else layers
     asked = [n for n, candidate in enumerate(candidates) if worth_scoring(candidate, below) and n not in earlier]
-    if not asked:
-        return [earlier.get(number, math.nan) for number in range(len(candidates))]
-    target, baseline = (
-        problem.target("validation").double().mean(dim=0),
-        problem.of(problem.baseline, "validation").double().mean(dim=0),
-    )
-    chosen = least_similar(target, baseline)
-    looked_at = [problem.layers[index] for index in chosen]
-    targets = [ids for sample in problem.targets for ids in sample.validation]
-
-    def under(hooks: list[Hook], prompts: Sequence[Sequence[int]], like: Tensor) -> float:
-        with hooked(problem.model.model, hooks):
-            found = stream_at(problem.model, prompts, looked_at, problem.positions, batch_size=problem.batch_size)
-        return float(similarity(found.double().mean(dim=0), like[:, chosen]).mean())
-
-    with bar("similarities", len(asked) + len(earlier), done=len(earlier)) as progress:
-        for number in asked:
-            candidate = candidates[number]
-            score = ablated = under(ablation_hooks(candidate.rows), targets, baseline)
-            if candidate.layer is None or candidate.vector is None:
-                score += ablated
-            else:
-                added = addition_hook(problem.model, candidate.layer, candidate.vector.float())
-                score += under([added], problem.baseline.validation, target)
-            earlier[number] = score
-            if done is not None:
-                done(number, score)
-            progress.advance()
-    return [earlier.get(number, math.nan) for number in range(len(candidates))]
+    if asked:
+        similarities = prepare()
+        targets = [ids for sample in problem.targets for ids in sample.validation]
+        with bar("similarities", len(asked) + len(earlier), done=len(earlier)) as progress:
+            for number in asked:
+                candidate = candidates[number]
+                with hooked(problem.model.model, ablation_hooks(candidate.rows)):
+                    added = ablated = similarities.to_baseline(targets)
+                if candidate.layer is not None and candidate.vector is not None:
+                    hook = addition_hook(problem.model, candidate.layer, candidate.vector.float())
+                    with hooked(problem.model.model, [hook]):
+                        added = similarities.to_target(problem.baseline.validation)
+                earlier[number] = Similarity(ablated, added)
+                if done is not None:
+                    done(number, earlier[number])
+                progress.advance()
+    return [earlier.get(number, Similarity()) for number in range(len(candidates))]
 
 
 def least_similar(target: Tensor, baseline: Tensor) -> list[int]:

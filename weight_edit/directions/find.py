@@ -16,6 +16,7 @@ from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.loud import Deviations
 from weight_edit.directions.measuring import measured
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
@@ -23,7 +24,7 @@ from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_m
 from weight_edit.directions.registry import Finder, finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import SelectionRule
+from weight_edit.directions.selection import RELEASED, SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
@@ -84,7 +85,8 @@ def find_directions(
         positions: where prompts are looked at: "template", every position after the instruction; "last"; or "all", the
             mean over all tokens.
         refusal_tokens: ids or words; found from the training prompts when None.
-        rule: bounds on candidates, and by what the best of them is chosen: by "cosmic" no refusal tokens are needed,
+        rule: bounds on candidates, and by what the best of them is chosen: by "cosmic" or
+            "cosmic-released" no refusal tokens are needed,
             and prompts are not filtered. The bound on what adding induces is lifted for methods that are not to induce.
         filter_prompts: drop target prompts that the model is more likely to answer and baseline prompts that
             it is more likely to refuse, by their first token.
@@ -170,13 +172,13 @@ def find_requested(
         if scores is not None:
             kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
     layers = rule.layers(model.anatomy.n_layers)
-    if kept.complete(layers, rule.select == "cosmic"):
+    if kept.complete(layers, rule.without_tokens):
         return chosen(kept, rule, best_effort=request.best_effort)
 
     warnings: list[str] = []
     samples = _drawn(request, chat_format, warnings.append)
     metering = kept.metering
-    if rule.select != "cosmic" and metering is None:
+    if not rule.without_tokens and metering is None:
         metering = metered(
             model,
             samples.asked,
@@ -212,7 +214,14 @@ def find_requested(
         kept.note_searched(_searched(problem, candidates, facts, warnings))
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
-    measured(problem, candidates, similarity=rule.select == "cosmic", layers=layers, kept=kept)
+    measured(
+        problem,
+        candidates,
+        similarity=rule.without_tokens,
+        released=rule.select == RELEASED,
+        layers=layers,
+        kept=kept,
+    )
     table = kept.table(layers)
     best = taken(table, rule, model.anatomy.n_layers)
     if best is not None:
@@ -251,7 +260,7 @@ def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: 
         "options": finder.settings(request.options).model_dump(mode="json"),
         "positions": request.positions,
         "refusal tokens": None if request.refusal_tokens is None else list(request.refusal_tokens),
-        "select": "cosmic" if rule.select == "cosmic" else "with refusal tokens",
+        "select": rule.select if rule.without_tokens else "with refusal tokens",
         # The methods that look only where may be chosen find something else elsewhere.
         "max_layer_fraction": None if finder.everywhere else rule.max_layer_fraction,
         "filter_prompts": request.filter_prompts,
@@ -361,13 +370,15 @@ def _searched(
         streams = [x[:, p, layer] for x in (target, baseline, *held)]
         return separation(candidate, *streams) if all(bool(x.isfinite().all()) for x in streams) else None
 
+    deviations = Deviations.of([target, baseline])
+    loud = [deviations.at(layer, "nothing") for layer in deviations.loud.nonzero().flatten().tolist()]
     return Searched(
         candidates=candidates,
         separations=[apart(candidate) for candidate in candidates],
         target_mean=target.double().mean(dim=0),
         baseline_mean=baseline.double().mean(dim=0),
         positions=problem.positions,
-        facts=facts,
+        facts={**facts, "loud_layers": loud},
         warnings=tuple(warnings),
     )
 

@@ -63,7 +63,7 @@ def find_by_name(
         chat_format=asdict(format_options),
     )
     kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
-    if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.select == "cosmic"):
+    if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.without_tokens):
         found = chosen(kept, rule, best_effort=request.best_effort)
     else:
         found = find_requested(request, load_options.load(model), chat_format, scores=kept)

@@ -7,7 +7,7 @@ means of the stream, and `scores.jsonl` has a line for each candidate that was s
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.checkpoint.whole_file import append_line, save_whole
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.scores import CandidateScore, unscored, worth_scoring
+from weight_edit.directions.scores import CandidateScore, Similarity, unscored, with_similarity, worth_scoring
 from weight_edit.directions.separation import Separation
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import parse_json
@@ -94,7 +94,7 @@ class SearchFolder:
     metering: Metering | None = None
     searched: Searched | None = None
     scores: dict[int, CandidateScore] = field(default_factory=dict)
-    similarities: dict[int, float] = field(default_factory=dict)
+    similarities: dict[int, Similarity] = field(default_factory=dict)
     controls: list[CandidateScore] = field(default_factory=list)
     _begun: bool = field(default=False, init=False, repr=False)
 
@@ -153,7 +153,7 @@ class SearchFolder:
             if known is None or not worth_scoring(candidate, layers):
                 rows.append(unscored(candidate))
             else:
-                rows.append(replace(known, cosmic=self.similarities.get(number)))
+                rows.append(with_similarity(known, self.similarities.get(number)))
         return rows
 
     def note_metering(self, metering: Metering) -> None:
@@ -176,10 +176,10 @@ class SearchFolder:
         self.scores[number] = score
         self._append({"candidate": number, **asdict(score)})
 
-    def note_similarity(self, number: int, value: float) -> None:
+    def note_similarity(self, number: int, value: Similarity) -> None:
         """Keep the COSMIC score of a candidate."""
         self.similarities[number] = value
-        self._append({"candidate": number, "cosmic": value})
+        self._append({"candidate": number, **asdict(value)})
 
     def note_control(self, score: CandidateScore) -> None:
         """Keep the scores of a random direction."""
@@ -217,8 +217,8 @@ class SearchFolder:
             number = row.pop("candidate", None)
             if row.pop("control", False):
                 self.controls.append(CandidateScore(**row))
-            elif set(row) == {"cosmic"}:
-                self.similarities[number] = row["cosmic"]
+            elif set(row) == {"ablated", "added"}:
+                self.similarities[number] = Similarity(**row)
             else:
                 self.scores[number] = CandidateScore(**row)
         if whole != text:

@@ -1,13 +1,12 @@
 """The scores of candidates, measured on a search's validation prompts."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.cosmic import cosmic_scores
+from weight_edit.directions.cosmic import cosmic_scores, released_scores
 from weight_edit.directions.find_folder import SearchFolder
 from weight_edit.directions.problem import Problem
-from weight_edit.directions.scores import CandidateScore, score_candidates
+from weight_edit.directions.scores import CandidateScore, score_candidates, with_similarity
 from weight_edit.plan.hooks import hooks_of
 
 
@@ -16,6 +15,7 @@ def measured(
     candidates: Sequence[Candidate],
     *,
     similarity: bool = False,
+    released: bool = False,
     layers: int | None = None,
     what: str = "candidates",
     kept: SearchFolder | None = None,
@@ -24,6 +24,7 @@ def measured(
 
     Args:
         similarity: also the one that needs no refusal tokens (COSMIC).
+        released: that one as its authors' code computes it.
         layers: how many of the model's, from the first, may be chosen: candidates of others are not scored.
         what: names the bar.
         kept: what was measured before, and where the rest is written as it comes.
@@ -45,7 +46,7 @@ def measured(
     )
     if not similarity:
         return scores
-    similar = cosmic_scores(
+    similar = (released_scores if released else cosmic_scores)(
         problem,
         candidates,
         hooks,
@@ -53,4 +54,4 @@ def measured(
         known=None if kept is None else kept.similarities,
         done=None if kept is None else kept.note_similarity,
     )
-    return [replace(score, cosmic=value) for score, value in zip(scores, similar, strict=True)]
+    return [with_similarity(score, value) for score, value in zip(scores, similar, strict=True)]

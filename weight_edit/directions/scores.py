@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class CandidateScore:
         rank: number of directions.
         accuracy: of the finder's first classifier on held-out prompts; None where it has none.
         cosmic: similarity score of arXiv 2506.00085, high is good; None where it was not asked for.
+        cosmic_ablated, cosmic_added: its two parts, cosines of activations with the directions ablated and added.
         protected_kl: as `kl`, on protected prompts; None where there are none.
 
     A candidate of length zero has no direction, and NaN for its scores.
@@ -51,6 +52,8 @@ class CandidateScore:
     accuracy: float | None = None
     cosmic: float | None = None
     protected_kl: float | None = None
+    cosmic_ablated: float | None = None
+    cosmic_added: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; NaN as None."""
@@ -137,6 +140,31 @@ def score_candidates(
                 done(number, score)
             part.complete()
     return [earlier.get(number) or unscored(candidate) for number, candidate in enumerate(candidates)]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """The two cosines of COSMIC (arXiv 2506.00085), NaN for a candidate without scores.
+
+    Attributes:
+        ablated: of target activations with the directions ablated, with the baseline's.
+        added: of baseline activations with the difference added, with the target's.
+    """
+
+    ablated: float = math.nan
+    added: float = math.nan
+
+    @property
+    def total(self) -> float:
+        """The score: their sum."""
+        return self.ablated + self.added
+
+
+def with_similarity(score: CandidateScore, similarity: Similarity | None) -> CandidateScore:
+    """The scores with a similarity beside them; None leaves them as they are."""
+    if similarity is None:
+        return score
+    return replace(score, cosmic=similarity.total, cosmic_ablated=similarity.ablated, cosmic_added=similarity.added)
 
 
 class _Rest:

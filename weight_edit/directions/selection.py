@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import TYPE_CHECKING
 
 from weight_edit.errors import UsageError
@@ -16,12 +17,15 @@ from weight_edit.utils.renamed import renamed_fields
 if TYPE_CHECKING:
     from weight_edit.directions.scores import CandidateScore
 
-BY = ("bypass", "accuracy", "cosmic")
-"""The criteria for the best candidate: "bypass", "accuracy" or "cosmic".
+BY = ("bypass", "accuracy", "cosmic", "cosmic-released")
+"""The criteria for the best candidate: "bypass", "accuracy", "cosmic" or "cosmic-released".
 
 The lowest bypass score (arXiv 2406.11717); the most accurate first classifier, then the lowest bypass score (INLP,
-arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no refusal tokens.
+arXiv 2606.13720); or the highest similarity score (COSMIC, arXiv 2506.00085), which needs no refusal tokens: ours
+of the paper, or as the authors' code computes it.
 """
+
+RELEASED = "cosmic-released"
 
 
 @renamed_fields(by="select")
@@ -53,6 +57,11 @@ class SelectionRule:
             check_known("rule of choice", self.select, BY)
         if self.max_layer_fraction is not None and not 0 < self.max_layer_fraction <= 1:
             raise UsageError(f"max_layer_fraction is {self.max_layer_fraction}; it must be above 0 and at most 1")
+
+    @property
+    def without_tokens(self) -> bool:
+        """Whether the choice is by similarities, which need no refusal tokens."""
+        return self.select in ("cosmic", RELEASED)
 
     def layers(self, n_layers: int) -> int:
         """The number of leading layers that may be chosen: rounded down, as in the published code."""
@@ -104,7 +113,7 @@ def select(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: in
 
     Equal ones are taken in the order of the table.
     """
-    missed = {(score.position, score.layer): failures(score, rule, n_layers) for score in scores}
+    missed = all_failures(scores, rule, n_layers)
     passing = [score for score in scores if not missed[score.position, score.layer]]
     return Selection(
         chosen=min(passing, key=lambda score: merit(score, rule.select), default=None),
@@ -119,9 +128,11 @@ def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers:
     None where no candidate has scores at all.
     """
     usable = [score for score in scores if not _unusable(score)]
+    missed = all_failures(scores, rule, n_layers)
 
     def badness(score: "CandidateScore") -> tuple[float, ...]:
-        return sum(failure.excess for failure in failures(score, rule, n_layers)), *merit(score, rule.select)
+        found = missed[score.position, score.layer]
+        return sum(failure.excess for failure in found), *merit(score, rule.select)
 
     return min(usable, key=badness, default=None)
 
@@ -131,9 +142,47 @@ def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:
     bypass = 0.0 if score.bypass is None else score.bypass
     if by == "accuracy":
         return (-(score.accuracy or 0.0), bypass)
-    if by == "cosmic":
+    if by in ("cosmic", RELEASED):
         return (math.inf if score.cosmic is None else -score.cosmic, bypass)
     return (bypass,)
+
+
+def all_failures(
+    scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int
+) -> dict[Place, tuple[Failure, ...]]:
+    """The bounds that each candidate misses, by its place; those that need the whole table too."""
+    last = last_layer(scores) if rule.select == RELEASED else None
+    found = {}
+    for score in scores:
+        missed = failures(score, rule, n_layers)
+        if last is not None and score.position == -1 and score.layer is not None and score.layer > last:
+            bound = f"last position: layer above {last}, the peak of other positions"
+            excess = (score.layer - last) / n_layers
+            missed += (Failure(bound, f"layer {score.layer} above {last}, the peak of other positions", excess),)
+        found[score.position, score.layer] = missed
+    return found
+
+
+def last_layer(scores: "Sequence[CandidateScore]") -> int | None:
+    """The last layer that the released code of COSMIC takes at the last position; None for no limit.
+
+    At every other position each of the two similarities is highest at some layer; the limit is the larger of the two
+    medians of these layers, of an even number the lower middle one. It is taken among scored layers.
+    """
+    medians = []
+    for name in ("cosmic_ablated", "cosmic_added"):
+        peaks: dict[int, tuple[float, int]] = {}
+        for score in scores:
+            value = getattr(score, name)
+            if value is None or math.isnan(value) or score.layer is None or score.position in (None, -1):
+                continue
+            best = peaks.get(score.position)
+            if best is None or value > best[0]:
+                peaks[score.position] = value, score.layer
+        if not peaks:
+            return None
+        medians.append(median_low(layer for _, layer in peaks.values()))
+    return max(medians)
 
 
 def failures(score: "CandidateScore", rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:

@@ -16,6 +16,7 @@ from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.headers import with_headers
 from weight_edit.hub.source import Named
+from weight_edit.inspection.gains import Gains, gains_of
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.proofs.record import AblationProof
 from weight_edit.utils.name_patterns import patterns
@@ -37,6 +38,7 @@ class Inspection:
         mtp_places: those of them that write, each with the axis of the outputs; None where they are not understood.
         quantised: the format of quantised weights, and how many tensors have it; None where there are none.
         proof: of a full ablation on a narrow copy.
+        gains: of the norms behind writers; None where there are none, or no weights yet.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Inspection:
     mtp_places: tuple[tuple[str, int], ...] | None
     quantised: str | None
     proof: AblationProof
+    gains: Gains | None = None
 
     def __repr__(self) -> str:
         stored = f"{len(self.tensors)} tensors on disk" if self.disk is not None else "no weights yet"
@@ -97,6 +100,7 @@ class Inspection:
             "mtp_writers": self.mtp_places and [{"tensor": name, "axis": axis} for name, axis in self.mtp_places],
             "extra_patterns": [{"names": name, "count": count, "what": what} for name, count, what in self.extra],
             "tensors": {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.tensors.items()},
+            "gains": None if self.gains is None else self.gains.to_dict(),
             "proof": asdict(self.proof),
         }
 
@@ -118,8 +122,8 @@ def inspect(
 ) -> Inspection:
     """Inspect a model, from its config and the headers of its shards alone.
 
-    Of a Hub model, config.json, the index and the headers are read, and no weights are downloaded. A local folder may
-    hold a config.json and no weights yet.
+    Of a Hub model, config.json, the index and the headers are read, and of its weights only gains of norms behind
+    writers, where there are such norms. A local folder may hold a config.json and no weights yet.
 
     Raises:
         UsageError: no such model.
@@ -159,6 +163,7 @@ def inspect(
             mtp_places=beside,
             quantised=quantised,
             proof=proven.proof,
+            gains=gains_of(anatomy, disk, checkpoint),
         )
 
 

@@ -55,7 +55,7 @@ class Find(Section):
     baseline: str
     protect: list[str] = Field(default_factory=list)
     positions: Literal["template", "last", "all"] = "template"
-    select: Literal["bypass", "accuracy", "cosmic"] | None = None
+    select: Literal["bypass", "accuracy", "cosmic", "cosmic-released"] | None = None
     validation_target: str | list[str] | None = None
     validation_baseline: str | None = None
     n_train: Positive = 128

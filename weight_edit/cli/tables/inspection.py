@@ -12,6 +12,7 @@ from weight_edit.utils.name_patterns import numbers, patterns
 
 if TYPE_CHECKING:
     from weight_edit.anatomy.parts import Block, Norm, Reader, Writer
+    from weight_edit.inspection.gains import Gains
     from weight_edit.inspection.inspect import Inspection
 
 _KINDS = {"rms": "RMS norm", "layer": "LayerNorm", "gain": "gain"}
@@ -40,6 +41,8 @@ def inspection(found: "Inspection", console: Console) -> None:
     if found.quantised:
         tree.add(f"quantised: {safe(found.quantised)}; edited in that format, or --dequantize")
     console.print(tree, highlight=False)
+    if found.gains is not None and found.gains.loud:
+        console.print(_loud(found.gains), highlight=False)
     if found.disk is None:
         console.print("No weights are there yet: names and shapes are those in memory.")
     console.print(
@@ -47,6 +50,16 @@ def inspection(found: "Inspection", console: Console) -> None:
         f"directions (before: {found.proof.leak_before:.2f}), at {found.proof.values} values; hooks and weights differ "
         f"by {found.proof.logit_difference:.1e} in logits.",
         highlight=False,
+    )
+
+
+def _loud(gains: "Gains") -> str:
+    loudest = max(gains.blocks, key=lambda block: block.ratio)
+    return (
+        f"[yellow]note:[/] the norms behind writers are loud: their largest gain is {gains.ratio:.1f} times the median "
+        f"one (median of {len(gains.blocks)} blocks; {loudest.ratio:.0f} times in block {loudest.layer}, coordinate "
+        f"{loudest.coordinate}), so that one coordinate may own a mean difference; find scales it then, see its option "
+        "loud."
     )
 
 

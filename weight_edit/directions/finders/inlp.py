@@ -57,7 +57,7 @@ class Nullspace:
     Attributes:
         directions: (k, d) float64, orthonormal rows in the order in which they were found, each towards the class
             that is true. The projection is `I - directions^T directions`.
-        accuracies: k figures: of each one's classifier, on held-out data. Each class weighs the same.
+        accuracies: k figures: of each one's classifier, on held-out data.
         stopped: why there are no more.
     """
 
@@ -73,7 +73,14 @@ class Nullspace:
 
 
 def nullspace(
-    x: Floats, labels: Marks, held_x: Floats, held_labels: Marks, *, c: float = 0.1, stopping: Stopping | None = None
+    x: Floats,
+    labels: Marks,
+    held_x: Floats,
+    held_labels: Marks,
+    *,
+    c: float = 0.1,
+    balanced: bool = True,
+    stopping: Stopping | None = None,
 ) -> Nullspace:
     """Iterative nullspace projection, with the classifier and stopping rules of the paper.
 
@@ -86,6 +93,7 @@ def nullspace(
         x, held_x: (n, d), (m, d), to train on and to measure accuracy on.
         labels, held_labels: (n,), (m,) bool.
         c: sklearn's inverse penalty, see `fit`.
+        balanced: whether each class weighs the same, in fits and accuracies; otherwise each prompt does.
         stopping: the paper's rules when None.
     """
     stopping = Stopping() if stopping is None else stopping
@@ -101,7 +109,7 @@ def nullspace(
         if np.linalg.norm(seen) <= _ROUNDING * scales[0] * np.sqrt(len(x)):
             stopped = "nothing left"
             break
-        w = fit(seen, labels, c)
+        w = fit(seen, labels, c, balanced=balanced)
         for _ in range(2):  # Orthogonal to rounding: a second time removes what the first one's rounding leaves.
             w = w - sum(((row @ w) * row for row in rows), np.zeros_like(w))
         length = np.linalg.norm(w)
@@ -109,7 +117,7 @@ def nullspace(
             stopped = "nothing left"
             break
         w = w / length
-        accuracies.append(balanced_accuracy(held @ w, held_labels))
+        accuracies.append((balanced_accuracy if balanced else plain_accuracy)(held @ w, held_labels))
         rows.append(w)
         seen, held = seen - np.outer(seen @ w, w), held - np.outer(held @ w, w)
         stopped = stopping.reason(accuracies)
@@ -117,17 +125,19 @@ def nullspace(
     return Nullspace(found, tuple(accuracies), stopped)
 
 
-def fit(x: Floats, labels: Marks, c: float) -> Floats:
+def fit(x: Floats, labels: Marks, c: float, *, balanced: bool = True) -> Floats:
     """The weights (d,) of a logistic regression of `labels` (n,) on `x` (n, d), no intercept.
 
     The paper minimises `mean loss + lambda |w|^2` with `lambda = 1 / (2 * 0.1 * N)`. Times `0.1 N` that is
     `0.1 * sum of losses + |w|^2 / 2`, sklearn's objective with `C = 0.1`, whatever N is. It has one minimum, so that
-    Newton's method, which comes closer to it in less time, replaces L-BFGS. Each class weighs the same.
+    Newton's method, which comes closer to it in less time, replaces L-BFGS. Each class weighs the same if `balanced`;
+    in the paper each prompt does.
     """
     from sklearn.linear_model import LogisticRegression
 
+    weight = "balanced" if balanced else None
     model = LogisticRegression(
-        C=c, fit_intercept=False, solver="newton-cholesky", class_weight="balanced", tol=1e-8, max_iter=200
+        C=c, fit_intercept=False, solver="newton-cholesky", class_weight=weight, tol=1e-8, max_iter=200
     )
     weights: Floats = model.fit(x, labels).coef_[0]
     return weights
@@ -136,6 +146,11 @@ def fit(x: Floats, labels: Marks, c: float) -> Floats:
 def balanced_accuracy(values: Floats, labels: Marks) -> float:
     """The balanced accuracy of the sign of `values` (n,) as a classifier of bool `labels` (n,)."""
     return float((values[labels] > 0).mean() + (values[~labels] <= 0).mean()) / 2
+
+
+def plain_accuracy(values: Floats, labels: Marks) -> float:
+    """The accuracy of the sign of `values` (n,) as a classifier of bool `labels` (n,)."""
+    return float(((values > 0) == labels).mean())
 
 
 def _all_or_count(value: object) -> object:
@@ -155,6 +170,8 @@ class InlpOptions(Section):
         keep: "all" directions, or the first so many.
         keep_accuracy: of those, only the ones whose classifier was at least so accurate; None for all.
         c: sklearn's inverse penalty.
+        weights: in the classifiers and their accuracy: with "balanced" each class weighs the same, with "none" each
+            prompt does, as in the paper; with "cut" too, of as many prompts of each class, as in its code.
     """
 
     rounds: Annotated[int, Field(ge=1)] = 100
@@ -163,6 +180,7 @@ class InlpOptions(Section):
     keep: Annotated[int | Literal["all"], PlainValidator(_all_or_count)] = "all"
     keep_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     c: Annotated[float, Field(gt=0)] = 0.1
+    weights: Literal["balanced", "none", "cut"] = "balanced"
 
 
 @finder("inlp", paper="2606.13720", select="accuracy")
@@ -173,11 +191,19 @@ def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
     weights in the order in which they were found; what an addition adds is the mean difference. Layers that may not be
     chosen are not searched, and have no rows.
 
+    The published classifiers weigh every prompt the same, and the code (eliroc98/refusal_direction) first cuts the
+    larger class to the size of the smaller one: `weights` "cut". By default the classes weigh the same instead and no
+    prompt is lost, since filtering leaves classes of different sizes, to which an unweighted classifier leans.
+
     Raises:
         UsageError: a prompt is shorter than the positions reach back, or memory runs out.
     """
     problem.check_enough("inlp")
     target, baseline = problem.target(), problem.of(problem.baseline)
+    if options.weights == "cut":
+        # As in the published code: the first ones of the larger class stay.
+        count = min(len(target), len(baseline))
+        target, baseline = target[:count], baseline[:count]
     differences = mean_difference(target.double().mean(dim=0), baseline.double().mean(dim=0))
     marks = held_out((len(target), len(baseline)), problem.seed)
     stopping = Stopping(options.rounds, options.stop_below, options.stop_equal)
@@ -188,7 +214,7 @@ def inlp_directions(problem: Problem, options: InlpOptions) -> list[Candidate]:
             rows, facts = torch.zeros_like(difference)[None], dict[str, object]()
             # Where the classes have one mean (a template's token before any block) a classifier would fit rounding.
             if layer < problem.allowed and difference.any():
-                found = _searched(target[:, p, layer], baseline[:, p, layer], marks, options.c, stopping)
+                found = _searched(target[:, p, layer], baseline[:, p, layer], marks, options, stopping)
                 kept = found.first(None if options.keep == "all" else options.keep, options.keep_accuracy)
                 rows = torch.from_numpy(kept) if len(kept) else rows
                 facts = _facts(found, len(kept))
@@ -217,11 +243,12 @@ def held_out(sizes: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _searched(
-    target: Tensor, baseline: Tensor, marks: tuple[Tensor, Tensor], c: float, stopping: Stopping
+    target: Tensor, baseline: Tensor, marks: tuple[Tensor, Tensor], options: InlpOptions, stopping: Stopping
 ) -> Nullspace:
     train = as_float64(target[~marks[0]]), as_float64(baseline[~marks[1]])
     held = as_float64(target[marks[0]]), as_float64(baseline[marks[1]])
-    return nullspace(*_labelled(*train), *_labelled(*held), c=c, stopping=stopping)
+    balanced = options.weights == "balanced"
+    return nullspace(*_labelled(*train), *_labelled(*held), c=options.c, balanced=balanced, stopping=stopping)
 
 
 def _labelled(target: Floats, baseline: Floats) -> tuple[Floats, Marks]:
