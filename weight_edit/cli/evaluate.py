@@ -179,10 +179,14 @@ def evaluate(
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.lengths import by_length
         from weight_edit.cli.tables.results import evaluation
+        from weight_edit.cli.tables.style import style
 
         evaluation(result, console)
         document = cast("EvaluationDocument", result.to_dict())
-        by_length(document.get("base"), document, console)
+        base = document.get("base")
+        by_length(base, document, console)
+        if base is not None:
+            style(base, document, console)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 

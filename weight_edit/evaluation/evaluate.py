@@ -25,6 +25,7 @@ from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, judge_specs
 from weight_edit.evaluation.served_divergence import served_divergence
 from weight_edit.evaluation.spoken import Spoken
+from weight_edit.evaluation.style import Style, style_of
 from weight_edit.evaluation.target import target_of
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.chat import ChatFormat
@@ -92,6 +93,7 @@ class SetResult:
         source: where a public set is from, see `PromptSet`; empty for others.
         judges: by each judge's name, how many answers of each kind; the judge that decides comes first.
         lengths: by length in tokens, the verdicts on the answers cut there; empty where no lengths were asked for.
+        style: how the answers are written.
     """
 
     prompts: str
@@ -105,6 +107,7 @@ class SetResult:
     source: Mapping[str, str] = field(default_factory=dict)
     judges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lengths: Mapping[int, AtLength] = field(default_factory=dict)
+    style: Style | None = None
 
     def __repr__(self) -> str:
         exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
@@ -130,6 +133,7 @@ class SetResult:
             **({"source": dict(self.source)} if self.source else {}),
             "judges": {name: self._by(counts) for name, counts in self.judges.items()},
             **({"lengths": {str(n): each.to_dict() for n, each in self.lengths.items()}} if self.lengths else {}),
+            "style": self.style and self.style.to_dict(),
         }
 
     def _by(self, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -584,6 +588,7 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         source=prompts.source,
         judges=by_judge,
         lengths=at_lengths(answers),
+        style=style_of(answers),
     )
 
 

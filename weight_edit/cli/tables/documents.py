@@ -23,6 +23,12 @@ class Difference(Rate):
     p: float
 
 
+class Compared(Difference):
+    """A paired difference that says whether it can be told."""
+
+    told: bool
+
+
 class AtLengthDocument(TypedDict):
     """The verdicts on the first tokens of the answers to one prompt set."""
 
@@ -36,12 +42,14 @@ class SetDocument(TypedDict):
     refusal: Rate
     categories: Mapping[str, Rate]
     lengths: NotRequired[Mapping[str, AtLengthDocument]]
+    style: NotRequired[Mapping[str, Rate]]
 
 
 class SetDifferences(TypedDict, total=False):
     """The differences from the base on one prompt set."""
 
     lengths: Mapping[str, Difference]
+    style: Mapping[str, Compared]
 
 
 class EvaluationDocument(TypedDict, total=False):
