@@ -52,12 +52,10 @@ def test_a_rate_counts_what_it_names(measure, with_it, without):
 
 def test_words_of_each_kind_by_the_hundred():
     assert only(PLAIN).means["hedging"].value == 0
-    hedged = only(
-        "Perhaps you could bake it in the oven, I think, and it may be good with the butter on the top of it."
-    )
-    assert hedged.means["words"].value == 23
-    assert hedged.means["hedging"].value == pytest.approx(100 * 4 / 23)
-    assert hedged.means["first_person"].value == pytest.approx(100 / 23)
+    hedged = only("Perhaps you could bake it in the oven, I think, and it may be good with the butter on top of it.")
+    assert hedged.means["words"].value == 22
+    assert hedged.means["hedging"].value == pytest.approx(100 * 4 / 22)
+    assert hedged.means["first_person"].value == pytest.approx(100 / 22)
 
 
 def test_intervals_hold_the_mean_and_need_three_answers():
