@@ -16,6 +16,7 @@ from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_to
 from weight_edit.evaluation.figures import figures
 from weight_edit.evaluation.recorded_answers import read_answers
 from weight_edit.evaluation.registry import JudgeSpec, Reply, judge_specs
+from weight_edit.evaluation.spoken import Spoken
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
@@ -176,6 +177,8 @@ def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):
         "finished",
         "thought",
         "judgements",
+        "tokens",
+        "lengths",
     }
     assert lines[1]["category"] == "b"
     assert list(path.parent.iterdir()) == [path]
@@ -284,8 +287,8 @@ def test_the_earlier_argument_still_names_a_judge(tiny):
 
 def test_a_language_without_phrases_is_noted(tiny, monkeypatch):
     text = "Il pane si taglia a fette e si mette nel congelatore."
-    replies = [Reply(prompt=prompt, text=text) for prompt in REFUSED.prompts]
-    monkeypatch.setattr("weight_edit.evaluation.target.ModelTarget.replies", lambda *given, **options: replies)
+    said = [Spoken(reply=Reply(prompt=prompt, text=text)) for prompt in REFUSED.prompts]
+    monkeypatch.setattr("weight_edit.evaluation.target.ModelTarget.spoken", lambda *given, **options: said)
     result = evaluate(tiny, refused=REFUSED)
     assert result.refused.verdicts["undecided"] == 2
     said = "undecided: no phrases for the language it; name another judge (`judges`)"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -28,6 +28,7 @@ from weight_edit.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from weight_edit.cli.tables.documents import EvaluationDocument
     from weight_edit.evaluation.evaluate import Evaluation
     from weight_edit.evaluation.power import SampleSize
 
@@ -59,7 +60,19 @@ def evaluate(
             help="How many prompts tell two rates apart: the observed ones, or given ones such as 0.1,0.2.",
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.")] = 64,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Length of an answer, at most. [default: 64, or the longest of --lengths]", show_default=False
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Also judge every answer cut to its first so many tokens, such as 32,64,128,256, from one generation.",
+        ),
+    ] = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,15 +170,23 @@ def evaluate(
             format_options=format_options,
             limit=limit,
             max_new_tokens=max_new_tokens,
+            lengths=lengths,
             judges=judge or DEFAULT_JUDGES,
             answers_path=answers,
             overwrite=overwrite,
         )
 
     def show(result: "Evaluation", console: "Console") -> None:
+        from weight_edit.cli.tables.lengths import by_length
         from weight_edit.cli.tables.results import evaluation
+        from weight_edit.cli.tables.style import style
 
         evaluation(result, console)
+        document = cast("EvaluationDocument", result.to_dict())
+        base = document.get("base")
+        by_length(base, document, console)
+        if base is not None:
+            style(base, document, console)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 

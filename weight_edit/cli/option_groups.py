@@ -48,6 +48,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--weights-only",
         "--against",
         "--max-new-tokens",
+        "--lengths",
         "--judge",
         "--labels",
         "--power",

@@ -8,6 +8,7 @@ from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
+from weight_edit.evaluation.lengths import answer_lengths, longest
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, judge_specs
 from weight_edit.prompts.load import load_prompts
 from weight_edit.runtime.dtypes import check_dtype
@@ -27,7 +28,8 @@ def evaluate_against(
     load_options: LoadOptions,
     format_options: FormatOptions,
     limit: int | None = None,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
+    lengths: str | Sequence[int] | None = None,
     judges: Sequence[str] = DEFAULT_JUDGES,
     answers_path: Path | None = None,
     overwrite: bool = False,
@@ -41,7 +43,7 @@ def evaluate_against(
         sets: prompt sets by their role (refused, answered, over_refused, harmless_looking), as `load_prompts` reads
             them.
         limit: at most so many prompts of each set.
-        max_new_tokens, judges, answers_path: as in `evaluate`.
+        max_new_tokens, lengths, judges, answers_path: as in `evaluate`.
         overwrite: replace a file of answers that is there.
 
     Raises:
@@ -56,12 +58,19 @@ def evaluate_against(
         names = ", ".join(f"`{name}`" for name in sets)
         raise UsageError(f"nothing to evaluate on; give at least one of {names}", option=tuple(sets))
     specs = judge_specs(judges)
+    lengths = answer_lengths(lengths)
+    max_new_tokens = longest(max_new_tokens, lengths)
     check_dtype(load_options.dtype)
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
         from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
 
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judges": specs, "answers_path": answers_path}
+    settings: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "lengths": lengths,
+        "judges": specs,
+        "answers_path": answers_path,
+    }
     if isinstance(model, Endpoint) or isinstance(base, Endpoint):
         if isinstance(model, Endpoint) and load_options.revision is not None:
             raise UsageError("`revision` is of a Hub model; a server has none, leave it out", option="revision")

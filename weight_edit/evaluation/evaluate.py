@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ from torch import Tensor
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.whole_file import check_target, save_whole
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line
-from weight_edit.evaluation.differences import PairedDifference, differences, differences_document
+from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.language import NO_PHRASES
+from weight_edit.evaluation.lengths import SERVED, AtLength, answer_lengths, at_lengths, longest
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, Reply, judge_specs
+from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, judge_specs
 from weight_edit.evaluation.served_divergence import served_divergence
+from weight_edit.evaluation.spoken import Spoken
+from weight_edit.evaluation.style import Style, style_of
 from weight_edit.evaluation.target import target_of
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.chat import ChatFormat
@@ -49,6 +53,8 @@ class Answer:
         finished: the model ended the answer; False where it was cut at the limit.
         thought: what the model wrote before `</think>`, where it thought; the answer of an unfinished one is "".
         judgements: by the judge's name, the one that decides first.
+        tokens: how many the model wrote, thoughts included and the end of the turn not; None where nobody counted.
+        lengths: by length in tokens and judge, the verdict on the answer cut there; empty where no lengths were asked.
     """
 
     set: str
@@ -60,6 +66,8 @@ class Answer:
     finished: bool
     thought: str | None = None
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
+    tokens: int | None = None
+    lengths: Mapping[int, Mapping[str, Verdict]] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -84,6 +92,8 @@ class SetResult:
         unfinished: answers cut at the limit.
         source: where a public set is from, see `PromptSet`; empty for others.
         judges: by each judge's name, how many answers of each kind; the judge that decides comes first.
+        lengths: by length in tokens, the verdicts on the answers cut there; empty where no lengths were asked for.
+        style: how the answers are written.
     """
 
     prompts: str
@@ -96,6 +106,8 @@ class SetResult:
     unfinished: int
     source: Mapping[str, str] = field(default_factory=dict)
     judges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    lengths: Mapping[int, AtLength] = field(default_factory=dict)
+    style: Style | None = None
 
     def __repr__(self) -> str:
         exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
@@ -120,6 +132,8 @@ class SetResult:
             "unfinished": self.unfinished,
             **({"source": dict(self.source)} if self.source else {}),
             "judges": {name: self._by(counts) for name, counts in self.judges.items()},
+            **({"lengths": {str(n): each.to_dict() for n, each in self.lengths.items()}} if self.lengths else {}),
+            "style": self.style and self.style.to_dict(),
         }
 
     def _by(self, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -193,7 +207,7 @@ class Evaluation:
             **(
                 {}
                 if self.base is None
-                else {"base": self.base.to_dict(), "differences": differences_document(self.differences)}
+                else {"base": self.base.to_dict(), "differences": paired_document(self.base.answers, self.answers)}
             ),
         }
 
@@ -214,7 +228,8 @@ def evaluate(
     base_logprobs: Tensor | None = None,
     base: Evaluation | None = None,
     chat_format: ChatFormat | None = None,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
+    lengths: str | Sequence[int] | None = None,
     answers_path: str | Path | None = None,
     limit: int | None = None,
     judges: str | JudgeSpec | Sequence[str | JudgeSpec] = DEFAULT_JUDGES,
@@ -240,17 +255,22 @@ def evaluate(
         base_logprobs: `first_token_logprobs` of the base on the answered set, instead of a run of `against`.
         base: what was measured of the base on the same sets, likewise.
         chat_format: how prompts become tokens; None is the tokenizer's own template. A server has its own.
+        max_new_tokens: the limit on an answer's length; None is 64, or the longest of `lengths`.
+        lengths: also judge every answer cut to its first so many tokens, such as (32, 64, 128, 256) or "32,64": one
+            generation serves all. A server's answers cannot be cut, which `notes` say.
         answers_path: a JSONL file for every answer, written at the end.
         limit: use at most so many prompts of each set (chosen with seed 0, categories in proportion).
         judges: by name, such as "phrases", or with options, such as "phrases,language=de"; the first one decides, and
             the verdicts of the others stand beside its own. An earlier version took one as `judge_name`.
 
     Raises:
-        UsageError: no set, an empty one, a base without an answered set or of another vocabulary, or a wrong
-            option.
+        UsageError: no set, an empty one, a base without an answered set or of another vocabulary, `max_new_tokens`
+            below the longest of `lengths`, or a wrong option.
         VerificationError: a loss, a divergence or what an answer was read off is not finite.
     """
     specs = judge_specs(judges)
+    lengths = answer_lengths(lengths)
+    max_new_tokens = longest(max_new_tokens, lengths)
     asked = zip(SETS, (refused, answered, over_refused, harmless_looking), strict=True)
     given: dict[str, Any] = _given(
         {name: None if prompts is None else load_prompts(prompts) for name, prompts in asked}, limit
@@ -264,7 +284,12 @@ def evaluate(
     answers_path = None if answers_path is None else Path(answers_path)
     if answers_path is not None:
         _check_writable(answers_path)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "judges": specs, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "lengths": lengths,
+        "judges": specs,
+        "batch_size": batch_size,
+    }
     if isinstance(model, Endpoint) or isinstance(against, Endpoint):
         # One of them at most is in memory.
         against = against if against is None or isinstance(against, Endpoint) else loaded(against)
@@ -313,17 +338,21 @@ def evaluate(
     if against is not None and base is None:
         base = evaluate(against, chat_format=base_format, **given, **options)
     said = {
-        name: target.replies(prompts.prompts, max_new_tokens=max_new_tokens, description=f"answers ({name})")
+        name: target.spoken(
+            prompts.prompts, max_new_tokens=max_new_tokens, lengths=lengths, description=f"answers ({name})"
+        )
         for name, prompts in given.items()
     }
+    if lengths and isinstance(target, Endpoint):
+        notes.append(SERVED.format(name=target.public_name))
     try:
-        judged = _judged(said, specs)
+        judged = _judged(given, said, specs)
     except WeightEditError as error:
         raise _with_answers_kept(error, said, answers_path) from error
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
-        mine = _answers(name, prompts, said[name], judged[name])
+        mine = judged[name]
         late = None
         if not isinstance(target, Endpoint):
             late = _loss_after_thought(target.model, mine, target.chat, batch_size)
@@ -400,22 +429,22 @@ def evaluate_in_turn(
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write answers as JSON lines.
 
-    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements.
+    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements, tokens, lengths.
     """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def _with_answers_kept(
-    error: WeightEditError, said: Mapping[str, Sequence[Reply]], path: Path | None
+    error: WeightEditError, said: Mapping[str, Sequence[Spoken]], path: Path | None
 ) -> WeightEditError:
     """A judge's error, once the answers that it should have judged are written where they were to go."""
     if path is None:
         return error
     lines = [
         json.dumps({"set": name, "prompt": reply.prompt, "answer": reply.text, "finished": reply.finished})
-        for name, replies in said.items()
-        for reply in replies
+        for name, spoken in said.items()
+        for reply in (each.reply for each in spoken)
     ]
     save_whole(path, "".join(f"{line}\n" for line in lines))
     return type(error)(f"{error}; the answers are in {path}, for `weight-edit judge`")
@@ -430,8 +459,10 @@ def load_answers(path: Path) -> tuple[Answer, ...]:
     try:
         # Not splitlines(): answers have characters such as U+2028 in them.
         lines = read_whole(path, _MOST_ANSWERS).decode("utf-8").split("\n")
-        return tuple(Answer(**json.loads(line)) for line in lines if line)
-    except (ValueError, TypeError) as error:
+        read = (Answer(**json.loads(line)) for line in lines if line)
+        # The keys of JSON are texts.
+        return tuple(replace(each, lengths={int(n): by for n, by in each.lengths.items()}) for each in read)
+    except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is no file of answers that was written here: {first_line(error)}") from None
 
 
@@ -504,35 +535,54 @@ def _loss_after_thought(model: Model, said: Sequence[Answer], chat: ChatFormat, 
     return _loss(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
 
 
-def _judged(said: Mapping[str, Sequence[Reply]], specs: Sequence[JudgeSpec]) -> dict[str, list[dict[str, Judgement]]]:
-    """By set, each reply's judgements by the judge's name; every judge is asked once, for all sets."""
-    replies = [reply for some in said.values() for reply in some]
+def _judged(
+    given: Mapping[str, PromptSet], said: Mapping[str, Sequence[Spoken]], specs: Sequence[JudgeSpec]
+) -> dict[str, list[Answer]]:
+    """The answers by set; every judge is asked once, for all sets and lengths."""
+    # An answer that ended before a length is the whole one there.
+    replies = [
+        reply
+        for some in said.values()
+        for each in some
+        for reply in (each.reply, *(cut for cut in each.cut.values() if cut is not each.reply))
+    ]
     found = {str(spec): spec(replies) for spec in specs}
     rows = iter([dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)])
-    return {name: [next(rows) for _ in some] for name, some in said.items()}
-
-
-def _answers(
-    name: str, prompts: PromptSet, replies: Sequence[Reply], judged: Sequence[Mapping[str, Judgement]]
-) -> list[Answer]:
-    answers = []
-    rows = zip(prompts.prompts, prompts.answers, prompts.categories, replies, judged, strict=True)
-    for prompt, expected, category, reply, judgements in rows:
-        thinking = split_thought(reply.text, opened=reply.opened)
-        answers.append(
-            Answer(
-                set=name,
-                prompt=prompt,
-                answer=unwrapped(reply.text) if thinking is None else thinking.answer or "",
-                expected=expected,
-                verdict=next(iter(judgements.values())).verdict,
-                category=category,
-                finished=reply.finished,
-                thought=None if thinking is None else thinking.thought,
-                judgements=judgements,
-            )
-        )
+    answers: dict[str, list[Answer]] = {}
+    for name, prompts in given.items():
+        answers[name] = []
+        for number, each in enumerate(said[name]):
+            whole = next(rows)
+            cut = {length: whole if reply is each.reply else next(rows) for length, reply in each.cut.items()}
+            answers[name].append(_answer(name, prompts, number, each, whole, cut))
     return answers
+
+
+def _answer(
+    name: str,
+    prompts: PromptSet,
+    number: int,
+    spoken: Spoken,
+    judgements: Mapping[str, Judgement],
+    cut: Mapping[int, Mapping[str, Judgement]],
+) -> Answer:
+    reply = spoken.reply
+    thinking = split_thought(reply.text, opened=reply.opened)
+    return Answer(
+        set=name,
+        prompt=prompts.prompts[number],
+        answer=unwrapped(reply.text) if thinking is None else thinking.answer or "",
+        expected=prompts.answers[number],
+        verdict=next(iter(judgements.values())).verdict,
+        category=prompts.categories[number],
+        finished=reply.finished,
+        thought=None if thinking is None else thinking.thought,
+        judgements=judgements,
+        tokens=spoken.tokens,
+        lengths={
+            length: {judge: judgement.verdict for judge, judgement in some.items()} for length, some in cut.items()
+        },
+    )
 
 
 def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) -> SetResult:
@@ -555,6 +605,8 @@ def _result(prompts: PromptSet, answers: Sequence[Answer], loss: Loss | None) ->
         unfinished=sum(not answer.finished for answer in answers),
         source=prompts.source,
         judges=by_judge,
+        lengths=at_lengths(answers),
+        style=style_of(answers),
     )
 
 

@@ -79,6 +79,18 @@ def _by_others(evaluation: Mapping[str, Any], path: str, name: str) -> dict[str,
     }
 
 
+def figures_at_lengths(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> text of the rates of refusal at each length that answers were also cut to."""
+    return {
+        f"{name}, first {length} tokens": f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}], "
+        f"{found['verdicts'].get('undecided', 0)} undecided"
+        for path, name, _ in RATES
+        if path.endswith(".refusal")
+        for length, found in (_at(evaluation, path.replace(".refusal", ".lengths")) or {}).items()
+        if (rate := found["refusal"])
+    }
+
+
 def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Name -> text of every difference from the base, with its interval for paired prompts.
 

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 from weight_edit.errors import VerificationError
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.registry import Reply
+from weight_edit.evaluation.spoken import Spoken
 from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.runtime.generation import generate
+from weight_edit.runtime.generation import Generation, generate, prefix
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_generations
 
@@ -39,6 +40,12 @@ class Target(Protocol):
 
     def replies(self, prompts: Sequence[str], *, max_new_tokens: int, description: str | None) -> list[Reply]:
         """The greedy answers to prompts, in their order."""
+        ...
+
+    def spoken(
+        self, prompts: Sequence[str], *, max_new_tokens: int, lengths: Sequence[int], description: str | None
+    ) -> list[Spoken]:
+        """The same with their lengths, each also cut to its first so many tokens."""
         ...
 
 
@@ -80,6 +87,17 @@ class ModelTarget:
         """The greedy answers to prompts, in their order.
 
         Raises:
+            UsageError, VerificationError: as `spoken`.
+        """
+        found = self.spoken(prompts, max_new_tokens=max_new_tokens, lengths=(), description=description)
+        return [each.reply for each in found]
+
+    def spoken(
+        self, prompts: Sequence[str], *, max_new_tokens: int, lengths: Sequence[int], description: str | None
+    ) -> list[Spoken]:
+        """The greedy answers to prompts, in their order, each also cut to its first so many tokens.
+
+        Raises:
             UsageError: as `generate`.
             VerificationError: what an answer was read off is not finite.
         """
@@ -88,14 +106,29 @@ class ModelTarget:
             self.model, asked, max_new_tokens=max_new_tokens, batch_size=self.batch_size, description=description
         )
         check_generations(self.model, asked, generations, VerificationError)
-        control = tuple(map(str, self.model.tokenizer.all_special_tokens))
         found = []
         for prompt, generation in zip(prompts, generations, strict=True):
-            text, finished = answer_text(self.chat, generation.tokens, generation.finished)
-            found.append(
-                Reply(prompt=prompt, text=text, finished=finished, opened=self.chat.opens_thought, control=control)
-            )
+            reply = self._reply(prompt, generation)
+            cut = {
+                length: self._reply(prompt, prefix(self.model, generation, length))
+                if length < len(generation.tokens)
+                else reply
+                for length in lengths
+            }
+            found.append(Spoken(reply=reply, tokens=self._count(generation), cut=cut))
         return found
+
+    def _reply(self, prompt: str, generation: Generation) -> Reply:
+        text, finished = answer_text(self.chat, generation.tokens, generation.finished)
+        control = tuple(map(str, self.model.tokenizer.all_special_tokens))
+        return Reply(prompt=prompt, text=text, finished=finished, opened=self.chat.opens_thought, control=control)
+
+    def _count(self, generation: Generation) -> int:
+        # A checkpoint's generation config may not know the template's end of turn, but the answer ends there; where
+        # the template opens answers, thoughts end so, too.
+        if not self.chat.opening and self.chat.end_of_turn in generation.tokens:
+            return generation.tokens.index(self.chat.end_of_turn)
+        return len(generation.tokens) - generation.finished
 
 
 def target_of(

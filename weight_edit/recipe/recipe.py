@@ -15,6 +15,7 @@ from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.lengths import longest
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
 from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.plan.plan import parse_layers
@@ -173,6 +174,8 @@ class Evaluate(Section):
     """The prompt sets measured before and after the edit; absent sets are not measured.
 
     `judges` are names, or kinds with options; the first one decides, and the others' verdicts stand beside its own.
+    With `lengths` every answer is also judged cut to its first so many tokens; `max_new_tokens` is the longest of them
+    where it is absent.
     """
 
     refused: str | None = None
@@ -181,6 +184,7 @@ class Evaluate(Section):
     harmless_looking: str | None = None
     limit: Positive | None = None
     max_new_tokens: Positive = 64
+    lengths: tuple[Positive, ...] = ()
     judges: Annotated[tuple[str | JudgeEntry, ...], Field(min_length=1)] = DEFAULT_JUDGES
 
     @field_validator("judges")
@@ -191,6 +195,22 @@ class Evaluate(Section):
         except UsageError as error:
             raise ValueError(str(error)) from error
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_long_as_lengths(cls, content: Any) -> Any:
+        lengths = content.get("lengths") if isinstance(content, dict) else None
+        if isinstance(lengths, list | tuple) and lengths and all(isinstance(each, int) for each in lengths):
+            return {"max_new_tokens": max(lengths), **content}
+        return content
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> "Evaluate":
+        try:
+            longest(self.max_new_tokens, self.lengths)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def specs(self) -> tuple[JudgeSpec, ...]:

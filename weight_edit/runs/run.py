@@ -19,8 +19,8 @@ from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
-from weight_edit.evaluation.differences import differences, differences_document
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs, load_answers
+from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.hub.source import resolve
 from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat
@@ -428,7 +428,7 @@ class _Run:
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
-        return {**measured, "differences": differences_document(differences(base, edited))}
+        return {**measured, "differences": paired_document(base, edited)}
 
     def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
         if not any(self.sets.values()):
@@ -444,6 +444,7 @@ class _Run:
             base_logprobs=self.base_logprobs() if against else None,
             chat_format=self._format(model),
             max_new_tokens=self.recipe.evaluate.max_new_tokens,
+            lengths=self.recipe.evaluate.lengths,
             judges=self.recipe.evaluate.specs,
             answers_path=answers,
         ).to_dict()

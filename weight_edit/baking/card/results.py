@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from weight_edit.baking.card.markdown import code, origin, plain
-from weight_edit.evaluation.figures import figures
+from weight_edit.evaluation.figures import figures, figures_at_lengths
 
 _RATES = (("refusal", "refusal-rate", "Refusal rate"), ("exact", "exact-match", "Answers exactly right"))
 
 
 def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (measure, base, edited) for every figure that either evaluation has."""
-    before, after = figures(baseline or {}), figures(edited)
+    before, after = ({**figures(each), **figures_at_lengths(each)} for each in (baseline or {}, edited))
     names = list(dict.fromkeys([*before, *after]))
     return [(name, before.get(name, ""), after.get(name, "")) for name in names]
 
@@ -38,11 +38,15 @@ def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
         edited: an evaluation.
     """
     results = []
+    # Rates of refusal depend on it.
+    limit = f", at most {int(edited['max_new_tokens'])} tokens" if edited.get("max_new_tokens") else ""
     for role, found in (edited.get("sets") or {}).items():
         metrics = []
         for key, kind, title in _RATES:
             if found.get(key):
-                metrics.append({"type": kind, "name": title, "value": round(float(found[key]["value"]), 6)})
+                metrics.append(_metric(kind, f"{title}{limit}", found[key]))
+        for length, cut in (found.get("lengths") or {}).items():
+            metrics.append(_metric("refusal-rate", f"Refusal rate, first {int(length)} tokens", cut["refusal"]))
         divergence = edited.get("divergence")
         if role == "answered" and divergence and divergence.get("mean") is not None:
             mean = round(float(divergence["mean"]), 6)
@@ -53,6 +57,10 @@ def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
         dataset = {"name": f"{prompts} ({role})", "type": kind, **_dataset(found.get("source"))}
         results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics})
     return [{"name": f"{name}, edited", "results": results}] if results else []
+
+
+def _metric(kind: str, title: str, rate: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": kind, "name": title, "value": round(float(rate["value"]), 6)}
 
 
 def _dataset(source: Any) -> dict[str, str]:

@@ -17,11 +17,39 @@ class Rate(TypedDict):
     high: float
 
 
+class Difference(Rate):
+    """A paired difference of two models."""
+
+    p: float
+
+
+class Compared(Difference):
+    """A paired difference that says whether it can be told."""
+
+    told: bool
+
+
+class AtLengthDocument(TypedDict):
+    """The verdicts on the first tokens of the answers to one prompt set."""
+
+    refusal: Rate
+    verdicts: Mapping[str, int]
+
+
 class SetDocument(TypedDict):
     """The results of one prompt set."""
 
     refusal: Rate
     categories: Mapping[str, Rate]
+    lengths: NotRequired[Mapping[str, AtLengthDocument]]
+    style: NotRequired[Mapping[str, Rate]]
+
+
+class SetDifferences(TypedDict, total=False):
+    """The differences from the base on one prompt set."""
+
+    lengths: Mapping[str, Difference]
+    style: Mapping[str, Compared]
 
 
 class EvaluationDocument(TypedDict, total=False):
@@ -33,6 +61,7 @@ class EvaluationDocument(TypedDict, total=False):
     sets: Mapping[str, SetDocument]
     notes: list[str]
     base: "EvaluationDocument | None"
+    differences: Mapping[str, SetDifferences]
 
 
 class AnswerDocument(TypedDict):

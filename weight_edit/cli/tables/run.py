@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from weight_edit.cli.tables.lengths import by_length
 from weight_edit.cli.tables.results import before_and_after, chosen_direction, examples, proofs, safe, suggest
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def run_result(result: "RunResult", console: Console) -> None:
         study(each, result.path, console)
     if result.model is not None:
         before_and_after(summary["baseline"], summary["edited"], console)
+        by_length(summary["baseline"], summary["edited"], console)
         proofs(summary["verification"], console)
         examples(result.path, console)
     files = Table.grid(padding=(0, 2))

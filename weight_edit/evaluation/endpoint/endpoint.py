@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.evaluation.endpoint.answer import ChatAnswer
 from weight_edit.evaluation.endpoint.client import ChatClient, ChatSettings, Messages, Rejected
 from weight_edit.evaluation.registry import Reply
+from weight_edit.evaluation.spoken import Spoken
 from weight_edit.prompts.templates import Scalar
 from weight_edit.prompts.thoughts import CLOSE, OPEN
 
@@ -73,6 +74,18 @@ class Endpoint:
         unknown = [prompt for prompt in dict.fromkeys(prompts) if (prompt, max_new_tokens) not in self._known]
         self._ask(unknown, settings, description or "answers")
         return [_reply(prompt, self._known[prompt, max_new_tokens]) for prompt in prompts]
+
+    def spoken(
+        self, prompts: Sequence[str], *, max_new_tokens: int, lengths: Sequence[int], description: str | None
+    ) -> list[Spoken]:
+        """The same with their lengths where the server counts; none is cut, for a server gives no tokens to cut by.
+
+        Raises:
+            UsageError: as `ChatClient.ask`.
+        """
+        replies = self.replies(prompts, max_new_tokens=max_new_tokens, description=description)
+        counts = [self._known[prompt, max_new_tokens].answer_tokens for prompt in prompts]
+        return [Spoken(reply=reply, tokens=count) for reply, count in zip(replies, counts, strict=True)]
 
     def top_tokens(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[Mapping[str, float]] | None:
         """The most probable first tokens of the answers with their log-probabilities; None if the server sends none.

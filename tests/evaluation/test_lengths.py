@@ -1,0 +1,128 @@
+"""Verdicts at several lengths are those that each limit of its own would have given, from one generation."""
+
+import json
+
+import pytest
+
+from tests.helpers.chat_server import ChatServer
+from tests.helpers.toy_judges import toy_judges
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.endpoint.endpoint import Endpoint
+from weight_edit.evaluation.evaluate import evaluate, load_answers
+from weight_edit.evaluation.lengths import answer_lengths, longest
+from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
+from weight_edit.recipe.recipe import parse_recipe
+from weight_edit.runtime.loading import load
+
+LENGTHS = (2, 4, 8, 40)
+
+
+@pytest.fixture(scope="module")
+def organism():
+    return load("organism")
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {name: load_prompts(f"organism:{name}:test").at_most(8) for name in ("refused", "answered")}
+
+
+@pytest.fixture(scope="module")
+def swept(organism, sets):
+    return evaluate(organism, **sets, lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_length_is_a_limit_of_its_own(organism, sets, swept, length):
+    alone = evaluate(organism, **sets, max_new_tokens=length)
+    for name in sets:
+        found = swept.sets[name].lengths[length]
+        assert found.verdicts == alone.sets[name].verdicts
+        assert found.refusal == alone.sets[name].refusal
+    assert alone.sets["refused"].lengths == {}
+
+
+def test_undecided_answers_are_counted_apart(swept):
+    assert swept.max_new_tokens == 40
+    assert list(swept.refused.lengths) == list(LENGTHS)
+    two = swept.refused.lengths[2]
+    assert (two.refusal.count, two.verdicts["undecided"], two.verdicts["answered"]) == (3, 5, 0)
+    assert swept.refused.lengths[40].verdicts["refused"] == 8
+    document = swept.to_dict()["sets"]["refused"]["lengths"]
+    assert list(document) == [str(length) for length in LENGTHS]
+    assert {"refusal", "verdicts", "judges"} == set(document["40"])
+    assert document["40"]["refusal"]["low"] < document["40"]["refusal"]["high"] == 1
+    json.dumps(document)
+
+
+def test_the_model_speaks_once_and_each_judge_is_asked_once(organism, sets, monkeypatch):
+    generations, calls = [], []
+    import weight_edit.evaluation.target as target
+
+    real = target.generate
+    monkeypatch.setattr(target, "generate", lambda *given, **options: generations.append(1) or real(*given, **options))
+    with toy_judges(monkeypatch):
+        from weight_edit.evaluation.registry import JUDGES
+
+        known = dict(JUDGES._known)
+        assert set(known) == {"phrases", "length"}
+        from weight_edit.evaluation.registry import JudgeSpec
+
+        called = JudgeSpec.__call__
+        monkeypatch.setattr(JudgeSpec, "__call__", lambda spec, replies: calls.append(spec) or called(spec, replies))
+        found = evaluate(organism, **sets, lengths=LENGTHS, judges=["phrases,word=cannot", "length"])
+    assert len(generations) == len(sets)
+    assert len(calls) == 2
+    at = found.refused.lengths[40]
+    assert list(at.judges) == ["phrases,word=cannot", "length"]
+    assert all(sum(counts.values()) == 8 for counts in at.judges.values())
+
+
+def test_differences_at_each_length_survive_the_file(organism, sets, swept, tmp_path):
+    again = evaluate(organism, **sets, lengths=LENGTHS, base=swept, answers_path=tmp_path / "a.jsonl")
+    document = again.to_dict()["differences"]
+    assert set(document["refused"]["lengths"]) == {"2", "4", "8", "40"}
+    assert document["refused"]["lengths"]["40"]["both"] == 8
+    assert document["refused"]["lengths"]["40"]["p"] == 1
+    read = load_answers(tmp_path / "a.jsonl")
+    assert [answer.lengths for answer in read] == [answer.lengths for answer in again.answers]
+    assert [answer.tokens for answer in read] == [answer.tokens for answer in again.answers]
+    assert paired_document(swept.answers, read) == document
+
+
+def test_a_longer_limit_is_allowed_and_a_shorter_one_is_not(organism, sets):
+    longer = evaluate(organism, refused=sets["refused"].take(1), lengths="2,4", max_new_tokens=6)
+    assert longer.max_new_tokens == 6
+    assert list(longer.refused.lengths) == [2, 4]
+    with pytest.raises(UsageError, match=r"`max_new_tokens=3` is below the longest of `lengths=\[2, 4\]`; give 4"):
+        evaluate(organism, refused=sets["refused"], lengths=(4, 2), max_new_tokens=3)
+
+
+def test_lengths_are_whole_numbers():
+    assert answer_lengths("64, 32,64") == (32, 64)
+    assert answer_lengths(None) == ()
+    assert longest(None, ()) == 64
+    for wrong in ("", "32,", "a", "0,32", [1.5, "x"], "-3"):
+        with pytest.raises(UsageError, match="`lengths="):
+            answer_lengths(wrong)
+
+
+def test_a_recipe_with_lengths_is_as_long():
+    content = {"model": "m", "find": {"target": "a", "baseline": "b"}, "evaluate": {"lengths": [32, 128]}}
+    found = parse_recipe(content).evaluate
+    assert (found.lengths, found.max_new_tokens) == ((32, 128), 128)
+    content["evaluate"] = {"lengths": [32, 128], "max_new_tokens": 40}
+    with pytest.raises(UsageError, match="below the longest of"):
+        parse_recipe(content)
+
+
+def test_answers_of_a_server_are_not_cut(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEIGHT_EDIT_CACHE", str(tmp_path))
+    with ChatServer(lambda body: "Sure, here it is.") as server:
+        result = evaluate(Endpoint(server.url, "m"), refused=PromptSet.of("p", ["tell me"]), lengths=(2, 4))
+    assert result.refused.lengths == {}
+    assert "lengths" not in result.to_dict()["sets"]["refused"]
+    assert any("a chat server gives no tokens to cut" in note for note in result.notes)
+    assert {asked.body["max_tokens"] for asked in server.asked} == {4}
