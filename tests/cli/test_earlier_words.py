@@ -94,6 +94,6 @@ def test_a_recipe_by_its_earlier_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.edit is not None
     assert (recipe.edit.embeddings, recipe.edit.projector, recipe.edit.mtp) == ("both", "skip", "skip")
     assert recipe.verify.limit == 3
-    assert "the recipe's edit.mtp: keep is called skip now" in said
-    assert "the recipe's verify.n_prompts is called verify.limit now" in said
+    assert "note: the recipe's edit.mtp: keep is called skip now" in said
+    assert "note: the recipe's verify.n_prompts is called verify.limit now" in said
     assert len(said) == 4

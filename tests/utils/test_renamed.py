@@ -76,3 +76,9 @@ def test_the_kind_of_an_edit_by_its_earlier_name(verb, name) -> None:
 def test_a_verification_by_its_earlier_limit() -> None:
     with pytest.warns(DeprecationWarning, match="is called limit now"), pytest.raises(TypeError):
         weight_edit.verify(n_prompts=2)
+
+
+def test_the_warning_is_at_the_callers_line() -> None:
+    with pytest.warns(DeprecationWarning) as caught, pytest.raises(TypeError):
+        weight_edit.bake(edit="add", embeddings="keep")
+    assert {warning.filename for warning in caught} == {__file__}

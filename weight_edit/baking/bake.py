@@ -20,6 +20,7 @@ from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import check_id
 from weight_edit.hub.low_disk import LowDiskSource
 from weight_edit.hub.source import Named, resolve
+from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep
 from weight_edit.utils.renamed import renamed_arguments, renamed_values
 from weight_edit.utils.settings import validated
@@ -104,8 +105,8 @@ def bake(
     *,
     kind: str = "ablate",
     strength: float = 1.0,
-    layers: Collection[int] | None = None,
-    at: Sequence[int] = (),
+    layers: Collection[int] | str | None = None,
+    at: Sequence[int] | int = (),
     kernel: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     embeddings: str = "both",
@@ -133,7 +134,8 @@ def bake(
         out: the output folder; it appears whole or not at all.
         kind: of the edit, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
         strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the factor.
-        layers: numbers of the blocks whose writers are edited; all when None. Embeddings are no block.
+        layers: numbers of the blocks whose writers are edited; all when None; "0-31" is
+            understood, too. Embeddings are no block.
         at: blocks at whose inputs the edit is made, of kinds that are made there: "add", "reflect".
         kernel: factors of the strength by layer, see `Kernels`.
         options: of the kind.
@@ -207,8 +209,8 @@ def steps_of(
     directions: "Directions | DirectionRows | str | Path | Sequence[EditStep]",
     kind: str = "ablate",
     strength: float = 1.0,
-    layers: Collection[int] | None = None,
-    at: Sequence[int] = (),
+    layers: Collection[int] | str | None = None,
+    at: Sequence[int] | int = (),
     kernel: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[EditStep]:
@@ -220,6 +222,9 @@ def steps_of(
     if isinstance(directions, Sequence) and not isinstance(directions, str):
         return list(directions)
     kernels = None if kernel is None else validated(Kernels, kernel, "kernel")
+    # As the command line and recipes write them, too.
+    layers = parse_layers(layers) if isinstance(layers, str) else layers
+    at = (at,) if isinstance(at, int) else at
     chosen = None if layers is None else frozenset(layers)
     return [
         EditStep(

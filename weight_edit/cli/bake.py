@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from weight_edit.cli.call import as_dict, call
+from weight_edit.cli.call import RESUMED, as_dict, call
 from weight_edit.cli.options import (
     AllowNonfinite,
     At,
@@ -114,4 +114,4 @@ def bake(
 
         baked(result, model, console)
 
-    call(work, show, as_dict, as_json=as_json, quiet=quiet)
+    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=RESUMED)

@@ -14,7 +14,8 @@ from weight_edit.utils.json import json_safe
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEPT = "no finished model was left (bake and run go on with --resume)"
+KEPT = "nothing was written or changed"
+RESUMED = "no finished model was left; go on with --resume"
 
 
 class Stopped(SystemExit):

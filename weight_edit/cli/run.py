@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.call import as_dict, call
+from weight_edit.cli.call import RESUMED, as_dict, call
 from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Thinking, Token
 from weight_edit.utils.progress import starting
 
@@ -74,4 +74,4 @@ def run(
 
         run_result(result, console)
 
-    call(work, show, as_dict, as_json=as_json, quiet=quiet)
+    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=RESUMED)

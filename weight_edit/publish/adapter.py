@@ -81,7 +81,7 @@ def adapter(
     kind: str = "ablate",
     strength: float = 1.0,
     layers: frozenset[int] | None = None,
-    at: Sequence[int] = (),
+    at: Sequence[int] | int = (),
     kernel: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     embeddings: str = "both",

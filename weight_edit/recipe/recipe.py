@@ -492,12 +492,12 @@ def _in_present_words(content: Mapping[str, Any]) -> dict[str, Any]:
     verify, edit = content.get("verify"), content.get("edit")
     if isinstance(verify, Mapping) and "n_prompts" in verify and "limit" not in verify:
         present["verify"] = {"limit" if key == "n_prompts" else key: value for key, value in verify.items()}
-        announce("the recipe's verify.n_prompts is called verify.limit now")
+        announce("note: the recipe's verify.n_prompts is called verify.limit now")
     if isinstance(edit, Mapping):
         present["edit"] = present_values(edit)
         for key, value in present["edit"].items():
             if value != edit[key]:
-                announce(f"the recipe's edit.{key}: {edit[key]} is called {value} now")
+                announce(f"note: the recipe's edit.{key}: {edit[key]} is called {value} now")
     return present
 
 

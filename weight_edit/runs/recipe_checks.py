@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from weight_edit.directions.names import check_method
+from weight_edit.edits.changes import RuntimeOnly
+from weight_edit.edits.registry import Given, edit_named
+from weight_edit.errors import UnsupportedError
 from weight_edit.prompts.load import check_prompts
-from weight_edit.recipe.recipe import Find, Recipe
+from weight_edit.recipe.recipe import EditEntry, Find, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -31,3 +36,30 @@ def _prompts(recipe: Recipe) -> Iterator[str]:
 def _searched(search: Find) -> Iterable[str]:
     for given in (search.target, search.baseline, search.protect, search.validation_target, search.validation_baseline):
         yield from [given] if isinstance(given, str) else given or []
+
+
+def check_bakeable(step: EditEntry, d_model: int) -> None:
+    """Refuse an edit that no weights can make, before hours of searching for its directions.
+
+    The edit is asked with stand-ins for what its directions will be: which kind of change it makes does not depend on
+    their numbers.
+
+    Raises:
+        UnsupportedError: it acts at run time alone; names the nearest that can be baked.
+        UsageError: an option that the kind does not have.
+    """
+    row = np.eye(1, d_model)
+    vectors = {name: scale * np.ones(d_model) for scale, name in enumerate(("mean", "baseline_mean", "target_mean"), 1)}
+    given = Given(
+        rows=row,
+        need=lambda name: row if name in ("left", "right") else vectors.get(name, np.ones(d_model)),
+        at=(0,) if step.at == "found" else tuple(step.at),
+        layer=0,
+        strength=step.strength,
+    )
+    change = edit_named(step.kind)(given, step.options)
+    if isinstance(change, RuntimeOnly):
+        raise UnsupportedError(
+            f"edit {step.kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}",
+            option=("kind", "at"),
+        )

@@ -1,8 +1,10 @@
 """Renamed arguments and values: earlier ones are accepted with a `DeprecationWarning`."""
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 EARLIER_VALUES: Mapping[str, Mapping[str, str]] = {
@@ -15,6 +17,15 @@ EARLIER_VALUES: Mapping[str, Mapping[str, str]] = {
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
+
+
+def _warn(message: str) -> None:
+    """Warn at the line of the caller, however many decorators of this file lie between: Python hides others' warnings."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, DeprecationWarning, stacklevel=level)
 
 
 def present_values(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +55,7 @@ def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
                     continue
                 if new in kwargs:
                     raise TypeError(f"{function.__name__}() got '{new}' and '{old}', its earlier name")
-                warnings.warn(f"{function.__name__}({old}=...) is called {new} now", DeprecationWarning, stacklevel=2)
+                _warn(f"{function.__name__}({old}=...) is called {new} now")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
@@ -61,7 +72,7 @@ def renamed_values(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in present_values(kwargs).items():
             if value != kwargs[name]:
                 said = f'{function.__name__}({name}="{kwargs[name]}") is "{value}" now'
-                warnings.warn(said, DeprecationWarning, stacklevel=2)
+                _warn(said)
                 kwargs[name] = value
         return function(*args, **kwargs)
 

@@ -25,9 +25,11 @@ def by_length(base: "EvaluationDocument | None", edited: "EvaluationDocument", c
         lengths = found.get("lengths") or {}
         if not lengths:
             continue
-        before = {} if base is None else (base["sets"].get(name) or {}).get("lengths") or {}
-        mine: SetDifferences = (edited.get("differences") or {}).get(name) or {}
-        apart = mine.get("lengths") or {}
+        unedited = None if base is None else base["sets"].get(name)
+        before = (unedited.get("lengths") if unedited else None) or {}
+        differences = edited.get("differences")
+        mine = differences.get(name) if differences else None
+        apart = (mine.get("lengths") if mine else None) or {}
         console.print(_table(name, before, lengths, apart))
 
 

@@ -24,9 +24,12 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
     for column in ("base", "edited", "difference"):
         table.add_column(column, justify="right")
     for name, found in (edited.get("sets") or {}).items():
-        before, after = (base["sets"].get(name) or {}).get("style") or {}, found.get("style") or {}
-        mine: SetDifferences = (edited.get("differences") or {}).get(name) or {}
-        apart = mine.get("style") or {}
+        unedited = base["sets"].get(name)
+        before = (unedited.get("style") if unedited else None) or {}
+        after = found.get("style") or {}
+        differences = edited.get("differences")
+        mine = differences.get(name) if differences else None
+        apart = (mine.get("style") if mine else None) or {}
         shown = [
             (words, before[key], after[key], apart.get(key))
             for key, words in (MEANS | RATES).items()
