@@ -536,7 +536,7 @@ def _judged(
         for number, each in enumerate(said[name]):
             whole = next(rows)
             cut = {length: whole if reply is each.reply else next(rows) for length, reply in each.cut.items()}
-            answers[name].append(_answer(name, prompts, number, each, whole, cut))
+            answers[name].append(_answer(name, prompts, number, spoken=each, judgements=whole, cut=cut))
     return answers
 
 
@@ -544,6 +544,7 @@ def _answer(
     name: str,
     prompts: PromptSet,
     number: int,
+    *,
     spoken: Spoken,
     judgements: Mapping[str, Judgement],
     cut: Mapping[int, Mapping[str, Judgement]],

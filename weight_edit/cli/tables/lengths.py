@@ -25,7 +25,8 @@ def by_length(base: "EvaluationDocument | None", edited: "EvaluationDocument", c
         lengths = found.get("lengths") or {}
         if not lengths:
             continue
-        before = {} if base is None else (base["sets"].get(name) or {}).get("lengths") or {}
+        sets = {} if base is None else base.get("sets", {})
+        before = sets[name].get("lengths") or {} if name in sets else {}
         apart = ((edited.get("differences") or {}).get(name) or {}).get("lengths") or {}
         console.print(_table(name, before, lengths, apart))
 

@@ -23,8 +23,8 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
     table.add_column("measure")
     for column in ("base", "edited", "difference"):
         table.add_column(column, justify="right")
-    for name, found in (edited.get("sets") or {}).items():
-        before, after = (base["sets"].get(name) or {}).get("style") or {}, found.get("style") or {}
+    for name in _sets_of_both(base, edited):
+        before, after = (each.get("sets", {})[name].get("style") or {} for each in (base, edited))
         apart = ((edited.get("differences") or {}).get(name) or {}).get("style") or {}
         shown = [
             (words, before[key], after[key], apart.get(key))
@@ -38,6 +38,11 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
             table.add_row(words, _figure(first["value"]), _figure(second["value"]), _difference(difference))
     if table.row_count:
         console.print(table)
+
+
+def _sets_of_both(base: "EvaluationDocument", edited: "EvaluationDocument") -> list[str]:
+    """The sets that both were measured on."""
+    return [name for name in edited.get("sets", {}) if name in base.get("sets", {})]
 
 
 def _figure(value: float) -> str:
