@@ -52,5 +52,7 @@ def _figure(value: float) -> str:
 def _difference(apart: "Compared | None") -> str:
     if apart is None:
         return ""
-    said = "" if apart["told"] else ", can be chance"
+    from weight_edit.evaluation.comparisons import UNTOLD
+
+    said = "" if apart["told"] else f"; {UNTOLD}"
     return safe(f"{apart['value']:+.3g} [{apart['low']:+.3g}, {apart['high']:+.3g}]{said}")
