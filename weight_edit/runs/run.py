@@ -245,7 +245,7 @@ class _Run:
     @cached_property
     def _measured_inputs(self) -> list[Any]:
         """The prompts and settings of both evaluations."""
-        return [_digests(*self.sets.values()), self.recipe.evaluate.model_dump()]
+        return [_digests(*self.sets.values()), self.recipe.evaluate.model_dump(mode="json")]
 
     @cached_property
     def _verified_inputs(self) -> list[Any]:
