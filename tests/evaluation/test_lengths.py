@@ -1,11 +1,16 @@
 """Verdicts at several lengths are those that each limit of its own would have given, from one generation."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from tests.helpers.chat_server import ChatServer
 from tests.helpers.toy_judges import toy_judges
+from weight_edit.baking.card.results import model_index, table_rows
+from weight_edit.cli.tables.lengths import by_length
+from weight_edit.cli.tables.style import style
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.evaluate import evaluate, load_answers
@@ -98,6 +103,25 @@ def test_a_longer_limit_is_allowed_and_a_shorter_one_is_not(organism, sets):
     assert list(longer.refused.lengths) == [2, 4]
     with pytest.raises(UsageError, match=r"`max_new_tokens=3` is below the longest of `lengths=\[2, 4\]`; give 4"):
         evaluate(organism, refused=sets["refused"], lengths=(4, 2), max_new_tokens=3)
+
+
+def test_the_terminal_and_the_card_say_the_length(swept, organism, sets):
+    document = evaluate(organism, **sets, lengths=LENGTHS, base=swept).to_dict()
+    console = Console(file=io.StringIO(), width=160)
+    by_length(document["base"], document, console)
+    style(document["base"], document, console)
+    shown = console.file.getvalue()
+    assert "Verdicts by length in tokens: refused" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("│     40 "))
+    assert [cell.strip() for cell in row.split("│")[2:6]] == ["1.000", "0", "0", "0"]
+    assert shown.count("[0.676, 1.000]") >= 4
+    assert "length in tokens" in shown
+    rows = {name: (before, after) for name, before, after in table_rows(document["base"], document)}
+    assert rows["refusal of refused requests, first 2 tokens"][1].endswith("5 undecided")
+    (index,) = model_index("m", document)
+    names = [metric["name"] for metric in index["results"][0]["metrics"]]
+    assert "Refusal rate, at most 40 tokens" in names
+    assert "Refusal rate, first 4 tokens" in names
 
 
 def test_lengths_are_whole_numbers():

@@ -20,7 +20,7 @@ def test_an_edit_that_cannot_be_baked_is_refused_before_the_base_is_measured(
 ) -> None:
     monkeypatch.setattr("weight_edit.runs.run.evaluate", lambda *given, **options: pytest.fail("it measures"))
     recipe = parse_recipe({"model": "organism", "find": FIND, "edit": {"kind": "rectify"}})
-    with pytest.raises(UnsupportedError, match="edit rectify cannot be baked.*nearest"):
+    with pytest.raises(UnsupportedError, match=r"edit rectify cannot be baked.*nearest"):
         run(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

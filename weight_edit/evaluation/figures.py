@@ -1,5 +1,6 @@
 """The figures of an evaluation as rows of text, for the terminal and the model card."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -79,14 +80,19 @@ def _by_others(evaluation: Mapping[str, Any], path: str, name: str) -> dict[str,
     }
 
 
+def by_length(lengths: Mapping[str, Any] | None) -> dict[int, Any]:
+    """What a set has at each length, by the number; keys that are none, in a foreign manifest, are left out."""
+    return {int(key): found for key, found in (lengths or {}).items() if re.fullmatch(r"[0-9]{1,9}", str(key))}
+
+
 def figures_at_lengths(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Name -> text of the rates of refusal at each length that answers were also cut to."""
     return {
         f"{name}, first {length} tokens": f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}], "
-        f"{found['verdicts'].get('undecided', 0)} undecided"
+        f"{found['verdicts'].get('undecided', 0):d} undecided"
         for path, name, _ in RATES
         if path.endswith(".refusal")
-        for length, found in (_at(evaluation, path.replace(".refusal", ".lengths")) or {}).items()
+        for length, found in by_length(_at(evaluation, path.replace(".refusal", ".lengths"))).items()
         if (rate := found["refusal"])
     }
 

@@ -20,7 +20,7 @@ C = TypeVar("C", bound=type)
 
 
 def _warn(message: str) -> None:
-    """Warn at the line of the caller, however many decorators of this file lie between: Python hides others' warnings."""
+    """Warn at the line of the caller, behind the decorators of this file: Python hides warnings at other lines."""
     frame: FrameType | None = sys._getframe(1)
     level = 2
     while frame is not None and frame.f_code.co_filename == __file__:

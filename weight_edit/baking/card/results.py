@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weight_edit.baking.card.markdown import code, origin, plain
-from weight_edit.evaluation.figures import figures, figures_at_lengths
+from weight_edit.evaluation.figures import by_length, figures, figures_at_lengths
 
 _RATES = (("refusal", "refusal-rate", "Refusal rate"), ("exact", "exact-match", "Answers exactly right"))
 
@@ -38,15 +38,16 @@ def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
         edited: an evaluation.
     """
     results = []
-    # Rates of refusal depend on it.
-    limit = f", at most {int(edited['max_new_tokens'])} tokens" if edited.get("max_new_tokens") else ""
+    # Rates of refusal depend on it; a manifest may say anything.
+    most = edited.get("max_new_tokens")
+    limit = f", at most {most} tokens" if isinstance(most, int) else ""
     for role, found in (edited.get("sets") or {}).items():
         metrics = []
         for key, kind, title in _RATES:
             if found.get(key):
                 metrics.append(_metric(kind, f"{title}{limit}", found[key]))
-        for length, cut in (found.get("lengths") or {}).items():
-            metrics.append(_metric("refusal-rate", f"Refusal rate, first {int(length)} tokens", cut["refusal"]))
+        for length, cut in by_length(found.get("lengths")).items():
+            metrics.append(_metric("refusal-rate", f"Refusal rate, first {length} tokens", cut["refusal"]))
         divergence = edited.get("divergence")
         if role == "answered" and divergence and divergence.get("mean") is not None:
             mean = round(float(divergence["mean"]), 6)

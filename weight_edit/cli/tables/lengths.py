@@ -25,11 +25,9 @@ def by_length(base: "EvaluationDocument | None", edited: "EvaluationDocument", c
         lengths = found.get("lengths") or {}
         if not lengths:
             continue
-        unedited = None if base is None else base["sets"].get(name)
-        before = (unedited.get("lengths") if unedited else None) or {}
-        differences = edited.get("differences")
-        mine = differences.get(name) if differences else None
-        apart = (mine.get("lengths") if mine else None) or {}
+        sets = {} if base is None else base.get("sets", {})
+        before = sets[name].get("lengths") or {} if name in sets else {}
+        apart = ((edited.get("differences") or {}).get(name) or {}).get("lengths") or {}
         console.print(_table(name, before, lengths, apart))
 
 

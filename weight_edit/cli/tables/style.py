@@ -23,13 +23,9 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
     table.add_column("measure")
     for column in ("base", "edited", "difference"):
         table.add_column(column, justify="right")
-    for name, found in (edited.get("sets") or {}).items():
-        unedited = base["sets"].get(name)
-        before = (unedited.get("style") if unedited else None) or {}
-        after = found.get("style") or {}
-        differences = edited.get("differences")
-        mine = differences.get(name) if differences else None
-        apart = (mine.get("style") if mine else None) or {}
+    for name in _sets_of_both(base, edited):
+        before, after = (each.get("sets", {})[name].get("style") or {} for each in (base, edited))
+        apart = ((edited.get("differences") or {}).get(name) or {}).get("style") or {}
         shown = [
             (words, before[key], after[key], apart.get(key))
             for key, words in (MEANS | RATES).items()
@@ -44,6 +40,11 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
         console.print(table)
 
 
+def _sets_of_both(base: "EvaluationDocument", edited: "EvaluationDocument") -> list[str]:
+    """The sets that both were measured on."""
+    return [name for name in edited.get("sets", {}) if name in base.get("sets", {})]
+
+
 def _figure(value: float) -> str:
     return f"{value:.3g}"
 
@@ -51,5 +52,7 @@ def _figure(value: float) -> str:
 def _difference(apart: "Compared | None") -> str:
     if apart is None:
         return ""
-    said = "" if apart["told"] else ", can be chance"
+    from weight_edit.evaluation.comparisons import UNTOLD
+
+    said = "" if apart["told"] else f"; {UNTOLD}"
     return safe(f"{apart['value']:+.3g} [{apart['low']:+.3g}, {apart['high']:+.3g}]{said}")
