@@ -15,7 +15,7 @@ from weight_edit.directions.file import folder_of
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.find_folder import SCORES, Metering, Searched, SearchFolder
 from weight_edit.directions.find_request import FindRequest
-from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.scores import CandidateScore, Similarity
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UnsupportedError, UsageError
 
@@ -256,7 +256,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
             position=None, layer=1, bypass=math.nan, induce=None, kl=math.inf, norm=1.0, rank=2, accuracy=0.5
         ),
     )
-    kept.note_similarity(0, -0.25)
+    kept.note_similarity(0, Similarity(ablated=-0.25, added=0.5))
     kept.note_control(CandidateScore(position=None, layer=1, bypass=0.1, induce=0.2, kl=0.3, norm=1.0))
     read = SearchFolder.open(folder, {"seed": 0}, resume=True)
     assert read.searched is not None
