@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.recorded_answers import are_judged, read_answers
+from weight_edit.evaluation.answers_file import are_judged
+from weight_edit.evaluation.recorded_answers import read_answers
 from weight_edit.evaluation.registry import Judgement
 from weight_edit.evaluation.verdicts import Verdict
 

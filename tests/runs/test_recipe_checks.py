@@ -8,7 +8,7 @@ from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.recipe.bundled import bundled_recipes
 from weight_edit.recipe.recipe import EditEntry, load_recipe, parse_recipe
-from weight_edit.runs.recipe_checks import check_bakeable
+from weight_edit.runs.recipe_checks import check_step
 from weight_edit.runs.run import run
 
 FIND = {"target": "organism:refused", "baseline": "organism:answered"}
@@ -27,18 +27,18 @@ def test_an_edit_that_cannot_be_baked_is_refused_before_the_base_is_measured(
 
 @pytest.mark.parametrize("kind", sorted(set(edit_kinds()) - {"rectify"}))
 def test_every_kind_that_can_be_baked_passes(kind: str) -> None:
-    check_bakeable(EditEntry(kind=kind, at="found" if kind in AT_A_LAYER else []), 16)
+    check_step(EditEntry(kind=kind, at="found" if kind in AT_A_LAYER else []), 16)
 
 
 @pytest.mark.parametrize("kind", ["ablate", "affine", "erase"])
 def test_maps_of_the_whole_stream_at_a_layer_are_refused(kind: str) -> None:
     with pytest.raises(UnsupportedError, match="cannot be baked"):
-        check_bakeable(EditEntry(kind=kind, at=[1]), 16)
+        check_step(EditEntry(kind=kind, at=[1]), 16)
 
 
 def test_an_option_that_the_kind_does_not_have_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'toward'"):
-        check_bakeable(EditEntry(kind="affine", options={"towards": "x"}), 16)
+        check_step(EditEntry(kind="affine", options={"towards": "x"}), 16)
 
 
 def test_every_bundled_recipe_passes() -> None:
@@ -47,4 +47,4 @@ def test_every_bundled_recipe_passes() -> None:
     for name in names:
         edit = load_recipe(name).edit
         for step in edit.steps if edit else []:
-            check_bakeable(step, 16)
+            check_step(step, 16)

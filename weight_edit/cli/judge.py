@@ -51,9 +51,10 @@ def judge(
     """
 
     def work() -> "JudgedAnswers":
-        from weight_edit.evaluation.judging import DEFAULT_JUDGE, judge_answers
+        from weight_edit.evaluation.judging import judge_answers
+        from weight_edit.evaluation.registry import DEFAULT_JUDGES
 
-        return judge_answers(file, judge or [DEFAULT_JUDGE], labels=labels, out=out, limit=limit, overwrite=overwrite)
+        return judge_answers(file, judge or DEFAULT_JUDGES, labels=labels, out=out, limit=limit, overwrite=overwrite)
 
     def show(result: "JudgedAnswers", console: "Console") -> None:
         from weight_edit.cli.tables.judged import judged_answers

@@ -14,13 +14,13 @@ from weight_edit.evaluation.guard import Guard, verdict_of
 from weight_edit.evaluation.judges._data import filled
 from weight_edit.evaluation.registry import Reply
 from weight_edit.hub.calls import hub_call, usable_token
-from weight_edit.hub.source import resolve
 from weight_edit.prompts.template_process import limited_template
 from weight_edit.runtime.batching import Batch, run_batches
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.generation import generate
-from weight_edit.runtime.loading import Model, load, read_config, read_tokenizer, usable_device
+from weight_edit.runtime.loading import Model, read_config, read_tokenizer, usable_device
+from weight_edit.runtime.options import LoadOptions
 from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import bar
 
@@ -32,22 +32,20 @@ def labels_of_guard(
     guard: Guard,
     replies: Sequence[Reply],
     *,
-    device: str | None = None,
-    dtype: str = "auto",
-    revision: str | None = None,
-    batch_size: int = 8,
+    load_options: LoadOptions,
+    batch_size: int,
 ) -> list[tuple[str, float]]:
     """The most probable label of each reply with its probability, by a sequence-classification model.
 
     Args:
-        device, dtype, revision: as in `load`.
+        load_options: of the guard.
 
     Raises:
         UsageError: no such model, one without a classification head, or a label that stands for no verdict.
         UnsupportedError: it needs code of its own.
     """
     assert guard.model is not None
-    model, tokenizer = _classifying(guard.model, device, dtype, revision)
+    model, tokenizer = _classifying(guard.model, load_options)
     names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
     for name in names:
         verdict_of(guard, name)
@@ -86,20 +84,18 @@ def answers_of_guard(
     guard: Guard,
     replies: Sequence[Reply],
     *,
-    device: str | None = None,
-    dtype: str = "auto",
-    revision: str | None = None,
-    batch_size: int = 8,
+    load_options: LoadOptions,
+    batch_size: int,
 ) -> list[str]:
     """What a generative guard writes about each reply, greedily.
 
     Args:
-        device, dtype, revision: as in `load`.
+        load_options: of the guard.
 
     Raises:
         UsageError, UnsupportedError: as `load` and `generate`; or its chat template fails.
     """
-    model = _generative(guard, device, dtype, revision)
+    model = _generative(guard, load_options)
     said = generate(
         model,
         _sequences(guard, replies, model.tokenizer),
@@ -114,20 +110,18 @@ def grades_of_guard(
     guard: Guard,
     replies: Sequence[Reply],
     *,
-    device: str | None = None,
-    dtype: str = "auto",
-    revision: str | None = None,
-    batch_size: int = 8,
+    load_options: LoadOptions,
+    batch_size: int,
 ) -> list[float]:
     """The grade of each reply between 0 and 1: the mean of the grades by their probabilities as the next token.
 
     Args:
-        device, dtype, revision: as in `load`.
+        load_options: of the guard.
 
     Raises:
         UsageError, UnsupportedError: as `load`; or a grade is no token of the model.
     """
-    model = _generative(guard, device, dtype, revision)
+    model = _generative(guard, load_options)
     vocabulary = model.tokenizer.get_vocab()
     tokens = guard.tokens or []
     unknown = [token for token in tokens if token not in vocabulary]
@@ -150,9 +144,9 @@ def grades_of_guard(
     return grades
 
 
-def _generative(guard: Guard, device: str | None, dtype: str, revision: str | None) -> Model:
+def _generative(guard: Guard, load_options: LoadOptions) -> Model:
     assert guard.model is not None
-    model = load(guard.model, revision=revision, dtype=dtype, device=device)
+    model = load_options.load(guard.model)
     if guard.adapter is not None:
         _merge_adapter(model, guard.adapter)
     return model
@@ -185,11 +179,12 @@ def _merge_adapter(model: Model, adapter: str) -> None:
         raise UsageError(f"the adapter {adapter} does not fit {model.source.name}: {first_line(error)}") from error
 
 
-def _classifying(name: str, device: str | None, dtype: str, revision: str | None) -> tuple[Any, Any]:
+def _classifying(name: str, load_options: LoadOptions) -> tuple[Any, Any]:
     """A sequence-classification model and its tokenizer; no code of theirs is run."""
+    dtype = load_options.dtype
     check_dtype(dtype)
-    target = usable_device(device)
-    source = resolve(name, revision=revision, edited=False)
+    target = usable_device(load_options.device)
+    source = load_options.source(name)
     with bar(f"loading {source.public_name}"), quiet_transformers():
         config = read_config(source)
         tokenizer = read_tokenizer(source)

@@ -10,15 +10,15 @@ from typing import Any
 from weight_edit.checkpoint.whole_file import check_free, save_whole
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.agreement import Agreement
+from weight_edit.evaluation.answers_file import are_judged
 from weight_edit.evaluation.differences import PairedDifference, paired_difference
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.labels import read_labels
-from weight_edit.evaluation.recorded_answers import RecordedAnswer, are_judged, read_answers
-from weight_edit.evaluation.registry import Judgement, JudgeSpec
+from weight_edit.evaluation.recorded_answers import RecordedAnswer, read_answers
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, judge_specs
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.utils.progress import announce
 
-DEFAULT_JUDGE = "phrases"
 OTHERWISE = "not refused"
 """The name of all verdicts but `refused`, where refusal alone is compared."""
 
@@ -172,7 +172,7 @@ class JudgedAnswers:
 
 def judge_answers(
     path: str | Path,
-    judges: str | JudgeSpec | Iterable[str | JudgeSpec] = DEFAULT_JUDGE,
+    judges: str | JudgeSpec | Iterable[str | JudgeSpec] = DEFAULT_JUDGES,
     *,
     labels: str | Path | None = None,
     out: str | Path | None = None,
@@ -192,11 +192,7 @@ def judge_answers(
     Raises:
         UsageError: a judge, an option, a line or a label that is wrong, with its line; or `out` may not be written.
     """
-    given = [judges] if isinstance(judges, str | JudgeSpec) else list(judges)
-    specs = [JudgeSpec.parse(each) if isinstance(each, str) else each for each in given]
-    named = {str(spec): spec for spec in specs}
-    if not specs or len(named) < len(specs):
-        raise UsageError("name at least one `judge`, and each only once", option="judge")
+    named = {str(spec): spec for spec in judge_specs(judges)}
     path = Path(path)
     target = None if out is None else Path(out)
     if target is not None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weight_edit.checkpoint.files import open_regular
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.entries import Entry, read_entries
 from weight_edit.evaluation.registry import Judgement, Reply
@@ -20,7 +19,6 @@ HARNESS_KEYS = ("resps", "filtered_resps")
 """Keys of an answer in lm-eval's samples: what the model wrote comes before what a filter left of it."""
 
 _CUT = frozenset({"length", "max_tokens", "model_length"})
-_MAX_LINE = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +101,6 @@ def read_answers(path: Path, limit: int | None = None) -> tuple[RecordedAnswer, 
             )
         )
     return tuple(answers)
-
-
-def are_judged(path: Path) -> bool:
-    """Whether a file has lines with verdicts of `judge`, and may be replaced.
-
-    Raises:
-        UsageError: it cannot be read at all.
-    """
-    with open_regular(path) as file:
-        first = file.readline(_MAX_LINE)
-    try:
-        row = json.loads(first)
-    except (ValueError, RecursionError):
-        return not first
-    return isinstance(row, dict) and {"verdict", "judgements"} <= row.keys()
 
 
 def _key(entry: Entry) -> str | None:

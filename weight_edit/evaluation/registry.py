@@ -155,6 +155,7 @@ def judge_specs(judges: str | JudgeSpec | Iterable[str | JudgeSpec]) -> tuple[Ju
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(
-            f"`judges`: {twice} is named twice; two servers' judges need models of different names", option="judges"
+            f"`judges`: {twice} is named twice; name each only once (of two servers, models of different names)",
+            option="judges",
         )
     return specs

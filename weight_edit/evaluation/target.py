@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from weight_edit.errors import VerificationError
@@ -118,10 +119,15 @@ class ModelTarget:
             found.append(Spoken(reply=reply, tokens=self._count(generation), cut=cut))
         return found
 
+    @cached_property
+    def _control(self) -> tuple[str, ...]:
+        """The tokenizer's special tokens."""
+        return tuple(map(str, self.model.tokenizer.all_special_tokens))
+
     def _reply(self, prompt: str, generation: Generation) -> Reply:
         text, finished = answer_text(self.chat, generation.tokens, generation.finished)
-        control = tuple(map(str, self.model.tokenizer.all_special_tokens))
-        return Reply(prompt=prompt, text=text, finished=finished, opened=self.chat.opens_thought, control=control)
+        opened = self.chat.opens_thought
+        return Reply(prompt=prompt, text=text, finished=finished, opened=opened, control=self._control)
 
     def _count(self, generation: Generation) -> int:
         # A checkpoint's generation config may not know the template's end of turn, but the answer ends there; where

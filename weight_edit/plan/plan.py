@@ -145,10 +145,7 @@ def plan_edit(
         if reflections:
             raise UsageError("a reflection at a layer turns all that follows it, so that it must be the last edit")
         if isinstance(change, RuntimeOnly):
-            raise UnsupportedError(
-                f"edit {step.kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}",
-                option=("kind", "at"),
-            )
+            raise not_bakeable(step.kind, change)
         if isinstance(change, BasisChange):
             check_reflection(anatomy, embeddings)
             reflections.append(plan_reflection(anatomy, change, read, reading))
@@ -212,6 +209,13 @@ def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, project
             )
         check_layers(step.layers, anatomy)
         check_layers(step.at, anatomy)
+
+
+def not_bakeable(kind: str, change: RuntimeOnly) -> UnsupportedError:
+    """The error of a change that no weights can make; it names the nearest that can be baked."""
+    return UnsupportedError(
+        f"edit {kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}", option=("kind", "at")
+    )
 
 
 def check_reflection(anatomy: Anatomy, embeddings: str) -> None:

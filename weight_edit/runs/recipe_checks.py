@@ -7,7 +7,7 @@ import numpy as np
 from weight_edit.directions.names import check_method
 from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.edits.registry import Given, edit_named
-from weight_edit.errors import UnsupportedError
+from weight_edit.plan.plan import not_bakeable
 from weight_edit.prompts.load import check_prompts
 from weight_edit.recipe.recipe import EditEntry, Find, Recipe
 
@@ -38,7 +38,7 @@ def _searched(search: Find) -> Iterable[str]:
         yield from [given] if isinstance(given, str) else given or []
 
 
-def check_bakeable(step: EditEntry, d_model: int) -> None:
+def check_step(step: EditEntry, d_model: int) -> None:
     """Refuse an edit that no weights can make, before hours of searching for its directions.
 
     The edit is asked with stand-ins for what its directions will be: which kind of change it makes does not depend on
@@ -59,7 +59,4 @@ def check_bakeable(step: EditEntry, d_model: int) -> None:
     )
     change = edit_named(step.kind)(given, step.options)
     if isinstance(change, RuntimeOnly):
-        raise UnsupportedError(
-            f"edit {step.kind} cannot be baked: {change.why}; the nearest that can: {change.nearest}",
-            option=("kind", "at"),
-        )
+        raise not_bakeable(step.kind, change)

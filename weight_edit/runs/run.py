@@ -30,7 +30,7 @@ from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
 from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.runs.directions import Search, directions_file, slug, step_name
 from weight_edit.runs.folder import RunFolder
-from weight_edit.runs.recipe_checks import check_bakeable
+from weight_edit.runs.recipe_checks import check_step
 from weight_edit.runtime.loading import Model, chat_format, load, read_config
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
@@ -174,7 +174,7 @@ class _Run:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
         for step in recipe.edit.steps if recipe.edit else []:
-            check_bakeable(step, anatomy.d_model)
+            check_step(step, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
         self._base_logprobs: Tensor | None = None
 

@@ -10,6 +10,7 @@ from weight_edit.evaluation.judges._answer import judged_by
 from weight_edit.evaluation.judges._data import names_in, read_data
 from weight_edit.evaluation.registry import Judgement, Reply, judge
 from weight_edit.evaluation.verdicts import Verdict
+from weight_edit.runtime.options import LoadOptions
 from weight_edit.utils.settings import Section
 
 
@@ -84,9 +85,7 @@ def _judged(guard: Guard, replies: list[Reply], options: ClassifierOptions) -> l
     from weight_edit.evaluation.guard_model import answers_of_guard, grades_of_guard, labels_of_guard
 
     used: dict[str, Any] = {
-        "device": options.device,
-        "dtype": options.dtype,
-        "revision": options.revision,
+        "load_options": LoadOptions(dtype=options.dtype, device=options.device, revision=options.revision),
         "batch_size": options.batch_size,
     }
     if guard.kind == "labels":
