@@ -12,8 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.answers_file import are_answers
-from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
 from weight_edit.evaluation.figures import figures
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.recorded_answers import read_answers
 from weight_edit.evaluation.registry import JudgeSpec, Reply, judge_specs
 from weight_edit.evaluation.spoken import Spoken

@@ -12,8 +12,9 @@ from weight_edit.baking.card.results import model_index, table_rows
 from weight_edit.cli.tables.lengths import by_length
 from weight_edit.cli.tables.style import style
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.answers import load_answers
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
-from weight_edit.evaluation.evaluate import evaluate, load_answers
+from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.lengths import answer_lengths, longest
 from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.prompts.load import load_prompts

@@ -9,7 +9,8 @@ import torch
 
 import weight_edit.studies.kinds.thinking as kind
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Answer, Evaluation
+from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.results import Evaluation
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.studies.kinds.thinking import ANEW, KEPT, PROMPT, THOUGHT, flipped, random_like
 from weight_edit.studies.places import Place, place_of

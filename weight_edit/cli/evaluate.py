@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from weight_edit.cli.tables.documents import EvaluationDocument
-    from weight_edit.evaluation.evaluate import Evaluation
     from weight_edit.evaluation.power import SampleSize
+    from weight_edit.evaluation.results import Evaluation
 
 
 _TWO_MODELS = ("power", "against")

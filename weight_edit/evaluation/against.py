@@ -16,7 +16,7 @@ from weight_edit.runtime.options import FormatOptions, LoadOptions
 from weight_edit.utils.progress import announce, starting
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.evaluation.results import Evaluation
     from weight_edit.runtime.loading import Model
 
 

@@ -1,31 +1,28 @@
 """The evaluation of a model on prompt sets, alone or against its base."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from weight_edit.checkpoint.files import read_whole
-from weight_edit.checkpoint.whole_file import check_target, save_whole
-from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line
-from weight_edit.evaluation.differences import PairedDifference, differences
+from weight_edit.checkpoint.whole_file import check_target
+from weight_edit.errors import UsageError, VerificationError, WeightEditError
+from weight_edit.evaluation.answers import Answer, with_answers_kept, write_answers
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.language import NO_PHRASES
-from weight_edit.evaluation.lengths import SERVED, AtLength, answer_lengths, at_lengths, longest
+from weight_edit.evaluation.lengths import SERVED, answer_lengths, at_lengths, longest
 from weight_edit.evaluation.loss import Loss, cross_entropy
-from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, judge_specs
+from weight_edit.evaluation.results import SETS, Evaluation, SetResult
 from weight_edit.evaluation.served_divergence import served_divergence
 from weight_edit.evaluation.spoken import Spoken
-from weight_edit.evaluation.style import Style, style_of
+from weight_edit.evaluation.style import style_of
 from weight_edit.evaluation.target import target_of
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.chat import ChatFormat
@@ -37,183 +34,6 @@ from weight_edit.runtime.forward import answer_logprobs
 from weight_edit.runtime.loading import Model, loaded
 from weight_edit.runtime.overflow import check_logprobs
 from weight_edit.utils.renamed import renamed_arguments
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A prompt with the model's answer and the judges' verdicts.
-
-    Attributes:
-        set: "refused", "answered", "over_refused" or "harmless_looking".
-        prompt: the instruction.
-        answer: the text, special tokens spelled out, without the end of the turn and without a thought before it.
-        expected: the right answer where it is known.
-        verdict: that of the judge that decides.
-        category: the prompt's, where there is one.
-        finished: the model ended the answer; False where it was cut at the limit.
-        thought: what the model wrote before `</think>`, where it thought; the answer of an unfinished one is "".
-        judgements: by the judge's name, the one that decides first.
-        tokens: how many the model wrote, thoughts included and the end of the turn not; None where nobody counted.
-        lengths: by length in tokens and judge, the verdict on the answer cut there; empty where no lengths were asked.
-    """
-
-    set: str
-    prompt: str
-    answer: str
-    expected: str | None
-    verdict: Verdict
-    category: str | None
-    finished: bool
-    thought: str | None = None
-    judgements: Mapping[str, Judgement] = field(default_factory=dict)
-    tokens: int | None = None
-    lengths: Mapping[int, Mapping[str, Verdict]] = field(default_factory=dict)
-
-    @property
-    def right(self) -> bool:
-        """Whether the answer equals the expected one, apart from white space at its ends."""
-        return self.expected is not None and self.answer.strip() == self.expected.strip()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetResult:
-    """The figures of one prompt set.
-
-    Attributes:
-        prompts: the set's name.
-        sha256: of the prompts that were used.
-        refusal: refused answers among all by the judge that decides; no other verdict counts as refusal.
-        verdicts: how many answers of each kind by the same judge; every kind is there.
-        categories: refusal by category, where the set has categories.
-        exact: exactly right answers among the prompts whose answer is known; None where none is. In the
-            refused set these are the helpful answers that came back.
-        loss: cross-entropy of the known answers, after the model's own thought where it finished one; None where
-            none is known.
-        unfinished: answers cut at the limit.
-        source: where a public set is from, see `PromptSet`; empty for others.
-        judges: by each judge's name, how many answers of each kind; the judge that decides comes first.
-        lengths: by length in tokens, the verdicts on the answers cut there; empty where no lengths were asked for.
-        style: how the answers are written.
-    """
-
-    prompts: str
-    sha256: str
-    refusal: Rate
-    verdicts: Mapping[str, int]
-    categories: Mapping[str, Rate]
-    exact: Rate | None
-    loss: Loss | None
-    unfinished: int
-    source: Mapping[str, str] = field(default_factory=dict)
-    judges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    lengths: Mapping[int, AtLength] = field(default_factory=dict)
-    style: Style | None = None
-
-    def __repr__(self) -> str:
-        exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
-        return f"SetResult({self.prompts!r}, {self.count} prompts, refusal {self.refusal.value:.3g}{exact})"
-
-    @property
-    def count(self) -> int:
-        """Number of prompts."""
-        return self.refusal.total
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "prompts": self.prompts,
-            "sha256": self.sha256,
-            "count": self.count,
-            "refusal": self.refusal.to_dict(),
-            "verdicts": dict(self.verdicts),
-            "categories": {name: rate.to_dict() for name, rate in self.categories.items()},
-            "exact": self.exact and self.exact.to_dict(),
-            "loss": self.loss and self.loss.to_dict(),
-            "unfinished": self.unfinished,
-            **({"source": dict(self.source)} if self.source else {}),
-            "judges": {name: self._by(counts) for name, counts in self.judges.items()},
-            **({"lengths": {str(n): each.to_dict() for n, each in self.lengths.items()}} if self.lengths else {}),
-            "style": self.style and self.style.to_dict(),
-        }
-
-    def _by(self, counts: Mapping[str, int]) -> dict[str, Any]:
-        return {"refusal": Rate(counts[Verdict.REFUSED.value], self.count).to_dict(), "verdicts": dict(counts)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The measurements of one model.
-
-    Attributes:
-        model: its name.
-        judge: the judge that decides, with its options.
-        max_new_tokens: the limit on an answer's length, which refusal rates depend on.
-        system: the system prompt, if any.
-        refused, answered, over_refused, harmless_looking: one result per given set.
-        divergence: of the first answer token on the answered set, from the base; None without a base.
-        answers: every answer, set by set.
-        template, template_args, thinking: the chat template, its variables and what was asked of it, see `ChatFormat`.
-        notes: what a reader of the rates should know, such as why no answer of a set could be judged.
-        base: what was measured of the base on the same prompts, where that was asked for.
-        judges: all judges, with their options, the one that decides first.
-    """
-
-    model: str
-    judge: str
-    max_new_tokens: int
-    system: str | None
-    refused: SetResult | None
-    answered: SetResult | None
-    over_refused: SetResult | None
-    harmless_looking: SetResult | None
-    divergence: Divergence | None
-    answers: tuple[Answer, ...]
-    template: str | None = None
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    thinking: str | None = None
-    notes: tuple[str, ...] = ()
-    base: "Evaluation | None" = field(default=None, repr=False)
-    judges: tuple[JudgeSpec, ...] = ()
-
-    @property
-    def differences(self) -> dict[str, dict[str, PairedDifference]]:
-        """The differences from the base's rates, by set; empty without a base."""
-        return {} if self.base is None else differences(self.base.answers, self.answers)
-
-    def __repr__(self) -> str:
-        rates = [f"{name} {result.refusal.value:.3g} of {result.count}" for name, result in self.sets.items()]
-        moved = "" if self.divergence is None else f", KL {self.divergence.mean:.3g}"
-        return f"Evaluation({self.model!r}, refusal: {', '.join(rates)}{moved})"
-
-    @property
-    def sets(self) -> dict[str, SetResult]:
-        """The results of the evaluated sets, by name."""
-        return {name: result for name in SETS if (result := getattr(self, name)) is not None}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the answers, which `write_answers` writes."""
-        return {
-            "model": self.model,
-            "judge": self.judge,
-            "judges": {str(spec): {"kind": spec.kind, "options": spec.public_options} for spec in self.judges},
-            "max_new_tokens": self.max_new_tokens,
-            "system": self.system,
-            "template": self.template,
-            "template_args": dict(self.template_args),
-            **({} if self.thinking is None else {"thinking": self.thinking}),
-            "notes": list(self.notes),
-            "sets": {name: result.to_dict() for name, result in self.sets.items()},
-            "divergence": self.divergence and self.divergence.to_dict(),
-            **(
-                {}
-                if self.base is None
-                else {"base": self.base.to_dict(), "differences": paired_document(self.base.answers, self.answers)}
-            ),
-        }
-
-
-_MOST_ANSWERS = 1 << 30  # bytes of a file
-SETS = ("refused", "answered", "over_refused", "harmless_looking")
 
 
 @renamed_arguments(format="chat_format", judge_name="judges")
@@ -348,7 +168,7 @@ def evaluate(
     try:
         judged = _judged(given, said, specs)
     except WeightEditError as error:
-        raise _with_answers_kept(error, said, answers_path) from error
+        raise with_answers_kept(error, said, answers_path) from error
     results: dict[str, SetResult] = {}
     answers: list[Answer] = []
     for name, prompts in given.items():
@@ -424,46 +244,6 @@ def evaluate_in_turn(
         answers_path=answers_path,
         **options,
     )
-
-
-def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Write answers as JSON lines.
-
-    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements, tokens, lengths.
-    """
-    lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
-    save_whole(path, "".join(f"{line}\n" for line in lines))
-
-
-def _with_answers_kept(
-    error: WeightEditError, said: Mapping[str, Sequence[Spoken]], path: Path | None
-) -> WeightEditError:
-    """A judge's error, once the answers that it should have judged are written where they were to go."""
-    if path is None:
-        return error
-    lines = [
-        json.dumps({"set": name, "prompt": reply.prompt, "answer": reply.text, "finished": reply.finished})
-        for name, spoken in said.items()
-        for reply in (each.reply for each in spoken)
-    ]
-    save_whole(path, "".join(f"{line}\n" for line in lines))
-    return type(error)(f"{error}; the answers are in {path}, for `weight-edit judge`")
-
-
-def load_answers(path: Path) -> tuple[Answer, ...]:
-    """The answers that `write_answers` wrote.
-
-    Raises:
-        UsageError: the file is missing, or no such file.
-    """
-    try:
-        # Not splitlines(): answers have characters such as U+2028 in them.
-        lines = read_whole(path, _MOST_ANSWERS).decode("utf-8").split("\n")
-        read = (Answer(**json.loads(line)) for line in lines if line)
-        # The keys of JSON are texts.
-        return tuple(replace(each, lengths={int(n): by for n, by in each.lengths.items()}) for each in read)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is no file of answers that was written here: {first_line(error)}") from None
 
 
 def _given(sets: Mapping[str, PromptSet | None], limit: int | None) -> dict[str, PromptSet]:

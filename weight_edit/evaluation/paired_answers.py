@@ -8,7 +8,7 @@ from weight_edit.evaluation.lengths import differences_at_lengths
 from weight_edit.evaluation.style import differences_of_style
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Answer
+    from weight_edit.evaluation.answers import Answer
 
 
 def paired_document(base: Sequence["Answer"], edited: Sequence["Answer"]) -> dict[str, dict[str, Any]]:

@@ -19,8 +19,11 @@ from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
-from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs, load_answers
+from weight_edit.evaluation.answers import load_answers
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.evaluation.results import SETS
 from weight_edit.hub.source import resolve
 from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat

@@ -14,8 +14,10 @@ from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
+from weight_edit.evaluation.results import Evaluation
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep

@@ -5,8 +5,8 @@ from typing import Any
 
 from weight_edit.evaluation.comparisons import UNTOLD
 from weight_edit.evaluation.differences import differences
-from weight_edit.evaluation.evaluate import Evaluation
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.results import Evaluation
 from weight_edit.evaluation.significance import LEVEL, holm
 
 FIGURES = {

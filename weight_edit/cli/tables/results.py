@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         VerificationDocument,
     )
     from weight_edit.directions.directions import Directions
-    from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.evaluation.results import Evaluation
     from weight_edit.verification.verify import Verification
 
 

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from weight_edit.directions.finders.random_control import random_rows
-from weight_edit.evaluation.evaluate import Answer, evaluate
+from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.load import load_prompts

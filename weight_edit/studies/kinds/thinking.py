@@ -8,8 +8,9 @@ from pydantic import Field
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Evaluation, evaluate
+from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.results import Evaluation
 from weight_edit.evaluation.thinking import think
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.plan.hooks import trial_hooks

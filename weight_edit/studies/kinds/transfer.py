@@ -9,7 +9,8 @@ from torch import Tensor
 
 from weight_edit.directions.separation import auc
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.load import load_prompts
