@@ -52,6 +52,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="PROMPTS", help="Harmless requests that sound sensitive and that the base answers."),
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="Texts whose cross-entropy and perplexity are measured.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
     power: Annotated[
         str | None,
@@ -73,6 +76,9 @@ def evaluate(
             help="Also judge every answer cut to its first so many tokens, such as 32,64,128,256, from one generation.",
         ),
     ] = None,
+    kl_tokens: Annotated[
+        int, typer.Option(help="Tokens of the base's own answers over which the KL divergence is measured, too.")
+    ] = 16,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,7 +131,7 @@ def evaluate(
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
     """
-    if power is not None and not any((refused, answered, over_refused, harmless_looking)):
+    if power is not None and not any((refused, answered, over_refused, harmless_looking, text)):
         call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
         return
 
@@ -171,6 +177,8 @@ def evaluate(
             limit=limit,
             max_new_tokens=max_new_tokens,
             lengths=lengths,
+            text=text,
+            kl_tokens=kl_tokens,
             judges=judge or DEFAULT_JUDGES,
             answers_path=answers,
             overwrite=overwrite,

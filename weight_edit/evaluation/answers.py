@@ -8,6 +8,7 @@ from pathlib import Path
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.whole_file import save_whole
 from weight_edit.errors import UsageError, WeightEditError, first_line
+from weight_edit.evaluation.loss import Nats
 from weight_edit.evaluation.registry import Judgement
 from weight_edit.evaluation.spoken import Spoken
 from weight_edit.evaluation.verdicts import Verdict
@@ -31,6 +32,7 @@ class Answer:
         judgements: by the judge's name, the one that decides first.
         tokens: how many the model wrote, thoughts included and the end of the turn not; None where nobody counted.
         lengths: by length in tokens and judge, the verdict on the answer cut there; empty where no lengths were asked.
+        nats: what the expected answer costs the model, with its tokens; None where that was not measured.
     """
 
     set: str
@@ -44,6 +46,7 @@ class Answer:
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     tokens: int | None = None
     lengths: Mapping[int, Mapping[str, Verdict]] = field(default_factory=dict)
+    nats: Nats | None = None
 
     @property
     def right(self) -> bool:
@@ -54,7 +57,7 @@ class Answer:
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write answers as JSON lines.
 
-    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements, tokens, lengths.
+    Keys: set, prompt, answer, expected, verdict, category, finished, thought, judgements, tokens, lengths, nats.
     """
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
     save_whole(path, "".join(f"{line}\n" for line in lines))
@@ -85,7 +88,14 @@ def load_answers(path: Path) -> tuple[Answer, ...]:
         # Not splitlines(): answers have characters such as U+2028 in them.
         lines = read_whole(path, _MOST_ANSWERS).decode("utf-8").split("\n")
         read = (Answer(**json.loads(line)) for line in lines if line)
-        # The keys of JSON are texts.
-        return tuple(replace(each, lengths={int(n): by for n, by in each.lengths.items()}) for each in read)
+        # The keys of JSON are texts, and its tuples are lists.
+        return tuple(
+            replace(
+                each,
+                lengths={int(n): by for n, by in each.lengths.items()},
+                nats=None if each.nats is None else Nats(*each.nats),
+            )
+            for each in read
+        )
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is no file of answers that was written here: {first_line(error)}") from None

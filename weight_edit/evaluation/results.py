@@ -1,21 +1,27 @@
 """The figures of an evaluation."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.continuation import ContinuationDivergence
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence
 from weight_edit.evaluation.intervals import Rate
-from weight_edit.evaluation.lengths import AtLength
-from weight_edit.evaluation.loss import Loss
+from weight_edit.evaluation.lengths import AtLength, at_lengths
+from weight_edit.evaluation.loss import Loss, LossBeside, loss_of
 from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.evaluation.questions import SETS
 from weight_edit.evaluation.registry import JudgeSpec
-from weight_edit.evaluation.style import Style
+from weight_edit.evaluation.style import Style, style_of
+from weight_edit.evaluation.text_loss import TextLoss
 from weight_edit.evaluation.verdicts import Verdict
+from weight_edit.prompts.sets import PromptSet, public_name
 
-SETS = ("refused", "answered", "over_refused", "harmless_looking")
+_BESIDE = ("continuation", "own_answers", "text")
+"""Figures that a document has only where they were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,9 @@ class Evaluation:
         notes: what a reader of the rates should know, such as why no answer of a set could be judged.
         base: what was measured of the base on the same prompts, where that was asked for.
         judges: all judges, with their options, the one that decides first.
+        continuation: the divergence over the base's own greedy answers to the answered set; None without a base.
+        own_answers: the cross-entropy of those answers, beside the base's; a base has its own.
+        text: the cross-entropy of a set of texts, beside the base's.
     """
 
     model: str
@@ -117,6 +126,9 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     base: "Evaluation | None" = field(default=None, repr=False)
     judges: tuple[JudgeSpec, ...] = ()
+    continuation: ContinuationDivergence | None = None
+    own_answers: LossBeside | None = None
+    text: TextLoss | None = None
 
     @property
     def differences(self) -> dict[str, dict[str, PairedDifference]]:
@@ -147,9 +159,41 @@ class Evaluation:
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
+            **{name: found.to_dict() for name in _BESIDE if (found := getattr(self, name)) is not None},
             **(
                 {}
                 if self.base is None
                 else {"base": self.base.to_dict(), "differences": paired_document(self.base.answers, self.answers)}
             ),
         }
+
+
+def set_result(prompts: PromptSet, answers: Sequence[Answer]) -> SetResult:
+    """The figures of one prompt set from its answers, one for each prompt."""
+    judges = list(answers[0].judgements)
+    counts = {name: Counter(answer.judgements[name].verdict for answer in answers) for name in judges}
+    by_judge = {name: {verdict.value: counts[name][verdict] for verdict in Verdict} for name in judges}
+    known = [answer for answer in answers if answer.expected is not None]
+    nats = [answer.nats for answer in answers if answer.nats is not None]
+    by_category: dict[str, list[Answer]] = {}
+    for answer in answers:
+        if answer.category is not None:
+            by_category.setdefault(answer.category, []).append(answer)
+    return SetResult(
+        prompts=public_name(prompts.name),
+        sha256=prompts.sha256,
+        refusal=_refusal(answers),
+        verdicts=by_judge[judges[0]],
+        categories={category: _refusal(some) for category, some in by_category.items()},
+        exact=Rate(sum(answer.right for answer in known), len(known)) if known else None,
+        loss=loss_of(nats) if nats else None,
+        unfinished=sum(not answer.finished for answer in answers),
+        source=prompts.source,
+        judges=by_judge,
+        lengths=at_lengths(answers),
+        style=style_of(answers),
+    )
+
+
+def _refusal(answers: Sequence[Answer]) -> Rate:
+    return Rate(sum(answer.verdict is Verdict.REFUSED for answer in answers), len(answers))

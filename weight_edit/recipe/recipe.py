@@ -14,6 +14,7 @@ from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.lengths import longest
+from weight_edit.evaluation.questions import KL_TOKENS
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
 from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import recipe_file
@@ -174,7 +175,7 @@ class Evaluate(Section):
 
     `judges` are names, or kinds with options; the first one decides, and the others' verdicts stand beside its own.
     With `lengths` every answer is also judged cut to its first so many tokens; `max_new_tokens` is the longest of them
-    where it is absent.
+    where it is absent. `kl_tokens` of the base's own answers are compared, and `text` is a set of texts to be read.
     """
 
     refused: str | None = None
@@ -184,6 +185,8 @@ class Evaluate(Section):
     limit: Positive | None = None
     max_new_tokens: Positive = 64
     lengths: tuple[Positive, ...] = ()
+    kl_tokens: Positive = KL_TOKENS
+    text: str | None = None
     judges: Annotated[tuple[str | JudgeEntry, ...], Field(min_length=1)] = DEFAULT_JUDGES
 
     @field_validator("judges")

@@ -52,6 +52,39 @@ class SetDifferences(TypedDict, total=False):
     style: Mapping[str, Compared]
 
 
+class DivergenceDocument(TypedDict):
+    """A divergence from the base, over prompts; an interval needs three of them."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class ContinuationDocument(DivergenceDocument):
+    """The divergence over the base's own answers."""
+
+    tokens: int
+    per_position: list[float]
+    counts: list[int]
+
+
+class LossDocument(TypedDict):
+    """A cross-entropy in nats per token."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    perplexity: float | None
+    tokens: int
+
+
+class LossBesideDocument(LossDocument):
+    """A cross-entropy beside the base's on the same texts."""
+
+    base: NotRequired[LossDocument]
+    difference: NotRequired[Compared | None]
+
+
 class EvaluationDocument(TypedDict, total=False):
     """`Evaluation.to_dict()`; empty in a run without sets to measure on."""
 
@@ -60,6 +93,10 @@ class EvaluationDocument(TypedDict, total=False):
     max_new_tokens: int
     sets: Mapping[str, SetDocument]
     notes: list[str]
+    divergence: DivergenceDocument | None
+    continuation: ContinuationDocument
+    own_answers: LossBesideDocument
+    text: LossBesideDocument
     base: "EvaluationDocument | None"
     differences: Mapping[str, SetDifferences]
 

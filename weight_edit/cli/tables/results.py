@@ -99,12 +99,12 @@ def _refusal_by_category(measured: "EvaluationDocument") -> "Mapping[str, Rate]"
 def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
     """Print a table of all figures of two evaluations."""
     from weight_edit.evaluation.comparisons import UNTOLD
-    from weight_edit.evaluation.figures import figures, untold
+    from weight_edit.evaluation.figures import figures, figures_of_base, untold
 
-    before, after = figures(baseline), figures(edited)
+    before, after = figures_of_base(baseline, edited), figures(edited)
     if not before and not after:
         return
-    table = Table(title="Before and after (rates with 95% intervals)", title_justify="left")
+    table = Table(title="Before and after (with 95% intervals)", title_justify="left")
     table.add_column("measure")
     table.add_column("base", justify="right")
     table.add_column("edited", justify="right")
@@ -134,7 +134,7 @@ def evaluation(measured: "Evaluation", console: Console) -> None:
         for name, text in after.items():
             table.add_row(name, safe(text))
     else:
-        table.caption = "Rates with 95% intervals; differences with those of the same prompts, pair by pair."
+        table.caption = "Figures with 95% intervals; differences with those of the same prompts, pair by pair."
         before, apart = figures(base), differences(result)
         for column in (safe(base["model"]), "edited", "difference"):
             table.add_column(column, justify="right")

@@ -231,7 +231,6 @@ def answers_of(
             chat_format=lab.format,
             max_new_tokens=max_new_tokens or lab.max_new_tokens,
             judges=lab.judges,
-            batch_size=128,
         )
     return found.answers
 

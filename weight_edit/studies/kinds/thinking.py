@@ -162,7 +162,7 @@ def _specs(options: ThinkingOptions) -> tuple[str, str]:
 
 def _thought_of(lab: Lab, prompts: PromptSet, options: ThinkingOptions, thoughts: dict[str, str]) -> PromptSet:
     """The prompts with a finished thought; the thoughts are added to `thoughts`."""
-    found = think(lab.model, prompts.prompts, lab.format, max_new_tokens=options.max_thought, batch_size=128)
+    found = think(lab.model, prompts.prompts, lab.format, max_new_tokens=options.max_thought)
     if len(found) < max(2, len(prompts) // 4):
         raise UsageError(
             f"{prompts.name}: the model comes to the end of a thought about only {len(found)} of {len(prompts)} "
@@ -190,7 +190,6 @@ def _evaluated(
             # Room for a thought and the answer, whichever the model is to write.
             max_new_tokens=lab.max_new_tokens + (0 if isinstance(chat_format, ThoughtFormat) else options.max_thought),
             judges=lab.judges,
-            batch_size=128,
         )
 
 

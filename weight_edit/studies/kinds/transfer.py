@@ -122,13 +122,12 @@ def _measured(
             chat_format=lab.format,
             max_new_tokens=lab.max_new_tokens,
             judges=lab.judges,
-            batch_size=128,
         )
     return row_of(found)
 
 
 def _logprobs(lab: Lab, prompts: PromptSet) -> Tensor:
-    return first_token_logprobs(lab.model, prompts, lab.format, batch_size=128)
+    return first_token_logprobs(lab.model, prompts, lab.format)
 
 
 def _separations(
