@@ -47,7 +47,8 @@ class Find(Section):
     split off from the former when absent. Several targets make one direction of all of them, or one each, as the
     method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the
     best candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the
-    model when absent.
+    model's judged answers when absent. With `confirm` the model answers so many validation prompts under the edits of
+    the best candidates. The others are the arguments of `find_directions`.
     """
 
     method: str = "mean-difference"
@@ -62,7 +63,14 @@ class Find(Section):
     n_train: Positive = 128
     n_validation: Positive = 32
     refusal_tokens: list[int | str] | None = None
-    filter_prompts: bool = True
+    tokens_from: Literal["answers", "difference"] = "answers"
+    filter_prompts: Literal["auto", "answers", "first-token", "none"] = "auto"
+    judge: str = DEFAULT_JUDGES[0]
+    n_answers: Positive = 32
+    max_new_tokens: Positive = 32
+    n_more: Annotated[int, Field(ge=0, lt=2**31)] = 64
+    confirm: Positive | None = None
+    confirm_by: Literal["ablate", "add"] = "ablate"
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1
     min_induce: float | None = 0.0
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
@@ -74,6 +82,21 @@ class Find(Section):
     def _canonical(cls, value: str) -> str:
         # Another name for the same method is no other search: a run would do it again.
         return canonical(value, registered("directions/finders", "finder"))
+
+    @field_validator("filter_prompts", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        # In earlier versions it was on or off.
+        return {True: "first-token", False: "none"}[value] if isinstance(value, bool) else value
+
+    @field_validator("judge")
+    @classmethod
+    def _known_judge(cls, value: str) -> str:
+        try:
+            JudgeSpec.parse(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return value
 
     @property
     def rule(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Each type has the entries that are shown; a document may have more.
 """
 
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Rate(TypedDict):
@@ -120,6 +120,9 @@ class ScoreDocument(TypedDict):
     induce: float | None
     kl: float | None
     rejected: NotRequired[str | None]
+    intervals: NotRequired[Mapping[str, list[float]]]
+    prompts: NotRequired[int]
+    untold_bounds: NotRequired[list[str]]
 
 
 class TokenDocument(TypedDict):
@@ -127,6 +130,7 @@ class TokenDocument(TypedDict):
 
     id: int
     text: str
+    opens: NotRequired[Mapping[str, int]]
 
 
 class DirectionDocument(TypedDict):
@@ -142,6 +146,7 @@ class DirectionDocument(TypedDict):
     candidates: int
     kept_bounds: int
     warnings: list[str]
+    confirmation: NotRequired["ConfirmationDocument | None"]
 
 
 class RuleDocument(TypedDict, total=False):
@@ -149,6 +154,42 @@ class RuleDocument(TypedDict, total=False):
 
     select: str | None
     by: str | None
+
+
+class CertaintyDocument(TypedDict):
+    """How sure a choice is."""
+
+    ties: list[Mapping[str, Any]]
+    compared: int | None
+
+
+class ConfirmedDocument(TypedDict):
+    """A candidate of a confirmation."""
+
+    layer: int | None
+    position: int | None
+    refusal: "Rate"
+    verdicts: Mapping[str, int]
+    difference: Mapping[str, Any]
+    works: bool
+    taken: bool
+
+
+class BaseDocument(TypedDict):
+    """The unedited model of a confirmation."""
+
+    refusal: "Rate"
+    verdicts: Mapping[str, int]
+
+
+class ConfirmationDocument(TypedDict):
+    """Judged answers under the edits of the best candidates."""
+
+    by: str
+    judge: str
+    count: int
+    base: BaseDocument
+    candidates: list[ConfirmedDocument]
 
 
 class DirectionsDocument(TypedDict, total=False):
@@ -162,6 +203,11 @@ class DirectionsDocument(TypedDict, total=False):
     scores: list[ScoreDocument]
     control: ScoreDocument | None
     warnings: list[str]
+    refusal_tokens: list[TokenDocument]
+    tokens_from: str | None
+    answers: Mapping[str, Any] | None
+    certainty: "CertaintyDocument"
+    confirmation: "ConfirmationDocument | None"
 
 
 class StudyDocument(TypedDict):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from weight_edit.baking.bake import BakeResult
     from weight_edit.cli.tables.documents import (
         AnswerDocument,
+        BaseDocument,
+        ConfirmationDocument,
+        ConfirmedDocument,
         DirectionDocument,
         DirectionsDocument,
         EditDocument,
@@ -75,6 +78,7 @@ def chosen_direction(found: "DirectionDocument", console: Console) -> None:
         f"{metric}KL {found['kl']:.4f}.\n",
         highlight=False,
     )
+    confirmation(found.get("confirmation"), console)
     for warning in found["warnings"]:
         console.print(f"[yellow]note:[/] {safe(warning)}")
 
@@ -270,7 +274,9 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     control = meta.get("control")
     if control:
         best.append((control, "a random direction, for comparison"))
+    _heard(meta, console)
     _candidates(f"Candidates by {by} score ({safe(meta.get('method'))})", best, console)
+    confirmation(meta.get("confirmation"), console)
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {safe(warning)}")
     count = found.direction.shape[0]
@@ -290,20 +296,77 @@ def rejected(details: Mapping[str, object], console: Console, count: int = 5) ->
         _candidates("The candidates that miss the bounds least", scored[:count], console)
 
 
+def _heard(meta: "DirectionsDocument", console: Console) -> None:
+    """Print the refusal tokens, with the share of refusals and other answers that they open."""
+    tokens = meta.get("refusal_tokens") or []
+    shares = [
+        f"{token['text']!r} opens {opens['refusals']} of {opens['of_refusals']} refusals, {opens['others']} of "
+        f"{opens['of_others']} other answers"
+        for token in tokens
+        if (opens := token.get("opens"))
+    ]
+    if shares:
+        console.print(f"Refusal tokens by the model's judged answers: {safe('; '.join(shares))}.", highlight=False)
+    elif tokens and meta.get("tokens_from") == "difference":
+        named = ", ".join(repr(token["text"]) for token in tokens)
+        console.print(f"First tokens that target prompts make more probable: {safe(named)}.", highlight=False)
+
+
+def confirmation(found: "ConfirmationDocument | None", console: Console) -> None:
+    """Print how often judged answers refuse, without an edit and under those of the best candidates."""
+    if not found:
+        return
+    prompts = "target prompts, ablated" if found["by"] == "ablate" else "baseline prompts, added"
+    table = Table(title=f"Confirmed by judged answers to {found['count']} {prompts}", title_justify="left")
+    for column in ("layer", "position", "refused", "answered", "p", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right")
+    table.add_row("no edit", "", *_share(found["base"]), "", "")
+    for row in found["candidates"]:
+        why = "taken" if row["taken"] else ""
+        why += "" if row["works"] else f"{', ' if why else ''}no change as it should be can be told"
+        place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
+        table.add_row(*place, *_share(row), f"{row['difference']['p']:.2g}", why)
+    console.print(table)
+
+
+def _share(row: "BaseDocument | ConfirmedDocument") -> tuple[str, str]:
+    rate = row["refusal"]
+    return f"{rate['value']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]", str(row["verdicts"]["answered"])
+
+
 def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", console: Console) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("layer", "position", "bypass", "induce", "KL", "why"):
-        table.add_column(column, justify="left" if column == "why" else "right")
+    for column in ("layer", "position", "bypass", "induce", "KL", "prompts", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right", no_wrap=column != "why")
     for row, why in rows:
         table.add_row(*_candidate(row), safe(why or ""))
+    if any(row.get("untold_bounds") for row, _ in rows):
+        table.caption = "? the interval holds the bound, so that the mean decides on which side it is."
     console.print(table)
 
 
 def _candidate(row: "ScoreDocument") -> tuple[str, ...]:
-    """The cells of a candidate: its place and scores."""
+    """The cells of a candidate: its place and scores with intervals, and the prompts that they are means over."""
     place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
-    scores = (row["bypass"], row["induce"])
-    return (*place, *("" if value is None else f"{value:.2f}" for value in scores), f"{row['kl']:.4f}")
+    count = row.get("prompts")
+    return (
+        *place,
+        _score(row, "bypass", row["bypass"], 2),
+        _score(row, "induce", row["induce"], 2),
+        _score(row, "kl", row["kl"], 4),
+        "" if not count else str(count),
+    )
+
+
+def _score(row: "ScoreDocument", name: str, value: float | None, digits: int) -> str:
+    if value is None:
+        return ""
+    around = (row.get("intervals") or {}).get(name)
+    mark = " ?" if name in (row.get("untold_bounds") or ()) else ""
+    if around is None:
+        return f"{value:.{digits}f}{mark}"
+    # Below the figure: a row of three intervals is wider than a terminal.
+    return f"{value:.{digits}f}{mark}\n[{around[0]:.{min(digits, 3)}f}, {around[1]:.{min(digits, 3)}f}]"
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
