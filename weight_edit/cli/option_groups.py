@@ -77,6 +77,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--endpoint",
         "--model",
         "--against-endpoint",
+        "--adapter",
+        "--backend",
         "--concurrency",
         "--fresh",
         "--dtype",
