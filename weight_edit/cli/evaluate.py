@@ -1,6 +1,7 @@
 """The verb `evaluate`: how a model answers, alone or beside its base."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from weight_edit.cli.tables.documents import EvaluationDocument
+    from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.power import SampleSize
     from weight_edit.evaluation.results import Evaluation
+    from weight_edit.runtime.options import FormatOptions
 
 
 _TWO_MODELS = ("power", "against")
@@ -109,6 +112,20 @@ def evaluate(
     against_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="A chat server on which --against is the name of the base.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADAPTER", help="A PEFT LoRA adapter on MODEL, its base: a folder or a Hub id. Never from pickles."
+        ),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|transformers|llama.cpp",
+            help="What runs a GGUF file: auto is llama.cpp's llama-server (on PATH or $WEIGHT_EDIT_LLAMA_SERVER) where "
+            "there is one, else transformers, which dequantises it.",
+        ),
+    ] = "auto",
     concurrency: Annotated[int, typer.Option(help="Requests to a server at the same time.")] = 8,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Ask servers again what is cached of them: another model is there now.")
@@ -126,10 +143,17 @@ def evaluate(
 
     With --against, what was measured goes into the card of a model that bake or run wrote. With --endpoint and --model
     it is a model on a chat server, of which all is measured that needs answers alone; the divergence is a lower bound,
-    where the server sends log-probabilities. `--power 0.1,0.2` without prompts runs no model.
+    where the server sends log-probabilities. MODEL and BASE may be GGUF files. `--power 0.1,0.2` without prompts runs
+    no model.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
+
+    A GGUF file beside the folder that it was made from: `weight-edit evaluate model.gguf --against folder --refused
+    harmful.txt`
+
+    An adapter beside its base: `weight-edit evaluate organism --adapter lora --against organism --refused
+    organism:refused:test`
     """
     if power is not None and not any((refused, answered, over_refused, harmless_looking, text)):
         call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
@@ -142,11 +166,10 @@ def evaluate(
             from weight_edit.evaluation.power import given_rates
 
             given_rates(power)
-        from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.backends import closing
         from weight_edit.evaluation.endpoint.named import named_targets
-        from weight_edit.evaluation.registry import DEFAULT_JUDGES
         from weight_edit.prompts.templates import template_args
-        from weight_edit.runtime.options import FormatOptions, LoadOptions
+        from weight_edit.runtime.options import FormatOptions
 
         format_options = FormatOptions(
             system=system, template=template, template_args=template_args(template_arg), thinking=thinking
@@ -160,7 +183,20 @@ def evaluate(
             format_options=format_options,
             concurrency=concurrency,
             fresh=fresh,
+            backend=backend,
+            adapter=adapter,
         )
+        with closing(measured, base) as notes:
+            result = measure(measured, base, format_options)
+        return replace(result, notes=(*result.notes, *notes))
+
+    def measure(
+        measured: "str | Endpoint", base: "str | Endpoint | None", format_options: "FormatOptions"
+    ) -> "Evaluation":
+        from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.registry import DEFAULT_JUDGES
+        from weight_edit.runtime.options import LoadOptions
+
         return evaluate_against(
             measured,
             base,
@@ -171,7 +207,12 @@ def evaluate(
                 "harmless_looking": harmless_looking,
             },
             load_options=LoadOptions(
-                dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
+                dtype=dtype,
+                device=device,
+                revision=revision,
+                token=token,
+                trust_remote_code=trust_remote_code,
+                adapter=adapter,
             ),
             format_options=format_options,
             limit=limit,
@@ -202,7 +243,7 @@ def evaluate(
         return {**result.to_dict(), **({} if power is None else _sizes_document(_sizes(power, result)))}
 
     result = call(work, show, document, as_json=as_json, quiet=quiet)
-    if card and model is not None and against is not None:
+    if card and model is not None and against is not None and adapter is None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()

@@ -87,6 +87,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--endpoint",
         "--model",
         "--against-endpoint",
+        "--adapter",
+        "--backend",
         "--concurrency",
         "--fresh",
         "--dtype",
