@@ -41,7 +41,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, loud: None) -> io.StringIO:
 
 def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
     clock, said = Clock(), []
-    lines = Lines("candidates", Meter(total=96, clock=clock), said.append)
+    lines = Lines(description="candidates", meter=Meter(total=96, clock=clock), write=said.append)
     lines.begin()
     assert said == ["candidates: 0 of 96"]
     for _ in range(120):
@@ -58,7 +58,7 @@ def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
 
 def test_a_step_that_never_advances_still_has_its_lines() -> None:
     clock, said = Clock(), []
-    lines = Lines("loading some/model", Meter(total=None, clock=clock), said.append)
+    lines = Lines(description="loading some/model", meter=Meter(total=None, clock=clock), write=said.append)
     lines.begin()
     clock.now += EVERY
     lines.tick()
@@ -67,7 +67,7 @@ def test_a_step_that_never_advances_still_has_its_lines() -> None:
 
 def test_a_count_that_stands_still_is_told_ever_more_rarely() -> None:
     clock, said, times = Clock(), [], []
-    lines = Lines("answers", Meter(total=96, unit="answers", clock=clock), said.append)
+    lines = Lines(description="answers", meter=Meter(total=96, unit="answers", clock=clock), write=said.append)
     lines.begin()
     for _ in range(1800):
         clock.now += 1

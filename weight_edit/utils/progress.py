@@ -300,7 +300,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Lines:
     """A task's progress as plain lines, if stderr is no terminal.
 
@@ -353,7 +353,7 @@ class Lines:
 
 @contextmanager
 def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
-    lines = Lines(description, meter, _tell)
+    lines = Lines(description=description, meter=meter, write=_tell)
     now = time.monotonic()
     if now - _begun.get(description, -EVERY) >= EVERY:
         _begun[description] = now
