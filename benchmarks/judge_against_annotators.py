@@ -83,10 +83,7 @@ def confusions(rows: Rows, found: Sequence[Judgement]) -> None:
     table(
         f"Verdicts of `phrases` on {len(rows)} completions, by final label",
         ("label", *(verdict.value for verdict in shown), "all"),
-        [
-            (NAMES[kind], *(counts[kind, v] for v in shown), sum(counts[kind, v] for v in Verdict))
-            for kind in LABELS
-        ],
+        [(NAMES[kind], *(counts[kind, v] for v in shown), sum(counts[kind, v] for v in Verdict)) for kind in LABELS],
     )
 
 

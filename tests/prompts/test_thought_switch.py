@@ -125,6 +125,22 @@ def test_open_thoughts(text, opened):
     assert opens_thought(text) == opened
 
 
+def test_a_model_that_has_tokens_of_thoughts_thinks_whatever_its_template_says():
+    assert shown(ChatFormat(tokenizer(PLAIN), thinking="off")) == f"\n{EMPTY}"
+    assert shown(ChatFormat(tokenizer(PLAIN), thinking="on")) == "\n"
+    with pytest.raises(UsageError, match="has no thoughts"):
+        ChatFormat(tokenizer(PLAIN, tags=False), thinking="off")
+
+
+def test_the_same_format_with_thinking_turned():
+    chat = ChatFormat(tokenizer(QWEN_3), template_args={"enable_thinking": True}, system="Be brief.")
+    off = chat.with_thinking("off")
+    assert (off.template_args, off.system, off.thinking) == ({"enable_thinking": False}, "Be brief.", "off")
+    assert shown(off) == f"\n{EMPTY}"
+    assert chat.template_args == {"enable_thinking": True}
+    assert shown(off.with_thinking("on")) == "\n"
+
+
 def test_other_tags_are_closed_too():
     chat = ChatFormat(tokenizer(MISTRAL + "{% if add_generation_prompt %}<|assistant|>{% endif %}"), thinking="off")
     assert shown(chat) == "[THINK]\n\n[/THINK]\n\n"

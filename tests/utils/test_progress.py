@@ -41,7 +41,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, loud: None) -> io.StringIO:
 
 def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
     clock, said = Clock(), []
-    lines = Lines("candidates", Meter(total=96, clock=clock), said.append)
+    lines = Lines(description="candidates", meter=Meter(total=96, clock=clock), write=said.append)
     lines.begin()
     assert said == ["candidates: 0 of 96"]
     for _ in range(120):
@@ -58,11 +58,93 @@ def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
 
 def test_a_step_that_never_advances_still_has_its_lines() -> None:
     clock, said = Clock(), []
-    lines = Lines("loading some/model", Meter(total=None, clock=clock), said.append)
+    lines = Lines(description="loading some/model", meter=Meter(total=None, clock=clock), write=said.append)
     lines.begin()
     clock.now += EVERY
     lines.tick()
     assert said == ["loading some/model", "loading some/model: 15 s so far"]
+
+
+def test_a_count_that_stands_still_is_told_ever_more_rarely() -> None:
+    clock, said, times = Clock(), [], []
+    lines = Lines(description="answers", meter=Meter(total=96, unit="answers", clock=clock), write=said.append)
+    lines.begin()
+    for _ in range(1800):
+        clock.now += 1
+        before = len(said)
+        lines.tick()
+        times += [clock.now - 100] * (len(said) - before)
+    assert times == [15, 45, 105, 225, 465, 765, 1065, 1365, 1665]
+    # As soon as it moves, there is a line again, and soon another.
+    lines.advance()
+    clock.now += 1
+    lines.tick()
+    assert said[-1].startswith("answers: 1 of 96, ")
+    clock.now += EVERY
+    lines.advance()
+    lines.tick()
+    assert said[-1].startswith("answers: 2 of 96, ")
+
+
+def test_rate_and_time_left_follow_a_machine_that_slows_down() -> None:
+    """The mean since the beginning says for half an hour that four minutes are left."""
+    clock = Clock()
+    meter = Meter(total=1000, unit="answers", clock=clock)
+    for _ in range(200):
+        clock.now += 1
+        meter.advance(4)
+    assert str(meter) == "800 of 1,000, 4 answers/s, about 50 s left"
+    for _ in range(60):
+        clock.now += 10
+        meter.advance(1)
+    assert meter.mean == pytest.approx(860 / 800)
+    assert meter.rate == pytest.approx(0.1, rel=0.1)
+    assert meter.left == pytest.approx(1400, rel=0.1)
+    # It recovers as fast.
+    for _ in range(100):
+        clock.now += 1
+        meter.advance(1)
+    assert meter.rate == pytest.approx(1, rel=0.1)
+
+
+def test_a_wait_for_the_next_step_counts() -> None:
+    clock = Clock()
+    meter = Meter(total=100, clock=clock)
+    for _ in range(50):
+        clock.now += 1
+        meter.advance(1)
+    estimates = []
+    for _ in range(30):
+        clock.now += 60
+        estimates.append(meter.left)
+    assert estimates == sorted(estimates)
+    assert estimates[-1] > 20 * estimates[0] / 2
+    assert len(meter._marks) < 70
+
+
+def test_the_recent_rate_covers_three_steps_however_long_they_take() -> None:
+    clock = Clock()
+    meter = Meter(total=20, clock=clock)
+    for seconds in (100, 100, 100, 400, 400, 400):
+        clock.now += seconds
+        meter.advance()
+    assert meter.rate == pytest.approx(1 / 400)
+    # What memory ran out for is taken back; the mean stands in where that is all that happened.
+    meter.advance(-4)
+    assert meter.rate == pytest.approx(2 / 1500)
+
+
+def test_many_steps_are_kept_as_few_marks() -> None:
+    clock = Clock()
+    meter = Meter(total=1e6, unit="bytes", clock=clock)
+    for _ in range(20000):
+        clock.now += 0.05
+        meter.advance(10)
+    assert meter.rate == pytest.approx(200, rel=0.05)
+    assert len(meter._marks) < 120
+    clock.now += 1
+    meter.advance(1e6 - meter.count)
+    assert str(meter) == "1.0 MB of 1.0 MB, in 17 min, 0.0 MB/s"
 
 
 def test_the_rate_does_not_count_what_an_earlier_attempt_did() -> None:

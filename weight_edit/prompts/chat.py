@@ -85,6 +85,17 @@ class ChatFormat:
         if thinking is not None:
             self._turn_thinking(thinking)
 
+    def with_thinking(self, wanted: str) -> "ChatFormat":
+        """The same format with thinking "on" or "off", whatever its variables said about that.
+
+        Raises:
+            UsageError: as `ChatFormat`.
+        """
+        free = {name: value for name, value in self.template_args.items() if name not in self.thinking_variables}
+        return ChatFormat(
+            self.tokenizer, system=self.system, template=self.template, template_args=free, thinking=wanted
+        )
+
     def encode(self, prompt: str) -> list[int]:
         """Token ids of the conversation up to and including the start of the assistant's turn.
 
@@ -213,7 +224,8 @@ class ChatFormat:
 
         free = tuple(name for name in self.thinking_variables if name not in self.template_args)
         answered = "" if self._turn is None else self._turn[0]
-        found = None if self._jinja is None else thought_switch(wanted, self._jinja, free, prompt, answered)
+        tags = frozenset(map(str, self.tokenizer.convert_ids_to_tokens(sorted(self.tags))))
+        found = None if self._jinja is None else thought_switch(wanted, self._jinja, free, prompt, answered, tags=tags)
         if found is None:
             what = "the plain format" if self._jinja is None else f"the chat template of {_name(self.tokenizer)}"
             raise UsageError(

@@ -13,10 +13,7 @@ import jinja2
 from jinja2 import nodes
 
 from weight_edit.prompts.templates import Scalar, parsed_template
-from weight_edit.prompts.thoughts import CLOSE, GAP, OPEN
-
-TAGS = ((OPEN, CLOSE), ("[THINK]", "[/THINK]"), ("<thought>", "</thought>"))
-"""What thoughts stand between, by templates that write tags."""
+from weight_edit.prompts.thoughts import GAP, THOUGHTS
 
 _THOUGHT = re.compile(r"think|thought|reason|analysis", re.IGNORECASE)
 _NONE = ("none", "off", "no_think")
@@ -42,6 +39,7 @@ def thought_switch(
     variables: tuple[str, ...],
     ending: Callable[[dict[str, Scalar]], str | None],
     answered: str,
+    tags: frozenset[str] = frozenset(),
 ) -> Switch | None:
     """What turns thinking on or off with a template; None where it has no thoughts.
 
@@ -51,20 +49,22 @@ def thought_switch(
         variables: of it, those that may be switches.
         ending: the whole text of a prompt with the variables given; None where the template fails with them.
         answered: what the template writes between a prompt and an answer.
+        tags: the marks of thoughts that are tokens of the tokenizer. A model that has some thinks, though its template
+            may leave it to write them.
     """
     found = _variable(wanted, template, variables, ending)
     if found is not None:
         return found
-    if not _THOUGHT.search(template):
+    if not _THOUGHT.search(template) and not tags:
         return None
     if wanted == "on":
         return Switch()
-    return Switch(text=_closing(template, ending({}) or "", answered))
+    return Switch(text=_closing(template, ending({}) or "", answered, tags))
 
 
 def opens_thought(text: str) -> bool:
     """Whether a text ends within a thought between tags."""
-    return any(text.rfind(opening) > text.rfind(closing) for opening, closing in TAGS)
+    return any(text.rfind(opening) > text.rfind(closing) for opening, closing in THOUGHTS)
 
 
 def _variable(
@@ -91,9 +91,9 @@ def _variable(
     return None
 
 
-def _closing(template: str, prompt: str, answered: str) -> str:
+def _closing(template: str, prompt: str, answered: str, tags: frozenset[str]) -> str:
     """What has to follow a prompt for the answer to begin without a thought."""
-    for opening, closing in TAGS:
+    for opening, closing in THOUGHTS:
         if prompt.rfind(opening) > prompt.rfind(closing):
             _, _, begun = prompt.rpartition(opening)
             return f"{GAP.removeprefix(begun) if not begun.strip() else GAP}{closing}{GAP}"
@@ -101,7 +101,9 @@ def _closing(template: str, prompt: str, answered: str) -> str:
             return ""
     if answered.strip():
         return answered
-    opening, closing = next(((a, b) for a, b in TAGS if a in template or b in template), TAGS[0])
+    named = (marks for marks in THOUGHTS if any(mark in template for mark in marks))
+    owned = (marks for marks in THOUGHTS if tags.issuperset(marks))
+    opening, closing = next((marks for some in (named, owned) for marks in some), THOUGHTS[0])
     return f"{opening}{GAP}{closing}{GAP}"
 
 

@@ -1,12 +1,14 @@
 """Progress of long work, on stderr only, so that stdout stays one JSON document.
 
 On a terminal it is a bar from the first moment on. Elsewhere (nohup, Slurm, CI) it is plain lines: the first at once,
-then one every `EVERY` seconds with the count, the rate and the time left.
+then one every `EVERY` seconds with the count, the rate and the time left, and ever fewer while the count stands still.
+Rate and time left are those of the last minutes, so that they follow a machine that slows down.
 """
 
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -21,6 +23,15 @@ EVERY = 15.0
 
 _TICK = 0.5
 """Seconds between two checks of whether a line is due."""
+
+_STILL = 300.0
+"""Seconds between two lines, at most, while the count stands still."""
+
+_RECENT, _MOST_RECENT = 60.0, 600.0
+"""Seconds that a rate is measured over: a tenth of the task's time within these bounds."""
+
+_STEPS = 3
+"""Steps that a rate is measured over at least, however long they take."""
 
 
 class Bar(Protocol):
@@ -49,16 +60,26 @@ class Meter:
     clock: Callable[[], float] = time.monotonic
     count: float = field(init=False)
     _began: float = field(init=False)
+    _marks: deque[tuple[float, float]] = field(init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.count = self.first
         self._began = self.clock()
+        # Times with the count at them, at most one a second: what the recent rate is read off.
+        self._marks = deque([(self._began, self.first)])
 
     def advance(self, n: float = 1) -> None:
         """Advance by n units."""
         with self._lock:
             self.count += n
+            now = self.clock()
+            if len(self._marks) > 2 and now - self._marks[-2][0] < 1:
+                self._marks[-1] = (now, self.count)
+            else:
+                self._marks.append((now, self.count))
+            while len(self._marks) > _STEPS + 1 and self._marks[1][0] <= now - self._window:
+                self._marks.popleft()
 
     @property
     def seconds(self) -> float:
@@ -66,17 +87,36 @@ class Meter:
         return self.clock() - self._began
 
     @property
-    def rate(self) -> float | None:
-        """The units per second; None before the first unit."""
+    def mean(self) -> float | None:
+        """The units per second since the task began; None before the first unit."""
         done = self.count - self.first
         return done / self.seconds if done > 0 and self.seconds > 0 else None
 
     @property
+    def rate(self) -> float | None:
+        """The units per second of late, a wait for the next unit included; None before the first unit.
+
+        Over the last minute, or a tenth of the task's time up to ten minutes, and over three steps at least. Where
+        nothing was gained in that time, it is the mean since the task began.
+        """
+        now = self.clock()
+        with self._lock:
+            marks, count = list(self._marks), self.count
+        within = sum(at > now - self._window for at, _ in marks)
+        began, first = marks[max(0, len(marks) - 1 - max(within, _STEPS))]
+        return (count - first) / (now - began) if count > first and now > began else self.mean
+
+    @property
+    def _window(self) -> float:
+        return min(_MOST_RECENT, max(_RECENT, self.seconds / 10))
+
+    @property
     def left(self) -> float | None:
         """The estimated seconds left; None if unknown."""
-        if self.total is None or self.rate is None:
+        rate = self.rate
+        if self.total is None or rate is None:
             return None
-        return max(0.0, self.total - self.count) / self.rate
+        return max(0.0, self.total - self.count) / rate
 
     def __str__(self) -> str:
         """Count, rate and time left: "12 of 96, 2.3 s each, about 3 min left"."""
@@ -84,7 +124,8 @@ class Meter:
             return "" if self.seconds < 1 else f"{duration(self.seconds)} so far"
         parts = [self.counted]
         if self.complete:
-            return f"{parts[0]}, in {duration(self.seconds)}"
+            mean = self.mean if self.unit else None
+            return f"{parts[0]}, in {duration(self.seconds)}" + ("" if mean is None else f", {self._pace(mean)}")
         if self.rate is not None and self.left is not None:
             parts += [self.pace, f"about {duration(self.left)} left"]
         elif self.seconds >= 1:
@@ -108,8 +149,9 @@ class Meter:
     def pace(self) -> str:
         """The rate in words: units per second, or seconds per unit for slow tasks without a name for the unit."""
         rate = self.rate
-        if rate is None:
-            return ""
+        return "" if rate is None else self._pace(rate)
+
+    def _pace(self, rate: float) -> str:
         if self.unit == "bytes":
             return f"{_size(rate)}/s"
         if self.unit:
@@ -258,7 +300,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Lines:
     """A task's progress as plain lines, if stderr is no terminal.
 
@@ -271,17 +313,25 @@ class Lines:
     description: str
     meter: Meter
     write: Callable[[str], None]
-    _next: float = field(default=EVERY, init=False)
+    _last: float = field(default=0.0, init=False)
+    _wait: float = field(default=EVERY, init=False)
+    _counted: str = field(default="", init=False)
 
     def begin(self) -> None:
         """Write the first line."""
+        self._counted = self.meter.counted
         self.write(self._line)
 
     def tick(self) -> None:
         """Write a line if one is due."""
-        if self.meter.seconds >= self._next:
-            self._next = self.meter.seconds + EVERY
-            self.write(self._line)
+        now, counted = self.meter.seconds, self.meter.counted
+        moved = counted != self._counted
+        if now - self._last < (EVERY if moved else self._wait):
+            return
+        # The same line again and again says nothing: twice as long until the next.
+        self._wait = EVERY if moved else min(_STILL, 2 * self._wait)
+        self._last, self._counted = now, counted
+        self.write(self._line)
 
     def end(self) -> None:
         """Write the last line of a task that took long enough."""
@@ -303,7 +353,7 @@ class Lines:
 
 @contextmanager
 def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
-    lines = Lines(description, meter, _tell)
+    lines = Lines(description=description, meter=meter, write=_tell)
     now = time.monotonic()
     if now - _begun.get(description, -EVERY) >= EVERY:
         _begun[description] = now

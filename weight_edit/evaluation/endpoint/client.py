@@ -202,7 +202,7 @@ class ChatClient:
                 done.put((digest, answer))
 
         found: dict[str, ChatAnswer | Rejected] = {}
-        with self._http() as http, bar(description, len(bodies)) as shown:
+        with self._http() as http, bar(description, len(bodies), unit="answers") as shown:
             try:
                 for _ in range(min(self.concurrency, len(bodies))):
                     # Daemons: after Ctrl-C nobody waits for a slow server's answer.
