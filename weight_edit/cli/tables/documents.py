@@ -107,6 +107,14 @@ class DirectionDocument(TypedDict):
     warnings: list[str]
 
 
+class EffectDocument(TypedDict):
+    """`Effect.to_dict()`."""
+
+    verdict: str
+    finding: str
+    hint: str
+
+
 class RuleDocument(TypedDict, total=False):
     """The selection rule; files of earlier versions call `select` `by`."""
 
