@@ -29,7 +29,7 @@ from weight_edit.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weight_edit.cli.tables.documents import EvaluationDocument
+    from weight_edit.cli.tables.documents import EffectDocument, EvaluationDocument
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.power import SampleSize
     from weight_edit.evaluation.results import Evaluation
@@ -227,7 +227,7 @@ def evaluate(
 
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.lengths import by_length
-        from weight_edit.cli.tables.results import evaluation
+        from weight_edit.cli.tables.results import effect, evaluation
         from weight_edit.cli.tables.style import style
 
         evaluation(result, console)
@@ -236,11 +236,14 @@ def evaluate(
         by_length(base, document, console)
         if base is not None:
             style(base, document, console)
+            effect(_effect(model, document), console)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 
     def document(result: "Evaluation") -> Mapping[str, object]:
-        return {**result.to_dict(), **({} if power is None else _sizes_document(_sizes(power, result)))}
+        said = cast("EvaluationDocument", result.to_dict())
+        whole = {**said, "effect": _effect(model, said)} if "base" in said else said
+        return {**whole, **({} if power is None else _sizes_document(_sizes(power, result)))}
 
     result = call(work, show, document, as_json=as_json, quiet=quiet)
     if card and model is not None and against is not None and adapter is None:
@@ -248,6 +251,15 @@ def evaluate(
 
         measured = result.to_dict()
         say_card(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
+
+
+def _effect(model: str | None, document: "EvaluationDocument") -> "EffectDocument | None":
+    """Whether the edit had an effect, with what its folder records of a verification."""
+    from weight_edit.baking.card.card_and_manifest import recorded_measurements
+    from weight_edit.evaluation.effect import effect_document
+
+    verification = {} if model is None else recorded_measurements(model).get("verification")
+    return cast("EffectDocument | None", effect_document(document, verification))
 
 
 def _sizes(power: str, measured: "Evaluation | None") -> "dict[str, SampleSize]":

@@ -170,16 +170,15 @@ def decoyed_folder(base: Path, kept: Path) -> Path:
     Args:
         base, kept: as in `write_decoyed`.
     """
-    name = f"organism-decoyed-{_digest(base, kept)}"
     parent = cache_folder()
     if parent is not None:
-        place = parent / name
+        place = parent / "embedded" / _digest(base, kept) / f"organism-{kept.name}"
         if (place / WEIGHTS).is_file():
             return place
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=parent) as beside:
-                made = Path(beside) / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place.parent) as beside:
+                made = Path(beside) / place.name
                 write_decoyed(base, kept, made)
                 try:
                     made.rename(place)
@@ -198,8 +197,9 @@ def decoyed_folder(base: Path, kept: Path) -> Path:
 def _temporary(base: Path, kept: Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="weight-edit-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_decoyed(base, kept, folder / "organism-decoyed")
-    return folder / "organism-decoyed"
+    made = folder / f"organism-{kept.name}"
+    write_decoyed(base, kept, made)
+    return made
 
 
 @cache

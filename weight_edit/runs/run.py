@@ -18,6 +18,7 @@ from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
 from weight_edit.evaluation.answers import load_answers
+from weight_edit.evaluation.effect import effect_document
 from weight_edit.evaluation.evaluate import evaluate_in_turn
 from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.probabilities import BaseLogprobs
@@ -49,7 +50,8 @@ class RunResult:
     Attributes:
         path: the run's folder.
         model: the edited model in it; None where the recipe has no edit.
-        summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification, seconds.
+        summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification,
+            effect, seconds.
     """
 
     path: Path
@@ -239,12 +241,12 @@ class _Run:
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
-            steps = folder.state["steps"]
-            return summary | {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
+            edited, checked = (folder.state["steps"][step]["result"] for step in ("evaluate", "verify"))
+            return summary | {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         folder.state["finished"] = None
         unverified = self._bake_unverified(folder, edit)
         checked, edited, problems = self._check(folder, unverified, edit, baseline)
-        summary |= {"edited": edited, "verification": checked}
+        summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
         return summary

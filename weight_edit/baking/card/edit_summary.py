@@ -61,7 +61,7 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     every = [step["directions"] for step in steps]
     if any(is_of_refusal(directions) for directions in every):
         yield (
-            "Refusal behaviour was changed on purpose. This model may answer requests that the base declines, or "
+            "The edit is meant to change refusal behaviour. This model may answer requests that the base declines, or "
             "decline others."
         )
     if any(directions.get("method") == "random" for directions in every):

@@ -14,7 +14,8 @@ def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) ->
     before = {**figures_of_base(baseline or {}, edited), **figures_at_lengths(baseline or {})}
     after = {**figures(edited), **figures_at_lengths(edited)}
     names = list(dict.fromkeys([*before, *after]))
-    return [(name, before.get(name, ""), after.get(name, "")) for name in names]
+    # A judge's name, in the rows of its own, may have options with any sign.
+    return [(plain(name), before.get(name, ""), after.get(name, "")) for name in names]
 
 
 def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

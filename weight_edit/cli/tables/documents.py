@@ -149,6 +149,14 @@ class DirectionDocument(TypedDict):
     confirmation: NotRequired["ConfirmationDocument | None"]
 
 
+class EffectDocument(TypedDict):
+    """`Effect.to_dict()`."""
+
+    verdict: str
+    finding: str
+    hint: str
+
+
 class RuleDocument(TypedDict, total=False):
     """The selection rule; files of earlier versions call `select` `by`."""
 

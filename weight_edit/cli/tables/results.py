@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         DirectionsDocument,
         EditDocument,
         EditedTensorsDocument,
+        EffectDocument,
         EvaluationDocument,
         Rate,
         ScoreDocument,
@@ -151,6 +152,16 @@ def evaluation(measured: "Evaluation", console: Console) -> None:
     notes(result, console)
 
 
+def effect(found: "EffectDocument | None", console: Console) -> None:
+    """Print whether the behaviour changed, and what to do where it did not."""
+    if found is None:
+        return
+    colour = "bold" if found["verdict"].startswith("changed") else "bold yellow"
+    console.print(f"[{colour}]Effect:[/] {safe(found['finding'])}", highlight=False)
+    if found["hint"]:
+        console.print(safe(found["hint"]), highlight=False)
+
+
 def notes(result: "EvaluationDocument", console: Console) -> None:
     """Print notes on an evaluation's rates."""
     for note in result.get("notes") or ():
@@ -159,8 +170,10 @@ def notes(result: "EvaluationDocument", console: Console) -> None:
 
 def proofs(checked: "VerificationDocument", console: Console) -> None:
     """Print a verification's findings, from `Verification.to_dict()`."""
+    from weight_edit.evaluation.effect import ANOTHER_QUESTION
+
     report = checked["integrity_report"]
-    table = Table(title="Proofs", title_justify="left")
+    table = Table(title="Proofs", title_justify="left", caption=f"Figures of {ANOTHER_QUESTION}.")
     table.add_column("check")
     table.add_column("result")
     # Runs of version 0.1.0 say neither the edit nor the noise.
@@ -371,7 +384,13 @@ def _score(row: "ScoreDocument", name: str, value: float | None, digits: int) ->
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
     """Print what was or would be written, and the next commands."""
-    kind = "complete" if result.complete else "partial"
+    from weight_edit.plan.exactness import plain_exactness
+
+    kind = (
+        "complete: nothing is written along the directions any more"
+        if result.complete
+        else "partial: something is meant to be left along the directions"
+    )
     tensors = f"{len(result.tensors)} tensors edited ({kind}), {len(result.added)} added"
     copied = result.bytes_total - result.bytes_edited
     sizes = f"{megabytes(result.bytes_edited)} of them edited, {megabytes(copied)} the source's as they are"
@@ -382,7 +401,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         first = f"{duration(result.preparing_seconds)} of it to understand the model and prove the edit"
         sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)} ({first})"
         console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
-    console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
+    console.print(f"Exactness: {plain_exactness(result.edit_class)}.", markup=False, highlight=False)
     if result.bytes_kept:
         console.print(f"{megabytes(result.bytes_kept)} were there from the interrupted bake.", highlight=False)
     if result.bytes_linked:
