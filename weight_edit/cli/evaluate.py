@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
@@ -28,12 +28,25 @@ from weight_edit.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weight_edit.cli.tables.documents import EvaluationDocument
+    from weight_edit.cli.tables.documents import EvaluationDocument, HarnessDocument
+    from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.evaluation.harness.comparison import HarnessComparison
+    from weight_edit.evaluation.harness.harness import Harness
     from weight_edit.evaluation.power import SampleSize
+    from weight_edit.runtime.options import FormatOptions, LoadOptions
 
 
 _TWO_MODELS = ("power", "against")
+
+
+class _Targets(NamedTuple):
+    """The models that a call names, and how they are loaded."""
+
+    model: "str | Endpoint"
+    base: "str | Endpoint | None"
+    load_options: "LoadOptions"
+    format_options: "FormatOptions"
 
 
 def evaluate(
@@ -83,6 +96,37 @@ def evaluate(
         ),
     ] = None,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
+    harness: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK,TASK,...",
+            help="Also run these tasks of lm-eval (`pip install lm-eval`), on the base and on the model: "
+            "`--harness arc_easy,piqa`.",
+        ),
+    ] = None,
+    harness_limit: Annotated[int | None, typer.Option(help="The first so many documents of each such task.")] = None,
+    harness_chat: Annotated[
+        bool, typer.Option("--harness-chat", help="Put documents into the chat template; lm-eval by itself does not.")
+    ] = False,
+    harness_tasks_path: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder with tasks of your own. A task can name Python functions, which are run: give no folder "
+            "that you would not run as a program.",
+        ),
+    ] = None,
+    harness_out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write lm-eval's own results and samples, of each model as they come."),
+    ] = None,
+    lm_eval_json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write our own figures in the shape of lm-eval's results; the base's beside it, in FILE-base.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     system: System = None,
     template: Template = None,
@@ -120,30 +164,27 @@ def evaluate(
 
     With --against, what was measured goes into the card of a model that bake or run wrote. With --endpoint and --model
     it is a model on a chat server, of which all is measured that needs answers alone; the divergence is a lower bound,
-    where the server sends log-probabilities. `--power 0.1,0.2` without prompts runs no model.
+    where the server sends log-probabilities. `--power 0.1,0.2` without prompts runs no model. With --harness tasks of
+    lm-eval are run after that, or alone where there are no prompts.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
     """
-    if power is not None and not any((refused, answered, over_refused, harmless_looking)):
+    on_prompts = any((refused, answered, over_refused, harmless_looking))
+    if power is not None and not on_prompts and harness is None:
         call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
         return
 
-    def work() -> "Evaluation":
-        if power == "observed" and against is None:
-            raise UsageError("`power=observed` takes the rates of two models; give `against` BASE", option=_TWO_MODELS)
-        if power is not None:
-            from weight_edit.evaluation.power import given_rates
-
-            given_rates(power)
-        from weight_edit.evaluation.against import evaluate_against
+    def targets() -> "_Targets":
         from weight_edit.evaluation.endpoint.named import named_targets
-        from weight_edit.evaluation.registry import DEFAULT_JUDGES
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
         format_options = FormatOptions(
             system=system, template=template, template_args=template_args(template_arg), thinking=thinking
+        )
+        load_options = LoadOptions(
+            dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
         )
         measured, base = named_targets(
             model,
@@ -155,19 +196,66 @@ def evaluate(
             concurrency=concurrency,
             fresh=fresh,
         )
-        return evaluate_against(
-            measured,
-            base,
+        return _Targets(measured, base, load_options, format_options)
+
+    def prepared() -> "Harness":
+        from weight_edit.evaluation.harness.named import prepared_harness
+        from weight_edit.evaluation.harness.request import harness_request
+
+        request = harness_request(
+            harness or "",
+            harness_limit=harness_limit,
+            harness_tasks_path=harness_tasks_path,
+            harness_chat=harness_chat,
+            harness_out=harness_out,
+        )
+        named = targets()
+        return prepared_harness(named.model, named.base, request, load_options=named.load_options, overwrite=overwrite)
+
+    def benchmarks() -> "HarnessComparison":
+        from weight_edit.evaluation.harness.named import measure_named
+
+        named = targets()
+        ready = made[0] if made else prepared()
+        return measure_named(
+            ready,
+            str(named.model),
+            None if named.base is None else str(named.base),
+            load_options=named.load_options,
+            format_options=named.format_options,
+        )
+
+    made: list[Harness] = []
+    found: list[HarnessComparison] = []
+
+    def work() -> "Evaluation":
+        if power == "observed" and against is None:
+            raise UsageError("`power=observed` takes the rates of two models; give `against` BASE", option=_TWO_MODELS)
+        if power is not None:
+            from weight_edit.evaluation.power import given_rates
+
+            given_rates(power)
+        from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.harness.results_file import check_harness_document
+        from weight_edit.evaluation.registry import DEFAULT_JUDGES
+
+        if lm_eval_json is not None:
+            check_harness_document(lm_eval_json, against=against is not None, overwrite=overwrite)
+        named = targets()
+        if harness is not None:
+            # What is wrong with the tasks is said before hours of answers.
+            made.append(prepared())
+        measured = evaluate_against(
+            named.model,
+            named.base,
             sets={
                 "refused": refused,
                 "answered": answered,
                 "over_refused": over_refused,
                 "harmless_looking": harmless_looking,
             },
-            load_options=LoadOptions(
-                dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
-            ),
-            format_options=format_options,
+            load_options=named.load_options,
+            format_options=named.format_options,
             limit=limit,
             max_new_tokens=max_new_tokens,
             lengths=lengths,
@@ -175,6 +263,14 @@ def evaluate(
             answers_path=answers,
             overwrite=overwrite,
         )
+        if lm_eval_json is not None:
+            from weight_edit.evaluation.harness.own_results import write_harness_document
+
+            write_harness_document(lm_eval_json, measured.to_dict(), limit=limit)
+        if harness is not None and as_json:
+            # One document for both.
+            found.append(benchmarks())
+        return measured
 
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.lengths import by_length
@@ -191,14 +287,31 @@ def evaluate(
             _show_sizes(_sizes(power, result), console)
 
     def document(result: "Evaluation") -> Mapping[str, object]:
-        return {**result.to_dict(), **({} if power is None else _sizes_document(_sizes(power, result)))}
+        sizes = {} if power is None else _sizes_document(_sizes(power, result))
+        return {**result.to_dict(), **sizes, **(_benchmarks_document(found[0]) if found else {})}
 
+    if harness is not None and not on_prompts:
+        call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
+        return
     result = call(work, show, document, as_json=as_json, quiet=quiet)
     if card and model is not None and against is not None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()
         say_card(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
+    if harness is not None and not as_json:
+        # What was measured by then is shown, and in the card.
+        call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
+
+
+def _benchmarks_document(found: "HarnessComparison") -> Mapping[str, object]:
+    return {"harness": found.to_dict()}
+
+
+def _show_benchmarks(found: "HarnessComparison", console: "Console") -> None:
+    from weight_edit.cli.tables.harness import benchmarks
+
+    benchmarks(cast("HarnessDocument", found.to_dict()), console)
 
 
 def _sizes(power: str, measured: "Evaluation | None") -> "dict[str, SampleSize]":

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from weight_edit.errors import UsageError
 
-EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies"}
+EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies", "lm_eval": "harness"}
 """Library -> the extra that installs it."""
 
 
