@@ -36,7 +36,11 @@ def none_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_they_are_the_extras_of_the_project() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     others = {"all", "docs", "test"}
-    named = {name: {each.partition(">")[0] for each in some} for name, some in declared.items() if name not in others}
+    named = {
+        name: {each.partition(">")[0].replace("-", "_") for each in some}
+        for name, some in declared.items()
+        if name not in others
+    }
     assert {(library, extra) for extra, some in named.items() for library in some} == set(extras.EXTRAS.items())
     assert declared["all"] == [f"weight-edit[{','.join(named)}]"]
     assert "weight-edit[all]" in declared["test"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
@@ -29,14 +29,25 @@ from weight_edit.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weight_edit.cli.tables.documents import EffectDocument, EvaluationDocument
+    from weight_edit.cli.tables.documents import EffectDocument, EvaluationDocument, HarnessDocument
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
+    from weight_edit.evaluation.harness.comparison import HarnessComparison
+    from weight_edit.evaluation.harness.harness import Harness
     from weight_edit.evaluation.power import SampleSize
     from weight_edit.evaluation.results import Evaluation
-    from weight_edit.runtime.options import FormatOptions
+    from weight_edit.runtime.options import FormatOptions, LoadOptions
 
 
 _TWO_MODELS = ("power", "against")
+
+
+class _Models(NamedTuple):
+    """The models that a call names, and how they are loaded."""
+
+    model: "str | Endpoint"
+    base: "str | Endpoint | None"
+    load_options: "LoadOptions"
+    format_options: "FormatOptions"
 
 
 def evaluate(
@@ -92,6 +103,37 @@ def evaluate(
         ),
     ] = None,
     answers: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every answer as JSONL.")] = None,
+    harness: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK,TASK,...",
+            help="Also run these tasks of lm-eval (`pip install lm-eval`), on the base and on the model: "
+            "`--harness arc_easy,piqa`.",
+        ),
+    ] = None,
+    harness_limit: Annotated[int | None, typer.Option(help="The first so many documents of each such task.")] = None,
+    harness_chat: Annotated[
+        bool, typer.Option("--harness-chat", help="Put documents into the chat template; lm-eval by itself does not.")
+    ] = False,
+    harness_tasks_path: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder with tasks of your own. A task can name Python functions, which are run: give no folder "
+            "that you would not run as a program.",
+        ),
+    ] = None,
+    harness_out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write lm-eval's own results and samples, of each model as they come."),
+    ] = None,
+    lm_eval_json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write our own figures in the shape of lm-eval's results; the base's beside it, in FILE-base.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     system: System = None,
     template: Template = None,
@@ -144,7 +186,7 @@ def evaluate(
     With --against, what was measured goes into the card of a model that bake or run wrote. With --endpoint and --model
     it is a model on a chat server, of which all is measured that needs answers alone; the divergence is a lower bound,
     where the server sends log-probabilities. MODEL and BASE may be GGUF files. `--power 0.1,0.2` without prompts runs
-    no model.
+    no model. With --harness tasks of lm-eval are run after that, or alone where there are no prompts.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
@@ -155,24 +197,26 @@ def evaluate(
     An adapter beside its base: `weight-edit evaluate organism --adapter lora --against organism --refused
     organism:refused:test`
     """
-    if power is not None and not any((refused, answered, over_refused, harmless_looking, text)):
+    on_prompts = any((refused, answered, over_refused, harmless_looking, text))
+    if power is not None and not on_prompts and harness is None:
         call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
         return
 
-    def work() -> "Evaluation":
-        if power == "observed" and against is None:
-            raise UsageError("`power=observed` takes the rates of two models; give `against` BASE", option=_TWO_MODELS)
-        if power is not None:
-            from weight_edit.evaluation.power import given_rates
-
-            given_rates(power)
-        from weight_edit.evaluation.backends import closing
+    def named_models() -> _Models:
         from weight_edit.evaluation.endpoint.named import named_targets
         from weight_edit.prompts.templates import template_args
-        from weight_edit.runtime.options import FormatOptions
+        from weight_edit.runtime.options import FormatOptions, LoadOptions
 
         format_options = FormatOptions(
             system=system, template=template, template_args=template_args(template_arg), thinking=thinking
+        )
+        load_options = LoadOptions(
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            adapter=adapter,
         )
         measured, base = named_targets(
             model,
@@ -186,35 +230,79 @@ def evaluate(
             backend=backend,
             adapter=adapter,
         )
-        with closing(measured, base) as notes:
-            result = measure(measured, base, format_options)
-        return replace(result, notes=(*result.notes, *notes))
+        return _Models(measured, base, load_options, format_options)
 
-    def measure(
-        measured: "str | Endpoint", base: "str | Endpoint | None", format_options: "FormatOptions"
-    ) -> "Evaluation":
+    def prepared(named: _Models) -> "Harness":
+        from weight_edit.evaluation.harness.named import prepared_harness
+        from weight_edit.evaluation.harness.request import harness_request
+
+        request = harness_request(
+            harness or "",
+            harness_limit=harness_limit,
+            harness_tasks_path=harness_tasks_path,
+            harness_chat=harness_chat,
+            harness_out=harness_out,
+        )
+        return prepared_harness(named.model, named.base, request, load_options=named.load_options, overwrite=overwrite)
+
+    def benchmarks() -> "HarnessComparison":
+        from weight_edit.evaluation.harness.named import measure_named
+
+        named = named_models()
+        return measure_named(
+            made[0] if made else prepared(named),
+            str(named.model),
+            None if named.base is None else str(named.base),
+            load_options=named.load_options,
+            format_options=named.format_options,
+        )
+
+    made: list[Harness] = []
+    found: list[HarnessComparison] = []
+
+    def work() -> "Evaluation":
+        if power == "observed" and against is None:
+            raise UsageError("`power=observed` takes the rates of two models; give `against` BASE", option=_TWO_MODELS)
+        if power is not None:
+            from weight_edit.evaluation.power import given_rates
+
+            given_rates(power)
+        from weight_edit.evaluation.backends import closing
+        from weight_edit.evaluation.harness.results_file import check_harness_document
+
+        if lm_eval_json is not None:
+            check_harness_document(lm_eval_json, against=against is not None, overwrite=overwrite)
+        named = named_models()
+        if harness is not None:
+            # What is wrong with the tasks is said before hours of answers.
+            made.append(prepared(named))
+        with closing(named.model, named.base) as notes:
+            result = evaluated(named)
+        result = replace(result, notes=(*result.notes, *notes))
+        if lm_eval_json is not None:
+            from weight_edit.evaluation.harness.own_results import write_harness_document
+
+            write_harness_document(lm_eval_json, result.to_dict(), limit=limit)
+        if harness is not None and as_json:
+            # One document for both.
+            found.append(benchmarks())
+        return result
+
+    def evaluated(named: _Models) -> "Evaluation":
         from weight_edit.evaluation.against import evaluate_against
         from weight_edit.evaluation.registry import DEFAULT_JUDGES
-        from weight_edit.runtime.options import LoadOptions
 
         return evaluate_against(
-            measured,
-            base,
+            named.model,
+            named.base,
             sets={
                 "refused": refused,
                 "answered": answered,
                 "over_refused": over_refused,
                 "harmless_looking": harmless_looking,
             },
-            load_options=LoadOptions(
-                dtype=dtype,
-                device=device,
-                revision=revision,
-                token=token,
-                trust_remote_code=trust_remote_code,
-                adapter=adapter,
-            ),
-            format_options=format_options,
+            load_options=named.load_options,
+            format_options=named.format_options,
             limit=limit,
             max_new_tokens=max_new_tokens,
             lengths=lengths,
@@ -224,6 +312,14 @@ def evaluate(
             answers_path=answers,
             overwrite=overwrite,
         )
+        if lm_eval_json is not None:
+            from weight_edit.evaluation.harness.own_results import write_harness_document
+
+            write_harness_document(lm_eval_json, measured.to_dict(), limit=limit)
+        if harness is not None and as_json:
+            # One document for both.
+            found.append(benchmarks())
+        return measured
 
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.lengths import by_length
@@ -243,14 +339,31 @@ def evaluate(
     def document(result: "Evaluation") -> Mapping[str, object]:
         said = cast("EvaluationDocument", result.to_dict())
         whole = {**said, "effect": _effect(model, said)} if "base" in said else said
-        return {**whole, **({} if power is None else _sizes_document(_sizes(power, result)))}
+        sizes = {} if power is None else _sizes_document(_sizes(power, result))
+        return {**whole, **sizes, **(_benchmarks_document(found[0]) if found else {})}
 
+    if harness is not None and not on_prompts:
+        call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
+        return
     result = call(work, show, document, as_json=as_json, quiet=quiet)
     if card and model is not None and against is not None and adapter is None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()
         say_card(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
+    if harness is not None and not as_json:
+        # What was measured by then is shown, and in the card.
+        call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
+
+
+def _benchmarks_document(found: "HarnessComparison") -> Mapping[str, object]:
+    return {"harness": found.to_dict()}
+
+
+def _show_benchmarks(found: "HarnessComparison", console: "Console") -> None:
+    from weight_edit.cli.tables.harness import benchmarks
+
+    benchmarks(cast("HarnessDocument", found.to_dict()), console)
 
 
 def _effect(model: str | None, document: "EvaluationDocument") -> "EffectDocument | None":

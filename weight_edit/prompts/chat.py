@@ -204,6 +204,22 @@ class ChatFormat:
             tokens = tokens[: tokens.index(self.end_of_turn)]
         return [*tokens, self.end_of_turn]
 
+    def conversation(self, messages: Sequence[Mapping[str, str]], *, answering: bool) -> str:
+        """The text of a conversation.
+
+        Args:
+            messages: with "role" and "content", the system prompt among them where there is one.
+            answering: whether the assistant's turn begins at its end; else the last message goes on.
+
+        Raises:
+            UsageError: the template fails, or the format is the plain one, which has no conversations.
+        """
+        if self._jinja is None:
+            raise UsageError(f"`template={_PLAIN}` holds one question alone and no conversation", option="template")
+        more = {"add_generation_prompt": answering, "continue_final_message": not answering}
+        text = str(self._apply([dict(each) for each in messages], tokenize=False, **more))
+        return text + str(self.tokenizer.decode(self._closing)) if answering and self._closing else text
+
     def _prompt(self, prompt: str) -> list[int]:
         tokens = self._encode([*self._before(), {"role": "user", "content": prompt}], answering=True)
         return [*tokens, *self._closing]

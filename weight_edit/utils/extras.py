@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from weight_edit.errors import UsageError
 
-EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies", "gguf": "gguf"}
+EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies", "gguf": "gguf", "lm_eval": "harness"}
 """Library -> the extra that installs it."""
 
 

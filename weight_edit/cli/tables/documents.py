@@ -101,6 +101,38 @@ class EvaluationDocument(TypedDict, total=False):
     differences: Mapping[str, SetDifferences]
 
 
+class FigureDocument(TypedDict):
+    """A metric of a task of lm-eval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    count: int
+    higher_is_better: bool | None
+
+
+class FigureDifferenceDocument(Rate):
+    """The difference of two models in a metric of lm-eval."""
+
+    p_holm: float
+    paired: bool
+
+
+class TasksDocument(TypedDict):
+    """The benchmarks of one model, by task and metric."""
+
+    model: str
+    tasks: Mapping[str, Mapping[str, FigureDocument]]
+
+
+class HarnessDocument(TasksDocument):
+    """`HarnessComparison.to_dict()`."""
+
+    lm_eval_version: str
+    base: NotRequired[TasksDocument]
+    differences: NotRequired[Mapping[str, Mapping[str, FigureDifferenceDocument]]]
+
+
 class AnswerDocument(TypedDict):
     """A line of a file of answers."""
 

@@ -1,0 +1,1 @@
+"""Benchmarks of EleutherAI's lm-evaluation-harness (lm-eval), and our figures in the shape of its results."""
