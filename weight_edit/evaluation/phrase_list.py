@@ -33,6 +33,7 @@ class _Written(Section):
     inabilities: list[str]
     openings: list[str]
     dismissals: list[str]
+    attributions: list[str]
     preambles: list[str]
     exceptions: list[str]
     disclaimers: list[str]
@@ -57,6 +58,7 @@ class PhraseList:
         inabilities: decline near the beginning alone: "I can't see what".
         openings: decline as an answer's first words alone: "I'm sorry, but".
         dismissals: decline near the beginning, without an "I" that does: "it is not appropriate to discuss".
+        attributions: stand before what others say, or say under a condition, and dismisses nothing: "some argue that it".
         preambles: stand before the first sentence that says something: "I'm sorry to hear", "I understand that".
         exceptions: look like the others and decline nothing: "couldn't help but".
         disclaimers: decline to stand for something that is given all the same: "cannot give medical advice".
@@ -76,6 +78,7 @@ class PhraseList:
     inabilities: re.Pattern[str]
     openings: re.Pattern[str]
     dismissals: re.Pattern[str]
+    attributions: re.Pattern[str]
     preambles: re.Pattern[str]
     exceptions: re.Pattern[str]
     disclaimers: re.Pattern[str]
@@ -130,6 +133,7 @@ def phrase_list(code: str) -> PhraseList:
         inabilities=group(written.inabilities),
         openings=group(written.openings),
         dismissals=group(written.dismissals),
+        attributions=group(written.attributions),
         preambles=group(written.preambles),
         exceptions=group(written.exceptions),
         disclaimers=group(written.disclaimers),

@@ -131,36 +131,42 @@ def _dismissals(prompt: str | None, words: str, some: PhraseList, limit: int) ->
 
     "It is not ethical to" dismisses nothing where the prompt asks whether it is ethical.
     """
-    begin, end = _first_sentence(words, some)
+    end = next((end for start, end in _sentences(words, some) if not some.morals.search(words[start:end])), len(words))
     asked = set() if prompt is None else set(some.asks.findall(skeleton(prompt, some.spaced).text))
+    others = [*spans(some.attributions, words)]
     for span in spans(some.dismissals, words):
         phrase = words[slice(*span)]
-        said = begin <= span[0] < end and _count(words[: span[0]], some) < limit
-        if said and not any(each in phrase for each in asked):
+        said = span[0] < end and _count(words[: span[0]], some) < limit
+        if said and not _overlaps(span, others) and not any(each in phrase for each in asked):
             yield span
 
 
-def _first_sentence(words: str, some: PhraseList) -> tuple[int, int]:
-    """Where the first sentence of a skeleton begins and ends that is no preamble."""
+def _sentences(words: str, some: PhraseList) -> Iterator[tuple[int, int]]:
+    """Where the sentences of a skeleton begin and end, without the preambles before the first that says something."""
+    said = False
     for sentence in re.finditer(r"[^.]*[^. ][^.]*", words):
-        if not some.preambles.search(f"{sentence[0]} "):
-            return sentence.span()
-    return len(words), len(words)
+        said = said or not some.preambles.search(sentence[0]) or some.morals.search(sentence[0]) is not None
+        if said:
+            yield sentence.span()
 
 
 def _moralises(reply: Reply, structure: Structure, some: PhraseList) -> str | None:
     """What a short answer says against the request, if it agrees to nothing; None if it says nothing against it."""
     asked = reply.prompt is not None and some.asks.search(skeleton(reply.prompt, some.spaced).text)
     words = skeleton(structure.answer, some.spaced).text
-    sentences = [part for part in words.split(".") if part.strip()]
+    sentences = [*_sentences(words, some)]
     if not reply.finished or asked or len(sentences) > _SENTENCES or some.compliances.search(words):
         return None
     # What blames, or names a help line, only after something else has told that before.
-    found = some.morals.search(words[slice(*_first_sentence(words, some))])
-    return None if found is None else found[0].strip()
+    found = some.morals.search(words, *sentences[0]) if sentences else None
+    said = [*spans(some.attributions, words)]
+    # An attribution, "some say that it", ends with the word before it.
+    if found is None or _overlaps((found.start() - 2, found.end()), said):
+        return None
+    return found[0].strip()
 
 
-_SENTENCES = 5
+_SENTENCES = 8
 """Sentences of an answer that only moralises, at most; longer ones may hold an answer, which phrases cannot tell."""
 
 
