@@ -17,6 +17,7 @@ from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.first_token import first_token_logprobs
+from weight_edit.evaluation.four_classes import four_classes_document
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.language import NO_PHRASES
 from weight_edit.evaluation.lengths import SERVED, AtLength, answer_lengths, at_lengths, longest
@@ -207,7 +208,11 @@ class Evaluation:
             **(
                 {}
                 if self.base is None
-                else {"base": self.base.to_dict(), "differences": paired_document(self.base.answers, self.answers)}
+                else {
+                    "base": self.base.to_dict(),
+                    "differences": paired_document(self.base.answers, self.answers),
+                    **four_classes_document(self.base.answers, self.answers),
+                }
             ),
         }
 

@@ -21,6 +21,7 @@ from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
 from weight_edit.evaluation.effect import effect_document
 from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs, load_answers
+from weight_edit.evaluation.four_classes import four_classes_document
 from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.hub.source import resolve
 from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
@@ -433,7 +434,7 @@ class _Run:
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
-        return {**measured, "differences": paired_document(base, edited)}
+        return {**measured, "differences": paired_document(base, edited), **four_classes_document(base, edited)}
 
     def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
         if not any(self.sets.values()):

@@ -52,6 +52,17 @@ class SetDifferences(TypedDict, total=False):
     style: Mapping[str, Compared]
 
 
+class FourClassesDocument(TypedDict):
+    """`FourClasses.to_dict()`; rates are None where a class has no prompt."""
+
+    paper: str
+    of_each: int
+    missing: Mapping[str, int]
+    accuracy: Rate | None
+    refusal_rate: Rate | None
+    over_refusal_rate: Rate | None
+
+
 class EvaluationDocument(TypedDict, total=False):
     """`Evaluation.to_dict()`; empty in a run without sets to measure on."""
 
@@ -62,6 +73,7 @@ class EvaluationDocument(TypedDict, total=False):
     notes: list[str]
     base: "EvaluationDocument | None"
     differences: Mapping[str, SetDifferences]
+    four_classes: "FourClassesDocument"
 
 
 class AnswerDocument(TypedDict):
