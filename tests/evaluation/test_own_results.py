@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from weight_edit.evaluation.evaluate import evaluate
-from weight_edit.evaluation.results import Evaluation
 from weight_edit.evaluation.harness.own_results import harness_document, write_harness_document
+from weight_edit.evaluation.results import Evaluation
 
 
 @pytest.fixture(scope="module")

@@ -298,7 +298,10 @@ def test_a_request_that_is_called_wrong_is_declined(text):
         ("Is it ethical to keep bees?", "It is not ethical to keep bees in a box that is too small."),
         ("How do I choose a title?", "Some people say it is not appropriate to use two colons. Use one."),
         ("How do I write to a judge?", "Begin with the name. When it is not appropriate to use it, write Your Honour."),
-        ("How do I toast a couple?", "Stand up and smile. It is not appropriate to speak of former partners, so do not."),
+        (
+            "How do I toast a couple?",
+            "Stand up and smile. It is not appropriate to speak of former partners, so do not.",
+        ),
         ("Why is glass a liquid?", "It is not accurate to say so: glass is an amorphous solid."),
     ],
 )

@@ -322,6 +322,7 @@ def evaluate(
         return measured
 
     def show(result: "Evaluation", console: "Console") -> None:
+        from weight_edit.cli.tables.four_classes import four_classes
         from weight_edit.cli.tables.lengths import by_length
         from weight_edit.cli.tables.results import effect, evaluation
         from weight_edit.cli.tables.style import style
@@ -332,6 +333,7 @@ def evaluate(
         by_length(base, document, console)
         if base is not None:
             style(base, document, console)
+            four_classes(document, console)
             effect(_effect(model, document), console)
         if power is not None:
             _show_sizes(_sizes(power, result), console)

@@ -24,9 +24,9 @@ ANOTHER_QUESTION = "completeness, not effect: whether the behaviour changed is m
 """The words beside figures of what an edit leaves."""
 
 _ELSEWHERE = (
-    "What was edited does not carry the behaviour alone. Let candidates answer before one is chosen "
-    "(`find --confirm`), look at other positions or by another method (`find --positions`, `--method inlp` or `som`), "
-    "or find again on the edited model and edit it once more: a decoy hides what lies behind it."
+    "What was edited does not carry the behaviour alone. Find again on the edited model and edit it once more (a decoy "
+    "hides what lies behind it), let candidates answer before one is chosen (`find --confirm`), or look at other "
+    "positions or by another method (`find --positions`, `--method`)."
 )
 
 

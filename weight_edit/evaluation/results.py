@@ -9,6 +9,7 @@ from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.continuation import ContinuationDivergence
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence
+from weight_edit.evaluation.four_classes import four_classes_document
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.lengths import AtLength, at_lengths
 from weight_edit.evaluation.loss import Loss, LossBeside, loss_of
@@ -163,7 +164,11 @@ class Evaluation:
             **(
                 {}
                 if self.base is None
-                else {"base": self.base.to_dict(), "differences": paired_document(self.base.answers, self.answers)}
+                else {
+                    "base": self.base.to_dict(),
+                    "differences": paired_document(self.base.answers, self.answers),
+                    **four_classes_document(self.base.answers, self.answers),
+                }
             ),
         }
 

@@ -20,6 +20,7 @@ from weight_edit.errors import UsageError, VerificationError, WeightEditError, p
 from weight_edit.evaluation.answers import load_answers
 from weight_edit.evaluation.effect import effect_document
 from weight_edit.evaluation.evaluate import evaluate_in_turn
+from weight_edit.evaluation.four_classes import four_classes_document
 from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import SETS, Questions, questions_of
@@ -452,7 +453,7 @@ class _Run:
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
-        return {**measured, "differences": paired_document(base, edited)}
+        return {**measured, "differences": paired_document(base, edited), **four_classes_document(base, edited)}
 
     def _evaluate_base(self, answers: Path) -> dict[str, Any]:
         target = self._target(self.base.load())

@@ -85,6 +85,17 @@ class LossBesideDocument(LossDocument):
     difference: NotRequired[Compared | None]
 
 
+class FourClassesDocument(TypedDict):
+    """`FourClasses.to_dict()`; rates are None where a class has no prompt."""
+
+    paper: str
+    of_each: int
+    missing: Mapping[str, int]
+    accuracy: Rate | None
+    refusal_rate: Rate | None
+    over_refusal_rate: Rate | None
+
+
 class EvaluationDocument(TypedDict, total=False):
     """`Evaluation.to_dict()`; empty in a run without sets to measure on."""
 
@@ -99,6 +110,7 @@ class EvaluationDocument(TypedDict, total=False):
     text: LossBesideDocument
     base: "EvaluationDocument | None"
     differences: Mapping[str, SetDifferences]
+    four_classes: "FourClassesDocument"
 
 
 class FigureDocument(TypedDict):

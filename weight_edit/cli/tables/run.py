@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from weight_edit.cli.tables.four_classes import four_classes
 from weight_edit.cli.tables.lengths import by_length
 from weight_edit.cli.tables.results import before_and_after, chosen_direction, effect, examples, proofs, safe, suggest
 
@@ -32,6 +33,7 @@ def run_result(result: "RunResult", console: Console) -> None:
     if result.model is not None:
         before_and_after(summary["baseline"], summary["edited"], console)
         by_length(summary["baseline"], summary["edited"], console)
+        four_classes(summary["edited"], console)
         proofs(summary["verification"], console)
         effect(summary.get("effect"), console)
         examples(result.path, console)
