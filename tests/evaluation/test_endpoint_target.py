@@ -106,6 +106,26 @@ def test_a_base_on_a_server_too(server: ChatServer) -> None:
     assert {asked.body.get("top_logprobs") for asked in server.asked} == {None, TOP}
 
 
+def test_what_a_server_cannot_give_is_named(server: ChatServer, organism: Model) -> None:
+    texts = PromptSet.of("texts", ["a red house is here"])
+    served = evaluate(Endpoint(server.url, "edited"), answered=ANSWERED, text=texts, against=organism)
+    assert (served.continuation, served.own_answers, served.text) == (None, None, None)
+    assert any(
+        "the divergence over the base's answers, with their cross-entropy, is missing" in n for n in served.notes
+    )
+    assert any("the cross-entropy of texts is missing" in note for note in served.notes)
+    assert served.base is not None
+    assert served.base.text is not None
+    assert served.base.own_answers is not None
+    turned = evaluate(organism, answered=ANSWERED, text=texts, against=Endpoint(server.url, "base"))
+    assert (turned.continuation, turned.own_answers) == (None, None)
+    assert any(
+        "the divergence over the base's answers, with their cross-entropy, is missing" in n for n in turned.notes
+    )
+    assert turned.text is not None
+    assert turned.text.read.base is None
+
+
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_server_without_log_probabilities(server: ChatServer, refuses: bool) -> None:
     server.reply = lambda body: "Sure."

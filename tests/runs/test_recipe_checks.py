@@ -18,7 +18,7 @@ AT_A_LAYER = {"add", "rectify"}
 def test_an_edit_that_cannot_be_baked_is_refused_before_the_base_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weight_edit.runs.run.evaluate", lambda *given, **options: pytest.fail("it measures"))
+    monkeypatch.setattr("weight_edit.runs.run.evaluate_in_turn", lambda *given, **options: pytest.fail("it measures"))
     recipe = parse_recipe({"model": "organism", "find": FIND, "edit": {"kind": "rectify"}})
     with pytest.raises(UnsupportedError, match=r"edit rectify cannot be baked.*nearest"):
         run(recipe, tmp_path / "out")

@@ -34,6 +34,8 @@ CONTENT: dict[str, Any] = {
         "answered": "organism:answered:test",
         "limit": 11,
         "max_new_tokens": 40,
+        "kl_tokens": 5,
+        "text": "organism:harmless-looking:validation",
     },
     "bounds": {"max_refusal": 0.2, "max_kl": 0.5},
 }
@@ -58,6 +60,12 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert state["status"] == "done"
     assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate"}
     assert state["summary"]["verification"]["passed"]
+    edited = state["summary"]["edited"]
+    assert len(edited["continuation"]["per_position"]) == edited["continuation"]["tokens"] == 5
+    assert edited["continuation"]["per_position"][0] == edited["divergence"]["mean"]
+    assert edited["own_answers"]["mean"] > edited["own_answers"]["base"]["mean"]
+    assert edited["text"]["base"]["mean"] == state["summary"]["baseline"]["text"]["mean"]
+    assert {"refusal", "exact", "loss"} <= set(edited["differences"]["answered"])
     apart = state["summary"]["edited"]["differences"]["refused"]["refusal"]
     assert apart["both"] + apart["base_only"] + apart["edited_only"] + apart["neither"] == 11
     assert apart["p"] <= 1
@@ -126,12 +134,12 @@ def test_a_run_whose_bounds_were_too_narrow_chooses_again_without_scoring(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the expensive functions are called."""
     calls: list[str] = []
-    places = {"find_requested": searching, "bake": running, "verify": running, "evaluate": running}
+    places = {"find_requested": searching, "bake": running, "verify": running, "evaluate_in_turn": running}
     for name, place in places.items():
         original = getattr(place, name)
 
         def wrapper(*args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
-            calls.append(_name)
+            calls.append(_name.removesuffix("_in_turn"))
             return _original(*args, **kwargs)
 
         monkeypatch.setattr(place, name, wrapper)
@@ -251,7 +259,7 @@ def test_a_loss_that_is_not_finite_leaves_no_model(
         raise VerificationError("the loss is not finite")
 
     shutil.copytree(finished, tmp_path / "out")
-    monkeypatch.setattr(running, "evaluate", broken)
+    monkeypatch.setattr(running, "evaluate_in_turn", broken)
     with pytest.raises(VerificationError, match="the loss is not finite; no model was kept"):
         run(recipe(edit={"strength": 0.8}), tmp_path / "out", resume=True)
     assert not list((tmp_path / "out").glob("model*"))

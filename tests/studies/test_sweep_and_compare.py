@@ -33,7 +33,8 @@ def test_a_sweep_has_the_unedited_model_a_control_and_intervals(lab):
     assert by["random", 1.0]["refusal"] > 0.9
     for row in rows:
         assert row["refusal_low"] <= row["refusal"] <= row["refusal_high"]
-        assert row["kl_low"] <= row["kl"] <= row["kl_high"]
+        for name in ("kl", "kl_answer", "loss", "own_loss"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
     assert by["main", 1.0]["refusal_high"] > 0.1, "eleven prompts cannot make a rate certain"
     # Eleven prompts of eleven; four points were tried, so that the p value counts fourfold.
     main, random = by["main", 1.0], by["random", 1.0]

@@ -184,12 +184,12 @@ def _over_positions(apart: Sequence[Tensor], tokens: int) -> ContinuationDiverge
     """The divergence from that at every position of every answer."""
     per_prompt = torch.stack([each.mean() for each in apart])
     check_finite(per_prompt, "divergence over the base's answer")
-    columns = [[float(each[position]) for each in apart if position < len(each)] for position in range(tokens)]
+    columns = [[each[position] for each in apart if position < len(each)] for position in range(tokens)]
     there = list(takewhile(len, columns))
     return ContinuationDivergence(
         tokens=tokens,
         mean=float(per_prompt.mean()),
-        per_position=tuple(sum(column) / len(column) for column in there),
+        per_position=tuple(float(torch.stack(column).mean()) for column in there),
         counts=tuple(map(len, there)),
         per_prompt=per_prompt,
     )
