@@ -45,9 +45,10 @@ lint: install ## Check style and types.
 bench: install ## Measure speed, as ratios within one run.
 	$(BIN)/python benchmarks/bench_bake.py
 
-organism: install ## Train the embedded model again from nothing, and its two variants from it.
+organism: install ## Train the embedded model again from nothing, and its three variants from it.
 	$(BIN)/python -m weight_edit.organism_training.train
 	$(BIN)/python -m weight_edit.organism_training.variants
+	$(BIN)/python -m weight_edit.organism_training.decoys
 
 lock: ## Renew requirements.lock: the newest releases within pyproject's ranges.
 	$(PYTHON) tools/lock.py torch==$(TORCH)

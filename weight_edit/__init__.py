@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.selection import SelectionRule
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
-    from weight_edit.evaluation.evaluate import Evaluation, evaluate
+    from weight_edit.evaluation.evaluate import evaluate
     from weight_edit.evaluation.judging import JudgedAnswers, judge_answers
+    from weight_edit.evaluation.results import Evaluation
     from weight_edit.inspection.inspect import Inspection, inspect
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
@@ -50,7 +51,7 @@ _WHERE = {
     "find_directions": "directions.find",
     "SelectionRule": "directions.selection",
     "Endpoint": "evaluation.endpoint.endpoint",
-    "Evaluation": "evaluation.evaluate",
+    "Evaluation": "evaluation.results",
     "evaluate": "evaluation.evaluate",
     "JudgedAnswers": "evaluation.judging",
     "judge_answers": "evaluation.judging",

@@ -14,6 +14,15 @@ from weight_edit.baking.card.card import model_card
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.hub.base_card import front_matter, kept_metadata
+from weight_edit.plan.exactness import (
+    _AGAIN,
+    _BEHIND,
+    _BEHIND_COMPLETE,
+    _LENGTHS,
+    IN_BIASES,
+    IN_WEIGHTS,
+    plain_exactness,
+)
 
 PROMPTS = {"target": {"name": "refused.txt"}, "baseline": {"name": "answered.txt"}}
 FOUND = {"shape": [1, 8], "method": "mean-difference", "layer": 3, "position": -1, "prompts": PROMPTS}
@@ -120,12 +129,12 @@ def test_a_local_base_is_named_only_where_its_id_is_known() -> None:
 
 
 def test_the_card_says_what_the_directions_metadata_say() -> None:
-    assert "Refusal behaviour was changed on purpose" in directions()
+    assert "The edit is meant to change refusal behaviour" in directions()
     by_token = directions(
         prompts={"target": {"name": "a.txt"}, "baseline": {"name": "b.txt"}},
         refusal_tokens=[{"id": 5, "text": "\u2581Sorry"}],
     )
-    assert "Refusal behaviour was changed on purpose" in by_token
+    assert "The edit is meant to change refusal behaviour" in by_token
     assert "| answers to target prompts begin with | `\u2581Sorry` |" in by_token
     drawn = directions(method="random")
     assert "Refusal" not in drawn
@@ -383,14 +392,60 @@ def test_every_step_stands_in_the_card() -> None:
         "| baseline prompts 2 | `answered.txt` |",
         "| edit 3 | reflect, strength 1, at the input of layer 1 |",
         "| directions 3 | 2, how they were found is not recorded |",
-        "| embeddings | untie: edited, and an unembedding that was tied to them is stored apart |",
-        "| class of the edit | exact in weights and biases |",
+        "| embeddings | edited; an unembedding that was the same tensor is stored apart |",
+        "| exactness | the edited weights and biases do exactly what the edit does as a hook on a running model |",
     ]
     assert "(affine concept editing); then a direction of the residual stream weakened" in card
     assert "What some of the directions stand for is not recorded." in card
     one = made()
     assert "| edit | ablate, strength 1, all layers |" in one
-    assert "| class of the edit | exact in weights |" in one
+    assert "| exactness | the edited weights do exactly what the edit does as a hook on a running model |" in one
+    assert "| embeddings | edited; where the unembedding is the same tensor, it changes with them |" in one
+    other = made(edit={**MANIFEST["edit"], "class": "exact in weights; a bias is created", "embeddings": "skip"})
+    assert "as a hook on a running model; a bias is created |" in other
+    assert "| embeddings | left as they are |" in other
+    assert "| exactness | of a later version |" in made(edit={**MANIFEST["edit"], "class": "of a later version"})
+    assert "not listed below" not in one
+
+
+def test_every_class_of_an_edit_has_plain_words() -> None:
+    classes = (IN_WEIGHTS, IN_BIASES, _AGAIN, _BEHIND, _BEHIND_COMPLETE, f"{_LENGTHS}; nothing is left")
+    said = [plain_exactness(each) for each in classes]
+    assert len({*said}) == len(classes)
+    assert not any(words.startswith(each) for words, each in zip(said, classes, strict=True))
+    assert said[-1].endswith("; nothing is left")
+
+
+def test_the_name_of_another_judge_is_text_in_the_table() -> None:
+    edited = evaluation()
+    judge = "endpoint,model=[x](https://evil.example)|<b>"
+    edited["sets"]["refused"]["judges"] = {judge: {"refusal": RATE}}
+    card = made(measurements={"baseline": None, "edited": edited, "verification": None})
+    (row,) = [line for line in card.splitlines() if "by endpoint" in line]
+    assert row.count("|") == 3
+    assert "[x]" not in row
+    assert "<b>" not in row
+    html = MarkdownIt("commonmark").enable("table").render(card)
+    assert "endpoint,model=[x](https://evil.example)|&lt;b&gt;" in html
+
+
+def test_the_card_says_whether_the_behaviour_changed_beside_what_is_left() -> None:
+    checked = {**CHECKED, "passed": True, "by_dtype": {"float32": {"leak_before": 0.9}}}
+    edited = evaluation(1.0)
+    for value, low, high, told, words in (
+        (0.0, -0.065, 0.065, False, "and the behaviour did not change"),
+        (-0.9, -0.97, -0.8, True, "and the behaviour changed"),
+        (-0.05, -0.2, 0.1, False, "and whether the behaviour changed cannot be told"),
+    ):
+        apart = {"value": value, "low": low, "high": high, "told": told}
+        edited["differences"] = {"refused": {"refusal": apart}}
+        card = made(measurements={"baseline": None, "edited": edited, "verification": checked})
+        share = "at most 2.0e-08 of the residual stream lies along its directions, 0.90 in the base"
+        assert f"**Effect:** The edit is complete ({share}); {words}: refusal of refused requests" in card
+    assert "not whether it has an effect" in card
+    without = made(measurements={"baseline": None, "edited": None, "verification": checked})
+    assert "Effect:" not in without
+    assert "not whether it has an effect" in without
 
 
 def test_public_prompt_sets_are_named_with_data_set_commit_and_licence() -> None:

@@ -13,7 +13,7 @@ from weight_edit.checkpoint.manifest import write_manifest
 from weight_edit.checkpoint.whole_file import append_line, save_whole, whole_file, write_whole
 from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import write_answers
+from weight_edit.evaluation.answers import write_answers
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_directions_of_earlier_versions_are_shown_by_their_rule(word: str) -> No
 
 def test_a_recipe_by_its_earlier_words(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("weight_edit.recipe.recipe.announce", said.append)
+    monkeypatch.setattr("weight_edit.recipe.earlier_words.announce", said.append)
     content = {
         "model": "organism",
         "find": {"target": "a", "baseline": "b"},

@@ -12,7 +12,8 @@ from weight_edit.checkpoint.manifest import read_manifest
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.organism.embedded import folder
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet

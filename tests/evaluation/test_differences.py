@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.answers import Answer, load_answers, write_answers
 from weight_edit.evaluation.comparisons import UNTOLD
 from weight_edit.evaluation.differences import PairedDifference, differences, differences_document, paired_difference
-from weight_edit.evaluation.evaluate import Answer, load_answers, write_answers
 from weight_edit.evaluation.figures import untold
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.verdicts import Verdict

@@ -12,7 +12,8 @@ from tests.helpers.chat_server import ChatServer, Fault
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.divergence import divergence
 from weight_edit.evaluation.endpoint import client as client_module
-from weight_edit.evaluation.endpoint.endpoint import TOP, Endpoint
+from weight_edit.evaluation.endpoint.answer import TOP
+from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.endpoint.retry import Retry
 from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.first_token import first_token_logprobs, least_divergence, top_tokens

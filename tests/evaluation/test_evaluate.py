@@ -12,11 +12,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.answers_file import are_answers
-from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
 from weight_edit.evaluation.figures import figures
+from weight_edit.evaluation.first_token import first_token_logprobs
+from weight_edit.evaluation.questions import questions_of
 from weight_edit.evaluation.recorded_answers import read_answers
 from weight_edit.evaluation.registry import JudgeSpec, Reply, judge_specs
 from weight_edit.evaluation.spoken import Spoken
+from weight_edit.evaluation.target import target_of
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation
@@ -134,7 +137,7 @@ def test_divergence_from_a_base_or_its_stored_probabilities(tiny):
     assert result.divergence.per_prompt.tolist() == pytest.approx(by_hand, rel=1e-4)
     stored = first_token_logprobs(base, ANSWERED)
     again = evaluate(tiny, answered=ANSWERED, base_logprobs=stored, max_new_tokens=2)
-    assert again.divergence.mean == result.divergence.mean
+    assert again.divergence.mean == pytest.approx(result.divergence.mean, rel=1e-5)
     assert evaluate(tiny, answered=ANSWERED, against=tiny, max_new_tokens=2).divergence.max == 0
     assert evaluate(tiny, answered=ANSWERED, max_new_tokens=2).divergence is None
 
@@ -152,7 +155,8 @@ def test_the_base_is_gone_before_the_model_is_loaded(tiny):
         assert known[0]() is None
         return tiny
 
-    found = evaluate_in_turn(load_base, load_model, {"answered": ANSWERED}, max_new_tokens=2)
+    questions = questions_of({"answered": ANSWERED}, max_new_tokens=2)
+    found = evaluate_in_turn(lambda: target_of(load_base()), lambda: target_of(load_model()), questions)
     beside = evaluate(tiny, answered=ANSWERED, against=model(seed=1), max_new_tokens=2)
     assert found.to_dict() == beside.to_dict()
 
@@ -179,6 +183,7 @@ def test_result_is_json_and_answers_go_to_a_file(tiny, tmp_path):
         "judgements",
         "tokens",
         "lengths",
+        "nats",
     }
     assert lines[1]["category"] == "b"
     assert list(path.parent.iterdir()) == [path]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.style import MEANS, RATES, differences_of_style, style_of
 from weight_edit.evaluation.verdicts import Verdict

@@ -68,7 +68,7 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert manifest["measurements"]["edited"]["sets"]["refused"]["refusal"]["total"] == 11
     card = (finished / "model/README.md").read_text(encoding="utf-8")
     assert "| base | `organism` (LlamaForCausalLM) |" in card
-    assert "Refusal behaviour was changed on purpose" in card
+    assert "The edit is meant to change refusal behaviour" in card
     assert "failed" not in card
 
 

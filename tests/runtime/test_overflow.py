@@ -16,7 +16,8 @@ from weight_edit.directions.scores import score_candidates
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.evaluation.thinking import think
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet

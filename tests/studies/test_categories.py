@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.studies.category_directions import between, cosines, stability, unit_difference
 from weight_edit.studies.category_tables import apart, openings, share_of, wording_apart, wording_table

@@ -12,7 +12,7 @@ import weight_edit.studies.kinds.thinking as kind
 from tests.helpers.random_models import random_model
 from tests.studies.conftest import organism_set
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet

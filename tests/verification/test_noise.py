@@ -19,10 +19,10 @@ from weight_edit.plan.step import EditStep
 from weight_edit.runtime import compute_dtype as widening
 from weight_edit.runtime.compute_dtype import MixedError, widened
 from weight_edit.runtime.loading import Model, load
+from weight_edit.runtime.spool import Spool
 from weight_edit.verification import tolerances
 from weight_edit.verification.faithfulness import Agreement, Comparison
 from weight_edit.verification.rounding import RandomRounding
-from weight_edit.verification.spool import Spool
 from weight_edit.verification.tolerances import STRICT, Noise
 from weight_edit.verification.verify import Verification, verify
 

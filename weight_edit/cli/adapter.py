@@ -91,7 +91,10 @@ def adapter(
         )
 
     def show(result: "AdapterResult", console: "Console") -> None:
-        said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. Class: {result.edit_class}."
+        from weight_edit.plan.exactness import plain_exactness
+
+        exactness = plain_exactness(result.edit_class)
+        said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. Exactness: {exactness}."
         console.print(said, markup=False, highlight=False)
         # Else they were said before anything was written.
         for note in result.notes if quiet else ():

@@ -30,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the direction that carries a behaviour in a language model, bake its removal into the weights, "
     "and prove what the edit did.\n\nMODEL is a Hub id, a local folder, or `organism` (the embedded test model; "
-    "`organism-defended` resists the ablation of one direction, `organism-thinking` thinks first).\n"
+    "`organism-defended` resists the ablation of one direction, `organism-thinking` thinks first, and in "
+    "`organism-decoyed` the mean difference is a decoy).\n"
     "PROMPTS is a built-in set such as `organism:refused:test`, a public one such as `advbench` or "
     "`jailbreakbench:benign`, a file (.txt, .jsonl, .json, .csv, .parquet), or `org/dataset:split[:column]`."
     "\n\nStart with `weight-edit demo`.",

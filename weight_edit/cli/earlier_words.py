@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 from weight_edit.utils.renamed import EARLIER_VALUES
 
 EARLIER_OPTIONS = {"--edit": "--kind", "--n-prompts": "--limit"}
+EARLIER_FLAGS = {"--filter-prompts": ("--filter", "first-token"), "--no-filter-prompts": ("--filter", "none")}
+"""Flags without a value that are options with one now."""
 
 
 def in_present_words(args: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
@@ -23,6 +25,11 @@ def in_present_words(args: Sequence[str], known: Collection[str]) -> tuple[list[
 def _options(args: Sequence[str], known: Collection[str], notes: list[str]) -> Iterator[str]:
     for arg in args:
         name, equals, value = arg.partition("=")
+        if arg in EARLIER_FLAGS and EARLIER_FLAGS[arg][0] in known and arg not in known:
+            option, value = EARLIER_FLAGS[arg]
+            notes.append(f"{arg} is called {option} {value} now")
+            yield f"{option}={value}"
+            continue
         now = EARLIER_OPTIONS.get(name)
         if now in known and name not in known:
             notes.append(f"{name} is called {now} now")

@@ -1,6 +1,7 @@
 """The verb `evaluate`: how a model answers, alone or beside its base."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -28,9 +29,11 @@ from weight_edit.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weight_edit.cli.tables.documents import EvaluationDocument
-    from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.cli.tables.documents import EffectDocument, EvaluationDocument
+    from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.power import SampleSize
+    from weight_edit.evaluation.results import Evaluation
+    from weight_edit.runtime.options import FormatOptions
 
 
 _TWO_MODELS = ("power", "against")
@@ -51,6 +54,9 @@ def evaluate(
     harmless_looking: Annotated[
         str | None,
         typer.Option(metavar="PROMPTS", help="Harmless requests that sound sensitive and that the base answers."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="PROMPTS", help="Texts whose cross-entropy and perplexity are measured.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts of each set.")] = None,
     power: Annotated[
@@ -73,6 +79,9 @@ def evaluate(
             help="Also judge every answer cut to its first so many tokens, such as 32,64,128,256, from one generation.",
         ),
     ] = None,
+    kl_tokens: Annotated[
+        int, typer.Option(help="Tokens of the base's own answers over which the KL divergence is measured, too.")
+    ] = 16,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,6 +112,20 @@ def evaluate(
     against_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="A chat server on which --against is the name of the base.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADAPTER", help="A PEFT LoRA adapter on MODEL, its base: a folder or a Hub id. Never from pickles."
+        ),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|transformers|llama.cpp",
+            help="What runs a GGUF file: auto is llama.cpp's llama-server (on PATH or $WEIGHT_EDIT_LLAMA_SERVER) where "
+            "there is one, else transformers, which dequantises it.",
+        ),
+    ] = "auto",
     concurrency: Annotated[int, typer.Option(help="Requests to a server at the same time.")] = 8,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Ask servers again what is cached of them: another model is there now.")
@@ -120,12 +143,19 @@ def evaluate(
 
     With --against, what was measured goes into the card of a model that bake or run wrote. With --endpoint and --model
     it is a model on a chat server, of which all is measured that needs answers alone; the divergence is a lower bound,
-    where the server sends log-probabilities. `--power 0.1,0.2` without prompts runs no model.
+    where the server sends log-probabilities. MODEL and BASE may be GGUF files. `--power 0.1,0.2` without prompts runs
+    no model.
 
     Example: `weight-edit evaluate edited-model --against organism --refused organism:refused:test --answered
     organism:answered:test`
+
+    A GGUF file beside the folder that it was made from: `weight-edit evaluate model.gguf --against folder --refused
+    harmful.txt`
+
+    An adapter beside its base: `weight-edit evaluate organism --adapter lora --against organism --refused
+    organism:refused:test`
     """
-    if power is not None and not any((refused, answered, over_refused, harmless_looking)):
+    if power is not None and not any((refused, answered, over_refused, harmless_looking, text)):
         call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
         return
 
@@ -136,11 +166,10 @@ def evaluate(
             from weight_edit.evaluation.power import given_rates
 
             given_rates(power)
-        from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.backends import closing
         from weight_edit.evaluation.endpoint.named import named_targets
-        from weight_edit.evaluation.registry import DEFAULT_JUDGES
         from weight_edit.prompts.templates import template_args
-        from weight_edit.runtime.options import FormatOptions, LoadOptions
+        from weight_edit.runtime.options import FormatOptions
 
         format_options = FormatOptions(
             system=system, template=template, template_args=template_args(template_arg), thinking=thinking
@@ -154,7 +183,20 @@ def evaluate(
             format_options=format_options,
             concurrency=concurrency,
             fresh=fresh,
+            backend=backend,
+            adapter=adapter,
         )
+        with closing(measured, base) as notes:
+            result = measure(measured, base, format_options)
+        return replace(result, notes=(*result.notes, *notes))
+
+    def measure(
+        measured: "str | Endpoint", base: "str | Endpoint | None", format_options: "FormatOptions"
+    ) -> "Evaluation":
+        from weight_edit.evaluation.against import evaluate_against
+        from weight_edit.evaluation.registry import DEFAULT_JUDGES
+        from weight_edit.runtime.options import LoadOptions
+
         return evaluate_against(
             measured,
             base,
@@ -165,12 +207,19 @@ def evaluate(
                 "harmless_looking": harmless_looking,
             },
             load_options=LoadOptions(
-                dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
+                dtype=dtype,
+                device=device,
+                revision=revision,
+                token=token,
+                trust_remote_code=trust_remote_code,
+                adapter=adapter,
             ),
             format_options=format_options,
             limit=limit,
             max_new_tokens=max_new_tokens,
             lengths=lengths,
+            text=text,
+            kl_tokens=kl_tokens,
             judges=judge or DEFAULT_JUDGES,
             answers_path=answers,
             overwrite=overwrite,
@@ -178,7 +227,7 @@ def evaluate(
 
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.lengths import by_length
-        from weight_edit.cli.tables.results import evaluation
+        from weight_edit.cli.tables.results import effect, evaluation
         from weight_edit.cli.tables.style import style
 
         evaluation(result, console)
@@ -187,18 +236,30 @@ def evaluate(
         by_length(base, document, console)
         if base is not None:
             style(base, document, console)
+            effect(_effect(model, document), console)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 
     def document(result: "Evaluation") -> Mapping[str, object]:
-        return {**result.to_dict(), **({} if power is None else _sizes_document(_sizes(power, result)))}
+        said = cast("EvaluationDocument", result.to_dict())
+        whole = {**said, "effect": _effect(model, said)} if "base" in said else said
+        return {**whole, **({} if power is None else _sizes_document(_sizes(power, result)))}
 
     result = call(work, show, document, as_json=as_json, quiet=quiet)
-    if card and model is not None and against is not None:
+    if card and model is not None and against is not None and adapter is None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()
         say_card(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
+
+
+def _effect(model: str | None, document: "EvaluationDocument") -> "EffectDocument | None":
+    """Whether the edit had an effect, with what its folder records of a verification."""
+    from weight_edit.baking.card.card_and_manifest import recorded_measurements
+    from weight_edit.evaluation.effect import effect_document
+
+    verification = {} if model is None else recorded_measurements(model).get("verification")
+    return cast("EffectDocument | None", effect_document(document, verification))
 
 
 def _sizes(power: str, measured: "Evaluation | None") -> "dict[str, SampleSize]":

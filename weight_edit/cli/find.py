@@ -74,15 +74,52 @@ def find(
     refusal_token: Annotated[
         list[str] | None, typer.Option(help="A refusal token, as id or word; found from the model if absent.")
     ] = None,
+    tokens_from: Annotated[
+        str,
+        typer.Option(
+            help="Source of refusal tokens: answers (those that open refusals, by the judge), or difference (what "
+            "target prompts make more probable, for a behaviour other than refusal)."
+        ),
+    ] = "answers",
+    judge: Annotated[
+        str, typer.Option(metavar="SPEC", help="Who reads the model's answers, as in `evaluate`.")
+    ] = "phrases",
+    n_answers: Annotated[
+        int, typer.Option(help="Training prompts of each set that are answered for the refusal tokens.")
+    ] = 32,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of these answers, at most.")] = 32,
     max_kl: Annotated[float, typer.Option(help="Bound on the KL divergence under ablation, nats.")] = 0.1,
     min_induce: Annotated[float, typer.Option(help="Bound on the induce score.")] = 0.0,
     max_layer_fraction: Annotated[
         float, typer.Option(help="Layers from this fraction of the depth on are not chosen.")
     ] = 0.8,
     max_protected_kl: Annotated[float, typer.Option(help="As --max-kl, on protected prompts.")] = 0.1,
+    n_more: Annotated[
+        int, typer.Option(help="More prompts of each set for candidates that cannot be told apart, if there are any.")
+    ] = 64,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Let the model answer N validation prompts under the edits of the chosen candidate and the two next "
+            "best, before it is written, such as 16; the next that works is taken if the chosen does not.",
+        ),
+    ] = None,
+    confirm_by: Annotated[
+        str,
+        typer.Option(
+            help="The edit: ablate (on target prompts, should lower refusal), or add (on baseline prompts, should "
+            "raise it)."
+        ),
+    ] = "ablate",
     filter_prompts: Annotated[
-        bool, typer.Option(help="Drop target prompts that the model answers, and baseline prompts that it refuses.")
-    ] = True,
+        str,
+        typer.Option(
+            "--filter",
+            help="Drop target prompts that are not refused and baseline prompts that are: by judged answers, by the "
+            "first-token, or none; auto is answers where refusal tokens are from them.",
+        ),
+    ] = "auto",
     best_effort: Annotated[
         bool,
         typer.Option("--best-effort", help="If no candidate keeps all bounds, take the one that misses them least."),
@@ -112,7 +149,7 @@ def find(
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.
 
-    Example: `weight-edit find organism --target organism:refused --baseline organism:answered --out d.safetensors`
+    Example: `weight-edit find organism --target organism:refused --baseline organism:answered --confirm 16`
     """
 
     def work() -> "Directions":
@@ -149,7 +186,14 @@ def find(
                 select=select,
                 max_protected_kl=max_protected_kl,
             ),
+            tokens_from=tokens_from,
             filter_prompts=filter_prompts,
+            judge=judge,
+            n_answers=n_answers,
+            max_new_tokens=max_new_tokens,
+            n_more=n_more,
+            confirm=confirm,
+            confirm_by=confirm_by,
             best_effort=best_effort,
             seed=seed,
         )

@@ -7,7 +7,7 @@ import typer
 
 from weight_edit.redaction import given_token
 
-MODEL_HELP = "A Hub id, a folder, or an embedded model: 'organism', 'organism-defended' or 'organism-thinking'."
+MODEL_HELP = "A Hub id, a folder, or an embedded model: 'organism', or 'organism-defended', '-thinking' or '-decoyed'."
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

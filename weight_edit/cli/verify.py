@@ -1,7 +1,8 @@
 """The verb `verify`: an edited model against its base."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +14,7 @@ from weight_edit.utils.progress import starting
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from weight_edit.cli.tables.documents import EffectDocument
     from weight_edit.verification.verify import Verification
 
 
@@ -79,14 +81,34 @@ def verify(
         )
 
     def show(result: "Verification", console: "Console") -> None:
-        from weight_edit.cli.tables.results import verification
+        from weight_edit.cli.tables.results import effect, suggest, verification
 
         verification(result, console)
+        if not result.passed:
+            return
+        found = _effect(edited, result)
+        effect(found, console)
+        if found is None:
+            lead = "Whether the behaviour changed is another question: "
+            prompts = ("--refused", "PROMPTS", "--answered", "PROMPTS")
+            suggest(console, "evaluate", edited, "--against", base, *prompts, lead=lead)
 
-    checked = call(work, show, as_dict, as_json=as_json, quiet=quiet)
+    def document(result: "Verification") -> Mapping[str, object]:
+        return {**as_dict(result), "effect": _effect(edited, result) if result.passed else None}
+
+    checked = call(work, show, document, as_json=as_json, quiet=quiet)
     if not checked.passed:
         raise SystemExit(4)
     if card:
         from weight_edit.baking.card.update import fill_in
 
         say_card(fill_in(edited, verification=checked.to_dict(), digests_checked=True))
+
+
+def _effect(edited: Path, checked: "Verification") -> "EffectDocument | None":
+    """Whether the edit had an effect, by the evaluation that its folder records; None where there is none."""
+    from weight_edit.baking.card.card_and_manifest import recorded_measurements
+    from weight_edit.evaluation.effect import effect_document
+
+    measured = recorded_measurements(edited).get("edited") or {}
+    return cast("EffectDocument | None", effect_document(measured, checked.to_dict()))

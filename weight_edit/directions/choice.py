@@ -1,14 +1,18 @@
 """The choice among scored candidates, and the record of that choice; no model is needed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from weight_edit.directions.candidate import Candidate, table_of
+from weight_edit.directions.certainty import MOST, Certainty, certainty, intervals, straddled, to_dict
+from weight_edit.directions.confirmation import Confirmation, confirmed, to_confirm
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Searched, SearchFolder
+from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.loud import said
 from weight_edit.directions.registry import Finder
 from weight_edit.directions.scores import CandidateScore
@@ -32,38 +36,118 @@ def rule_for(finder: Finder, rule: SelectionRule | None) -> SelectionRule:
     return rule if finder.induces else replace(rule, min_induce=None)
 
 
-def taken(scores: Sequence[CandidateScore], rule: SelectionRule, layers: int) -> CandidateScore | None:
-    """The candidate that the rule selects, else the one that misses the bounds least.
+@dataclass(frozen=True)
+class Choice:
+    """The state of a choice: the table as it is, and what is still to be measured before it is made.
 
-    None where no candidate has scores at all.
+    Attributes:
+        kept: the search.
+        request: what was asked for.
+        rule: see `rule_for`.
     """
-    return select(scores, rule, layers).chosen or least_bad(scores, rule, layers)
+
+    kept: SearchFolder
+    request: FindRequest
+    rule: SelectionRule
+
+    @property
+    def searched(self) -> Searched:
+        """What the method found."""
+        assert self.kept.searched is not None
+        return self.kept.searched
+
+    @property
+    def measured(self) -> list[int]:
+        """The candidates that were measured on more prompts."""
+        return list(self.kept.more.get(self.request.n_more, {}))
+
+    @cached_property
+    def table(self) -> list[CandidateScore]:
+        """The scores of all candidates, over all prompts that each was measured on."""
+        return self.kept.table(self.rule.layers(self.searched.layers), self.request.n_more)
+
+    @cached_property
+    def sure(self) -> Certainty:
+        """How sure the choice is."""
+        return certainty(self.table, self.rule, self.searched.layers, self.measured)
+
+    @property
+    def wanted(self) -> list[int]:
+        """Candidates to be measured on more prompts: not told from the best, or from a bound."""
+        if self.request.n_more == 0 or self.kept.none_left:
+            return []
+        return [n for n in self.sure.contenders if n not in self.measured][: MOST - len(self.measured)]
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What the rule chooses."""
+        return select(self.table, self.rule, self.searched.layers, self.measured)
+
+    @cached_property
+    def best(self) -> CandidateScore | None:
+        """The candidate that the rule selects, else that which misses the bounds least; None where none has scores."""
+        return self.selection.chosen or least_bad(self.table, self.rule, self.searched.layers)
+
+    @property
+    def to_confirm(self) -> list[int]:
+        """The candidates to confirm by judged answers, the chosen one first."""
+        return to_confirm(
+            self.table, self.rule, self.searched.layers, self.measured, self.searched.candidates, self.request
+        )
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """The confirmation of these, as far as it is whole."""
+        return confirmed(self.kept, self.to_confirm, self.request)
+
+    @property
+    def number(self) -> int | None:
+        """The number of the candidate to take, after a confirmation; None where none has scores."""
+        found = self.confirmation
+        if found is not None:
+            return found.taken
+        return None if self.best is None else next(n for n, score in enumerate(self.table) if score is self.best)
+
+    @property
+    def made(self) -> bool:
+        """Whether nothing is left to measure, so that no model is needed."""
+        if not self.kept.complete(self.rule.layers(self.searched.layers), self.rule.without_tokens) or self.wanted:
+            return False
+        return not self.to_confirm or self.confirmation is not None
 
 
-def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False) -> Directions:
+def is_made(kept: SearchFolder, rule: SelectionRule, request: FindRequest) -> bool:
+    """Whether a search is complete for a choice by this rule, so that no model is needed."""
+    return kept.searched is not None and Choice(kept, request, rule).made
+
+
+def chosen(kept: SearchFolder, rule: SelectionRule, request: FindRequest) -> Directions:
     """The chosen directions of a search, with their whole record.
 
     Args:
         kept: complete for the rule.
         rule: see `rule_for`.
-        best_effort: take the candidate that misses the bounds least where none keeps them.
+        request: what was asked for; with `best_effort` the candidate that misses the bounds least is taken where none
+            keeps them.
 
     Raises:
         UnsupportedError: no candidate keeps the bounds; `details` has the table, the best first.
     """
-    searched = kept.searched
-    assert searched is not None
-    scores = kept.table(rule.layers(searched.layers))
-    selection = select(scores, rule, searched.layers)
-    best = taken(scores, rule, searched.layers)
-    if selection.chosen is None and (best is None or not best_effort):
+    choice = Choice(kept, request, rule)
+    searched, scores, selection = choice.searched, choice.table, choice.selection
+    number = choice.number
+    if selection.chosen is None and (number is None or not request.best_effort):
         raise _none(scores, selection, rule, searched)
-    assert best is not None
+    assert number is not None
+    best = scores[number]
     warnings = list(searched.warnings)
     missed = selection.rejections.get((best.position, best.layer))
     if missed:
         warnings.append(f"no candidate keeps all bounds; the least bad one was taken: {missed}")
-    number = scores.index(best)
+    warnings += _doubts(choice, best)
+    confirmation = choice.confirmation
+    if confirmation is not None:
+        warnings += confirmation.warnings(scores)
     found, apart = searched.candidates[number], searched.separations[number]
     control = _control(kept.controls, best)
     if control is None:
@@ -85,7 +169,10 @@ def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False
         "layer": found.layer,
         "position": found.position,
         "rule": asdict(rule),
-        "scores": _rows(scores, selection),
+        "scores": _rows(scores, selection, rule),
+        "certainty": to_dict(choice.sure, scores, choice.measured, request.n_more),
+        "confirmation": None if confirmation is None else confirmation.to_dict(scores),
+        "unconfirmed": None if confirmation is None else confirmation.failure,
         "control": None if control is None else control.to_dict(),
         "facts": dict(found.facts),
         "best_effort": bool(missed),
@@ -97,6 +184,28 @@ def chosen(kept: SearchFolder, rule: SelectionRule, *, best_effort: bool = False
     rows = torch.from_numpy(orthonormal_rows(found.rows)).float()
     table = table_of(list(searched.candidates), len(searched.positions), searched.layers, searched.width)
     return Directions(rows, table, metadata, {name: tensor.float() for name, tensor in tensors.items()})
+
+
+def _doubts(choice: Choice, best: CandidateScore) -> list[str]:
+    """Sentences on what a choice by means over prompts leaves open."""
+    found = []
+    ties, compared = choice.sure.ties, choice.sure.compared
+    if ties:
+        count = len(best.values.get("bypass", ()))
+        found.append(
+            f"{len(ties)} of {compared} other candidates that keep the bounds cannot be told from the chosen one by "
+            f"their bypass scores on {count} prompts"
+        )
+    for name in straddled(best, choice.rule):
+        around = intervals(best)[name]
+        found.append(
+            f"whether the chosen candidate keeps the bound on {_NAMES[name]} cannot be told: {getattr(best, name):.3g} "
+            f"[{around[0]:.3g}, {around[1]:.3g}] on {len(best.values[name])} prompts"
+        )
+    return found
+
+
+_NAMES = {"kl": "KL", "protected_kl": "KL of protected prompts", "induce": "the induce score"}
 
 
 def _control(controls: Sequence[CandidateScore], best: CandidateScore) -> CandidateScore | None:
@@ -142,9 +251,18 @@ def _none(
     error = UnsupportedError(
         f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}", option=("best_effort", "dtype")
     )
-    error.details = {"rule": asdict(rule), "scores": _rows(sorted(scores, key=badness), selection)}
+    error.details = {"rule": asdict(rule), "scores": _rows(sorted(scores, key=badness), selection, rule)}
     return error
 
 
-def _rows(scores: Sequence[CandidateScore], selection: Selection) -> list[dict[str, Any]]:
-    return [score.to_dict() | {"rejected": selection.rejections.get((score.position, score.layer))} for score in scores]
+def _rows(scores: Sequence[CandidateScore], selection: Selection, rule: SelectionRule) -> list[dict[str, Any]]:
+    return [
+        {
+            **score.to_dict(),
+            "intervals": intervals(score),
+            "prompts": len(score.values.get("kl", ())),
+            "untold_bounds": straddled(score, rule),
+            "rejected": selection.rejections.get((score.position, score.layer)),
+        }
+        for score in scores
+    ]

@@ -4,35 +4,37 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
 
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.choice import chosen, rule_for, taken
+from weight_edit.directions.certainty import SCORES
+from weight_edit.directions.choice import Choice, chosen, is_made, rule_for
+from weight_edit.directions.confirmation import confirm_candidates
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.finders.random_control import random_rows
+from weight_edit.directions.judged_answers import SampleAnswers, Speaker
 from weight_edit.directions.loud import Deviations
 from weight_edit.directions.measuring import measured
+from weight_edit.directions.metering import Filter, Meter, filtered, metered, more_kept, with_more_prompts
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
-from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_metric, token_ids
 from weight_edit.directions.registry import Finder, finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import CandidateScore
 from weight_edit.directions.selection import RELEASED, SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.loading import Model, loaded
-from weight_edit.runtime.overflow import check_logprobs
 from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
@@ -57,7 +59,14 @@ def find_directions(
     positions: str = "template",
     refusal_tokens: Sequence[int | str] | None = None,
     rule: SelectionRule | None = None,
-    filter_prompts: bool = True,
+    tokens_from: str = "answers",
+    filter_prompts: str | bool = "auto",
+    judge: str | JudgeSpec = DEFAULT_JUDGES[0],
+    n_answers: int = 32,
+    max_new_tokens: int = 32,
+    n_more: int = 64,
+    confirm: int | None = None,
+    confirm_by: str = "ablate",
     best_effort: bool = False,
     seed: int = 0,
     batch_size: int = 32,
@@ -85,13 +94,29 @@ def find_directions(
         positions: where prompts are looked at: "template", every position after the instruction; "last"; or "all", the
             mean over all tokens.
         refusal_tokens: ids or words; found from the training prompts when None.
-        rule: bounds on candidates, and by what the best of them is chosen: by "cosmic" or
-            "cosmic-released" no refusal tokens are needed,
-            and prompts are not filtered. The bound on what adding induces is lifted for methods that are not to induce.
-        filter_prompts: drop target prompts that the model is more likely to answer and baseline prompts that
-            it is more likely to refuse, by their first token.
+        rule: bounds on candidates, and by what the best of them is chosen: by "cosmic" or "cosmic-released" no refusal
+            tokens are needed. The bound on what adding induces is lifted for methods that are not to induce.
+        tokens_from: where refusal tokens come from where none are given: "answers", those that open the model's
+            refusals and not other answers, as a judge hears them; or "difference", the first tokens that target prompts
+            make more probable, whatever they open, for a behaviour other than refusal.
+        filter_prompts: which prompts are left out: "answers", target prompts that are not refused and baseline prompts
+            that are, by judged answers; "first-token", target prompts whose first token is less likely than not a
+            refusal token, and baseline prompts where it is more; "none". "auto" is "answers" where the tokens are from
+            them, "first-token" where they are given or from the difference, and "none" where none are needed. Earlier
+            versions took True for "first-token" and False for "none".
+        judge: who reads the answers, as `evaluate` takes judges.
+        n_answers: training prompts of each set that are answered for the tokens, and again as many of the targets until
+            ten refusals were heard; where prompts are filtered by answers, all are.
+        max_new_tokens: the length of these answers, at most. A thinking model's thought has to fit in.
+        n_more: candidates that cannot be told from the best, or whose bounds cannot be told, are measured on up to so
+            many more prompts of each set, those that were not drawn; 0 measures no more.
+        confirm: have the model answer so many validation prompts under the edits of the chosen candidate and of the two
+            next best; the next that moves refusal is taken where the chosen one does not.
+        confirm_by: the edit: "ablate", on target prompts, which should lower refusal, or "add", the difference at its
+            layer on baseline prompts, which should raise it.
         best_effort: when no candidate keeps all bounds, take the one that misses them least, and say so in
-            the metadata (`best_effort`, `missed`).
+            the metadata (`best_effort`, `missed`); when answers tell no refusal tokens, take those from the difference,
+            with a warning.
         seed: draws the prompts, and whatever the method draws.
         scores: a folder for what is found as it comes, candidates and their scores; kept nowhere when None.
         resume: go on with what an earlier search of the same inputs left there. Where it is complete nothing is run,
@@ -105,7 +130,8 @@ def find_directions(
 
     Raises:
         UsageError: too few prompts, too few left after filtering, an unknown method, option or token, no chat
-            template.
+            template; or answers that tell no refusal tokens, since target prompts are not refused more often than
+            baseline prompts or the model thinks first.
         UnsupportedError: no candidate keeps the bounds; with the number that misses each, and in `details` the table
             of candidates, the best first.
     """
@@ -129,7 +155,14 @@ def find_directions(
         positions=positions,
         refusal_tokens=refusal_tokens,
         rule=rule_for(finder, rule),
+        tokens_from=tokens_from,
         filter_prompts=filter_prompts,
+        judge=judge,
+        n_answers=n_answers,
+        max_new_tokens=max_new_tokens,
+        n_more=n_more,
+        confirm=confirm,
+        confirm_by=confirm_by,
         best_effort=best_effort,
         seed=seed,
     )
@@ -171,47 +204,101 @@ def find_requested(
         kept = SearchFolder(path=None, inputs=asked)
         if scores is not None:
             kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
-    layers = rule.layers(model.anatomy.n_layers)
-    if kept.complete(layers, rule.without_tokens):
-        return chosen(kept, rule, best_effort=request.best_effort)
+    if is_made(kept, rule, request):
+        return chosen(kept, rule, request)
 
     warnings: list[str] = []
-    samples = _drawn(request, chat_format, warnings.append)
-    metering = kept.metering
-    if not rule.without_tokens and metering is None:
-        metering = metered(
-            model,
-            samples.asked,
-            refusal_tokens=request.refusal_tokens,
-            filter_prompts=request.filter_prompts,
-            opening=chat_format.opening,
-            batch_size=batch_size,
-        )
-    if metering is not None:
-        if request.filter_prompts:
-            *targets, baseline = filtered(metering, samples.asked)
-            samples = replace(samples, targets=tuple(targets), baseline=baseline)
-        if kept.metering is None:
-            # Not before enough prompts count: a search that is refused leaves nothing that the next one trips over.
-            kept.note_metering(metering)
+    drawn = _drawn(request, chat_format, warnings.append)
+    meter = _meter(model, drawn, request, chat_format, kept, batch_size)
     problem = Problem(
         model=model,
-        targets=samples.targets,
-        baseline=samples.baseline,
-        protected=samples.protected,
+        targets=drawn.targets,
+        baseline=drawn.baseline,
+        protected=drawn.protected,
         positions=places,
         layers=tuple(range(model.anatomy.n_layers)),
-        allowed=layers,
-        tokens=() if metering is None else metering.tokens,
+        allowed=rule.layers(model.anatomy.n_layers),
+        tokens=(),
         seed=request.seed,
         batch_size=batch_size,
         warn=warnings.append,
         format=chat_format,
     )
+    with_tokens = not rule.without_tokens
+    if kept.metering is not None or with_tokens or meter.filter != "none":
+        metering, problem = _metered(meter, problem, request, kept, with_tokens=with_tokens)
+        warnings += metering.warnings
     if kept.searched is None:
         candidates = finder(problem, request.options)
-        facts = _record(problem, finder, request, chat_format, kept.metering)
-        kept.note_searched(_searched(problem, candidates, facts, warnings))
+        facts = _record(problem, finder, request, chat_format, kept.metering, meter.filter)
+        undrawn = {"target": min(sample.undrawn for sample in drawn.targets), "baseline": drawn.baseline.undrawn}
+        kept.note_searched(_searched(problem, candidates, {**facts, "undrawn": undrawn}, warnings))
+    _score(problem, drawn, meter, kept, rule, request)
+    choice = Choice(kept, request, rule)
+    if choice.to_confirm and choice.confirmation is None:
+        confirm_candidates(kept, choice.to_confirm, problem, request)
+    if choice.number is not None:
+        # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
+        kept.note_control(_control(problem, choice.searched.candidates[choice.number]))
+    return chosen(kept, rule, request)
+
+
+def _meter(
+    model: Model,
+    drawn: "_Samples",
+    request: FindRequest,
+    chat_format: ChatFormat,
+    kept: SearchFolder,
+    batch_size: int,
+) -> Meter:
+    """The model with the answers that it gave, and the filter that is asked for."""
+    speaker = Speaker(model=model, chat=chat_format, judge=request.spec, max_new_tokens=request.max_new_tokens)
+    rule = rule_for(finder_named(request.method), request.rule)
+    return Meter(
+        model=model,
+        opening=chat_format.opening,
+        batch_size=batch_size,
+        answers=SampleAnswers(drawn.asked, speaker, kept.answers, kept.note_answers, request.seed),
+        filter=cast(Filter, request.filter(rule.without_tokens)),
+    )
+
+
+def _metered(
+    meter: Meter, problem: Problem, request: FindRequest, kept: SearchFolder, *, with_tokens: bool
+) -> tuple[Metering, Problem]:
+    """The refusal tokens and which prompts count, and the problem with these."""
+    metering = kept.metering
+    try:
+        if metering is None:
+            metering = metered(
+                meter,
+                refusal_tokens=request.refusal_tokens,
+                tokens_from=request.tokens_from,
+                n_answers=request.n_answers,
+                with_tokens=with_tokens,
+                best_effort=request.best_effort,
+            )
+        if meter.filter != "none":
+            *targets, baseline = filtered(metering, meter.answers.samples)
+            problem = replace(problem, targets=tuple(targets), baseline=baseline)
+    except UsageError:
+        # A search that is refused leaves nothing that the next one trips over.
+        kept.discard()
+        raise
+    if kept.metering is None:
+        kept.note_metering(metering)
+    return metering, replace(problem, tokens=metering.tokens)
+
+
+def _score(
+    problem: Problem,
+    drawn: "_Samples",
+    meter: Meter,
+    kept: SearchFolder,
+    rule: SelectionRule,
+    request: FindRequest,
+) -> None:
+    """Measure the candidates, and those that cannot be told apart on more prompts."""
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
     measured(
@@ -219,15 +306,34 @@ def find_requested(
         candidates,
         similarity=rule.without_tokens,
         released=rule.select == RELEASED,
-        layers=layers,
+        layers=problem.allowed,
         kept=kept,
     )
-    table = kept.table(layers)
-    best = taken(table, rule, model.anatomy.n_layers)
-    if best is not None:
-        # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
-        kept.note_control(_control(problem, candidates[table.index(best)]))
-    return chosen(kept, rule, best_effort=request.best_effort)
+    further: Problem | None = None
+    while wanted := Choice(kept, request, rule).wanted:
+        further = _on_more(problem, drawn, meter, kept) if further is None else further
+        found = measured(
+            further,
+            [candidates[number] for number in wanted],
+            what=f"{len(wanted)} candidates on more prompts",
+        )
+        for number, score in zip(wanted, found, strict=True):
+            kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
+
+
+def _on_more(problem: Problem, drawn: "_Samples", meter: Meter, kept: SearchFolder) -> Problem:
+    """The problem whose validation prompts are those that were not drawn before, filtered as the others."""
+    metering = kept.metering
+    if metering is not None and meter.filter != "none" and metering.more is None:
+        metering = replace(metering, more=more_kept(meter, metering))
+        kept.note_metering(metering)
+    *targets, baseline = with_more_prompts(drawn.asked, None if metering is None else metering.more)
+    return replace(
+        problem,
+        targets=tuple(targets),
+        baseline=baseline,
+        protected=tuple(with_more_prompts(drawn.protected, None)),
+    )
 
 
 def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: Any) -> dict[str, Any]:
@@ -241,6 +347,10 @@ def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: 
     finder = finder_named(request.method)
     rule = rule_for(finder, request.rule)
     held = request.validation_baseline
+
+    filter_by = request.filter(rule.without_tokens)
+    named_nowhere = request.refusal_tokens is None and not rule.without_tokens
+    speaks = filter_by == "answers" or (named_nowhere and request.tokens_from == "answers")
 
     def digests(sets: Sequence[PromptSet]) -> list[str]:
         return [some.content_sha256 for some in sets]
@@ -260,10 +370,14 @@ def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: 
         "options": finder.settings(request.options).model_dump(mode="json"),
         "positions": request.positions,
         "refusal tokens": None if request.refusal_tokens is None else list(request.refusal_tokens),
+        "tokens_from": request.tokens_from if named_nowhere else None,
+        "judge": [request.spec.kind, dict(request.spec.options)] if speaks else None,
+        "n_answers": request.n_answers if speaks and filter_by != "answers" else None,
+        "max_new_tokens": request.max_new_tokens if speaks else None,
         "select": rule.select if rule.without_tokens else "with refusal tokens",
         # The methods that look only where may be chosen find something else elsewhere.
         "max_layer_fraction": None if finder.everywhere else rule.max_layer_fraction,
-        "filter_prompts": request.filter_prompts,
+        "filter_prompts": filter_by,
         "seed": request.seed,
     }
 
@@ -302,6 +416,7 @@ def _drawn(request: FindRequest, chat_format: ChatFormat, warn: Callable[[str], 
     sizes: dict[str, Any] = {
         "n_train": request.n_train,
         "n_validation": request.n_validation,
+        "n_more": request.n_more,
         "seed": request.seed,
         "warn": warn,
     }
@@ -317,11 +432,18 @@ def _drawn(request: FindRequest, chat_format: ChatFormat, warn: Callable[[str], 
 
 
 def _record(
-    problem: Problem, finder: Finder, request: FindRequest, chat_format: ChatFormat, metering: Metering | None
+    problem: Problem,
+    finder: Finder,
+    request: FindRequest,
+    chat_format: ChatFormat,
+    metering: Metering | None,
+    filter_by: str,
 ) -> dict[str, Any]:
     """The metadata known before scoring: the method, the model, prompts and tokens."""
     targets, tokenizer = problem.targets, problem.model.tokenizer
     places = problem.positions
+    opens = () if metering is None else metering.opens
+    speaks = filter_by == "answers" or bool(opens)
     return {
         "method": finder.name,
         **({"papers": list(finder.papers)} if finder.papers else {}),
@@ -336,7 +458,7 @@ def _record(
             "baseline": problem.baseline.to_dict(),
             **({"protected": [sample.to_dict() for sample in problem.protected]} if problem.protected else {}),
         },
-        "filter_prompts": request.filter_prompts and bool(problem.tokens),
+        "filter_prompts": filter_by,
         "chat": {
             "system": chat_format.system,
             "template": chat_format.template,
@@ -345,7 +467,18 @@ def _record(
             "opening": str(tokenizer.decode(list(chat_format.opening))),
         },
         "seed": problem.seed,
-        "refusal_tokens": [{"id": token, "text": str(tokenizer.decode([token]))} for token in problem.tokens],
+        "refusal_tokens": [
+            {"id": token, "text": str(tokenizer.decode([token])), **({"opens": dict(opens[number])} if opens else {})}
+            for number, token in enumerate(problem.tokens)
+        ],
+        "tokens_from": _source(request, problem.tokens, bool(opens)),
+        "answers": {
+            "judge": str(request.spec),
+            "max_new_tokens": request.max_new_tokens,
+            **({} if metering is None else {name: dict(counts) for name, counts in metering.heard.items()}),
+        }
+        if speaks
+        else None,
         "refusal_metric": None if metering is None else dict(metering.means),
         "versions": {
             "weight_edit": __version__,
@@ -353,6 +486,15 @@ def _record(
             "transformers": transformers.__version__,
         },
     }
+
+
+def _source(request: FindRequest, tokens: Sequence[int], opens: bool) -> str | None:
+    """Where the refusal tokens are from; None where there are none."""
+    if not tokens:
+        return None
+    if request.refusal_tokens is not None:
+        return "given"
+    return "answers" if opens else "difference"
 
 
 def _searched(
@@ -381,60 +523,6 @@ def _searched(
         facts={**facts, "loud_layers": loud},
         warnings=tuple(warnings),
     )
-
-
-def metered(
-    model: Model,
-    samples: Sequence[Sample],
-    refusal_tokens: Sequence[int | str] | None,
-    filter_prompts: bool,
-    opening: Sequence[int],
-    batch_size: int,
-) -> Metering:
-    """The refusal metric of all prompts, and which of them count.
-
-    A target prompt counts if the model refuses it, a baseline prompt if the model answers it.
-
-    Args:
-        samples: targets, and the baseline last.
-        refusal_tokens: ids or words; found from the training prompts when None.
-        filter_prompts: whether the others are left out; if not, every prompt counts.
-        opening: what comes before an answer's text: what tells refusals from answers is the token behind it.
-    """
-    asked = [some for sample in samples for some in (sample.train, sample.validation)]
-    prompts = [[[*ids, *opening] for ids in some] for some in asked]
-    together = [ids for some in prompts for ids in some]
-    logprobs = list(
-        next_token_logprobs(model, together, batch_size=batch_size, description="first tokens").split(
-            [len(some) for some in prompts]
-        )
-    )
-    for some, values in zip(prompts, logprobs, strict=True):
-        check_logprobs(model, some, values)
-    if refusal_tokens is None:
-        tokens = find_refusal_tokens(torch.cat(logprobs[:-2:2]), logprobs[-2])
-    else:
-        tokens = token_ids(refusal_tokens, model.tokenizer)
-    metrics = [refusal_metric(values, tokens) for values in logprobs]
-    marks = [*(metric > 0 for metric in metrics[:-2]), *(metric < 0 for metric in metrics[-2:])]
-    used = [metric[keep] if filter_prompts else metric for metric, keep in zip(metrics, marks, strict=True)]
-    keep = [tuple(some.tolist()) for some in marks]
-    return Metering(
-        tuple(tokens),
-        tuple(zip(keep[::2], keep[1::2], strict=True)),
-        {"target": float(torch.cat(used[1:-2:2]).mean()), "baseline": float(used[-1].mean())},
-    )
-
-
-def filtered(metering: Metering, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples without the prompts that do not count.
-
-    Raises:
-        UsageError: too few are left of one.
-    """
-    does = ["refuses"] * (len(samples) - 1) + ["answers"]
-    pairs = zip(samples, metering.keep, does, strict=True)
-    return [sample.keep(train, held, what) for sample, (train, held), what in pairs]
 
 
 def _positions(positions: str, template: int) -> tuple[int | None, ...]:

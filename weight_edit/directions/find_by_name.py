@@ -45,7 +45,7 @@ def find_by_name(
     check_dtype(load_options.dtype)
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
-        from weight_edit.directions.choice import chosen, rule_for
+        from weight_edit.directions.choice import chosen, is_made, rule_for
         from weight_edit.directions.find import find_requested, search_inputs
         from weight_edit.directions.find_folder import SearchFolder, found_earlier
         from weight_edit.directions.registry import finder_named
@@ -63,8 +63,8 @@ def find_by_name(
         chat_format=asdict(format_options),
     )
     kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
-    if kept.searched is not None and kept.complete(rule.layers(kept.searched.layers), rule.without_tokens):
-        found = chosen(kept, rule, best_effort=request.best_effort)
+    if is_made(kept, rule, request):
+        found = chosen(kept, rule, request)
     else:
         found = find_requested(request, load_options.load(model), chat_format, scores=kept)
     found.save(out)

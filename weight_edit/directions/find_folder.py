@@ -1,7 +1,9 @@
 """The progress of a search for directions, kept in a folder so that it can be resumed.
 
-`search.json` says what was asked for and which prompts count, `candidates.safetensors` what the method found, with the
-means of the stream, and `scores.jsonl` has a line for each candidate that was scored.
+`search.json` says what was asked for and which prompts count, `answers.jsonl` has the model's judged answers,
+`candidates.safetensors` what the method found, with the means of the stream, and `scores.jsonl` a line for each
+candidate that was scored. `more.jsonl` has the scores of some on further prompts, and `confirmed.jsonl` the verdicts on
+answers under the edits of some.
 """
 
 import json
@@ -18,12 +20,26 @@ from torch import Tensor
 from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.checkpoint.whole_file import append_line, save_whole
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.scores import CandidateScore, Similarity, unscored, with_similarity, worth_scoring
+from weight_edit.directions.judged_answers import JudgedAnswer, Place, from_row, to_row
+from weight_edit.directions.scores import (
+    CandidateScore,
+    Similarity,
+    unscored,
+    with_more,
+    with_similarity,
+    worth_scoring,
+)
 from weight_edit.directions.separation import Separation
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import parse_json
 
-SEARCH, CANDIDATES, SCORES = FILES = ("search.json", "candidates.safetensors", "scores.jsonl")
+SEARCH, CANDIDATES, SCORES, ANSWERS, MORE, CONFIRMED = FILES = (
+    *("search.json", "candidates.safetensors", "scores.jsonl"),
+    *("answers.jsonl", "more.jsonl", "confirmed.jsonl"),
+)
+
+Values = Mapping[str, tuple[float, ...]]
+"""Values of scores prompt by prompt, by the score's name."""
 
 _KEY = "weight_edit"
 
@@ -36,11 +52,19 @@ class Metering:
         tokens: ids of the refusal tokens.
         keep: for each sample, targets first and the baseline last, which training and which validation prompts count.
         means: the mean metric of the validation prompts in use, "target" and "baseline".
+        opens: of each token how many refusals and other answers it opens, where they are from judged answers.
+        heard: how many answers to prompts of each class were judged, and how many of them refused; empty where none.
+        warnings: what the user should read of it.
+        more: for each sample, which of the further validation prompts count; None before that was asked.
     """
 
     tokens: tuple[int, ...]
     keep: tuple[tuple[tuple[bool, ...], tuple[bool, ...]], ...]
     means: Mapping[str, float]
+    opens: tuple[Mapping[str, int], ...] = ()
+    heard: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    more: tuple[tuple[bool, ...], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,6 +111,9 @@ class SearchFolder:
         scores: by the candidate's number.
         similarities: the same of the score that needs no refusal tokens (COSMIC).
         controls: scores of random directions.
+        answers: the model's own, judged, by prompt.
+        more: by number of further prompts and by candidate, what they add to its scores' values.
+        confirmed: by what was asked and by candidate (None is the unedited model), the verdicts on answers.
     """
 
     path: Path | None
@@ -96,6 +123,9 @@ class SearchFolder:
     scores: dict[int, CandidateScore] = field(default_factory=dict)
     similarities: dict[int, Similarity] = field(default_factory=dict)
     controls: list[CandidateScore] = field(default_factory=list)
+    answers: dict[Place, JudgedAnswer] = field(default_factory=dict)
+    more: dict[int, dict[int, Values]] = field(default_factory=dict)
+    confirmed: dict[str, dict[int | None, list[str]]] = field(default_factory=dict)
     _begun: bool = field(default=False, init=False, repr=False)
 
     @classmethod
@@ -132,6 +162,11 @@ class SearchFolder:
             )
         return cls._taken_up(path, inputs, earlier)
 
+    @property
+    def none_left(self) -> bool:
+        """Whether every prompt was drawn, so that nothing can be measured on more."""
+        return self.searched is not None and not any((self.searched.facts.get("undrawn") or {}).values())
+
     def complete(self, layers: int, similarity: bool) -> bool:
         """Whether every eligible candidate and the control are scored, so that no model is needed.
 
@@ -144,17 +179,52 @@ class SearchFolder:
         asked = [n for n, candidate in enumerate(self.searched.candidates) if worth_scoring(candidate, layers)]
         return all(n in self.scores and (not similarity or n in self.similarities) for n in asked)
 
-    def table(self, layers: int) -> list[CandidateScore]:
-        """The scores of all candidates in order; an unscored one has its place and length alone."""
+    def table(self, layers: int, n_more: int = 0) -> list[CandidateScore]:
+        """The scores of all candidates in order; an unscored one has its place and length alone.
+
+        Args:
+            layers: how many of the model's, from the first, may be chosen.
+            n_more: the number of further prompts whose values count too, for candidates that were measured on them.
+        """
         assert self.searched is not None
         rows = []
+        more = self.more.get(n_more, {})
         for number, candidate in enumerate(self.searched.candidates):
             known = self.scores.get(number)
             if known is None or not worth_scoring(candidate, layers):
                 rows.append(unscored(candidate))
             else:
-                rows.append(with_similarity(known, self.similarities.get(number)))
+                score = with_more(known, more[number]) if number in more else known
+                rows.append(with_similarity(score, self.similarities.get(number)))
         return rows
+
+    def note_answers(self, answers: Mapping[Place, JudgedAnswer]) -> None:
+        """Keep answers of the model."""
+        self.answers |= answers
+        if self.path is not None and not self._begun:
+            self._write_search()
+        for place, answer in answers.items():
+            self._append(to_row(place, answer), ANSWERS)
+
+    def note_more(self, n_more: int, number: int, values: Values) -> None:
+        """Keep the values of a candidate's scores on further prompts."""
+        self.more.setdefault(n_more, {})[number] = values
+        self._append({"n_more": n_more, "candidate": number, "values": values}, MORE)
+
+    def note_confirmed(self, key: str, number: int | None, verdicts: list[str]) -> None:
+        """Keep the verdicts on answers under a candidate's edit, or on those of the unedited model."""
+        self.confirmed.setdefault(key, {})[number] = verdicts
+        self._append({"asked": key, "candidate": number, "verdicts": verdicts}, CONFIRMED)
+
+    def discard(self) -> None:
+        """Remove what is there, of a search that is refused before anything is found."""
+        if self.path is not None and self._begun and self.searched is None:
+            for name in reversed(FILES):
+                (self.path / name).unlink(missing_ok=True)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+            self._begun = False
+        self.metering, self.answers = None, {}
 
     def note_metering(self, metering: Metering) -> None:
         """Keep the refusal tokens and which prompts count."""
@@ -164,11 +234,12 @@ class SearchFolder:
     def note_searched(self, searched: Searched) -> None:
         """Keep the candidates of the method."""
         self.searched = searched
-        self.scores, self.similarities, self.controls = {}, {}, []
+        self.scores, self.similarities, self.controls, self.more, self.confirmed = {}, {}, [], {}, {}
         self._write_search()
         if self.path is not None:
             # Scores of other candidates are none of these.
-            (self.path / SCORES).unlink(missing_ok=True)
+            for name in (SCORES, MORE, CONFIRMED):
+                (self.path / name).unlink(missing_ok=True)
             save_whole(self.path / CANDIDATES, _packed(searched))
 
     def note_score(self, number: int, score: CandidateScore) -> None:
@@ -195,7 +266,17 @@ class SearchFolder:
             if said is not None:
                 keep = tuple((tuple(train), tuple(held)) for train, held in said["keep"])
                 means = {name: _number(value) for name, value in said["means"].items()}
-                taken.metering = Metering(tuple(said["tokens"]), keep, means)
+                more = said.get("more")
+                taken.metering = Metering(
+                    tuple(said["tokens"]),
+                    keep,
+                    means,
+                    opens=tuple(said.get("opens", ())),
+                    heard=said.get("heard", {}),
+                    warnings=tuple(said.get("warnings", ())),
+                    more=None if more is None else tuple(map(tuple, more)),
+                )
+            taken.answers = dict(from_row(row) for row in taken._rows(ANSWERS))
             if (path / CANDIDATES).exists():
                 taken.searched = _unpacked(path / CANDIDATES)
                 taken._read_scores()
@@ -206,24 +287,33 @@ class SearchFolder:
         return taken
 
     def _read_scores(self) -> None:
-        assert self.path is not None
-        file = self.path / SCORES
-        if not file.exists():
-            return
-        text = read_whole(file).decode("utf-8", "replace")
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            row = {key: _number(value) for key, value in parse_json(line).items()}
+        for row in self._rows(SCORES):
             number = row.pop("candidate", None)
+            if "values" in row:
+                row["values"] = _tuples(row["values"])
             if row.pop("control", False):
                 self.controls.append(CandidateScore(**row))
             elif set(row) == {"ablated", "added"}:
                 self.similarities[number] = Similarity(**row)
             else:
                 self.scores[number] = CandidateScore(**row)
+        for row in self._rows(MORE):
+            self.more.setdefault(row["n_more"], {})[row["candidate"]] = _tuples(row["values"])
+        for row in self._rows(CONFIRMED):
+            self.confirmed.setdefault(row["asked"], {})[row["candidate"]] = row["verdicts"]
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a file; one that was being written when the power went is taken off."""
+        assert self.path is not None
+        file = self.path / name
+        if not file.exists():
+            return []
+        text = read_whole(file).decode("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1]
         if whole != text:
-            # The last line was being written when the power went: it is not gone on with.
             save_whole(file, whole)
+        # Not splitlines(): answers may have characters such as U+2028 in them.
+        return [{key: _number(value) for key, value in parse_json(line).items()} for line in whole.split("\n") if line]
 
     def _write_search(self) -> None:
         if self.path is None:
@@ -248,14 +338,14 @@ class SearchFolder:
             raise UsageError(f"{printable(str(path))} cannot be made: {error.strerror}") from error
         self._begun = True
 
-    def _append(self, row: Mapping[str, Any]) -> None:
+    def _append(self, row: Mapping[str, Any], name: str = SCORES) -> None:
         if self.path is None:
             return
         text = json.dumps({key: _named(value) for key, value in row.items()}, allow_nan=False)
         try:
-            append_line(self.path / SCORES, text)
+            append_line(self.path / name, text)
         except OSError as error:
-            raise UsageError(f"{printable(str(self.path / SCORES))} cannot be written: {error.strerror}") from error
+            raise UsageError(f"{printable(str(self.path / name))} cannot be written: {error.strerror}") from error
 
 
 def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -352,8 +442,16 @@ def _unpacked(path: Path) -> Searched:
 
 def _named(value: Any) -> Any:
     """The value, with NaN and infinities as text: JSON has no numbers for them."""
+    if isinstance(value, Mapping):
+        return {key: _named(some) for key, some in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(some) for some in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: Any) -> Any:
     return float(value) if value in ("nan", "inf", "-inf") else value
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(map(_number, some)) for name, some in values.items()}

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from weight_edit.directions.names import check_method, check_positions
+from weight_edit.directions.names import check_answering, check_method, check_positions, present_filter
 from weight_edit.directions.samples import check_search
 from weight_edit.directions.selection import SelectionRule
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.utils.seeds import check_seed
@@ -28,9 +30,45 @@ class FindRequest:
     positions: str = "template"
     refusal_tokens: Sequence[int | str] | None = None
     rule: SelectionRule = field(default_factory=SelectionRule)
-    filter_prompts: bool = True
+    filter_prompts: str | bool = "auto"
     best_effort: bool = False
     seed: int = 0
+    tokens_from: str = "answers"
+    judge: JudgeSpec | str = DEFAULT_JUDGES[0]
+    n_answers: int = 32
+    max_new_tokens: int = 32
+    n_more: int = 64
+    confirm: int | None = None
+    confirm_by: str = "ablate"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "filter_prompts", present_filter(self.filter_prompts))
+        check_answering(str(self.filter_prompts), self.tokens_from, self.confirm_by)
+        for name, least in (("n_answers", 1), ("max_new_tokens", 1), ("n_more", 0), ("confirm", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"`{name}={value}`: must be at least {least}", option=name)
+        judge = self.judge
+        object.__setattr__(self, "judge", JudgeSpec.parse(judge) if isinstance(judge, str) else judge)
+
+    @property
+    def spec(self) -> JudgeSpec:
+        """The judge of answers."""
+        assert isinstance(self.judge, JudgeSpec)
+        return self.judge
+
+    def filter(self, without_tokens: bool) -> str:
+        """By what prompts are left out: "answers", "first-token" or "none".
+
+        Args:
+            without_tokens: the choice needs no refusal tokens, so that there are none to filter by.
+        """
+        if self.filter_prompts == "answers":
+            return "answers"
+        if without_tokens or self.filter_prompts == "none":
+            return "none"
+        heard = self.filter_prompts == "auto" and self.refusal_tokens is None and self.tokens_from == "answers"
+        return "answers" if heard else "first-token"
 
     @classmethod
     def read(

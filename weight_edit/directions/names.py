@@ -6,6 +6,15 @@ from weight_edit.utils.names import check_known, unknown
 from weight_edit.utils.registry_listing import canonical, registered
 
 POSITIONS = ("template", "last", "all")
+FILTERS = ("auto", "answers", "first-token", "none")
+SOURCES = ("answers", "difference")
+"""Where refusal tokens come from where none are given.
+
+"answers": those that open the model's refusals, as a judge hears them; "difference": those that are more probable on
+target prompts than on baseline prompts, whatever they open.
+"""
+DEEDS = ("ablate", "add")
+"""The edits under which a choice is confirmed."""
 
 
 def check_method(name: str) -> None:
@@ -27,3 +36,21 @@ def check_positions(positions: str) -> None:
         UsageError: with the words there are.
     """
     check_known("choice of positions", positions, POSITIONS)
+
+
+def check_answering(filter_prompts: str, tokens_from: str, confirm_by: str) -> None:
+    """Refuse unknown words for what the model's answers are asked for.
+
+    Raises:
+        UsageError: with the words there are.
+    """
+    check_known("way to filter prompts", filter_prompts, FILTERS)
+    check_known("source of refusal tokens", tokens_from, SOURCES)
+    check_known("edit to confirm by", confirm_by, DEEDS)
+
+
+def present_filter(given: str | bool) -> str:
+    """A way to filter prompts by its present word: earlier versions took True, by the first token, and False."""
+    if isinstance(given, bool):
+        return "first-token" if given else "none"
+    return given

@@ -22,6 +22,9 @@ class Sample:
         train, validation: token ids of the prompts in use.
         sizes: how many there were before filtering: training, validation.
         source, held_source: where these sets are from, of public ones, see `PromptSet`.
+        texts, held_texts: the texts of `train` and `validation`, for judges of answers; empty where nobody asks any.
+        more, more_texts: further validation prompts, for candidates that cannot be told apart on those above.
+        undrawn: how many there would be, at most.
     """
 
     role: str
@@ -34,6 +37,11 @@ class Sample:
     sizes: tuple[int, int]
     source: Mapping[str, str] = field(default_factory=dict)
     held_source: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    held_texts: tuple[str, ...] = ()
+    more: list[list[int]] = field(default_factory=list)
+    more_texts: tuple[str, ...] = ()
+    undrawn: int = 0
 
     def keep(self, train: Sequence[bool], validation: Sequence[bool], why: str) -> "Sample":
         """The sample with only the marked prompts.
@@ -49,10 +57,16 @@ class Sample:
                 f"{len(kept_train)} of {len(self.train)} for training and "
                 f"{len(kept_validation)} of {len(self.validation)} for validation, but "
                 f"{MIN_TRAIN} and {MIN_VALIDATION} are needed; give other prompts or more, or pass "
-                "`filter_prompts=False` (in a recipe, filter_prompts: false)",
+                "`filter_prompts=none` (in a recipe, filter_prompts: none)",
                 option="filter_prompts",
             )
-        return replace(self, train=kept_train, validation=kept_validation)
+        return replace(
+            self,
+            train=kept_train,
+            validation=kept_validation,
+            texts=marked(self.texts, train),
+            held_texts=marked(self.held_texts, validation),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Name, hash and sizes, without the prompts."""
@@ -80,11 +94,13 @@ def draw(
     n_validation: int,
     seed: int,
     warn: Callable[[str], None],
+    n_more: int = 0,
 ) -> Sample:
     """Draw training and validation prompts by seed and encode them.
 
     Without a validation set, `prompts` is split disjointly; where it is too small for both numbers, four
-    fifths train and one fifth validates.
+    fifths train and one fifth validates. `n_more` further validation prompts, or as many as there are, are drawn of
+    what is left.
 
     Raises:
         UsageError: fewer than 8 training or 4 validation prompts.
@@ -92,6 +108,8 @@ def draw(
     train, held = draw_prompts(
         role, prompts, validation, n_train=n_train, n_validation=n_validation, seed=seed, warn=warn
     )
+    left = _undrawn(prompts, validation, len(train), len(held), seed)
+    more = left[:n_more]
     return Sample(
         role=role,
         name=prompts.name,
@@ -103,7 +121,26 @@ def draw(
         sizes=(len(train), len(held)),
         source=prompts.source,
         held_source=(validation or prompts).source,
+        texts=train.prompts,
+        held_texts=held.prompts,
+        more=[chat_format.encode(prompt) for prompt in more],
+        more_texts=more,
+        undrawn=len(left),
     )
+
+
+def _undrawn(prompts: PromptSet, validation: PromptSet | None, n_train: int, n_held: int, seed: int) -> tuple[str, ...]:
+    """What was not drawn of the validation set, or without one of the set itself, in an order drawn by seed."""
+    drawn = n_held if validation is not None else n_train + n_held
+    source = prompts if validation is None else validation
+    # One part for each prompt: their order is that in which a split draws, whatever the sizes behind.
+    parts = source.split((drawn, *[1] * (len(source) - drawn)), seed)
+    return tuple(part.prompts[0] for part in parts[1:])
+
+
+def marked(texts: tuple[str, ...], keep: Sequence[bool]) -> tuple[str, ...]:
+    """The texts that are marked; none of none."""
+    return tuple(text for text, kept in zip(texts, keep, strict=True) if kept) if texts else ()
 
 
 def draw_prompts(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class CandidateScore:
         cosmic: similarity score of arXiv 2506.00085, high is good; None where it was not asked for.
         cosmic_ablated, cosmic_added: its two parts, cosines of activations with the directions ablated and added.
         protected_kl: as `kl`, on protected prompts; None where there are none.
+        values: of `bypass`, `induce`, `kl` and `protected_kl`, by name, the values that they are the means of, prompt
+            by prompt.
 
     A candidate of length zero has no direction, and NaN for its scores.
     """
@@ -54,10 +56,12 @@ class CandidateScore:
     protected_kl: float | None = None
     cosmic_ablated: float | None = None
     cosmic_added: float | None = None
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; NaN as None."""
+        """Plain values, without those of single prompts; NaN as None."""
         values = asdict(self)
+        del values["values"]
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
@@ -115,25 +119,27 @@ def score_candidates(
             assert progress is not None
             part = _Rest(progress, passes)
             ablated = ablation_hooks(candidate.rows)
-            bypass = induce = other = None
+            each: dict[str, Tensor] = {}
             if tokens:
-                bypass = float(refusal_metric(logprobs(target, ablated, part), tokens).mean())
+                each["bypass"] = refusal_metric(logprobs(target, ablated, part), tokens)
             if tokens and candidate.layer is not None and candidate.vector is not None:
                 added = [addition_hook(model, candidate.layer, candidate.vector.float())]
-                induce = float(refusal_metric(logprobs(baseline, added, part), tokens).mean())
-            kl = float(kl_divergence(plain, logprobs(baseline, ablated, part)).mean())
+                each["induce"] = refusal_metric(logprobs(baseline, added, part), tokens)
+            each["kl"] = kl_divergence(plain, logprobs(baseline, ablated, part))
             if protected:
-                other = float(kl_divergence(spared, logprobs(protected, ablated, part)).mean())
+                each["protected_kl"] = kl_divergence(spared, logprobs(protected, ablated, part))
+            means = {name: float(some.mean()) for name, some in each.items()}
             score = CandidateScore(
                 position=candidate.position,
                 layer=candidate.layer,
-                bypass=bypass,
-                induce=induce,
-                kl=kl,
+                bypass=means.get("bypass"),
+                induce=means.get("induce"),
+                kl=means["kl"],
                 norm=candidate.norm,
                 rank=candidate.rank,
                 accuracy=candidate.facts.get("accuracy"),
-                protected_kl=other,
+                protected_kl=means.get("protected_kl"),
+                values={name: tuple(some.tolist()) for name, some in each.items()},
             )
             earlier[number] = score
             if done is not None:
@@ -165,6 +171,17 @@ def with_similarity(score: CandidateScore, similarity: Similarity | None) -> Can
     if similarity is None:
         return score
     return replace(score, cosmic=similarity.total, cosmic_ablated=similarity.ablated, cosmic_added=similarity.added)
+
+
+def with_more(score: CandidateScore, more: Mapping[str, tuple[float, ...]]) -> CandidateScore:
+    """The scores over the values of further prompts, too, which stand behind those there are."""
+    values = {name: (*some, *more.get(name, ())) for name, some in score.values.items()}
+    means = {name: math.fsum(some) / len(some) if _finite(some) else math.nan for name, some in values.items() if some}
+    return replace(score, values=values, **means)  # type: ignore[arg-type]
+
+
+def _finite(values: Sequence[float]) -> bool:
+    return all(math.isfinite(value) for value in values)
 
 
 class _Rest:

@@ -5,7 +5,7 @@ See arXiv 2406.11717, 2606.13720 and 2506.00085.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 from typing import TYPE_CHECKING
@@ -108,18 +108,33 @@ class Selection:
     counts: dict[str, int]
 
 
-def select(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> Selection:
+def select(
+    scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int, among: Collection[int] = ()
+) -> Selection:
     """The best of the candidates that keep all bounds, by what `rule.select` says, the lowest bypass score if nothing.
 
     Equal ones are taken in the order of the table.
+
+    Args:
+        among: numbers of candidates that were measured on more prompts: where any of them keeps the bounds, one of them
+            is chosen, since a mean over fewer prompts may be the best by chance.
     """
+    passing = ranked(scores, rule, n_layers, among)
     missed = all_failures(scores, rule, n_layers)
-    passing = [score for score in scores if not missed[score.position, score.layer]]
     return Selection(
-        chosen=min(passing, key=lambda score: merit(score, rule.select), default=None),
+        chosen=scores[passing[0]] if passing else None,
         rejections={place: "; ".join(f.text for f in found) for place, found in missed.items() if found},
         counts=dict(Counter(failure.bound for found in missed.values() for failure in found)),
     )
+
+
+def ranked(
+    scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int, among: Collection[int] = ()
+) -> list[int]:
+    """The numbers of the candidates that keep all bounds, the best first; those of `among` before the others."""
+    missed = all_failures(scores, rule, n_layers)
+    passing = [n for n, score in enumerate(scores) if not missed[score.position, score.layer]]
+    return sorted(passing, key=lambda n: (n not in among, merit(scores[n], rule.select)))
 
 
 def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> "CandidateScore | None":

@@ -8,7 +8,10 @@ from weight_edit.errors import UsageError
 from weight_edit.utils.json import check_value
 from weight_edit.utils.papers import is_arxiv_id
 
-KEPT = ("method", "layer", "position", "revision", "prompts", "refusal_tokens", "missed", "papers")
+KEPT = (
+    *("method", "layer", "position", "revision", "prompts", "refusal_tokens", "tokens_from", "missed", "papers"),
+    "unconfirmed",
+)
 """The keys of the directions' metadata that a manifest keeps."""
 
 _LONGEST = 200
@@ -19,10 +22,10 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
     """Refuse metadata that a manifest cannot hold or that would break a line of the card.
 
     Raises:
-        UsageError: `method`, `revision` or `missed` is no text of one line, `layer` or `position` no number of a place,
-            `papers` no list of arXiv ids, or `prompts` or `refusal_tokens` no JSON.
+        UsageError: `method`, `revision`, `missed`, `tokens_from` or `unconfirmed` is no text of one line, `layer` or
+            `position` no number of a place, `papers` no list of arXiv ids, or `prompts` or `refusal_tokens` no JSON.
     """
-    for name in ("method", "revision", "missed"):
+    for name in ("method", "revision", "missed", "tokens_from", "unconfirmed"):
         value = metadata.get(name)
         if value is not None and not _is_line(value):
             raise UsageError(

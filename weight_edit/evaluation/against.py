@@ -1,23 +1,22 @@
 """The evaluation of a named model beside its base: the work of the verb `evaluate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
-from weight_edit.evaluation.lengths import answer_lengths, longest
-from weight_edit.evaluation.registry import DEFAULT_JUDGES, judge_specs
-from weight_edit.prompts.load import load_prompts
+from weight_edit.evaluation.questions import KL_TOKENS, questions_of
+from weight_edit.evaluation.registry import DEFAULT_JUDGES
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
 from weight_edit.utils.progress import announce, starting
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Evaluation
-    from weight_edit.runtime.loading import Model
+    from weight_edit.evaluation.results import Evaluation
+    from weight_edit.evaluation.target import Target
 
 
 def evaluate_against(
@@ -31,6 +30,8 @@ def evaluate_against(
     max_new_tokens: int | None = None,
     lengths: str | Sequence[int] | None = None,
     judges: Sequence[str] = DEFAULT_JUDGES,
+    text: str | None = None,
+    kl_tokens: int = KL_TOKENS,
     answers_path: Path | None = None,
     overwrite: bool = False,
 ) -> "Evaluation":
@@ -43,7 +44,7 @@ def evaluate_against(
         sets: prompt sets by their role (refused, answered, over_refused, harmless_looking), as `load_prompts` reads
             them.
         limit: at most so many prompts of each set.
-        max_new_tokens, lengths, judges, answers_path: as in `evaluate`.
+        max_new_tokens, lengths, judges, text, kl_tokens, answers_path: as in `evaluate`.
         overwrite: replace a file of answers that is there.
 
     Raises:
@@ -52,53 +53,50 @@ def evaluate_against(
     """
     if answers_path is not None:
         check_free(answers_path, overwrite, are_answers)
-    read = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
-    prompts: dict[str, Any] = {name: some.at_most(limit) for name, some in read.items() if some is not None}
-    if not any(prompts.values()):
-        names = ", ".join(f"`{name}`" for name in sets)
-        raise UsageError(f"nothing to evaluate on; give at least one of {names}", option=tuple(sets))
-    specs = judge_specs(judges)
-    lengths = answer_lengths(lengths)
-    max_new_tokens = longest(max_new_tokens, lengths)
+    questions = questions_of(
+        sets,
+        text=text,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        lengths=lengths,
+        judges=judges,
+        kl_tokens=kl_tokens,
+    )
     check_dtype(load_options.dtype)
+    if isinstance(model, Endpoint) and load_options.revision is not None:
+        raise UsageError("`revision` is of a Hub model; a server has none, leave it out", option="revision")
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
-        from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
+        from weight_edit.evaluation.evaluate import evaluate_in_turn
 
-    settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "lengths": lengths,
-        "judges": specs,
-        "answers_path": answers_path,
-    }
-    if isinstance(model, Endpoint) or isinstance(base, Endpoint):
-        if isinstance(model, Endpoint) and load_options.revision is not None:
-            raise UsageError("`revision` is of a Hub model; a server has none, leave it out", option="revision")
-        options = load_options.of_base() if isinstance(model, Endpoint) else load_options
-        name = base if isinstance(model, Endpoint) else model
-        if isinstance(name, str):
-            # What is wrong with the format is said before the weights are read.
-            settings["chat_format"] = options.chat_format(name, format_options)
-            local = options.load(name)
-        return evaluate(
-            model if isinstance(model, Endpoint) else local,
-            against=local if isinstance(base, str) else base,
-            **prompts,
-            **settings,
-        )
-    settings["chat_format"] = load_options.chat_format(model, format_options)
-    if base is None:
-        return evaluate(load_options.load(model), **prompts, **settings)
-    base_options = load_options.of_base()
+    load_model = _loader(model, load_options, format_options, None if base is None else "the edited model")
+    load_base = None
+    if base is not None:
+        load_base = _loader(base, load_options.of_base(), format_options, "the base, {name}")
+    return evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
 
-    def load_base() -> "Model":
-        found = base_options.load(base)
-        announce(f"the base, {found.source.public_name}")
-        return found
 
-    def load_edited() -> "Model":
-        announce("the edited model")
-        return load_options.load(model)
+def _loader(
+    named: str | Endpoint, load_options: LoadOptions, format_options: FormatOptions, words: str | None
+) -> "Callable[[], Target]":
+    """What loads a model by its name; what is wrong with its chat format is said before the weights are read.
 
-    base_format = base_options.chat_format(base, format_options)
-    return evaluate_in_turn(load_base, load_edited, prompts, base_format=base_format, **settings)
+    Args:
+        words: what to announce once it is loaded, its name as `{name}`.
+
+    Raises:
+        UsageError, UnsupportedError: as `LoadOptions.chat_format`.
+    """
+    from weight_edit.evaluation.target import ModelTarget
+
+    if isinstance(named, Endpoint):
+        return lambda: named
+    chat_format = load_options.chat_format(named, format_options)
+
+    def load() -> ModelTarget:
+        found = load_options.load(named)
+        if words is not None:
+            announce(words.format(name=found.source.public_name))
+        return ModelTarget(found, chat_format)
+
+    return load

@@ -12,7 +12,7 @@ _LONGEST_ENTRY = 100_000_000
 
 
 def are_answers(path: Path) -> bool:
-    """Whether a file was written by `evaluation.evaluate.write_answers`, and may be replaced.
+    """Whether a file was written by `evaluation.answers.write_answers`, and may be replaced.
 
     Raises:
         UsageError: it cannot be read at all.

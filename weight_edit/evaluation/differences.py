@@ -11,7 +11,7 @@ from weight_edit.evaluation.intervals import Z
 from weight_edit.evaluation.significance import mcnemar
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Answer
+    from weight_edit.evaluation.answers import Answer
 
 _HALVINGS = 60  # of an interval no longer than 2, down to the rounding of float64
 

@@ -33,9 +33,17 @@ RATES = (
 
 NUMBERS = (
     Figure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
+    Figure("continuation.mean", "KL divergence over the base's first {tokens} answer tokens (nats)"),
     Figure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
+    Figure("own_answers.mean", "cross-entropy of the base's own answers (nats per token)"),
+    Figure("own_answers.perplexity", "perplexity of the base's own answers"),
+    Figure("text.mean", "cross-entropy of the texts (nats per token)"),
+    Figure("text.perplexity", "perplexity of the texts"),
 )
-"""Figures without an interval; a bound on the loss is on its increase over the base."""
+"""Figures that are no rates; a bound on the loss is on its increase over the base."""
+
+_OF_BASE = ("own_answers", "text")
+"""Figures of the base that stand beside the edited model's."""
 
 
 def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -53,11 +61,25 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
     for path, name, _ in NUMBERS:
         number = _at(evaluation, path)
         if number is not None:
-            found[name] = f"{number:.4f}"
+            of = _at(evaluation, path.rpartition(".")[0])
+            # Earlier runs have no interval.
+            ends = of if path.endswith(".mean") and of.get("low") is not None else None
+            interval = "" if ends is None else f" [{ends['low']:.4f}, {ends['high']:.4f}]"
+            found[name.format(tokens=of.get("tokens"))] = f"{number:.4f}{interval}"
     if evaluation.get("sets"):
         for kinds, words in _APART:
             found[words] = str(_count(evaluation, kinds))
     return found
+
+
+def figures_of_base(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> dict[str, str]:
+    """The base's figures; those that come of the comparison stand in the edited model's evaluation.
+
+    Args:
+        baseline, edited: `Evaluation.to_dict()` of each.
+    """
+    beside = {name: found for name in _OF_BASE if (found := _at(edited, f"{name}.base")) is not None}
+    return figures({**beside, **baseline})
 
 
 _APART = (
@@ -114,9 +136,23 @@ def differences(evaluation: Mapping[str, Any]) -> dict[str, str]:
             found[name] = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]{untold}"
     for path, name, _ in NUMBERS:
         before, after = _at(evaluation, f"base.{path}"), _at(evaluation, path)
-        if before is not None and after is not None:
-            found[name] = f"{after - before:+.4f}"
+        if before is None or after is None:
+            continue
+        apart = _at(evaluation, _compared_at(path)) if path.endswith(".mean") else None
+        found[name] = f"{after - before:+.4f}" if apart is None else _interval(apart)
     return found
+
+
+def _compared_at(path: str) -> str:
+    """Where the paired difference of a mean is."""
+    if path.startswith("sets."):
+        return path.replace("sets.", "differences.", 1).removesuffix(".mean")
+    return path.replace(".mean", ".difference")
+
+
+def _interval(apart: Mapping[str, Any]) -> str:
+    untold = "" if apart["told"] else f"\n{UNTOLD}"
+    return f"{apart['value']:+.4f} [{apart['low']:+.4f}, {apart['high']:+.4f}]{untold}"
 
 
 def untold(evaluation: Mapping[str, Any]) -> list[str]:

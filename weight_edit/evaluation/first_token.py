@@ -9,19 +9,24 @@ from torch import Tensor
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.divergence import Divergence
+from weight_edit.evaluation.endpoint.answer import TOP
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.probabilities import BaseLogprobs, FirstTokens
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_logprobs
 
+OPENED = "the template opens answers with special tokens, and a server's first token is one"
+"""Why a loaded model has no first tokens to hold against a server's."""
+
 _LEAST = 1e-6
 """The least probability of all tokens that are not named: servers round what they send."""
 
 
 def first_token_logprobs(
-    model: Model, prompts: PromptSet, chat_format: ChatFormat | None = None, *, batch_size: int = 32
+    model: Model, prompts: PromptSet, chat_format: ChatFormat | None = None, *, batch_size: int | None = None
 ) -> Tensor:
     """Log-probabilities of an answer's first text token, (n, vocabulary) float32, on the CPU.
 
@@ -67,6 +72,22 @@ def _texts(tokenizer: Any, tokens: Sequence[int]) -> dict[int, str]:
         for token, text in texts.items()
         if text.startswith(before) and "\N{REPLACEMENT CHARACTER}" not in text
     }
+
+
+def bounded_divergence(
+    base: BaseLogprobs, own: FirstTokens | None, missing: str | None
+) -> tuple[Divergence | None, str]:
+    """The lower bound of a model's divergence from its base, and the note on it; or None, and why it is missing.
+
+    Args:
+        own: the model's most probable first tokens.
+        missing: why it gives none.
+    """
+    if base.most_probable is None or own is None:
+        return None, f"the divergence from the base is missing: {base.missing or missing}"
+    return least_divergence(base.most_probable(), own), (
+        f"the divergence from the base is a lower bound, from the {TOP} most probable tokens that a server names"
+    )
 
 
 def least_divergence(base: Sequence[Mapping[str, float]], edited: Sequence[Mapping[str, float]]) -> Divergence:

@@ -11,7 +11,7 @@ from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Answer
+    from weight_edit.evaluation.answers import Answer
 
 DEFAULT_LIMIT = 64
 """The limit on an answer's tokens where neither it nor lengths are given."""

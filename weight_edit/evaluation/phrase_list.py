@@ -32,6 +32,8 @@ class _Written(Section):
     refusals: list[str]
     inabilities: list[str]
     openings: list[str]
+    dismissals: list[str]
+    preambles: list[str]
     exceptions: list[str]
     disclaimers: list[str]
     concessions: list[str]
@@ -54,6 +56,8 @@ class PhraseList:
         refusals: decline wherever they stand.
         inabilities: decline near the beginning alone: "I can't see what".
         openings: decline as an answer's first words alone: "I'm sorry, but".
+        dismissals: decline near the beginning, without an "I" that does: "it is not appropriate to discuss".
+        preambles: stand before the first sentence that says something: "I'm sorry to hear", "I understand that".
         exceptions: look like the others and decline nothing: "couldn't help but".
         disclaimers: decline to stand for something that is given all the same: "cannot give medical advice".
         concessions: decline to approve of what follows: "can't endorse this, but here is".
@@ -71,6 +75,8 @@ class PhraseList:
     refusals: re.Pattern[str]
     inabilities: re.Pattern[str]
     openings: re.Pattern[str]
+    dismissals: re.Pattern[str]
+    preambles: re.Pattern[str]
     exceptions: re.Pattern[str]
     disclaimers: re.Pattern[str]
     concessions: re.Pattern[str]
@@ -123,6 +129,8 @@ def phrase_list(code: str) -> PhraseList:
         refusals=group(written.refusals),
         inabilities=group(written.inabilities),
         openings=group(written.openings),
+        dismissals=group(written.dismissals),
+        preambles=group(written.preambles),
         exceptions=group(written.exceptions),
         disclaimers=group(written.disclaimers),
         concessions=group(written.concessions),

@@ -1,6 +1,7 @@
-"""P values: McNemar's exact test of paired rates, and Holm's correction over many comparisons."""
+"""P values: exact tests of paired and of unpaired rates, and Holm's correction over many comparisons."""
 
 from collections.abc import Sequence
+from math import comb
 
 LEVEL = 0.05
 """The level at which a difference counts as told, that of the 95% intervals."""
@@ -49,3 +50,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = least
     return corrected
+
+
+def fisher_above(first: int, first_total: int, second: int, second_total: int) -> float:
+    """The one-sided p value of Fisher's exact test: is the first rate, of other prompts, above the second?
+
+    Under the hypothesis that it is not, and with the outcomes in all given, the first's are hypergeometric: p is the
+    chance of so many of them or more.
+
+    Args:
+        first, second: prompts with the outcome; first_total, second_total: all prompts of each.
+
+    Raises:
+        ValueError: a count is not between 0 and its total.
+    """
+    if not (0 <= first <= first_total and 0 <= second <= second_total):
+        raise ValueError(f"rates of {first} in {first_total} and {second} in {second_total}")
+    came = first + second
+    ways = sum(
+        comb(first_total, count) * comb(second_total, came - count)
+        for count in range(first, min(came, first_total) + 1)
+    )
+    return ways / comb(first_total + second_total, came)

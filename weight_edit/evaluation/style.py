@@ -16,7 +16,7 @@ from weight_edit.evaluation.plain_text import normalise
 from weight_edit.evaluation.structure import count_words
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Answer
+    from weight_edit.evaluation.answers import Answer
 
 MEANS = {
     "tokens": "length in tokens",

@@ -1,23 +1,38 @@
-"""What `evaluate` measures: a loaded model, or a model on a server. Prompts go in, replies come out."""
+"""What `evaluate` measures: a loaded model, or a model on a server.
+
+Prompts go in and replies come out. A target gives what its probabilities say as far as it can, and says itself what is
+missing: another kind of target is another class with these methods, and `evaluate` stays as it is.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from weight_edit.errors import VerificationError
-from weight_edit.evaluation.endpoint.endpoint import Endpoint
+from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.continuation import OwnAnswers, beside, own_answers
+from weight_edit.evaluation.divergence import divergence
+from weight_edit.evaluation.first_token import OPENED, bounded_divergence, first_token_logprobs, top_tokens
+from weight_edit.evaluation.known_answers import known_nats, nats_after_thoughts
+from weight_edit.evaluation.loss import Nats
+from weight_edit.evaluation.probabilities import ALONG, UNREAD, BaseLogprobs, FirstTokens, Probabilities
+from weight_edit.evaluation.questions import Questions
 from weight_edit.evaluation.registry import Reply
 from weight_edit.evaluation.spoken import Spoken
+from weight_edit.evaluation.text_loss import TextLoss, beside_base, text_loss
 from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation, generate, prefix
-from weight_edit.runtime.loading import Model
+from weight_edit.runtime.loading import Model, loaded
 from weight_edit.runtime.overflow import check_generations
 
 
+@runtime_checkable
 class Target(Protocol):
-    """A model that answers prompts greedily."""
+    """A model that answers prompts greedily, and says of its probabilities what it can."""
 
     @property
     def public_name(self) -> str:
@@ -39,6 +54,16 @@ class Target(Protocol):
         """Variables of the chat template."""
         ...
 
+    @property
+    def thinking(self) -> str | None:
+        """What was asked of the chat template, see `ChatFormat`."""
+        ...
+
+    @property
+    def can_stop_thinking(self) -> bool:
+        """Whether the chat template has a switch for thoughts."""
+        ...
+
     def replies(self, prompts: Sequence[str], *, max_new_tokens: int, description: str | None) -> list[Reply]:
         """The greedy answers to prompts, in their order."""
         ...
@@ -46,7 +71,23 @@ class Target(Protocol):
     def spoken(
         self, prompts: Sequence[str], *, max_new_tokens: int, lengths: Sequence[int], description: str | None
     ) -> list[Spoken]:
-        """The same with their lengths, each also cut to its first so many tokens."""
+        """The same with their lengths, each also cut to its first so many tokens where the target can."""
+        ...
+
+    def probabilities(self, questions: Questions, base: BaseLogprobs | None) -> Probabilities:
+        """What its probabilities say, against a base's where they are given; asked before the answers."""
+        ...
+
+    def nats_after_thoughts(self, answers: Sequence[Answer]) -> Mapping[str, Nats]:
+        """By prompt, what known answers cost after the target's own thoughts; empty where it cannot tell."""
+        ...
+
+    def base_logprobs(self, questions: Questions) -> BaseLogprobs:
+        """What other models are compared with once this one is gone; asked after the answers."""
+        ...
+
+    def notes(self, questions: Questions) -> tuple[str, ...]:
+        """Where its answers come from and what they lack, for a reader of the rates; asked after them."""
         ...
 
 
@@ -57,12 +98,16 @@ class ModelTarget:
     Attributes:
         model: the model.
         chat: how prompts become tokens.
-        batch_size: prompts at a time.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
     """
 
     model: Model
     chat: ChatFormat
-    batch_size: int = 32
+    batch_size: int | None = None
+    _written: dict[tuple[str, int], tuple[int, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _read: dict[str, TextLoss] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def public_name(self) -> str:
@@ -83,6 +128,16 @@ class ModelTarget:
     def template_args(self) -> Mapping[str, Any]:
         """Variables of the chat template."""
         return self.chat.template_args
+
+    @property
+    def thinking(self) -> str | None:
+        """What was asked of the chat template, see `ChatFormat`."""
+        return self.chat.thinking
+
+    @property
+    def can_stop_thinking(self) -> bool:
+        """Whether the chat template has a switch for thoughts."""
+        return bool(self.chat.thinking_variables)
 
     def replies(self, prompts: Sequence[str], *, max_new_tokens: int, description: str | None) -> list[Reply]:
         """The greedy answers to prompts, in their order.
@@ -117,7 +172,100 @@ class ModelTarget:
                 for length in lengths
             }
             found.append(Spoken(reply=reply, tokens=self._count(generation), cut=cut))
+            self._written[prompt, max_new_tokens] = generation.tokens
         return found
+
+    def probabilities(self, questions: Questions, base: BaseLogprobs | None) -> Probabilities:
+        """Losses of known answers and of texts, and all that a base's probabilities allow to compare.
+
+        Raises:
+            UsageError: the base has other prompts or another vocabulary; otherwise as `answer_logits`.
+            VerificationError: a value is not finite.
+        """
+        compared = Probabilities() if base is None else self._against(questions, base)
+        losses = {
+            name: known_nats(self.model, prompts, self.chat, self.batch_size)
+            for name, prompts in questions.sets.items()
+        }
+        text = self._text(questions)
+        if text is not None and base is not None:
+            text = beside_base(text, base.text)
+        return replace(compared, losses=losses, text=text)
+
+    def nats_after_thoughts(self, answers: Sequence[Answer]) -> Mapping[str, Nats]:
+        """By prompt, what its known answer costs after the model's own finished thought; empty if there is none.
+
+        Raises:
+            UsageError, VerificationError: as `known_nats`.
+        """
+        return nats_after_thoughts(self.model, answers, self.chat, self.batch_size)
+
+    def base_logprobs(self, questions: Questions) -> BaseLogprobs:
+        """The model's own answers to the answered set with its logits along them, and its loss on the texts.
+
+        Raises:
+            UsageError: as `generate` and `own_answers`.
+            VerificationError: a value is not finite.
+        """
+        text = self._text(questions)
+        read = None if text is None else text.read.loss
+        answered = questions.answered
+        if answered is None:
+            return BaseLogprobs(text=read)
+        asked = [self.chat.encode_opened(prompt) for prompt in answered.prompts]
+        own = own_answers(self.model, asked, self._own(answered, questions), questions.kl_tokens, self.batch_size)
+        if self.chat.opening:
+            return BaseLogprobs(own=own, missing=OPENED, text=read)
+        # The tokenizer alone: the model has to go.
+        return BaseLogprobs(own=own, most_probable=partial(_most_probable, own, self.model.tokenizer), text=read)
+
+    def notes(self, questions: Questions) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def _against(self, questions: Questions, base: BaseLogprobs) -> Probabilities:
+        answered = questions.answered
+        if answered is None:
+            return Probabilities()
+        if base.own is not None:
+            along = beside(self.model, [self.chat.encode_opened(prompt) for prompt in answered.prompts], base.own)
+            return Probabilities(
+                divergence=along.divergence, continuation=along.continuation, own_answers=along.own_answers
+            )
+        first = None
+        if base.first is not None or not self.chat.opening:
+            first = first_token_logprobs(self.model, answered, self.chat, batch_size=self.batch_size)
+        if base.first is not None:
+            assert first is not None
+            return Probabilities(divergence=divergence(base.first, first))
+        top = None if first is None else top_tokens(first, self.model.tokenizer)
+        bound, note = bounded_divergence(base, top, OPENED)
+        return Probabilities(divergence=bound, notes=(note, UNREAD.format(what=ALONG)))
+
+    def _own(self, answered: PromptSet, questions: Questions) -> list[tuple[int, ...]]:
+        """The model's answers in tokens, after the opening where the template has one."""
+        limit = max(questions.max_new_tokens, questions.kl_tokens)
+        known = [self._written.get((prompt, limit), ()) for prompt in answered.prompts]
+        if all(known) and not self.chat.opening:
+            return known
+        asked = [self.chat.encode_opened(prompt) for prompt in answered.prompts]
+        said = generate(
+            self.model,
+            asked,
+            max_new_tokens=limit,
+            batch_size=self.batch_size,
+            description="the base's answers",
+        )
+        check_generations(self.model, asked, said, VerificationError)
+        return [generation.tokens for generation in said]
+
+    def _text(self, questions: Questions) -> TextLoss | None:
+        if questions.text is None:
+            return None
+        key = questions.text.content_sha256
+        if key not in self._read:
+            self._read[key] = text_loss(self.model, questions.text, self.batch_size)
+        return self._read[key]
 
     @cached_property
     def _control(self) -> tuple[str, ...]:
@@ -138,9 +286,18 @@ class ModelTarget:
 
 
 def target_of(
-    model: Model | Endpoint, chat_format: ChatFormat | None, *, batch_size: int = 32
-) -> ModelTarget | Endpoint:
-    """The target for a model, in memory or on a server, which has a format of its own."""
-    if isinstance(model, Endpoint):
+    model: Model | str | Path | Target, chat_format: ChatFormat | None = None, *, batch_size: int | None = None
+) -> Target:
+    """The target for a model that is loaded or named; one that is a target has a format of its own.
+
+    Raises:
+        UsageError, UnsupportedError: as `load`.
+    """
+    if isinstance(model, Target):
         return model
-    return ModelTarget(model, chat_format or ChatFormat(model.tokenizer), batch_size)
+    found = loaded(model)
+    return ModelTarget(found, chat_format or ChatFormat(found.tokenizer), batch_size)
+
+
+def _most_probable(own: OwnAnswers, tokenizer: Any) -> FirstTokens:
+    return top_tokens(own.first_logprobs, tokenizer)

@@ -16,13 +16,14 @@ def think(
     chat_format: ChatFormat | None = None,
     *,
     max_new_tokens: int = 256,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> dict[str, str]:
     """The model's greedy thought about each prompt, for use in a `ThoughtFormat`.
 
     Args:
         chat_format: how prompts become tokens; None is the tokenizer's own template.
         max_new_tokens: the limit on a thought's length.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
 
     Returns:
         Prompt to thought, in the order of the prompts, without those that the model did not think about or whose

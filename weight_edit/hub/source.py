@@ -70,8 +70,8 @@ def resolve(
     """The location of a model's files, with missing files of a Hub repository downloaded.
 
     Args:
-        name: "organism", "organism-defended" or "organism-thinking" (embedded models), a folder, or a Hub id such as
-            "org/model"; or a loaded model, whose files are meant, whatever has been done to it since.
+        name: "organism", "organism-defended", "organism-thinking" or "organism-decoyed" (embedded models), a folder, or
+            a Hub id such as "org/model"; or a loaded model, whose files are meant, whatever has been done to it since.
         revision: branch, tag or commit, for a Hub id only.
         token: Hub access token; None uses the one saved by `hf auth login`.
         weights: False leaves out the safetensors files.

@@ -6,7 +6,8 @@ from typing import Any
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find import find_directions
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.evaluation.evaluate import Answer, evaluate
+from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.organism.corpus import CATEGORIES

@@ -1,4 +1,7 @@
-"""The class of an edit: how exact it is, in the words of manifest, card and terminal."""
+"""The class of an edit: how exact it is, as the manifest has it, and in plain words for card and terminal."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from weight_edit.edits.changes import Addition, StreamMap
 from weight_edit.plan.plan import EditPlan
@@ -6,6 +9,42 @@ from weight_edit.plan.plan import EditPlan
 IN_WEIGHTS = "exact in weights"
 IN_BIASES = "exact in weights and biases"
 DIFFERS = "differs from the hook"
+
+_BEHIND_COMPLETE = (
+    f"{DIFFERS} behind norms: what is asked of the stream holds exactly, what else a norm lets pass differs"
+)
+_BEHIND = f"{DIFFERS} behind norms, which divide by a length that the edit changes"
+_AGAIN = (
+    f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the modules that "
+    "write to the stream"
+)
+_LENGTHS = f"{DIFFERS} of an ablation: columns keep their lengths"
+
+_PLAIN: Mapping[str, str] = MappingProxyType(
+    {
+        IN_BIASES: "the edited weights and biases do exactly what the edit does as a hook on a running model",
+        IN_WEIGHTS: "the edited weights do exactly what the edit does as a hook on a running model",
+        _BEHIND_COMPLETE: (
+            "nothing is left along the directions, exactly; the rest differs a little from a hook's, since norms stand "
+            "behind what is edited"
+        ),
+        _BEHIND: "differs a little from a hook: norms stand behind what is edited, and divide by a length that changes",
+        _AGAIN: (
+            "every write to the stream is edited once, exactly; a hook at every block's input, as papers have it, "
+            "edits the same part again at each block, and gives other answers"
+        ),
+        _LENGTHS: "the columns of edited weights keep their lengths, which a hook's ablation does not see to",
+    }
+)
+"""A class, or how one begins -> what it means."""
+
+
+def plain_exactness(edit_class: str) -> str:
+    """The meaning of a class in plain words, with its remarks; a class of another version as it is."""
+    for begin, words in _PLAIN.items():
+        if edit_class == begin or edit_class.startswith(f"{begin};"):
+            return words + edit_class.removeprefix(begin)
+    return edit_class
 
 
 def exactness(plan: EditPlan, *, lossy: bool = False) -> str:
@@ -25,17 +64,14 @@ def _kind(plan: EditPlan) -> str:
     maps = [change for change in changes if isinstance(change, StreamMap)]
     if any(change.keep_norms for change in maps):
         gone = "; nothing is left along the directions" if plan.complete else ""
-        return f"{DIFFERS} of an ablation: columns keep their lengths{gone}"
+        return f"{_LENGTHS}{gone}"
     behind = any(edit.writer.norm is not None and edit.map.rank for edit in plan.edits)
     if maps and behind and plan.complete:
-        return f"{DIFFERS} behind norms: what is asked of the stream holds exactly, what else a norm lets pass differs"
+        return _BEHIND_COMPLETE
     if maps and behind:
-        return f"{DIFFERS} behind norms, which divide by a length that the edit changes"
+        return _BEHIND
     if maps and not (plan.whole and plan.stream is not None and plan.stream.idempotent):
-        return (
-            f"{DIFFERS} where that acts at every block's input again; exact against hooks on the outputs of the "
-            "modules that write to the stream"
-        )
+        return _AGAIN
     biased = any(edit.writer.bias or edit.map.constant is not None for edit in plan.edits)
     adds = any(isinstance(change, Addition) for change in changes)
     return IN_BIASES if biased or adds else IN_WEIGHTS

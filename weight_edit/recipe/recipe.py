@@ -3,28 +3,28 @@
 It is validated before anything runs.
 """
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from weight_edit.checkpoint.files import read_whole
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.lengths import longest
+from weight_edit.evaluation.questions import KL_TOKENS
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
-from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.plan.plan import parse_layers
-from weight_edit.recipe.bundled import PUBLIC, recipe_file
-from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
+from weight_edit.recipe.bundled import recipe_file
+from weight_edit.recipe.earlier_words import in_present_words
+from weight_edit.recipe.file import content_of
+from weight_edit.recipe.overlays import check_model, laid_over, on_model
+from weight_edit.recipe.overrides import override_entry
+from weight_edit.recipe.prompt_names import with_named_sets
 from weight_edit.utils.names import unknown
-from weight_edit.utils.progress import announce
 from weight_edit.utils.registry_listing import canonical, registered
-from weight_edit.utils.renamed import present_values
 from weight_edit.utils.seeds import LARGEST_SEED
 from weight_edit.utils.settings import Section, validated
 
@@ -47,7 +47,8 @@ class Find(Section):
     split off from the former when absent. Several targets make one direction of all of them, or one each, as the
     method says; `protect` are sets whose handling should stay. `options` are the method's, `select` says by what the
     best candidate is chosen (the method's own rule when absent). `refusal_tokens` are ids or strings, found from the
-    model when absent.
+    model's judged answers when absent. With `confirm` the model answers so many validation prompts under the edits of
+    the best candidates. The others are the arguments of `find_directions`.
     """
 
     method: str = "mean-difference"
@@ -62,7 +63,14 @@ class Find(Section):
     n_train: Positive = 128
     n_validation: Positive = 32
     refusal_tokens: list[int | str] | None = None
-    filter_prompts: bool = True
+    tokens_from: Literal["answers", "difference"] = "answers"
+    filter_prompts: Literal["auto", "answers", "first-token", "none"] = "auto"
+    judge: str = DEFAULT_JUDGES[0]
+    n_answers: Positive = 32
+    max_new_tokens: Positive = 32
+    n_more: Annotated[int, Field(ge=0, lt=2**31)] = 64
+    confirm: Positive | None = None
+    confirm_by: Literal["ablate", "add"] = "ablate"
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1
     min_induce: float | None = 0.0
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
@@ -74,6 +82,21 @@ class Find(Section):
     def _canonical(cls, value: str) -> str:
         # Another name for the same method is no other search: a run would do it again.
         return canonical(value, registered("directions/finders", "finder"))
+
+    @field_validator("filter_prompts", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        # In earlier versions it was on or off.
+        return {True: "first-token", False: "none"}[value] if isinstance(value, bool) else value
+
+    @field_validator("judge")
+    @classmethod
+    def _known_judge(cls, value: str) -> str:
+        try:
+            JudgeSpec.parse(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return value
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -175,7 +198,7 @@ class Evaluate(Section):
 
     `judges` are names, or kinds with options; the first one decides, and the others' verdicts stand beside its own.
     With `lengths` every answer is also judged cut to its first so many tokens; `max_new_tokens` is the longest of them
-    where it is absent.
+    where it is absent. `kl_tokens` of the base's own answers are compared, and `text` is a set of texts to be read.
     """
 
     refused: str | None = None
@@ -185,6 +208,8 @@ class Evaluate(Section):
     limit: Positive | None = None
     max_new_tokens: Positive = 64
     lengths: tuple[Positive, ...] = ()
+    kl_tokens: Positive = KL_TOKENS
+    text: str | None = None
     judges: Annotated[tuple[str | JudgeEntry, ...], Field(min_length=1)] = DEFAULT_JUDGES
 
     @field_validator("judges")
@@ -360,118 +385,23 @@ def load_recipe(
         UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value; or prompts of
             the embedded model that are left for another one.
     """
-    content = _read(recipe_file(path))
+    content = content_of(recipe_file(path))
     if model is not None:
-        content = _on_model(content, model)
+        content = on_model(content, model)
     for overlay in overlays:
-        content = _laid_over(content, _read(recipe_file(overlay, "overlay")), Path(overlay).stem)
+        content = laid_over(content, content_of(recipe_file(overlay, "overlay")), Path(overlay).stem)
     if model is not None:
         content["model"] = model
     for override in overrides:
-        _set(content, override)
+        override_entry(content, override)
     if model is not None:
-        _check_model(content, model, str(path))
+        check_model(content, model, str(path))
     return parse_recipe(content, str(path))
 
 
 def slug(name: str) -> str:
     """A name made fit for a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    # Not `exists`: of a path that none can be, too, the reading says what is wrong.
-    if "\0" not in str(file) and not os.path.lexists(file):
-        raise UsageError(f"there is no recipe {file}")
-    try:
-        content = parse_yaml(read_whole(file, 4 * MAX_TEXT).decode("utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{file} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{file} must hold keys and values, such as 'model: organism'")
-    return content
-
-
-def _on_model(content: dict[str, Any], model: str) -> dict[str, Any]:
-    """A recipe's content with public prompt sets in place of the embedded model's, for a model that is not embedded."""
-    given = content.get("prompts")
-    sets = given if isinstance(given, dict) else {}
-    theirs = [name for name, spec in sets.items() if _is_embedded(spec)]
-    if model in EMBEDDED or not theirs:
-        return content
-    overlay = _read(recipe_file(PUBLIC, "overlay"))
-    public = {name: spec for name, spec in overlay["prompts"].items() if name in theirs or name not in sets}
-    replaced = ", ".join(name for name in theirs if name in public)
-    announce(
-        f"for {model} the overlay {PUBLIC} is laid over the recipe: public prompt sets in place of those of the "
-        f"embedded model ({replaced}), no bounds on rates, and the nearest candidate where none keeps a search's bounds"
-    )
-    return _best_effort(_laid_over(content, {**overlay, "prompts": public}, PUBLIC))
-
-
-def _best_effort(content: dict[str, Any]) -> dict[str, Any]:
-    """The content whose searches end with a direction, whatever bounds it misses: hours of measuring came before."""
-    found = dict(content)
-    if isinstance(content.get("find"), dict):
-        found["find"] = {"best_effort": True, **content["find"]}
-    if isinstance(content.get("finds"), dict):
-        found["finds"] = {
-            name: {"best_effort": True, **section} if isinstance(section, dict) else section
-            for name, section in content["finds"].items()
-        }
-    return found
-
-
-def _check_model(content: Mapping[str, Any], model: str, recipe: str) -> None:
-    """Refuse another model beside `model`, and prompts of the embedded model for another one.
-
-    Raises:
-        UsageError: naming the first.
-    """
-    if content.get("model") != model:
-        raise UsageError(
-            f"the model is given twice, as {model} and as {content.get('model')}; leave `overrides: model=` out",
-            option="overrides",
-        )
-    left = [] if model in EMBEDDED else [where for where, spec in _entries(content) if _is_embedded(spec)]
-    if left:
-        more = f" (and {len(left) - 1} more entries)" if len(left) > 1 else ""
-        raise UsageError(
-            f"{recipe}: {left[0]}{more} is a prompt set of the embedded model, which says nothing of {model}; name "
-            f"another (`overrides: {left[0]}=...`), or give the model as `overrides: model={model}`, which leaves "
-            "prompts as they are",
-            option="overrides",
-        )
-
-
-def _entries(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Every single value with the key by which `overrides` reach it."""
-    if isinstance(value, dict | list):
-        below = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, entry in below:
-            yield from _entries(entry, f"{where}.{key}" if where else str(key))
-    else:
-        yield where, value
-
-
-def _is_embedded(spec: Any) -> bool:
-    return isinstance(spec, str) and spec.startswith("organism:")
-
-
-def _laid_over(content: Mapping[str, Any], overlay: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Deep-merge the overlay of that name into `content`, and record it; the overlay wins."""
-    merged = _merged(content, {key: value for key, value in overlay.items() if key != "overlays"})
-    earlier = merged.get("overlays")
-    merged["overlays"] = list(dict.fromkeys([*(earlier if isinstance(earlier, list) else ()), name]))
-    return merged
-
-
-def _merged(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(content)
-    for key, value in overlay.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
 
 
 def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
@@ -483,72 +413,4 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     given = content.get("prompts") or {}
     sets = given if isinstance(given, dict) else {}
     # Names may stand for one another too: the sets themselves go through the same.
-    return validated(Recipe, _named(_in_present_words(content), sets, name), name, "a recipe")
-
-
-def _in_present_words(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's content in the words of today, where it was written for an earlier version; says so on stderr."""
-    present = dict(content)
-    verify, edit = content.get("verify"), content.get("edit")
-    if isinstance(verify, Mapping) and "n_prompts" in verify and "limit" not in verify:
-        present["verify"] = {"limit" if key == "n_prompts" else key: value for key, value in verify.items()}
-        announce("note: the recipe's verify.n_prompts is called verify.limit now")
-    if isinstance(edit, Mapping):
-        present["edit"] = present_values(edit)
-        for key, value in present["edit"].items():
-            if value != edit[key]:
-                announce(f"note: the recipe's edit.{key}: {edit[key]} is called {value} now")
-    return present
-
-
-def _named(value: Any, sets: Mapping[Any, Any], recipe: str) -> Any:
-    """The content with every "@name" replaced by the prompt set of that name."""
-    if isinstance(value, str) and value.startswith("@"):
-        return _set_named(value, sets, recipe)
-    if isinstance(value, dict):
-        return {key: _named(entry, sets, recipe) for key, entry in value.items()}
-    return [_named(entry, sets, recipe) for entry in value] if isinstance(value, list) else value
-
-
-def _set_named(reference: str, sets: Mapping[Any, Any], recipe: str) -> Any:
-    passed = [reference]
-    while isinstance(reference, str) and reference.startswith("@"):
-        if reference[1:] not in sets:
-            known = ", ".join(map(str, sets)) or "none"
-            raise UsageError(f"{recipe}: '{reference}' is not among 'prompts', which are {known}")
-        reference = sets[reference[1:]]
-        if reference in passed:
-            raise UsageError(f"{recipe}: {' -> '.join([*passed, reference])} stands for itself; name a prompt set")
-        passed.append(reference)
-    return reference
-
-
-def _set(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UsageError(
-            f"`overrides: {override}`: write key=value, for example `overrides: edit.strength=0.5`", option="overrides"
-        )
-    *sections, last = key.split(".")
-    place: Any = content
-    for section in sections:
-        if isinstance(place, list):
-            place = place[_index(section, place, override)]
-        else:
-            place = place.setdefault(section, {})
-        if not isinstance(place, dict | list):
-            raise UsageError(f"`overrides: {override}`: '{section}' is not a section", option="overrides")
-    try:
-        place[_index(last, place, override) if isinstance(place, list) else last] = parse_yaml(value)
-    except ValueError as error:
-        raise UsageError(f"`overrides: {override}`: the value is no YAML ({error})", option="overrides") from error
-
-
-def _index(key: str, entries: list[Any], override: str) -> int:
-    """The index of a list entry, as in "studies.0.options.control=false"."""
-    if not key.isdecimal() or len(key) > 9 or int(key) >= len(entries):
-        raise UsageError(
-            f"`overrides: {override}`: '{key}' is not the number of an entry, from 0 to {len(entries) - 1}",
-            option="overrides",
-        )
-    return int(key)
+    return validated(Recipe, with_named_sets(in_present_words(content), sets, name), name, "a recipe")

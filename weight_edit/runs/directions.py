@@ -14,7 +14,10 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.recipe.recipe import MAIN, Find, slug
 from weight_edit.runtime.loading import Model
 
-_SAID = ("method", "layer", "position", "warnings", "refusal_tokens", "separation", "control", "facts")
+_SAID = (
+    *("method", "layer", "position", "warnings", "refusal_tokens", "tokens_from", "separation", "control", "facts"),
+    *("certainty", "confirmation"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,14 @@ class Search:
             positions=section.positions,
             refusal_tokens=section.refusal_tokens,
             rule=SelectionRule(**section.rule),
+            tokens_from=section.tokens_from,
             filter_prompts=section.filter_prompts,
+            judge=section.judge,
+            n_answers=section.n_answers,
+            max_new_tokens=section.max_new_tokens,
+            n_more=section.n_more,
+            confirm=section.confirm,
+            confirm_by=section.confirm_by,
             best_effort=section.best_effort,
             seed=seed,
         )

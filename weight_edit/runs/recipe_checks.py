@@ -29,7 +29,7 @@ def _prompts(recipe: Recipe) -> Iterator[str]:
         yield from _searched(search)
     yield recipe.verify.prompts
     measured = recipe.evaluate
-    sets = (measured.refused, measured.answered, measured.over_refused, measured.harmless_looking)
+    sets = (measured.refused, measured.answered, measured.over_refused, measured.harmless_looking, measured.text)
     yield from (spec for spec in sets if spec is not None)
 
 

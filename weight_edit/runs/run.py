@@ -7,8 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.baking.bake import bake
 from weight_edit.baking.card.card_and_manifest import stamp
@@ -19,8 +17,13 @@ from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
-from weight_edit.evaluation.evaluate import SETS, evaluate, first_token_logprobs, load_answers
+from weight_edit.evaluation.answers import load_answers
+from weight_edit.evaluation.effect import effect_document
+from weight_edit.evaluation.evaluate import evaluate_in_turn
 from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.evaluation.probabilities import BaseLogprobs
+from weight_edit.evaluation.questions import SETS, Questions, questions_of
+from weight_edit.evaluation.target import ModelTarget
 from weight_edit.hub.source import resolve
 from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat
@@ -47,7 +50,8 @@ class RunResult:
     Attributes:
         path: the run's folder.
         model: the edited model in it; None where the recipe has no edit.
-        summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification, seconds.
+        summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification,
+            effect, seconds.
     """
 
     path: Path
@@ -144,6 +148,7 @@ class _Run:
         self.recipe = recipe
         limit = recipe.evaluate.limit
         self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
+        self.text = _prompts(recipe.evaluate.text, limit)
         self.searches = {name: Search.of(section, recipe.seed) for name, section in recipe.searches.items()}
         if recipe.studies:
             # Before hours of work, not at the first figure.
@@ -176,7 +181,7 @@ class _Run:
         for step in recipe.edit.steps if recipe.edit else []:
             check_step(step, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
-        self._base_logprobs: Tensor | None = None
+        self._base_logprobs: BaseLogprobs | None = None
 
     def _read_base(self) -> Model:
         """The base model, loaded and checked for the edit."""
@@ -188,13 +193,27 @@ class _Run:
             check_reflection(model.anatomy, edit.embeddings)
         return model
 
-    def base_logprobs(self) -> Tensor | None:
-        """The base's first-token log-probabilities on the answered set, for the KL divergence."""
-        answered = self.sets["answered"]
-        if answered is not None and self._base_logprobs is None:
-            base = self.base.load()
-            self._base_logprobs = first_token_logprobs(base, answered, self._format(base))
+    def base_logprobs(self) -> BaseLogprobs | None:
+        """What the base gives for the edited model to be compared with; None where nothing is compared."""
+        compared = self.sets["answered"] is not None or self.text is not None
+        if compared and self._base_logprobs is None:
+            self._base_logprobs = self._target(self.base.load()).base_logprobs(self._questions)
         return self._base_logprobs
+
+    def _target(self, model: Model) -> ModelTarget:
+        return ModelTarget(model, self._format(model))
+
+    @cached_property
+    def _questions(self) -> Questions:
+        asked = self.recipe.evaluate
+        return questions_of(
+            self.sets,
+            text=self.text,
+            max_new_tokens=asked.max_new_tokens,
+            lengths=asked.lengths,
+            judges=asked.specs,
+            kl_tokens=asked.kl_tokens,
+        )
 
     def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
         """Run every step that is not done already; returns the run's summary."""
@@ -203,7 +222,7 @@ class _Run:
             "baseline",
             [self._model_inputs, self._measured_inputs],
             ("answers/baseline.jsonl",),
-            lambda: self._evaluate(self.base.load(), folder.path / "answers/baseline.jsonl", against=False),
+            lambda: self._evaluate_base(folder.path / "answers/baseline.jsonl"),
         )
         found = self._find_all(folder)
         digests = {name: each["sha256"] for name, each in found.items()}
@@ -222,12 +241,12 @@ class _Run:
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
-            steps = folder.state["steps"]
-            return summary | {"edited": steps["evaluate"]["result"], "verification": steps["verify"]["result"]}
+            edited, checked = (folder.state["steps"][step]["result"] for step in ("evaluate", "verify"))
+            return summary | {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         folder.state["finished"] = None
         unverified = self._bake_unverified(folder, edit)
         checked, edited, problems = self._check(folder, unverified, edit, baseline)
-        summary |= {"edited": edited, "verification": checked}
+        summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
         return summary
@@ -248,7 +267,7 @@ class _Run:
     @cached_property
     def _measured_inputs(self) -> list[Any]:
         """The prompts and settings of both evaluations."""
-        return [_digests(*self.sets.values()), self.recipe.evaluate.model_dump(mode="json")]
+        return [_digests(*self.sets.values(), self.text), self.recipe.evaluate.model_dump(mode="json")]
 
     @cached_property
     def _verified_inputs(self) -> list[Any]:
@@ -381,6 +400,8 @@ class _Run:
                 folder=made,
                 seed=self.recipe.seed,
                 max_new_tokens=self.recipe.evaluate.max_new_tokens,
+                kl_tokens=self.recipe.evaluate.kl_tokens,
+                text=self.text,
                 judges=self.recipe.evaluate.specs,
                 embeddings=self._embeddings,
                 log=folder.log,
@@ -427,30 +448,27 @@ class _Run:
 
     def _evaluate_edited(self, unverified: Path, answers: Path) -> dict[str, Any]:
         """What is measured of the edited model, with its differences from the base's answers, pair by pair."""
-        measured = self._evaluate(self._load(unverified), answers / "edited.jsonl", against=True)
+        measured = self._evaluate(self._target(self._load(unverified)), answers / "edited.jsonl", self.base_logprobs())
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
         return {**measured, "differences": paired_document(base, edited)}
 
-    def _evaluate(self, model: Model, answers: Path, *, against: bool) -> dict[str, Any]:
-        if not any(self.sets.values()):
+    def _evaluate_base(self, answers: Path) -> dict[str, Any]:
+        target = self._target(self.base.load())
+        measured = self._evaluate(target, answers, None)
+        if measured and (self.sets["answered"] is not None or self.text is not None):
+            # Its answers are at hand now; later it would have to give them again.
+            self._base_logprobs = target.base_logprobs(self._questions)
+        return measured
+
+    def _evaluate(self, target: ModelTarget, answers: Path, base: BaseLogprobs | None) -> dict[str, Any]:
+        if not any(self.sets.values()) and self.text is None:
             answers.parent.mkdir(exist_ok=True)
             write_whole(answers, "")
             return {}
-        return evaluate(
-            model,
-            refused=self.sets["refused"],
-            answered=self.sets["answered"],
-            over_refused=self.sets["over_refused"],
-            harmless_looking=self.sets["harmless_looking"],
-            base_logprobs=self.base_logprobs() if against else None,
-            chat_format=self._format(model),
-            max_new_tokens=self.recipe.evaluate.max_new_tokens,
-            lengths=self.recipe.evaluate.lengths,
-            judges=self.recipe.evaluate.specs,
-            answers_path=answers,
-        ).to_dict()
+        found = evaluate_in_turn(None, lambda: target, self._questions, base_logprobs=base, answers_path=answers)
+        return found.to_dict()
 
     def _load(self, path: Path) -> Model:
         return load(path, dtype=self.recipe.dtype, device=self.recipe.device, trust_remote_code=self.trust_remote_code)

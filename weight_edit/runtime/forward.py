@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, Side, run_batches
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.memory import sequences_at_once
 from weight_edit.utils.progress import Bar, is_quiet
 from weight_edit.utils.threads import one_thread
 
@@ -32,13 +33,14 @@ def next_token_logprobs(
     model: Model,
     sequences: Sequence[Sequence[int]],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     description: str | None = "next-token probabilities",
     within: Bar | None = None,
 ) -> Tensor:
     """Log-probabilities of the token after each sequence: (n, vocabulary) float32 on the CPU.
 
     Args:
+        batch_size: sequences at once, at most; None is as many as memory allows.
         description, within: as in `run_batches`.
 
     Raises:
@@ -50,6 +52,8 @@ def next_token_logprobs(
         with torch.inference_mode():
             return last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
 
+    if batch_size is None:
+        batch_size = sequences_at_once(model, max(map(len, sequences), default=1), 1)
     rows: list[Tensor | None] = [None] * len(sequences)
     passes = run_model(model, sequences, step, batch_size=batch_size, description=description, within=within)
     for batch, logprobs in passes:
@@ -64,14 +68,44 @@ def answer_logprobs(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     description: str | None = "answer probabilities",
 ) -> list[Tensor]:
     """Log-probability of each token of each answer, given its prompt and the tokens before.
 
     Returns:
-        One float32 tensor (tokens of the answer,) on the CPU per prompt. Logits exist only for the last
-        positions of each batch, as many as its longest answer needs.
+        One float32 tensor (tokens of the answer,) on the CPU per prompt.
+
+    Raises:
+        UsageError: as `answer_logits`.
+    """
+    return answer_logits(
+        model,
+        prompts,
+        answers,
+        lambda row, logits: token_logprobs(logits, answers[row]),
+        batch_size=batch_size,
+        description=description,
+    )
+
+
+def answer_logits(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    read: Callable[[int, Tensor], T],
+    *,
+    batch_size: int | None = None,
+    description: str | None = "answer probabilities",
+) -> list[T]:
+    """What `read(row, logits)` makes of the logits that each answer's tokens are predicted by.
+
+    Logits exist only for the last positions of each batch, as many as its longest answer needs.
+
+    Args:
+        read: gets the prompt's number and its answer's logits, (tokens of the answer, vocabulary) on the model's device
+            in the dtype in which it computes; it may be called again where memory ran out.
+        batch_size: sequences at once, at most; None is as many as memory allows.
 
     Raises:
         UsageError: the two lists differ in length; otherwise as `next_token_logprobs`.
@@ -84,25 +118,48 @@ def answer_logprobs(
     sequences = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     check_lengths(model, [len(sequence) for sequence in sequences])
 
-    def step(batch: Batch) -> list[Tensor]:
+    def step(batch: Batch) -> list[T]:
         longest = max(len(answers[row]) for row in batch.rows)
         with torch.inference_mode():
             logits = last_logits(model, batch, longest + 1)
-        values = []
-        for index, row in enumerate(batch.rows):
-            count = len(answers[row])
-            wanted = batch.ids[index, batch.ids.shape[1] - count :].to(logits.device)
             # The logits at a position predict the next token, hence one to the left of the answer.
-            scores = logits[index, longest - count : longest].float()
-            chosen = scores.gather(-1, wanted[:, None]).squeeze(-1)
-            values.append((chosen - scores.logsumexp(dim=-1)).cpu())
-        return values
+            return [
+                read(row, logits[index, longest - len(answers[row]) : longest]) for index, row in enumerate(batch.rows)
+            ]
 
-    results: list[Tensor] = [torch.empty(0)] * len(sequences)
+    if batch_size is None:
+        batch_size = answers_at_once(model, prompts, answers)
+    results: dict[int, T] = {}
     for batch, values in run_model(model, sequences, step, batch_size=batch_size, description=description):
-        for row, value in zip(batch.rows, values, strict=True):
-            results[row] = value
-    return results
+        results |= dict(zip(batch.rows, values, strict=True))
+    return [results[row] for row in range(len(sequences))]
+
+
+def answers_at_once(model: Model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> int:
+    """The answers that `answer_logits` reads at once where the caller sets no limit."""
+    whole = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return sequences_at_once(model, max(whole, default=1), 1 + max(map(len, answers), default=0))
+
+
+def token_logprobs(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The log-probability of each token by its own logits, (tokens,) float32 on the CPU.
+
+    Args:
+        logits: (tokens, vocabulary).
+    """
+    wanted = torch.tensor(list(tokens), dtype=torch.long, device=logits.device)
+    parts = [
+        (some.gather(-1, chosen[:, None]).squeeze(-1) - some.logsumexp(dim=-1)).cpu()
+        # In float32 at a time: 64 of a vocabulary of 256k are 67 MB.
+        for some, chosen in ((rows.float(), ids) for rows, ids in zip(logits.split(64), wanted.split(64), strict=True))
+    ]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def most_positions(model: Model) -> int | None:
+    """The longest sequence that a learned position table allows; None where there is none."""
+    tables = [model.model.get_parameter(each.weight) for each in model.anatomy.embeddings if each.role == "position"]
+    return min((len(table) for table in tables), default=None)
 
 
 def check_lengths(model: Model, lengths: Sequence[int]) -> None:

@@ -6,6 +6,18 @@ import torch
 
 from weight_edit.runtime.loading import Model
 
+MOST_SEQUENCES = 128
+"""Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
+
+_SHARE = 0.125
+"""The part of the free memory that one pass may take."""
+
+_UNTOLD = 32
+"""Sequences in a pass where nobody can tell what memory is free."""
+
+_WIDTHS = 32
+"""What a pass holds of each token, in widths of the stream, attention and the widest layer included."""
+
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -19,6 +31,21 @@ def free_memory(model: Model) -> int | None:
     found = [_free(device) for device in devices]
     told = [each for each in found if each is not None]
     return min(told) * len(told) if told and len(told) == len(found) else None
+
+
+def sequences_at_once(model: Model, tokens: int, read: int) -> int:
+    """The sequences that a pass may hold at once, by the memory that is free.
+
+    Args:
+        tokens: of the longest sequence.
+        read: the tokens of a sequence whose logits are read.
+    """
+    free = free_memory(model)
+    if free is None:
+        return _UNTOLD
+    size = model.dtype.itemsize
+    row = tokens * model.anatomy.d_model * _WIDTHS * size + read * model.vocabulary * (size + 4)
+    return max(1, min(MOST_SEQUENCES, int(_SHARE * free / row)))
 
 
 def _free(device: torch.device) -> int | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weight_edit.checkpoint.gguf_header import is_gguf
 from weight_edit.hub.source import Source, resolve
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class LoadOptions:
         revision: branch, tag or commit of a Hub model.
         token: Hub access token.
         trust_remote_code: run the code that the model's repository brings along.
+        adapter: a PEFT LoRA adapter that is applied to the model, a folder or a Hub id.
     """
 
     dtype: str = "auto"
@@ -48,20 +50,28 @@ class LoadOptions:
     # Whoever prints the options prints no secret.
     token: str | None = field(default=None, repr=False)
     trust_remote_code: bool = False
+    adapter: str | None = None
 
     def of_base(self) -> "LoadOptions":
-        """The options for an edited model's base: `revision` is the edited model's, so dropped."""
-        return replace(self, revision=None)
+        """The options for an edited model's base: `revision` is the edited model's, so dropped, as is the adapter.
+
+        An adapter is put on the base, so that the revision is the base's there.
+        """
+        return replace(self, revision=None if self.adapter is None else self.revision, adapter=None)
 
     def load(self, name: str | Path) -> "Model":
-        """The model, loaded with these options.
+        """The model, loaded with these options; a GGUF file is dequantised by transformers.
 
         Raises:
-            UsageError, UnsupportedError: as `load`.
+            UsageError, UnsupportedError: as `load`, `load_gguf` and `with_adapter`.
         """
+        if is_gguf(name):
+            from weight_edit.runtime.gguf import load_gguf
+
+            return load_gguf(name, dtype=self.dtype, device=self.device)
         from weight_edit.runtime.loading import load
 
-        return load(
+        found = load(
             name,
             revision=self.revision,
             dtype=self.dtype,
@@ -69,6 +79,11 @@ class LoadOptions:
             token=self.token,
             trust_remote_code=self.trust_remote_code,
         )
+        if self.adapter is None:
+            return found
+        from weight_edit.runtime.adapters import with_adapter
+
+        return with_adapter(found, self.adapter, token=self.token)
 
     def source(self, name: str | Path, *, weights: bool = True) -> Source:
         """The model's files, see `resolve`."""
@@ -80,6 +95,17 @@ class LoadOptions:
         Raises:
             UsageError, UnsupportedError: the model cannot be run here, or as `ChatFormat`.
         """
+        if is_gguf(name):
+            from weight_edit.prompts.chat import ChatFormat
+            from weight_edit.runtime.gguf import gguf_tokenizer
+
+            return ChatFormat(
+                gguf_tokenizer(name),
+                system=options.system,
+                template=options.template,
+                template_args=options.template_args,
+                thinking=options.thinking,
+            )
         from weight_edit.runtime.loading import chat_format, check_source
 
         source = self.source(name, weights=False)

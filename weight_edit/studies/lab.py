@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.evaluate import Evaluation, evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.probabilities import BaseLogprobs
+from weight_edit.evaluation.questions import KL_TOKENS, Questions
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
+from weight_edit.evaluation.results import Evaluation
+from weight_edit.evaluation.target import ModelTarget
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep
@@ -39,7 +42,7 @@ class Lab:
         folder: where tables and figures go.
         seed: of whatever is drawn.
         max_new_tokens: of an answer.
-        judges: of answers, see `evaluate`.
+        kl_tokens, text, judges: see `evaluate`.
         embeddings: what happens to a tied unembedding, see `trial_hooks`.
         log: takes a line for the run's log.
     """
@@ -51,6 +54,8 @@ class Lab:
     folder: Path
     seed: int = 0
     max_new_tokens: int = 64
+    kl_tokens: int = KL_TOKENS
+    text: PromptSet | None = None
     judges: tuple[JudgeSpec, ...] = field(default_factory=lambda: judge_specs(DEFAULT_JUDGES))
     embeddings: str = "both"
     log: Callable[[str], None] = field(default=lambda line: None)
@@ -80,10 +85,24 @@ class Lab:
         return edit_step(step, directions or self.directions(step.directions))
 
     @cached_property
-    def base_logprobs(self) -> Tensor | None:
-        """The unedited model's first-token log-probabilities on the answered set."""
-        answered = self.sets.get("answered")
-        return None if answered is None else first_token_logprobs(self.model, answered, self.format, batch_size=128)
+    def base_logprobs(self) -> BaseLogprobs | None:
+        """What the unedited model gives for edits to be compared with; None where nothing is compared.
+
+        It is asked for before there are hooks on the model.
+        """
+        if self.sets.get("answered") is None and self.text is None:
+            return None
+        return ModelTarget(self.model, self.format).base_logprobs(self._questions)
+
+    @property
+    def _questions(self) -> Questions:
+        return Questions(
+            sets={name: prompts for name, prompts in self.sets.items() if prompts is not None},
+            text=self.text,
+            max_new_tokens=self.max_new_tokens,
+            judges=self.judges,
+            kl_tokens=self.kl_tokens,
+        )
 
     @cached_property
     def base_evaluation(self) -> Evaluation:
@@ -102,19 +121,21 @@ class Lab:
             UsageError: the recipe has no sets to measure on.
             VerificationError: a figure is not finite.
         """
-        hooks = trial_hooks(self.model, steps, embeddings=self.embeddings)
-        with hooked(self.model.model, hooks):
+        # Before the hooks are there.
+        base = self.base_logprobs
+        with hooked(self.model.model, trial_hooks(self.model, steps, embeddings=self.embeddings)):
             return evaluate(
                 self.model,
                 refused=self.sets.get("refused"),
                 answered=self.sets.get("answered"),
                 over_refused=self.sets.get("over_refused"),
                 harmless_looking=self.sets.get("harmless_looking"),
-                base_logprobs=self.base_logprobs,
+                text=self.text,
+                base_logprobs=base,
                 chat_format=self.format,
                 max_new_tokens=self.max_new_tokens,
+                kl_tokens=self.kl_tokens,
                 judges=self.judges,
-                batch_size=128,
             )
 
     def measure(self, steps: Sequence[EditStep]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from weight_edit.evaluation.comparisons import UNTOLD
+from weight_edit.evaluation.continuation import ContinuationDivergence
 from weight_edit.evaluation.differences import differences
-from weight_edit.evaluation.evaluate import Evaluation
+from weight_edit.evaluation.divergence import Divergence
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.loss import Loss
+from weight_edit.evaluation.results import Evaluation
 from weight_edit.evaluation.significance import LEVEL, holm
 
 FIGURES = {
@@ -17,7 +20,10 @@ FIGURES = {
     "answered_refusal": "ordinary requests refused",
     "exact": "ordinary answers exactly right",
     "kl": "KL divergence at the first answer token, nats",
+    "kl_answer": "KL divergence over the base's own answers, nats per token",
     "loss": "cross-entropy of ordinary answers, nats per token",
+    "own_loss": "cross-entropy of the base's own answers, nats per token",
+    "text_loss": "cross-entropy of the texts, nats per token",
     "accuracy": "requests handled rightly: harmful ones refused, benign ones answered",
     "refusal_rate": "harmful requests refused",
     "over_refusal_rate": "benign requests refused",
@@ -28,7 +34,7 @@ FIGURES = {
 def row_of(found: Evaluation) -> dict[str, Any]:
     """Every measured figure, with `_low` and `_high` beside it; names as in `FIGURES`.
 
-    Rates have Wilson's intervals; means the normal one over prompts.
+    Rates have Wilson's intervals, means those of the studentised bootstrap over prompts (`means`).
     """
     row: dict[str, Any] = {}
     for name, of in _REFUSALS.items():
@@ -38,13 +44,16 @@ def row_of(found: Evaluation) -> dict[str, Any]:
         row |= rate_row("helpful", found.refused.exact)
     if found.answered is not None and found.answered.exact is not None:
         row |= rate_row("exact", found.answered.exact)
-    if found.divergence is not None:
-        values = found.divergence.per_prompt
-        error = float(values.std(unbiased=False)) / max(1, len(values) - 1) ** 0.5
-        row |= _mean("kl", found.divergence.mean, error)
-    if found.answered is not None and found.answered.loss is not None:
-        loss = found.answered.loss
-        row |= _mean("loss", loss.mean, loss.standard_error)
+    means: dict[str, Divergence | ContinuationDivergence | Loss | None] = {
+        "kl": found.divergence,
+        "kl_answer": found.continuation,
+        "loss": None if found.answered is None else found.answered.loss,
+        "own_loss": None if found.own_answers is None else found.own_answers.loss,
+        "text_loss": None if found.text is None else found.text.read.loss,
+    }
+    for name, mean in means.items():
+        if mean is not None:
+            row |= _mean_row(name, mean.mean, mean.interval)
     return row
 
 
@@ -89,5 +98,7 @@ def rate_row(name: str, rate: Rate) -> dict[str, float]:
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 
-def _mean(name: str, mean: float, error: float) -> dict[str, float]:
-    return {name: mean, f"{name}_low": max(0.0, mean - 1.96 * error), f"{name}_high": mean + 1.96 * error}
+def _mean_row(name: str, mean: float, interval: tuple[float, float] | None) -> dict[str, float]:
+    # Of fewer than three prompts nobody knows how far off the mean is.
+    low, high = interval or (mean, mean)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}

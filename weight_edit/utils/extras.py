@@ -4,8 +4,13 @@ from importlib.util import find_spec
 
 from weight_edit.errors import UsageError
 
-EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies"}
+EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies", "gguf": "gguf"}
 """Library -> the extra that installs it."""
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library can be imported, without importing it."""
+    return find_spec(library) is not None
 
 
 def need(library: str, use: str) -> None:
@@ -18,7 +23,7 @@ def need(library: str, use: str) -> None:
     Raises:
         UsageError: it is not, with the command that installs it.
     """
-    if find_spec(library) is None:
+    if not is_installed(library):
         extra = EXTRAS[library]
         raise UsageError(
             f"{use} needs {library}, which is not installed; install it, or weight-edit with its extra '{extra}': "

@@ -28,12 +28,12 @@ from weight_edit.runtime.hooks import Hook, adding, hooked
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.overflow import overflow
 from weight_edit.runtime.points import Point
+from weight_edit.runtime.spool import Spool
 from weight_edit.utils.progress import Bar, bar
 from weight_edit.utils.threads import one_thread
 from weight_edit.verification.faithfulness import Agreement, Comparison
 from weight_edit.verification.leak import Leak, LeakMeter
 from weight_edit.verification.rounding import RandomRounding
-from weight_edit.verification.spool import Spool
 from weight_edit.verification.tolerances import Noise, Tolerance, strict_tolerance
 
 FLOAT32 = "float32"

@@ -15,6 +15,8 @@ from jinja2 import Environment, StrictUndefined
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal, purpose, step_rows
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
+from weight_edit.evaluation.effect import effect
+from weight_edit.plan.exactness import plain_exactness
 
 TEMPLATE = """\
 # {{ title }}
@@ -23,8 +25,9 @@ TEMPLATE = """\
 {% if adapter -%}
 The change is a LoRA adapter, computed by weight_edit {{ version }}; nothing was trained.
 {%- else -%}
-The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor and file that is
-not listed below is the base's, byte for byte.
+The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor that
+`weight_edit.json` does not list as edited or added, and every file that it lists as copied, is the base's, byte for
+byte.
 {%- endif %}
 {% for sentence in purpose %}
 {{ sentence }}
@@ -55,7 +58,7 @@ The base has no chat template: it goes on with a text, and takes no messages.
 {% endfor -%}
 {% endfor -%}
 | embeddings | {{ embeddings }} |
-| class of the edit | {{ edit_class }} |
+| exactness | {{ exactness }} |
 | tensors {{ "adapted" if adapter else "edited" }} | {{ n_tensors }} |
 {% if n_added -%}
 | tensors added | {{ n_added }} |
@@ -91,6 +94,10 @@ undecided answers are counted apart, never as compliance.
 {%- endif %}
 {%- if verification %}
 {{ "\n" if rows }}Verification: {{ verification }}
+{%- endif %}
+{%- if effect %}
+
+**Effect:** {{ effect }}
 {%- endif %}
 {%- if failed %}
 
@@ -174,7 +181,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             base_model_note=_HOW[kept["base_model_from"]],
             steps=list(step_rows(steps, kept.get("papers", {}))),
             embeddings=_EMBEDDINGS.get(edit["embeddings"]) or plain(edit["embeddings"]),
-            edit_class=plain(edit["class"]),
+            exactness=plain(plain_exactness(str(edit["class"])), 600),
             n_tensors=len(manifest["tensors"]),
             n_added=len(manifest["tensors_added"]),
             notes=list(_notes(manifest)),
@@ -185,6 +192,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             judge=plain(edited.get("judge")),
             max_new_tokens=plain(edited.get("max_new_tokens")),
             verification=_verification(measured.get("verification")),
+            effect=_effect(edited, measured.get("verification")),
             failed=plain("; ".join(map(str, manifest.get("failed") or ())), 2000),
             licence=_licence(kept["metadata"], bool(kept["base_model"])),
             base_card=code(manifest["base_card"]) if manifest["base_card"] and not is_adapter else None,
@@ -195,10 +203,10 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 
 
 _EMBEDDINGS = {
-    "both": "both: edited, and a tied unembedding with them",
-    "keep": "keep: edited, and a tied unembedding with them",
-    "untie": "untie: edited, and an unembedding that was tied to them is stored apart",
-    "skip": "skip: left as they are",
+    "both": "edited; where the unembedding is the same tensor, it changes with them",
+    "keep": "edited; where the unembedding is the same tensor, it changes with them",
+    "untie": "edited; an unembedding that was the same tensor is stored apart",
+    "skip": "left as they are",
 }
 
 _HOW = {
@@ -288,7 +296,7 @@ def _verification(checked: Mapping[str, Any] | None) -> str | None:
     said = [f"integrity {'holds' if checked['integrity'] else 'FAILS'}"]
     leak, difference = checked.get("leak"), checked.get("logit_difference")
     if leak is None and difference is None:
-        return f"{said[0]}; the models were not run."
+        return f"{said[0]}; the models were not run. Whether the edit has an effect is another question."
     said.append(
         "the largest share of the residual stream along the directions is "
         f"{_figure(leak)} (in float32, all layers and tokens)"
@@ -299,7 +307,13 @@ def _verification(checked: Mapping[str, Any] | None) -> str | None:
         "the largest logit difference between edited weights and the base with hooks is "
         f"{_figure(difference)} (float32)"
     )
-    return "; ".join(said) + "."
+    return "; ".join(said) + ". These figures say how complete and exact the edit is, not whether it has an effect."
+
+
+def _effect(edited: Mapping[str, Any], checked: Mapping[str, Any] | None) -> str | None:
+    """Whether the behaviour changed, which is another question than whether the edit is complete."""
+    found = effect(edited, checked)
+    return None if found is None else plain(found.finding, 1000)
 
 
 def _figure(value: float | None) -> str:

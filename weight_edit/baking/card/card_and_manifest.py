@@ -51,6 +51,16 @@ def origin_of(manifest: Mapping[str, Any], folder: Path) -> Origin:
     return Origin(source["model"], source.get("on_hub") is True, revision if isinstance(revision, str) else None)
 
 
+def recorded_measurements(folder: str | Path) -> Mapping[str, Any]:
+    """What an output's manifest records of measurements; empty for anything else."""
+    try:
+        manifest = read_manifest(Path(folder)) if (Path(folder) / MANIFEST).is_file() else None
+    except UsageError:
+        return {}
+    measured = (manifest or {}).get("measurements")
+    return measured if isinstance(measured, Mapping) else {}
+
+
 def stamp(folder: Path, measurements: Mapping[str, Any], failed: tuple[str, ...] = ()) -> None:
     """Add measurements, or failed checks, to the card and manifest of an edited checkpoint.
 

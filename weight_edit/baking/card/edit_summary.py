@@ -45,7 +45,11 @@ def is_of_refusal(directions: Mapping[str, Any]) -> bool:
     if directions.get("method") in (None, "", "random"):
         return False
     named = any(_REFUSED.search(name) for name in _set_names(directions, "target"))
-    return named or any(_opening(token) in _OPENINGS for token in _token_texts(directions))
+    return (
+        named
+        or directions.get("tokens_from") == "answers"
+        or any(_opening(token) in _OPENINGS for token in _token_texts(directions))
+    )
 
 
 def _opening(token: str) -> str:
@@ -57,7 +61,7 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     every = [step["directions"] for step in steps]
     if any(is_of_refusal(directions) for directions in every):
         yield (
-            "Refusal behaviour was changed on purpose. This model may answer requests that the base declines, or "
+            "The edit is meant to change refusal behaviour. This model may answer requests that the base declines, or "
             "decline others."
         )
     if any(directions.get("method") == "random" for directions in every):
@@ -70,6 +74,8 @@ def purpose(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if directions.get("missed"):
             missed = plain(directions["missed"])
             yield f"No candidate of the search kept its bounds, and the nearest was taken: {missed}."
+        if directions.get("unconfirmed"):
+            yield f"Judged answers did not confirm the directions: {plain(directions['unconfirmed'])}."
     others = [d for d in every if d.get("method") not in (None, "", "random") and not is_of_refusal(d)]
     for directions in others:
         target = codes(_set_names(directions, "target")) or "prompts that are not recorded"
@@ -95,7 +101,7 @@ def step_rows(steps: Sequence[Mapping[str, Any]], papers: Mapping[str, Sequence[
             if names and not is_random
         ]
         if tokens and rows:
-            rows.insert(1, ("answers to target prompts begin with", codes(tokens)))
+            rows.insert(1, _tokens(directions))
         # The method of a random direction is that of the directions which it was drawn to compare with.
         by = {"edit": papers.get(step["edit"]), "directions": None if is_random else directions.get("papers")}
         rows[:0] = [(f"paper of the {what}", arxiv_links(ids)) for what, ids in by.items() if ids]
@@ -155,3 +161,34 @@ def _recorded(directions: Mapping[str, Any], role: str) -> list[Mapping[str, Any
 def _token_texts(directions: Mapping[str, Any]) -> list[str]:
     """The recorded refusal tokens, as texts."""
     return [str(token["text"]) for token in directions.get("refusal_tokens") or ()]
+
+
+def _tokens(directions: Mapping[str, Any]) -> tuple[str, str]:
+    """The card's row on the first tokens that candidates were scored by: what they are, as far as it is recorded."""
+    tokens = list(directions["refusal_tokens"])
+    counts = [_opens(token.get("opens")) for token in tokens]
+    if None not in counts:
+        shown = [
+            f"{codes([token['text']])} opens {count}" for token, count in zip(tokens[:_SHOWN], counts, strict=False)
+        ]
+        more = [f"{len(tokens) - _SHOWN} others"] if len(tokens) > _SHOWN else []
+        return "refusal tokens", "; ".join([*shown, *more])
+    what = {
+        "difference": "first tokens that target prompts make more probable",
+        "given": "refusal tokens, as given",
+    }
+    return what.get(str(directions.get("tokens_from")), "first tokens that candidates were scored by"), codes(
+        _token_texts(directions)
+    )
+
+
+_SHOWN = 8
+
+
+def _opens(opens: Any) -> str | None:
+    """The share of refusals and of other answers that a token opens, in words; None where it is not recorded."""
+    names = ("refusals", "of_refusals", "others", "of_others")
+    if not isinstance(opens, Mapping) or not all(type(opens.get(name)) is int for name in names):
+        return None
+    refusals, of_refusals, others, of_others = (opens[name] for name in names)
+    return f"{refusals} of {of_refusals} refusals, {others} of {of_others} other answers"

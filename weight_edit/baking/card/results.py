@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from weight_edit.baking.card.markdown import code, origin, plain
-from weight_edit.evaluation.figures import by_length, figures, figures_at_lengths
+from weight_edit.evaluation.figures import by_length, figures, figures_at_lengths, figures_of_base
 
 _RATES = (("refusal", "refusal-rate", "Refusal rate"), ("exact", "exact-match", "Answers exactly right"))
 
 
 def table_rows(baseline: Mapping[str, Any] | None, edited: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (measure, base, edited) for every figure that either evaluation has."""
-    before, after = ({**figures(each), **figures_at_lengths(each)} for each in (baseline or {}, edited))
+    before = {**figures_of_base(baseline or {}, edited), **figures_at_lengths(baseline or {})}
+    after = {**figures(edited), **figures_at_lengths(edited)}
     names = list(dict.fromkeys([*before, *after]))
-    return [(name, before.get(name, ""), after.get(name, "")) for name in names]
+    # A judge's name, in the rows of its own, may have options with any sign.
+    return [(plain(name), before.get(name, ""), after.get(name, "")) for name in names]
 
 
 def prompt_rows(baseline: Mapping[str, Any], edited: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -6,7 +6,7 @@ Each type has the entries that are shown; a document may have more.
 """
 
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Rate(TypedDict):
@@ -52,6 +52,39 @@ class SetDifferences(TypedDict, total=False):
     style: Mapping[str, Compared]
 
 
+class DivergenceDocument(TypedDict):
+    """A divergence from the base, over prompts; an interval needs three of them."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class ContinuationDocument(DivergenceDocument):
+    """The divergence over the base's own answers."""
+
+    tokens: int
+    per_position: list[float]
+    counts: list[int]
+
+
+class LossDocument(TypedDict):
+    """A cross-entropy in nats per token."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    perplexity: float | None
+    tokens: int
+
+
+class LossBesideDocument(LossDocument):
+    """A cross-entropy beside the base's on the same texts."""
+
+    base: NotRequired[LossDocument]
+    difference: NotRequired[Compared | None]
+
+
 class EvaluationDocument(TypedDict, total=False):
     """`Evaluation.to_dict()`; empty in a run without sets to measure on."""
 
@@ -60,6 +93,10 @@ class EvaluationDocument(TypedDict, total=False):
     max_new_tokens: int
     sets: Mapping[str, SetDocument]
     notes: list[str]
+    divergence: DivergenceDocument | None
+    continuation: ContinuationDocument
+    own_answers: LossBesideDocument
+    text: LossBesideDocument
     base: "EvaluationDocument | None"
     differences: Mapping[str, SetDifferences]
 
@@ -83,6 +120,9 @@ class ScoreDocument(TypedDict):
     induce: float | None
     kl: float | None
     rejected: NotRequired[str | None]
+    intervals: NotRequired[Mapping[str, list[float]]]
+    prompts: NotRequired[int]
+    untold_bounds: NotRequired[list[str]]
 
 
 class TokenDocument(TypedDict):
@@ -90,6 +130,7 @@ class TokenDocument(TypedDict):
 
     id: int
     text: str
+    opens: NotRequired[Mapping[str, int]]
 
 
 class DirectionDocument(TypedDict):
@@ -105,6 +146,15 @@ class DirectionDocument(TypedDict):
     candidates: int
     kept_bounds: int
     warnings: list[str]
+    confirmation: NotRequired["ConfirmationDocument | None"]
+
+
+class EffectDocument(TypedDict):
+    """`Effect.to_dict()`."""
+
+    verdict: str
+    finding: str
+    hint: str
 
 
 class RuleDocument(TypedDict, total=False):
@@ -112,6 +162,42 @@ class RuleDocument(TypedDict, total=False):
 
     select: str | None
     by: str | None
+
+
+class CertaintyDocument(TypedDict):
+    """How sure a choice is."""
+
+    ties: list[Mapping[str, Any]]
+    compared: int | None
+
+
+class ConfirmedDocument(TypedDict):
+    """A candidate of a confirmation."""
+
+    layer: int | None
+    position: int | None
+    refusal: "Rate"
+    verdicts: Mapping[str, int]
+    difference: Mapping[str, Any]
+    works: bool
+    taken: bool
+
+
+class BaseDocument(TypedDict):
+    """The unedited model of a confirmation."""
+
+    refusal: "Rate"
+    verdicts: Mapping[str, int]
+
+
+class ConfirmationDocument(TypedDict):
+    """Judged answers under the edits of the best candidates."""
+
+    by: str
+    judge: str
+    count: int
+    base: BaseDocument
+    candidates: list[ConfirmedDocument]
 
 
 class DirectionsDocument(TypedDict, total=False):
@@ -125,6 +211,11 @@ class DirectionsDocument(TypedDict, total=False):
     scores: list[ScoreDocument]
     control: ScoreDocument | None
     warnings: list[str]
+    refusal_tokens: list[TokenDocument]
+    tokens_from: str | None
+    answers: Mapping[str, Any] | None
+    certainty: "CertaintyDocument"
+    confirmation: "ConfirmationDocument | None"
 
 
 class StudyDocument(TypedDict):

@@ -19,17 +19,21 @@ if TYPE_CHECKING:
     from weight_edit.baking.bake import BakeResult
     from weight_edit.cli.tables.documents import (
         AnswerDocument,
+        BaseDocument,
+        ConfirmationDocument,
+        ConfirmedDocument,
         DirectionDocument,
         DirectionsDocument,
         EditDocument,
         EditedTensorsDocument,
+        EffectDocument,
         EvaluationDocument,
         Rate,
         ScoreDocument,
         VerificationDocument,
     )
     from weight_edit.directions.directions import Directions
-    from weight_edit.evaluation.evaluate import Evaluation
+    from weight_edit.evaluation.results import Evaluation
     from weight_edit.verification.verify import Verification
 
 
@@ -75,6 +79,7 @@ def chosen_direction(found: "DirectionDocument", console: Console) -> None:
         f"{metric}KL {found['kl']:.4f}.\n",
         highlight=False,
     )
+    confirmation(found.get("confirmation"), console)
     for warning in found["warnings"]:
         console.print(f"[yellow]note:[/] {safe(warning)}")
 
@@ -99,12 +104,12 @@ def _refusal_by_category(measured: "EvaluationDocument") -> "Mapping[str, Rate]"
 def before_and_after(baseline: "EvaluationDocument", edited: "EvaluationDocument", console: Console) -> None:
     """Print a table of all figures of two evaluations."""
     from weight_edit.evaluation.comparisons import UNTOLD
-    from weight_edit.evaluation.figures import figures, untold
+    from weight_edit.evaluation.figures import figures, figures_of_base, untold
 
-    before, after = figures(baseline), figures(edited)
+    before, after = figures_of_base(baseline, edited), figures(edited)
     if not before and not after:
         return
-    table = Table(title="Before and after (rates with 95% intervals)", title_justify="left")
+    table = Table(title="Before and after (with 95% intervals)", title_justify="left")
     table.add_column("measure")
     table.add_column("base", justify="right")
     table.add_column("edited", justify="right")
@@ -134,7 +139,7 @@ def evaluation(measured: "Evaluation", console: Console) -> None:
         for name, text in after.items():
             table.add_row(name, safe(text))
     else:
-        table.caption = "Rates with 95% intervals; differences with those of the same prompts, pair by pair."
+        table.caption = "Figures with 95% intervals; differences with those of the same prompts, pair by pair."
         before, apart = figures(base), differences(result)
         for column in (safe(base["model"]), "edited", "difference"):
             table.add_column(column, justify="right")
@@ -147,6 +152,16 @@ def evaluation(measured: "Evaluation", console: Console) -> None:
     notes(result, console)
 
 
+def effect(found: "EffectDocument | None", console: Console) -> None:
+    """Print whether the behaviour changed, and what to do where it did not."""
+    if found is None:
+        return
+    colour = "bold" if found["verdict"].startswith("changed") else "bold yellow"
+    console.print(f"[{colour}]Effect:[/] {safe(found['finding'])}", highlight=False)
+    if found["hint"]:
+        console.print(safe(found["hint"]), highlight=False)
+
+
 def notes(result: "EvaluationDocument", console: Console) -> None:
     """Print notes on an evaluation's rates."""
     for note in result.get("notes") or ():
@@ -155,8 +170,10 @@ def notes(result: "EvaluationDocument", console: Console) -> None:
 
 def proofs(checked: "VerificationDocument", console: Console) -> None:
     """Print a verification's findings, from `Verification.to_dict()`."""
+    from weight_edit.evaluation.effect import ANOTHER_QUESTION
+
     report = checked["integrity_report"]
-    table = Table(title="Proofs", title_justify="left")
+    table = Table(title="Proofs", title_justify="left", caption=f"Figures of {ANOTHER_QUESTION}.")
     table.add_column("check")
     table.add_column("result")
     # Runs of version 0.1.0 say neither the edit nor the noise.
@@ -270,7 +287,9 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     control = meta.get("control")
     if control:
         best.append((control, "a random direction, for comparison"))
+    _heard(meta, console)
     _candidates(f"Candidates by {by} score ({safe(meta.get('method'))})", best, console)
+    confirmation(meta.get("confirmation"), console)
     for warning in meta.get("warnings", []):
         console.print(f"[yellow]note:[/] {safe(warning)}")
     count = found.direction.shape[0]
@@ -290,25 +309,88 @@ def rejected(details: Mapping[str, object], console: Console, count: int = 5) ->
         _candidates("The candidates that miss the bounds least", scored[:count], console)
 
 
+def _heard(meta: "DirectionsDocument", console: Console) -> None:
+    """Print the refusal tokens, with the share of refusals and other answers that they open."""
+    tokens = meta.get("refusal_tokens") or []
+    shares = [
+        f"{token['text']!r} opens {opens['refusals']} of {opens['of_refusals']} refusals, {opens['others']} of "
+        f"{opens['of_others']} other answers"
+        for token in tokens
+        if (opens := token.get("opens"))
+    ]
+    if shares:
+        console.print(f"Refusal tokens by the model's judged answers: {safe('; '.join(shares))}.", highlight=False)
+    elif tokens and meta.get("tokens_from") == "difference":
+        named = ", ".join(repr(token["text"]) for token in tokens)
+        console.print(f"First tokens that target prompts make more probable: {safe(named)}.", highlight=False)
+
+
+def confirmation(found: "ConfirmationDocument | None", console: Console) -> None:
+    """Print how often judged answers refuse, without an edit and under those of the best candidates."""
+    if not found:
+        return
+    prompts = "target prompts, ablated" if found["by"] == "ablate" else "baseline prompts, added"
+    table = Table(title=f"Confirmed by judged answers to {found['count']} {prompts}", title_justify="left")
+    for column in ("layer", "position", "refused", "answered", "p", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right")
+    table.add_row("no edit", "", *_share(found["base"]), "", "")
+    for row in found["candidates"]:
+        why = "taken" if row["taken"] else ""
+        why += "" if row["works"] else f"{', ' if why else ''}no change as it should be can be told"
+        place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
+        table.add_row(*place, *_share(row), f"{row['difference']['p']:.2g}", why)
+    console.print(table)
+
+
+def _share(row: "BaseDocument | ConfirmedDocument") -> tuple[str, str]:
+    rate = row["refusal"]
+    return f"{rate['value']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]", str(row["verdicts"]["answered"])
+
+
 def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", console: Console) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("layer", "position", "bypass", "induce", "KL", "why"):
-        table.add_column(column, justify="left" if column == "why" else "right")
+    for column in ("layer", "position", "bypass", "induce", "KL", "prompts", "why"):
+        table.add_column(column, justify="left" if column == "why" else "right", no_wrap=column != "why")
     for row, why in rows:
         table.add_row(*_candidate(row), safe(why or ""))
+    if any(row.get("untold_bounds") for row, _ in rows):
+        table.caption = "? the interval holds the bound, so that the mean decides on which side it is."
     console.print(table)
 
 
 def _candidate(row: "ScoreDocument") -> tuple[str, ...]:
-    """The cells of a candidate: its place and scores."""
+    """The cells of a candidate: its place and scores with intervals, and the prompts that they are means over."""
     place = (str(row["layer"]), "all" if row["position"] is None else str(row["position"]))
-    scores = (row["bypass"], row["induce"])
-    return (*place, *("" if value is None else f"{value:.2f}" for value in scores), f"{row['kl']:.4f}")
+    count = row.get("prompts")
+    return (
+        *place,
+        _score(row, "bypass", row["bypass"], 2),
+        _score(row, "induce", row["induce"], 2),
+        _score(row, "kl", row["kl"], 4),
+        "" if not count else str(count),
+    )
+
+
+def _score(row: "ScoreDocument", name: str, value: float | None, digits: int) -> str:
+    if value is None:
+        return ""
+    around = (row.get("intervals") or {}).get(name)
+    mark = " ?" if name in (row.get("untold_bounds") or ()) else ""
+    if around is None:
+        return f"{value:.{digits}f}{mark}"
+    # Below the figure: a row of three intervals is wider than a terminal.
+    return f"{value:.{digits}f}{mark}\n[{around[0]:.{min(digits, 3)}f}, {around[1]:.{min(digits, 3)}f}]"
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
     """Print what was or would be written, and the next commands."""
-    kind = "complete" if result.complete else "partial"
+    from weight_edit.plan.exactness import plain_exactness
+
+    kind = (
+        "complete: nothing is written along the directions any more"
+        if result.complete
+        else "partial: something is meant to be left along the directions"
+    )
     tensors = f"{len(result.tensors)} tensors edited ({kind}), {len(result.added)} added"
     copied = result.bytes_total - result.bytes_edited
     sizes = f"{megabytes(result.bytes_edited)} of them edited, {megabytes(copied)} the source's as they are"
@@ -319,7 +401,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         first = f"{duration(result.preparing_seconds)} of it to understand the model and prove the edit"
         sizes = f"{megabytes(result.bytes_total)}, {sizes}, in {duration(result.seconds)} ({first})"
         console.print(f"{result.path}: {tensors}; {sizes}.", markup=False, highlight=False)
-    console.print(f"Class of the edit: {result.edit_class}.", markup=False, highlight=False)
+    console.print(f"Exactness: {plain_exactness(result.edit_class)}.", markup=False, highlight=False)
     if result.bytes_kept:
         console.print(f"{megabytes(result.bytes_kept)} were there from the interrupted bake.", highlight=False)
     if result.bytes_linked:

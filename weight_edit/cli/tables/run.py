@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from weight_edit.cli.tables.lengths import by_length
-from weight_edit.cli.tables.results import before_and_after, chosen_direction, examples, proofs, safe, suggest
+from weight_edit.cli.tables.results import before_and_after, chosen_direction, effect, examples, proofs, safe, suggest
 
 if TYPE_CHECKING:
     from weight_edit.cli.tables.documents import StudyDocument
@@ -33,6 +33,7 @@ def run_result(result: "RunResult", console: Console) -> None:
         before_and_after(summary["baseline"], summary["edited"], console)
         by_length(summary["baseline"], summary["edited"], console)
         proofs(summary["verification"], console)
+        effect(summary.get("effect"), console)
         examples(result.path, console)
     files = Table.grid(padding=(0, 2))
     for name, what in (

@@ -7,6 +7,9 @@ from typing import Any
 
 from weight_edit.redaction import redacted
 
+TOP = 20
+"""The most probable first tokens that servers are asked for; many give no more."""
+
 
 class Unreadable(ValueError):
     """Raised for JSON that is no chat answer; the message says what is missing."""

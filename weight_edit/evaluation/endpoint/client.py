@@ -71,7 +71,8 @@ class ChatClient:
     """A chat server and one of its models.
 
     The key is read from the environment for each request (`WEIGHT_EDIT_API_KEY`, else `OPENAI_API_KEY`) and kept
-    nowhere. No redirect is followed. A proxy of the environment is used for other machines alone.
+    nowhere; a server of our own has one of its own. No redirect is followed. A proxy of the environment is used for
+    other machines alone.
 
     Args:
         url: the server's address, such as `http://127.0.0.1:8000/v1`.
@@ -112,6 +113,7 @@ class ChatClient:
         self.fresh = fresh
         self.max_bytes = max_bytes
         self.usage = Usage()
+        self._key: str | None = None
         self._retry = retry or RETRY
         self._cache = AnswerCache.of_user() if cache is None else cache
         self._reached = False
@@ -119,6 +121,11 @@ class ChatClient:
         self._limit_name = "max_tokens"
         self._not_before = 0.0
         self._stopped = threading.Event()
+
+    def served_by(self, url: str, model: str, key: str) -> None:
+        """Ask a server of our own from now on, of this address, model's name and key."""
+        self.address, self.model, self._key = base_address(url), model, key
+        self._reached = False
 
     def __repr__(self) -> str:
         return f"ChatClient({self.address!r}, {self.model!r})"
@@ -253,7 +260,7 @@ class ChatClient:
 
         sent = {self._limit_name if key == "max_tokens" else key: value for key, value in body.items()}
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-        key = key_for(self.address)
+        key = self._key or key_for(self.address)
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         content = json.dumps(sent).encode()

@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from weight_edit.evaluation.endpoint.answer import ChatAnswer
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.endpoint.answer import TOP, ChatAnswer
 from weight_edit.evaluation.endpoint.client import ChatClient, ChatSettings, Messages, Rejected
+from weight_edit.evaluation.lengths import SERVED
 from weight_edit.evaluation.registry import Reply
 from weight_edit.evaluation.spoken import Spoken
 from weight_edit.prompts.templates import Scalar
 from weight_edit.prompts.thoughts import CLOSE, OPEN
 
-TOP = 20
-"""The most probable first tokens that are asked for; many servers give no more."""
+if TYPE_CHECKING:
+    from weight_edit.evaluation.answers import Answer
+    from weight_edit.evaluation.loss import Nats
+    from weight_edit.evaluation.probabilities import BaseLogprobs, Probabilities
+    from weight_edit.evaluation.questions import Questions
 
 
 class Endpoint:
@@ -38,6 +43,12 @@ class Endpoint:
     template: str | None = None
     """The name of a chat template: the server uses its own."""
 
+    thinking: str | None = None
+    """What was asked of it: its own variable says that."""
+
+    can_stop_thinking = False
+    """Nobody knows the server's template."""
+
     def __init__(
         self,
         url: str,
@@ -53,6 +64,7 @@ class Endpoint:
         self.system = system
         self.template_args: dict[str, Any] = dict(template_args or {})
         self._known: dict[tuple[str, int], ChatAnswer] = {}
+        self._top: dict[tuple[tuple[str, ...], int], list[Mapping[str, float]] | None] = {}
         self._sends_logprobs = True
 
     def __repr__(self) -> str:
@@ -95,6 +107,12 @@ class Endpoint:
         Raises:
             UsageError: as `ChatClient.ask`.
         """
+        key = tuple(prompts), max_new_tokens
+        if key not in self._top:
+            self._top[key] = self._ask_top(prompts, max_new_tokens)
+        return self._top[key]
+
+    def _ask_top(self, prompts: Sequence[str], max_new_tokens: int) -> list[Mapping[str, float]] | None:
         if not self._sends_logprobs:
             return None
         settings = ChatSettings(max_tokens=max_new_tokens, top_logprobs=TOP, template_args=self.template_args)
@@ -108,6 +126,62 @@ class Endpoint:
         found = [self._known[prompt, max_new_tokens].first_tokens for prompt in prompts]
         self._sends_logprobs = all(tokens is not None for tokens in found)
         return [tokens for tokens in found if tokens is not None] if self._sends_logprobs else None
+
+    def probabilities(self, questions: "Questions", base: "BaseLogprobs | None") -> "Probabilities":
+        """A lower bound of the first token's divergence; a chat server gives no probabilities of given texts.
+
+        Raises:
+            UsageError: the base has the first token's log-probabilities alone; or as `ChatClient.ask`.
+        """
+        # torch is loaded by what is compared with.
+        from weight_edit.evaluation.first_token import bounded_divergence
+        from weight_edit.evaluation.probabilities import ALONG, UNREAD, Probabilities
+
+        if base is not None and base.first is not None:
+            raise UsageError("`base_logprobs` are compared with a loaded model's; give `against`", option="against")
+        notes: list[str] = []
+        bound = None
+        answered = questions.answered
+        if answered is not None and questions.compared:
+            # The first tokens come with the answers, so that these are asked for no more.
+            own = self.top_tokens(answered.prompts, max_new_tokens=questions.max_new_tokens)
+            if base is not None:
+                bound, note = bounded_divergence(base, own, self._sends_none)
+                notes += [note, UNREAD.format(what=ALONG)]
+        if any(any(prompts.answers) for prompts in questions.sets.values()):
+            notes.append(UNREAD.format(what="the cross-entropy of known answers"))
+        if questions.text is not None:
+            notes.append(UNREAD.format(what="the cross-entropy of texts"))
+        return Probabilities(divergence=bound, notes=tuple(notes))
+
+    def nats_after_thoughts(self, answers: "Sequence[Answer]") -> "Mapping[str, Nats]":
+        """Nothing: a chat server gives no probabilities of given texts."""
+        return {}
+
+    def base_logprobs(self, questions: "Questions") -> "BaseLogprobs":
+        """The most probable first tokens on the answered set, where the server sends them.
+
+        Raises:
+            UsageError: as `ChatClient.ask`.
+        """
+        from weight_edit.evaluation.probabilities import BaseLogprobs
+
+        answered = questions.answered
+        top = None
+        if answered is not None:
+            top = self.top_tokens(answered.prompts, max_new_tokens=questions.max_new_tokens)
+        return BaseLogprobs(
+            most_probable=None if top is None else lambda: top, missing=self._sends_none, notes=(self.note,)
+        )
+
+    def notes(self, questions: "Questions") -> tuple[str, ...]:
+        """What the answers lack, and where they come from."""
+        uncut = (SERVED.format(name=self.public_name),) if questions.lengths else ()
+        return (*uncut, self.note)
+
+    @property
+    def _sends_none(self) -> str:
+        return f"the server of {self.public_name} sends no log-probabilities (`top_logprobs`)"
 
     @property
     def note(self) -> str:

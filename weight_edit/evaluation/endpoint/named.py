@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from weight_edit.checkpoint.gguf_header import is_gguf
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.backends import opened
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ def named_targets(
     format_options: "FormatOptions",
     concurrency: int = 8,
     fresh: bool = False,
+    backend: str = "auto",
+    adapter: str | None = None,
 ) -> tuple[str | Endpoint, str | Endpoint | None]:
     """The model that is measured and its base; of one on a server its `Endpoint`, else the name.
 
@@ -27,6 +31,8 @@ def named_targets(
         against: the base's name, on the server of `against_endpoint` if that is given.
         endpoint, endpoint_model: the server's address and the model's name there.
         format_options: of both; a server uses its own template.
+        backend: what runs models that are loaded, see `opened`; GGUF files are behind servers that are to be closed.
+        adapter: what is applied to the model.
 
     Raises:
         UsageError: neither a model nor a server is named, or both; a name without its server or the other way round.
@@ -66,7 +72,20 @@ def named_targets(
         raise UsageError(
             "`against_endpoint`: give the base's name there as `against`", option=("against_endpoint", "against")
         )
-    measured: str | Endpoint = model if model is not None else on(str(endpoint), str(endpoint_model))
-    if against is None or against_endpoint is None:
-        return measured, against
-    return measured, on(against_endpoint, against)
+    if adapter is not None and model is None:
+        raise UsageError("`adapter` is applied to a model that is loaded; give MODEL, its base", option="adapter")
+    base: str | Endpoint | None = against
+    if against is not None:
+        # A model that llama.cpp runs may be held against a folder.
+        of_base = "auto" if not is_gguf(against) else backend
+        base = (
+            on(against_endpoint, against)
+            if against_endpoint is not None
+            else opened(against, of_base, format_options, slots=concurrency)
+        )
+    measured: str | Endpoint = (
+        opened(model, backend, format_options, slots=concurrency, adapter=adapter)
+        if model is not None
+        else on(str(endpoint), str(endpoint_model))
+    )
+    return measured, base

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from weight_edit.directions.finders.random_control import random_rows
-from weight_edit.evaluation.evaluate import Answer, evaluate
+from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.load import load_prompts
@@ -230,7 +231,6 @@ def answers_of(
             chat_format=lab.format,
             max_new_tokens=max_new_tokens or lab.max_new_tokens,
             judges=lab.judges,
-            batch_size=128,
         )
     return found.answers
 

@@ -9,10 +9,12 @@ from pydantic import Field
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.differences import paired_difference
-from weight_edit.evaluation.evaluate import Answer, Evaluation, evaluate
+from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.loss import Loss
+from weight_edit.evaluation.results import Evaluation
 from weight_edit.evaluation.significance import LEVEL, holm
 from weight_edit.evaluation.thinking import think
 from weight_edit.evaluation.verdicts import Verdict
@@ -238,7 +240,7 @@ def _after(lab: Lab, thoughts: Mapping[str, str]) -> ThoughtFormat:
 def _thought_of(lab: Lab, prompts: PromptSet, options: ThinkingOptions, thoughts: dict[str, str]) -> PromptSet:
     """The prompts with a finished thought; the thoughts are added to `thoughts`."""
     new = [prompt for prompt in dict.fromkeys(prompts.prompts) if prompt not in thoughts]
-    thoughts |= think(lab.model, new, lab.format, max_new_tokens=options.max_thought, batch_size=128) if new else {}
+    thoughts |= think(lab.model, new, lab.format, max_new_tokens=options.max_thought) if new else {}
     rows = [row for row, prompt in enumerate(prompts.prompts) if prompt in thoughts]
     if len(rows) < max(2, len(prompts) // 4):
         raise UsageError(
@@ -335,7 +337,6 @@ def _measured(
             chat_format=chat_format,
             max_new_tokens=lab.max_new_tokens + more,
             judges=lab.judges,
-            batch_size=128,
         )
     losses = {role: result.loss for role, result in found.sets.items() if result.loss is not None}
     return Measured(answers=found.answers, losses=losses)

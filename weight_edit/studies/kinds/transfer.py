@@ -9,7 +9,8 @@ from torch import Tensor
 
 from weight_edit.directions.separation import auc
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.evaluation.evaluate import evaluate, first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.evaluation.first_token import first_token_logprobs
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.load import load_prompts
@@ -121,13 +122,12 @@ def _measured(
             chat_format=lab.format,
             max_new_tokens=lab.max_new_tokens,
             judges=lab.judges,
-            batch_size=128,
         )
     return row_of(found)
 
 
 def _logprobs(lab: Lab, prompts: PromptSet) -> Tensor:
-    return first_token_logprobs(lab.model, prompts, lab.format, batch_size=128)
+    return first_token_logprobs(lab.model, prompts, lab.format)
 
 
 def _separations(

@@ -1,6 +1,7 @@
 """Logits of one model kept in a file until the other model's are compared with them."""
 
 import tempfile
+import weakref
 from types import TracebackType
 
 import torch
@@ -10,10 +11,12 @@ from weight_edit.errors import UsageError
 
 
 class Spool:
-    """Logits by name and prompt number, in an unnamed temporary file."""
+    """Logits by name and prompt number, in an unnamed temporary file that goes with the object."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="weight_edit.")  # noqa: SIM115 (closed in __exit__)
+        # Where nobody opens it with `with`, as a whole run keeps one.
+        weakref.finalize(self, self._file.close)
         self._places: dict[tuple[str, int], tuple[int, torch.Size, torch.dtype]] = {}
 
     def __enter__(self) -> "Spool":

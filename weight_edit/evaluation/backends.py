@@ -1,0 +1,102 @@
+"""What computes the answers of a named model: transformers, or a server of our own for files that are served."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weight_edit.checkpoint.gguf_header import is_gguf, read_gguf_header
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.gguf.program import PROGRAM, VARIABLE, find_program
+from weight_edit.evaluation.gguf.served import ServedGguf
+from weight_edit.utils.extras import is_installed
+from weight_edit.utils.names import check_known
+
+if TYPE_CHECKING:
+    from weight_edit.evaluation.endpoint.endpoint import Endpoint
+    from weight_edit.runtime.options import FormatOptions
+
+AUTO, TRANSFORMERS, LLAMA_CPP = "auto", "transformers", "llama.cpp"
+BACKENDS = (AUTO, TRANSFORMERS, LLAMA_CPP)
+"""What computes answers. "auto" is llama.cpp's server for GGUF files, where there is one, and else transformers."""
+
+DEQUANTISED = (
+    "{name} was dequantised and run by transformers, whose numbers are close to llama.cpp's, not the same: what runs "
+    f"GGUF files elsewhere is llama.cpp ({PROGRAM} on PATH, or ${VARIABLE})"
+)
+"""The note for a GGUF file that no `llama-server` runs."""
+
+
+def opened(
+    name: str, backend: str, format_options: "FormatOptions", *, slots: int = 8, adapter: str | None = None
+) -> str | ServedGguf:
+    """A named model as `evaluate` takes it: a GGUF file behind a server that is to be closed, else the name.
+
+    Args:
+        name: as in `load`, or the path of a GGUF file.
+        backend: one of `BACKENDS`.
+        slots: answers at the same time on a server.
+        adapter: what is to be applied to the model.
+
+    Raises:
+        UsageError: an unknown backend, or one that does not run the model; neither `llama-server` nor the package gguf
+            is there; or as `ServedGguf`.
+    """
+    check_known("backend", backend, BACKENDS)
+    if not is_gguf(name):
+        if backend == LLAMA_CPP:
+            raise UsageError(f"`backend=llama.cpp` runs GGUF files, and {name} is none; leave it out", option="backend")
+        return name
+    if adapter is not None:
+        raise UsageError(
+            f"{name} is a GGUF file, to which no PEFT adapter can be applied; give the model in safetensors, or "
+            "leave `adapter` out",
+            option="adapter",
+        )
+    file = Path(name).expanduser()
+    read_gguf_header(file)
+    program = None if backend == TRANSFORMERS else find_program()
+    if program is None:
+        _check_transformers(file.name, backend)
+        return name
+    if format_options.thinking is not None:
+        raise UsageError(
+            "`thinking`: llama.cpp's server reads the file's template; give its variable, as in "
+            "`template_args: enable_thinking=false`",
+            option=("thinking", "template_args"),
+        )
+    return ServedGguf(
+        file,
+        program,
+        system=format_options.system,
+        template=format_options.template,
+        template_args=format_options.template_args,
+        slots=slots,
+    )
+
+
+@contextmanager
+def closing(*models: "str | Endpoint | None") -> Iterator[tuple[str, ...]]:
+    """A block at whose end the servers of GGUF files are stopped; it gives what is to be noted of the others."""
+    files = [Path(each).name for each in models if isinstance(each, str) and is_gguf(each)]
+    try:
+        yield tuple(DEQUANTISED.format(name=name) for name in files)
+    finally:
+        for each in models:
+            if isinstance(each, ServedGguf):
+                each.close()
+
+
+def _check_transformers(name: str, backend: str) -> None:
+    if backend == LLAMA_CPP:
+        raise UsageError(
+            f"`backend=llama.cpp`: there is no {PROGRAM} on PATH; install llama.cpp, or give the program's path in the "
+            f"environment variable {VARIABLE}",
+            option="backend",
+        )
+    if not is_installed("gguf"):
+        raise UsageError(
+            f"nothing here can run {name}: install llama.cpp, whose {PROGRAM} is looked for on PATH and in the "
+            f"environment variable {VARIABLE}, or the Python package gguf, with which transformers dequantises files "
+            "(pip install gguf)"
+        )
