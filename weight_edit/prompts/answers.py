@@ -20,6 +20,9 @@ def answer_text(chat: ChatFormat, tokens: Sequence[int], finished: bool) -> tupl
     opened = _opened(chat, spoken)
     if opened is None:
         body = spoken[:-1] if finished else spoken
+        if chat.opening and _has_words(chat) and body[:1] == [chat.opening[-1]]:
+            # A message without a channel's name: not a thought, so it is for the user.
+            return _before_end(chat, spoken[1:], finished)
         if chat.opening and body and body[0] in chat.markers and body[0] != chat.end_of_turn:
             # Another channel than the answer's: a thought that came to no answer.
             return f"{OPEN}{_thought(chat, body)}{CLOSE if finished else ''}", finished
