@@ -9,7 +9,7 @@ TORCH := 2.13.0
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench organism architectures docs install lock next test-fast clean
+.PHONY: help demo test lint bench stacks organism architectures docs install lock next test-fast clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -44,6 +44,13 @@ lint: install ## Check style and types.
 
 bench: install ## Measure speed, as ratios within one run.
 	$(BIN)/python benchmarks/bench_bake.py
+
+# Heavier than what CI runs: the first build takes about nine minutes. Any other server: make stacks LLAMA_SERVER=...
+LLAMA_SERVER ?= .stacks/bin/llama-server
+stacks: install ## Build llama.cpp's server in .stacks, and check GGUF files through it.
+	test "$(LLAMA_SERVER)" != .stacks/bin/llama-server || $(BIN)/python tools/stacks.py
+	test -x "$(LLAMA_SERVER)"
+	WEIGHT_EDIT_LLAMA_SERVER="$(abspath $(LLAMA_SERVER))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m stacks tests/evaluation
 
 organism: install ## Train the embedded model again from nothing, and its three variants from it.
 	$(BIN)/python -m weight_edit.organism_training.train

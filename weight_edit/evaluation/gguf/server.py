@@ -41,6 +41,8 @@ _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _PREFIX = re.compile(r"^(?:[\d.]+ )?(?:[IWEDT] )?(?:\w+ +[\w~]+: +)?")
 _ARCHITECTURE = re.compile(r"unknown model architecture: '([^']*)'")
 _TELLING = re.compile(r"error|fail|unknown|unable|invalid|cannot|not supported|out of memory", re.IGNORECASE)
+_NO_PORT = re.compile(r"couldn't bind|address already in use", re.IGNORECASE)
+_LOG_BYTES = 100_000
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -115,13 +117,16 @@ class LlamaServer:
 
     def failure(self, what: str) -> WeightEditError:
         """The error that says what went wrong, with what the server said last."""
-        said = self._said()
-        unknown = _ARCHITECTURE.search(said)
+        lines = self._lines()
+        unknown = next(filter(None, map(_ARCHITECTURE.search, lines)), None)
         name = self._file.name
         if unknown is not None:
             return UnsupportedError(
                 f"{name}: llama.cpp's server does not know the architecture '{unknown[1]}'; a newer one may"
             )
+        # The first says why, the last how it ended.
+        told = [line for line in lines if _TELLING.search(line)] or lines
+        said = "; ".join(dict.fromkeys(line for line in (*told[:1], *told[-1:])))
         return UsageError(f"llama.cpp's server {what} with {name}" + (f"; it said: {said}" if said else ""))
 
     def _start(self, program: Path) -> subprocess.Popen[bytes]:
@@ -152,7 +157,7 @@ class LlamaServer:
         with bar(f"llama.cpp's server loads {self._file.name}"):
             while time.monotonic() - began < seconds:
                 if not self.running:
-                    if "bind" in self._said() and "port" in self._said():
+                    if any(_NO_PORT.search(line) for line in self._lines()):
                         raise _PortTaken
                     raise self.failure("ended while it started")
                 if _get(self.port, "/health") is not None:
@@ -169,18 +174,16 @@ class LlamaServer:
             isinstance(entry, dict) and entry.get("id") == self.model for entry in entries
         )
 
-    def _said(self) -> str:
-        """The last lines of its log that tell something, on one line; no folders but the program's own words."""
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 20_000))
-        lines = self._log.read().decode("utf-8", "replace").splitlines()
-        self._log.seek(0, os.SEEK_END)
-        told = [line for line in lines if _TELLING.search(line)] or lines
-        text = "; ".join(dict.fromkeys(filter(None, (_PREFIX.sub("", line).strip() for line in told[-4:]))))
-        for folder in {str(self._file.parent), str(self._file.parent.resolve()), str(Path.home())}:
-            if len(folder) > 1:
-                text = text.replace(f"{folder}/", "").replace(folder, "")
-        return plain(redacted(text))[-600:]
+    def _lines(self) -> list[str]:
+        """The last lines of its log, without times, folders and secrets."""
+        # Not by reading: the server writes where this file object stands.
+        file = self._log.fileno()
+        text = os.pread(file, _LOG_BYTES, max(0, os.fstat(file).st_size - _LOG_BYTES)).decode("utf-8", "replace")
+        for folder in (self._file.parent, self._file.parent.resolve(), Path.home()):
+            if folder != folder.parent:
+                text = text.replace(f"{folder}/", "")
+        lines = (plain(redacted(_PREFIX.sub("", line).strip()))[:300] for line in text.splitlines())
+        return [line for line in lines if line]
 
 
 class _PortTaken(Exception):

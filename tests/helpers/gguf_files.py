@@ -1,0 +1,150 @@
+"""GGUF files written from scratch: the embedded model as llama.cpp reads it, and headers of any kind."""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from weight_edit.organism.embedded import folder
+
+ALIGNMENT = 32
+UINT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = 4, 6, 7, 8, 9, 10
+NORMAL, CONTROL, ADDED = 1, 3, 4  # types of tokens
+
+Typed = tuple[int, Any]
+"""A GGUF type with a value of it."""
+
+
+def text(value: str) -> bytes:
+    encoded = value.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
+def value(kind: int, content: Any) -> bytes:
+    """A value without its type; of an array `content` is (type, values)."""
+    if kind == TEXT:
+        return text(content)
+    if kind == ARRAY:
+        inner, values = content
+        return struct.pack("<IQ", inner, len(values)) + b"".join(value(inner, each) for each in values)
+    return struct.pack({UINT32: "<I", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q", 5: "<i"}[kind], content)
+
+
+def write_gguf(path: Path, entries: Mapping[str, Typed], tensors: Mapping[str, np.ndarray] | None = None) -> Path:
+    """A GGUF file of version 3 with float32 tensors."""
+    tensors = tensors or {}
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries))
+    for key, (kind, content) in entries.items():
+        head += text(key) + struct.pack("<I", kind) + value(kind, content)
+    offset, data = 0, []
+    for name, array in tensors.items():
+        raw = np.ascontiguousarray(array, dtype="<f4").tobytes()
+        raw += b"\0" * (-len(raw) % ALIGNMENT)
+        # The innermost dimension comes first.
+        head += text(name) + struct.pack(f"<I{array.ndim}Q", array.ndim, *reversed(array.shape))
+        head += struct.pack("<IQ", 0, offset)
+        data.append(raw)
+        offset += len(raw)
+    path.write_bytes(head + b"\0" * (-len(head) % ALIGNMENT) + b"".join(data))
+    return path
+
+
+def llama_gguf(source: Path, path: Path, **changes: Typed | None) -> Path:
+    """A Llama folder with a byte-level tokenizer as a GGUF file in float32.
+
+    Args:
+        changes: entries to set, with `__` for a dot, or to leave out where None.
+    """
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    # As llama.cpp's own conversion has it: what is added and no control token is shown in texts.
+    kinds = {entry["content"]: CONTROL if entry["special"] else ADDED for entry in tokenizer["added_tokens"]}
+    vocabulary = {
+        **tokenizer["model"]["vocab"],
+        **{entry["content"]: entry["id"] for entry in tokenizer["added_tokens"]},
+    }
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    merges = [each if isinstance(each, str) else " ".join(each) for each in tokenizer["model"]["merges"]]
+    heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
+    entries: dict[str, Typed] = {
+        "general.architecture": (TEXT, "llama"),
+        "general.name": (TEXT, "a small model"),
+        "general.file_type": (UINT32, 0),
+        "llama.context_length": (UINT32, config["max_position_embeddings"]),
+        "llama.embedding_length": (UINT32, config["hidden_size"]),
+        "llama.block_count": (UINT32, config["num_hidden_layers"]),
+        "llama.feed_forward_length": (UINT32, config["intermediate_size"]),
+        "llama.attention.head_count": (UINT32, heads),
+        "llama.attention.head_count_kv": (UINT32, shared),
+        "llama.attention.layer_norm_rms_epsilon": (FLOAT32, config["rms_norm_eps"]),
+        "llama.rope.dimension_count": (UINT32, config["head_dim"]),
+        "llama.rope.freq_base": (FLOAT32, config["rope_theta"]),
+        "llama.vocab_size": (UINT32, len(tokens)),
+        "tokenizer.ggml.model": (TEXT, "gpt2"),
+        # It splits digits as the embedded tokenizer does.
+        "tokenizer.ggml.pre": (TEXT, "smollm"),
+        "tokenizer.ggml.tokens": (ARRAY, (TEXT, tokens)),
+        "tokenizer.ggml.token_type": (ARRAY, (5, [kinds.get(token, NORMAL) for token in tokens])),
+        "tokenizer.ggml.merges": (ARRAY, (TEXT, merges)),
+        "tokenizer.ggml.bos_token_id": (UINT32, config["bos_token_id"]),
+        "tokenizer.ggml.eos_token_id": (UINT32, config["eos_token_id"]),
+        "tokenizer.ggml.padding_token_id": (UINT32, config["pad_token_id"]),
+        "tokenizer.ggml.add_bos_token": (BOOL, False),
+        "tokenizer.chat_template": (TEXT, (source / "chat_template.jinja").read_text(encoding="utf-8")),
+    }
+    for name, change in changes.items():
+        entries.pop(name.replace("__", "."), None)
+        if change is not None:
+            entries[name.replace("__", ".")] = change
+    weights = {
+        name: tensor.to(torch.float32).numpy() for name, tensor in load_file(source / "model.safetensors").items()
+    }
+    return write_gguf(path, entries, dict(_renamed(weights, heads, shared)))
+
+
+def organism_gguf(path: Path, name: str = "organism", **changes: Typed | None) -> Path:
+    """An embedded model as a GGUF file; see `llama_gguf`."""
+    return llama_gguf(folder(name), path, **changes)
+
+
+_OUTER = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+_INNER = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def _renamed(weights: Mapping[str, np.ndarray], heads: int, shared: int) -> Sequence[tuple[str, np.ndarray]]:
+    found = []
+    for name, array in weights.items():
+        if name in _OUTER:
+            found.append((_OUTER[name], array))
+            continue
+        number, _, module = name.removeprefix("model.layers.").partition(".")
+        module = module.removesuffix(".weight")
+        if module in ("self_attn.q_proj", "self_attn.k_proj"):
+            array = _interleaved(array, heads if module.endswith("q_proj") else shared)
+        found.append((f"blk.{number}.{_INNER[module]}.weight", array))
+    return found
+
+
+def _interleaved(array: np.ndarray, heads: int) -> np.ndarray:
+    """Rows in the order of llama.cpp's rotation, which turns neighbours instead of halves."""
+    halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
+    return halves.swapaxes(1, 2).reshape(array.shape)
