@@ -135,7 +135,15 @@ def test_the_card_says_what_the_directions_metadata_say() -> None:
         refusal_tokens=[{"id": 5, "text": "\u2581Sorry"}],
     )
     assert "The edit is meant to change refusal behaviour" in by_token
-    assert "| answers to target prompts begin with | `\u2581Sorry` |" in by_token
+    assert "| first tokens that candidates were scored by | `\u2581Sorry` |" in by_token
+    assert "begin with" not in by_token
+    opens = {"refusals": 12, "of_refusals": 14, "others": 1, "of_others": 50}
+    heard = directions(refusal_tokens=[{"id": 5, "text": "I", "opens": opens}], tokens_from="answers")
+    assert "| refusal tokens | `I` opens 12 of 14 refusals, 1 of 50 other answers |" in heard
+    topics = directions(refusal_tokens=[{"id": 5, "text": "To"}], tokens_from="difference")
+    assert "| first tokens that target prompts make more probable | `To` |" in topics
+    failed = directions(unconfirmed="3 of 12 refused without the edit and 3 with it (p = 1, judge phrases)")
+    assert "did not confirm the directions: 3 of 12 refused without the edit" in failed
     drawn = directions(method="random")
     assert "Refusal" not in drawn
     assert "refusal" not in header(drawn)["tags"]

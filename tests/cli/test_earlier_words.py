@@ -47,6 +47,14 @@ def test_earlier_words_become_the_present_ones_with_a_note(given: str, present: 
     assert note.endswith(" now")
 
 
+@pytest.mark.parametrize(("flag", "now"), [("--filter-prompts", "first-token"), ("--no-filter-prompts", "none")])
+def test_flags_that_take_a_value_now(flag: str, now: str) -> None:
+    args, notes = in_present_words([flag, "--seed", "1"], {"--filter", "--seed"})
+    assert args == [f"--filter={now}", "--seed", "1"]
+    assert notes == [f"{flag} is called --filter {now} now"]
+    assert in_present_words([flag], {"--seed"}) == ([flag], [])
+
+
 @pytest.mark.parametrize(
     "given", ["--kind add", "keep --embeddings both", "--out keep", "--mtp edit", "-- --edit add", "--limit keep", ""]
 )

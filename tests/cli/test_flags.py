@@ -94,7 +94,7 @@ def test_a_setting_in_a_message_is_named_by_its_error() -> None:
         ("leave `embeddings=skip` out", ("embeddings",), "leave --embeddings skip out"),
         ("use `embeddings=both` or skip", ("embeddings",), "use --embeddings both or skip"),
         ("`overwrite=True` begins anew", ("overwrite",), "--overwrite begins anew"),
-        ("pass `filter_prompts=False`", ("filter_prompts",), "pass --no-filter-prompts"),
+        ("pass `filter_prompts=none`", ("filter_prompts",), "pass --filter none"),
         ("name `at`, without `layers`", ("at", "layers"), "name --at, without --layers"),
         ("name the layer: `at=[12, 13]`", ("at",), "name the layer: --at 12,13"),
         ("pass `options: enter=found`", ("options",), "pass --option enter=found"),
@@ -111,13 +111,10 @@ def test_settings_become_flags(said: str, options: tuple[str, ...], written: str
 
 
 def test_a_verb_is_told_its_own_flags_alone() -> None:
-    said = "leave `embeddings=skip` out, or pass `overwrite=True`, or `filter_prompts=False`"
-    options = ("embeddings", "overwrite", "filter_prompts")
+    said = "leave `embeddings=skip` out, or pass `overwrite=True`, or `card=False`"
+    options = ("embeddings", "overwrite", "card")
     flags = {"--overwrite", "--filter-prompts"}
-    assert (
-        with_flags(said, options, flags)
-        == "leave `embeddings=skip` out, or pass --overwrite, or `filter_prompts=False`"
-    )
+    assert with_flags(said, options, flags) == "leave `embeddings=skip` out, or pass --overwrite, or `card=False`"
 
 
 def test_one_name_or_several() -> None:

@@ -48,7 +48,8 @@ def test_a_flag_does_not_look_as_if_it_took_a_value(call, monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", "80")
     page = call("find", "--help").out
     assert re.search(r"^  --best-effort  +[A-Z][a-z]", page, re.MULTILINE)
-    assert "--filter-prompts / --no-filter-prompts\n" in page
+    assert "--filter auto|answers|first-token|none\n" in page
+    assert "--card / --no-card" in call("evaluate", "--help").out
     assert "bool" not in page
     assert "--select bypass|accuracy|cosmic|cosmic-released\n" in page
     assert re.search(r"--min-induce X .*?\[default: 0.0\]", page, re.DOTALL)

@@ -86,7 +86,7 @@ def test_refusal_is_found_without_refusal_tokens(organism):
     )
     record = found.metadata
     assert record["refusal_tokens"] == []
-    assert not record["filter_prompts"]
+    assert record["filter_prompts"] == "none"
     assert all(score["bypass"] is None for score in record["scores"])
     passing = [score for score in record["scores"] if score["rejected"] is None]
     best = max(passing, key=lambda score: score["cosmic"])

@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_file_and_another_one_other_prompts(behavio
 
 def test_refusal_tokens_are_found_where_none_are_given(behaviour):
     found = behaviour("llama")
-    record = run(found, refusal_tokens=None, filter_prompts=False).metadata
+    record = run(found, refusal_tokens=None, tokens_from="difference", filter_prompts="none").metadata
     assert 1 <= len(record["refusal_tokens"]) <= 20
     words = run(found, refusal_tokens=["sorry", 7], filter_prompts=False).metadata["refusal_tokens"]
     assert {"sorry"} < {token["text"] for token in words}
@@ -115,7 +115,7 @@ def test_prompts_the_model_treats_otherwise_are_dropped_and_counted(behaviour):
     assert (counts["train"], counts["validation"]) == (40, 20)
     assert counts["train_kept"] + counts["validation_kept"] == 40
     swapped = {**options, "n_train": 20, "n_validation": 8}
-    with pytest.raises(UsageError, match=r"refuses only 0 of 20 .* 0 of 8 .*in a recipe, filter_prompts: false"):
+    with pytest.raises(UsageError, match=r"refuses only 0 of 20 .* 0 of 8 .*in a recipe, filter_prompts: none"):
         find_directions(found.model, found.baseline, found.target, **swapped)
 
 

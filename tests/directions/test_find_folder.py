@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from weight_edit.directions import find
+from weight_edit.directions import find, metering
 from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
 from weight_edit.directions.candidate import Candidate
@@ -25,7 +25,7 @@ SIZES = {"n_train": 24, "n_validation": 8}
 
 
 def run(found, folder, **options):
-    given = {"refusal_tokens": found.tokens, "rule": FREE, **SIZES, "scores": folder, **options}
+    given = {"refusal_tokens": found.tokens, "rule": FREE, **SIZES, "scores": folder, "n_more": 0, **options}
     return find_directions(found.model, found.target, found.baseline, **given)
 
 
@@ -47,7 +47,7 @@ def no_passes(monkeypatch):
 
     def switch():
         for module, name in (
-            (find, "next_token_logprobs"),
+            (metering, "next_token_logprobs"),
             (scoring, "next_token_logprobs"),
             (problems, "residuals"),
             (problems, "mean_residuals"),
@@ -166,7 +166,7 @@ def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
         dtype="float32",
         chat_format=[list(find.ChatFormat(found.model.tokenizer).encode(prompt)) for prompt in find.SENTINELS[:2]],
     )
-    SearchFolder.open(folder, asked).note_metering(Metering((1,), (), {}))
+    SearchFolder.open(folder, asked).note_metering(Metering(tokens=(1,), keep=(), means={}))
     with pytest.raises(UsageError, match=f"of another search: {named} differ"):
         run(found, folder, resume=True, **change)
     with pytest.raises(UsageError, match=r"`resume=True` goes on with it"):
@@ -186,7 +186,7 @@ def test_only_what_is_ours_is_replaced(tmp_path):
             SearchFolder.open(folder, {"seed": 0}, **options)
     (folder / "mine.txt").unlink()
     kept = SearchFolder.open(folder, {"seed": 0})
-    kept.note_metering(Metering((1,), (), {}))
+    kept.note_metering(Metering(tokens=(1,), keep=(), means={}))
     (folder / "mine.txt").write_text("mine", encoding="utf-8")
     outside = tmp_path / "outside"
     outside.write_text("outside", encoding="utf-8")
@@ -196,7 +196,7 @@ def test_only_what_is_ours_is_replaced(tmp_path):
     before = (folder / "search.json").read_bytes()
     anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
     assert (folder / "search.json").read_bytes() == before
-    anew.note_metering(Metering((1,), (), {}))
+    anew.note_metering(Metering(tokens=(1,), keep=(), means={}))
     assert not (folder / SCORES).is_symlink()
     assert outside.read_text(encoding="utf-8") == "outside"
     assert (folder / "mine.txt").exists()
@@ -209,7 +209,7 @@ def test_only_what_is_ours_is_replaced(tmp_path):
 def test_a_search_that_is_killed_while_it_clears_an_earlier_one_can_be_begun_anew(tmp_path, monkeypatch, gone):
     folder = tmp_path / "d.find"
     kept = SearchFolder.open(folder, {"seed": 0})
-    kept.note_metering(Metering((1,), (), {}))
+    kept.note_metering(Metering(tokens=(1,), keep=(), means={}))
     kept.note_score(0, CandidateScore(position=-1, layer=0, bypass=1.0, induce=1.0, kl=0.1, norm=1.0))
     unlink, calls = Path.unlink, []
 
@@ -222,9 +222,11 @@ def test_a_search_that_is_killed_while_it_clears_an_earlier_one_can_be_begun_ane
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
-            SearchFolder.open(folder, {"seed": 1}, overwrite=True).note_metering(Metering((1,), (), {}))
+            SearchFolder.open(folder, {"seed": 1}, overwrite=True).note_metering(
+                Metering(tokens=(1,), keep=(), means={})
+            )
     anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
-    anew.note_metering(Metering((1,), (), {}))
+    anew.note_metering(Metering(tokens=(1,), keep=(), means={}))
     assert SearchFolder.open(folder, {"seed": 1}, resume=True).scores == {}
 
 
@@ -288,7 +290,7 @@ def test_a_search_that_fails_before_anything_is_found_leaves_nothing(behaviour, 
 
 
 def test_a_mean_of_no_prompts_is_kept_and_read(tmp_path):
-    metering = Metering((1,), (((False,), (True,)),), {"target": math.nan, "baseline": -3.0})
-    SearchFolder.open(tmp_path / "d.find", {"seed": 0}).note_metering(metering)
+    said = Metering(tokens=(1,), keep=(((False,), (True,)),), means={"target": math.nan, "baseline": -3.0})
+    SearchFolder.open(tmp_path / "d.find", {"seed": 0}).note_metering(said)
     read = SearchFolder.open(tmp_path / "d.find", {"seed": 0}, resume=True)
-    assert repr(read.metering) == repr(metering)
+    assert repr(read.metering) == repr(said)

@@ -1,6 +1,7 @@
 """P values: McNemar's exact test, Holm's correction, and what is said of a difference."""
 
 import json
+from itertools import combinations
 from math import comb
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weight_edit.evaluation.comparisons import UNTOLD, Comparison, family
-from weight_edit.evaluation.significance import holm, mcnemar
+from weight_edit.evaluation.significance import fisher_above, holm, mcnemar
 
 
 def test_mcnemar_of_the_published_example() -> None:
@@ -80,3 +81,20 @@ def test_one_of_many_needs_more() -> None:
     assert not first.told
     assert first.to_dict()["p_holm"] == pytest.approx(0.06)
     assert [each.corrected for each in others] == [1.0, 1.0]
+
+
+def test_fishers_test_of_the_lady_tasting_tea() -> None:
+    assert fisher_above(3, 4, 1, 4) == pytest.approx(17 / 70)
+    assert fisher_above(4, 4, 0, 4) == pytest.approx(1 / 70)
+    assert fisher_above(0, 4, 0, 4) == 1
+    assert fisher_above(1, 4, 4, 4) == 1
+    with pytest.raises(ValueError, match="5 in 4"):
+        fisher_above(5, 4, 0, 4)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.data())
+def test_fishers_test_counts_the_ways_to_deal_the_outcomes(first_total: int, second_total: int, data) -> None:
+    first, second = data.draw(st.integers(0, first_total)), data.draw(st.integers(0, second_total))
+    deals = list(combinations(range(first_total + second_total), first + second))
+    above = sum(sum(place < first_total for place in deal) >= first for deal in deals)
+    assert fisher_above(first, first_total, second, second_total) == pytest.approx(above / len(deals))

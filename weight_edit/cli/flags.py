@@ -27,7 +27,7 @@ def with_flags(message: str, options: Iterable[str], flags: Collection[str] | No
     """The message with flags in place of the settings between backticks that it names.
 
     A setting is an argument, alone (`layers`), with a value (`embeddings=skip`, `at=[3, 4]`), switched on or off
-    (`overwrite=True`, `filter_prompts=False`), or with an entry of several (`options: enter=found`). What else stands
+    (`overwrite=True`, `card=False`), or with an entry of several (`options: enter=found`). What else stands
     between backticks, and a setting that the verb does not take, stay as they are.
 
     Args:

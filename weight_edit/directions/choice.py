@@ -23,6 +23,7 @@ from weight_edit.directions.selection import (
     all_failures,
     least_bad,
     merit,
+    ranked,
     select,
 )
 from weight_edit.edits.projection import orthonormal_rows
@@ -91,9 +92,10 @@ class Choice:
     @property
     def to_confirm(self) -> list[int]:
         """The candidates to confirm by judged answers, the chosen one first."""
-        return to_confirm(
-            self.table, self.rule, self.searched.layers, self.measured, self.searched.candidates, self.request
-        )
+        best = ranked(self.table, self.rule, self.searched.layers, self.measured)
+        if not best and self.request.best_effort and self.best is not None:
+            best = [self._number(self.best)]
+        return to_confirm(best, self.searched.candidates, self.request)
 
     @property
     def confirmation(self) -> Confirmation | None:
@@ -106,7 +108,10 @@ class Choice:
         found = self.confirmation
         if found is not None:
             return found.taken
-        return None if self.best is None else next(n for n, score in enumerate(self.table) if score is self.best)
+        return None if self.best is None else self._number(self.best)
+
+    def _number(self, score: CandidateScore) -> int:
+        return next(n for n, each in enumerate(self.table) if each is score)
 
     @property
     def made(self) -> bool:

@@ -12,7 +12,6 @@ from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.judged_answers import Speaker
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.directions.selection import SelectionRule, least_bad, ranked
 from weight_edit.evaluation.comparisons import UNTOLD
 from weight_edit.evaluation.differences import PairedDifference, paired_difference
 from weight_edit.evaluation.intervals import Rate
@@ -135,25 +134,15 @@ def confirmation_key(request: FindRequest) -> str:
     return json.dumps([request.confirm_by, request.confirm, judge, request.max_new_tokens], sort_keys=True)
 
 
-def to_confirm(
-    table: Sequence[CandidateScore],
-    rule: SelectionRule,
-    n_layers: int,
-    measured: Sequence[int],
-    candidates: Sequence[Candidate],
-    request: FindRequest,
-) -> list[int]:
+def to_confirm(best: Sequence[int], candidates: Sequence[Candidate], request: FindRequest) -> list[int]:
     """The candidates whose edits are confirmed, the chosen one first; none where no confirmation is asked for.
 
-    The others are the next best of those that keep all bounds.
+    Args:
+        best: the numbers of those that may be chosen, the best first.
     """
     if request.confirm is None:
         return []
-    found = ranked(table, rule, n_layers, measured)
-    if not found and request.best_effort:
-        best = least_bad(table, rule, n_layers)
-        found = [] if best is None else [next(n for n, score in enumerate(table) if score is best)]
-    able = [n for n in found if request.confirm_by == "ablate" or _can_be_added(candidates[n])]
+    able = [n for n in best if request.confirm_by == "ablate" or _can_be_added(candidates[n])]
     return able[: 1 + OTHERS]
 
 

@@ -209,7 +209,7 @@ def find_requested(
 
     warnings: list[str] = []
     drawn = _drawn(request, chat_format, warnings.append)
-    meter = _meter(model, drawn, request, chat_format, kept, batch_size)
+    meter = _meter(model, drawn, request, chat_format, kept=kept, batch_size=batch_size)
     problem = Problem(
         model=model,
         targets=drawn.targets,
@@ -230,10 +230,10 @@ def find_requested(
         warnings += metering.warnings
     if kept.searched is None:
         candidates = finder(problem, request.options)
-        facts = _record(problem, finder, request, chat_format, kept.metering, meter.filter)
+        facts = _record(problem, finder, request, chat_format, metering=kept.metering, filter_by=meter.filter)
         undrawn = {"target": min(sample.undrawn for sample in drawn.targets), "baseline": drawn.baseline.undrawn}
         kept.note_searched(_searched(problem, candidates, {**facts, "undrawn": undrawn}, warnings))
-    _score(problem, drawn, meter, kept, rule, request)
+    _score(problem, drawn, meter, kept=kept, rule=rule, request=request)
     choice = Choice(kept, request, rule)
     if choice.to_confirm and choice.confirmation is None:
         confirm_candidates(kept, choice.to_confirm, problem, request)
@@ -248,6 +248,7 @@ def _meter(
     drawn: "_Samples",
     request: FindRequest,
     chat_format: ChatFormat,
+    *,
     kept: SearchFolder,
     batch_size: int,
 ) -> Meter:
@@ -279,7 +280,7 @@ def _metered(
                 best_effort=request.best_effort,
             )
         if meter.filter != "none":
-            *targets, baseline = filtered(metering, meter.answers.samples)
+            *targets, baseline = filtered(metering, meter.answers)
             problem = replace(problem, targets=tuple(targets), baseline=baseline)
     except UsageError:
         # A search that is refused leaves nothing that the next one trips over.
@@ -294,6 +295,7 @@ def _score(
     problem: Problem,
     drawn: "_Samples",
     meter: Meter,
+    *,
     kept: SearchFolder,
     rule: SelectionRule,
     request: FindRequest,
@@ -436,6 +438,7 @@ def _record(
     finder: Finder,
     request: FindRequest,
     chat_format: ChatFormat,
+    *,
     metering: Metering | None,
     filter_by: str,
 ) -> dict[str, Any]:

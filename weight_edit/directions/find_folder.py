@@ -44,7 +44,7 @@ Values = Mapping[str, tuple[float, ...]]
 _KEY = "weight_edit"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metering:
     """The refusal tokens, which prompts count, and the mean refusal metric of each class.
 
@@ -268,9 +268,9 @@ class SearchFolder:
                 means = {name: _number(value) for name, value in said["means"].items()}
                 more = said.get("more")
                 taken.metering = Metering(
-                    tuple(said["tokens"]),
-                    keep,
-                    means,
+                    tokens=tuple(said["tokens"]),
+                    keep=keep,
+                    means=means,
                     opens=tuple(said.get("opens", ())),
                     heard=said.get("heard", {}),
                     warnings=tuple(said.get("warnings", ())),

@@ -139,6 +139,10 @@ class SampleAnswers:
             self._keep(made)
         return [self._known[sample, part, number] for number in asked]
 
+    def undecided(self, sample: int) -> int:
+        """How many of a sample's answers, of those there are, were cut before a decision."""
+        return sum(at[0] == sample and each.verdict is Verdict.UNDECIDED for at, each in self._known.items())
+
     def order(self, sample: int) -> list[int]:
         """The numbers of a sample's training prompts in the order in which they are asked."""
         # Sets are often sorted, and a sample keeps their order.

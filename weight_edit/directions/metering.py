@@ -90,7 +90,7 @@ def metered(
     asked = [some for sample in samples for some in (sample.train, sample.validation)]
     if not with_tokens:
         pairs = [(meter.keep(n, "train", _unknown), meter.keep(n, "validation", _unknown)) for n in range(len(samples))]
-        return Metering((), tuple(pairs), {})
+        return Metering(tokens=(), keep=tuple(pairs), means={})
     opens: list[OpeningToken] = []
     heard: dict[str, Any] = {}
     warnings: list[str] = []
@@ -129,24 +129,34 @@ def metered(
     keep = [kept(number) for number in range(len(asked))]
     used = [_known(metrics[number])[torch.tensor(keep[number])] for number in range(1, len(asked), 2)]
     return Metering(
-        tuple(tokens),
-        tuple(zip(keep[::2], keep[1::2], strict=True)),
-        {"target": float(torch.cat(used[:-1]).mean()), "baseline": float(used[-1].mean())},
+        tokens=tuple(tokens),
+        keep=tuple(zip(keep[::2], keep[1::2], strict=True)),
+        means={"target": float(torch.cat(used[:-1]).mean()), "baseline": float(used[-1].mean())},
         opens=tuple(each.to_dict()["opens"] for each in opens),
         heard=heard,
         warnings=tuple(warnings),
     )
 
 
-def filtered(metering: Metering, samples: Sequence[Sample]) -> list[Sample]:
+def filtered(metering: Metering, answers: SampleAnswers) -> list[Sample]:
     """The samples without the prompts that do not count.
 
     Raises:
-        UsageError: too few are left of one.
+        UsageError: too few are left of one; with how many answers were cut before a decision.
     """
+    samples = answers.samples
     does = ["refuses"] * (len(samples) - 1) + ["answers"]
     pairs = zip(samples, metering.keep, does, strict=True)
-    return [sample.keep(train, held, what) for sample, (train, held), what in pairs]
+    return [
+        sample.keep(train, held, what, _hint(answers.undecided(number)))
+        for number, (sample, (train, held), what) in enumerate(pairs)
+    ]
+
+
+def _hint(undecided: int) -> str:
+    if not undecided:
+        return ""
+    return f" ({undecided} answers were cut before a decision: allow longer ones by `max_new_tokens`)"
 
 
 def more_kept(meter: Meter, metering: Metering) -> tuple[tuple[bool, ...], ...]:

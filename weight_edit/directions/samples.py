@@ -43,8 +43,11 @@ class Sample:
     more_texts: tuple[str, ...] = ()
     undrawn: int = 0
 
-    def keep(self, train: Sequence[bool], validation: Sequence[bool], why: str) -> "Sample":
+    def keep(self, train: Sequence[bool], validation: Sequence[bool], why: str, hint: str = "") -> "Sample":
         """The sample with only the marked prompts.
+
+        Args:
+            hint: what else the error should say.
 
         Raises:
             UsageError: too few remain; with the figures and `why` the others were dropped.
@@ -56,9 +59,9 @@ class Sample:
                 f"{self.role} prompts {self.name}: the model {why} only "
                 f"{len(kept_train)} of {len(self.train)} for training and "
                 f"{len(kept_validation)} of {len(self.validation)} for validation, but "
-                f"{MIN_TRAIN} and {MIN_VALIDATION} are needed; give other prompts or more, or pass "
+                f"{MIN_TRAIN} and {MIN_VALIDATION} are needed{hint}; give other prompts or more, or pass "
                 "`filter_prompts=none` (in a recipe, filter_prompts: none)",
-                option="filter_prompts",
+                option=("filter_prompts", "max_new_tokens"),
             )
         return replace(
             self,
