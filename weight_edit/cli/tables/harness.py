@@ -19,7 +19,7 @@ def benchmarks(found: "HarnessDocument", console: Console) -> None:
     apart = found.get("differences") or {}
     table = Table(title=f"lm-eval {safe(found['lm_eval_version'])} (95% intervals)", title_justify="left")
     table.add_column("task")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     for head in ("n", *(("base", "edited", "difference", "p (Holm)") if base else ("value",))):
         table.add_column(head, justify="right")
     unpaired = False
