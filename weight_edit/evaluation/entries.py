@@ -1,13 +1,14 @@
-"""Entries of a recorded file: JSON Lines, a JSON list, or a text with one entry a line."""
+"""Entries of a recorded file: JSON Lines, a JSON list, a CSV, or a text with one entry a line."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.errors import UsageError
+from weight_edit.prompts.csv_table import csv_table
 from weight_edit.prompts.files import decoded, lines_of
 from weight_edit.utils.json import JsonError, parse_json
 
@@ -20,7 +21,7 @@ class Entry:
 
     Attributes:
         where: the file and its line or number, for messages.
-        text: JSON as it stands in the file, on one line; of a list's entry as it would.
+        text: JSON as it stands in the file, on one line; of a list's entry or a table's row as it would.
         value: a text or an object for answers, any JSON value for labels.
     """
 
@@ -38,8 +39,8 @@ class Entry:
 def read_entries(path: Path, keys: Collection[str] = ()) -> list[Entry]:
     """The entries of a file, in order.
 
-    A `.txt` has one text a line. Any other file is JSON Lines, a JSON list, or an object with one list in it, whatever
-    its name ends in; empty lines of JSON Lines are left out.
+    A `.txt` has one text a line, a `.csv` one entry a row, an object of texts. Any other file is JSON Lines, a JSON
+    list, or an object with one list in it, whatever its name ends in; empty lines of JSON Lines are left out.
 
     Args:
         keys: in lower case; an object with one of them is an entry and holds none, even if it is alone.
@@ -54,6 +55,10 @@ def read_entries(path: Path, keys: Collection[str] = ()) -> list[Entry]:
     if path.suffix.lower() == ".txt":
         written = lines[:-1] if lines[-1] == "" else lines
         found = [Entry(f"{name}: line {number}", json.dumps(line), line) for number, line in enumerate(written, 1)]
+    elif path.suffix.lower() == ".csv":
+        table = csv_table(path, text)
+        rows = (dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True))
+        found = _of_list(name, rows, "row")
     elif text.lstrip().startswith("["):
         found = _of_list(name, _parsed(name, text, 1))
     else:
@@ -106,9 +111,9 @@ def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def _of_list(name: str, values: list[Any]) -> list[Entry]:
+def _of_list(name: str, values: Iterable[Any], what: str = "entry") -> list[Entry]:
     return [
-        Entry(f"{name}: entry {number}", json.dumps(value, ensure_ascii=False), value)
+        Entry(f"{name}: {what} {number}", json.dumps(value, ensure_ascii=False), value)
         for number, value in enumerate(values, 1)
     ]
 

@@ -182,10 +182,10 @@ def judge_answers(
     """Judge the answers in a file that any tool wrote, and hold the judges against human labels.
 
     Args:
-        path: JSON Lines, a JSON list or a text file, see `read_answers`.
+        path: JSON Lines, a JSON list, a CSV or a text file, see `read_answers`.
         judges: one or several; the first decides. As texts `phrases`, or with options `phrases,language=de`.
         labels: a key of the file's entries, or a file with a label for each answer, see `read_labels`.
-        out: where the same lines go, unchanged but for `verdict` and `judgements`.
+        out: where the same lines go, unchanged but for `verdict` and `judgements`; of a CSV, its rows as JSON Lines.
         limit: the first so many answers alone.
         overwrite: replace an earlier file of verdicts.
 

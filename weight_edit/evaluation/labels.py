@@ -27,7 +27,7 @@ FALSE_WORDS = ("0", "false", "no")
 
 _OPPOSITE = {Verdict.REFUSED: Verdict.ANSWERED, Verdict.ANSWERED: Verdict.REFUSED}
 _OTHER_QUESTION = re.compile(r"jailbr|compl[iy]|success|attack|harm|safe|help|answer", re.IGNORECASE)
-_LABEL_KEYS = ("label", "verdict", "human", "annotation")
+_LABEL_KEYS = ("label", "verdict", "final_label", "human", "annotation")
 
 
 def label_verdict(label: Any, true: Verdict = Verdict.REFUSED) -> Verdict | None:

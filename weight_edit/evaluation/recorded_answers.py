@@ -40,7 +40,8 @@ class RecordedAnswer:
     def with_verdict(self, judgements: Mapping[str, Judgement]) -> str:
         """The entry as a line of JSON with `verdict`, the first judge's, and `judgements` by judge.
 
-        All else is as it was, byte for byte, unless the entry has one of the two keys already, which is then replaced.
+        All else is as it was, in JSON Lines byte for byte, unless the entry has one of the two keys already, which is
+        then replaced.
         """
         first = next(iter(judgements.values()))
         added = {"verdict": first.verdict.value, "judgements": {n: _plain(each) for n, each in judgements.items()}}
@@ -173,7 +174,8 @@ def _with_thought(row: Mapping[str, Any], answer: str) -> str:
 
 
 def _cut(row: Mapping[str, Any]) -> bool:
-    return row.get("finished") is False or row.get("finish_reason") in _CUT or row.get("stop_reason") in _CUT
+    # A table has texts alone.
+    return str(row.get("finished")).lower() == "false" or row.get("finish_reason") in _CUT or row.get("stop_reason") in _CUT
 
 
 def _plain(judgement: Judgement) -> dict[str, Any]:
