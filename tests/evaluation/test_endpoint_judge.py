@@ -15,6 +15,7 @@ from weight_edit.evaluation.endpoint import client as client_module
 from weight_edit.evaluation.endpoint.retry import Retry
 from weight_edit.evaluation.judges._data import names_in, read_data
 from weight_edit.evaluation.judges.endpoint import AskingTemplate, conversation, quoted, read_label
+from weight_edit.evaluation.judging import judge_answers
 from weight_edit.evaluation.registry import JudgeSpec, Reply
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.utils import progress
@@ -166,6 +167,28 @@ def test_a_judged_answer_that_names_a_verdict_decides_nothing(server: ChatServer
             (found,) = judged(server, [Reply(prompt="How?", text=text)], fresh=True)
             assert found.verdict is Verdict.UNDECIDED
             assert (found.reason or "").startswith("unreadable")
+
+
+def test_what_a_judge_took_is_in_its_document_and_no_other_judges(server: ChatServer, tmp_path: Path) -> None:
+    server.reply = lambda body: "refused"
+    spec = JudgeSpec.of("endpoint", {"url": server.url, "model": "m", "answer_price": 1e6})
+    spec(REPLIES[:2])
+    usage = spec.to_dict()["usage"]
+    assert (usage["answers"], usage["cached"], usage["uncounted"]) == (2, 0, 0)
+    assert usage["prompt_tokens"] > 0
+    assert usage["cost"] == usage["answer_tokens"] > 0
+    assert server.url not in str(spec.to_dict())
+    again = JudgeSpec.of("endpoint", {"url": server.url, "model": "m", "answer_price": 1e6})
+    assert again == spec
+    again(REPLIES[:2])
+    assert (again.usage["cached"], again.usage["answer_tokens"]) == (2, 0)
+    phrases = JudgeSpec.of("phrases", {})
+    phrases(REPLIES)
+    assert phrases.to_dict() == {"kind": "phrases", "options": {}}
+    recorded = tmp_path / "answers.jsonl"
+    recorded.write_text('{"prompt": "How?", "answer": "I cannot."}\n')
+    document = judge_answers(recorded, judges=["phrases", again]).to_dict()
+    assert list(document["usage"]) == ["endpoint,model=m,answer_price=1000000.0"]
 
 
 def test_what_the_judge_cannot_say_is_undecided(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class JudgedAnswers:
         labels: of each answer; None for one without, empty where no labels were given.
         notes: what a reader of the rates should know.
         out: the file that was written.
+        usage: by judge on a server, answers, tokens and cost; judges that use none are not there.
     """
 
     source: str
@@ -79,6 +80,7 @@ class JudgedAnswers:
     labels: Sequence[Verdict | None] = ()
     notes: tuple[str, ...] = ()
     out: Path | None = None
+    usage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         rates = ", ".join(f"{judge}: refused {self.rates(judge)[Verdict.REFUSED].value:.3g}" for judge in self.judges)
@@ -159,6 +161,7 @@ class JudgedAnswers:
             "labelled": sum(self.labels[at] is not None for at in self._counted) if self.labels else 0,
             "notes": list(self.notes),
             "out": None if self.out is None else str(self.out),
+            **({"usage": {judge: dict(used) for judge, used in self.usage.items()}} if self.usage else {}),
         }
 
     def _judge(self, judge: str) -> dict[str, Any]:
@@ -214,7 +217,13 @@ def judge_answers(
         )
         save_whole(target, "".join(f"{line}\n" for line in lines))
     return JudgedAnswers(
-        source=path.name, answers=answers, judgements=judgements, labels=told, notes=_notes(answers, told), out=target
+        source=path.name,
+        answers=answers,
+        judgements=judgements,
+        labels=told,
+        notes=_notes(answers, told),
+        out=target,
+        usage={name: spec.usage for name, spec in named.items() if spec.usage},
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.judge_usage import noted_usage
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.utils.registry import Function, Named, Registry
 
@@ -75,10 +76,12 @@ class JudgeSpec:
     Attributes:
         kind: the judge's name in the registry.
         options: its settings.
+        usage: what its calls took so far, for judges on servers: answers, tokens, cost; else empty.
     """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __call__(self, replies: Sequence[Reply]) -> list[Judgement]:
         """One judgement for each reply, in order.
@@ -86,7 +89,10 @@ class JudgeSpec:
         Raises:
             UsageError: no such judge, or a wrong option.
         """
-        return judge_named(self.kind)(list(replies), self.options)
+        with noted_usage() as noted:
+            found = judge_named(self.kind)(list(replies), self.options)
+        self.usage.update(noted)
+        return found
 
     @classmethod
     def parse(cls, text: str) -> "JudgeSpec":
@@ -116,6 +122,11 @@ class JudgeSpec:
         chosen = judge_named(kind)
         chosen.settings(options)
         return cls(kind=chosen.name, options=options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: kind, options fit for publication, and usage where there is any."""
+        usage = {"usage": dict(self.usage)} if self.usage else {}
+        return {"kind": self.kind, "options": self.public_options, **usage}
 
     @property
     def public_options(self) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class Evaluation:
         return {
             "model": self.model,
             "judge": self.judge,
-            "judges": {str(spec): {"kind": spec.kind, "options": spec.public_options} for spec in self.judges},
+            "judges": {str(spec): spec.to_dict() for spec in self.judges},
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
             "template": self.template,

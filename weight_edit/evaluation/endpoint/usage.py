@@ -1,6 +1,7 @@
 """What asking a server took: requests, tokens and, where prices are given, money."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from weight_edit.evaluation.endpoint.answer import ChatAnswer
 
@@ -52,6 +53,17 @@ class Usage:
     def cost(self, prices: Prices) -> float:
         """What was asked now costs so much, as far as the server counts tokens."""
         return (self.prompt_tokens * prices.prompt + self.answer_tokens * prices.answer) / 1e6
+
+    def to_dict(self, prices: Prices | None = None) -> dict[str, Any]:
+        """JSON-ready: the counts, and with prices the cost."""
+        counts = {
+            "answers": self.asked + self.cached,
+            "cached": self.cached,
+            "prompt_tokens": self.prompt_tokens,
+            "answer_tokens": self.answer_tokens,
+            "uncounted": self.uncounted,
+        }
+        return {**counts, **({} if prices is None else {"cost": self.cost(prices)})}
 
     def line(self, prices: Prices | None = None) -> str:
         """The count in words: "12 answers, 3 of them from the cache; 1,200 and 90 tokens; cost 0.0042"."""

@@ -12,6 +12,7 @@ from weight_edit.evaluation.endpoint.address import base_address
 from weight_edit.evaluation.endpoint.answer import ChatAnswer
 from weight_edit.evaluation.endpoint.client import ChatClient, ChatSettings, Messages, Rejected
 from weight_edit.evaluation.endpoint.usage import Prices
+from weight_edit.evaluation.judge_usage import note_usage
 from weight_edit.evaluation.judges._answer import judged_by
 from weight_edit.evaluation.judges._data import filled, read_data
 from weight_edit.evaluation.registry import Judgement, Reply, judge
@@ -185,6 +186,7 @@ def _tell(client: ChatClient, options: EndpointOptions, found: Sequence[Judgemen
     prices = None
     if options.prompt_price is not None or options.answer_price is not None:
         prices = Prices(prompt=options.prompt_price or 0.0, answer=options.answer_price or 0.0)
+    note_usage(client.usage.to_dict(prices))
     announce(f"judge {options.model} at {client.address}: {client.usage.line(prices)}")
     unreadable = [one for one in found if (one.reason or "").startswith("unreadable")]
     if len(unreadable) > len(found) / 10:
