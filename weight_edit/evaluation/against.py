@@ -10,6 +10,7 @@ from weight_edit.evaluation.answers_file import are_answers
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.lengths import answer_lengths, longest
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, judge_specs
+from weight_edit.hub.calls import dataset_token
 from weight_edit.prompts.load import load_prompts
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
@@ -52,7 +53,12 @@ def evaluate_against(
     """
     if answers_path is not None:
         check_free(answers_path, overwrite, are_answers)
-    read = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
+    for name in (model, base):
+        # A typo in a name is told before prompt sets are downloaded.
+        if isinstance(name, str):
+            (load_options if name is model else load_options.of_base()).check_name(name)
+    with dataset_token(load_options.token):
+        read = {name: None if spec is None else load_prompts(spec) for name, spec in sets.items()}
     prompts: dict[str, Any] = {name: some.at_most(limit) for name, some in read.items() if some is not None}
     if not any(prompts.values()):
         names = ", ".join(f"`{name}`" for name in sets)

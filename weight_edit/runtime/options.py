@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weight_edit.hub.source import Source, resolve
+from weight_edit.hub.source import Source, check_named, resolve
 
 if TYPE_CHECKING:
     from weight_edit.prompts.chat import ChatFormat
@@ -52,6 +52,10 @@ class LoadOptions:
     def of_base(self) -> "LoadOptions":
         """The options for an edited model's base: `revision` is the edited model's, so dropped."""
         return replace(self, revision=None)
+
+    def check_name(self, name: str | Path) -> None:
+        """Refuse a name of no model, see `check_named`."""
+        check_named(name, revision=self.revision, token=self.token)
 
     def load(self, name: str | Path) -> "Model":
         """The model, loaded with these options.
