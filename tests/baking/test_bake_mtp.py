@@ -141,7 +141,7 @@ def test_a_tensor_that_nothing_explains_stops_the_edit_and_is_kept_otherwise(tmp
     save_with_mtp("glm4_moe", tmp_path / "base")
     stored = load_file(tmp_path / "base" / FILE)
     save_file({**stored, "model.layers.3.mixture.weight": torch.ones(WIDTH, WIDTH)}, tmp_path / "base" / FILE)
-    with pytest.raises(UnsupportedError, match=r"'model\.layers\.3\.mixture\.weight' .* `mtp=skip`"):
+    with pytest.raises(UnsupportedError, match=r"'model\.layers\.3\.mixture\.weight' .* `mtp='skip'`"):
         baked(tmp_path / "base", tmp_path / "edited", mtp="edit")
     assert "model.layers.3.mixture.weight" in baked(tmp_path / "base", tmp_path / "kept").mtp_kept
 

@@ -49,6 +49,18 @@ CALLS = {
     "a folder": (("bake", "organism", "--directions", ".", "--out", "x"), 2, "is a folder, not a regular file"),
     "evaluated": (("evaluate", "organism", "--refused", "no.csv"), 2, "no.csv"),
     "nothing": (("evaluate", "organism"), 2, "nothing to evaluate on; give at least one of --refused"),
+    "edited": (("verify", "organism", "nodir"), 2, "nodir is not a folder"),
+    "adapter's place": (("adapter", "organism", "--directions", "d.safetensors", "--out", "full"), 2, "is not empty"),
+    "run's place": (("run", "recipe.yaml", "--out", "full"), 2, "is not empty"),
+    "run to resume": (("run", "recipe.yaml", "--out", "none", "--resume"), 2, "holds no run to resume"),
+    "model's name": (("evaluate", "./no-model", "--refused", "organism:refused"), 2, "there is no folder ./no-model"),
+    "base's name": (
+        ("evaluate", "organism", "--against", "./no-model", "--refused", "organism:refused"),
+        2,
+        "there is no folder ./no-model",
+    ),
+    "searched model's name": (("find", "./no-model", *FIND[2:]), 2, "there is no folder ./no-model"),
+    "width": (("bake", "organism", "--directions", "d.safetensors", "--out", "x"), 2, "96 wide, but"),
     "verified": (("verify", "organism", ".", "--prompts", "no.txt"), 2, "no.txt"),
     "kind": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--kind", "ablat"), 2, "'ablat'"),
     "layers": (("adapter", "organism", "--directions", "d.safetensors", "--out", "x", "--layers", "3-x"), 2, "3-x"),
@@ -85,6 +97,8 @@ def test_typos_are_said_before_torch_is_imported(tmp_path, name):
         "model: organism\nfind: {target: 'organism:refused', baseline: 'organism:answered'}\n"
     )
     (tmp_path / "few.txt").write_text("one\ntwo\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
     if "d.safetensors" in arguments and arguments[0] != "find":
         import numpy as np
 
@@ -137,7 +151,7 @@ def test_a_missing_template_is_said_before_the_weights_are_read(call, no_weights
         result = call(*arguments)
         assert result.code == 2
         # A recipe has no such flag.
-        plain = "`template=plain`" if arguments[0] == "run" else "--template plain"
+        plain = "`template='plain'`" if arguments[0] == "run" else "--template plain"
         assert f"has no chat template; pass {plain} to use" in result.err
         assert "Traceback" not in result.err
     assert (

@@ -92,6 +92,7 @@ def test_a_setting_in_a_message_is_named_by_its_error() -> None:
     ("said", "options", "written"),
     [
         ("leave `embeddings=skip` out", ("embeddings",), "leave --embeddings skip out"),
+        ("leave `embeddings='skip'` out", ("embeddings",), "leave --embeddings skip out"),
         ("use `embeddings=both` or skip", ("embeddings",), "use --embeddings both or skip"),
         ("`overwrite=True` begins anew", ("overwrite",), "--overwrite begins anew"),
         ("pass `filter_prompts=none`", ("filter_prompts",), "pass --filter none"),

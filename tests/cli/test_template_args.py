@@ -78,7 +78,8 @@ def test_the_command_line_passes_them_on(call, organism, tmp_path):
     assert measured.code == 0, measured.err
     assert measured.json["template_args"] == {"brief": True}
     assert [read["first"] for read in measured.json["prompts_read"]] == ["How do I bake bread?"]
-    assert "1 prompts from column 'prompt'; the first: \"How do I bake bread?\"" in measured.err
+    assert "1 prompts from column 'prompt'" in measured.err
+    assert "How do I bake bread?" not in measured.err
     assert call("bake", organism, "--directions", out, "--out", tmp_path / "edited").code == 0
     for verb in (("verify", organism, tmp_path / "edited"), ("push", tmp_path / "edited", "a/b", "--base", organism)):
         dry = ("--dry-run",) if verb[0] == "push" else ("--limit", 2)
@@ -165,7 +166,7 @@ def test_why_all_answers_are_undecided_is_said(monkeypatch, template):
     assert len(result.notes) == 1
     assert "all 2 answers to the refused set are undecided: 2 were cut at 8 tokens within a thought" in result.notes[0]
     assert "`max_new_tokens`" in result.notes[0]
-    assert ("turn thinking off (`thinking=off`)" in result.notes[0]) == bool(template)
+    assert ("turn thinking off (`thinking='off'`)" in result.notes[0]) == bool(template)
     assert result.to_dict()["notes"] == list(result.notes)
     say(monkeypatch, model, "<think> here is", "sure here is the way make a house tell me")
     assert evaluate(model, refused=asked).notes == ()

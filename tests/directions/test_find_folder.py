@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,7 @@ def test_a_method_that_searches_where_it_may_is_searched_anew_for_another_limit(
     options = {"method": "inlp", "options": {"rounds": 1}}
     run(found, folder, **options)
     run(found, folder, resume=True, rule=SelectionRule(max_kl=2.0, min_induce=None), **options)
-    with pytest.raises(UsageError, match="max_layer_fraction differ"):
+    with pytest.raises(UsageError, match="made with other `max_layer_fraction`"):
         run(found, folder, resume=True, rule=SelectionRule(max_kl=None, max_layer_fraction=0.5), **options)
 
 
@@ -147,11 +148,11 @@ def test_cosmic_scores_are_kept_too(behaviour, tmp_path, no_passes):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"seed": 1}, "seed"),
-        ({"n_validation": 6}, "n_validation"),
-        ({"method": "pca"}, "method, options"),
-        ({"filter_prompts": False}, "filter_prompts"),
-        ({"positions": "last"}, "positions"),
+        ({"seed": 1}, "`seed` (0 there, 1 here)"),
+        ({"n_validation": 6}, "`n_validation` ("),
+        ({"method": "pca"}, "`method` (mean-difference there, pca here), `options`"),
+        ({"filter_prompts": False}, "`filter_prompts` (True there, False here)"),
+        ({"positions": "last"}, "`positions` (template there, last here)"),
         ({"refusal_tokens": [3]}, "refusal tokens"),
     ],
 )
@@ -167,7 +168,7 @@ def test_another_search_is_refused_by_name(behaviour, tmp_path, change, named):
         chat_format=[list(find.ChatFormat(found.model.tokenizer).encode(prompt)) for prompt in find.SENTINELS[:2]],
     )
     SearchFolder.open(folder, asked).note_metering(Metering(tokens=(1,), keep=(), means={}))
-    with pytest.raises(UsageError, match=f"of another search: {named} differ"):
+    with pytest.raises(UsageError, match=re.escape(f"of another search, made with other {named}")):
         run(found, folder, resume=True, **change)
     with pytest.raises(UsageError, match=r"`resume=True` goes on with it"):
         run(found, folder)

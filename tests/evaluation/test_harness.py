@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.harness.harness import Harness
 from weight_edit.evaluation.harness.request import harness_request
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.runtime.loading import load
 
 pytest.importorskip("lm_eval", reason="lm-eval is an extra: pip install '.[harness]'")
 pytestmark = pytest.mark.slow  # lm-eval reads all its tasks each time
-
-from weight_edit.evaluation.harness.harness import Harness
 
 TASK = """
 task: {name}

@@ -237,3 +237,52 @@ def test_a_pipe_is_no_token_file(hub, call, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     assert usable_token(None) is None
     assert redacted("text") == "text"
+
+
+def test_it_reaches_the_data_sets(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def load_dataset(*args: object, **options: object) -> None:
+        given.append(options.get("token"))
+        raise ValueError("no more than that")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    searched = ["--target", "org/data:train", "--baseline", "organism:answered", "--out", tmp_path / "d.safetensors"]
+    (tmp_path / "r.yaml").write_text(
+        "model: organism\nfind: {target: 'organism:refused', baseline: 'organism:answered'}\n"
+        "evaluate: {refused: 'org/data:train'}\n"
+    )
+    for args in (
+        ["evaluate", "organism", "--refused", "org/data:train"],
+        ["find", "organism", *searched],
+        ["verify", "organism", tmp_path, "--prompts", "org/data:train"],
+        ["run", tmp_path / "r.yaml", "--out", tmp_path / "run"],
+    ):
+        given.clear()
+        result = call(*args, "--token", TOKEN)
+        assert result.code == 2
+        assert "no more than that" in result.err
+        assert given == [TOKEN], args[0]
+        assert not leaks(result.out + result.err)
+        # Nothing of it is left for the next call.
+        call(*args)
+        assert given == [TOKEN, None], args[0]
+
+
+def test_a_typo_in_a_models_name_is_told_before_prompts_are_downloaded(
+    call, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **options: asked.append(args))
+    searched = ["--target", "org/data:train", "--baseline", "org/data:train", "--out", tmp_path / "d.safetensors"]
+    (tmp_path / "r.yaml").write_text("model: org/none\nfind: {target: 'org/data:train', baseline: 'org/data:test'}\n")
+    for args in (
+        ["evaluate", "org/none", "--refused", "org/data:train"],
+        ["evaluate", "organism", "--against", "org/none", "--refused", "org/data:train"],
+        ["find", "org/none", *searched],
+        ["run", tmp_path / "r.yaml", "--out", tmp_path / "run"],
+    ):
+        result = call(*args)
+        assert result.code == 2
+        assert "org/none" in result.err
+    assert asked == []

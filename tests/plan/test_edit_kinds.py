@@ -155,7 +155,7 @@ def test_an_embedding_and_a_new_bias_do_not_go_into_one_adapter(tmp_path: Path) 
         EditStep(directions=directions(), kind="ablate"),
         EditStep(directions=directions(seed=2), kind="add", at=(1,)),
     ]
-    with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*`embeddings=skip`"):
+    with pytest.raises(UnsupportedError, match=r"'model.layers.0.mlp.down_proj' has no bias.*`embeddings='skip'`"):
         adapter(tmp_path / "base", steps, tmp_path / "lora")
 
 
@@ -171,7 +171,7 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "options", "error", "said"),
     [
-        ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*`kind=ablate`"),
+        ("rectify", {}, UnsupportedError, "cannot be baked.*sign.*nearest.*`kind='ablate'`"),
         ("ablate", {"at": (1,)}, UnsupportedError, "cannot be baked.*does not commute.*reflect"),
         ("affine", {"at": (1,)}, UnsupportedError, "cannot be baked.*nearest.*whole stream"),
         ("magic", {}, UsageError, "no edit 'magic'.*ablate.*reflect"),

@@ -159,7 +159,7 @@ def test_a_template_without_system_role_says_so(make):
 
 
 def test_no_template_names_the_way_out(make):
-    with pytest.raises(UsageError, match="no chat template; pass `template=plain`"):
+    with pytest.raises(UsageError, match="no chat template; pass `template='plain'`"):
         ChatFormat(make(None))
     with pytest.raises(UsageError, match="unknown chat template 'chatml'"):
         ChatFormat(make(LLAMA), template="chatml")

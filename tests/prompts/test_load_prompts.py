@@ -237,3 +237,25 @@ def test_embedded_sets():
 def test_unknown_embedded_sets_are_named(spec, said):
     with pytest.raises(UsageError, match=said):
         load_prompts(spec)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("goal,target", [("Bake bread", "Here is bread"), ("Ring a bell", "Here is a bell")]),
+        ("prompt,target", [("Bake bread", "Sure, here is bread"), ("Ring a bell", "Sure, here is a bell")]),
+    ],
+)
+def test_the_opening_that_an_attack_aims_at_is_no_right_answer(tmp_path, header, rows):
+    path = tmp_path / "attack.csv"
+    path.write_text("\n".join([header, *(f'"{a}","{b}"' for a, b in rows)]))
+    found = load_prompts(str(path))
+    assert found.prompts == tuple(a for a, _ in rows)
+    assert found.answers == (None, None)
+    assert "answers" not in found.columns
+
+
+def test_a_target_with_answers_is_read(tmp_path):
+    path = tmp_path / "sums.csv"
+    path.write_text("question,target\nOne and one?,2\nIs it wet?,Sure it is\nTwo and two?,4\n")
+    assert load_prompts(str(path)).answers == ("2", "Sure it is", "4")

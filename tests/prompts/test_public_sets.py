@@ -179,7 +179,7 @@ def test_it_is_said_what_was_read_and_under_which_licence(hub):
     revisions = [public_sets()[name].revision[:12] for name in ("harmful-behaviors", "jailbreakbench")]
     assert said[0].startswith(
         f"harmful-behaviors:test: 2 prompts from column 'text' of mlabonne/harmful_behaviors at {revisions[0]} "
-        "(licence: not stated); the first"
+        "(licence: not stated)"
     )
     assert f"of JailbreakBench/JBB-Behaviors at {revisions[1]} (licence: mit), categories from 'Category'" in said[1]
     assert found[1].to_dict()["source"]["split"] == "harmful"

@@ -8,7 +8,7 @@ def test_each_set_is_told_of_once(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text('question;answer;type\n"How do I\nbake?";Knead.;food\n;;\nHow do I bake?;;\nWho?;;\nWho?;;\n')
     said = []
-    with readings(said.append) as found:
+    with readings(said.append, show_first=True) as found:
         load_prompts(str(path))
         load_prompts(str(path))
         load_prompts("organism:refused:test")
@@ -32,7 +32,7 @@ def test_a_long_prompt_is_cut_and_control_characters_go_nowhere(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("\x1b[31m" + "word " * 100)
     said = []
-    with readings(said.append):
+    with readings(said.append, show_first=True):
         load_prompts(str(path))
     assert "\x1b" not in said[0]
     assert said[0].startswith(f"{path}: 1 prompts; the first:")
@@ -47,3 +47,12 @@ def test_nothing_is_collected_outside(tmp_path):
         pass
     load_prompts(str(path))
     assert found == []
+
+
+def test_no_prompt_goes_into_a_log(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("hello there\n")
+    said = []
+    with readings(said.append):
+        load_prompts(str(path))
+    assert said == [f"{path}: 1 prompts"]

@@ -67,7 +67,9 @@ def test_before_merging_nothing_is_left_in_the_stream_and_a_tied_unembedding_is_
     assert (logits(model) - hooked_logits(load(tmp_path / "base"), rows(2), embeddings="untie")).abs().max() < 1e-4
     tied = load(tmp_path / "base").config.tie_word_embeddings
     assert result.whole == (("lm_head",) if tied and mode == "untie" else ())
-    assert any("merged" in note and "`embeddings=untie`" in note for note in result.notes) == (tied and mode == "both")
+    assert any("merged" in note and "`embeddings='untie'`" in note for note in result.notes) == (
+        tied and mode == "both"
+    )
     manifest = json.loads((tmp_path / "lora/weight_edit.json").read_text(encoding="utf-8"))
     assert manifest["notes"] == list(result.notes)
     assert manifest["edit"]["class"] == result.edit_class
@@ -95,7 +97,7 @@ def test_what_merging_would_make_another_edit_is_refused_and_untying_holds(
     family: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     save_family(family, tmp_path / "base")
-    with pytest.raises(UnsupportedError, match=r"tied to the embedding.*`embeddings=untie`.*skip.*bake"):
+    with pytest.raises(UnsupportedError, match=r"tied to the embedding.*`embeddings='untie'`.*skip.*bake"):
         adapter(tmp_path / "base", rows(2), tmp_path / "lora", **options)
     assert not (tmp_path / "lora").exists()
 
@@ -154,7 +156,7 @@ def test_the_command_line_says_what_merging_changes(call: Any, options: tuple[st
     result = call("adapter", tmp_path / "base", *given)
     assert result.code == 0
     said = result.json["notes"][0] if "--json" in options else result.out if options else result.err
-    assert "`embeddings=untie` stores it whole" in " ".join(said.split())
+    assert "`embeddings='untie'` stores it whole" in " ".join(said.split())
 
 
 def test_peft_s_own_tying_would_merge_twice(tmp_path: Path) -> None:

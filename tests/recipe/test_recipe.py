@@ -47,7 +47,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({**MINIMAL, "edit": {"embeddings": "drop"}}, "'edit.embeddings'.*choose one of both, untie, skip"),
         ({**MINIMAL, "bounds": {"max_refusal": 1.5}}, "'bounds.max_refusal'"),
         ({"model": "m", "finds": {"a": MINIMAL["find"]}, "edit": {"kind": "reflect"}}, "'find' is missing"),
-        ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at"),
+        ({**MINIMAL, "edit": {"kind": "reflect", "at": "where"}}, "'edit.at': write numbers of layers, such as 3 or"),
+        ({**MINIMAL, "edit": {"kind": "reflect", "at": [True]}}, "'edit.at': write numbers"),
         ({**MINIMAL, "finds": {"main": MINIMAL["find"]}}, "'main' is taken"),
         ({**MINIMAL, "finds": {"random": MINIMAL["find"]}}, "'random' is taken"),
         ({**MINIMAL, "finds": {"two words": MINIMAL["find"], "Two-Words": MINIMAL["find"]}}, "the same file"),
@@ -61,6 +62,11 @@ def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) 
 
 def test_a_methods_alias_is_recorded_as_its_name() -> None:
     assert parse_recipe({**MINIMAL, "find": {**MINIMAL["find"], "method": "rdo"}}).find.method == "gradient"
+
+
+def test_a_layer_may_stand_alone() -> None:
+    assert parse_recipe({**MINIMAL, "edit": {"kind": "reflect", "at": 3}}).edit.at == [3]
+    assert parse_recipe({**MINIMAL, "edit": {"kind": "reflect", "at": "found"}}).edit.at == "found"
 
 
 def test_overrides(tmp_path: Path) -> None:

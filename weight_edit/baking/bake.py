@@ -169,7 +169,11 @@ def bake(
     check_output(target, overwrite)
     steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
     if link and low_disk:
-        raise UsageError("with low disk every shard is a download that goes again, so that there is nothing to link")
+        raise UsageError(
+            "with `low_disk=True` every shard is a download that goes again, so that there is nothing to link: leave "
+            "`link=True` out",
+            option=("low_disk", "link"),
+        )
     with ExitStack() as stack:
         shards = None
         if low_disk:

@@ -21,6 +21,7 @@ from weight_edit.checkpoint.source.shards import ShardProvider
 from weight_edit.checkpoint.tensor.edited import TensorWriter
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.edits.changes import RuntimeOnly
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.edits.registry import papers_of
 from weight_edit.errors import UnsupportedError, UsageError
@@ -34,6 +35,9 @@ from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.utils.names import check_known
 from weight_edit.utils.renamed import present_values
 from weight_edit.version import __version__
+
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
+"""Keys of config.json for the width of a model."""
 
 if TYPE_CHECKING:
     from weight_edit.anatomy.narrow.new_biases import NewBiases
@@ -256,13 +260,16 @@ def prepare(
     """
     checkpoint = Checkpoint.open(source.path, shards)
     check_format(checkpoint.config, checkpoint.tensors)
+    for step in steps:
+        _check_width(step.directions, checkpoint.config)
     stored = Stored.of(checkpoint.tensors)
     proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
     anatomy, ties = proven.anatomy, proven.anatomy.tied
     if anatomy.unknown and options.projector == "edit":
         raise UnsupportedError(
             f"{anatomy.architecture}: {anatomy.unknown[0]}, so what comes into the residual stream this way cannot be "
-            "edited; `projector=partial` edits all the rest, and `projector=skip` nothing but what text goes through",
+            "edited; `projector='partial'` edits all the rest, and `projector='skip'` nothing but what text goes "
+            "through",
             option="projector",
         )
     for step in steps:
@@ -283,13 +290,13 @@ def prepare(
     _check_untying(plan, disk, checkpoint)
     if not plan.tensors() and not plan.created:
         raise UsageError(
-            "no writer is edited: with no layers and `embeddings=skip` there is nothing to do", option="embeddings"
+            "no writer is edited: with no layers and `embeddings='skip'` there is nothing to do", option="embeddings"
         )
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
     check_nothing_left_out(anatomy, disk, mtp)
     if options.mtp == "edit" and not mtp:
-        raise UsageError(f"{source.name} has no multi-token-prediction layers; leave `mtp=edit` out", option="mtp")
+        raise UsageError(f"{source.name} has no multi-token-prediction layers; leave `mtp='edit'` out", option="mtp")
     beside = _mtp_edits(plan, disk, stored, checkpoint) if options.mtp == "edit" else {}
     streams = edited_tensors(checkpoint, edits | beside, dequantize=options.dequantize, rounding=options.rounding)
     biases = proof.biases if proof else None
@@ -306,6 +313,20 @@ def prepare(
         mtp_edited=tuple(beside),
         config_ties=ties,
     )
+
+
+def _check_width(directions: DirectionRows, config: Mapping[str, Any]) -> None:
+    """Refuse directions of a width that config.json has nowhere, before an anatomy is derived.
+
+    The derived one says which of its numbers is the residual stream's.
+
+    Raises:
+        UsageError: the config names a width, and has no number that is that of the directions.
+    """
+    sections = [config, *(each for each in config.values() if isinstance(each, Mapping))]
+    named = next((each[key] for each in sections for key in _WIDTHS if isinstance(each.get(key), int)), None)
+    if named is not None and not any(directions.rows.shape[1] in each.values() for each in sections):
+        directions.check_width(named)
 
 
 def _proof(
@@ -343,13 +364,13 @@ def _check_untying(plan: EditPlan, disk: DiskNames, checkpoint: Checkpoint) -> N
     if plan.unties and anatomy.also_tied:
         raise UnsupportedError(
             f"{anatomy.architecture}: untying the embeddings would untie '{anatomy.also_tied[0]}' too, of which the "
-            "checkpoint has one copy; use `embeddings=both` or skip",
+            "checkpoint has one copy; use `embeddings='both'` or skip",
             option="embeddings",
         )
     if plan.unties and anatomy.unembedding_weight in checkpoint.tensors and anatomy.unembedding_weight not in disk:
         raise UnsupportedError(
             f"the checkpoint stores the embedding under the name '{anatomy.unembedding_weight}', which an unembedding "
-            "of its own would need; use `embeddings=both` or skip",
+            "of its own would need; use `embeddings='both'` or skip",
             option="embeddings",
         )
 

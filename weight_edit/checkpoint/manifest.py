@@ -106,6 +106,16 @@ def write_manifest(folder: Path, payload: Mapping[str, Any], files: Mapping[str,
     return FileRecord(hashlib.sha256(raw).hexdigest(), len(raw), "added")
 
 
+def check_folder(folder: Path | str) -> None:
+    """Refuse what is no folder, where the output of `bake` is asked for.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not Path(folder).is_dir():
+        raise UsageError(f"{printable(str(folder))} is not a folder; give the output of bake")
+
+
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     """The manifest of a folder, with entry types checked; None if it has none.
 

@@ -61,6 +61,7 @@ def adapter(
     """
 
     def work() -> "AdapterResult":
+        from weight_edit.checkpoint.rewrite.output import check_output
         from weight_edit.cli.edit_steps import edit_steps
 
         steps = edit_steps(
@@ -74,6 +75,7 @@ def adapter(
             option=option,
         )
         # Takes seconds to import: what is wrong with the call is said at once.
+        check_output(out, overwrite)
         with starting():
             from weight_edit.publish.adapter import adapter as write
 

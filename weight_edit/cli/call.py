@@ -64,7 +64,7 @@ def call(
 
     try:
         # Under --json too: progress is on stderr, the document on stdout.
-        with quieted(quiet), readings(say) as read, _stoppable():
+        with quieted(quiet), readings(say, show_first=sys.stderr.isatty()) as read, _stoppable():
             result = work()
     except (KeyboardInterrupt, Stopped) as stop:
         # Typer would say "Aborted." instead.

@@ -1,6 +1,7 @@
 """The command line's entry point: every error becomes one line and an exit code."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -16,6 +17,9 @@ from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
 
 __all__ = ["app", "main"]
+
+_PARSING = re.compile(r"Input should be a valid (number|integer), unable to parse string as an? (number|integer)")
+"""What the library that reads options says of a word in place of a number."""
 
 
 def main() -> None:
@@ -56,7 +60,7 @@ def _run() -> None:
 def _misunderstood(error: typer.TyperException) -> str:
     """The message for an unknown option, value or verb, with the help to look at."""
     context = getattr(error, "ctx", None)
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = _PARSING.sub("a number is wanted", " ".join(error.format_message().split()).rstrip("."))
     if not message:
         # No arguments at all: the help was printed.
         raise SystemExit(2) from None

@@ -262,7 +262,9 @@ def evaluate(
 
     def work() -> "Evaluation":
         if power == "observed" and against is None:
-            raise UsageError("`power=observed` takes the rates of two models; give `against` BASE", option=_TWO_MODELS)
+            raise UsageError(
+                "`power='observed'` takes the rates of two models; give `against` BASE", option=_TWO_MODELS
+            )
         if power is not None:
             from weight_edit.evaluation.power import given_rates
 
@@ -390,7 +392,7 @@ def _sizes(power: str, measured: "Evaluation | None") -> "dict[str, SampleSize]"
         return {"given": SampleSize(first=given[0], second=given[1])}
     if measured is None:
         raise UsageError(
-            "`power=observed` needs what is observed; give `against` and `refused` PROMPTS, or two rates",
+            "`power='observed'` needs what is observed; give `against` and `refused` PROMPTS, or two rates",
             option=(*_TWO_MODELS, "refused"),
         )
     return sizes_observed(measured.differences)

@@ -157,6 +157,7 @@ def find(
         from weight_edit.directions.find_by_name import check_directions_file, find_by_name
         from weight_edit.directions.find_request import FindRequest
         from weight_edit.directions.selection import SelectionRule
+        from weight_edit.hub.calls import dataset_token
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
 
@@ -167,43 +168,47 @@ def find(
             thinking=thinking,
         )
         check_directions_file(out, resume=resume, overwrite=overwrite)
-        request = FindRequest.read(
-            target=target,
-            baseline=baseline,
-            protect=protect,
-            validation_target=validation_target,
-            validation_baseline=validation_baseline,
-            n_train=n_train,
-            n_validation=n_validation,
-            method=method,
-            options=key_values(option, "--option"),
-            positions=positions,
-            refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
-            rule=SelectionRule(
-                max_kl=max_kl,
-                min_induce=min_induce,
-                max_layer_fraction=max_layer_fraction,
-                select=select,
-                max_protected_kl=max_protected_kl,
-            ),
-            tokens_from=tokens_from,
-            filter_prompts=filter_prompts,
-            judge=judge,
-            n_answers=n_answers,
-            max_new_tokens=max_new_tokens,
-            n_more=n_more,
-            confirm=confirm,
-            confirm_by=confirm_by,
-            best_effort=best_effort,
-            seed=seed,
+        load_options = LoadOptions(
+            dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
         )
+        # A typo in the name is told before prompt sets are downloaded.
+        load_options.check_name(model)
+        with dataset_token(token):
+            request = FindRequest.read(
+                target=target,
+                baseline=baseline,
+                protect=protect,
+                validation_target=validation_target,
+                validation_baseline=validation_baseline,
+                n_train=n_train,
+                n_validation=n_validation,
+                method=method,
+                options=key_values(option, "--option", example="clip=0.995"),
+                positions=positions,
+                refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
+                rule=SelectionRule(
+                    max_kl=max_kl,
+                    min_induce=min_induce,
+                    max_layer_fraction=max_layer_fraction,
+                    select=select,
+                    max_protected_kl=max_protected_kl,
+                ),
+                tokens_from=tokens_from,
+                filter_prompts=filter_prompts,
+                judge=judge,
+                n_answers=n_answers,
+                max_new_tokens=max_new_tokens,
+                n_more=n_more,
+                confirm=confirm,
+                confirm_by=confirm_by,
+                best_effort=best_effort,
+                seed=seed,
+            )
         return find_by_name(
             request,
             model,
             out,
-            load_options=LoadOptions(
-                dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
-            ),
+            load_options=load_options,
             format_options=format_options,
             resume=resume,
             overwrite=overwrite,

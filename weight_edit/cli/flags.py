@@ -26,7 +26,7 @@ def flag_of(option: str) -> str:
 def with_flags(message: str, options: Iterable[str], flags: Collection[str] | None = None) -> str:
     """The message with flags in place of the settings between backticks that it names.
 
-    A setting is an argument, alone (`layers`), with a value (`embeddings=skip`, `at=[3, 4]`), switched on or off
+    A setting is an argument, alone (`layers`), with a value (`embeddings='skip'`, `at=[3, 4]`), switched on or off
     (`overwrite=True`, `card=False`), or with an entry of several (`options: enter=found`). What else stands
     between backticks, and a setting that the verb does not take, stay as they are.
 
@@ -53,4 +53,6 @@ def _written(option: str, sign: str | None, value: str | None) -> tuple[str, str
         return flag, flag
     if sign == "=" and value.startswith("[") and value.endswith("]"):
         value = value[1:-1].replace(" ", "")
+    elif sign == "=" and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
     return flag, f"{flag} {value}"

@@ -58,7 +58,14 @@ Projector = Annotated[
     typer.Option(help="What brings images and sounds in is edited, all of it that is known, or none."),
 ]
 Mtp = Annotated[str, typer.Option(help="Multi-token-prediction layers that lie beside the model.")]
-DirectionsFile = Annotated[Path, typer.Option("--directions", metavar="FILE", help="From find, or any safetensors.")]
+DirectionsFile = Annotated[
+    Path,
+    typer.Option(
+        "--directions",
+        metavar="FILE",
+        help="From find, or any safetensors file whose tensor `direction` has them as rows.",
+    ),
+]
 Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
 Dequantize = Annotated[
     bool, typer.Option("--dequantize", help="Write edited tensors of FP8 and MXFP4 models as bfloat16.")

@@ -49,19 +49,22 @@ def run(
 
     def work() -> "RunResult":
         from weight_edit.recipe.recipe import load_recipe, slug
+        from weight_edit.runs.folder import check_run_folder
         from weight_edit.runs.recipe_checks import check_recipe
 
         asked = [] if thinking is None else [f"thinking='{thinking}'"]
         loaded = load_recipe(recipe, [*asked, *(set_ or ())], with_ or (), model)
         check_recipe(loaded)
+        named = recipe.stem if model is None else f"{recipe.stem}-{slug(Path(model).name)}"
+        place = out or Path("runs") / named
+        check_run_folder(place, resume=resume, overwrite=overwrite)
         # Takes seconds to import: what is wrong with the recipe is said at once.
         with starting():
             from weight_edit.runs.run import run as run_recipe
 
-        named = recipe.stem if model is None else f"{recipe.stem}-{slug(Path(model).name)}"
         return run_recipe(
             loaded,
-            out or Path("runs") / named,
+            place,
             resume=resume,
             overwrite=overwrite,
             keep_failed=keep_failed,

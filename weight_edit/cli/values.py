@@ -6,8 +6,12 @@ from weight_edit.errors import UsageError
 from weight_edit.utils.bounded_yaml import parse_yaml
 
 
-def key_values(texts: Iterable[str] | None, option: str) -> dict[str, object]:
+def key_values(texts: Iterable[str] | None, option: str, *, example: str = "toward=target") -> dict[str, object]:
     """Settings from "key=value" texts; values are parsed as YAML.
+
+    Args:
+        option: the flag, for messages.
+        example: one of them, likewise.
 
     Raises:
         UsageError: one that is not of that form.
@@ -16,7 +20,7 @@ def key_values(texts: Iterable[str] | None, option: str) -> dict[str, object]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"{option} {text}: write key=value, for example {option} toward=target")
+            raise UsageError(f"{option} {text}: write key=value, for example {option} {example}")
         found[key.strip()] = _yaml(value, f"{option} {text}")
     return found
 

@@ -50,16 +50,20 @@ def verify(
     """
 
     def work() -> "Verification":
+        from weight_edit.checkpoint.manifest import check_folder
         from weight_edit.prompts.templates import template_args
 
         if weights_only and prompts:
             raise UsageError("--weights-only runs no model, so --prompts has no use; leave one of the two out")
         variables = template_args(template_arg)
+        check_folder(edited)
         loaded = None
         if prompts:
+            from weight_edit.hub.calls import dataset_token
             from weight_edit.prompts.load import load_prompts
 
-            loaded = load_prompts(prompts)
+            with dataset_token(token):
+                loaded = load_prompts(prompts)
         # Takes seconds to import: what is wrong with the call is said at once.
         with starting():
             from weight_edit.verification.verify import verify as check

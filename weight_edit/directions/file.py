@@ -38,7 +38,7 @@ def read_rows(path: str | Path, *, orthonormalize: bool = False) -> DirectionRow
     names = sorted(info.name for info in header.tensors)
     if "direction" not in names:
         held = ", ".join(printable(name) for name in names[:4]) or "nothing"
-        raise UsageError(f"{path} has no tensor `direction` (it holds {held}); make one with `find`")
+        raise UsageError(f"{path} has no tensor `direction` (it holds {held}); rename it, or make one with `find`")
     metadata = _metadata((header.metadata or {}).get(KEY), path)
     rows = _checked(_numbers(path, header, "direction"), path)
     # By how much the rows' products differ from 0 and 1.

@@ -43,6 +43,20 @@ Values = Mapping[str, tuple[float, ...]]
 
 _KEY = "weight_edit"
 
+_ARGUMENTS = (
+    "dtype",
+    "filter_prompts",
+    "max_layer_fraction",
+    "method",
+    "n_train",
+    "n_validation",
+    "options",
+    "positions",
+    "seed",
+    "select",
+)
+"""Inputs that are arguments of `find_directions` or of `load`, by their own names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metering:
@@ -156,9 +170,9 @@ class SearchFolder:
             return cls(path=path, inputs=inputs)
         if others:
             raise UsageError(
-                f"{printable(str(path))} is of another search: {', '.join(others)} differ; give what it was made with, "
-                "or `overwrite=True`, or another `out`",
-                option=("overwrite", "out"),
+                f"{printable(str(path))} is of another search, made with other {', '.join(others)}; give what it was "
+                "made with, or `overwrite=True`, or another `out`",
+                option=("overwrite", "out", *_ARGUMENTS),
             )
         return cls._taken_up(path, inputs, earlier)
 
@@ -379,7 +393,16 @@ def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any
 
 
 def _differences(earlier: Any, inputs: Mapping[str, Any]) -> list[str]:
-    return [name for name in sorted({*earlier, *inputs}) if earlier.get(name) != inputs.get(name)]
+    """What differs, in words; arguments as such, and both values where they are short."""
+    found = []
+    for name in sorted({*earlier, *inputs}):
+        there, here = earlier.get(name), inputs.get(name)
+        if there == here:
+            continue
+        short = all(value is None or isinstance(value, bool | int | float | str) for value in (there, here))
+        values = f" ({there} there, {here} here)" if short and name != "model" else ""
+        found.append((f"`{name}`" if name in _ARGUMENTS else name) + values)
+    return found
 
 
 def _packed(searched: Searched) -> bytes:

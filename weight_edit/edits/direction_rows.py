@@ -10,6 +10,9 @@ from weight_edit.edits.direction_facts import check_facts
 from weight_edit.errors import UsageError
 from weight_edit.utils.arrays import Floats, as_float64
 
+_MADE_BY = {"left": ", by the method leace", "right": ", by the method leace"}
+"""Tensor -> the method that writes it; means of the classes are written by all."""
+
 
 @dataclass(frozen=True, eq=False)
 class DirectionRows:
@@ -47,7 +50,7 @@ class DirectionRows:
         if name not in self.tensors:
             raise UsageError(
                 f"the edit '{edit}' needs the tensor `{name}` beside the directions, which these do not have; "
-                "find them again, with a method that makes it"
+                f"find them again{_MADE_BY.get(name, '')}"
             )
         return as_float64(self.tensors[name])
 

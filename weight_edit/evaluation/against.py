@@ -10,6 +10,7 @@ from weight_edit.evaluation.answers_file import are_answers
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.questions import KL_TOKENS, questions_of
 from weight_edit.evaluation.registry import DEFAULT_JUDGES
+from weight_edit.hub.calls import dataset_token
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
 from weight_edit.utils.progress import announce, starting
@@ -53,15 +54,20 @@ def evaluate_against(
     """
     if answers_path is not None:
         check_free(answers_path, overwrite, are_answers)
-    questions = questions_of(
-        sets,
-        text=text,
-        limit=limit,
-        max_new_tokens=max_new_tokens,
-        lengths=lengths,
-        judges=judges,
-        kl_tokens=kl_tokens,
-    )
+    for name in (model, base):
+        # A typo in a name is told before prompt sets are downloaded.
+        if isinstance(name, str):
+            (load_options if name is model else load_options.of_base()).check_name(name)
+    with dataset_token(load_options.token):
+        questions = questions_of(
+            sets,
+            text=text,
+            limit=limit,
+            max_new_tokens=max_new_tokens,
+            lengths=lengths,
+            judges=judges,
+            kl_tokens=kl_tokens,
+        )
     check_dtype(load_options.dtype)
     if isinstance(model, Endpoint) and load_options.revision is not None:
         raise UsageError("`revision` is of a Hub model; a server has none, leave it out", option="revision")

@@ -229,10 +229,10 @@ def judge_answers(
 
 def _check_out(target: Path, path: Path, overwrite: bool) -> None:
     if target.resolve() == path.resolve():
-        raise UsageError(f"`out={target}` is the file that is read; choose another one", option="out")
+        raise UsageError(f"`out={str(target)!r}` is the file that is read; choose another one", option="out")
     check_free(target, overwrite, are_judged)
     if not target.parent.is_dir():
-        raise UsageError(f"`out={target}`: there is no folder {target.parent}; make it first", option="out")
+        raise UsageError(f"`out={str(target)!r}`: there is no folder {target.parent}; make it first", option="out")
 
 
 def _notes(answers: Sequence[RecordedAnswer], labels: Sequence[Verdict | None]) -> tuple[str, ...]:

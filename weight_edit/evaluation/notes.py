@@ -35,6 +35,6 @@ def notes_on(
     why = f"{cut} were cut at {max_new_tokens} tokens" if cut else "the model ended its turn"
     more = "allow longer answers (`max_new_tokens`)"
     if within and can_stop_thinking:
-        more += ", or turn thinking off (`thinking=off`)"
+        more += ", or turn thinking off (`thinking='off'`)"
     where = " within a thought" if within else ""
     return [*notes, f"all {result.count} answers to the {name} set are undecided: {why}{where}; {more}"]

@@ -126,7 +126,7 @@ def given_rates(text: str) -> tuple[float, float] | None:
         first, second = map(float, text.split(","))
     except ValueError:
         raise UsageError(
-            f"`power={text}`: write two rates, such as `power=0.1,0.2`, or `power=observed`", option="power"
+            f"`power={text!r}`: write two rates, such as `power='0.1,0.2'`, or `power='observed'`", option="power"
         ) from None
     SampleSize(first=first, second=second)
     return first, second

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
@@ -35,6 +36,31 @@ def usable_token(token: str | None) -> str | None:
             f"the access token (from {where}) cannot be sent: {wrong}; copy it again, whole", option="token"
         )
     return chosen or None if token is not None else None
+
+
+_given: ContextVar[str | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def dataset_token(token: str | None) -> Iterator[None]:
+    """Within the context data sets are asked for with this token; None is the stored one, as always.
+
+    Prompt sets are read in many places, none of which has to hold a secret for it.
+    """
+    before = _given.set(token)
+    try:
+        yield
+    finally:
+        _given.reset(before)
+
+
+def token_for_datasets() -> str | None:
+    """The cleaned token of `dataset_token`; None lets the library take its stored one.
+
+    Raises:
+        UsageError: as `usable_token`.
+    """
+    return usable_token(_given.get())
 
 
 @contextmanager

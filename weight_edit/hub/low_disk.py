@@ -73,8 +73,9 @@ class LowDiskSource:
         """
         if find_local(name) is not None:
             raise UsageError(
-                f"{text_of(name)} is on this disk already: low-disk deletes each shard after use, which is done only"
-                " with downloads; leave it out, or give a Hub id"
+                f"{text_of(name)} is on this disk already: `low_disk=True` deletes each shard after use, which is done "
+                "only with downloads; leave it out, or give a Hub id",
+                option="low_disk",
             )
         repo, token = text_of(name), usable_token(token)
         # The transfer library may keep gigabytes of what it downloads in a cache of its own; it reads this once.

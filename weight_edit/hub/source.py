@@ -99,6 +99,28 @@ def resolve(
     return local
 
 
+def check_named(name: Named, *, revision: str | None = None, token: str | None = None) -> None:
+    """Refuse a name of no model at the cost of one small file.
+
+    A file is left to whoever reads it: it may be a model in a format that is read elsewhere.
+
+    Raises:
+        UsageError: no such folder or repository, no access, offline and not in the cache, or no config.json.
+        UnsupportedError: as `resolve`.
+    """
+    if not isinstance(name, FromFiles) and Path(text_of(name)).is_file():
+        return
+    local = find_local(name)
+    if local is None:
+        repo = text_of(name)
+        with beside(f"looking for {repo}"):
+            path = _snapshot(repo, revision, revision, usable_token(token), [CONFIG])
+            if not (path / CONFIG).is_file():
+                raise without_config(_files_of(repo, path.name, path), repo)
+    elif not (local.path / CONFIG).is_file():
+        raise without_config(list_files(local.path)[0], str(local.path))
+
+
 def read_local_config(folder: Path) -> Mapping[str, Any]:
     """The parsed `config.json` of a folder.
 

@@ -53,7 +53,9 @@ def constant_carriers(
     if layer > 0:
         return (_last_writer(anatomy, layer),)
     if embeddings == "skip":
-        raise UsageError("this edit adds a constant to the embedding: leave `embeddings=skip` out", option="embeddings")
+        raise UsageError(
+            "this edit adds a constant to the embedding: leave `embeddings='skip'` out", option="embeddings"
+        )
     rows = [w for w in anatomy.embeddings if w.role == "embedding"] or [
         w for w in anatomy.embeddings if w.role == "position"
     ]

@@ -28,7 +28,7 @@ def mtp_edits(plan: EditPlan, writers: Iterable[MtpWriter], read: ParameterReade
     """
     if plan.stream is None or plan.reflections:
         raise UsageError(
-            "`mtp=edit` goes with edits of the whole stream at all layers; leave it out to keep those layers",
+            "`mtp='edit'` goes with edits of the whole stream at all layers; leave it out to keep those layers",
             option="mtp",
         )
     embedding = plan.anatomy.embedding_weight

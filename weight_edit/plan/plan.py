@@ -226,7 +226,7 @@ def check_reflection(anatomy: Anatomy, embeddings: str) -> None:
     """
     if anatomy.tied and embeddings != "untie":
         raise UsageError(
-            "a reflection at a layer changes the unembedding, tied here to the embedding: `embeddings=untie` (in a "
+            "a reflection at a layer changes the unembedding, tied here to the embedding: `embeddings='untie'` (in a "
             "recipe, edit.embeddings: untie)",
             option="embeddings",
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from weight_edit.edits.changes import Addition, BasisChange, Change, StreamMap
+from weight_edit.edits.changes import Addition, BasisChange, Change, RuntimeOnly, StreamMap
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
@@ -50,21 +50,27 @@ class EditStep:
     def __post_init__(self) -> None:
         change = self.change
         addition = isinstance(change, Addition)
+        if isinstance(change, RuntimeOnly) and self.at and self.partial:
+            raise UsageError(
+                "`at` edits the stream at a layer's input, `layers` and `kernel` what blocks write to it: give one of "
+                "them",
+                option=("at", "layers", "kernel"),
+            )
         if addition and (self.layers is not None or self.kernel is not None):
             raise UsageError(
-                f"edit {self.kind} adds at layers: name them with `at`, without `layers` or a kernel",
-                option=("at", "layers"),
+                f"edit {self.kind} adds at layers: name them with `at`, and leave `layers` and `kernel` out",
+                option=("at", "layers", "kernel"),
             )
         if isinstance(change, BasisChange) and self.partial:
             raise UsageError(
-                f"edit {self.kind} at a layer turns all that follows it: leave `layers` and the kernel out",
-                option="layers",
+                f"edit {self.kind} at a layer turns all that follows it: leave `layers` and `kernel` out",
+                option=("layers", "kernel"),
             )
         if isinstance(change, StreamMap) and change.map.constant is not None and self.partial:
             raise UsageError(
-                f"edit {self.kind} sets a component of the whole stream: leave `layers` and the kernel out, or use "
-                "`kind=ablate`",
-                option=("layers", "kind"),
+                f"edit {self.kind} sets a component of the whole stream: leave `layers` and `kernel` out, or use "
+                "`kind='ablate'`",
+                option=("layers", "kernel", "kind"),
             )
         if addition and not np.isfinite(self.strength):
             raise UsageError(f"strength {self.strength} is not a number")

@@ -125,7 +125,7 @@ class ChatFormat:
         if not common:
             raise UsageError(
                 f"the chat template of {_name(self.tokenizer)} puts no token after the instruction; "
-                f"pass `template={_PLAIN}`",
+                f"pass `template={_PLAIN!r}`",
                 option="template",
             )
         return tuple(common)
@@ -215,7 +215,7 @@ class ChatFormat:
             UsageError: the template fails, or the format is the plain one, which has no conversations.
         """
         if self._jinja is None:
-            raise UsageError(f"`template={_PLAIN}` holds one question alone and no conversation", option="template")
+            raise UsageError(f"`template={_PLAIN!r}` holds one question alone and no conversation", option="template")
         more = {"add_generation_prompt": answering, "continue_final_message": not answering}
         text = str(self._apply([dict(each) for each in messages], tokenize=False, **more))
         return text + str(self.tokenizer.decode(self._closing)) if answering and self._closing else text
@@ -398,7 +398,7 @@ def _template_text(tokenizer: Any, template: str | None) -> str | None:
     if not named:
         raise UsageError(
             f"the tokenizer of {_name(tokenizer)} has no chat template; "
-            f"pass `template={_PLAIN}` to use `User: ...` and `Assistant:`",
+            f"pass `template={_PLAIN!r}` to use `User: ...` and `Assistant:`",
             option="template",
         )
     if chosen not in named:

@@ -37,6 +37,9 @@ ANSWER_COLUMNS = (
 )
 CATEGORY_COLUMNS = ("category", "categories", "semantic_category", "type", "topic")
 
+_AIMED_AT = frozenset({"goal", "behavior", "behaviour"})
+"""Columns of requests whose `target` is what an attack makes the model begin with."""
+
 _CONVERSATIONS = frozenset({"messages", "conversation", "conversations"})
 
 Table = Mapping[str, Sequence[Any]]
@@ -58,7 +61,8 @@ def prompt_set_of_table(name: str, table: Table, column: str | None = None) -> P
     """
     chosen = _column(name, table, column)
     cells = [_cell(value, name, chosen, row) for row, value in enumerate(table[chosen])]
-    answers = _optional(table, ANSWER_COLUMNS, chosen)
+    wanted = [each for each in ANSWER_COLUMNS if each != "target" or not _has_openings(table)]
+    answers = _optional(table, wanted, chosen)
     categories = _optional(table, CATEGORY_COLUMNS, chosen)
     found = PromptSet.of(
         name,
@@ -129,6 +133,19 @@ def _shown(text: str) -> str:
 
 def _optional(table: Table, wanted: Sequence[str], taken: str) -> str | None:
     return _first([key for key in table if key != taken], wanted)
+
+
+def _has_openings(table: Table) -> bool:
+    """Whether the column `target` has the openings that an attack aims at, "Sure, here is ...", and no right answers.
+
+    So it has in AdvBench, JailbreakBench and what was made of them, where it stands beside a goal or a behaviour.
+    """
+    names = {key.strip().lower(): key for key in table}
+    if "target" not in names:
+        return False
+    cells = [cell.lstrip().lower() for cell in table[names["target"]] if isinstance(cell, str) and cell.strip()]
+    agreeing = sum(cell.startswith(("sure,", "sure!", "sure ", "certainly,", "of course,")) for cell in cells)
+    return bool(_AIMED_AT & names.keys()) or 2 * agreeing > len(cells)
 
 
 def _texts(cells: Sequence[Any]) -> list[str | None]:

@@ -60,14 +60,15 @@ def read_dataset(name: DatasetName) -> Table:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    from weight_edit.hub.calls import usable_token
+    from weight_edit.hub.calls import token_for_datasets
 
-    # The library takes the token that is kept, and shows one that cannot be sent.
-    usable_token(None)
+    # Without one the library takes the token that is kept, and shows one that cannot be sent.
+    token = token_for_datasets()
     where = f"{name.id} (split {name.split})"
     pinned = {} if name.revision is None else {"revision": name.revision}
+    access = {} if token is None else {"token": token}
     try:
-        dataset = load_dataset(name.id, name.config, split=name.split, **pinned)
+        dataset = load_dataset(name.id, name.config, split=name.split, **pinned, **access)
     except DatasetNotFoundError as error:
         reason = _line(error)
         # The library has no error of its own for these.

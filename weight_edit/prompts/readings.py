@@ -10,12 +10,12 @@ from typing import Any
 from weight_edit.prompts.sets import PromptSet
 
 _SHOWN = 100
-_read: ContextVar[tuple[list["Reading"], Callable[[str], None]] | None] = ContextVar("readings", default=None)
+_read: ContextVar[tuple[list["Reading"], Callable[["Reading"], None]] | None] = ContextVar("readings", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The summary of one prompt set: columns, count and first prompt.
+    """The summary of one prompt set: columns, count, and for who looks on the first prompt.
 
     Attributes:
         name: of the set, as the user wrote it.
@@ -52,7 +52,7 @@ class Reading:
 
     @property
     def line(self) -> str:
-        """The summary on one line."""
+        """The summary on one line, which has no prompt in it and may go into a log."""
         others = [f"{what} from '{name}'" for what, name in self.columns.items() if what != "prompts"]
         column = self.columns.get("prompts")
         left = [f"{n} {what}" for n, what in ((self.empty, "empty"), (self.duplicate, "repeated")) if n]
@@ -61,7 +61,12 @@ class Reading:
             *others,
             *([f"{' and '.join(left)} left out"] if left else []),
         ]
-        return f"{self.name}: {', '.join(said)}; the first: {json.dumps(self.first, ensure_ascii=False)}"
+        return f"{self.name}: {', '.join(said)}"
+
+    @property
+    def line_with_first(self) -> str:
+        """The same with the first prompt, by which one sees whether the column is the right one."""
+        return f"{self.line}; the first: {json.dumps(self.first, ensure_ascii=False)}"
 
     @property
     def _origin(self) -> str:
@@ -83,14 +88,19 @@ class Reading:
 
 
 @contextmanager
-def readings(say: Callable[[str], None]) -> Iterator[list[Reading]]:
+def readings(say: Callable[[str], None], *, show_first: bool = False) -> Iterator[list[Reading]]:
     """Collect the summaries of sets read within the block, each once.
 
     Args:
         say: takes a line for each, as it is read.
+        show_first: with the first prompt, which may be a harmful one; not for logs.
     """
     found: list[Reading] = []
-    token = _read.set((found, say))
+
+    def told(reading: Reading) -> None:
+        say(reading.line_with_first if show_first else reading.line)
+
+    token = _read.set((found, told))
     try:
         yield found
     finally:
@@ -106,4 +116,4 @@ def note_reading(prompts: PromptSet) -> None:
     reading = Reading.of(prompts)
     if reading not in found:
         found.append(reading)
-        say(reading.line)
+        say(reading)

@@ -165,9 +165,9 @@ def _notes(baking: PreparedEdit) -> tuple[str, ...]:
         size = baking.checkpoint.info(baking.disk.only(anatomy.embedding_weight)).size
         found.append(
             f"'{anatomy.unembedding}' is tied to the embedding: it stays as it is until the adapter is merged (what "
-            "bake gives with `embeddings=untie`), and is edited with it then (what bake gives with `embeddings=both`); "
-            f"the stream is the same in both. `embeddings=untie` stores it whole ({size / 1e6:.0f} MB), which holds in "
-            "both"
+            "bake gives with `embeddings='untie'`), and is edited with it then (what bake gives with "
+            f"`embeddings='both'`); the stream is the same in both. `embeddings='untie'` stores it whole "
+            f"({size / 1e6:.0f} MB), which holds in both"
         )
     if baking.plan.created:
         module = next(iter(baking.plan.created)).removesuffix(".bias")
@@ -287,7 +287,7 @@ def _check_biases(made: Sequence[Factors], biased: bool) -> None:
         raise UnsupportedError(
             f"'{own}' has no bias, and adapters with biases of their own (lora_bias) cannot adapt embeddings, as "
             f"'{embedding}' here; let the constant enter with the embedding (`options: enter=embedding`), leave that "
-            "as it is (`embeddings=skip`), or use bake",
+            "as it is (`embeddings='skip'`), or use bake",
             option=("options", "embeddings"),
         )
 

@@ -87,7 +87,7 @@ def check_low_rank(plan: EditPlan) -> None:
         raise UnsupportedError(
             f"'{plan.anatomy.unembedding}' is tied to the embedding, so that an adapter of the embedding edits one of "
             "them before it is merged and both after, which differ where an edit leaves something along the "
-            "directions; `embeddings=untie` stores an unembedding of its own, skip leaves both; or use bake",
+            "directions; `embeddings='untie'` stores an unembedding of its own, skip leaves both; or use bake",
             option="embeddings",
         )
 

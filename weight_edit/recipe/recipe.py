@@ -109,7 +109,7 @@ class EditEntry(Section):
     """One edit of a model.
 
     `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made,
-    or "found": the one where its directions were found.
+    as a number or a list, or "found": the one where its directions were found.
     `directions` names one of `finds`; the recipe's `find` when absent. `options` are those of the kind.
     """
 
@@ -133,6 +133,16 @@ class EditEntry(Section):
     def _sensible(cls, value: float, info: ValidationInfo) -> float:
         if info.data.get("kind") != "add" and not 0 < value <= 2:
             raise ValueError("outside of (0, 2]; 1 is the full edit")
+        return value
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = [value]
+        known = isinstance(value, list | tuple) and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+        if value != "found" and not known:
+            raise ValueError("write numbers of layers, such as 3 or [3, 4], or found")
         return value
 
     @field_validator("layers", mode="before")

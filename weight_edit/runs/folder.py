@@ -204,6 +204,20 @@ class RunFolder:
         )
 
 
+def check_run_folder(path: str | Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that no run can be made or resumed in, before the model is looked for.
+
+    Raises:
+        UsageError: as `RunFolder.open`, but for what has to do with the model's place.
+    """
+    if not resume:
+        check_output(Path(path), overwrite)
+        return
+    place = absolute(Path(path))
+    beside = _beside(place)
+    _read((beside if _is_unfinished(beside, place) else Path(path)) / RUN)
+
+
 def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
     """The place of a new run: its own folder, or a folder beside the run to replace."""
     place = check_output(goal, overwrite, source=source)

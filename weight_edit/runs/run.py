@@ -25,7 +25,8 @@ from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import SETS, Questions, questions_of
 from weight_edit.evaluation.target import ModelTarget
-from weight_edit.hub.source import resolve
+from weight_edit.hub.calls import dataset_token
+from weight_edit.hub.source import check_named, resolve
 from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
@@ -100,10 +101,12 @@ def run(
     if isinstance(recipe, Recipe) and model is not None:
         raise UsageError("the recipe is loaded already; give `model` to `load_recipe`", option="model")
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, model=model)
-    job = _Run(recipe, token, trust_remote_code)
+    with dataset_token(token):
+        job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
-        summary = job.execute(folder, keep_failed)
+        with dataset_token(token):
+            summary = job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
         folder.log("interrupted; steps that are done are kept, and resume goes on with them")
         announce(f"interrupted{folder.whereabouts}")
@@ -147,6 +150,8 @@ class _Run:
 
     def __init__(self, recipe: Recipe, token: str | None, trust_remote_code: bool) -> None:
         self.recipe = recipe
+        # A typo in the name is told before prompt sets are downloaded.
+        check_named(recipe.model, revision=recipe.revision, token=token)
         limit = recipe.evaluate.limit
         self.sets = {name: _prompts(getattr(recipe.evaluate, name), limit) for name in SETS}
         self.text = _prompts(recipe.evaluate.text, limit)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.gguf_header import is_gguf
-from weight_edit.hub.source import Source, resolve
+from weight_edit.hub.source import Source, check_named, resolve
 
 if TYPE_CHECKING:
     from weight_edit.prompts.chat import ChatFormat
@@ -58,6 +58,10 @@ class LoadOptions:
         An adapter is put on the base, so that the revision is the base's there.
         """
         return replace(self, revision=None if self.adapter is None else self.revision, adapter=None)
+
+    def check_name(self, name: str | Path) -> None:
+        """Refuse a name of no model, see `check_named`."""
+        check_named(name, revision=self.revision, token=self.token)
 
     def load(self, name: str | Path) -> "Model":
         """The model, loaded with these options; a GGUF file is dequantised by transformers.

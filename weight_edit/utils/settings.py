@@ -47,6 +47,8 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
         known = _keys(kind, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known) or 'none'}"
+        if not known:
+            return f"'{key}' is not a setting: there are none{what and f' of {what}'}; leave it out"
         return f"'{key}' is not a key{what and f' of {what}'}{hint}"
     said = problem["msg"].removeprefix("Value error, ")
     if not key:

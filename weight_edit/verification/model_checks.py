@@ -285,7 +285,7 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
     draws = -(-DRAWS // max(1, len(side.sequences)))
     leaks: dict[str, Leak] = {}
     computing, in_both, weights = Comparison(), Comparison(), Comparison()
-    with bar("base", (len(asked) + (4 + draws if coarse else 1)) * len(side.sequences)) as progress:
+    with bar("passes of the base", (len(asked) + (4 + draws if coarse else 1)) * len(side.sequences)) as progress:
         if coarse:
             leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
             padding = _padding(side, storage, spool, progress)
@@ -320,7 +320,7 @@ def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) 
     level = partial(_in_weights, side.plan) if side.plan.complete else None
     precisions = {}
     storage = side.dtypes[0]
-    with bar("edit", len(side.sequences) * len(side.dtypes)) as progress:
+    with bar("passes of the edit", len(side.sequences) * len(side.dtypes)) as progress:
         for dtype in side.dtypes:
             kept = {name: Comparison() for name in ("hooks", "published", "untied") if spool.has(f"{name} {dtype}")}
             leak = side.each(dtype, (), partial(_compare_all, spool, dtype, kept), progress, level)

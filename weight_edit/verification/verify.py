@@ -15,7 +15,7 @@ from weight_edit.baking.card.card_and_manifest import README, origin_of
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
 from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
-from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.checkpoint.manifest import check_folder, read_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import TORCH_NAMES
 from weight_edit.edits.changes import removed
@@ -173,8 +173,7 @@ def verify(
         VerificationError: `edited` cannot even be opened.
     """
     folder = Path(edited)
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; give the output of bake")
+    check_folder(folder)
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)

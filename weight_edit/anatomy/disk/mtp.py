@@ -65,7 +65,7 @@ def mtp_writers(anatomy: Anatomy, disk: DiskNames, shapes: Mapping[str, tuple[in
         if use.axis >= len(shape) or shape[use.axis] != anatomy.d_model:
             raise UnsupportedError(
                 f"'{tensor.name}' of a multi-token-prediction layer is {shape}, but should be {anatomy.d_model} wide "
-                f"along its axis {use.axis}; `mtp=skip` leaves these layers as they are",
+                f"along its axis {use.axis}; `mtp='skip'` leaves these layers as they are",
                 option="mtp",
             )
         norm = None if use.norm is None else _norm_beside(use.norm, tensor, named)
@@ -156,7 +156,7 @@ def _norm_beside(norm: Norm, tensor: _Tensor, named: Mapping[tuple[str, str], st
     if weight is None:
         raise UnsupportedError(
             f"'{tensor.name}' of a multi-token-prediction layer needs the norm '{norm.weight}' behind it, which lies "
-            "nowhere beside it; `mtp=skip` leaves these layers as they are",
+            "nowhere beside it; `mtp='skip'` leaves these layers as they are",
             option="mtp",
         )
     return replace(norm, weight=weight, inner=inner)
@@ -192,7 +192,7 @@ def _use(tensor: _Tensor, blocks: _Blocks) -> _Use | None:
         reason = "is used otherwise from block to block" if uses else "has no equal in the model's blocks"
         raise UnsupportedError(
             f"'{tensor.name}' of a multi-token-prediction layer {reason}, so that it is not known whether it must be "
-            "edited; `mtp=skip` leaves these layers as they are",
+            "edited; `mtp='skip'` leaves these layers as they are",
             option="mtp",
         )
     return next(iter(uses))

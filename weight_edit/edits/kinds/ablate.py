@@ -22,7 +22,8 @@ def ablate(given: Given, options: AblateOptions) -> Change:
         return RuntimeOnly(
             given.at[0],
             "a projection at one layer does not commute with the norms behind it",
-            "`kind=ablate` without `at` (the whole stream), or `kind=reflect` with `at` (which is exact at one layer)",
+            "`kind='ablate'` without `at` (the whole stream), or `kind='reflect'` with `at` (which is exact at one "
+            "layer)",
             stream_map.times(given.strength),
         )
     return StreamMap(stream_map)

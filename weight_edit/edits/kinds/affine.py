@@ -45,7 +45,7 @@ def affine(given: Given, options: AffineOptions) -> Change:
         return RuntimeOnly(
             given.at[0],
             "an affine map at one layer does not commute with the norms behind it",
-            "`kind=affine` without `at`: one affine map of the whole stream",
+            "`kind='affine'` without `at`: one affine map of the whole stream",
             stream_map.times(given.strength),
         )
     return StreamMap(stream_map, enters=given.layer_found if options.enter == "found" else 0)

@@ -42,7 +42,7 @@ def erase(given: Given, options: EraseOptions) -> Change:
         return RuntimeOnly(
             given.at[0],
             "an affine map at one layer does not commute with the norms behind it",
-            "`kind=erase` without `at`: one eraser of the whole stream",
+            "`kind='erase'` without `at`: one eraser of the whole stream",
             stream_map.times(given.strength),
         )
     return StreamMap(stream_map, enters=given.layer_found if options.enter == "found" else 0)

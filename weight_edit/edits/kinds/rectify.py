@@ -24,7 +24,7 @@ def rectify(given: Given, options: RectifyOptions) -> Change:
     return RuntimeOnly(
         layers[0],
         "what it does depends on the sign of the stream's component, which no linear map can see",
-        "`kind=ablate` (both signs), or `kind=affine` (the component becomes the ordinary one)",
+        "`kind='ablate'` (both signs), or `kind='affine'` (the component becomes the ordinary one)",
         ablation(given.rows, given.strength),
         rectified=True,
     )

@@ -57,8 +57,8 @@ def harness_request(
     for name in tasks:
         if any(each in name for each in _OF_PATHS) or name.endswith((".yaml", ".yml", ".py")):
             raise UsageError(
-                f"`harness={name}`: not the name of a task; tasks of your own are named too, and their folder is given "
-                "as `harness_tasks_path`",
+                f"`harness={name!r}`: not the name of a task; tasks of your own are named too, and their folder is "
+                "given as `harness_tasks_path`",
                 option=("harness", "harness_tasks_path"),
             )
     if len(set(tasks)) < len(tasks):
@@ -67,7 +67,7 @@ def harness_request(
         raise UsageError(f"`harness_limit={harness_limit}`: give at least 1", option="harness_limit")
     folder = None if harness_tasks_path is None else Path(harness_tasks_path)
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"`harness_tasks_path={folder}`: there is no such folder", option="harness_tasks_path")
+        raise UsageError(f"`harness_tasks_path={str(folder)!r}`: there is no such folder", option="harness_tasks_path")
     need("lm_eval", "running tasks of lm-eval")
     return HarnessRequest(
         tasks=tasks,
