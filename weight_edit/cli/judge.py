@@ -18,7 +18,8 @@ def judge(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="JSON Lines, a JSON list or a CSV of answers: evaluate's, lm-eval's samples, anybody's."
+            metavar="FILE",
+            help="JSON Lines, a JSON list or a CSV of answers: evaluate's, lm-eval's samples, anybody's.",
         ),
     ],
     judge: Annotated[
