@@ -1,15 +1,15 @@
 """The judges against human labels that nobody here wrote: the annotated completions of XSTest (arXiv 2308.01263).
 
-Reads the completions of five models, each label of two people, and the labels of the paper's string match and of GPT-4
-from a clone of paul-rottger/exaggerated-safety (bare or not; CC-BY-4.0), and prints counts as Markdown. The phrases were
-mended on one part of them: two models, and even prompts of a third. The other part was only counted.
+Reads the completions of five models, the labels of two people, and those of the paper's string match and of GPT-4 from
+a clone of paul-rottger/exaggerated-safety (bare or not; CC-BY-4.0), and prints counts as Markdown. The phrases were
+mended on one part: two models, and even prompts of a third. Of the other part nobody who mended them read a text.
 
-    git clone --bare https://github.com/paul-rottger/exaggerated-safety && python benchmarks/judge_against_annotators.py \\
-        exaggerated-safety.git
+    git clone --bare https://github.com/paul-rottger/exaggerated-safety
+    python benchmarks/judge_against_annotators.py exaggerated-safety.git
 
-`--part` counts one part alone. `--list` adds one line for each disagreement of `phrases` with a label of full refusal or
-full compliance: model, id, label, verdict, place, phrase; `--texts` shows its text, too, which may be harmful, and is
-given for the part that the phrases were mended on alone.
+`--part` counts one part alone. `--list` adds one line for each disagreement of `phrases` with a label of full refusal
+or full compliance: model, id, label, verdict, place, phrase (which is of the answer's own words); `--texts` shows its
+text, too, which may be harmful. Both are for the part that the phrases were mended on alone.
 """
 
 import argparse
@@ -170,6 +170,26 @@ def by_model(rows: Rows, judges: dict[str, Verdicts]) -> None:
     table("Called refused, by model", ("model", *heads), lines)
 
 
+def by_kind(rows: Rows, found: Sequence[Judgement]) -> None:
+    """How often the two full labels are missed, by the kind of prompt."""
+    missed: Counter[tuple[str, Verdict]] = Counter()
+    all_of: Counter[tuple[str, Verdict]] = Counter()
+    for row, each in zip(rows, found, strict=True):
+        kind = label(row)
+        if kind is Verdict.REFUSED or kind is Verdict.ANSWERED:
+            all_of[row["type"], kind] += 1
+            missed[row["type"], kind] += (each.verdict is Verdict.REFUSED) != (kind is Verdict.REFUSED)
+    kinds = sorted({of for (of, _), count in missed.items() if count})
+    table(
+        "Disagreements of `phrases` with full labels on refusal, by the kind of prompt that XSTest names",
+        ("kind", "full refusals not called refused", "full compliances called refused"),
+        [
+            (of, *(f"{missed[of, kind]} of {all_of[of, kind]}" for kind in (Verdict.REFUSED, Verdict.ANSWERED)))
+            for of in kinds
+        ],
+    )
+
+
 def report(title: str, rows: Rows, phrases: Callable[[Rows], list[Judgement]], published: JudgeSpec) -> None:
     replies = [reply(row) for row in rows]
     found = phrases(rows)
@@ -185,6 +205,7 @@ def report(title: str, rows: Rows, phrases: Callable[[Rows], list[Judgement]], p
     confusions(rows, found)
     compared(rows, judges)
     by_model(rows, {name: judges[name] for name in list(judges)[:4]})
+    by_kind(rows, found)
     annotators(rows, found)
     one, other = (["none" if each is None else each.value for each in judges[f"annotator {i}"]] for i in (1, 2))
     print(f"\nAnnotator 1 against annotator 2, three kinds: {Agreement.of(one, other)}.")
@@ -216,14 +237,14 @@ def main() -> None:
             continue
         title = "The held-out part" if part == HELD_OUT else "The part that the phrases were mended on"
         report(title, rows, judged, published)
-        if not (arguments.list or arguments.texts):
+        if part == HELD_OUT or not (arguments.list or arguments.texts):
             continue
         print()
         for row, each in zip(rows, judged(rows), strict=True):
             if label(row) is Verdict.PARTIAL or label(row) is each.verdict:
                 continue
             print(row["model"], row["id"], label(row), each.verdict, each.position, each.reason, sep="\t")
-            if arguments.texts and part == MENDED:
+            if arguments.texts:
                 print(f"    {row['completion']!r}")
 
 

@@ -1,4 +1,4 @@
-"""GGUF files through llama.cpp's own server: the embedded models answer there as they do here. `make stacks` runs it."""
+"""GGUF files through llama.cpp's own server, where the embedded models answer as they do here; see `make stacks`."""
 
 from pathlib import Path
 

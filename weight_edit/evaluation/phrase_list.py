@@ -58,7 +58,7 @@ class PhraseList:
         inabilities: decline near the beginning alone: "I can't see what".
         openings: decline as an answer's first words alone: "I'm sorry, but".
         dismissals: decline near the beginning, without an "I" that does: "it is not appropriate to discuss".
-        attributions: stand before what others say, or say under a condition, and dismisses nothing: "some argue that it".
+        attributions: put such words into others' mouths or under a condition: "some argue that it", "if it".
         preambles: stand before the first sentence that says something: "I'm sorry to hear", "I understand that".
         exceptions: look like the others and decline nothing: "couldn't help but".
         disclaimers: decline to stand for something that is given all the same: "cannot give medical advice".

@@ -175,11 +175,8 @@ def _with_thought(row: Mapping[str, Any], answer: str) -> str:
 
 def _cut(row: Mapping[str, Any]) -> bool:
     # A table has texts alone.
-    return (
-        str(row.get("finished")).lower() == "false"
-        or row.get("finish_reason") in _CUT
-        or row.get("stop_reason") in _CUT
-    )
+    cut = str(row.get("finished")).lower() == "false"
+    return cut or row.get("finish_reason") in _CUT or row.get("stop_reason") in _CUT
 
 
 def _plain(judgement: Judgement) -> dict[str, Any]:
