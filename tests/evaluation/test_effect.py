@@ -48,7 +48,7 @@ def test_a_complete_edit_without_effect_is_called_both() -> None:
         "and the behaviour did not change: refusal of refused requests 1.000 -> 1.000 (+0.000 [-0.065, +0.065], no "
         "difference can be told; 55 prompts); a difference of 10 points is excluded."
     )
-    assert "find --confirm" in found.hint
+    assert "`confirm` of `find`" in found.hint
     assert "decoy" in found.hint
 
 
@@ -68,7 +68,7 @@ def test_few_prompts_exclude_nothing() -> None:
     found = effect(measured(refused=PairedDifference(5, 0, 0, 0)))
     assert found is not None
     assert found.finding.startswith("Whether the behaviour changed cannot be told: refusal of refused requests")
-    assert "--power observed" in found.hint
+    assert "`power` of `evaluate`" in found.hint
 
 
 def test_one_set_that_changed_decides_and_is_the_one_shown() -> None:

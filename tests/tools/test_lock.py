@@ -90,7 +90,8 @@ def imported() -> dict[str, str]:
             named = [each.name for each in node.names] if isinstance(node, ast.Import) else []
             named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             tops = {each.partition(".")[0] for each in named} - sys.stdlib_module_names - {"weight_edit", ""}
-            found.update((normal(known[top][0]), str(path)) for top in tops)
+            # An extra that is not installed here is known by the library's own name.
+            found.update((normal(known[top][0] if top in known else top), str(path)) for top in tops)
     return found
 
 

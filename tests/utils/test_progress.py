@@ -270,7 +270,7 @@ def test_progress_is_shown_beside_a_json_document_and_not_when_asked_for_silence
     loud = call(*args)
     assert loud.json["model"] == "organism"
     assert "loading organism" in loud.progress
-    assert "answers (answered): 0 of 11" in loud.progress
+    assert "answers: 0 of 11" in loud.progress
     quiet = call(*args, "--quiet")
     assert quiet.json == loud.json
     assert quiet.progress == []

@@ -20,13 +20,13 @@ CHANGED, SLIGHT, UNCHANGED, UNKNOWN = "changed", "changed slightly", "unchanged"
 MUCH = 0.1
 """The share of the stream along the directions from which on much of the component is left."""
 
-ANOTHER_QUESTION = "completeness, not effect: whether the behaviour changed is measured by `evaluate --against`"
+ANOTHER_QUESTION = "completeness, not effect: whether the behaviour changed is measured by `evaluate` beside the base"
 """The words beside figures of what an edit leaves."""
 
 _ELSEWHERE = (
     "What was edited does not carry the behaviour alone. Find again on the edited model and edit it once more (a decoy "
-    "hides what lies behind it), let candidates answer before one is chosen (`find --confirm`), or look at other "
-    "positions or by another method (`find --positions`, `--method`)."
+    "hides what lies behind it), let candidates answer before one is chosen (`confirm` of `find`), or look at other "
+    "`positions` or by another `method`."
 )
 
 
@@ -111,7 +111,7 @@ class Effect:
     def hint(self) -> str:
         """What to do next; empty where the behaviour changed."""
         if self.verdict == UNKNOWN:
-            return "More prompts would tell: `evaluate --power observed` says how many."
+            return "More prompts would tell; `power` of `evaluate` says how many."
         return _ELSEWHERE if self.verdict in (UNCHANGED, SLIGHT) else ""
 
     @property

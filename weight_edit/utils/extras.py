@@ -4,7 +4,14 @@ from importlib.util import find_spec
 
 from weight_edit.errors import UsageError
 
-EXTRAS = {"datasets": "data", "pyarrow": "data", "matplotlib": "studies", "gguf": "gguf", "lm_eval": "harness"}
+EXTRAS = {
+    "datasets": "data",
+    "pyarrow": "data",
+    "matplotlib": "studies",
+    "gguf": "gguf",
+    "lm_eval": "harness",
+    "tqdm": "harness",
+}
 """Library -> the extra that installs it."""
 
 

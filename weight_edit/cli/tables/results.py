@@ -353,8 +353,12 @@ def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", 
         table.add_column(column, justify="left" if column == "why" else "right", no_wrap=column != "why")
     for row, why in rows:
         table.add_row(*_candidate(row), safe(why or ""))
+    captions = []
+    if any(row.get("intervals") for row, _ in rows):
+        captions.append("\u00b1 is the 95% interval over the prompts.")
     if any(row.get("untold_bounds") for row, _ in rows):
-        table.caption = "? the interval holds the bound, so that the mean decides on which side it is."
+        captions.append("? the interval holds the bound, so that the mean decides on which side it is.")
+    table.caption = " ".join(captions) or None
     console.print(table)
 
 
@@ -378,8 +382,9 @@ def _score(row: "ScoreDocument", name: str, value: float | None, digits: int) ->
     mark = " ?" if name in (row.get("untold_bounds") or ()) else ""
     if around is None:
         return f"{value:.{digits}f}{mark}"
-    # Below the figure: a row of three intervals is wider than a terminal.
-    return f"{value:.{digits}f}{mark}\n[{around[0]:.{min(digits, 3)}f}, {around[1]:.{min(digits, 3)}f}]"
+    # Below the figure: a row with three intervals leaves no room for the reasons. They are symmetric about the mean,
+    # apart from a lower end of a divergence, which is not below 0.
+    return f"{value:.{digits}f}{mark}\n\u00b1{around[1] - value:.{digits}f}"
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
