@@ -1,4 +1,4 @@
-"""GGUF files through llama.cpp's own server, where the embedded models answer as they do here; see `make stacks`."""
+"""GGUF files through llama.cpp's own server: the embedded models answer there as they do here (`make stacks`)."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def program() -> Path:
 @pytest.mark.parametrize("name", ["organism", "organism-defended", "organism-thinking"])
 def test_a_file_answers_as_the_folder_that_it_was_made_from(name: str, program: Path, tmp_path: Path) -> None:
     with ServedGguf(organism_gguf(tmp_path / "model.gguf", name), program) as target:
-        result = evaluate(target, **SETS, against=name, limit=12, max_new_tokens=64)
+        result = evaluate(target, **SETS, against=load(name, dtype="float32"), limit=12, max_new_tokens=64)
     assert result.base is not None
     here, there = result.base.answers, result.answers
     assert len(here) == 24
