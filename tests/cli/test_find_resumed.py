@@ -20,7 +20,7 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "d.safetensors"
-    find = ("find", "organism", *SETS, "--out", out)
+    find = ("find", "organism", *SETS, "--out", out, "--n-more", "0")
     failed = call(*find, "--max-kl", "1e-9")
     assert failed.code == 3
     assert "none of" in failed.err
@@ -29,7 +29,8 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     assert "above 1e-09" in " ".join(failed.out.split())
     assert not out.exists()
     kept = tmp_path / "d.safetensors.find"
-    assert {path.name for path in kept.iterdir()} == {"search.json", "candidates.safetensors", "scores.jsonl"}
+    files = {"search.json", "answers.jsonl", "candidates.safetensors", "scores.jsonl"}
+    assert {path.name for path in kept.iterdir()} == files
     assert all(json.loads(line) for line in (kept / "scores.jsonl").read_text(encoding="utf-8").splitlines())
 
     def load(*_args: object, **_options: object) -> None:
