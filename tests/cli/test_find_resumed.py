@@ -20,7 +20,7 @@ def test_exit_3_keeps_the_scores_prints_the_best_and_other_bounds_need_no_model(
     call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "d.safetensors"
-    find = ("find", "organism", *SETS, "--out", out)
+    find = ("find", "organism", *SETS, "--out", out, "--n-more", "0")
     failed = call(*find, "--max-kl", "1e-9")
     assert failed.code == 3
     assert "none of" in failed.err

@@ -109,3 +109,12 @@ def test_a_random_direction_is_found_to_do_nothing(organism, sets):
 def test_wrong_settings_are_refused(organism, sets, option, message):
     with pytest.raises(UsageError, match=message):
         find_directions(organism, *sets, **SIZES, **option)
+
+
+def test_where_none_keeps_the_bounds_the_nearest_are_confirmed(organism, sets):
+    rule = SelectionRule(max_kl=1e-9)
+    record = find_directions(organism, *sets, confirm=8, rule=rule, best_effort=True, **SIZES).metadata
+    rows = record["confirmation"]["candidates"]
+    assert len({row["layer"] for row in rows}) == 3
+    assert rows[0]["taken"]
+    assert rows[0]["layer"] == record["layer"]

@@ -23,6 +23,7 @@ from weight_edit.directions.selection import (
     all_failures,
     least_bad,
     merit,
+    nearest,
     ranked,
     select,
 )
@@ -93,8 +94,8 @@ class Choice:
     def to_confirm(self) -> list[int]:
         """The candidates to confirm by judged answers, the chosen one first."""
         best = ranked(self.table, self.rule, self.searched.layers, self.measured)
-        if not best and self.request.best_effort and self.best is not None:
-            best = [self._number(self.best)]
+        if not best and self.request.best_effort:
+            best = nearest(self.table, self.rule, self.searched.layers)
         return to_confirm(best, self.searched.candidates, self.request)
 
     @property

@@ -138,18 +138,21 @@ def ranked(
 
 
 def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> "CandidateScore | None":
-    """For when none passes: the one with the smallest sum of excesses, then the best by `rule.select`.
+    """For when none passes: the first of `nearest`; None where no candidate has scores at all."""
+    found = nearest(scores, rule, n_layers)
+    return scores[found[0]] if found else None
 
-    None where no candidate has scores at all.
-    """
-    usable = [score for score in scores if not _unusable(score)]
+
+def nearest(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> list[int]:
+    """The numbers of the candidates with scores, by the sum of their excesses over bounds, then by `rule.select`."""
     missed = all_failures(scores, rule, n_layers)
 
-    def badness(score: "CandidateScore") -> tuple[float, ...]:
+    def badness(number: int) -> tuple[float, ...]:
+        score = scores[number]
         found = missed[score.position, score.layer]
         return sum(failure.excess for failure in found), *merit(score, rule.select)
 
-    return min(usable, key=badness, default=None)
+    return sorted((n for n, score in enumerate(scores) if not _unusable(score)), key=badness)
 
 
 def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:
