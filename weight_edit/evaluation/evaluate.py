@@ -13,6 +13,7 @@ from torch import Tensor
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.whole_file import check_target, save_whole
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line
+from weight_edit.evaluation.agreement import agreements_document
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
@@ -205,6 +206,7 @@ class Evaluation:
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
+            **agreements_document(self.answers),
             **(
                 {}
                 if self.base is None
