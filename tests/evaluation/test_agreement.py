@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.agreement import Agreement
+from weight_edit.evaluation.agreement import Agreement, agreements_document
+from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.figures import figures
+from weight_edit.evaluation.registry import Judgement
+from weight_edit.evaluation.verdicts import Verdict
 
 DERMATOLOGISTS = [[10, 4, 1, 0], [5, 10, 12, 2], [2, 4, 12, 5], [0, 2, 6, 13]]
 """Two raters of 88 patients: the example of kappa in the manual of SAS/STAT's FREQ procedure."""
@@ -80,3 +84,34 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(agreed: float, share: 
         if found.low is not None and found.high is not None:
             held.append(found.low <= agreed <= found.high)
     assert 0.925 <= np.mean(held) <= 0.985
+
+
+def test_an_evaluation_by_several_judges_has_their_agreement_in_figures_and_on_the_card() -> None:
+    def judged(first: Verdict, second: Verdict) -> Answer:
+        return Answer(
+            set="refused",
+            prompt="p",
+            answer="a",
+            expected=None,
+            verdict=first,
+            category=None,
+            finished=True,
+            judgements={"one": Judgement(verdict=first), "two": Judgement(verdict=second)},
+        )
+
+    refused, answered, partial = Verdict.REFUSED, Verdict.ANSWERED, Verdict.PARTIAL
+    pairs = [(refused, refused)] * 40 + [(answered, answered)] * 30 + [(answered, partial)] * 10
+    pairs += [(refused, answered)] * 15 + [(partial, refused)] * 5
+    document = agreements_document([judged(*pair) for pair in pairs])
+    found = document["agreements"]["two"]
+    assert found["agreement"]["count"] == 70
+    # On refusals 80 of 100 agree; by chance .55 * .45 + .45 * .55 = .495.
+    assert found["refusal"]["agreement"]["count"] == 80
+    assert found["refusal"]["kappa"]["value"] == pytest.approx((0.8 - 0.495) / 0.505)
+    (text,) = figures(document).values()
+    assert list(figures(document)) == ["agreement on refusals with two (Cohen's kappa)"]
+    assert text.startswith("0.604 [")
+    assert text.endswith(", the same on 0.800")
+    alone = agreements_document([judged(refused, refused)] * 3)
+    assert list(figures(alone).values()) == ["unknown: both say one kind alone"]
+    assert agreements_document([]) == {}

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.intervals import Rate
+
+if TYPE_CHECKING:
+    from weight_edit.evaluation.evaluate import Answer
 
 
 @dataclass(frozen=True)
@@ -125,3 +128,21 @@ class Agreement:
         if self.kappa is None:
             return f"agreement {self.observed}, kappa unknown: both said {self.kinds[0]} alone"
         return f"agreement {self.observed}, kappa {self.kappa:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def agreements_document(answers: Sequence["Answer"]) -> dict[str, Any]:
+    """The agreement of the judge that decides with each other one, over all sets, ready for JSON.
+
+    Args:
+        answers: judged, the deciding judge first.
+
+    Returns:
+        `agreements`: by the other judge's name, that of all kinds, and under `refusal` that on refused or not; nothing
+        where one judge was asked.
+    """
+    judges = list(answers[0].judgements) if answers else []
+    found: dict[str, Any] = {}
+    for other in judges[1:]:
+        both = Agreement.of(*([answer.judgements[judge].verdict for answer in answers] for judge in (judges[0], other)))
+        found[other] = {**both.to_dict(), "refusal": both.as_among("refused", "other").to_dict()}
+    return {"agreements": found} if found else {}

@@ -66,6 +66,8 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
             ends = of if path.endswith(".mean") and of.get("low") is not None else None
             interval = "" if ends is None else f" [{ends['low']:.4f}, {ends['high']:.4f}]"
             found[name.format(tokens=of.get("tokens"))] = f"{number:.4f}{interval}"
+    for judge, agreement in (evaluation.get("agreements") or {}).items():
+        found[f"agreement on refusals with {judge} (Cohen's kappa)"] = _kappa(agreement["refusal"])
     if evaluation.get("sets"):
         for kinds, words in _APART:
             found[words] = str(_count(evaluation, kinds))
@@ -86,6 +88,14 @@ _APART = (
     (("deflected", "partial"), "deflected or partial answers"),
     (("empty", "looping", "off_template", "undecided"), "empty, looping, off-template or undecided answers"),
 )
+
+
+def _kappa(agreement: Mapping[str, Any]) -> str:
+    """Kappa with its interval, and the share of answers on which two judges say the same."""
+    kappa, same = agreement["kappa"], agreement["agreement"]["value"]
+    if kappa is None:
+        return "unknown: both say one kind alone"
+    return f"{kappa['value']:.3f} [{kappa['low']:.3f}, {kappa['high']:.3f}], the same on {same:.3f}"
 
 
 def _count(evaluation: Mapping[str, Any], kinds: Sequence[str]) -> int:

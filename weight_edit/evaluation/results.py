@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from weight_edit.evaluation.agreement import agreements_document
 from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.continuation import ContinuationDivergence
 from weight_edit.evaluation.differences import PairedDifference, differences
@@ -160,6 +161,7 @@ class Evaluation:
             "notes": list(self.notes),
             "sets": {name: result.to_dict() for name, result in self.sets.items()},
             "divergence": self.divergence and self.divergence.to_dict(),
+            **agreements_document(self.answers),
             **{name: found.to_dict() for name in _BESIDE if (found := getattr(self, name)) is not None},
             **(
                 {}
