@@ -163,9 +163,10 @@ def evaluate(
     backend: Annotated[
         str,
         typer.Option(
-            metavar="auto|transformers|llama.cpp",
+            metavar="auto|transformers|llama.cpp|vllm",
             help="What runs a GGUF file: auto is llama.cpp's llama-server (on PATH or $WEIGHT_EDIT_LLAMA_SERVER) where "
-            "there is one, else transformers, which dequantises it.",
+            "there is one, else transformers, which dequantises it. vllm runs MODEL and BASE, in safetensors, in an "
+            "installed vLLM.",
         ),
     ] = "auto",
     concurrency: Annotated[int, typer.Option(help="Requests to a server at the same time.")] = 8,
@@ -310,6 +311,7 @@ def evaluate(
             lengths=lengths,
             text=text,
             kl_tokens=kl_tokens,
+            backend=backend,
             judges=judge or DEFAULT_JUDGES,
             answers_path=answers,
             overwrite=overwrite,

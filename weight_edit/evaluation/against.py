@@ -1,12 +1,14 @@
 """The evaluation of a named model beside its base: the work of the verb `evaluate`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
+from weight_edit.evaluation.backends import AUTO, VLLM
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.questions import KL_TOKENS, questions_of
 from weight_edit.evaluation.registry import DEFAULT_JUDGES
@@ -18,6 +20,7 @@ from weight_edit.utils.progress import announce, starting
 if TYPE_CHECKING:
     from weight_edit.evaluation.results import Evaluation
     from weight_edit.evaluation.target import Target
+    from weight_edit.evaluation.vllm_target import VllmTarget
 
 
 def evaluate_against(
@@ -33,6 +36,7 @@ def evaluate_against(
     judges: Sequence[str] = DEFAULT_JUDGES,
     text: str | None = None,
     kl_tokens: int = KL_TOKENS,
+    backend: str = AUTO,
     answers_path: Path | None = None,
     overwrite: bool = False,
 ) -> "Evaluation":
@@ -46,6 +50,7 @@ def evaluate_against(
             them.
         limit: at most so many prompts of each set.
         max_new_tokens, lengths, judges, text, kl_tokens, answers_path: as in `evaluate`.
+        backend: what runs models that are named, "vllm" for both; others as `opened` gave them.
         overwrite: replace a file of answers that is there.
 
     Raises:
@@ -69,17 +74,25 @@ def evaluate_against(
             kl_tokens=kl_tokens,
         )
     check_dtype(load_options.dtype)
+    if backend == VLLM and load_options.device is not None:
+        raise UsageError("`device`: vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; leave it out", option="device")
     if isinstance(model, Endpoint) and load_options.revision is not None:
         raise UsageError("`revision` is of a Hub model; a server has none, leave it out", option="revision")
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
         from weight_edit.evaluation.evaluate import evaluate_in_turn
 
-    load_model = _loader(model, load_options, format_options, None if base is None else "the edited model")
+    held: list[VllmTarget] = []
+    loader = partial(_vllm_loader, held=held) if backend == VLLM else _loader
+    load_model = loader(model, load_options, format_options, None if base is None else "the edited model")
     load_base = None
     if base is not None:
-        load_base = _loader(base, load_options.of_base(), format_options, "the base, {name}")
-    return evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
+        load_base = loader(base, load_options.of_base(), format_options, "the base, {name}")
+    try:
+        return evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
+    finally:
+        while held:
+            held.pop().close()
 
 
 def _loader(
@@ -104,5 +117,45 @@ def _loader(
         if words is not None:
             announce(words.format(name=found.source.public_name))
         return ModelTarget(found, chat_format)
+
+    return load
+
+
+def _vllm_loader(
+    named: str | Endpoint,
+    load_options: LoadOptions,
+    format_options: FormatOptions,
+    words: str | None,
+    *,
+    held: "list[VllmTarget]",
+) -> "Callable[[], Target]":
+    """What loads a model into vLLM by its name, and closes the one before it: both do not fit.
+
+    Args:
+        held: the models that are open.
+        words: as in `_loader`.
+
+    Raises:
+        UsageError, UnsupportedError: as `LoadOptions.chat_format`.
+    """
+    from weight_edit.evaluation.vllm_target import VllmTarget
+
+    if isinstance(named, Endpoint):
+        return lambda: named
+    chat_format = load_options.chat_format(named, format_options)
+
+    def load() -> VllmTarget:
+        while held:
+            held.pop().close()
+        found = VllmTarget.open(
+            load_options.source(named),
+            chat_format,
+            dtype=load_options.dtype,
+            trust_remote_code=load_options.trust_remote_code,
+        )
+        held.append(found)
+        if words is not None:
+            announce(words.format(name=found.public_name))
+        return found
 
     return load

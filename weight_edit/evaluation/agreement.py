@@ -11,7 +11,7 @@ from weight_edit.errors import UsageError
 from weight_edit.evaluation.intervals import Rate
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.evaluate import Answer
+    from weight_edit.evaluation.answers import Answer
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from weight_edit.checkpoint.gguf_header import is_gguf, read_gguf_header
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.gguf.program import PROGRAM, VARIABLE, find_program
 from weight_edit.evaluation.gguf.served import ServedGguf
-from weight_edit.utils.extras import is_installed
+from weight_edit.utils.extras import is_installed, need
 from weight_edit.utils.names import check_known
 
 if TYPE_CHECKING:
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.runtime.options import FormatOptions
 
-AUTO, TRANSFORMERS, LLAMA_CPP = "auto", "transformers", "llama.cpp"
-BACKENDS = (AUTO, TRANSFORMERS, LLAMA_CPP)
+AUTO, TRANSFORMERS, LLAMA_CPP, VLLM = "auto", "transformers", "llama.cpp", "vllm"
+BACKENDS = (AUTO, TRANSFORMERS, LLAMA_CPP, VLLM)
 """What computes answers. "auto" is llama.cpp's server for GGUF files, where there is one, and else transformers."""
 
 DEQUANTISED = (
@@ -43,6 +43,9 @@ def opened(
             is there; or as `ServedGguf`.
     """
     check_known("backend", backend, BACKENDS)
+    if backend == VLLM:
+        check_vllm(name, adapter)
+        return name
     if not is_gguf(name):
         if backend == LLAMA_CPP:
             raise UsageError(f"`backend=llama.cpp` runs GGUF files, and {name} is none; leave it out", option="backend")
@@ -73,6 +76,23 @@ def opened(
         template_args=format_options.template_args,
         slots=slots,
     )
+
+
+def check_vllm(name: str, adapter: str | None = None) -> None:
+    """Check that vLLM can be asked to run a model.
+
+    Raises:
+        UsageError: it is not installed, the model is a GGUF file, or an adapter is to be applied.
+    """
+    need("vllm", "`backend=vllm`", "backend")
+    if is_gguf(name):
+        raise UsageError(
+            f"`backend=vllm` runs models in safetensors, and {name} is a GGUF file; leave it out", option="backend"
+        )
+    if adapter is not None:
+        raise UsageError(
+            "`adapter` is applied by transformers; leave `backend=vllm` out, or bake the edit", option="adapter"
+        )
 
 
 @contextmanager

@@ -21,16 +21,21 @@ def known_nats(model: Model, prompts: PromptSet, chat: ChatFormat, batch_size: i
         UsageError: as `answer_logprobs`.
         VerificationError: a value is not finite.
     """
-    pairs = zip(prompts.prompts, prompts.answers, strict=True)
-    known = [(prompt, answer) for prompt, answer in pairs if answer]
+    known, asked, answers = known_tokens(prompts, chat)
     if not known:
         return {}
-    asked = [chat.encode(prompt) for prompt, _ in known]
-    answers = [chat.answer_tokens(answer) for _, answer in known]
     logprobs = answer_logprobs(model, asked, answers, batch_size=batch_size)
     whole = [[*prompt, *answer] for prompt, answer in zip(asked, answers, strict=True)]
     check_logprobs(model, whole, logprobs, VerificationError)
-    return dict(zip((prompt for prompt, _ in known), nats_of(logprobs), strict=True))
+    return dict(zip(known, nats_of(logprobs), strict=True))
+
+
+def known_tokens(prompts: PromptSet, chat: ChatFormat) -> tuple[list[str], list[list[int]], list[list[int]]]:
+    """The prompts whose answers are known, and the tokens of both."""
+    pairs = zip(prompts.prompts, prompts.answers, strict=True)
+    known = [(prompt, answer) for prompt, answer in pairs if answer]
+    asked = [chat.encode(prompt) for prompt, _ in known]
+    return [prompt for prompt, _ in known], asked, [chat.answer_tokens(answer) for _, answer in known]
 
 
 def nats_after_thoughts(
@@ -41,14 +46,20 @@ def nats_after_thoughts(
     Raises:
         UsageError, VerificationError: as `known_nats`.
     """
+    kept = thoughts_kept(said, chat)
+    return {} if kept is None else known_nats(model, *kept, batch_size)
+
+
+def thoughts_kept(said: Sequence[Answer], chat: ChatFormat) -> tuple[PromptSet, ThoughtFormat] | None:
+    """The prompts with a finished thought and the format that keeps it; None if there is none."""
     if chat.opening:  # such answers are read off the conversation, which has the opening and no thought
-        return {}
+        return None
     # An empty answer is an unfinished thought or a finished one with nothing after it, which is no loss either.
     after = [answer for answer in said if answer.thought is not None and answer.verdict is not Verdict.UNDECIDED]
     if not after:
-        return {}
+        return None
     thoughts = {answer.prompt: answer.thought for answer in after if answer.thought is not None}
     kept = ThoughtFormat(
         chat.tokenizer, thoughts, system=chat.system, template=chat.template, template_args=chat.template_args
     )
-    return known_nats(model, PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept, batch_size)
+    return PromptSet.of("thought", list(thoughts), [a.expected for a in after]), kept

@@ -6,7 +6,7 @@ missing: another kind of target is another class with these methods, and `evalua
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,12 +20,12 @@ from weight_edit.evaluation.loss import Nats
 from weight_edit.evaluation.probabilities import ALONG, UNREAD, BaseLogprobs, FirstTokens, Probabilities
 from weight_edit.evaluation.questions import Questions
 from weight_edit.evaluation.registry import Reply
+from weight_edit.evaluation.replies import spoken_of
 from weight_edit.evaluation.spoken import Spoken
 from weight_edit.evaluation.text_loss import TextLoss, beside_base, text_loss
-from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.generation import Generation, generate, prefix
+from weight_edit.runtime.generation import generate
 from weight_edit.runtime.loading import Model, loaded
 from weight_edit.runtime.overflow import check_generations
 
@@ -164,14 +164,7 @@ class ModelTarget:
         check_generations(self.model, asked, generations, VerificationError)
         found = []
         for prompt, generation in zip(prompts, generations, strict=True):
-            reply = self._reply(prompt, generation)
-            cut = {
-                length: self._reply(prompt, prefix(self.model, generation, length))
-                if length < len(generation.tokens)
-                else reply
-                for length in lengths
-            }
-            found.append(Spoken(reply=reply, tokens=self._count(generation), cut=cut))
+            found.append(spoken_of(self.chat, prompt, generation, lengths))
             self._written[prompt, max_new_tokens] = generation.tokens
         return found
 
@@ -266,23 +259,6 @@ class ModelTarget:
         if key not in self._read:
             self._read[key] = text_loss(self.model, questions.text, self.batch_size)
         return self._read[key]
-
-    @cached_property
-    def _control(self) -> tuple[str, ...]:
-        """The tokenizer's special tokens."""
-        return tuple(map(str, self.model.tokenizer.all_special_tokens))
-
-    def _reply(self, prompt: str, generation: Generation) -> Reply:
-        text, finished = answer_text(self.chat, generation.tokens, generation.finished)
-        opened = self.chat.opens_thought
-        return Reply(prompt=prompt, text=text, finished=finished, opened=opened, control=self._control)
-
-    def _count(self, generation: Generation) -> int:
-        # A checkpoint's generation config may not know the template's end of turn, but the answer ends there; where
-        # the template opens answers, thoughts end so, too.
-        if not self.chat.opening and self.chat.end_of_turn in generation.tokens:
-            return generation.tokens.index(self.chat.end_of_turn)
-        return len(generation.tokens) - generation.finished
 
 
 def target_of(

@@ -1,8 +1,10 @@
 """Cross-entropy and perplexity of texts that nobody asked for: what an edit costs beside chats."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.loss import Loss, LossBeside, loss_of, nats_of
@@ -50,26 +52,41 @@ def text_loss(model: Model, texts: PromptSet, batch_size: int | None = None) -> 
         VerificationError: the logits are not finite.
     """
     most = min(TEXT_TOKENS, most_positions(model) or TEXT_TOKENS)
-    whole = [_tokens(model, text) for text in texts.prompts]
-    read = [tokens[:most] for tokens in whole if len(tokens) > 1]
-    if not read:
-        raise UsageError(f"`text` {texts.name}: no text has two tokens; give longer ones", option="text")
+    read, cut = text_tokens(model.tokenizer, texts, most)
     begun, rest = [tokens[:1] for tokens in read], [tokens[1:] for tokens in read]
     logprobs = answer_logprobs(model, begun, rest, batch_size=batch_size, description="texts")
     check_logprobs(model, read, logprobs, VerificationError)
+    return text_loss_of(texts, logprobs, cut)
+
+
+def text_tokens(tokenizer: Any, texts: PromptSet, most: int) -> tuple[list[list[int]], int]:
+    """The tokens of each text that are read, two at least, and how many texts are cut.
+
+    Raises:
+        UsageError: no text has two tokens.
+    """
+    whole = [_tokens(tokenizer, text) for text in texts.prompts]
+    read = [tokens[:most] for tokens in whole if len(tokens) > 1]
+    if not read:
+        raise UsageError(f"`text` {texts.name}: no text has two tokens; give longer ones", option="text")
+    return read, sum(len(tokens) > most for tokens in whole)
+
+
+def text_loss_of(texts: PromptSet, logprobs: Sequence[Tensor], cut: int) -> TextLoss:
+    """The loss from the log-probabilities of the texts' tokens but the first."""
     return TextLoss(
         texts=public_name(texts.name),
         sha256=texts.sha256,
         read=LossBeside(loss=loss_of(nats_of(logprobs))),
-        cut=sum(len(tokens) > most for tokens in whole),
+        cut=cut,
         source=texts.source,
     )
 
 
-def _tokens(model: Model, text: str) -> list[int]:
-    tokens: list[int] = model.tokenizer.encode(text, add_special_tokens=True, split_special_tokens=True)
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=True, split_special_tokens=True)
     # Some tokenizers also close the text; what is measured is the text.
-    return tokens[:-1] if len(tokens) > 1 and tokens[-1] == model.tokenizer.eos_token_id else tokens
+    return tokens[:-1] if len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id else tokens
 
 
 def beside_base(found: TextLoss, base: Loss | None) -> TextLoss:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -169,14 +170,26 @@ def end_tokens(model: Model) -> frozenset[int]:
     named = getattr(model.model.generation_config, "eos_token_id", None)
     if named is None:
         named = getattr(model.config, "eos_token_id", None)
+    return end_ids(named, model.tokenizer, model.vocabulary)
+
+
+def end_ids(named: Any, tokenizer: Any, vocabulary: int) -> frozenset[int]:
+    """The token ids that end an answer.
+
+    Args:
+        named: `eos_token_id` of a config: an id, several, or None.
+        vocabulary: the number of logits. What a model cannot say never ends an answer.
+
+    Raises:
+        UsageError: `named` is none of these.
+    """
     found = set(named) if isinstance(named, (list, tuple)) else {named}
-    found.add(model.tokenizer.eos_token_id)
+    found.add(tokenizer.eos_token_id)
     try:
         ids = frozenset(int(token) for token in found if token is not None)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"generation_config.json: eos_token_id is {named!r}, not a token id or several") from error
-    # What the model cannot say never ends an answer; transformers would fail on it.
-    return frozenset(token for token in ids if 0 <= token < model.vocabulary)
+    return frozenset(token for token in ids if 0 <= token < vocabulary)
 
 
 @contextmanager

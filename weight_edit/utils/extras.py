@@ -11,6 +11,7 @@ EXTRAS = {
     "gguf": "gguf",
     "lm_eval": "harness",
     "tqdm": "harness",
+    "vllm": "vllm",
 }
 """Library -> the extra that installs it."""
 
@@ -20,12 +21,13 @@ def is_installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
-def need(library: str, use: str) -> None:
+def need(library: str, use: str, option: str | None = None) -> None:
     """Check that an extra's library is installed, without importing it.
 
     Args:
         library: a key of `EXTRAS`.
         use: what needs it, as the start of the message.
+        option: that which asks for it.
 
     Raises:
         UsageError: it is not, with the command that installs it.
@@ -34,5 +36,6 @@ def need(library: str, use: str) -> None:
         extra = EXTRAS[library]
         raise UsageError(
             f"{use} needs {library}, which is not installed; install it, or weight-edit with its extra '{extra}': "
-            f"pip install {library}, or in a clone pip install '.[{extra}]'"
+            f"pip install {library}, or in a clone pip install '.[{extra}]'",
+            option=option,
         )
