@@ -7,7 +7,7 @@ import pytest
 
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.agreement import Agreement, agreements_document
-from weight_edit.evaluation.evaluate import Answer
+from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.figures import figures
 from weight_edit.evaluation.registry import Judgement
 from weight_edit.evaluation.verdicts import Verdict
