@@ -13,6 +13,7 @@ from torch import Tensor
 from weight_edit.checkpoint.files import read_whole
 from weight_edit.checkpoint.whole_file import check_target, save_whole
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line
+from weight_edit.evaluation.backends import with_gguf_files
 from weight_edit.evaluation.differences import PairedDifference, differences
 from weight_edit.evaluation.divergence import Divergence, divergence
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
@@ -217,6 +218,7 @@ SETS = ("refused", "answered", "over_refused", "harmless_looking")
 
 
 @renamed_arguments(format="chat_format", judge_name="judges")
+@with_gguf_files
 def evaluate(
     model: Model | str | Path | Endpoint,
     *,
@@ -243,8 +245,9 @@ def evaluate(
     base's thoughts it is that of the answer.
 
     Args:
-        model: from `load`, or what `load` takes; or an `Endpoint`, of which what needs the probabilities of given
-            answers is missing, and the divergence is a lower bound (`notes` say both).
+        model: from `load`, or what `load` takes; the path of a GGUF file, which `llama-server` runs where there is one
+            and else transformers; or an `Endpoint`. Of served models what needs the probabilities of given answers is
+            missing, and the divergence is a lower bound (`notes` say both).
         refused: requests that the base refuses, a set or what `load_prompts` takes, as all of them may be. Their known
             answers, if any, are the helpful ones.
         answered: ordinary requests. Divergence is measured on these.
