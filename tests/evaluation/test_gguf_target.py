@@ -294,6 +294,18 @@ def test_what_runs_a_model(file: Path, tmp_path: Path, monkeypatch: pytest.Monke
         opened(str(file), "auto", form)
 
 
+def test_evaluate_takes_a_path(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
+    for path in (file, str(file)):
+        assert evaluate(path, refused=ASKED).model == "model.gguf"
+    beside = evaluate("organism", refused=ASKED, against=file)
+    assert beside.base is not None
+    assert beside.base.model == "model.gguf"
+    started = [each["pid"] for each in calls(tmp_path) if "pid" in each]
+    assert len(started) == 3
+    assert all(map(gone, started))
+
+
 def test_the_command_line_measures_a_file(call, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
     asked = ("--refused", "organism:refused:test", "--limit", "2", "--json")

@@ -1,9 +1,12 @@
 """What computes the answers of a named model: transformers, or a server of our own for files that are served."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from weight_edit.checkpoint.gguf_header import is_gguf, read_gguf_header
 from weight_edit.errors import UsageError
@@ -14,7 +17,10 @@ from weight_edit.utils.names import check_known
 
 if TYPE_CHECKING:
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
+    from weight_edit.evaluation.results import Evaluation
     from weight_edit.runtime.options import FormatOptions
+
+P = ParamSpec("P")
 
 AUTO, TRANSFORMERS, LLAMA_CPP, VLLM = "auto", "transformers", "llama.cpp", "vllm"
 BACKENDS = (AUTO, TRANSFORMERS, LLAMA_CPP, VLLM)
@@ -105,6 +111,30 @@ def closing(*models: "str | Endpoint | None") -> Iterator[tuple[str, ...]]:
         for each in models:
             if isinstance(each, ServedGguf):
                 each.close()
+
+
+def with_gguf_files(evaluate: "Callable[P, Evaluation]") -> "Callable[P, Evaluation]":
+    """The function with GGUF files, given by path as `model` or `against`, opened for it and closed behind it."""
+
+    @wraps(evaluate)
+    def run(*args: "P.args", **kwargs: "P.kwargs") -> "Evaluation":
+        given: dict[str, Any] = {**dict(zip(("model",), args, strict=False)), **kwargs}
+        paths = {
+            name: str(given[name])
+            for name in ("model", "against")
+            if isinstance(given.get(name), str | PathLike) and is_gguf(given[name])
+        }
+        if not paths:
+            return evaluate(*args, **kwargs)
+        from weight_edit.runtime.options import FormatOptions, LoadOptions
+
+        found = {name: opened(path, AUTO, FormatOptions()) for name, path in paths.items()}
+        with closing(*found.values()) as notes:
+            models = {name: LoadOptions().load(each) if isinstance(each, str) else each for name, each in found.items()}
+            result = evaluate(**{**given, **models})  # type: ignore[call-arg]
+        return replace(result, notes=(*result.notes, *notes))
+
+    return run
 
 
 def _check_transformers(name: str, backend: str) -> None:

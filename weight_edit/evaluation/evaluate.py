@@ -11,6 +11,7 @@ from torch import Tensor
 from weight_edit.checkpoint.whole_file import check_target
 from weight_edit.errors import UsageError, WeightEditError
 from weight_edit.evaluation.answers import with_answers_kept, write_answers
+from weight_edit.evaluation.backends import with_gguf_files
 from weight_edit.evaluation.judged import judged, with_nats
 from weight_edit.evaluation.loss import LossBeside
 from weight_edit.evaluation.notes import notes_on
@@ -26,6 +27,7 @@ from weight_edit.runtime.loading import Model
 from weight_edit.utils.renamed import renamed_arguments
 
 
+@with_gguf_files
 @renamed_arguments(format="chat_format", judge_name="judges")
 def evaluate(
     model: Model | str | Path | Target,
@@ -56,7 +58,8 @@ def evaluate(
     `kl_tokens` for the divergence along it, all of it for its cross-entropy.
 
     Args:
-        model: from `load`, or what `load` takes; or another `Target` such as an `Endpoint`, of which what needs the
+        model: from `load`, or what `load` takes; the path of a GGUF file, which `llama-server` runs where there is one
+            and else transformers; or another `Target` such as an `Endpoint`. Of served models what needs the
             probabilities of given texts is missing, and the divergence is a lower bound (`notes` say both).
         refused: requests that the base refuses, a set or what `load_prompts` takes, as all of them may be. Their known
             answers, if any, are the helpful ones.
