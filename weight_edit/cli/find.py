@@ -147,13 +147,15 @@ def find(
     """Find the directions that carry a behaviour of target prompts that baseline prompts lack.
 
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
-    candidate keeps the bounds, `--resume` goes on with them. Layers that are out are not scored.
+    candidate keeps the bounds, `--resume` goes on with them. What comes before the first candidate, a few passes over
+    the prompts, is not kept. Layers that are out are not scored.
 
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --confirm 16`
     """
 
     def work() -> "Directions":
         from weight_edit.cli.values import key_values
+        from weight_edit.directions.file import folder_of
         from weight_edit.directions.find_by_name import check_directions_file, find_by_name
         from weight_edit.directions.find_request import FindRequest
         from weight_edit.directions.selection import SelectionRule
@@ -171,8 +173,9 @@ def find(
         load_options = LoadOptions(
             dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
         )
-        # A typo in the name is told before prompt sets are downloaded.
-        load_options.check_name(model)
+        if not folder_of(out).exists():
+            # A typo in the name is told before prompt sets are downloaded, an earlier search before either.
+            load_options.check_name(model)
         with dataset_token(token):
             request = FindRequest.read(
                 target=target,
