@@ -95,6 +95,9 @@ def test_its_mean_difference_is_a_decoy_and_what_is_found_behind_it_is_not(model
     with hooked(model.model, ablation_hooks(model, found.direction)):
         edited = evaluate(model, **sets, base=base)
         behind = find(model)
+    warned = "no more than a random direction"
+    assert any(warned in line for line in found.metadata["warnings"])
+    assert not any(warned in line for line in behind.metadata["warnings"])
     outcome = effect(edited.to_dict())
     assert outcome is not None
     assert outcome.verdict == UNCHANGED

@@ -29,6 +29,7 @@ from weight_edit.directions.selection import (
 )
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
+from weight_edit.evaluation.means import mean_difference
 
 
 def rule_for(finder: Finder, rule: SelectionRule | None) -> SelectionRule:
@@ -158,6 +159,12 @@ def chosen(kept: SearchFolder, rule: SelectionRule, request: FindRequest) -> Dir
     control = _control(kept.controls, best)
     if control is None:
         warnings.append(f"no random direction of rank {found.rank} was measured for comparison")
+    elif rule.select == "bypass" and not _beats(best, control):
+        warnings.append(
+            "ablating what was chosen lowers the refusal score no more than a random direction does "
+            f"({best.bypass:.2f} against {control.bypass:.2f}): by first tokens it does not carry the behaviour, as a decoy does not; let "
+            "the model answer before it is chosen (`confirm`), or find again on the edited model"
+        )
     loud = _loud(searched, found)
     if loud is not None:
         warnings.append(said(loud))
@@ -209,6 +216,18 @@ def _doubts(choice: Choice, best: CandidateScore) -> list[str]:
             f"[{around[0]:.3g}, {around[1]:.3g}] on {len(best.values[name])} prompts"
         )
     return found
+
+
+def _beats(best: CandidateScore, control: CandidateScore) -> bool:
+    """Whether ablating a candidate lowers the refusal score more than a random direction, as far as both have one."""
+    if best.bypass is None or control.bypass is None:
+        return True
+    ours, random = best.values.get("bypass", ()), control.values.get("bypass", ())
+    if len(ours) >= 3 and len(ours) == len(random):
+        apart = mean_difference(random, ours)
+        return apart.told and apart.value < 0
+    # What was measured on more prompts has no pairs.
+    return best.bypass < control.bypass
 
 
 _NAMES = {"kl": "KL", "protected_kl": "KL of protected prompts", "induce": "the induce score"}
