@@ -162,8 +162,8 @@ def chosen(kept: SearchFolder, rule: SelectionRule, request: FindRequest) -> Dir
     elif rule.select == "bypass" and not _beats(best, control):
         warnings.append(
             "ablating what was chosen lowers the refusal score no more than a random direction does "
-            f"({best.bypass:.2f} against {control.bypass:.2f}): by first tokens it does not carry the behaviour, as a decoy does not; let "
-            "the model answer before it is chosen (`confirm`), or find again on the edited model"
+            f"({best.bypass:.2f} against {control.bypass:.2f}): by first tokens it does not carry the behaviour, as a "
+            "decoy does not; let the model answer before it is chosen (`confirm`), or find again on the edited model"
         )
     loud = _loud(searched, found)
     if loud is not None:
