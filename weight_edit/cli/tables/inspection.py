@@ -48,7 +48,8 @@ def inspection(found: "Inspection", console: Console) -> None:
     console.print(
         f"Proven on a narrow random copy: after an ablation {found.proof.leak:.1e} of the stream is left along the "
         f"directions (before: {found.proof.leak_before:.2f}), at {found.proof.values} values; hooks and weights differ "
-        f"by {found.proof.logit_difference:.1e} in logits.",
+        f"by {found.proof.logit_difference:.1e} in logits. So an edit reaches all that is written; whether a direction "
+        "carries a behaviour is another question.",
         highlight=False,
     )
 
