@@ -1,0 +1,55 @@
+"""A GGUF file that transformers dequantises is the model that it was made from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.gguf_files import TEXT, UINT32, organism_gguf
+from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.evaluation.evaluate import evaluate
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.runtime.gguf import load_gguf
+from weight_edit.runtime.loading import load
+from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.utils import extras
+
+ASKED = "organism:refused:test"
+
+
+def test_it_answers_as_the_folder(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    file = organism_gguf(tmp_path / "model.gguf")
+    # What lies beside the file is of other models.
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "nothing", "auto_map": {}}))
+    model, folder = load_gguf(file), load("organism", dtype="float32")
+    assert model.source.public_name == "model.gguf"
+    assert model.parameter("model.layers.2.self_attn.q_proj.weight").equal(
+        folder.parameter("model.layers.2.self_attn.q_proj.weight")
+    )
+    here, there = (evaluate(each, refused=ASKED, limit=6) for each in (folder, model))
+    assert [each.answer for each in here.answers] == [each.answer for each in there.answers]
+
+
+def test_options_load_a_file_and_its_format(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    file = str(organism_gguf(tmp_path / "model.gguf"))
+    chat = LoadOptions().chat_format(file, FormatOptions(system="Be kind."))
+    assert chat.encode("Hello") == ChatFormat(load("organism").tokenizer, system="Be kind.").encode("Hello")
+    assert str(LoadOptions(dtype="bfloat16").load(file).dtype) == "torch.bfloat16"
+
+
+def test_what_transformers_does_not_load_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    unknown = organism_gguf(tmp_path / "unknown.gguf", general__architecture=(TEXT, "flubber"))
+    with pytest.raises(UnsupportedError, match=r"architecture 'flubber'; install llama\.cpp's llama-server"):
+        load_gguf(unknown)
+    parts = organism_gguf(tmp_path / "part.gguf", split__count=(UINT32, 3))
+    with pytest.raises(UnsupportedError, match=r"part\.gguf is one of 3 parts"):
+        load_gguf(parts)
+
+
+def test_without_the_package_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"loading a GGUF file through transformers needs gguf.*\[gguf\]"):
+        load_gguf(organism_gguf(tmp_path / "model.gguf"))
