@@ -104,7 +104,8 @@ def test_a_direction_that_is_made_orthonormal(call, tmp_path: Path) -> None:
 
 
 def test_an_unsupported_architecture_is_exit_3(call, directions: Path, tmp_path: Path) -> None:
-    config = AutoConfig.for_model("minimax", num_hidden_layers=2, layer_types=["linear_attention", "full_attention"])
+    layers = ["linear_attention", "full_attention"]
+    config = AutoConfig.for_model("minimax", hidden_size=128, num_hidden_layers=2, layer_types=layers)
     config.architectures = ["MiniMaxForCausalLM"]
     config.save_pretrained(tmp_path / "m")
     save_file({"x": torch.zeros(1)}, tmp_path / "m/model.safetensors")

@@ -325,7 +325,7 @@ def _check_width(directions: DirectionRows, config: Mapping[str, Any]) -> None:
     """
     sections = [config, *(each for each in config.values() if isinstance(each, Mapping))]
     named = next((each[key] for each in sections for key in _WIDTHS if isinstance(each.get(key), int)), None)
-    if named is not None and not any(directions.rows.shape[1] in each.values() for each in sections):
+    if named is not None and named > 0 and not any(directions.rows.shape[1] in each.values() for each in sections):
         directions.check_width(named)
 
 

@@ -97,7 +97,8 @@ def check_vllm(name: str, adapter: str | None = None) -> None:
         )
     if adapter is not None:
         raise UsageError(
-            "`adapter` is applied by transformers; leave `backend=vllm` out, or bake the edit", option="adapter"
+            "`adapter` is applied by transformers; leave `backend=vllm` out, or bake the edit",
+            option=("adapter", "backend"),
         )
 
 

@@ -87,8 +87,8 @@ def _alone(file: Path) -> Iterator[Path]:
     header = read_gguf_header(file)
     if header.parts > 1:
         raise UnsupportedError(
-            f"{file.name} is one of {header.parts} parts, which transformers does not load; join them with "
-            "llama-gguf-split --merge, or install llama.cpp's llama-server"
+            f"{file.name} is one of {header.parts} parts, which transformers does not load; join them (llama.cpp's "
+            "llama-gguf-split does), or install its llama-server"
         )
     need("gguf", "loading a GGUF file through transformers")
     with tempfile.TemporaryDirectory() as folder:
