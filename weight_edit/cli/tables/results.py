@@ -336,12 +336,13 @@ def _share(row: "BaseDocument | ConfirmedDocument") -> tuple[str, str]:
 
 def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", console: Console) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("layer", "position", "bypass", "induce", "KL", "prompts", "why"):
+    for column in ("layer", "pos.", "bypass", "induce", "KL", "n", "why"):
         table.add_column(column, justify="left" if column == "why" else "right", no_wrap=column != "why")
     for row, why in rows:
         table.add_row(*_candidate(row), safe(why or ""))
+    table.caption = "n prompts; 95% intervals"
     if any(row.get("untold_bounds") for row, _ in rows):
-        table.caption = "? the interval holds the bound, so that the mean decides on which side it is."
+        table.caption += "; ? a bound lies within, so the mean decides"
     console.print(table)
 
 
@@ -351,22 +352,22 @@ def _candidate(row: "ScoreDocument") -> tuple[str, ...]:
     count = row.get("prompts")
     return (
         *place,
-        _score(row, "bypass", row["bypass"], 2),
-        _score(row, "induce", row["induce"], 2),
-        _score(row, "kl", row["kl"], 4),
+        _score(row, "bypass", row["bypass"], (2, 1)),
+        _score(row, "induce", row["induce"], (2, 1)),
+        _score(row, "kl", row["kl"], (4, 3)),
         "" if not count else str(count),
     )
 
 
-def _score(row: "ScoreDocument", name: str, value: float | None, digits: int) -> str:
+def _score(row: "ScoreDocument", name: str, value: float | None, digits: tuple[int, int]) -> str:
+    """A score with as many digits as are given, and its interval with so many."""
     if value is None:
         return ""
     around = (row.get("intervals") or {}).get(name)
     mark = " ?" if name in (row.get("untold_bounds") or ()) else ""
-    if around is None:
-        return f"{value:.{digits}f}{mark}"
-    # Below the figure: a row of three intervals is wider than a terminal.
-    return f"{value:.{digits}f}{mark}\n[{around[0]:.{min(digits, 3)}f}, {around[1]:.{min(digits, 3)}f}]"
+    figure = f"{value:.{digits[0]}f}{mark}"
+    # Below the figure and without a blank: a row of three intervals is wider than a terminal.
+    return figure if around is None else f"{figure}\n[{around[0]:.{digits[1]}f},{around[1]:.{digits[1]}f}]"
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:
