@@ -60,6 +60,18 @@ def test_a_wrong_entry_is_named_with_the_right_one(content: dict, message: str) 
         parse_recipe(content)
 
 
+@pytest.mark.parametrize(("given", "word"), [(True, "first-token"), (False, "none"), ("answers", "answers")])
+def test_the_filter_of_prompts_was_a_switch(given: bool | str, word: str) -> None:
+    find = parse_recipe({**MINIMAL, "find": {**MINIMAL["find"], "filter_prompts": given}}).find
+    assert find is not None
+    assert find.filter_prompts == word
+
+
+def test_a_searchs_judge_is_known_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="did you mean 'phrases'"):
+        parse_recipe({**MINIMAL, "find": {**MINIMAL["find"], "judge": "phrase"}})
+
+
 def test_a_methods_alias_is_recorded_as_its_name() -> None:
     assert parse_recipe({**MINIMAL, "find": {**MINIMAL["find"], "method": "rdo"}}).find.method == "gradient"
 

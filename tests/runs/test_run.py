@@ -27,6 +27,7 @@ CONTENT: dict[str, Any] = {
         "baseline": "organism:answered:train",
         "n_train": 44,
         "n_validation": 12,
+        "n_more": 0,
     },
     "verify": {"limit": 2},
     "evaluate": {
