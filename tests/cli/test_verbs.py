@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from weight_edit.cli import entry as cli
+from weight_edit.version import __version__
 
 
 def test_find_bake_verify_evaluate_adapter_push(call, tmp_path: Path) -> None:
@@ -215,4 +216,4 @@ def test_python_m_is_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "weight_edit", "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "0.1.0"
+    assert done.stdout.strip() == __version__

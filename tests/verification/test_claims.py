@@ -216,6 +216,21 @@ def test_an_output_in_the_words_of_earlier_versions_still_verifies(baked: Path, 
     assert checked.passed, checked.problems
 
 
+def test_the_card_of_another_version_is_said_and_not_compared(baked: Path, tmp_path: Path) -> None:
+    earlier = forged(baked, tmp_path, lambda manifest: manifest.update(weight_edit="0.1.0"))
+    card = earlier / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace("exactness", "class of the edit"), encoding="utf-8")
+    resign(earlier)
+    checked = verify(baked / "base", earlier, weights_only=True)
+    assert checked.passed, checked.problems
+    assert "the card's text (of version 0.1.0)" in checked.to_dict()["recorded_not_measured"]
+    forged(baked, tmp_path / "ours", lambda manifest: None)
+    ours = tmp_path / "ours/out"
+    (ours / "README.md").write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
+    resign(ours)
+    assert any("is not the model card" in line for line in verify(baked / "base", ours, weights_only=True).problems)
+
+
 def test_the_edit_that_was_checked_is_printed(call, baked: Path, tmp_path: Path) -> None:
     bake(baked / "base", rows(), tmp_path / "out", strength=0.5, layers=[0])
     checked = call("verify", baked / "base", tmp_path / "out", "--weights-only")
@@ -256,7 +271,7 @@ def test_what_was_not_measured_is_not_shown_as_passed(call, baked: Path, tmp_pat
     assert "left in the weights │ not measured" in shown
     out = forged(baked, tmp_path / "more", lambda m: m["measurements"].update(edited={"refused": {"value": 0.0}}))
     shown = " ".join(call("verify", baked / "base", out, "--weights-only").out.split())
-    assert "edited, verification: not measured here" in shown
+    assert "edited, verification: not checked here" in shown
 
 
 def wide(known: np.ndarray) -> Any:

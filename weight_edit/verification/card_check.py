@@ -12,14 +12,22 @@ from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.edits.registry import papers_of
 from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import has_template, kept_metadata
+from weight_edit.version import __version__
 
 _MOST = 4_000_000
+
+
+def foreign_version(manifest: Mapping[str, Any] | None) -> str | None:
+    """The other version of this package that wrote an output, whose card is in words of its own; None if it is ours."""
+    version = None if manifest is None else manifest.get("weight_edit")
+    return None if version in (None, __version__) else printable(str(version)[:40])
 
 
 def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkpoint) -> list[str]:
     """The problems of an output's card, one line each.
 
-    The card must be there and be the one that the manifest gives, and the manifest must repeat the base's card rightly.
+    The card must be there and be the one that the manifest gives, unless another version wrote it, and the manifest must
+    repeat the base's card rightly.
 
     Args:
         folder: the output.
@@ -51,7 +59,7 @@ def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkp
             there = file.read(_MOST)
     except UsageError:
         return [*problems, f"{README}: the model card is missing"]
-    if there != wanted:
+    if there != wanted and foreign_version(manifest) is None:
         problems.append(f"{README}: is not the model card that {MANIFEST} gives")
     return problems
 

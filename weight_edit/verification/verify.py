@@ -25,7 +25,7 @@ from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.source import Named, resolve
 from weight_edit.plan.step import EditStep
 from weight_edit.utils.renamed import renamed_arguments
-from weight_edit.verification.card_check import card_problems
+from weight_edit.verification.card_check import card_problems, foreign_version
 from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
 from weight_edit.verification.weight_checks import WeightCheck, weight_check
 
@@ -249,7 +249,7 @@ def verify(
         weights=weights,
         precisions=precisions,
         noise=noise,
-        recorded=recorded(manifest),
+        recorded=(*recorded(manifest), *_foreign_card(manifest)),
         storage=storage,
         complete=baking.plan.complete,
         prompts=n_run,
@@ -257,6 +257,12 @@ def verify(
     )
     problems += measurement_problems(manifest, unconfirmed.to_dict())
     return replace(unconfirmed, problems=tuple(dict.fromkeys(problems)))
+
+
+def _foreign_card(manifest: Mapping[str, Any] | None) -> list[str]:
+    """What is said of a card that another version wrote, and that nothing here can give again."""
+    version = foreign_version(manifest)
+    return [] if version is None else [f"the card's text (of version {version})"]
 
 
 def _what_was_done(

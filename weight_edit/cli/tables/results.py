@@ -232,7 +232,7 @@ def proofs(checked: "VerificationDocument", console: Console) -> None:
         table.add_row("residual stream", "not measured: no model was run (--weights-only)")
         table.add_row("hooks against weights", "not compared: no model was run (--weights-only)")
     if checked.get("recorded_not_measured"):
-        table.add_row("recorded in the manifest", f"{', '.join(checked['recorded_not_measured'])}: not measured here")
+        table.add_row("recorded in the manifest", f"{', '.join(checked['recorded_not_measured'])}: not checked here")
     console.print(table)
     for problem in checked["problems"][:SHOWN]:
         console.print(f"[bold red]failed:[/] {safe(problem)}")
