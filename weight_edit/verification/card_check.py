@@ -26,8 +26,8 @@ def foreign_version(manifest: Mapping[str, Any] | None) -> str | None:
 def card_problems(folder: Path, manifest: Mapping[str, Any] | None, base: Checkpoint) -> list[str]:
     """The problems of an output's card, one line each.
 
-    The card must be there and be the one that the manifest gives, unless another version wrote it, and the manifest must
-    repeat the base's card rightly.
+    The card must be there and be the one that the manifest gives, unless another version wrote it, and the manifest
+    must repeat the base's card rightly.
 
     Args:
         folder: the output.
