@@ -151,7 +151,7 @@ def test_cosmic_scores_are_kept_too(behaviour, tmp_path, no_passes):
         ({"seed": 1}, "`seed` (0 there, 1 here)"),
         ({"n_validation": 6}, "`n_validation` ("),
         ({"method": "pca"}, "`method` (mean-difference there, pca here), `options`"),
-        ({"filter_prompts": False}, "`filter_prompts` (True there, False here)"),
+        ({"filter_prompts": False}, "`filter_prompts` (first-token there, none here)"),
         ({"positions": "last"}, "`positions` (template there, last here)"),
         ({"refusal_tokens": [3]}, "refusal tokens"),
     ],

@@ -28,7 +28,7 @@ def found(organism):
         for role, name in (("target", "refused"), ("baseline", "answered"))
     }
     target, baseline = load_prompts("organism:refused"), load_prompts("organism:answered")
-    return find_directions(organism, target, baseline, **held, n_validation=10, filter_prompts=False)
+    return find_directions(organism, target, baseline, **held, n_validation=10, n_more=0, filter_prompts=False)
 
 
 def test_the_choice_agrees_with_scores_computed_literally(organism, found):

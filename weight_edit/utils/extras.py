@@ -10,7 +10,6 @@ EXTRAS = {
     "matplotlib": "studies",
     "gguf": "gguf",
     "lm_eval": "harness",
-    "tqdm": "harness",
     "vllm": "vllm",
 }
 """Library -> the extra that installs it."""
