@@ -49,6 +49,21 @@ CALLS = {
     "a folder": (("bake", "organism", "--directions", ".", "--out", "x"), 2, "is a folder, not a regular file"),
     "evaluated": (("evaluate", "organism", "--refused", "no.csv"), 2, "no.csv"),
     "nothing": (("evaluate", "organism"), 2, "nothing to evaluate on; give at least one of --refused"),
+    "a benchmark's option": (
+        ("evaluate", "organism", "--refused", "organism:refused", "--harness-limit", "2"),
+        2,
+        "--harness-limit does nothing without --harness",
+    ),
+    "an option of prompts": (
+        ("evaluate", "organism", "--harness", "piqa", "--lm-eval-json", "f.json"),
+        2,
+        "--lm-eval-json does nothing without --refused",
+    ),
+    "benchmarks in vllm": (
+        ("evaluate", "organism", "--harness", "piqa", "--backend", "vllm"),
+        2,
+        "--harness runs models that transformers loads; leave --backend vllm out",
+    ),
     "edited": (("verify", "organism", "nodir"), 2, "nodir is not a folder"),
     "adapter's place": (("adapter", "organism", "--directions", "d.safetensors", "--out", "full"), 2, "is not empty"),
     "run's place": (("run", "recipe.yaml", "--out", "full"), 2, "is not empty"),

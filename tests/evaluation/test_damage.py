@@ -100,6 +100,9 @@ def test_one_position_is_the_first_token(pair) -> None:
     assert found.continuation.per_prompt.tolist() == found.divergence.per_prompt.tolist()
     alone = evaluate(edited, answered=ANSWERED, base_logprobs=first_token_logprobs(base, ANSWERED), max_new_tokens=3)
     assert alone.divergence.per_prompt.tolist() == pytest.approx(found.divergence.per_prompt.tolist(), rel=1e-4)
+    given = first_token_logprobs(base, ANSWERED)
+    beside = evaluate(edited, answered=ANSWERED, against=base, base_logprobs=given, max_new_tokens=3)
+    assert beside.divergence.per_prompt.tolist() == alone.divergence.per_prompt.tolist()
     assert alone.continuation is None
     assert alone.own_answers is None
 

@@ -71,6 +71,15 @@ def test_few_prompts_exclude_nothing() -> None:
     assert "`power` of `evaluate`" in found.hint
 
 
+def test_ordinary_requests_alone_say_nothing_of_a_decoy() -> None:
+    """No edit lowers a rate of 0, so that "unchanged" is no reason to find again."""
+    for same in (55, 20):
+        found = effect(measured(answered=PairedDifference(0, 0, 0, same)))
+        assert found is not None
+        assert "`refused` PROMPTS" in found.hint
+        assert "decoy" not in found.hint
+
+
 def test_one_set_that_changed_decides_and_is_the_one_shown() -> None:
     both = measured(refused=PairedDifference(55, 0, 0, 0), answered=PairedDifference(0, 0, 50, 5))
     found = effect(both)

@@ -1,11 +1,13 @@
 """A GGUF file behind a server of its own: how it is started, asked and stopped, with a program that has no model."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from weight_edit.evaluation.gguf.program import VARIABLE, find_program
 from weight_edit.evaluation.gguf.served import PLAIN, ServedGguf
 from weight_edit.evaluation.gguf.server import server_environment
 from weight_edit.prompts.sets import PromptSet
+from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.options import FormatOptions
 
 ASKED = PromptSet.of("asked", ["first", "second", "third"])
@@ -304,6 +307,45 @@ def test_evaluate_takes_a_path(file: Path, tmp_path: Path, monkeypatch: pytest.M
     started = [each["pid"] for each in calls(tmp_path) if "pid" in each]
     assert len(started) == 3
     assert all(map(gone, started))
+
+
+def test_a_bases_server_is_gone_before_the_models_is_started(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
+    start, left = server_module.LlamaServer._start, []
+
+    def noted(server: server_module.LlamaServer, program: Path) -> subprocess.Popen[bytes]:
+        earlier = [each["pid"] for each in calls(tmp_path) if "pid" in each] if left else []
+        left.append([pid for pid in earlier if alive(pid)])
+        return start(server, program)
+
+    monkeypatch.setattr(server_module.LlamaServer, "_start", noted)
+    other = organism_gguf(tmp_path / "other.gguf")
+    beside = evaluate(other, refused=ASKED, answered=ASKED, against=file, max_new_tokens=4)
+    assert beside.divergence is not None
+    assert left == [[], []]
+
+
+def test_dequantised_files_are_loaded_in_turn(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(backends, "is_installed", lambda library: True)
+    made: list[weakref.ref[Model]] = []
+    there: list[int] = []
+
+    def loading(name: str, **_: object) -> Model:
+        gc.collect()
+        there.append(sum(each() is not None for each in made))
+        found = load("organism")
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr("weight_edit.runtime.gguf.load_gguf", loading)
+    other = organism_gguf(tmp_path / "other.gguf")
+    beside = evaluate(other, refused=ASKED, against=file, max_new_tokens=4)
+    assert there == [0, 0]
+    assert [note.split(" ")[0] for note in beside.notes] == ["other.gguf", "model.gguf"]
 
 
 def test_the_command_line_measures_a_file(call, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,12 @@ def test_another_kind_of_adapter_is_named(lora: Path) -> None:
         applied(lora)
 
 
+def test_no_module_is_imported_that_an_adapter_names(lora: Path) -> None:
+    change(lora, megatron_config={"a": 1}, megatron_core="megatron.core")
+    with pytest.raises(UnsupportedError, match=r"lora is an adapter for Megatron \(`megatron_config`"):
+        applied(lora)
+
+
 def test_pickles_are_never_loaded(lora: Path) -> None:
     (lora / "adapter_model.safetensors").rename(lora / "adapter_model.bin")
     with pytest.raises(UnsupportedError, match=r"only pickled weights \(adapter_model\.bin\), which are never loaded"):

@@ -199,6 +199,8 @@ def evaluate(
     organism:refused:test`
     """
     on_prompts = any((refused, answered, over_refused, harmless_looking, text))
+    # What MODEL's folder says of its edit is not said of an adapter on it.
+    edited = model if adapter is None else None
     if power is not None and not on_prompts and harness is None:
         call(lambda: _sizes(power, None), _show_sizes, _sizes_document, as_json=as_json, quiet=quiet)
         return
@@ -233,6 +235,30 @@ def evaluate(
         )
         return _Models(measured, base, load_options, format_options)
 
+    def check_harness() -> None:
+        from weight_edit.evaluation.harness.request import check_harness_options
+
+        check_harness_options(
+            harness,
+            on_prompts=on_prompts,
+            of_harness={
+                "harness_limit": harness_limit,
+                "harness_chat": harness_chat or None,
+                "harness_tasks_path": harness_tasks_path,
+                "harness_out": harness_out,
+            },
+            of_prompts={
+                "limit": limit,
+                "max_new_tokens": max_new_tokens,
+                "lengths": lengths,
+                "judge": judge,
+                "answers": answers,
+                "lm_eval_json": lm_eval_json,
+                "power": power,
+            },
+            backend=backend,
+        )
+
     def prepared(named: _Models) -> "Harness":
         from weight_edit.evaluation.harness.named import prepared_harness
         from weight_edit.evaluation.harness.request import harness_request
@@ -249,6 +275,7 @@ def evaluate(
     def benchmarks() -> "HarnessComparison":
         from weight_edit.evaluation.harness.named import measure_named
 
+        check_harness()
         named = named_models()
         return measure_named(
             made[0] if made else prepared(named),
@@ -262,6 +289,7 @@ def evaluate(
     found: list[HarnessComparison] = []
 
     def work() -> "Evaluation":
+        check_harness()
         if power == "observed" and against is None:
             raise UsageError(
                 "`power='observed'` takes the rates of two models; give `against` BASE", option=_TWO_MODELS
@@ -316,14 +344,6 @@ def evaluate(
             answers_path=answers,
             overwrite=overwrite,
         )
-        if lm_eval_json is not None:
-            from weight_edit.evaluation.harness.own_results import write_harness_document
-
-            write_harness_document(lm_eval_json, measured.to_dict(), limit=limit)
-        if harness is not None and as_json:
-            # One document for both.
-            found.append(benchmarks())
-        return measured
 
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.four_classes import four_classes
@@ -338,13 +358,13 @@ def evaluate(
         if base is not None:
             style(base, document, console)
             four_classes(document, console)
-            effect(_effect(model, document), console)
+            effect(_effect(edited, document), console)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 
     def document(result: "Evaluation") -> Mapping[str, object]:
         said = cast("EvaluationDocument", result.to_dict())
-        whole = {**said, "effect": _effect(model, said)} if "base" in said else said
+        whole = {**said, "effect": _effect(edited, said)} if "base" in said else said
         sizes = {} if power is None else _sizes_document(_sizes(power, result))
         return {**whole, **sizes, **(_benchmarks_document(found[0]) if found else {})}
 

@@ -127,12 +127,12 @@ def with_gguf_files(evaluate: "Callable[P, Evaluation]") -> "Callable[P, Evaluat
         }
         if not paths:
             return evaluate(*args, **kwargs)
-        from weight_edit.runtime.options import FormatOptions, LoadOptions
+        from weight_edit.runtime.options import FormatOptions
 
         found = {name: opened(path, AUTO, FormatOptions()) for name, path in paths.items()}
         with closing(*found.values()) as notes:
-            models = {name: LoadOptions().load(each) if isinstance(each, str) else each for name, each in found.items()}
-            result = evaluate(**{**given, **models})  # type: ignore[call-arg]
+            # Those that no server runs are loaded in their turn.
+            result = evaluate(**{**given, **found})  # type: ignore[call-arg]
         return replace(result, notes=(*result.notes, *notes))
 
     return run

@@ -30,6 +30,12 @@ _ELSEWHERE = (
 )
 
 
+_NOT_ASKED = (
+    "The base refuses hardly any of these requests, so that an edit which removes refusal cannot show on them: give "
+    "`refused` PROMPTS."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RateChange:
     """A rate of refusal before and after the edit, on the same prompts.
@@ -110,6 +116,8 @@ class Effect:
     @property
     def hint(self) -> str:
         """What to do next; empty where the behaviour changed."""
+        if self.verdict != CHANGED and all(rate.before < MEANINGFUL for rate in self.rates):
+            return _NOT_ASKED
         if self.verdict == UNKNOWN:
             return "More prompts would tell; `power` of `evaluate` says how many."
         return _ELSEWHERE if self.verdict in (UNCHANGED, SLIGHT) else ""

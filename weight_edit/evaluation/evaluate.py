@@ -12,6 +12,7 @@ from weight_edit.checkpoint.whole_file import check_target
 from weight_edit.errors import UsageError, WeightEditError
 from weight_edit.evaluation.answers import with_answers_kept, write_answers
 from weight_edit.evaluation.backends import with_gguf_files
+from weight_edit.evaluation.gguf.served import ServedGguf
 from weight_edit.evaluation.judged import judged, with_nats
 from weight_edit.evaluation.loss import LossBeside
 from weight_edit.evaluation.notes import notes_on
@@ -138,7 +139,11 @@ def evaluate_in_turn(
         questions = compared(questions)
         before = load_base()
         base = base or measured(before, questions)
-        base_logprobs = base_logprobs or before.base_logprobs(questions)
+        if base_logprobs is None:
+            base_logprobs = before.base_logprobs(questions)
+        if isinstance(before, ServedGguf):
+            # Another question would start its server again.
+            before.close()
         del before
     if isinstance(base_logprobs, Tensor):
         base_logprobs = BaseLogprobs(first=base_logprobs)

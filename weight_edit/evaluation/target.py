@@ -26,7 +26,8 @@ from weight_edit.evaluation.text_loss import TextLoss, beside_base, text_loss
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import generate
-from weight_edit.runtime.loading import Model, loaded
+from weight_edit.runtime.loading import Model
+from weight_edit.runtime.options import LoadOptions
 from weight_edit.runtime.overflow import check_generations
 
 
@@ -271,7 +272,7 @@ def target_of(
     """
     if isinstance(model, Target):
         return model
-    found = loaded(model)
+    found = model if isinstance(model, Model) else LoadOptions().load(model)
     return ModelTarget(found, chat_format or ChatFormat(found.tokenizer), batch_size)
 
 

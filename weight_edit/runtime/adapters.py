@@ -71,6 +71,11 @@ def adapter_settings(folder: Path, name: str) -> Mapping[str, Any]:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise UnsupportedError(f"{name} is an adapter of the type {printable(str(kind))}; only LORA is applied here")
+    if config.get("megatron_config"):
+        # PEFT would import the module that `megatron_core` names.
+        raise UnsupportedError(
+            f"{name} is an adapter for Megatron (`megatron_config` in {CONFIG}), which is not run here"
+        )
     if not (folder / WEIGHTS).is_file():
         pickled = sorted(file for file in list_files(folder)[0] if file.endswith(_PICKLED))
         if pickled:

@@ -100,5 +100,4 @@ def rate_row(name: str, rate: Rate) -> dict[str, float]:
 
 def _mean_row(name: str, mean: float, interval: tuple[float, float] | None) -> dict[str, float]:
     # Of fewer than three prompts nobody knows how far off the mean is.
-    low, high = interval or (mean, mean)
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return {name: mean, **({} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]})}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
+from weight_edit.evaluation.gguf.served import ServedGguf
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
 from weight_edit.utils.progress import announce
@@ -29,6 +30,10 @@ def prepared_harness(
     Raises:
         UsageError: one of them is on a server; or as `Harness`.
     """
+    if isinstance(model, ServedGguf) or isinstance(base, ServedGguf):
+        raise UsageError(
+            "`harness` runs models that transformers loads; give `backend=transformers`", option=("harness", "backend")
+        )
     if isinstance(model, Endpoint) or isinstance(base, Endpoint):
         raise UsageError("`harness` runs models that are loaded; leave the server out", option="harness")
     check_dtype(load_options.dtype)

@@ -1,10 +1,11 @@
 """What is asked of lm-eval, checked before it or torch is imported."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.backends import AUTO, VLLM
 from weight_edit.utils.extras import need
 
 _OF_PATHS = ("/", "\\", "*", "?")
@@ -29,6 +30,40 @@ class HarnessRequest:
     chat: bool = False
     out: Path | None = None
     batch_size: int = 8
+
+
+def check_harness_options(
+    harness: str | None,
+    *,
+    on_prompts: bool,
+    of_harness: Mapping[str, object],
+    of_prompts: Mapping[str, object],
+    backend: str = AUTO,
+) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        harness: the tasks; None where none are to be run.
+        on_prompts: whether prompt sets are given.
+        of_harness, of_prompts: options of the tasks and of the prompt sets by name; None where one is not given.
+        backend: what runs models.
+
+    Raises:
+        UsageError: one is given without what it is of; or a backend that runs no tasks.
+    """
+    if harness is None:
+        idle, what = of_harness, "harness"
+    elif not on_prompts:
+        idle, what = of_prompts, "refused"
+    else:
+        idle, what = {}, ""
+    for name, value in idle.items():
+        if value is not None:
+            raise UsageError(f"`{name}` does nothing without `{what}`; leave it out, or give both", option=(name, what))
+    if harness is not None and backend == VLLM:
+        raise UsageError(
+            "`harness` runs models that transformers loads; leave `backend=vllm` out", option=("harness", "backend")
+        )
 
 
 def harness_request(
