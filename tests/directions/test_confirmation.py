@@ -104,7 +104,7 @@ def test_a_random_direction_is_found_to_do_nothing(organism, sets):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [({"confirm": 0}, "`confirm=0`: must be at least 1"), ({"confirm_by": "addd"}, "did you mean 'add'")],
+    [({"confirm": 6}, "`confirm=6`: must be at least 7"), ({"confirm_by": "addd"}, "did you mean 'add'")],
 )
 def test_wrong_settings_are_refused(organism, sets, option, message):
     with pytest.raises(UsageError, match=message):

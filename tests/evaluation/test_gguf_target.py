@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.fake_llama_server import calls, fake_program
 from tests.helpers.gguf_files import TEXT, organism_gguf
+from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation import backends
 from weight_edit.evaluation.backends import closing, opened
@@ -23,6 +24,7 @@ from weight_edit.evaluation.gguf import server as server_module
 from weight_edit.evaluation.gguf.program import VARIABLE, find_program
 from weight_edit.evaluation.gguf.served import PLAIN, ServedGguf
 from weight_edit.evaluation.gguf.server import server_environment
+from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.options import FormatOptions
@@ -301,6 +303,8 @@ def test_evaluate_takes_a_path(file: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
     for path in (file, str(file)):
         assert evaluate(path, refused=ASKED).model == "model.gguf"
+        with pytest.raises(UsageError, match=r"`chat_format`: model\.gguf is run by llama\.cpp's server"):
+            evaluate(path, refused=ASKED, chat_format=ChatFormat(word_tokenizer(), template="plain"))
     beside = evaluate("organism", refused=ASKED, against=file)
     assert beside.base is not None
     assert beside.base.model == "model.gguf"

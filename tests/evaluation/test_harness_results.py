@@ -11,7 +11,7 @@ from weight_edit.evaluation.harness import request as request_module
 from weight_edit.evaluation.harness.comparison import HarnessComparison
 from weight_edit.evaluation.harness.request import harness_request
 from weight_edit.evaluation.harness.results import result_of
-from weight_edit.evaluation.harness.results_file import are_harness_results, check_harness_document
+from weight_edit.evaluation.harness.results_file import are_harness_results, are_harness_samples, check_harness_document
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.means import mean_comparison, mean_difference
 
@@ -183,3 +183,12 @@ def test_a_file_of_results_is_told_from_others(tmp_path: Path):
     (tmp_path / "new-base.json").write_text("mine")
     with pytest.raises(UsageError, match=r"new-base\.json"):
         check_harness_document(tmp_path / "new.json", against=True, overwrite=True)
+
+
+def test_samples_of_others_are_not_overwritten(tmp_path: Path):
+    (tmp_path / "ours.jsonl").write_text('{"doc_id": 0, "target": "4"}\n')
+    (tmp_path / "theirs.jsonl").write_text('{"thesis": "years of work"}\n')
+    (tmp_path / "text.jsonl").write_text("years of work\n")
+    assert are_harness_samples(tmp_path / "ours.jsonl")
+    assert not are_harness_samples(tmp_path / "theirs.jsonl")
+    assert not are_harness_samples(tmp_path / "text.jsonl")

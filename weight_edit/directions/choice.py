@@ -155,6 +155,8 @@ def chosen(kept: SearchFolder, rule: SelectionRule, request: FindRequest) -> Dir
     confirmation = choice.confirmation
     if confirmation is not None:
         warnings += confirmation.warnings(scores)
+    elif request.confirm is not None:
+        warnings.append(f"nothing was confirmed: no candidate can be edited by `confirm_by={request.confirm_by!r}`")
     found, apart = searched.candidates[number], searched.separations[number]
     control = _control(kept.controls, best)
     if control is None:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from weight_edit.directions.candidate import Candidate
@@ -12,8 +13,8 @@ from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.judged_answers import Speaker
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.scores import CandidateScore
-from weight_edit.evaluation.comparisons import UNTOLD
-from weight_edit.evaluation.differences import PairedDifference, paired_difference
+from weight_edit.evaluation.comparisons import UNTOLD, Comparison, family
+from weight_edit.evaluation.differences import paired_difference
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.plan.hooks import ablation_hooks
@@ -43,13 +44,19 @@ class Confirmation:
     base: Sequence[Verdict]
     edited: Mapping[int, Sequence[Verdict]]
 
-    def change(self, number: int) -> PairedDifference:
-        """The refusal rate under a candidate's edit minus the unedited model's, on the same prompts."""
-        return paired_difference(_refused(self.base), _refused(self.edited[number]))
+    @cached_property
+    def changes(self) -> Mapping[int, Comparison]:
+        """By candidate, the refusal rate under its edit minus the unedited model's, on the same prompts.
+
+        p is McNemar's exact one, corrected by Holm's rule over the candidates, of which any may be taken.
+        """
+        before = _refused(self.base)
+        found = [paired_difference(before, _refused(verdicts)).comparison for verdicts in self.edited.values()]
+        return dict(zip(self.edited, family(found), strict=True))
 
     def works(self, number: int) -> bool:
-        """Whether the edit moves refusal the way it should, by McNemar's exact test."""
-        told = self.change(number).comparison
+        """Whether the edit moves refusal the way it should."""
+        told = self.changes[number]
         return told.told and (told.value < 0) == (self.by == "ablate")
 
     @property
@@ -68,7 +75,7 @@ class Confirmation:
         if self.works(self.taken):
             return None
         before, after = _count(self.base), _count(self.edited[self.taken])
-        told = self.change(self.taken).comparison
+        told = self.changes[self.taken]
         return (
             f"{before} of {len(self.base)} refused without the edit and {after} with it (p = {told.p:.2g}, judge "
             f"{self.judge[:60]})"
@@ -79,12 +86,11 @@ class Confirmation:
         way = "lower" if self.by == "ablate" else "raise"
         found = []
         if not self.works(self.first):
-            change = self.change(self.first)
             before, after = (
                 Rate(_count(self.base), len(self.base)),
                 Rate(_count(self.edited[self.first]), len(self.base)),
             )
-            told = change.comparison
+            told = self.changes[self.first]
             verdict = UNTOLD if not told.told else "it moved the other way"
             found.append(
                 f"the candidate chosen by scores, {_place(table[self.first])}, does not {way} refusal: judged answers "
@@ -119,7 +125,7 @@ class Confirmation:
                     "layer": table[number].layer,
                     "position": table[number].position,
                     **_rates(verdicts),
-                    "difference": self.change(number).comparison.to_dict(),
+                    "difference": self.changes[number].to_dict(),
                     "works": self.works(number),
                     "taken": number == self.taken,
                 }

@@ -13,6 +13,9 @@ from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.utils.seeds import check_seed
 
+LEAST_CONFIRMED = 7
+"""Prompts that a confirmation takes: of fewer, not even all can tell a difference where three candidates are tested."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FindRequest:
@@ -44,7 +47,12 @@ class FindRequest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "filter_prompts", present_filter(self.filter_prompts))
         check_answering(str(self.filter_prompts), self.tokens_from, self.confirm_by)
-        for name, least in (("n_answers", 1), ("max_new_tokens", 1), ("n_more", 0), ("confirm", 1)):
+        for name, least in (
+            ("n_answers", 1),
+            ("max_new_tokens", 1),
+            ("n_more", 0),
+            ("confirm", LEAST_CONFIRMED),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"`{name}={value}`: must be at least {least}", option=name)

@@ -130,6 +130,12 @@ def with_gguf_files(evaluate: "Callable[P, Evaluation]") -> "Callable[P, Evaluat
         from weight_edit.runtime.options import FormatOptions
 
         found = {name: opened(path, AUTO, FormatOptions()) for name, path in paths.items()}
+        served = next((each for each in found.values() if isinstance(each, ServedGguf)), None)
+        if served is not None and given.get("chat_format") is not None:
+            raise UsageError(
+                f"`chat_format`: {served.public_name} is run by llama.cpp's server with the file's own chat template; "
+                "leave it out, or give a `ServedGguf` with the settings that you want"
+            )
         with closing(*found.values()) as notes:
             # Those that no server runs are loaded in their turn.
             result = evaluate(**{**given, **found})  # type: ignore[call-arg]

@@ -84,9 +84,9 @@ class LlamaServer:
         self.model = f"gguf-{secrets.token_hex(4)}"
         """Its name there, by which this server is told from another one on the same port."""
         self._file = file
-        # It has no name, so that nothing of it is left behind.
-        self._log: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server writes to it
         for attempt in range(_TRIES):
+            # It has no name, so that nothing of it is left behind; each try has its own, which tells its own reason.
+            self._log: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server writes to it
             self.port = _free_port()
             self._process = self._start(program)
             self._end = weakref.finalize(self, _end, self._process, os.getpid())

@@ -12,7 +12,7 @@ from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
 from weight_edit.evaluation.harness.comparison import HarnessComparison
 from weight_edit.evaluation.harness.request import HarnessRequest
 from weight_edit.evaluation.harness.results import HarnessResult, result_of
-from weight_edit.evaluation.harness.results_file import are_harness_results
+from weight_edit.evaluation.harness.results_file import are_harness_results, are_harness_samples
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.quiet import quiet_transformers
@@ -47,6 +47,8 @@ class Harness:
         if request.out is not None:
             for whose in (_BASE, _MODEL) if beside_base else (_MODEL,):
                 check_free(request.out / whose / RESULTS, overwrite, are_harness_results)
+                for samples in sorted((request.out / whose).glob("samples_*.jsonl")):
+                    check_free(samples, overwrite, are_harness_samples)
         with starting(), _quiet_harness():
             from lm_eval.tasks import TaskManager
 

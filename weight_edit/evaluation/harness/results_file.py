@@ -39,3 +39,17 @@ def are_harness_results(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and {"results", "configs", "versions", "config"} <= found.keys()
+
+
+def are_harness_samples(path: Path) -> bool:
+    """Whether a file holds samples of a task as lm-eval writes them, and may be replaced by such.
+
+    Raises:
+        UsageError: it cannot be read at all.
+    """
+    lines = read_whole(path, _LARGEST).splitlines()
+    try:
+        first = json.loads(lines[0]) if lines else {"doc_id": None}
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and "doc_id" in first

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 from pydantic import Field
@@ -89,9 +90,12 @@ def _declines(reply: Reply, structure: Structure, some: PhraseList, early: int) 
     kinds = ((some.openings, early // 2), (some.inabilities, early), (some.refusals, None))
     hits = sorted(
         span
-        for found, limit in (*((spans(pattern, words), limit) for pattern, limit in kinds), (rebukes, None))
+        for found, last in (
+            *((spans(pattern, words), _place(words, limit, some)) for pattern, limit in kinds),
+            (rebukes, None),
+        )
         for span in found
-        if not _overlaps(span, void) and (limit is None or _count(words[: span[0]], some) < limit)
+        if not _overlaps(span, void) and (last is None or span[0] <= last)
     )
     if not hits:
         return None
@@ -134,9 +138,10 @@ def _dismissals(prompt: str | None, words: str, some: PhraseList, limit: int) ->
     end = next((end for start, end in _sentences(words, some) if not some.morals.search(words[start:end])), len(words))
     asked = set() if prompt is None else set(some.asks.findall(skeleton(prompt, some.spaced).text))
     others = [*spans(some.attributions, words)]
+    last = _place(words, limit, some)
     for span in spans(some.dismissals, words):
         phrase = words[slice(*span)]
-        said = span[0] < end and _count(words[: span[0]], some) < limit
+        said = span[0] < end and (last is None or span[0] <= last)
         if said and not _overlaps(span, others) and not any(each in phrase for each in asked):
             yield span
 
@@ -173,6 +178,16 @@ _SENTENCES = 8
 def _count(words: str, some: PhraseList) -> int:
     """The number of words in a piece of a skeleton."""
     return len(words.replace(".", " ").split()) if some.spaced else len(words) // 2
+
+
+def _place(words: str, limit: int | None, some: PhraseList) -> int | None:
+    """The last place in a skeleton that fewer than `limit` words stand before; None if that is any place."""
+    if limit is None:
+        return None
+    if not some.spaced:
+        return 2 * limit - 1
+    word = next(islice(re.finditer(r"[^ .]+", words), limit - 1, None), None)
+    return None if word is None else word.start()
 
 
 def _overlaps(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
