@@ -316,14 +316,9 @@ def evaluate(
             answers_path=answers,
             overwrite=overwrite,
         )
-        if lm_eval_json is not None:
-            from weight_edit.evaluation.harness.own_results import write_harness_document
 
-            write_harness_document(lm_eval_json, measured.to_dict(), limit=limit)
-        if harness is not None and as_json:
-            # One document for both.
-            found.append(benchmarks())
-        return measured
+    # What was verified of a folder is not of it with an adapter.
+    verified = model if adapter is None else None
 
     def show(result: "Evaluation", console: "Console") -> None:
         from weight_edit.cli.tables.four_classes import four_classes
@@ -338,13 +333,15 @@ def evaluate(
         if base is not None:
             style(base, document, console)
             four_classes(document, console)
-            effect(_effect(model, document), console)
+            effect(_effect(verified, document), console)
+        if answers is not None:
+            console.print(f"{answers}: the answers, one a line", markup=False, highlight=False)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 
     def document(result: "Evaluation") -> Mapping[str, object]:
         said = cast("EvaluationDocument", result.to_dict())
-        whole = {**said, "effect": _effect(model, said)} if "base" in said else said
+        whole = {**said, "effect": _effect(verified, said)} if "base" in said else said
         sizes = {} if power is None else _sizes_document(_sizes(power, result))
         return {**whole, **sizes, **(_benchmarks_document(found[0]) if found else {})}
 
