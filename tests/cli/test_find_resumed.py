@@ -12,6 +12,7 @@ import pytest
 
 from weight_edit.directions.directions import load_directions
 from weight_edit.runtime import loading
+from weight_edit.runtime.options import LoadOptions
 
 SETS = ("--target", "organism:refused", "--baseline", "organism:answered", "--n-train", "16", "--n-validation", "8")
 
@@ -76,6 +77,15 @@ def test_a_refusal_token_of_many_digits_is_no_traceback(call, tmp_path: Path) ->
     refused = call(*find, "--refusal-token", "9" * 5000)
     assert refused.code == 2
     assert "--refusal-token 9999" in refused.err
+
+
+def test_a_search_that_is_stopped_before_it_began_keeps_nothing(call, tmp_path: Path, monkeypatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LoadOptions, "check_name", stopped)
+    result = call("find", "organism", *SETS, "--out", tmp_path / "d.safetensors")
+    assert (result.code, result.err) == (130, "weight-edit: interrupted; nothing was written or changed\n")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -108,13 +108,17 @@ def test_a_longer_limit_is_allowed_and_a_shorter_one_is_not(organism, sets):
 
 def test_the_terminal_and_the_card_say_the_length(swept, organism, sets):
     document = evaluate(organism, **sets, lengths=LENGTHS, base=swept).to_dict()
-    console = Console(file=io.StringIO(), width=160)
+    console = Console(file=io.StringIO(), width=80)
     by_length(document["base"], document, console)
     style(document["base"], document, console)
     shown = console.file.getvalue()
     assert "Verdicts by length in tokens: refused" in shown
-    row = next(line for line in shown.splitlines() if line.startswith("│     40 "))
-    assert [cell.strip() for cell in row.split("│")[2:6]] == ["1.000", "0", "0", "0"]
+    assert "…" not in shown
+    lines = shown.splitlines()
+    row = next(at for at, line in enumerate(lines) if line.startswith("│ 40 base "))
+    assert [cell.strip() for cell in lines[row].split("│")[2:6]] == ["1.000", "0", "0", "0"]
+    assert [cell.strip() for cell in lines[row + 2].split("│")[1:7]] == ["edited", "1.000", "0", "0", "0", "+0.000"]
+    assert [lines[row + n].split("│")[-2].strip() for n in (3, 4)] == ["[-0.324, +0.324]", "p 1"]
     assert shown.count("[0.676, 1.000]") >= 4
     assert "length in tokens" in shown
     rows = {name: (before, after) for name, before, after in table_rows(document["base"], document)}
@@ -123,6 +127,26 @@ def test_the_terminal_and_the_card_say_the_length(swept, organism, sets):
     names = [metric["name"] for metric in index["results"][0]["metrics"]]
     assert "Refusal rate, at most 40 tokens" in names
     assert "Refusal rate, first 4 tokens" in names
+
+
+def test_a_table_without_a_base_has_a_row_for_each_length(swept):
+    console = Console(file=io.StringIO(), width=80)
+    by_length(None, swept.to_dict(), console)
+    row = next(line for line in console.file.getvalue().splitlines() if line.startswith("│     40 "))
+    assert [cell.strip() for cell in row.split("│")[2:6]] == ["1.000", "0", "0", "0"]
+
+
+def test_a_table_of_style_says_where_p_values_are_corrected():
+    def shown(told):
+        means = {"tokens": {"value": 10.0}}
+        apart = {"tokens": {"value": 5.0, "low": 1.0, "high": 9.0, "p": 0.02, "p_holm": 0.2, "told": told}}
+        base = {"sets": {"refused": {"style": means}}}
+        console = Console(file=io.StringIO(), width=80)
+        style(base, {**base, "differences": {"refused": {"style": apart}}}, console)
+        return console.file.getvalue()
+
+    assert "p values corrected for the number of measures" in shown(told=False).replace("\n", " ")
+    assert "corrected" not in shown(told=True)
 
 
 def test_lengths_are_whole_numbers():

@@ -206,3 +206,23 @@ def test_the_command_line_shows_it_beside_its_base(call, refusal: Directions, tm
     )
     alone = call("evaluate", "--adapter", tmp_path / "lora", *asked)
     assert alone.code == 2
+
+
+def test_what_is_no_adapter_is_told_before_the_base_answers(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(LoadOptions, "load", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "empty").mkdir()
+    asked = ("--against", "organism", "--refused", SETS["refused"])
+    for wrong, said in (("nowhere", "there is no folder"), ("empty", "is no PEFT adapter")):
+        result = call("evaluate", "organism", "--adapter", tmp_path / wrong, *asked)
+        assert (result.code, said in result.err) == (2, True), result.err
+
+
+def test_what_a_folder_was_verified_for_is_not_of_it_with_an_adapter(call, refusal: Directions, tmp_path: Path) -> None:
+    adapter("organism", refusal, tmp_path / "lora")
+    bake("organism", refusal, tmp_path / "edited")
+    assert call("verify", "organism", tmp_path / "edited", "--limit", "1").code == 0
+    asked = ("--against", "organism", "--refused", SETS["refused"], "--limit", "2", "--json", "--no-card")
+    alone = call("evaluate", tmp_path / "edited", *asked)
+    both = call("evaluate", tmp_path / "edited", "--adapter", tmp_path / "lora", *asked)
+    assert alone.json["effect"]["complete"] is True
+    assert both.json["effect"]["complete"] is None

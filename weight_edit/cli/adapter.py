@@ -93,6 +93,7 @@ def adapter(
         )
 
     def show(result: "AdapterResult", console: "Console") -> None:
+        from weight_edit.cli.tables.results import suggest
         from weight_edit.plan.exactness import plain_exactness
 
         exactness = plain_exactness(result.edit_class)
@@ -101,5 +102,6 @@ def adapter(
         # Else they were said before anything was written.
         for note in result.notes if quiet else ():
             console.print(f"note: {note}", markup=False, highlight=False)
+        suggest(console, "evaluate", model, "--adapter", result.path, "--against", model, "--refused", "PROMPTS")
 
     call(work, show, as_dict, as_json=as_json, quiet=quiet)

@@ -43,7 +43,7 @@ def call(
     *,
     as_json: bool,
     quiet: bool,
-    kept: str = KEPT,
+    kept: str | Callable[[], str] = KEPT,
 ) -> Result:
     """Call a verb's function and print its result, as tables or as JSON.
 
@@ -53,7 +53,7 @@ def call(
         document: the result, ready for JSON.
         as_json: print JSON instead of tables.
         quiet: show no progress.
-        kept: what is said to be left when it is interrupted.
+        kept: what is said to be left when it is interrupted; a function is asked then.
     """
     from weight_edit.prompts.readings import readings
     from weight_edit.utils.progress import quieted
@@ -68,7 +68,7 @@ def call(
             result = work()
     except (KeyboardInterrupt, Stopped) as stop:
         # Typer would say "Aborted." instead.
-        print(f"weight-edit: interrupted; {kept}", file=sys.stderr)
+        print(f"weight-edit: interrupted; {kept if isinstance(kept, str) else kept()}", file=sys.stderr)
         raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
     if as_json:
         said = document(result)

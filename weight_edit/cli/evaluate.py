@@ -359,6 +359,8 @@ def evaluate(
             style(base, document, console)
             four_classes(document, console)
             effect(_effect(edited, document), console)
+        if answers is not None:
+            console.print(f"{answers}: the answers, one a line", markup=False, highlight=False)
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 

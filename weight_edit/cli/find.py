@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.call import call
+from weight_edit.cli.call import KEPT, call
 from weight_edit.cli.options import (
     Device,
     Dtype,
@@ -225,7 +225,12 @@ def find(
     def as_document(found: "Directions") -> Mapping[str, object]:
         return {"path": str(out), **found.metadata}
 
-    kept = f"what was found so far is in {out}.find; go on with --resume"
+    def kept() -> str:
+        from weight_edit.directions.file import folder_of
+
+        # Before the first pass nothing is kept.
+        return f"what was found so far is in {out}.find; go on with --resume" if folder_of(out).exists() else KEPT
+
     call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept)
 
 

@@ -13,6 +13,7 @@ from weight_edit.evaluation.endpoint.endpoint import Endpoint
 from weight_edit.evaluation.questions import KL_TOKENS, questions_of
 from weight_edit.evaluation.registry import DEFAULT_JUDGES
 from weight_edit.hub.calls import dataset_token
+from weight_edit.runtime.adapters import check_adapter
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
 from weight_edit.utils.progress import announce, starting
@@ -63,6 +64,9 @@ def evaluate_against(
         # A typo in a name is told before prompt sets are downloaded.
         if isinstance(name, str):
             (load_options if name is model else load_options.of_base()).check_name(name)
+    if load_options.adapter is not None:
+        # Else it would be told when the base has given all its answers.
+        check_adapter(load_options.adapter, token=load_options.token)
     with dataset_token(load_options.token):
         questions = questions_of(
             sets,

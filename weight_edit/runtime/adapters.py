@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -12,9 +12,11 @@ from weight_edit.checkpoint.files import list_files, printable, read_json, read_
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.hub.calls import hub_call, usable_token
 from weight_edit.hub.source import Source
-from weight_edit.runtime.loading import Model
 from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import announce, bar, beside
+
+if TYPE_CHECKING:
+    from weight_edit.runtime.loading import Model
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -22,7 +24,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _MOST_LISTED = 3
 
 
-def with_adapter(model: Model, adapter: str | Path, *, token: str | None = None) -> Model:
+def with_adapter(model: "Model", adapter: str | Path, *, token: str | None = None) -> "Model":
     """The model with a LoRA adapter, which is not merged: as `peft.PeftModel` applies it for inference.
 
     The given model is changed and must not be used any more. An adapter that stores biases of its base's modules
@@ -52,6 +54,15 @@ def with_adapter(model: Model, adapter: str | Path, *, token: str | None = None)
     # No files are those of the two together.
     source = Source(f"{public} on {base}", model.source.path, None, in_memory=True)
     return replace(model, model=applied, source=source)
+
+
+def check_adapter(adapter: str | Path, *, token: str | None = None) -> None:
+    """Refuse what is no adapter that `with_adapter` could apply to any model; one on the Hub is fetched.
+
+    Raises:
+        UsageError, UnsupportedError: as `with_adapter`.
+    """
+    adapter_settings(_folder(str(adapter), usable_token(token)), printable(str(adapter)))
 
 
 def adapter_settings(folder: Path, name: str) -> Mapping[str, Any]:
@@ -101,7 +112,7 @@ def _folder(adapter: str, token: str | None) -> Path:
         return Path(snapshot_download(adapter, token=token, allow_patterns=[CONFIG, WEIGHTS]))
 
 
-def _applied(model: Model, folder: Path, name: str, said: object) -> Any:
+def _applied(model: "Model", folder: Path, name: str, said: object) -> Any:
     from peft import PeftModel
 
     base = model.source.public_name

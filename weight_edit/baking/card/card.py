@@ -82,9 +82,9 @@ Nothing was measured on this {{ "adapter" if adapter else "checkpoint" }}.
 {% for row in rows -%}
 | {{ row[0] }} | {% if compared %}{{ row[1] }} | {% endif %}{{ row[2] }} |
 {% endfor %}
-Brackets hold 95% Wilson intervals. Refusals are counted by the judge
-"{{ judge }}" on answers of at most {{ max_new_tokens }} tokens; deflected, partial, empty, looping, off-template and
-undecided answers are counted apart, never as compliance.
+Brackets hold 95% intervals, Wilson's of rates and by the bootstrap over prompts of other means. Refusals are counted by
+the judge "{{ judge }}" on answers of at most {{ max_new_tokens }} tokens; deflected, partial, empty, looping,
+off-template and undecided answers are counted apart, never as compliance.
 
 | prompts | set | number | SHA-256 |
 |---|---|---|---|

@@ -39,16 +39,19 @@ def _table(
 ) -> Table:
     table = Table(title=f"Verdicts by length in tokens: {safe(name)}", title_justify="left")
     columns = ("refused", "answered", "undecided", "other")
-    heads = [*columns, "base: refused", "answered", "undecided", "other", "difference", "p"] if before else columns
-    for head in ("length", *heads):
-        table.add_column(head, justify="right")
+    for head in ("length", *columns, *(("difference",) if before else ())):
+        table.add_column(head, justify="right", no_wrap=True)
     for length, found in lengths.items():
-        cells = _cells(found)
-        if before:
-            earlier, between = before.get(length), apart.get(length)
-            cells += _cells(earlier) if earlier else ("",) * len(columns)
-            cells += (_interval(between, "+"), f"{between['p']:.2g}") if between else ("", "")
-        table.add_row(safe(length), *cells)
+        if not before:
+            table.add_row(safe(length), *_cells(found))
+            continue
+        # Below each other: beside each other they do not fit a terminal of 80 columns.
+        table.add_section()
+        if length in before:
+            table.add_row(f"{safe(length)} base", *_cells(before[length]), "")
+        between = apart.get(length)
+        difference = f"{_interval(between, '+')}\np {between['p']:.2g}" if between else ""
+        table.add_row("edited" if length in before else f"{safe(length)} edited", *_cells(found), difference)
     return table
 
 
@@ -61,5 +64,5 @@ def _cells(found: "AtLengthDocument") -> tuple[str, ...]:
 
 def _interval(rate: "Rate", sign: str = "") -> str:
     value, low, high = (f"{each:{sign}.3f}" for each in (rate["value"], rate["low"], rate["high"]))
-    # Two lines, so that a table beside the base's fits a terminal.
+    # Two lines, so that a table with differences fits a terminal.
     return safe(f"{value}\n[{low}, {high}]")

@@ -354,8 +354,11 @@ def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", 
     for row, why in rows:
         table.add_row(*_candidate(row), safe(why or ""))
     captions = []
-    if any(row.get("intervals") for row, _ in rows):
-        captions.append("\u00b1 is the 95% interval over the prompts.")
+    around = [row["intervals"] for row, _ in rows if row.get("intervals")]
+    if around:
+        cut = any("kl" in each and each["kl"][0] <= 0 for each in around)
+        upper = ", \u2264 its upper end where the lower is 0" if cut else ""
+        captions.append(f"\u00b1 is the 95% interval over the prompts{upper}.")
     if any(row.get("untold_bounds") for row, _ in rows):
         captions.append("? the interval holds the bound, so that the mean decides on which side it is.")
     table.caption = " ".join(captions) or None
@@ -384,7 +387,10 @@ def _score(row: "ScoreDocument", name: str, value: float | None, digits: int) ->
         return f"{value:.{digits}f}{mark}"
     # Below the figure: a row with three intervals leaves no room for the reasons. They are symmetric about the mean,
     # apart from a lower end of a divergence, which is not below 0.
-    return f"{value:.{digits}f}{mark}\n\u00b1{around[1] - value:.{digits}f}"
+    low, high = around
+    cut = name == "kl" and low <= 0
+    half = f"\u2264{high:.{digits}f}" if cut else f"\u00b1{high - value:.{digits}f}"
+    return f"{value:.{digits}f}{mark}\n{half}"
 
 
 def baked(result: "BakeResult", model: str, console: Console) -> None:

@@ -20,6 +20,7 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
     from weight_edit.evaluation.style import MEANS, RATES
 
     table = Table(title="Side effects on style (differences pair by pair)", title_justify="left")
+    corrected = False
     table.add_column("measure")
     for column in ("base", "edited", "difference"):
         table.add_column(column, justify="right")
@@ -35,7 +36,10 @@ def style(base: "EvaluationDocument", edited: "EvaluationDocument", console: Con
             table.add_section()
             table.add_row(f"[bold]{safe(name.replace('_', ' '))}[/]")
         for words, first, second, difference in shown:
+            corrected = corrected or (difference is not None and _corrected(difference))
             table.add_row(words, _figure(first["value"]), _figure(second["value"]), _difference(difference))
+    if corrected:
+        table.caption = "What can be told goes by p values corrected for the number of measures; intervals are not."
     if table.row_count:
         console.print(table)
 
@@ -47,6 +51,11 @@ def _sets_of_both(base: "EvaluationDocument", edited: "EvaluationDocument") -> l
 
 def _figure(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _corrected(apart: "Compared") -> bool:
+    """Whether the interval excludes 0 and the corrected p value tells no difference."""
+    return not apart["told"] and (apart["low"] > 0 or apart["high"] < 0)
 
 
 def _difference(apart: "Compared | None") -> str:
