@@ -475,3 +475,15 @@ def test_public_prompt_sets_are_named_with_data_set_commit_and_licence() -> None
     told = directions(prompts={"target": target, "baseline": {"name": "answered.txt"}})
     assert f"| target prompts | `advbench`, `advbench[:5]` {origin}; of `org/data`, licence: not stated |" in told
     assert "| baseline prompts | `answered.txt` |" in told
+
+
+def test_a_length_at_which_most_answers_are_undecided_is_no_published_rate() -> None:
+    rate = {"value": 0.0, "low": 0.0, "high": 0.3, "count": 0, "total": 10}
+    lengths = {
+        n: {"refusal": rate, "verdicts": {"undecided": cut, "answered": 10 - cut}} for n, cut in (("4", 9), ("32", 1))
+    }
+    found = {"prompts": "a.txt", "count": 10, "refusal": rate, "lengths": lengths}
+    (index,) = model_index("m", {"max_new_tokens": 64, "sets": {"refused": found}})
+    names = [metric["name"] for metric in index["results"][0]["metrics"]]
+    assert "Refusal rate, first 32 tokens" in names
+    assert "Refusal rate, first 4 tokens" not in names

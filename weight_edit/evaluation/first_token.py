@@ -70,7 +70,7 @@ def _texts(tokenizer: Any, tokens: Sequence[int]) -> dict[int, str]:
     return {
         token: text.removeprefix(before)
         for token, text in texts.items()
-        if text.startswith(before) and "\N{REPLACEMENT CHARACTER}" not in text
+        if text.startswith(before) and "\ufffd" not in text
     }
 
 

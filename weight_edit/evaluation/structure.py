@@ -70,7 +70,7 @@ def structure_of(reply: Reply) -> Structure:
 def is_empty(text: str) -> bool:
     """Whether a text has nothing but white space and punctuation."""
     # Letters, numbers and pictures (an emoji may be an answer) are content; broken bytes are not.
-    kinds = {unicodedata.category(character) for character in text if character != "\N{REPLACEMENT CHARACTER}"}
+    kinds = {unicodedata.category(character) for character in text if character != "\ufffd"}
     return not any(kind[0] in "LN" or kind == "So" for kind in kinds)
 
 

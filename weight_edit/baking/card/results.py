@@ -49,7 +49,9 @@ def model_index(name: str, edited: Mapping[str, Any]) -> list[dict[str, Any]]:
             if found.get(key):
                 metrics.append(_metric(kind, f"{title}{limit}", found[key]))
         for length, cut in by_length(found.get("lengths")).items():
-            metrics.append(_metric("refusal-rate", f"Refusal rate, first {length} tokens", cut["refusal"]))
+            # A rate of answers that were cut before a decision would read as no refusal.
+            if 2 * cut["verdicts"].get("undecided", 0) <= found["count"]:
+                metrics.append(_metric("refusal-rate", f"Refusal rate, first {length} tokens", cut["refusal"]))
         divergence = edited.get("divergence")
         if role == "answered" and divergence and divergence.get("mean") is not None:
             mean = round(float(divergence["mean"]), 6)

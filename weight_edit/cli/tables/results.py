@@ -42,7 +42,7 @@ SHOWN = 6
 
 def safe(foreign: object) -> str:
     """Foreign text for the terminal: no markup, no control characters but line breaks."""
-    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(foreign)))
+    return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(foreign)))
 
 
 def command() -> str:
