@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from weight_edit.baking.card.card import model_card
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal
 from weight_edit.baking.card.markdown import code, codes, plain
+from weight_edit.baking.card.results import model_index
 from weight_edit.hub.base_card import front_matter, kept_metadata
 from weight_edit.plan.exactness import (
     _AGAIN,
