@@ -71,7 +71,7 @@ class RateChange:
     def __str__(self) -> str:
         apart = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
         untold = "" if self.told else f", {UNTOLD}"
-        return f"{self.words} {self.before:.3f} -> {self.after:.3f} ({apart}{untold}; {self.count} prompts)"
+        return f"{self.words} from {self.before:.3f} to {self.after:.3f} ({apart}{untold}; {self.count} prompts)"
 
 
 @dataclass(frozen=True, kw_only=True)
