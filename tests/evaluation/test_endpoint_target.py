@@ -130,7 +130,8 @@ def test_what_a_server_cannot_give_is_named(server: ChatServer, organism: Model)
 def test_a_server_without_log_probabilities(server: ChatServer, refuses: bool) -> None:
     server.reply = lambda body: "Sure."
     if refuses:
-        server.faults += [Fault(status=400, body='{"error": "logprobs are not supported"}')] * 2
+        refused = Fault(status=400, body='{"error": "logprobs are not supported"}')
+        server.fault_of = lambda body: refused if "top_logprobs" in body else None
     base, edited = Endpoint(server.url, "base"), Endpoint(server.url, "edited")
     result = evaluate(edited, answered=ANSWERED, against=base)
     assert result.divergence is None

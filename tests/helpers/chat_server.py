@@ -4,7 +4,7 @@
         server.faults += [Fault(status=429, headers={"Retry-After": "0"}), Fault(kind="drop")]
         client = ChatClient(server.url, "model", ...)
 
-The first request meets the first fault, the second one the second, and so on; those after the last fault are answered.
+The first request meets the first fault, the second one the second, and so on; those after the last fault are answered. `fault_of` decides by what is asked, whatever comes first.
 """
 
 import json
@@ -49,6 +49,7 @@ class ChatServer:
     def __init__(self, reply: Callable[[Mapping[str, Any]], Reply]) -> None:
         self.reply = reply
         self.faults: list[Fault] = []
+        self.fault_of: Callable[[Mapping[str, Any]], Fault | None] = lambda body: None
         self.asked: list[Asked] = []
         self.lock = threading.Lock()
         self.at_once = self.most_at_once = 0
@@ -74,8 +75,11 @@ class ChatServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def take_fault(self) -> Fault:
-        """The fault that a request meets."""
+    def take_fault(self, body: Mapping[str, Any]) -> Fault:
+        """The fault that a request meets: that of its body, else the next by script."""
+        own = self.fault_of(body)
+        if own is not None:
+            return own
         with self.lock:
             return self.faults.pop(0) if self.faults else Fault(kind="none")
 
@@ -96,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.chat.at_once += 1
             self.chat.most_at_once = max(self.chat.most_at_once, self.chat.at_once)
         try:
-            self.answer(body, self.chat.take_fault())
+            self.answer(body, self.chat.take_fault(body))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
