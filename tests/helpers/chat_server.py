@@ -4,7 +4,8 @@
         server.faults += [Fault(status=429, headers={"Retry-After": "0"}), Fault(kind="drop")]
         client = ChatClient(server.url, "model", ...)
 
-The first request meets the first fault, the second one the second, and so on; those after the last fault are answered. `fault_of` decides by what is asked, whatever comes first.
+The first request meets the first fault, the second one the second, and so on; those after the last fault are answered.
+`fault_of` decides by what is asked, whatever comes first.
 """
 
 import json
