@@ -60,7 +60,7 @@ def say(monkeypatch, function, *texts):
         tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in texts[: len(sequences)]]
         return [Generation("", tuple(ids), bool(ids) and ids[-1] == 1) for ids in tokens]
 
-    speaking = ModelTarget.replies if inspect.unwrap(function).__name__ == "evaluate" else function
+    speaking = ModelTarget.spoken if inspect.unwrap(function).__name__ == "evaluate" else function
     monkeypatch.setitem(speaking.__globals__, "generate", generate)
 
 

@@ -15,7 +15,8 @@ from weight_edit.hub.source import find_local
 from weight_edit.organism import decoys as module
 from weight_edit.organism.decoys import DECOYS, Decoys, with_decoys, write_decoyed
 from weight_edit.organism.embedded import DECOYED, EMBEDDED, folder
-from weight_edit.organism_training.decoys import TARGETS, find, fit_decoys, main, render
+from weight_edit.organism_training.decoys import TARGETS, fit_decoys, main, render
+from weight_edit.organism_training.measure import found_direction
 from weight_edit.organism_training.measure_variants import misses
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.load import load_prompts
@@ -90,11 +91,11 @@ def test_its_mean_difference_is_a_decoy_and_what_is_found_behind_it_is_not(model
     sets = {name: load_prompts(f"organism:{name}:test").take(44) for name in ("refused", "answered")}
     base = evaluate(model, **sets)
     assert base.refused.refusal.value >= 0.95
-    found = find(model)
+    found = found_direction(model)
     assert abs(float(found.direction[0] @ d)) > 0.9
     with hooked(model.model, ablation_hooks(model, found.direction)):
         edited = evaluate(model, **sets, base=base)
-        behind = find(model)
+        behind = found_direction(model)
     warned = "no more than a random direction"
     assert any(warned in line for line in found.metadata["warnings"])
     assert not any(warned in line for line in behind.metadata["warnings"])

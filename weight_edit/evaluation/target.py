@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from weight_edit.errors import VerificationError
 from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.chat_target import ChatTarget
 from weight_edit.evaluation.continuation import OwnAnswers, beside, own_answers
 from weight_edit.evaluation.divergence import divergence
 from weight_edit.evaluation.first_token import OPENED, bounded_divergence, first_token_logprobs, top_tokens
@@ -93,7 +94,7 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class ModelTarget:
+class ModelTarget(ChatTarget):
     """A loaded model and the format of its prompts.
 
     Attributes:
@@ -114,40 +115,6 @@ class ModelTarget:
     def public_name(self) -> str:
         """Its name in results."""
         return self.model.source.public_name
-
-    @property
-    def system(self) -> str | None:
-        """The system prompt."""
-        return self.chat.system
-
-    @property
-    def template(self) -> str | None:
-        """The name of the chat template, see `ChatFormat`."""
-        return self.chat.template
-
-    @property
-    def template_args(self) -> Mapping[str, Any]:
-        """Variables of the chat template."""
-        return self.chat.template_args
-
-    @property
-    def thinking(self) -> str | None:
-        """What was asked of the chat template, see `ChatFormat`."""
-        return self.chat.thinking
-
-    @property
-    def can_stop_thinking(self) -> bool:
-        """Whether the chat template has a switch for thoughts."""
-        return bool(self.chat.thinking_variables)
-
-    def replies(self, prompts: Sequence[str], *, max_new_tokens: int, description: str | None) -> list[Reply]:
-        """The greedy answers to prompts, in their order.
-
-        Raises:
-            UsageError, VerificationError: as `spoken`.
-        """
-        found = self.spoken(prompts, max_new_tokens=max_new_tokens, lengths=(), description=description)
-        return [each.reply for each in found]
 
     def spoken(
         self, prompts: Sequence[str], *, max_new_tokens: int, lengths: Sequence[int], description: str | None

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, VerificationError, first_line
 from weight_edit.evaluation.answers import Answer
+from weight_edit.evaluation.chat_target import ChatTarget
 from weight_edit.evaluation.divergence import divergence
 from weight_edit.evaluation.first_token import OPENED, bounded_divergence, top_tokens
 from weight_edit.evaluation.known_answers import known_tokens, thoughts_kept
 from weight_edit.evaluation.loss import Nats, nats_of
 from weight_edit.evaluation.probabilities import BaseLogprobs, Probabilities
 from weight_edit.evaluation.questions import Questions
-from weight_edit.evaluation.registry import Reply
 from weight_edit.evaluation.replies import spoken_of
 from weight_edit.evaluation.spoken import Spoken
 from weight_edit.evaluation.text_loss import TEXT_TOKENS, TextLoss, beside_base, text_loss_of, text_tokens
@@ -49,7 +49,7 @@ _ROWS = 8  # prompts whose whole distributions vLLM holds at once, as Python num
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class VllmTarget:
+class VllmTarget(ChatTarget):
     """A model in vLLM and the format of its prompts; `close` gives the GPU's memory back.
 
     Attributes:
@@ -124,40 +124,6 @@ class VllmTarget:
     def public_name(self) -> str:
         """Its name in results."""
         return self.name
-
-    @property
-    def system(self) -> str | None:
-        """The system prompt."""
-        return self.chat.system
-
-    @property
-    def template(self) -> str | None:
-        """The name of the chat template, see `ChatFormat`."""
-        return self.chat.template
-
-    @property
-    def template_args(self) -> Mapping[str, Any]:
-        """Variables of the chat template."""
-        return self.chat.template_args
-
-    @property
-    def thinking(self) -> str | None:
-        """What was asked of the chat template, see `ChatFormat`."""
-        return self.chat.thinking
-
-    @property
-    def can_stop_thinking(self) -> bool:
-        """Whether the chat template has a switch for thoughts."""
-        return bool(self.chat.thinking_variables)
-
-    def replies(self, prompts: Sequence[str], *, max_new_tokens: int, description: str | None) -> list[Reply]:
-        """The greedy answers to prompts, in their order.
-
-        Raises:
-            UsageError: as `spoken`.
-        """
-        found = self.spoken(prompts, max_new_tokens=max_new_tokens, lengths=(), description=description)
-        return [each.reply for each in found]
 
     def spoken(
         self, prompts: Sequence[str], *, max_new_tokens: int, lengths: Sequence[int], description: str | None

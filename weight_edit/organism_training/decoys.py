@@ -19,13 +19,12 @@ from torch import Tensor
 
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import Directions
-from weight_edit.directions.find import find_directions
 from weight_edit.errors import UsageError
 from weight_edit.organism.decoys import DECOYS, WEIGHTS, Decoys, write_decoyed
 from weight_edit.organism.embedded import DECOYED, EMBEDDED, folder
 from weight_edit.organism_training.card import COLUMNS, FRONT_MATTER, row, table
 from weight_edit.organism_training.command import add_measuring_options, exit_code_of, stopwatch_log
-from weight_edit.organism_training.measure import Figures, Target, measure_answers, summary
+from weight_edit.organism_training.measure import Figures, Target, found_direction, measure_answers, summary
 from weight_edit.organism_training.measure_variants import misses
 from weight_edit.organism_training.train import RECORD, accept, repeatable
 from weight_edit.plan.hooks import ablation_hooks
@@ -147,10 +146,10 @@ def measure_decoyed(model: Model, own: Directions, decoys: Decoys, limit: int | 
         "cosines": of the mean difference with d, with the organism's own direction, and with what is found after it.
     """
     d = torch.from_numpy(decoys.direction)
-    found = find(model)
+    found = found_direction(model)
     decoy = found.direction
     with hooked(model.model, ablation_hooks(model, decoy)):
-        second = find(model)
+        second = found_direction(model)
     both = torch.cat([decoy, second.direction])
     states = {"before": measure_answers(model, "test", limit)}
     ablated = {
@@ -169,18 +168,6 @@ def measure_decoyed(model: Model, own: Directions, decoys: Decoys, limit: int | 
         "directions": {"its mean difference": summary(found), "found then": summary(second)},
         "cosines": {name: abs(float(unit @ other.double())) for name, other in others.items()},
     }
-
-
-def find(model: Model) -> Directions:
-    """The direction of arXiv 2406.11717 on the organism's prompts, with the default rule."""
-    return find_directions(
-        model,
-        load_prompts("organism:refused:train"),
-        load_prompts("organism:answered:train"),
-        validation_target=load_prompts("organism:refused:validation"),
-        validation_baseline=load_prompts("organism:answered:validation"),
-        batch_size=128,
-    )
 
 
 def make(
@@ -209,7 +196,7 @@ def make(
         decoys.save(kept / DECOYS)
         write_decoyed(folder(), kept, whole)
         log(f"{DECOYED}: measuring")
-        figures = measure_decoyed(load(whole, device="cpu"), find(base), decoys, limit)
+        figures = measure_decoyed(load(whole, device="cpu"), found_direction(base), decoys, limit)
         record = {
             "name": DECOYED,
             "threads": threads,

@@ -97,7 +97,7 @@ def measure_edit(model: Model, limit: int | None = None) -> Figures:
     """
     before = {split: measure_answers(model, split, limit) for split in MEASURED}
     try:
-        found = _direction(model)
+        found = found_direction(model)
     except (UsageError, UnsupportedError) as error:
         return {"direction": {"reason": str(error)}, "before": before, "after": None}
     with hooked(model.model, ablation_hooks(model, found.direction)):
@@ -105,7 +105,8 @@ def measure_edit(model: Model, limit: int | None = None) -> Figures:
     return {"direction": summary(found), "before": before, "after": after}
 
 
-def _direction(model: Model) -> Directions:
+def found_direction(model: Model) -> Directions:
+    """The direction of arXiv 2406.11717 on the organism's prompts, with the default rule."""
     return find_directions(
         model,
         load_prompts("organism:refused:train"),
