@@ -25,6 +25,7 @@ from weight_edit.cli.options import (
     Token,
 )
 from weight_edit.errors import UsageError
+from weight_edit.utils.launch import launched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -300,9 +301,14 @@ def evaluate(
             given_rates(power)
         from weight_edit.evaluation.backends import closing
         from weight_edit.evaluation.harness.results_file import check_harness_document
+        from weight_edit.runtime.processes import from_first, writes
 
         if lm_eval_json is not None:
-            check_harness_document(lm_eval_json, against=against is not None, overwrite=overwrite)
+            document_path = lm_eval_json
+            from_first(
+                lambda: check_harness_document(document_path, against=against is not None, overwrite=overwrite),
+                "the document",
+            )
         named = named_models()
         if harness is not None:
             # What is wrong with the tasks is said before hours of answers.
@@ -310,7 +316,7 @@ def evaluate(
         with closing(named.model, named.base) as notes:
             result = evaluated(named)
         result = replace(result, notes=(*result.notes, *notes))
-        if lm_eval_json is not None:
+        if lm_eval_json is not None and writes():
             from weight_edit.evaluation.harness.own_results import write_harness_document
 
             write_harness_document(lm_eval_json, result.to_dict(), limit=limit)
@@ -373,8 +379,8 @@ def evaluate(
     if harness is not None and not on_prompts:
         call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
         return
-    result = call(work, show, document, as_json=as_json, quiet=quiet)
-    if card and model is not None and against is not None and adapter is None:
+    result = call(work, show, document, as_json=as_json, quiet=quiet, divided=harness is None)
+    if launched().first and card and model is not None and against is not None and adapter is None:
         from weight_edit.baking.card.update import fill_in
 
         measured = result.to_dict()

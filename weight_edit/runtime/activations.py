@@ -15,6 +15,7 @@ from weight_edit.runtime.forward import check_lengths, forward_backbone, run_mod
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.points import Point, hook_at
+from weight_edit.runtime.processes import stacked
 
 
 @dataclass
@@ -106,13 +107,18 @@ def residuals(
         UsageError: a position is not negative or reaches before a sequence's start, a point does not exist, a
             sequence is empty or too long, or memory runs out with a single one.
     """
-    shape = (len(sequences), len(positions), len(points), model.anatomy.d_model)
-    result = torch.empty(shape, dtype=torch.float32)
-    for batch, x in _at_positions(
-        model, sequences, points, positions, batch_size=batch_size, side=side, description=description
-    ):
-        result[list(batch.rows)] = x
-    return result
+    _check(sequences, positions)
+
+    def ask(mine: Sequence[int]) -> Tensor:
+        result = torch.empty((len(mine), len(positions), len(points), model.anatomy.d_model), dtype=torch.float32)
+        chosen = [sequences[row] for row in mine]
+        for batch, x in _at_positions(
+            model, chosen, points, positions, batch_size=batch_size, side=side, description=description
+        ):
+            result[list(batch.rows)] = x
+        return result
+
+    return stacked([len(sequence) for sequence in sequences], ask, "activations")
 
 
 def mean_residuals(
@@ -132,7 +138,6 @@ def mean_residuals(
     """
     _check(sequences, [])
     check_lengths(model, [len(sequence) for sequence in sequences])
-    result = torch.empty((len(sequences), len(points), model.anatomy.d_model), dtype=torch.float32)
 
     def step(batch: Batch) -> Tensor:
         found = torch.empty((len(batch.rows), len(points), model.anatomy.d_model), dtype=torch.float32)
@@ -149,9 +154,14 @@ def mean_residuals(
             _read(model, batch, points, keep)
         return found
 
-    for batch, x in run_model(model, sequences, step, batch_size=batch_size, description=description):
-        result[list(batch.rows)] = x
-    return result
+    def ask(mine: Sequence[int]) -> Tensor:
+        result = torch.empty((len(mine), len(points), model.anatomy.d_model), dtype=torch.float32)
+        chosen = [sequences[row] for row in mine]
+        for batch, x in run_model(model, chosen, step, batch_size=batch_size, description=description):
+            result[list(batch.rows)] = x
+        return result
+
+    return stacked([len(sequence) for sequence in sequences], ask, "mean activations")
 
 
 def each_residual(
@@ -202,7 +212,6 @@ def _at_positions(
     side: Side,
     description: str | None,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    _check(sequences, positions)
     check_lengths(model, [len(sequence) for sequence in sequences])
 
     def step(batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, Side, run_batches
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import sequences_at_once
+from weight_edit.runtime.processes import divided, stacked
 from weight_edit.utils.progress import Bar, is_quiet
 from weight_edit.utils.threads import one_thread
 
@@ -46,7 +47,8 @@ def next_token_logprobs(
     Raises:
         UsageError: a sequence is empty or longer than a learned position table, or memory runs out with one.
     """
-    check_lengths(model, [len(sequence) for sequence in sequences])
+    lengths = [len(sequence) for sequence in sequences]
+    check_lengths(model, lengths)
 
     def step(batch: Batch) -> Tensor:
         with torch.inference_mode():
@@ -54,13 +56,18 @@ def next_token_logprobs(
 
     if batch_size is None:
         batch_size = sequences_at_once(model, max(map(len, sequences), default=1), 1)
-    rows: list[Tensor | None] = [None] * len(sequences)
-    passes = run_model(model, sequences, step, batch_size=batch_size, description=description, within=within)
-    for batch, logprobs in passes:
-        for row, values in zip(batch.rows, logprobs, strict=True):
-            rows[row] = values
-    filled = [values for values in rows if values is not None]
-    return torch.stack(filled) if filled else torch.empty(0, model.vocabulary)
+
+    def ask(mine: Sequence[int]) -> Tensor:
+        chosen = [sequences[row] for row in mine]
+        rows: list[Tensor | None] = [None] * len(chosen)
+        passes = run_model(model, chosen, step, batch_size=batch_size, description=description, within=within)
+        for batch, logprobs in passes:
+            for row, values in zip(batch.rows, logprobs, strict=True):
+                rows[row] = values
+        filled = [values for values in rows if values is not None]
+        return torch.stack(filled) if filled else torch.empty(0, model.vocabulary)
+
+    return stacked(lengths, ask, "next-token probabilities")
 
 
 def answer_logprobs(
@@ -117,22 +124,27 @@ def answer_logits(
             raise UsageError(f"prompt {row} has no tokens, so nothing predicts its answer's first token")
     sequences = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     check_lengths(model, [len(sequence) for sequence in sequences])
-
-    def step(batch: Batch) -> list[T]:
-        longest = max(len(answers[row]) for row in batch.rows)
-        with torch.inference_mode():
-            logits = last_logits(model, batch, longest + 1)
-            # The logits at a position predict the next token, hence one to the left of the answer.
-            return [
-                read(row, logits[index, longest - len(answers[row]) : longest]) for index, row in enumerate(batch.rows)
-            ]
-
     if batch_size is None:
         batch_size = answers_at_once(model, prompts, answers)
-    results: dict[int, T] = {}
-    for batch, values in run_model(model, sequences, step, batch_size=batch_size, description=description):
-        results |= dict(zip(batch.rows, values, strict=True))
-    return [results[row] for row in range(len(sequences))]
+
+    def ask(mine: Sequence[int]) -> list[T]:
+        def step(batch: Batch) -> list[T]:
+            longest = max(len(answers[mine[row]]) for row in batch.rows)
+            with torch.inference_mode():
+                logits = last_logits(model, batch, longest + 1)
+                # The logits at a position predict the next token, hence one to the left of the answer.
+                return [
+                    read(mine[row], logits[index, longest - len(answers[mine[row]]) : longest])
+                    for index, row in enumerate(batch.rows)
+                ]
+
+        results: dict[int, T] = {}
+        chosen = [sequences[row] for row in mine]
+        for batch, values in run_model(model, chosen, step, batch_size=batch_size, description=description):
+            results |= dict(zip(batch.rows, values, strict=True))
+        return [results[row] for row in range(len(chosen))]
+
+    return divided([len(sequence) for sequence in sequences], ask, "answer probabilities")
 
 
 def answers_at_once(model: Model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> int:

@@ -14,6 +14,7 @@ from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.continuous_batching import decode
 from weight_edit.runtime.forward import check_lengths, check_tokens, run_model
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.processes import divided
 from weight_edit.runtime.row_cache import UnsuitedError, unsuited
 from weight_edit.utils.progress import bar
 
@@ -65,6 +66,28 @@ def generate(
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
     check_tokens(model, sequences)
+
+    def ask(mine: Sequence[int]) -> list[Generation]:
+        return _answers(
+            model,
+            [sequences[row] for row in mine],
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            description=description,
+        )
+
+    return divided([len(sequence) for sequence in sequences], ask, "answers")
+
+
+def _answers(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int | None,
+    description: str | None,
+) -> list[Generation]:
+    """What `generate` gives, by this process alone."""
     ends = end_tokens(model)
     if sequences and unsuited(model) is None:
         with suppress(UnsuitedError):
