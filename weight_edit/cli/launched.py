@@ -1,6 +1,8 @@
 """A verb in several processes that a launcher started: the first one speaks, and one of them says what went wrong."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
@@ -11,7 +13,7 @@ from weight_edit.utils.launch import launched
 
 Result = TypeVar("Result")
 
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 """Seconds in which the first process may still say what ended the run, before another one does."""
 
 
@@ -70,7 +72,12 @@ def may_tell() -> bool:
         if processes is not None:
             processes.told()
         return True
-    return processes is not None and processes.may_tell(_PATIENCE)
+    if processes is None:
+        return False
+    if threading.current_thread() is threading.main_thread():
+        # The launcher ends the others as soon as one has died, and nobody would say anything where that was the first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return processes.may_tell(_PATIENCE)
 
 
 def tell(line: str) -> None:

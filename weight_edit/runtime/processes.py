@@ -108,7 +108,7 @@ class Processes:
         return found
 
     def share(self, costs: Sequence[float]) -> list[list[int]]:
-        """The items that each process takes, by its number: dealt out by cost, there and back, so that all do as much."""
+        """The items that each process takes, by its number: dealt out by cost, there and back, so all do as much."""
         shares: list[list[int]] = [[] for _ in range(self.place.count)]
         order = sorted(range(len(costs)), key=lambda item: (-costs[item], item))
         turn = [*range(self.place.count), *reversed(range(self.place.count))]
@@ -455,7 +455,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         plain = obj.detach().cpu().contiguous()
         raw = plain.flatten().view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
-        return _tensor, (pickle.PickleBuffer(memoryview(raw.numpy())), plain.dtype, tuple(plain.shape))
+        return _tensor, (pickle.PickleBuffer(raw.numpy().data), plain.dtype, tuple(plain.shape))
 
 
 def _tensor(raw: Any, dtype: "torch.dtype", shape: tuple[int, ...]) -> "Tensor":
@@ -490,7 +490,7 @@ def _unpacked(raw: "Tensor") -> Any:
     """
     import torch
 
-    view = memoryview(raw.numpy())
+    view = raw.numpy().data
     count = int(torch.frombuffer(view[:8], dtype=torch.int64)[0])
     lengths = torch.frombuffer(view[8 : 8 * (1 + count)], dtype=torch.int64).tolist()
     at = _after(8 * (1 + count))
