@@ -144,7 +144,9 @@ def answer_logits(
             results |= dict(zip(batch.rows, values, strict=True))
         return [results[row] for row in range(len(chosen))]
 
-    return divided([len(sequence) for sequence in sequences], ask, "answer probabilities")
+    # By the answers alone: who reads a base's answers reads them again in the model that is compared with it, and what
+    # was kept of them in between is that process's own.
+    return divided([len(answer) for answer in answers], ask, "answer probabilities")
 
 
 def answers_at_once(model: Model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> int:

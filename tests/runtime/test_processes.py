@@ -1,0 +1,123 @@
+"""Several processes ask together: the same results as one, each prompt once, errors on all of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import shared_questions
+from tests.helpers.several_processes import launch
+from weight_edit.errors import UsageError
+from weight_edit.runtime import processes
+from weight_edit.runtime.activations import ResidualStatistics
+from weight_edit.runtime.loading import load
+from weight_edit.runtime.processes import Processes, divided, from_first, stacked, together
+from weight_edit.utils.launch import Launched, launched
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+ADDRESS = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+def test_the_launcher_says_which_process_this_is() -> None:
+    assert launched({**TORCHRUN, **ADDRESS}) == Launched(rank=3, count=4, local_rank=1, local_count=2)
+    assert not launched({**TORCHRUN, **ADDRESS}).first
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        TORCHRUN,
+        {**TORCHRUN, **ADDRESS, "WORLD_SIZE": "1", "RANK": "0"},
+        {**TORCHRUN, **ADDRESS, "RANK": "4"},
+        {**TORCHRUN, **ADDRESS, "WORLD_SIZE": "four"},
+        {"WORLD_SIZE": "8", **ADDRESS},
+    ],
+)
+def test_what_is_not_whole_is_one_process(environment: dict[str, str]) -> None:
+    assert launched(environment) == Launched()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shares_hold_every_item_once_and_cost_alike(count: int) -> None:
+    place = Launched(rank=0, count=count, local_count=count)
+    costs = [(37 * item) % 23 + 1 for item in range(97)]
+    shares = Processes(place=place, prompts=[0] * count, _group=None, _store=None).share(costs)
+    assert len(shares) == count
+    assert sorted(item for share in shares for item in share) == list(range(97))
+    totals = [sum(costs[item] for item in share) for share in shares]
+    assert max(totals) - min(totals) <= max(costs)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_is_sent_arrives_as_it_is() -> None:
+    error = UsageError("pass `overwrite=True`", option="overwrite")
+    sent = {
+        "bfloat16": torch.randn(3, 5).bfloat16(),
+        "turned": torch.randn(4, 6).T,
+        "number": torch.tensor(3.5),
+        "empty": torch.empty(0, 7),
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "others": [1, "text", None, (float("inf"),)],
+    }
+    got, refused = processes._unpacked(processes._packed((sent, error)))
+    assert got.keys() == sent.keys()
+    for name, value in sent.items():
+        if isinstance(value, torch.Tensor):
+            assert got[name].dtype == value.dtype
+            assert torch.equal(got[name], value), name
+    assert got["others"] == sent["others"]
+    assert (str(refused), refused.options, refused.exit_code) == ("pass `overwrite=True`", ("overwrite",), 2)
+
+
+def test_without_others_nothing_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (TORCHRUN | ADDRESS).items():
+        monkeypatch.setenv(name, value)
+    # A program of one's own may use this package in one of its processes alone.
+    assert divided([1, 1, 1], list, "items") == [0, 1, 2]
+    assert stacked([1, 1], lambda mine: torch.tensor(list(mine)), "items").tolist() == [0, 1]
+    assert from_first(lambda: "mine", "a word") == "mine"
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    with together() as found:
+        assert found is None
+        assert processes.facts() == {}
+
+
+def test_two_processes_get_what_one_gets(tmp_path: Path) -> None:
+    launcher = launch("tests.helpers.shared_questions", [tmp_path])
+    _, err = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, err[-3000:]
+    both = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    expected = shared_questions.asked(load("organism", device="cpu"))
+    for found in both:
+        for name in ("residuals", "mean residuals", "next token", "one"):
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5)
+        assert found["answers"] == expected["answers"]
+        assert [row for row, _ in found["read"]] == [row for row, _ in expected["read"]]
+        for (_, mine), (_, alone) in zip(found["read"], expected["read"], strict=True):
+            torch.testing.assert_close(mine, alone, rtol=1e-5, atol=1e-5)
+        assert found["none"] == expected["none"]
+    # To the bit the same on both, so that both decide alike.
+    for name in ("residuals", "mean residuals", "next token", "one"):
+        assert torch.equal(both[0][name], both[1][name]), name
+    # Five questions of seven prompts, and one of one.
+    assert both[0]["prompts"] == both[1]["prompts"] == [16, 20]
+    assert [found["writes"] for found in both] == [True, False]
+    assert [found["from first"] for found in both] == ["of process 0"] * 2
+    refused = ("UsageError", "process 0 refuses `out`", ("out",))
+    assert [found["refused by the first"] for found in both] == [refused] * 2
+    assert [found["refused by one"] for found in both] == [("UsageError", "item 2 is refused", ())] * 2
+    assert both[0]["alone"] == [0, 1]
+    for found in both:
+        kind, words, _ = found["apart"]
+        assert kind == "ProcessError"
+        assert "went apart" in words
+
+    whole = ResidualStatistics(with_covariance=True)
+    whole.update(shared_questions.rows())
+    for found in both:
+        count, mean, covariance = found["merged"]
+        assert count == whole.count
+        torch.testing.assert_close(mean, whole.mean, rtol=1e-14, atol=0)
+        torch.testing.assert_close(covariance, whole.covariance, rtol=0, atol=1e-12)
