@@ -36,6 +36,8 @@ class Model:
     tokenizer: Any
     anatomy: Anatomy
     source: Source
+    offload: Any = None
+    """Where the weights are if they are not in memory."""
 
     @classmethod
     def from_parts(
