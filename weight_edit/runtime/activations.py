@@ -16,7 +16,7 @@ from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.passes import forward_backbone, run_model
 from weight_edit.runtime.points import Point, hook_at
-from weight_edit.runtime.variants import PLAIN, Variant
+from weight_edit.runtime.variants import PLAIN, Variant, by_rows
 
 
 @dataclass
@@ -262,7 +262,12 @@ def _read(model: Model, batch: Batch, points: Sequence[Point], keep: Callable[[P
     They are (rows, tokens, d_model).
     """
     ordered = sorted(set(points))
-    hooks = [_hook(model, point, keep, last=point == ordered[-1]) for point in ordered]
+
+    def by_row(point: Point, x: Tensor) -> None:
+        # Some families hand tokens of all rows to an MLP one after another.
+        keep(point, by_rows(x, batch))
+
+    hooks = [_hook(model, point, by_row, last=point == ordered[-1]) for point in ordered]
     with hooked(model.model, hooks):
         try:
             forward_backbone(model, batch)

@@ -78,7 +78,9 @@ def batches(
         yield padded(sequences, rows, pad_id, side)
 
 
-def grouped(sequences: Sequence[Sequence[int]], most: int, *, known: int = 0) -> list[tuple[int, ...]]:
+def grouped(
+    sequences: Sequence[Sequence[int]], most: int, *, known: int = 0, unpadded: bool = False
+) -> list[tuple[int, ...]]:
     """The indices of sequences that make a batch, for each batch, so that all of them together cost least.
 
     A pass costs `PASS_COST` tokens, and as many for each of its rows as its longest has.
@@ -86,15 +88,19 @@ def grouped(sequences: Sequence[Sequence[int]], most: int, *, known: int = 0) ->
     Args:
         most: rows of a batch.
         known: tokens at the beginning of each sequence that are not read.
+        unpadded: only sequences of one length share a batch.
 
     Raises:
         UsageError: as `batches`.
     """
     order = longest_first(sequences, most)
-    found, start = [], 0
-    for size in group_sizes([len(sequences[row]) - known for row in order], most):
-        found.append(tuple(order[start : start + size]))
-        start += size
+    found = []
+    alike = [list(some) for _, some in groupby(order, lambda row: len(sequences[row]))] if unpadded else [order]
+    for rows in alike:
+        start = 0
+        for size in group_sizes([len(sequences[row]) - known for row in rows], most):
+            found.append(tuple(rows[start : start + size]))
+            start += size
     return found
 
 

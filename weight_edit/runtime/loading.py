@@ -38,6 +38,8 @@ class Model:
     source: Source
     offload: Any = None
     """Where the weights are if they are not in memory."""
+    hides_padding: bool | None = None
+    """Whether padding beside a sequence leaves its stream as it is; None as long as it was not found out."""
 
     @classmethod
     def from_parts(

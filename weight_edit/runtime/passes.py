@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
-from weight_edit.runtime.hooks import PASS
+from weight_edit.runtime.hooks import PASS, Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import rows_in_waiting, sequences_at_once
-from weight_edit.runtime.prefix import Prefix, cache_argument, common_prefix
+from weight_edit.runtime.prefix import Prefix, cache_argument, common_prefix, known_layers, unsuited
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, UnmixedError, Variant, under
 from weight_edit.utils.progress import Bar, bar, is_quiet
@@ -147,28 +147,79 @@ class _Request(Generic[T]):
 
     def results(self, variants: Sequence[Variant], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
         """All batches with what `step` made of them."""
-        chunks = grouped(self.sequences, self.most, known=len(self.prefix))
-        first = 0
-        while first < len(variants) and chunks:
-            some = variants[first : first + self._together(variants[first:], max(map(len, chunks)))]
+        unpadded = not self._hides_padding()
+        chunks = grouped(self.sequences, self.most, known=len(self.prefix), unpadded=unpadded)
+        waiting = deque(self._ordered(variants))
+        while waiting and chunks:
+            count = self._together([variant for _, variant in waiting], max(map(len, chunks)))
+            some = [waiting.popleft() for _ in range(count)]
             rows = [
                 [
-                    _Row((first + index) * len(self.sequences) + sequence, sequence, variant)
-                    for index, variant in enumerate(some)
+                    _Row(number * len(self.sequences) + sequence, sequence, variant)
+                    for number, variant in some
                     for sequence in chunk
                 ]
                 for chunk in chunks
             ]
             yield from self._in_memory(rows, drawn) if self.model.offload is None else self._from_disk(rows, drawn)
-            first += len(some)
+
+    def _hides_padding(self) -> bool:
+        """Whether rows of different lengths may share a batch.
+
+        Where only attention reads other tokens, its mask hides padding. A state that is carried on is another matter:
+        whether the padding's token matters is seen by another token there, which must give the same to the bit.
+        """
+        model = self.model
+        by_length = sorted(self.sequences, key=len)
+        if model.hides_padding is None and by_length and len(by_length[0]) < len(by_length[-1]):
+            if unsuited(model) is None:
+                model.hides_padding = True
+            elif model.offload is not None or not known_layers(model):
+                # From disk, batches of one length each cost no more reading.
+                return False
+            else:
+                ends = [self._end_beside(by_length[-1], by_length[0], pad) for pad in (model.pad_id, self._other_pad)]
+                model.hides_padding = torch.equal(*ends)
+        return model.hides_padding is not False
+
+    @property
+    def _other_pad(self) -> int:
+        return next(token for token in range(self.model.embeddings) if token != self.model.pad_id)
+
+    def _end_beside(self, long: Sequence[int], short: Sequence[int], pad: int) -> Tensor:
+        """The stream behind the last block at the tokens of the shorter one of two sequences in a batch."""
+        batch = padded([long, short], (0, 1), pad, "left").to(self.model.device)
+        found: list[Tensor] = []
+
+        def keep(x: Tensor) -> Tensor:
+            found.append(x[1, -len(short) :])
+            return x
+
+        place = Hook(self.model.anatomy.blocks[-1].module, "output", keep)
+        with torch.no_grad(), _suited_threads(self.model), hooked(self.model.model, [place]):
+            _as_pass(batch, partial(forward_backbone, self.model))
+        return found[0]
+
+    def _ordered(self, variants: Sequence[Variant]) -> list[tuple[int, Variant]]:
+        """The variants with their numbers; with a trunk, the plain model first, then by where they begin."""
+        numbered = list(enumerate(variants))
+        if self.trunk is None:
+            return numbered
+        return sorted(numbered, key=lambda each: (bool(each[1].hooks), each[1].begins(self.model)))
 
     def _together(self, variants: Sequence[Variant], chunk: int) -> int:
         """How many of the next variants go together."""
+        first = variants[0]
         # The plain model's streams are kept of batches that hold nothing else.
-        if variants[0].alone or not self.mixed or (self.trunk is not None and not variants[0].hooks):
+        if first.alone or not self.mixed or (self.trunk is not None and not first.hooks):
             return 1
-        joined = len(list(takewhile(lambda each: not each.alone, variants)))
-        return joined if self.model.offload is not None else min(joined, max(1, self.most // chunk))
+        joined = list(takewhile(lambda each: not each.alone, variants))
+        if self.model.offload is not None:
+            return len(joined)
+        if self.trunk is not None:
+            begins = first.begins(self.model)
+            joined = list(takewhile(lambda each: each.begins(self.model) == begins, joined))
+        return min(len(joined), max(1, self.most // chunk))
 
     def _in_memory(self, chunks: list[list[_Row]], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
         """The batches of some variants, one after the other, in halves where memory runs out."""

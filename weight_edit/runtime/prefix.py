@@ -61,6 +61,11 @@ def unsuited(model: Model) -> str | None:
     return None
 
 
+def known_layers(model: Model) -> bool:
+    """Whether all layers of the model's cache are of transformers' own common kinds, whose states masks apply to."""
+    return all(type(layer).__module__ == DynamicLayer.__module__ for layer in new_cache(model).layers)
+
+
 def common_prefix(model: Model, sequences: Sequence[Sequence[int]], keep: Sequence[int]) -> list[int]:
     """The tokens that all sequences begin with and that are worth reading once; none where that is impossible.
 

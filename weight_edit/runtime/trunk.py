@@ -44,7 +44,7 @@ class Trunk:
         self._model = model
         self._streams: dict[int, dict[int, Tensor]] = {block: {} for block in self.blocks}
         self._prefix: dict[int, Tensor] = {}
-        self._tuples: dict[int, bool] = {}
+        self._sizes: dict[int, int] = {}
         self._end: Tensor | None = None
 
     @contextmanager
@@ -126,7 +126,8 @@ class Trunk:
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
                 # A block that needs more than the stream of those before may fail in any way.
                 return False
-        return self._end is not None and len(ends) == 1 and torch.equal(ends[0], self._end)
+        # The last of them: a common prefix has a pass of its own before.
+        return self._end is not None and bool(ends) and torch.equal(ends[-1], self._end)
 
     @contextmanager
     def _forms(self) -> Iterator[None]:
@@ -134,9 +135,7 @@ class Trunk:
 
         def note(number: int) -> Callable[[nn.Module, Any, Any], None]:
             def noted(_: nn.Module, __: Any, output: Any) -> None:
-                self._tuples[number] = isinstance(output, tuple)
-                if isinstance(output, tuple) and any(isinstance(each, Tensor) for each in output[1:]):
-                    self.suited = False
+                self._sizes[number] = len(output) if isinstance(output, tuple) else 0
 
             return noted
 
@@ -155,7 +154,8 @@ class Trunk:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             x = main_input(name, args, kwargs)[1]
-            return (x,) if self._tuples[number] else x
+            # What else it returned, such as attention weights, is not handed on; `agrees` finds out if it should be.
+            return (x, *[None] * (self._sizes[number] - 1)) if self._sizes[number] else x
 
         vars(module)["forward"] = forward
         try:

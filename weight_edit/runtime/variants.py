@@ -96,7 +96,7 @@ class _ByRow:
             return x
         if len(runs) == 1:
             return _in_turn(self.changes[concerned[0]], x)
-        rows = _by_rows(x, batch)
+        rows = by_rows(x, batch)
         if all(len(self.changes[each]) == 1 and isinstance(self.changes[each][0], LowRankMap) for each in concerned):
             return self._mapped(rows, runs).reshape(x.shape)
         parts = rows.split([count for _, count in runs])
@@ -144,8 +144,12 @@ def _in_turn(changes: Sequence[Change], x: Tensor) -> Tensor:
     return x
 
 
-def _by_rows(x: Tensor, batch: Batch) -> Tensor:
-    """`x` with the batch's rows as its first axis: as it is, or tokens of all rows one after another."""
+def by_rows(x: Tensor, batch: Batch) -> Tensor:
+    """`x` with the batch's rows as its first axis: as it is, or tokens of all rows one after another.
+
+    Raises:
+        UnmixedError: it is neither.
+    """
     rows, columns = batch.ids.shape
     if x.ndim >= 3 and x.shape[0] == rows:
         return x
