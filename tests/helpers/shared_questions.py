@@ -1,6 +1,7 @@
 """Questions to the embedded model, asked by several processes together: each saves what it got."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ from torch import Tensor
 
 from weight_edit.errors import ProcessError, UsageError
 from weight_edit.runtime.activations import ResidualStatistics, mean_residuals, residuals
-from weight_edit.runtime.forward import answer_logits, next_token_logprobs
+from weight_edit.runtime.forward import Row, answer_logits, next_token, next_token_logprobs
 from weight_edit.runtime.generation import generate
+from weight_edit.runtime.hooks import addition_hook
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.points import Point
 from weight_edit.runtime.processes import alone, divided, from_first, together, writes
+from weight_edit.runtime.trunk import Trunk
+from weight_edit.runtime.variants import PLAIN, Variant
 
 LENGTHS = (9, 4, 21, 4, 12, 7, 30)
 POINTS = [Point("resid_pre", 1), Point("resid_post", 3)]
@@ -40,7 +44,18 @@ def asked(model: Model) -> dict[str, Any]:
     def read(row: int, logits: Tensor) -> tuple[int, Tensor]:
         return row, logits.float().logsumexp(dim=-1).cpu()
 
+    def likeliest(rows: Sequence[Row], logits: Tensor) -> list[tuple[int, int, int]]:
+        best = logits.argmax(dim=-1).tolist()
+        return [(row.variant, row.prompt, token) for row, token in zip(rows, best, strict=True)]
+
+    added = [
+        Variant((addition_hook(model, layer, 3 * torch.eye(model.anatomy.d_model)[layer]),)) for layer in (1, 3, 4)
+    ]
+    variants = (PLAIN, *added)
+    trunk = Trunk(model, prompts(), [1, 3, 4])
     return {
+        "variants": next_token(model, prompts(), likeliest, variants=variants, trunk=trunk, description=None),
+        "one prompt": next_token(model, prompts()[:1], likeliest, variants=variants, description=None),
         "residuals": residuals(model, prompts(), POINTS, [-1, -3], description=None),
         "mean residuals": mean_residuals(model, prompts(), POINTS, description=None),
         "next token": next_token_logprobs(model, prompts(), description=None),

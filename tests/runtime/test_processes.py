@@ -11,7 +11,7 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime import processes
 from weight_edit.runtime.activations import ResidualStatistics
 from weight_edit.runtime.loading import load
-from weight_edit.runtime.processes import Processes, divided, from_first, stacked, together
+from weight_edit.runtime.processes import Processes, divided, from_first, together
 from weight_edit.utils.launch import Launched, launched
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
@@ -75,7 +75,6 @@ def test_without_others_nothing_is_divided(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
     # A program of one's own may use this package in one of its processes alone.
     assert divided([1, 1, 1], list, "items") == [0, 1, 2]
-    assert stacked([1, 1], lambda mine: torch.tensor(list(mine)), "items").tolist() == [0, 1]
     assert from_first(lambda: "mine", "a word") == "mine"
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name)
@@ -93,7 +92,8 @@ def test_two_processes_get_what_one_gets(tmp_path: Path) -> None:
     for found in both:
         for name in ("residuals", "mean residuals", "next token", "one"):
             torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5)
-        assert found["answers"] == expected["answers"]
+        for name in ("answers", "variants", "one prompt"):
+            assert found[name] == expected[name], name
         assert [row for row, _ in found["read"]] == [row for row, _ in expected["read"]]
         for (_, mine), (_, alone) in zip(found["read"], expected["read"], strict=True):
             torch.testing.assert_close(mine, alone, rtol=1e-5, atol=1e-5)
@@ -101,8 +101,8 @@ def test_two_processes_get_what_one_gets(tmp_path: Path) -> None:
     # To the bit the same on both, so that both decide alike.
     for name in ("residuals", "mean residuals", "next token", "one"):
         assert torch.equal(both[0][name], both[1][name]), name
-    # Five questions of seven prompts, and one of one.
-    assert both[0]["prompts"] == both[1]["prompts"] == [16, 20]
+    # Five questions of seven prompts and one of one, seven under four edits, and one under four, which share the edits.
+    assert both[0]["prompts"] == both[1]["prompts"] == [16 + 12 + 2, 20 + 16 + 2]
     assert [found["writes"] for found in both] == [True, False]
     assert [found["from first"] for found in both] == ["of process 0"] * 2
     refused = ("UsageError", "process 0 refuses `out`", ("out",))

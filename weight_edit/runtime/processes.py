@@ -318,6 +318,28 @@ def agreed(value: T, what: str) -> T:
     return value if processes is None else processes.from_first(value, what)
 
 
+def pooled(run: Callable[[], T], what: str) -> list[T]:
+    """What `run` gives on each process, in their order, on all of them.
+
+    Args:
+        run: does this process's share, alone.
+        what: names the question; the same on all processes.
+
+    Raises:
+        WeightEditError: as `run`, of whichever process met it, on all of them.
+        ProcessError: a process has ended.
+    """
+    processes = current()
+    if processes is None:
+        return [run()]
+    found = []
+    for outcome in processes.exchanged(_Outcome.of(run), what):
+        if outcome.error is not None:
+            raise outcome.error
+        found.append(outcome.value)
+    return found  # type: ignore[return-value]
+
+
 def divided(costs: Sequence[float], ask: Callable[[Sequence[int]], Sequence[T]], what: str) -> list[T]:
     """The results of all items in order, each item asked for by one process.
 
@@ -335,25 +357,12 @@ def divided(costs: Sequence[float], ask: Callable[[Sequence[int]], Sequence[T]],
         return list(ask(range(len(costs))))
     shares = processes.share(costs)
     mine = shares[processes.place.rank]
-    outcome: _Outcome[list[T]] = _Outcome.of(lambda: list(ask(mine)) if mine else [])
-    outcomes = processes.exchanged(outcome, f"{what} of {len(costs)}")
+    parts = pooled(lambda: list(ask(mine)) if mine else [], f"{what} of {len(costs)}")
     found: dict[int, T] = {}
-    for rank, (share, each) in enumerate(zip(shares, outcomes, strict=True)):
-        if each.error is not None:
-            raise each.error
-        assert each.value is not None
-        found |= dict(zip(share, each.value, strict=True))
+    for rank, (share, part) in enumerate(zip(shares, parts, strict=True)):
+        found |= dict(zip(share, part, strict=True))
         processes.prompts[rank] += len(share)
     return [found[item] for item in range(len(costs))]
-
-
-def stacked(costs: Sequence[float], ask: "Callable[[Sequence[int]], Tensor]", what: str) -> "Tensor":
-    """As `divided`, for results that are the rows of one tensor; nothing is copied where this process asks alone."""
-    if current() is None or not costs:
-        return ask(range(len(costs)))
-    import torch
-
-    return torch.stack(divided(costs, lambda mine: list(ask(mine)), what))
 
 
 @contextmanager
