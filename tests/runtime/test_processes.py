@@ -83,6 +83,60 @@ def test_without_others_nothing_is_divided(monkeypatch: pytest.MonkeyPatch) -> N
         assert processes.facts() == {}
 
 
+def test_each_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+    def on(rank: int, local_count: int) -> None:
+        place = Launched(rank=rank, count=16, local_rank=rank % 8, local_count=local_count)
+        joined = Processes(place=place, prompts=[0] * 16, _group=None, _store=None)
+        monkeypatch.setattr(processes, "_processes", joined)
+
+    on(10, 8)
+    assert processes.device_of_process(None) == processes.device_of_process("cuda") == "cuda:2"
+    on(7, 8)
+    assert processes.device_of_process(None) == "cuda:3", "more processes than devices share them"
+    assert processes.device_of_process("cpu") == "cpu"
+    with pytest.raises(UsageError, match="one on each machine"):
+        processes.device_of_process("auto")
+    on(7, 1)
+    assert processes.device_of_process("auto") == "auto"
+    assert processes.device_of_process(None) is None
+
+
+class _Store(dict[str, str]):
+    """A store as torch's, of one process."""
+
+    def clone(self) -> "_Store":
+        return self
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        return [self[key].encode() for key in keys]
+
+
+def test_a_process_that_gives_no_sign_of_life_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    store = _Store({"life/0": "0", "life/1": "0", "life/2": "0"})
+    life = processes._Life(Launched(rank=0, count=3), store)
+    try:
+        for sign in range(1, 30):
+            now[0] += processes.BEAT
+            store["life/1"] = str(sign)
+            if sign < 10:
+                store["life/2"] = str(sign)
+                assert life.silent() is None
+            elif (silent := life.silent()) is not None:
+                break
+        assert silent == 2
+        assert processes.SILENCE < now[0] < 2 * processes.SILENCE
+    finally:
+        life.stop()
+
+
 def test_two_processes_get_what_one_gets(tmp_path: Path) -> None:
     launcher = launch("tests.helpers.shared_questions", [tmp_path])
     _, err = launcher.communicate(timeout=300)

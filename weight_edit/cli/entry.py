@@ -12,7 +12,7 @@ import typer
 from weight_edit.cli.app import app
 from weight_edit.cli.flags import with_flags
 from weight_edit.cli.help_pages import as_json, flags
-from weight_edit.cli.launched import may_tell, one_voice
+from weight_edit.cli.launched import may_tell, may_trace, one_voice
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
@@ -32,8 +32,8 @@ def main() -> None:
         try:
             _run()
         except Exception:
-            # A mistake of ours that all of several processes meet has one traceback.
-            if may_tell():
+            # A mistake of ours that all of several processes make has one traceback.
+            if may_trace():
                 raise
             raise SystemExit(1) from None
 

@@ -80,6 +80,16 @@ def may_tell() -> bool:
     return processes.may_tell(_PATIENCE)
 
 
+def may_trace() -> bool:
+    """Whether this process shows the traceback of a mistake of ours, which all of several processes may make."""
+    if not launched().several or "weight_edit.runtime.processes" not in sys.modules:
+        return launched().first
+    from weight_edit.runtime.processes import last_joined
+
+    processes = last_joined()
+    return processes is None or processes.may_trace()
+
+
 def tell(line: str) -> None:
     """Print a line on what ended the run, in one of the processes."""
     if may_tell():

@@ -13,14 +13,14 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from weight_edit.errors import ProcessError, UsageError, WeightEditError
+from weight_edit.errors import ProcessError, UsageError, WeightEditError, first_line
 from weight_edit.utils.launch import Launched, launched
 
 if TYPE_CHECKING:
@@ -137,8 +137,22 @@ class Processes:
             # The store has gone with the process or the machine that kept it.
             return True
 
-    def leave(self) -> None:
-        """Disconnect."""
+    def may_trace(self) -> bool:
+        """Whether this process is the one that shows the traceback of a mistake, which all may make."""
+        try:
+            return bool(self._store.add("traced", 1) == 1)
+        except (RuntimeError, OSError):
+            return True
+
+    def leave(self, reason: BaseException | None = None) -> None:
+        """Disconnect.
+
+        Args:
+            reason: what the others are to say of it, where it is an error that they may not meet.
+        """
+        if reason is not None:
+            with suppress(RuntimeError, OSError):
+                self._store.set("reason", f"process {self.place.rank}: {first_line(reason)}")
         if self._life is not None:
             self._life.stop()
 
@@ -170,7 +184,16 @@ class Processes:
         try:
             work.wait()
         except RuntimeError as error:
-            raise ProcessError(f"one of the {self.place.count} processes of this run has ended") from error
+            raise ProcessError(
+                f"one of the {self.place.count} processes of this run has ended{self._reason}"
+            ) from error
+
+    @property
+    def _reason(self) -> str:
+        try:
+            return f" ({self._store.get('reason').decode()})" if self._store.check(["reason"]) else ""
+        except (RuntimeError, OSError):
+            return ""
 
 
 class _Life:
@@ -269,12 +292,18 @@ def together() -> Iterator[Processes | None]:
     import torch.distributed as dist
 
     own = not dist.is_initialized()
-    _processes = _last = _connected(place)
+    found = _processes = _last = _connected(place)
+    reason: BaseException | None = None
     try:
-        yield _processes
+        yield found
+    except ProcessError:
+        raise
+    except Exception as error:
+        reason = error
+        raise
     finally:
-        found, _processes = _processes, None
-        found.leave()
+        _processes = None
+        found.leave(reason)
         if own:
             dist.destroy_process_group()
 
