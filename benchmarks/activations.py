@@ -91,7 +91,7 @@ def main() -> int:
     tokens = sum(map(len, prompts))
 
     def without_prefix() -> None:
-        with mock.patch.object(passes, "common_prefix", lambda *_: []):
+        with mock.patch.object(passes, "common_prefix", return_value=[]):
             ours(model, prompts)
 
     ways: dict[str, Callable[[], None]] = {
