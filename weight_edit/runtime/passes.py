@@ -23,7 +23,7 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
 from weight_edit.runtime.hooks import PASS, Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import rows_in_waiting, sequences_at_once
+from weight_edit.runtime.memory import pass_cost, rows_in_waiting, sequences_at_once
 from weight_edit.runtime.prefix import Prefix, cache_argument, common_prefix, known_layers, unsuited
 from weight_edit.runtime.processes import current, pooled
 from weight_edit.runtime.trunk import Trunk
@@ -209,7 +209,13 @@ class _Request(Generic[T]):
         """
         unpadded = not self._hides_padding()
         own = self.own
-        groups = grouped([self.sequences[row] for row in own], self.most, known=len(self.prefix), unpadded=unpadded)
+        groups = grouped(
+            [self.sequences[row] for row in own],
+            self.most,
+            known=len(self.prefix),
+            unpadded=unpadded,
+            pass_cost=pass_cost(self.model),
+        )
         chunks = [tuple(own[row] for row in group) for group in groups]
         waiting = deque(self._ordered(numbered))
         while waiting and chunks:
