@@ -1,18 +1,21 @@
 """Forward passes without unused work: the backbone alone, or a few positions' logits."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import Batch, Side, run_batches
+from weight_edit.runtime.batching import Batch, Side, attempt, batches, longest_first, run_batches, too_long
+from weight_edit.runtime.hooks import PASS
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import sequences_at_once
-from weight_edit.utils.progress import Bar, is_quiet
+from weight_edit.runtime.memory import free_memory, sequences_at_once
+from weight_edit.utils.progress import Bar, bar, is_quiet
 from weight_edit.utils.threads import one_thread
 
 T = TypeVar("T")
@@ -25,7 +28,7 @@ def forward_backbone(model: Model, batch: Batch) -> None:
         batch: on the model's device.
     """
     backbone = model.model.base_model
-    with torch.inference_mode():
+    with torch.no_grad():
         backbone(**_inputs(backbone, batch))
 
 
@@ -49,7 +52,7 @@ def next_token_logprobs(
     check_lengths(model, [len(sequence) for sequence in sequences])
 
     def step(batch: Batch) -> Tensor:
-        with torch.inference_mode():
+        with torch.no_grad():
             return last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
 
     if batch_size is None:
@@ -120,7 +123,7 @@ def answer_logits(
 
     def step(batch: Batch) -> list[T]:
         longest = max(len(answers[row]) for row in batch.rows)
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = last_logits(model, batch, longest + 1)
             # The logits at a position predict the next token, hence one to the left of the answer.
             return [
@@ -220,6 +223,17 @@ def run_model(
         UsageError: as `run_batches`, or a token that the model has no embedding for.
     """
     check_tokens(model, sequences)
+    if model.offload is not None:
+        return _in_turns(
+            model,
+            sequences,
+            step,
+            batch_size=batch_size,
+            side=side,
+            description=description,
+            within=within,
+            unit=unit,
+        )
     calls = model.anatomy.n_layers if blocks is None else blocks
 
     @contextmanager
@@ -243,6 +257,60 @@ def run_model(
         unit=unit,
         moving=None if is_quiet() else moving,
     )
+
+
+def _in_turns(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    step: Callable[[Batch], T],
+    *,
+    batch_size: int,
+    side: Side,
+    description: str | None,
+    within: Bar | None,
+    unit: str,
+) -> Iterator[tuple[Batch, T]]:
+    """`run_model` of a model on disk: as many batches as memory holds go through each block together."""
+    assert model.offload is not None
+    size, done = batch_size, 0
+    order = longest_first(sequences, batch_size)
+    with bar(description, len(order), unit) if description else nullcontext(within) as drawn:
+        while done < len(order):
+            left = [sequences[row] for row in order[done:]]
+            wave = list(_wave(model, batches(left, batch_size=size, pad_id=model.pad_id, side=side)))
+            rows = sum(len(batch.rows) for batch in wave)
+
+            def advance(share: float, rows: int = rows) -> None:
+                if drawn is not None:
+                    drawn.advance(share * rows)
+
+            steps = [partial(_own_pass, step, batch) for batch in wave]
+            with one_thread() if model.small else nullcontext():
+                outcome = attempt(partial(model.offload.run, steps, advance))
+            if outcome is None:
+                if size == 1:
+                    raise too_long(len(left[0]))
+                size = max(1, size // 2)
+                continue
+            for batch, value in zip(wave, outcome[0], strict=True):
+                yield replace(batch, rows=tuple(order[done + row] for row in batch.rows)), value
+            done += rows
+
+
+def _own_pass(step: Callable[[Batch], T], batch: Batch) -> T:
+    PASS.set(object())
+    return step(batch)
+
+
+def _wave(model: Model, found: Iterable[Batch]) -> Iterator[Batch]:
+    """The first batches, with their passes' memory between blocks in an eighth of what is free; at least one."""
+    free, held = free_memory(model), 0
+    for batch in found:
+        tokens = batch.ids.numel()
+        held += tokens * model.anatomy.d_model * model.dtype.itemsize * 8 + len(batch.rows) * model.vocabulary * 8
+        if free is not None and held > free / 8 and held:
+            return
+        yield batch.to(model.device)
 
 
 @contextmanager

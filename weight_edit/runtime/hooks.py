@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
+from weight_edit.runtime.offload.parameters import DiskParameter
+
 if TYPE_CHECKING:
     from weight_edit.runtime.loading import Model
+
+PASS: ContextVar[object | None] = ContextVar("PASS", default=None)
+"""The forward pass that is under way, if it is one of the engine's: several may take turns block by block."""
 
 # How blocks and their parts name their main tensor when it is passed by keyword, in the order they are tried.
 _KEYWORDS = ("hidden_states", "inputs_embeds", "input", "x")
@@ -41,7 +47,8 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
     """Attach `hooks` to `model` for the length of the block.
 
     Hooks on one place run in the order given, each on what the one before returned, and after those of an
-    enclosing `hooked`. All are detached on leaving, also when the body or attaching fails.
+    enclosing `hooked`. All are detached on leaving, also when the body or attaching fails. Those that are attached
+    within a pass of the engine act in that pass alone.
 
     Raises:
         AttributeError: `model` has no such module.
@@ -54,9 +61,9 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
                 continue
             module = model.get_submodule(hook.module)
             if hook.where == "input":
-                handle = module.register_forward_pre_hook(_on_input(hook), with_kwargs=True)
+                handle = module.register_forward_pre_hook(_on_input(hook, PASS.get()), with_kwargs=True)
             elif hook.where == "output":
-                handle = module.register_forward_hook(_on_output(hook))
+                handle = module.register_forward_hook(_on_output(hook, PASS.get()))
             else:
                 raise ValueError(f"a hook's place is 'input', 'output' or 'parameter', not {hook.where!r}")
             attached.callback(handle.remove)
@@ -65,6 +72,10 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
 
 @contextmanager
 def _changed(parameter: nn.Parameter, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    if isinstance(parameter, DiskParameter):
+        with parameter.changed(fn):
+            yield
+        return
     stored = parameter.data
     parameter.data = fn(stored)
     try:
@@ -73,8 +84,10 @@ def _changed(parameter: nn.Parameter, fn: Callable[[Tensor], Tensor]) -> Iterato
         parameter.data = stored
 
 
-def _on_input(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
+def _on_input(hook: Hook, own: object | None) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if own is not None and PASS.get() is not own:
+            return None
         if args and isinstance(args[0], Tensor):
             return (hook.fn(args[0]), *args[1:]), kwargs
         for key in _KEYWORDS:
@@ -85,8 +98,10 @@ def _on_input(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any
     return replace
 
 
-def _on_output(hook: Hook) -> Callable[[nn.Module, Any, Any], Any]:
+def _on_output(hook: Hook, own: object | None) -> Callable[[nn.Module, Any, Any], Any]:
     def replace(_: nn.Module, __: Any, output: Any) -> Any:
+        if own is not None and PASS.get() is not own:
+            return None
         if isinstance(output, Tensor):
             return hook.fn(output)
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
