@@ -277,7 +277,10 @@ def _in_turns(
     with bar(description, len(order), unit) if description else nullcontext(within) as drawn:
         while done < len(order):
             left = [sequences[row] for row in order[done:]]
-            wave = list(_wave(model, batches(left, batch_size=size, pad_id=model.pad_id, side=side)))
+            wave = [
+                replace(batch, rows=tuple(order[done + row] for row in batch.rows))
+                for batch in _wave(model, batches(left, batch_size=size, pad_id=model.pad_id, side=side))
+            ]
             rows = sum(len(batch.rows) for batch in wave)
 
             def advance(share: float, rows: int = rows) -> None:
@@ -292,8 +295,7 @@ def _in_turns(
                     raise too_long(len(left[0]))
                 size = max(1, size // 2)
                 continue
-            for batch, value in zip(wave, outcome[0], strict=True):
-                yield replace(batch, rows=tuple(order[done + row] for row in batch.rows)), value
+            yield from zip(wave, outcome[0], strict=True)
             done += rows
 
 
