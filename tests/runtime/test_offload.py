@@ -198,6 +198,29 @@ def test_pieces_and_slices_make_the_same(family: str, tmp_path: Path, monkeypatc
         assert torch.equal(both.disk.parameter(name), parameter), name
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss", "llama4_text"])
+def test_a_large_mixture_is_read_one_expert_at_a_time(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offload, "STACK", 0)
+    both = pair(save(family, tmp_path))
+    if hasattr(both.memory.model, "set_experts_implementation"):
+        both.memory.model.set_experts_implementation("eager")
+    batches = both.batches()
+    with torch.no_grad():
+        wanted = [logits(both.memory, ids) for ids in batches]
+    assert equal(both.offload.run(steps(both.disk, batches)), wanted)
+    read = both.offload.bytes_of_request
+    # All batches that want an expert get it from one reading.
+    assert read <= both.stored()
+    one_by_one = any(isinstance(key, tuple) and key[0][0] == "pieces" for key in both.offload._gates)
+    assert one_by_one == (family != "llama4_text")
+    if one_by_one:
+        both.offload.run(steps(both.disk, [ids[:1, :1] for ids in batches[:1]]))
+        # One token goes to a few experts.
+        assert both.offload.bytes_of_request < 0.9 * read
+
+
 def test_a_change_of_a_parameter_is_made_where_it_is_read(pairs: Callable[[str], Pair]) -> None:
     both = pairs("gemma3")
     tied, inner = "model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"

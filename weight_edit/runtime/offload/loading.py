@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from weight_edit.anatomy.narrow.classes import from_pretrained
 from weight_edit.errors import UnsupportedError
 from weight_edit.runtime.offload.conversion import Conversion, by_parameter, collect
-from weight_edit.runtime.offload.offload import Offload
+from weight_edit.runtime.offload.offload import Offload, is_stack
 from weight_edit.runtime.offload.reader import Shards
 
 _COMPARED = 1 << 26
@@ -90,6 +90,9 @@ def lay_out(
         raise UnsupportedError(f"{folder} brings its own Python code, which needs its weights in memory")
     assert laid.shards is not None
     model.eval()
+    if any(is_stack(parameter) for parameter in model.parameters()) and hasattr(model, "set_experts_implementation"):
+        # Each expert by itself, where the usual way takes the whole stack; the rounding may differ.
+        model.set_experts_implementation("eager")
     if info["missing_keys"]:
         return model, info, None
     offload = Offload(model, laid.shards, by_parameter(laid.conversions), device=torch.device(device), blocks=blocks)

@@ -18,6 +18,9 @@ from weight_edit.runtime.offload.reader import Runs, Shards
 
 T = TypeVar("T")
 
+STACK = 1 << 30
+"""Bytes above which a parameter that stacks the matrices of a mixture's experts is read one expert at a time."""
+
 RESIDENT = 1 << 20
 """Bytes up to which a parameter outside of blocks, such as the last norm's gain, stays in memory."""
 
@@ -41,7 +44,6 @@ class Offload:
         *,
         device: torch.device,
         blocks: Sequence[str],
-        pieces: bool = False,
     ) -> None:
         """Put a `DiskParameter` in the place of each weight, and a gate at the entrance of each block.
 
@@ -50,7 +52,6 @@ class Offload:
             conversions: parameter -> what makes it.
             device: where the model computes.
             blocks: the modules' names.
-            pieces: whether experts that are stacked in one parameter are read one by one.
 
         Raises:
             UnsupportedError: transformers has changed a weight after loading it, so that it is not what lies on disk.
@@ -59,7 +60,6 @@ class Offload:
         self.bytes_of_request = 0
         self._model, self._shards, self._conversions = model, shards, conversions
         self._dtype: torch.dtype | None = None
-        self._pieces = pieces
         self._ahead: tuple[BlockGate, Future[list[Tensor]]] | None = None
         self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
         self._gates: dict[Hashable, Gate] = {}
@@ -248,7 +248,7 @@ class Offload:
     def _guard(self, name: str) -> bool:
         """Put a gate at a block's entrance, if it has weights on disk."""
         module = self._model.get_submodule(name)
-        gate = BlockGate(module, self, self._is_placed)
+        gate = BlockGate(module, self, whole=lambda parameter: not is_stack(parameter))
         if not gate.slots:
             return False
         self._gates[name] = gate
@@ -268,8 +268,10 @@ class Offload:
         module.forward = guarded
         return True
 
-    def _is_placed(self, parameter: DiskParameter) -> bool:
-        return not (self._pieces and parameter.ndim == 3)
+
+def is_stack(parameter: Tensor) -> bool:
+    """Whether a parameter stacks so many experts that they are read one by one."""
+    return parameter.ndim == 3 and parameter.nbytes > STACK
 
 
 def _entered(model: nn.Module, blocks: Sequence[str]) -> list[str]:
