@@ -162,6 +162,14 @@ def test_outside_of_a_request_a_gate_opens_at_once() -> None:
     assert course.gates["a"].opened == [[7]]
 
 
+def test_a_step_that_serves_the_others_ends_with_them() -> None:
+    course = Course()
+    steps = [course.step(0, "abcd"), course.step(1, "ab"), course.step(2, "abc")]
+    assert course.lockstep.run(steps, lambda _: None, serving=1) == [None, (1, "ab"), (2, "abc")]
+    assert course.counts == {"a": 1, "b": 1, "c": 1, "d": 0}
+    assert course.log[::3] == [(0, "a"), (0, "b"), (0, "c")]
+
+
 def test_no_step_is_left_in_the_middle() -> None:
     course, workers = Course(), []
 

@@ -24,6 +24,7 @@ from weight_edit.runtime.offload import conversion, gates, offload
 from weight_edit.runtime.offload.parameters import DiskParameter
 from weight_edit.runtime.options import LoadOptions
 from weight_edit.runtime.points import all_points
+from weight_edit.runtime.prefix import unsuited
 
 FAMILIES = (
     "llama",
@@ -85,6 +86,9 @@ def test_streams_and_logits_under_an_edit_are_the_same_to_the_bit(family: str, p
     generator = torch.Generator().manual_seed(3)
     rows = torch.randn(2, width(both.folder), generator=generator)
     found = []
+    if unsuited(both.memory) is not None:
+        # Batches of one length each, as from disk: whether padding shows would be tried first.
+        both.memory.hides_padding = False
     for model in (both.memory, both.disk):
         # OPT's norms see the stream of all rows in one.
         points = [p for p in all_points(model) if family != "opt" or p.kind != "resid_mid"]
@@ -157,7 +161,8 @@ def test_many_batches_of_the_engine_are_one_request(llama: Pair) -> None:
     once = llama.offload.bytes_of_request
     before = llama.offload.bytes_read
     next_token_logprobs(llama.disk, sequences, batch_size=1)
-    assert llama.offload.bytes_read - before == once < llama.stored()
+    # But for the embedding of the padding.
+    assert once - 64 * 4 <= llama.offload.bytes_read - before <= once < llama.stored()
 
 
 @pytest.mark.parametrize("sample", [qwen3_fine_grained, gpt_oss])

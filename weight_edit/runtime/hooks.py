@@ -6,8 +6,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
+from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.runtime.offload.parameters import DiskParameter
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class Hook:
         where: "input" is the module's first tensor argument, positional or by keyword; "output" is the
             tensor it returns, or the first element where it returns a tuple; "parameter" is a parameter itself.
         fn: gets that tensor, (batch, tokens, d_model) in the model's dtype, and returns what replaces it. To
-            read only, it returns what it got.
+            read only, it returns what it got. A `LowRankMap` where it is one: where a batch holds prompts under
+            several edits, each row then has its own factors in one product.
     """
 
     module: str
@@ -37,9 +40,11 @@ class Hook:
     fn: Callable[[Tensor], Tensor]
 
 
-def adding(vector: Tensor) -> Callable[[Tensor], Tensor]:
-    """The hook function that adds a vector (d_model,) at every token, in the input's dtype."""
-    return lambda x: x + vector.to(x.device, x.dtype)
+def adding(vector: Tensor) -> LowRankMap:
+    """The hook function that adds a vector (d_model,) at every token, in float32, rounded once."""
+    constant = vector.detach().cpu().double().numpy()
+    nothing = np.zeros((len(constant), 0))
+    return LowRankMap(nothing, nothing, constant)
 
 
 @contextmanager
@@ -88,14 +93,24 @@ def _on_input(hook: Hook, own: object | None) -> Callable[[nn.Module, tuple[Any,
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if own is not None and PASS.get() is not own:
             return None
-        if args and isinstance(args[0], Tensor):
-            return (hook.fn(args[0]), *args[1:]), kwargs
-        for key in _KEYWORDS:
-            if isinstance(kwargs.get(key), Tensor):
-                return args, {**kwargs, key: hook.fn(kwargs[key])}
-        raise TypeError(f"{hook.module} was called without a tensor that a hook on its input could take")
+        key, x = main_input(hook.module, args, kwargs)
+        return ((hook.fn(x), *args[1:]), kwargs) if key is None else (args, {**kwargs, key: hook.fn(x)})
 
     return replace
+
+
+def main_input(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, Tensor]:
+    """The stream among a module's arguments, and the name that it is passed by; None where it is the first of them.
+
+    Raises:
+        TypeError: there is none; names the module.
+    """
+    if args and isinstance(args[0], Tensor):
+        return None, args[0]
+    for key in _KEYWORDS:
+        if isinstance(kwargs.get(key), Tensor):
+            return key, kwargs[key]
+    raise TypeError(f"{module} was called without a tensor that a hook on its input could take")
 
 
 def _on_output(hook: Hook, own: object | None) -> Callable[[nn.Module, Any, Any], Any]:

@@ -1,7 +1,7 @@
 """Load a model with its tokenizer and anatomy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +31,14 @@ SMALL = 20_000_000
 """The number of parameters below which one thread is faster than several."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Model:
     """A causal language model in evaluation mode, with what is needed to use and to edit it.
 
     Attributes:
         offload: what reads the weights of a model that stays on disk; None where they are in memory.
+        hides_padding: whether padding beside a sequence leaves its stream as it is; None as long as it was not found
+            out.
     """
 
     model: PreTrainedModel
@@ -44,6 +46,7 @@ class Model:
     anatomy: Anatomy
     source: Source
     offload: "Offload | None" = None
+    hides_padding: bool | None = field(default=None, init=False)
 
     @classmethod
     def from_parts(
@@ -61,7 +64,12 @@ class Model:
         """
         path = Path(getattr(model.config, "_name_or_path", "") or ".")
         found = anatomy if anatomy is not None else anatomy_of(model.config)
-        return cls(model.eval(), tokenizer, _as_loaded(found, model), Source(name, path, None, in_memory=True))
+        return cls(
+            model=model.eval(),
+            tokenizer=tokenizer,
+            anatomy=_as_loaded(found, model),
+            source=Source(name, path, None, in_memory=True),
+        )
 
     def __repr__(self) -> str:
         blocks = f"{self.anatomy.n_layers} blocks, d_model {self.anatomy.d_model}"
@@ -160,7 +168,13 @@ def load(
     with bar(f"loading {source.public_name}"), quiet_transformers():
         blocks = [block.module for block in anatomy.blocks] if offload else None
         model, on_disk = _weights(source, config, dtype, target, trust_remote_code=trust_remote_code, blocks=blocks)
-    return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source, on_disk)
+    return Model(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        anatomy=_as_loaded(anatomy, model),
+        source=source,
+        offload=on_disk,
+    )
 
 
 def check_source(source: Source, *, device: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:

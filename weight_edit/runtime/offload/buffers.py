@@ -33,18 +33,29 @@ def empty(shape: Sequence[int], dtype: torch.dtype, behind: int = 0) -> Tensor:
     Args:
         behind: how many bytes behind a multiple of `ALIGNED` it begins. Products are the same to the bit only where the
             weights begin at alike addresses, and in memory they begin where the file has them.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room.
     """
     size, behind = torch.Size(shape).numel() * dtype.itemsize, behind % ALIGNED
+    try:
+        return _over(_room(size, behind), shape, dtype)
+    except (MemoryError, OSError) as error:
+        # As torch says it, so that it is seen where smaller batches are tried.
+        raise torch.OutOfMemoryError(f"can't allocate memory: {size} bytes for weights") from error
+
+
+def _room(size: int, behind: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     if size < MAPPED:
         room = np.empty(size + 2 * ALIGNED, dtype=np.uint8)
         begin = behind - room.ctypes.data % ALIGNED + ALIGNED
-        return _over(room[begin : begin + size], shape, dtype)
+        return room[begin : begin + size]
     pages = mmap.mmap(-1, size + behind, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # Fewer faults while it is filled; a kernel without huge pages refuses, and nothing is lost.
         with suppress(OSError):
             pages.madvise(mmap.MADV_HUGEPAGE)
-    return _over(np.frombuffer(pages, dtype=np.uint8)[behind:], shape, dtype)
+    return np.frombuffer(pages, dtype=np.uint8)[behind:]
 
 
 def in_file(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

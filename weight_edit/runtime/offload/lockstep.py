@@ -70,11 +70,13 @@ class Lockstep:
             return worker.wait(place, gate, question)
         return self._answers(gate, [question])[0]
 
-    def run(self, steps: Sequence[Callable[[], T]], passed: Callable[[Gate], None]) -> list[T]:
-        """The results of the steps, which take turns; those of one that fails end all.
+    def run(self, steps: Sequence[Callable[[], T]], passed: Callable[[Gate], None], serving: int = 0) -> list[T | None]:
+        """The results of the steps, which take turns; the error of one ends all.
 
         Args:
             passed: told of each gate that all who waited at it have passed.
+            serving: so many steps, the first ones, run for the others alone: they are ended with the last of these,
+                and have no result where they had not come to their end.
         """
         if isinstance(getcurrent(), Worker):
             # Within a step there is nobody to take turns with.
@@ -85,7 +87,7 @@ class Lockstep:
             with torch.no_grad():
                 for number, worker in enumerate(workers):
                     self._resume(number, worker, results, None)
-                while len(results) < len(workers):
+                while any(not worker.dead for worker in workers[serving:]):
                     place = min((w.at for w in workers if w.gate is not None and w.at is not None), key=self._rank)
                     here = [(n, w) for n, w in enumerate(workers) if w.gate is not None and w.at == place]
                     gate = here[0][1].gate
@@ -99,7 +101,7 @@ class Lockstep:
         finally:
             _end(workers)
             self.close()
-        return [results[number] for number in range(len(workers))]
+        return [results.get(number) for number in range(len(workers))]
 
     def left(self, gate: Gate) -> None:
         """Say that a pass has come out of a gate's block."""

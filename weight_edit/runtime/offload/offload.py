@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,13 @@ class Offload:
         """The bytes of tensors that were read since the model was loaded."""
         return self._shards.bytes_read
 
-    def run(self, steps: Sequence[Callable[[], T]], advance: Callable[[float], None] = lambda _: None) -> list[T]:
+    def run(
+        self,
+        steps: Sequence[Callable[[], T]],
+        advance: Callable[[float], None] = lambda _: None,
+        *,
+        serving: int = 0,
+    ) -> list[T]:
         """The results of steps that run forward passes of the model, all of which go through a block together.
 
         Each step runs in a copy of the caller's context, all in this thread and without gradients. At a block the
@@ -87,6 +93,8 @@ class Offload:
 
         Args:
             advance: called with shares of the whole, as blocks are passed.
+            serving: so many steps, the first ones, run for the others alone, such as that over a common prefix: they
+                are ended with the last of these, and their results are left out.
         """
         before, left = self.bytes_read, set(self._sequence)
         share = 1 / max(1, len(left))
@@ -99,7 +107,8 @@ class Offload:
                 advance(share)
 
         try:
-            return self._lockstep.run(steps, passed)
+            # None has ended without a result, but for those that serve.
+            return cast(list[T], self._lockstep.run(steps, passed, serving)[serving:])
         finally:
             self._drop_ahead()
             self.bytes_of_request = self.bytes_read - before
