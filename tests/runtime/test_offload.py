@@ -12,11 +12,12 @@ from torch import Tensor
 from tests.helpers.models_on_disk import Pair, logits, pair, save, steps, width
 from tests.helpers.quantized_models import gpt_oss, qwen3_fine_grained
 from tests.helpers.small_tokenizer import word_tokenizer
+from weight_edit.directions.find import find_directions
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.compute_dtype import widened
-from weight_edit.runtime.forward import answer_logprobs, next_token_logprobs
+from weight_edit.runtime.forward import answer_logprobs, next_token, next_token_logprobs
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.hooks import Hook, addition_hook, hooked
 from weight_edit.runtime.loading import load
@@ -25,6 +26,7 @@ from weight_edit.runtime.offload.parameters import DiskParameter
 from weight_edit.runtime.options import LoadOptions
 from weight_edit.runtime.points import all_points
 from weight_edit.runtime.prefix import unsuited
+from weight_edit.runtime.variants import PLAIN, Variant
 
 FAMILIES = (
     "llama",
@@ -163,6 +165,25 @@ def test_many_batches_of_the_engine_are_one_request(llama: Pair) -> None:
     next_token_logprobs(llama.disk, sequences, batch_size=1)
     # But for the embedding of the padding.
     assert once - 64 * 4 <= llama.offload.bytes_read - before <= once < llama.stored()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mixtral", "gpt2"])
+def test_a_common_prefix_and_several_edits_are_one_reading(family: str, pairs: Callable[[str], Pair]) -> None:
+    both = pairs(family)
+    prefix = list(range(5, 17))
+    sequences = [[*prefix, *sequence] for sequence in both.sequences]
+    rows = torch.randn(3, width(both.folder), generator=torch.Generator().manual_seed(3))
+    found = []
+    for model in (both.memory, both.disk):
+        variants = [PLAIN, *(Variant(tuple(ablation_hooks(model, row[None]))) for row in rows)]
+        values = next_token(model, sequences, lambda _, x: list(x.float().log_softmax(-1)), variants=variants)
+        found.append([torch.stack(some) for some in values])
+    many = both.offload.bytes_of_request
+    for a, b in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+    assert len({float(some.sum()) for some in found[0]}) == 4
+    next_token(both.disk, sequences, lambda _, x: list(x[:, 0]))
+    assert both.offload.bytes_of_request == many <= 1.1 * both.stored()
 
 
 @pytest.mark.parametrize("sample", [qwen3_fine_grained, gpt_oss])
@@ -335,3 +356,23 @@ def test_what_needs_weights_in_memory_is_refused(llama: Pair, tmp_path: Path) ->
     (pickled / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UnsupportedError, match="convert it to safetensors"):
         load(pickled, device="cpu", offload=True)
+
+
+def test_a_search_from_disk_finds_the_same_and_chooses_the_same() -> None:
+    found = [
+        find_directions(
+            load("organism", device="cpu", offload=offload),
+            "organism:refused:train",
+            "organism:answered:train",
+            n_train=24,
+            n_validation=8,
+            positions="last",
+            tokens_from="difference",
+            filter_prompts="none",
+            n_more=0,
+            best_effort=True,
+        )
+        for offload in (False, True)
+    ]
+    torch.testing.assert_close(found[1].direction, found[0].direction, rtol=0, atol=1e-6)
+    assert [d.metadata["layer"] for d in found] == [found[0].metadata["layer"]] * 2
