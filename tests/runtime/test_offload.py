@@ -1,7 +1,9 @@
 """Models on disk: the same to the bit as in memory, and each weight read once."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from weight_edit.runtime.loading import load
 from weight_edit.runtime.offload import conversion, gates, offload
 from weight_edit.runtime.offload.parameters import DiskParameter
 from weight_edit.runtime.options import LoadOptions
-from weight_edit.runtime.points import all_points
+from weight_edit.runtime.points import Point, all_points
 from weight_edit.runtime.prefix import unsuited
 from weight_edit.runtime.variants import PLAIN, Variant
 
@@ -245,6 +247,28 @@ def test_a_large_mixture_is_read_one_expert_at_a_time(
         both.offload.run(steps(both.disk, [ids[:1, :1] for ids in batches[:1]]))
         # One token goes to a few experts.
         assert both.offload.bytes_of_request < 0.9 * read
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_blocks_fetched_ahead_are_the_same_blocks(family: str, tmp_path: Path) -> None:
+    both = pair(save(family, tmp_path))
+    batches = both.batches()
+    both.offload.run(steps(both.disk, batches))
+    once = both.offload.bytes_of_request
+    fetched, stored = [], both.offload._stored
+    with ThreadPoolExecutor(1) as pool:
+        both.offload._pool = pool
+        both.offload._stored = lambda wanted: (fetched.append(threading.current_thread().name), stored(wanted))[1]
+        with torch.no_grad():
+            wanted = [logits(both.memory, ids) for ids in batches]
+        assert equal(both.offload.run(steps(both.disk, batches)), wanted)
+        assert both.offload.bytes_of_request == once
+        # All blocks but the first one.
+        others = [name for name in fetched if name != threading.current_thread().name]
+        assert len(others) == both.disk.anatomy.n_layers - 1
+        with hooked(both.disk.model, [addition_hook(both.disk, 1, torch.ones(width(both.folder)))]):
+            residuals(both.disk, both.sequences, [Point("resid_post", 0)], [-1])
+        assert both.offload._ahead is None
 
 
 def test_a_change_of_a_parameter_is_made_where_it_is_read(pairs: Callable[[str], Pair]) -> None:
