@@ -14,6 +14,7 @@ from weight_edit.cli.options import (
     Device,
     Dtype,
     Json,
+    Offload,
     Overwrite,
     Quiet,
     Remote,
@@ -175,6 +176,7 @@ def evaluate(
     ] = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    offload: Offload = False,
     card: Card = True,
     revision: Revision = None,
     token: Token = None,
@@ -220,6 +222,7 @@ def evaluate(
             token=token,
             trust_remote_code=trust_remote_code,
             adapter=adapter,
+            offload=offload,
         )
         measured, base = named_targets(
             model,

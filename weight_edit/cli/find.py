@@ -12,6 +12,7 @@ from weight_edit.cli.options import (
     Dtype,
     Json,
     Model,
+    Offload,
     Overwrite,
     Quiet,
     Remote,
@@ -138,6 +139,7 @@ def find(
     thinking: Thinking = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    offload: Offload = False,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -171,7 +173,12 @@ def find(
         )
         check_directions_file(out, resume=resume, overwrite=overwrite)
         load_options = LoadOptions(
-            dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            offload=offload,
         )
         if not folder_of(out).exists():
             # A typo in the name is told before prompt sets are downloaded, an earlier search before either.

@@ -68,7 +68,8 @@ def generate(
     check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
     check_tokens(model, sequences)
     ends = end_tokens(model)
-    if sequences and unsuited(model) is None:
+    # On disk each token of every answer needs all weights: all batches take it together.
+    if sequences and model.offload is None and unsuited(model) is None:
         with suppress(UnsuitedError):
             return _continuous(
                 model,
@@ -130,7 +131,7 @@ def by_batch(
 
     def step(batch: Batch) -> list[Generation]:
         watch = _Watch()
-        with torch.inference_mode():
+        with torch.no_grad():
             output = model.model.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask,

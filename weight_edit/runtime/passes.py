@@ -282,7 +282,8 @@ class _Request(Generic[T]):
                 steps.insert(0, partial(_as_pass, prefix.batch, partial(forward_backbone, self.model)))
             shares = _Shares(drawn, sum(map(len, wave)))
             with under(self.model, variants), _suited_threads(self.model):
-                outcome = attempt(partial(disk.run, steps, shares.add))
+                serving = len(steps) - len(batches)
+                outcome = attempt(partial(disk.run, steps, shares.add, serving=serving))
             if outcome is None:
                 shares.take_back()
                 rows_tried = sum(map(len, wave))
@@ -292,7 +293,7 @@ class _Request(Generic[T]):
                 self.most = min(self.most, at_once)
                 waiting.extendleft(reversed([part for rows in wave for part in self._parts(rows)]))
                 continue
-            yield from zip(batches, outcome[0][len(steps) - len(batches) :], strict=True)
+            yield from zip(batches, outcome[0], strict=True)
             shares.complete()
 
     def _parts(self, rows: list[_Row]) -> list[list[_Row]]:

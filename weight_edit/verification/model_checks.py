@@ -108,6 +108,7 @@ def run_models(
     rounding: float | None,
     device: str | None,
     trust_remote_code: bool,
+    offload: bool = False,
 ) -> ModelChecks:
     """The checks that load and run the models.
 
@@ -122,7 +123,7 @@ def run_models(
     storage = FLOAT32 if storage == "float64" else storage
     dtypes = tuple(dict.fromkeys((storage, FLOAT32)))
     plan = baking.plan
-    opened = partial(_opened, device=device, trust_remote_code=trust_remote_code)
+    opened = partial(_opened, device=device, trust_remote_code=trust_remote_code, offload=offload)
     sequences = [form.encode(prompt) for prompt in prompts.prompts]
     with Spool() as spool:
         quantised = bool(baking.checkpoint.config.get(_QUANTISED))
@@ -136,8 +137,8 @@ def run_models(
 _QUANTISED = "quantization_config"
 
 
-def _opened(path: Path, dtype: str, *, device: str | None, trust_remote_code: bool) -> Model:
-    return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+def _opened(path: Path, dtype: str, *, device: str | None, trust_remote_code: bool, offload: bool) -> Model:
+    return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code, offload=offload)
 
 
 def _opened_edit(folder: Path, opened: Callable[[Path, str], Model], dtype: str) -> Model:
