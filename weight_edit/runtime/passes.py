@@ -33,14 +33,15 @@ from weight_edit.utils.threads import one_thread
 T = TypeVar("T")
 
 
-def forward_backbone(model: Model, batch: Batch) -> None:
-    """Run the model without its unembedding, for the effect of the attached hooks.
+def forward_backbone(model: Model, batch: Batch) -> Tensor:
+    """What the model's head reads: its hidden states behind the last norm, (rows, tokens, d_model).
 
     Args:
         batch: on the model's device.
     """
-    backbone = model.model.base_model
-    backbone(**_inputs(backbone, batch))
+    backbone = model.backbone
+    hidden: Tensor = backbone(**_inputs(backbone, batch))[0]
+    return hidden
 
 
 def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
