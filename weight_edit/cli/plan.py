@@ -90,7 +90,7 @@ def plan(
     """Estimate bytes read, FLOPs, peak memory and time of a find and of what follows, and run nothing of it.
 
     A config.json suffices, without weights or tokenizer; of a Hub model no weights are downloaded. Arithmetic is
-    counted on the model built without numbers, whatever its family; times are by a second's calibration on this machine.
+    counted on the model built without numbers, whatever its family; times are by a short calibration on this machine.
 
     Example: `weight-edit plan Qwen/Qwen2.5-7B-Instruct --tokens 48 --offload --flops 4e14 --disk-rate 3e9`
     """

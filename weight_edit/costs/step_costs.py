@@ -93,15 +93,13 @@ class _Plan:
             more = self._scores(MOST, work.n_more)
             steps.append(
                 self._step(
-                    "candidates on more prompts",
+                    "more prompts",
                     f"up to {MOST} that cannot be told apart, on {work.n_more} more of each set",
                     Amounts(),
                     replace(more, requests=3, heads=3),
                 )
             )
-        steps.append(
-            self._step("random control", "one random direction", replace(self._scores(1, held), requests=1, heads=1))
-        )
+        steps.append(self._step("control", "one random direction", replace(self._scores(1, held), requests=1, heads=1)))
         if work.confirm:
             edits, tokens = 2 + OTHERS, work.max_new_tokens
             first = self._pass(work.target, work.confirm)
