@@ -69,6 +69,21 @@ def test_a_method_that_chooses_its_places_has_an_interval_of_candidates() -> Non
     assert plan_costs("organism", method="gradient", candidates=3, calibrate=False).work.candidates == (3, 3)
 
 
+@pytest.mark.parametrize(
+    ("filters", "source", "answers", "first"),
+    [
+        ("auto", "answers", 160, 32),
+        ("auto", "difference", 0, 160),
+        ("none", "answers", 20, 32),
+        ("answers", "difference", 160, 32),
+        ("first-token", "answers", 20, 160),
+    ],
+)
+def test_prompts_are_answered_as_a_find_would(filters: str, source: str, answers: int, first: int) -> None:
+    found = plan_costs("organism", filter_prompts=filters, tokens_from=source, n_answers=20, calibrate=False)
+    assert (found.work.answers, found.work.first_tokens) == (answers, first)
+
+
 def test_of_a_hub_model_no_weights_are_fetched(hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hub.add("someone/model", folder("organism"))
     found = plan_costs("someone/model", tokens=20, calibrate=False)
@@ -81,7 +96,7 @@ def test_the_document_has_every_step_and_their_sum(call) -> None:
     found = call("plan", "organism", "--json", "--trials", "5", *FIXED).json
     assert found["estimate"] is True
     names = [step["name"] for step in found["steps"]]
-    assert names[:4] == ["load", "judged answers", "activations", "selection"]
+    assert names[:5] == ["load", "judged answers", "first tokens", "activations", "selection"]
     assert "search" in names
     for key in ("flops", "bytes_read", "seconds"):
         for bound in ("low", "high"):

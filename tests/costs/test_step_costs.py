@@ -23,6 +23,7 @@ WORK = Workload(
     candidates=(12, 12),
     allowed=2,
     answers=30,
+    first_tokens=10,
     max_new_tokens=8,
     confirm=7,
     trials=50,
@@ -79,10 +80,10 @@ def test_answers_take_from_their_first_token_to_the_limit(size: ModelSize) -> No
 
 
 def test_only_what_is_asked_for_is_planned(size: ModelSize) -> None:
-    bare = replace(WORK, confirm=0, trials=0, n_evaluate=0, n_more=0, answers=0)
+    bare = replace(WORK, confirm=0, trials=0, n_evaluate=0, n_more=0, answers=0, first_tokens=0)
     assert list(named(size, bare)) == ["load", "activations", "selection", "control", "bake", "verify"]
-    everything = ["load", "judged answers", "activations", "selection", "more prompts", "control", "confirmation"]
-    assert list(named(size, WORK)) == [*everything, "search", "bake", "verify", "evaluate"]
+    everything = ["load", "judged answers", "first tokens", "activations", "selection", "more prompts", "control"]
+    assert list(named(size, WORK)) == [*everything, "confirmation", "search", "bake", "verify", "evaluate"]
     assert named(size, WORK)["search"].passes.low == 50 * (10 + 10)
 
 

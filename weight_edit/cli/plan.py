@@ -55,6 +55,7 @@ def plan(
         str,
         typer.Option("--filter", help="How prompts are left out, as in `find`: by auto and answers all are answered."),
     ] = "auto",
+    tokens_from: Annotated[str, typer.Option(help="Source of refusal tokens, as in `find`.")] = "answers",
     n_answers: Annotated[int, typer.Option(help="Prompts of each set that are answered otherwise.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(help="Length of these answers, at most.")] = 32,
     confirm: Annotated[
@@ -116,6 +117,7 @@ def plan(
                 candidates=candidates,
                 rule=SelectionRule(max_layer_fraction=max_layer_fraction),
                 filter_prompts=filter_prompts,
+                tokens_from=tokens_from,
                 n_answers=n_answers,
                 max_new_tokens=max_new_tokens,
                 confirm=confirm,

@@ -13,7 +13,7 @@ from weight_edit.costs.rates import Rates, rates_of
 from weight_edit.costs.step_costs import StepCost, step_costs
 from weight_edit.costs.workload import Lengths, Workload
 from weight_edit.directions.choice import rule_for
-from weight_edit.directions.names import check_method, check_positions
+from weight_edit.directions.names import check_answering, check_method, check_positions, present_filter
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
@@ -132,6 +132,7 @@ def plan_costs(
     candidates: int | None = None,
     rule: SelectionRule | None = None,
     filter_prompts: str = "auto",
+    tokens_from: str = "answers",
     n_answers: int = 32,
     max_new_tokens: int = 32,
     confirm: int | None = None,
@@ -163,8 +164,8 @@ def plan_costs(
         baseline: likewise; those of the targets where None.
         tokens: of a prompt, template included, where no prompts are given; 64 where None.
         prefix_tokens: with which all prompts begin, run once for each edit; those of the chat template where None.
-        n_train, n_validation, n_more, positions, filter_prompts, n_answers, max_new_tokens, confirm: as in
-            `find_directions`.
+        n_train, n_validation, n_more, positions, filter_prompts, tokens_from, n_answers, max_new_tokens, confirm: as
+            in `find_directions`.
         method: name of a finder: one candidate at each position and layer, or where it chooses places by itself, one
             to so many.
         candidates: how many there are, instead.
@@ -186,6 +187,10 @@ def plan_costs(
     check_dtype(dtype)
     check_method(method)
     check_positions(positions)
+    check_answering(present_filter(filter_prompts), tokens_from, "ablate")
+    filters = filter_prompts
+    if filters == "auto":
+        filters = "answers" if tokens_from == "answers" else "first-token"
     for name, value in (("tokens", tokens), ("candidates", candidates), ("n_answers", n_answers)):
         if value is not None and value < 1:
             raise UsageError(f"`{name}={value}`: must be at least 1", option=name)
@@ -231,7 +236,8 @@ def plan_costs(
                 "n_train": n_train,
                 "n_validation": n_validation,
                 "n_more": n_more,
-                "answers": _answered(filter_prompts, n_train + n_validation, n_answers),
+                "answers": _answered(filters, tokens_from, n_train + n_validation, n_answers),
+                "first_tokens": n_train + n_validation if filters == "first-token" else n_validation,
                 "max_new_tokens": max_new_tokens,
                 "confirm": confirm or 0,
                 "trials": trials,
@@ -296,9 +302,11 @@ def _prefix(chat: ChatFormat) -> int:
     return next((place for place, alike in enumerate(same) if not alike), shortest)
 
 
-def _answered(filter_prompts: str, drawn: int, n_answers: int) -> int:
-    """Prompts of each set that are answered: all where answers filter, else as many as it takes to find the tokens."""
-    return drawn if filter_prompts in ("auto", "answers") else min(drawn, n_answers)
+def _answered(filters: str, tokens_from: str, drawn: int, n_answers: int) -> int:
+    """Prompts of each set that are answered: all where answers filter, else as many as tokens are found from."""
+    if filters == "answers":
+        return drawn
+    return min(drawn, n_answers) if tokens_from == "answers" else 0
 
 
 def _workload(
@@ -352,7 +360,10 @@ def _notes(size: ModelSize, work: Workload, chat: ChatFormat | None, config: Any
     if not work.measured:
         found.append(f"prompts of {work.target.mean:.0f} tokens are assumed; give prompts, or their mean length")
     if chat is None:
-        found.append(f"no tokenizer is there: {work.positions} positions behind a prompt and no common prefix assumed")
+        found.append(
+            f"no tokenizer is there: {work.positions} positions behind a prompt and {work.prefix} tokens in front of "
+            "all are assumed"
+        )
     if work.candidates[0] != work.candidates[1]:
         found.append(f"{method} chooses places by itself; what it computes before its candidates is not counted")
     if work.processes > 1:

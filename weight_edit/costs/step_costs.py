@@ -71,14 +71,22 @@ class _Plan:
             longest = work.max_new_tokens
             first = self._both(lambda lengths: self._pass(lengths, work.answers))
             whole = self._both(lambda lengths: self._answers(lengths, work.answers, longest))
-            # Their first tokens are read for the mean refusal metric.
-            validation = self._both(lambda lengths: self._pass(lengths, held))
             steps.append(
                 self._step(
                     "judged answers",
                     f"to {work.answers} prompts of each set, of up to {longest} tokens",
                     replace(first, requests=1, heads=1),
-                    replace(whole + validation, requests=1.0 + longest, heads=1.0 + longest),
+                    replace(whole, requests=longest, heads=longest),
+                )
+            )
+        if work.first_tokens:
+            looked_at = self._both(lambda lengths: self._pass(lengths, work.first_tokens))
+            steps.append(
+                self._step(
+                    "first tokens",
+                    f"of answers to {work.first_tokens} prompts of each set, unless another pass has them",
+                    Amounts(),
+                    replace(looked_at, requests=1, heads=1),
                 )
             )
         steps.append(

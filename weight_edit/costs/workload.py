@@ -43,7 +43,8 @@ class Workload:
         candidates: how many are scored, at least and at most.
         allowed: the layers, from the first, that may be chosen.
         answers: prompts of each set that are answered and judged before candidates are found.
-        max_new_tokens: the length of these answers, at most.
+        first_tokens: prompts of each set whose first answer token is looked at before candidates are found.
+        max_new_tokens: the length of answers, at most.
         confirm: prompts that are answered under each of the best candidates; 0 where nothing is confirmed.
         trials: of a search for an edit's settings.
         n_evaluate: prompts of each of two sets that the base and the edited model answer.
@@ -65,6 +66,7 @@ class Workload:
     candidates: tuple[int, int]
     allowed: int
     answers: int
+    first_tokens: int
     max_new_tokens: int = 32
     confirm: int = 0
     trials: int = 0

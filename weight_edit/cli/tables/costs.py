@@ -22,7 +22,7 @@ def costs(found: "CostPlan", console: Console) -> None:
     blocks = f"{size.layers} blocks of up to {amount(size.block_bytes, 'B')}"
     expert = "" if size.expert_bytes is None else f", an expert {amount(size.expert_bytes, 'B')}"
     console.print(
-        f"{escape(found.model)}: {size.architecture}, {amount(size.parameters)} parameters, {amount(size.active)} of "
+        f"{escape(found.model)}: {size.architecture}, {count(size.parameters)} parameters, {count(size.active)} of "
         f"them for a token; {blocks}{expert}",
         highlight=False,
     )
@@ -66,6 +66,11 @@ def amount(number: float, unit: str = "", digits: int = 3) -> str:
     """A number in a few digits with a decimal prefix, such as "1.23 TB"."""
     scale, prefix = _scale(number)
     return f"{_digits(number / scale, digits)} {prefix}{unit}".rstrip()
+
+
+def count(parameters: int) -> str:
+    """A number of parameters as the field writes it, such as "70.6B"."""
+    return amount(parameters).replace(" ", "").replace("G", "B")
 
 
 def between(value: "Range", unit: str = "") -> str:
