@@ -6,6 +6,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Prompts": (
         "--target",
         "--baseline",
+        "--tokens",
+        "--prefix-tokens",
         "--protect",
         "--validation-target",
         "--validation-baseline",
@@ -24,7 +26,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--template-arg",
         "--thinking",
     ),
-    "Method": ("--method", "--option", "--positions", "--refusal-token", "--tokens-from", "--n-answers", "--seed"),
+    "Method": (
+        "--method",
+        "--option",
+        "--positions",
+        "--candidates",
+        "--refusal-token",
+        "--tokens-from",
+        "--n-answers",
+        "--seed",
+    ),
     "Choice": (
         "--select",
         "--max-kl",
@@ -72,7 +83,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--with",
         "--exit-code",
         "--list",
+        "--trials",
+        "--n-evaluate",
     ),
+    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate"),
     "Output": (
         "--out",
         "--answers",
