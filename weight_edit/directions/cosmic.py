@@ -3,7 +3,7 @@
 No refusal tokens are needed (arXiv 2506.00085).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.problem import Problem, stream_at
-from weight_edit.directions.scores import Similarity, worth_scoring
+from weight_edit.directions.scores import Similarity
 from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.hooks import Hook, addition_hook, hooked
 from weight_edit.runtime.points import Point
@@ -26,9 +26,8 @@ def cosmic_scores(
     candidates: Sequence[Candidate],
     ablation_hooks: Callable[[Tensor], list[Hook]],
     *,
-    layers: int | None = None,
-    known: Mapping[int, Similarity] | None = None,
-    done: Callable[[int, Similarity], None] | None = None,
+    done: Callable[[int, Similarity], None] = lambda number, similarity: None,
+    before: int = 0,
 ) -> list[Similarity]:
     """The similarity score of each candidate (arXiv 2506.00085), from -2 to 2, high is good.
 
@@ -39,7 +38,8 @@ def cosmic_scores(
 
     Args:
         ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
-        layers, known, done: as in `score_candidates`.
+        done: is given every candidate's number and similarity as soon as they are measured.
+        before: how many the bar counts as done.
 
     Returns:
         One per candidate; NaN for those of length zero.
@@ -64,7 +64,7 @@ def cosmic_scores(
             to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
         )
 
-    return _scores(problem, candidates, ablation_hooks, prepare, layers=layers, known=known, done=done)
+    return _scores(problem, candidates, ablation_hooks, prepare, done=done, before=before)
 
 
 def released_scores(
@@ -72,9 +72,8 @@ def released_scores(
     candidates: Sequence[Candidate],
     ablation_hooks: Callable[[Tensor], list[Hook]],
     *,
-    layers: int | None = None,
-    known: Mapping[int, Similarity] | None = None,
-    done: Callable[[int, Similarity], None] | None = None,
+    done: Callable[[int, Similarity], None] = lambda number, similarity: None,
+    before: int = 0,
 ) -> list[Similarity]:
     """The similarity score of each candidate as the authors' code computes it (wang-research-lab/COSMIC).
 
@@ -84,7 +83,7 @@ def released_scores(
     most. Where the model has fewer than ten blocks one layer is looked at; the code looks at none there.
 
     Args:
-        ablation_hooks, layers, known, done: as in `cosmic_scores`.
+        ablation_hooks, done, before: as in `cosmic_scores`.
 
     Raises:
         UsageError: a prompt is too long, or memory runs out.
@@ -110,7 +109,7 @@ def released_scores(
             to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
         )
 
-    return _scores(problem, candidates, ablation_hooks, prepare, layers=layers, known=known, done=done)
+    return _scores(problem, candidates, ablation_hooks, prepare, done=done, before=before)
 
 
 def outputs_at(problem: Problem, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
@@ -146,17 +145,15 @@ def _scores(
     ablation_hooks: Callable[[Tensor], list[Hook]],
     prepare: Callable[[], _Similarities],
     *,
-    layers: int | None,
-    known: Mapping[int, Similarity] | None,
-    done: Callable[[int, Similarity], None] | None,
+    done: Callable[[int, Similarity], None],
+    before: int,
 ) -> list[Similarity]:
-    earlier = {} if known is None else dict(known)
-    below = len(problem.layers) if layers is None else layers
-    asked = [n for n, candidate in enumerate(candidates) if worth_scoring(candidate, below) and n not in earlier]
+    asked = [n for n, candidate in enumerate(candidates) if candidate.norm > 0.0]
+    found: dict[int, Similarity] = {}
     if asked:
         similarities = prepare()
         targets = [ids for sample in problem.targets for ids in sample.validation]
-        with bar("similarities", len(asked) + len(earlier), done=len(earlier)) as progress:
+        with bar("similarities", len(asked) + before, done=before) as progress:
             for number in asked:
                 candidate = candidates[number]
                 with hooked(problem.model.model, ablation_hooks(candidate.rows)):
@@ -165,11 +162,10 @@ def _scores(
                     hook = addition_hook(problem.model, candidate.layer, candidate.vector.float())
                     with hooked(problem.model.model, [hook]):
                         added = similarities.to_target(problem.baseline.validation)
-                earlier[number] = Similarity(ablated, added)
-                if done is not None:
-                    done(number, earlier[number])
+                found[number] = Similarity(ablated, added)
+                done(number, found[number])
                 progress.advance()
-    return [earlier.get(number, Similarity()) for number in range(len(candidates))]
+    return [found.get(number, Similarity()) for number in range(len(candidates))]
 
 
 def least_similar(target: Tensor, baseline: Tensor) -> list[int]:

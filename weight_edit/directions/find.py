@@ -11,7 +11,6 @@ import transformers
 
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.certainty import SCORES
 from weight_edit.directions.choice import Choice, chosen, is_made, rule_for
 from weight_edit.directions.confirmation import confirm_candidates
 from weight_edit.directions.directions import Directions
@@ -20,13 +19,13 @@ from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.judged_answers import SampleAnswers, Speaker
 from weight_edit.directions.loud import Deviations
-from weight_edit.directions.measuring import measured
+from weight_edit.directions.measuring import Measuring, measured
 from weight_edit.directions.metering import Filter, Meter, filtered, metered, more_kept, with_more_prompts
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import Finder, finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
-from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.scores import SCORES, CandidateScore
 from weight_edit.directions.selection import RELEASED, SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.errors import UsageError
@@ -300,27 +299,27 @@ def _score(
     rule: SelectionRule,
     request: FindRequest,
 ) -> None:
-    """Measure the candidates, and those that cannot be told apart on more prompts."""
+    """Measure what the choice needs stage by stage, and what cannot be told apart on more prompts."""
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
-    measured(
-        problem,
-        candidates,
-        similarity=rule.without_tokens,
-        released=rule.select == RELEASED,
-        layers=problem.allowed,
-        kept=kept,
-    )
+    measuring = Measuring(problem, released=rule.select == RELEASED)
     further: Problem | None = None
-    while wanted := Choice(kept, request, rule).wanted:
-        further = _on_more(problem, drawn, meter, kept) if further is None else further
-        found = measured(
-            further,
-            [candidates[number] for number in wanted],
-            what=f"{len(wanted)} candidates on more prompts",
-        )
-        for number, score in zip(wanted, found, strict=True):
-            kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
+    while True:
+        choice = Choice(kept, request, rule)
+        stage = choice.needed or choice.lacking
+        if stage is not None:
+            measuring.run(stage, candidates, kept.note_scores, kept.note_similarity)
+        elif choice.wanted:
+            further = _on_more(problem, drawn, meter, kept) if further is None else further
+            found = measured(
+                further,
+                [candidates[number] for number in choice.wanted],
+                what=f"{len(choice.wanted)} candidates on more prompts",
+            )
+            for number, score in zip(choice.wanted, found, strict=True):
+                kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
+        else:
+            return
 
 
 def _on_more(problem: Problem, drawn: "_Samples", meter: Meter, kept: SearchFolder) -> Problem:
