@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.alike import alike
 from weight_edit.directions import find, metering
 from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
@@ -43,15 +44,6 @@ def scored(folder):
         if "values" in row and "control" not in row
         for name in row["values"]
     ]
-
-
-def alike(a, b):
-    """Whether two JSON values are the same, numbers up to the rounding of other batches."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(alike, a, b))
-    return a == pytest.approx(b, rel=1e-4, abs=1e-6) if isinstance(a, float) and isinstance(b, float) else a == b
 
 
 @pytest.fixture

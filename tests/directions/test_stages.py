@@ -133,7 +133,7 @@ def test_the_outcome_is_that_of_all_scores_measured(name, seeds):
     # What is compared is not empty: some searches choose, and leave ties and open bounds.
     assert (chosen > 0) == (name != "none can keep it")
     if name == "published":
-        assert passes[0] < 0.8 * passes[1]
+        assert passes[0] < 0.7 * passes[1]
         assert ties
         assert open_bounds
 
@@ -142,16 +142,16 @@ def test_what_is_rejected_for_sure_is_asked_nothing_more():
     search = Search(0, SelectionRule())
     search.run(staged=True)
     selection = select(search.table, search.rule, LAYERS, search.more)
-    for score, known, values in zip(search.table, search.known, search.values, strict=True):
+    for score, known in zip(search.table, search.known, strict=True):
         stage = selection.stages.get((score.position, score.layer))
         if stage == "place":
             assert known == set()
             assert score.kl is None
-        elif "induce" not in known and "induce" in values:
-            assert stage == "kl"
-            assert (score.induce, score.bypass) == (None, None)
+        elif "kl" not in known:
+            assert stage == "induce"
+            assert (score.kl, score.bypass) == (None, None)
         elif "bypass" not in known:
-            assert stage in ("kl", "induce")
+            assert stage in ("induce", "kl")
             assert score.bypass is None
     assert set(selection.stages.values()) >= {"place", "kl", "induce"}
 

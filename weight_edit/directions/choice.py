@@ -298,7 +298,9 @@ def _none(
 
     def badness(score: CandidateScore) -> tuple[float, ...]:
         found = missed[score.position, score.layer]
-        return sum(failure.excess for failure in found), *merit(score, rule.select)
+        # Of what an early stage rejects nobody knows by how much it would miss later bounds.
+        unknown = [score.induce, score.kl, score.bypass, score.cosmic].count(None)
+        return unknown, sum(failure.excess for failure in found), *merit(score, rule.select)
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)
@@ -318,7 +320,7 @@ def _rows(scores: Sequence[CandidateScore], selection: Selection, rule: Selectio
         {
             **score.to_dict(),
             "intervals": intervals(score),
-            "prompts": len(score.values.get("kl", ())),
+            "prompts": max(map(len, score.values.values()), default=0),
             "untold_bounds": straddled(score, rule),
             "rejected": selection.rejections.get((score.position, score.layer)),
             "stage": selection.stages.get((score.position, score.layer)),

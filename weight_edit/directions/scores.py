@@ -164,7 +164,7 @@ class Scorer:
             return
         with bar(what, len(asked) + before, done=before) as progress:
             # Counted with the first of the candidates: before it, nothing is known of the rate.
-            for group in self._groups(list(asked), rows):
+            for group in self._groups(_ordered(asked, names), rows):
                 part = _Rest(progress, len(group), sum(len(self._of(name)) for n in group for name in wanted[n]))
                 found: dict[int, dict[str, tuple[float, ...]]] = {number: {} for number in group}
                 for each in (self._ablated, self._added):
@@ -289,6 +289,12 @@ class Scorer:
             within=within,
         )
         return [torch.stack(values).cpu().double() for values in found]
+
+
+def _ordered(asked: Mapping[int, Candidate], names: Collection[str]) -> list[int]:
+    """The candidates, those that are added at one layer beside one another: they are run on from there together."""
+    alone = set(names) == {"induce"}
+    return sorted(asked, key=lambda number: asked[number].layer or 0) if alone else list(asked)
 
 
 def addable(candidate: Candidate) -> bool:

@@ -74,7 +74,7 @@ class SelectionRule:
 NOT_FINITE = "a score is not finite"
 """The rejection of a candidate under whose edit the model's outputs are NaN or infinite."""
 
-STAGES = ("place", "kl", "induce", "bypass", "similarity")
+STAGES = ("place", "induce", "kl", "bypass", "similarity")
 """What candidates are rejected by, in the order in which it is measured.
 
 First comes where they are and whether they have a direction at all, without a pass; see `stages`.
@@ -251,9 +251,9 @@ def _unusable(score: "CandidateScore") -> tuple[str, str] | None:
     """Why a candidate can be chosen by no bounds, and at which stage that is told; None where it can."""
     if score.norm == 0.0:
         return "zero norm", "place"
-    if score.kl is None:
-        return "not measured", "kl"
-    for name, stage in (("kl", "kl"), ("protected_kl", "kl"), ("induce", "induce"), ("bypass", "bypass")):
+    if all(value is None for value in (score.induce, score.kl, score.bypass)):
+        return "not measured", "place"
+    for name, stage in (("induce", "induce"), ("kl", "kl"), ("protected_kl", "kl"), ("bypass", "bypass")):
         value = getattr(score, name)
         if value is not None and not math.isfinite(value):
             return NOT_FINITE, stage

@@ -31,10 +31,10 @@ class Stage:
 class Stages:
     """The stages of a selection.
 
-    The layers that may be chosen come first, then the divergences under ablation, then what adding the difference
-    induces, then what ablation bypasses. A candidate goes on while its intervals leave open that it keeps the bounds,
-    or its means say so: the others can neither be chosen nor be measured on more prompts, whatever they would score
-    later.
+    The layers that may be chosen come first, without a pass; then what adding the difference induces, which is run from
+    its block on and rejects most; then the divergences under ablation, then what ablation bypasses. A candidate goes on
+    while its intervals leave open that it keeps the bounds, or its means say so: the others can neither be chosen nor
+    be measured on more prompts, whatever they would score later.
 
     Attributes:
         candidates: of the search.
@@ -58,12 +58,13 @@ class Stages:
         """
         eligible, alive = self._eligible, self._alive(table)
         released = self.rule.select == RELEASED
-        asked: list[tuple[tuple[str, ...], list[int]]] = [(self._divergences, eligible)]
+        asked: list[tuple[tuple[str, ...], list[int]]] = []
+        if self.rule.min_induce is not None:
+            asked.append((("induce",), eligible))
+        asked.append((self._divergences, alive))
         if released:
             # Where the similarities peak is read off all candidates.
             asked.append(((SIMILARITY,), eligible))
-        if self.rule.min_induce is not None:
-            asked.append((("induce",), alive))
         asked.append((("bypass",), alive))
         if self.rule.without_tokens and not released:
             asked.append(((SIMILARITY,), alive))

@@ -277,7 +277,7 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     meta = cast("DirectionsDocument", found.metadata)
     rule = meta.get("rule")
     by = (rule and (rule.get("select") or rule.get("by"))) or "bypass"
-    scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
+    scored = [row for row in meta.get("scores", []) if _is_measured(row)]
     if by == "bypass":
         # Where a model gave no numbers there is none.
         scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"] is None, row["bypass"] or 0.0))
@@ -304,9 +304,13 @@ def rejected(details: Mapping[str, object], console: Console, count: int = 5) ->
         details: of the error, with the table under "scores", the best first.
     """
     scores = cast("list[ScoreDocument]", details["scores"])
-    scored = [(row, _reason(row)) for row in scores if row["kl"] is not None]
+    scored = [(row, _reason(row)) for row in scores if _is_measured(row)]
     if scored:
-        _candidates("The candidates that miss the bounds least", scored[:count], console)
+        _candidates("The candidates that came furthest and miss the bounds least", scored[:count], console)
+
+
+def _is_measured(row: "ScoreDocument") -> bool:
+    return any(row[name] is not None for name in ("bypass", "induce", "kl"))
 
 
 def _reason(row: "ScoreDocument") -> str | None:
@@ -368,7 +372,7 @@ def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", 
     if any(row.get("untold_bounds") for row, _ in rows):
         captions.append("? the interval holds the bound, so that the mean decides on which side it is.")
     if any(row.get("stage") and row["bypass"] is None for row, _ in rows):
-        captions.append("A candidate that a stage rejects for sure is not measured at the next: KL, induce, bypass.")
+        captions.append("A candidate that a stage rejects for sure is not measured at the next: induce, KL, bypass.")
     table.caption = " ".join(captions) or None
     console.print(table)
 
