@@ -21,7 +21,8 @@ from weight_edit.runtime.continuous_batching import decode, first_group
 from weight_edit.runtime.generation import by_batch, generate, prefix
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.row_cache import RowCache, UnsuitedError, unsuited
+from weight_edit.runtime.prefix import unsuited
+from weight_edit.runtime.row_cache import RowCache, UnsuitedError
 from weight_edit.utils import progress
 from weight_edit.utils.progress import Lines
 

@@ -13,10 +13,11 @@ from itertools import islice, takewhile
 
 import torch
 
-from weight_edit.runtime.batching import attempt, longest_first, too_long
-from weight_edit.runtime.forward import each_block
+from weight_edit.runtime.batching import attempt, group_sizes, longest_first, too_long
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import free_memory
+from weight_edit.runtime.passes import each_block
+from weight_edit.runtime.prefix import LEAST
 from weight_edit.runtime.row_cache import RowCache
 from weight_edit.utils.progress import is_quiet
 from weight_edit.utils.threads import one_thread
@@ -26,12 +27,6 @@ MOST_ROWS = 128
 
 _SHARE_OF_MEMORY = 0.5
 """The part of the free memory that the cache of all rows may take, while it is copied too."""
-
-_PREFIX = 8
-"""The tokens from which on reading a common prefix apart pays."""
-
-_PASS = 40
-"""The tokens whose reading costs about what a pass costs however few it reads: so much padding is worth one less."""
 
 _GROUP = 4096
 """The tokens that a group reads at once, if it is more than one prompt."""
@@ -94,21 +89,8 @@ def decode(
 
 
 def first_group(unread: Sequence[int]) -> int:
-    """How many of some prompts to read in the first pass, so that all passes together cost least.
-
-    A pass costs `_PASS` tokens, and as many for each of its prompts as its longest has.
-
-    Args:
-        unread: the tokens that are left to read of each prompt, the longest first; at least one prompt.
-    """
-    costs = [0] * (len(unread) + 1)
-    sizes = [0] * len(unread)
-    for start in reversed(range(len(unread))):
-        most = max(1, min(len(unread) - start, _GROUP // unread[start]))
-        cost = {size: _PASS + size * unread[start] + costs[start + size] for size in range(1, most + 1)}
-        sizes[start] = min(cost, key=lambda size: (cost[size], -size))
-        costs[start] = cost[sizes[start]]
-    return sizes[0]
+    """How many of some prompts to read in the first pass, see `group_sizes`; at least one prompt."""
+    return group_sizes(unread, len(unread), at_once=_GROUP)[0]
 
 
 @dataclass(kw_only=True)
@@ -247,7 +229,7 @@ class _Running:
         common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         # Each prompt has a token left to be read; and what a window has forgotten, no shorter prompt can take from it.
         tokens = min(len(common), min(map(len, self.sequences)) - 1, cache.narrowest or len(common))
-        if tokens >= _PREFIX and len(self.sequences) >= 4:
+        if tokens >= LEAST and len(self.sequences) >= 4:
             cache.forward(self.model, [common[:tokens]])
             self.prefix = cache
             self._measure(cache)

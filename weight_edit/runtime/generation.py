@@ -12,9 +12,11 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.continuous_batching import decode
-from weight_edit.runtime.forward import check_lengths, check_tokens, run_model
+from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.row_cache import UnsuitedError, unsuited
+from weight_edit.runtime.passes import check_tokens, run_model
+from weight_edit.runtime.prefix import unsuited
+from weight_edit.runtime.row_cache import UnsuitedError
 from weight_edit.utils.progress import bar
 
 _BATCH = 32
@@ -50,7 +52,7 @@ def generate(
 
     The model's own sampling settings and penalties are set aside for the call, so that answers depend on the
     weights alone; its end tokens are kept. Answers leave the batch when they end and others enter
-    (`continuous_batching`); where a model's cache does not allow that (`row_cache.unsuited`), transformers generates
+    (`continuous_batching`); where a model's cache does not allow that (`prefix.unsuited`), transformers generates
     batch by batch. Hooks on the model see tokens of several prompts at once, at other columns and in another order than
     the prompts', and a common prefix only once: what they do to a token must follow from that token alone.
 

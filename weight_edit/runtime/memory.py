@@ -9,6 +9,9 @@ from weight_edit.runtime.loading import Model
 MOST_SEQUENCES = 128
 """Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
 
+MOST_TOKENS = {"cpu": 4096, "other": 32768}
+"""Tokens in a pass where the caller sets no limit, on a processor and on an accelerator: likewise."""
+
 _SHARE = 0.125
 """The part of the free memory that one pass may take."""
 
@@ -28,7 +31,7 @@ def free_memory(model: Model) -> int | None:
     Of several devices, each counts as the fullest: what a model keeps of tokens is spread as its blocks are.
     """
     devices = {parameter.device for parameter in model.model.parameters()} - {torch.device("meta")}
-    found = [_free(device) for device in devices]
+    found = [_free(device) for device in devices or {model.device}]
     told = [each for each in found if each is not None]
     return min(told) * len(told) if told and len(told) == len(found) else None
 
@@ -45,7 +48,24 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
         return _UNTOLD
     size = model.dtype.itemsize
     row = tokens * model.anatomy.d_model * _WIDTHS * size + read * model.vocabulary * (size + 4)
-    return max(1, min(MOST_SEQUENCES, int(_SHARE * free / row)))
+    if model.device.type == "cpu":
+        useful = min(MOST_SEQUENCES, MOST_TOKENS["cpu"] // tokens)
+    else:
+        useful = MOST_TOKENS["other"] // tokens
+    return max(1, min(useful, int(_SHARE * free / row)))
+
+
+def rows_in_waiting(model: Model, tokens: int) -> int:
+    """The sequences whose streams may wait between two blocks of a model that lies on disk, by the memory that is free.
+
+    Args:
+        tokens: of the longest sequence.
+    """
+    free = free_memory(model)
+    if free is None:
+        return _UNTOLD
+    # A stream, what a block adds to it, and positions in two forms.
+    return max(1, int(2 * _SHARE * free / (4 * tokens * model.anatomy.d_model * model.dtype.itemsize)))
 
 
 def _free(device: torch.device) -> int | None:
