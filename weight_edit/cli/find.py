@@ -132,6 +132,9 @@ def find(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the drawn prompts and of the method.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Prompts at a time, at most; as many as memory allows if absent.")
+    ] = None,
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
@@ -213,6 +216,7 @@ def find(
             out,
             load_options=load_options,
             format_options=format_options,
+            batch_size=batch_size,
             resume=resume,
             overwrite=overwrite,
         )

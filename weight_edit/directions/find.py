@@ -15,7 +15,7 @@ from weight_edit.directions.choice import Choice, chosen, is_made, rule_for
 from weight_edit.directions.confirmation import confirm_candidates
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
-from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.find_request import FindRequest, check_batch_size
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.judged_answers import SampleAnswers, Speaker
 from weight_edit.directions.loud import Deviations
@@ -68,7 +68,7 @@ def find_directions(
     confirm_by: str = "ablate",
     best_effort: bool = False,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     scores: str | Path | SearchFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -117,6 +117,7 @@ def find_directions(
             the metadata (`best_effort`, `missed`); when answers tell no refusal tokens, take those from the difference,
             with a warning.
         seed: draws the prompts, and whatever the method draws.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
         scores: a folder for what is found as it comes, candidates and their scores; kept nowhere when None.
         resume: go on with what an earlier search of the same inputs left there. Where it is complete nothing is run,
             so that a choice by other bounds costs nothing.
@@ -135,6 +136,7 @@ def find_directions(
             of candidates, the best first.
     """
     check_seed(seed)
+    check_batch_size(batch_size)
     finder = finder_named(method)
     finder.settings(options or {})
     # What is wrong with the prompts is said before a large model is loaded.
@@ -181,7 +183,7 @@ def find_requested(
     model: Model,
     chat_format: ChatFormat | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     scores: str | Path | SearchFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -249,7 +251,7 @@ def _meter(
     chat_format: ChatFormat,
     *,
     kept: SearchFolder,
-    batch_size: int,
+    batch_size: int | None,
 ) -> Meter:
     """The model with the answers that it gave, and the filter that is asked for."""
     speaker = Speaker(model=model, chat=chat_format, judge=request.spec, max_new_tokens=request.max_new_tokens)

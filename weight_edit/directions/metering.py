@@ -28,14 +28,14 @@ class Meter:
     Attributes:
         model: the model.
         opening: what comes before an answer's text: what tells refusals from answers is the token behind it.
-        batch_size: prompts at a time.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
         answers: the model's answers, judged where they are asked for.
         filter: by what prompts are left out.
     """
 
     model: Model
     opening: Sequence[int]
-    batch_size: int
+    batch_size: int | None
     answers: SampleAnswers
     filter: Filter
 

@@ -35,7 +35,7 @@ class Problem:
         allowed: how many of them, from the first, may be chosen.
         tokens: ids of the refusal tokens; empty where the search does without.
         seed: of whatever is drawn.
-        batch_size: prompts in a forward pass.
+        batch_size: prompts in a forward pass, at most; None is as many as memory allows.
         warn: takes sentences that the user should read.
         format: how prompts became tokens; the model's own when None.
     """
@@ -49,7 +49,7 @@ class Problem:
     allowed: int
     tokens: tuple[int, ...]
     seed: int
-    batch_size: int
+    batch_size: int | None
     warn: Callable[[str], None]
     format: ChatFormat | None = None
     _read: dict[tuple[int, Part], Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -121,7 +121,7 @@ def stream_at(
     layers: Sequence[int],
     positions: Sequence[int | None],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     name: str | None = None,
 ) -> Tensor:
     """The stream at the inputs of layers, on the CPU.

@@ -11,10 +11,12 @@ from torch import Tensor
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.refusal_metric import refusal_metric
 from weight_edit.evaluation.kl import exact, kl_from
+from weight_edit.runtime.forward import Row, next_token
 from weight_edit.runtime.hooks import Hook, addition_hook
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_logprobs
-from weight_edit.runtime.stand_in import PLAIN, Row, Trunk, Variant, next_token
+from weight_edit.runtime.trunk import Trunk
+from weight_edit.runtime.variants import PLAIN, Variant
 from weight_edit.utils.progress import Bar, bar
 
 AblationHooks = Callable[[Tensor], list[Hook]]
@@ -162,6 +164,9 @@ class Scorer:
         rows = sum(len(self._of(name)) for name in set().union(*wanted.values()))
         if not rows:
             return
+        if "kl" not in self._plain:
+            begin = [each.layer for n, each in asked.items() if "induce" in wanted[n] and each.layer is not None]
+            self._trunk = Trunk(self.model, self._prompts["kl"], begin) if begin else None
         with bar(what, len(asked) + before, done=before) as progress:
             # Counted with the first of the candidates: before it, nothing is known of the rate.
             for group in self._groups(_ordered(asked, names), rows):
@@ -180,7 +185,7 @@ class Scorer:
     def _groups(self, numbers: list[int], rows: int) -> Iterator[list[int]]:
         """The candidates, as many at a time as one request has; all where each request reads all weights."""
         most = _FEW_ROWS if self.model.device.type == "cpu" else _ROWS
-        size = max(1, most // rows) if getattr(self.model, "offload", None) is None else len(numbers)
+        size = max(1, most // rows) if self.model.offload is None else len(numbers)
         for start in range(0, len(numbers), size):
             yield numbers[start : start + size]
 
@@ -243,7 +248,6 @@ class Scorer:
         """The unedited model's log-probabilities, (prompts, vocabulary) in float64 on its device; asked once."""
         if name not in self._plain:
             prompts = self._prompts[name]
-            trunk = Trunk(self.model, prompts) if name == "kl" else None
 
             def read(rows: Sequence[Row], logits: Tensor) -> list[Tensor]:
                 return list(exact(logits).log_softmax(dim=-1).unbind())
@@ -253,15 +257,13 @@ class Scorer:
                 prompts,
                 read,
                 variants=[PLAIN],
-                trunk=trunk,
+                trunk=self._trunk if name == "kl" else None,
                 batch_size=self.batch_size,
                 description=None,
             )
             found = torch.stack(rows)
             check_logprobs(self.model, prompts, found)
             self._plain[name] = found
-            if trunk is not None:
-                self._trunk = trunk
         return self._plain[name]
 
     def _ask(
