@@ -57,7 +57,7 @@ def no_passes(monkeypatch):
         for module, name in (
             (metering, "next_token_logprobs"),
             (scoring, "next_token"),
-            (problems, "residuals"),
+            (problems, "residuals_under"),
             (problems, "mean_residuals"),
         ):
             monkeypatch.setattr(module, name, refuse)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.problem import Problem, stream_at
-from weight_edit.directions.scores import Similarity
-from weight_edit.runtime.activations import residuals
-from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.directions.problem import Problem, streams_under
+from weight_edit.directions.scores import Similarity, addable, addition, groups
+from weight_edit.runtime.activations import residuals_under
+from weight_edit.runtime.hooks import Hook
 from weight_edit.runtime.points import Point
+from weight_edit.runtime.variants import PLAIN, Variant
 from weight_edit.utils.progress import bar
 
 SHARE = 0.1
@@ -56,12 +57,15 @@ def cosmic_scores(
         chosen = least_similar(target, baseline)
         looked_at = [problem.layers[index] for index in chosen]
 
-        def like(prompts: Sequence[Sequence[int]], other: Tensor) -> float:
-            found = stream_at(problem.model, prompts, looked_at, problem.positions, batch_size=problem.batch_size)
-            return float(similarity(found.double().mean(dim=0), other[:, chosen]).mean())
+        def like(prompts: Sequence[Sequence[int]], variants: Sequence[Variant], other: Tensor) -> list[float]:
+            found = streams_under(
+                problem.model, variants, prompts, looked_at, problem.positions, batch_size=problem.batch_size
+            )
+            return [float(similarity(each.double().mean(dim=0), other[:, chosen]).mean()) for each in found]
 
         return _Similarities(
-            to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
+            to_baseline=lambda prompts, variants: like(prompts, variants, baseline),
+            to_target=lambda prompts, variants: like(prompts, variants, target),
         )
 
     return _scores(problem, candidates, ablation_hooks, prepare, done=done, before=before)
@@ -91,52 +95,57 @@ def released_scores(
 
     def prepare() -> _Similarities:
         trained = [
-            outputs_at(problem, prompts, problem.layers)
+            outputs_under(problem, (PLAIN,), prompts, problem.layers)[0]
             for prompts in ([ids for sample in problem.targets for ids in sample.train], problem.baseline.train)
         ]
         looked_at = [problem.layers[index] for index in least_similar(*(x.mean(dim=0)[None] for x in trained))]
 
-        def mean(prompts: Sequence[Sequence[int]]) -> Tensor:
-            return outputs_at(problem, prompts, looked_at).mean(dim=(0, 1))
+        def means(prompts: Sequence[Sequence[int]], variants: Sequence[Variant] = (PLAIN,)) -> Tensor:
+            return outputs_under(problem, variants, prompts, looked_at).mean(dim=(1, 2))
 
-        target = mean([ids for sample in problem.targets for ids in sample.validation])
-        baseline = mean(problem.baseline.validation)
+        (target,) = means([ids for sample in problem.targets for ids in sample.validation])
+        (baseline,) = means(problem.baseline.validation)
 
-        def like(prompts: Sequence[Sequence[int]], other: Tensor) -> float:
-            return float(torch.nn.functional.cosine_similarity(mean(prompts), other, dim=-1))
+        def like(prompts: Sequence[Sequence[int]], variants: Sequence[Variant], other: Tensor) -> list[float]:
+            found: list[float] = torch.nn.functional.cosine_similarity(means(prompts, variants), other, dim=-1).tolist()
+            return found
 
         return _Similarities(
-            to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
+            to_baseline=lambda prompts, variants: like(prompts, variants, baseline),
+            to_target=lambda prompts, variants: like(prompts, variants, target),
         )
 
     return _scores(problem, candidates, ablation_hooks, prepare, done=done, before=before)
 
 
-def outputs_at(problem: Problem, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
-    """The outputs of blocks at the last token, (prompts, layers, d_model) float64.
+def outputs_under(
+    problem: Problem, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], layers: Sequence[int]
+) -> Tensor:
+    """The outputs of blocks at the last token under each variant, (variants, prompts, layers, d_model) float64.
 
     The last block's is what the final norm makes of it.
     """
     model = problem.model
     points = [Point("resid_post", layer) for layer in layers]
-    found = residuals(model, prompts, points, [-1], batch_size=problem.batch_size, description=None)[:, 0]
+    found = residuals_under(model, variants, prompts, points, [-1], batch_size=problem.batch_size, description=None)
+    found = found[:, :, 0]
     last = model.anatomy.n_layers - 1
     if model.anatomy.final_norm is not None and last in layers:
         norm = model.model.get_submodule(model.anatomy.final_norm)
         some = next(norm.parameters(), None)
         where = list(layers).index(last)
         with torch.no_grad():
-            given = found[:, where] if some is None else found[:, where].to(some.device, some.dtype)
-            found[:, where] = norm(given).float().cpu()
+            given = found[..., where, :] if some is None else found[..., where, :].to(some.device, some.dtype)
+            found[..., where, :] = norm(given).float().cpu()
     return found.double()
 
 
 @dataclass(frozen=True)
 class _Similarities:
-    """Cosines of what prompts give, under whatever hooks are on, to what the unedited model gives on each class."""
+    """Cosines of what prompts give under each variant to what the unedited model gives on each class."""
 
-    to_baseline: Callable[[Sequence[Sequence[int]]], float]
-    to_target: Callable[[Sequence[Sequence[int]]], float]
+    to_baseline: Callable[[Sequence[Sequence[int]], Sequence[Variant]], list[float]]
+    to_target: Callable[[Sequence[Sequence[int]], Sequence[Variant]], list[float]]
 
 
 def _scores(
@@ -153,18 +162,18 @@ def _scores(
     if asked:
         similarities = prepare()
         targets = [ids for sample in problem.targets for ids in sample.validation]
+        baseline = problem.baseline.validation
         with bar("similarities", len(asked) + before, done=before) as progress:
-            for number in asked:
-                candidate = candidates[number]
-                with hooked(problem.model.model, ablation_hooks(candidate.rows)):
-                    added = ablated = similarities.to_baseline(targets)
-                if candidate.layer is not None and candidate.vector is not None:
-                    hook = addition_hook(problem.model, candidate.layer, candidate.vector.float())
-                    with hooked(problem.model.model, [hook]):
-                        added = similarities.to_target(problem.baseline.validation)
-                found[number] = Similarity(ablated, added)
-                done(number, found[number])
-                progress.advance()
+            for group in groups(problem.model, asked, max(1, len(targets) + len(baseline))):
+                ablated = [Variant(tuple(ablation_hooks(candidates[number].rows))) for number in group]
+                cosines = dict(zip(group, similarities.to_baseline(targets, ablated), strict=True))
+                able = [number for number in group if addable(candidates[number])]
+                additions = [addition(problem.model, candidates[number]) for number in able]
+                added = dict(zip(able, similarities.to_target(baseline, additions), strict=True)) if able else {}
+                for number in group:
+                    found[number] = Similarity(cosines[number], added.get(number, cosines[number]))
+                    done(number, found[number])
+                    progress.advance()
     return [found.get(number, Similarity()) for number in range(len(candidates))]
 
 

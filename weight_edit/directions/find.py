@@ -119,8 +119,8 @@ def find_directions(
         seed: draws the prompts, and whatever the method draws.
         batch_size: prompts at a time, at most; None is as many as memory allows.
         scores: a folder for what is found as it comes, candidates and their scores; kept nowhere when None.
-        resume: go on with what an earlier search of the same inputs left there. Where it is complete nothing is run,
-            so that a choice by other bounds costs nothing.
+        resume: go on with what an earlier search of the same inputs left there. Where it has what the choice needs,
+            nothing is run: tighter bounds cost nothing, looser ones the scores that were not measured.
         overwrite: begin anew, whatever an earlier search left there. With `resume`: only where its inputs were others.
 
     Returns:

@@ -169,7 +169,7 @@ class Scorer:
             self._trunk = Trunk(self.model, self._prompts["kl"], begin) if begin else None
         with bar(what, len(asked) + before, done=before) as progress:
             # Counted with the first of the candidates: before it, nothing is known of the rate.
-            for group in self._groups(_ordered(asked, names), rows):
+            for group in groups(self.model, _ordered(asked, names), rows):
                 part = _Rest(progress, len(group), sum(len(self._of(name)) for n in group for name in wanted[n]))
                 found: dict[int, dict[str, tuple[float, ...]]] = {number: {} for number in group}
                 for each in (self._ablated, self._added):
@@ -181,13 +181,6 @@ class Scorer:
 
     def _of(self, name: str) -> Sequence[Sequence[int]]:
         return self._prompts["kl" if name == "induce" else name]
-
-    def _groups(self, numbers: list[int], rows: int) -> Iterator[list[int]]:
-        """The candidates, as many at a time as one request has; all where each request reads all weights."""
-        most = _FEW_ROWS if self.model.device.type == "cpu" else _ROWS
-        size = max(1, most // rows) if self.model.offload is None else len(numbers)
-        for start in range(0, len(numbers), size):
-            yield numbers[start : start + size]
 
     def _ablated(
         self, asked: Mapping[int, Candidate], wanted: Mapping[int, Sequence[str]], within: Bar
@@ -238,7 +231,7 @@ class Scorer:
         answers = self._ask(
             self._prompts["kl"],
             lambda rows, logits: list(refusal_metric(logits, self.tokens).unbind()),
-            [Variant((_addition(self.model, asked[number]),)) for number in able],
+            [addition(self.model, asked[number]) for number in able],
             within,
             self._trunk,
         )
@@ -299,15 +292,28 @@ def _ordered(asked: Mapping[int, Candidate], names: Collection[str]) -> list[int
     return sorted(asked, key=lambda number: asked[number].layer or 0) if alone else list(asked)
 
 
+def groups(model: Model, numbers: Sequence[int], rows: int) -> Iterator[Sequence[int]]:
+    """The candidates, as many at a time as are asked at once; all where each request reads all weights.
+
+    Args:
+        rows: prompts that each is asked on.
+    """
+    most = _FEW_ROWS if model.device.type == "cpu" else _ROWS
+    size = max(1, most // rows) if model.offload is None else len(numbers)
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
 def addable(candidate: Candidate) -> bool:
     """Whether there is something to add, and a layer to add it at."""
     return candidate.layer is not None and candidate.vector is not None
 
 
-def _addition(model: Model, candidate: Candidate) -> Hook:
+def addition(model: Model, candidate: Candidate) -> Variant:
+    """The variant that adds a candidate's difference at the input of its layer."""
     assert candidate.layer is not None
     assert candidate.vector is not None
-    return addition_hook(model, candidate.layer, candidate.vector.float())
+    return Variant((addition_hook(model, candidate.layer, candidate.vector.float()),))
 
 
 @dataclass(frozen=True)
