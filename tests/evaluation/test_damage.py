@@ -289,4 +289,6 @@ def test_passes_take_no_more_than_a_part_of_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: None)
     assert memory.sequences_at_once(model, 100, 10) == 32
     monkeypatch.setattr(memory, "free_memory", lambda _: 1 << 50)
-    assert memory.sequences_at_once(model, 100, 10) == memory.MOST_SEQUENCES
+    assert memory.sequences_at_once(model, 10, 10) == memory.MOST_SEQUENCES
+    # Beyond so many tokens a pass makes none of them cheaper.
+    assert memory.sequences_at_once(model, 100, 10) == memory.MOST_TOKENS["cpu"] // 100
