@@ -20,7 +20,7 @@ from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.judged_answers import SampleAnswers, Speaker
 from weight_edit.directions.loud import Deviations
 from weight_edit.directions.measuring import Measuring, measured
-from weight_edit.directions.metering import Filter, Meter, filtered, metered, more_kept, with_more_prompts
+from weight_edit.directions.metering import Filter, Meter, Streams, filtered, metered, more_kept, with_more_prompts
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import Finder, finder_named
@@ -210,7 +210,6 @@ def find_requested(
 
     warnings: list[str] = []
     drawn = _drawn(request, chat_format, warnings.append)
-    meter = _meter(model, drawn, request, chat_format, kept=kept, batch_size=batch_size)
     problem = Problem(
         model=model,
         targets=drawn.targets,
@@ -225,6 +224,7 @@ def find_requested(
         warn=warnings.append,
         format=chat_format,
     )
+    meter = _meter(problem, drawn, request, chat_format, kept)
     with_tokens = not rule.without_tokens
     if kept.metering is not None or with_tokens or meter.filter != "none":
         metering, problem = _metered(meter, problem, request, kept, with_tokens=with_tokens)
@@ -234,6 +234,7 @@ def find_requested(
         facts = _record(problem, finder, request, chat_format, metering=kept.metering, filter_by=meter.filter)
         undrawn = {"target": min(sample.undrawn for sample in drawn.targets), "baseline": drawn.baseline.undrawn}
         kept.note_searched(_searched(problem, candidates, {**facts, "undrawn": undrawn}, warnings))
+        problem.known.clear()
     _score(problem, drawn, meter, kept=kept, rule=rule, request=request)
     choice = Choice(kept, request, rule)
     if choice.to_confirm and choice.confirmation is None:
@@ -245,24 +246,28 @@ def find_requested(
 
 
 def _meter(
-    model: Model,
-    drawn: "_Samples",
-    request: FindRequest,
-    chat_format: ChatFormat,
-    *,
-    kept: SearchFolder,
-    batch_size: int | None,
+    problem: Problem, drawn: "_Samples", request: FindRequest, chat_format: ChatFormat, kept: SearchFolder
 ) -> Meter:
     """The model with the answers that it gave, and the filter that is asked for."""
+    model = problem.model
     speaker = Speaker(model=model, chat=chat_format, judge=request.spec, max_new_tokens=request.max_new_tokens)
     rule = rule_for(finder_named(request.method), request.rule)
     return Meter(
         model=model,
         opening=chat_format.opening,
-        batch_size=batch_size,
+        batch_size=problem.batch_size,
         answers=SampleAnswers(drawn.asked, speaker, kept.answers, kept.note_answers, request.seed),
         filter=cast(Filter, request.filter(rule.without_tokens)),
+        streams=_streams(problem) if kept.searched is None else None,
     )
+
+
+def _streams(problem: Problem) -> Streams | None:
+    """Where the stream is to be read along with first tokens; None where means over all tokens are asked for."""
+    positions = [position for position in problem.positions if position is not None]
+    if len(positions) < len(problem.positions):
+        return None
+    return Streams(layers=problem.layers, positions=positions, known=problem.known)
 
 
 def _metered(
@@ -328,7 +333,7 @@ def _on_more(problem: Problem, drawn: "_Samples", meter: Meter, kept: SearchFold
     """The problem whose validation prompts are those that were not drawn before, filtered as the others."""
     metering = kept.metering
     if metering is not None and meter.filter != "none" and metering.more is None:
-        metering = replace(metering, more=more_kept(meter, metering))
+        metering = replace(metering, more=more_kept(replace(meter, streams=None), metering))
         kept.note_metering(metering)
     *targets, baseline = with_more_prompts(drawn.asked, None if metering is None else metering.more)
     return replace(
