@@ -235,13 +235,14 @@ def find_requested(
         undrawn = {"target": min(sample.undrawn for sample in drawn.targets), "baseline": drawn.baseline.undrawn}
         kept.note_searched(_searched(problem, candidates, {**facts, "undrawn": undrawn}, warnings))
         problem.known.clear()
-    _score(problem, drawn, meter, kept=kept, rule=rule, request=request)
+    measuring = Measuring(problem, released=rule.select == RELEASED)
+    _score(measuring, drawn, meter, kept=kept, rule=rule, request=request)
     choice = Choice(kept, request, rule)
     if choice.to_confirm and choice.confirmation is None:
         confirm_candidates(kept, choice.to_confirm, problem, request)
     if choice.number is not None:
         # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
-        kept.note_control(_control(problem, choice.searched.candidates[choice.number]))
+        kept.note_control(_control(measuring, choice.searched.candidates[choice.number]))
     return chosen(kept, rule, request)
 
 
@@ -298,7 +299,7 @@ def _metered(
 
 
 def _score(
-    problem: Problem,
+    measuring: Measuring,
     drawn: "_Samples",
     meter: Meter,
     *,
@@ -309,19 +310,20 @@ def _score(
     """Measure what the choice needs stage by stage, and what cannot be told apart on more prompts."""
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
-    measuring = Measuring(problem, released=rule.select == RELEASED)
-    further: Problem | None = None
+    further: Measuring | None = None
     while True:
         choice = Choice(kept, request, rule)
         stage = choice.needed or choice.lacking
         if stage is not None:
             measuring.run(stage, candidates, kept.note_scores, kept.note_similarity)
         elif choice.wanted:
-            further = _on_more(problem, drawn, meter, kept) if further is None else further
+            if further is None:
+                further = Measuring(_on_more(measuring.problem, drawn, meter, kept))
             found = measured(
-                further,
+                further.problem,
                 [candidates[number] for number in choice.wanted],
                 what=f"{len(choice.wanted)} candidates on more prompts",
+                measuring=further,
             )
             for number, score in zip(choice.wanted, found, strict=True):
                 kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
@@ -550,12 +552,14 @@ def _listed(prompts: Prompts | Sequence[Prompts] | None) -> tuple[PromptSet, ...
     return tuple(load_prompts(some) for some in ([prompts] if isinstance(prompts, Prompts) else prompts))
 
 
-def _control(problem: Problem, found: Candidate) -> CandidateScore:
+def _control(measuring: Measuring, found: Candidate) -> CandidateScore:
     """The scores of random directions, as many and as long, at the same place."""
+    problem = measuring.problem
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
     return measured(
         problem,
         [Candidate(position=found.position, layer=found.layer, rows=rows, vector=vector)],
         what="random control",
+        measuring=measuring,
     )[0]

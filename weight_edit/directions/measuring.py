@@ -89,14 +89,16 @@ def measured(
     *,
     similarity: bool = False,
     what: str = "candidates",
+    measuring: Measuring | None = None,
 ) -> list[CandidateScore]:
     """All scores of each candidate.
 
     Args:
         similarity: also the one that needs no refusal tokens (COSMIC).
         what: names the bar.
+        measuring: of this problem, if it was asked before: it knows what the unedited model says.
     """
-    measuring = Measuring(problem)
+    measuring = Measuring(problem) if measuring is None else measuring
     asked = {n: candidate for n, candidate in enumerate(candidates) if worth_scoring(candidate, len(problem.layers))}
     values: dict[int, Values] = {}
     similarities: dict[int, Similarity] = {}
