@@ -23,7 +23,7 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
 from weight_edit.runtime.hooks import PASS, Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import rows_in_waiting, sequences_at_once
+from weight_edit.runtime.memory import pass_cost, rows_in_waiting, sequences_at_once
 from weight_edit.runtime.prefix import Prefix, cache_argument, common_prefix, known_layers, unsuited
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, UnmixedError, Variant, under
@@ -148,7 +148,13 @@ class _Request(Generic[T]):
     def results(self, variants: Sequence[Variant], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
         """All batches with what `step` made of them."""
         unpadded = not self._hides_padding()
-        chunks = grouped(self.sequences, self.most, known=len(self.prefix), unpadded=unpadded)
+        chunks = grouped(
+            self.sequences,
+            self.most,
+            known=len(self.prefix),
+            unpadded=unpadded,
+            pass_cost=pass_cost(self.model),
+        )
         waiting = deque(self._ordered(variants))
         while waiting and chunks:
             count = self._together([variant for _, variant in waiting], max(map(len, chunks)))
