@@ -1,4 +1,4 @@
-"""The memory that is free on a model's devices."""
+"""The memory that is free on a model's devices, and how much of a question fits there at once."""
 
 from pathlib import Path
 
@@ -9,8 +9,14 @@ from weight_edit.runtime.loading import Model
 MOST_SEQUENCES = 128
 """Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
 
+MOST_TOKENS = 4096
+"""Tokens in a pass that fills a cache, if it is more than one sequence's: more make it no cheaper for each."""
+
 _SHARE = 0.125
 """The part of the free memory that one pass may take."""
+
+_SHARE_OF_CACHE = 0.5
+"""The part of the free memory that a cache of keys and values may take, while it is copied too."""
 
 _UNTOLD = 32
 """Sequences in a pass where nobody can tell what memory is free."""
@@ -43,9 +49,35 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
     free = free_memory(model)
     if free is None:
         return _UNTOLD
-    size = model.dtype.itemsize
-    row = tokens * model.anatomy.d_model * _WIDTHS * size + read * model.vocabulary * (size + 4)
+    row = tokens * _token_bytes(model) + read * _logits_bytes(model)
     return max(1, min(MOST_SEQUENCES, int(_SHARE * free / row)))
+
+
+def tokens_at_once(model: Model) -> int:
+    """The tokens that a pass may read at once into a cache, by the memory that is free; at most `MOST_TOKENS`."""
+    free = free_memory(model)
+    return MOST_TOKENS if free is None else max(1, min(MOST_TOKENS, int(_SHARE * free / _token_bytes(model))))
+
+
+def rows_at_once(model: Model, tokens: int, token_bytes: int) -> int | None:
+    """The rows that may be decoded at once, by the memory that is free; None where that cannot be told.
+
+    Args:
+        tokens: of the longest row in the end.
+        token_bytes: what a cache keeps of a token.
+    """
+    free = free_memory(model)
+    return None if free is None else max(1, int(_SHARE_OF_CACHE * free / (tokens * token_bytes + _logits_bytes(model))))
+
+
+def _token_bytes(model: Model) -> int:
+    """What a pass holds of a token."""
+    return model.anatomy.d_model * _WIDTHS * model.dtype.itemsize
+
+
+def _logits_bytes(model: Model) -> int:
+    """What a pass holds of a position whose logits are read."""
+    return model.vocabulary * (model.dtype.itemsize + 4)
 
 
 def _free(device: torch.device) -> int | None:
