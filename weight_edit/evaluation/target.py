@@ -96,6 +96,23 @@ class Target(Protocol):
         ...
 
 
+@dataclass(kw_only=True)
+class _Kept:
+    """What a model has said.
+
+    Attributes:
+        written: by prompt and limit, the tokens of its answer.
+        ahead: by the same, answers that nobody was given yet.
+        first: by prompt, the log-probabilities of the first tokens of those.
+        texts: by their digest, what texts cost.
+    """
+
+    written: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
+    ahead: dict[tuple[str, int], Generation] = field(default_factory=dict)
+    first: dict[str, Tensor] = field(default_factory=dict)
+    texts: dict[str, TextLoss] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class ModelTarget(ChatTarget):
     """A loaded model and the format of its prompts.
@@ -112,12 +129,7 @@ class ModelTarget(ChatTarget):
     model: Model
     chat: ChatFormat
     batch_size: int | None = None
-    _written: dict[tuple[str, int], tuple[int, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _ahead: dict[tuple[str, int], Generation] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _first: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _read: dict[str, TextLoss] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: _Kept = field(default_factory=_Kept, init=False, repr=False, compare=False)
 
     @property
     def public_name(self) -> str:
@@ -133,7 +145,7 @@ class ModelTarget(ChatTarget):
             UsageError: as `generate`.
             VerificationError: what an answer was read off is not finite.
         """
-        new = [prompt for prompt in prompts if (prompt, max_new_tokens) not in self._ahead]
+        new = [prompt for prompt in prompts if (prompt, max_new_tokens) not in self._kept.ahead]
         if new:
             asked = [self.chat.encode(prompt) for prompt in new]
             generations = generate(
@@ -141,8 +153,8 @@ class ModelTarget(ChatTarget):
             )
             self._give(new, asked, generations, max_new_tokens)
         # Once: whoever asks again may have changed the model.
-        self._first.clear()
-        said = {prompt: self._ahead.pop((prompt, max_new_tokens)) for prompt in dict.fromkeys(prompts)}
+        self._kept.first.clear()
+        said = {prompt: self._kept.ahead.pop((prompt, max_new_tokens)) for prompt in dict.fromkeys(prompts)}
         return [spoken_of(self.chat, prompt, said[prompt], lengths) for prompt in prompts]
 
     def probabilities(self, questions: Questions, base: BaseLogprobs | None) -> Probabilities:
@@ -204,7 +216,7 @@ class ModelTarget(ChatTarget):
         if self.chat.opening:
             return first_token_logprobs(self.model, answered, self.chat, batch_size=self.batch_size)
         wanted = frozenset(answered.prompts)
-        if not wanted <= self._first.keys():
+        if not wanted <= self._kept.first.keys():
             prompts = questions.prompts
             asked = [self.chat.encode(prompt) for prompt in prompts]
             said, read = generate_and_read(
@@ -215,10 +227,10 @@ class ModelTarget(ChatTarget):
                 batch_size=self.batch_size,
             )
             self._give(prompts, asked, said, questions.max_new_tokens)
-            self._first.update(
+            self._kept.first.update(
                 (prompt, found) for prompt, found in zip(prompts, read, strict=True) if found is not None
             )
-        return torch.stack([self._first[prompt] for prompt in answered.prompts])
+        return torch.stack([self._kept.first[prompt] for prompt in answered.prompts])
 
     def notes(self, questions: Questions) -> tuple[str, ...]:
         """None."""
@@ -230,8 +242,8 @@ class ModelTarget(ChatTarget):
         """Keep answers, checked."""
         check_generations(self.model, asked, said, VerificationError)
         for prompt, generation in zip(prompts, said, strict=True):
-            self._ahead[prompt, max_new_tokens] = generation
-            self._written[prompt, max_new_tokens] = generation.tokens
+            self._kept.ahead[prompt, max_new_tokens] = generation
+            self._kept.written[prompt, max_new_tokens] = generation.tokens
 
     def _against(self, questions: Questions, base: BaseLogprobs) -> Probabilities:
         answered = questions.answered
@@ -253,7 +265,7 @@ class ModelTarget(ChatTarget):
     def _own(self, answered: PromptSet, questions: Questions) -> list[tuple[int, ...]]:
         """The model's answers in tokens, after the opening where the template has one."""
         limit = max(questions.max_new_tokens, questions.kl_tokens)
-        known = [self._written.get((prompt, limit), ()) for prompt in answered.prompts]
+        known = [self._kept.written.get((prompt, limit), ()) for prompt in answered.prompts]
         if all(known) and not self.chat.opening:
             return known
         prompts = list(dict.fromkeys(answered.prompts))
@@ -276,9 +288,9 @@ class ModelTarget(ChatTarget):
         if questions.text is None:
             return None
         key = questions.text.content_sha256
-        if key not in self._read:
-            self._read[key] = text_loss(self.model, questions.text, self.batch_size)
-        return self._read[key]
+        if key not in self._kept.texts:
+            self._kept.texts[key] = text_loss(self.model, questions.text, self.batch_size)
+        return self._kept.texts[key]
 
 
 def target_of(
