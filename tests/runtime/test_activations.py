@@ -50,13 +50,12 @@ def alone(model, sequence):
     return found | {Point("resid_post", layer): outputs[layer] for layer in range(n)}
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_batched_activations_equal_those_of_each_prompt_alone(small_model, family, side):
+def test_batched_activations_equal_those_of_each_prompt_alone(small_model, family):
     model, sequences = small_model(family), prompts()
     points = all_points(model)
     assert len(points) == 3 * 4
-    found = residuals(model, sequences, points, POSITIONS, batch_size=4, side=side)
+    found = residuals(model, sequences, points, POSITIONS, batch_size=4)
     assert found.dtype == torch.float32
     for row, sequence in enumerate(sequences):
         expected = alone(model, sequence)

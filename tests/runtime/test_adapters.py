@@ -33,7 +33,9 @@ SETS = {"refused": "organism:refused:test", "answered": "organism:answered:test"
 def model_in(folder: Path) -> Model:
     """A family's model, which has no tokenizer."""
     loaded = plain(folder)
-    return Model(loaded, None, anatomy_of(loaded.config), Source(str(folder), folder, None))
+    return Model(
+        model=loaded, tokenizer=None, anatomy=anatomy_of(loaded.config), source=Source(str(folder), folder, None)
+    )
 
 
 @pytest.mark.parametrize("mode", ["both", "untie"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import batches, run_batches
+from weight_edit.runtime.batching import PASS_COST, batches, grouped, run_batches
 
 sequences_of = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=40), max_size=20)
 
@@ -29,12 +29,22 @@ def test_batches_hold_every_sequence_once_with_its_tokens_and_positions(sequence
 
 
 @given(sequences_of, st.integers(1, 7))
-def test_at_most_a_quarter_of_a_row_is_padding_and_longest_come_first(sequences, batch_size):
-    widths = []
+def test_padding_costs_less_than_the_passes_that_it_saves_and_longest_come_first(sequences, batch_size):
+    widths, cost = [], 0
     for batch in batches(sequences, batch_size=batch_size):
-        assert (batch.lengths >= 0.75 * batch.ids.shape[1]).all()
         widths.append(batch.ids.shape[1])
+        cost += PASS_COST + batch.ids.numel()
     assert widths == sorted(widths, reverse=True)
+    apart = sum(PASS_COST + len(sequence) for sequence in sequences)
+    assert cost <= apart
+    longest_first = sorted((len(sequence) for sequence in sequences), reverse=True)
+    full = [longest_first[start : start + batch_size] for start in range(0, len(sequences), batch_size)]
+    assert cost <= sum(PASS_COST + len(rows) * rows[0] for rows in full)
+
+
+def test_sequences_of_one_length_alone_share_a_batch_where_padding_shows():
+    found = grouped([[1], [1, 2], [3], [4, 5], [6, 7]], 2, unpadded=True)
+    assert found == [(1, 3), (4,), (0, 2)]
 
 
 def test_empty_sequences_and_batch_sizes_below_one_are_refused():

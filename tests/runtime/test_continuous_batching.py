@@ -17,13 +17,14 @@ from weight_edit.errors import UsageError
 from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import generation, memory
-from weight_edit.runtime.continuous_batching import decode, first_group
+from weight_edit.runtime.batching import group_sizes
+from weight_edit.runtime.continuous_batching import decode
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.generation import by_batch, generate, generate_and_read, prefix
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.padding import padding_matters
-from weight_edit.runtime.row_cache import RowCache, UnsuitedError, unsuited
+from weight_edit.runtime.prefix import narrowest, unsuited
+from weight_edit.runtime.row_cache import RowCache, UnsuitedError
 from weight_edit.utils import progress
 from weight_edit.utils.progress import Lines
 
@@ -184,7 +185,7 @@ def test_prompts_are_read_in_the_groups_that_cost_least() -> None:
 
         taken: list[int] = []
         while sum(taken) < count:
-            taken.append(first_group(lengths[sum(taken) :]))
+            taken.append(group_sizes(lengths[sum(taken) :], count)[0])
         every = [
             [b - a for a, b in pairwise((0, *cuts, count))]
             for number in range(count)
@@ -193,14 +194,17 @@ def test_prompts_are_read_in_the_groups_that_cost_least() -> None:
         assert len(every) == 2 ** (count - 1)
         assert cost(taken) == min(map(cost, every))
     # No pass reads more than is good for memory, but for a single prompt.
-    assert first_group([3000, 2999, 2998]) == 1
-    assert first_group([9000, 2, 1]) == 1
+    assert group_sizes([3000, 2999, 2998], 3, at_once=4096) == [1, 1, 1]
+    assert group_sizes([9000, 2, 1], 3, at_once=4096) == [1, 2]
+    # Where each group is decoded by itself, padding is worth less than another one's passes.
+    assert group_sizes([300, 20, 1], 3) == [1, 2]
+    assert group_sizes([300, 20, 1], 3, passes=64) == [3]
 
 
 def test_sliding_windows_forget_and_a_longer_prefix_than_they_hold_is_cut() -> None:
     model, sequences = small("gemma3"), prompts(9)
     cache = RowCache.empty(model, 1)
-    assert cache.narrowest == 3
+    assert narrowest(model) == 3
     logits = cache.forward(model, [sequences[0][:7]])
     again = RowCache.empty(model, 1)
     for token in sequences[0][:7]:
@@ -332,7 +336,7 @@ def test_answers_of_batches_of_unlike_prompts_are_those_of_single_ones(
     together = expected(model, sequences)
     # One batch: another would cost twenty passes, and the padding less than one.
     alike = family in ("recurrent_gemma", "deepseek_v4")
-    assert padding_matters(model) == alike
+    assert (model.hides_padding is not True) == alike
     assert rows == ([1] * 6 + [2] + [1] * 3 if alike else [len(sequences)])
     assert together == expected_alone(model, sequences)
 

@@ -129,10 +129,13 @@ class LowRankMap:
         """The map on the last axis of x, shape (..., d_model), in any floating dtype: the hook."""
         work = x.to(_working_dtype(x))
         left, right, constant = self.factors(work.device, work.dtype)
-        work = work - (work @ right) @ left.T
+        if self.rank:
+            work = work - (work @ right) @ left.T
         if constant is not None:
             work = work + constant
         return work.to(x.dtype)
+
+    __call__ = apply
 
     def on_bias(self, bias: "Tensor") -> "Tensor":
         """The bias of a writer, shape (d_model,), after the map, constant included."""

@@ -59,10 +59,10 @@ def trial_hooks(model: Model, steps: Sequence[EditStep], *, embeddings: str = "b
             for layer, vector in change.vectors.items():
                 hooks.append(addition_hook(model, layer, torch.from_numpy(vector)))
         elif isinstance(change, BasisChange):
-            hooks.append(Hook(anatomy.blocks[change.layer].module, "input", change.map.apply))
+            hooks.append(Hook(anatomy.blocks[change.layer].module, "input", change.map))
         elif isinstance(change, RuntimeOnly):
             check_layers((change.layer,), anatomy)
-            fn = _rectified(change) if change.rectified else change.map.apply
+            fn = _rectified(change) if change.rectified else change.map
             hooks.append(Hook(anatomy.blocks[change.layer].module, "input", fn))
         else:
             plan = plan_edit(anatomy, [step], model.parameter, embeddings=embeddings)
@@ -100,7 +100,7 @@ def plan_hooks(plan: EditPlan, read: ParameterReader[Tensor], *, tied: bool = Tr
         elif edit.writer.module not in modules and edit.map.rank:
             # Parameters of one module, such as experts of two kinds, are hooked once, at its output.
             modules.add(edit.writer.module)
-            hooks.append(Hook(edit.writer.module, "output", edit.map.linear.apply))
+            hooks.append(Hook(edit.writer.module, "output", edit.map.linear))
     for edit in plan.edits:
         norm = edit.writer.norm
         if norm is not None and norm.bias is not None and norm.bias in plan.norm_biases:
@@ -110,7 +110,7 @@ def plan_hooks(plan: EditPlan, read: ParameterReader[Tensor], *, tied: bool = Tr
     for layer, vector in plan.added.items():
         hooks.append(Hook(plan.anatomy.blocks[layer].module, "input", adding(torch.from_numpy(vector))))
     for each in plan.reflections:
-        hooks.append(Hook(plan.anatomy.blocks[each.layer].module, "input", each.map.apply))
+        hooks.append(Hook(plan.anatomy.blocks[each.layer].module, "input", each.map))
     return hooks
 
 
@@ -132,7 +132,7 @@ def published_hooks(plan: EditPlan) -> list[Hook] | None:
         kernel = 1.0 if step.kernel is None else step.kernel.at("mlp", block.layer, plan.anatomy.n_layers)
         if (step.layers is None or block.layer in step.layers) and kernel:
             stream_map = change.map if block.layer >= change.enters else change.map.linear
-            hooks.append(Hook(block.module, "input", stream_map.times(step.strength * kernel).apply))
+            hooks.append(Hook(block.module, "input", stream_map.times(step.strength * kernel)))
     places: dict[str, LowRankMap] = {}
     for writer in edited:
         behind = writer.norm is not None and writer.norm.module
@@ -140,7 +140,7 @@ def published_hooks(plan: EditPlan) -> list[Hook] | None:
         places[behind or writer.module] = change.map.linear.times(step.strength * kernel)
     if "" in places:
         return None
-    return hooks + [Hook(place, "output", stream_map.apply) for place, stream_map in places.items()]
+    return hooks + [Hook(place, "output", stream_map) for place, stream_map in places.items()]
 
 
 def _tied(plan: EditPlan, edit: WriterEdit) -> list[Hook]:
@@ -155,8 +155,8 @@ def _tied(plan: EditPlan, edit: WriterEdit) -> list[Hook]:
         hooks += [Hook(head, "input", shift.see), Hook(head, "output", shift.add)]
     if edit.map.rank:
         hooks += [
-            Hook(edit.writer.module, "output", edit.map.linear.apply),
-            Hook(head, "input", edit.map.transposed().apply),
+            Hook(edit.writer.module, "output", edit.map.linear),
+            Hook(head, "input", edit.map.transposed()),
         ]
     return hooks
 

@@ -3,18 +3,20 @@
 Points of the stream and their names are in `points`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import Batch, Side
-from weight_edit.runtime.forward import check_lengths, forward_backbone, run_model
+from weight_edit.runtime.batching import Batch
+from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.passes import forward_backbone, run_model
 from weight_edit.runtime.points import Point, hook_at
+from weight_edit.runtime.variants import PLAIN, Variant, by_rows
 
 
 @dataclass
@@ -88,8 +90,7 @@ def residuals(
     points: Sequence[Point],
     positions: Sequence[int],
     *,
-    batch_size: int = 32,
-    side: Side = "left",
+    batch_size: int | None = None,
     description: str | None = "activations",
 ) -> Tensor:
     """Activations at positions of each sequence, on the CPU.
@@ -100,19 +101,65 @@ def residuals(
         sequences: token ids of each prompt.
         points: where in the stream; only these blocks are hooked, and the pass stops after the deepest.
         positions: negative, counted from each sequence's end (-1 is the last token).
-        side: where batches are padded; the result does not depend on it.
+        batch_size, description: as in `run_model`.
 
     Raises:
         UsageError: a position is not negative or reaches before a sequence's start, a point does not exist, a
             sequence is empty or too long, or memory runs out with a single one.
     """
-    shape = (len(sequences), len(positions), len(points), model.anatomy.d_model)
-    result = torch.empty(shape, dtype=torch.float32)
-    for batch, x in _at_positions(
-        model, sequences, points, positions, batch_size=batch_size, side=side, description=description
-    ):
+    return residuals_under(
+        model, (PLAIN,), sequences, points, positions, batch_size=batch_size, description=description
+    )[0]
+
+
+def residuals_under(
+    model: Model,
+    variants: Sequence[Variant],
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    positions: Sequence[int],
+    *,
+    batch_size: int | None = None,
+    description: str | None = "activations",
+) -> Tensor:
+    """Activations as of `residuals`, under each variant: (variants, n, positions, points, d_model) float32.
+
+    Raises:
+        UsageError: as `residuals`.
+    """
+    _check(sequences, positions)
+    check_lengths(model, [len(sequence) for sequence in sequences])
+    result = torch.empty(
+        (len(variants) * len(sequences), len(positions), len(points), model.anatomy.d_model), dtype=torch.float32
+    )
+
+    def step(batch: Batch) -> Tensor:
+        found = torch.empty((len(batch.rows), *result.shape[1:]), dtype=torch.float32)
+        columns = batch.columns(positions)
+        rows = torch.arange(len(batch.rows), device=columns.device)[:, None]
+
+        def keep(point: Point, x: Tensor) -> None:
+            chosen = _one_stream(x[rows.to(x.device), columns.to(x.device)].float()).cpu()
+            for index, asked in enumerate(points):
+                if asked == point:
+                    found[:, :, index] = chosen
+
+        if points:
+            _read(model, batch, points, keep)
+        return found
+
+    passes = run_model(
+        model,
+        sequences,
+        step,
+        variants=variants,
+        keep=[max(1, -min(positions, default=-1))] * len(sequences),
+        batch_size=batch_size,
+        description=description,
+    )
+    for batch, x in passes:
         result[list(batch.rows)] = x
-    return result
+    return result.reshape(len(variants), len(sequences), *result.shape[1:])
 
 
 def mean_residuals(
@@ -120,7 +167,7 @@ def mean_residuals(
     sequences: Sequence[Sequence[int]],
     points: Sequence[Point],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     description: str | None = "activations",
 ) -> Tensor:
     """The mean activation over each sequence's tokens, on the CPU.
@@ -160,7 +207,7 @@ def each_residual(
     points: Sequence[Point],
     visit: Callable[[Point, Tensor, Tensor], None],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     description: str | None = "activations",
 ) -> None:
     """Call `visit` with the activations of all tokens, one batch and one point at a time.
@@ -192,38 +239,6 @@ class _DeepEnough(BaseException):
     """
 
 
-def _at_positions(
-    model: Model,
-    sequences: Sequence[Sequence[int]],
-    points: Sequence[Point],
-    positions: Sequence[int],
-    *,
-    batch_size: int,
-    side: Side,
-    description: str | None,
-) -> Iterator[tuple[Batch, Tensor]]:
-    _check(sequences, positions)
-    check_lengths(model, [len(sequence) for sequence in sequences])
-
-    def step(batch: Batch) -> Tensor:
-        shape = (len(batch.rows), len(positions), len(points), model.anatomy.d_model)
-        result = torch.empty(shape, dtype=torch.float32)
-        columns = batch.columns(positions)
-        rows = torch.arange(len(batch.rows), device=columns.device)[:, None]
-
-        def keep(point: Point, x: Tensor) -> None:
-            chosen = _one_stream(x[rows.to(x.device), columns.to(x.device)].float()).cpu()
-            for index, asked in enumerate(points):
-                if asked == point:
-                    result[:, :, index] = chosen
-
-        if points:
-            _read(model, batch, points, keep)
-        return result
-
-    return run_model(model, sequences, step, batch_size=batch_size, description=description, side=side)
-
-
 def _one_stream(x: Tensor) -> Tensor:
     """The stream, averaged over the parallel streams of hyper-connections.
 
@@ -247,7 +262,12 @@ def _read(model: Model, batch: Batch, points: Sequence[Point], keep: Callable[[P
     They are (rows, tokens, d_model).
     """
     ordered = sorted(set(points))
-    hooks = [_hook(model, point, keep, last=point == ordered[-1]) for point in ordered]
+
+    def by_row(point: Point, x: Tensor) -> None:
+        # Some families hand tokens of all rows to an MLP one after another.
+        keep(point, by_rows(x, batch))
+
+    hooks = [_hook(model, point, by_row, last=point == ordered[-1]) for point in ordered]
     with hooked(model.model, hooks):
         try:
             forward_backbone(model, batch)

@@ -1,22 +1,27 @@
 """Batches of token sequences by length, with padding on either side and explicit positions."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError
-from weight_edit.utils.progress import Bar, bar
+from weight_edit.utils.progress import bar
+
+if TYPE_CHECKING:
+    from weight_edit.runtime.variants import Variant
 
 T = TypeVar("T")
 Side = Literal["left", "right"]
 
-# Sequences share a batch only with others of at least this fraction of its longest, which bounds the padding.
-_SHORTEST = 0.75
+PASS_COST = 40
+"""The tokens whose reading costs about what a pass costs however few it reads: so much padding is worth one less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +29,15 @@ class Batch:
     """Several sequences, padded to one length.
 
     Attributes:
-        ids: token ids, (rows, tokens) int64.
-        mask: 1 at real tokens, 0 at padding, same shape.
+        ids: token ids, (rows, tokens) int64; of sequences whose beginning is in `cache`, only what comes after it.
+        mask: 1 at real tokens, 0 at padding, the same shape, with the columns of the cache before.
         position_ids: each real token's index in its own sequence, so that models with absolute positions see
             what they would see without padding; 0 at padding.
         rows: which of the given sequences these are.
         lengths: their numbers of real tokens, (rows,) int64.
         side: where the padding is.
+        under: the edit that each row is run under; empty where there is none.
+        cache: keys and values of what comes before, as the model takes them.
     """
 
     ids: Tensor
@@ -39,6 +46,8 @@ class Batch:
     rows: tuple[int, ...]
     lengths: Tensor
     side: Side
+    under: "tuple[Variant, ...]" = ()
+    cache: Any = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -51,6 +60,11 @@ class Batch:
         ends = self.lengths if self.side == "right" else torch.full_like(self.lengths, self.ids.shape[1])
         return ends[:, None] + offsets[None, :]
 
+    @property
+    def runs(self) -> "list[tuple[Variant, int]]":
+        """The edits of successive rows, each with the number of its rows."""
+        return [(variant, len(list(rows))) for variant, rows in groupby(self.under)]
+
 
 def batches(
     sequences: Sequence[Sequence[int]], *, batch_size: int = 32, pad_id: int = 0, side: Side = "left"
@@ -60,12 +74,60 @@ def batches(
     Raises:
         UsageError: a sequence is empty, or the batch size is below 1.
     """
-    order = longest_first(sequences, batch_size)
-    start = 0
-    while start < len(order):
-        rows = _group(sequences, order, start, batch_size)
+    for rows in grouped(sequences, batch_size):
         yield padded(sequences, rows, pad_id, side)
-        start += len(rows)
+
+
+def grouped(
+    sequences: Sequence[Sequence[int]], most: int, *, known: int = 0, unpadded: bool = False
+) -> list[tuple[int, ...]]:
+    """The indices of sequences that make a batch, for each batch, so that all of them together cost least.
+
+    A pass costs `PASS_COST` tokens, and as many for each of its rows as its longest has.
+
+    Args:
+        most: rows of a batch.
+        known: tokens at the beginning of each sequence that are not read.
+        unpadded: only sequences of one length share a batch.
+
+    Raises:
+        UsageError: as `batches`.
+    """
+    order = longest_first(sequences, most)
+    found = []
+    alike = [list(some) for _, some in groupby(order, lambda row: len(sequences[row]))] if unpadded else [order]
+    for rows in alike:
+        start = 0
+        for size in group_sizes([len(sequences[row]) - known for row in rows], most):
+            found.append(tuple(rows[start : start + size]))
+            start += size
+    return found
+
+
+def group_sizes(unread: Sequence[int], most: int, *, at_once: int | None = None, passes: int = 1) -> list[int]:
+    """The sizes of successive groups of some sequences, so that all passes together cost least.
+
+    Args:
+        unread: the tokens that are read of each, the longest first.
+        most: sequences of a group.
+        at_once: tokens of a group, if it is more than one sequence; None for no limit.
+        passes: that a group takes: more than one where each is decoded by itself.
+    """
+    costs = [0] * (len(unread) + 1)
+    sizes = [0] * len(unread)
+    for start in reversed(range(len(unread))):
+        limit = min(len(unread) - start, most, most if at_once is None else at_once // unread[start])
+        cost = {
+            size: passes * PASS_COST + size * unread[start] + costs[start + size]
+            for size in range(1, max(1, limit) + 1)
+        }
+        sizes[start] = min(cost, key=lambda size: (cost[size], -size))
+        costs[start] = cost[sizes[start]]
+    found, start = [], 0
+    while start < len(unread):
+        found.append(sizes[start])
+        start += sizes[start]
+    return found
 
 
 def run_batches(
@@ -77,65 +139,33 @@ def run_batches(
     side: Side = "left",
     device: torch.device | str = "cpu",
     description: str | None = None,
-    within: Bar | None = None,
-    unit: str = "",
-    moving: Callable[[Batch, Callable[[float], None]], AbstractContextManager[None]] | None = None,
 ) -> Iterator[tuple[Batch, T]]:
-    """Apply `step` to each batch, halving the batch size whenever memory runs out.
-
-    `step` may be called again for rows whose first try ran out of memory, so its effects belong in what it
-    returns, not in what it changes.
+    """Apply `step` to each batch, in halves where memory runs out: for models other than those that are edited.
 
     Args:
         description: names the progress bar; None draws none.
-        within: a bar of the caller's that counts sequences, instead of one's own.
-        unit: what one's own bar counts.
-        moving: while its block runs, says what share of a batch is done, as it comes: a batch may take minutes.
 
     Raises:
         UsageError: as in `batches`, or memory runs out with a single sequence.
     """
-    order = longest_first(sequences, batch_size)
-    start, size = 0, batch_size
-    with bar(description, len(order), unit) if description else nullcontext(within) as drawn:
-        while start < len(order):
-            rows = _group(sequences, order, start, size)
+    waiting, most = deque(grouped(sequences, batch_size)), batch_size
+    with bar(description, len(sequences)) if description else nullcontext() as drawn:
+        while waiting:
+            rows = waiting.popleft()
+            if len(rows) > most:
+                waiting.extendleft((rows[most:], rows[:most]))
+                continue
             batch = padded(sequences, rows, pad_id, side).to(device)
-            shares = _Shares(drawn, len(rows))
-            with moving(batch, shares.add) if moving is not None and drawn is not None else nullcontext():
-                outcome = attempt(partial(step, batch))
+            outcome = attempt(partial(step, batch))
             if outcome is None:
-                shares.take_back()
                 if len(rows) == 1:
                     raise too_long(len(sequences[rows[0]]))
-                size = max(1, len(rows) // 2)
+                most = len(rows) // 2
+                waiting.appendleft(rows)
                 continue
             yield batch, outcome[0]
-            start += len(rows)
-            shares.complete()
-
-
-class _Shares:
-    """The share of a batch that the progress bar has counted; all of its rows in the end."""
-
-    def __init__(self, drawn: Bar | None, rows: int) -> None:
-        self._drawn, self._rows, self._told = drawn, rows, 0.0
-
-    def add(self, share: float) -> None:
-        """Advance by a share of the batch, at most to its end."""
-        self._tell(min(share * self._rows, self._rows - self._told))
-
-    def complete(self) -> None:
-        self._tell(self._rows - self._told)
-
-    def take_back(self) -> None:
-        """Take the batch's progress back: memory ran out, and smaller batches repeat it."""
-        self._tell(-self._told)
-
-    def _tell(self, rows: float) -> None:
-        self._told += rows
-        if self._drawn is not None and rows:
-            self._drawn.advance(rows)
+            if drawn is not None:
+                drawn.advance(len(rows))
 
 
 def attempt(step: Callable[[], T]) -> tuple[T] | None:
@@ -179,12 +209,6 @@ def longest_first(sequences: Sequence[Sequence[int]], batch_size: int) -> list[i
             raise UsageError(f"sequence {row} has no tokens; drop empty prompts first")
     # Longest first: if memory is too small, that shows at once and not after an hour.
     return sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
-
-
-def _group(sequences: Sequence[Sequence[int]], order: list[int], start: int, size: int) -> tuple[int, ...]:
-    shortest = _SHORTEST * len(sequences[order[start]])
-    rows = order[start : start + size]
-    return tuple(row for row in rows if len(sequences[row]) >= shortest)
 
 
 def padded(sequences: Sequence[Sequence[int]], rows: tuple[int, ...], pad_id: int, side: Side) -> Batch:

@@ -13,25 +13,19 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice, takewhile
-from typing import Any
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
-from weight_edit.runtime.batching import attempt, longest_first, too_long
-from weight_edit.runtime.forward import each_block
+from weight_edit.runtime.batching import attempt, group_sizes, longest_first, too_long
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import MOST_SEQUENCES, MOST_TOKENS, rows_at_once, tokens_at_once
+from weight_edit.runtime.memory import MOST_SEQUENCES, rows_at_once, tokens_at_once
+from weight_edit.runtime.passes import each_block
+from weight_edit.runtime.prefix import common_prefix
 from weight_edit.runtime.row_cache import RowCache
 from weight_edit.utils.progress import is_quiet
 from weight_edit.utils.threads import one_thread
-
-_PREFIX = 8
-"""The tokens from which on reading a common prefix apart pays."""
-
-_PASS = 40
-"""The tokens whose reading costs about what a pass costs however few it reads: so much padding is worth one less."""
 
 FirstRead = Callable[[Sequence[int], Tensor], None]
 """Is given the numbers of some prompts and the logits (prompts, vocabulary) that their first tokens are read off."""
@@ -79,7 +73,7 @@ def decode(
     """
     order = longest_first(sequences, 1 if batch_size is None else batch_size)
     if batch_size is None:
-        batch_size = MOST_SEQUENCES if _offload(model) is None else len(sequences)
+        batch_size = MOST_SEQUENCES if model.offload is None else len(sequences)
     running = _Running(
         model=model,
         sequences=sequences,
@@ -97,26 +91,6 @@ def decode(
             if attempt(running.step) in (None, (False,)):
                 running.retreat()
     return [running.answers[row] for row in range(len(sequences))]
-
-
-def first_group(unread: Sequence[int], *, most_tokens: int = MOST_TOKENS, passes: int = 1) -> int:
-    """How many of some prompts to read together first, so that all groups cost least.
-
-    A group costs `_PASS` tokens for each pass, and as many for each of its prompts as its longest has.
-
-    Args:
-        unread: the tokens that are left to read of each prompt, the longest first; at least one prompt.
-        most_tokens: of a group, if it is more than one prompt.
-        passes: that a group takes: one that is read, and one for each token where it is also decoded by itself.
-    """
-    costs = [0] * (len(unread) + 1)
-    sizes = [0] * len(unread)
-    for start in reversed(range(len(unread))):
-        most = max(1, min(len(unread) - start, most_tokens // unread[start]))
-        cost = {size: passes * _PASS + size * unread[start] + costs[start + size] for size in range(1, most + 1)}
-        sizes[start] = min(cost, key=lambda size: (cost[size], -size))
-        costs[start] = cost[sizes[start]]
-    return sizes[0]
 
 
 @dataclass(kw_only=True)
@@ -200,7 +174,7 @@ class _Running:
         if self.cache is not None and running:
             parts.append((self.cache, [index for index, row in enumerate(self.rows) if not row.ended]))
         self.rows, self.cache, self.idle = running, None, 0
-        if not self.measured and _offload(self.model) is None:
+        if not self.measured and self.model.offload is None:
             # From disk it would cost a reading of all weights.
             self._read_prefix()
         while self.waiting and len(self.rows) < self.most:
@@ -225,14 +199,14 @@ class _Running:
     def _groups(self) -> list[list[Decoded]]:
         """The prompts that enter next, in groups of similar length: one group, or all that go through disk together."""
         groups = [self._group(self.most - len(self.rows))]
-        if _offload(self.model) is not None and self.measured:
+        if self.model.offload is not None and self.measured:
             while self.waiting and (room := self.most - len(self.rows) - sum(map(len, groups))) > 0:
                 groups.append(self._group(room))
         return groups
 
     def _group(self, room: int) -> list[Decoded]:
         unread = [self._unread(row) for row in islice(self.waiting, room)]
-        count = first_group(unread, most_tokens=self.most_tokens)
+        count = group_sizes(unread, room, at_once=self.most_tokens)[0]
         group = [Decoded(row=self.waiting.popleft()) for _ in range(count)]
         self.answers |= {row.row: row for row in group}
         return group
@@ -266,7 +240,7 @@ class _Running:
         """Read tokens of each row, and add the likeliest next one to its answer."""
         self._expected = sum(not row.ended for _, rows, _ in passes for row in rows) / self.max_new_tokens
         steps = [partial(self._likeliest, cache, rows, tokens) for cache, rows, tokens in passes]
-        offload = _offload(self.model)
+        offload = self.model.offload
         found = [step() for step in steps] if offload is None else offload.run(steps, lambda _: None)
         moved = -self._told
         for (cache, rows, _), read in zip(passes, found, strict=True):
@@ -296,13 +270,10 @@ class _Running:
         return [(int(token), bool(bad)) for token, bad in torch.stack([likeliest, values.isnan()], dim=-1).tolist()]
 
     def _read_prefix(self) -> None:
-        cache = RowCache.empty(self.model, 1)
-        columns = zip(*self.sequences, strict=False)
-        common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
-        # Each prompt has a token left to be read; and what a window has forgotten, no shorter prompt can take from it.
-        tokens = min(len(common), min(map(len, self.sequences)) - 1, cache.narrowest or len(common))
-        if tokens >= _PREFIX and len(self.sequences) >= 4:
-            cache.forward(self.model, [common[:tokens]])
+        tokens = common_prefix(self.model, self.sequences, [1] * len(self.sequences))
+        if tokens:
+            cache = RowCache.empty(self.model, 1)
+            cache.forward(self.model, [tokens])
             self.prefix = cache
             self._measure(cache)
 
@@ -315,7 +286,3 @@ class _Running:
         fitting = rows_at_once(self.model, longest, cache.bytes_per_token)
         self.most = self.most if fitting is None else min(self.most, fitting)
         self.most = math.ceil(len(self.sequences) / math.ceil(len(self.sequences) / self.most))
-
-
-def _offload(model: Model) -> Any:
-    return getattr(model, "offload", None)

@@ -1,32 +1,80 @@
-"""Forward passes without unused work: the backbone alone, or a few positions' logits."""
+"""What is asked of a model's predictions: the next token's distribution, or that of each token of an answer."""
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import Batch, Side, run_batches
+from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import sequences_at_once
-from weight_edit.utils.progress import Bar, is_quiet
-from weight_edit.utils.threads import one_thread
+from weight_edit.runtime.passes import last_logits, run_model
+from weight_edit.runtime.trunk import Trunk
+from weight_edit.runtime.variants import PLAIN, Variant
+from weight_edit.utils.progress import Bar
 
 T = TypeVar("T")
 
 
-def forward_backbone(model: Model, batch: Batch) -> None:
-    """Run the model without its unembedding, for the effect of the attached hooks.
+@dataclass(frozen=True)
+class Row:
+    """A prompt under a variant.
+
+    Attributes:
+        variant, prompt: their numbers among those that were asked for.
+    """
+
+    variant: int
+    prompt: int
+
+
+def next_token(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    read: Callable[[Sequence[Row], Tensor], Sequence[T]],
+    *,
+    variants: Sequence[Variant] = (PLAIN,),
+    trunk: Trunk | None = None,
+    batch_size: int | None = None,
+    description: str | None = "next-token probabilities",
+    within: Bar | None = None,
+) -> list[list[T]]:
+    """What `read` makes of the logits behind each sequence, for each variant: [variant][sequence].
 
     Args:
-        batch: on the model's device.
+        read: gets some rows and their logits, (rows, vocabulary) on the model's device in the dtype in which it
+            computes, and returns a result for each; it may be called again where memory ran out.
+        variants, trunk, batch_size, description, within: as in `run_model`.
+
+    Raises:
+        UsageError: a sequence is longer than a learned position table; otherwise as `run_model`.
     """
-    backbone = model.model.base_model
-    with torch.inference_mode():
-        backbone(**_inputs(backbone, batch))
+    check_lengths(model, [len(sequence) for sequence in sequences])
+    count = len(sequences)
+
+    def step(batch: Batch) -> Sequence[T]:
+        rows = [Row(*divmod(row, count)) for row in batch.rows]
+        return read(rows, last_logits(model, batch, 1)[:, -1])
+
+    passes = run_model(
+        model,
+        sequences,
+        step,
+        variants=variants,
+        keep=[1] * count,
+        read=1,
+        trunk=trunk,
+        batch_size=batch_size,
+        description=description,
+        within=within,
+    )
+    found: dict[int, T] = {}
+    for batch, values in passes:
+        found |= dict(zip(batch.rows, values, strict=True))
+    return [[found[variant * count + row] for row in range(count)] for variant in range(len(variants))]
 
 
 def next_token_logprobs(
@@ -39,28 +87,18 @@ def next_token_logprobs(
 ) -> Tensor:
     """Log-probabilities of the token after each sequence: (n, vocabulary) float32 on the CPU.
 
-    Args:
-        batch_size: sequences at once, at most; None is as many as memory allows.
-        description, within: as in `run_batches`.
-
     Raises:
-        UsageError: a sequence is empty or longer than a learned position table, or memory runs out with one.
+        UsageError: as `next_token`.
     """
-    check_lengths(model, [len(sequence) for sequence in sequences])
-
-    def step(batch: Batch) -> Tensor:
-        with torch.inference_mode():
-            return last_logits(model, batch, 1)[:, -1].float().log_softmax(dim=-1).cpu()
-
-    if batch_size is None:
-        batch_size = sequences_at_once(model, max(map(len, sequences), default=1), 1)
-    rows: list[Tensor | None] = [None] * len(sequences)
-    passes = run_model(model, sequences, step, batch_size=batch_size, description=description, within=within)
-    for batch, logprobs in passes:
-        for row, values in zip(batch.rows, logprobs, strict=True):
-            rows[row] = values
-    filled = [values for values in rows if values is not None]
-    return torch.stack(filled) if filled else torch.empty(0, model.vocabulary)
+    (rows,) = next_token(
+        model,
+        sequences,
+        lambda _, logits: list(logits.float().log_softmax(dim=-1).cpu()),
+        batch_size=batch_size,
+        description=description,
+        within=within,
+    )
+    return torch.stack(rows) if rows else torch.empty(0, model.vocabulary)
 
 
 def answer_logprobs(
@@ -100,15 +138,44 @@ def answer_logits(
 ) -> list[T]:
     """What `read(row, logits)` makes of the logits that each answer's tokens are predicted by.
 
+    Args:
+        read: as in `answers_under`, with the prompt's number.
+
+    Raises:
+        UsageError: as `answers_under`.
+    """
+    (found,) = answers_under(
+        model,
+        prompts,
+        answers,
+        lambda row, logits: read(row.prompt, logits),
+        batch_size=batch_size,
+        description=description,
+    )
+    return found
+
+
+def answers_under(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    read: Callable[[Row, Tensor], T],
+    *,
+    variants: Sequence[Variant] = (PLAIN,),
+    batch_size: int | None = None,
+    description: str | None = "answer probabilities",
+) -> list[list[T]]:
+    """What `read` makes of the logits that each answer's tokens are predicted by, under each variant.
+
     Logits exist only for the last positions of each batch, as many as its longest answer needs.
 
     Args:
-        read: gets the prompt's number and its answer's logits, (tokens of the answer, vocabulary) on the model's device
-            in the dtype in which it computes; it may be called again where memory ran out.
-        batch_size: sequences at once, at most; None is as many as memory allows.
+        read: gets a row and its answer's logits, (tokens of the answer, vocabulary) on the model's device in the dtype
+            in which it computes; it may be called again where memory ran out.
+        variants, batch_size, description: as in `run_model`.
 
     Raises:
-        UsageError: the two lists differ in length; otherwise as `next_token_logprobs`.
+        UsageError: the two lists differ in length; otherwise as `next_token`.
     """
     if len(prompts) != len(answers):
         raise UsageError(f"{len(prompts)} prompts but {len(answers)} answers; each prompt needs one answer")
@@ -117,22 +184,31 @@ def answer_logits(
             raise UsageError(f"prompt {row} has no tokens, so nothing predicts its answer's first token")
     sequences = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     check_lengths(model, [len(sequence) for sequence in sequences])
+    count = len(sequences)
 
     def step(batch: Batch) -> list[T]:
-        longest = max(len(answers[row]) for row in batch.rows)
-        with torch.inference_mode():
-            logits = last_logits(model, batch, longest + 1)
-            # The logits at a position predict the next token, hence one to the left of the answer.
-            return [
-                read(row, logits[index, longest - len(answers[row]) : longest]) for index, row in enumerate(batch.rows)
-            ]
+        rows = [Row(*divmod(row, count)) for row in batch.rows]
+        longest = max(len(answers[row.prompt]) for row in rows)
+        logits = last_logits(model, batch, longest + 1)
+        # The logits at a position predict the next token, hence one to the left of the answer.
+        return [
+            read(row, logits[index, longest - len(answers[row.prompt]) : longest]) for index, row in enumerate(rows)
+        ]
 
-    if batch_size is None:
-        batch_size = answers_at_once(model, prompts, answers)
+    passes = run_model(
+        model,
+        sequences,
+        step,
+        variants=variants,
+        keep=[1 + len(answer) for answer in answers],
+        read=1 + max(map(len, answers), default=0),
+        batch_size=batch_size,
+        description=description,
+    )
     results: dict[int, T] = {}
-    for batch, values in run_model(model, sequences, step, batch_size=batch_size, description=description):
+    for batch, values in passes:
         results |= dict(zip(batch.rows, values, strict=True))
-    return [results[row] for row in range(len(sequences))]
+    return [[results[variant * count + row] for row in range(count)] for variant in range(len(variants))]
 
 
 def answers_at_once(model: Model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> int:
@@ -178,103 +254,3 @@ def check_lengths(model: Model, lengths: Sequence[int]) -> None:
                     f"a sequence of {max(lengths)} tokens exceeds the {limit} positions of {writer.weight}; "
                     "use shorter prompts or fewer new tokens"
                 )
-
-
-def check_tokens(model: Model, sequences: Sequence[Sequence[int]]) -> None:
-    """Refuse token ids outside of the embedding.
-
-    They would fail deep inside the model, or end the process on a GPU.
-
-    Raises:
-        UsageError: names the id and the number of embeddings.
-    """
-    count = model.embeddings
-    for row, sequence in enumerate(sequences):
-        wrong = next((token for token in sequence if not 0 <= token < count), None)
-        if wrong is not None:
-            raise UsageError(
-                f"text {row + 1} has the token {str(wrong)[:40]}, but the model has embeddings for 0 to {count - 1}; "
-                "its tokenizer is another model's, or the text has a token that this model does not know"
-            )
-
-
-def run_model(
-    model: Model,
-    sequences: Sequence[Sequence[int]],
-    step: Callable[[Batch], T],
-    *,
-    batch_size: int,
-    description: str | None,
-    side: Side = "left",
-    within: Bar | None = None,
-    blocks: int | None = None,
-    unit: str = "",
-) -> Iterator[tuple[Batch, T]]:
-    """`run_batches` on the model's device, with its padding and a suitable number of threads.
-
-    Args:
-        blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
-        unit: what the bar counts.
-
-    Raises:
-        UsageError: as `run_batches`, or a token that the model has no embedding for.
-    """
-    check_tokens(model, sequences)
-    calls = model.anatomy.n_layers if blocks is None else blocks
-
-    @contextmanager
-    def moving(batch: Batch, advance: Callable[[float], None]) -> Iterator[None]:
-        with each_block(model, lambda: advance(1 / max(1, calls))):
-            yield
-
-    def suited(batch: Batch) -> T:
-        with one_thread() if model.small else nullcontext():
-            return step(batch)
-
-    return run_batches(
-        sequences,
-        suited,
-        batch_size=batch_size,
-        pad_id=model.pad_id,
-        side=side,
-        device=model.device,
-        description=description,
-        within=within,
-        unit=unit,
-        moving=None if is_quiet() else moving,
-    )
-
-
-@contextmanager
-def each_block(model: Model, passed: Callable[[], None]) -> Iterator[None]:
-    """Within the context, `passed` is called whenever a block of the model begins."""
-    places = [model.model.get_submodule(block.module) for block in model.anatomy.blocks]
-    handles = [place.register_forward_pre_hook(lambda *_: passed()) for place in places]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
-    """The logits of the last `count` columns of a left-padded batch: (rows, count, vocabulary).
-
-    Gradients flow where the caller has them enabled.
-    """
-    inputs = _inputs(model.model, batch)
-    if "logits_to_keep" in inspect.signature(model.model.forward).parameters:
-        inputs["logits_to_keep"] = count
-    logits: Tensor = model.model(**inputs).logits
-    return logits[:, -count:]
-
-
-def _inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
-    """The arguments of `module.forward`; positions and cache only if the family takes them."""
-    taken = inspect.signature(module.forward).parameters
-    optional = {"position_ids": batch.position_ids, "use_cache": False}
-    return {
-        "input_ids": batch.ids,
-        "attention_mask": batch.mask,
-        **{name: value for name, value in optional.items() if name in taken},
-    }

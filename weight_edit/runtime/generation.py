@@ -11,13 +11,14 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from weight_edit.errors import UsageError
-from weight_edit.runtime.batching import Batch, attempt, longest_first, padded, too_long
-from weight_edit.runtime.continuous_batching import FirstRead, decode, first_group
-from weight_edit.runtime.forward import check_lengths, check_tokens, each_block
+from weight_edit.runtime.batching import Batch, attempt, group_sizes, longest_first, padded, too_long
+from weight_edit.runtime.continuous_batching import FirstRead, decode
+from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import sequences_at_once, tokens_at_once
-from weight_edit.runtime.padding import padding_matters
-from weight_edit.runtime.row_cache import UnsuitedError, unsuited
+from weight_edit.runtime.passes import check_tokens, each_block, hides_padding
+from weight_edit.runtime.prefix import unsuited
+from weight_edit.runtime.row_cache import UnsuitedError
 from weight_edit.utils.progress import Bar, bar, is_quiet
 from weight_edit.utils.threads import one_thread
 
@@ -53,7 +54,7 @@ def generate(
 
     The model's own sampling settings and penalties are set aside for the call, so that answers depend on the
     weights alone; its end tokens are kept. Answers leave the batch when they end and others enter
-    (`continuous_batching`); where a model's cache does not allow that (`row_cache.unsuited`), transformers generates
+    (`continuous_batching`); where a model's cache does not allow that (`prefix.unsuited`), transformers generates
     batch by batch. Hooks on the model see tokens of several prompts at once, at other columns and in another order than
     the prompts', and a common prefix only once: what they do to a token must follow from that token alone.
 
@@ -185,7 +186,7 @@ def by_batch(
     """Greedy answers as transformers generates them, each batch until its last answer has ended.
 
     Prompts of unlike length share a batch where padding costs less than the passes of another batch, as many as an
-    answer has tokens; never where a model takes the padding in (`padding_matters`).
+    answer has tokens; never where padding changes what the model says (`hides_padding`).
 
     Args:
         ends: the tokens that end an answer.
@@ -199,14 +200,14 @@ def by_batch(
     longest = max(map(len, sequences), default=0) + max_new_tokens
     most = sequences_at_once(model, longest, 1) if batch_size is None else batch_size
     most_tokens = tokens_at_once(model)
-    alike = len(set(map(len, sequences))) > 1 and padding_matters(model)
+    alike = not hides_padding(model, sequences)
     found: dict[int, Generation] = {}
     with _greedy(model, ends), bar(description, len(order), "answers") if description else nullcontext() as drawn:
         while order:
             lengths = [len(sequences[row]) for row in order[:most]]
             if alike:
                 lengths = [length for length in lengths if length == lengths[0]]
-            count = first_group(lengths, most_tokens=most_tokens, passes=max_new_tokens)
+            count = group_sizes(lengths, most, at_once=most_tokens, passes=max_new_tokens)[0]
             batch = padded(sequences, tuple(order[:count]), model.pad_id, "left").to(model.device)
             shown = _Shown(drawn, count, model.anatomy.n_layers * max_new_tokens)
             with each_block(model, shown.passed) if drawn is not None and not is_quiet() else nullcontext():

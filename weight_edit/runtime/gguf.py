@@ -57,7 +57,12 @@ def load_gguf(path: str | Path, *, dtype: str = "auto", device: str | None = Non
             raise
         except (*MODEL_ERRORS, *FOREIGN_ERRORS, SafetensorError) as error:
             raise _explained(error, file) from None
-    return Model(model.eval(), tokenizer, anatomy, Source(str(file), file.parent, None, in_memory=True))
+    return Model(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        anatomy=anatomy,
+        source=Source(str(file), file.parent, None, in_memory=True),
+    )
 
 
 def gguf_tokenizer(path: str | Path) -> Any:

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
+
+from weight_edit.edits.low_rank import LowRankMap
 
 if TYPE_CHECKING:
     from weight_edit.runtime.loading import Model
+
+PASS: ContextVar[object | None] = ContextVar("PASS", default=None)
+"""The forward pass that is under way, if it is one of the engine's: several may take turns block by block."""
 
 # How blocks and their parts name their main tensor when it is passed by keyword, in the order they are tried.
 _KEYWORDS = ("hidden_states", "inputs_embeds", "input", "x")
@@ -23,7 +30,8 @@ class Hook:
         where: "input" is the module's first tensor argument, positional or by keyword; "output" is the
             tensor it returns, or the first element where it returns a tuple; "parameter" is a parameter itself.
         fn: gets that tensor, (batch, tokens, d_model) in the model's dtype, and returns what replaces it. To
-            read only, it returns what it got.
+            read only, it returns what it got. A `LowRankMap` where it is one: where a batch holds prompts under
+            several edits, each row then has its own factors in one product.
     """
 
     module: str
@@ -31,9 +39,11 @@ class Hook:
     fn: Callable[[Tensor], Tensor]
 
 
-def adding(vector: Tensor) -> Callable[[Tensor], Tensor]:
-    """The hook function that adds a vector (d_model,) at every token, in the input's dtype."""
-    return lambda x: x + vector.to(x.device, x.dtype)
+def adding(vector: Tensor) -> LowRankMap:
+    """The hook function that adds a vector (d_model,) at every token, in float32, rounded once."""
+    constant = vector.detach().cpu().double().numpy()
+    nothing = np.zeros((len(constant), 0))
+    return LowRankMap(nothing, nothing, constant)
 
 
 @contextmanager
@@ -41,7 +51,8 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
     """Attach `hooks` to `model` for the length of the block.
 
     Hooks on one place run in the order given, each on what the one before returned, and after those of an
-    enclosing `hooked`. All are detached on leaving, also when the body or attaching fails.
+    enclosing `hooked`. All are detached on leaving, also when the body or attaching fails. Those that are attached
+    within a pass of the engine act in that pass alone.
 
     Raises:
         AttributeError: `model` has no such module.
@@ -54,9 +65,9 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
                 continue
             module = model.get_submodule(hook.module)
             if hook.where == "input":
-                handle = module.register_forward_pre_hook(_on_input(hook), with_kwargs=True)
+                handle = module.register_forward_pre_hook(_on_input(hook, PASS.get()), with_kwargs=True)
             elif hook.where == "output":
-                handle = module.register_forward_hook(_on_output(hook))
+                handle = module.register_forward_hook(_on_output(hook, PASS.get()))
             else:
                 raise ValueError(f"a hook's place is 'input', 'output' or 'parameter', not {hook.where!r}")
             attached.callback(handle.remove)
@@ -73,20 +84,34 @@ def _changed(parameter: nn.Parameter, fn: Callable[[Tensor], Tensor]) -> Iterato
         parameter.data = stored
 
 
-def _on_input(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
+def _on_input(hook: Hook, own: object | None) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args and isinstance(args[0], Tensor):
-            return (hook.fn(args[0]), *args[1:]), kwargs
-        for key in _KEYWORDS:
-            if isinstance(kwargs.get(key), Tensor):
-                return args, {**kwargs, key: hook.fn(kwargs[key])}
-        raise TypeError(f"{hook.module} was called without a tensor that a hook on its input could take")
+        if own is not None and PASS.get() is not own:
+            return None
+        key, x = main_input(hook.module, args, kwargs)
+        return ((hook.fn(x), *args[1:]), kwargs) if key is None else (args, {**kwargs, key: hook.fn(x)})
 
     return replace
 
 
-def _on_output(hook: Hook) -> Callable[[nn.Module, Any, Any], Any]:
+def main_input(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, Tensor]:
+    """The stream among a module's arguments, and the name that it is passed by; None where it is the first of them.
+
+    Raises:
+        TypeError: there is none; names the module.
+    """
+    if args and isinstance(args[0], Tensor):
+        return None, args[0]
+    for key in _KEYWORDS:
+        if isinstance(kwargs.get(key), Tensor):
+            return key, kwargs[key]
+    raise TypeError(f"{module} was called without a tensor that a hook on its input could take")
+
+
+def _on_output(hook: Hook, own: object | None) -> Callable[[nn.Module, Any, Any], Any]:
     def replace(_: nn.Module, __: Any, output: Any) -> Any:
+        if own is not None and PASS.get() is not own:
+            return None
         if isinstance(output, Tensor):
             return hook.fn(output)
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):

@@ -1,7 +1,7 @@
 """Load a model with its tokenizer and anatomy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ SMALL = 20_000_000
 """The number of parameters below which one thread is faster than several."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Model:
     """A causal language model in evaluation mode, with what is needed to use and to edit it."""
 
@@ -36,6 +36,10 @@ class Model:
     tokenizer: Any
     anatomy: Anatomy
     source: Source
+    offload: Any = None
+    """Where the weights are if they are not in memory."""
+    hides_padding: bool | None = field(default=None, init=False)
+    """Whether padding beside a sequence leaves its stream as it is; None as long as it was not found out."""
 
     @classmethod
     def from_parts(
@@ -53,7 +57,12 @@ class Model:
         """
         path = Path(getattr(model.config, "_name_or_path", "") or ".")
         found = anatomy if anatomy is not None else anatomy_of(model.config)
-        return cls(model.eval(), tokenizer, _as_loaded(found, model), Source(name, path, None, in_memory=True))
+        return cls(
+            model=model.eval(),
+            tokenizer=tokenizer,
+            anatomy=_as_loaded(found, model),
+            source=Source(name, path, None, in_memory=True),
+        )
 
     def __repr__(self) -> str:
         blocks = f"{self.anatomy.n_layers} blocks, d_model {self.anatomy.d_model}"
@@ -146,7 +155,7 @@ def load(
         source = resolve(name, revision=source.revision, token=token, edited=False)
     with bar(f"loading {source.public_name}"), quiet_transformers():
         model = _weights(source, config, dtype, target, trust_remote_code)
-    return Model(model.eval(), tokenizer, _as_loaded(anatomy, model), source)
+    return Model(model=model.eval(), tokenizer=tokenizer, anatomy=_as_loaded(anatomy, model), source=source)
 
 
 def check_source(source: Source, *, device: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:

@@ -9,8 +9,8 @@ from weight_edit.runtime.loading import Model
 MOST_SEQUENCES = 128
 """Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
 
-MOST_TOKENS = 4096
-"""Tokens in a pass that fills a cache, if it is more than one sequence's: more make it no cheaper for each."""
+MOST_TOKENS = {"cpu": 4096, "other": 32768}
+"""Tokens in a pass where the caller sets no limit, on a processor and on an accelerator: likewise."""
 
 _SHARE = 0.125
 """The part of the free memory that one pass may take."""
@@ -34,7 +34,7 @@ def free_memory(model: Model) -> int | None:
     Of several devices, each counts as the fullest: what a model keeps of tokens is spread as its blocks are.
     """
     devices = {parameter.device for parameter in model.model.parameters()} - {torch.device("meta")}
-    found = [_free(device) for device in devices]
+    found = [_free(device) for device in devices or {model.device}]
     told = [each for each in found if each is not None]
     return min(told) * len(told) if told and len(told) == len(found) else None
 
@@ -50,13 +50,30 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
     if free is None:
         return _UNTOLD
     row = tokens * _token_bytes(model) + read * _logits_bytes(model)
-    return max(1, min(MOST_SEQUENCES, int(_SHARE * free / row)))
+    if model.device.type == "cpu":
+        useful = min(MOST_SEQUENCES, _most_tokens(model) // tokens)
+    else:
+        useful = _most_tokens(model) // tokens
+    return max(1, min(useful, int(_SHARE * free / row)))
+
+
+def rows_in_waiting(model: Model, tokens: int) -> int:
+    """The sequences whose streams may wait between two blocks of a model that lies on disk, by the memory that is free.
+
+    Args:
+        tokens: of the longest sequence.
+    """
+    free = free_memory(model)
+    if free is None:
+        return _UNTOLD
+    # A stream, what a block adds to it, and positions in two forms.
+    return max(1, int(2 * _SHARE * free / (4 * tokens * model.anatomy.d_model * model.dtype.itemsize)))
 
 
 def tokens_at_once(model: Model) -> int:
     """The tokens that a pass may read at once into a cache, by the memory that is free; at most `MOST_TOKENS`."""
-    free = free_memory(model)
-    return MOST_TOKENS if free is None else max(1, min(MOST_TOKENS, int(_SHARE * free / _token_bytes(model))))
+    free, most = free_memory(model), _most_tokens(model)
+    return most if free is None else max(1, min(most, int(_SHARE * free / _token_bytes(model))))
 
 
 def rows_at_once(model: Model, tokens: int, token_bytes: int) -> int | None:
@@ -68,6 +85,10 @@ def rows_at_once(model: Model, tokens: int, token_bytes: int) -> int | None:
     """
     free = free_memory(model)
     return None if free is None else max(1, int(_SHARE_OF_CACHE * free / (tokens * token_bytes + _logits_bytes(model))))
+
+
+def _most_tokens(model: Model) -> int:
+    return MOST_TOKENS["cpu" if model.device.type == "cpu" else "other"]
 
 
 def _token_bytes(model: Model) -> int:

@@ -5,48 +5,25 @@ masked. So the distance of two columns is that of their tokens, which sliding wi
 a step adds one column to all rows.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.passes import last_logits
+from weight_edit.runtime.prefix import new_cache
 
 _ROOM = 32
 """Columns that are kept free behind the last one: a step writes there, and copies nothing."""
 
-_NAMES = ("cache", "past_key_values")
-"""How forward passes call the cache, the newest name first."""
-
 
 class UnsuitedError(Exception):
     """A forward pass left the cache in a form from which rows cannot be taken."""
-
-
-def unsuited(model: Model) -> str | None:
-    """Why the model's cache cannot be taken apart by rows; None where it can.
-
-    It can where every layer keeps keys and values by row and column: all of them, or the last ones of a sliding window.
-    """
-    own = model.model
-    if own.is_remote_code():
-        return "its code is its repository's own"
-    if own.config.is_encoder_decoder:
-        return "it is an encoder-decoder"
-    if own._is_stateful or not own._supports_default_dynamic_cache():
-        return "its cache is of a kind of its own"
-    if _name(own) is None or "attention_mask" not in inspect.signature(own.forward).parameters:
-        return "its forward pass takes no cache or no mask"
-    for layer in _new(model).layers:
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer):
-            return f"its cache has layers of the kind {type(layer).__name__}"
-        if isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window < 2:
-            return "its sliding window is one token long"
-    return None
 
 
 @dataclass
@@ -66,13 +43,7 @@ class RowCache:
     @classmethod
     def empty(cls, model: Model, rows: int) -> "RowCache":
         """A cache of rows without tokens."""
-        return cls(_new(model), [0] * rows, 0)
-
-    @property
-    def narrowest(self) -> int | None:
-        """The tokens that the shortest sliding window holds; None where there is none."""
-        windows = [layer.sliding_window for layer in self.cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-        return min(windows) - 1 if windows else None
+        return cls(new_cache(model), [0] * rows, 0)
 
     @property
     def bytes_per_token(self) -> int:
@@ -99,7 +70,16 @@ class RowCache:
         width = self.width + columns
         # Each column's index in its own row; it is negative left of the first token.
         places = torch.arange(width)[None] - (width - torch.tensor(lengths))[:, None]
-        logits = _logits(model, self.cache, ids, places >= 0, places[:, -columns:].clamp(min=0))
+        batch = Batch(
+            ids=ids,
+            mask=(places >= 0).long(),
+            position_ids=places[:, -columns:].clamp(min=0),
+            rows=tuple(range(len(tokens))),
+            lengths=torch.tensor(lengths),
+            side="left",
+            cache=self.cache,
+        )
+        logits = last_logits(model, batch.to(model.device), 1)[:, -1]
         self.lengths, self.width = lengths, width
         self._check()
         return logits
@@ -245,30 +225,7 @@ def _aligned(parts: Sequence[Tensor], columns: int, room: int) -> Tensor:
     return whole
 
 
-def _new(model: Model) -> DynamicCache:
-    return DynamicCache(config=model.model.config.get_text_config(decoder=True))
-
-
 def _of(layers: Sequence[Any]) -> DynamicCache:
     cache = DynamicCache()
     cache.layers = list(layers)
     return cache
-
-
-def _name(module: nn.Module) -> str | None:
-    """The argument of a forward pass that takes the cache."""
-    taken = inspect.signature(module.forward).parameters
-    return next((name for name in _NAMES if name in taken), None)
-
-
-def _logits(model: Model, cache: DynamicCache, ids: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
-    taken = inspect.signature(model.model.forward).parameters
-    device = model.device
-    options: dict[str, Any] = {"position_ids": position_ids.to(device), "logits_to_keep": 1, "use_cache": True}
-    output = model.model(
-        input_ids=ids.to(device),
-        attention_mask=mask.long().to(device),
-        **{cast(str, _name(model.model)): cache},
-        **{name: value for name, value in options.items() if name in taken},
-    )
-    return cast(Tensor, output.logits)[:, -1]

@@ -23,10 +23,11 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.batching import padded
 from weight_edit.runtime.compute_dtype import Change, MixedError, widened
-from weight_edit.runtime.forward import check_lengths, last_logits
+from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.hooks import Hook, adding, hooked
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.overflow import overflow
+from weight_edit.runtime.passes import last_logits
 from weight_edit.runtime.points import Point
 from weight_edit.runtime.spool import Spool
 from weight_edit.utils.progress import Bar, bar

@@ -1,0 +1,259 @@
+"""What a model is asked is the same however it is asked.
+
+In one batch or many, with the prompts' common beginning run once or for each, variants mixed or one by one, and resumed
+from the plain model's stream or run whole.
+"""
+
+import pytest
+import torch
+
+from tests.runtime.test_continuous_batching import FAMILIES, WHOLE, small
+from weight_edit.errors import UsageError
+from weight_edit.plan.hooks import ablation_hooks
+from weight_edit.runtime import passes, prefix
+from weight_edit.runtime.activations import mean_residuals, residuals, residuals_under
+from weight_edit.runtime.batching import Batch
+from weight_edit.runtime.forward import answers_under, next_token, next_token_logprobs
+from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.runtime.passes import run_model
+from weight_edit.runtime.points import all_points
+from weight_edit.runtime.trunk import Trunk
+from weight_edit.runtime.variants import PLAIN, Variant
+
+ALL = (*FAMILIES, *WHOLE)
+# Of float32 sums in another order, on streams of a magnitude of about 1 to 10.
+CLOSE = {"atol": 5e-4, "rtol": 5e-4}
+
+
+def prompts(shared: int = 12, lengths=(3, 11, 7, 7, 12, 1, 5)) -> list[list[int]]:
+    """Prompts of several lengths, which begin with the same tokens."""
+    generator = torch.Generator().manual_seed(3)
+    head, *rest = (torch.randint(5, 44, (count,), generator=generator).tolist() for count in (shared, *lengths))
+    return [head + each for each in rest]
+
+
+def edits(model) -> list[Variant]:
+    """The plain model, ablations of one and two directions, and additions at every block."""
+    width = model.anatomy.d_model
+    rows = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+    ablations = [Variant(tuple(ablation_hooks(model, some))) for some in (rows[:1], rows[1:])]
+    vectors = torch.randn(model.anatomy.n_layers, width, generator=torch.Generator().manual_seed(2))
+    additions = [Variant((addition_hook(model, layer, vector),)) for layer, vector in enumerate(vectors)]
+    return [PLAIN, *ablations, *additions]
+
+
+def logits(model, sequences, variants, **options) -> torch.Tensor:
+    """(variants, prompts, vocabulary)."""
+    found = next_token(
+        model, sequences, lambda _, some: list(some.clone()), variants=variants, description=None, **options
+    )
+    return torch.stack([torch.stack(rows) for rows in found])
+
+
+def one_by_one(model, sequences, variants) -> torch.Tensor:
+    """The same, each prompt alone under the hooks of each variant, by transformers alone."""
+    rows = []
+    for variant in variants:
+        with torch.no_grad(), hooked(model.model, variant.hooks):
+            rows.append(torch.stack([model.model(torch.tensor([some])).logits[0, -1] for some in sequences]))
+    return torch.stack(rows)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The batches that were run, in order."""
+    seen: list[Batch] = []
+    as_pass = passes._as_pass
+
+    def noted(batch, step):
+        seen.append(batch)
+        return as_pass(batch, step)
+
+    monkeypatch.setattr(passes, "_as_pass", noted)
+    return seen
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_variants_in_one_batch_are_what_each_prompt_gives_alone_under_each(family, counted):
+    model, sequences = small(family), prompts()
+    variants = edits(model)
+    found = logits(model, sequences, variants)
+    expected = one_by_one(model, sequences, variants)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert (expected[1:] - expected[0]).abs().amax(dim=(1, 2)).min() > 1e-2, "every edit does something"
+    assert max(len(batch.runs) for batch in counted) == len(variants)
+    with_cache = family in FAMILIES and prefix.narrowest(model) >= prefix.LEAST
+    assert any(batch.cache is not None for batch in counted) == with_cache
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_prefix_run_once_changes_nothing(family, monkeypatch):
+    model, sequences = small(family), prompts()
+    variants = edits(model)[:3]
+    points, positions = all_points(model), [-1, -2, -4]
+    sequences = [some for some in sequences if len(some) > 14]
+    found = residuals_under(model, variants, sequences, points, positions, description=None)
+    monkeypatch.setattr(passes, "common_prefix", lambda *_: [])
+    expected = residuals_under(model, variants, sequences, points, positions, batch_size=3, description=None)
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_a_prefix_is_run_once_for_each_variant_and_no_more_of_it_than_is_shared(counted):
+    model, sequences = small("llama"), prompts(30)
+    logits(model, sequences, edits(model)[:2])
+    assert [tuple(batch.ids.shape) for batch in counted if batch.ids.shape[1] == 30] == [(2, 30)]
+    rest = [batch for batch in counted if batch.ids.shape[1] != 30]
+    assert sum(batch.ids.numel() for batch in rest) < 2 * sum(len(some) for some in sequences) / 2
+    assert all(bool(batch.mask[:, -batch.ids.shape[1] :].all()) for batch in rest), "no row holds padding"
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_trunk_changes_nothing_to_the_bit(family, counted):
+    model, sequences = small(family), prompts()
+    variants = edits(model)[3:]
+    trunk = Trunk(model, sequences, range(model.anatomy.n_layers))
+    plain = logits(model, sequences, [PLAIN], trunk=trunk)
+    assert torch.equal(plain, logits(model, sequences, [PLAIN]))
+    expected = logits(model, sequences, variants)
+    found = logits(model, sequences, variants, trunk=trunk)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    # Layers that share their keys hand on more than the stream.
+    assert trunk.suited == (family != "gemma4_text")
+
+
+def test_a_trunk_skips_the_blocks_in_front_of_an_edit(counted):
+    model, sequences = small("llama"), prompts()
+    trunk = Trunk(model, sequences, range(4))
+    late = Variant((addition_hook(model, 3, torch.ones(32)),))
+    logits(model, sequences, [PLAIN, late], trunk=trunk)
+    calls = []
+    names = [f"{block.module}.mlp" for block in model.anatomy.blocks]
+    with hooked(model.model, [Hook(name, "output", lambda x, name=name: calls.append(name) or x) for name in names]):
+        logits(model, sequences, [late], trunk=trunk)
+    assert set(calls) == {names[3]}
+
+
+def test_a_trunk_is_of_one_list_of_prompts():
+    model, sequences = small("llama"), prompts()
+    with pytest.raises(ValueError, match="one list of prompts"):
+        logits(model, sequences[1:], [PLAIN], trunk=Trunk(model, sequences, [1]))
+
+
+def test_an_edit_of_a_parameter_shares_no_batch(counted):
+    model, sequences = small("llama"), prompts()
+    louder = Variant((Hook("lm_head.weight", "parameter", lambda x: 2 * x),))
+    found = logits(model, sequences, [PLAIN, louder, PLAIN])
+    torch.testing.assert_close(found[1], 2 * found[0], **CLOSE)
+    torch.testing.assert_close(found[2], found[0], **CLOSE)
+    assert all(len(set(batch.under)) == 1 for batch in counted)
+
+
+def test_modules_that_are_given_no_rows_are_run_one_variant_at_a_time(counted):
+    """An expert sees the tokens that are sent to it, whose rows nobody knows."""
+    model, sequences = small("llama"), prompts()
+
+    def doubled(x):
+        return 2 * x
+
+    variants = [Variant((Hook(model.anatomy.blocks[1].module + ".mlp", "output", doubled),)), PLAIN]
+    expected = logits(model, sequences, variants)
+    mlp = model.model.get_submodule(model.anatomy.blocks[1].module + ".mlp")
+    own = mlp.forward
+    mlp.forward = lambda x: own(x).transpose(0, 1).contiguous()
+    back = mlp.register_forward_hook(lambda _, __, x: x.transpose(0, 1))
+    try:
+        # The user's hook is after the one that turns it back, as if it were the module's own.
+        found = logits(model, sequences, variants)
+    finally:
+        back.remove()
+        del mlp.forward
+    torch.testing.assert_close(found, expected, **CLOSE)
+    with hooked(model.model, []):
+        counted.clear()
+        mlp.forward = lambda x: own(x).flatten(0, 1)[None]
+        after = model.anatomy.blocks[1].module + ".mlp"
+        shapes = []
+        back = mlp.register_forward_hook(lambda _, __, x: x.reshape(shapes.pop()))
+        seen = mlp.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+        try:
+            found = logits(model, sequences, variants)
+        finally:
+            back.remove()
+            seen.remove()
+            del mlp.forward
+    assert after
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mixtral", "jamba"])
+def test_answers_under_variants_are_those_of_each_alone(family):
+    model, sequences = small(family), prompts()
+    variants = edits(model)[:3]
+    answers = [[5, 6, 7], [], [8], [9, 9], [10, 11, 12, 13], [5], [6, 7]]
+    found = answers_under(model, sequences, answers, lambda _, some: some.clone(), variants=variants, description=None)
+    for rows, variant in zip(found, variants, strict=True):
+        with torch.no_grad(), hooked(model.model, variant.hooks):
+            for row, prompt, answer in zip(rows, sequences, answers, strict=True):
+                whole = model.model(torch.tensor([prompt + answer])).logits[0]
+                torch.testing.assert_close(row, whole[len(prompt) - 1 :][: len(answer)], **CLOSE)
+
+
+def test_running_out_of_memory_changes_nothing(monkeypatch, counted):
+    model, sequences = small("llama"), prompts()
+    variants = edits(model)
+    trunk = Trunk(model, sequences, range(4))
+    expected = logits(model, sequences, variants)
+    backbone = passes.forward_backbone
+    whole = passes.last_logits
+
+    def limited(run):
+        def tried(model, batch, *args):
+            if len(batch.rows) > 5 and batch.ids.shape[1] != 12:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return run(model, batch, *args)
+
+        return tried
+
+    monkeypatch.setattr(passes, "forward_backbone", limited(backbone))
+    monkeypatch.setattr("weight_edit.runtime.forward.last_logits", limited(whole))
+    found = logits(model, sequences, variants, trunk=trunk)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert max(len(batch.rows) for batch in counted) > 5
+    monkeypatch.setattr("weight_edit.runtime.forward.last_logits", limited(lambda *_: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        logits(model, sequences, variants)
+
+
+def test_memory_that_does_not_suffice_for_one_says_so(monkeypatch):
+    model = small("llama")
+
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UsageError, match="single sequence of 24 tokens"):
+        list(run_model(model, prompts(), never))
+
+
+def test_a_hook_of_a_pass_acts_in_that_pass_alone():
+    model, sequences = small("llama"), prompts(0, (4, 4))
+    name = model.anatomy.blocks[0].module
+    seen = []
+
+    def step(batch):
+        with hooked(model.model, [Hook(name, "output", lambda x: seen.append(len(x)) or x)]):
+            with torch.no_grad():
+                model.model(torch.tensor([[5, 6]]))
+            token = passes.PASS.set(None)
+            model.model(torch.tensor([[5, 6]]))
+            passes.PASS.reset(token)
+
+    list(run_model(model, sequences, step))
+    assert seen == [1]
+
+
+def test_questions_without_prompts_or_edits_have_empty_answers():
+    model = small("llama")
+    assert next_token_logprobs(model, []).shape == (0, 48)
+    assert next_token(model, prompts(), lambda *_: [], variants=[]) == []
+    assert residuals(model, [], all_points(model), [-1]).shape == (0, 1, 12, 32)
+    assert mean_residuals(model, [], all_points(model)).shape == (0, 12, 32)
