@@ -336,4 +336,13 @@ def test_passes_take_no_more_than_a_part_of_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: None)
     assert memory.sequences_at_once(model, 100, 10) == 32
     monkeypatch.setattr(memory, "free_memory", lambda _: 1 << 50)
-    assert memory.sequences_at_once(model, 100, 10) == memory.MOST_SEQUENCES
+    assert memory.sequences_at_once(model, 100, 10) == memory.MOST_TOKENS["cpu"] // 100
+    assert memory.sequences_at_once(model, 10, 10) == memory.MOST_SEQUENCES
+    assert memory.tokens_at_once(model) == memory.MOST_TOKENS["cpu"]
+    monkeypatch.setattr(memory, "free_memory", lambda _: 8 * 7 * 32 * 32 * 4)
+    assert memory.tokens_at_once(model) == 7
+    # Half of it for a cache of 9 bytes a token, and a row's logits.
+    monkeypatch.setattr(memory, "free_memory", lambda _: 2 * 5 * (100 * 9 + 48 * 8))
+    assert memory.rows_at_once(model, 100, 9) == 5
+    monkeypatch.setattr(memory, "free_memory", lambda _: None)
+    assert memory.rows_at_once(model, 100, 9) is None

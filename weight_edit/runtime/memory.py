@@ -1,8 +1,10 @@
 """The memory that is free on a model's devices, and how much of a question fits there at once."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from weight_edit.runtime.loading import Model
 
@@ -34,7 +36,24 @@ def free_memory(model: Model) -> int | None:
     Of several devices, each counts as the fullest: what a model keeps of tokens is spread as its blocks are.
     """
     devices = {parameter.device for parameter in model.model.parameters()} - {torch.device("meta")}
-    found = [_free(device) for device in devices or {model.device}]
+    return _free_on(devices or {model.device})
+
+
+def classified_at_once(module: nn.Module, tokens: int, width: int) -> int:
+    """The sequences that a pass of a classifier may hold at once, by the memory that is free.
+
+    Args:
+        tokens: of the longest sequence.
+        width: of its stream.
+    """
+    devices = {parameter.device for parameter in module.parameters()}
+    free = _free_on(devices)
+    row = tokens * width * _WIDTHS * next(module.parameters()).dtype.itemsize
+    return _UNTOLD if free is None else max(1, min(MOST_SEQUENCES, int(_SHARE * free / row)))
+
+
+def _free_on(devices: Iterable[torch.device]) -> int | None:
+    found = [_free(device) for device in devices]
     told = [each for each in found if each is not None]
     return min(told) * len(told) if told and len(told) == len(found) else None
 
