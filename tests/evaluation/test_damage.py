@@ -18,6 +18,7 @@ from weight_edit.evaluation.divergence import divergence
 from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, measured
 from weight_edit.evaluation.figures import differences, figures, figures_of_base
 from weight_edit.evaluation.first_token import first_token_logprobs
+from weight_edit.evaluation.loaders import loader_of
 from weight_edit.evaluation.loss import Nats, loss_difference, loss_of
 from weight_edit.evaluation.means import mean_comparison, ratio_comparison
 from weight_edit.evaluation.probabilities import BaseLogprobs
@@ -115,7 +116,7 @@ def test_in_memory_in_turn_and_with_what_was_kept_agree(pair) -> None:
     settings = {"text": TEXTS, "max_new_tokens": 5, "kl_tokens": 4}
     here = evaluate(edited, against=base, **asked, **settings)
     questions = questions_of(asked, **settings)
-    turn = evaluate_in_turn(lambda: target_of(base), lambda: target_of(edited), questions)
+    turn = evaluate_in_turn(loader_of(base), loader_of(edited), questions)
     assert turn.to_dict() == here.to_dict()
     kept = ModelTarget(base, ChatFormat(base.tokenizer)).base_logprobs(questions)
     again = evaluate(edited, base_logprobs=kept, **asked, **settings).to_dict()

@@ -124,11 +124,13 @@ class ModelTarget(ChatTarget):
         model: the model.
         chat: how prompts become tokens.
         batch_size: prompts at a time, at most; None is as many as memory allows.
+        remarks: what a reader of its rates is told of where they come from.
     """
 
     model: Model
     chat: ChatFormat
     batch_size: int | None = None
+    remarks: tuple[str, ...] = ()
     _kept: _Kept = field(default_factory=_Kept, init=False, repr=False, compare=False)
 
     @property
@@ -193,13 +195,14 @@ class ModelTarget(ChatTarget):
         read = None if text is None else text.read.loss
         answered = questions.answered
         if answered is None:
-            return BaseLogprobs(text=read)
+            return BaseLogprobs(text=read, notes=self.remarks)
         asked = [self.chat.encode_opened(prompt) for prompt in answered.prompts]
         own = own_answers(self.model, asked, self._own(answered, questions), questions.kl_tokens, self.batch_size)
         if self.chat.opening:
-            return BaseLogprobs(own=own, missing=OPENED, text=read)
+            return BaseLogprobs(own=own, missing=OPENED, text=read, notes=self.remarks)
         # The tokenizer alone: the model has to go.
-        return BaseLogprobs(own=own, most_probable=partial(_most_probable, own, self.model.tokenizer), text=read)
+        best = partial(_most_probable, own, self.model.tokenizer)
+        return BaseLogprobs(own=own, most_probable=best, text=read, notes=self.remarks)
 
     def first_logprobs(self, questions: Questions) -> Tensor:
         """Log-probabilities of an answer's first text token on the answered set, (n, vocabulary) float32, on the CPU.
@@ -233,8 +236,8 @@ class ModelTarget(ChatTarget):
         return torch.stack([self._kept.first[prompt] for prompt in answered.prompts])
 
     def notes(self, questions: Questions) -> tuple[str, ...]:
-        """None."""
-        return ()
+        """The remarks."""
+        return self.remarks
 
     def _give(
         self, prompts: Sequence[str], asked: Sequence[Sequence[int]], said: Sequence[Generation], max_new_tokens: int

@@ -10,6 +10,7 @@ from torch import Tensor
 from weight_edit.directions.separation import auc
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.evaluation.evaluate import evaluate_in_turn
+from weight_edit.evaluation.loaders import lent
 from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import Questions, questions_of
 from weight_edit.evaluation.target import ModelTarget
@@ -121,7 +122,7 @@ def _measured(
     lab: Lab, questions: Questions, target: ModelTarget, base: BaseLogprobs | None, steps: list[EditStep]
 ) -> dict[str, Any]:
     with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
-        return row_of(evaluate_in_turn(None, lambda: target, questions, base_logprobs=base))
+        return row_of(evaluate_in_turn(None, lent(target), questions, base_logprobs=base))
 
 
 def _separations(
