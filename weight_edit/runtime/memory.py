@@ -8,6 +8,7 @@ from torch import nn
 
 from weight_edit.runtime.batching import PASS_COST
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.processes import memory_share
 
 MOST_SEQUENCES = 128
 """Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
@@ -137,7 +138,8 @@ def _free(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     told = [each for each in (_available(), _left_in_group()) if each is not None]
-    return min(told, default=None)
+    # Each of several processes on this machine takes its part.
+    return min(told) // memory_share() if told else None
 
 
 def _available() -> int | None:
