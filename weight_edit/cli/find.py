@@ -12,6 +12,7 @@ from weight_edit.cli.options import (
     Dtype,
     Json,
     Model,
+    Offload,
     Overwrite,
     Quiet,
     Remote,
@@ -127,17 +128,19 @@ def find(
     overwrite: Overwrite = False,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on with the scores in OUT.find; choosing again by other bounds takes a second."
-        ),
+        typer.Option("--resume", help="Go on with the scores in OUT.find; tighter bounds choose again in a second."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the drawn prompts and of the method.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Prompts at a time, at most; as many as memory allows if absent.")
+    ] = None,
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
     thinking: Thinking = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    offload: Offload = False,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -148,7 +151,7 @@ def find(
 
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. What comes before the first candidate, a few passes over
-    the prompts, is not kept. Layers that are out are not scored.
+    the prompts, is not kept. Candidates are scored in stages: what misses a bound for sure is not measured further.
 
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --confirm 16`
     """
@@ -171,7 +174,12 @@ def find(
             thinking=thinking,
         )
         load_options = LoadOptions(
-            dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            offload=offload,
         )
 
         def checked() -> None:
@@ -223,6 +231,7 @@ def find(
             out,
             load_options=load_options,
             format_options=format_options,
+            batch_size=batch_size,
             resume=resume,
             overwrite=overwrite,
         )

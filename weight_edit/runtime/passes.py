@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
+from itertools import cycle, islice, takewhile
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -32,6 +32,9 @@ from weight_edit.utils.progress import Bar, bar, is_quiet
 from weight_edit.utils.threads import one_thread
 
 T = TypeVar("T")
+
+_TRIED, _PADDED = 300, 17
+"""Tokens, and padding beside them, with which it is tried whether padding is hidden."""
 
 
 class Numbered(Protocol):
@@ -54,14 +57,15 @@ class Elsewhere:
     rows: tuple[int, ...]
 
 
-def forward_backbone(model: Model, batch: Batch) -> None:
-    """Run the model without its unembedding, for the effect of the attached hooks.
+def forward_backbone(model: Model, batch: Batch) -> Tensor:
+    """What the model's head reads: its hidden states behind the last norm, (rows, tokens, d_model).
 
     Args:
         batch: on the model's device.
     """
-    backbone = model.model.base_model
-    backbone(**_inputs(backbone, batch))
+    backbone = model.backbone
+    hidden: Tensor = backbone(**_inputs(backbone, batch))[0]
+    return hidden
 
 
 def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
@@ -207,7 +211,7 @@ class _Request(Generic[T]):
         Args:
             numbered: variants with their numbers.
         """
-        unpadded = not self._hides_padding()
+        unpadded = not hides_padding(self.model, self.sequences)
         own = self.own
         groups = grouped(
             [self.sequences[row] for row in own],
@@ -230,43 +234,6 @@ class _Request(Generic[T]):
                 for chunk in chunks
             ]
             yield from self._in_memory(rows, drawn) if self.model.offload is None else self._from_disk(rows, drawn)
-
-    def _hides_padding(self) -> bool:
-        """Whether rows of different lengths may share a batch.
-
-        Where only attention reads other tokens, its mask hides padding. A state that is carried on is another matter:
-        whether the padding's token matters is seen by another token there, which must give the same to the bit.
-        """
-        model = self.model
-        by_length = sorted(self.sequences, key=len)
-        if model.hides_padding is None and by_length and len(by_length[0]) < len(by_length[-1]):
-            if unsuited(model) is None:
-                model.hides_padding = True
-            elif model.offload is not None or not known_layers(model):
-                # From disk, batches of one length each cost no more reading.
-                return False
-            else:
-                ends = [self._end_beside(by_length[-1], by_length[0], pad) for pad in (model.pad_id, self._other_pad)]
-                model.hides_padding = torch.equal(*ends)
-        return model.hides_padding is not False
-
-    @property
-    def _other_pad(self) -> int:
-        return next(token for token in range(self.model.embeddings) if token != self.model.pad_id)
-
-    def _end_beside(self, long: Sequence[int], short: Sequence[int], pad: int) -> Tensor:
-        """The stream behind the last block at the tokens of the shorter one of two sequences in a batch."""
-        batch = padded([long, short], (0, 1), pad, "left").to(self.model.device)
-        found: list[Tensor] = []
-
-        def keep(x: Tensor) -> Tensor:
-            found.append(x[1, -len(short) :])
-            return x
-
-        place = Hook(self.model.anatomy.blocks[-1].module, "output", keep)
-        with torch.no_grad(), _suited_threads(self.model), hooked(self.model.model, [place]):
-            _as_pass(batch, partial(forward_backbone, self.model))
-        return found[0]
 
     def _ordered(self, numbered: Sequence[tuple[int, Variant]]) -> list[tuple[int, Variant]]:
         """Variants with their numbers; with a trunk, the plain model first, then by where they begin."""
@@ -343,7 +310,8 @@ class _Request(Generic[T]):
                 steps.insert(0, partial(_as_pass, prefix.batch, partial(forward_backbone, self.model)))
             shares = _Shares(drawn, sum(map(len, wave)))
             with under(self.model, variants), _suited_threads(self.model):
-                outcome = attempt(partial(disk.run, steps, shares.add))
+                serving = len(steps) - len(batches)
+                outcome = attempt(partial(disk.run, steps, shares.add, serving=serving))
             if outcome is None:
                 shares.take_back()
                 rows_tried = sum(map(len, wave))
@@ -353,7 +321,7 @@ class _Request(Generic[T]):
                 self.most = min(self.most, at_once)
                 waiting.extendleft(reversed([part for rows in wave for part in self._parts(rows)]))
                 continue
-            yield from zip(batches, outcome[0][len(steps) - len(batches) :], strict=True)
+            yield from zip(batches, outcome[0], strict=True)
             shares.complete()
 
     def _parts(self, rows: list[_Row]) -> list[list[_Row]]:
@@ -428,6 +396,47 @@ class _Request(Generic[T]):
         if not shares.seen or is_quiet():
             return nullcontext()
         return each_block(self.model, partial(shares.add, 1 / max(1, self.calls)))
+
+
+def hides_padding(model: Model, sequences: Sequence[Sequence[int]]) -> bool:
+    """Whether rows of different lengths may share a batch.
+
+    Where only attention reads other tokens, its mask hides padding. A state that is carried on is another matter:
+    whether the padding's token matters is seen by another token there, which must give the same to the bit. So it is
+    with keys of spans that padding shifts: what is tried is longer than a span, 128 tokens.
+    """
+    by_length = sorted(sequences, key=len)
+    if model.hides_padding is None and by_length and len(by_length[0]) < len(by_length[-1]):
+        if unsuited(model) is None:
+            model.hides_padding = True
+        elif model.offload is not None or not known_layers(model):
+            # From disk, batches of one length each cost no more reading.
+            return False
+        else:
+            positions = any(embedding.role == "position" for embedding in model.anatomy.embeddings)
+            long, short = (
+                list(islice(cycle(some), len(some) if positions else max(len(some), least)))
+                for some, least in ((by_length[-1], _TRIED + _PADDED), (by_length[0], _TRIED))
+            )
+            other = next(token for token in range(model.embeddings) if token != model.pad_id)
+            ends = [_end_beside(model, long, short, pad) for pad in (model.pad_id, other)]
+            model.hides_padding = torch.equal(*ends)
+    return model.hides_padding is not False
+
+
+def _end_beside(model: Model, long: Sequence[int], short: Sequence[int], pad: int) -> Tensor:
+    """The stream behind the last block at the tokens of the shorter one of two sequences in a batch."""
+    batch = padded([long, short], (0, 1), pad, "left").to(model.device)
+    found: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        found.append(x[1, -len(short) :])
+        return x
+
+    place = Hook(model.anatomy.blocks[-1].module, "output", keep)
+    with torch.no_grad(), _suited_threads(model), hooked(model.model, [place]):
+        _as_pass(batch, partial(forward_backbone, model))
+    return found[0]
 
 
 class _Shares:
