@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from weight_edit.anatomy.derive import anatomy_of
@@ -20,6 +21,7 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.needs import check_runnable
+from weight_edit.runtime.processes import device_of_process, first_on_machine
 from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import bar
 
@@ -110,6 +112,17 @@ class Model:
         return self.device.type == "cpu" and sum(p.numel() for p in self.model.parameters()) < SMALL
 
     @property
+    def backbone(self) -> nn.Module:
+        """The model without its head: what returns the hidden states that the logits are made of."""
+        found: nn.Module = self.model.base_model
+        if found is not self.model:
+            return found
+        # Some models name no part of them so: it is the largest that has the blocks and not the unembedding.
+        path, name = self.anatomy.blocks[0].module.split("."), self.anatomy.unembedding
+        prefixes = (".".join(path[:count]) for count in range(1, len(path)))
+        return self.model.get_submodule(next(each for each in prefixes if not f"{name}.".startswith(f"{each}.")))
+
+    @property
     def vocabulary(self) -> int:
         """The number of logits, which may exceed the number of the tokenizer's tokens."""
         return int(self.model.get_parameter(self.anatomy.unembedding_weight).shape[0])
@@ -139,6 +152,7 @@ def load(
     token: str | None = None,
     trust_remote_code: bool = False,
     offload: bool = False,
+    tokenizer: Any = None,
 ) -> Model:
     """Load `name` for forward passes.
 
@@ -149,6 +163,7 @@ def load(
             over all devices.
         trust_remote_code: run the code that the model's repository brings along. Never without being asked.
         offload: leave the weights on disk; of a request, all prompts go through a block before the next one is read.
+        tokenizer: one that is loaded already; None reads the model's.
 
     Raises:
         UsageError: the files are missing or broken, or an option is wrong.
@@ -158,13 +173,16 @@ def load(
     check_dtype(dtype)
     target = usable_device(device)
     # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
-    source = resolve(name, revision=revision, token=token, weights=False, edited=False)
+    with first_on_machine():
+        source = resolve(name, revision=revision, token=token, weights=False, edited=False)
     with bar(f"opening {source.public_name}"), quiet_transformers():
         config = check_source(source, device=target, trust_remote_code=trust_remote_code)
-        tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
+        if tokenizer is None:
+            tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
     if source.on_hub:
-        source = resolve(name, revision=source.revision, token=token, edited=False)
+        with first_on_machine():
+            source = resolve(name, revision=source.revision, token=token, edited=False)
     with bar(f"loading {source.public_name}"), quiet_transformers():
         blocks = [block.module for block in anatomy.blocks] if offload else None
         model, on_disk = _weights(source, config, dtype, target, trust_remote_code=trust_remote_code, blocks=blocks)
@@ -214,6 +232,7 @@ def usable_device(device: str | None) -> str:
     Raises:
         UsageError: there is none of that name, or it holds no weights.
     """
+    device = device_of_process(device)
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "auto":
