@@ -70,6 +70,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--weights-only",
         "--against",
         "--max-new-tokens",
+        "--batch-size",
         "--lengths",
         "--kl-tokens",
         "--judge",
