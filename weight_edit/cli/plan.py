@@ -93,7 +93,7 @@ def plan(
     A config.json suffices, without weights or tokenizer; of a Hub model no weights are downloaded. Arithmetic is
     counted on the model built without numbers, whatever its family; times are by a short calibration on this machine.
 
-    Example: `weight-edit plan Qwen/Qwen2.5-7B-Instruct --tokens 48 --offload --flops 4e14 --disk-rate 3e9`
+    Example: `weight-edit plan Qwen/Qwen2.5-7B-Instruct --tokens 48 --device cuda --flops 4e14 --disk-rate 3e9`
     """
 
     def work() -> "CostPlan":

@@ -5,7 +5,7 @@ from typing import Any
 
 from weight_edit.costs.model_size import ModelSize
 from weight_edit.costs.workload import Workload
-from weight_edit.runtime.memory import MOST_SEQUENCES
+from weight_edit.runtime.memory import MOST_SEQUENCES, MOST_TOKENS
 
 PROGRAM = 500_000_000
 """Bytes that Python, torch and transformers take before any model."""
@@ -42,16 +42,27 @@ class MemoryNeed:
         """All of it together: not every part is at its largest at the same time."""
         return sum(asdict(self).values())
 
+    @property
+    def on_device(self) -> int:
+        """What of it lies in an accelerator's own memory, where there is one."""
+        return self.total - self.program - self.activations
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "total": self.total}
+        return {**asdict(self), "total": self.total, "on_device": self.on_device}
 
 
-def memory_need(size: ModelSize, work: Workload) -> MemoryNeed:
-    """The memory that a find with these settings takes where none is short: a batch is made smaller where it is."""
+def memory_need(size: ModelSize, work: Workload, device: str = "cpu") -> MemoryNeed:
+    """The memory that a find with these settings takes where none is short: a batch is made smaller where it is.
+
+    Args:
+        device: where the model is; an accelerator's batches are larger than a processor's.
+    """
     itemsize, prefix = size.itemsize, work.prefix
     longest = max(work.target.mean, work.baseline.mean)
-    rows = min(MOST_SEQUENCES, work.n_validation * work.candidates[1])
+    most = MOST_TOKENS["cpu" if device == "cpu" else "other"] / longest
+    most = max(1.0, min(MOST_SEQUENCES, most) if device == "cpu" else most)
+    rows = min(most, work.n_validation * work.candidates[1])
     waiting = work.candidates[1] * (prefix + work.n_validation * (longest - prefix)) if work.offload else 0
     inside = rows * longest * (_WIDEST * size.widest + _STREAMS * size.d_model)
     answered = work.answers * work.sets if work.offload else min(MOST_SEQUENCES, work.answers * work.sets)
@@ -59,7 +70,7 @@ def memory_need(size: ModelSize, work: Workload) -> MemoryNeed:
     drawn = work.n_train + work.n_validation
     used = min(size.embedding_bytes, drawn * work.sets * longest * size.row_bytes)
     places = work.positions * size.layers * size.d_model
-    most = work.n_train * work.targets
+    copied = work.n_train * work.targets
     return MemoryNeed(
         program=PROGRAM,
         weights=size.unit_bytes if work.offload else size.parameter_bytes,
@@ -67,5 +78,5 @@ def memory_need(size: ModelSize, work: Workload) -> MemoryNeed:
         hidden_states=round((inside + waiting * size.d_model) * itemsize),
         keys_and_values=round(answered * kept * itemsize),
         logits=round(rows * size.vocabulary * (itemsize + 4) + work.n_validation * size.vocabulary * 4),
-        activations=places * (4 * drawn * work.sets + 8 * most),
+        activations=places * (4 * drawn * work.sets + 8 * copied),
     )
