@@ -17,7 +17,7 @@ from weight_edit.errors import UsageError
 from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import generation, memory
-from weight_edit.runtime.batching import group_sizes
+from weight_edit.runtime.batching import PASS_COST, group_sizes
 from weight_edit.runtime.continuous_batching import decode
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.generation import by_batch, generate, generate_and_read, prefix
@@ -198,7 +198,7 @@ def test_prompts_are_read_in_the_groups_that_cost_least() -> None:
     assert group_sizes([9000, 2, 1], 3, at_once=4096) == [1, 2]
     # Where each group is decoded by itself, padding is worth less than another one's passes.
     assert group_sizes([300, 20, 1], 3) == [1, 2]
-    assert group_sizes([300, 20, 1], 3, passes=64) == [3]
+    assert group_sizes([300, 20, 1], 3, pass_cost=64 * PASS_COST) == [3]
 
 
 def test_sliding_windows_forget_and_a_longer_prefix_than_they_hold_is_cut() -> None:

@@ -13,6 +13,7 @@ from weight_edit.cli.options import (
     Device,
     Dtype,
     Json,
+    Offload,
     Overwrite,
     Quiet,
     Remote,
@@ -24,6 +25,7 @@ from weight_edit.cli.options import (
     Token,
 )
 from weight_edit.errors import UsageError
+from weight_edit.utils.launch import launched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -188,6 +190,7 @@ def evaluate(
     ] = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    offload: Offload = False,
     card: Card = True,
     revision: Revision = None,
     token: Token = None,
@@ -233,6 +236,7 @@ def evaluate(
             token=token,
             trust_remote_code=trust_remote_code,
             adapter=adapter,
+            offload=offload,
         )
         measured, base = named_targets(
             model,
@@ -309,14 +313,19 @@ def evaluate(
 
             given_rates(power)
         from weight_edit.evaluation.harness.results_file import check_harness_document
+        from weight_edit.runtime.processes import from_first, writes
 
         if lm_eval_json is not None:
-            check_harness_document(lm_eval_json, against=against is not None, overwrite=overwrite)
+            document_path = lm_eval_json
+            from_first(
+                lambda: check_harness_document(document_path, against=against is not None, overwrite=overwrite),
+                "the document",
+            )
         named = named_models()
         # What is wrong with the tasks is said before hours of answers.
         ready = None if harness is None else prepared(named)
         result = evaluated(named)
-        if lm_eval_json is not None:
+        if lm_eval_json is not None and writes():
             from weight_edit.evaluation.harness.own_results import write_harness_document
 
             write_harness_document(lm_eval_json, result.to_dict(), limit=limit)
@@ -380,8 +389,8 @@ def evaluate(
     if harness is not None and not on_prompts:
         call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
         return
-    done = call(work, show, document, as_json=as_json, quiet=quiet)
-    if card and model is not None and against is not None and adapter is None:
+    done = call(work, show, document, as_json=as_json, quiet=quiet, divided=harness is None)
+    if launched().first and card and model is not None and against is not None and adapter is None:
         from weight_edit.baking.card.update import fill_in
 
         measured = done.evaluation.to_dict()

@@ -10,12 +10,13 @@ from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
 from weight_edit.evaluation.backends import AUTO, VLLM, remarks_on
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
-from weight_edit.evaluation.questions import KL_TOKENS, questions_of
+from weight_edit.evaluation.questions import KL_TOKENS, Questions, questions_of
 from weight_edit.evaluation.registry import DEFAULT_JUDGES
 from weight_edit.hub.calls import dataset_token
 from weight_edit.runtime.adapters import check_adapter
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.runtime.processes import from_first, joined
 from weight_edit.utils.progress import announce, starting
 
 if TYPE_CHECKING:
@@ -58,25 +59,33 @@ def evaluate_against(
         UsageError: before torch is imported where the prompts, the judges, the dtype or the file of answers are wrong.
         UnsupportedError: as `load`.
     """
-    if answers_path is not None:
-        check_free(answers_path, overwrite, are_answers)
-    for name in (model, base):
-        # A typo in a name is told before prompt sets are downloaded.
-        if isinstance(name, str):
-            (load_options if name is model else load_options.of_base()).check_name(name)
-    if load_options.adapter is not None:
-        # Else it would be told when the base has given all its answers.
-        check_adapter(load_options.adapter, token=load_options.token)
-    with dataset_token(load_options.token):
-        questions = questions_of(
-            sets,
-            text=text,
-            limit=limit,
-            max_new_tokens=max_new_tokens,
-            lengths=lengths,
-            judges=judges,
-            kl_tokens=kl_tokens,
+    if joined() is not None and (backend == VLLM or not all(isinstance(name, str | None) for name in (model, base))):
+        raise UsageError(
+            "what a server or vLLM runs is not shared by several processes: call this without the launcher"
         )
+
+    def asked() -> Questions:
+        if answers_path is not None:
+            check_free(answers_path, overwrite, are_answers)
+        for name in (model, base):
+            # A typo in a name is told before prompt sets are downloaded.
+            if isinstance(name, str):
+                (load_options if name is model else load_options.of_base()).check_name(name)
+        if load_options.adapter is not None:
+            # Else it would be told when the base has given all its answers.
+            check_adapter(load_options.adapter, token=load_options.token)
+        with dataset_token(load_options.token):
+            return questions_of(
+                sets,
+                text=text,
+                limit=limit,
+                max_new_tokens=max_new_tokens,
+                lengths=lengths,
+                judges=judges,
+                kl_tokens=kl_tokens,
+            )
+
+    questions = from_first(asked, "prompts")
     check_dtype(load_options.dtype)
     if backend == VLLM and load_options.device is not None:
         raise UsageError("`device`: vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; leave it out", option="device")

@@ -23,6 +23,7 @@ from weight_edit.evaluation.target import Target
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.processes import from_first, writes
 from weight_edit.utils.renamed import renamed_arguments
 
 
@@ -132,7 +133,9 @@ def evaluate_in_turn(
             "the divergence from the base is measured on the answered set; give `answered` PROMPTS", option="answered"
         )
     if answers_path is not None:
-        _check_writable(answers_path)
+        path = answers_path
+        from_first(lambda: _check_writable(path), "the file of answers")
+        answers_path = path if writes() else None
     if load_base is not None:
         questions = compared(questions)
         with load_base() as before:
@@ -161,7 +164,8 @@ def measured(
     told = target.probabilities(questions, base)
     said = _spoken(target, questions)
     try:
-        answers = judged(questions.sets, said, questions.judges)
+        # A judge may be another model, or paid by the answer.
+        answers = from_first(lambda: judged(questions.sets, said, questions.judges), "verdicts")
     except WeightEditError as error:
         raise with_answers_kept(error, said, answers_path) from error
     for name, some in answers.items():

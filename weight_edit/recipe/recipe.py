@@ -76,6 +76,7 @@ class Find(Section):
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
     best_effort: bool = False
+    batch_size: Positive | None = None
 
     @field_validator("method")
     @classmethod
@@ -308,6 +309,7 @@ class Recipe(Section):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str | None = None
+    offload: bool = False
     system: str | None = None
     template: str | None = None
     template_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)

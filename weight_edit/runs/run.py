@@ -450,6 +450,7 @@ class _Run:
             revision=self.recipe.revision,
             token=self.token,
             device=self.recipe.device,
+            offload=self.recipe.offload,
             trust_remote_code=self.trust_remote_code,
         ).to_dict()
 
@@ -478,7 +479,14 @@ class _Run:
         return found.to_dict()
 
     def _load(self, path: Path) -> Model:
-        return load(path, dtype=self.recipe.dtype, device=self.recipe.device, trust_remote_code=self.trust_remote_code)
+        recipe = self.recipe
+        return load(
+            path,
+            dtype=recipe.dtype,
+            device=recipe.device,
+            trust_remote_code=self.trust_remote_code,
+            offload=recipe.offload,
+        )
 
     def _format(self, model: Model) -> ChatFormat:
         recipe = self.recipe

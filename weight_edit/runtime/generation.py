@@ -15,9 +15,10 @@ from weight_edit.runtime.batching import Batch, attempt, group_sizes, longest_fi
 from weight_edit.runtime.continuous_batching import FirstRead, decode
 from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import sequences_at_once, tokens_at_once
+from weight_edit.runtime.memory import pass_cost, sequences_at_once, tokens_at_once
 from weight_edit.runtime.passes import check_tokens, each_block, hides_padding
 from weight_edit.runtime.prefix import unsuited
+from weight_edit.runtime.processes import divided
 from weight_edit.runtime.row_cache import UnsuitedError
 from weight_edit.utils.progress import Bar, bar, is_quiet
 from weight_edit.utils.threads import one_thread
@@ -65,14 +66,10 @@ def generate(
     Raises:
         UsageError: max_new_tokens is below 1, a sequence is empty or too long, or memory runs out with one.
     """
-    return _generate(
-        model,
-        sequences,
-        None,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        description=description,
+    both = _generate(
+        model, sequences, _nothing, max_new_tokens=max_new_tokens, batch_size=batch_size, description=description
     )
+    return [answer for answer, _ in both]
 
 
 def generate_and_read(
@@ -98,35 +95,60 @@ def generate_and_read(
     Raises:
         UsageError: as `generate`.
     """
-    found: dict[int, T] = {}
-
-    def first(rows: Sequence[int], logits: Tensor) -> None:
-        found.update(zip(rows, read(rows, logits), strict=True))
-
-    said = _generate(
-        model,
-        sequences,
-        first,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        description=description,
+    both = _generate(
+        model, sequences, read, max_new_tokens=max_new_tokens, batch_size=batch_size, description=description
     )
-    return said, [found[row] for row in range(len(sequences))]
+    return [answer for answer, _ in both], [value for _, value in both]
 
 
 def _generate(
     model: Model,
     sequences: Sequence[Sequence[int]],
-    first: FirstRead | None,
+    read: Callable[[Sequence[int], Tensor], Sequence[T]],
+    *,
+    max_new_tokens: int,
+    batch_size: int | None,
+    description: str | None,
+) -> list[tuple[Generation, T]]:
+    """Each answer with what is read off its first logits; several processes share the prompts."""
+    if max_new_tokens < 1:
+        raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
+    check_tokens(model, sequences)
+
+    def ask(mine: Sequence[int]) -> list[tuple[Generation, T]]:
+        found: dict[int, T] = {}
+
+        def first(rows: Sequence[int], logits: Tensor) -> None:
+            found.update(zip(rows, read([mine[row] for row in rows], logits), strict=True))
+
+        said = _here(
+            model,
+            [sequences[row] for row in mine],
+            first,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            description=description,
+        )
+        return [(answer, found[row]) for row, answer in enumerate(said)]
+
+    return divided([len(sequence) for sequence in sequences], ask, "answers")
+
+
+def _nothing(rows: Sequence[int], _: Tensor) -> list[None]:
+    return [None] * len(rows)
+
+
+def _here(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    first: FirstRead,
     *,
     max_new_tokens: int,
     batch_size: int | None,
     description: str | None,
 ) -> list[Generation]:
-    if max_new_tokens < 1:
-        raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    check_lengths(model, [len(sequence) + max_new_tokens for sequence in sequences])
-    check_tokens(model, sequences)
+    """The answers that this process generates."""
     ends = end_tokens(model)
     if sequences and unsuited(model) is None:
         with suppress(UnsuitedError):
@@ -207,7 +229,7 @@ def by_batch(
             lengths = [len(sequences[row]) for row in order[:most]]
             if alike:
                 lengths = [length for length in lengths if length == lengths[0]]
-            count = group_sizes(lengths, most, at_once=most_tokens, passes=max_new_tokens)[0]
+            count = group_sizes(lengths, most, at_once=most_tokens, pass_cost=max_new_tokens * pass_cost(model))[0]
             batch = padded(sequences, tuple(order[:count]), model.pad_id, "left").to(model.device)
             shown = _Shown(drawn, count, model.anatomy.n_layers * max_new_tokens)
             with each_block(model, shown.passed) if drawn is not None and not is_quiet() else nullcontext():

@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from weight_edit.runtime.batching import PASS_COST
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.processes import memory_share
 
 MOST_SEQUENCES = 128
 """Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
@@ -56,6 +58,14 @@ def _free_on(devices: Iterable[torch.device]) -> int | None:
     found = [_free(device) for device in devices]
     told = [each for each in found if each is not None]
     return min(told) * len(told) if told and len(told) == len(found) else None
+
+
+def pass_cost(model: Model) -> int:
+    """The tokens whose reading costs about what a pass costs however few it reads.
+
+    On an accelerator that is the reading of the weights: its arithmetic is some hundred times faster than its memory.
+    """
+    return PASS_COST if model.device.type == "cpu" else 8 * PASS_COST
 
 
 def sequences_at_once(model: Model, tokens: int, read: int) -> int:
@@ -128,7 +138,8 @@ def _free(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     told = [each for each in (_available(), _left_in_group()) if each is not None]
-    return min(told, default=None)
+    # Each of several processes on this machine takes its part.
+    return min(told) // memory_share() if told else None
 
 
 def _available() -> int | None:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice, takewhile
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
 from weight_edit.runtime.hooks import PASS, Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import rows_in_waiting, sequences_at_once
+from weight_edit.runtime.memory import pass_cost, rows_in_waiting, sequences_at_once
 from weight_edit.runtime.prefix import Prefix, cache_argument, common_prefix, known_layers, unsuited
+from weight_edit.runtime.processes import current, pooled
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, UnmixedError, Variant, under
 from weight_edit.utils.progress import Bar, bar, is_quiet
@@ -36,14 +37,35 @@ _TRIED, _PADDED = 300, 17
 """Tokens, and padding beside them, with which it is tried whether padding is hidden."""
 
 
-def forward_backbone(model: Model, batch: Batch) -> None:
-    """Run the model without its unembedding, for the effect of the attached hooks.
+class Numbered(Protocol):
+    """What says which rows results are of: a batch, or the rows alone where another process ran it."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows' numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The rows of a batch that another process may have run.
+
+    Attributes:
+        rows: their numbers.
+    """
+
+    rows: tuple[int, ...]
+
+
+def forward_backbone(model: Model, batch: Batch) -> Tensor:
+    """What the model's head reads: its hidden states behind the last norm, (rows, tokens, d_model).
 
     Args:
         batch: on the model's device.
     """
-    backbone = model.model.base_model
-    backbone(**_inputs(backbone, batch))
+    backbone = model.backbone
+    hidden: Tensor = backbone(**_inputs(backbone, batch))[0]
+    return hidden
 
 
 def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
@@ -72,11 +94,14 @@ def run_model(
     within: Bar | None = None,
     blocks: int | None = None,
     unit: str = "",
-) -> Iterator[tuple[Batch, T]]:
+    costs: Sequence[float] | None = None,
+) -> Iterator[tuple[Numbered, T]]:
     """Apply `step` to batches of all sequences under all variants, as much at once as memory allows.
 
     The rows of a batch are numbered `variant * len(sequences) + sequence`. `step` may be called again for rows whose
-    first try ran out of memory, so its effects belong in what it returns, not in what it changes.
+    first try ran out of memory, so its effects belong in what it returns, not in what it changes. Several processes
+    that ask together (`processes`) each run a share of the sequences, or of the variants where these are more than
+    the sequences, and all get all results.
 
     Args:
         step: runs `forward_backbone` or `last_logits` on the batch, once.
@@ -90,8 +115,10 @@ def run_model(
         within: a bar of the caller's that counts rows, instead of one's own.
         blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
         unit: what one's own bar counts.
+        costs: of each sequence, by which several processes share them; its tokens when None.
 
     Raises:
+        ProcessError: another process ended.
         UsageError: a sequence is empty or has a token that the model has no embedding for, the batch size is below 1,
             or memory runs out with a single sequence.
     """
@@ -108,9 +135,32 @@ def run_model(
         most=sequences_at_once(model, longest, read) if batch_size is None else batch_size,
         calls=model.anatomy.n_layers if blocks is None else blocks,
     )
-    count = len(sequences) * len(variants)
+    taken = list(enumerate(variants))
+    processes = current()
+    if processes is not None:
+        rank = processes.place.rank
+        if len(sequences) >= processes.place.count or len(sequences) >= len(variants):
+            lengths = [len(sequence) for sequence in sequences]
+            request.mine = processes.share(lengths if costs is None else costs)[rank]
+        else:
+            taken = [taken[number] for number in processes.share([1] * len(variants))[rank]]
+    count = len(request.own) * len(taken)
     with bar(description, count, unit) if description else nullcontext(within) as drawn:
-        yield from request.results(variants, drawn)
+        if processes is None:
+            yield from request.results(taken, drawn)
+            return
+
+        def run() -> list[tuple[tuple[int, ...], T]]:
+            return [(batch.rows, made) for batch, made in request.results(taken, drawn)]
+
+        parts = pooled(run, f"{len(sequences)} prompts under {len(variants)} edits")
+        for number, part in enumerate(parts):
+            rows = sum(len(some) for some, _ in part)
+            processes.prompts[number] += rows
+            if within is not None and number != processes.place.rank:
+                within.advance(rows)
+            for some, made in part:
+                yield Elsewhere(some), made
 
 
 @dataclass(frozen=True)
@@ -137,6 +187,7 @@ class _Request(Generic[T]):
         most: rows at once, so far.
         calls: of blocks in a batch.
         mixed: several variants may share a batch, as far as is known.
+        mine: the sequences that this process runs; None is all.
     """
 
     model: Model
@@ -147,12 +198,30 @@ class _Request(Generic[T]):
     most: int
     calls: int
     mixed: bool = True
+    mine: Sequence[int] | None = None
 
-    def results(self, variants: Sequence[Variant], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
-        """All batches with what `step` made of them."""
+    @property
+    def own(self) -> Sequence[int]:
+        """The sequences that this process runs."""
+        return range(len(self.sequences)) if self.mine is None else self.mine
+
+    def results(self, numbered: Sequence[tuple[int, Variant]], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
+        """All batches with what `step` made of them.
+
+        Args:
+            numbered: variants with their numbers.
+        """
         unpadded = not hides_padding(self.model, self.sequences)
-        chunks = grouped(self.sequences, self.most, known=len(self.prefix), unpadded=unpadded)
-        waiting = deque(self._ordered(variants))
+        own = self.own
+        groups = grouped(
+            [self.sequences[row] for row in own],
+            self.most,
+            known=len(self.prefix),
+            unpadded=unpadded,
+            pass_cost=pass_cost(self.model),
+        )
+        chunks = [tuple(own[row] for row in group) for group in groups]
+        waiting = deque(self._ordered(numbered))
         while waiting and chunks:
             count = self._together([variant for _, variant in waiting], max(map(len, chunks)))
             some = [waiting.popleft() for _ in range(count)]
@@ -166,11 +235,10 @@ class _Request(Generic[T]):
             ]
             yield from self._in_memory(rows, drawn) if self.model.offload is None else self._from_disk(rows, drawn)
 
-    def _ordered(self, variants: Sequence[Variant]) -> list[tuple[int, Variant]]:
-        """The variants with their numbers; with a trunk, the plain model first, then by where they begin."""
-        numbered = list(enumerate(variants))
+    def _ordered(self, numbered: Sequence[tuple[int, Variant]]) -> list[tuple[int, Variant]]:
+        """Variants with their numbers; with a trunk, the plain model first, then by where they begin."""
         if self.trunk is None:
-            return numbered
+            return list(numbered)
         return sorted(numbered, key=lambda each: (bool(each[1].hooks), each[1].begins(self.model)))
 
     def _together(self, variants: Sequence[Variant], chunk: int) -> int:
@@ -242,7 +310,8 @@ class _Request(Generic[T]):
                 steps.insert(0, partial(_as_pass, prefix.batch, partial(forward_backbone, self.model)))
             shares = _Shares(drawn, sum(map(len, wave)))
             with under(self.model, variants), _suited_threads(self.model):
-                outcome = attempt(partial(disk.run, steps, shares.add))
+                serving = len(steps) - len(batches)
+                outcome = attempt(partial(disk.run, steps, shares.add, serving=serving))
             if outcome is None:
                 shares.take_back()
                 rows_tried = sum(map(len, wave))
@@ -252,7 +321,7 @@ class _Request(Generic[T]):
                 self.most = min(self.most, at_once)
                 waiting.extendleft(reversed([part for rows in wave for part in self._parts(rows)]))
                 continue
-            yield from zip(batches, outcome[0][len(steps) - len(batches) :], strict=True)
+            yield from zip(batches, outcome[0], strict=True)
             shares.complete()
 
     def _parts(self, rows: list[_Row]) -> list[list[_Row]]:

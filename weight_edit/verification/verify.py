@@ -151,6 +151,7 @@ def verify(
     token: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
+    offload: bool = False,
 ) -> Verification:
     """Check integrity, completeness and faithfulness of an edited checkpoint.
 
@@ -163,6 +164,7 @@ def verify(
             when None.
         limit: at most so many of them.
         system, template, template_args: see `ChatFormat`.
+        offload: run the models with their weights on disk, see `load`.
 
     Returns:
         a `Verification`; look at `passed` and `problems`.
@@ -235,6 +237,7 @@ def verify(
             rounding=weights.rounding,
             device=device,
             trust_remote_code=trust_remote_code,
+            offload=offload,
         )
         precisions, noise = checks.precisions, checks.noise
         # Where the storage dtype alone overflows there is no noise to judge by, and nothing else to say.
