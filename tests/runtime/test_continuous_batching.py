@@ -9,12 +9,8 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 
-from tests.helpers.families import family_config
-from tests.helpers.random_models import random_model
-from tests.helpers.small_tokenizer import word_tokenizer
-from weight_edit.anatomy.narrow.small import narrow_model
+from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UsageError
-from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import generation, memory
 from weight_edit.runtime.batching import PASS_COST, group_sizes
@@ -29,21 +25,6 @@ from weight_edit.utils import progress
 from weight_edit.utils.progress import Lines
 
 NEW = 20
-FAMILIES = (
-    # Plain, absolute positions, a window of 4 tokens, windows and softcaps, biases by distance, experts of two kinds,
-    # latent keys, parallel blocks, layers that share their keys, several streams of images' positions.
-    "llama", "gpt2", "gemma3", "gemma2", "bloom", "mpt", "opt", "mixtral", "gpt_oss", "deepseek_v3", "phi", "falcon",
-    "gemma4_text", "qwen2_vl",
-)  # fmt: skip
-WHOLE = ("mamba", "jamba", "recurrent_gemma", "qwen3_next", "lfm2_moe", "deepseek_v4")
-
-
-def small(family: str) -> Model:
-    """A model whose answers are no single token over and over."""
-    if family in ("llama", "gpt2", "gemma3"):
-        return random_model(family)
-    config = family_config(family) if family == "gemma2" else sample(family)
-    return Model.from_parts(narrow_model(config, seed=1), word_tokenizer())
 
 
 def prompts(shared: int, lengths=(3, 11, 7, 8, 12, 1, 5, 5, 9, 2, 14)) -> list[list[int]]:
