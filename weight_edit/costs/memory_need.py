@@ -6,6 +6,7 @@ from typing import Any
 from weight_edit.costs.model_size import ModelSize
 from weight_edit.costs.workload import Workload
 from weight_edit.runtime.memory import MOST_SEQUENCES, MOST_TOKENS
+from weight_edit.runtime.offload.offload import STACK
 
 PROGRAM = 500_000_000
 """Bytes that Python, torch and transformers take before any model."""
@@ -20,12 +21,13 @@ class MemoryNeed:
 
     Attributes:
         program: Python and its libraries.
-        weights: all of the model's; offloaded, its largest block, of a mixture's experts one at a time.
+        weights: all of the model's; offloaded, its largest block, of a large mixture's experts one at a time, and on an
+            accelerator the next block beside it.
         embeddings: rows in use of a model that is offloaded.
         hidden_states: the stream and what a block makes of it; offloaded, the stream of all prompts and edits of a
             request, for the batches wait for one another.
         keys_and_values: of the prompts' common prefix under each edit of a batch, or of the answers in a batch.
-        logits: of a batch, and the log-probabilities that candidates are compared with.
+        logits: of a batch, and the log-probabilities that candidates are compared with, float64.
         activations: of all prompts at all positions and layers, float32, with a copy in float64 of the larger class.
     """
 
@@ -71,12 +73,13 @@ def memory_need(size: ModelSize, work: Workload, device: str = "cpu") -> MemoryN
     used = min(size.embedding_bytes, drawn * work.sets * longest * size.row_bytes)
     places = work.positions * size.layers * size.d_model
     copied = work.n_train * work.targets
+    block = size.unit_bytes if size.block_bytes > STACK else size.block_bytes
     return MemoryNeed(
         program=PROGRAM,
-        weights=size.unit_bytes if work.offload else size.parameter_bytes,
+        weights=(1 if device == "cpu" else 2) * block if work.offload else size.parameter_bytes,
         embeddings=round(used) if work.offload else 0,
         hidden_states=round((inside + waiting * size.d_model) * itemsize),
         keys_and_values=round(answered * kept * itemsize),
-        logits=round(rows * size.vocabulary * (itemsize + 4) + work.n_validation * size.vocabulary * 4),
+        logits=round(rows * size.vocabulary * (itemsize + 4) + work.n_validation * size.vocabulary * 8),
         activations=places * (4 * drawn * work.sets + 8 * copied),
     )

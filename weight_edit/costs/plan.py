@@ -351,6 +351,7 @@ def _workload(
         positions=places,
         candidates=count,
         allowed=allowed,
+        induces=rule.min_induce is not None and not rule.without_tokens,
         **settings,
     )
 
