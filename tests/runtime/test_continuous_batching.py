@@ -12,7 +12,7 @@ import torch
 from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UsageError
 from weight_edit.plan.hooks import ablation_hooks
-from weight_edit.runtime import generation, memory
+from weight_edit.runtime import continuous_batching, generation, memory
 from weight_edit.runtime.batching import PASS_COST, group_sizes
 from weight_edit.runtime.continuous_batching import decode
 from weight_edit.runtime.forward import next_token_logprobs
@@ -284,7 +284,7 @@ class Disk:
     def __init__(self) -> None:
         self.requests: list[int] = []
 
-    def run(self, steps, advance):
+    def run(self, steps, advance=None):
         self.requests.append(len(steps))
         return [step() for step in steps]
 
@@ -297,13 +297,25 @@ def test_a_model_on_disk_is_read_once_for_a_token_of_all_prompts(batch_size: int
     disk = model.offload = Disk()
     assert decoded(model, sequences, ends, batch_size) == want
     if batch_size is None:
-        # The first group tells what memory a token takes; the other prompts come behind it.
-        assert len(disk.requests) <= NEW + 1
-    passes = len(disk.requests)
-    assert decoded(model, sequences[:4], frozenset()) == [
-        answer.tokens for answer in expected(model, sequences[:4], frozenset())
-    ]
-    assert len(disk.requests) - passes == NEW
+        assert len(disk.requests) == NEW
+        assert disk.requests[0] == 2
+    few = [answer.tokens for answer in expected(model, sequences[:4], frozenset())]
+    disk.requests.clear()
+    assert decoded(model, sequences[:4], frozenset()) == few
+    assert len(disk.requests) == NEW
+
+
+def test_where_memory_may_be_short_the_first_prompts_from_disk_tell_how_much_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sequences = small("llama"), prompts(9)
+    want = decoded(model, sequences, frozenset())
+    disk = model.offload = Disk()
+    fitting = memory.rows_at_once
+    monkeypatch.setattr(continuous_batching, "rows_at_once", lambda *given: fitting(*given) if len(given) == 3 else 10)
+    assert decoded(model, sequences, frozenset()) == want
+    assert len(disk.requests) == NEW + 1
+    assert set(disk.requests) == {1}
 
 
 @pytest.mark.parametrize("family", WHOLE)
