@@ -5,9 +5,10 @@
 
 The plan is made first, with its own calibration, and again after the runs: on a shared machine the two tell how much
 the machine itself changed; with `--processor` and one thread (OMP_NUM_THREADS=1) both the calibration and the steps are
-timed by the processor's time, which other programs disturb less. Steps run in this process; `--whole` runs find, bake, verify and evaluate as commands, each
-in a process of its own whose peak memory is read. FLOPs are those that torch counts, padding included, with eager
-attention, since it counts nothing of fused attention on a processor. No prompt and no answer is printed.
+timed by the processor's time, which other programs disturb less. Steps run in this process; `--whole` runs find, bake,
+verify and evaluate as commands, each in a process of its own whose peak memory is read. FLOPs are those that torch
+counts, padding included, with eager attention, since it counts nothing of fused attention on a processor. No prompt and
+no answer is printed.
 """
 
 import argparse
