@@ -116,6 +116,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--fresh",
         "--dtype",
         "--device",
+        "--offload",
         "--revision",
         "--revision-a",
         "--revision-b",
