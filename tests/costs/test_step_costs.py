@@ -141,7 +141,10 @@ def test_memory_offloaded_is_that_of_a_block_whatever_the_number_of_blocks() -> 
     assert memory_need(few, WORK).embeddings == 0
     assert memory_need(few, work).hidden_states > memory_need(few, WORK).hidden_states
     parts = memory_need(few, work).to_dict()
-    assert parts.pop("total") == sum(parts.values())
+    on_device = parts.pop("on_device")
+    assert parts.pop("total") == sum(parts.values()) == on_device + parts["program"] + parts["activations"]
+    # Where a device computes, the next block is fetched ahead.
+    assert memory_need(few, work, "cuda").weights == 2 * few.block_bytes
 
 
 @pytest.mark.parametrize(
