@@ -1,14 +1,14 @@
 """A model on disk under a memory limit that is really set: peak memory, bytes read, time, and the same directions.
 
-    python benchmarks/offload.py [--gigabytes N] [--prompts N] [--keep FOLDER] [--depths N,N,N]
+    python benchmarks/offload.py [--gigabytes N] [--prompts N] [--depths N,N,N]
 
 Random Llamas in bfloat16 are written into a temporary folder. Each question is asked in a process of its own, under
-RLIMIT_DATA (which `prlimit --data` sets): what it had after its imports, and half the size of the checkpoint. Mappings of
-files for reading count under RLIMIT_AS alone, so that is not what is limited. Told are the peak of anonymous memory
-(RssAnon of /proc/self/status, every 5 ms) above the imports against the checkpoint's size, the bytes that a request reads
-against those of the checkpoint's tensors, its time against reading the files once with the same calls, and against the
-model in memory; then a whole `find` in memory without a limit and from disk under it, and the largest difference of
-their directions; last the peaks of models of several depths.
+RLIMIT_DATA (which `prlimit --data` sets): what it had after its imports, and half the size of the checkpoint. Mappings
+of files for reading count under RLIMIT_AS alone, which is not limited. Told are the peak of anonymous memory
+(RssAnon of /proc/self/status, every 5 ms) above the imports against the checkpoint's size, the bytes that a request
+reads against the checkpoint's, its time against reading the files once with the same reader, and against the model in
+memory; then a whole `find` in memory without a limit and from disk under it, and the largest difference of their
+directions; last the peaks of models of several depths.
 """
 
 import argparse
@@ -148,6 +148,7 @@ def difference(one: Path, other: Path) -> float:
 def made(folder: Path, gigabytes: float) -> int:
     """Write a checkpoint with the embedded model's tokenizer; the bytes of its tensors."""
     from making import make_checkpoint
+
     from weight_edit.organism.embedded import folder as embedded
 
     make_checkpoint(folder, gigabytes)
@@ -173,8 +174,8 @@ def compare(folder: Path, size: int, prompts: int) -> None:
             continue
         print(
             f"{what}: peak {left['peak'] / size:.2f} of the checkpoint above {left['imports'] / 1e6:.0f} MB of imports"
-            f" ({left['peak'] / 1e6:.0f} MB); time {left['seconds'] / once:.1f} of reading the files once ({once:.1f} s),"
-            f" {left['seconds'] / held['seconds']:.2f} of the model in memory (processor"
+            f" ({left['peak'] / 1e6:.0f} MB); time {left['seconds'] / once:.1f} of reading the files once"
+            f" ({once:.1f} s), {left['seconds'] / held['seconds']:.2f} of the model in memory (processor"
             f" {left['processor'] / held['processor']:.2f}); a request reads {left['read'] / size:.3f};"
             f" largest difference {difference(memory, disk):.1e}; in memory under the limit:"
             f" {'refused' if refused else 'runs'}"

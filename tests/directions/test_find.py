@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from weight_edit.directions import registry
+from tests.helpers.direction_samples import problem_of
+from weight_edit.directions import find, metering, problem, registry
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find import find_directions
 from weight_edit.directions.finders.mean_difference import mean_difference
@@ -16,6 +17,7 @@ from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.activations import residuals
+from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.points import Point
 from weight_edit.utils.settings import Section
 
@@ -249,3 +251,49 @@ def test_ablation_hooks_clear_the_stream(behaviour):
     with hooked(found.model.model, ablation_hooks(found.model, direction)):
         each_residual(found.model, ids, all_points(found.model), visit)
     assert max(leaks) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("by", ["filter", "tokens"])
+def test_prompts_that_are_run_for_their_first_token_are_not_run_again_for_their_stream(
+    behaviour, monkeypatch, by, family
+):
+    found = behaviour(family)
+    given = {**SIZES, "n_more": 0, "positions": "last", "rule": FREE}
+    # First tokens of training prompts are asked for where these are filtered by them, or the tokens are from them.
+    given |= (
+        {"refusal_tokens": found.tokens} if by == "filter" else {"tokens_from": "difference", "filter_prompts": "none"}
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(find, "_streams", lambda problem: None)
+        apart = find_directions(found.model, found.target, found.baseline, **given)
+    monkeypatch.setattr(problem, "residuals_under", None)
+    together = find_directions(found.model, found.target, found.baseline, **given)
+    torch.testing.assert_close(together.candidates, apart.candidates, rtol=1e-5, atol=1e-6)
+    for name in ("baseline_mean", "target_mean"):
+        torch.testing.assert_close(together.tensors[name], apart.tensors[name], rtol=1e-5, atol=1e-6)
+    for name in ("layer", "position", "prompts", "refusal_tokens"):
+        assert together.metadata[name] == apart.metadata[name]
+    assert together.metadata["separation"] == pytest.approx(apart.metadata["separation"], abs=1e-5)
+
+
+def test_the_opening_of_an_answer_leaves_the_stream_of_the_prompt_as_it_is(small_model):
+    model = small_model("llama")
+    prompts = [[5, 6, 7, 8], [9, 10, 11, 12, 13, 14]]
+    read = problem_of(model, prompts, prompts, [-2, -1])
+    streams = metering.Streams(layers=read.layers, positions=[-2, -1], known=read.known)
+    meter = metering.Meter(
+        model=model,
+        opening=[15, 16],
+        batch_size=None,
+        answers=None,
+        filter="none",
+        streams=streams,  # type: ignore
+    )
+    (values,) = meter.logprobs([prompts])
+    opened = [[*ids, 15, 16] for ids in prompts]
+    torch.testing.assert_close(values, next_token_logprobs(model, opened), rtol=1e-5, atol=1e-5)
+    expected = problem_of(model, prompts, prompts, [-2, -1]).target()
+    assert len(read.known) == 2
+    torch.testing.assert_close(read.target(), expected, rtol=1e-5, atol=1e-6)
+    assert not read.known

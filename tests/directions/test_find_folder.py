@@ -3,11 +3,13 @@
 import json
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.alike import alike
 from weight_edit.directions import find, metering
 from weight_edit.directions import problem as problems
 from weight_edit.directions import scores as scoring
@@ -35,8 +37,13 @@ def lines(folder):
 
 
 def scored(folder):
-    """Places in the order in which they were scored."""
-    return [(row["position"], row["layer"]) for row in lines(folder) if "control" not in row]
+    """(score, number) pairs in the order in which they were measured."""
+    return [
+        (name, row["candidate"])
+        for row in lines(folder)
+        if "values" in row and "control" not in row
+        for name in row["values"]
+    ]
 
 
 @pytest.fixture
@@ -49,8 +56,8 @@ def no_passes(monkeypatch):
     def switch():
         for module, name in (
             (metering, "next_token_logprobs"),
-            (scoring, "next_token_logprobs"),
-            (problems, "residuals"),
+            (scoring, "next_token"),
+            (problems, "residuals_under"),
             (problems, "mean_residuals"),
         ):
             monkeypatch.setattr(module, name, refuse)
@@ -58,7 +65,7 @@ def no_passes(monkeypatch):
     return switch
 
 
-def test_scores_are_kept_where_no_candidate_passes_and_other_bounds_cost_no_pass(behaviour, tmp_path, no_passes):
+def test_scores_are_kept_where_no_candidate_passes_and_other_bounds_need_the_rest_alone(behaviour, tmp_path, no_passes):
     found, folder = behaviour("llama"), tmp_path / "d.find"
     with pytest.raises(UnsupportedError) as caught:
         run(found, folder, rule=STRICT)
@@ -67,19 +74,27 @@ def test_scores_are_kept_where_no_candidate_passes_and_other_bounds_cost_no_pass
     excesses = [row["kl"] for row in table if row["kl"] is not None]
     assert excesses == sorted(excesses)
     assert len(excesses) == 4
-    assert len(scored(folder)) == 4
+    assert {(row["stage"], row["bypass"], row["induce"]) for row in table if row["kl"] is not None} == {
+        ("kl", None, None)
+    }
+    before = scored(folder)
+    assert {name for name, _ in before} == {"kl"}
+    assert len(before) == 4
     fresh = run(found, None)
-    no_passes()
     again = run(found, folder, resume=True)
+    # What the looser bounds need and was not measured is measured, and nothing twice.
+    after = scored(folder)
+    assert after[:4] == before
+    assert sorted(name for name, _ in after[4:]) == ["bypass"] * 4 + ["induce"]
     assert torch.equal(again.direction, fresh.direction)
     assert torch.equal(again.candidates, fresh.candidates)
     for name, tensor in fresh.tensors.items():
         torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-6, atol=1e-7)
     apart = {"rule", "control"}
-    assert {k: v for k, v in again.metadata.items() if k not in apart} == {
-        k: v for k, v in fresh.metadata.items() if k not in apart
-    }
+    assert alike(*({k: v for k, v in each.metadata.items() if k not in apart} for each in (again, fresh)))
     assert again.metadata["control"]["bypass"] == pytest.approx(fresh.metadata["control"]["bypass"], abs=1e-5)
+    no_passes()
+    assert run(found, folder, resume=True).metadata == again.metadata
     # A narrower layer limit chooses of what is there as well.
     lower = run(found, folder, resume=True, rule=SelectionRule(max_kl=None, min_induce=None, max_layer_fraction=0.5))
     assert lower.metadata["layer"] == 1
@@ -87,43 +102,49 @@ def test_scores_are_kept_where_no_candidate_passes_and_other_bounds_cost_no_pass
         run(found, None)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_an_interrupted_search_goes_on_where_it_was(behaviour, tmp_path, monkeypatch, family):
+@pytest.mark.parametrize(("family", "stop"), [("llama", 2), ("llama", 6), ("gemma3", 2)])
+def test_an_interrupted_search_goes_on_where_it_was(behaviour, tmp_path, monkeypatch, family, stop):
+    # In the midst of the first stage, and of the next.
     found, folder = behaviour(family), tmp_path / "d.find"
-    note = SearchFolder.note_score
+    note = SearchFolder.note_scores
 
-    def interrupt(self, number, score):
-        note(self, number, score)
-        if len(self.scores) == 2:
+    def interrupt(self, number, values):
+        note(self, number, values)
+        if len(scored(folder)) == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(SearchFolder, "note_score", interrupt)
+    monkeypatch.setattr(SearchFolder, "note_scores", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(found, folder)
-    monkeypatch.setattr(SearchFolder, "note_score", note)
+    monkeypatch.setattr(SearchFolder, "note_scores", note)
     before = scored(folder)
-    assert len(before) == 2
+    assert len(before) == stop
     with (folder / SCORES).open("a", encoding="utf-8") as file:
         file.write('{"candidate": 7, "posit')
     resumed = run(found, folder, resume=True)
     after = scored(folder)
-    assert after[:2] == before
+    assert after[:stop] == before
     assert len(after) == len(set(after))
     fresh = run(found, None)
     assert torch.equal(resumed.direction, fresh.direction)
-    assert resumed.metadata == fresh.metadata
+    assert alike(resumed.metadata, fresh.metadata)
 
 
 def test_layers_that_are_out_are_not_scored_and_a_wider_limit_scores_those_alone(behaviour, tmp_path):
     found, folder = behaviour("llama"), tmp_path / "d.find"
     record = run(found, folder, rule=SelectionRule(max_kl=None, min_induce=None, max_layer_fraction=0.5)).metadata
+    layers = [row["layer"] for row in record["scores"]]
     first = scored(folder)
     assert first
-    assert all(layer < 2 for _, layer in first)
+    assert all(layers[number] < 2 for _, number in first)
     assert all(row["kl"] is None for row in record["scores"] if row["layer"] >= 2)
-    assert {row["rejected"] for row in record["scores"] if row["layer"] == 3} == {"layer 3 above 1"}
+    assert {(row["rejected"], row["stage"]) for row in record["scores"] if row["layer"] == 3} == {
+        ("layer 3 above 1", "place")
+    }
     run(found, folder, resume=True, rule=SelectionRule(max_kl=None, min_induce=None, max_layer_fraction=1.0))
-    assert {layer for _, layer in scored(folder)[len(first) :]} == {2, 3}
+    rest = scored(folder)[len(first) :]
+    assert {layers[number] for name, number in rest if name == "kl"} == {2, 3}
+    assert not set(rest) & set(first)
 
 
 def test_a_method_that_searches_where_it_may_is_searched_anew_for_another_limit(behaviour, tmp_path):
@@ -193,7 +214,7 @@ def test_only_what_is_ours_is_replaced(tmp_path):
     outside.write_text("outside", encoding="utf-8")
     (folder / SCORES).symlink_to(outside)
     with pytest.raises(UsageError, match=SCORES):
-        kept.note_score(0, CandidateScore(position=-1, layer=0, bypass=1.0, induce=1.0, kl=0.1, norm=1.0))
+        kept.note_scores(0, {"kl": (0.1,)})
     before = (folder / "search.json").read_bytes()
     anew = SearchFolder.open(folder, {"seed": 1}, overwrite=True)
     assert (folder / "search.json").read_bytes() == before
@@ -211,7 +232,7 @@ def test_a_search_that_is_killed_while_it_clears_an_earlier_one_can_be_begun_ane
     folder = tmp_path / "d.find"
     kept = SearchFolder.open(folder, {"seed": 0})
     kept.note_metering(Metering(tokens=(1,), keep=(), means={}))
-    kept.note_score(0, CandidateScore(position=-1, layer=0, bypass=1.0, induce=1.0, kl=0.1, norm=1.0))
+    kept.note_scores(0, {"kl": (0.1,)})
     unlink, calls = Path.unlink, []
 
     def killed(path, **options):
@@ -253,12 +274,8 @@ def test_what_is_written_is_what_is_read(tmp_path):
             warnings=("so",),
         )
     )
-    kept.note_score(
-        0,
-        CandidateScore(
-            position=None, layer=1, bypass=math.nan, induce=None, kl=math.inf, norm=1.0, rank=2, accuracy=0.5
-        ),
-    )
+    kept.note_scores(0, {"kl": (math.inf, 0.5)})
+    kept.note_scores(0, {"bypass": (math.nan, 1.0), "induce": (-1.0, 2.0)})
     kept.note_similarity(0, Similarity(ablated=-0.25, added=0.5))
     kept.note_control(CandidateScore(position=None, layer=1, bypass=0.1, induce=0.2, kl=0.3, norm=1.0))
     read = SearchFolder.open(folder, {"seed": 0}, resume=True)
@@ -272,10 +289,36 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert (read.searched.positions, read.searched.warnings) == ((None, -1), ("so",))
     assert repr(read.scores) == repr(kept.scores)
     assert (read.similarities, read.controls) == (kept.similarities, kept.controls)
-    assert not read.complete(4, similarity=False)
-    read.note_score(1, CandidateScore(position=-1, layer=None, bypass=0.0, induce=None, kl=0.1, norm=1.0))
-    assert read.complete(4, similarity=False)
-    assert not read.complete(4, similarity=True)
+    assert read.scores[0]["kl"] == (math.inf, 0.5)
+    first, second = read.table(4)
+    assert (first.kl, first.induce, first.cosmic, first.rank) == (math.inf, 0.5, 0.25, 2)
+    assert math.isnan(first.bypass)
+    assert (second.kl, second.bypass) == (None, None)
+
+
+def test_scores_of_a_line_with_all_of_them_are_read(tmp_path):
+    """Before selection went in stages, a candidate's scores were one line, with their means."""
+    folder = tmp_path / "d.find"
+    kept = SearchFolder.open(folder, {"seed": 0})
+    rows = torch.ones(1, 8, dtype=torch.float64)
+    means = torch.zeros(1, 4, 8, dtype=torch.float64)
+    kept.note_searched(
+        Searched(
+            candidates=[Candidate(position=-1, layer=1, rows=rows)],
+            separations=[None],
+            target_mean=means,
+            baseline_mean=means,
+            positions=(-1,),
+            facts={},
+            warnings=(),
+        )
+    )
+    values = {"bypass": (-1.0, -2.0), "induce": (1.0, 0.0), "kl": (0.25, 0.75)}
+    score = CandidateScore(position=-1, layer=1, bypass=-1.5, induce=0.5, kl=0.5, norm=1.0, values=values)
+    (folder / SCORES).write_text(json.dumps({"candidate": 0, **asdict(score)}) + "\n", encoding="utf-8")
+    read = SearchFolder.open(folder, {"seed": 0}, resume=True)
+    assert read.scores == {0: values}
+    assert (read.table(4)[0].bypass, read.table(4)[0].kl) == (-1.5, 0.5)
 
 
 def test_a_search_that_fails_before_anything_is_found_leaves_nothing(behaviour, tmp_path):

@@ -8,10 +8,19 @@ import torch
 from tests.helpers.direction_samples import problem_of
 from tests.helpers.literal_scores import literal_scores
 from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
-from weight_edit.directions.scores import score_candidates
+from weight_edit.directions.scores import SCORES, CandidateScore, Scorer, score_of
 from weight_edit.evaluation.kl import kl_divergence
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.prompts.chat import ChatFormat
+
+
+def scored(model, candidates, **given) -> list[CandidateScore]:
+    scorer = Scorer(model, ablation_hooks=lambda rows: ablation_hooks(model, rows), **given)
+    found: dict = {}
+    asked = {number: candidate for number, candidate in enumerate(candidates) if candidate.norm}
+    scorer.measure(asked, SCORES, found.__setitem__, what="candidates")
+    assert list(found) == list(asked)
+    return [score_of(candidate, found.get(number, {})) for number, candidate in enumerate(candidates)]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -23,15 +32,7 @@ def test_scores_equal_the_papers_computed_literally(behaviour, family):
     baseline, held_baseline = ([chat_format.encode(p) for p in s.prompts] for s in found.baseline.split((20, 6)))
     positions = list(range(-len(chat_format.suffix), 0))
     candidates = mean_differences(problem_of(model, target, baseline, positions), MeanDifferenceOptions())
-    scores = score_candidates(
-        model,
-        candidates,
-        target=held_target,
-        baseline=held_baseline,
-        tokens=tokens,
-        ablation_hooks=lambda rows: ablation_hooks(model, rows),
-        batch_size=4,
-    )
+    scores = scored(model, candidates, target=held_target, baseline=held_baseline, tokens=tokens, batch_size=4)
     assert [(s.position, s.layer) for s in scores] == [(p, layer) for p in positions for layer in range(4)]
     compared = 0
     for score in scores:
@@ -40,7 +41,7 @@ def test_scores_equal_the_papers_computed_literally(behaviour, family):
         if family == "llama" and score.layer == 0:
             # A template's token before any block is the same for all prompts.
             assert score.norm == 0
-            assert all(map(math.isnan, (score.bypass, score.induce, score.kl)))
+            assert (score.bypass, score.induce, score.kl) == (None, None, None)
             continue
         expected = literal_scores(
             model.model, r, layer=score.layer, target=held_target, baseline=held_baseline, tokens=tokens
@@ -64,20 +65,8 @@ def test_protected_prompts_are_measured_as_the_baseline_is(behaviour):
     target, baseline = ([chat_format.encode(p) for p in s.take(12).prompts] for s in (found.target, found.baseline))
     candidates = mean_differences(problem_of(found.model, target, baseline, [-1]), MeanDifferenceOptions())[1:]
 
-    def hooks(rows):
-        return ablation_hooks(found.model, rows)
-
-    scores = score_candidates(
-        found.model,
-        candidates,
-        target=target,
-        baseline=baseline,
-        tokens=found.tokens,
-        ablation_hooks=hooks,
-        protected=baseline,
-    )
-    assert [score.protected_kl for score in scores] == [score.kl for score in scores]
-    plain = score_candidates(
-        found.model, candidates, target=target, baseline=baseline, tokens=found.tokens, ablation_hooks=hooks
-    )
+    given = {"target": target, "baseline": baseline, "tokens": found.tokens}
+    scores = scored(found.model, candidates, **given, protected=baseline)
+    assert [score.protected_kl for score in scores] == pytest.approx([score.kl for score in scores], rel=1e-5)
+    plain = scored(found.model, candidates, **given)
     assert {score.protected_kl for score in plain} == {None}

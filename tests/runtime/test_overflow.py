@@ -12,7 +12,7 @@ from weight_edit.cli.tables import results as show
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find import find_directions
-from weight_edit.directions.scores import score_candidates
+from weight_edit.directions.scores import SCORES, Scorer
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UsageError, VerificationError
@@ -90,13 +90,18 @@ def test_scoring_says_it_of_the_unedited_model_alone():
     model = random_model("llama")
     chat = ChatFormat(model.tokenizer)
     prompts = [chat.encode(prompt) for prompt in TARGET.prompts]
-    candidates = [
-        Candidate(position=-1, layer=0, rows=torch.nn.functional.one_hot(torch.tensor([0]), 32).float(), vector=None)
-    ]
+    rows = torch.nn.functional.one_hot(torch.tensor([0]), 32).float()
+    asked = {0: Candidate(position=-1, layer=0, rows=rows, vector=None)}
+    found: dict = {}
+
+    def scorer(of):
+        return Scorer(of, target=prompts, baseline=prompts, tokens=[5], ablation_hooks=lambda rows: [])
+
     with pytest.raises(UsageError, match=SAID):
-        score_candidates(loud(), candidates, prompts, prompts, [5], lambda rows: [])
-    (score,) = score_candidates(model, candidates, prompts, prompts, [5], lambda rows: [])
-    assert score.kl == 0.0
+        scorer(loud()).measure(asked, SCORES, found.__setitem__, what="candidates")
+    assert found == {}
+    scorer(model).measure(asked, SCORES, found.__setitem__, what="candidates")
+    assert found[0]["kl"] == pytest.approx([0.0] * len(prompts), abs=1e-6)
 
 
 def test_studies_say_it_too(tmp_path):

@@ -128,11 +128,12 @@ def find(
     overwrite: Overwrite = False,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on with the scores in OUT.find; choosing again by other bounds takes a second."
-        ),
+        typer.Option("--resume", help="Go on with the scores in OUT.find; tighter bounds choose again in a second."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the drawn prompts and of the method.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Prompts at a time, at most; as many as memory allows if absent.")
+    ] = None,
     system: System = None,
     template: Template = None,
     template_arg: TemplateArg = None,
@@ -150,7 +151,7 @@ def find(
 
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. What comes before the first candidate, a few passes over
-    the prompts, is not kept. Layers that are out are not scored.
+    the prompts, is not kept. Candidates are scored in stages: what misses a bound for sure is not measured further.
 
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --confirm 16`
     """
@@ -164,6 +165,7 @@ def find(
         from weight_edit.hub.calls import dataset_token
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
+        from weight_edit.runtime.processes import from_first
 
         format_options = FormatOptions(
             system=system,
@@ -171,7 +173,6 @@ def find(
             template_args=template_args(template_arg),
             thinking=thinking,
         )
-        check_directions_file(out, resume=resume, overwrite=overwrite)
         load_options = LoadOptions(
             dtype=dtype,
             device=device,
@@ -180,46 +181,57 @@ def find(
             trust_remote_code=trust_remote_code,
             offload=offload,
         )
-        if not folder_of(out).exists():
-            # A typo in the name is told before prompt sets are downloaded, an earlier search before either.
-            load_options.check_name(model)
-        with dataset_token(token):
-            request = FindRequest.read(
-                target=target,
-                baseline=baseline,
-                protect=protect,
-                validation_target=validation_target,
-                validation_baseline=validation_baseline,
-                n_train=n_train,
-                n_validation=n_validation,
-                method=method,
-                options=key_values(option, "--option", example="clip=0.995"),
-                positions=positions,
-                refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
-                rule=SelectionRule(
-                    max_kl=max_kl,
-                    min_induce=min_induce,
-                    max_layer_fraction=max_layer_fraction,
-                    select=select,
-                    max_protected_kl=max_protected_kl,
-                ),
-                tokens_from=tokens_from,
-                filter_prompts=filter_prompts,
-                judge=judge,
-                n_answers=n_answers,
-                max_new_tokens=max_new_tokens,
-                n_more=n_more,
-                confirm=confirm,
-                confirm_by=confirm_by,
-                best_effort=best_effort,
-                seed=seed,
-            )
+
+        def checked() -> None:
+            check_directions_file(out, resume=resume, overwrite=overwrite)
+            if not folder_of(out).exists():
+                # A typo in the name is told before prompt sets are downloaded, an earlier search before either.
+                load_options.check_name(model)
+
+        from_first(checked, "the output and the model's name")
+
+        def asked() -> FindRequest:
+            with dataset_token(token):
+                return FindRequest.read(
+                    target=target,
+                    baseline=baseline,
+                    protect=protect,
+                    validation_target=validation_target,
+                    validation_baseline=validation_baseline,
+                    n_train=n_train,
+                    n_validation=n_validation,
+                    method=method,
+                    options=key_values(option, "--option", example="clip=0.995"),
+                    positions=positions,
+                    refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
+                    rule=SelectionRule(
+                        max_kl=max_kl,
+                        min_induce=min_induce,
+                        max_layer_fraction=max_layer_fraction,
+                        select=select,
+                        max_protected_kl=max_protected_kl,
+                    ),
+                    tokens_from=tokens_from,
+                    filter_prompts=filter_prompts,
+                    judge=judge,
+                    n_answers=n_answers,
+                    max_new_tokens=max_new_tokens,
+                    n_more=n_more,
+                    confirm=confirm,
+                    confirm_by=confirm_by,
+                    best_effort=best_effort,
+                    seed=seed,
+                )
+
+        # Other machines need no files of prompts.
+        request = from_first(asked, "prompts")
         return find_by_name(
             request,
             model,
             out,
             load_options=load_options,
             format_options=format_options,
+            batch_size=batch_size,
             resume=resume,
             overwrite=overwrite,
         )
@@ -238,7 +250,7 @@ def find(
         # Before the first pass nothing is kept.
         return f"what was found so far is in {out}.find; go on with --resume" if folder_of(out).exists() else KEPT
 
-    call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept)
+    call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept, divided=True)
 
 
 def _id_or_word(text: str) -> int | str:

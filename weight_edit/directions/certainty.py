@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.scores import SCORES, CandidateScore
 from weight_edit.directions.selection import SelectionRule, all_failures, merit, select
 from weight_edit.evaluation.comparisons import Comparison, family
 from weight_edit.evaluation.means import mean_comparison, mean_difference
@@ -19,7 +19,6 @@ MOST = 10
 
 _BOUNDED = ("kl", "protected_kl", "induce")
 _DIVERGENCES = ("kl", "protected_kl")
-SCORES = ("bypass", *_BOUNDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ def certainty(
         n
         for n, score in enumerate(table)
         if straddled(score, rule)
-        and not _misses_surely(score, rule, n_layers)
+        and not misses_surely(score, rule, n_layers)
         and (n in (at, *near) or best is None or _rivals(best, score, rule.select))
     ]
     open_bounds.sort(key=lambda n: merit(table[n], rule.select))
@@ -102,12 +101,26 @@ def certainty(
 
 def straddled(score: CandidateScore, rule: SelectionRule) -> list[str]:
     """The bounds, by the score's name, that the interval of a candidate's score holds, so that they cannot be told."""
-    found = []
-    for name, bound in _bounds(rule).items():
-        around = interval(score, name)
-        if bound is not None and around is not None and around.low <= bound <= around.high:
-            found.append(name)
-    return found
+    return [name for name, bound in _bounds(rule).items() if bound is not None and _holds(score, name, bound)]
+
+
+def misses_surely(score: CandidateScore, rule: SelectionRule, n_layers: int) -> bool:
+    """Whether a candidate misses a bound for sure, by what of it is measured.
+
+    Its layer is out, a score is no number, or an interval lies beyond a bound; more scores cannot change it.
+    """
+    if score.layer is not None and score.layer >= rule.layers(n_layers):
+        return True
+    measured = {name: value for name in SCORES if (value := getattr(score, name)) is not None}
+    if not all(map(math.isfinite, measured.values())):
+        return True
+    return any(
+        name in measured
+        and bound is not None
+        and _beyond(name, measured[name], bound)
+        and not _holds(score, name, bound)
+        for name, bound in _bounds(rule).items()
+    )
 
 
 def interval(score: CandidateScore, name: str) -> Comparison | None:
@@ -154,22 +167,14 @@ def _bounds(rule: SelectionRule) -> dict[str, float | None]:
     return {"kl": rule.max_kl, "protected_kl": rule.max_protected_kl, "induce": rule.min_induce}
 
 
-def _misses_surely(score: CandidateScore, rule: SelectionRule, n_layers: int) -> bool:
-    """Whether a candidate misses a bound for sure: its layer is out, or an interval lies beyond a bound."""
-    if score.layer is not None and score.layer >= rule.layers(n_layers):
-        return True
-    held = straddled(score, rule)
-    kl, protected, induce = (getattr(score, name) for name in _BOUNDED)
-    return (
-        not math.isfinite(kl)
-        or ("kl" not in held and rule.max_kl is not None and kl > rule.max_kl)
-        or (
-            "protected_kl" not in held
-            and None not in (protected, rule.max_protected_kl)
-            and protected > rule.max_protected_kl
-        )
-        or ("induce" not in held and None not in (induce, rule.min_induce) and induce < rule.min_induce)
-    )
+def _holds(score: CandidateScore, name: str, bound: float) -> bool:
+    """Whether the interval of a score holds a bound."""
+    around = interval(score, name)
+    return around is not None and around.low <= bound <= around.high
+
+
+def _beyond(name: str, value: float, bound: float) -> bool:
+    return value > bound if name in _DIVERGENCES else value < bound
 
 
 def _rivals(best: CandidateScore, other: CandidateScore, by: str | None) -> bool:

@@ -27,6 +27,7 @@ from weight_edit.directions.selection import (
     ranked,
     select,
 )
+from weight_edit.directions.stages import Stage, Stages
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.evaluation.means import mean_difference
@@ -42,6 +43,9 @@ def rule_for(finder: Finder, rule: SelectionRule | None) -> SelectionRule:
 @dataclass(frozen=True)
 class Choice:
     """The state of a choice: the table as it is, and what is still to be measured before it is made.
+
+    That is first what tells the candidates that may be chosen (`stages`), then those of them that cannot be told apart
+    on more prompts, and in the end what the best ones lack.
 
     Attributes:
         kept: the search.
@@ -74,10 +78,37 @@ class Choice:
         """How sure the choice is."""
         return certainty(self.table, self.rule, self.searched.layers, self.measured)
 
-    @property
+    @cached_property
+    def stages(self) -> Stages:
+        """The stages of the selection."""
+        return Stages(
+            candidates=self.searched.candidates,
+            rule=self.rule,
+            n_layers=self.searched.layers,
+            tokens=self.kept.metering is not None and bool(self.kept.metering.tokens),
+            protected=bool(self.request.protect),
+        )
+
+    @cached_property
+    def needed(self) -> Stage | None:
+        """The scores that the choice needs next, on the prompts that were drawn."""
+        found = self.stages.next(self.table)
+        if found is None and not self.wanted and self.selection.chosen is None and self.request.best_effort:
+            found = self.stages.of_all(self.table)
+        return found
+
+    @cached_property
+    def lacking(self) -> Stage | None:
+        """The scores that the best ones have not: those that bound nothing, for the record alone."""
+        if self.needed is not None or self.wanted or (self.selection.chosen is None and not self.request.best_effort):
+            return None
+        best = [] if self.best is None else [self._number(self.best)]
+        return self.stages.of_some(self.table, self.to_confirm or best)
+
+    @cached_property
     def wanted(self) -> list[int]:
-        """Candidates to be measured on more prompts: not told from the best, or from a bound."""
-        if self.request.n_more == 0 or self.kept.none_left:
+        """Candidates to be measured on more prompts: not told from the best, or from a bound; none before a stage."""
+        if self.request.n_more == 0 or self.kept.none_left or self.stages.next(self.table) is not None:
             return []
         return [n for n in self.sure.contenders if n not in self.measured][: MOST - len(self.measured)]
 
@@ -118,7 +149,7 @@ class Choice:
     @property
     def made(self) -> bool:
         """Whether nothing is left to measure, so that no model is needed."""
-        if not self.kept.complete(self.rule.layers(self.searched.layers), self.rule.without_tokens) or self.wanted:
+        if self.needed is not None or self.wanted or not self.kept.controls:
             return False
         return not self.to_confirm or self.confirmation is not None
 
@@ -267,7 +298,9 @@ def _none(
 
     def badness(score: CandidateScore) -> tuple[float, ...]:
         found = missed[score.position, score.layer]
-        return sum(failure.excess for failure in found), *merit(score, rule.select)
+        # Of what an early stage rejects nobody knows by how much it would miss later bounds.
+        unknown = [score.induce, score.kl, score.bypass, score.cosmic].count(None)
+        return unknown, sum(failure.excess for failure in found), *merit(score, rule.select)
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)
@@ -287,9 +320,10 @@ def _rows(scores: Sequence[CandidateScore], selection: Selection, rule: Selectio
         {
             **score.to_dict(),
             "intervals": intervals(score),
-            "prompts": len(score.values.get("kl", ())),
+            "prompts": max(map(len, score.values.values()), default=0),
             "untold_bounds": straddled(score, rule),
             "rejected": selection.rejections.get((score.position, score.layer)),
+            "stage": selection.stages.get((score.position, score.layer)),
         }
         for score in scores
     ]

@@ -3,18 +3,19 @@
 No refusal tokens are needed (arXiv 2506.00085).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.problem import Problem, stream_at
-from weight_edit.directions.scores import Similarity, worth_scoring
-from weight_edit.runtime.activations import residuals
-from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.directions.problem import Problem, streams_under
+from weight_edit.directions.scores import Similarity, addable, addition, groups
+from weight_edit.runtime.activations import residuals_under
+from weight_edit.runtime.hooks import Hook
 from weight_edit.runtime.points import Point
+from weight_edit.runtime.variants import PLAIN, Variant
 from weight_edit.utils.progress import bar
 
 SHARE = 0.1
@@ -26,9 +27,8 @@ def cosmic_scores(
     candidates: Sequence[Candidate],
     ablation_hooks: Callable[[Tensor], list[Hook]],
     *,
-    layers: int | None = None,
-    known: Mapping[int, Similarity] | None = None,
-    done: Callable[[int, Similarity], None] | None = None,
+    done: Callable[[int, Similarity], None] = lambda number, similarity: None,
+    before: int = 0,
 ) -> list[Similarity]:
     """The similarity score of each candidate (arXiv 2506.00085), from -2 to 2, high is good.
 
@@ -39,7 +39,8 @@ def cosmic_scores(
 
     Args:
         ablation_hooks: gives the hooks that ablate the span of rows (k, d_model) from the whole stream.
-        layers, known, done: as in `score_candidates`.
+        done: is given every candidate's number and similarity as soon as they are measured.
+        before: how many the bar counts as done.
 
     Returns:
         One per candidate; NaN for those of length zero.
@@ -56,15 +57,18 @@ def cosmic_scores(
         chosen = least_similar(target, baseline)
         looked_at = [problem.layers[index] for index in chosen]
 
-        def like(prompts: Sequence[Sequence[int]], other: Tensor) -> float:
-            found = stream_at(problem.model, prompts, looked_at, problem.positions, batch_size=problem.batch_size)
-            return float(similarity(found.double().mean(dim=0), other[:, chosen]).mean())
+        def like(prompts: Sequence[Sequence[int]], variants: Sequence[Variant], other: Tensor) -> list[float]:
+            found = streams_under(
+                problem.model, variants, prompts, looked_at, problem.positions, batch_size=problem.batch_size
+            )
+            return [float(similarity(each.double().mean(dim=0), other[:, chosen]).mean()) for each in found]
 
         return _Similarities(
-            to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
+            to_baseline=lambda prompts, variants: like(prompts, variants, baseline),
+            to_target=lambda prompts, variants: like(prompts, variants, target),
         )
 
-    return _scores(problem, candidates, ablation_hooks, prepare, layers=layers, known=known, done=done)
+    return _scores(problem, candidates, ablation_hooks, prepare, done=done, before=before)
 
 
 def released_scores(
@@ -72,9 +76,8 @@ def released_scores(
     candidates: Sequence[Candidate],
     ablation_hooks: Callable[[Tensor], list[Hook]],
     *,
-    layers: int | None = None,
-    known: Mapping[int, Similarity] | None = None,
-    done: Callable[[int, Similarity], None] | None = None,
+    done: Callable[[int, Similarity], None] = lambda number, similarity: None,
+    before: int = 0,
 ) -> list[Similarity]:
     """The similarity score of each candidate as the authors' code computes it (wang-research-lab/COSMIC).
 
@@ -84,7 +87,7 @@ def released_scores(
     most. Where the model has fewer than ten blocks one layer is looked at; the code looks at none there.
 
     Args:
-        ablation_hooks, layers, known, done: as in `cosmic_scores`.
+        ablation_hooks, done, before: as in `cosmic_scores`.
 
     Raises:
         UsageError: a prompt is too long, or memory runs out.
@@ -92,52 +95,57 @@ def released_scores(
 
     def prepare() -> _Similarities:
         trained = [
-            outputs_at(problem, prompts, problem.layers)
+            outputs_under(problem, (PLAIN,), prompts, problem.layers)[0]
             for prompts in ([ids for sample in problem.targets for ids in sample.train], problem.baseline.train)
         ]
         looked_at = [problem.layers[index] for index in least_similar(*(x.mean(dim=0)[None] for x in trained))]
 
-        def mean(prompts: Sequence[Sequence[int]]) -> Tensor:
-            return outputs_at(problem, prompts, looked_at).mean(dim=(0, 1))
+        def means(prompts: Sequence[Sequence[int]], variants: Sequence[Variant] = (PLAIN,)) -> Tensor:
+            return outputs_under(problem, variants, prompts, looked_at).mean(dim=(1, 2))
 
-        target = mean([ids for sample in problem.targets for ids in sample.validation])
-        baseline = mean(problem.baseline.validation)
+        (target,) = means([ids for sample in problem.targets for ids in sample.validation])
+        (baseline,) = means(problem.baseline.validation)
 
-        def like(prompts: Sequence[Sequence[int]], other: Tensor) -> float:
-            return float(torch.nn.functional.cosine_similarity(mean(prompts), other, dim=-1))
+        def like(prompts: Sequence[Sequence[int]], variants: Sequence[Variant], other: Tensor) -> list[float]:
+            found: list[float] = torch.nn.functional.cosine_similarity(means(prompts, variants), other, dim=-1).tolist()
+            return found
 
         return _Similarities(
-            to_baseline=lambda prompts: like(prompts, baseline), to_target=lambda prompts: like(prompts, target)
+            to_baseline=lambda prompts, variants: like(prompts, variants, baseline),
+            to_target=lambda prompts, variants: like(prompts, variants, target),
         )
 
-    return _scores(problem, candidates, ablation_hooks, prepare, layers=layers, known=known, done=done)
+    return _scores(problem, candidates, ablation_hooks, prepare, done=done, before=before)
 
 
-def outputs_at(problem: Problem, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
-    """The outputs of blocks at the last token, (prompts, layers, d_model) float64.
+def outputs_under(
+    problem: Problem, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], layers: Sequence[int]
+) -> Tensor:
+    """The outputs of blocks at the last token under each variant, (variants, prompts, layers, d_model) float64.
 
     The last block's is what the final norm makes of it.
     """
     model = problem.model
     points = [Point("resid_post", layer) for layer in layers]
-    found = residuals(model, prompts, points, [-1], batch_size=problem.batch_size, description=None)[:, 0]
+    found = residuals_under(model, variants, prompts, points, [-1], batch_size=problem.batch_size, description=None)
+    found = found[:, :, 0]
     last = model.anatomy.n_layers - 1
     if model.anatomy.final_norm is not None and last in layers:
         norm = model.model.get_submodule(model.anatomy.final_norm)
         some = next(norm.parameters(), None)
         where = list(layers).index(last)
         with torch.no_grad():
-            given = found[:, where] if some is None else found[:, where].to(some.device, some.dtype)
-            found[:, where] = norm(given).float().cpu()
+            given = found[..., where, :] if some is None else found[..., where, :].to(some.device, some.dtype)
+            found[..., where, :] = norm(given).float().cpu()
     return found.double()
 
 
 @dataclass(frozen=True)
 class _Similarities:
-    """Cosines of what prompts give, under whatever hooks are on, to what the unedited model gives on each class."""
+    """Cosines of what prompts give under each variant to what the unedited model gives on each class."""
 
-    to_baseline: Callable[[Sequence[Sequence[int]]], float]
-    to_target: Callable[[Sequence[Sequence[int]]], float]
+    to_baseline: Callable[[Sequence[Sequence[int]], Sequence[Variant]], list[float]]
+    to_target: Callable[[Sequence[Sequence[int]], Sequence[Variant]], list[float]]
 
 
 def _scores(
@@ -146,30 +154,27 @@ def _scores(
     ablation_hooks: Callable[[Tensor], list[Hook]],
     prepare: Callable[[], _Similarities],
     *,
-    layers: int | None,
-    known: Mapping[int, Similarity] | None,
-    done: Callable[[int, Similarity], None] | None,
+    done: Callable[[int, Similarity], None],
+    before: int,
 ) -> list[Similarity]:
-    earlier = {} if known is None else dict(known)
-    below = len(problem.layers) if layers is None else layers
-    asked = [n for n, candidate in enumerate(candidates) if worth_scoring(candidate, below) and n not in earlier]
+    asked = [n for n, candidate in enumerate(candidates) if candidate.norm > 0.0]
+    found: dict[int, Similarity] = {}
     if asked:
         similarities = prepare()
         targets = [ids for sample in problem.targets for ids in sample.validation]
-        with bar("similarities", len(asked) + len(earlier), done=len(earlier)) as progress:
-            for number in asked:
-                candidate = candidates[number]
-                with hooked(problem.model.model, ablation_hooks(candidate.rows)):
-                    added = ablated = similarities.to_baseline(targets)
-                if candidate.layer is not None and candidate.vector is not None:
-                    hook = addition_hook(problem.model, candidate.layer, candidate.vector.float())
-                    with hooked(problem.model.model, [hook]):
-                        added = similarities.to_target(problem.baseline.validation)
-                earlier[number] = Similarity(ablated, added)
-                if done is not None:
-                    done(number, earlier[number])
-                progress.advance()
-    return [earlier.get(number, Similarity()) for number in range(len(candidates))]
+        baseline = problem.baseline.validation
+        with bar("similarities", len(asked) + before, done=before) as progress:
+            for group in groups(problem.model, asked, max(1, len(targets) + len(baseline))):
+                ablated = [Variant(tuple(ablation_hooks(candidates[number].rows))) for number in group]
+                cosines = dict(zip(group, similarities.to_baseline(targets, ablated), strict=True))
+                able = [number for number in group if addable(candidates[number])]
+                additions = [addition(problem.model, candidates[number]) for number in able]
+                added = dict(zip(able, similarities.to_target(baseline, additions), strict=True)) if able else {}
+                for number in group:
+                    found[number] = Similarity(cosines[number], added.get(number, cosines[number]))
+                    done(number, found[number])
+                    progress.advance()
+    return [found.get(number, Similarity()) for number in range(len(candidates))]
 
 
 def least_similar(target: Tensor, baseline: Tensor) -> list[int]:

@@ -11,30 +11,31 @@ import transformers
 
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.candidate import Candidate
-from weight_edit.directions.certainty import SCORES
 from weight_edit.directions.choice import Choice, chosen, is_made, rule_for
 from weight_edit.directions.confirmation import confirm_candidates
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Metering, Searched, SearchFolder
-from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.find_request import FindRequest, check_batch_size
 from weight_edit.directions.finders.random_control import random_rows
 from weight_edit.directions.judged_answers import SampleAnswers, Speaker
 from weight_edit.directions.loud import Deviations
-from weight_edit.directions.measuring import measured
-from weight_edit.directions.metering import Filter, Meter, filtered, metered, more_kept, with_more_prompts
+from weight_edit.directions.measuring import Measuring, measured
+from weight_edit.directions.metering import Filter, Meter, Streams, filtered, metered, more_kept, with_more_prompts
 from weight_edit.directions.names import check_positions
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.registry import Finder, finder_named
 from weight_edit.directions.samples import Sample, check_distinct, draw
-from weight_edit.directions.scores import CandidateScore
+from weight_edit.directions.scores import SCORES, CandidateScore
 from weight_edit.directions.selection import RELEASED, SelectionRule
 from weight_edit.directions.separation import Separation, separation
+from weight_edit.directions.shared_search import open_search
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model, loaded
+from weight_edit.runtime.processes import agreed, facts
 from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
@@ -69,7 +70,7 @@ def find_directions(
     confirm_by: str = "ablate",
     best_effort: bool = False,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     scores: str | Path | SearchFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -118,9 +119,10 @@ def find_directions(
             the metadata (`best_effort`, `missed`); when answers tell no refusal tokens, take those from the difference,
             with a warning.
         seed: draws the prompts, and whatever the method draws.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
         scores: a folder for what is found as it comes, candidates and their scores; kept nowhere when None.
-        resume: go on with what an earlier search of the same inputs left there. Where it is complete nothing is run,
-            so that a choice by other bounds costs nothing.
+        resume: go on with what an earlier search of the same inputs left there. Where it has what the choice needs,
+            nothing is run: tighter bounds cost nothing, looser ones the scores that were not measured.
         overwrite: begin anew, whatever an earlier search left there. With `resume`: only where its inputs were others.
 
     Returns:
@@ -136,6 +138,7 @@ def find_directions(
             of candidates, the best first.
     """
     check_seed(seed)
+    check_batch_size(batch_size)
     finder = finder_named(method)
     finder.settings(options or {})
     # What is wrong with the prompts is said before a large model is loaded.
@@ -182,7 +185,7 @@ def find_requested(
     model: Model,
     chat_format: ChatFormat | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     scores: str | Path | SearchFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -203,13 +206,12 @@ def find_requested(
         )
         kept = SearchFolder(path=None, inputs=asked)
         if scores is not None:
-            kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
+            kept = open_search(scores, asked, resume=resume, overwrite=overwrite)
     if is_made(kept, rule, request):
         return chosen(kept, rule, request)
 
     warnings: list[str] = []
     drawn = _drawn(request, chat_format, warnings.append)
-    meter = _meter(model, drawn, request, chat_format, kept=kept, batch_size=batch_size)
     problem = Problem(
         model=model,
         targets=drawn.targets,
@@ -224,44 +226,54 @@ def find_requested(
         warn=warnings.append,
         format=chat_format,
     )
+    meter = _meter(problem, drawn, request, chat_format, kept)
     with_tokens = not rule.without_tokens
     if kept.metering is not None or with_tokens or meter.filter != "none":
         metering, problem = _metered(meter, problem, request, kept, with_tokens=with_tokens)
         warnings += metering.warnings
     if kept.searched is None:
-        candidates = finder(problem, request.options)
-        facts = _record(problem, finder, request, chat_format, metering=kept.metering, filter_by=meter.filter)
+        candidates = agreed(finder(problem, request.options), "candidates")
+        known = _record(problem, finder, request, chat_format, metering=kept.metering, filter_by=meter.filter)
         undrawn = {"target": min(sample.undrawn for sample in drawn.targets), "baseline": drawn.baseline.undrawn}
-        kept.note_searched(_searched(problem, candidates, {**facts, "undrawn": undrawn}, warnings))
-    _score(problem, drawn, meter, kept=kept, rule=rule, request=request)
+        searched = _searched(problem, candidates, {**known, "undrawn": undrawn}, warnings)
+        kept.note_searched(agreed(searched, "what the method found"))
+        problem.known.clear()
+    measuring = Measuring(problem, released=rule.select == RELEASED)
+    _score(measuring, drawn, meter, kept=kept, rule=rule, request=request)
     choice = Choice(kept, request, rule)
     if choice.to_confirm and choice.confirmation is None:
         confirm_candidates(kept, choice.to_confirm, problem, request)
     if choice.number is not None:
         # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
-        kept.note_control(_control(problem, choice.searched.candidates[choice.number]))
-    return chosen(kept, rule, request)
+        kept.note_control(_control(measuring, choice.searched.candidates[choice.number]))
+    found = chosen(kept, rule, request)
+    found.metadata.update(facts())
+    return found
 
 
 def _meter(
-    model: Model,
-    drawn: "_Samples",
-    request: FindRequest,
-    chat_format: ChatFormat,
-    *,
-    kept: SearchFolder,
-    batch_size: int,
+    problem: Problem, drawn: "_Samples", request: FindRequest, chat_format: ChatFormat, kept: SearchFolder
 ) -> Meter:
     """The model with the answers that it gave, and the filter that is asked for."""
+    model = problem.model
     speaker = Speaker(model=model, chat=chat_format, judge=request.spec, max_new_tokens=request.max_new_tokens)
     rule = rule_for(finder_named(request.method), request.rule)
     return Meter(
         model=model,
         opening=chat_format.opening,
-        batch_size=batch_size,
+        batch_size=problem.batch_size,
         answers=SampleAnswers(drawn.asked, speaker, kept.answers, kept.note_answers, request.seed),
         filter=cast(Filter, request.filter(rule.without_tokens)),
+        streams=_streams(problem) if kept.searched is None else None,
     )
+
+
+def _streams(problem: Problem) -> Streams | None:
+    """Where the stream is to be read along with first tokens; None where means over all tokens are asked for."""
+    positions = [position for position in problem.positions if position is not None]
+    if len(positions) < len(problem.positions):
+        return None
+    return Streams(layers=problem.layers, positions=positions, known=problem.known)
 
 
 def _metered(
@@ -292,7 +304,7 @@ def _metered(
 
 
 def _score(
-    problem: Problem,
+    measuring: Measuring,
     drawn: "_Samples",
     meter: Meter,
     *,
@@ -300,34 +312,35 @@ def _score(
     rule: SelectionRule,
     request: FindRequest,
 ) -> None:
-    """Measure the candidates, and those that cannot be told apart on more prompts."""
+    """Measure what the choice needs stage by stage, and what cannot be told apart on more prompts."""
     assert kept.searched is not None
     candidates = list(kept.searched.candidates)
-    measured(
-        problem,
-        candidates,
-        similarity=rule.without_tokens,
-        released=rule.select == RELEASED,
-        layers=problem.allowed,
-        kept=kept,
-    )
-    further: Problem | None = None
-    while wanted := Choice(kept, request, rule).wanted:
-        further = _on_more(problem, drawn, meter, kept) if further is None else further
-        found = measured(
-            further,
-            [candidates[number] for number in wanted],
-            what=f"{len(wanted)} candidates on more prompts",
-        )
-        for number, score in zip(wanted, found, strict=True):
-            kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
+    further: Measuring | None = None
+    while True:
+        choice = Choice(kept, request, rule)
+        stage = choice.needed or choice.lacking
+        if stage is not None:
+            measuring.run(stage, candidates, kept.note_scores, kept.note_similarity)
+        elif choice.wanted:
+            if further is None:
+                further = Measuring(_on_more(measuring.problem, drawn, meter, kept))
+            found = measured(
+                further.problem,
+                [candidates[number] for number in choice.wanted],
+                what=f"{len(choice.wanted)} candidates on more prompts",
+                measuring=further,
+            )
+            for number, score in zip(choice.wanted, found, strict=True):
+                kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
+        else:
+            return
 
 
 def _on_more(problem: Problem, drawn: "_Samples", meter: Meter, kept: SearchFolder) -> Problem:
     """The problem whose validation prompts are those that were not drawn before, filtered as the others."""
     metering = kept.metering
     if metering is not None and meter.filter != "none" and metering.more is None:
-        metering = replace(metering, more=more_kept(meter, metering))
+        metering = replace(metering, more=more_kept(replace(meter, streams=None), metering))
         kept.note_metering(metering)
     *targets, baseline = with_more_prompts(drawn.asked, None if metering is None else metering.more)
     return replace(
@@ -544,12 +557,14 @@ def _listed(prompts: Prompts | Sequence[Prompts] | None) -> tuple[PromptSet, ...
     return tuple(load_prompts(some) for some in ([prompts] if isinstance(prompts, Prompts) else prompts))
 
 
-def _control(problem: Problem, found: Candidate) -> CandidateScore:
+def _control(measuring: Measuring, found: Candidate) -> CandidateScore:
     """The scores of random directions, as many and as long, at the same place."""
+    problem = measuring.problem
     rows = random_rows(max(1, found.rank), problem.width, problem.seed)
     vector = None if found.vector is None else rows[0] * float(found.vector.norm())
     return measured(
         problem,
         [Candidate(position=found.position, layer=found.layer, rows=rows, vector=vector)],
         what="random control",
+        measuring=measuring,
     )[0]

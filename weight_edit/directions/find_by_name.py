@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.directions.file import folder_of, is_directions
-from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.find_request import FindRequest, check_batch_size
 from weight_edit.errors import UsageError
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.runtime.processes import from_first, writes
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def find_by_name(
     *,
     load_options: LoadOptions,
     format_options: FormatOptions,
+    batch_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> "Directions":
@@ -35,6 +37,7 @@ def find_by_name(
     Args:
         model: as in `load`.
         out: the file to write, see `check_directions_file`.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
         resume: go on with an earlier search, and replace the file that was chosen of it.
         overwrite: replace a file that is there, and begin anew.
 
@@ -43,14 +46,16 @@ def find_by_name(
         UnsupportedError: as `find_directions`.
     """
     check_dtype(load_options.dtype)
+    check_batch_size(batch_size)
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
         from weight_edit.directions.choice import chosen, is_made, rule_for
         from weight_edit.directions.find import find_requested, search_inputs
-        from weight_edit.directions.find_folder import SearchFolder, found_earlier
+        from weight_edit.directions.find_folder import found_earlier
         from weight_edit.directions.registry import finder_named
+        from weight_edit.directions.shared_search import open_search
 
-    found_earlier(folder_of(out), resume=resume, overwrite=overwrite)
+    from_first(lambda: found_earlier(folder_of(out), resume=resume, overwrite=overwrite), "an earlier search")
     finder = finder_named(request.method)
     rule = rule_for(finder, request.rule)
     # A misspelt option is said before a large model is fetched and loaded.
@@ -62,12 +67,13 @@ def find_by_name(
         dtype=load_options.dtype,
         chat_format=asdict(format_options),
     )
-    kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
+    kept = open_search(folder_of(out), asked, resume=resume, overwrite=overwrite)
     if is_made(kept, rule, request):
         found = chosen(kept, rule, request)
     else:
-        found = find_requested(request, load_options.load(model), chat_format, scores=kept)
-    found.save(out)
+        found = find_requested(request, load_options.load(model), chat_format, batch_size=batch_size, scores=kept)
+    if writes():
+        found.save(out)
     return found
 
 

@@ -2,8 +2,8 @@
 
 `search.json` says what was asked for and which prompts count, `answers.jsonl` has the model's judged answers,
 `candidates.safetensors` what the method found, with the means of the stream, and `scores.jsonl` a line for each
-candidate that was scored. `more.jsonl` has the scores of some on further prompts, and `confirmed.jsonl` the verdicts on
-answers under the edits of some.
+candidate at each stage that it was measured at. `more.jsonl` has the scores of some on further prompts, and
+`confirmed.jsonl` the verdicts on answers under the edits of some.
 """
 
 import json
@@ -24,7 +24,8 @@ from weight_edit.directions.judged_answers import JudgedAnswer, Place, from_row,
 from weight_edit.directions.scores import (
     CandidateScore,
     Similarity,
-    unscored,
+    Values,
+    score_of,
     with_more,
     with_similarity,
     worth_scoring,
@@ -37,9 +38,6 @@ SEARCH, CANDIDATES, SCORES, ANSWERS, MORE, CONFIRMED = FILES = (
     *("search.json", "candidates.safetensors", "scores.jsonl"),
     *("answers.jsonl", "more.jsonl", "confirmed.jsonl"),
 )
-
-Values = Mapping[str, tuple[float, ...]]
-"""Values of scores prompt by prompt, by the score's name."""
 
 _KEY = "weight_edit"
 
@@ -122,7 +120,7 @@ class SearchFolder:
         inputs: what the scores depend on, by name, JSON values.
         metering: what the model says first; None before that is known, or where nobody asks.
         searched: what the method found; None before.
-        scores: by the candidate's number.
+        scores: by the candidate's number, the values of those of its scores that were measured, prompt by prompt.
         similarities: the same of the score that needs no refusal tokens (COSMIC).
         controls: scores of random directions.
         answers: the model's own, judged, by prompt.
@@ -134,7 +132,7 @@ class SearchFolder:
     inputs: Mapping[str, Any]
     metering: Metering | None = None
     searched: Searched | None = None
-    scores: dict[int, CandidateScore] = field(default_factory=dict)
+    scores: dict[int, Values] = field(default_factory=dict)
     similarities: dict[int, Similarity] = field(default_factory=dict)
     controls: list[CandidateScore] = field(default_factory=list)
     answers: dict[Place, JudgedAnswer] = field(default_factory=dict)
@@ -181,20 +179,8 @@ class SearchFolder:
         """Whether every prompt was drawn, so that nothing can be measured on more."""
         return self.searched is not None and not any((self.searched.facts.get("undrawn") or {}).values())
 
-    def complete(self, layers: int, similarity: bool) -> bool:
-        """Whether every eligible candidate and the control are scored, so that no model is needed.
-
-        Args:
-            layers: how many of the model's, from the first, may be chosen.
-            similarity: whether the score that needs no refusal tokens is asked for too.
-        """
-        if self.searched is None or not self.controls:
-            return False
-        asked = [n for n, candidate in enumerate(self.searched.candidates) if worth_scoring(candidate, layers)]
-        return all(n in self.scores and (not similarity or n in self.similarities) for n in asked)
-
     def table(self, layers: int, n_more: int = 0) -> list[CandidateScore]:
-        """The scores of all candidates in order; an unscored one has its place and length alone.
+        """The scores of all candidates in order; of one that may not be chosen there are none.
 
         Args:
             layers: how many of the model's, from the first, may be chosen.
@@ -204,12 +190,12 @@ class SearchFolder:
         rows = []
         more = self.more.get(n_more, {})
         for number, candidate in enumerate(self.searched.candidates):
-            known = self.scores.get(number)
-            if known is None or not worth_scoring(candidate, layers):
-                rows.append(unscored(candidate))
-            else:
-                score = with_more(known, more[number]) if number in more else known
-                rows.append(with_similarity(score, self.similarities.get(number)))
+            if not worth_scoring(candidate, layers):
+                rows.append(score_of(candidate, {}))
+                continue
+            score = score_of(candidate, self.scores.get(number, {}))
+            score = with_more(score, more[number]) if number in more else score
+            rows.append(with_similarity(score, self.similarities.get(number)))
         return rows
 
     def note_answers(self, answers: Mapping[Place, JudgedAnswer]) -> None:
@@ -256,10 +242,10 @@ class SearchFolder:
                 (self.path / name).unlink(missing_ok=True)
             save_whole(self.path / CANDIDATES, _packed(searched))
 
-    def note_score(self, number: int, score: CandidateScore) -> None:
-        """Keep the scores of a candidate."""
-        self.scores[number] = score
-        self._append({"candidate": number, **asdict(score)})
+    def note_scores(self, number: int, values: Values) -> None:
+        """Keep scores of a candidate beside those that there are."""
+        self.scores[number] = {**self.scores.get(number, {}), **values}
+        self._append({"candidate": number, "values": values})
 
     def note_similarity(self, number: int, value: Similarity) -> None:
         """Keep the COSMIC score of a candidate."""
@@ -303,14 +289,13 @@ class SearchFolder:
     def _read_scores(self) -> None:
         for row in self._rows(SCORES):
             number = row.pop("candidate", None)
-            if "values" in row:
-                row["values"] = _tuples(row["values"])
             if row.pop("control", False):
-                self.controls.append(CandidateScore(**row))
+                self.controls.append(CandidateScore(**{**row, "values": _tuples(row["values"])}))
             elif set(row) == {"ablated", "added"}:
                 self.similarities[number] = Similarity(**row)
             else:
-                self.scores[number] = CandidateScore(**row)
+                # Means of earlier versions beside the values say nothing more.
+                self.scores[number] = {**self.scores.get(number, {}), **_tuples(row["values"])}
         for row in self._rows(MORE):
             self.more.setdefault(row["n_more"], {})[row["candidate"]] = _tuples(row["values"])
         for row in self._rows(CONFIRMED):

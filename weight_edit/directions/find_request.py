@@ -17,6 +17,16 @@ LEAST_CONFIRMED = 7
 """Prompts that a confirmation takes: of fewer, not even all can tell a difference where three candidates are tested."""
 
 
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse fewer than one prompt at a time, before a model is loaded.
+
+    Raises:
+        UsageError: with the number.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"`batch_size={batch_size}`: must be at least 1", option="batch_size")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FindRequest:
     """The prompts and settings of a `find_directions` call, with the same names and defaults."""

@@ -13,12 +13,46 @@ from weight_edit.directions.refusal_metric import find_refusal_tokens, refusal_m
 from weight_edit.directions.refusal_tokens import OpeningToken, tokens_of_answers
 from weight_edit.directions.samples import Sample, marked
 from weight_edit.errors import UsageError
+from weight_edit.runtime.activations import residuals_and_next
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_logprobs
+from weight_edit.runtime.points import Point
 
 Filter = Literal["answers", "first-token", "none"]
 Part = Literal["train", "validation", "more"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """Where the stream is read in the passes that tell first tokens.
+
+    Attributes:
+        layers: at whose inputs.
+        positions: from a prompt's end, negative.
+        known: takes the activations by prompt, (positions, layers, d_model) float32.
+    """
+
+    layers: Sequence[int]
+    positions: Sequence[int]
+    known: dict[tuple[int, ...], Tensor]
+
+    def logprobs(self, meter: "Meter", opened: Sequence[Sequence[int]]) -> Tensor:
+        """The first token's log-probabilities of prompts with the answer's opening; their activations are kept."""
+        behind = len(meter.opening)
+        found, rows = residuals_and_next(
+            meter.model,
+            opened,
+            [Point("resid_pre", layer) for layer in self.layers],
+            # What comes behind a prompt changes nothing of it.
+            [position - behind for position in self.positions],
+            lambda logits: list(logits.float().log_softmax(dim=-1).cpu()),
+            batch_size=meter.batch_size,
+            description="first tokens and activations",
+        )
+        for ids, stream in zip(opened, found, strict=True):
+            self.known[tuple(ids[: len(ids) - behind])] = stream
+        return torch.stack(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,24 +62,28 @@ class Meter:
     Attributes:
         model: the model.
         opening: what comes before an answer's text: what tells refusals from answers is the token behind it.
-        batch_size: prompts at a time.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
         answers: the model's answers, judged where they are asked for.
         filter: by what prompts are left out.
+        streams: takes the activations of prompts that are run for their first token, which are asked for later.
     """
 
     model: Model
     opening: Sequence[int]
-    batch_size: int
+    batch_size: int | None
     answers: SampleAnswers
     filter: Filter
+    streams: Streams | None = None
 
     def logprobs(self, prompts: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
         """The first token's log-probabilities, of several lists of prompts in one pass."""
         opened = [[[*ids, *self.opening] for ids in some] for some in prompts]
         together = [ids for some in opened for ids in some]
-        found = next_token_logprobs(self.model, together, batch_size=self.batch_size, description="first tokens").split(
-            [len(some) for some in opened]
-        )
+        if self.streams is None:
+            values = next_token_logprobs(self.model, together, batch_size=self.batch_size, description="first tokens")
+        else:
+            values = self.streams.logprobs(self, together)
+        found = values.split([len(some) for some in opened])
         for some, values in zip(opened, found, strict=True):
             check_logprobs(self.model, some, values)
         return list(found)

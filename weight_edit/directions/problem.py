@@ -10,10 +10,12 @@ from torch import Tensor
 from weight_edit.directions.samples import Sample
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.activations import mean_residuals, residuals
+from weight_edit.runtime.activations import mean_residuals, residuals_under
+from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_stream
 from weight_edit.runtime.points import Point
+from weight_edit.runtime.variants import PLAIN, Variant
 
 Part = Literal["train", "validation"]
 
@@ -35,9 +37,11 @@ class Problem:
         allowed: how many of them, from the first, may be chosen.
         tokens: ids of the refusal tokens; empty where the search does without.
         seed: of whatever is drawn.
-        batch_size: prompts in a forward pass.
+        batch_size: prompts in a forward pass, at most; None is as many as memory allows.
         warn: takes sentences that the user should read.
         format: how prompts became tokens; the model's own when None.
+        known: activations of single prompts, (positions, layers, d_model) float32, that were read before along with
+            something else; each is taken out of here when it is asked for.
     """
 
     model: Model
@@ -49,9 +53,10 @@ class Problem:
     allowed: int
     tokens: tuple[int, ...]
     seed: int
-    batch_size: int
+    batch_size: int | None
     warn: Callable[[str], None]
     format: ChatFormat | None = None
+    known: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     _read: dict[tuple[int, Part], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -81,7 +86,12 @@ class Problem:
 
     def activations(self, prompts: Sequence[Sequence[int]], name: str | None = None) -> Tensor:
         """Activations of other prompts, given as token ids, at the same places; not cached."""
-        found = stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
+        if prompts and all(tuple(ids) in self.known for ids in prompts):
+            found = torch.stack([self.known[tuple(ids)] for ids in prompts])
+            for ids in prompts:
+                self.known.pop(tuple(ids), None)
+        else:
+            found = stream_at(self.model, prompts, self.layers, self.positions, batch_size=self.batch_size, name=name)
         check_stream(self.model, prompts, found)
         return found
 
@@ -121,7 +131,7 @@ def stream_at(
     layers: Sequence[int],
     positions: Sequence[int | None],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     name: str | None = None,
 ) -> Tensor:
     """The stream at the inputs of layers, on the CPU.
@@ -132,13 +142,31 @@ def stream_at(
         positions: negative, from a prompt's end; None for the mean over all of its tokens.
         name: of the prompts, for the progress bar; None shows none.
     """
+    return streams_under(model, (PLAIN,), prompts, layers, positions, batch_size=batch_size, name=name)[0]
+
+
+def streams_under(
+    model: Model,
+    variants: Sequence[Variant],
+    prompts: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    positions: Sequence[int | None],
+    *,
+    batch_size: int | None = None,
+    name: str | None = None,
+) -> Tensor:
+    """The stream as `stream_at` has it, under each variant: (variants, prompts, positions, layers, d_model) float32."""
     points = [Point("resid_pre", layer) for layer in layers]
     told = None if name is None else f"{name} activations"
     plain = [position for position in positions if position is not None]
-    found = residuals(model, prompts, points, plain, batch_size=batch_size, description=told) if plain else None
-    if None not in positions:
-        assert found is not None
-        return found
-    means = mean_residuals(model, prompts, points, batch_size=batch_size, description=told)[:, None]
-    columns = {} if found is None else {position: found[:, i : i + 1] for i, position in enumerate(plain)}
-    return torch.cat([means if position is None else columns[position] for position in positions], dim=1)
+    columns: dict[int | None, Tensor] = {}
+    if plain:
+        found = residuals_under(model, variants, prompts, points, plain, batch_size=batch_size, description=told)
+        columns |= {position: found[:, :, index] for index, position in enumerate(plain)}
+    if None in positions:
+        means = []
+        for variant in variants:
+            with hooked(model.model, variant.hooks):
+                means.append(mean_residuals(model, prompts, points, batch_size=batch_size, description=told))
+        columns[None] = torch.stack(means)
+    return torch.stack([columns[position] for position in positions], dim=2)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.errors import UsageError
+from weight_edit.evaluation.kl import exact
 
 COVERED = 0.9
 MOST_TOKENS = 20
@@ -19,11 +20,12 @@ def refusal_metric(logprobs: Tensor, tokens: Collection[int]) -> Tensor:
     digits (the published code adds 1e-8 to both instead).
 
     Args:
-        logprobs: log-probabilities of the next token, (n, vocabulary).
+        logprobs: log-probabilities of the next token, or logits, which give the same: (n, vocabulary).
         tokens: ids of the refusal tokens.
 
     Returns:
-        (n,) float64; positive where refusal is more probable than not.
+        (n,) float64 on the same device, float32 where that has no float64; positive where refusal is more probable
+        than not.
 
     Raises:
         UsageError: no token, one outside the vocabulary, or all of the vocabulary.
@@ -32,12 +34,13 @@ def refusal_metric(logprobs: Tensor, tokens: Collection[int]) -> Tensor:
     outside = [token for token in tokens if not 0 <= token < vocabulary]
     if outside:
         raise UsageError(f"refusal token {outside[0]} is outside the vocabulary of {vocabulary}")
-    chosen = torch.zeros(vocabulary, dtype=torch.bool)
-    chosen[list(tokens)] = True
-    if not chosen.any() or chosen.all():
-        raise UsageError(f"{int(chosen.sum())} refusal tokens of {vocabulary} cannot tell refusals from answers")
-    exact = logprobs.double()
-    return exact[:, chosen].logsumexp(dim=-1) - exact[:, ~chosen].logsumexp(dim=-1)
+    chosen = sorted(set(tokens))
+    if not chosen or len(chosen) == vocabulary:
+        raise UsageError(f"{len(chosen)} refusal tokens of {vocabulary} cannot tell refusals from answers")
+    values, where = exact(logprobs), torch.tensor(chosen, device=logprobs.device)
+    # Without a selection of the others by a mask: its size is not known on an accelerator without waiting for it.
+    others = values.index_fill(-1, where, -torch.inf)
+    return values[:, where].logsumexp(dim=-1) - others.logsumexp(dim=-1)
 
 
 def find_refusal_tokens(

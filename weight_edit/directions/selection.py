@@ -74,6 +74,12 @@ class SelectionRule:
 NOT_FINITE = "a score is not finite"
 """The rejection of a candidate under whose edit the model's outputs are NaN or infinite."""
 
+STAGES = ("place", "induce", "kl", "bypass", "similarity")
+"""What candidates are rejected by, in the order in which it is measured.
+
+First comes where they are and whether they have a direction at all, without a pass; see `stages`.
+"""
+
 Place = tuple[int | None, int | None]
 
 
@@ -86,11 +92,13 @@ class Failure:
         text: the same with the candidate's figure.
         excess: by how much, comparable between bounds: KL relative to its bound, induce in nats, layers as a
             share of the model; infinite where the candidate has no scores.
+        stage: where that is told, one of `STAGES`.
     """
 
     bound: str
     text: str
     excess: float
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,13 @@ class Selection:
         chosen: the candidate, or None where none passes.
         rejections: (position, layer) of every candidate that misses a bound, and the reason.
         counts: how many candidates miss each bound; one may miss several.
+        stages: of every candidate that misses a bound, the first of `STAGES` at which it does.
     """
 
     chosen: "CandidateScore | None"
     rejections: dict[Place, str]
     counts: dict[str, int]
+    stages: dict[Place, str]
 
 
 def select(
@@ -125,6 +135,11 @@ def select(
         chosen=scores[passing[0]] if passing else None,
         rejections={place: "; ".join(f.text for f in found) for place, found in missed.items() if found},
         counts=dict(Counter(failure.bound for found in missed.values() for failure in found)),
+        stages={
+            place: min((failure.stage for failure in found), key=STAGES.index)
+            for place, found in missed.items()
+            if found
+        },
     )
 
 
@@ -144,7 +159,10 @@ def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers:
 
 
 def nearest(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> list[int]:
-    """The numbers of the candidates with scores, by the sum of their excesses over bounds, then by `rule.select`."""
+    """The numbers of the candidates with scores, by the sum of their excesses over bounds, then by `rule.select`.
+
+    What is not measured counts as kept: for the least bad of all, every score is measured first.
+    """
     missed = all_failures(scores, rule, n_layers)
 
     def badness(number: int) -> tuple[float, ...]:
@@ -152,7 +170,7 @@ def nearest(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: i
         found = missed[score.position, score.layer]
         return sum(failure.excess for failure in found), *merit(score, rule.select)
 
-    return sorted((n for n, score in enumerate(scores) if not _unusable(score)), key=badness)
+    return sorted((n for n, score in enumerate(scores) if _unusable(score) is None), key=badness)
 
 
 def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:
@@ -176,7 +194,8 @@ def all_failures(
         if last is not None and score.position == -1 and score.layer is not None and score.layer > last:
             bound = f"last position: layer above {last}, the peak of other positions"
             excess = (score.layer - last) / n_layers
-            missed += (Failure(bound, f"layer {score.layer} above {last}, the peak of other positions", excess),)
+            text = f"layer {score.layer} above {last}, the peak of other positions"
+            missed += (Failure(bound, text, excess, "similarity"),)
         found[score.position, score.layer] = missed
     return found
 
@@ -204,33 +223,38 @@ def last_layer(scores: "Sequence[CandidateScore]") -> int | None:
 
 
 def failures(score: "CandidateScore", rule: SelectionRule, n_layers: int) -> tuple[Failure, ...]:
-    """The bounds that a candidate misses."""
+    """The bounds that a candidate misses, by what of it is measured."""
     found = []
     layers = rule.layers(n_layers)
     if score.layer is not None and score.layer >= layers:
-        bound = f"layer above {layers - 1}"
-        found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", (score.layer - layers + 1) / n_layers))
+        bound, excess = f"layer above {layers - 1}", (score.layer - layers + 1) / n_layers
+        found.append(Failure(bound, f"layer {score.layer} above {layers - 1}", excess, "place"))
     unusable = _unusable(score)
-    if unusable:
+    if unusable is not None:
         # Some finders do not search the layers that are out, so that the layer is the reason.
-        return tuple(found) or (Failure(unusable, unusable, math.inf),)
+        reason, stage = unusable
+        return tuple(found) or (Failure(reason, reason, math.inf, stage),)
     for what, kl, most in (
         ("KL", score.kl, rule.max_kl),
         ("KL of protected prompts", score.protected_kl, rule.max_protected_kl),
     ):
         if most is not None and kl is not None and not kl <= most:
-            found.append(Failure(f"{what} above {most:g}", f"{what} {kl:.3g} above {most:g}", kl / most - 1))
+            found.append(Failure(f"{what} above {most:g}", f"{what} {kl:.3g} above {most:g}", kl / most - 1, "kl"))
     if rule.min_induce is not None and score.induce is not None and not score.induce >= rule.min_induce:
         text = f"induce score {score.induce:.3g} below {rule.min_induce:g}"
-        found.append(Failure(f"induce score below {rule.min_induce:g}", text, rule.min_induce - score.induce))
+        bound = f"induce score below {rule.min_induce:g}"
+        found.append(Failure(bound, text, rule.min_induce - score.induce, "induce"))
     return tuple(found)
 
 
-def _unusable(score: "CandidateScore") -> str:
+def _unusable(score: "CandidateScore") -> tuple[str, str] | None:
+    """Why a candidate can be chosen by no bounds, and at which stage that is told; None where it can."""
     if score.norm == 0.0:
-        return "zero norm"
-    if not all(
-        value is None or math.isfinite(value) for value in (score.bypass, score.induce, score.kl, score.protected_kl)
-    ):
-        return NOT_FINITE
-    return ""
+        return "zero norm", "place"
+    if all(value is None for value in (score.induce, score.kl, score.bypass)):
+        return "not measured", "place"
+    for name, stage in (("induce", "induce"), ("kl", "kl"), ("protected_kl", "kl"), ("bypass", "bypass")):
+        value = getattr(score, name)
+        if value is not None and not math.isfinite(value):
+            return NOT_FINITE, stage
+    return None

@@ -76,6 +76,7 @@ class Find(Section):
     max_layer_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     max_protected_kl: Annotated[float, Field(gt=0)] | None = 0.1
     best_effort: bool = False
+    batch_size: Positive | None = None
 
     @field_validator("method")
     @classmethod

@@ -65,7 +65,8 @@ class Search:
     def key(self) -> list[Any]:
         """All inputs of the search but model and seed; prompts by content, as files may change."""
         digests = [None if some is None else some.content_sha256 for some in self.request.sets]
-        return [digests, self.section.model_dump(mode="json")]
+        # How many prompts share a pass is no input.
+        return [digests, self.section.model_dump(mode="json", exclude={"batch_size"})]
 
     def run(self, model: Model, chat_format: ChatFormat, out: Path) -> dict[str, Any]:
         """Find and save the directions; returns the entry for the run's record.
@@ -73,7 +74,13 @@ class Search:
         What is found is kept beside `out` as it comes: a run that goes on does not score again, nor for other bounds.
         """
         directions = find_requested(
-            self.request, model, chat_format, scores=folder_of(out), resume=True, overwrite=True
+            self.request,
+            model,
+            chat_format,
+            batch_size=self.section.batch_size,
+            scores=folder_of(out),
+            resume=True,
+            overwrite=True,
         )
         directions.save(out)
         meta = directions.metadata

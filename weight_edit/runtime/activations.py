@@ -5,6 +5,7 @@ Points of the stream and their names are in `points`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.passes import forward_backbone, run_model
+from weight_edit.runtime.passes import forward_backbone, last_logits, run_model
 from weight_edit.runtime.points import Point, hook_at
+from weight_edit.runtime.processes import alone
 from weight_edit.runtime.variants import PLAIN, Variant, by_rows
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -134,16 +138,7 @@ def residuals_under(
     )
 
     def step(batch: Batch) -> Tensor:
-        found = torch.empty((len(batch.rows), *result.shape[1:]), dtype=torch.float32)
-        columns = batch.columns(positions)
-        rows = torch.arange(len(batch.rows), device=columns.device)[:, None]
-
-        def keep(point: Point, x: Tensor) -> None:
-            chosen = _one_stream(x[rows.to(x.device), columns.to(x.device)].float()).cpu()
-            for index, asked in enumerate(points):
-                if asked == point:
-                    found[:, :, index] = chosen
-
+        found, keep = _kept(model, batch, points, positions)
         if points:
             _read(model, batch, points, keep)
         return found
@@ -160,6 +155,51 @@ def residuals_under(
     for batch, x in passes:
         result[list(batch.rows)] = x
     return result.reshape(len(variants), len(sequences), *result.shape[1:])
+
+
+def residuals_and_next(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[Point],
+    positions: Sequence[int],
+    read: Callable[[Tensor], Sequence[T]],
+    *,
+    batch_size: int | None = None,
+    description: str | None = "activations",
+) -> tuple[Tensor, list[T]]:
+    """Activations as of `residuals`, and what `read` makes of the logits behind each sequence, of one pass.
+
+    Args:
+        read: gets the logits of some rows, (rows, vocabulary) on the model's device in the dtype in which it computes,
+            and returns a result for each; it may be called again where memory ran out.
+
+    Raises:
+        UsageError: as `residuals`.
+    """
+    _check(sequences, positions)
+    check_lengths(model, [len(sequence) for sequence in sequences])
+    result = torch.empty((len(sequences), len(positions), len(points), model.anatomy.d_model), dtype=torch.float32)
+    answers: dict[int, T] = {}
+
+    def step(batch: Batch) -> tuple[Tensor, Sequence[T]]:
+        found, keep = _kept(model, batch, points, positions)
+        with hooked(model.model, _hooks(model, batch, points, keep, whole=True)):
+            logits = last_logits(model, batch, 1)[:, -1]
+        return found, read(logits)
+
+    passes = run_model(
+        model,
+        sequences,
+        step,
+        keep=[max(1, -min(positions, default=-1))] * len(sequences),
+        read=1,
+        batch_size=batch_size,
+        description=description,
+    )
+    for batch, (x, values) in passes:
+        result[list(batch.rows)] = x
+        answers |= dict(zip(batch.rows, values, strict=True))
+    return result, [answers[row] for row in range(len(sequences))]
 
 
 def mean_residuals(
@@ -228,8 +268,10 @@ def each_residual(
         mask = batch.mask.bool()
         _read(model, batch, points, lambda point, x: visit(point, x, mask.to(x.device)))
 
-    for _ in run_model(model, sequences, step, batch_size=batch_size, description=description):
-        pass
+    # What `visit` notes is this process's own: it is shown all of them.
+    with alone():
+        for _ in run_model(model, sequences, step, batch_size=batch_size, description=description):
+            pass
 
 
 class _DeepEnough(BaseException):
@@ -237,6 +279,23 @@ class _DeepEnough(BaseException):
 
     Not an Exception, so that no model code catches it.
     """
+
+
+def _kept(
+    model: Model, batch: Batch, points: Sequence[Point], positions: Sequence[int]
+) -> tuple[Tensor, Callable[[Point, Tensor], None]]:
+    """Activations (rows, positions, points, d_model) to be filled, and what fills them point by point."""
+    found = torch.empty((len(batch.rows), len(positions), len(points), model.anatomy.d_model), dtype=torch.float32)
+    columns = batch.columns(positions)
+    rows = torch.arange(len(batch.rows), device=columns.device)[:, None]
+
+    def keep(point: Point, x: Tensor) -> None:
+        chosen = _one_stream(x[rows.to(x.device), columns.to(x.device)].float()).cpu()
+        for index, asked in enumerate(points):
+            if asked == point:
+                found[:, :, index] = chosen
+
+    return found, keep
 
 
 def _one_stream(x: Tensor) -> Tensor:
@@ -257,22 +316,33 @@ def _check(sequences: Sequence[Sequence[int]], positions: Sequence[int]) -> None
 
 
 def _read(model: Model, batch: Batch, points: Sequence[Point], keep: Callable[[Point, Tensor], None]) -> None:
-    """Run one forward pass and call `keep` with each point's activations.
+    """Run one forward pass up to the deepest point and call `keep` with each point's activations.
 
     They are (rows, tokens, d_model).
     """
+    with hooked(model.model, _hooks(model, batch, points, keep)):
+        try:
+            forward_backbone(model, batch)
+        except _DeepEnough:
+            return
+
+
+def _hooks(
+    model: Model,
+    batch: Batch,
+    points: Sequence[Point],
+    keep: Callable[[Point, Tensor], None],
+    *,
+    whole: bool = False,
+) -> list[Hook]:
+    """Hooks that call `keep`; the deepest ends the pass, unless the whole of it is asked for."""
     ordered = sorted(set(points))
 
     def by_row(point: Point, x: Tensor) -> None:
         # Some families hand tokens of all rows to an MLP one after another.
         keep(point, by_rows(x, batch))
 
-    hooks = [_hook(model, point, by_row, last=point == ordered[-1]) for point in ordered]
-    with hooked(model.model, hooks):
-        try:
-            forward_backbone(model, batch)
-        except _DeepEnough:
-            return
+    return [_hook(model, point, by_row, last=point == ordered[-1] and not whole) for point in ordered]
 
 
 def _hook(model: Model, point: Point, keep: Callable[[Point, Tensor], None], last: bool) -> Hook:

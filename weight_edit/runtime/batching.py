@@ -21,7 +21,7 @@ T = TypeVar("T")
 Side = Literal["left", "right"]
 
 PASS_COST = 40
-"""The tokens whose reading costs about what a pass costs however few it reads: so much padding is worth one less."""
+"""The tokens whose reading costs a processor about what a pass costs however few it reads: what one less is worth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +79,20 @@ def batches(
 
 
 def grouped(
-    sequences: Sequence[Sequence[int]], most: int, *, known: int = 0, unpadded: bool = False
+    sequences: Sequence[Sequence[int]],
+    most: int,
+    *,
+    known: int = 0,
+    unpadded: bool = False,
+    pass_cost: int = PASS_COST,
 ) -> list[tuple[int, ...]]:
     """The indices of sequences that make a batch, for each batch, so that all of them together cost least.
-
-    A pass costs `PASS_COST` tokens, and as many for each of its rows as its longest has.
 
     Args:
         most: rows of a batch.
         known: tokens at the beginning of each sequence that are not read.
         unpadded: only sequences of one length share a batch.
+        pass_cost: see `group_sizes`.
 
     Raises:
         UsageError: as `batches`.
@@ -98,14 +102,18 @@ def grouped(
     alike = [list(some) for _, some in groupby(order, lambda row: len(sequences[row]))] if unpadded else [order]
     for rows in alike:
         start = 0
-        for size in group_sizes([len(sequences[row]) - known for row in rows], most):
+        for size in group_sizes([len(sequences[row]) - known for row in rows], most, pass_cost=pass_cost):
             found.append(tuple(rows[start : start + size]))
             start += size
     return found
 
 
-def group_sizes(unread: Sequence[int], most: int, *, at_once: int | None = None) -> list[int]:
+def group_sizes(
+    unread: Sequence[int], most: int, *, at_once: int | None = None, pass_cost: int = PASS_COST
+) -> list[int]:
     """The sizes of successive groups of some sequences, so that all passes together cost least.
+
+    A group costs `pass_cost` tokens, and as many for each of its rows as its longest has.
 
     Args:
         unread: the tokens that are read of each, the longest first.
@@ -116,7 +124,7 @@ def group_sizes(unread: Sequence[int], most: int, *, at_once: int | None = None)
     sizes = [0] * len(unread)
     for start in reversed(range(len(unread))):
         limit = min(len(unread) - start, most, most if at_once is None else at_once // unread[start])
-        cost = {size: PASS_COST + size * unread[start] + costs[start + size] for size in range(1, max(1, limit) + 1)}
+        cost = {size: pass_cost + size * unread[start] + costs[start + size] for size in range(1, max(1, limit) + 1)}
         sizes[start] = min(cost, key=lambda size: (cost[size], -size))
         costs[start] = cost[sizes[start]]
     found, start = [], 0

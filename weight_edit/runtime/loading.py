@@ -21,6 +21,7 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.needs import check_runnable
+from weight_edit.runtime.processes import device_of_process, first_on_machine
 from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import bar
 
@@ -172,14 +173,16 @@ def load(
     check_dtype(dtype)
     target = usable_device(device)
     # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
-    source = resolve(name, revision=revision, token=token, weights=False, edited=False)
+    with first_on_machine():
+        source = resolve(name, revision=revision, token=token, weights=False, edited=False)
     with bar(f"opening {source.public_name}"), quiet_transformers():
         config = check_source(source, device=target, trust_remote_code=trust_remote_code)
         if tokenizer is None:
             tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
     if source.on_hub:
-        source = resolve(name, revision=source.revision, token=token, edited=False)
+        with first_on_machine():
+            source = resolve(name, revision=source.revision, token=token, edited=False)
     with bar(f"loading {source.public_name}"), quiet_transformers():
         blocks = [block.module for block in anatomy.blocks] if offload else None
         model, on_disk = _weights(source, config, dtype, target, trust_remote_code=trust_remote_code, blocks=blocks)
@@ -229,6 +232,7 @@ def usable_device(device: str | None) -> str:
     Raises:
         UsageError: there is none of that name, or it holds no weights.
     """
+    device = device_of_process(device)
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "auto":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weight_edit.checkpoint.gguf_header import is_gguf
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source, check_named, resolve
+from weight_edit.runtime.processes import first_on_machine
 
 if TYPE_CHECKING:
     from weight_edit.prompts.chat import ChatFormat
@@ -99,7 +100,8 @@ class LoadOptions:
 
     def source(self, name: str | Path, *, weights: bool = True) -> Source:
         """The model's files, see `resolve`."""
-        return resolve(name, revision=self.revision, token=self.token, weights=weights, edited=False)
+        with first_on_machine():
+            return resolve(name, revision=self.revision, token=self.token, weights=weights, edited=False)
 
     def chat_format(self, name: str | Path, options: FormatOptions) -> "ChatFormat":
         """The chat format of a model whose weights need not be downloaded yet.

@@ -156,7 +156,7 @@ class AnswerDocument(TypedDict):
 
 
 class ScoreDocument(TypedDict):
-    """A candidate's place and scores; a score is None where the model gave no numbers."""
+    """A candidate's place and scores; None where the model gave no numbers, or a stage before rejected it."""
 
     layer: int | None
     position: int | None
@@ -164,6 +164,7 @@ class ScoreDocument(TypedDict):
     induce: float | None
     kl: float | None
     rejected: NotRequired[str | None]
+    stage: NotRequired[str | None]
     intervals: NotRequired[Mapping[str, list[float]]]
     prompts: NotRequired[int]
     untold_bounds: NotRequired[list[str]]

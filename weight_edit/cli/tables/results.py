@@ -277,12 +277,12 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
     meta = cast("DirectionsDocument", found.metadata)
     rule = meta.get("rule")
     by = (rule and (rule.get("select") or rule.get("by"))) or "bypass"
-    scored = [row for row in meta.get("scores", []) if row.get("kl") is not None]
+    scored = [row for row in meta.get("scores", []) if _is_measured(row)]
     if by == "bypass":
         # Where a model gave no numbers there is none.
         scored.sort(key=lambda row: (row.get("rejected") is not None, row["bypass"] is None, row["bypass"] or 0.0))
     chosen = [row for row in scored if (row["layer"], row["position"]) == (meta.get("layer"), meta.get("position"))]
-    others = [(row, row.get("rejected")) for row in scored if row not in chosen]
+    others = [(row, _reason(row)) for row in scored if row not in chosen]
     best: list[tuple[ScoreDocument, str | None]] = [*((row, "chosen") for row in chosen), *others][:count]
     control = meta.get("control")
     if control:
@@ -304,9 +304,19 @@ def rejected(details: Mapping[str, object], console: Console, count: int = 5) ->
         details: of the error, with the table under "scores", the best first.
     """
     scores = cast("list[ScoreDocument]", details["scores"])
-    scored = [(row, row["rejected"]) for row in scores if row["kl"] is not None]
+    scored = [(row, _reason(row)) for row in scores if _is_measured(row)]
     if scored:
-        _candidates("The candidates that miss the bounds least", scored[:count], console)
+        _candidates("The candidates that came furthest and miss the bounds least", scored[:count], console)
+
+
+def _is_measured(row: "ScoreDocument") -> bool:
+    return any(row[name] is not None for name in ("bypass", "induce", "kl"))
+
+
+def _reason(row: "ScoreDocument") -> str | None:
+    """Which bounds a candidate misses, and at which stage it was rejected for it."""
+    reason, stage = row.get("rejected"), row.get("stage")
+    return f"{reason} (stage: {'KL' if stage == 'kl' else stage})" if reason and stage else reason
 
 
 def _heard(meta: "DirectionsDocument", console: Console) -> None:
@@ -361,6 +371,8 @@ def _candidates(title: str, rows: "Sequence[tuple[ScoreDocument, str | None]]", 
         captions.append(f"\u00b1 is the 95% interval over the prompts{upper}.")
     if any(row.get("untold_bounds") for row, _ in rows):
         captions.append("? the interval holds the bound, so that the mean decides on which side it is.")
+    if any(row.get("stage") and row["bypass"] is None for row, _ in rows):
+        captions.append("A candidate that a stage rejects for sure is not measured at the next: induce, KL, bypass.")
     table.caption = " ".join(captions) or None
     console.print(table)
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.finders.mean_difference import MeanDifferenceOptions, mean_differences
-from weight_edit.directions.measuring import measured
+from weight_edit.directions.measuring import staged
 from weight_edit.directions.problem import Problem
 from weight_edit.directions.selection import SelectionRule, least_bad, select
 from weight_edit.errors import UsageError
@@ -26,8 +26,8 @@ def best_mean_difference(problem: Problem, layer: int | None = None) -> Candidat
         raise UsageError(f"layer {layer} does not exist: the model's are 0 to {problem.layers[-1]}")
     allowed = range(problem.allowed) if layer is None else (layer,)
     candidates = [c for c in mean_differences(problem, MeanDifferenceOptions()) if c.layer in allowed]
-    scores = measured(problem, candidates, similarity=not problem.tokens)
     rule = SelectionRule(max_layer_fraction=None, select="bypass" if problem.tokens else "cosmic")
+    scores = staged(problem, candidates, rule)
     layers = len(problem.layers)
     chosen = select(scores, rule, layers).chosen or least_bad(scores, rule, layers)
     if chosen is None:

@@ -23,7 +23,12 @@ class Said:
 
 
 def said(
-    model: Model, prompts: Sequence[Sequence[int]], tokens: int, hooks: Sequence[Hook], what: str, batch_size: int
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    hooks: Sequence[Hook],
+    what: str,
+    batch_size: int | None,
 ) -> list[Said]:
     """The model's greedy continuations of prompts under hooks, at most `tokens` long.
 

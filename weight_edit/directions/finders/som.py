@@ -146,6 +146,9 @@ def _judged(problem: Problem, spans: list[Tensor]) -> list[tuple[float, float]]:
     """For each span, the metric to lower and the KL divergence on baseline when it is ablated."""
     spanned = [Candidate(position=None, layer=None, rows=rows) for rows in spans]
     scores = measured(problem, spanned, similarity=not problem.tokens)
-    if problem.tokens:
-        return [(math.inf if score.bypass is None else score.bypass, score.kl) for score in scores]
-    return [(math.inf if score.cosmic is None else -score.cosmic, score.kl) for score in scores]
+    metrics = [score.bypass if problem.tokens else None if score.cosmic is None else -score.cosmic for score in scores]
+    # Without a direction there is nothing to measure, and nothing to take.
+    return [
+        (math.inf if metric is None else metric, math.nan if score.kl is None else score.kl)
+        for metric, score in zip(metrics, scores, strict=True)
+    ]

@@ -87,7 +87,7 @@ class RowsGate(Gate):
         """The rows of each pass's token ids."""
         used = torch.unique(torch.cat([ids.flatten() for ids in questions]))
         rows = self._reads.rows(self._parameter, _runs(used.tolist()))
-        return [embedding(torch.searchsorted(used, ids), rows) for ids in questions]
+        return [embedding(torch.searchsorted(used, ids.contiguous()), rows) for ids in questions]
 
 
 class LinearGate(Gate):

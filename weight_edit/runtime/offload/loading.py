@@ -95,7 +95,15 @@ def lay_out(
         model.set_experts_implementation("eager")
     if info["missing_keys"]:
         return model, info, None
-    offload = Offload(model, laid.shards, by_parameter(laid.conversions), device=torch.device(device), blocks=blocks)
+    offload = Offload(
+        model,
+        laid.shards,
+        by_parameter(laid.conversions),
+        device=laid.device,
+        blocks=blocks,
+        # A processor that computes has no time to read meanwhile; the system reads ahead into its cache by itself.
+        ahead=laid.device.type == "cuda",
+    )
     return model, info, offload
 
 

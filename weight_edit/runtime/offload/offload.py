@@ -44,6 +44,7 @@ class Offload:
         *,
         device: torch.device,
         blocks: Sequence[str],
+        ahead: bool = False,
     ) -> None:
         """Put a `DiskParameter` in the place of each weight, and a gate at the entrance of each block.
 
@@ -52,6 +53,7 @@ class Offload:
             conversions: parameter -> what makes it.
             device: where the model computes.
             blocks: the modules' names.
+            ahead: fetch the next block while one computes, so that two are held.
 
         Raises:
             UnsupportedError: transformers has changed a weight after loading it, so that it is not what lies on disk.
@@ -61,7 +63,7 @@ class Offload:
         self._model, self._shards, self._conversions = model, shards, conversions
         self._dtype: torch.dtype | None = None
         self._ahead: tuple[BlockGate, Future[list[Tensor]]] | None = None
-        self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
+        self._pool = ThreadPoolExecutor(1) if ahead else None
         self._gates: dict[Hashable, Gate] = {}
         parameters = self._replace(blocks)
         entered = [name for name in _entered(model, blocks) if self._guard(name)]
@@ -216,9 +218,10 @@ class Offload:
         return found if isinstance(found, BlockGate) else None
 
     def _drop_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead[1].cancel()
-            self._ahead = None
+        if self._ahead is not None and not self._ahead[1].cancel():
+            # What it reads is counted; its errors are of a block that nobody asked for.
+            self._ahead[1].exception()
+        self._ahead = None
 
     # How it is set up.
 
