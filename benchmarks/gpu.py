@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from weight_edit.plan.hooks import ablation_hooks
-from weight_edit.runtime import passes
+from weight_edit.runtime import passes, request
 from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.batching import batches
 from weight_edit.runtime.forward import next_token
@@ -90,13 +90,13 @@ class Clock:
 def rows_per_pass():
     """Within the context, the rows and variants of passes are noted in the list that is handed over."""
     found: list[tuple[int, int]] = []
-    as_pass = passes._as_pass
+    as_pass = request.as_pass
 
     def noted(batch, step):
         found.append((len(batch.rows), len(batch.runs)))
         return as_pass(batch, step)
 
-    with mock.patch.object(passes, "_as_pass", noted):
+    with mock.patch.object(request, "as_pass", noted):
         yield found
 
 

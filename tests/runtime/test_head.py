@@ -13,10 +13,11 @@ from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.runtime import head as heads
+from weight_edit.runtime.forward_pass import forward_backbone
 from weight_edit.runtime.head import Head
 from weight_edit.runtime.hooks import Hook
 from weight_edit.runtime.loading import Model, load
-from weight_edit.runtime.passes import forward_backbone, run_model
+from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.spool import Spool
 
 SEQUENCE = [3, 1, 4, 1, 5, 9, 2, 6]

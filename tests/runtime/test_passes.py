@@ -10,11 +10,11 @@ import torch
 from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UsageError
 from weight_edit.plan.hooks import ablation_hooks
-from weight_edit.runtime import passes, prefix
+from weight_edit.runtime import forward_pass, passes, prefix, request
 from weight_edit.runtime.activations import mean_residuals, residuals, residuals_under
 from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.forward import answers_under, next_token, next_token_logprobs
-from weight_edit.runtime.hooks import Hook, addition_hook, hooked
+from weight_edit.runtime.hooks import PASS, Hook, addition_hook, hooked
 from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.points import all_points
 from weight_edit.runtime.trunk import Trunk
@@ -63,13 +63,13 @@ def one_by_one(model, sequences, variants) -> torch.Tensor:
 def counted(monkeypatch):
     """The batches that were run, in order."""
     seen: list[Batch] = []
-    as_pass = passes._as_pass
+    as_pass = request.as_pass
 
     def noted(batch, step):
         seen.append(batch)
         return as_pass(batch, step)
 
-    monkeypatch.setattr(passes, "_as_pass", noted)
+    monkeypatch.setattr(request, "as_pass", noted)
     return seen
 
 
@@ -203,8 +203,8 @@ def test_running_out_of_memory_changes_nothing(monkeypatch, counted):
     variants = edits(model)
     trunk = Trunk(model, sequences, range(4))
     expected = logits(model, sequences, variants)
-    backbone = passes.forward_backbone
-    whole = passes.last_logits
+    backbone = forward_pass.forward_backbone
+    whole = forward_pass.last_logits
 
     def limited(run):
         def tried(model, batch, *args):
@@ -214,7 +214,7 @@ def test_running_out_of_memory_changes_nothing(monkeypatch, counted):
 
         return tried
 
-    monkeypatch.setattr(passes, "forward_backbone", limited(backbone))
+    monkeypatch.setattr(request, "forward_backbone", limited(backbone))
     monkeypatch.setattr("weight_edit.runtime.forward.last_logits", limited(whole))
     found = logits(model, sequences, variants, trunk=trunk)
     torch.testing.assert_close(found, expected, **CLOSE)
@@ -243,9 +243,9 @@ def test_a_hook_of_a_pass_acts_in_that_pass_alone():
         with hooked(model.model, [Hook(name, "output", lambda x: seen.append(len(x)) or x)]):
             with torch.no_grad():
                 model.model(torch.tensor([[5, 6]]))
-            token = passes.PASS.set(None)
+            token = PASS.set(None)
             model.model(torch.tensor([[5, 6]]))
-            passes.PASS.reset(token)
+            PASS.reset(token)
 
     list(run_model(model, sequences, step))
     assert seen == [1]

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from tests.helpers.random_models import random_model
 from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.forward_pass import forward_backbone
 from weight_edit.runtime.generation import generate
-from weight_edit.runtime.passes import forward_backbone
 from weight_edit.utils import progress
 from weight_edit.utils.progress import EVERY, Lines, Meter, announce, bar, duration
 

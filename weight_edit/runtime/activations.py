@@ -13,9 +13,10 @@ from torch import Tensor
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.forward import check_lengths
+from weight_edit.runtime.forward_pass import forward_backbone, last_logits
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.passes import forward_backbone, last_logits, run_model
+from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.points import Point, hook_at
 from weight_edit.runtime.processes import alone
 from weight_edit.runtime.variants import PLAIN, Variant, by_rows

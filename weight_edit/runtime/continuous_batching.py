@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from weight_edit.runtime.batching import attempt, group_sizes, longest_first, too_long
+from weight_edit.runtime.forward_pass import each_block
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import MOST_SEQUENCES, rows_at_once, tokens_at_once
-from weight_edit.runtime.passes import each_block
 from weight_edit.runtime.prefix import common_prefix
 from weight_edit.runtime.row_cache import RowCache
 from weight_edit.utils.progress import is_quiet

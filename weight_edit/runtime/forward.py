@@ -9,9 +9,10 @@ from torch import Tensor
 
 from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch
+from weight_edit.runtime.forward_pass import last_logits
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import sequences_at_once
-from weight_edit.runtime.passes import last_logits, run_model
+from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, Variant
 from weight_edit.utils.progress import Bar

@@ -14,9 +14,11 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, attempt, group_sizes, longest_first, padded, too_long
 from weight_edit.runtime.continuous_batching import FirstRead, decode
 from weight_edit.runtime.forward import check_lengths
+from weight_edit.runtime.forward_pass import each_block
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import pass_cost, sequences_at_once, tokens_at_once
-from weight_edit.runtime.passes import check_tokens, each_block, hides_padding
+from weight_edit.runtime.padding import hides_padding
+from weight_edit.runtime.passes import check_tokens
 from weight_edit.runtime.prefix import unsuited
 from weight_edit.runtime.processes import divided
 from weight_edit.runtime.row_cache import UnsuitedError

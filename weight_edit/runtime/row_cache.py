@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from weight_edit.runtime.batching import Batch
+from weight_edit.runtime.forward_pass import last_logits
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.passes import last_logits
 from weight_edit.runtime.prefix import new_cache
 
 _ROOM = 32

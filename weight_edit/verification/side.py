@@ -12,11 +12,12 @@ from torch import Tensor
 from weight_edit.runtime.batching import Batch, padded
 from weight_edit.runtime.compute_dtype import Change, MixedError, widened
 from weight_edit.runtime.forward import check_lengths
+from weight_edit.runtime.forward_pass import forward_backbone
 from weight_edit.runtime.head import Head
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import overflow
-from weight_edit.runtime.passes import forward_backbone, run_model
+from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.points import Point
 from weight_edit.runtime.spool import Spool
 from weight_edit.runtime.variants import Variant

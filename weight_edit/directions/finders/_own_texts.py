@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from weight_edit.runtime.batching import Batch, batches
+from weight_edit.runtime.forward_pass import last_logits
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_generations
-from weight_edit.runtime.passes import check_tokens, last_logits
+from weight_edit.runtime.passes import check_tokens
 
 
 @dataclass(frozen=True)
