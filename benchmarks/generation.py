@@ -10,7 +10,6 @@ model's dtype and in float32. No prompt and no answer is printed.
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from timing import spread
 
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.runtime.generation import end_tokens, generate
@@ -50,7 +50,7 @@ def plain(model: Model, prompts: Sequence[Sequence[int]], tokens: int, rows: int
         width = max(map(len, some))
         ids = torch.tensor([[model.pad_id] * (width - len(prompt)) + list(prompt) for prompt in some])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in some])
-        with torch.inference_mode():
+        with torch.no_grad():
             output = model.model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -73,14 +73,9 @@ def margin(model: Model, prompt: Sequence[int], one: Sequence[int], other: Seque
     """How far apart the logits are of the first tokens that differ, after what is common."""
     at = next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     ids = torch.tensor([[*prompt, *one[:at]]], device=model.device)
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = model.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
     return abs(float(logits[one[at]] - logits[other[at]]))
-
-
-def spread(values: Sequence[float]) -> str:
-    """Their median, least and greatest."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> int:

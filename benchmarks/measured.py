@@ -1,4 +1,4 @@
-"""Run one command and print, as JSON, how long it took until its output was on disk and its peak memory.
+"""Run one command and print, as JSON, its seconds until its output was on disk, of the processor too, and peak memory.
 
 A program of its own that imports next to nothing: what the system counts as the peak of a process begins with that of
 whoever started it, so that a measurement from a large process would measure that one.
@@ -24,10 +24,11 @@ def main() -> int:
     if sync:
         os.sync()
     seconds = time.monotonic() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak, processor = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
     if ended.returncode:
         sys.stderr.write(ended.stderr.decode(errors="replace"))
-    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak, "processor": processor}))
     return ended.returncode
 
 

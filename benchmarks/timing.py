@@ -16,10 +16,11 @@ MEASURED = Path(__file__).resolve().parent / "measured.py"
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds and the peak memory (MiB) of the largest process."""
+    """Seconds on the clock, the peak memory (MiB) of the largest process, and seconds of the processor."""
 
     seconds: float
     peak_mib: float
+    processor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,12 @@ class Compared:
     @property
     def ratio(self) -> str:
         """Their median, least and greatest, for a table."""
-        return f"{statistics.median(self.ratios):.2f} ({min(self.ratios):.2f} to {max(self.ratios):.2f})"
+        return spread(self.ratios)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median of some numbers, the least and the greatest."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def seconds(runs: Sequence[Run]) -> float:

@@ -17,6 +17,7 @@ from weight_edit.version import __version__
 if TYPE_CHECKING:
     from weight_edit.anatomy.parts import Anatomy
     from weight_edit.baking.bake import BakeResult, bake
+    from weight_edit.costs.plan import CostPlan, plan_costs
     from weight_edit.difference.diff import diff
     from weight_edit.difference.result import Difference
     from weight_edit.directions.directions import Directions, load_directions
@@ -44,6 +45,8 @@ _WHERE = {
     "Anatomy": "anatomy.parts",
     "BakeResult": "baking.bake",
     "bake": "baking.bake",
+    "CostPlan": "costs.plan",
+    "plan_costs": "costs.plan",
     "diff": "difference.diff",
     "Difference": "difference.result",
     "Directions": "directions.directions",
@@ -85,6 +88,7 @@ __all__ = [
     "Anatomy",
     "BakeResult",
     "ChatFormat",
+    "CostPlan",
     "Difference",
     "Directions",
     "Endpoint",
@@ -120,6 +124,7 @@ __all__ = [
     "load_directions",
     "load_prompts",
     "load_recipe",
+    "plan_costs",
     "push",
     "run",
     "verify",

@@ -65,6 +65,12 @@ class VerificationError(WeightEditError):
     exit_code = 4
 
 
+class ProcessError(WeightEditError):
+    """Another process of the run has ended, or went another way; the message says which as far as that is known."""
+
+    exit_code = 1
+
+
 FOREIGN_ERRORS = (
     ArithmeticError,
     AssertionError,

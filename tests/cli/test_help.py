@@ -211,7 +211,20 @@ def test_the_help_of_the_command_lists_the_verbs_in_the_order_of_a_first_day(cal
     assert listed is not None
     verbs = re.findall(r"^  ([a-z]+) ", listed.group(1), re.MULTILINE)
     assert verbs == list(VERBS)
-    assert verbs == ["demo", "run", "inspect", "find", "bake", "verify", "evaluate", "judge", "diff", "adapter", "push"]
+    assert verbs == [
+        "demo",
+        "run",
+        "inspect",
+        "plan",
+        "find",
+        "bake",
+        "verify",
+        "evaluate",
+        "judge",
+        "diff",
+        "adapter",
+        "push",
+    ]
 
 
 def test_no_arguments_show_the_help(call) -> None:

@@ -14,11 +14,14 @@ from tests.helpers.random_models import random_model
 from tests.helpers.small_tokenizer import WORDS, channel_tokenizer
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.evaluation.continuation import beside, own_answers
-from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn
+from weight_edit.evaluation.divergence import divergence
+from weight_edit.evaluation.evaluate import evaluate, evaluate_in_turn, measured
 from weight_edit.evaluation.figures import differences, figures, figures_of_base
 from weight_edit.evaluation.first_token import first_token_logprobs
+from weight_edit.evaluation.loaders import loader_of
 from weight_edit.evaluation.loss import Nats, loss_difference, loss_of
 from weight_edit.evaluation.means import mean_comparison, ratio_comparison
+from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import questions_of
 from weight_edit.evaluation.target import ModelTarget, target_of
 from weight_edit.prompts.chat import ChatFormat
@@ -113,7 +116,7 @@ def test_in_memory_in_turn_and_with_what_was_kept_agree(pair) -> None:
     settings = {"text": TEXTS, "max_new_tokens": 5, "kl_tokens": 4}
     here = evaluate(edited, against=base, **asked, **settings)
     questions = questions_of(asked, **settings)
-    turn = evaluate_in_turn(lambda: target_of(base), lambda: target_of(edited), questions)
+    turn = evaluate_in_turn(loader_of(base), loader_of(edited), questions)
     assert turn.to_dict() == here.to_dict()
     kept = ModelTarget(base, ChatFormat(base.tokenizer)).base_logprobs(questions)
     again = evaluate(edited, base_logprobs=kept, **asked, **settings).to_dict()
@@ -135,6 +138,51 @@ def test_the_answers_of_the_evaluation_are_read_and_not_given_again(pair, monkey
     # Answers that are shorter than the divergence asks for are given anew.
     evaluate(edited, **asked, against=base, max_new_tokens=3, kl_tokens=4)
     assert [options["max_new_tokens"] for options in calls] == [5, 5, 3, 4, 3]
+
+
+def test_first_tokens_are_read_off_the_answers(pair) -> None:
+    """No prompt that is answered is run again for its first token, and the divergence is that of a pass of its own."""
+    base, edited = pair
+    given = first_token_logprobs(base, ANSWERED)
+    want = divergence(given, first_token_logprobs(edited, ANSWERED))
+    passes: list[int] = []
+    handle = edited.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        target = target_of(edited)
+        questions = questions_of({"answered": ANSWERED, "refused": REFUSED}, max_new_tokens=5)
+        alone = measured(target, questions)
+        count = len(passes)
+        found = measured(target, questions, BaseLogprobs(first=given))
+    finally:
+        handle.remove()
+    assert len(passes) == 2 * count
+    assert found.divergence.per_prompt.tolist() == pytest.approx(want.per_prompt.tolist(), rel=1e-4)
+    assert found.divergence.agreement == want.agreement
+    assert [each.answer for each in found.answers] == [each.answer for each in alone.answers]
+
+
+def test_a_base_of_another_vocabulary_is_refused_before_any_answer(pair, monkeypatch) -> None:
+    _, edited = pair
+    monkeypatch.setattr("weight_edit.evaluation.target.generate_and_read", None)
+    with pytest.raises(UsageError, match=r"not \(5, 7\) of the base and \(5, \d+\)"):
+        evaluate(edited, answered=ANSWERED, base_logprobs=torch.zeros(5, 7))
+
+
+def test_answers_that_were_needed_ahead_are_given_once(pair) -> None:
+    base = pair[0]
+    questions = questions_of({"answered": ANSWERED}, max_new_tokens=5)
+    target = target_of(base)
+    first = target.first_logprobs(questions)
+    settings = {"max_new_tokens": 5, "lengths": (), "description": None}
+    ahead = target.spoken(ANSWERED.prompts, **settings)
+    torch.testing.assert_close(first, first_token_logprobs(base, ANSWERED), atol=1e-4, rtol=0)
+    calls: list[int] = []
+    handle = base.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        assert target.spoken(ANSWERED.prompts, **settings) == ahead
+        assert len(calls) >= 5
+    finally:
+        handle.remove()
 
 
 def test_batches_of_one_agree_up_to_rounding(pair) -> None:
@@ -289,6 +337,13 @@ def test_passes_take_no_more_than_a_part_of_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: None)
     assert memory.sequences_at_once(model, 100, 10) == 32
     monkeypatch.setattr(memory, "free_memory", lambda _: 1 << 50)
-    assert memory.sequences_at_once(model, 10, 10) == memory.MOST_SEQUENCES
-    # Beyond so many tokens a pass makes none of them cheaper.
     assert memory.sequences_at_once(model, 100, 10) == memory.MOST_TOKENS["cpu"] // 100
+    assert memory.sequences_at_once(model, 10, 10) == memory.MOST_SEQUENCES
+    assert memory.tokens_at_once(model) == memory.MOST_TOKENS["cpu"]
+    monkeypatch.setattr(memory, "free_memory", lambda _: 8 * 7 * 32 * 32 * 4)
+    assert memory.tokens_at_once(model) == 7
+    # Half of it for a cache of 9 bytes a token, and a row's logits.
+    monkeypatch.setattr(memory, "free_memory", lambda _: 2 * 5 * (100 * 9 + 48 * 8))
+    assert memory.rows_at_once(model, 100, 9) == 5
+    monkeypatch.setattr(memory, "free_memory", lambda _: None)
+    assert memory.rows_at_once(model, 100, 9) is None

@@ -17,7 +17,7 @@ from tests.helpers.gguf_files import TEXT, organism_gguf
 from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation import backends
-from weight_edit.evaluation.backends import closing, opened
+from weight_edit.evaluation.backends import opened, remarks_on
 from weight_edit.evaluation.endpoint.retry import Retry
 from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.evaluation.gguf import server as server_module
@@ -216,7 +216,7 @@ def test_one_that_does_not_end_when_asked_to_is_ended(
 def test_an_error_and_an_interrupt_stop_it(file: Path, tmp_path: Path) -> None:
     for error in (KeyboardInterrupt, RuntimeError):
         target = ServedGguf(file, fake_program(tmp_path))
-        with contextlib.suppress(error), closing(target):
+        with contextlib.suppress(error), contextlib.closing(target):
             ask(target, [error.__name__])
             raise error
         assert gone([each["pid"] for each in calls(tmp_path) if "pid" in each][-1])
@@ -277,8 +277,8 @@ def test_what_runs_a_model(file: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(opened(str(file), "llama.cpp", form), ServedGguf)
     monkeypatch.setattr(backends, "is_installed", lambda library: True)
     assert opened(str(file), "transformers", form) == str(file)
-    with closing(str(file), "organism", None) as notes:
-        assert [note.split(" ")[0] for note in notes] == ["model.gguf"]
+    assert remarks_on("organism") == ()
+    assert [note.split(" ")[0] for note in remarks_on(str(file))] == ["model.gguf"]
     with pytest.raises(UsageError, match=r"`backend=llama\.cpp` runs GGUF files, and organism is none"):
         opened("organism", "llama.cpp", form)
     with pytest.raises(UsageError, match="no PEFT adapter can be applied"):
@@ -331,6 +331,15 @@ def test_a_bases_server_is_gone_before_the_models_is_started(
     assert left == [[], []]
 
 
+def test_a_server_that_the_caller_made_stays_open(file: Path, tmp_path: Path) -> None:
+    with ServedGguf(file, fake_program(tmp_path)) as target:
+        beside = evaluate("organism", refused=ASKED, against=target, max_new_tokens=4)
+        assert beside.base is not None
+        (pid,) = [each["pid"] for each in calls(tmp_path) if "pid" in each]
+        assert alive(pid)
+    assert gone(pid)
+
+
 def test_dequantised_files_are_loaded_in_turn(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
@@ -349,7 +358,7 @@ def test_dequantised_files_are_loaded_in_turn(file: Path, tmp_path: Path, monkey
     other = organism_gguf(tmp_path / "other.gguf")
     beside = evaluate(other, refused=ASKED, against=file, max_new_tokens=4)
     assert there == [0, 0]
-    assert [note.split(" ")[0] for note in beside.notes] == ["other.gguf", "model.gguf"]
+    assert [note.split(" ")[0] for note in beside.notes] == ["model.gguf", "other.gguf"]
 
 
 def test_the_command_line_measures_a_file(call, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,39 +9,22 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 
-from tests.helpers.families import family_config
-from tests.helpers.random_models import random_model
-from tests.helpers.small_tokenizer import word_tokenizer
-from weight_edit.anatomy.narrow.small import narrow_model
+from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UsageError
-from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import continuous_batching, generation, memory
-from weight_edit.runtime.continuous_batching import decode, first_group
-from weight_edit.runtime.generation import by_batch, generate, prefix
+from weight_edit.runtime.batching import PASS_COST, group_sizes
+from weight_edit.runtime.continuous_batching import decode
+from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.generation import by_batch, generate, generate_and_read, prefix
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.prefix import unsuited
+from weight_edit.runtime.prefix import narrowest, unsuited
 from weight_edit.runtime.row_cache import RowCache, UnsuitedError
 from weight_edit.utils import progress
 from weight_edit.utils.progress import Lines
 
 NEW = 20
-FAMILIES = (
-    # Plain, absolute positions, a window of 4 tokens, windows and softcaps, biases by distance, experts of two kinds,
-    # latent keys, parallel blocks, layers that share their keys, several streams of images' positions.
-    "llama", "gpt2", "gemma3", "gemma2", "bloom", "mpt", "opt", "mixtral", "gpt_oss", "deepseek_v3", "phi", "falcon",
-    "gemma4_text", "qwen2_vl",
-)  # fmt: skip
-WHOLE = ("mamba", "jamba", "recurrent_gemma", "qwen3_next", "lfm2_moe", "deepseek_v4")
-
-
-def small(family: str) -> Model:
-    """A model whose answers are no single token over and over."""
-    if family in ("llama", "gpt2", "gemma3"):
-        return random_model(family)
-    config = family_config(family) if family == "gemma2" else sample(family)
-    return Model.from_parts(narrow_model(config, seed=1), word_tokenizer())
 
 
 def prompts(shared: int, lengths=(3, 11, 7, 8, 12, 1, 5, 5, 9, 2, 14)) -> list[list[int]]:
@@ -183,7 +166,7 @@ def test_prompts_are_read_in_the_groups_that_cost_least() -> None:
 
         taken: list[int] = []
         while sum(taken) < count:
-            taken.append(first_group(lengths[sum(taken) :]))
+            taken.append(group_sizes(lengths[sum(taken) :], count)[0])
         every = [
             [b - a for a, b in pairwise((0, *cuts, count))]
             for number in range(count)
@@ -192,14 +175,17 @@ def test_prompts_are_read_in_the_groups_that_cost_least() -> None:
         assert len(every) == 2 ** (count - 1)
         assert cost(taken) == min(map(cost, every))
     # No pass reads more than is good for memory, but for a single prompt.
-    assert first_group([3000, 2999, 2998]) == 1
-    assert first_group([9000, 2, 1]) == 1
+    assert group_sizes([3000, 2999, 2998], 3, at_once=4096) == [1, 1, 1]
+    assert group_sizes([9000, 2, 1], 3, at_once=4096) == [1, 2]
+    # Where each group is decoded by itself, padding is worth less than another one's passes.
+    assert group_sizes([300, 20, 1], 3) == [1, 2]
+    assert group_sizes([300, 20, 1], 3, pass_cost=64 * PASS_COST) == [3]
 
 
 def test_sliding_windows_forget_and_a_longer_prefix_than_they_hold_is_cut() -> None:
     model, sequences = small("gemma3"), prompts(9)
     cache = RowCache.empty(model, 1)
-    assert cache.narrowest == 3
+    assert narrowest(model) == 3
     logits = cache.forward(model, [sequences[0][:7]])
     again = RowCache.empty(model, 1)
     for token in sequences[0][:7]:
@@ -218,18 +204,21 @@ def test_positions_stay_within_the_table_of_the_model() -> None:
     ]
 
 
+@pytest.mark.parametrize("reading", [True, False])
 @pytest.mark.parametrize("fails", [1, 2, 9])
-def test_less_memory_makes_the_batch_smaller(fails: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_memory_makes_the_batch_smaller(fails: int, reading: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it runs out of reading prompts, fewer enter at once and as many are decoded; else all begin anew."""
     model, sequences = small("llama"), prompts(9)
     ends = some_ends(model, sequences)
     want = decoded(model, sequences, ends)
     run, calls, sizes = RowCache.forward, [], []
 
     def forward(self: RowCache, model: Model, tokens):
-        calls.append(len(tokens))
-        if len(tokens) > 3 and len(calls) >= fails:
+        several = len(tokens[0]) > 1
+        calls.append(several == reading)
+        if len(tokens) > 3 and several == reading and sum(calls) >= fails:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        sizes.append(len(tokens))
+        sizes.append((len(tokens), several))
         return run(self, model, tokens)
 
     monkeypatch.setattr(RowCache, "forward", forward)
@@ -237,9 +226,132 @@ def test_less_memory_makes_the_batch_smaller(fails: int, monkeypatch: pytest.Mon
     found = decode(model, sequences, ends, max_new_tokens=NEW, batch_size=None, advance=moved.append)
     assert [tuple(answer.tokens) for answer in found] == want
     assert sum(moved) == pytest.approx(len(sequences))
-    # Only in the last case had answers been told of that were taken back.
-    assert (min(moved) < 0) == (fails == 9)
-    assert max(sizes[fails:]) <= 3
+    # Only of decoding had answers been told that were taken back.
+    assert (min(moved) < 0) == (not reading)
+    decoding = [rows for rows, several in sizes if not several]
+    if reading:
+        assert max(rows for rows, several in sizes if several) <= (3 if fails < 9 else 6)
+        assert max(decoding) == len(sequences)
+    else:
+        assert max(decoding[fails - 1 :]) <= 3
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *WHOLE])
+def test_the_first_logits_are_read_once_for_each_prompt(family: str) -> None:
+    model, sequences = small(family), prompts(9)
+    passes: list[int] = []
+    handle = model.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        want = generate(model, sequences, max_new_tokens=3)
+        plain = len(passes)
+        said, read = generate_and_read(
+            model, sequences, lambda *given: list(zip(*given, strict=True)), max_new_tokens=3
+        )
+        assert len(passes) == 2 * plain, "reading costs no pass"
+    finally:
+        handle.remove()
+    assert said == want
+    assert [row for row, _ in read] == list(range(len(sequences)))
+    logprobs = torch.stack([logits for _, logits in read]).log_softmax(-1)
+    torch.testing.assert_close(logprobs, next_token_logprobs(model, sequences, batch_size=1), atol=1e-4, rtol=0)
+
+
+def test_logits_are_read_again_where_memory_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sequences = small("llama"), prompts(9)
+    run = RowCache.forward
+
+    def forward(self: RowCache, model: Model, tokens):
+        if len(tokens) > 3 and len(tokens[0]) == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return run(self, model, tokens)
+
+    _, want = generate_and_read(model, sequences, lambda _, logits: logits.argmax(-1).tolist(), max_new_tokens=3)
+    monkeypatch.setattr(RowCache, "forward", forward)
+    asked: list[int] = []
+
+    def read(rows: Sequence[int], logits: torch.Tensor) -> list[int]:
+        asked.extend(rows)
+        return logits.argmax(-1).tolist()
+
+    said, found = generate_and_read(model, sequences, read, max_new_tokens=3)
+    assert found == want == [answer.tokens[0] for answer in said]
+    assert len(asked) > len(sequences)
+
+
+class Disk:
+    """Steps of a model on disk, run one after another; the steps of each request are counted."""
+
+    def __init__(self) -> None:
+        self.requests: list[int] = []
+
+    def run(self, steps, advance=None):
+        self.requests.append(len(steps))
+        return [step() for step in steps]
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_model_on_disk_is_read_once_for_a_token_of_all_prompts(batch_size: int | None) -> None:
+    model, sequences = small("llama"), prompts(9)
+    ends = some_ends(model, sequences)
+    want = decoded(model, sequences, ends)
+    disk = model.offload = Disk()
+    assert decoded(model, sequences, ends, batch_size) == want
+    if batch_size is None:
+        assert len(disk.requests) == NEW
+        assert disk.requests[0] == 2
+    few = [answer.tokens for answer in expected(model, sequences[:4], frozenset())]
+    disk.requests.clear()
+    assert decoded(model, sequences[:4], frozenset()) == few
+    assert len(disk.requests) == NEW
+
+
+def test_where_memory_may_be_short_the_first_prompts_from_disk_tell_how_much_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sequences = small("llama"), prompts(9)
+    want = decoded(model, sequences, frozenset())
+    disk = model.offload = Disk()
+    fitting = memory.rows_at_once
+    monkeypatch.setattr(continuous_batching, "rows_at_once", lambda *given: fitting(*given) if len(given) == 3 else 10)
+    assert decoded(model, sequences, frozenset()) == want
+    assert len(disk.requests) == NEW + 1
+    assert set(disk.requests) == {1}
+
+
+@pytest.mark.parametrize("family", WHOLE)
+def test_answers_of_batches_of_unlike_prompts_are_those_of_single_ones(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sequences = small(family), prompts(0)
+    rows: list[int] = []
+    run = model.model.generate
+    monkeypatch.setattr(model.model, "generate", lambda **given: rows.append(len(given["input_ids"])) or run(**given))
+    together = expected(model, sequences)
+    # One batch: another would cost twenty passes, and the padding less than one.
+    alike = family in ("recurrent_gemma", "deepseek_v4")
+    assert (model.hides_padding is not True) == alike
+    assert rows == ([1] * 6 + [2] + [1] * 3 if alike else [len(sequences)])
+    assert together == expected_alone(model, sequences)
+
+
+def expected_alone(model: Model, sequences):
+    return by_batch(model, sequences, frozenset(), max_new_tokens=NEW, batch_size=1)
+
+
+def test_batches_of_a_foreign_cache_are_halved_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sequences = small("mamba"), prompts(0)
+    want = expected(model, sequences)
+    run, rows = model.model.generate, []
+
+    def generated(**options):
+        rows.append(len(options["input_ids"]))
+        if rows[-1] > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return run(**options)
+
+    monkeypatch.setattr(model.model, "generate", generated)
+    assert expected(model, sequences) == want
+    assert rows == [11, 5, 2, 2, 2, 2, 2, 1]
 
 
 def test_memory_that_one_prompt_exceeds_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +366,7 @@ def test_memory_that_one_prompt_exceeds_is_an_error(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("free", "rows"), [(None, 11), (1 << 40, 11), (0, 1)])
 def test_the_batch_is_as_large_as_memory_allows(free, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sequences = small("llama"), prompts(9)
-    monkeypatch.setattr(continuous_batching, "free_memory", lambda _: free)
+    monkeypatch.setattr(memory, "free_memory", lambda _: free)
     seen: list[int] = []
     handle = model.model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
     try:

@@ -174,7 +174,7 @@ def test_a_model_that_looks_at_its_own_dtype_is_loaded_in_float32(
             raise MixedError("it looks at its own dtype")
         return widened(model, dtype, changes)
 
-    monkeypatch.setattr("weight_edit.verification.model_checks.widened", refuse)
+    monkeypatch.setattr("weight_edit.verification.side.widened", refuse)
     checked = verify(baked / "base", baked / "out", prompts=PROMPTS)
     for dtype in ("float32", "bfloat16"):
         mine, other = checked.precisions[dtype], honest.precisions[dtype]
@@ -199,7 +199,7 @@ def test_random_rounding_is_as_large_as_rounding(dtype: torch.dtype) -> None:
 def test_logits_come_back_from_the_file_as_they_were_and_some_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("weight_edit.verification.faithfulness._ENTRIES", 100)
+    monkeypatch.setattr("weight_edit.verification.faithfulness.ENTRIES", 100)
     generator = torch.Generator().manual_seed(0)
     p, q = (torch.randn(13, 40, generator=generator).bfloat16() for _ in range(2))
     in_pieces, whole = Comparison(), Comparison()
@@ -209,7 +209,7 @@ def test_logits_come_back_from_the_file_as_they_were_and_some_at_a_time(
         assert (spool.has("p"), spool.has("q")) == (True, False)
         assert torch.equal(spool.get("p", 0), p)
         in_pieces.add(spool.get("p", 0), spool.get("p", 1))
-    monkeypatch.setattr("weight_edit.verification.faithfulness._ENTRIES", 1 << 20)
+    monkeypatch.setattr("weight_edit.verification.faithfulness.ENTRIES", 1 << 20)
     whole.add(p, q)
     assert in_pieces.result.to_dict() == pytest.approx(whole.result.to_dict(), rel=1e-12)
     assert in_pieces.result.tokens == 13

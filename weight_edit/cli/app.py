@@ -15,6 +15,7 @@ from weight_edit.cli.find import find
 from weight_edit.cli.help_pages import RootCommand, VerbCommand, say_choices
 from weight_edit.cli.inspect import inspect
 from weight_edit.cli.judge import judge
+from weight_edit.cli.plan import plan
 from weight_edit.cli.push import push
 from weight_edit.cli.run import run
 from weight_edit.cli.verify import verify
@@ -85,6 +86,7 @@ def _recipes() -> str:
 _register(demo)
 _register(run, _recipes)
 _register(inspect)
+_register(plan, _methods)
 _register(find, _methods)
 _register(bake, _kinds)
 _register(verify, _public_sets)

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from weight_edit.cli.launched import shared, tell
+from weight_edit.errors import ProcessError, plain
 from weight_edit.utils.json import json_safe
+from weight_edit.utils.launch import launched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +47,7 @@ def call(
     as_json: bool,
     quiet: bool,
     kept: str | Callable[[], str] = KEPT,
+    divided: bool = False,
 ) -> Result:
     """Call a verb's function and print its result, as tables or as JSON.
 
@@ -54,6 +58,11 @@ def call(
         as_json: print JSON instead of tables.
         quiet: show no progress.
         kept: what is said to be left when it is interrupted; a function is asked then.
+        divided: the processes that a launcher started share its prompts; another verb takes one process.
+
+    Raises:
+        UsageError: several processes were started for a verb that takes one.
+        ProcessError: another process ended.
     """
     from weight_edit.prompts.readings import readings
     from weight_edit.utils.progress import quieted
@@ -62,16 +71,31 @@ def call(
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
+    def left() -> str:
+        return kept if isinstance(kept, str) else kept()
+
+    # The first of several processes speaks for all.
+    quiet = quiet or not launched().first
+    facts: Mapping[str, object] = {}
     try:
         # Under --json too: progress is on stderr, the document on stdout.
         with quieted(quiet), readings(say, show_first=sys.stderr.isatty()) as read, _stoppable():
-            result = work()
+            if launched().several:
+                result, facts = shared(work, divided=divided)
+            else:
+                result = work()
     except (KeyboardInterrupt, Stopped) as stop:
         # Typer would say "Aborted." instead.
-        print(f"weight-edit: interrupted; {kept if isinstance(kept, str) else kept()}", file=sys.stderr)
+        why = f", or one of the {launched().count} processes ended" if launched().several else ""
+        tell(f"interrupted{why}; {left()}")
         raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
+    except ProcessError as error:
+        error.args = (plain(f"{error}; {left()}"),)
+        raise
+    if not launched().first:
+        return result
     if as_json:
-        said = document(result)
+        said = {**document(result), **facts}
         if read:
             said = {**said, "prompts_read": [reading.to_dict() for reading in read]}
         print(json.dumps(json_safe(said), indent=2, allow_nan=False))

@@ -12,9 +12,11 @@ import typer
 from weight_edit.cli.app import app
 from weight_edit.cli.flags import with_flags
 from weight_edit.cli.help_pages import as_json, flags
+from weight_edit.cli.launched import may_tell, may_trace, one_voice
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
+from weight_edit.utils.launch import launched
 
 __all__ = ["app", "main"]
 
@@ -26,8 +28,14 @@ def main() -> None:
     """Run the command line; a user's error gives one line and an exit code, no traceback."""
     sys.excepthook = show_uncaught
     # Libraries warn and log there too, some of them with what they were about to send.
-    with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))):
-        _run()
+    with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))), one_voice():
+        try:
+            _run()
+        except Exception:
+            # A mistake of ours that all of several processes make has one traceback.
+            if may_trace():
+                raise
+            raise SystemExit(1) from None
 
 
 def _run() -> None:
@@ -69,6 +77,8 @@ def _misunderstood(error: typer.TyperException) -> str:
 
 
 def _fail(message: str, code: int, details: Mapping[str, object] | None = None) -> None:
+    if not may_tell():
+        raise SystemExit(code) from None
     message = redacted(message)
     if _json_is_asked_for():
         print(json.dumps(json_safe({"error": message, "exit_code": code, **(details or {})})))
@@ -78,7 +88,7 @@ def _fail(message: str, code: int, details: Mapping[str, object] | None = None) 
         from weight_edit.cli.tables.results import rejected
 
         rejected(details, Console(emoji=False))
-    print(f"weight-edit: {plain(message)}", file=sys.stderr)
+    print(f"weight-edit: {plain(message)}", file=sys.stderr if launched().first else sys.__stderr__, flush=True)
     raise SystemExit(code) from None
 
 

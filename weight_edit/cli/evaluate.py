@@ -1,7 +1,6 @@
 """The verb `evaluate`: how a model answers, alone or beside its base."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
@@ -14,6 +13,7 @@ from weight_edit.cli.options import (
     Device,
     Dtype,
     Json,
+    Offload,
     Overwrite,
     Quiet,
     Remote,
@@ -25,6 +25,7 @@ from weight_edit.cli.options import (
     Token,
 )
 from weight_edit.errors import UsageError
+from weight_edit.utils.launch import launched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,20 @@ class _Models(NamedTuple):
     base: "str | Endpoint | None"
     load_options: "LoadOptions"
     format_options: "FormatOptions"
+
+
+class _Measured(NamedTuple):
+    """What was measured, and what is left to be.
+
+    Attributes:
+        evaluation: on the prompts.
+        harness: the tasks, ready to be run; None where none are asked for.
+        benchmarks: what they gave, where that is in the same document.
+    """
+
+    evaluation: "Evaluation"
+    harness: "Harness | None"
+    benchmarks: "HarnessComparison | None"
 
 
 def evaluate(
@@ -175,6 +190,7 @@ def evaluate(
     ] = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    offload: Offload = False,
     card: Card = True,
     revision: Revision = None,
     token: Token = None,
@@ -220,6 +236,7 @@ def evaluate(
             token=token,
             trust_remote_code=trust_remote_code,
             adapter=adapter,
+            offload=offload,
         )
         measured, base = named_targets(
             model,
@@ -272,23 +289,20 @@ def evaluate(
         )
         return prepared_harness(named.model, named.base, request, load_options=named.load_options, overwrite=overwrite)
 
-    def benchmarks() -> "HarnessComparison":
+    def benchmarks(ready: "Harness | None" = None) -> "HarnessComparison":
         from weight_edit.evaluation.harness.named import measure_named
 
         check_harness()
         named = named_models()
         return measure_named(
-            made[0] if made else prepared(named),
+            ready or prepared(named),
             str(named.model),
             None if named.base is None else str(named.base),
             load_options=named.load_options,
             format_options=named.format_options,
         )
 
-    made: list[Harness] = []
-    found: list[HarnessComparison] = []
-
-    def work() -> "Evaluation":
+    def work() -> _Measured:
         check_harness()
         if power == "observed" and against is None:
             raise UsageError(
@@ -298,26 +312,25 @@ def evaluate(
             from weight_edit.evaluation.power import given_rates
 
             given_rates(power)
-        from weight_edit.evaluation.backends import closing
         from weight_edit.evaluation.harness.results_file import check_harness_document
+        from weight_edit.runtime.processes import from_first, writes
 
         if lm_eval_json is not None:
-            check_harness_document(lm_eval_json, against=against is not None, overwrite=overwrite)
+            document_path = lm_eval_json
+            from_first(
+                lambda: check_harness_document(document_path, against=against is not None, overwrite=overwrite),
+                "the document",
+            )
         named = named_models()
-        if harness is not None:
-            # What is wrong with the tasks is said before hours of answers.
-            made.append(prepared(named))
-        with closing(named.model, named.base) as notes:
-            result = evaluated(named)
-        result = replace(result, notes=(*result.notes, *notes))
-        if lm_eval_json is not None:
+        # What is wrong with the tasks is said before hours of answers.
+        ready = None if harness is None else prepared(named)
+        result = evaluated(named)
+        if lm_eval_json is not None and writes():
             from weight_edit.evaluation.harness.own_results import write_harness_document
 
             write_harness_document(lm_eval_json, result.to_dict(), limit=limit)
-        if harness is not None and as_json:
-            # One document for both.
-            found.append(benchmarks())
-        return result
+        # One document for both.
+        return _Measured(result, ready, benchmarks(ready) if ready is not None and as_json else None)
 
     def evaluated(named: _Models) -> "Evaluation":
         from weight_edit.evaluation.against import evaluate_against
@@ -345,12 +358,13 @@ def evaluate(
             overwrite=overwrite,
         )
 
-    def show(result: "Evaluation", console: "Console") -> None:
+    def show(measured: _Measured, console: "Console") -> None:
         from weight_edit.cli.tables.four_classes import four_classes
         from weight_edit.cli.tables.lengths import by_length
         from weight_edit.cli.tables.results import effect, evaluation
         from weight_edit.cli.tables.style import style
 
+        result = measured.evaluation
         evaluation(result, console)
         document = cast("EvaluationDocument", result.to_dict())
         base = document.get("base")
@@ -364,24 +378,26 @@ def evaluate(
         if power is not None:
             _show_sizes(_sizes(power, result), console)
 
-    def document(result: "Evaluation") -> Mapping[str, object]:
+    def document(measured: _Measured) -> Mapping[str, object]:
+        result = measured.evaluation
         said = cast("EvaluationDocument", result.to_dict())
         whole = {**said, "effect": _effect(edited, said)} if "base" in said else said
         sizes = {} if power is None else _sizes_document(_sizes(power, result))
-        return {**whole, **sizes, **(_benchmarks_document(found[0]) if found else {})}
+        beside = {} if measured.benchmarks is None else _benchmarks_document(measured.benchmarks)
+        return {**whole, **sizes, **beside}
 
     if harness is not None and not on_prompts:
         call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
         return
-    result = call(work, show, document, as_json=as_json, quiet=quiet)
-    if card and model is not None and against is not None and adapter is None:
+    done = call(work, show, document, as_json=as_json, quiet=quiet, divided=harness is None)
+    if launched().first and card and model is not None and against is not None and adapter is None:
         from weight_edit.baking.card.update import fill_in
 
-        measured = result.to_dict()
+        measured = done.evaluation.to_dict()
         say_card(fill_in(model, baseline=measured.pop("base", None), edited=measured, base=against))
     if harness is not None and not as_json:
         # What was measured by then is shown, and in the card.
-        call(benchmarks, _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
+        call(lambda: benchmarks(done.harness), _show_benchmarks, _benchmarks_document, as_json=as_json, quiet=quiet)
 
 
 def _benchmarks_document(found: "HarnessComparison") -> Mapping[str, object]:

@@ -12,6 +12,7 @@ from weight_edit.cli.options import (
     Dtype,
     Json,
     Model,
+    Offload,
     Overwrite,
     Quiet,
     Remote,
@@ -139,6 +140,7 @@ def find(
     thinking: Thinking = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    offload: Offload = False,
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
@@ -163,6 +165,7 @@ def find(
         from weight_edit.hub.calls import dataset_token
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
+        from weight_edit.runtime.processes import from_first
 
         format_options = FormatOptions(
             system=system,
@@ -170,44 +173,58 @@ def find(
             template_args=template_args(template_arg),
             thinking=thinking,
         )
-        check_directions_file(out, resume=resume, overwrite=overwrite)
         load_options = LoadOptions(
-            dtype=dtype, device=device, revision=revision, token=token, trust_remote_code=trust_remote_code
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            offload=offload,
         )
-        if not folder_of(out).exists():
-            # A typo in the name is told before prompt sets are downloaded, an earlier search before either.
-            load_options.check_name(model)
-        with dataset_token(token):
-            request = FindRequest.read(
-                target=target,
-                baseline=baseline,
-                protect=protect,
-                validation_target=validation_target,
-                validation_baseline=validation_baseline,
-                n_train=n_train,
-                n_validation=n_validation,
-                method=method,
-                options=key_values(option, "--option", example="clip=0.995"),
-                positions=positions,
-                refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
-                rule=SelectionRule(
-                    max_kl=max_kl,
-                    min_induce=min_induce,
-                    max_layer_fraction=max_layer_fraction,
-                    select=select,
-                    max_protected_kl=max_protected_kl,
-                ),
-                tokens_from=tokens_from,
-                filter_prompts=filter_prompts,
-                judge=judge,
-                n_answers=n_answers,
-                max_new_tokens=max_new_tokens,
-                n_more=n_more,
-                confirm=confirm,
-                confirm_by=confirm_by,
-                best_effort=best_effort,
-                seed=seed,
-            )
+
+        def checked() -> None:
+            check_directions_file(out, resume=resume, overwrite=overwrite)
+            if not folder_of(out).exists():
+                # A typo in the name is told before prompt sets are downloaded, an earlier search before either.
+                load_options.check_name(model)
+
+        from_first(checked, "the output and the model's name")
+
+        def asked() -> FindRequest:
+            with dataset_token(token):
+                return FindRequest.read(
+                    target=target,
+                    baseline=baseline,
+                    protect=protect,
+                    validation_target=validation_target,
+                    validation_baseline=validation_baseline,
+                    n_train=n_train,
+                    n_validation=n_validation,
+                    method=method,
+                    options=key_values(option, "--option", example="clip=0.995"),
+                    positions=positions,
+                    refusal_tokens=[_id_or_word(text) for text in refusal_token or ()] or None,
+                    rule=SelectionRule(
+                        max_kl=max_kl,
+                        min_induce=min_induce,
+                        max_layer_fraction=max_layer_fraction,
+                        select=select,
+                        max_protected_kl=max_protected_kl,
+                    ),
+                    tokens_from=tokens_from,
+                    filter_prompts=filter_prompts,
+                    judge=judge,
+                    n_answers=n_answers,
+                    max_new_tokens=max_new_tokens,
+                    n_more=n_more,
+                    confirm=confirm,
+                    confirm_by=confirm_by,
+                    best_effort=best_effort,
+                    seed=seed,
+                )
+
+        # Other machines need no files of prompts.
+        request = from_first(asked, "prompts")
         return find_by_name(
             request,
             model,
@@ -233,7 +250,7 @@ def find(
         # Before the first pass nothing is kept.
         return f"what was found so far is in {out}.find; go on with --resume" if folder_of(out).exists() else KEPT
 
-    call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept)
+    call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept, divided=True)
 
 
 def _id_or_word(text: str) -> int | str:

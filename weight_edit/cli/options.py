@@ -33,6 +33,9 @@ Thinking = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Dtype of the weights; auto is what the checkpoint stores.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto; CUDA when there is one.")]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Leave the weights on disk: for a model that is larger than the memory.")
+]
 EditKind = Annotated[str, typer.Option(help="The kind of edit, see below: `--kind affine`, `--kind add --at 12`.")]
 Strength = Annotated[
     float, typer.Option(help="1 is the full edit, 0.5 half of it; of add the vector's factor, and may be negative.")

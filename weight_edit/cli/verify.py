@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from weight_edit.cli.call import as_dict, call, say_card
-from weight_edit.cli.options import Card, Device, Json, Quiet, Remote, Revision, System, Template, TemplateArg, Token
+from weight_edit.cli.options import (
+    Card,
+    Device,
+    Json,
+    Offload,
+    Quiet,
+    Remote,
+    Revision,
+    System,
+    Template,
+    TemplateArg,
+    Token,
+)
 from weight_edit.errors import UsageError
 from weight_edit.utils.progress import starting
 
@@ -35,6 +47,7 @@ def verify(
     template: Template = None,
     template_arg: TemplateArg = None,
     device: Device = None,
+    offload: Offload = False,
     card: Card = True,
     revision: Revision = None,
     token: Token = None,
@@ -79,6 +92,7 @@ def verify(
             template=template,
             template_args=variables,
             device=device,
+            offload=offload,
             revision=revision,
             token=token,
             trust_remote_code=trust_remote_code,

@@ -28,12 +28,14 @@ from weight_edit.directions.samples import Sample, check_distinct, draw
 from weight_edit.directions.scores import SCORES, CandidateScore
 from weight_edit.directions.selection import RELEASED, SelectionRule
 from weight_edit.directions.separation import Separation, separation
+from weight_edit.directions.shared_search import open_search
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model, loaded
+from weight_edit.runtime.processes import agreed, facts
 from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.utils.seeds import check_seed
 from weight_edit.version import __version__
@@ -204,7 +206,7 @@ def find_requested(
         )
         kept = SearchFolder(path=None, inputs=asked)
         if scores is not None:
-            kept = SearchFolder.open(scores, asked, resume=resume, overwrite=overwrite)
+            kept = open_search(scores, asked, resume=resume, overwrite=overwrite)
     if is_made(kept, rule, request):
         return chosen(kept, rule, request)
 
@@ -230,10 +232,11 @@ def find_requested(
         metering, problem = _metered(meter, problem, request, kept, with_tokens=with_tokens)
         warnings += metering.warnings
     if kept.searched is None:
-        candidates = finder(problem, request.options)
-        facts = _record(problem, finder, request, chat_format, metering=kept.metering, filter_by=meter.filter)
+        candidates = agreed(finder(problem, request.options), "candidates")
+        known = _record(problem, finder, request, chat_format, metering=kept.metering, filter_by=meter.filter)
         undrawn = {"target": min(sample.undrawn for sample in drawn.targets), "baseline": drawn.baseline.undrawn}
-        kept.note_searched(_searched(problem, candidates, {**facts, "undrawn": undrawn}, warnings))
+        searched = _searched(problem, candidates, {**known, "undrawn": undrawn}, warnings)
+        kept.note_searched(agreed(searched, "what the method found"))
         problem.known.clear()
     measuring = Measuring(problem, released=rule.select == RELEASED)
     _score(measuring, drawn, meter, kept=kept, rule=rule, request=request)
@@ -243,7 +246,9 @@ def find_requested(
     if choice.number is not None:
         # Also where none keeps the bounds: a choice by other bounds needs it, and no model then.
         kept.note_control(_control(measuring, choice.searched.candidates[choice.number]))
-    return chosen(kept, rule, request)
+    found = chosen(kept, rule, request)
+    found.metadata.update(facts())
+    return found
 
 
 def _meter(

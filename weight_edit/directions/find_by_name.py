@@ -11,6 +11,7 @@ from weight_edit.directions.find_request import FindRequest, check_batch_size
 from weight_edit.errors import UsageError
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.runtime.processes import from_first, writes
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ def find_by_name(
     with starting():
         from weight_edit.directions.choice import chosen, is_made, rule_for
         from weight_edit.directions.find import find_requested, search_inputs
-        from weight_edit.directions.find_folder import SearchFolder, found_earlier
+        from weight_edit.directions.find_folder import found_earlier
         from weight_edit.directions.registry import finder_named
+        from weight_edit.directions.shared_search import open_search
 
-    found_earlier(folder_of(out), resume=resume, overwrite=overwrite)
+    from_first(lambda: found_earlier(folder_of(out), resume=resume, overwrite=overwrite), "an earlier search")
     finder = finder_named(request.method)
     rule = rule_for(finder, request.rule)
     # A misspelt option is said before a large model is fetched and loaded.
@@ -65,12 +67,13 @@ def find_by_name(
         dtype=load_options.dtype,
         chat_format=asdict(format_options),
     )
-    kept = SearchFolder.open(folder_of(out), asked, resume=resume, overwrite=overwrite)
+    kept = open_search(folder_of(out), asked, resume=resume, overwrite=overwrite)
     if is_made(kept, rule, request):
         found = chosen(kept, rule, request)
     else:
         found = find_requested(request, load_options.load(model), chat_format, batch_size=batch_size, scores=kept)
-    found.save(out)
+    if writes():
+        found.save(out)
     return found
 
 

@@ -14,6 +14,7 @@ from weight_edit.prompts.thoughts import split_thought
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_generations
+from weight_edit.runtime.processes import from_first
 
 Place = tuple[int, str, int]
 """A prompt of a search: its sample (targets first, the baseline last), "train", "validation" or "more", its number."""
@@ -89,6 +90,8 @@ class Speaker:
         for prompt, generation in zip(texts, said, strict=True):
             text, finished = answer_text(self.chat, generation.tokens, generation.finished)
             replies.append(Reply(prompt=prompt, text=text, finished=finished, opened=within, control=control))
+        # A judge may be another model, or paid by the answer.
+        verdicts = from_first(lambda: self.judge(replies), "verdicts")
         return [
             JudgedAnswer(
                 token=generation.tokens[0],
@@ -96,7 +99,7 @@ class Speaker:
                 thought=split_thought(reply.text, opened=reply.opened) is not None,
                 text=reply.text,
             )
-            for generation, reply, judgement in zip(said, replies, self.judge(replies), strict=True)
+            for generation, reply, judgement in zip(said, replies, verdicts, strict=True)
         ]
 
 

@@ -1,27 +1,27 @@
 """The evaluation of a named model beside its base: the work of the verb `evaluate`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
-from weight_edit.evaluation.backends import AUTO, VLLM
+from weight_edit.evaluation.backends import AUTO, VLLM, remarks_on
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
-from weight_edit.evaluation.questions import KL_TOKENS, questions_of
+from weight_edit.evaluation.questions import KL_TOKENS, Questions, questions_of
 from weight_edit.evaluation.registry import DEFAULT_JUDGES
 from weight_edit.hub.calls import dataset_token
 from weight_edit.runtime.adapters import check_adapter
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.runtime.processes import from_first, joined
 from weight_edit.utils.progress import announce, starting
 
 if TYPE_CHECKING:
+    from weight_edit.evaluation.loaders import Loader
     from weight_edit.evaluation.results import Evaluation
-    from weight_edit.evaluation.target import Target
-    from weight_edit.evaluation.vllm_target import VllmTarget
 
 
 def evaluate_against(
@@ -46,7 +46,8 @@ def evaluate_against(
     Args:
         model: as in `load`, or on a server.
         base: what the model was edited from: it answers the same prompts. It is loaded with the same options but for
-            the revision, and dropped before the model is loaded. It may be on a server, too.
+            the revision, and dropped before the model is loaded. It may be on a server, too. What is given on a
+            server of ours is closed here.
         sets: prompt sets by their role (refused, answered, over_refused, harmless_looking), as `load_prompts` reads
             them.
         limit: at most so many prompts of each set.
@@ -58,25 +59,33 @@ def evaluate_against(
         UsageError: before torch is imported where the prompts, the judges, the dtype or the file of answers are wrong.
         UnsupportedError: as `load`.
     """
-    if answers_path is not None:
-        check_free(answers_path, overwrite, are_answers)
-    for name in (model, base):
-        # A typo in a name is told before prompt sets are downloaded.
-        if isinstance(name, str):
-            (load_options if name is model else load_options.of_base()).check_name(name)
-    if load_options.adapter is not None:
-        # Else it would be told when the base has given all its answers.
-        check_adapter(load_options.adapter, token=load_options.token)
-    with dataset_token(load_options.token):
-        questions = questions_of(
-            sets,
-            text=text,
-            limit=limit,
-            max_new_tokens=max_new_tokens,
-            lengths=lengths,
-            judges=judges,
-            kl_tokens=kl_tokens,
+    if joined() is not None and (backend == VLLM or not all(isinstance(name, str | None) for name in (model, base))):
+        raise UsageError(
+            "what a server or vLLM runs is not shared by several processes: call this without the launcher"
         )
+
+    def asked() -> Questions:
+        if answers_path is not None:
+            check_free(answers_path, overwrite, are_answers)
+        for name in (model, base):
+            # A typo in a name is told before prompt sets are downloaded.
+            if isinstance(name, str):
+                (load_options if name is model else load_options.of_base()).check_name(name)
+        if load_options.adapter is not None:
+            # Else it would be told when the base has given all its answers.
+            check_adapter(load_options.adapter, token=load_options.token)
+        with dataset_token(load_options.token):
+            return questions_of(
+                sets,
+                text=text,
+                limit=limit,
+                max_new_tokens=max_new_tokens,
+                lengths=lengths,
+                judges=judges,
+                kl_tokens=kl_tokens,
+            )
+
+    questions = from_first(asked, "prompts")
     check_dtype(load_options.dtype)
     if backend == VLLM and load_options.device is not None:
         raise UsageError("`device`: vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; leave it out", option="device")
@@ -86,22 +95,17 @@ def evaluate_against(
     with starting():
         from weight_edit.evaluation.evaluate import evaluate_in_turn
 
-    held: list[VllmTarget] = []
-    loader = partial(_vllm_loader, held=held) if backend == VLLM else _loader
+    loader = _vllm_loader if backend == VLLM else _loader
     load_model = loader(model, load_options, format_options, None if base is None else "the edited model")
     load_base = None
     if base is not None:
         load_base = loader(base, load_options.of_base(), format_options, "the base, {name}")
-    try:
-        return evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
-    finally:
-        while held:
-            held.pop().close()
+    return evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
 
 
 def _loader(
     named: str | Endpoint, load_options: LoadOptions, format_options: FormatOptions, words: str | None
-) -> "Callable[[], Target]":
+) -> "Loader":
     """What loads a model by its name; what is wrong with its chat format is said before the weights are read.
 
     Args:
@@ -113,14 +117,14 @@ def _loader(
     from weight_edit.evaluation.target import ModelTarget
 
     if isinstance(named, Endpoint):
-        return lambda: named
+        return lambda: closing(named)
     chat_format = load_options.chat_format(named, format_options)
 
-    def load() -> ModelTarget:
+    def load() -> AbstractContextManager[ModelTarget]:
         found = load_options.load(named)
         if words is not None:
             announce(words.format(name=found.source.public_name))
-        return ModelTarget(found, chat_format)
+        return nullcontext(ModelTarget(found, chat_format, remarks=remarks_on(named)))
 
     return load
 
@@ -130,13 +134,10 @@ def _vllm_loader(
     load_options: LoadOptions,
     format_options: FormatOptions,
     words: str | None,
-    *,
-    held: "list[VllmTarget]",
-) -> "Callable[[], Target]":
-    """What loads a model into vLLM by its name, and closes the one before it: both do not fit.
+) -> "Loader":
+    """What loads a model into vLLM by its name.
 
     Args:
-        held: the models that are open.
         words: as in `_loader`.
 
     Raises:
@@ -145,21 +146,18 @@ def _vllm_loader(
     from weight_edit.evaluation.vllm_target import VllmTarget
 
     if isinstance(named, Endpoint):
-        return lambda: named
+        return lambda: closing(named)
     chat_format = load_options.chat_format(named, format_options)
 
-    def load() -> VllmTarget:
-        while held:
-            held.pop().close()
+    def load() -> AbstractContextManager[VllmTarget]:
         found = VllmTarget.open(
             load_options.source(named),
             chat_format,
             dtype=load_options.dtype,
             trust_remote_code=load_options.trust_remote_code,
         )
-        held.append(found)
         if words is not None:
             announce(words.format(name=found.public_name))
-        return found
+        return closing(found)
 
     return load

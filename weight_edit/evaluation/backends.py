@@ -1,12 +1,7 @@
 """What computes the answers of a named model: transformers, or a server of our own for files that are served."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import wraps
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.gguf_header import is_gguf, read_gguf_header
 from weight_edit.errors import UsageError
@@ -16,11 +11,7 @@ from weight_edit.utils.extras import is_installed, need
 from weight_edit.utils.names import check_known
 
 if TYPE_CHECKING:
-    from weight_edit.evaluation.endpoint.endpoint import Endpoint
-    from weight_edit.evaluation.results import Evaluation
     from weight_edit.runtime.options import FormatOptions
-
-P = ParamSpec("P")
 
 AUTO, TRANSFORMERS, LLAMA_CPP, VLLM = "auto", "transformers", "llama.cpp", "vllm"
 BACKENDS = (AUTO, TRANSFORMERS, LLAMA_CPP, VLLM)
@@ -102,46 +93,9 @@ def check_vllm(name: str, adapter: str | None = None) -> None:
         )
 
 
-@contextmanager
-def closing(*models: "str | Endpoint | None") -> Iterator[tuple[str, ...]]:
-    """A block at whose end the servers of GGUF files are stopped; it gives what is to be noted of the others."""
-    files = [Path(each).name for each in models if isinstance(each, str) and is_gguf(each)]
-    try:
-        yield tuple(DEQUANTISED.format(name=name) for name in files)
-    finally:
-        for each in models:
-            if isinstance(each, ServedGguf):
-                each.close()
-
-
-def with_gguf_files(evaluate: "Callable[P, Evaluation]") -> "Callable[P, Evaluation]":
-    """The function with GGUF files, given by path as `model` or `against`, opened for it and closed behind it."""
-
-    @wraps(evaluate)
-    def run(*args: "P.args", **kwargs: "P.kwargs") -> "Evaluation":
-        given: dict[str, Any] = {**dict(zip(("model",), args, strict=False)), **kwargs}
-        paths = {
-            name: str(given[name])
-            for name in ("model", "against")
-            if isinstance(given.get(name), str | PathLike) and is_gguf(given[name])
-        }
-        if not paths:
-            return evaluate(*args, **kwargs)
-        from weight_edit.runtime.options import FormatOptions
-
-        found = {name: opened(path, AUTO, FormatOptions()) for name, path in paths.items()}
-        served = next((each for each in found.values() if isinstance(each, ServedGguf)), None)
-        if served is not None and given.get("chat_format") is not None:
-            raise UsageError(
-                f"`chat_format`: {served.public_name} is run by llama.cpp's server with the file's own chat template; "
-                "leave it out, or give a `ServedGguf` with the settings that you want"
-            )
-        with closing(*found.values()) as notes:
-            # Those that no server runs are loaded in their turn.
-            result = evaluate(**{**given, **found})  # type: ignore[call-arg]
-        return replace(result, notes=(*result.notes, *notes))
-
-    return run
+def remarks_on(name: str) -> tuple[str, ...]:
+    """What is to be noted of a named model that transformers runs."""
+    return (DEQUANTISED.format(name=Path(name).name),) if is_gguf(name) else ()
 
 
 def _check_transformers(name: str, backend: str) -> None:

@@ -162,10 +162,12 @@ def beside(model: Model, prompts: Sequence[Sequence[int]], own: OwnAnswers) -> B
 
     def compare(row: int, found: Tensor) -> tuple[Tensor, bool, Tensor]:
         base = own.logits.get(_KEPT, row)
-        mine = found[: len(base)].cpu()
+        # Where the logits are, but for devices without float64.
+        base = base.to("cpu" if found.device.type == "mps" else found.device)
+        mine = found[: len(base)].to(base.device)
         check_same_shape(base, mine)
         pairs = zip(base.split(_ROWS), mine.split(_ROWS), strict=True)
-        apart = torch.cat([kl_divergence(first, second) for first, second in pairs])
+        apart = torch.cat([kl_divergence(first, second) for first, second in pairs]).cpu()
         return apart, bool(base[0].argmax() == mine[0].argmax()), token_logprobs(found, own.tokens[row])
 
     rows = answer_logits(

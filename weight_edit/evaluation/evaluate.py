@@ -1,9 +1,8 @@
 """The evaluation of a model on prompt sets, alone or against its base."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -11,9 +10,8 @@ from torch import Tensor
 from weight_edit.checkpoint.whole_file import check_target
 from weight_edit.errors import UsageError, WeightEditError
 from weight_edit.evaluation.answers import with_answers_kept, write_answers
-from weight_edit.evaluation.backends import with_gguf_files
-from weight_edit.evaluation.gguf.served import ServedGguf
 from weight_edit.evaluation.judged import judged, with_nats
+from weight_edit.evaluation.loaders import Loader, loader_of
 from weight_edit.evaluation.loss import LossBeside
 from weight_edit.evaluation.notes import notes_on
 from weight_edit.evaluation.probabilities import BaseLogprobs
@@ -21,14 +19,14 @@ from weight_edit.evaluation.questions import KL_TOKENS, SETS, Questions, compare
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
 from weight_edit.evaluation.results import Evaluation, set_result
 from weight_edit.evaluation.spoken import Spoken
-from weight_edit.evaluation.target import Target, target_of
+from weight_edit.evaluation.target import Target
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.processes import from_first, writes
 from weight_edit.utils.renamed import renamed_arguments
 
 
-@with_gguf_files
 @renamed_arguments(format="chat_format", judge_name="judges")
 def evaluate(
     model: Model | str | Path | Target,
@@ -99,8 +97,8 @@ def evaluate(
         kl_tokens=kl_tokens,
     )
     return evaluate_in_turn(
-        None if against is None else partial(target_of, against, chat_format, batch_size=batch_size),
-        partial(target_of, model, chat_format, batch_size=batch_size),
+        None if against is None else loader_of(against, chat_format, batch_size=batch_size),
+        loader_of(model, chat_format, batch_size=batch_size),
         questions,
         base=base,
         base_logprobs=base_logprobs,
@@ -109,8 +107,8 @@ def evaluate(
 
 
 def evaluate_in_turn(
-    load_base: Callable[[], Target] | None,
-    load_model: Callable[[], Target],
+    load_base: Loader | None,
+    load_model: Loader,
     questions: Questions,
     *,
     base: Evaluation | None = None,
@@ -120,7 +118,8 @@ def evaluate_in_turn(
     """The evaluation of a model beside its base, which is gone before the model is loaded: two may not fit.
 
     Args:
-        load_base, load_model: give the two, called once and in this order; without the first there is no base.
+        load_base, load_model: give the two, each for the length of a block, in this order; without the first there is
+            no base.
         questions: what both are asked.
         base: what was measured of the base already.
         base_logprobs: as in `evaluate`; of `load_base` where None.
@@ -134,22 +133,22 @@ def evaluate_in_turn(
             "the divergence from the base is measured on the answered set; give `answered` PROMPTS", option="answered"
         )
     if answers_path is not None:
-        _check_writable(answers_path)
+        path = answers_path
+        from_first(lambda: _check_writable(path), "the file of answers")
+        answers_path = path if writes() else None
     if load_base is not None:
         questions = compared(questions)
-        before = load_base()
-        base = base or measured(before, questions)
-        if base_logprobs is None:
-            base_logprobs = before.base_logprobs(questions)
-        if isinstance(before, ServedGguf):
-            # Another question would start its server again.
-            before.close()
+        with load_base() as before:
+            base = base or measured(before, questions)
+            if base_logprobs is None:
+                base_logprobs = before.base_logprobs(questions)
         del before
     if isinstance(base_logprobs, Tensor):
         base_logprobs = BaseLogprobs(first=base_logprobs)
     if base is not None and base_logprobs is not None and base_logprobs.own is not None:
         base = replace(base, own_answers=LossBeside(loss=base_logprobs.own.loss))
-    found = measured(load_model(), questions, base_logprobs, answers_path=answers_path)
+    with load_model() as target:
+        found = measured(target, questions, base_logprobs, answers_path=answers_path)
     return replace(found, base=base)
 
 
@@ -165,7 +164,8 @@ def measured(
     told = target.probabilities(questions, base)
     said = _spoken(target, questions)
     try:
-        answers = judged(questions.sets, said, questions.judges)
+        # A judge may be another model, or paid by the answer.
+        answers = from_first(lambda: judged(questions.sets, said, questions.judges), "verdicts")
     except WeightEditError as error:
         raise with_answers_kept(error, said, answers_path) from error
     for name, some in answers.items():

@@ -17,15 +17,13 @@ from weight_edit.hub.calls import hub_call, usable_token
 from weight_edit.prompts.template_process import limited_template
 from weight_edit.runtime.batching import Batch, run_batches
 from weight_edit.runtime.dtypes import check_dtype
-from weight_edit.runtime.forward import next_token_logprobs
+from weight_edit.runtime.forward import next_token
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.loading import Model, read_config, read_tokenizer, usable_device
+from weight_edit.runtime.memory import classified_at_once
 from weight_edit.runtime.options import LoadOptions
 from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import bar
-
-_ROWS = 32
-"""Replies whose log-probabilities over the vocabulary are in memory at once."""
 
 
 def labels_of_guard(
@@ -33,12 +31,13 @@ def labels_of_guard(
     replies: Sequence[Reply],
     *,
     load_options: LoadOptions,
-    batch_size: int,
+    batch_size: int | None = None,
 ) -> list[tuple[str, float]]:
     """The most probable label of each reply with its probability, by a sequence-classification model.
 
     Args:
         load_options: of the guard.
+        batch_size: replies at a time, at most; None is as many as memory allows.
 
     Raises:
         UsageError: no such model, one without a classification head, or a label that stands for no verdict.
@@ -58,12 +57,17 @@ def labels_of_guard(
         sequences.append(ids)
 
     def step(batch: Batch) -> Tensor:
-        with torch.inference_mode():
+        with torch.no_grad():
             logits: Tensor = model(input_ids=batch.ids, attention_mask=batch.mask).logits
         apart = model.config.problem_type == "multi_label_classification"
         return (logits.float().sigmoid() if apart else logits.float().softmax(dim=-1)).cpu()
 
     found: dict[int, tuple[str, float]] = {}
+    if batch_size is None:
+        batch_size = classified_at_once(
+            model, max(map(len, sequences), default=1), model.get_input_embeddings().weight.shape[1]
+        )
+    # A classifier has no vocabulary to predict, so the engine's questions are none that it could answer.
     passes = run_batches(
         sequences,
         step,
@@ -85,7 +89,7 @@ def answers_of_guard(
     replies: Sequence[Reply],
     *,
     load_options: LoadOptions,
-    batch_size: int,
+    batch_size: int | None = None,
 ) -> list[str]:
     """What a generative guard writes about each reply, greedily.
 
@@ -111,7 +115,7 @@ def grades_of_guard(
     replies: Sequence[Reply],
     *,
     load_options: LoadOptions,
-    batch_size: int,
+    batch_size: int | None = None,
 ) -> list[float]:
     """The grade of each reply between 0 and 1: the mean of the grades by their probabilities as the next token.
 
@@ -131,16 +135,20 @@ def grades_of_guard(
             if unknown
             else f"guard of {guard.source}: 'tokens' must name two grades or more"
         )
-    chosen = torch.tensor([vocabulary[token] for token in tokens])
+    chosen = [vocabulary[token] for token in tokens]
     steps = torch.linspace(0, 1, len(tokens), dtype=torch.float64)
-    sequences = _sequences(guard, replies, model.tokenizer)
-    grades: list[float] = []
-    with bar(f"verdicts of {model.source.public_name}", len(sequences)) as shown:
-        for start in range(0, len(sequences), _ROWS):
-            part = sequences[start : start + _ROWS]
-            logprobs = next_token_logprobs(model, part, batch_size=batch_size, description=None, within=shown)
-            shares = logprobs[:, chosen].double().softmax(dim=-1)
-            grades += (shares @ steps).tolist()
+
+    def grade(_: Sequence[object], logits: Tensor) -> list[float]:
+        shares = logits[:, chosen].double().cpu().softmax(dim=-1)
+        return [float(value) for value in shares @ steps]
+
+    (grades,) = next_token(
+        model,
+        _sequences(guard, replies, model.tokenizer),
+        grade,
+        batch_size=batch_size,
+        description=f"verdicts of {model.source.public_name}",
+    )
     return grades
 
 

@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+from torch import Tensor
+
 from weight_edit.errors import VerificationError
 from weight_edit.evaluation.answers import Answer
 from weight_edit.evaluation.chat_target import ChatTarget
 from weight_edit.evaluation.continuation import OwnAnswers, beside, own_answers
-from weight_edit.evaluation.divergence import divergence
+from weight_edit.evaluation.divergence import check_same_shape, divergence
 from weight_edit.evaluation.first_token import OPENED, bounded_divergence, first_token_logprobs, top_tokens
 from weight_edit.evaluation.known_answers import known_nats, nats_after_thoughts
 from weight_edit.evaluation.loss import Nats
@@ -26,7 +29,7 @@ from weight_edit.evaluation.spoken import Spoken
 from weight_edit.evaluation.text_loss import TextLoss, beside_base, text_loss
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.generation import generate
+from weight_edit.runtime.generation import Generation, generate, generate_and_read
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.options import LoadOptions
 from weight_edit.runtime.overflow import check_generations
@@ -93,23 +96,42 @@ class Target(Protocol):
         ...
 
 
+@dataclass(kw_only=True)
+class _Kept:
+    """What a model has said.
+
+    Attributes:
+        written: by prompt and limit, the tokens of its answer.
+        ahead: by the same, answers that nobody was given yet.
+        first: by prompt, the log-probabilities of the first tokens of those.
+        texts: by their digest, what texts cost.
+    """
+
+    written: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
+    ahead: dict[tuple[str, int], Generation] = field(default_factory=dict)
+    first: dict[str, Tensor] = field(default_factory=dict)
+    texts: dict[str, TextLoss] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class ModelTarget(ChatTarget):
     """A loaded model and the format of its prompts.
+
+    It keeps answers that were needed before they are asked for, so that it is of one state of the model: under other
+    hooks, make another.
 
     Attributes:
         model: the model.
         chat: how prompts become tokens.
         batch_size: prompts at a time, at most; None is as many as memory allows.
+        remarks: what a reader of its rates is told of where they come from.
     """
 
     model: Model
     chat: ChatFormat
     batch_size: int | None = None
-    _written: dict[tuple[str, int], tuple[int, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _read: dict[str, TextLoss] = field(default_factory=dict, init=False, repr=False, compare=False)
+    remarks: tuple[str, ...] = ()
+    _kept: _Kept = field(default_factory=_Kept, init=False, repr=False, compare=False)
 
     @property
     def public_name(self) -> str:
@@ -125,16 +147,17 @@ class ModelTarget(ChatTarget):
             UsageError: as `generate`.
             VerificationError: what an answer was read off is not finite.
         """
-        asked = [self.chat.encode(prompt) for prompt in prompts]
-        generations = generate(
-            self.model, asked, max_new_tokens=max_new_tokens, batch_size=self.batch_size, description=description
-        )
-        check_generations(self.model, asked, generations, VerificationError)
-        found = []
-        for prompt, generation in zip(prompts, generations, strict=True):
-            found.append(spoken_of(self.chat, prompt, generation, lengths))
-            self._written[prompt, max_new_tokens] = generation.tokens
-        return found
+        new = [prompt for prompt in prompts if (prompt, max_new_tokens) not in self._kept.ahead]
+        if new:
+            asked = [self.chat.encode(prompt) for prompt in new]
+            generations = generate(
+                self.model, asked, max_new_tokens=max_new_tokens, batch_size=self.batch_size, description=description
+            )
+            self._give(new, asked, generations, max_new_tokens)
+        # Once: whoever asks again may have changed the model.
+        self._kept.first.clear()
+        said = {prompt: self._kept.ahead.pop((prompt, max_new_tokens)) for prompt in dict.fromkeys(prompts)}
+        return [spoken_of(self.chat, prompt, said[prompt], lengths) for prompt in prompts]
 
     def probabilities(self, questions: Questions, base: BaseLogprobs | None) -> Probabilities:
         """Losses of known answers and of texts, and all that a base's probabilities allow to compare.
@@ -172,17 +195,58 @@ class ModelTarget(ChatTarget):
         read = None if text is None else text.read.loss
         answered = questions.answered
         if answered is None:
-            return BaseLogprobs(text=read)
+            return BaseLogprobs(text=read, notes=self.remarks)
         asked = [self.chat.encode_opened(prompt) for prompt in answered.prompts]
         own = own_answers(self.model, asked, self._own(answered, questions), questions.kl_tokens, self.batch_size)
         if self.chat.opening:
-            return BaseLogprobs(own=own, missing=OPENED, text=read)
+            return BaseLogprobs(own=own, missing=OPENED, text=read, notes=self.remarks)
         # The tokenizer alone: the model has to go.
-        return BaseLogprobs(own=own, most_probable=partial(_most_probable, own, self.model.tokenizer), text=read)
+        best = partial(_most_probable, own, self.model.tokenizer)
+        return BaseLogprobs(own=own, most_probable=best, text=read, notes=self.remarks)
+
+    def first_logprobs(self, questions: Questions) -> Tensor:
+        """Log-probabilities of an answer's first text token on the answered set, (n, vocabulary) float32, on the CPU.
+
+        They are read off the answers, which `spoken` gives then without another pass; where the template opens answers
+        with tokens of its own they take a pass.
+
+        Raises:
+            UsageError: as `generate`.
+            VerificationError: what an answer was read off is not finite.
+        """
+        answered = questions.answered
+        assert answered is not None
+        if self.chat.opening:
+            return first_token_logprobs(self.model, answered, self.chat, batch_size=self.batch_size)
+        wanted = frozenset(answered.prompts)
+        if not wanted <= self._kept.first.keys():
+            prompts = questions.prompts
+            asked = [self.chat.encode(prompt) for prompt in prompts]
+            said, read = generate_and_read(
+                self.model,
+                asked,
+                partial(_first_logprobs, [prompt in wanted for prompt in prompts]),
+                max_new_tokens=questions.max_new_tokens,
+                batch_size=self.batch_size,
+            )
+            self._give(prompts, asked, said, questions.max_new_tokens)
+            self._kept.first.update(
+                (prompt, found) for prompt, found in zip(prompts, read, strict=True) if found is not None
+            )
+        return torch.stack([self._kept.first[prompt] for prompt in answered.prompts])
 
     def notes(self, questions: Questions) -> tuple[str, ...]:
-        """None."""
-        return ()
+        """The remarks."""
+        return self.remarks
+
+    def _give(
+        self, prompts: Sequence[str], asked: Sequence[Sequence[int]], said: Sequence[Generation], max_new_tokens: int
+    ) -> None:
+        """Keep answers, checked."""
+        check_generations(self.model, asked, said, VerificationError)
+        for prompt, generation in zip(prompts, said, strict=True):
+            self._kept.ahead[prompt, max_new_tokens] = generation
+            self._kept.written[prompt, max_new_tokens] = generation.tokens
 
     def _against(self, questions: Questions, base: BaseLogprobs) -> Probabilities:
         answered = questions.answered
@@ -193,23 +257,22 @@ class ModelTarget(ChatTarget):
             return Probabilities(
                 divergence=along.divergence, continuation=along.continuation, own_answers=along.own_answers
             )
-        first = None
-        if base.first is not None or not self.chat.opening:
-            first = first_token_logprobs(self.model, answered, self.chat, batch_size=self.batch_size)
         if base.first is not None:
-            assert first is not None
-            return Probabilities(divergence=divergence(base.first, first))
-        top = None if first is None else top_tokens(first, self.model.tokenizer)
+            # Before the answers that take long.
+            check_same_shape(base.first, torch.empty(len(answered), self.model.vocabulary, device="meta"))
+            return Probabilities(divergence=divergence(base.first, self.first_logprobs(questions)))
+        top = None if self.chat.opening else top_tokens(self.first_logprobs(questions), self.model.tokenizer)
         bound, note = bounded_divergence(base, top, OPENED)
         return Probabilities(divergence=bound, notes=(note, UNREAD.format(what=ALONG)))
 
     def _own(self, answered: PromptSet, questions: Questions) -> list[tuple[int, ...]]:
         """The model's answers in tokens, after the opening where the template has one."""
         limit = max(questions.max_new_tokens, questions.kl_tokens)
-        known = [self._written.get((prompt, limit), ()) for prompt in answered.prompts]
+        known = [self._kept.written.get((prompt, limit), ()) for prompt in answered.prompts]
         if all(known) and not self.chat.opening:
             return known
-        asked = [self.chat.encode_opened(prompt) for prompt in answered.prompts]
+        prompts = list(dict.fromkeys(answered.prompts))
+        asked = [self.chat.encode_opened(prompt) for prompt in prompts]
         said = generate(
             self.model,
             asked,
@@ -217,16 +280,20 @@ class ModelTarget(ChatTarget):
             batch_size=self.batch_size,
             description="the base's answers",
         )
-        check_generations(self.model, asked, said, VerificationError)
-        return [generation.tokens for generation in said]
+        if not self.chat.opening:
+            self._give(prompts, asked, said, limit)
+        else:
+            check_generations(self.model, asked, said, VerificationError)
+        tokens = {prompt: generation.tokens for prompt, generation in zip(prompts, said, strict=True)}
+        return [tokens[prompt] for prompt in answered.prompts]
 
     def _text(self, questions: Questions) -> TextLoss | None:
         if questions.text is None:
             return None
         key = questions.text.content_sha256
-        if key not in self._read:
-            self._read[key] = text_loss(self.model, questions.text, self.batch_size)
-        return self._read[key]
+        if key not in self._kept.texts:
+            self._kept.texts[key] = text_loss(self.model, questions.text, self.batch_size)
+        return self._kept.texts[key]
 
 
 def target_of(
@@ -241,6 +308,17 @@ def target_of(
         return model
     found = model if isinstance(model, Model) else LoadOptions().load(model)
     return ModelTarget(found, chat_format or ChatFormat(found.tokenizer), batch_size)
+
+
+def _first_logprobs(wanted: Sequence[bool], rows: Sequence[int], logits: Tensor) -> list[Tensor | None]:
+    """The log-probabilities of some prompts, on the CPU.
+
+    Args:
+        wanted: whether a prompt is one of them, by its number.
+    """
+    chosen = [index for index, row in enumerate(rows) if wanted[row]]
+    found = iter(logits[chosen].float().log_softmax(dim=-1).cpu())
+    return [next(found) if wanted[row] else None for row in rows]
 
 
 def _most_probable(own: OwnAnswers, tokenizer: Any) -> FirstTokens:

@@ -309,6 +309,7 @@ class Recipe(Section):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str | None = None
+    offload: bool = False
     system: str | None = None
     template: str | None = None
     template_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)

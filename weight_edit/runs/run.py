@@ -21,6 +21,7 @@ from weight_edit.evaluation.answers import load_answers
 from weight_edit.evaluation.effect import effect_document
 from weight_edit.evaluation.evaluate import evaluate_in_turn
 from weight_edit.evaluation.four_classes import four_classes_document
+from weight_edit.evaluation.loaders import lent
 from weight_edit.evaluation.paired_answers import paired_document
 from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import SETS, Questions, questions_of
@@ -449,6 +450,7 @@ class _Run:
             revision=self.recipe.revision,
             token=self.token,
             device=self.recipe.device,
+            offload=self.recipe.offload,
             trust_remote_code=self.trust_remote_code,
         ).to_dict()
 
@@ -473,11 +475,18 @@ class _Run:
             answers.parent.mkdir(exist_ok=True)
             write_whole(answers, "")
             return {}
-        found = evaluate_in_turn(None, lambda: target, self._questions, base_logprobs=base, answers_path=answers)
+        found = evaluate_in_turn(None, lent(target), self._questions, base_logprobs=base, answers_path=answers)
         return found.to_dict()
 
     def _load(self, path: Path) -> Model:
-        return load(path, dtype=self.recipe.dtype, device=self.recipe.device, trust_remote_code=self.trust_remote_code)
+        recipe = self.recipe
+        return load(
+            path,
+            dtype=recipe.dtype,
+            device=recipe.device,
+            trust_remote_code=self.trust_remote_code,
+            offload=recipe.offload,
+        )
 
     def _format(self, model: Model) -> ChatFormat:
         recipe = self.recipe

@@ -17,6 +17,7 @@ from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.passes import forward_backbone, last_logits, run_model
 from weight_edit.runtime.points import Point, hook_at
+from weight_edit.runtime.processes import alone
 from weight_edit.runtime.variants import PLAIN, Variant, by_rows
 
 T = TypeVar("T")
@@ -267,8 +268,10 @@ def each_residual(
         mask = batch.mask.bool()
         _read(model, batch, points, lambda point, x: visit(point, x, mask.to(x.device)))
 
-    for _ in run_model(model, sequences, step, batch_size=batch_size, description=description):
-        pass
+    # What `visit` notes is this process's own: it is shown all of them.
+    with alone():
+        for _ in run_model(model, sequences, step, batch_size=batch_size, description=description):
+            pass
 
 
 class _DeepEnough(BaseException):

@@ -113,7 +113,7 @@ def group_sizes(
 ) -> list[int]:
     """The sizes of successive groups of some sequences, so that all passes together cost least.
 
-    A pass costs `pass_cost` tokens, and as many for each of its rows as its longest has.
+    A group costs `pass_cost` tokens, and as many for each of its rows as its longest has.
 
     Args:
         unread: the tokens that are read of each, the longest first.

@@ -46,7 +46,7 @@ def generate(
     *,
     chat_format: ChatFormat | None = None,
     max_new_tokens: int = 64,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> list[Generation]:
     """Generate greedy answers to prompts, until an end token or `max_new_tokens`.
 
@@ -54,6 +54,7 @@ def generate(
         model: from `load`, or what `load` takes.
         prompts: a prompt set, what `load_prompts` takes, or token ids.
         chat_format: how a set's prompts become tokens; the tokenizer's chat template when None.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
 
     Raises:
         UsageError: as `load` and `load_prompts`; or a wrong option, a sequence that is empty or too long.

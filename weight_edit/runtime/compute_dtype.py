@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.offload.parameters import DiskParameter
 
 LARGE = 1 << 23
 """Numbers in an embedding or a linear layer above which it is converted in parts."""
@@ -36,15 +37,22 @@ def widened(model: Model, dtype: torch.dtype, changes: Mapping[str, Change] | No
     Raises:
         MixedError: in a forward pass, where the model cannot be run so; load it in `dtype` instead.
     """
-    weights = _Weights(dtype, {id(model.model.get_parameter(name)): fn for name, fn in (changes or {}).items()})
+    named = {name: model.model.get_parameter(name) for name in changes or {}}
+    on_disk = {name: each for name, each in named.items() if isinstance(each, DiskParameter)}
+    weights = _Weights(dtype, {id(each): (changes or {})[name] for name, each in named.items() if name not in on_disk})
     blocks = [model.model.get_submodule(block.module) for block in model.anatomy.blocks]
     within = {id(module) for block in blocks for module in block.modules()}
     with ExitStack() as attached:
         attached.callback(weights.restore)
+        if model.offload is not None:
+            # What is read from disk is converted as it is read.
+            attached.enter_context(model.offload.computing(dtype))
+            for name, parameter in on_disk.items():
+                attached.enter_context(parameter.changed((changes or {})[name]))
         for block in blocks:
-            _attach(attached, block, weights, [*block.parameters(), *block.buffers()], first=True)
+            _attach(attached, block, weights, _in_memory([*block.parameters(), *block.buffers()]), first=True)
         for module in model.model.modules():
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            own = _in_memory([*module.parameters(recurse=False), *module.buffers(recurse=False)])
             if id(module) in within or not own:
                 continue
             large = own[0].numel() >= LARGE and "forward" not in vars(module)
@@ -60,6 +68,10 @@ def widened(model: Model, dtype: torch.dtype, changes: Mapping[str, Change] | No
             if "dtype" in str(error) or "scalar type" in str(error):
                 raise MixedError(str(error)) from error
             raise
+
+
+def _in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor for tensor in tensors if not isinstance(tensor, DiskParameter)]
 
 
 class _Weights:

@@ -204,6 +204,9 @@ def answers_under(
         read=1 + max(map(len, answers), default=0),
         batch_size=batch_size,
         description=description,
+        # By the answers alone: who reads a base's answers reads them again in the model that is compared with it, and
+        # what was kept of them in between is that process's own.
+        costs=[len(answer) for answer in answers],
     )
     results: dict[int, T] = {}
     for batch, values in passes:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.runtime.offload.parameters import DiskParameter
 
 if TYPE_CHECKING:
     from weight_edit.runtime.loading import Model
@@ -76,6 +77,10 @@ def hooked(model: nn.Module, hooks: Iterable[Hook]) -> Iterator[None]:
 
 @contextmanager
 def _changed(parameter: nn.Parameter, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    if isinstance(parameter, DiskParameter):
+        with parameter.changed(fn):
+            yield
+        return
     stored = parameter.data
     parameter.data = fn(stored)
     try:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from weight_edit.anatomy.derive import anatomy_of
@@ -20,8 +21,12 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.needs import check_runnable
+from weight_edit.runtime.processes import device_of_process, first_on_machine
 from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.progress import bar
+
+if TYPE_CHECKING:
+    from weight_edit.runtime.offload.offload import Offload
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*bpe*", "*.model", "*.tiktoken", "tekken.json")
 SMALL = 20_000_000
@@ -30,16 +35,20 @@ SMALL = 20_000_000
 
 @dataclass(kw_only=True)
 class Model:
-    """A causal language model in evaluation mode, with what is needed to use and to edit it."""
+    """A causal language model in evaluation mode, with what is needed to use and to edit it.
+
+    Attributes:
+        offload: what reads the weights of a model that stays on disk; None where they are in memory.
+        hides_padding: whether padding beside a sequence leaves its stream as it is; None as long as it was not found
+            out.
+    """
 
     model: PreTrainedModel
     tokenizer: Any
     anatomy: Anatomy
     source: Source
-    offload: Any = None
-    """Where the weights are if they are not in memory."""
+    offload: "Offload | None" = None
     hides_padding: bool | None = field(default=None, init=False)
-    """Whether padding beside a sequence leaves its stream as it is; None as long as it was not found out."""
 
     @classmethod
     def from_parts(
@@ -92,6 +101,8 @@ class Model:
         Raises:
             AttributeError: the model has no such parameter.
         """
+        if self.offload is not None:
+            return self.offload.parameter(name)
         parameter: torch.Tensor = self.model.get_parameter(name)
         return parameter.detach()
 
@@ -99,6 +110,17 @@ class Model:
     def small(self) -> bool:
         """Whether the model runs on a processor and is too small to gain from several threads."""
         return self.device.type == "cpu" and sum(p.numel() for p in self.model.parameters()) < SMALL
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model without its head: what returns the hidden states that the logits are made of."""
+        found: nn.Module = self.model.base_model
+        if found is not self.model:
+            return found
+        # Some models name no part of them so: it is the largest that has the blocks and not the unembedding.
+        path, name = self.anatomy.blocks[0].module.split("."), self.anatomy.unembedding
+        prefixes = (".".join(path[:count]) for count in range(1, len(path)))
+        return self.model.get_submodule(next(each for each in prefixes if not f"{name}.".startswith(f"{each}.")))
 
     @property
     def vocabulary(self) -> int:
@@ -129,6 +151,8 @@ def load(
     device: str | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
+    offload: bool = False,
+    tokenizer: Any = None,
 ) -> Model:
     """Load `name` for forward passes.
 
@@ -138,24 +162,37 @@ def load(
         device: a torch device; None is CUDA where there is one and else the CPU; "auto" spreads the model
             over all devices.
         trust_remote_code: run the code that the model's repository brings along. Never without being asked.
+        offload: leave the weights on disk; of a request, all prompts go through a block before the next one is read.
+        tokenizer: one that is loaded already; None reads the model's.
 
     Raises:
         UsageError: the files are missing or broken, or an option is wrong.
-        UnsupportedError: the architecture is not understood, or needs its own code.
+        UnsupportedError: the architecture is not understood, or needs its own code; with `offload`, a format whose
+            weights cannot stay on disk.
     """
     check_dtype(dtype)
     target = usable_device(device)
     # Weights come last: what is wrong with a model is mostly seen before gigabytes are fetched.
-    source = resolve(name, revision=revision, token=token, weights=False, edited=False)
+    with first_on_machine():
+        source = resolve(name, revision=revision, token=token, weights=False, edited=False)
     with bar(f"opening {source.public_name}"), quiet_transformers():
         config = check_source(source, device=target, trust_remote_code=trust_remote_code)
-        tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
+        if tokenizer is None:
+            tokenizer = read_tokenizer(source, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
     if source.on_hub:
-        source = resolve(name, revision=source.revision, token=token, edited=False)
+        with first_on_machine():
+            source = resolve(name, revision=source.revision, token=token, edited=False)
     with bar(f"loading {source.public_name}"), quiet_transformers():
-        model = _weights(source, config, dtype, target, trust_remote_code)
-    return Model(model=model.eval(), tokenizer=tokenizer, anatomy=_as_loaded(anatomy, model), source=source)
+        blocks = [block.module for block in anatomy.blocks] if offload else None
+        model, on_disk = _weights(source, config, dtype, target, trust_remote_code=trust_remote_code, blocks=blocks)
+    return Model(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        anatomy=_as_loaded(anatomy, model),
+        source=source,
+        offload=on_disk,
+    )
 
 
 def check_source(source: Source, *, device: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -195,6 +232,7 @@ def usable_device(device: str | None) -> str:
     Raises:
         UsageError: there is none of that name, or it holds no weights.
     """
+    device = device_of_process(device)
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "auto":
@@ -295,18 +333,28 @@ def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
 
 
 def _weights(
-    source: Source, config: PretrainedConfig, dtype: str, device: str, trust_remote_code: bool
-) -> PreTrainedModel:
+    source: Source,
+    config: PretrainedConfig,
+    dtype: str,
+    device: str,
+    *,
+    trust_remote_code: bool,
+    blocks: list[str] | None,
+) -> "tuple[PreTrainedModel, Offload | None]":
+    """The model with its weights, or, where its blocks are given, with what reads them from disk."""
+    options: dict[str, Any] = {
+        "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
+        "use_safetensors": True,
+        "trust_remote_code": trust_remote_code,
+    }
+    offload = None
     try:
-        model, info = from_pretrained(
-            source.path,
-            config,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            device_map=device,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
+        if blocks is None:
+            model, info = from_pretrained(source.path, config, device_map=device, output_loading_info=True, **options)
+        else:
+            from weight_edit.runtime.offload.loading import lay_out
+
+            model, info, offload = lay_out(source.path, config, device=device, blocks=blocks, **options)
     except torch.OutOfMemoryError as error:
         raise UsageError(
             f"{source.name} does not fit on device {device}; use device 'auto' or cpu, or dtype bfloat16"
@@ -320,7 +368,7 @@ def _weights(
             f"{source.path} lacks {len(missing)} tensors that its config asks for, the first {missing[0]}; "
             "the checkpoint is incomplete or config.json is another model's"
         )
-    return model
+    return model, offload
 
 
 def _explained(error: Exception, source: Source) -> Exception:

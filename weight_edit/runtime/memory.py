@@ -1,11 +1,14 @@
-"""The memory that is free on a model's devices."""
+"""The memory that is free on a model's devices, and how much of a question fits there at once."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from weight_edit.runtime.batching import PASS_COST
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.processes import memory_share
 
 MOST_SEQUENCES = 128
 """Sequences in a pass where the caller sets no limit: more make it no cheaper for each."""
@@ -16,11 +19,17 @@ MOST_TOKENS = {"cpu": 4096, "other": 32768}
 _SHARE = 0.125
 """The part of the free memory that one pass may take."""
 
+_SHARE_OF_CACHE = 0.5
+"""The part of the free memory that a cache of keys and values may take, while it is copied too."""
+
 _UNTOLD = 32
 """Sequences in a pass where nobody can tell what memory is free."""
 
 _WIDTHS = 32
 """What a pass holds of each token, in widths of the stream, attention and the widest layer included."""
+
+_CACHED = 4
+"""The keys of a token in a layer, and its values, in widths of the stream: as many as any model is known to keep."""
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -32,7 +41,24 @@ def free_memory(model: Model) -> int | None:
     Of several devices, each counts as the fullest: what a model keeps of tokens is spread as its blocks are.
     """
     devices = {parameter.device for parameter in model.model.parameters()} - {torch.device("meta")}
-    found = [_free(device) for device in devices or {model.device}]
+    return _free_on(devices or {model.device})
+
+
+def classified_at_once(module: nn.Module, tokens: int, width: int) -> int:
+    """The sequences that a pass of a classifier may hold at once, by the memory that is free.
+
+    Args:
+        tokens: of the longest sequence.
+        width: of its stream.
+    """
+    devices = {parameter.device for parameter in module.parameters()}
+    free = _free_on(devices)
+    row = tokens * width * _WIDTHS * next(module.parameters()).dtype.itemsize
+    return _UNTOLD if free is None else max(1, min(MOST_SEQUENCES, int(_SHARE * free / row)))
+
+
+def _free_on(devices: Iterable[torch.device]) -> int | None:
+    found = [_free(device) for device in devices]
     told = [each for each in found if each is not None]
     return min(told) * len(told) if told and len(told) == len(found) else None
 
@@ -55,12 +81,11 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
     free = free_memory(model)
     if free is None:
         return _UNTOLD
-    size = model.dtype.itemsize
-    row = tokens * model.anatomy.d_model * _WIDTHS * size + read * model.vocabulary * (size + 4)
+    row = tokens * _token_bytes(model) + read * _logits_bytes(model)
     if model.device.type == "cpu":
-        useful = min(MOST_SEQUENCES, MOST_TOKENS["cpu"] // tokens)
+        useful = min(MOST_SEQUENCES, _most_tokens(model) // tokens)
     else:
-        useful = MOST_TOKENS["other"] // tokens
+        useful = _most_tokens(model) // tokens
     return max(1, min(useful, int(_SHARE * free / row)))
 
 
@@ -77,6 +102,39 @@ def rows_in_waiting(model: Model, tokens: int) -> int:
     return max(1, int(2 * _SHARE * free / (4 * tokens * model.anatomy.d_model * model.dtype.itemsize)))
 
 
+def tokens_at_once(model: Model) -> int:
+    """The tokens that a pass may read at once into a cache, by the memory that is free; at most `MOST_TOKENS`."""
+    free, most = free_memory(model), _most_tokens(model)
+    return most if free is None else max(1, min(most, int(_SHARE * free / _token_bytes(model))))
+
+
+def rows_at_once(model: Model, tokens: int, token_bytes: int | None = None) -> int | None:
+    """The rows that may be decoded at once, by the memory that is free; None where that cannot be told.
+
+    Args:
+        tokens: of the longest row in the end.
+        token_bytes: what a cache keeps of a token; None is as much as any model's does.
+    """
+    free = free_memory(model)
+    if token_bytes is None:
+        token_bytes = 2 * _CACHED * model.anatomy.n_layers * model.anatomy.d_model * model.dtype.itemsize
+    return None if free is None else max(1, int(_SHARE_OF_CACHE * free / (tokens * token_bytes + _logits_bytes(model))))
+
+
+def _most_tokens(model: Model) -> int:
+    return MOST_TOKENS["cpu" if model.device.type == "cpu" else "other"]
+
+
+def _token_bytes(model: Model) -> int:
+    """What a pass holds of a token."""
+    return model.anatomy.d_model * _WIDTHS * model.dtype.itemsize
+
+
+def _logits_bytes(model: Model) -> int:
+    """What a pass holds of a position whose logits are read."""
+    return model.vocabulary * (model.dtype.itemsize + 4)
+
+
 def _free(device: torch.device) -> int | None:
     if device.type == "cuda":
         # What torch holds on to and does not use is free for us alone.
@@ -85,7 +143,8 @@ def _free(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     told = [each for each in (_available(), _left_in_group()) if each is not None]
-    return min(told, default=None)
+    # Each of several processes on this machine takes its part.
+    return min(told) // memory_share() if told else None
 
 
 def _available() -> int | None:

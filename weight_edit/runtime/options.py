@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.gguf_header import is_gguf
+from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source, check_named, resolve
+from weight_edit.runtime.processes import first_on_machine
 
 if TYPE_CHECKING:
     from weight_edit.prompts.chat import ChatFormat
@@ -42,6 +44,7 @@ class LoadOptions:
         token: Hub access token.
         trust_remote_code: run the code that the model's repository brings along.
         adapter: a PEFT LoRA adapter that is applied to the model, a folder or a Hub id.
+        offload: leave the weights on disk.
     """
 
     dtype: str = "auto"
@@ -51,6 +54,7 @@ class LoadOptions:
     token: str | None = field(default=None, repr=False)
     trust_remote_code: bool = False
     adapter: str | None = None
+    offload: bool = False
 
     def of_base(self) -> "LoadOptions":
         """The options for an edited model's base: `revision` is the edited model's, so dropped, as is the adapter.
@@ -67,8 +71,12 @@ class LoadOptions:
         """The model, loaded with these options; a GGUF file is dequantised by transformers.
 
         Raises:
-            UsageError, UnsupportedError: as `load`, `load_gguf` and `with_adapter`.
+            UsageError, UnsupportedError: as `load`, `load_gguf` and `with_adapter`; weights of a GGUF file or under an
+                adapter cannot stay on disk.
         """
+        if self.offload and (is_gguf(name) or self.adapter is not None):
+            what = "a GGUF file" if is_gguf(name) else "a model with an adapter"
+            raise UnsupportedError(f"{what} needs its weights in memory; leave `offload` out", option="offload")
         if is_gguf(name):
             from weight_edit.runtime.gguf import load_gguf
 
@@ -82,6 +90,7 @@ class LoadOptions:
             device=self.device,
             token=self.token,
             trust_remote_code=self.trust_remote_code,
+            offload=self.offload,
         )
         if self.adapter is None:
             return found
@@ -91,7 +100,8 @@ class LoadOptions:
 
     def source(self, name: str | Path, *, weights: bool = True) -> Source:
         """The model's files, see `resolve`."""
-        return resolve(name, revision=self.revision, token=self.token, weights=weights, edited=False)
+        with first_on_machine():
+            return resolve(name, revision=self.revision, token=self.token, weights=weights, edited=False)
 
     def chat_format(self, name: str | Path, options: FormatOptions) -> "ChatFormat":
         """The chat format of a model whose weights need not be downloaded yet.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
-from typing import Any, Generic, TypeVar
+from itertools import cycle, groupby, islice, takewhile
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from weight_edit.runtime.hooks import PASS, Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import pass_cost, rows_in_waiting, sequences_at_once
 from weight_edit.runtime.prefix import Prefix, cache_argument, common_prefix, known_layers, unsuited
+from weight_edit.runtime.processes import current, pooled
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, UnmixedError, Variant, under
 from weight_edit.utils.progress import Bar, bar, is_quiet
@@ -32,15 +33,39 @@ from weight_edit.utils.threads import one_thread
 
 T = TypeVar("T")
 
+_TRIED, _PADDED = 300, 17
+"""Tokens, and padding beside them, with which it is tried whether padding is hidden."""
 
-def forward_backbone(model: Model, batch: Batch) -> None:
-    """Run the model without its unembedding, for the effect of the attached hooks.
+
+class Numbered(Protocol):
+    """What says which rows results are of: a batch, or the rows alone where another process ran it."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows' numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The rows of a batch that another process may have run.
+
+    Attributes:
+        rows: their numbers.
+    """
+
+    rows: tuple[int, ...]
+
+
+def forward_backbone(model: Model, batch: Batch) -> Tensor:
+    """What the model's head reads: its hidden states behind the last norm, (rows, tokens, d_model).
 
     Args:
         batch: on the model's device.
     """
-    backbone = model.model.base_model
-    backbone(**_inputs(backbone, batch))
+    backbone = model.backbone
+    hidden: Tensor = backbone(**_inputs(backbone, batch))[0]
+    return hidden
 
 
 def last_logits(model: Model, batch: Batch, count: int) -> Tensor:
@@ -69,11 +94,14 @@ def run_model(
     within: Bar | None = None,
     blocks: int | None = None,
     unit: str = "",
-) -> Iterator[tuple[Batch, T]]:
+    costs: Sequence[float] | None = None,
+) -> Iterator[tuple[Numbered, T]]:
     """Apply `step` to batches of all sequences under all variants, as much at once as memory allows.
 
     The rows of a batch are numbered `variant * len(sequences) + sequence`. `step` may be called again for rows whose
-    first try ran out of memory, so its effects belong in what it returns, not in what it changes.
+    first try ran out of memory, so its effects belong in what it returns, not in what it changes. Several processes
+    that ask together (`processes`) each run a share of the sequences, or of the variants where these are more than
+    the sequences, and all get all results.
 
     Args:
         step: runs `forward_backbone` or `last_logits` on the batch, once.
@@ -87,8 +115,10 @@ def run_model(
         within: a bar of the caller's that counts rows, instead of one's own.
         blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
         unit: what one's own bar counts.
+        costs: of each sequence, by which several processes share them; its tokens when None.
 
     Raises:
+        ProcessError: another process ended.
         UsageError: a sequence is empty or has a token that the model has no embedding for, the batch size is below 1,
             or memory runs out with a single sequence.
     """
@@ -105,9 +135,32 @@ def run_model(
         most=sequences_at_once(model, longest, read) if batch_size is None else batch_size,
         calls=model.anatomy.n_layers if blocks is None else blocks,
     )
-    count = len(sequences) * len(variants)
+    taken = list(enumerate(variants))
+    processes = current()
+    if processes is not None:
+        rank = processes.place.rank
+        if len(sequences) >= processes.place.count or len(sequences) >= len(variants):
+            lengths = [len(sequence) for sequence in sequences]
+            request.mine = processes.share(lengths if costs is None else costs)[rank]
+        else:
+            taken = [taken[number] for number in processes.share([1] * len(variants))[rank]]
+    count = len(request.own) * len(taken)
     with bar(description, count, unit) if description else nullcontext(within) as drawn:
-        yield from request.results(variants, drawn)
+        if processes is None:
+            yield from request.results(taken, drawn)
+            return
+
+        def run() -> list[tuple[tuple[int, ...], T]]:
+            return [(batch.rows, made) for batch, made in request.results(taken, drawn)]
+
+        parts = pooled(run, f"{len(sequences)} prompts under {len(variants)} edits")
+        for number, part in enumerate(parts):
+            rows = sum(len(some) for some, _ in part)
+            processes.prompts[number] += rows
+            if within is not None and number != processes.place.rank:
+                within.advance(rows)
+            for some, made in part:
+                yield Elsewhere(some), made
 
 
 @dataclass(frozen=True)
@@ -134,6 +187,7 @@ class _Request(Generic[T]):
         most: rows at once, so far.
         calls: of blocks in a batch.
         mixed: several variants may share a batch, as far as is known.
+        mine: the sequences that this process runs; None is all.
     """
 
     model: Model
@@ -144,18 +198,30 @@ class _Request(Generic[T]):
     most: int
     calls: int
     mixed: bool = True
+    mine: Sequence[int] | None = None
 
-    def results(self, variants: Sequence[Variant], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
-        """All batches with what `step` made of them."""
-        unpadded = not self._hides_padding()
-        chunks = grouped(
-            self.sequences,
+    @property
+    def own(self) -> Sequence[int]:
+        """The sequences that this process runs."""
+        return range(len(self.sequences)) if self.mine is None else self.mine
+
+    def results(self, numbered: Sequence[tuple[int, Variant]], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
+        """All batches with what `step` made of them.
+
+        Args:
+            numbered: variants with their numbers.
+        """
+        unpadded = not hides_padding(self.model, self.sequences)
+        own = self.own
+        groups = grouped(
+            [self.sequences[row] for row in own],
             self.most,
             known=len(self.prefix),
             unpadded=unpadded,
             pass_cost=pass_cost(self.model),
         )
-        waiting = deque(self._ordered(variants))
+        chunks = [tuple(own[row] for row in group) for group in groups]
+        waiting = deque(self._ordered(numbered))
         while waiting and chunks:
             count = self._together([variant for _, variant in waiting], max(map(len, chunks)))
             some = [waiting.popleft() for _ in range(count)]
@@ -169,48 +235,10 @@ class _Request(Generic[T]):
             ]
             yield from self._in_memory(rows, drawn) if self.model.offload is None else self._from_disk(rows, drawn)
 
-    def _hides_padding(self) -> bool:
-        """Whether rows of different lengths may share a batch.
-
-        Where only attention reads other tokens, its mask hides padding. A state that is carried on is another matter:
-        whether the padding's token matters is seen by another token there, which must give the same to the bit.
-        """
-        model = self.model
-        by_length = sorted(self.sequences, key=len)
-        if model.hides_padding is None and by_length and len(by_length[0]) < len(by_length[-1]):
-            if unsuited(model) is None:
-                model.hides_padding = True
-            elif model.offload is not None or not known_layers(model):
-                # From disk, batches of one length each cost no more reading.
-                return False
-            else:
-                ends = [self._end_beside(by_length[-1], by_length[0], pad) for pad in (model.pad_id, self._other_pad)]
-                model.hides_padding = torch.equal(*ends)
-        return model.hides_padding is not False
-
-    @property
-    def _other_pad(self) -> int:
-        return next(token for token in range(self.model.embeddings) if token != self.model.pad_id)
-
-    def _end_beside(self, long: Sequence[int], short: Sequence[int], pad: int) -> Tensor:
-        """The stream behind the last block at the tokens of the shorter one of two sequences in a batch."""
-        batch = padded([long, short], (0, 1), pad, "left").to(self.model.device)
-        found: list[Tensor] = []
-
-        def keep(x: Tensor) -> Tensor:
-            found.append(x[1, -len(short) :])
-            return x
-
-        place = Hook(self.model.anatomy.blocks[-1].module, "output", keep)
-        with torch.no_grad(), _suited_threads(self.model), hooked(self.model.model, [place]):
-            _as_pass(batch, partial(forward_backbone, self.model))
-        return found[0]
-
-    def _ordered(self, variants: Sequence[Variant]) -> list[tuple[int, Variant]]:
-        """The variants with their numbers; with a trunk, the plain model first, then by where they begin."""
-        numbered = list(enumerate(variants))
+    def _ordered(self, numbered: Sequence[tuple[int, Variant]]) -> list[tuple[int, Variant]]:
+        """Variants with their numbers; with a trunk, the plain model first, then by where they begin."""
         if self.trunk is None:
-            return numbered
+            return list(numbered)
         return sorted(numbered, key=lambda each: (bool(each[1].hooks), each[1].begins(self.model)))
 
     def _together(self, variants: Sequence[Variant], chunk: int) -> int:
@@ -267,7 +295,9 @@ class _Request(Generic[T]):
         """The batches of some variants, all of which go through a block before the next one is read."""
         disk = self.model.offload
         assert disk is not None
-        waiting = deque(part for rows in chunks for part in self._parts(rows))
+        # Variants that share a batch would read no less: all batches wait for the same weights.
+        apart = [list(rows) for chunk in chunks for _, rows in groupby(chunk, lambda row: row.variant)]
+        waiting = deque(part for rows in apart for part in self._parts(rows))
         at_once = rows_in_waiting(self.model, max(map(len, self.sequences)))
         while waiting:
             wave = [waiting.popleft()]
@@ -282,7 +312,8 @@ class _Request(Generic[T]):
                 steps.insert(0, partial(_as_pass, prefix.batch, partial(forward_backbone, self.model)))
             shares = _Shares(drawn, sum(map(len, wave)))
             with under(self.model, variants), _suited_threads(self.model):
-                outcome = attempt(partial(disk.run, steps, shares.add))
+                serving = len(steps) - len(batches)
+                outcome = attempt(partial(disk.run, steps, shares.add, serving=serving))
             if outcome is None:
                 shares.take_back()
                 rows_tried = sum(map(len, wave))
@@ -292,7 +323,7 @@ class _Request(Generic[T]):
                 self.most = min(self.most, at_once)
                 waiting.extendleft(reversed([part for rows in wave for part in self._parts(rows)]))
                 continue
-            yield from zip(batches, outcome[0][len(steps) - len(batches) :], strict=True)
+            yield from zip(batches, outcome[0], strict=True)
             shares.complete()
 
     def _parts(self, rows: list[_Row]) -> list[list[_Row]]:
@@ -367,6 +398,47 @@ class _Request(Generic[T]):
         if not shares.seen or is_quiet():
             return nullcontext()
         return each_block(self.model, partial(shares.add, 1 / max(1, self.calls)))
+
+
+def hides_padding(model: Model, sequences: Sequence[Sequence[int]]) -> bool:
+    """Whether rows of different lengths may share a batch.
+
+    Where only attention reads other tokens, its mask hides padding. A state that is carried on is another matter:
+    whether the padding's token matters is seen by another token there, which must give the same to the bit. So it is
+    with keys of spans that padding shifts: what is tried is longer than a span, 128 tokens.
+    """
+    by_length = sorted(sequences, key=len)
+    if model.hides_padding is None and by_length and len(by_length[0]) < len(by_length[-1]):
+        if unsuited(model) is None:
+            model.hides_padding = True
+        elif model.offload is not None or not known_layers(model):
+            # From disk, batches of one length each cost no more reading.
+            return False
+        else:
+            positions = any(embedding.role == "position" for embedding in model.anatomy.embeddings)
+            long, short = (
+                list(islice(cycle(some), len(some) if positions else max(len(some), least)))
+                for some, least in ((by_length[-1], _TRIED + _PADDED), (by_length[0], _TRIED))
+            )
+            other = next(token for token in range(model.embeddings) if token != model.pad_id)
+            ends = [_end_beside(model, long, short, pad) for pad in (model.pad_id, other)]
+            model.hides_padding = torch.equal(*ends)
+    return model.hides_padding is not False
+
+
+def _end_beside(model: Model, long: Sequence[int], short: Sequence[int], pad: int) -> Tensor:
+    """The stream behind the last block at the tokens of the shorter one of two sequences in a batch."""
+    batch = padded([long, short], (0, 1), pad, "left").to(model.device)
+    found: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        found.append(x[1, -len(short) :])
+        return x
+
+    place = Hook(model.anatomy.blocks[-1].module, "output", keep)
+    with torch.no_grad(), _suited_threads(model), hooked(model.model, [place]):
+        _as_pass(batch, partial(forward_backbone, model))
+    return found[0]
 
 
 class _Shares:

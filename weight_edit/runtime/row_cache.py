@@ -5,17 +5,18 @@ masked. So the distance of two columns is that of their tokens, which sliding wi
 a step adds one column to all rows.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.prefix import cache_argument, new_cache
+from weight_edit.runtime.passes import last_logits
+from weight_edit.runtime.prefix import new_cache
 
 _ROOM = 32
 """Columns that are kept free behind the last one: a step writes there, and copies nothing."""
@@ -45,12 +46,6 @@ class RowCache:
         return cls(new_cache(model), [0] * rows, 0)
 
     @property
-    def narrowest(self) -> int | None:
-        """The tokens that the shortest sliding window holds; None where there is none."""
-        windows = [layer.sliding_window for layer in self.cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-        return min(windows) - 1 if windows else None
-
-    @property
     def bytes_per_token(self) -> int:
         """The memory that a token of one row takes in all layers."""
         return sum(
@@ -75,7 +70,16 @@ class RowCache:
         width = self.width + columns
         # Each column's index in its own row; it is negative left of the first token.
         places = torch.arange(width)[None] - (width - torch.tensor(lengths))[:, None]
-        logits = _logits(model, self.cache, ids, places >= 0, places[:, -columns:].clamp(min=0))
+        batch = Batch(
+            ids=ids,
+            mask=(places >= 0).long(),
+            position_ids=places[:, -columns:].clamp(min=0),
+            rows=tuple(range(len(tokens))),
+            lengths=torch.tensor(lengths),
+            side="left",
+            cache=self.cache,
+        )
+        logits = last_logits(model, batch.to(model.device), 1)[:, -1]
         self.lengths, self.width = lengths, width
         self._check()
         return logits
@@ -225,16 +229,3 @@ def _of(layers: Sequence[Any]) -> DynamicCache:
     cache = DynamicCache()
     cache.layers = list(layers)
     return cache
-
-
-def _logits(model: Model, cache: DynamicCache, ids: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
-    taken = inspect.signature(model.model.forward).parameters
-    device = model.device
-    options: dict[str, Any] = {"position_ids": position_ids.to(device), "logits_to_keep": 1, "use_cache": True}
-    output = model.model(
-        input_ids=ids.to(device),
-        attention_mask=mask.long().to(device),
-        **{cast(str, cache_argument(model.model)): cache},
-        **{name: value for name, value in options.items() if name in taken},
-    )
-    return cast(Tensor, output.logits)[:, -1]

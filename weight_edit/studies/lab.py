@@ -92,7 +92,12 @@ class Lab:
         """
         if self.sets.get("answered") is None and self.text is None:
             return None
-        return ModelTarget(self.model, self.format).base_logprobs(self._questions)
+        return self._unedited.base_logprobs(self._questions)
+
+    @cached_property
+    def _unedited(self) -> ModelTarget:
+        """The model without hooks: what it was asked for its answers is not asked again for its evaluation."""
+        return ModelTarget(self.model, self.format)
 
     @property
     def _questions(self) -> Questions:
@@ -125,7 +130,7 @@ class Lab:
         base = self.base_logprobs
         with hooked(self.model.model, trial_hooks(self.model, steps, embeddings=self.embeddings)):
             return evaluate(
-                self.model,
+                self.model if steps else self._unedited,
                 refused=self.sets.get("refused"),
                 answered=self.sets.get("answered"),
                 over_refused=self.sets.get("over_refused"),

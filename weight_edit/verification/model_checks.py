@@ -1,14 +1,14 @@
 """The checks that run the models: the stream's leak, and edited weights against hooks.
 
-One model is in memory at a time, in its storage dtype: the base first, whose logits go to a file, and then the edit.
-Its weights are converted to float32 block by block; see `runtime.compute_dtype`.
+One model is in memory at a time, in its storage dtype: the base first, and then the edit. Its weights are converted to
+float32 block by block; see `runtime.compute_dtype`. The hidden states in front of the unembedding are kept in a file,
+and so are both unembeddings; logits are made of them at the end, for a part of the vocabulary at a time.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,18 @@ from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.plan.hooks import plan_hooks, published_hooks
 from weight_edit.plan.plan import EditPlan
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.batching import padded
-from weight_edit.runtime.compute_dtype import Change, MixedError, widened
-from weight_edit.runtime.forward import check_lengths
-from weight_edit.runtime.hooks import Hook, adding, hooked
+from weight_edit.runtime.hooks import Hook, adding
 from weight_edit.runtime.loading import Model, load
-from weight_edit.runtime.overflow import overflow
-from weight_edit.runtime.passes import last_logits
+from weight_edit.runtime.offload.buffers import trim
 from weight_edit.runtime.points import Point
 from weight_edit.runtime.spool import Spool
-from weight_edit.utils.progress import Bar, bar
-from weight_edit.utils.threads import one_thread
-from weight_edit.verification.faithfulness import Agreement, Comparison
-from weight_edit.verification.leak import Leak, LeakMeter
+from weight_edit.utils.progress import bar
+from weight_edit.verification.faithfulness import Agreement
+from weight_edit.verification.leak import Leak
 from weight_edit.verification.rounding import RandomRounding
+from weight_edit.verification.side import FLOAT32, Run, Side
 from weight_edit.verification.tolerances import Noise, Tolerance, strict_tolerance
-
-FLOAT32 = "float32"
+from weight_edit.verification.unembedded import Pairs
 
 DRAWS = 16
 """The least number of random roundings, each used for one prompt.
@@ -99,45 +93,92 @@ class ModelChecks:
     noise: Noise | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Prompts as token ids, with what a model needs of the tokenizer they are from, as that names it.
+
+    Attributes:
+        sequences: of each prompt.
+        pad_token_id, eos_token_id: what sequences are padded with, if the tokenizer says so.
+    """
+
+    sequences: tuple[tuple[int, ...], ...]
+    pad_token_id: int | None
+    eos_token_id: int | None
+
+    @classmethod
+    def of(cls, form: ChatFormat, prompts: Sequence[str]) -> "Tokens":
+        """The tokens of prompts in a chat format.
+
+        Raises:
+            UsageError: as `ChatFormat.encode`.
+        """
+        return cls(
+            sequences=tuple(tuple(form.encode(prompt)) for prompt in prompts),
+            pad_token_id=getattr(form.tokenizer, "pad_token_id", None),
+            eos_token_id=getattr(form.tokenizer, "eos_token_id", None),
+        )
+
+
 def run_models(
     baking: PreparedEdit,
     folder: Path,
-    prompts: PromptSet,
-    form: ChatFormat,
+    tokens: Tokens,
     storage: str,
     rounding: float | None,
     device: str | None,
     trust_remote_code: bool,
+    offload: bool = False,
 ) -> ModelChecks:
     """The checks that load and run the models.
 
     Args:
+        tokens: of the prompts.
         storage: the dtype that the edited tensors are stored in; "float64" is computed in float32.
         rounding: of edited tensors in a quantised format; None where there are none.
+        offload: leave the weights on disk.
 
     Raises:
         VerificationError: the edited model cannot be loaded.
         UsageError, UnsupportedError: the base cannot, or the prompts cannot be run.
     """
     storage = FLOAT32 if storage == "float64" else storage
-    dtypes = tuple(dict.fromkeys((storage, FLOAT32)))
     plan = baking.plan
-    opened = partial(_opened, device=device, trust_remote_code=trust_remote_code)
-    sequences = [form.encode(prompt) for prompt in prompts.prompts]
+    opened = partial(_opened, tokenizer=tokens, device=device, offload=offload, trust_remote_code=trust_remote_code)
+    sequences = tokens.sequences
+    trim()
     with Spool() as spool:
-        quantised = bool(baking.checkpoint.config.get(_QUANTISED))
-        base = _Side(plan, partial(opened, baking.source.path), dtypes, quantised, sequences)
+        side = partial(
+            Side,
+            rows=torch.from_numpy(plan.directions),
+            dtypes=tuple(dict.fromkeys((storage, FLOAT32))),
+            apart=bool(baking.checkpoint.config.get(_QUANTISED)),
+            sequences=sequences,
+            spool=spool,
+        )
+        base = side(partial(opened, baking.source.path), name="base")
         base.check()
-        found = _run_base(base, spool, storage, rounding)
-        edited = base.of(partial(_opened_edit, folder, opened))
-        return _run_edit(edited, spool, found, rounding)
+        before = _run_base(base, plan, storage, rounding)
+        # The base is let go before the edit is loaded.
+        heads = {base.name: base.head()}
+        trim()
+        edited = side(partial(_opened_edit, folder, opened), name="edit")
+        after = _run_edit(edited, plan)
+        heads[edited.name] = edited.head()
+        pairs = _pairs(before, after, storage)
+        pairs.compare(spool, heads, len(sequences))
+        return _judged(before, after, storage, pairs.results, rounding)
 
 
 _QUANTISED = "quantization_config"
 
 
-def _opened(path: Path, dtype: str, *, device: str | None, trust_remote_code: bool) -> Model:
-    return load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+def _opened(
+    path: Path, dtype: str, *, tokenizer: Tokens, device: str | None, offload: bool, trust_remote_code: bool
+) -> Model:
+    return load(
+        path, dtype=dtype, tokenizer=tokenizer, device=device, offload=offload, trust_remote_code=trust_remote_code
+    )
 
 
 def _opened_edit(folder: Path, opened: Callable[[Path, str], Model], dtype: str) -> Model:
@@ -147,133 +188,29 @@ def _opened_edit(folder: Path, opened: Callable[[Path, str], Model], dtype: str)
         raise VerificationError(f"{folder} cannot be loaded: {error}") from error
 
 
-@dataclass
-class _Found:
-    """The base's results: leak by dtype, noise, and why its outputs are not finite, if so."""
+@dataclass(frozen=True, kw_only=True)
+class _Ran:
+    """What one side was run as.
 
-    leaks: dict[str, Leak]
-    noise: Noise | None
+    Attributes:
+        runs: by name and dtype.
+        leaks: of the model as it is, by dtype.
+        hooked_leak: of the base with hooks, in the storage dtype; None where that is float32, and of the edit.
+        padded: the base as it is, padded; None likewise.
+        moved: the base with hooks and weights moved at random.
+        overflow: why the outputs in the storage dtype are not finite, if so.
+    """
+
+    runs: Mapping[tuple[str, str], Run]
+    leaks: Mapping[str, Leak]
+    hooked_leak: Leak | None = None
+    padded: Run | None = None
+    moved: tuple[Run, ...] = ()
     overflow: str | None
 
 
-class _Side:
-    """One of the two models: loaded once for all dtypes if possible, and dropped afterwards."""
-
-    def __init__(
-        self,
-        plan: EditPlan,
-        opened: Callable[[str], Model],
-        dtypes: Sequence[str],
-        apart: bool,
-        sequences: Sequence[Sequence[int]],
-    ) -> None:
-        self.plan, self.opened, self.dtypes = plan, opened, tuple(dtypes)
-        # A quantised model is decoded when it is loaded, to numbers that a coarser dtype may not hold.
-        self.apart = apart
-        self.rows = torch.from_numpy(plan.directions)
-        self.sequences = sequences
-        self._model: Model | None = None
-        self._loaded = ""
-
-    def of(self, opened: Callable[[str], Model]) -> "_Side":
-        """The other model's side, with the same tokens; this side's model is dropped."""
-        self._model = None
-        return _Side(self.plan, opened, self.dtypes, self.apart, self.sequences)
-
-    def check(self) -> None:
-        """Refuse prompts longer than the model's position table."""
-        check_lengths(self.model(self.dtypes[0]), [len(sequence) for sequence in self.sequences])
-
-    def model(self, dtype: str) -> Model:
-        """The model, loaded in a dtype."""
-        if self._model is None or self._loaded != dtype:
-            self._model = None
-            self._model, self._loaded = self.opened(dtype), dtype
-        return self._model
-
-    @contextmanager
-    def computing(self, dtype: str, hooks: Sequence[Hook] = ()) -> Iterator[Model]:
-        """The model, with hooks and computing in `dtype`, within the context."""
-        held = dtype if self.apart or self._loaded == FLOAT32 else self.dtypes[0]
-        model = self.model(held)
-        changes = _changes(hooks)
-        with ExitStack() as stack:
-            if held != dtype or changes:
-                stack.enter_context(widened(model, getattr(torch, dtype), changes))
-            stack.enter_context(hooked(model.model, [hook for hook in hooks if hook.where != "parameter"]))
-            stack.enter_context(torch.inference_mode())
-            stack.enter_context(one_thread() if model.small else nullcontext())
-            yield model
-
-    def each(
-        self,
-        dtype: str,
-        hooks: Sequence[Hook],
-        visit: Callable[[int, Tensor], None],
-        progress: Bar,
-        level: Callable[[Point], Tensor] | None = None,
-    ) -> Leak:
-        """Call `visit` with each prompt's number and logits (tokens, vocabulary), on the CPU.
-
-        Every prompt is run alone.
-
-        A model that cannot compute in float32 while it is held in another dtype is loaded again, in float32.
-
-        Args:
-            level: what stands along the directions by intention, see `LeakMeter`.
-
-        Returns:
-            The leak of the stream.
-        """
-        try:
-            return self._each(dtype, hooks, visit, progress, level)
-        except MixedError:
-            # It shows in the first forward pass, before anything was visited.
-            self.model(FLOAT32)
-            return self._each(dtype, hooks, visit, progress, level)
-
-    def _each(
-        self,
-        dtype: str,
-        hooks: Sequence[Hook],
-        visit: Callable[[int, Tensor], None],
-        progress: Bar,
-        level: Callable[[Point], Tensor] | None,
-    ) -> Leak:
-        with self.computing(dtype, hooks) as model:
-            meter = LeakMeter(model, self.rows, level)
-            with hooked(model.model, meter.hooks):
-                for number, sequence in enumerate(self.sequences):
-                    ids = torch.tensor([sequence], device=model.device)
-                    logits = model.model(input_ids=ids, use_cache=False).logits[0]
-                    if dtype == FLOAT32 and logits.dtype != torch.float32:
-                        raise MixedError(f"the logits are {logits.dtype}")
-                    visit(number, logits.cpu())
-                    progress.advance()
-            return meter.leak
-
-    def read(self, dtype: str, name: str) -> Tensor:
-        """A parameter of the model, in a dtype."""
-        return self.model(self._loaded or self.dtypes[0]).parameter(name).to(getattr(torch, dtype))
-
-
-def _changes(hooks: Sequence[Hook]) -> dict[str, Change]:
-    """Parameter -> its change by the hooks, composed in their order."""
-    found: dict[str, Change] = {}
-    for hook in hooks:
-        if hook.where == "parameter":
-            before = found.get(hook.module)
-            found[hook.module] = hook.fn if before is None else partial(_after, before, hook.fn)
-    return found
-
-
-def _after(first: Change, second: Change, tensor: Tensor) -> Tensor:
-    return second(first(tensor))
-
-
-def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -> _Found:
-    """Run the base alone and with hooks; the logits go to the spool."""
-    plan = side.plan
+def _run_base(side: Side, plan: EditPlan, storage: str, rounding: float | None) -> _Ran:
+    """Run the base alone and with hooks, and what tells the noise of the storage dtype."""
     level = partial(_in_weights, plan) if plan.complete else None
     read = partial(side.read, FLOAT32)
     variants = {
@@ -281,124 +218,129 @@ def _run_base(side: _Side, spool: Spool, storage: str, rounding: float | None) -
         "published": published_hooks(plan),
         "untied": None if plan.tied_edit is None else plan_hooks(plan, read, tied=False),
     }
-    asked = {name: hooks for name, hooks in variants.items() if hooks is not None}
-    coarse = storage != FLOAT32
-    draws = -(-DRAWS // max(1, len(side.sequences)))
+    made = partial(Run, side=side.name, dtype=FLOAT32)
+    fine = [made(name="alone")]
+    fine += [made(name=name, hooks=tuple(hooks)) for name, hooks in variants.items() if hooks is not None]
+    coarse: list[Run] = []
+    padded: Run | None = None
+    moved: list[Run] = []
     leaks: dict[str, Leak] = {}
-    computing, in_both, weights = Comparison(), Comparison(), Comparison()
-    with bar("passes of the base", (len(asked) + (4 + draws if coarse else 1)) * len(side.sequences)) as progress:
-        if coarse:
-            leaks[storage] = side.each(storage, (), partial(spool.keep, "alone"), progress, level)
-            padding = _padding(side, storage, spool, progress)
-            hooks = plan_hooks(plan, partial(side.read, storage))
+    hooked_leak: Leak | None = None
+    count = len(side.sequences)
+    draws = 0 if storage == FLOAT32 else -(-DRAWS // max(1, count))
+    passes = len(fine) + (3 + draws if storage != FLOAT32 else 0)
+    with bar("passes of the base", passes * count) as progress:
+        if storage != FLOAT32:
+            made_coarse = partial(Run, side=side.name, dtype=storage)
+            coarse = [
+                made_coarse(name="alone"),
+                made_coarse(name="hooks", hooks=tuple(plan_hooks(plan, partial(side.read, storage)))),
+            ]
             in_hooks = partial(_in_hooks, plan) if plan.complete else None
-            hooked_leak = side.each(storage, hooks, partial(spool.keep, f"hooks {storage}"), progress, in_hooks)
-        against = partial(_compare, spool, "alone", computing) if coarse else _ignore
-        leaks[FLOAT32] = side.each(FLOAT32, (), against, progress, level)
-        for name, made in asked.items():
-            side.each(FLOAT32, made, partial(spool.keep, f"{name} {FLOAT32}"), progress)
-        overflows = _overflow(side, storage, leaks[storage])
-        if not coarse:
-            return _Found(leaks, None, overflows)
-        moved = [*asked["hooks"], *_moved(side, RandomRounding(storage, rounding))]
-        for _ in range(draws):
-            side.each(FLOAT32, moved, partial(_compare, spool, f"hooks {FLOAT32}", weights), progress)
-    for number in range(len(side.sequences)):
-        in_both.add(spool.get(f"hooks {FLOAT32}", number), spool.get(f"hooks {storage}", number))
-    noise = Noise(
-        dtype=storage,
-        computing=computing.result,
-        hooked=in_both.result,
-        weights=weights.result,
-        padding=padding,
-        leak=hooked_leak.worst,
+            leaks[storage], hooked_leak = side.run(coarse, progress, [level, in_hooks])
+            padded = side.padded(coarse[0], progress)
+        leaks[FLOAT32], *_ = side.run(fine, progress, [level, *[None] * (len(fine) - 1)])
+        overflows = side.overflow(storage, leaks[storage])
+        known = frozenset(name for name, _ in side.current.model.named_parameters(remove_duplicate=False))
+        for draw in range(draws):
+            drawn = partial(_moved, plan, known, partial(RandomRounding, storage, rounding), draw * count)
+            moved.append(made(name=f"moved {draw}", hooks=fine[1].hooks, drawn=cache(drawn)))
+        if moved:
+            side.run(moved, progress)
+    return _Ran(
+        runs={(run.name, run.dtype): run for run in [*coarse, *fine]},
+        leaks=leaks,
+        hooked_leak=hooked_leak,
+        padded=padded,
+        moved=tuple(moved),
+        overflow=overflows,
     )
-    return _Found(leaks, noise, overflows)
 
 
-def _run_edit(side: _Side, spool: Spool, found: _Found, rounding: float | None) -> ModelChecks:
-    """Run the edited model and compare its logits with the base's in the spool."""
-    level = partial(_in_weights, side.plan) if side.plan.complete else None
+def _run_edit(side: Side, plan: EditPlan) -> _Ran:
+    """Run the edited model in both dtypes."""
+    level = partial(_in_weights, plan) if plan.complete else None
+    leaks: dict[str, Leak] = {}
+    runs = [Run(side=side.name, name="edit", dtype=dtype) for dtype in side.dtypes]
+    with bar("passes of the edit", len(side.sequences) * len(runs)) as progress:
+        for run in runs:
+            (leaks[run.dtype],) = side.run([run], progress, [level])
+        overflows = side.overflow(side.dtypes[0], leaks[side.dtypes[0]])
+    return _Ran(runs={(run.name, run.dtype): run for run in runs}, leaks=leaks, overflow=overflows)
+
+
+def _pairs(base: _Ran, edit: _Ran, storage: str) -> Pairs:
+    """What is compared: the edit with the hooked base, and the base with itself for the noise."""
+    pairs = Pairs()
+    for (_, dtype), given in edit.runs.items():
+        for name in ("hooks", "published", "untied"):
+            if (name, dtype) in base.runs:
+                pairs.add(f"{name} {dtype}", base.runs[name, dtype], given)
+    if base.padded is not None:
+        pairs.add("computing", base.runs["alone", FLOAT32], base.runs["alone", storage])
+        pairs.add("hooked", base.runs["hooks", FLOAT32], base.runs["hooks", storage])
+        pairs.add("padding", base.runs["alone", storage], base.padded)
+        for run in base.moved:
+            pairs.add("weights", run, base.runs["hooks", FLOAT32])
+    return pairs
+
+
+def _judged(
+    base: _Ran, edit: _Ran, storage: str, found: Mapping[str, Agreement], rounding: float | None
+) -> ModelChecks:
+    """The results of all comparisons, with what is allowed of each."""
+    noise = None
+    if base.hooked_leak is not None:
+        noise = Noise(
+            dtype=storage,
+            computing=found["computing"],
+            hooked=found["hooked"],
+            weights=found["weights"],
+            padding=found["padding"],
+            leak=base.hooked_leak.worst,
+        )
     precisions = {}
-    storage = side.dtypes[0]
-    with bar("passes of the edit", len(side.sequences) * len(side.dtypes)) as progress:
-        for dtype in side.dtypes:
-            kept = {name: Comparison() for name in ("hooks", "published", "untied") if spool.has(f"{name} {dtype}")}
-            leak = side.each(dtype, (), partial(_compare_all, spool, dtype, kept), progress, level)
-            results = {name: comparison.result for name, comparison in kept.items()}
-            faithful = results["hooks"]
-            if found.noise is None:
-                allowed = strict_tolerance(faithful.scale)
-            else:
-                allowed = found.noise.tolerance(dtype, faithful.scale, rounding)
-            # Where the storage dtype overflows, no figure of it is one.
-            why = found.overflow or _overflow(side, storage, leak) if dtype == storage else None
-            precisions[dtype] = Precision(
-                dtype=dtype,
-                leak=leak,
-                leak_before=found.leaks[dtype],
-                faithful=faithful,
-                published=results.get("published"),
-                tying=results.get("untied"),
-                allowed=allowed,
-                overflow=why,
-            )
     # Those who read them expect float32 first.
-    ordered = {dtype: precisions[dtype] for dtype in sorted(precisions, key=lambda dtype: dtype != FLOAT32)}
-    return ModelChecks(ordered, found.noise)
+    for dtype in sorted(edit.leaks, key=lambda dtype: dtype != FLOAT32):
+        faithful = found[f"hooks {dtype}"]
+        if noise is None:
+            allowed = strict_tolerance(faithful.scale)
+        else:
+            allowed = noise.tolerance(dtype, faithful.scale, rounding)
+        precisions[dtype] = Precision(
+            dtype=dtype,
+            leak=edit.leaks[dtype],
+            leak_before=base.leaks[dtype],
+            faithful=faithful,
+            published=found.get(f"published {dtype}"),
+            tying=found.get(f"untied {dtype}"),
+            allowed=allowed,
+            # Where the storage dtype overflows, no figure of it is one.
+            overflow=base.overflow or edit.overflow if dtype == storage else None,
+        )
+    return ModelChecks(precisions, noise)
 
 
-def _overflow(side: _Side, dtype: str, leak: Leak) -> str | None:
-    """The place, in words, where the stream is not finite; None if the leak is finite."""
-    if not math.isnan(leak.worst):
-        return None
-    with side.computing(dtype) as model:
-        return overflow(model, side.sequences)
+def _moved(
+    plan: EditPlan, known: frozenset[str], rounding: Callable[..., RandomRounding], before: int, number: int
+) -> tuple[Hook, ...]:
+    """Hooks that perturb the edited weights by random rounding, and created biases' outputs.
 
-
-def _moved(side: _Side, rounding: RandomRounding) -> list[Hook]:
-    """Hooks that perturb the edited weights by random rounding, and created biases' outputs."""
-    model = side.model(side.dtypes[0]).model
-    known = dict(model.named_parameters(remove_duplicate=False))
-    edits = side.plan.tensors()
-    moved = [Hook(name, "parameter", partial(rounding.move, edit)) for name, edit in edits.items() if name in known]
-    for name, bias in side.plan.created.items():
-        # The base has none, so that its rounding is added to the output instead.
-        off = rounding.of(torch.from_numpy(bias).float())
-        moved.append(Hook(name.rpartition(".")[0], "output", adding(off)))
-    return moved
-
-
-def _compare(spool: Spool, name: str, comparison: Comparison, number: int, logits: Tensor) -> None:
-    comparison.add(logits, spool.get(name, number))
-
-
-def _compare_all(spool: Spool, dtype: str, kept: Mapping[str, Comparison], number: int, logits: Tensor) -> None:
-    for name, comparison in kept.items():
-        comparison.add(spool.get(f"{name} {dtype}", number), logits)
-
-
-def _ignore(number: int, logits: Tensor) -> None:
-    """Compare nothing: stored in float32, the base has no noise to measure."""
-
-
-def _padding(side: _Side, dtype: str, spool: Spool, progress: Bar) -> Agreement:
-    """The effect of padding: each prompt beside another one against the same prompt alone.
-
-    The shortest prompt is paired with the longest.
+    Args:
+        known: the base's parameters.
+        rounding: makes a random rounding of a seed.
+        before: seeds that other draws have taken.
+        number: of the prompt.
     """
-    comparison = Comparison()
-    order = sorted(range(len(side.sequences)), key=lambda number: len(side.sequences[number]))
-    pairs = [(order[place], order[-1 - place]) for place in range((len(order) + 1) // 2)]
-    with side.computing(dtype) as model:
-        for pair in pairs:
-            batch = padded(side.sequences, pair, model.pad_id, "left").to(model.device)
-            logits = last_logits(model, batch, batch.ids.shape[1])
-            for row, number in enumerate(dict.fromkeys(pair)):
-                own = len(side.sequences[number])
-                comparison.add(spool.get("alone", number), logits[row, -own:].cpu())
-                progress.advance()
-    return comparison.result
+    errors = rounding(seed=before + number)
+    moved = [
+        Hook(name, "parameter", partial(errors.move, edit)) for name, edit in plan.tensors().items() if name in known
+    ]
+    for name, bias in plan.created.items():
+        # The base has none, so that its rounding is added to the output instead.
+        off = errors.of(torch.from_numpy(bias).float())
+        moved.append(Hook(name.rpartition(".")[0], "output", adding(off)))
+    return tuple(moved)
 
 
 def _in_weights(plan: EditPlan, point: Point) -> Tensor:

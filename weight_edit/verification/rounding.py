@@ -1,5 +1,7 @@
 """Random roundings of weights to a storage dtype, to compare with the stored rounding."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +12,9 @@ from weight_edit.edits.on_tensor import TensorEdit
 _UNITS = {"bfloat16": (7, -133), "float16": (10, -24)}
 """Mantissa bits, and the exponent of the smallest positive number."""
 
+_PIECE = 1 << 20
+"""Numbers of a tensor that are moved at a time."""
+
 
 @dataclass(frozen=True)
 class RandomRounding:
@@ -18,10 +23,12 @@ class RandomRounding:
     Attributes:
         dtype: "bfloat16" or "float16": by up to half a unit in the last place to either side.
         relative: of a quantised format: |stored - exact| / |exact|, by which a tensor is moved instead.
+        seed: of the random numbers.
     """
 
     dtype: str
     relative: float | None = None
+    seed: int = 0
     _generators: dict[torch.device, torch.Generator] = field(default_factory=dict, init=False, repr=False)
 
     def move(self, edit: TensorEdit, tensor: Tensor) -> Tensor:
@@ -29,12 +36,18 @@ class RandomRounding:
 
         Each call draws another error.
         """
-        edited = _about(edit, tensor)
+        size = None
         if self.relative is not None:
-            size = self.relative * edited.square().mean().sqrt()
-            generator = self._generator(tensor.device)
-            return tensor + size * torch.randn(tensor.shape, generator=generator, device=tensor.device)
-        return self.of(edited).add_(tensor)
+            squares = sum(float(_about(edit, some).square().sum()) for some in _pieces(edit, tensor))
+            size = self.relative * math.sqrt(squares / tensor.numel())
+        moved = tensor.clone()
+        for some in _pieces(edit, moved):
+            edited = _about(edit, some)
+            if size is None:
+                some += self.of(edited)
+            else:
+                some += size * torch.randn(some.shape, generator=self._generator(some.device), device=some.device)
+        return moved
 
     def of(self, numbers: Tensor) -> Tensor:
         """Random rounding errors of `numbers` in `dtype`, float32; each call draws others."""
@@ -47,8 +60,17 @@ class RandomRounding:
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(0)
+            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self._generators[device]
+
+
+def _pieces(edit: TensorEdit, tensor: Tensor) -> Sequence[Tensor]:
+    """Views of a tensor that an edit changes each by itself: there are some six copies of what is moved."""
+    axes = [axis for axis in range(tensor.ndim) if axis != edit.axis % tensor.ndim]
+    if not axes:
+        return [tensor]
+    count = max(1, _PIECE * tensor.shape[axes[0]] // max(1, tensor.numel()))
+    return tensor.split(count, axes[0])
 
 
 def _about(edit: TensorEdit, tensor: Tensor) -> Tensor:

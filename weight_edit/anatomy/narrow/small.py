@@ -21,11 +21,12 @@ from weight_edit.errors import UnsupportedError, UsageError, first_line
 __all__ = ["build", "describe", "narrow_config", "narrow_model", "narrowed", "randomise"]
 
 
-def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) -> nn.Module:
+def build(config: Any, *, device: str = "cpu", experts: str = "eager", trust_remote_code: bool = False) -> nn.Module:
     """A config's language model with fresh weights, in evaluation mode.
 
     Args:
         device: "meta" builds names and shapes only.
+        experts: transformers' implementation of experts; "batched_mm" asks no tensor for its numbers.
 
     Raises:
         UnsupportedError: when transformers has no language model for it, or cannot build it.
@@ -36,7 +37,7 @@ def build(config: Any, *, device: str = "cpu", trust_remote_code: bool = False) 
                 copy.deepcopy(config),
                 dtype=torch.float32,
                 attn_implementation="eager",
-                experts_implementation="eager",
+                experts_implementation=experts,
                 trust_remote_code=trust_remote_code,
             )
     except MODEL_ERRORS as error:

@@ -70,6 +70,9 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.client.address!r}, {self.client.model!r})"
 
+    def close(self) -> None:
+        """Nothing: the server is another's."""
+
     @property
     def public_name(self) -> str:
         """The model's name fit for publication: of a path only the last part."""

@@ -25,7 +25,7 @@ class ClassifierOptions(Section):
         device: as in `load`.
         dtype: as in `load`.
         revision: branch, tag or commit of a model from the Hub.
-        batch_size: answers at a time.
+        batch_size: answers at a time, at most; None is as many as memory allows.
     """
 
     guard: str | None = None
@@ -34,7 +34,7 @@ class ClassifierOptions(Section):
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _names_a_guard(self) -> "ClassifierOptions":

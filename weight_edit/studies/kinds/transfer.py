@@ -9,8 +9,11 @@ from torch import Tensor
 
 from weight_edit.directions.separation import auc
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.evaluation.evaluate import evaluate
-from weight_edit.evaluation.first_token import first_token_logprobs
+from weight_edit.evaluation.evaluate import evaluate_in_turn
+from weight_edit.evaluation.loaders import lent
+from weight_edit.evaluation.probabilities import BaseLogprobs
+from weight_edit.evaluation.questions import Questions, questions_of
+from weight_edit.evaluation.target import ModelTarget
 from weight_edit.plan.hooks import trial_hooks
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.load import load_prompts
@@ -80,10 +83,15 @@ def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for label, prompts in sets.items():
         ordinary = answered.get(label)
-        base = None if ordinary is None else _logprobs(lab, ordinary)
+        questions = questions_of(
+            {"refused": prompts, "answered": ordinary}, max_new_tokens=lab.max_new_tokens, judges=lab.judges
+        )
+        unedited = ModelTarget(lab.model, lab.format)
+        base = None if ordinary is None else BaseLogprobs(first=unedited.first_logprobs(questions))
         for (edit_name, name), steps in tried.items():
             row = {"set": label, "edit": edit_name, "directions": name}
-            rows.append(row | _measured(lab, prompts, ordinary, base, steps))
+            target = ModelTarget(lab.model, lab.format) if steps else unedited
+            rows.append(row | _measured(lab, questions, target, base, steps))
             lab.log(f"{label}, {edit_name} with {name}: refusal {rows[-1]['refusal']:.3f}")
     write_table(lab.folder, "transfer", rows)
     lines = _separations(lab, known, sets, answered)
@@ -111,23 +119,10 @@ def line_of(known: DirectionRows) -> Tensor:
 
 
 def _measured(
-    lab: Lab, prompts: PromptSet, answered: PromptSet | None, base: Tensor | None, steps: list[EditStep]
+    lab: Lab, questions: Questions, target: ModelTarget, base: BaseLogprobs | None, steps: list[EditStep]
 ) -> dict[str, Any]:
     with hooked(lab.model.model, trial_hooks(lab.model, steps, embeddings=lab.embeddings)):
-        found = evaluate(
-            lab.model,
-            refused=prompts,
-            answered=answered,
-            base_logprobs=base,
-            chat_format=lab.format,
-            max_new_tokens=lab.max_new_tokens,
-            judges=lab.judges,
-        )
-    return row_of(found)
-
-
-def _logprobs(lab: Lab, prompts: PromptSet) -> Tensor:
-    return first_token_logprobs(lab.model, prompts, lab.format)
+        return row_of(evaluate_in_turn(None, lent(target), questions, base_logprobs=base))
 
 
 def _separations(

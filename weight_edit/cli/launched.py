@@ -1,0 +1,96 @@
+"""A verb in several processes that a launcher started: the first one speaks, and one of them says what went wrong."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOBase
+from typing import TextIO, TypeVar, cast
+
+from weight_edit.errors import UsageError
+from weight_edit.utils.launch import launched
+
+Result = TypeVar("Result")
+
+_PATIENCE = 5.0
+"""Seconds in which the first process may still say what ended the run, before another one does."""
+
+
+class _Nowhere(TextIOBase):
+    """A stream whose text goes nowhere."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Drop the text; returns its length."""
+        return len(text)
+
+
+def shared(work: Callable[[], Result], *, divided: bool) -> tuple[Result, Mapping[str, object]]:
+    """The result of a verb whose prompts several processes share, and what each of them did, as JSON values.
+
+    Args:
+        work: the verb's function, which all processes call.
+        divided: whether it can be shared.
+
+    Raises:
+        UsageError: it cannot.
+        ProcessError: another process ended.
+    """
+    from weight_edit.runtime.processes import facts, together
+
+    with together():
+        if not divided:
+            raise UsageError(
+                f"this verb runs in one process, and {launched().count} were started: call it without the launcher; "
+                "find and evaluate share their prompts among several"
+            )
+        return work(), facts()
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Within the context, processes other than the first write to no stream, and libraries in them neither."""
+    if launched().first:
+        yield
+        return
+    nowhere = cast(TextIO, _Nowhere())
+    with redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def may_tell() -> bool:
+    """Whether this process says what ended the run: the first one does, and another only where it does not."""
+    if not launched().several or "weight_edit.runtime.processes" not in sys.modules:
+        # What is wrong before the processes are connected is wrong in all of them.
+        return launched().first
+    from weight_edit.runtime.processes import last_joined
+
+    processes = last_joined()
+    if launched().first:
+        if processes is not None:
+            processes.told()
+        return True
+    if processes is None:
+        return False
+    if threading.current_thread() is threading.main_thread():
+        # The launcher ends the others as soon as one has died, and nobody would say anything where that was the first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return processes.may_tell(_PATIENCE)
+
+
+def may_trace() -> bool:
+    """Whether this process shows the traceback of a mistake of ours, which all of several processes may make."""
+    if not launched().several or "weight_edit.runtime.processes" not in sys.modules:
+        return launched().first
+    from weight_edit.runtime.processes import last_joined
+
+    processes = last_joined()
+    return processes is None or processes.may_trace()
+
+
+def tell(line: str) -> None:
+    """Print a line on what ended the run, in one of the processes."""
+    if may_tell():
+        print(f"weight-edit: {line}", file=sys.stderr if launched().first else sys.__stderr__, flush=True)
