@@ -32,7 +32,7 @@ class Found:
     Attributes:
         seconds, processor: of the process and its children.
         peak: memory of the largest process, in MiB.
-        choice: layer and position; the error's first words where none keeps the bounds.
+        choice: layer and position, or that no candidate keeps the bounds.
         ties: places of candidates that cannot be told from it.
         scores: how many means of each kind were measured.
     """
@@ -71,7 +71,9 @@ def find(tree: Path, options: Sequence[str], folder: Path) -> Found:
     if process.returncode not in (0, 3):
         raise SystemExit(f"{tree}: exit code {process.returncode}\n{error}")
     document = json.loads(said.read_text(encoding="utf-8"))
-    place = f"layer {document['layer']}, position {document['position']}" if process.returncode == 0 else error[:90]
+    place = "none keeps the bounds"
+    if process.returncode == 0:
+        place = f"layer {document['layer']}, position {document['position']}"
     rows = document["scores"]
     return Found(
         seconds=seconds,

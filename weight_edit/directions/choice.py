@@ -9,7 +9,7 @@ import torch
 
 from weight_edit.directions.candidate import Candidate, table_of
 from weight_edit.directions.certainty import MOST, Certainty, certainty, intervals, straddled, to_dict
-from weight_edit.directions.confirmation import Confirmation, confirmed, to_confirm
+from weight_edit.directions.confirmation import OTHERS, Confirmation, confirmed, to_confirm
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.find_folder import Searched, SearchFolder
 from weight_edit.directions.find_request import FindRequest
@@ -93,8 +93,12 @@ class Choice:
     def needed(self) -> Stage | None:
         """The scores that the choice needs next, on the prompts that were drawn."""
         found = self.stages.next(self.table)
-        if found is None and not self.wanted and self.selection.chosen is None and self.request.best_effort:
-            found = self.stages.of_all(self.table)
+        if found is not None or self.wanted or self.selection.chosen is not None or not self.request.best_effort:
+            return found
+        found = self.stages.of_least_bad(self.table, 1)
+        if found is None and self.request.confirm is not None:
+            added = self.request.confirm_by == "add"
+            found = self.stages.of_least_bad(self.table, 1 + OTHERS, added=added)
         return found
 
     @cached_property

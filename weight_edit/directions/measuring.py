@@ -128,7 +128,7 @@ def staged(problem: Problem, candidates: Sequence[Candidate], rule: SelectionRul
         table = [_score(n, candidate, values, similarities) for n, candidate in enumerate(candidates)]
         stage = stages.next(table)
         if stage is None and not ranked(table, rule, stages.n_layers):
-            stage = stages.of_all(table)
+            stage = stages.of_least_bad(table, 1)
         if stage is None:
             return table
         measuring.run(stage, candidates, note, similarities.__setitem__)

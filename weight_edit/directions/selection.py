@@ -161,16 +161,20 @@ def least_bad(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers:
 def nearest(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> list[int]:
     """The numbers of the candidates with scores, by the sum of their excesses over bounds, then by `rule.select`.
 
-    What is not measured counts as kept: for the least bad of all, every score is measured first.
+    What is not measured counts as kept.
     """
+    over = excesses(scores, rule, n_layers)
+    return sorted(over, key=lambda n: (over[n], *merit(scores[n], rule.select)))
+
+
+def excesses(scores: "Sequence[CandidateScore]", rule: SelectionRule, n_layers: int) -> dict[int, float]:
+    """By number of each candidate with scores, the sum of its excesses over bounds, as far as it is measured."""
     missed = all_failures(scores, rule, n_layers)
-
-    def badness(number: int) -> tuple[float, ...]:
-        score = scores[number]
-        found = missed[score.position, score.layer]
-        return sum(failure.excess for failure in found), *merit(score, rule.select)
-
-    return sorted((n for n, score in enumerate(scores) if _unusable(score) is None), key=badness)
+    return {
+        n: sum(failure.excess for failure in missed[score.position, score.layer])
+        for n, score in enumerate(scores)
+        if _unusable(score) is None
+    }
 
 
 def merit(score: "CandidateScore", by: str | None) -> tuple[float, ...]:

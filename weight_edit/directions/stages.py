@@ -1,12 +1,16 @@
 """What of a selection is measured next: the cheapest question first, and of whom it rejects for sure nothing more."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.certainty import misses_surely
 from weight_edit.directions.scores import CandidateScore, addable, worth_scoring
-from weight_edit.directions.selection import RELEASED, SelectionRule
+from weight_edit.directions.selection import RELEASED, SelectionRule, excesses
+
+AT_ONCE = 16
+"""Candidates that are measured on at a time in search of what misses the bounds least."""
 
 SIMILARITY = "similarity"
 """What a stage that asks for the two cosines of COSMIC measures."""
@@ -70,17 +74,40 @@ class Stages:
             asked.append(((SIMILARITY,), alive))
         return self._first(asked, table)
 
+    def of_least_bad(self, table: Sequence[CandidateScore], count: int, *, added: bool = False) -> Stage | None:
+        """The stage to measure for the first `count` of `nearest`; None where these are told.
+
+        What a candidate exceeds the bounds by can only grow with further scores. So those that exceed them by least, as
+        far as they are measured, are measured on, some at a time, until the rest are behind.
+
+        Args:
+            added: count those alone that have something to add.
+        """
+        eligible = set(self._eligible)
+        over = excesses(table, self.rule, self.n_layers)
+        known = [n for n in sorted(over, key=over.__getitem__) if n in eligible]
+        known = [n for n in known if addable(self.candidates[n])] if added else known
+        names = self._of_choice
+        whole = [over[n] for n in known if not any(self._lacks(name, n, table) for name in names)]
+        worst = whole[count - 1] if len(whole) >= count else math.inf
+        # As many as an equal excess may hide: what else they score decides among these.
+        open_ones = [n for n in known if over[n] <= worst and any(self._lacks(name, n, table) for name in names)]
+        return self._first([((name,), open_ones[:AT_ONCE]) for name in names], table)
+
     def of_all(self, table: Sequence[CandidateScore]) -> Stage | None:
-        """The stage to measure for what misses the bounds least, which needs the scores of every candidate."""
-        bounded = ("induce",) if self.rule.min_induce is not None else ()
-        similar = (SIMILARITY,) if self.rule.without_tokens else ()
-        names = (*self._divergences, *bounded, "bypass", *similar)
-        return self._first([((name,), self._eligible) for name in names], table)
+        """The stage to measure so that every candidate that may be chosen has what the choice is by."""
+        return self._first([((name,), self._eligible) for name in self._of_choice], table)
 
     def of_some(self, table: Sequence[CandidateScore], numbers: Iterable[int]) -> Stage | None:
         """The stage to measure so that some candidates have every score, also those that bound nothing."""
         names = (*self._divergences, "induce", "bypass")
         return self._first([((name,), list(numbers)) for name in names], table)
+
+    @property
+    def _of_choice(self) -> tuple[str, ...]:
+        bounded = ("induce",) if self.rule.min_induce is not None else ()
+        similar = (SIMILARITY,) if self.rule.without_tokens else ()
+        return (*bounded, *self._divergences, "bypass", *similar)
 
     @property
     def _divergences(self) -> tuple[str, ...]:
@@ -103,6 +130,9 @@ class Stages:
             if lacking:
                 return Stage(names=names, numbers=tuple(lacking), before=len(able) - len(lacking))
         return None
+
+    def _lacks(self, name: str, number: int, table: Sequence[CandidateScore]) -> bool:
+        return self._can_have(name, number) and _lacks(table[number], name)
 
     def _can_have(self, name: str, number: int) -> bool:
         if name == "induce":
