@@ -24,9 +24,12 @@ def side(tree: Path, options: argparse.Namespace, folder: Path, name: str) -> Si
     command += ["--refused", options.refused, "--answered", options.answered, "--limit", str(options.limit)]
     command += ["--max-new-tokens", str(options.tokens), "--no-card", "--quiet", "--json", "--overwrite"]
     command += ["--answers", str(folder / f"{name}.jsonl")]
-    # Their document is what the command prints.
-    script = f'exec "$@" > {folder / name}.json'
-    return Side(name, ["env", f"PYTHONPATH={tree}", "sh", "-c", script, "sh", *command])
+    # Python looks for the package in its folder first. What the command prints is its document.
+    script = 'cd "$1" && out="$2" && shift 2 && exec "$@" > "$out"'
+    place = str(tree.resolve())
+    return Side(
+        name, ["env", f"PYTHONPATH={place}", "sh", "-c", script, "sh", place, str(folder / f"{name}.json"), *command]
+    )
 
 
 def figures(document: dict[str, Any]) -> str:

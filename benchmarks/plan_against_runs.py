@@ -1,12 +1,14 @@
 """What `weight-edit plan` says of a model against what its steps take: FLOPs, seconds, peak memory.
 
     python benchmarks/plan_against_runs.py MODEL --target FILE --baseline FILE [--n-train N] [--n-validation N]
-        [--positions last] [--tokens N] [--prefix-tokens N] [--whole]
+        [--positions last] [--tokens N] [--prefix-tokens N] [--processor] [--whole]
 
 The plan is made first, with its own calibration, and again after the runs: on a shared machine the two tell how much
-the machine itself changed. Steps run in this process; `--whole` runs find, bake, verify and evaluate as commands, each
-in a process of its own whose peak memory is read. FLOPs are those that torch counts, padding included, with eager
-attention, since it counts nothing of fused attention on a processor. No prompt and no answer is printed.
+the machine itself changed; with `--processor` and one thread (OMP_NUM_THREADS=1) both the calibration and the steps are
+timed by the processor's time, which other programs disturb less. Steps run in this process; `--whole` runs find, bake,
+verify and evaluate as commands, each in a process of its own whose peak memory is read. FLOPs are those that torch
+counts, padding included, with eager attention, since it counts nothing of fused attention on a processor. No prompt and
+no answer is printed.
 """
 
 import argparse
@@ -40,6 +42,8 @@ def main() -> int:
     """Print a line for each step."""
     asked = arguments()
     set_quiet(True)
+    if asked.processor:
+        time.perf_counter = time.process_time
     before = planned(asked)
     print(f"{'step':16} {'what':9} {'planned':>23} {'measured':>10} {'of middle':>9}")
     model = load(asked.model)
@@ -87,6 +91,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--prefix-tokens", type=int)
     parser.add_argument("--n-evaluate", type=int, default=16)
+    parser.add_argument("--processor", action="store_true")
     parser.add_argument("--whole", action="store_true")
     return parser.parse_args()
 

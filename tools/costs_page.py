@@ -29,6 +29,7 @@ PAGE = ROOT / "docs/costs.md"
 PART = re.compile(r"(<!-- costs: made by tools/costs_page\.py -->\n).*?(<!-- end -->)", re.DOTALL)
 FLOPS, DISK = 4e14, 3e9
 PROMPTS = {"tokens": 48, "prefix_tokens": 24}
+DEVICE = "cuda"
 
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Llama-3-8B": {
@@ -94,7 +95,8 @@ SHOWN = "Llama-3-70B"
 
 def planned(folder: Path, *, offload: bool) -> CostPlan:
     """The plan of a folder's config at the page's rates."""
-    return plan_costs(folder, calibrate=False, flops=FLOPS, disk_rate=DISK, offload=offload, **PROMPTS)
+    rates: dict[str, Any] = {"calibrate": False, "flops": FLOPS, "disk_rate": DISK, "device": DEVICE}
+    return plan_costs(folder, offload=offload, **rates, **PROMPTS)
 
 
 def write_configs(root: Path) -> dict[str, Path]:
@@ -120,17 +122,29 @@ def row(name: str, inside: CostPlan, outside: CostPlan) -> str:
         f"{amount(size.block_bytes, 'B')} ({amount(part, 'B')})",
         between(inside.step("selection").flops),
         f"{duration(seconds.low)} to {duration(seconds.high)}",
-        amount(inside.memory.total, "B"),
-        amount(outside.memory.total, "B"),
+        amount(inside.memory.on_device, "B"),
+        amount(outside.memory.on_device, "B"),
+        amount(inside.memory.total - inside.memory.on_device, "B"),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def printed(folder: Path) -> str:
     """What the command prints for a folder, as if it lay in the working directory."""
-    words = ["weight-edit", "plan", folder.name, "--offload", "--flops", f"{FLOPS:.0e}", "--disk-rate", f"{DISK:.0e}"]
+    words = [
+        "weight-edit",
+        "plan",
+        folder.name,
+        "--offload",
+        "--device",
+        DEVICE,
+        "--flops",
+        f"{FLOPS:.0e}",
+        "--disk-rate",
+        f"{DISK:.0e}",
+    ]
     words = [re.sub(r"e\+0?(\d)", r"e\1", word) for word in words]
-    words += [f"--{key.replace('_', '-')}={value}" for key, value in PROMPTS.items()]
+    words += [word for key, value in PROMPTS.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     said, before = io.StringIO(), Path.cwd()
     os.chdir(folder.parent)
     try:
@@ -148,7 +162,17 @@ def printed(folder: Path) -> str:
 
 def table() -> str:
     """The part of the page that is made."""
-    head = ("model", "parameters (active)", "checkpoint", "block (at once)", "FLOPs", "time", "in memory", "offloaded")
+    head = (
+        "model",
+        "parameters (active)",
+        "checkpoint",
+        "block (at once)",
+        "FLOPs",
+        "time",
+        "in memory",
+        "offloaded",
+        "host",
+    )
     with tempfile.TemporaryDirectory() as root:
         folders = write_configs(Path(root))
         rows = [

@@ -107,6 +107,17 @@ def test_the_document_has_every_step_and_their_sum(call) -> None:
     json.dumps(found, allow_nan=False)
 
 
+def test_a_device_that_is_not_here_can_be_planned_for_by_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = plan_costs("organism", device="cuda", flops=4e14, disk_rate=3e9, calibrate=False)
+    here = plan_costs("organism", device="cpu", flops=4e14, disk_rate=3e9, calibrate=False)
+    assert found.device == "cuda"
+    assert found.memory.on_device == found.memory.total - found.memory.program - found.memory.activations
+    assert found.memory.logits > here.memory.logits
+    with pytest.raises(UsageError, match="torch sees no CUDA device"):
+        plan_costs("organism", device="cuda", calibrate=False)
+
+
 def test_without_rates_there_is_no_time(call) -> None:
     found = call("plan", "organism", "--json", "--no-calibrate", "--offload", "--processes", "2", "--quiet").json
     assert found["total"]["seconds"] is found["rates"] is None

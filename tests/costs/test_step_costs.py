@@ -51,7 +51,14 @@ def test_selection_lies_between_its_first_stage_and_the_references_formula(size:
     assert found.passes.low == 10 + 12 * 10
     target, baseline = pass_flops(size, 40), pass_flops(size, 30)
     assert found.flops.high == pytest.approx(10 * baseline + 12 * (10 * target + 20 * baseline))
-    assert found.flops.low == pytest.approx(10 * baseline + 12 * 10 * baseline)
+    # What is added at the input of the first layer is run through all three blocks, and of the second through two.
+    assert size.layers == 3
+    assert WORK.allowed == 2
+    from_its_layer = (baseline - size.per_logits) * (1 + 2 / 3) / 2 + size.per_logits
+    assert found.flops.low == pytest.approx(10 * baseline + 12 * 10 * from_its_layer)
+    divergence = named(size, replace(WORK, induces=False))["selection"]
+    assert divergence.flops.low == pytest.approx(10 * baseline + 12 * 10 * baseline)
+    assert divergence.flops.high == found.flops.high
 
 
 def test_activations_read_no_logits(size: ModelSize) -> None:
@@ -134,7 +141,10 @@ def test_memory_offloaded_is_that_of_a_block_whatever_the_number_of_blocks() -> 
     assert memory_need(few, WORK).embeddings == 0
     assert memory_need(few, work).hidden_states > memory_need(few, WORK).hidden_states
     parts = memory_need(few, work).to_dict()
-    assert parts.pop("total") == sum(parts.values())
+    on_device = parts.pop("on_device")
+    assert parts.pop("total") == sum(parts.values()) == on_device + parts["program"] + parts["activations"]
+    # Where a device computes, the next block is fetched ahead.
+    assert memory_need(few, work, "cuda").weights == 2 * few.block_bytes
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,10 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 
-from tests.helpers.families import family_config
-from tests.helpers.random_models import random_model
-from tests.helpers.small_tokenizer import word_tokenizer
-from weight_edit.anatomy.narrow.small import narrow_model
+from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UsageError
-from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.hooks import ablation_hooks
-from weight_edit.runtime import generation, memory
+from weight_edit.runtime import continuous_batching, generation, memory
 from weight_edit.runtime.batching import PASS_COST, group_sizes
 from weight_edit.runtime.continuous_batching import decode
 from weight_edit.runtime.forward import next_token_logprobs
@@ -29,21 +25,6 @@ from weight_edit.utils import progress
 from weight_edit.utils.progress import Lines
 
 NEW = 20
-FAMILIES = (
-    # Plain, absolute positions, a window of 4 tokens, windows and softcaps, biases by distance, experts of two kinds,
-    # latent keys, parallel blocks, layers that share their keys, several streams of images' positions.
-    "llama", "gpt2", "gemma3", "gemma2", "bloom", "mpt", "opt", "mixtral", "gpt_oss", "deepseek_v3", "phi", "falcon",
-    "gemma4_text", "qwen2_vl",
-)  # fmt: skip
-WHOLE = ("mamba", "jamba", "recurrent_gemma", "qwen3_next", "lfm2_moe", "deepseek_v4")
-
-
-def small(family: str) -> Model:
-    """A model whose answers are no single token over and over."""
-    if family in ("llama", "gpt2", "gemma3"):
-        return random_model(family)
-    config = family_config(family) if family == "gemma2" else sample(family)
-    return Model.from_parts(narrow_model(config, seed=1), word_tokenizer())
 
 
 def prompts(shared: int, lengths=(3, 11, 7, 8, 12, 1, 5, 5, 9, 2, 14)) -> list[list[int]]:
@@ -303,7 +284,7 @@ class Disk:
     def __init__(self) -> None:
         self.requests: list[int] = []
 
-    def run(self, steps, advance):
+    def run(self, steps, advance=None):
         self.requests.append(len(steps))
         return [step() for step in steps]
 
@@ -316,13 +297,25 @@ def test_a_model_on_disk_is_read_once_for_a_token_of_all_prompts(batch_size: int
     disk = model.offload = Disk()
     assert decoded(model, sequences, ends, batch_size) == want
     if batch_size is None:
-        # The first group tells what memory a token takes; the other prompts come behind it.
-        assert len(disk.requests) <= NEW + 1
-    passes = len(disk.requests)
-    assert decoded(model, sequences[:4], frozenset()) == [
-        answer.tokens for answer in expected(model, sequences[:4], frozenset())
-    ]
-    assert len(disk.requests) - passes == NEW
+        assert len(disk.requests) == NEW
+        assert disk.requests[0] == 2
+    few = [answer.tokens for answer in expected(model, sequences[:4], frozenset())]
+    disk.requests.clear()
+    assert decoded(model, sequences[:4], frozenset()) == few
+    assert len(disk.requests) == NEW
+
+
+def test_where_memory_may_be_short_the_first_prompts_from_disk_tell_how_much_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sequences = small("llama"), prompts(9)
+    want = decoded(model, sequences, frozenset())
+    disk = model.offload = Disk()
+    fitting = memory.rows_at_once
+    monkeypatch.setattr(continuous_batching, "rows_at_once", lambda *given: fitting(*given) if len(given) == 3 else 10)
+    assert decoded(model, sequences, frozenset()) == want
+    assert len(disk.requests) == NEW + 1
+    assert set(disk.requests) == {1}
 
 
 @pytest.mark.parametrize("family", WHOLE)

@@ -336,6 +336,16 @@ def test_answers_and_their_probabilities_are_the_same(llama: Pair) -> None:
     assert llama.offload.bytes_read - before <= (4 + 1) * llama.stored()
 
 
+@pytest.mark.parametrize("family", ["qwen3_next", "deepseek_v4"])
+def test_batches_of_a_foreign_cache_take_their_tokens_together(family: str, pairs: Callable[[str], Pair]) -> None:
+    both = pairs(family)
+    before = both.offload.bytes_read
+    found = generate(both.disk, both.sequences, max_new_tokens=4)
+    assert found == generate(both.memory, both.sequences, max_new_tokens=4)
+    # Batches of four lengths.
+    assert both.offload.bytes_read - before <= 4 * both.stored()
+
+
 def test_tied_weights_that_are_both_stored_are_compared(tmp_path: Path) -> None:
     folder = save("llama-tied", tmp_path)
     shard = next(path for path in folder.glob("*.safetensors") if "model.embed_tokens.weight" in load_file(path))

@@ -7,7 +7,7 @@ from the plain model's stream or run whole.
 import pytest
 import torch
 
-from tests.runtime.test_continuous_batching import FAMILIES, WHOLE, small
+from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UsageError
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import passes, prefix

@@ -99,6 +99,10 @@ def test_each_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert processes.device_of_process("cpu") == "cpu"
     with pytest.raises(UsageError, match="one on each machine"):
         processes.device_of_process("auto")
+    on(10, 8)
+    assert processes.device_of_process("cuda:2") == "cuda:2"
+    with pytest.raises(UsageError, match="each has its own"):
+        processes.device_of_process("cuda:1")
     on(7, 1)
     assert processes.device_of_process("auto") == "auto"
     assert processes.device_of_process(None) is None

@@ -8,8 +8,10 @@ import time
 import pytest
 from rich.console import Console
 
+from tests.helpers.random_models import random_model
 from weight_edit.runtime.forward import next_token_logprobs
 from weight_edit.runtime.generation import generate
+from weight_edit.runtime.passes import forward_backbone
 from weight_edit.utils import progress
 from weight_edit.utils.progress import EVERY, Lines, Meter, announce, bar, duration
 
@@ -232,27 +234,24 @@ def test_bars_move_within_a_batch(small_model, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_batch_that_runs_out_of_memory_is_taken_back(loud: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import contextmanager
-
-    from weight_edit.runtime.batching import run_batches
+    from weight_edit.runtime.passes import run_model
 
     moves: list[float] = []
     monkeypatch.setattr(Lines, "advance", lambda _self, n=1: moves.append(n))
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-
-    @contextmanager
-    def moving(_batch, advance):
-        advance(0.5)
-        yield
+    model = random_model("llama")
 
     def step(batch):
+        forward_backbone(model, batch)
         if len(batch.rows) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return len(batch.rows)
 
-    done = [count for _, count in run_batches([[1, 2]] * 4, step, description="x", moving=moving)]
+    done = [count for _, count in run_model(model, [[1, 2]] * 4, step, description="x")]
     assert done == [2, 2]
-    assert moves == [2.0, -2.0, 1.0, 1.0, 1.0, 1.0]
+    # Four blocks of four rows, which are taken back, and twice four of two.
+    whole, half = [1.0] * 4, [0.5] * 4
+    assert moves == [*whole, -4.0, *half, *half]
 
 
 def test_progress_is_shown_beside_a_json_document_and_not_when_asked_for_silence(call) -> None:

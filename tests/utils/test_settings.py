@@ -18,7 +18,7 @@ OF_A_CALL = {"overwrite", "resume", "link", "low_disk", "dry_run", "batch_size",
 OF_A_CALL |= {"scores", "card"}
 """How a call is carried out: no part of what is found or edited. A recipe's run has options of its own for them."""
 
-OF_THE_MODEL = {"model", "revision", "dtype", "device", "token", "trust_remote_code"}
+OF_THE_MODEL = {"model", "revision", "dtype", "device", "token", "trust_remote_code", "offload"}
 """How a model is loaded: of the recipe as a whole, or (token, own code) of the run alone."""
 
 STEP = {"kind", "strength", "layers", "at", "kernel", "options"}
@@ -86,7 +86,7 @@ def test_every_setting_of_a_search_is_in_recipes_with_the_same_default() -> None
     given = parameters(weight_edit.find_directions)
     of_the_recipe = {"chat_format", "seed", "rule"}
     taken = set(given) - OF_A_CALL - OF_THE_MODEL - of_the_recipe - FORMAT
-    assert taken | set(RULE) == set(Find.model_fields)
+    assert taken | set(RULE) == set(Find.model_fields) - OF_A_CALL
     recipe = keys(Find)
     for name in taken - {"target", "baseline", "protect", "options"}:
         assert recipe[name] == given[name], name
@@ -100,7 +100,9 @@ def test_every_setting_of_a_search_is_on_the_command_line_with_the_same_default(
     said = options("find")
     names = {"option": "options", "refusal_token": "refusal_tokens"}
     ours = {names.get(name, name) for name in said} - OF_A_CALL - OF_THE_MODEL - {"out", "seed"}
-    assert {name for name in ours if name in FORMAT or f"{name}s" in FORMAT} | set(Find.model_fields) == ours
+    assert {name for name in ours if name in FORMAT or f"{name}s" in FORMAT} | set(
+        Find.model_fields
+    ) - OF_A_CALL == ours
     recipe = keys(Find)
     for name in said.keys() & recipe.keys() - {"target", "baseline", "protect"}:
         assert said[name] == recipe[name], name

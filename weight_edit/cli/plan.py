@@ -10,6 +10,7 @@ from weight_edit.cli.options import (
     Dtype,
     Json,
     Model,
+    Offload,
     Quiet,
     Remote,
     Revision,
@@ -65,9 +66,7 @@ def plan(
     n_evaluate: Annotated[
         int, typer.Option(help="Prompts of each of two sets that `evaluate` has the base and the edited model answer.")
     ] = 100,
-    offload: Annotated[
-        bool, typer.Option("--offload", help="Blocks lie on disk; each is read once for all prompts and edits.")
-    ] = False,
+    offload: Offload = False,
     processes: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
     calibrate: Annotated[
         bool, typer.Option("--calibrate/--no-calibrate", help="Time a small block and the reading of a file here.")
@@ -93,7 +92,7 @@ def plan(
     A config.json suffices, without weights or tokenizer; of a Hub model no weights are downloaded. Arithmetic is
     counted on the model built without numbers, whatever its family; times are by a short calibration on this machine.
 
-    Example: `weight-edit plan Qwen/Qwen2.5-7B-Instruct --tokens 48 --offload --flops 4e14 --disk-rate 3e9`
+    Example: `weight-edit plan Qwen/Qwen2.5-7B-Instruct --tokens 48 --device cuda --flops 4e14 --disk-rate 3e9`
     """
 
     def work() -> "CostPlan":

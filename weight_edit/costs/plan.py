@@ -44,6 +44,7 @@ class CostPlan:
         size: of the model, and the arithmetic of a token.
         work: the prompts and settings that were planned for.
         steps: in the order in which they are taken.
+        device: where the model is.
         memory: at the peak of the find, of each process.
         rates: given or measured; None where neither, so that no step has seconds.
         notes: sentences on what is estimated.
@@ -53,6 +54,7 @@ class CostPlan:
     size: ModelSize
     work: Workload
     steps: tuple[StepCost, ...]
+    device: str
     memory: MemoryNeed
     rates: Rates | None
     notes: tuple[str, ...]
@@ -103,6 +105,7 @@ class CostPlan:
                 "positions": work.positions,
             },
             "candidates": {"low": work.candidates[0], "high": work.candidates[1]},
+            "device": self.device,
             "offload": work.offload,
             "processes": work.processes,
             "steps": [step.to_dict() for step in self.steps],
@@ -174,7 +177,7 @@ def plan_costs(
         n_evaluate: prompts of each of two sets that `evaluate` has the base and the edited model answer; 0 for none.
         offload: blocks lie on disk, and each is read once for all prompts and edits of a request.
         processes: that share the prompts and edits, each with a device and a disk as fast as those here.
-        dtype, device: as in `load`.
+        dtype, device: as in `load`; with `flops`, the device may be one that is not here, such as "cuda".
         calibrate: measure the rates that are not given, in about a second.
         flops: that the device computes in a second; disk_rate: bytes that the disk reads in a second.
         system, template, template_args, thinking: see `ChatFormat`.
@@ -194,8 +197,7 @@ def plan_costs(
     for name, value in (("tokens", tokens), ("candidates", candidates), ("n_answers", n_answers)):
         if value is not None and value < 1:
             raise UsageError(f"`{name}={value}`: must be at least 1", option=name)
-    place = usable_device(device)
-    place = "cuda" if place == "auto" and usable_device(None) == "cuda" else "cpu" if place == "auto" else place
+    place = _place(device, planned=flops is not None)
     given = [target] if isinstance(target, PromptSet | str | Path) else list(target)
     sets = [load_prompts(each) for each in given]
     other = None if baseline is None else load_prompts(baseline)
@@ -254,7 +256,8 @@ def plan_costs(
         size=size,
         work=work,
         steps=tuple(step_costs(size, work, rates)),
-        memory=memory_need(size, work),
+        device=place,
+        memory=memory_need(size, work, place),
         rates=rates,
         notes=tuple(_notes(size, work, chat, config, method)),
     )
@@ -262,6 +265,17 @@ def plan_costs(
 
 def _sum(ranges: Sequence[Range]) -> Range:
     return sum(ranges, start=Range(0.0, 0.0))
+
+
+def _place(device: str | None, *, planned: bool) -> str:
+    """The device that is planned for, "auto" being the best one here.
+
+    Args:
+        planned: its rate is given, so that nothing is measured on it.
+    """
+    if planned and device is not None and device.partition(":")[0] in ("cuda", "mps"):
+        return device
+    return usable_device(None if device == "auto" else device)
 
 
 def _together(sets: Sequence[PromptSet]) -> tuple[str, ...]:
@@ -337,6 +351,7 @@ def _workload(
         positions=places,
         candidates=count,
         allowed=allowed,
+        induces=rule.min_induce is not None and not rule.without_tokens,
         **settings,
     )
 

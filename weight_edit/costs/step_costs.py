@@ -136,18 +136,28 @@ class _Plan:
         return steps
 
     def _selection(self) -> StepCost:
-        """By stages: the KL of all candidates, then of those that keep its bound the induce score, then the bypass."""
+        """By stages: the cheapest score of all candidates at least, and every score of all at most."""
         low, high = self.work.candidates
         held = self.work.n_validation
-        kl = self._pass(self.work.baseline, held, low)
         plain = self._pass(self.work.baseline, held)
+        first = self._added(low) if self.work.induces else self._pass(self.work.baseline, held, low)
         both = f"{low}" if low == high else f"{low} to {high}"
+        name = "induce scores" if self.work.induces else "the KL"
         return self._step(
             "selection",
-            f"{both} candidates on {held} validation prompts of each set; KL of all, other scores of those left",
-            replace(plain + kl, requests=2, heads=2),
+            f"{both} candidates on {held} validation prompts of each set: {name} of all, other scores of those left",
+            replace(plain + first, requests=2, heads=2),
             replace(plain + self._scores(high, held), requests=4, heads=4),
         )
+
+    def _added(self, candidates: float) -> Amounts:
+        """Baseline prompts with a difference added, each run from its layer on: layers that may be chosen alike."""
+        whole = self._pass(self.work.baseline, self.work.n_validation, candidates)
+        logits = whole.passes * self.size.per_logits
+        blocks = self.size.counts.blocks
+        layers = range(max(1, self.work.allowed))
+        share = sum(sum(blocks[layer:]) for layer in layers) / len(layers)
+        return replace(whole, flops=share * (whole.flops - logits) + logits)
 
     def _bake(self) -> StepCost:
         size = self.size.checkpoint_bytes

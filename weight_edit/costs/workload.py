@@ -42,6 +42,7 @@ class Workload:
         positions: tokens that are looked at, from a prompt's end.
         candidates: how many are scored, at least and at most.
         allowed: the layers, from the first, that may be chosen.
+        induces: whether candidates are rejected by what adding them induces, the cheapest score, first of all.
         answers: prompts of each set that are answered and judged before candidates are found.
         first_tokens: prompts of each set whose first answer token is looked at before candidates are found.
         max_new_tokens: the length of answers, at most.
@@ -65,6 +66,7 @@ class Workload:
     positions: int
     candidates: tuple[int, int]
     allowed: int
+    induces: bool = True
     answers: int
     first_tokens: int
     max_new_tokens: int = 32

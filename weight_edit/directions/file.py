@@ -93,7 +93,9 @@ def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | Non
         return None
     found = _numbers(path, header, "candidates")
     if found.ndim != 3 or found.shape[2] != d_model:
-        raise UsageError(f"{path}: `candidates` has shape {found.shape}; it must be (positions, layers, {d_model})")
+        raise UsageError(
+            f"{path}: the tensor 'candidates' has shape {found.shape}; it must be (positions, layers, {d_model})"
+        )
     return found.astype(np.float32)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,7 +34,8 @@ def loader_of(
     """
     if not isinstance(model, str | PathLike):
         return lambda: nullcontext(target_of(model, chat_format, batch_size=batch_size))
-    found = opened(str(model), AUTO, FormatOptions()) if is_gguf(model) else str(model)
+    name = fspath(model)
+    found = opened(name, AUTO, FormatOptions()) if is_gguf(name) else name
     if isinstance(found, ServedGguf):
         if chat_format is not None:
             raise UsageError(

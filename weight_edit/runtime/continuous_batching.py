@@ -199,10 +199,20 @@ class _Running:
     def _groups(self) -> list[list[Decoded]]:
         """The prompts that enter next, in groups of similar length: one group, or all that go through disk together."""
         groups = [self._group(self.most - len(self.rows))]
-        if self.model.offload is not None and self.measured:
+        if self.model.offload is not None and (self.measured or self._surely_fit):
             while self.waiting and (room := self.most - len(self.rows) - sum(map(len, groups))) > 0:
                 groups.append(self._group(room))
         return groups
+
+    @property
+    def _surely_fit(self) -> bool:
+        """Whether memory holds all prompts, however much the model keeps of a token."""
+        return (rows_at_once(self.model, self._longest) or 0) >= len(self.sequences)
+
+    @property
+    def _longest(self) -> int:
+        """The tokens of the longest prompt with its answer."""
+        return max(map(len, self.sequences)) + self.max_new_tokens
 
     def _group(self, room: int) -> list[Decoded]:
         unread = [self._unread(row) for row in islice(self.waiting, room)]
@@ -282,7 +292,6 @@ class _Running:
         if self.measured:
             return
         self.measured = True
-        longest = max(map(len, self.sequences)) + self.max_new_tokens
-        fitting = rows_at_once(self.model, longest, cache.bytes_per_token)
+        fitting = rows_at_once(self.model, self._longest, cache.bytes_per_token)
         self.most = self.most if fitting is None else min(self.most, fitting)
         self.most = math.ceil(len(self.sequences) / math.ceil(len(self.sequences) / self.most))

@@ -208,7 +208,8 @@ def by_batch(
     """Greedy answers as transformers generates them, each batch until its last answer has ended.
 
     Prompts of unlike length share a batch where padding costs less than the passes of another batch, as many as an
-    answer has tokens; never where padding changes what the model says (`hides_padding`).
+    answer has tokens; never where padding changes what the model says (`hides_padding`). Of a model on disk several
+    batches take turns, so that one reading of the weights gives a token of each.
 
     Args:
         ends: the tokens that end an answer.
@@ -226,40 +227,49 @@ def by_batch(
     found: dict[int, Generation] = {}
     with _greedy(model, ends), bar(description, len(order), "answers") if description else nullcontext() as drawn:
         while order:
-            lengths = [len(sequences[row]) for row in order[:most]]
-            if alike:
-                lengths = [length for length in lengths if length == lengths[0]]
-            count = group_sizes(lengths, most, at_once=most_tokens, pass_cost=max_new_tokens * pass_cost(model))[0]
-            batch = padded(sequences, tuple(order[:count]), model.pad_id, "left").to(model.device)
-            shown = _Shown(drawn, count, model.anatomy.n_layers * max_new_tokens)
+            batches: list[Batch] = []
+            while order[(rows := sum(len(batch.rows) for batch in batches)) : most] and (not rows or model.offload):
+                lengths = [len(sequences[row]) for row in order[rows:most]]
+                if alike:
+                    lengths = [length for length in lengths if length == lengths[0]]
+                count = group_sizes(lengths, most, at_once=most_tokens, pass_cost=max_new_tokens * pass_cost(model))[0]
+                batch = padded(sequences, tuple(order[rows : rows + count]), model.pad_id, "left")
+                batches.append(batch.to(model.device))
+            shown = _Shown(drawn, rows, model.anatomy.n_layers * max_new_tokens * len(batches))
             with each_block(model, shown.passed) if drawn is not None and not is_quiet() else nullcontext():
-                answers = attempt(partial(_answers, model, batch, ends, max_new_tokens=max_new_tokens, first=first))
+                answers = attempt(partial(_answers, model, batches, ends, max_new_tokens=max_new_tokens, first=first))
             if answers is None:
-                if count == 1:
+                if rows == 1:
                     raise too_long(len(sequences[order[0]]))
                 shown.end(0)
-                most = count // 2
+                most = rows // 2
                 continue
-            found |= dict(zip(batch.rows, answers[0], strict=True))
-            order = order[count:]
-            shown.end(count)
+            found |= dict(zip(order[:rows], answers[0], strict=True))
+            order = order[rows:]
+            shown.end(rows)
     return [found[row] for row in range(len(sequences))]
 
 
 def _answers(
-    model: Model, batch: Batch, ends: frozenset[int], *, max_new_tokens: int, first: FirstRead | None
+    model: Model, batches: Sequence[Batch], ends: frozenset[int], *, max_new_tokens: int, first: FirstRead | None
 ) -> list[Generation]:
-    """The answers to a batch."""
-    watch = _Watch(batch.rows, first)
-    with torch.no_grad(), one_thread() if model.small else nullcontext():
+    """The answers to some batches, one after the other."""
+
+    def step(batch: Batch) -> list[Generation]:
+        watch = _Watch(batch.rows, first)
         output = model.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
             max_new_tokens=max_new_tokens,
             logits_processor=LogitsProcessorList([watch]),
         )
-    rows: list[list[int]] = output[:, batch.ids.shape[1] :].tolist()
-    return [_read(model, tokens, ends, bad) for tokens, bad in zip(rows, watch.steps(len(rows)), strict=True)]
+        rows: list[list[int]] = output[:, batch.ids.shape[1] :].tolist()
+        return [_read(model, tokens, ends, bad) for tokens, bad in zip(rows, watch.steps(len(rows)), strict=True)]
+
+    steps = [partial(step, batch) for batch in batches]
+    with torch.no_grad(), one_thread() if model.small else nullcontext():
+        found = [each() for each in steps] if model.offload is None else model.offload.run(steps)
+    return [answer for some in found for answer in some]
 
 
 class _Shown:

@@ -28,6 +28,9 @@ _UNTOLD = 32
 _WIDTHS = 32
 """What a pass holds of each token, in widths of the stream, attention and the widest layer included."""
 
+_CACHED = 4
+"""The keys of a token in a layer, and its values, in widths of the stream: as many as any model is known to keep."""
+
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -105,14 +108,16 @@ def tokens_at_once(model: Model) -> int:
     return most if free is None else max(1, min(most, int(_SHARE * free / _token_bytes(model))))
 
 
-def rows_at_once(model: Model, tokens: int, token_bytes: int) -> int | None:
+def rows_at_once(model: Model, tokens: int, token_bytes: int | None = None) -> int | None:
     """The rows that may be decoded at once, by the memory that is free; None where that cannot be told.
 
     Args:
         tokens: of the longest row in the end.
-        token_bytes: what a cache keeps of a token.
+        token_bytes: what a cache keeps of a token; None is as much as any model's does.
     """
     free = free_memory(model)
+    if token_bytes is None:
+        token_bytes = 2 * _CACHED * model.anatomy.n_layers * model.anatomy.d_model * model.dtype.itemsize
     return None if free is None else max(1, int(_SHARE_OF_CACHE * free / (tokens * token_bytes + _logits_bytes(model))))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, islice, takewhile
+from itertools import cycle, groupby, islice, takewhile
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -295,7 +295,9 @@ class _Request(Generic[T]):
         """The batches of some variants, all of which go through a block before the next one is read."""
         disk = self.model.offload
         assert disk is not None
-        waiting = deque(part for rows in chunks for part in self._parts(rows))
+        # Variants that share a batch would read no less: all batches wait for the same weights.
+        apart = [list(rows) for chunk in chunks for _, rows in groupby(chunk, lambda row: row.variant)]
+        waiting = deque(part for rows in apart for part in self._parts(rows))
         at_once = rows_in_waiting(self.model, max(map(len, self.sequences)))
         while waiting:
             wave = [waiting.popleft()]

@@ -66,7 +66,7 @@ class Processes:
     def exchanged(self, mine: T, what: str) -> list[T]:
         """What each process gives, in their order, on every process.
 
-        Tensors travel as the bytes they are, and arrive on the CPU.
+        Tensors travel as the bytes they are, and arrive on this process's device where they were on another's.
 
         Args:
             what: all processes say the same here; if not, they have gone apart.
@@ -416,7 +416,7 @@ def device_of_process(device: str | None) -> str | None:
     """The device of this process, of those on its machine, where `device` leaves open which.
 
     Raises:
-        UsageError: "auto" would give every process on this machine all devices.
+        UsageError: "auto" would give every process on this machine all devices, and a device's number the same one.
     """
     place = None if _processes is None else _processes.place
     if place is None or place.local_count < 2:
@@ -429,8 +429,15 @@ def device_of_process(device: str | None) -> str | None:
         )
     import torch
 
-    if device in (None, "cuda") and torch.cuda.is_available():
-        return f"cuda:{place.local_rank % torch.cuda.device_count()}"
+    own = f"cuda:{place.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else None
+    if own is not None and device in (None, "cuda"):
+        return own
+    if device is not None and device.startswith("cuda:") and device != own:
+        raise UsageError(
+            f"device '{device}' would be that of all {place.local_count} processes on this machine; leave `device` "
+            "out, and each has its own (CUDA_VISIBLE_DEVICES says which there are)",
+            option="device",
+        )
     return device
 
 
@@ -493,16 +500,22 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         plain = obj.detach().cpu().contiguous()
         raw = plain.flatten().view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
-        return _tensor, (pickle.PickleBuffer(raw.numpy().data), plain.dtype, tuple(plain.shape))
+        return _tensor, (pickle.PickleBuffer(raw.numpy().data), plain.dtype, tuple(plain.shape), str(obj.device))
 
 
-def _tensor(raw: Any, dtype: "torch.dtype", shape: tuple[int, ...]) -> "Tensor":
+def _tensor(raw: Any, dtype: "torch.dtype", shape: tuple[int, ...], device: str) -> "Tensor":
     import torch
 
     if 0 in shape:
-        return torch.empty(shape, dtype=dtype)
-    # A copy: what is kept of many is not held by what was received with it.
-    return torch.frombuffer(raw, dtype=torch.uint8).clone().view(dtype).reshape(shape)
+        found = torch.empty(shape, dtype=dtype)
+    else:
+        # A copy: what is kept of many is not held by what was received with it.
+        found = torch.frombuffer(raw, dtype=torch.uint8).clone().view(dtype).reshape(shape)
+    # What another process of this machine has on its GPU comes to this one's.
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return found
+    return found.to(device if memory_share() == 1 else device_of_process(kind) or device)
 
 
 def _packed(value: Any) -> "Tensor":

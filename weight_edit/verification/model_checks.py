@@ -6,7 +6,7 @@ and so are both unembeddings; logits are made of them at the end, for a part of 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.plan.hooks import plan_hooks, published_hooks
 from weight_edit.plan.plan import EditPlan
 from weight_edit.prompts.chat import ChatFormat
-from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.hooks import Hook, adding
 from weight_edit.runtime.loading import Model, load
+from weight_edit.runtime.offload.buffers import trim
 from weight_edit.runtime.points import Point
 from weight_edit.runtime.spool import Spool
 from weight_edit.utils.progress import bar
@@ -93,11 +93,37 @@ class ModelChecks:
     noise: Noise | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Prompts as token ids, with what a model needs of the tokenizer they are from, as that names it.
+
+    Attributes:
+        sequences: of each prompt.
+        pad_token_id, eos_token_id: what sequences are padded with, if the tokenizer says so.
+    """
+
+    sequences: tuple[tuple[int, ...], ...]
+    pad_token_id: int | None
+    eos_token_id: int | None
+
+    @classmethod
+    def of(cls, form: ChatFormat, prompts: Sequence[str]) -> "Tokens":
+        """The tokens of prompts in a chat format.
+
+        Raises:
+            UsageError: as `ChatFormat.encode`.
+        """
+        return cls(
+            sequences=tuple(tuple(form.encode(prompt)) for prompt in prompts),
+            pad_token_id=getattr(form.tokenizer, "pad_token_id", None),
+            eos_token_id=getattr(form.tokenizer, "eos_token_id", None),
+        )
+
+
 def run_models(
     baking: PreparedEdit,
     folder: Path,
-    prompts: PromptSet,
-    form: ChatFormat,
+    tokens: Tokens,
     storage: str,
     rounding: float | None,
     device: str | None,
@@ -107,6 +133,7 @@ def run_models(
     """The checks that load and run the models.
 
     Args:
+        tokens: of the prompts.
         storage: the dtype that the edited tensors are stored in; "float64" is computed in float32.
         rounding: of edited tensors in a quantised format; None where there are none.
         offload: leave the weights on disk.
@@ -117,10 +144,9 @@ def run_models(
     """
     storage = FLOAT32 if storage == "float64" else storage
     plan = baking.plan
-    opened = partial(
-        _opened, tokenizer=form.tokenizer, device=device, offload=offload, trust_remote_code=trust_remote_code
-    )
-    sequences = [form.encode(prompt) for prompt in prompts.prompts]
+    opened = partial(_opened, tokenizer=tokens, device=device, offload=offload, trust_remote_code=trust_remote_code)
+    sequences = tokens.sequences
+    trim()
     with Spool() as spool:
         side = partial(
             Side,
@@ -135,6 +161,7 @@ def run_models(
         before = _run_base(base, plan, storage, rounding)
         # The base is let go before the edit is loaded.
         heads = {base.name: base.head()}
+        trim()
         edited = side(partial(_opened_edit, folder, opened), name="edit")
         after = _run_edit(edited, plan)
         heads[edited.name] = edited.head()
@@ -147,9 +174,8 @@ _QUANTISED = "quantization_config"
 
 
 def _opened(
-    path: Path, dtype: str, *, tokenizer: Any, device: str | None, offload: bool, trust_remote_code: bool
+    path: Path, dtype: str, *, tokenizer: Tokens, device: str | None, offload: bool, trust_remote_code: bool
 ) -> Model:
-    # Both models are run on the base's tokens, and a tokenizer can be as large as several blocks.
     return load(
         path, dtype=dtype, tokenizer=tokenizer, device=device, offload=offload, trust_remote_code=trust_remote_code
     )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from weight_edit.errors import VerificationError
 from weight_edit.runtime.head import Head
+from weight_edit.runtime.offload.buffers import trim
 from weight_edit.runtime.spool import Spool
 from weight_edit.utils.progress import bar
 from weight_edit.verification.faithfulness import ENTRIES, Agreement, Comparison
@@ -56,6 +57,8 @@ class Pairs:
         parts: list[int | None] = [*range(len(heads[runs[0].side].parts))] if by_parts else [None]
         with bar("logits compared", len(parts) * prompts) as progress:
             for part in parts:
+                # What is freed lies scattered, and would add up to more than a block.
+                trim()
                 weights: dict[tuple[str, str, int], list[Tensor]] = {}
                 for number in range(prompts):
                     self._compare(spool, heads, runs, number, part, weights)

@@ -179,10 +179,11 @@ def verify(
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
     source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
-    form = chosen = None
+    tokens = None
     if not weights_only:
         from weight_edit.prompts.load import load_prompts
         from weight_edit.runtime.loading import chat_format, check_source
+        from weight_edit.verification.model_checks import Tokens
 
         # Before anything that takes long: prompts that are not there, a model that cannot be run, and one without a
         # chat template, which needs --template, are not found out at the end.
@@ -195,6 +196,9 @@ def verify(
             template_args=template_args,
             trust_remote_code=trust_remote_code,
         )
+        # A tokenizer can be as large as several blocks, and is not kept.
+        tokens = Tokens.of(form, chosen.prompts)
+        del form
     baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
     report = check_integrity(
@@ -224,15 +228,14 @@ def verify(
         *manifest_problems(manifest, baking),
         *_weight_problems(report, weights, baking),
     ]
-    if form is not None and chosen is not None:
+    if tokens is not None:
         from weight_edit.verification.model_checks import precision_problems, run_models
 
-        n_run = len(chosen)
+        n_run = len(tokens.sequences)
         checks = run_models(
             baking,
             folder=folder,
-            prompts=chosen,
-            form=form,
+            tokens=tokens,
             storage=storage,
             rounding=weights.rounding,
             device=device,

@@ -1,5 +1,6 @@
 """Terminal output of a plan of costs."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -48,10 +49,11 @@ def costs(found: "CostPlan", console: Console) -> None:
     table.add_section()
     table.add_row("all", "", between(found.flops), between(found.bytes_read, "B"), _time(found.seconds))
     console.print(table)
-    parts = {name.replace("_", " "): value for name, value in memory.to_dict().items() if name != "total" and value}
+    parts = {name.replace("_", " "): value for name, value in asdict(memory).items() if value}
     said = ", ".join(f"{name} {amount(value, 'B')}" for name, value in parts.items())
     each = " of each process" if found.work.processes > 1 else ""
-    console.print(f"Peak memory{each} of the find: {amount(memory.total, 'B')} ({said})", highlight=False)
+    apart = "" if found.device == "cpu" else f", {amount(memory.on_device, 'B')} of it on {found.device}"
+    console.print(f"Peak memory{each} of the find: {amount(memory.total, 'B')}{apart} ({said})", highlight=False)
     rates = found.rates
     if rates is not None:
         where = "given" if rates.device is None else f"of a plain block on {rates.device}"
