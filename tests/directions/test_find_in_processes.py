@@ -71,7 +71,7 @@ def test_two_processes_find_what_one_finds_and_one_speaks(alone: Path, tmp_path:
     assert metadata["processes"]["count"] == 2
     first, second = metadata["processes"]["prompts"]
     assert first + second > 100
-    assert abs(first - second) < 0.1 * first
+    assert abs(first - second) < 0.3 * first
     assert "processes" not in load_directions(alone).metadata
     # One journal, as of one process.
     assert measured(out) == measured(alone)

@@ -159,8 +159,12 @@ def test_two_processes_get_what_one_gets(tmp_path: Path) -> None:
     # To the bit the same on both, so that both decide alike.
     for name in ("residuals", "mean residuals", "next token", "one"):
         assert torch.equal(both[0][name], both[1][name]), name
+    # Whole batches are shared out, so that each is what one process makes of it, to the bit.
+    assert torch.equal(both[0]["residuals"], expected["residuals"])
     # Five questions of seven prompts and one of one, seven under four edits, and one under four, which share the edits.
-    assert both[0]["prompts"] == both[1]["prompts"] == [16 + 12 + 2, 20 + 16 + 2]
+    assert both[0]["prompts"] == both[1]["prompts"]
+    assert sum(both[0]["prompts"]) == 5 * 7 + 1 + 7 * 4 + 4
+    assert min(both[0]["prompts"]) > 20
     assert [found["writes"] for found in both] == [True, False]
     assert [found["from first"] for found in both] == ["of process 0"] * 2
     refused = ("UsageError", "process 0 refuses `out`", ("out",))

@@ -17,7 +17,7 @@ from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import sequences_at_once
 from weight_edit.runtime.prefix import common_prefix
-from weight_edit.runtime.processes import current, pooled
+from weight_edit.runtime.processes import agreed, current, pooled
 from weight_edit.runtime.request import Request
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, Variant
@@ -66,8 +66,7 @@ def run_model(
 
     The rows of a batch are numbered `variant * len(sequences) + sequence`. `step` may be called again for rows whose
     first try ran out of memory, so its effects belong in what it returns, not in what it changes. Several processes
-    that ask together (`processes`) each run a share of the sequences, or of the variants where these are more than
-    the sequences, and all get all results.
+    that ask together (`processes`) each run a share of the batches, and all get all results.
 
     Args:
         step: runs `forward_backbone` or `last_logits` on the batch, once.
@@ -81,7 +80,7 @@ def run_model(
         within: a bar of the caller's that counts rows, instead of one's own.
         blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
         unit: what one's own bar counts.
-        costs: of each sequence, by which several processes share them; its tokens when None.
+        costs: of each sequence, by which several processes share the work; its tokens when None.
 
     Raises:
         ProcessError: another process ended.
@@ -92,25 +91,30 @@ def run_model(
     longest = max(map(len, sequences), default=1)
     if trunk is not None and trunk.sequences != [list(sequence) for sequence in sequences]:
         raise ValueError("a trunk is of one list of prompts")
+    processes = current()
+    most = sequences_at_once(model, longest, read) if batch_size is None else batch_size
     request = Request(
         model=model,
         sequences=sequences,
         step=step,
         prefix=[] if keep is None else common_prefix(model, sequences, keep),
         trunk=trunk if model.offload is None else None,
-        most=sequences_at_once(model, longest, read) if batch_size is None else batch_size,
+        # What one machine has room for may differ from the next, and all have to cut the same batches.
+        most=agreed(most, "the size of batches"),
         calls=model.anatomy.n_layers if blocks is None else blocks,
     )
     taken = list(enumerate(variants))
-    processes = current()
     if processes is not None:
-        rank = processes.place.rank
-        if len(sequences) >= processes.place.count or len(sequences) >= len(variants):
-            lengths = [len(sequence) for sequence in sequences]
-            request.mine = processes.share(lengths if costs is None else costs)[rank]
+        rank, number = processes.place.rank, processes.place.count
+
+        def take(each: Sequence[float]) -> list[int]:
+            return processes.share(each)[rank]
+
+        if trunk is None and len(request.chunks) < number <= len(variants):
+            taken = [taken[variant] for variant in take([1] * len(variants))]
         else:
-            taken = [taken[number] for number in processes.share([1] * len(variants))[rank]]
-    count = len(request.own) * len(taken)
+            request.shared_out(number, take, [len(some) for some in sequences] if costs is None else costs)
+    count = sum(map(len, request.chunks)) * len(taken)
     with bar(description, count, unit) if description else nullcontext(within) as drawn:
         if processes is None:
             yield from request.results(taken, drawn)

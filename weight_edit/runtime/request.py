@@ -3,14 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, takewhile
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
+from weight_edit.runtime.batching import PASS_COST, Batch, attempt, grouped, padded, too_long
 from weight_edit.runtime.forward_pass import as_pass, each_block, forward_backbone, suited_threads
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import pass_cost, rows_in_waiting
@@ -48,7 +48,7 @@ class Request(Generic[T]):
         calls: of blocks in a batch.
         trunk: see `run_model`.
         mixed: several variants may share a batch, as far as is known.
-        mine: the sequences that this process runs; None is all.
+        chunks: the sequences that share a batch, for each batch under one variant.
     """
 
     model: Model
@@ -59,12 +59,36 @@ class Request(Generic[T]):
     most: int
     calls: int
     mixed: bool = True
-    mine: Sequence[int] | None = None
+    chunks: list[tuple[int, ...]] = field(init=False)
 
-    @property
-    def own(self) -> Sequence[int]:
-        """The sequences that this process runs."""
-        return range(len(self.sequences)) if self.mine is None else self.mine
+    def __post_init__(self) -> None:
+        self.chunks = self._grouped(range(len(self.sequences)))
+
+    def shared_out(self, count: int, take: Callable[[Sequence[float]], Sequence[int]], costs: Sequence[float]) -> None:
+        """Leave this process its part of the sequences: whole batches where there are enough.
+
+        A batch that is the same whoever runs it gives the same numbers to the bit.
+
+        Args:
+            count: processes.
+            take: the numbers of the items, by their costs, that are this process's.
+            costs: of the sequences.
+        """
+        if len(self.chunks) >= count:
+            each = [PASS_COST + sum(costs[row] for row in chunk) for chunk in self.chunks]
+            self.chunks = [self.chunks[number] for number in take(each)]
+        else:
+            self.chunks = self._grouped(take(costs))
+
+    def _grouped(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
+        groups = grouped(
+            [self.sequences[row] for row in rows],
+            self.most,
+            known=len(self.prefix),
+            unpadded=not hides_padding(self.model, self.sequences),
+            pass_cost=pass_cost(self.model),
+        )
+        return [tuple(rows[row] for row in group) for group in groups]
 
     def results(self, numbered: Sequence[tuple[int, Variant]], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
         """All batches with what `step` made of them.
@@ -72,16 +96,7 @@ class Request(Generic[T]):
         Args:
             numbered: variants with their numbers.
         """
-        unpadded = not hides_padding(self.model, self.sequences)
-        own = self.own
-        groups = grouped(
-            [self.sequences[row] for row in own],
-            self.most,
-            known=len(self.prefix),
-            unpadded=unpadded,
-            pass_cost=pass_cost(self.model),
-        )
-        chunks = [tuple(own[row] for row in group) for group in groups]
+        chunks = self.chunks
         waiting = deque(self._ordered(numbered))
         while waiting and chunks:
             count = self._together([variant for _, variant in waiting], max(map(len, chunks)))
