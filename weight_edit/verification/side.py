@@ -15,6 +15,7 @@ from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.head import Head
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.offload.buffers import trim
 from weight_edit.runtime.overflow import overflow
 from weight_edit.runtime.passes import forward_backbone, run_model
 from weight_edit.runtime.points import Point
@@ -205,6 +206,8 @@ class Side:
         for some, numbers in requests:
             for run, leak in self._pass(some, numbers, given, progress):
                 leaks[run] = leak if run not in leaks else leaks[run].with_more(leak)
+            # What one request has freed lies scattered, and the next one would take as much anew.
+            trim()
         return [leaks[run] for run in runs]
 
     def _pass(
