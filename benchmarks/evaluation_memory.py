@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, default=None, help="a working tree of an earlier commit")
     parser.add_argument("--limit", type=int, default=16, help="prompts (default 16)")
     options = parser.parse_args()
+    options.base, options.edited = options.base.resolve(), options.edited.resolve()
     size = sum(path.stat().st_size for path in options.base.glob("*.safetensors")) / (1 << 20)
     print(f"weights {size:.0f} MiB, {options.limit} prompts, peaks in MiB\n")
     print("| what | RssAnon | above imports | in models | VmRSS | above imports | in models | s | processor s |")
@@ -65,7 +66,8 @@ def main() -> None:
         cases += [("verify before", options.before, verify)] if options.before is not None else []
         cases += [("verify", ROOT, verify), ("verify --offload", ROOT, [*verify, "--offload"])]
         for what, tree, command in cases:
-            found = run_sampled([sys.executable, *command], environment=environment(tree, cache))
+            # Python looks for a package in the folder that it is started in before all others.
+            found = run_sampled([sys.executable, *command], environment=environment(tree, cache), folder=tree)
             if found.code:
                 sys.exit(f"{what}: exit code {found.code}\n{found.out}{found.err}")
             bare = bare or found

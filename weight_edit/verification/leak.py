@@ -23,6 +23,15 @@ class Leak:
 
     by_point: dict[str, float]
 
+    def with_more(self, other: "Leak") -> "Leak":
+        """The larger one at each point, of two at the same points; NaN must not be lost in a comparison."""
+        return Leak(
+            {
+                point: value if not value <= other.by_point[point] else other.by_point[point]
+                for point, value in self.by_point.items()
+            }
+        )
+
     @property
     def worst(self) -> float:
         """The largest leak over all points; NaN if any is NaN."""

@@ -16,6 +16,7 @@ from weight_edit.runtime.forward_pass import forward_backbone
 from weight_edit.runtime.head import Head
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
+from weight_edit.runtime.offload.buffers import trim
 from weight_edit.runtime.overflow import overflow
 from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.points import Point
@@ -194,7 +195,6 @@ class Side:
         self, runs: Sequence[Run], progress: Bar, levels: Sequence[Callable[[Point], Tensor] | None] | None
     ) -> list[Leak]:
         given = dict(zip(runs, levels or [None] * len(runs), strict=True))
-        meters: dict[Run, LeakMeter] = {}
         everything = range(len(self.sequences))
         plain = [run for run in runs if run.drawn is None and not run.changes]
         requests = [(plain, everything)] if plain else []
@@ -203,36 +203,39 @@ class Side:
                 requests += [([run], range(number, number + 1)) for number in everything]
             elif run.changes:
                 requests.append(([run], everything))
+        leaks: dict[Run, Leak] = {}
         for some, numbers in requests:
-            hooks = [run.of(numbers[0]) for run in some]
-            with self.computing(runs[0].dtype, changes_of(hooks[0])) as model:
-                for run in some:
-                    meters.setdefault(run, LeakMeter(model, self.rows, given[run]))
-                self._pass(model, some, hooks, numbers, meters, progress)
-        return [meters[run].leak for run in runs]
+            for run, leak in self._pass(some, numbers, given, progress):
+                leaks[run] = leak if run not in leaks else leaks[run].with_more(leak)
+            # What one request has freed lies scattered, and the next one would take as much anew.
+            trim()
+        return [leaks[run] for run in runs]
 
     def _pass(
         self,
-        model: Model,
         runs: Sequence[Run],
-        hooks: Sequence[Sequence[Hook]],
         numbers: Sequence[int],
-        meters: Mapping[Run, LeakMeter],
+        levels: Mapping[Run, Callable[[Point], Tensor] | None],
         progress: Bar,
-    ) -> None:
-        """Some prompts under some runs, in one request."""
+    ) -> Iterator[tuple[Run, Leak]]:
+        """Some prompts under some runs, in one request: the leak in each pass."""
+        hooks = [run.of(numbers[0]) for run in runs]
 
-        def step(batch: Batch) -> Tensor:
+        def step(batch: Batch) -> tuple[Tensor, Leak]:
             (row,) = batch.rows
-            with hooked(model.model, meters[runs[row // len(numbers)]].hooks):
+            meter = LeakMeter(model, self.rows, levels[runs[row // len(numbers)]])
+            with hooked(model.model, meter.hooks):
                 hidden = forward_backbone(model, batch)[0]
             if runs[0].dtype == FLOAT32 and hidden.dtype != torch.float32:
                 raise MixedError(f"the hidden states are {hidden.dtype}")
-            return hidden.cpu()
+            return hidden.cpu(), meter.leak
 
         # Parameters are changed where they are converted.
         variants = [Variant(tuple(hook for hook in each if hook.where != "parameter")) for each in hooks]
         sequences = [self.sequences[number] for number in numbers]
-        for batch, hidden in run_model(model, sequences, step, variants=variants, batch_size=1, within=progress):
-            variant, number = divmod(batch.rows[0], len(numbers))
-            self.spool.keep(runs[variant].kept, numbers[number], hidden)
+        with self.computing(runs[0].dtype, changes_of(hooks[0])) as model:
+            passes = run_model(model, sequences, step, variants=variants, batch_size=1, within=progress)
+            for batch, (hidden, leak) in passes:
+                variant, number = divmod(batch.rows[0], len(numbers))
+                self.spool.keep(runs[variant].kept, numbers[number], hidden)
+                yield runs[variant], leak

@@ -61,7 +61,7 @@ class Pairs:
                 trim()
                 weights: dict[tuple[str, str, int], list[Tensor]] = {}
                 for number in range(prompts):
-                    self._compare(spool, heads, runs, number, part, weights)
+                    self._compare(spool, heads, runs, number=number, part=part, weights=weights)
                     progress.advance()
 
     def _compare(
@@ -69,6 +69,7 @@ class Pairs:
         spool: Spool,
         heads: Mapping[str, Head],
         runs: list[Run],
+        *,
         number: int,
         part: int | None,
         weights: dict[tuple[str, str, int], list[Tensor]],
