@@ -208,7 +208,7 @@ class Side:
             with self.computing(runs[0].dtype, changes_of(hooks[0])) as model:
                 for run in some:
                     meters.setdefault(run, LeakMeter(model, self.rows, given[run]))
-                self._pass(model, some, hooks, numbers, meters, progress)
+                self._pass(model, some, hooks, numbers, meters=meters, progress=progress)
         return [meters[run].leak for run in runs]
 
     def _pass(
@@ -217,6 +217,7 @@ class Side:
         runs: Sequence[Run],
         hooks: Sequence[Sequence[Hook]],
         numbers: Sequence[int],
+        *,
         meters: Mapping[Run, LeakMeter],
         progress: Bar,
     ) -> None:

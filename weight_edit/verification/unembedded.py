@@ -61,7 +61,7 @@ class Pairs:
                 trim()
                 weights: dict[tuple[str, str, int], list[Tensor]] = {}
                 for number in range(prompts):
-                    self._compare(spool, heads, runs, number, part, weights)
+                    self._compare(spool, heads, runs, number, part=part, weights=weights)
                     progress.advance()
 
     def _compare(
@@ -70,6 +70,7 @@ class Pairs:
         heads: Mapping[str, Head],
         runs: list[Run],
         number: int,
+        *,
         part: int | None,
         weights: dict[tuple[str, str, int], list[Tensor]],
     ) -> None:
