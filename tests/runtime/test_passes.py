@@ -253,6 +253,26 @@ def test_running_out_of_memory_changes_nothing(monkeypatch, counted):
         logits(model, sequences, variants)
 
 
+def test_a_prefix_that_memory_holds_under_few_variants_is_read_in_parts(monkeypatch, counted):
+    model, sequences = small("llama"), prompts()
+    variants = edits(model)
+    backbone = forward_pass.forward_backbone
+    tried = []
+
+    def limited(model, batch):
+        tried.append(len(batch.rows))
+        if len(batch.rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return backbone(model, batch)
+
+    # What the request itself runs is the common prefix alone.
+    monkeypatch.setattr(request, "forward_backbone", limited)
+    found = logits(model, sequences, variants)
+    torch.testing.assert_close(found, one_by_one(model, sequences, variants), **CLOSE)
+    assert max(tried) > 2
+    assert {rows for rows in tried if rows <= 2} == {1, 2}
+
+
 def test_memory_that_does_not_suffice_for_one_says_so(monkeypatch):
     model = small("llama")
 
