@@ -70,3 +70,15 @@ def test_protected_prompts_are_measured_as_the_baseline_is(behaviour):
     assert [score.protected_kl for score in scores] == pytest.approx([score.kl for score in scores], rel=1e-5)
     plain = scored(found.model, candidates, **given)
     assert {score.protected_kl for score in plain} == {None}
+
+
+def test_scores_whose_prompts_are_all_used_up_are_left_out(behaviour):
+    """Further prompts of one class may be there while none of the other are."""
+    found = behaviour("llama")
+    chat_format = ChatFormat(found.model.tokenizer)
+    target, baseline = ([chat_format.encode(p) for p in s.take(12).prompts] for s in (found.target, found.baseline))
+    candidates = mean_differences(problem_of(found.model, target, baseline, [-1]), MeanDifferenceOptions())[1:2]
+    (with_all,) = scored(found.model, candidates, target=target, baseline=baseline, tokens=found.tokens)
+    (score,) = scored(found.model, candidates, target=target, baseline=(), tokens=found.tokens)
+    assert score.bypass == pytest.approx(with_all.bypass, rel=1e-4)
+    assert (with_all.induce is None, score.induce, score.kl) == (False, None, None)

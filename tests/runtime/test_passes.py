@@ -4,11 +4,13 @@ In one batch or many, with the prompts' common beginning run once or for each, v
 from the plain model's stream or run whole.
 """
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from tests.helpers.small_families import FAMILIES, WHOLE, small
-from weight_edit.errors import UsageError
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import forward_pass, passes, prefix, request
 from weight_edit.runtime.activations import mean_residuals, residuals, residuals_under
@@ -18,7 +20,7 @@ from weight_edit.runtime.hooks import PASS, Hook, addition_hook, hooked
 from weight_edit.runtime.passes import run_model
 from weight_edit.runtime.points import all_points
 from weight_edit.runtime.trunk import Trunk
-from weight_edit.runtime.variants import PLAIN, Variant
+from weight_edit.runtime.variants import PLAIN, Variant, by_rows
 
 ALL = (*FAMILIES, *WHOLE)
 # Of float32 sums in another order, on streams of a magnitude of about 1 to 10.
@@ -148,41 +150,68 @@ def test_an_edit_of_a_parameter_shares_no_batch(counted):
     assert all(len(set(batch.under)) == 1 for batch in counted)
 
 
+@contextmanager
+def rows_mingled(model, name):
+    """Within the context, a module's output is one row of all tokens for whoever hooks it, and rows for its block."""
+    module = model.model.get_submodule(name)
+    own, handles = module.forward, []
+
+    def turned_back_last(_, args):
+        for handle in handles:
+            handle.remove()
+        # Behind the hooks that are attached by now.
+        handles[:] = [module.register_forward_hook(lambda _, __, x: x.reshape(args[0].shape))]
+
+    module.forward = lambda x: own(x).flatten(0, 1)[None]
+    seen = module.register_forward_pre_hook(turned_back_last)
+    try:
+        yield
+    finally:
+        for handle in (seen, *handles):
+            handle.remove()
+        del module.forward
+
+
 def test_modules_that_are_given_no_rows_are_run_one_variant_at_a_time(counted):
     """An expert sees the tokens that are sent to it, whose rows nobody knows."""
     model, sequences = small("llama"), prompts()
-
-    def doubled(x):
-        return 2 * x
-
-    variants = [Variant((Hook(model.anatomy.blocks[1].module + ".mlp", "output", doubled),)), PLAIN]
+    mlp = model.anatomy.blocks[1].module + ".mlp"
+    variants = [Variant((Hook(mlp, "output", lambda x: 2 * x),)), PLAIN]
     expected = logits(model, sequences, variants)
-    mlp = model.model.get_submodule(model.anatomy.blocks[1].module + ".mlp")
-    own = mlp.forward
-    mlp.forward = lambda x: own(x).transpose(0, 1).contiguous()
-    back = mlp.register_forward_hook(lambda _, __, x: x.transpose(0, 1))
-    try:
-        # The user's hook is after the one that turns it back, as if it were the module's own.
+    assert not torch.allclose(expected[0], expected[1])
+    counted.clear()
+    with rows_mingled(model, mlp):
         found = logits(model, sequences, variants)
-    finally:
-        back.remove()
-        del mlp.forward
     torch.testing.assert_close(found, expected, **CLOSE)
-    with hooked(model.model, []):
-        counted.clear()
-        mlp.forward = lambda x: own(x).flatten(0, 1)[None]
-        after = model.anatomy.blocks[1].module + ".mlp"
-        shapes = []
-        back = mlp.register_forward_hook(lambda _, __, x: x.reshape(shapes.pop()))
-        seen = mlp.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
-        try:
-            found = logits(model, sequences, variants)
-        finally:
-            back.remove()
-            seen.remove()
-            del mlp.forward
-    assert after
-    torch.testing.assert_close(found, expected, **CLOSE)
+    first, *others = [len(set(batch.under)) for batch in counted]
+    assert (first, set(others)) == (2, {1})
+
+
+def test_a_stream_whose_rows_nobody_can_tell_is_refused():
+    model, sequences = small("llama"), prompts()
+
+    def step(batch):
+        by_rows(torch.zeros(1, batch.ids.numel(), 32), batch)
+
+    with pytest.raises(UnsupportedError, match="look at another point"):
+        list(run_model(model, sequences, step))
+
+
+def test_a_variant_that_is_given_twice_acts_once_on_its_rows(counted):
+    model, sequences = small("llama"), prompts()
+    plain, *_, late = edits(model)
+    found = logits(model, sequences, [late, plain, late])
+    torch.testing.assert_close(found, one_by_one(model, sequences, [late, plain, late]), **CLOSE)
+    assert any(len(batch.runs) == 3 for batch in counted)
+
+
+@pytest.mark.parametrize("sequences", [[[]], [[], []], [[5, 6], []]])
+def test_sequences_without_tokens_are_refused(sequences):
+    model = small("llama")
+    with pytest.raises(UsageError, match="has no tokens"):
+        next_token_logprobs(model, sequences)
+    with pytest.raises(UsageError, match="has no tokens"):
+        mean_residuals(model, sequences, all_points(model))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mixtral", "jamba"])
@@ -222,6 +251,26 @@ def test_running_out_of_memory_changes_nothing(monkeypatch, counted):
     monkeypatch.setattr("weight_edit.runtime.forward.last_logits", limited(lambda *_: 1 / 0))
     with pytest.raises(ZeroDivisionError):
         logits(model, sequences, variants)
+
+
+def test_a_prefix_that_memory_holds_under_few_variants_is_read_in_parts(monkeypatch, counted):
+    model, sequences = small("llama"), prompts()
+    variants = edits(model)
+    backbone = forward_pass.forward_backbone
+    tried = []
+
+    def limited(model, batch):
+        tried.append(len(batch.rows))
+        if len(batch.rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return backbone(model, batch)
+
+    # What the request itself runs is the common prefix alone.
+    monkeypatch.setattr(request, "forward_backbone", limited)
+    found = logits(model, sequences, variants)
+    torch.testing.assert_close(found, one_by_one(model, sequences, variants), **CLOSE)
+    assert max(tried) > 2
+    assert {rows for rows in tried if rows <= 2} == {1, 2}
 
 
 def test_memory_that_does_not_suffice_for_one_says_so(monkeypatch):

@@ -137,7 +137,7 @@ class Scorer:
     def names(self, candidate: Candidate) -> list[str]:
         """The scores that a candidate can have."""
         able = [name for name in ABLATED if self._prompts[name]]
-        return [*able, "induce"] if self.tokens and addable(candidate) else able
+        return [*able, "induce"] if self.tokens and self._prompts["kl"] and addable(candidate) else able
 
     def measure(
         self,

@@ -81,6 +81,8 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
     free = free_memory(model)
     if free is None:
         return _UNTOLD
+    # Sequences without tokens are refused where batches are made of them.
+    tokens = max(1, tokens)
     row = tokens * _token_bytes(model) + read * _logits_bytes(model)
     if model.device.type == "cpu":
         useful = min(MOST_SEQUENCES, _most_tokens(model) // tokens)

@@ -136,8 +136,7 @@ class Request(Generic[T]):
         variants = list(dict.fromkeys(row.variant for chunk in chunks for row in chunk))
         if len(variants) > 1 and not self.mixed:
             for variant in variants:
-                own = [[row for row in chunk if row.variant is variant] for chunk in chunks]
-                yield from self._in_memory([rows for rows in own if rows], drawn)
+                yield from self._in_memory(_of(chunks, [variant]), drawn)
             return
         waiting = deque(chunks)
         shares = _Shares(drawn, 0)
@@ -163,9 +162,16 @@ class Request(Generic[T]):
                 shares.complete()
                 waiting.popleft()
         except UnmixedError:
+            if len(variants) == 1:
+                # Not the edits share the module's rows: what reads the stream there cannot tell them apart.
+                raise
             shares.take_back()
             self.mixed = False
             yield from self._in_memory(list(waiting), drawn)
+        except _CrowdedError:
+            half = len(variants) // 2
+            for some in (variants[:half], variants[half:]):
+                yield from self._in_memory(_of(chunks, some), drawn)
 
     def _from_disk(self, chunks: list[list[_Row]], drawn: Bar | None) -> Iterator[tuple[Batch, T]]:
         """The batches of some variants, all of which go through a block before the next one is read."""
@@ -221,6 +227,8 @@ class Request(Generic[T]):
             return None
         prefix = Prefix.of(self.model, self.prefix, variants)
         outcome = attempt(partial(self._run, prefix.batch, partial(forward_backbone, self.model), start, None))
+        if outcome is None and len(variants) > 1:
+            raise _CrowdedError
         if outcome is None:
             raise too_long(len(self.prefix))
         if not prefix.fills(start):
@@ -274,6 +282,16 @@ class Request(Generic[T]):
         if not shares.seen or is_quiet():
             return nullcontext()
         return each_block(self.model, partial(shares.add, 1 / max(1, self.calls)))
+
+
+class _CrowdedError(Exception):
+    """Memory ran out with the common prefix under several variants at once."""
+
+
+def _of(chunks: Sequence[Sequence[_Row]], variants: Sequence[Variant]) -> list[list[_Row]]:
+    """The rows of some variants, batch by batch."""
+    own = [[row for row in chunk if row.variant in variants] for chunk in chunks]
+    return [rows for rows in own if rows]
 
 
 class _Shares:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.edits.low_rank import LowRankMap
+from weight_edit.errors import UnsupportedError
 from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.hooks import PASS, Hook, hooked
 from weight_edit.runtime.loading import Model
@@ -15,7 +16,7 @@ from weight_edit.runtime.loading import Model
 Change = Callable[[Tensor], Tensor]
 
 
-class UnmixedError(Exception):
+class UnmixedError(UnsupportedError):
     """A module is given tokens in a form that does not tell which row each belongs to."""
 
 
@@ -61,6 +62,8 @@ def under(model: Model, variants: Sequence[Variant]) -> Iterator[None]:
     Raises:
         UnmixedError: in a pass of several variants, where a hooked module is not given rows; run one at a time.
     """
+    # One that is given twice acts once on its rows.
+    variants = list(dict.fromkeys(variants))
     alone = [variant for variant in variants if variant.alone]
     if alone:
         assert len(variants) == 1, "a variant that changes parameters shares no batch"
@@ -155,4 +158,7 @@ def by_rows(x: Tensor, batch: Batch) -> Tensor:
         return x
     if x.ndim >= 2 and x.shape[0] == rows * columns:
         return x.unflatten(0, (rows, columns))
-    raise UnmixedError(f"{tuple(x.shape)} is not {rows} rows of {columns} tokens")
+    raise UnmixedError(
+        f"a module has a tensor of shape {tuple(x.shape)} where {rows} prompts of {columns} tokens went in, so that "
+        "nobody can tell which prompt is where; look at another point of the stream"
+    )
