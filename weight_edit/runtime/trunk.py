@@ -24,6 +24,9 @@ _SHARE = 0.125
 class Trunk:
     """What the plain model makes of some prompts in front of its blocks.
 
+    It is of one state of the model: under other hooks that enclose the questions, or after another change of weights,
+    make another.
+
     Args:
         model: the model.
         sequences: token ids of the prompts.
