@@ -135,6 +135,26 @@ def test_a_trunk_skips_the_blocks_in_front_of_an_edit(counted):
     assert set(calls) == {names[3]}
 
 
+def test_a_trunk_that_memory_does_not_let_be_tried_is_not_used(monkeypatch):
+    model, sequences = small("llama"), prompts()
+    trunk = Trunk(model, sequences, [3])
+    logits(model, sequences, [PLAIN], trunk=trunk)
+    late = Variant((addition_hook(model, 3, torch.ones(32)),))
+    as_pass, tried = request.as_pass, []
+
+    def limited(batch, step):
+        tried.append(batch)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return as_pass(batch, step)
+
+    monkeypatch.setattr(request, "as_pass", limited)
+    found = logits(model, sequences, [late], trunk=trunk)
+    torch.testing.assert_close(found, one_by_one(model, sequences, [late]), **CLOSE)
+    assert trunk.suited is False
+    assert len(tried) > 1
+
+
 def test_a_trunk_is_of_one_list_of_prompts():
     model, sequences = small("llama"), prompts()
     with pytest.raises(ValueError, match="one list of prompts"):

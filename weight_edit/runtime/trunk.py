@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.hooks import Hook, hooked, main_input
 from weight_edit.runtime.loading import Model
@@ -23,6 +24,9 @@ _SHARE = 0.125
 
 class Trunk:
     """What the plain model makes of some prompts in front of its blocks.
+
+    It is of one state of the model: under other hooks that enclose the questions, or after another change of weights,
+    make another.
 
     Args:
         model: the model.
@@ -123,8 +127,8 @@ class Trunk:
         with hooked(self._model.model, [Hook(self._model.anatomy.blocks[-1].module, "output", end)]):
             try:
                 run()
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-                # A block that needs more than the stream of those before may fail in any way.
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, UsageError, ValueError):
+                # A block that needs more than the stream of those before may fail in any way, and memory may run out.
                 return False
         # The last of them: a common prefix has a pass of its own before.
         return self._end is not None and bool(ends) and torch.equal(ends[-1], self._end)
