@@ -118,7 +118,7 @@ def find(
         typer.Option(
             "--filter",
             help="Drop target prompts that are not refused and baseline prompts that are: by judged answers, by the "
-            "first-token, or none; auto is answers where refusal tokens are from them.",
+            "first token, or none; auto is answers where refusal tokens are from them.",
         ),
     ] = "auto",
     best_effort: Annotated[

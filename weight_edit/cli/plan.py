@@ -57,7 +57,7 @@ def plan(
         typer.Option("--filter", help="How prompts are left out, as in `find`: by auto and answers all are answered."),
     ] = "auto",
     tokens_from: Annotated[str, typer.Option(help="Source of refusal tokens, as in `find`.")] = "answers",
-    n_answers: Annotated[int, typer.Option(help="Prompts of each set that are answered otherwise.")] = 32,
+    n_answers: Annotated[int, typer.Option(help="Prompts of each set that are answered where not all are.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(help="Length of these answers, at most.")] = 32,
     confirm: Annotated[
         int | None, typer.Option(metavar="N", help="Prompts that confirm a choice by answers; none if absent.")
