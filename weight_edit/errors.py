@@ -53,6 +53,10 @@ class UsageError(WeightEditError):
     exit_code = 2
 
 
+class OutOfMemoryError(UsageError):
+    """Memory runs out with the least that can be asked at once; nothing is wrong with what was asked."""
+
+
 class UnsupportedError(WeightEditError):
     """This model or edit is not supported; the message names the module, tensor or reason."""
 

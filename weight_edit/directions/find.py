@@ -29,7 +29,7 @@ from weight_edit.directions.scores import SCORES, CandidateScore
 from weight_edit.directions.selection import RELEASED, SelectionRule
 from weight_edit.directions.separation import Separation, separation
 from weight_edit.directions.shared_search import open_search
-from weight_edit.errors import UsageError
+from weight_edit.errors import OutOfMemoryError, UsageError
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.prompts.load import load_prompts
@@ -294,6 +294,9 @@ def _metered(
         if meter.filter != "none":
             *targets, baseline = filtered(metering, meter.answers)
             problem = replace(problem, targets=tuple(targets), baseline=baseline)
+    except OutOfMemoryError:
+        # What the model answered so far is worth going on with, in smaller batches or on another machine.
+        raise
     except UsageError:
         # A search that is refused leaves nothing that the next one trips over.
         kept.discard()

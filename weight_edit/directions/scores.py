@@ -254,7 +254,11 @@ class Scorer:
                 batch_size=self.batch_size,
                 description=None,
             )
-            found = torch.stack(rows)
+            found = rows[0].new_empty(len(rows), *rows[0].shape)
+            for number, row in enumerate(rows):
+                found[number] = row
+                # Nothing holds a batch's own numbers any more when its last row is moved.
+                rows[number] = found[number]
             check_logprobs(self.model, prompts, found)
             self._plain[name] = found
         return self._plain[name]

@@ -94,10 +94,6 @@ class Stages:
         open_ones = [n for n in known if over[n] <= worst and any(self._lacks(name, n, table) for name in names)]
         return self._first([((name,), open_ones[:AT_ONCE]) for name in names], table)
 
-    def of_all(self, table: Sequence[CandidateScore]) -> Stage | None:
-        """The stage to measure so that every candidate that may be chosen has what the choice is by."""
-        return self._first([((name,), self._eligible) for name in self._of_choice], table)
-
     def of_some(self, table: Sequence[CandidateScore], numbers: Iterable[int]) -> Stage | None:
         """The stage to measure so that some candidates have every score, also those that bound nothing."""
         names = (*self._divergences, "induce", "bypass")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import OutOfMemoryError, UsageError
 from weight_edit.utils.progress import bar
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ Side = Literal["left", "right"]
 
 PASS_COST = 40
 """The tokens whose reading costs a processor about what a pass costs however few it reads: what one less is worth."""
+
+_LARGEST = 512
+"""Sequences of a group: what one pass less would save is little beside so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ def group_sizes(
     costs = [0] * (len(unread) + 1)
     sizes = [0] * len(unread)
     for start in reversed(range(len(unread))):
-        limit = min(len(unread) - start, most, most if at_once is None else at_once // unread[start])
+        limit = min(len(unread) - start, most, _LARGEST, most if at_once is None else at_once // unread[start])
         cost = {size: pass_cost + size * unread[start] + costs[start + size] for size in range(1, max(1, limit) + 1)}
         sizes[start] = min(cost, key=lambda size: (cost[size], -size))
         costs[start] = cost[sizes[start]]
@@ -185,9 +188,9 @@ def attempt(step: Callable[[], T]) -> tuple[T] | None:
     return None
 
 
-def too_long(tokens: int) -> UsageError:
+def too_long(tokens: int) -> OutOfMemoryError:
     """The error for a sequence of so many tokens that memory runs out with it alone."""
-    return UsageError(
+    return OutOfMemoryError(
         f"out of memory with a single sequence of {tokens} tokens; use shorter prompts, "
         "a smaller dtype (bfloat16), device 'auto' to spread the model, or a larger device"
     )

@@ -22,6 +22,9 @@ _SHARE = 0.125
 _SHARE_OF_CACHE = 0.5
 """The part of the free memory that a cache of keys and values may take, while it is copied too."""
 
+_WAITING_LOGITS = 1 << 32
+"""Bytes of logits that may wait in a temporary file."""
+
 _UNTOLD = 32
 """Sequences in a pass where nobody can tell what memory is free."""
 
@@ -91,17 +94,22 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
     return max(1, min(useful, int(_SHARE * free / row)))
 
 
-def rows_in_waiting(model: Model, tokens: int) -> int:
-    """The sequences whose streams may wait between two blocks of a model that lies on disk, by the memory that is free.
+def rows_in_waiting(model: Model, tokens: int, read: int) -> int:
+    """The sequences that may wait between two blocks of a model that lies on disk, by the memory that is free.
 
     Args:
         tokens: of the longest sequence.
+        read: the tokens of a sequence whose logits are read; on a processor they wait in a file.
     """
     free = free_memory(model)
     if free is None:
         return _UNTOLD
     # A stream, what a block adds to it, and positions in two forms.
-    return max(1, int(2 * _SHARE * free / (4 * tokens * model.anatomy.d_model * model.dtype.itemsize)))
+    streams = 4 * tokens * model.anatomy.d_model * model.dtype.itemsize
+    logits = read * model.vocabulary * model.dtype.itemsize
+    if model.device.type != "cpu":
+        return max(1, int(2 * _SHARE * free / (streams + logits)))
+    return max(1, min(int(2 * _SHARE * free / streams), _WAITING_LOGITS // max(1, logits)))
 
 
 def tokens_at_once(model: Model) -> int:

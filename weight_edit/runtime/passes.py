@@ -101,6 +101,7 @@ def run_model(
         trunk=trunk if model.offload is None else None,
         # What one machine has room for may differ from the next, and all have to cut the same batches.
         most=agreed(most, "the size of batches"),
+        read=read,
         calls=model.anatomy.n_layers if blocks is None else blocks,
     )
     taken = list(enumerate(variants))

@@ -45,6 +45,7 @@ class Request(Generic[T]):
     Attributes:
         prefix: the tokens that are read once for each variant.
         most: rows at once, so far.
+        read: the positions of a row whose logits are read.
         calls: of blocks in a batch.
         trunk: see `run_model`.
         mixed: several variants may share a batch, as far as is known.
@@ -57,6 +58,7 @@ class Request(Generic[T]):
     prefix: list[int]
     trunk: Trunk | None
     most: int
+    read: int
     calls: int
     mixed: bool = True
     chunks: list[tuple[int, ...]] = field(init=False)
@@ -180,7 +182,7 @@ class Request(Generic[T]):
         # Variants that share a batch would read no less: all batches wait for the same weights.
         apart = [list(rows) for chunk in chunks for _, rows in groupby(chunk, lambda row: row.variant)]
         waiting = deque(part for rows in apart for part in self._parts(rows))
-        at_once = rows_in_waiting(self.model, max(map(len, self.sequences)))
+        at_once = rows_in_waiting(self.model, max(map(len, self.sequences)), self.read)
         while waiting:
             wave = [waiting.popleft()]
             while waiting and sum(map(len, wave)) + len(waiting[0]) <= at_once:
