@@ -275,7 +275,12 @@ def _place(device: str | None, *, planned: bool) -> str:
     """
     if planned and device is not None and device.partition(":")[0] in ("cuda", "mps"):
         return device
-    return usable_device(None if device == "auto" else device)
+    try:
+        return usable_device(None if device == "auto" else device)
+    except UsageError as error:
+        raise UsageError(
+            f"{error}, or give its rate with `flops` and `disk_rate`", option=("flops", "disk_rate")
+        ) from error
 
 
 def _together(sets: Sequence[PromptSet]) -> tuple[str, ...]:
@@ -338,7 +343,8 @@ def _workload(
     suffix = POSITIONS if chat is None else len(chat.suffix)
     places = suffix if positions == "template" else 1
     allowed = rule.layers(size.layers)
-    most = max(1, places * allowed)
+    # Behind the instruction all prompts have the template's tokens, which nothing tells apart before the first block.
+    most = max(1, places * (allowed if positions == "all" else allowed - 1))
     count = (candidates, candidates) if candidates is not None else (most if everywhere else 1, most)
     if prefix is None:
         # A number of tokens that somebody gives may be shorter than the template.

@@ -192,6 +192,7 @@ def find_requested(
 ) -> Directions:
     """The directions that a request asks for; the other arguments and the errors are those of `find_directions`."""
     finder = finder_named(request.method)
+    finder.check_offload(model.offload is not None)
     rule = rule_for(finder, request.rule)
     chat_format = ChatFormat(model.tokenizer) if chat_format is None else chat_format
     places = _positions(request.positions, len(chat_format.suffix))

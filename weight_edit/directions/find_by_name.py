@@ -60,6 +60,7 @@ def find_by_name(
     rule = rule_for(finder, request.rule)
     # A misspelt option is said before a large model is fetched and loaded.
     finder.settings(request.options)
+    finder.check_offload(load_options.offload)
     chat_format = load_options.chat_format(model, format_options)
     asked = search_inputs(
         request,

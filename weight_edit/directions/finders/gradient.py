@@ -147,7 +147,7 @@ class GradientOptions(Section):
     start: Literal["mean-difference", "random"] = "mean-difference"
 
 
-@finder("gradient", paper="2502.17420", aliases=("rdo",))
+@finder("gradient", paper="2502.17420", aliases=("rdo",), gradients=True)
 def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
     """A unit direction or concept cone by gradient search on the model's own texts.
 
