@@ -115,8 +115,7 @@ def run_model(
             taken = [taken[variant] for variant in take([1] * len(variants))]
         else:
             request.shared_out(number, take, [len(some) for some in sequences] if costs is None else costs)
-    count = sum(map(len, request.chunks)) * len(taken)
-    with bar(description, count, unit) if description else nullcontext(within) as drawn:
+    with bar(description, len(sequences) * len(variants), unit) if description else nullcontext(within) as drawn:
         if processes is None:
             yield from request.results(taken, drawn)
             return
@@ -128,8 +127,9 @@ def run_model(
         for number, part in enumerate(parts):
             rows = sum(len(some) for some, _ in part)
             processes.prompts[number] += rows
-            if within is not None and number != processes.place.rank:
-                within.advance(rows)
+            if drawn is not None and number != processes.place.rank:
+                # The bar counts the rows of all; what others did is heard of in the end.
+                drawn.advance(rows)
             for some, made in part:
                 yield Elsewhere(some), made
 
