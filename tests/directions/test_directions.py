@@ -88,7 +88,7 @@ BAD = {
     "row 1 of `direction` is zero": {"direction": torch.eye(3)[:2] * torch.tensor([[1.0], [0.0]])},
     "not of unit length .* `orthonormalize=True`": {"direction": torch.tensor([3.0, 4.0])},
     "not orthogonal": {"direction": torch.tensor([[1.0, 0.0], [0.6, 0.8]])},
-    "`candidates` has shape": {"direction": torch.tensor([1.0, 0.0]), "candidates": torch.ones(2, 2, 3)},
+    "the tensor 'candidates' has shape": {"direction": torch.tensor([1.0, 0.0]), "candidates": torch.ones(2, 2, 3)},
 }
 
 
