@@ -308,12 +308,14 @@ def _none(
 
     counts = ", ".join(f"{bound} for {count}" for bound, count in selection.counts.items())
     any_found = any(score.norm != 0.0 for score in scores)
-    taking = "loosen a bound, or pass `best_effort=True` (in a recipe, best_effort: true)"
+    loosen = "loosen a bound (`resume=True` measures nothing twice)"
+    taking = f"{loosen}, or pass `best_effort=True` (in a recipe, best_effort: true)"
     advice = taking if any_found else "no direction was found"
     if NOT_FINITE in selection.counts and searched.facts.get("dtype") == "float16":
         advice = "float16 ends at 65504, which an edit may exceed: load the model in bfloat16 or float32 (`dtype`)"
     error = UnsupportedError(
-        f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}", option=("best_effort", "dtype")
+        f"none of {len(scores)} candidates keeps the bounds: {counts}; {advice}",
+        option=("best_effort", "resume", "dtype"),
     )
     error.details = {"rule": asdict(rule), "scores": _rows(sorted(scores, key=badness), selection, rule)}
     return error
