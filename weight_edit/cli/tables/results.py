@@ -314,9 +314,11 @@ def _is_measured(row: "ScoreDocument") -> bool:
 
 
 def _reason(row: "ScoreDocument") -> str | None:
-    """Which bounds a candidate misses, and at which stage it was rejected for it."""
+    """Which bounds a candidate misses, and at which stage it was rejected where a single bound does not tell it."""
     reason, stage = row.get("rejected"), row.get("stage")
-    return f"{reason} (stage: {'KL' if stage == 'kl' else stage})" if reason and stage else reason
+    if not reason or not stage or ("; " not in reason and stage in reason.lower()):
+        return reason
+    return f"{reason} (stage: {'KL' if stage == 'kl' else stage})"
 
 
 def _heard(meta: "DirectionsDocument", console: Console) -> None:
