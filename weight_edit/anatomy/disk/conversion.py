@@ -5,7 +5,7 @@ alone.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -142,21 +142,37 @@ class _Collected:
 def _collected(model: Any, stored: Stored, state: dict[str, Tensor]) -> dict[str, _Collected]:
     """The tensors that transformers collects for each parameter."""
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
-    mapping = get_model_conversion_mapping(model)
-    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
-    prefix = model.base_model_prefix
     collected: dict[str, _Collected] = {}
-    for name in sorted(stored.shapes, key=dot_natural_key):
-        renamed, pattern = rename_source_key(name, renamings, converters, prefix, state)
-        if renamed not in state and name in state:
-            renamed, pattern = rename_source_key(name, [], [], base_model_prefix=prefix, meta_state_dict=state)
-        if renamed not in state:
-            continue
-        converter = None if pattern is None else by_pattern[pattern]
+    mapping = get_model_conversion_mapping(model)
+    for name, renamed, pattern, converter in parameters_of(model, mapping, stored.shapes, state):
         entry = collected.setdefault(renamed, _Collected(renamed, converter))
         entry.add(name, renamed if pattern is None else pattern, converter)
     return collected
+
+
+def parameters_of(
+    model: Any, mapping: Iterable[Any], names: Iterable[str], state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, str, str | None, Any]]:
+    """Each tensor that a model takes, the parameter that it goes into, and by which pattern and converter.
+
+    Pattern and converter are None where a tensor is only renamed; tensors that go nowhere are left out.
+
+    Args:
+        mapping: transformers' renamings and converters for the model.
+        names: of the tensors on disk.
+        state: the model's own, by name.
+    """
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+    known = list(mapping)
+    renamings = [entry for entry in known if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in known if isinstance(entry, WeightConverter)]
+    by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
+    prefix = model.base_model_prefix
+    for name in sorted(names, key=dot_natural_key):
+        renamed, pattern = rename_source_key(name, renamings, converters, prefix, state)
+        if renamed not in state and name in state:
+            renamed, pattern = rename_source_key(name, [], [], base_model_prefix=prefix, meta_state_dict=state)
+        if renamed in state:
+            yield name, renamed, pattern, None if pattern is None else by_pattern[pattern]

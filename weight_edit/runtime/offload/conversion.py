@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weight_edit.anatomy.disk.conversion import parameters_of
 from weight_edit.runtime.offload.buffers import empty
 from weight_edit.runtime.offload.reader import Runs, Shards
 
@@ -157,31 +158,18 @@ def collect(model: Any, load_config: Any, shards: Shards) -> list[Conversion]:
         model: on the meta device, as `from_pretrained` has built it.
         load_config: transformers' `LoadStateDictConfig`.
     """
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        build_glob_alternation,
-        dot_natural_key,
-        rename_source_key,
-    )
+    from transformers.core_model_loading import WeightRenaming, build_glob_alternation
 
     state = model.state_dict()
-    mapping = load_config.weight_mapping or []
-    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
     plan = load_config.dtype_plan or {}
     kept, by_group, _ = build_glob_alternation(list(plan)) if plan else (None, {}, {})
-    quantizer, prefix = load_config.hf_quantizer, model.base_model_prefix
+    quantizer = load_config.hf_quantizer
     found: dict[str, Conversion] = {}
-    for name in sorted(shards.names, key=dot_natural_key):
-        renamed, pattern = rename_source_key(name, renamings, converters, prefix, state)
-        if renamed not in state and name in state:
-            renamed, pattern = rename_source_key(name, [], [], base_model_prefix=prefix, meta_state_dict=state)
-        if renamed not in state:
-            continue
+    for name, renamed, pattern, converter in parameters_of(
+        model, load_config.weight_mapping or [], shards.names, state
+    ):
         if renamed not in found:
-            transform = WeightRenaming(name, renamed) if pattern is None else deepcopy(by_pattern[pattern])
+            transform = WeightRenaming(name, renamed) if converter is None else deepcopy(converter)
             found[renamed] = Conversion(first=renamed, transform=transform)
         entry = found[renamed]
         dtype = load_config.dtype
