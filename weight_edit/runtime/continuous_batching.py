@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from weight_edit.runtime.batching import attempt, group_sizes, longest_first, too_long
-from weight_edit.runtime.forward_pass import each_block
+from weight_edit.runtime.forward_pass import each_block, suited_threads
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import MOST_SEQUENCES, rows_at_once, tokens_at_once
 from weight_edit.runtime.prefix import common_prefix
 from weight_edit.runtime.row_cache import RowCache
 from weight_edit.utils.progress import is_quiet
-from weight_edit.utils.threads import one_thread
 
 FirstRead = Callable[[Sequence[int], Tensor], None]
 """Is given the numbers of some prompts and the logits (prompts, vocabulary) that their first tokens are read off."""
@@ -86,7 +85,7 @@ def decode(
         waiting=deque(order),
     )
     seen = nullcontext() if is_quiet() else each_block(model, running.passed)
-    with torch.no_grad(), seen, one_thread() if model.small else nullcontext():
+    with torch.no_grad(), seen, suited_threads(model):
         while running.left:
             if attempt(running.step) in (None, (False,)):
                 running.retreat()

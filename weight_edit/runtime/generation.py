@@ -14,7 +14,7 @@ from weight_edit.errors import UsageError
 from weight_edit.runtime.batching import Batch, attempt, group_sizes, longest_first, padded, too_long
 from weight_edit.runtime.continuous_batching import FirstRead, decode
 from weight_edit.runtime.forward import check_lengths
-from weight_edit.runtime.forward_pass import each_block
+from weight_edit.runtime.forward_pass import suited_threads
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import pass_cost, sequences_at_once, tokens_at_once
 from weight_edit.runtime.padding import hides_padding
@@ -22,8 +22,8 @@ from weight_edit.runtime.passes import check_tokens
 from weight_edit.runtime.prefix import unsuited
 from weight_edit.runtime.processes import divided
 from weight_edit.runtime.row_cache import UnsuitedError
-from weight_edit.utils.progress import Bar, bar, is_quiet
-from weight_edit.utils.threads import one_thread
+from weight_edit.runtime.shares import Shares
+from weight_edit.utils.progress import bar
 
 T = TypeVar("T")
 
@@ -237,18 +237,18 @@ def by_batch(
                 count = group_sizes(lengths, most, at_once=most_tokens, pass_cost=max_new_tokens * pass_cost(model))[0]
                 batch = padded(sequences, tuple(order[rows : rows + count]), model.pad_id, "left")
                 batches.append(batch.to(model.device))
-            shown = _Shown(drawn, rows, model.anatomy.n_layers * max_new_tokens * len(batches))
-            with each_block(model, shown.passed) if drawn is not None and not is_quiet() else nullcontext():
+            shares = Shares(drawn, rows)
+            with shares.moving(model, model.anatomy.n_layers * max_new_tokens * len(batches)):
                 answers = attempt(partial(_answers, model, batches, ends, max_new_tokens=max_new_tokens, first=first))
             if answers is None:
                 if rows == 1:
                     raise too_long(len(sequences[order[0]]))
-                shown.end(0)
+                shares.take_back()
                 most = rows // 2
                 continue
             found |= dict(zip(order[:rows], answers[0], strict=True))
             order = order[rows:]
-            shown.end(rows)
+            shares.complete()
     return [found[row] for row in range(len(sequences))]
 
 
@@ -269,29 +269,9 @@ def _answers(
         return [_read(model, tokens, ends, bad) for tokens, bad in zip(rows, watch.steps(len(rows)), strict=True)]
 
     steps = [partial(step, batch) for batch in batches]
-    with torch.no_grad(), one_thread() if model.small else nullcontext():
+    with torch.no_grad(), suited_threads(model):
         found = [each() for each in steps] if model.offload is None else model.offload.run(steps)
     return [answer for some in found for answer in some]
-
-
-class _Shown:
-    """The progress of a batch on a bar that counts answers: a part of it for each block that is passed."""
-
-    def __init__(self, drawn: Bar | None, rows: int, blocks: int) -> None:
-        self._drawn, self._rows, self._share, self._told = drawn, rows, rows / max(1, blocks), 0.0
-
-    def passed(self) -> None:
-        """A block begins."""
-        self._tell(min(self._share, self._rows - self._told))
-
-    def end(self, rows: int) -> None:
-        """So many answers have come of it."""
-        self._tell(rows - self._told)
-
-    def _tell(self, rows: float) -> None:
-        self._told += rows
-        if self._drawn is not None and rows:
-            self._drawn.advance(rows)
 
 
 def prefix(model: Model, generation: Generation, count: int) -> Generation:

@@ -58,8 +58,6 @@ def run_model(
     batch_size: int | None = None,
     description: str | None = None,
     within: Bar | None = None,
-    blocks: int | None = None,
-    unit: str = "",
     costs: Sequence[float] | None = None,
 ) -> Iterator[tuple[Numbered, T]]:
     """Apply `step` to batches of all sequences under all variants, as much at once as memory allows.
@@ -78,8 +76,6 @@ def run_model(
         batch_size: rows at once, at most; None is as many as memory allows.
         description: names the progress bar; None draws none.
         within: a bar of the caller's that counts rows, instead of one's own.
-        blocks: how many calls of blocks a batch takes, for the bar to move with each; all of the model's when None.
-        unit: what one's own bar counts.
         costs: of each sequence, by which several processes share the work; its tokens when None.
 
     Raises:
@@ -102,7 +98,6 @@ def run_model(
         # What one machine has room for may differ from the next, and all have to cut the same batches.
         most=agreed(most, "the size of batches"),
         read=read,
-        calls=model.anatomy.n_layers if blocks is None else blocks,
     )
     taken = list(enumerate(variants))
     if processes is not None:
@@ -115,7 +110,7 @@ def run_model(
             taken = [taken[variant] for variant in take([1] * len(variants))]
         else:
             request.shared_out(number, take, [len(some) for some in sequences] if costs is None else costs)
-    with bar(description, len(sequences) * len(variants), unit) if description else nullcontext(within) as drawn:
+    with bar(description, len(sequences) * len(variants)) if description else nullcontext(within) as drawn:
         if processes is None:
             yield from request.results(taken, drawn)
             return

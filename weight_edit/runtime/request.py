@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, takewhile
@@ -11,14 +11,15 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from weight_edit.runtime.batching import PASS_COST, Batch, attempt, grouped, padded, too_long
-from weight_edit.runtime.forward_pass import as_pass, each_block, forward_backbone, suited_threads
+from weight_edit.runtime.forward_pass import as_pass, forward_backbone, suited_threads
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import pass_cost, rows_in_waiting
 from weight_edit.runtime.padding import hides_padding
 from weight_edit.runtime.prefix import Prefix
+from weight_edit.runtime.shares import Shares
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, UnmixedError, Variant, under
-from weight_edit.utils.progress import Bar, is_quiet
+from weight_edit.utils.progress import Bar
 
 T = TypeVar("T")
 
@@ -46,7 +47,6 @@ class Request(Generic[T]):
         prefix: the tokens that are read once for each variant.
         most: rows at once, so far.
         read: the positions of a row whose logits are read.
-        calls: of blocks in a batch.
         trunk: see `run_model`.
         mixed: several variants may share a batch, as far as is known.
         chunks: the sequences that share a batch, for each batch under one variant.
@@ -59,7 +59,6 @@ class Request(Generic[T]):
     trunk: Trunk | None
     most: int
     read: int
-    calls: int
     mixed: bool = True
     chunks: list[tuple[int, ...]] = field(init=False)
 
@@ -141,7 +140,7 @@ class Request(Generic[T]):
                 yield from self._in_memory(_of(chunks, [variant]), drawn)
             return
         waiting = deque(chunks)
-        shares = _Shares(drawn, 0)
+        shares = Shares(drawn, 0)
         try:
             start = self._start(variants, chunks)
             prefix = self._read_prefix(variants, start)
@@ -151,8 +150,8 @@ class Request(Generic[T]):
                     waiting.popleft()
                     waiting.extendleft(reversed(self._parts(rows)))
                     continue
-                batch, shares = self._batch(rows, prefix), _Shares(drawn, len(rows))
-                with self._moving(shares):
+                batch, shares = self._batch(rows, prefix), Shares(drawn, len(rows))
+                with shares.moving(self.model, self.model.anatomy.n_layers):
                     outcome = attempt(partial(self._run, batch, self.step, start, [row.sequence for row in rows]))
                 if outcome is None:
                     shares.take_back()
@@ -194,7 +193,7 @@ class Request(Generic[T]):
             if prefix is not None:
                 # It comes first at each block, so that its keys and values are there for the others.
                 steps.insert(0, partial(as_pass, prefix.batch, partial(forward_backbone, self.model)))
-            shares = _Shares(drawn, sum(map(len, wave)))
+            shares = Shares(drawn, sum(map(len, wave)))
             with under(self.model, variants), suited_threads(self.model):
                 serving = len(steps) - len(batches)
                 outcome = attempt(partial(disk.run, steps, shares.add, serving=serving))
@@ -279,12 +278,6 @@ class Request(Generic[T]):
         backbone = partial(forward_backbone, self.model)
         self._run(self._batch(rows, prefix), backbone, start, list(self.trunk.tried_on))
 
-    def _moving(self, shares: "_Shares") -> AbstractContextManager[None]:
-        """Within the context, the bar moves with the blocks of a batch: one may take minutes."""
-        if not shares.seen or is_quiet():
-            return nullcontext()
-        return each_block(self.model, partial(shares.add, 1 / max(1, self.calls)))
-
 
 class _CrowdedError(Exception):
     """Memory ran out with the common prefix under several variants at once."""
@@ -294,32 +287,3 @@ def _of(chunks: Sequence[Sequence[_Row]], variants: Sequence[Variant]) -> list[l
     """The rows of some variants, batch by batch."""
     own = [[row for row in chunk if row.variant in variants] for chunk in chunks]
     return [rows for rows in own if rows]
-
-
-class _Shares:
-    """The share of a batch that the progress bar has counted; all of its rows in the end."""
-
-    def __init__(self, drawn: Bar | None, rows: int) -> None:
-        self._drawn, self._rows, self._told = drawn, rows, 0.0
-
-    @property
-    def seen(self) -> bool:
-        """Whether there is a bar."""
-        return self._drawn is not None
-
-    def add(self, share: float) -> None:
-        """Advance by a share of the batch, at most to its end."""
-        self._tell(min(share * self._rows, self._rows - self._told))
-
-    def complete(self) -> None:
-        """Advance to the end of the batch."""
-        self._tell(self._rows - self._told)
-
-    def take_back(self) -> None:
-        """Take the batch's progress back: it is repeated."""
-        self._tell(-self._told)
-
-    def _tell(self, rows: float) -> None:
-        self._told += rows
-        if self._drawn is not None and rows:
-            self._drawn.advance(rows)

@@ -1,7 +1,7 @@
 """Directions and concept cones by gradient descent on the model's outputs (RDO)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,12 +19,12 @@ from weight_edit.directions.registry import finder
 from weight_edit.directions.samples import Sample
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan.hooks import ablation_hooks
+from weight_edit.runtime.forward_pass import suited_threads
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.points import Point, all_points, hook_at
 from weight_edit.utils.progress import bar
 from weight_edit.utils.settings import Section
-from weight_edit.utils.threads import one_thread
 
 PARTS = ("answer", "refuse", "retain")
 """The three losses: "answer", "refuse" and "retain".
@@ -60,7 +60,7 @@ class Losses:
         """
         texts = [self.texts[part][row] for row in rows]
         total = torch.zeros(())
-        with one_thread() if self.model.small else nullcontext():
+        with suited_threads(self.model):
             for batch in padded(self.model, texts):
                 used = directions[list(batch.rows)]
                 hooks = self._addition(used) if part == "refuse" else ablating(self.model, used)
