@@ -10,7 +10,7 @@ FLOORS = (
     "runtime",
     "plan evaluation",
     "directions proofs recipe",
-    "baking costs difference studies organism_training",
+    "baking costs difference search studies organism_training",
     "verification",
     "inspection publish runs",
     "cli",

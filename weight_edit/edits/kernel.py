@@ -1,10 +1,13 @@
-"""Strengths that fall off with the distance from one layer (the kernel of p-e-w/heretic)."""
+"""Strengths by layer: a kernel that falls off with the distance (p-e-w/heretic), or one number for each layer."""
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weight_edit.utils.settings import Section
+
+Factor = Annotated[float, Field(ge=0, le=2)]
+"""A factor of an edit's strength."""
 
 
 class Kernel(Section):
@@ -19,8 +22,8 @@ class Kernel(Section):
         width: how far it reaches, as a share of the last layer's number.
     """
 
-    max: Annotated[float, Field(ge=0, le=2)] = 1.0
-    min: Annotated[float, Field(ge=0, le=2)] = 0.0
+    max: Factor = 1.0
+    min: Factor = 0.0
     position: Annotated[float, Field(ge=0, le=1)] = 0.6
     width: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -34,17 +37,41 @@ class Kernel(Section):
 
 
 class Kernels(Section):
-    """A kernel for each kind of writer; None leaves the edit's strength as it is.
+    """Factors of an edit's strength for each kind of writer; None leaves the strength as it is.
 
     Attributes:
-        attention: of whatever mixes tokens.
+        attention: of whatever mixes tokens: a kernel, or a number for each layer.
         mlp: of the others, experts included.
+        embedding: of what the stream begins with.
     """
 
-    attention: Kernel | None = None
-    mlp: Kernel | None = None
+    attention: Kernel | list[Factor] | None = None
+    mlp: Kernel | list[Factor] | None = None
+    embedding: Factor | None = None
+
+    @model_validator(mode="after")
+    def _alike(self) -> "Kernels":
+        counts = {len(each) for each in (self.attention, self.mlp) if isinstance(each, list)}
+        if len(counts) > 1:
+            raise ValueError("'attention' and 'mlp' have numbers for unlike many layers")
+        return self
+
+    @property
+    def layers(self) -> int | None:
+        """How many layers there are numbers for; None where kernels say it for any number."""
+        return next((len(each) for each in (self.attention, self.mlp) if isinstance(each, list)), None)
 
     def at(self, role: str, layer: int | None, n_layers: int) -> float:
-        """The factor of a writer's strength; 1 for embeddings, which have no layer."""
+        """The factor of a writer's strength.
+
+        Args:
+            role: of the writer.
+            layer: its block's number; None in front of the blocks, where `embedding` counts.
+            n_layers: of the model.
+        """
+        if layer is None:
+            return 1.0 if self.embedding is None else self.embedding
         kernel = self.attention if role == "attention" else self.mlp
-        return 1.0 if kernel is None or layer is None else kernel.at(layer, n_layers)
+        if isinstance(kernel, list):
+            return kernel[layer]
+        return 1.0 if kernel is None else kernel.at(layer, n_layers)
