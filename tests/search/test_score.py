@@ -15,8 +15,8 @@ from weight_edit.search.strengths import Strengths
 from weight_edit.search.texts import Choice, Kept, Texts
 from weight_edit.search.trainable import TrainableEdit
 
-SLOPED = ("llama", "gpt2", "gemma2", "mixtral", "gemma4_text", "deepseek_v3")
-"""Tied and not, with norms behind writers and without, LayerNorm, experts."""
+SLOPED = ("llama", "gpt2", "gemma2", "phi", "gemma4_text", "deepseek_v3")
+"""Tied and not, with norms behind writers and without, LayerNorm, parallel blocks, experts."""
 
 
 def texts(seed: int = 0) -> Texts:
