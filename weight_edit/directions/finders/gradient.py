@@ -272,12 +272,12 @@ def weights_of(options: GradientOptions) -> dict[str, float]:
 
 
 def orthonormalised(rows: Tensor) -> Tensor:
-    """Rows orthonormalised by Gram-Schmidt, (n, d_model) float32, or float64 where they are; differentiable.
+    """Rows orthonormalised by Gram-Schmidt, (n, d_model) float32, differentiable.
 
     The rows must be independent; the first keeps its direction.
     """
     found: list[Tensor] = []
-    for row in rows if rows.dtype == torch.float64 else rows.float():
+    for row in rows.float():
         for other in found:
             row = row - (row @ other) * other
         found.append(row / row.norm())
