@@ -28,7 +28,7 @@ from weight_edit.evaluation.questions import SETS, Questions, questions_of
 from weight_edit.evaluation.target import ModelTarget
 from weight_edit.hub.calls import dataset_token
 from weight_edit.hub.source import check_named, resolve
-from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
+from weight_edit.plan.plan import check_kernel, check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
@@ -185,6 +185,7 @@ class _Run:
         for step in [*(recipe.edit.steps if recipe.edit else []), *tried]:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
+            check_kernel(step.kernel, anatomy)
         for step in recipe.edit.steps if recipe.edit else []:
             check_step(step, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
