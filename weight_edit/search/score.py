@@ -1,0 +1,385 @@
+"""The cheap score of an edit: how likely the model finds texts that it said before; nothing is generated.
+
+Refusal is read off two continuations of each refused prompt, the base's own refusal and an answer:
+`ratio = log P(refusal) - log P(answer)` over the first tokens of each, so that no list of words and no language is
+assumed. Damage is KL(base || edited) over the first tokens of the base's own answers to ordinary prompts. Both are
+smooth, and differentiable in strengths and directions.
+
+The score ranks edits; it is no rate of refusal, and an edit that is optimised for it can refuse in other words.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from weight_edit.errors import UnsupportedError
+from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
+from weight_edit.runtime.forward import Row, answers_under, check_lengths, token_logprobs
+from weight_edit.runtime.forward_pass import as_pass, last_logits, suited_threads
+from weight_edit.runtime.loading import Model
+from weight_edit.runtime.memory import sequences_at_once
+from weight_edit.runtime.padding import hides_padding
+from weight_edit.runtime.passes import check_tokens
+from weight_edit.runtime.variants import Variant, under
+from weight_edit.search.point import Point
+from weight_edit.search.texts import Choice, Texts
+from weight_edit.search.trainable import TrainableEdit
+from weight_edit.utils.arrays import Floats
+
+TOKENS = 12
+"""The first tokens of each continuation that are read."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Score:
+    """The cheap score of an edit, prompt by prompt, float64.
+
+    Attributes:
+        ratios: of refused prompts, (prompts,), log P(refusal) - log P(answer), in nats.
+        kl: of ordinary prompts, (prompts,), nats per token.
+        over_ratios: as `ratios`, of harmless prompts that are refused; empty where none are asked.
+    """
+
+    ratios: Floats
+    kl: Floats
+    over_ratios: Floats
+
+    def __repr__(self) -> str:
+        over = "" if self.over_refusal is None else f", over-refusal {self.over_refusal:.3f}"
+        return f"Score(refusal {self.refusal:.3f}, damage {self.damage:.4f}{over})"
+
+    @property
+    def refusal(self) -> float:
+        """The mean probability of the refusal among the two continuations."""
+        return float(preferred(self.ratios).mean())
+
+    @property
+    def damage(self) -> float:
+        """The mean KL divergence from the base, nats per token."""
+        return float(self.kl.mean())
+
+    @property
+    def over_refusal(self) -> float | None:
+        """`refusal` of the harmless prompts that are refused; None where none were asked."""
+        return float(preferred(self.over_ratios).mean()) if self.over_ratios.size else None
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """What is to be small: refusal, damage, and over-refusal where it was asked."""
+        over = self.over_refusal
+        return (self.refusal, self.damage, *(() if over is None else (over,)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` makes the same of them."""
+        return {"ratios": self.ratios.tolist(), "kl": self.kl.tolist(), "over_ratios": self.over_ratios.tolist()}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "Score":
+        """The score that `to_dict` gave."""
+        return cls(**{name: np.array(entry[name], dtype=np.float64) for name in ("ratios", "kl", "over_ratios")})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slope:
+    """The loss of an edit on some texts, and its gradient.
+
+    Attributes:
+        loss: mean softplus(ratio) + price * mean KL + over_price * mean softplus(over-ratio), and where asked the
+            answers' mean -log P per token.
+        refusal, damage: as of a `Score`, on the same texts.
+        rows: gradient in the directions, (k, d_model); None where they need none.
+        strengths: gradient in the strengths, (2 n_layers + 1,).
+    """
+
+    loss: float
+    refusal: float
+    damage: float
+    rows: Tensor | None
+    strengths: Tensor
+
+
+def preferred(ratios: Floats) -> Floats:
+    """The probability of the first of two texts with this log ratio, if one of them is said."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * ratios)))
+
+
+class Scorer:
+    """What scores edits of a model on fixed texts.
+
+    Args:
+        model: the model, without hooks.
+        texts: what it said.
+        tokens: of each continuation that are read, the first ones.
+        batch_size: rows at a time, at most; None is as many as memory allows.
+    """
+
+    def __init__(self, model: Model, texts: Texts, *, tokens: int = TOKENS, batch_size: int | None = None) -> None:
+        self.model, self.texts, self.tokens, self._batch_size = model, texts, tokens, batch_size
+        # Logits are kept as the model computes them: of 64 answers and a vocabulary of 152k they are 230 MB.
+        self._base: list[Tensor] = []
+        if texts.ordinary:
+            prompts, answers = self._kept(range(len(texts.ordinary)))
+            (self._base,) = answers_under(
+                model, prompts, answers, lambda _, logits: logits.clone(), batch_size=batch_size, description=None
+            )
+
+    def scores(
+        self,
+        points: Sequence[Point],
+        *,
+        refused: Sequence[int] | None = None,
+        ordinary: Sequence[int] | None = None,
+        over_refused: Sequence[int] | None = None,
+        description: str | None = None,
+    ) -> list[Score]:
+        """The scores of several edits, in one request to the model.
+
+        Args:
+            refused, ordinary, over_refused: the numbers of the prompts that are asked; all when None.
+            description: names the progress bar; None draws none.
+        """
+        chosen = self._numbers(refused, ordinary, over_refused)
+        choices = [self.texts.refused[row] for row in chosen[0]] + [self.texts.over_refused[row] for row in chosen[2]]
+        first, second = self._pairs(choices)
+        prompts, answers = self._kept(chosen[1])
+        count = len(choices)
+        asked = [*first[0], *second[0], *prompts]
+        said = [*first[1], *second[1], *answers]
+
+        def read(row: Row, logits: Tensor) -> float:
+            if row.prompt < 2 * count:
+                return float(token_logprobs(logits, said[row.prompt]).double().sum())
+            return float(divergence(self._base[chosen[1][row.prompt - 2 * count]].to(logits.device), logits).mean())
+
+        variants = [point.variant(self.model) for point in points]
+        found = answers_under(
+            self.model, asked, said, read, variants=variants, batch_size=self._batch_size, description=description
+        )
+        scores = []
+        for each in np.array(found, dtype=np.float64).reshape(len(points), len(asked)):
+            ratios = each[:count] - each[count : 2 * count]
+            cut = len(chosen[0])
+            scores.append(Score(ratios=ratios[:cut], kl=each[2 * count :], over_ratios=ratios[cut:]))
+        return scores
+
+    def with_refused(self, choices: Sequence[Choice]) -> "Scorer":
+        """The same scorer with more refused prompts behind its own; the base is not asked again."""
+        more = copy(self)
+        more.texts = replace(self.texts, refused=(*self.texts.refused, *choices))
+        return more
+
+    def gradient(
+        self,
+        edit: TrainableEdit,
+        price: float,
+        *,
+        refused: Sequence[int] | None = None,
+        ordinary: Sequence[int] | None = None,
+        over_refused: Sequence[int] | None = None,
+        over_price: float = 1.0,
+        answer_weight: float = 0.0,
+    ) -> Slope:
+        """The loss of an edit and its gradient, by one forward and one backward pass over the texts.
+
+        Args:
+            price: of a nat per token of damage.
+            refused, ordinary, over_refused: as in `scores`.
+            over_price: of harmless prompts' refusals, where there are any.
+            answer_weight: of the answers' own likelihood: with each ratio, so many times its answer's mean of -log P
+                per token is added.
+
+        Raises:
+            UnsupportedError: the model's code lets no gradients through.
+            UsageError: memory runs out with the texts of a single prompt.
+        """
+        chosen = self._numbers(refused, ordinary, over_refused)
+        items = [
+            *(("refused", row, 1.0 / len(chosen[0])) for row in chosen[0]),
+            *(("over_refused", row, over_price / len(chosen[2])) for row in chosen[2]),
+            *(("ordinary", row, price / len(chosen[1])) for row in chosen[1]),
+        ]
+        most, at = self._at_once(), 0
+        total = _Sums(edit)
+        while at < len(items):
+            found = attempt(partial(self._part, edit, items[at : at + most], answer_weight))
+            if found is None:
+                if most == 1:
+                    raise too_long(max(map(len, self._sequences(items[at : at + 1])[0])))
+                most //= 2
+                continue
+            total.add(found[0])
+            at += most
+        return total.slope(len(chosen[0]), len(chosen[1]))
+
+    def _part(self, edit: TrainableEdit, items: "Sequence[_Item]", answer_weight: float) -> "_Part":
+        """The loss of some prompts, whose two continuations go through the model together."""
+        sequences, counts = self._sequences(items)
+        variant = Variant(edit.hooks)
+        unpadded = not hides_padding(self.model, sequences)
+        wanted = [tensor for tensor in (edit.rows, edit.strengths) if tensor.requires_grad]
+        losses: list[Tensor] = []
+        refusal, damage = 0.0, 0.0
+        with suited_threads(self.model), torch.enable_grad(), under(self.model, [variant]):
+            edit.begin()
+            logits: dict[int, Tensor] = {}
+            for rows in grouped(sequences, len(sequences), unpadded=unpadded):
+                batch = replace(padded(sequences, rows, self.model.pad_id, "left"), under=(variant,) * len(rows))
+                longest = max(counts[row] for row in rows)
+                found = as_pass(batch.to(self.model.device), partial(_last, self.model, longest + 1))
+                logits |= {row: found[at, longest - counts[row] : longest] for at, row in enumerate(rows)}
+            row = 0
+            for kind, number, weight in items:
+                if kind == "ordinary":
+                    kl = divergence(self._base[number].to(logits[row].device), logits[row]).mean()
+                    losses.append(weight * kl)
+                    damage += float(kl.detach())
+                    row += 1
+                    continue
+                both = [_sum_logprobs(logits[at], sequences[at][-counts[at] :]) for at in (row, row + 1)]
+                ratio = both[0] - both[1]
+                losses.append(weight * softplus(ratio))
+                if answer_weight:
+                    losses.append(-weight * answer_weight / counts[row + 1] * both[1])
+                refusal += float(torch.sigmoid(ratio.detach())) if kind == "refused" else 0.0
+                row += 2
+            loss = torch.stack([each.float() if each.dtype != torch.float64 else each for each in losses]).sum()
+            if not loss.requires_grad:
+                raise UnsupportedError(
+                    f"{self.model.anatomy.architecture} lets no gradients through from what it says to what is "
+                    "written into the stream; search without descents (`descents=0`)",
+                    option="descents",
+                )
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        made = dict(zip(map(id, wanted), gradients, strict=True))
+        return _Part(
+            loss=float(loss.detach()),
+            refusal=refusal,
+            damage=damage,
+            rows=made.get(id(edit.rows)),
+            strengths=made.get(id(edit.strengths)),
+        )
+
+    def _sequences(self, items: "Sequence[_Item]") -> tuple[list[list[int]], list[int]]:
+        """Prompts with their continuations, two for each choice, and how many tokens of each are read."""
+        sequences, counts = [], []
+        for kind, number, _ in items:
+            if kind == "ordinary":
+                kept = self.texts.ordinary[number]
+                said = [(kept.prompt, kept.answer)]
+            else:
+                choice = (self.texts.refused if kind == "refused" else self.texts.over_refused)[number]
+                said = [(choice.prompt, choice.refusal), (choice.prompt, choice.answer)]
+            for prompt, text in said:
+                sequences.append([*prompt, *text[: self.tokens]])
+                counts.append(len(text[: self.tokens]))
+        check_tokens(self.model, sequences)
+        check_lengths(self.model, [len(sequence) for sequence in sequences])
+        return sequences, counts
+
+    def _at_once(self) -> int:
+        """Prompts whose activations of all blocks are kept for a backward pass."""
+        longest = max(
+            (len(prompt) for each in (self.texts.refused, self.texts.ordinary) for prompt in (t.prompt for t in each)),
+            default=1,
+        )
+        # A pass without gradients holds what one block needs; here every block's is kept, of two rows for a prompt.
+        rows = sequences_at_once(self.model, longest + self.tokens, self.tokens) // self.model.anatomy.n_layers
+        return max(1, min(rows // 2, 16 if self._batch_size is None else self._batch_size))
+
+    def _numbers(
+        self, refused: Sequence[int] | None, ordinary: Sequence[int] | None, over_refused: Sequence[int] | None
+    ) -> tuple[list[int], list[int], list[int]]:
+        given = (
+            (refused, self.texts.refused),
+            (ordinary, self.texts.ordinary),
+            (over_refused, self.texts.over_refused),
+        )
+        first, second, third = (list(range(len(texts)) if some is None else some) for some, texts in given)
+        return first, second, third
+
+    def _pairs(self, choices: Sequence[Choice]) -> "tuple[_Asked, _Asked]":
+        """Prompts with their refusals, and prompts with their answers."""
+        prompts = [list(choice.prompt) for choice in choices]
+        refusals = [list(choice.refusal[: self.tokens]) for choice in choices]
+        return (prompts, refusals), (prompts, [list(choice.answer[: self.tokens]) for choice in choices])
+
+    def _kept(self, numbers: Sequence[int]) -> "_Asked":
+        """Ordinary prompts with the base's answers."""
+        kept = [self.texts.ordinary[number] for number in numbers]
+        return [list(each.prompt) for each in kept], [list(each.answer[: self.tokens]) for each in kept]
+
+
+_Asked = tuple[list[list[int]], list[list[int]]]
+_Item = tuple[str, int, float]
+
+
+def divergence(base: Tensor, edited: Tensor) -> Tensor:
+    """KL(base || edited) at each position, (positions,) float32, in nats.
+
+    Args:
+        base, edited: logits (positions, vocabulary).
+    """
+    p, q = (_wide(logits).log_softmax(dim=-1) for logits in (base, edited))
+    return (p.exp() * (p - q)).sum(dim=-1)
+
+
+def _sum_logprobs(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The log-probability of a text by its own logits, differentiable."""
+    wanted = torch.tensor(list(tokens), dtype=torch.long, device=logits.device)
+    work = _wide(logits)
+    return (work.gather(-1, wanted[:, None])[:, 0] - work.logsumexp(dim=-1)).sum()
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _last(model: Model, count: int, batch: Batch) -> Tensor:
+    return last_logits(model, batch, count)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """Sums over some prompts; of `refusal` and `damage` without weights."""
+
+    loss: float
+    refusal: float
+    damage: float
+    rows: Tensor | None
+    strengths: Tensor | None
+
+
+class _Sums:
+    """What the parts of a gradient add up to."""
+
+    def __init__(self, edit: TrainableEdit) -> None:
+        self._rows = torch.zeros_like(edit.rows) if edit.rows.requires_grad else None
+        self._strengths = torch.zeros_like(edit.strengths)
+        self._loss = self._refusal = self._damage = 0.0
+
+    def add(self, part: _Part) -> None:
+        """Take in a part."""
+        self._loss += part.loss
+        self._refusal += part.refusal
+        self._damage += part.damage
+        if self._rows is not None and part.rows is not None:
+            self._rows += part.rows
+        if part.strengths is not None:
+            self._strengths += part.strengths
+
+    def slope(self, refused: int, ordinary: int) -> Slope:
+        """The whole, with means over so many prompts."""
+        return Slope(
+            loss=self._loss,
+            refusal=self._refusal / max(1, refused),
+            damage=self._damage / max(1, ordinary),
+            rows=self._rows,
+            strengths=self._strengths,
+        )
