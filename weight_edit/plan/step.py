@@ -11,7 +11,8 @@ from weight_edit.edits.changes import Addition, BasisChange, Change, RuntimeOnly
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels, kernels_in_words
-from weight_edit.edits.packed_rows import packed, unpacked, unpacked_tensor
+from weight_edit.edits.packed_directions import packed_directions
+from weight_edit.edits.packed_rows import unpacked, unpacked_tensor
 from weight_edit.edits.registry import Given, edit_named
 from weight_edit.errors import UsageError
 from weight_edit.utils.arrays import Floats, as_float64
@@ -120,15 +121,7 @@ class EditStep:
             **({"kernel": self.kernel.model_dump()} if self.kernel else {}),
             **({"options": dict(self.options)} if self.options else {}),
         }
-        metadata = self.directions.metadata
-        tensors = {name: packed(values) for name, values in sorted(self.directions.tensors.items())}
-        return said | {
-            "directions": {
-                **packed(self.directions.rows),
-                **({"tensors": tensors} if tensors else {}),
-                **{key: metadata[key] for key in KEPT if key in metadata},
-            }
-        }
+        return said | {"directions": packed_directions(self.directions)}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EditStep":
