@@ -15,7 +15,6 @@ from weight_edit.directions.finders.gradient import (
     ablating,
     batches_of,
     evaluated,
-    fixed,
     mixtures,
     orthonormalised,
     searched,
@@ -23,6 +22,7 @@ from weight_edit.directions.finders.gradient import (
 from weight_edit.directions.registry import finder_named
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.hooks import ablation_hooks
+from weight_edit.runtime.gradients import fixed
 from weight_edit.runtime.hooks import hooked
 
 PROMPTS = [(5, 6, 7, 8), (14, 15, 16, 9, 10, 8), (20, 15, 8)]

@@ -9,6 +9,7 @@ The score ranks edits; it is no rate of refusal, and an edit that is optimised f
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -90,7 +91,8 @@ class Slope:
     """The loss of an edit on some texts, and its gradient.
 
     Attributes:
-        loss: mean softplus(ratio) + price * mean KL + over_price * mean softplus(over-ratio).
+        loss: mean softplus(ratio) + price * mean KL + over_price * mean softplus(over-ratio), and where asked the
+            answers' mean -log P per token.
         refusal, damage: as of a `Score`, on the same texts.
         rows: gradient in the directions, (k, d_model); None where they need none.
         strengths: gradient in the strengths, (2 n_layers + 1,).
@@ -167,6 +169,12 @@ class Scorer:
             scores.append(Score(ratios=ratios[:cut], kl=each[2 * count :], over_ratios=ratios[cut:]))
         return scores
 
+    def with_refused(self, choices: Sequence[Choice]) -> "Scorer":
+        """The same scorer with more refused prompts behind its own; the base is not asked again."""
+        more = copy(self)
+        more.texts = replace(self.texts, refused=(*self.texts.refused, *choices))
+        return more
+
     def gradient(
         self,
         edit: TrainableEdit,
@@ -176,6 +184,7 @@ class Scorer:
         ordinary: Sequence[int] | None = None,
         over_refused: Sequence[int] | None = None,
         over_price: float = 1.0,
+        answer_weight: float = 0.0,
     ) -> Slope:
         """The loss of an edit and its gradient, by one forward and one backward pass over the texts.
 
@@ -183,6 +192,8 @@ class Scorer:
             price: of a nat per token of damage.
             refused, ordinary, over_refused: as in `scores`.
             over_price: of harmless prompts' refusals, where there are any.
+            answer_weight: of the answers' own likelihood: with each ratio, so many times its answer's mean of -log P
+                per token is added.
 
         Raises:
             UnsupportedError: the model's code lets no gradients through.
@@ -197,7 +208,7 @@ class Scorer:
         most, at = self._at_once(), 0
         total = _Sums(edit)
         while at < len(items):
-            found = attempt(partial(self._part, edit, items[at : at + most]))
+            found = attempt(partial(self._part, edit, items[at : at + most], answer_weight))
             if found is None:
                 if most == 1:
                     raise too_long(max(map(len, self._sequences(items[at : at + 1])[0])))
@@ -207,7 +218,7 @@ class Scorer:
             at += most
         return total.slope(len(chosen[0]), len(chosen[1]))
 
-    def _part(self, edit: TrainableEdit, items: "Sequence[_Item]") -> "_Part":
+    def _part(self, edit: TrainableEdit, items: "Sequence[_Item]", answer_weight: float) -> "_Part":
         """The loss of some prompts, whose two continuations go through the model together."""
         sequences, counts = self._sequences(items)
         variant = Variant(edit.hooks)
@@ -234,6 +245,8 @@ class Scorer:
                 both = [_sum_logprobs(logits[at], sequences[at][-counts[at] :]) for at in (row, row + 1)]
                 ratio = both[0] - both[1]
                 losses.append(weight * softplus(ratio))
+                if answer_weight:
+                    losses.append(-weight * answer_weight / counts[row + 1] * both[1])
                 refusal += float(torch.sigmoid(ratio.detach())) if kind == "refused" else 0.0
                 row += 2
             loss = torch.stack([each.float() if each.dtype != torch.float64 else each for each in losses]).sum()

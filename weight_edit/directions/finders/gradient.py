@@ -1,7 +1,6 @@
 """Directions and concept cones by gradient descent on the model's outputs (RDO)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -20,6 +19,7 @@ from weight_edit.directions.samples import Sample
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime.forward_pass import suited_threads
+from weight_edit.runtime.gradients import fixed
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.points import Point, all_points, hook_at
@@ -105,19 +105,6 @@ def ablating(model: Model, directions: Tensor) -> list[Hook]:
 def spread(directions: Tensor, x: Tensor) -> Tensor:
     """One direction per prompt, in a shape that broadcasts over x (prompts, ..., d_model)."""
     return directions.to(x.device).view(len(x), *[1] * (x.ndim - 2), x.shape[-1])
-
-
-@contextmanager
-def fixed(model: Model) -> Iterator[None]:
-    """Within the context, the weights require no gradients; their flags are restored after."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.model.parameters()]
-    for parameter, _ in flags:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 class GradientOptions(Section):
