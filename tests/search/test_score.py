@@ -156,11 +156,11 @@ def test_memory_that_runs_out_halves_the_prompts_of_a_pass(monkeypatch):
     whole = scorer.gradient(edit, 1.0)
     part, seen = Scorer._part, []
 
-    def crowded(self, edit, items):
+    def crowded(self, edit, items, *more):
         seen.append(len(items))
         if len(items) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return part(self, edit, items)
+        return part(self, edit, items, *more)
 
     monkeypatch.setattr(Scorer, "_part", crowded)
     halved = scorer.gradient(edit, 1.0)
