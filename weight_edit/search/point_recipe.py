@@ -10,7 +10,7 @@ from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.packed_directions import packed_directions
-from weight_edit.recipe.recipe import MAIN
+from weight_edit.recipe.recipe import MAIN, EditSection
 from weight_edit.search.point import Point
 
 LARGEST_INLINE = 100_000
@@ -28,13 +28,15 @@ def point_recipe(
 
     Args:
         point: the edit.
-        sections: the recipe's other sections: the model, what is measured, bounds and so on.
+        sections: the recipe's other sections: the model, what is measured, bounds and so on. Of `edit` what is said of
+            the edit as a whole is kept, such as `rounding`.
         title: of the recipe.
         facts: about the directions, which manifest and card repeat, see `KEPT`; others are left out.
     """
     known = {"method": f"search ({point.origin})" if point.origin else "search", **(facts or {})}
     rows = DirectionRows(point.rows, {key: value for key, value in known.items() if key in KEPT})
-    edit: dict[str, Any] = {"kind": point.step.kind, "strength": 1.0, "embeddings": point.embeddings}
+    whole = {key: value for key, value in (sections.get("edit") or {}).items() if key in EditSection.of_the_whole()}
+    edit: dict[str, Any] = {**whole, "kind": point.step.kind, "strength": 1.0, "embeddings": point.embeddings}
     strengths = {float(each) for each in point.strengths.vector}
     if len(strengths) == 1 and min(strengths) > 0:
         # Said so, an ablation of everything is known to leave nothing.
