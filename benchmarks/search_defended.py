@@ -21,10 +21,9 @@ from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.by_name import load
 from weight_edit.runtime.generation import Generation, generate
 from weight_edit.runtime.hooks import hooked
-from weight_edit.runtime.loading import Model
+from weight_edit.runtime.loading import Model, load
 from weight_edit.search.descent import DescentOptions, descend
 from weight_edit.search.point import Point
 from weight_edit.search.score import Scorer
@@ -152,11 +151,11 @@ def main() -> None:
     start = plain(model)
     print(json.dumps({"edit": "none", **speaker.judged(None)}), flush=True)
     print(json.dumps({"edit": "plain", **speaker.judged(start)}), flush=True)
-    train = [load_prompts(f"organism:{kind}:train") for kind in ("refused", "answered")]
+    refused, ordinary = (load_prompts(f"organism:{kind}:train") for kind in ("refused", "answered"))
     for directions in arguments.directions:
         for seed in arguments.seeds:
             began = time.process_time()
-            texts = speaker.texts(*train, arguments.prompts, seed)
+            texts = speaker.texts(refused, ordinary, arguments.prompts, seed)
             found = descend(
                 Scorer(model, texts, tokens=arguments.tokens),
                 start,

@@ -49,6 +49,10 @@ def files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Pat
                 "kernel": {"attention": {"max": 1.2, "min": 0.0, "position": 0.6, "width": 0.4}, "mlp": None},
             },
         ),
+        (
+            ["--kernel", "{attention: [0.5, 0, 1.25], embedding: 0.75}"],
+            {"kernel": {"attention": [0.5, 0, 1.25], "mlp": None, "embedding": 0.75}},
+        ),
         (["--kernel", '{"mlp": {"max": 0.5}}'], {"kernel": {"attention": None, "mlp": {"max": 0.5, "min": 0.0}}}),
     ],
 )
@@ -64,7 +68,8 @@ def test_options_reach_the_edit(call, files: tuple[Path, Path], verb: str, optio
     for key, value in step.items():
         if key == "kernel":
             for role, kernel in value.items():
-                assert (made[key][role] or {}).items() >= (kernel or {}).items()
+                found = made[key][role]
+                assert found.items() >= kernel.items() if isinstance(kernel, dict) else found == kernel
         else:
             assert made[key] == value
     assert plain_exactness(manifest["edit"]["class"]) in " ".join(result.out.split()), "what is exact is said"
@@ -84,6 +89,8 @@ def test_options_reach_the_edit(call, files: tuple[Path, Path], verb: str, optio
         (["--strength", "abc"], 2, "'--strength': a number is wanted"),
         (["--kernel", "3"], 2, "write keys and values"),
         (["--kernel", "{mlp: {hight: 1}}"], 2, "hight"),
+        (["--kernel", "{mlp: [1, 1]}"], 2, "--kernel has numbers for 2 layers, but .* has 3"),
+        (["--kernel", "{mlp: [1, 1, 3]}"], 2, "'mlp.2'.*less than or equal to 2"),
         (["--at", "x"], 2, "layers 'x'"),
         (["--kind", "add", "--at", "9"], 2, "layer 9 does not exist"),
         (["--kind", "ablate", "--strength", "-1"], 2, "strength -1"),

@@ -22,6 +22,11 @@ EDITS: dict[str, dict[str, Any]] = {
     "ablate": {},
     "ablate-part": {"kind": "ablate", "strength": 0.4},
     "ablate-kernel": {"kind": "ablate", "kernel": {"attention": {"max": 1.2, "width": 0.4}, "mlp": {"position": 0.2}}},
+    "ablate-by-layer": {
+        "kind": "ablate",
+        "kernel": {"attention": [0.3, 0.0, 1.7], "mlp": [1.2, 0.6, 2.0], "embedding": 0.8},
+    },
+    "norm-preserving-by-layer": {"kind": "norm-preserving", "kernel": {"mlp": [1.3, 0.4, 0.0], "embedding": 0.5}},
     "reflect": {},
     "affine": {"options": {"enter": "embedding"}},
     "affine-shifted": {"kind": "affine", "options": {"enter": "embedding", "toward": "target", "shift": 0.5}},

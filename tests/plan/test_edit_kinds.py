@@ -63,12 +63,12 @@ def test_several_edits_in_one_pass(family: str, tmp_path: Path) -> None:
 
 
 ADAPTABLE = ("llama", "gemma2", "gpt2", "phi", "gptj", "qwen3", "llama-tied")
-UNTIED = ("ablate-part", "ablate-kernel", "reflect")
+UNTIED = ("ablate-part", "ablate-kernel", "ablate-by-layer", "reflect")
 """Of these, merging would make another edit of a tied unembedding; see tests/publish/test_merged_adapters.py."""
 
 
 @pytest.mark.parametrize("family", ADAPTABLE)
-@pytest.mark.parametrize("name", [name for name in EDITS if name != "norm-preserving"])
+@pytest.mark.parametrize("name", [name for name in EDITS if not name.startswith("norm-preserving")])
 def test_hooks_agree_with_adapters(family: str, name: str, tmp_path: Path) -> None:
     save_family(family, tmp_path / "base")
     steps = steps_of(directions(), **{"kind": name, **EDITS[name]})
@@ -180,6 +180,13 @@ def test_one_pass_is_one_bake_after_the_other(tmp_path: Path) -> None:
         ("reflect", {"at": (1,), "strength": 0.5}, UsageError, "strength 1"),
         ("reflect", {"at": (9,)}, UsageError, "layer 9 does not exist"),
         ("affine", {"options": {"towards": "x"}}, UsageError, "'towards'.*did you mean 'toward'"),
+        (
+            "ablate",
+            {"kernel": {"mlp": [1.0] * 4}},
+            UsageError,
+            "`kernel` has numbers for 4 layers, but .*Llama.* has 3",
+        ),
+        ("ablate", {"kernel": {"attention": []}}, UsageError, "`kernel` has numbers for 0 layers"),
     ],
 )
 def test_what_cannot_be_baked_is_refused_by_name(tmp_path, edit, options, error, said) -> None:

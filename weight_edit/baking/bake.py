@@ -137,7 +137,8 @@ def bake(
         layers: numbers of the blocks whose writers are edited; all when None; "0-31" is
             understood, too. Embeddings are no block.
         at: blocks at whose inputs the edit is made, of kinds that are made there: "add", "reflect".
-        kernel: factors of the strength by layer, see `Kernels`.
+        kernel: factors of the strength for "attention" and "mlp", each a kernel or a number for each layer, and for the
+            "embedding"; see `Kernels`.
         options: of the kind.
         embeddings: what happens to a tied embedding: "both" edits both, "untie" stores a separate unembedding,
             "skip" leaves the embedding unedited.

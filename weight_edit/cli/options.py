@@ -47,7 +47,9 @@ At = Annotated[
 Kernel = Annotated[
     str | None,
     typer.Option(
-        metavar="YAML", help="Strength by layer: `'{attention: {max: 1.2, position: 0.6, width: 0.4}}'`; also mlp."
+        metavar="YAML",
+        help="Factors by layer, `'{attention: {max: 1.2, position: 0.6, width: 0.4}, embedding: 0.5}'`; also mlp, and "
+        "a number for each layer: `'{mlp: [1, 0.5, 0]}'`.",
     ),
 ]
 EditOption = Annotated[

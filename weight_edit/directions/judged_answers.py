@@ -11,7 +11,7 @@ from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.answers import answer_text
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.thoughts import split_thought
-from weight_edit.runtime.generation import generate
+from weight_edit.runtime.generation import Generation, generate
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.overflow import check_generations
 from weight_edit.runtime.processes import from_first
@@ -81,6 +81,17 @@ class Speaker:
         Raises:
             UsageError: a prompt is too long, or the model's logits are no numbers.
         """
+        return [answer for _, answer in self.spoken(prompts, texts, opened=opened, description=description)]
+
+    def spoken(
+        self,
+        prompts: Sequence[Sequence[int]],
+        texts: Sequence[str],
+        *,
+        opened: bool = False,
+        description: str | None = "answers",
+    ) -> list[tuple[Generation, JudgedAnswer]]:
+        """The answers of `answers`, each with the tokens that it was read off."""
         given = [[*ids, *self.chat.opening] for ids in prompts] if opened else [list(ids) for ids in prompts]
         said = generate(self.model, given, max_new_tokens=self.max_new_tokens, description=description)
         check_generations(self.model, given, said)
@@ -93,11 +104,14 @@ class Speaker:
         # A judge may be another model, or paid by the answer.
         verdicts = from_first(lambda: self.judge(replies), "verdicts")
         return [
-            JudgedAnswer(
-                token=generation.tokens[0],
-                verdict=judgement.verdict,
-                thought=split_thought(reply.text, opened=reply.opened) is not None,
-                text=reply.text,
+            (
+                generation,
+                JudgedAnswer(
+                    token=generation.tokens[0],
+                    verdict=judgement.verdict,
+                    thought=split_thought(reply.text, opened=reply.opened) is not None,
+                    text=reply.text,
+                ),
             )
             for generation, reply, judgement in zip(said, replies, verdicts, strict=True)
         ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.edits.changes import Addition, BasisChange, RuntimeOnly, removed
 from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError, UsageError
@@ -209,6 +210,21 @@ def _check(anatomy: Anatomy, steps: Sequence[EditStep], embeddings: str, project
             )
         check_layers(step.layers, anatomy)
         check_layers(step.at, anatomy)
+        check_kernel(step.kernel, anatomy)
+
+
+def check_kernel(kernel: Kernels | None, anatomy: Anatomy) -> None:
+    """Refuse factors for another number of layers than the model has.
+
+    Raises:
+        UsageError: with both numbers.
+    """
+    if kernel is not None and kernel.layers is not None and kernel.layers != anatomy.n_layers:
+        raise UsageError(
+            f"`kernel` has numbers for {kernel.layers} layers, but {anatomy.architecture} has {anatomy.n_layers}; give "
+            "one for each, or a kernel, which fits any number",
+            option="kernel",
+        )
 
 
 def not_bakeable(kind: str, change: RuntimeOnly) -> UnsupportedError:

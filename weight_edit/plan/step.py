@@ -10,8 +10,9 @@ import numpy as np
 from weight_edit.edits.changes import Addition, BasisChange, Change, RuntimeOnly, StreamMap
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.edits.kernel import Kernels
-from weight_edit.edits.packed_rows import packed, unpacked, unpacked_tensor
+from weight_edit.edits.kernel import Kernels, kernels_in_words
+from weight_edit.edits.packed_directions import packed_directions
+from weight_edit.edits.packed_rows import unpacked, unpacked_tensor
 from weight_edit.edits.registry import Given, edit_named
 from weight_edit.errors import UsageError
 from weight_edit.utils.arrays import Floats, as_float64
@@ -96,7 +97,7 @@ class EditStep:
         where = "all layers" if self.layers is None else f"layers {', '.join(map(str, sorted(self.layers)))}"
         if self.at:
             where = f"at {', '.join(map(str, self.at))}"
-        kernel = ", weaker by layer as its kernel says" if self.kernel else ""
+        kernel = f", {kernels_in_words(self.kernel.model_dump())}" if self.kernel else ""
         options = "".join(f", {key} {value}" for key, value in sorted(self.options.items()))
         count = len(self.directions.rows)
         along = f"{count} direction{'s' * (count != 1)}"
@@ -120,15 +121,7 @@ class EditStep:
             **({"kernel": self.kernel.model_dump()} if self.kernel else {}),
             **({"options": dict(self.options)} if self.options else {}),
         }
-        metadata = self.directions.metadata
-        tensors = {name: packed(values) for name, values in sorted(self.directions.tensors.items())}
-        return said | {
-            "directions": {
-                **packed(self.directions.rows),
-                **({"tensors": tensors} if tensors else {}),
-                **{key: metadata[key] for key in KEPT if key in metadata},
-            }
-        }
+        return said | {"directions": packed_directions(self.directions)}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EditStep":

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from weight_edit.edits.kernel import Kernels
 from weight_edit.edits.registry import edit_kinds
@@ -20,6 +20,7 @@ from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import recipe_file
 from weight_edit.recipe.earlier_words import in_present_words
 from weight_edit.recipe.file import content_of
+from weight_edit.recipe.given_directions import check_given
 from weight_edit.recipe.overlays import check_model, laid_over, on_model
 from weight_edit.recipe.overrides import override_entry
 from weight_edit.recipe.prompt_names import with_named_sets
@@ -29,7 +30,7 @@ from weight_edit.utils.seeds import LARGEST_SEED
 from weight_edit.utils.settings import Section, validated
 
 MAIN = "main"
-"""The name of the directions from a recipe's `find`, among those of `finds`."""
+"""The name of the directions from a recipe's `find`, or of given ones that take its place."""
 
 CONTROL = "random"
 """The name of random directions, among found ones."""
@@ -111,7 +112,8 @@ class EditEntry(Section):
 
     `layers` is written as "0-31" or "4,8-12"; all blocks when absent. `at` are blocks at whose inputs the edit is made,
     as a number or a list, or "found": the one where its directions were found.
-    `directions` names one of `finds`; the recipe's `find` when absent. `options` are those of the kind.
+    `directions` names one of the recipe's `directions` or `finds`; when absent they are "main", those of its `find`.
+    `options` are those of the kind.
     """
 
     kind: str = "ablate"
@@ -299,7 +301,9 @@ class Recipe(Section):
 
     `overlays` names the files that were laid over the recipe, for the record; nothing is read because of it.
 
-    `find` makes the directions of edits that name no others; `finds` makes more, by name. `studies` are experiments
+    `find` makes the directions of edits that name no others; `finds` makes more, by name. `directions` are given ones,
+    by name, of which "main" takes the place of `find`: the path of a safetensors file from the recipe's folder, or
+    their numbers, as `weight_edit.json` has them. `studies` are experiments
     under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
     them ablates.
     """
@@ -318,12 +322,14 @@ class Recipe(Section):
     prompts: dict[str, str] = Field(default_factory=dict)
     find: Find | None = None
     finds: dict[str, Find] = Field(default_factory=dict)
+    directions: dict[str, Any] = Field(default_factory=dict)
     studies: list[Study] = Field(default_factory=list)
     edit: EditSection | None = None
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()
     bounds: Bounds = Bounds()
     overlays: list[str] = Field(default_factory=list)
+    _folder: Path | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -341,23 +347,31 @@ class Recipe(Section):
     @field_validator("finds")
     @classmethod
     def _apart(cls, value: dict[str, Find]) -> dict[str, Find]:
-        files: dict[str, str] = {}
-        for name in value:
-            if name in (MAIN, CONTROL):
-                raise ValueError(f"'{name}' is taken: it means {_TAKEN[name]}; choose another name")
-            if slug(name) in files:
-                raise ValueError(f"'{name}' and '{files[slug(name)]}' would be kept in the same file; rename one")
-            files[slug(name)] = name
+        _check_names(value, (MAIN, CONTROL))
+        return value
+
+    @field_validator("directions")
+    @classmethod
+    def _usable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _check_names(value, (CONTROL,))
+        for name, given in value.items():
+            check_given(name, given)
         return value
 
     @model_validator(mode="after")
     def _complete(self) -> "Recipe":
-        asked = [step.directions for step in (self.edit.steps if self.edit else [])]
-        if self.find is None and (None in asked or not (asked or self.studies)):
+        if self.find is not None and MAIN in self.directions:
+            raise ValueError("the directions 'main' are both found by 'find' and given by 'directions'; leave one out")
+        _check_names([*self.finds, *self.directions], (CONTROL,))
+        known = {*self.searches, *self.directions}
+        asked = [step.directions or MAIN for step in (self.edit.steps if self.edit else [])]
+        if MAIN not in known and (MAIN in asked or not (asked or self.studies)):
             raise ValueError("'find' is missing")
-        missing = [name for name in asked if name is not None and name not in self.finds]
+        missing = [name for name in asked if name not in known]
         if missing:
-            raise ValueError(f"an edit asks for the directions '{missing[0]}', which are not among 'finds'")
+            raise ValueError(
+                f"an edit asks for the directions '{missing[0]}', which are not among 'finds' nor 'directions'"
+            )
         return self
 
     def __repr__(self) -> str:
@@ -371,6 +385,11 @@ class Recipe(Section):
     def searches(self) -> dict[str, Find]:
         """Every search for directions, by name; the recipe's own `find` is "main"."""
         return {**({} if self.find is None else {MAIN: self.find}), **self.finds}
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the recipe was read, and the files of its `directions` lie; None of one that was not."""
+        return self._folder
 
 
 def load_recipe(
@@ -408,7 +427,22 @@ def load_recipe(
         override_entry(content, override)
     if model is not None:
         check_model(content, model, str(path))
-    return parse_recipe(content, str(path))
+    return parse_recipe(content, str(path), recipe_file(path).parent)
+
+
+def _check_names(names: Iterable[str], taken: Iterable[str]) -> None:
+    """Refuse names of directions that mean others, or whose files would be one.
+
+    Raises:
+        ValueError: names the first.
+    """
+    files: dict[str, str] = {}
+    for name in names:
+        if name in taken:
+            raise ValueError(f"'{name}' is taken: it means {_TAKEN[name]}; choose another name")
+        if slug(name) in files:
+            raise ValueError(f"'{name}' and '{files[slug(name)]}' would be kept in the same file; rename one")
+        files[slug(name)] = name
 
 
 def slug(name: str) -> str:
@@ -416,8 +450,13 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
-def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
+def parse_recipe(content: Mapping[str, Any], name: str = "recipe", folder: Path | None = None) -> Recipe:
     """The validated recipe of parsed YAML content.
+
+    Args:
+        content: the sections.
+        name: for messages.
+        folder: where the files of its `directions` lie.
 
     Raises:
         UsageError: naming the first wrong key or value.
@@ -425,4 +464,6 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe") -> Recipe:
     given = content.get("prompts") or {}
     sets = given if isinstance(given, dict) else {}
     # Names may stand for one another too: the sets themselves go through the same.
-    return validated(Recipe, with_named_sets(in_present_words(content), sets, name), name, "a recipe")
+    recipe = validated(Recipe, with_named_sets(in_present_words(content), sets, name), name, "a recipe")
+    recipe._folder = folder
+    return recipe

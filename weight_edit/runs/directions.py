@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from weight_edit.checkpoint.manifest import sha256
+from weight_edit.directions.directions import Directions
 from weight_edit.directions.file import folder_of
 from weight_edit.directions.find import find_requested
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.registry import finder_named
 from weight_edit.directions.selection import SelectionRule
+from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.recipe.recipe import MAIN, Find, slug
 from weight_edit.runtime.loading import Model
@@ -93,6 +97,13 @@ class Search:
             "kept_bounds": sum(score["rejected"] is None for score in meta["scores"]),
             "sha256": sha256(out),
         }
+
+
+def write_given(rows: DirectionRows, out: Path) -> dict[str, Any]:
+    """Write directions that the recipe brings along; returns the entry for the run's record."""
+    tensors = {name: torch.from_numpy(values) for name, values in rows.tensors.items()}
+    Directions(torch.from_numpy(rows.rows), None, dict(rows.metadata), tensors).save(out)
+    return {"count": len(rows.rows), "method": rows.metadata.get("method"), "sha256": sha256(out)}
 
 
 def directions_file(name: str) -> str:

@@ -27,6 +27,7 @@ RECIPE = "recipe.yaml"
 STEPS = {
     "baseline": "the model answers the test prompts as it is",
     "study": "an experiment under hooks; no weights are written",
+    "directions": "those that the recipe brings along",
     "find": "looking for the direction that carries the behaviour",
     "bake": "writing the edited checkpoint",
     "verify": "checking every byte, what is left of the direction, and hooks against weights",

@@ -10,10 +10,11 @@ from weight_edit.edits.registry import Given, edit_named
 from weight_edit.plan.plan import not_bakeable
 from weight_edit.prompts.load import check_prompts
 from weight_edit.recipe.recipe import EditEntry, Find, Recipe
+from weight_edit.runs.given_directions import given_directions
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse unknown methods and prompt sets that cannot exist.
+    """Refuse unknown methods, prompt sets that cannot exist, and given directions that cannot be read.
 
     Raises:
         UsageError: naming the first.
@@ -22,6 +23,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_method(search.method)
     for spec in _prompts(recipe):
         check_prompts(spec)
+    given_directions(recipe)
 
 
 def _prompts(recipe: Recipe) -> Iterator[str]:

@@ -16,6 +16,7 @@ from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
+from weight_edit.edits.packed_directions import packed_directions
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
 from weight_edit.evaluation.answers import load_answers
 from weight_edit.evaluation.effect import effect_document
@@ -28,14 +29,15 @@ from weight_edit.evaluation.questions import SETS, Questions, questions_of
 from weight_edit.evaluation.target import ModelTarget
 from weight_edit.hub.calls import dataset_token
 from weight_edit.hub.source import check_named, resolve
-from weight_edit.plan.plan import check_layers, check_reflection, parse_layers
+from weight_edit.plan.plan import check_kernel, check_layers, check_reflection, parse_layers
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
 from weight_edit.runs.bounds import beyond_bounds
-from weight_edit.runs.directions import Search, directions_file, slug, step_name
+from weight_edit.runs.directions import Search, directions_file, slug, step_name, write_given
 from weight_edit.runs.folder import RunFolder
+from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.recipe_checks import check_step
 from weight_edit.runtime.loading import Model, chat_format, load, read_config
 from weight_edit.studies.lab import Lab, edit_step
@@ -104,7 +106,7 @@ def run(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, model=model)
     with dataset_token(token):
         job = _Run(recipe, token, trust_remote_code)
-    folder = RunFolder.open(out, recipe, source=job.source.path, resume=resume, overwrite=overwrite)
+    folder = RunFolder.open(out, job.kept_recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     try:
         with dataset_token(token):
             summary = job.execute(folder, keep_failed)
@@ -160,12 +162,16 @@ class _Run:
         if recipe.studies:
             # Before hours of work, not at the first figure.
             need("matplotlib", f"study {recipe.studies[0].kind}")
+        self.given = given_directions(recipe)
+        known = {**self.searches, **self.given}
         self.studied = [study_named(each.kind).settings(each.options) for each in recipe.studies]
         for each, settings in zip(recipe.studies, self.studied, strict=True):
             for name in directions_asked(settings):
-                if name not in self.searches:
-                    known = ", ".join(self.searches) or "none"
-                    raise UsageError(f"study {each.kind}: no directions are called '{name}'; the recipe finds {known}")
+                if name not in known:
+                    there_are = ", ".join(known) or "none"
+                    raise UsageError(
+                        f"study {each.kind}: no directions are called '{name}'; the recipe finds {there_are}"
+                    )
         self.verify_prompts = load_prompts(recipe.verify.prompts)
         self.token = token
         self.trust_remote_code = trust_remote_code
@@ -181,10 +187,13 @@ class _Run:
             trust_remote_code=trust_remote_code,
         )
         anatomy = anatomy_of(config, trust_remote_code=trust_remote_code)
+        for rows in self.given.values():
+            rows.check_width(anatomy.d_model)
         tried = [step for settings in self.studied for step in steps_asked(settings)]
         for step in [*(recipe.edit.steps if recipe.edit else []), *tried]:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
+            check_kernel(step.kernel, anatomy)
         for step in recipe.edit.steps if recipe.edit else []:
             check_step(step, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
@@ -231,11 +240,14 @@ class _Run:
             ("answers/baseline.jsonl",),
             lambda: self._evaluate_base(folder.path / "answers/baseline.jsonl"),
         )
+        given = self._keep_given(folder)
         found = self._find_all(folder)
-        digests = {name: each["sha256"] for name, each in found.items()}
+        digests = {name: each["sha256"] for name, each in {**given, **found}.items()}
         summary: dict[str, Any] = {"baseline": baseline, "direction": found.get(MAIN)}
         if recipe.finds:
             summary["directions"] = found
+        if given:
+            summary["given"] = given
         if recipe.studies:
             inputs = [self._model_inputs, self._measured_inputs, digests, recipe.seed]
             summary["studies"] = self._study_all(folder, inputs)
@@ -280,6 +292,25 @@ class _Run:
     def _verified_inputs(self) -> list[Any]:
         """The prompts and settings of the verification."""
         return [self.verify_prompts.content_sha256, self.recipe.verify.model_dump(mode="json")]
+
+    @cached_property
+    def kept_recipe(self) -> Recipe:
+        """The recipe as the run's folder holds it: files of directions are named as they are called there."""
+        recipe = self.recipe
+        files = {name: directions_file(name) for name, value in recipe.directions.items() if isinstance(value, str)}
+        return recipe.model_copy(update={"directions": {**recipe.directions, **files}}) if files else recipe
+
+    def _keep_given(self, folder: RunFolder) -> dict[str, dict[str, Any]]:
+        """The record of all directions that the recipe brings along, by name; each is written as a file of the run."""
+        return {
+            name: folder.step(
+                step_name("directions", name),
+                packed_directions(rows),
+                (directions_file(name),),
+                partial(write_given, rows, folder.path / directions_file(name)),
+            )
+            for name, rows in self.given.items()
+        }
 
     def _find_all(self, folder: RunFolder) -> dict[str, dict[str, Any]]:
         """The record of every search, by the name of its directions."""
@@ -394,7 +425,8 @@ class _Run:
         return "both" if self.recipe.edit is None else self.recipe.edit.embeddings
 
     def _study(self, folder: RunFolder, section: Study, place: str) -> dict[str, Any]:
-        found = {name: load_directions(folder.path / directions_file(name)) for name in self.searches}
+        names = [*self.searches, *self.given]
+        found = {name: load_directions(folder.path / directions_file(name)) for name in names}
         earlier = below(place, folder.records)
         base = self.base.load()
         # Whole or not at all: what an attempt that was interrupted left there is none of this one's.

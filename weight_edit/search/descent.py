@@ -68,7 +68,7 @@ class DescentOptions(Section):
         seed: of the batches, and of directions beside the start's.
     """
 
-    prices: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
+    prices: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
     steps: Annotated[int, Field(ge=1)] = 50
     directions: Annotated[int, Field(ge=0, le=16)] = 4
     rate: Annotated[float, Field(gt=0)] = 0.08

@@ -1,8 +1,11 @@
 """The texts that candidates are scored on: what the model said to prompts, and what it should say instead."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+KEPT_TOKENS = 32
+"""The first tokens of a text that are kept; scores read fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,10 +13,12 @@ class Choice:
     """A prompt that the model refuses, with its refusal and an answer: the edit is to prefer the second.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids, and behind them those that both texts begin with: they cancel in a ratio of the two, and the
+            first tokens that are scored are those that differ. Models that think first often begin alike.
         text: the prompt as a judge reads it.
         refusal, answer: token ids that follow the prompt, each at least one.
         known: the answer that the prompt set gives, as text; None where it has none.
+        shared: how many of the prompt's last tokens belong to both texts.
     """
 
     prompt: tuple[int, ...]
@@ -21,6 +26,46 @@ class Choice:
     refusal: tuple[int, ...]
     answer: tuple[int, ...]
     known: str | None = None
+    shared: int = 0
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The prompt alone, to generate from."""
+        return self.prompt[: len(self.prompt) - self.shared]
+
+    @property
+    def whole_answer(self) -> tuple[int, ...]:
+        """The answer with what the refusal begins with too."""
+        return (*self.prompt[len(self.prompt) - self.shared :], *self.answer)
+
+    @classmethod
+    def of(
+        cls,
+        asked: Sequence[int],
+        text: str,
+        *,
+        refusal: Sequence[int],
+        answer: Sequence[int],
+        known: str | None = None,
+        tokens: int = KEPT_TOKENS,
+    ) -> "Choice | None":
+        """The choice between two texts, whole or long enough; None where one is the other's beginning.
+
+        Args:
+            tokens: so many of each are kept behind what they share.
+        """
+        pairs = zip(refusal, answer, strict=False)
+        shared = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(refusal), len(answer)))
+        if shared == min(len(refusal), len(answer)):
+            return None
+        return cls(
+            prompt=(*asked, *refusal[:shared]),
+            text=text,
+            refusal=tuple(refusal[shared : shared + tokens]),
+            answer=tuple(answer[shared : shared + tokens]),
+            known=known,
+            shared=shared,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

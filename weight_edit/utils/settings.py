@@ -19,6 +19,9 @@ class Section(BaseModel):
 
 Settings = TypeVar("Settings", bound=Section)
 
+_SHOWN = 120
+"""Characters of a wrong value that a message shows."""
+
 
 def validated(kind: type[Settings], content: Mapping[str, Any], name: str, what: str = "") -> Settings:
     """Settings validated from plain values.
@@ -41,7 +44,8 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     problems = error.errors()
     # A misspelt key also makes the right one missing: the misspelling is what to mend.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    path = [str(part) for part in problem["loc"]]
+    # The member of a union that a value was read as stands in the path, too; it is no key.
+    path = [str(part) for part in problem["loc"] if not re.fullmatch("<.*>", str(part))]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _keys(kind, path[:-1])
@@ -58,7 +62,12 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     if problem["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
         return f"'{key}': {unknown('such value', problem['input'], known)}"
-    return f"'{key}': {said} (it is {problem['input']!r})"
+    return f"'{key}': {said} (it is {_shortened(repr(problem['input']))})"
+
+
+def _shortened(text: str) -> str:
+    """A value as it was given; of dozens of numbers, how they begin."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weight_edit.baking.card.markdown import arxiv_links, codes, origin, plain
+from weight_edit.edits.kernel import kernels_in_words
 
 DEEDS = {
     "add": "a vector added to the residual stream (activation addition)",
@@ -117,7 +118,7 @@ def _what(step: Mapping[str, Any]) -> str:
     else:
         said.append("all layers" if step["layers"] is None else _layers(step["layers"]))
     if step.get("kernel"):
-        said.append("weaker by layer as its kernel says")
+        said.append(kernels_in_words(step["kernel"]))
     said += [f"{key} {value}" for key, value in step.get("options", {}).items()]
     return ", ".join(said)
 
