@@ -1,7 +1,7 @@
 """The folder of a search: its journal, what `find` left, and the points that came out of it as recipes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,11 @@ class SearchOutput:
         content = {"weight_edit": __version__, **document, "files": earlier.get("files", {})}
         write_whole(self.path / RESULT, json.dumps(json_safe(content), indent=2, allow_nan=False) + "\n")
 
-    def write_points(self, recipes: Mapping[str, str]) -> dict[str, Path]:
+    def write_points(self, savers: Mapping[str, Callable[[Path], object]]) -> dict[str, Path]:
         """Write the recipes of points in place of those of an earlier search; the paths by name.
 
         Args:
-            recipes: name of the file -> YAML.
+            savers: name of the file -> what writes it to a path.
 
         Raises:
             UsageError: a file there is not as it was written, or not ours.
@@ -96,11 +96,11 @@ class SearchOutput:
         record = _record(self.path) or {}
         earlier = below(POINTS, {name: Written(**entry) for name, entry in record.get("files", {}).items()})
         with staged(self.path / POINTS, overwrite=True, own=lambda old: check_files(old, earlier)) as folder:
-            for name, content in recipes.items():
-                write_whole(folder / name, content)
+            for name, save in savers.items():
+                save(folder / name)
         record["files"] = {name: asdict(written(self.path / name)) for name in files_below(self.path, POINTS)}
         write_whole(self.path / RESULT, json.dumps(json_safe(record), indent=2, allow_nan=False) + "\n")
-        return {name: self.path / POINTS / name for name in recipes}
+        return {name: self.path / POINTS / name for name in savers}
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

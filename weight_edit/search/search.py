@@ -11,6 +11,7 @@ from weight_edit.directions.find import find_requested, model_digest, search_inp
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.judged_answers import Speaker
 from weight_edit.directions.shared_search import open_search
+from weight_edit.edits.direction_facts import KEPT
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.runtime.loading import Model, loaded
@@ -24,7 +25,7 @@ from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, n
 from weight_edit.search.pick import PickRule
 from weight_edit.search.places import Places
 from weight_edit.search.point import Point
-from weight_edit.search.point_recipe import point_recipe
+from weight_edit.search.point_recipe import save_point
 from weight_edit.search.progress import Progress, Told, Watch
 from weight_edit.search.ranking import kendall
 from weight_edit.search.request import SearchRequest
@@ -213,7 +214,7 @@ class _Search:
         return {
             "places": places.to_dict(),
             "texts": texts.to_dict(),
-            "found": {key: main[key] for key in ("method", "layer", "position")},
+            "found": {key: main[key] for key in KEPT if key in main},
             "warnings": [*warnings, *texts.warnings],
         }
 
@@ -439,13 +440,17 @@ class _Search:
         texts = self.texts.training if training else self.texts.validation
         return Scorer(self.model, texts, tokens=self.request.tokens, batch_size=self.batch_size)
 
+    def _save(self, point: Point, path: Path) -> None:
+        title = f"{self.recipe.get('title') or 'search'}: point {point.digest}"
+        save_point(point, path, self.recipe, title=title, facts=self.found_at)
+
     def _result(self, finalists: Sequence[Finalist]) -> SearchResult:
         """The front with its recipes, and the point that is picked."""
         best = front([each.place for each in finalists])
         by_digest = {each.point.digest: each for each in finalists}
         names = {each.digest: f"{number:02d}-{each.digest}.yaml" for number, each in enumerate(best, 1)}
         paths = self.output.write_points(
-            {name: point_recipe(by_digest[digest].point, self.recipe) for digest, name in names.items()}
+            {name: partial(self._save, by_digest[digest].point) for digest, name in names.items()}
         )
         picked = PickRule.parse(self.request.pick)(best)
         kept = tuple(replace(by_digest[each.digest], recipe=paths[names[each.digest]]) for each in best)
