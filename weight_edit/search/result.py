@@ -7,10 +7,10 @@ from typing import Any
 
 from weight_edit.search.candidate import Candidate
 from weight_edit.search.front import FrontPoint
+from weight_edit.search.judged_point import JudgedPoint
 from weight_edit.search.pick import Pick
 from weight_edit.search.point import Point
 from weight_edit.search.ranking import Tau
-from weight_edit.search.rungs import JudgedPoint
 from weight_edit.search.score import Score
 
 

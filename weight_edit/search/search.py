@@ -21,6 +21,7 @@ from weight_edit.search.folder import SearchOutput
 from weight_edit.search.front import front
 from weight_edit.search.further import further_points
 from weight_edit.search.journal import Journal, Keeper, Unit
+from weight_edit.search.judged_point import JudgedPoint, judged_answers
 from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, new_refusals
 from weight_edit.search.pick import PickRule
 from weight_edit.search.places import Places
@@ -30,7 +31,7 @@ from weight_edit.search.progress import Progress, Told, Watch
 from weight_edit.search.ranking import kendall
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.result import Finalist, SearchResult
-from weight_edit.search.rungs import JudgedPoint, judged_answers, race
+from weight_edit.search.rungs import race
 from weight_edit.search.sampling import Told as Drawn
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Score, Scorer
