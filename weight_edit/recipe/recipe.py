@@ -38,6 +38,7 @@ CONTROL = "random"
 _TAKEN = {MAIN: "the recipe's own 'find'", CONTROL: "the random directions that studies compare with"}
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
+NoneOrMore = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -188,8 +189,48 @@ class EditSection(EditEntry):
     @property
     def how(self) -> dict[str, Any]:
         """The options of the edit as a whole, and of its card, under the names that `bake` has."""
-        own = type(self).model_fields.keys() - EditEntry.model_fields.keys() - {"then"}
-        return {name: getattr(self, name) for name in sorted(own)}
+        return {name: getattr(self, name) for name in self.of_the_whole()}
+
+    @classmethod
+    def of_the_whole(cls) -> list[str]:
+        """The names of `how`."""
+        return sorted(cls.model_fields.keys() - EditEntry.model_fields.keys() - {"then"})
+
+
+class Search(Section):
+    """The search for the best edit, which the recipe's `edit` then is.
+
+    It begins with what `find` finds; prompts are those of `find`, and `over_refused` are harmless prompts that the
+    model refuses. `finders` are further methods whose directions may be taken, with their options; `descent` are the
+    settings of descents. `pick` is the rule by which one point of the front is taken. `storage` is the address of an
+    SQL database that several machines share; a file in the run's folder is the journal when absent. The others are the
+    fields of `SearchRequest`.
+    """
+
+    finders: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    over_refused: str | None = None
+    n_train: Positive = 64
+    n_validation: Positive = 64
+    tokens: Positive = 12
+    trials: NoneOrMore = 96
+    generation: Positive = 16
+    sampler: Literal["tpe", "cma-es", "random"] = "tpe"
+    descents: NoneOrMore = 3
+    descent: dict[str, Any] = Field(default_factory=dict)
+    judged: Positive = 32
+    finalists: Positive = 6
+    lengths: tuple[Positive, ...] = (64, 128)
+    rounds: NoneOrMore = 0
+    pick: str = "refusal<=0.05"
+    known_answers: bool = True
+    storage: str | None = None
+    batch_size: Positive | None = None
+
+    @field_validator("finders")
+    @classmethod
+    def _canonical(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        known = registered("directions/finders", "finder")
+        return {canonical(name, known): options for name, options in value.items()}
 
 
 class Verify(Section):
@@ -305,7 +346,7 @@ class Recipe(Section):
     by name, of which "main" takes the place of `find`: the path of a safetensors file from the recipe's folder, or
     their numbers, as `weight_edit.json` has them. `studies` are experiments
     under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
-    them ablates.
+    them ablates. With `search`, the edit is the one that it picks, and `edit` holds what is said of any edit as a whole.
     """
 
     title: str = ""
@@ -324,6 +365,7 @@ class Recipe(Section):
     finds: dict[str, Find] = Field(default_factory=dict)
     directions: dict[str, Any] = Field(default_factory=dict)
     studies: list[Study] = Field(default_factory=list)
+    search: Search | None = None
     edit: EditSection | None = None
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()
@@ -334,9 +376,10 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_edit(cls, content: Any) -> Any:
-        if isinstance(content, dict) and not content.get("studies") and content.get("edit") is None:
-            return {**content, "edit": {}}
-        return content
+        if not isinstance(content, dict) or content.get("edit") is not None:
+            return content
+        bakes = not content.get("studies") or content.get("search") is not None
+        return {**content, "edit": {}} if bakes else content
 
     @field_validator("thinking", mode="before")
     @classmethod
@@ -363,6 +406,8 @@ class Recipe(Section):
         if self.find is not None and MAIN in self.directions:
             raise ValueError("the directions 'main' are both found by 'find' and given by 'directions'; leave one out")
         _check_names([*self.finds, *self.directions], (CONTROL,))
+        if self.search is not None:
+            self._check_searched()
         known = {*self.searches, *self.directions}
         asked = [step.directions or MAIN for step in (self.edit.steps if self.edit else [])]
         if MAIN not in known and (MAIN in asked or not (asked or self.studies)):
@@ -373,6 +418,30 @@ class Recipe(Section):
                 f"an edit asks for the directions '{missing[0]}', which are not among 'finds' nor 'directions'"
             )
         return self
+
+    def _check_searched(self) -> None:
+        """Refuse an edit beside the one that the search picks.
+
+        Raises:
+            ValueError: names the first setting.
+        """
+        if self.find is None:
+            raise ValueError("'search' begins with what 'find' finds, which is missing")
+        if self.search is not None and re.search("://[^/@]*:[^/@]*@", self.search.storage or ""):
+            # Said without its value.
+            raise ValueError(
+                "'search.storage': a run keeps its recipe, and a password is not to be kept; leave it out, and let the "
+                "database's client read it where it looks for it (PGPASSWORD, say)"
+            )
+        if self.edit is None:
+            return
+        plain = EditSection()
+        own = [*EditEntry.model_fields, "then"]
+        given = [name for name in own if getattr(self.edit, name) != getattr(plain, name)]
+        if given:
+            raise ValueError(f"'edit.{given[0]}' is what 'search' picks; leave it out, or leave 'search' out")
+        if self.edit.embeddings == "skip":
+            raise ValueError("'edit.embeddings': a search edits the embedding where that is best; write both or untie")
 
     def __repr__(self) -> str:
         edit = "no edit" if self.edit is None else ", ".join(step.kind for step in self.edit.steps)

@@ -29,6 +29,7 @@ STEPS = {
     "study": "an experiment under hooks; no weights are written",
     "directions": "those that the recipe brings along",
     "find": "looking for the direction that carries the behaviour",
+    "search": "looking for the best edit: cheap scores first, judged answers of the best",
     "bake": "writing the edited checkpoint",
     "verify": "checking every byte, what is left of the direction, and hooks against weights",
     "evaluate": "the edited model answers the same prompts",

@@ -11,6 +11,7 @@ from weight_edit.plan.plan import not_bakeable
 from weight_edit.prompts.load import check_prompts
 from weight_edit.recipe.recipe import EditEntry, Find, Recipe
 from weight_edit.runs.given_directions import given_directions
+from weight_edit.search.pick import PickRule
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -21,6 +22,10 @@ def check_recipe(recipe: Recipe) -> None:
     """
     for search in recipe.searches.values():
         check_method(search.method)
+    if recipe.search is not None:
+        PickRule.parse(recipe.search.pick)
+        for name in recipe.search.finders:
+            check_method(name)
     for spec in _prompts(recipe):
         check_prompts(spec)
     given_directions(recipe)
@@ -29,6 +34,8 @@ def check_recipe(recipe: Recipe) -> None:
 def _prompts(recipe: Recipe) -> Iterator[str]:
     for search in recipe.searches.values():
         yield from _searched(search)
+    if recipe.search is not None and recipe.search.over_refused is not None:
+        yield recipe.search.over_refused
     yield recipe.verify.prompts
     measured = recipe.evaluate
     sets = (measured.refused, measured.answered, measured.over_refused, measured.harmless_looking, measured.text)

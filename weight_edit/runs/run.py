@@ -39,6 +39,8 @@ from weight_edit.runs.directions import Search, directions_file, slug, step_name
 from weight_edit.runs.folder import RunFolder
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.recipe_checks import check_step
+from weight_edit.runs.search import FOLDER as SEARCH
+from weight_edit.runs.search import PICKED, picked_edit, recipe_sections, run_search, search_request
 from weight_edit.runtime.loading import Model, chat_format, load, read_config
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
@@ -163,6 +165,10 @@ class _Run:
             # Before hours of work, not at the first figure.
             need("matplotlib", f"study {recipe.studies[0].kind}")
         self.given = given_directions(recipe)
+        if recipe.search is not None:
+            # Before hours of work, not at the first candidate.
+            need("optuna", "a recipe with a search")
+        self.search = None if recipe.search is None else search_request(recipe, self.searches[MAIN].request)
         known = {**self.searches, **self.given}
         self.studied = [study_named(each.kind).settings(each.options) for each in recipe.studies]
         for each, settings in zip(recipe.studies, self.studied, strict=True):
@@ -254,8 +260,12 @@ class _Run:
         if recipe.edit is None:
             folder.state["finished"] = None
             return summary
-        used = {step.directions or MAIN for step in recipe.edit.steps}
-        edit = [self._model_inputs, {name: digests[name] for name in sorted(used)}, recipe.edit.model_dump(mode="json")]
+        if self.search is None:
+            used = {name: digests[name] for name in sorted({step.directions or MAIN for step in recipe.edit.steps})}
+        else:
+            summary["search"] = self._search_edit(folder)
+            used = {PICKED: fingerprint(folder.path / PICKED)}
+        edit = [self._model_inputs, used, recipe.edit.model_dump(mode="json")]
         finished = [edit, self._measured_inputs, self._verified_inputs, recipe.bounds.model_dump(mode="json")]
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
@@ -404,6 +414,34 @@ class _Run:
                 folder.record(kept.name)
                 folder.save()
 
+    def _search_edit(self, folder: RunFolder) -> dict[str, Any]:
+        """The record of the search for the best edit, which is kept as a recipe."""
+        assert self.search is not None
+        inputs = [self._model_inputs, self.searches[MAIN].key, self.search.key, self.search.pick, self.recipe.seed]
+        sections = recipe_sections(self.recipe)
+        return folder.step("search", [*inputs, sections], (PICKED,), partial(self._search, folder))
+
+    def _search(self, folder: RunFolder) -> dict[str, Any]:
+        assert self.search is not None
+        base = self.base.load()
+        directions = folder.path / directions_file(MAIN)
+        try:
+            return run_search(
+                self.recipe,
+                self.search,
+                base,
+                self._format(base),
+                folder=folder.path,
+                directions=directions,
+                found=folder_of(directions),
+            )
+        finally:
+            # As for what was found: it is the run's own however the search ended.
+            for kept in (folder.path / SEARCH, folder_of(directions)):
+                if kept.is_dir():
+                    folder.record(kept.name)
+            folder.save()
+
     def _study_all(self, folder: RunFolder, inputs: list[Any]) -> list[dict[str, Any]]:
         """Run every study of the recipe, each in its own folder."""
         done = []
@@ -452,10 +490,13 @@ class _Run:
         folder.forget("verify", "evaluate")
         section = self.recipe.edit
         assert section is not None
-        steps = [
-            edit_step(step, load_directions(folder.path / directions_file(step.directions or MAIN)).rows)
-            for step in section.steps
-        ]
+        if self.search is not None:
+            steps, section = picked_edit(folder.path)
+        else:
+            steps = [
+                edit_step(step, load_directions(folder.path / directions_file(step.directions or MAIN)).rows)
+                for step in section.steps
+            ]
         result = bake(
             self.recipe.model,
             steps,

@@ -1,0 +1,149 @@
+"""The search for the best edit that a recipe asks for, and what a run keeps of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weight_edit.directions.directions import load_directions
+from weight_edit.directions.find_request import FindRequest
+from weight_edit.edits.direction_facts import KEPT
+from weight_edit.plan.step import EditStep
+from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
+from weight_edit.recipe.recipe import MAIN, EditSection, Recipe, load_recipe
+from weight_edit.runs.given_directions import given_directions
+from weight_edit.runtime.loading import Model
+from weight_edit.search.descent import DescentOptions
+from weight_edit.search.pick import PickRule
+from weight_edit.search.point_recipe import save_point
+from weight_edit.search.progress_shown import shown
+from weight_edit.search.request import SearchRequest
+from weight_edit.search.result import Finalist, SearchResult
+from weight_edit.search.search import search_edits
+from weight_edit.studies.lab import edit_step
+from weight_edit.utils.settings import validated
+
+FOLDER = "search"
+"""Where a run keeps its search: journal, points and all that was measured."""
+
+PICKED = "picked"
+"""The folder of the edit that was picked, as a recipe."""
+
+_POINT = "point.yaml"
+
+_SECTIONS = (
+    *("model", "revision", "dtype", "device", "offload", "system", "template", "template_args", "thinking", "seed"),
+    *("verify", "evaluate", "bounds", "edit"),
+)
+"""The sections of a recipe that the recipes of its points repeat."""
+
+
+def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
+    """The search of a recipe's section, with its prompts read.
+
+    Args:
+        recipe: with a section `search`.
+        find: its search for directions.
+
+    Raises:
+        UsageError: prompts that cannot be read, or a setting that there is not.
+    """
+    section = recipe.search
+    assert section is not None
+    PickRule.parse(section.pick)
+    validated(DescentOptions, section.descent, "search.descent")
+    settings = section.model_dump(exclude={"over_refused", "storage", "batch_size"})
+    return SearchRequest(
+        find=find,
+        over_refused=None if section.over_refused is None else load_prompts(section.over_refused),
+        embeddings="both" if recipe.edit is None else recipe.edit.embeddings,
+        seed=recipe.seed,
+        **settings,
+    )
+
+
+def recipe_sections(recipe: Recipe) -> dict[str, Any]:
+    """What the recipes of points say beside the edit: the model, how it is asked, what is measured, and bounds."""
+    return recipe.model_dump(mode="json", exclude_defaults=True, include=set(_SECTIONS))
+
+
+def run_search(
+    recipe: Recipe,
+    request: SearchRequest,
+    model: Model,
+    chat_format: ChatFormat,
+    *,
+    folder: Path,
+    directions: Path,
+    found: Path,
+) -> dict[str, Any]:
+    """Search, and keep the edit that is picked; returns the entry for the run's record.
+
+    Args:
+        folder: of the run; what an interrupted search left there is gone on with.
+        directions: the file of what `find` found.
+        found: the folder that it kept its scores in.
+    """
+    section = recipe.search
+    assert section is not None
+    sections = recipe_sections(recipe)
+    with shown() as told:
+        result = search_edits(
+            model,
+            request,
+            out=folder / FOLDER,
+            chat_format=chat_format,
+            storage=section.storage,
+            found=found,
+            recipe=sections,
+            batch_size=section.batch_size,
+            resume=True,
+            overwrite=True,
+            told=told,
+        )
+    metadata = load_directions(directions).metadata
+    place = folder / PICKED
+    place.mkdir(exist_ok=True)
+    point = result.chosen.point
+    title = f"{recipe.title or 'search'}: point {point.digest}"
+    facts = {key: metadata[key] for key in KEPT if key in metadata and key != "method"}
+    save_point(point, place / _POINT, sections, title=title, facts=facts)
+    return search_document(result)
+
+
+def picked_edit(folder: Path) -> tuple[list[EditStep], EditSection]:
+    """The edit that a run's search picked: its steps, and what is said of it as a whole."""
+    recipe = load_recipe(folder / PICKED / _POINT)
+    assert recipe.edit is not None
+    return [edit_step(recipe.edit, given_directions(recipe)[MAIN])], recipe.edit
+
+
+def search_document(result: SearchResult) -> dict[str, Any]:
+    """What is told of a search: the front, the point that was picked, how well the cheap score ranks, and costs.
+
+    Verdicts prompt by prompt, and what is not on the front, are in `search.json`.
+    """
+    return {
+        "front": [_point(each, result.path) for each in result.front],
+        "plain": _point(result.plain, result.path),
+        "picked": result.picked.to_dict(),
+        "tau": result.tau.to_dict(),
+        "judged": len(result.front) + len(result.others),
+        "candidates": len(result.candidates),
+        "warnings": list(result.warnings),
+        "costs": result.facts.get("costs", {}),
+        "seconds": dict(result.seconds),
+    }
+
+
+def _point(finalist: Finalist, folder: Path) -> Mapping[str, Any]:
+    judged = finalist.judged.to_dict()
+    return {
+        "digest": finalist.point.digest,
+        "origin": finalist.point.origin,
+        "directions": len(finalist.point.rows),
+        "damage": finalist.validation.damage,
+        "cheap": finalist.validation.refusal,
+        **{key: judged[key] for key in ("refusal", "over_refusal", "exact")},
+        "recipe": None if finalist.recipe is None else str(finalist.recipe.relative_to(folder)),
+    }

@@ -1,0 +1,118 @@
+"""The folder of a search: its journal, what `find` left, and the points that came out of it as recipes."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.files import printable, read_json, read_whole
+from weight_edit.checkpoint.rewrite.output import check_output, staged
+from weight_edit.checkpoint.rewrite.ownership import Written, below, check_files, files_below, written
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.errors import UsageError
+from weight_edit.utils.json import json_safe
+from weight_edit.version import __version__
+
+RESULT, JOURNAL, FINDS, POINTS = "search.json", "journal", "finds", "points"
+"""Names in the folder."""
+
+
+class SearchOutput:
+    """The folder of one search; processes that share the search may share it.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, source: Path | None, resume: bool = False, overwrite: bool = False
+    ) -> "SearchOutput":
+        """The folder of a new search, or of an earlier one.
+
+        Args:
+            source: the folder of the model that is read, which must not be in this one or around it.
+            resume: go on with what is there; where nothing is, begin.
+            overwrite: replace what an earlier search left there. Its files are replaced one by one when there is
+                something new; nothing else in the folder is touched.
+
+        Raises:
+            UsageError: something is there and neither was asked for, or it is no search.
+        """
+        place = Path(path)
+        earlier = place.is_dir() and any(place.iterdir())
+        if not earlier:
+            check_output(place, source=source)
+        elif _record(place) is None:
+            raise UsageError(
+                f"{printable(str(place))} is not empty and holds no search ({RESULT}); choose another `out`",
+                option="out",
+            )
+        elif not (resume or overwrite):
+            raise UsageError(
+                f"{printable(str(place))} holds an earlier search; `resume=True` goes on with it, `overwrite=True` "
+                "begins anew",
+                option=("resume", "overwrite"),
+            )
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{printable(str(place))} cannot be made: {error.strerror}") from error
+        output = cls(place)
+        if not earlier:
+            output.write({"status": "running"})
+        return output
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the journal."""
+        return self.path / JOURNAL
+
+    def find(self, name: str) -> Path:
+        """The folder that a `find` keeps what it found in."""
+        folder = self.path / FINDS
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Write the record of the search, with that of its points' files."""
+        earlier = _record(self.path) or {}
+        content = {"weight_edit": __version__, **document, "files": earlier.get("files", {})}
+        write_whole(self.path / RESULT, json.dumps(json_safe(content), indent=2, allow_nan=False) + "\n")
+
+    def write_points(self, savers: Mapping[str, Callable[[Path], object]]) -> dict[str, Path]:
+        """Write the recipes of points in place of those of an earlier search; the paths by name.
+
+        Args:
+            savers: name of the file -> what writes it to a path.
+
+        Raises:
+            UsageError: a file there is not as it was written, or not ours.
+        """
+        record = _record(self.path) or {}
+        earlier = below(POINTS, {name: Written(**entry) for name, entry in record.get("files", {}).items()})
+        with staged(self.path / POINTS, overwrite=True, own=lambda old: check_files(old, earlier)) as folder:
+            for name, save in savers.items():
+                save(folder / name)
+        record["files"] = {name: asdict(written(self.path / name)) for name in files_below(self.path, POINTS)}
+        write_whole(self.path / RESULT, json.dumps(json_safe(record), indent=2, allow_nan=False) + "\n")
+        return {name: self.path / POINTS / name for name in savers}
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What the folder says of itself; None where it is no search's.
+
+    Raises:
+        UsageError: its record cannot be read.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    found = read_json(read_whole(path), str(path))
+    if not isinstance(found, dict) or "weight_edit" not in found or not isinstance(found.get("files"), dict):
+        raise UsageError(f"{printable(str(path))} is not of a search; choose another `out`", option="out")
+    return found

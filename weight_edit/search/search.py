@@ -1,0 +1,502 @@
+"""The verb `search` in Python: from a model and prompts to a front of edits, one of which is picked."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from weight_edit.directions.find import find_requested, model_digest, search_inputs
+from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.judged_answers import Speaker
+from weight_edit.directions.shared_search import open_search
+from weight_edit.edits.direction_facts import KEPT
+from weight_edit.errors import UsageError
+from weight_edit.prompts.chat import SENTINELS, ChatFormat
+from weight_edit.runtime.loading import Model, loaded
+from weight_edit.search.candidate import Candidate, best_first, on_front, to_judge
+from weight_edit.search.descent import DescentOptions, PricedPoint, descend
+from weight_edit.search.folder import SearchOutput
+from weight_edit.search.front import front
+from weight_edit.search.further import further_points
+from weight_edit.search.journal import Journal, Keeper, Unit
+from weight_edit.search.judged_point import JudgedPoint, judged_answers
+from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, new_refusals
+from weight_edit.search.pick import PickRule
+from weight_edit.search.places import Places
+from weight_edit.search.point import Point
+from weight_edit.search.point_recipe import save_point
+from weight_edit.search.progress import Progress, Told, Watch
+from weight_edit.search.race import FIRST, race
+from weight_edit.search.ranking import kendall
+from weight_edit.search.request import SearchRequest
+from weight_edit.search.result import Finalist, SearchResult
+from weight_edit.search.sampling import Told as Drawn
+from weight_edit.search.sampling import sampled
+from weight_edit.search.score import Score, Scorer
+from weight_edit.search.space import Space, published
+from weight_edit.search.texts import Choice
+from weight_edit.utils.settings import validated
+
+MAIN = "main"
+"""The find whose choice is the plain ablation."""
+
+TOGETHER = 4
+"""Candidates that are scored in one unit: their prompts share the model's passes."""
+
+
+def search_edits(
+    model: Model | str | Path,
+    request: SearchRequest,
+    *,
+    out: str | Path,
+    chat_format: ChatFormat | None = None,
+    storage: str | None = None,
+    found: Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    told: Told | None = None,
+) -> SearchResult:
+    """Search the edits of a model for those with the least refusal at the least damage.
+
+    Published settings come first, then a sampler's draws and gradient descents; all are scored without generating. Of
+    the best, and of others spread over all scores, answers are generated to validation prompts and judged. What comes
+    out is the front of the judged points, each as a recipe, and one of them by a rule.
+
+    Everything follows from the model, the request and the seed, so that a search that was killed goes on (`resume`) to
+    the same result, and several processes or machines that share a journal do its parts between them.
+
+    Args:
+        model: from `load`, or what `load` takes.
+        request: prompts and settings.
+        out: the folder of the search: journal, points as recipes, and `search.json`.
+        chat_format: how prompts become tokens; the tokenizer's chat template when None.
+        storage: the address of an SQL database for the journal, which other machines can share; a file in `out` when
+            None.
+        found: a folder in which an earlier `find` of `request.find` kept what it found; one in `out` when None.
+        recipe: what recipes of points say beside the edit: the model, how it is asked, and what is measured.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
+        resume: go on with an earlier search in `out`, or beside other processes.
+        overwrite: begin anew, whatever an earlier search left. With `resume`: only where its inputs were others.
+        told: shows progress, see `Progress`.
+
+    Raises:
+        UsageError: prompts that are too few or not refused, a wrong setting, an `out` that may not be written, or
+            Optuna is not installed.
+        UnsupportedError: descents are asked for, and no gradient reaches what is written into the stream.
+    """
+    # What is a typo is said before a large model is loaded.
+    PickRule.parse(request.pick)
+    options = validated(DescentOptions, dict(request.descent), "descent")
+    if len(request.find.target) != 1:
+        raise UsageError("a search takes one set of target prompts; put them into one file", option="target")
+    model = loaded(model)
+    chat = ChatFormat(model.tokenizer) if chat_format is None else chat_format
+    output = SearchOutput.open(
+        out, source=None if model.source.in_memory else model.source.path, resume=resume, overwrite=overwrite
+    )
+    inputs = _inputs(request.find, model, chat) | request.key
+    with Journal.open(
+        output.journal if storage is None else storage, inputs, resume=resume, overwrite=overwrite
+    ) as journal:
+        search = _Search(
+            model=model,
+            request=request,
+            chat=chat,
+            options=options,
+            output=output,
+            journal=journal,
+            found=found,
+            recipe={"model": model.source.name} if recipe is None else recipe,
+            batch_size=batch_size,
+            told=told,
+        )
+        return search.run()
+
+
+def _inputs(request: FindRequest, model: Model, chat: ChatFormat) -> dict[str, Any]:
+    """What the results of a find depend on."""
+    return search_inputs(
+        request,
+        model=model_digest(model),
+        dtype=str(model.dtype).removeprefix("torch."),
+        chat_format=[list(chat.encode(prompt)) for prompt in SENTINELS[:2]],
+    )
+
+
+def _added(rungs: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
+    """The rungs of all races, by the number of prompts that had been asked, with sums of all that counts."""
+    sums: dict[int, dict[str, int]] = {}
+    for rung in rungs:
+        asked = rung["asked"]["refused"]
+        total = sums.setdefault(asked, {"asked": asked})
+        for name in ("candidates", "exact", "paired", "on", "prompts", "tokens"):
+            total[name] = total.get(name, 0) + rung[name]
+    return [sums[asked] for asked in sorted(sums)]
+
+
+class _Search:
+    """A search under way: what its steps share."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        request: SearchRequest,
+        chat: ChatFormat,
+        options: DescentOptions,
+        output: SearchOutput,
+        journal: Journal,
+        found: Path | None,
+        recipe: Mapping[str, Any],
+        batch_size: int | None,
+        told: Told | None,
+    ) -> None:
+        self.model, self.request, self.chat, self.options = model, request, chat, options
+        self.output, self.journal, self.found, self.recipe, self.batch_size = output, journal, found, recipe, batch_size
+        self.watch = Watch()
+        self._told = told
+        self._trials = 0
+        self.candidates: list[Candidate] = []
+        self.judged: dict[str, Finalist] = {}
+        self.rungs: list[Mapping[str, Any]] = []
+
+    def run(self) -> SearchResult:
+        """All steps, one after the other; what the journal has is not done again."""
+        self._prepare()
+        self._score_published()
+        self._score_drawn()
+        self._descend("descents", self._starts())
+        finalists = self._judge("")
+        for number in range(1, self.request.rounds + 1):
+            starts = self._further(number, finalists)
+            if not starts:
+                self.warnings.append(f"round {number} found no further direction: nothing is refused any more")
+                break
+            self._descend(f"descents of round {number}", starts)
+            finalists = self._judge(f" of round {number}")
+        return self._result(finalists)
+
+    # The steps.
+
+    def _prepare(self) -> None:
+        """The directions at all places, the texts, and what is made of them alone."""
+        (made,) = self._stage("preparation", {"directions and texts": self._made}).values()
+        self.places = Places.from_dict(made["places"])
+        self.texts = MadeTexts.from_dict(made["texts"])
+        self.found_at = made["found"]
+        self.warnings: list[str] = list(made["warnings"])
+        self.space = Space(places=self.places, embeddings=self.request.embeddings)
+        self.scorer = self._scorer(training=True)
+        self.validation = self._scorer(training=False)
+
+    def _made(self, keeper: Keeper) -> Mapping[str, Any]:
+        """The unit that runs `find`, and has the model say what candidates are scored on."""
+        finds = {}
+        warnings: list[str] = []
+        for name, request in self._finds().items():
+            inputs = _inputs(request, self.model, self.chat)
+            place = self.found if name == MAIN and self.found is not None else self.output.find(name)
+            kept = open_search(place, inputs, resume=True, overwrite=True)
+            directions = find_requested(request, self.model, self.chat, batch_size=self.batch_size, scores=kept)
+            assert kept.searched is not None
+            finds[name] = (kept.searched, directions)
+            warnings += directions.metadata["warnings"]
+        places = Places.of(finds)
+        find = self.request.find
+        texts = made_texts(
+            self._speaker,
+            SearchPrompts(
+                refused=find.target[0],
+                ordinary=find.baseline,
+                over_refused=self.request.over_refused,
+                held_refused=find.validation_target[0] if find.validation_target else None,
+                held_ordinary=find.validation_baseline,
+            ),
+            published(Space(places=places, embeddings=self.request.embeddings))[0],
+            n_train=self.request.n_train,
+            n_validation=self.request.n_validation,
+            seed=find.seed,
+            known_answers=self.request.known_answers,
+        )
+        main = finds[MAIN][1].metadata
+        return {
+            "places": places.to_dict(),
+            "texts": texts.to_dict(),
+            "found": {key: main[key] for key in KEPT if key in main},
+            "warnings": [*warnings, *texts.warnings],
+        }
+
+    def _finds(self) -> dict[str, FindRequest]:
+        """The finds by name. Their bounds decide nothing here: damage is an objective of the search."""
+        main = replace(self.request.find, best_effort=True)
+        others = {
+            name: replace(main, method=name, options=dict(options), confirm=None)
+            for name, options in self.request.finders.items()
+        }
+        return {MAIN: main, **others}
+
+    def _score_published(self) -> None:
+        points = published(self.space)
+        scored = self._scored("published settings", points, racing=False)
+        self.candidates += [
+            Candidate(point=point, score=score) for point, (score, _) in zip(points, scored, strict=True)
+        ]
+        self.unit = max(self.candidates[0].score.damage, 1e-6)
+
+    def _score_drawn(self) -> None:
+        """The sampler's generations, each drawn from all that is known."""
+        history: list[Drawn] = []
+        generation = 0
+        while self._trials < self.request.trials:
+            wanted = min(self.request.generation, self.request.trials - self._trials)
+            params = sampled(
+                self.space,
+                history,
+                wanted,
+                seed=self.request.seed,
+                generation=generation,
+                sampler=self.request.sampler,
+            )
+            if not params:
+                self.warnings.append(f"the sampler has drawn all there is: {self._trials} candidates")
+                break
+            points = [self.space.point(each) for each in params]
+            scored = self._scored(f"sampler {generation + 1}", points, racing=True)
+            for drawn, point, (score, whole) in zip(params, points, scored, strict=True):
+                self.candidates.append(Candidate(point=point, score=score, whole=whole, params=drawn))
+                history.append((drawn, score.objectives if whole else None))
+            self._trials += len(points)
+            generation += 1
+
+    def _starts(self) -> list[tuple[Point, int]]:
+        """Where descents begin, with the number of directions that each optimises; 0 leaves the start's."""
+        able = [each.point for each in best_first(self.candidates, self.unit) if not each.point.keep_norms]
+        starts = [self.candidates[0].point, *able]
+        kinds = (self.options.directions, 0, 1)
+        # The plain ablation first, then the best of all, two kinds of descent from each.
+        return [
+            (starts[min((number + 1) // 2, len(starts) - 1)], kinds[number % 3])
+            for number in range(self.request.descents)
+        ]
+
+    def _descend(self, name: str, starts: Sequence[tuple[Point, int]]) -> None:
+        units: dict[str, Unit] = {}
+        for number, (start, directions) in enumerate(starts):
+            options = self.options.model_copy(
+                update={
+                    "directions": max(directions, len(start.rows)) if directions else 0,
+                    "seed": self.request.seed + number,
+                }
+            )
+            units[f"descent {number + 1}"] = partial(self._descent, start, options)
+        for found in self._stage(name, units).values():
+            for each in map(PricedPoint.from_dict, found["points"]):
+                self.candidates.append(Candidate(point=each.point, score=each.score))
+
+    def _descent(self, start: Point, options: DescentOptions, keeper: Keeper) -> Mapping[str, Any]:
+        points = descend(
+            self.scorer,
+            start,
+            options,
+            unit=self.unit,
+            refusals=self._still_refused,
+            keep=keeper.keep,
+            state=keeper.state,
+            description=None,
+        )
+        return {"points": [each.to_dict() for each in points]}
+
+    def _still_refused(self, point: Point) -> list[Choice]:
+        """What the model refuses of the training prompts in spite of an edit, in its words."""
+        found = new_refusals(self._speaker, point, self.texts.training.refused)
+        return [each for each in found if each is not None]
+
+    def _judge(self, of_round: str) -> list[Finalist]:
+        """The finalists, after the answers of many candidates were judged at the first length."""
+        lengths = self.request.lengths
+        chosen = to_judge(self.candidates, self.request.judged)
+        first = self._judged(f"judging{of_round}", chosen, lengths[0])
+        by_digest = {each.point.digest: each for each in first}
+        best = front([each.place for each in first])
+        plain = by_digest[self.candidates[0].point.digest]
+        # Those that refuse least; a few, since at another length the order may be another one.
+        least = sorted(best, key=lambda each: (each.refusal, each.damage, each.digest))[: self.request.finalists]
+        # The plain ablation stands beside them for comparison.
+        digests = [plain.point.digest, *(each.digest for each in least)]
+        finalists = [by_digest[digest] for digest in dict.fromkeys(digests)]
+        if len(lengths) == 1:
+            return finalists
+        known = {each.point.digest: each for each in self.candidates}
+        return self._judged(f"finalists{of_round}", [known[each.point.digest] for each in finalists], lengths[-1])
+
+    def _judged(self, name: str, candidates: Sequence[Candidate], tokens: int) -> list[Finalist]:
+        units: dict[str, Unit] = {
+            each.point.digest: partial(self._judgement, each.point, tokens) for each in candidates
+        }
+        found = []
+        for each, result in zip(candidates, self._stage(name, units).values(), strict=True):
+            finalist = Finalist(
+                point=each.point,
+                training=each.score,
+                validation=Score.from_dict(result["validation"]),
+                judged=JudgedPoint.from_dict(result["judged"]),
+            )
+            self.judged.setdefault(each.point.digest, finalist)
+            found.append(finalist)
+        return found
+
+    def _judgement(self, point: Point, tokens: int, keeper: Keeper) -> Mapping[str, Any]:
+        """The unit that has a point answer validation prompts, and scores it cheaply on the same."""
+        (score,) = self.validation.scores([point])
+        speaker = replace(self._speaker, max_new_tokens=tokens)
+        lengths = [each for each in self.request.lengths if each <= tokens]
+        said = judged_answers(speaker, point, self.texts.validation, lengths=lengths)
+        return {"validation": score.to_dict(), "judged": said.to_dict(), "values": [said.refusal.value, score.damage]}
+
+    def _further(self, number: int, finalists: Sequence[Finalist]) -> list[tuple[Point, int]]:
+        """Where the descents of a round begin: the best finalist with a further direction."""
+        (made,) = self._stage(f"round {number}", {"further direction": partial(self._mined, finalists)}).values()
+        if made["point"] is None:
+            return []
+        candidate = Candidate.from_dict(made["point"])
+        self.candidates.append(candidate)
+        return [(candidate.point, len(candidate.point.rows)), (candidate.point, 0)]
+
+    def _mined(self, finalists: Sequence[Finalist], keeper: Keeper) -> Mapping[str, Any]:
+        """The unit that mines a further direction from what the picked finalist still refuses."""
+        digest = PickRule.parse("refusal<=0")(front([each.place for each in finalists])).point.digest
+        point = next(each.point for each in finalists if each.point.digest == digest)
+        refused = self._still_refused(point)
+        points = (
+            further_points(
+                self.model,
+                point,
+                [each.asked for each in refused],
+                [each.prompt for each in self.texts.training.ordinary],
+                range(1, self.model.anatomy.n_layers),
+                batch_size=self.batch_size,
+            )
+            if refused and not point.keep_norms
+            else []
+        )
+        if not points:
+            return {"point": None}
+        scored = zip(points, self.scorer.scores(points), strict=True)
+        best = best_first([Candidate(point=each, score=score) for each, score in scored], self.unit)[0]
+        return {"point": best.to_dict()}
+
+    # What they have in common.
+
+    def _scored(self, name: str, points: Sequence[Point], *, racing: bool) -> list[tuple[Score, bool]]:
+        """The scores of points on training prompts, and whether all prompts were asked."""
+        best = {each.point.digest: each.score for each in on_front(self.candidates)} if racing else {}
+        parts = [points[at : at + TOGETHER] for at in range(0, len(points), TOGETHER)]
+        units: dict[str, Unit] = {
+            f"{at * TOGETHER + 1} to {at * TOGETHER + len(part)}": partial(self._race, part, best, racing)
+            for at, part in enumerate(parts)
+        }
+        results = list(self._stage(name, units).values())
+        self.rungs += [rung for result in results for rung in result["rungs"]]
+        found = [each for result in results for each in result["scores"]]
+        return [(Score.from_dict(each["score"]), each["whole"]) for each in found]
+
+    def _race(
+        self, points: Sequence[Point], best: Mapping[str, Score], racing: bool, keeper: Keeper
+    ) -> Mapping[str, Any]:
+        """The unit that scores some points: on all prompts, or racing against the front."""
+        began = time.monotonic()
+        whole = max(map(len, (self.texts.training.refused, self.texts.training.ordinary)))
+        # Settings that the sampler is to learn from are asked everything.
+        raced = race(self.scorer, points, best, first=FIRST if racing else max(FIRST, whole))
+        self.watch.trials(len(points), time.monotonic() - began)
+        scores = []
+        for point in points:
+            drop = raced.dropped.get(point.digest)
+            score = raced.scores[point.digest] if drop is None else drop.score
+            scores.append({"score": score.to_dict(), "whole": drop is None})
+        return {"scores": scores, "rungs": [rung.to_dict() for rung in raced.rungs]}
+
+    def _stage(self, name: str, units: Mapping[str, Unit]) -> dict[str, dict[str, Any]]:
+        """The journal's results of some units, with progress told."""
+        began = self.watch.seconds
+
+        def tell(done: int, total: int, unit: str, result: Mapping[str, Any]) -> None:
+            self._tell(name, done, total)
+
+        self.journal.told = tell
+        self._tell(name, 0, len(units))
+        results = self.journal.stage(name, units)
+        self.watch.spent[name] = self.watch.spent.get(name, 0.0) + self.watch.seconds - began
+        return results
+
+    def _tell(self, step: str, done: int, total: int) -> None:
+        if self._told is None:
+            return
+        judged = [each.place for each in self.judged.values()]
+        self._told(
+            Progress(
+                step=step,
+                done=done,
+                total=total,
+                candidates=len(self.candidates),
+                trials=(self._trials, self.request.trials),
+                front=front(judged) if judged else [each.place for each in on_front(self.candidates)],
+                judged=bool(judged),
+                seconds=self.watch.seconds,
+                seconds_per_trial=self.watch.seconds_per_trial,
+            )
+        )
+
+    @property
+    def _speaker(self) -> Speaker:
+        return Speaker(
+            model=self.model, chat=self.chat, judge=self.request.find.spec, max_new_tokens=self.request.lengths[0]
+        )
+
+    def _scorer(self, *, training: bool) -> Scorer:
+        texts = self.texts.training if training else self.texts.validation
+        return Scorer(self.model, texts, tokens=self.request.tokens, batch_size=self.batch_size)
+
+    def _save(self, point: Point, path: Path) -> None:
+        title = f"{self.recipe.get('title') or 'search'}: point {point.digest}"
+        save_point(point, path, self.recipe, title=title, facts=self.found_at)
+
+    def _result(self, finalists: Sequence[Finalist]) -> SearchResult:
+        """The front with its recipes, and the point that is picked."""
+        best = front([each.place for each in finalists])
+        by_digest = {each.point.digest: each for each in finalists}
+        names = {each.digest: f"{number:02d}-{each.digest}.yaml" for number, each in enumerate(best, 1)}
+        paths = self.output.write_points(
+            {name: partial(self._save, by_digest[digest].point) for digest, name in names.items()}
+        )
+        picked = PickRule.parse(self.request.pick)(best)
+        kept = tuple(replace(by_digest[each.digest], recipe=paths[names[each.digest]]) for each in best)
+        judged = list(self.judged.values())
+        tau = kendall(
+            [each.validation.refusal for each in judged],
+            [each.judged.refusal_at(self.request.lengths[0]).value for each in judged],
+        )
+        result = SearchResult(
+            path=self.output.path,
+            front=kept,
+            picked=picked,
+            plain=by_digest[self.candidates[0].point.digest],
+            others=tuple(each for each in judged if each.point.digest not in names),
+            tau=tau,
+            candidates=self.candidates,
+            facts={
+                "found": self.found_at,
+                "texts": [each.to_dict() for each in self.texts.facts],
+                "unit": self.unit,
+                "request": self.request.key,
+                "rungs": _added(self.rungs),
+            },
+            warnings=tuple(self.warnings),
+            seconds=dict(self.watch.spent),
+        )
+        self.output.write({"status": "done", **result.to_dict()})
+        return result
