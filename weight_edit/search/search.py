@@ -15,7 +15,7 @@ from weight_edit.edits.direction_facts import KEPT
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.runtime.loading import Model, loaded
-from weight_edit.search.candidate import Candidate, best_first, evenly, on_front, to_judge
+from weight_edit.search.candidate import Candidate, best_first, on_front, to_judge
 from weight_edit.search.descent import DescentOptions, PricedPoint, descend
 from weight_edit.search.folder import SearchOutput
 from weight_edit.search.front import front
@@ -28,10 +28,10 @@ from weight_edit.search.places import Places
 from weight_edit.search.point import Point
 from weight_edit.search.point_recipe import save_point
 from weight_edit.search.progress import Progress, Told, Watch
+from weight_edit.search.race import FIRST, race
 from weight_edit.search.ranking import kendall
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.result import Finalist, SearchResult
-from weight_edit.search.rungs import race
 from weight_edit.search.sampling import Told as Drawn
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Score, Scorer
@@ -127,6 +127,17 @@ def _inputs(request: FindRequest, model: Model, chat: ChatFormat) -> dict[str, A
     )
 
 
+def _added(rungs: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
+    """The rungs of all races, by the number of prompts that had been asked, with sums of all that counts."""
+    sums: dict[int, dict[str, int]] = {}
+    for rung in rungs:
+        asked = rung["asked"]["refused"]
+        total = sums.setdefault(asked, {"asked": asked})
+        for name in ("candidates", "exact", "paired", "on", "prompts", "tokens"):
+            total[name] = total.get(name, 0) + rung[name]
+    return [sums[asked] for asked in sorted(sums)]
+
+
 class _Search:
     """A search under way: what its steps share."""
 
@@ -151,7 +162,7 @@ class _Search:
         self._trials = 0
         self.candidates: list[Candidate] = []
         self.judged: dict[str, Finalist] = {}
-        self.costs: dict[str, Any] = {}
+        self.rungs: list[Mapping[str, Any]] = []
 
     def run(self) -> SearchResult:
         """All steps, one after the other; what the journal has is not done again."""
@@ -312,8 +323,10 @@ class _Search:
         by_digest = {each.point.digest: each for each in first}
         best = front([each.place for each in first])
         plain = by_digest[self.candidates[0].point.digest]
+        # Those that refuse least; a few, since at another length the order may be another one.
+        least = sorted(best, key=lambda each: (each.refusal, each.damage, each.digest))[: self.request.finalists]
         # The plain ablation stands beside them for comparison.
-        digests = [plain.point.digest, *(each.digest for each in evenly(best, self.request.finalists))]
+        digests = [plain.point.digest, *(each.digest for each in least)]
         finalists = [by_digest[digest] for digest in dict.fromkeys(digests)]
         if len(lengths) == 1:
             return finalists
@@ -380,25 +393,32 @@ class _Search:
 
     def _scored(self, name: str, points: Sequence[Point], *, racing: bool) -> list[tuple[Score, bool]]:
         """The scores of points on training prompts, and whether all prompts were asked."""
-        best = [each.score for each in on_front(self.candidates)] if racing else []
+        best = {each.point.digest: each.score for each in on_front(self.candidates)} if racing else {}
         parts = [points[at : at + TOGETHER] for at in range(0, len(points), TOGETHER)]
         units: dict[str, Unit] = {
             f"{at * TOGETHER + 1} to {at * TOGETHER + len(part)}": partial(self._race, part, best, racing)
             for at, part in enumerate(parts)
         }
-        found = [each for result in self._stage(name, units).values() for each in result["scores"]]
+        results = list(self._stage(name, units).values())
+        self.rungs += [rung for result in results for rung in result["rungs"]]
+        found = [each for result in results for each in result["scores"]]
         return [(Score.from_dict(each["score"]), each["whole"]) for each in found]
 
-    def _race(self, points: Sequence[Point], best: Sequence[Score], racing: bool, keeper: Keeper) -> Mapping[str, Any]:
-        """The unit that scores some points."""
+    def _race(
+        self, points: Sequence[Point], best: Mapping[str, Score], racing: bool, keeper: Keeper
+    ) -> Mapping[str, Any]:
+        """The unit that scores some points: on all prompts, or racing against the front."""
         began = time.monotonic()
-        if racing:
-            raced = race(self.scorer, points, best)
-            scores = [{"score": each.score.to_dict(), "whole": each.whole} for each in raced]
-            self.watch.trials(len(points), time.monotonic() - began)
-        else:
-            scores = [{"score": score.to_dict(), "whole": True} for score in self.scorer.scores(points)]
-        return {"scores": scores}
+        whole = max(map(len, (self.texts.training.refused, self.texts.training.ordinary)))
+        # Settings that the sampler is to learn from are asked everything.
+        raced = race(self.scorer, points, best, first=FIRST if racing else max(FIRST, whole))
+        self.watch.trials(len(points), time.monotonic() - began)
+        scores = []
+        for point in points:
+            drop = raced.dropped.get(point.digest)
+            score = raced.scores[point.digest] if drop is None else drop.score
+            scores.append({"score": score.to_dict(), "whole": drop is None})
+        return {"scores": scores, "rungs": [rung.to_dict() for rung in raced.rungs]}
 
     def _stage(self, name: str, units: Mapping[str, Unit]) -> dict[str, dict[str, Any]]:
         """The journal's results of some units, with progress told."""
@@ -473,7 +493,7 @@ class _Search:
                 "texts": [each.to_dict() for each in self.texts.facts],
                 "unit": self.unit,
                 "request": self.request.key,
-                "costs": self.costs,
+                "rungs": _added(self.rungs),
             },
             warnings=tuple(self.warnings),
             seconds=dict(self.watch.spent),
