@@ -18,7 +18,7 @@ from weight_edit.search.point_recipe import save_point
 from weight_edit.search.progress_shown import shown
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.search import search_edits
-from weight_edit.search.summary import search_summary
+from weight_edit.search.summary import SearchSummary, search_summary
 from weight_edit.studies.lab import edit_step
 from weight_edit.utils.settings import validated
 
@@ -75,7 +75,7 @@ def run_search(
     folder: Path,
     directions: Path,
     found: Path,
-) -> dict[str, Any]:
+) -> SearchSummary:
     """Search, and keep the edit that is picked; returns the entry for the run's record.
 
     Args:

@@ -31,7 +31,9 @@ def search_result(result: "SearchResult", console: Console) -> None:
         *("--set", "evaluate.refused=PROMPTS", "--set", "evaluate.answered=PROMPTS"),
         lead="  ",
     )
-    console.print("Measure it on prompts that the search has not seen: it picked the best of many on those that it has.")
+    console.print(
+        "Measure it on prompts that the search has not seen: it picked the best of many on those that it has."
+    )
 
 
 def search_front(found: "SearchSummary", console: Console) -> None:
