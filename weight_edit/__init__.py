@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from weight_edit.runs.run import RunResult, run
     from weight_edit.runtime.by_name import anatomy_of, generate
     from weight_edit.runtime.loading import Model, load
+    from weight_edit.search.result import SearchResult
+    from weight_edit.search.search import search_edits
     from weight_edit.utils.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from weight_edit.verification.verify import Verification, verify
 
@@ -76,6 +78,8 @@ _WHERE = {
     "generate": "runtime.by_name",
     "Model": "runtime.loading",
     "load": "runtime.loading",
+    "SearchResult": "search.result",
+    "search_edits": "search.search",
     "are_progress_bars_disabled": "utils.progress",
     "disable_progress_bars": "utils.progress",
     "enable_progress_bars": "utils.progress",
@@ -100,6 +104,7 @@ __all__ = [
     "PushResult",
     "Recipe",
     "RunResult",
+    "SearchResult",
     "SelectionRule",
     "UnsupportedError",
     "UsageError",
@@ -127,6 +132,7 @@ __all__ = [
     "plan_costs",
     "push",
     "run",
+    "search_edits",
     "verify",
 ]
 

@@ -18,6 +18,7 @@ from weight_edit.cli.judge import judge
 from weight_edit.cli.plan import plan
 from weight_edit.cli.push import push
 from weight_edit.cli.run import run
+from weight_edit.cli.search import search
 from weight_edit.cli.verify import verify
 from weight_edit.utils.registry_listing import as_help
 from weight_edit.version import __version__
@@ -88,6 +89,7 @@ _register(run, _recipes)
 _register(inspect)
 _register(plan, _methods)
 _register(find, _methods)
+_register(search, _methods)
 _register(bake, _kinds)
 _register(verify, _public_sets)
 _register(evaluate, _public_sets)

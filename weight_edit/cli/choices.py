@@ -18,6 +18,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "projector": ("edit", "partial", "skip"),
     "mtp": ("edit", "skip"),
     "rounding": ("balanced", "nearest"),
+    "sampler": ("tpe", "cma-es", "random"),
 }
 """Parameters of verbs with few possible values; a test compares them with the functions."""
 
@@ -71,6 +72,8 @@ def check(params: Mapping[str, object]) -> None:
                 # Where none are listed they stand in another file, and are checked when that is imported.
                 if settings and equals:
                     check_known(f"option of the {name} {chosen}", key.strip(), settings)
+    for chosen in _texts(params.get("finder")):
+        check_known("method", canonical(chosen, methods()), methods())
     for name in PROMPTS:
         for spec in _texts(params.get(name)):
             _check_prompts(spec)
@@ -110,7 +113,7 @@ def completions(name: str) -> Callable[[str], list[str]] | None:
         return _from(_prompt_sets)
     if name in MODELS:
         return _from(_models)
-    known = {"method": methods, "kind": edits, "judge": judges}.get(name)
+    known = {"method": methods, "finder": methods, "kind": edits, "judge": judges}.get(name)
     return None if known is None else _from(lambda: tuple(known()))
 
 

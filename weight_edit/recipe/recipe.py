@@ -344,9 +344,11 @@ class Recipe(Section):
 
     `find` makes the directions of edits that name no others; `finds` makes more, by name. `directions` are given ones,
     by name, of which "main" takes the place of `find`: the path of a safetensors file from the recipe's folder, or
-    their numbers, as `weight_edit.json` has them. `studies` are experiments
-    under hooks, which write tables and figures. Without an `edit`, a recipe with studies bakes nothing, and one without
-    them ablates. With `search`, the edit is the one that it picks, and `edit` holds what is said of any edit as a whole.
+    their numbers, as `weight_edit.json` has them.
+
+    `studies` are experiments under hooks, which write tables and figures. Without an `edit`, a recipe with studies
+    bakes nothing, and one without them ablates. With `search` the edit is the one that it picks, and `edit` holds what
+    is said of any edit as a whole.
     """
 
     title: str = ""

@@ -42,6 +42,7 @@ from weight_edit.runs.recipe_checks import check_step
 from weight_edit.runs.search import FOLDER as SEARCH
 from weight_edit.runs.search import PICKED, picked_edit, recipe_sections, run_search, search_request
 from weight_edit.runtime.loading import Model, chat_format, load, read_config
+from weight_edit.search.summary import SearchSummary
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
 from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
@@ -421,7 +422,7 @@ class _Run:
         sections = recipe_sections(self.recipe)
         return folder.step("search", [*inputs, sections], (PICKED,), partial(self._search, folder))
 
-    def _search(self, folder: RunFolder) -> dict[str, Any]:
+    def _search(self, folder: RunFolder) -> SearchSummary:
         assert self.search is not None
         base = self.base.load()
         directions = folder.path / directions_file(MAIN)

@@ -1,6 +1,5 @@
 """The search for the best edit that a recipe asks for, and what a run keeps of it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from weight_edit.search.pick import PickRule
 from weight_edit.search.point_recipe import save_point
 from weight_edit.search.progress_shown import shown
 from weight_edit.search.request import SearchRequest
-from weight_edit.search.result import Finalist, SearchResult
 from weight_edit.search.search import search_edits
+from weight_edit.search.summary import SearchSummary, search_summary
 from weight_edit.studies.lab import edit_step
 from weight_edit.utils.settings import validated
 
@@ -76,7 +75,7 @@ def run_search(
     folder: Path,
     directions: Path,
     found: Path,
-) -> dict[str, Any]:
+) -> SearchSummary:
     """Search, and keep the edit that is picked; returns the entry for the run's record.
 
     Args:
@@ -108,7 +107,7 @@ def run_search(
     title = f"{recipe.title or 'search'}: point {point.digest}"
     facts = {key: metadata[key] for key in KEPT if key in metadata and key != "method"}
     save_point(point, place / _POINT, sections, title=title, facts=facts)
-    return search_document(result)
+    return search_summary(result)
 
 
 def picked_edit(folder: Path) -> tuple[list[EditStep], EditSection]:
@@ -116,34 +115,3 @@ def picked_edit(folder: Path) -> tuple[list[EditStep], EditSection]:
     recipe = load_recipe(folder / PICKED / _POINT)
     assert recipe.edit is not None
     return [edit_step(recipe.edit, given_directions(recipe)[MAIN])], recipe.edit
-
-
-def search_document(result: SearchResult) -> dict[str, Any]:
-    """What is told of a search: the front, the point that was picked, how well the cheap score ranks, and costs.
-
-    Verdicts prompt by prompt, and what is not on the front, are in `search.json`.
-    """
-    return {
-        "front": [_point(each, result.path) for each in result.front],
-        "plain": _point(result.plain, result.path),
-        "picked": result.picked.to_dict(),
-        "tau": result.tau.to_dict(),
-        "judged": len(result.front) + len(result.others),
-        "candidates": len(result.candidates),
-        "warnings": list(result.warnings),
-        "costs": result.facts.get("costs", {}),
-        "seconds": dict(result.seconds),
-    }
-
-
-def _point(finalist: Finalist, folder: Path) -> Mapping[str, Any]:
-    judged = finalist.judged.to_dict()
-    return {
-        "digest": finalist.point.digest,
-        "origin": finalist.point.origin,
-        "directions": len(finalist.point.rows),
-        "damage": finalist.validation.damage,
-        "cheap": finalist.validation.refusal,
-        **{key: judged[key] for key in ("refusal", "over_refusal", "exact")},
-        "recipe": None if finalist.recipe is None else str(finalist.recipe.relative_to(folder)),
-    }

@@ -44,20 +44,7 @@ class SearchOutput:
             UsageError: something is there and neither was asked for, or it is no search.
         """
         place = Path(path)
-        earlier = place.is_dir() and any(place.iterdir())
-        if not earlier:
-            check_output(place, source=source)
-        elif _record(place) is None:
-            raise UsageError(
-                f"{printable(str(place))} is not empty and holds no search ({RESULT}); choose another `out`",
-                option="out",
-            )
-        elif not (resume or overwrite):
-            raise UsageError(
-                f"{printable(str(place))} holds an earlier search; `resume=True` goes on with it, `overwrite=True` "
-                "begins anew",
-                option=("resume", "overwrite"),
-            )
+        earlier = check_search_folder(place, source=source, resume=resume, overwrite=overwrite)
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,6 +88,34 @@ class SearchOutput:
         record["files"] = {name: asdict(written(self.path / name)) for name in files_below(self.path, POINTS)}
         write_whole(self.path / RESULT, json.dumps(json_safe(record), indent=2, allow_nan=False) + "\n")
         return {name: self.path / POINTS / name for name in savers}
+
+
+def check_search_folder(
+    path: Path, *, source: Path | None = None, resume: bool = False, overwrite: bool = False
+) -> bool:
+    """Refuse a folder that no search can be made or gone on with in; returns whether it holds an earlier one.
+
+    Args:
+        path, source, resume, overwrite: as in `SearchOutput.open`.
+
+    Raises:
+        UsageError: as `SearchOutput.open`.
+    """
+    if not (path.is_dir() and any(path.iterdir())):
+        check_output(path, source=source)
+        return False
+    if _record(path) is None:
+        raise UsageError(
+            f"{printable(str(path))} is not empty and holds no search ({RESULT}); choose another `out`",
+            option="out",
+        )
+    if not (resume or overwrite):
+        raise UsageError(
+            f"{printable(str(path))} holds an earlier search; `resume=True` goes on with it, `overwrite=True` "
+            "begins anew",
+            option=("resume", "overwrite"),
+        )
+    return True
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

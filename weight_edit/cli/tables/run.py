@@ -12,6 +12,7 @@ from rich.table import Table
 from weight_edit.cli.tables.four_classes import four_classes
 from weight_edit.cli.tables.lengths import by_length
 from weight_edit.cli.tables.results import before_and_after, chosen_direction, effect, examples, proofs, safe, suggest
+from weight_edit.cli.tables.search import search_front
 
 if TYPE_CHECKING:
     from weight_edit.cli.tables.documents import StudyDocument
@@ -30,6 +31,8 @@ def run_result(result: "RunResult", console: Console) -> None:
             chosen_direction(found, console)
     for each in summary.get("studies", []):
         study(each, result.path, console)
+    if summary.get("search") is not None:
+        search_front(summary["search"], console)
     if result.model is not None:
         before_and_after(summary["baseline"], summary["edited"], console)
         by_length(summary["baseline"], summary["edited"], console)
@@ -41,6 +44,8 @@ def run_result(result: "RunResult", console: Console) -> None:
     for name, what in (
         ("model", "the edited checkpoint, with its card and weight_edit.json"),
         ("directions.safetensors", "the direction, all candidates and their scores"),
+        ("search/points", "every point of the front, as a recipe"),
+        ("picked/point.yaml", "the point that was baked, as a recipe"),
         ("studies/", "tables (CSV, JSON) and figures"),
         ("run.json", "every measurement"),
         ("answers/", "every answer, before and after"),
