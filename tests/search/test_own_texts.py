@@ -5,7 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers.search_samples import organism, organism_point, organism_prompts, organism_speaker
+from tests.helpers.search_samples import (
+    organism,
+    organism_point,
+    organism_prompts,
+    organism_speaker,
+    organism_texts,
+)
 from tests.helpers.small_tokenizer import channel_tokenizer
 from weight_edit.directions import judged_answers
 from weight_edit.errors import UsageError
@@ -37,9 +43,9 @@ def facts(made, role, part="training"):
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def made() -> MadeTexts:
-    return make()
+    return organism_texts()
 
 
 def test_texts_are_what_the_model_says(made):
