@@ -124,7 +124,8 @@ class Journal:
                 "sqlite:///search.db" or "postgresql://user:password@host/database".
             inputs: what all results depend on, by name, JSON values.
             resume: go on with what is there, also beside other processes; where nothing is, begin.
-            overwrite: begin anew whatever is there. With `resume`: only where the inputs are others.
+            overwrite: begin anew whatever is there, in another study beside the earlier one. With `resume`: only where
+                the inputs are others.
             name: of the study; a database may hold several.
             told: called with each result of a stage.
 
@@ -201,6 +202,7 @@ class Journal:
         pause = _SHORTEST
         with quiet_optuna():
             while True:
+                self._storage.check_is_last()
                 attempts = self._attempts(name)
                 self._gather(units, attempts, results)
                 if len(results) == len(units):
@@ -380,7 +382,7 @@ class Journal:
 
 
 def _is_kept(storage: "Storage", inputs: dict[str, Any], *, resume: bool, overwrite: bool) -> bool:
-    """Whether the search that was found is gone on with; False if it was removed, to begin anew.
+    """Whether the search that was found is gone on with; False to begin anew.
 
     Raises:
         UsageError: see `Journal.open`.
@@ -398,7 +400,6 @@ def _is_kept(storage: "Storage", inputs: dict[str, Any], *, resume: bool, overwr
     others = _differences(earlier, inputs)
     if overwrite and (others or not resume):
         _check_idle(storage)
-        storage.delete()
         return False
     if others:
         raise UsageError(
@@ -443,7 +444,7 @@ def _write_inputs(storage: "Storage", inputs: Mapping[str, Any]) -> None:
 
 
 def _check_idle(storage: "Storage") -> None:
-    """Refuse to remove a search that a process of this machine works on.
+    """Refuse to begin a search anew that a process of this machine works on.
 
     Raises:
         UsageError: naming the process.
