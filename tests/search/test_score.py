@@ -167,3 +167,21 @@ def test_memory_that_runs_out_halves_the_prompts_of_a_pass(monkeypatch):
     assert max(seen) > 2
     assert halved.loss == pytest.approx(whole.loss, rel=1e-4)
     torch.testing.assert_close(halved.strengths, whole.strengths, rtol=1e-3, atol=1e-5)
+
+
+def test_the_answers_weight_adds_their_loss_per_token():
+    model, given = small("llama"), texts()
+    point = point_of(model)
+    scorer = Scorer(model, given, tokens=4)
+    without, weighted = (
+        scorer.gradient(trainable(model, point), 1.0, over_refused=[], answer_weight=weight) for weight in (0.0, 2.0)
+    )
+    hooks = point.variant(model).hooks
+    expected = []
+    for choice in given.refused:
+        said = choice.answer[:4]
+        logprobs = alone(model, choice.prompt, said, hooks).log_softmax(-1)
+        expected.append(-float(logprobs[range(len(said)), list(said)].mean()))
+    assert len({len(choice.answer[:4]) for choice in given.refused}) > 1
+    assert weighted.loss - without.loss == pytest.approx(2 * np.mean(expected), rel=1e-3)
+    assert not torch.allclose(weighted.strengths, without.strengths)

@@ -232,6 +232,8 @@ def orthonormalised(rows: Floats) -> Floats:
     """
     basis: list[Floats] = []
     for row in rows:
+        if not row.any():
+            continue
         rest = row / _length(row)
         for _ in range(2):
             for done in basis:

@@ -8,8 +8,8 @@ from weight_edit.directions.find_request import FindRequest
 from weight_edit.errors import UsageError
 from weight_edit.prompts.sets import PromptSet
 
-SAMPLERS = ("tpe", "cma-es", "random")
-"""What draws candidates."""
+SAMPLERS = ("tpe", "cma-es", "nsga-ii", "random")
+"""What draws candidates: Parzen estimators, evolution strategies, a genetic algorithm, or nothing but chance."""
 
 LEAST_JUDGED = 8
 """Candidates whose answers are judged, at least: how the cheap score ranks cannot be told from fewer."""
@@ -28,7 +28,7 @@ class SearchRequest:
         tokens: of each continuation that the cheap score reads, the first ones.
         trials: candidates of the sampler, scored cheaply; 0 for none.
         generation: candidates of the sampler that are drawn from the same history.
-        sampler: "tpe", "cma-es" or "random".
+        sampler: one of `SAMPLERS`.
         descents: gradient descents; 0 for none.
         descent: their settings, see `DescentOptions`.
         judged: candidates whose answers are generated and judged, of the front and spread over all others.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.errors import UsageError
+from weight_edit.search.request import SAMPLERS
 from weight_edit.search.space import DIGITS, OneOf, Parameter, Space, Value, Whole
 from weight_edit.utils.arrays import Floats
 from weight_edit.utils.extras import is_installed, need
@@ -26,13 +27,10 @@ Params: TypeAlias = Mapping[str, Value]
 Told: TypeAlias = tuple[Params, Sequence[float] | None]
 """Drawn values and their scores, the smaller the better; None of a candidate that lost before it was scored whole."""
 
-SAMPLERS = ("tpe", "cma-es", "nsga-ii", "random")
-"""The samplers: Parzen estimators of the good and the bad ones, evolution strategies, and none."""
-
 STARTUP = 24
 """Results before which draws are random."""
 
-POPULATION = 48
+POPULATION = 12
 """Parents of a generation of NSGA-II, at most."""
 
 LEAST_DAMAGE = 1e-6
@@ -86,16 +84,22 @@ def sampled(
     state = int(np.random.SeedSequence([seed, generation]).generate_state(1)[0])
     with _quiet():
         study = _study(space, told, sampler, state, startup)
+        # Where a sampler comes back to what is known again and again, chance goes on.
+        chance = study if sampler == "random" else _study(space, [], "random", state, startup)
         found: list[dict[str, Value]] = []
         for _ in range(count):
-            for _ in range(_AGAIN):
-                trial = study.ask(_distributions(space))
-                drawn = {name: _rounded(space.parameters[name], value) for name, value in trial.params.items()}
+            for asked in [study] * _AGAIN + [chance] * _AGAIN:
+                drawn = _drawn(asked, space)
                 if _key(drawn) not in known:
                     known.add(_key(drawn))
                     found.append(drawn)
                     break
     return found
+
+
+def _drawn(study: "Study", space: Space) -> dict[str, Value]:
+    trial = study.ask(_distributions(space))
+    return {name: _rounded(each, trial.params[name]) for name, each in space.parameters.items()}
 
 
 def _study(
@@ -144,16 +148,29 @@ def _sampler(name: str, complete: "Sequence[FrozenTrial]", seed: int, startup: i
     if len(complete) < max(startup, 2) or name == "random":
         return samplers.RandomSampler(seed=seed)
     if name == "nsga-ii":
-        return samplers.NSGAIISampler(population_size=min(POPULATION, len(complete)), seed=seed)
+        crossover = samplers.nsgaii.SBXCrossover()
+        return samplers.NSGAIISampler(population_size=min(POPULATION, len(complete)), crossover=crossover, seed=seed)
     others = samplers.TPESampler(n_startup_trials=startup, multivariate=False, constant_liar=True, seed=seed)
     return samplers.CmaEsSampler(
         n_startup_trials=1,
-        source_trials=list(complete),
+        source_trials=[_numbers(trial) for trial in complete],
         # Values without an order, which an evolution strategy has no use for.
         independent_sampler=others,
         warn_independent_sampling=False,
         seed=seed,
     )
+
+
+def _numbers(trial: "FrozenTrial") -> "FrozenTrial":
+    """A trial with the parameters alone that are numbers, which an evolution strategy can go on from."""
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import create_trial
+
+    distributions = {
+        name: each for name, each in trial.distributions.items() if not isinstance(each, CategoricalDistribution)
+    }
+    params = {name: trial.params[name] for name in distributions}
+    return create_trial(params=params, distributions=distributions, value=trial.value)
 
 
 def ranked(values: Sequence[Sequence[float]]) -> list[int]:
@@ -162,7 +179,9 @@ def ranked(values: Sequence[Sequence[float]]) -> list[int]:
     By the front that it is on, the candidates that none is better than in all objectives being the first, those of what
     is left the second and so on; on one front by how far apart its neighbours are, the loneliest first.
     """
-    points = np.array(values, dtype=np.float64).reshape(len(values), -1)
+    if not values:
+        return []
+    points = np.array(values, dtype=np.float64)
     first, second = points[:, None], points[None]
     better: NDArray[np.bool_] = np.all(first <= second, axis=-1) & np.any(first < second, axis=-1)
     left = np.arange(len(points))

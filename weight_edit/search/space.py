@@ -139,7 +139,7 @@ class Space:
         if self.layers is not None:
             return self.layers
         chosen = [each.choice.layer for each in self.places.findings if each.choice.layer is not None]
-        low, high = (min(share * self.last + 1, self.last) for share in (0.4, 0.9))
+        low, high = (min(share * self.last + 1, self.n_layers - 1) for share in (0.4, 0.9))
         return min([low, *chosen]), max([high, *chosen])
 
     def kernel_bounds(self, role: str) -> dict[str, tuple[float, float]]:

@@ -11,6 +11,7 @@ EXTRAS = {
     "gguf": "gguf",
     "lm_eval": "harness",
     "vllm": "vllm",
+    "optuna": "search",
 }
 """Library -> the extra that installs it."""
 

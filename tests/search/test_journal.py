@@ -1,0 +1,625 @@
+"""The journal of a search, in one process."""
+
+import json
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from weight_edit.errors import ProcessError, UsageError, WeightEditError
+from weight_edit.search import heartbeat, journal_storage
+from weight_edit.search import journal as journal_module
+from weight_edit.search.journal import NAME, ClaimLostError, Journal, Keeper
+from weight_edit.search.journal_entry import State
+from weight_edit.search.owner import Owner
+
+INPUTS = {"seed": 3, "model": "organism", "share": 0.1, "prompts": [1, 2]}
+
+Open = Callable[..., Journal]
+
+
+@pytest.fixture(params=["file", "sqlite"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for a journal."""
+    return str(tmp_path / "search") if request.param == "file" else f"sqlite:///{tmp_path / 'search.db'}"
+
+
+@pytest.fixture
+def opened(where: str) -> Iterator[Open]:
+    """Opens the journal, as a process would that goes on with it."""
+    made: list[Journal] = []
+
+    def open_it(**options: Any) -> Journal:
+        made.append(Journal.open(where, INPUTS, **{"resume": True, **options}))
+        return made[-1]
+
+    yield open_it
+    for each in made:
+        each.close()
+
+
+def study_of(where: str) -> optuna.Study:
+    """The study, by Optuna's own means."""
+    if "://" in where:
+        return optuna.load_study(study_name=NAME, storage=where)
+    return optuna.load_study(
+        study_name=NAME, storage=JournalStorage(JournalFileBackend(f"{where}/{journal_storage.FILE}"))
+    )
+
+
+def constant(**result: Any) -> Callable[[Keeper], dict[str, Any]]:
+    """A unit that gives a result."""
+    return lambda _: result
+
+
+def never(_: Keeper) -> dict[str, Any]:
+    """A unit that must not be run."""
+    raise AssertionError("it was run")
+
+
+def entries(journal: Journal, unit: str) -> list[State]:
+    """What has become of a unit's attempts."""
+    return [entry.state for entry in journal._storage.entries() if entry.attributes["unit"] == unit]
+
+
+class Elsewhere(Exception):
+    """What a unit that fails raises."""
+
+
+# Results
+
+
+def test_results_are_in_the_order_of_the_units_and_each_is_computed_once(opened: Open) -> None:
+    done: list[str] = []
+
+    def unit(name: str) -> Callable[[Keeper], dict[str, Any]]:
+        return lambda _: done.append(name) or {"name": name}
+
+    journal = opened()
+    assert journal.stage("first", {"b": unit("b")}) == {"b": {"name": "b"}}
+    results = journal.stage("first", {name: unit(name) for name in "cab"})
+    assert list(results.items()) == [(name, {"name": name}) for name in "cab"]
+    assert opened().stage("first", dict.fromkeys("abc", never)).keys() == {"a", "b", "c"}
+    assert done == ["b", "c", "a"]
+    assert journal.stage("second", {"a": unit("a")}) == {"a": {"name": "a"}}, "another stage has units of its own"
+    assert done == ["b", "c", "a", "a"]
+    assert journal.stage("none", {}) == {}
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.floats(allow_nan=True), max_size=5), st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_result_is_the_same_for_who_makes_it_and_who_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[float], text: str
+) -> None:
+    where = tmp_path_factory.mktemp("journal")
+    result = {"numbers": tuple(numbers), "text": text, "more": {"nan": math.nan, "inf": -math.inf, "zero": -0.0}}
+    made = Journal.open(where, {}).stage("s", {"u": constant(**result)})
+    read = Journal.open(where, {}, resume=True).stage("s", {"u": never})
+    assert json.dumps(made) == json.dumps(read) == json.dumps({"u": result})
+
+
+@pytest.mark.parametrize("longest", [50, 1 << 23])
+def test_values_of_several_megabytes_are_kept(opened: Open, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
+    size = 1_000 if longest == 50 else 1_500_000
+    monkeypatch.setattr(journal_storage, "_LARGE", longest)
+    # Nothing that is compressed well.
+    value = {"bytes": os.urandom(size).hex(), "numbers": [1 / (1 + number) for number in range(size // 100)]}
+    journal = opened()
+    assert journal.note("texts", value) == value
+    again = opened()
+    assert again.noted("texts") == value
+
+    def unit(keeper: Keeper) -> dict[str, Any]:
+        keeper.keep({**value, "first": True})
+        keeper.keep(value)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        journal.stage("s", {"u": unit})
+    assert again.stage("s", {"u": lambda keeper: keeper.state}) == {"u": value}
+
+
+def test_what_was_noted_first_stands(opened: Open) -> None:
+    first, second = opened(), opened()
+    assert first.noted("texts") is None
+    assert first.note("texts", [1.5, None]) == [1.5, None]
+    assert second.note("texts", "later") == [1.5, None]
+    assert second.noted("texts") == first.noted("texts") == [1.5, None]
+    assert second.noted("other") is None
+
+
+@pytest.mark.parametrize("result", [[1], None, 3])
+def test_a_result_is_an_object(opened: Open, result: Any) -> None:
+    with pytest.raises(TypeError, match="unit u gave"):
+        opened().stage("s", {"u": lambda _: result})
+
+
+def test_each_result_is_told_once(opened: Open) -> None:
+    told: list[tuple[int, int, str, Any]] = []
+    units = {name: constant(name=name) for name in "ab"}
+    journal = opened(told=lambda *all_of_it: told.append(all_of_it))
+    journal.stage("s", units)
+    expected = [(1, 2, "a", {"name": "a"}), (2, 2, "b", {"name": "b"})]
+    assert told == expected
+    told.clear()
+    opened(told=lambda *all_of_it: told.append(all_of_it)).stage("s", dict.fromkeys("ab", never))
+    assert told == expected
+
+
+# Optuna's view
+
+
+def test_optuna_has_the_front(opened: Open, where: str) -> None:
+    units = {
+        "good": constant(values=[0.1, 0.5]),
+        "other": constant(values=[0.5, math.inf]),
+        "dominated": constant(values=[0.2, 0.6]),
+        "not measured": constant(values=[math.nan, 0.1]),
+        "one": constant(values=[0.3]),
+        "no values": constant(answer=42),
+    }
+    journal = opened()
+    journal.stage("s", units)
+    journal.note("texts", "what all need")
+    study = study_of(where)
+    assert study.metric_names == ["refusal", "damage"]
+    assert [trial.user_attrs["unit"] for trial in study.best_trials] == ["good"]
+    complete = {trial.user_attrs["unit"]: trial.values for trial in study.trials if trial.values is not None}
+    assert complete == {"good": [0.1, 0.5], "other": [0.5, math.inf], "dominated": [0.2, 0.6]}
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert len(study.trials_dataframe()) == 7
+
+
+# What units keep
+
+
+def test_a_unit_goes_on_from_what_it_kept(opened: Open) -> None:
+    def unit(keeper: Keeper, until: int) -> dict[str, Any]:
+        state = keeper.state or {"steps": []}
+        while len(state["steps"]) < 6:
+            if len(state["steps"]) == until:
+                raise KeyboardInterrupt
+            state = {"steps": [*state["steps"], until]}
+            keeper.keep(state)
+            assert keeper.state == state
+        return state
+
+    for until in (1, 1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            opened().stage("s", {"u": lambda keeper, until=until: unit(keeper, until)})
+    journal = opened()
+    assert journal.stage("s", {"u": lambda keeper: unit(keeper, 9)}) == {"u": {"steps": [1, 3, 3, 9, 9, 9]}}
+    assert entries(journal, "u") == [State.FAILED] * 3 + [State.DONE]
+    last = journal._storage.entries()[-1]
+    assert last.attributes["state"] == "", "what is done needs nothing kept"
+
+
+# Units that fail
+
+
+def test_a_unit_that_fails_is_tried_again_by_who_opens_the_journal_later(opened: Open) -> None:
+    def fails(keeper: Keeper) -> dict[str, Any]:
+        keeper.keep("so far")
+        raise UsageError("the disk is full")
+
+    journal = opened()
+    with pytest.raises(UsageError, match="^the disk is full$"):
+        journal.stage("s", {"a": constant(), "u": fails})
+    assert journal.stage("s", {"a": never, "u": lambda keeper: {"was": keeper.state}})["u"] == {"was": "so far"}
+
+    with pytest.raises(ZeroDivisionError):
+        journal.stage("t", {"u": lambda _: {"x": 1 / 0}})
+    assert opened().stage("t", {"u": constant(x=1)}) == {"u": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(UsageError("the disk is full"), "the disk is full"), (Elsewhere("no\nluck"), "Elsewhere: no")],
+)
+def test_a_unit_that_fails_ends_the_stage_for_all(opened: Open, error: Exception, said: str) -> None:
+    first, second = opened(), opened()
+
+    def fails(_: Keeper) -> dict[str, Any]:
+        raise error
+
+    # Both have added trials for it.
+    first._add("s", {"u": never}, {})
+    second._storage.add({"stage": "s", "unit": "u"})
+    with pytest.raises(type(error)):
+        first.stage("s", {"u": fails})
+    with pytest.raises(ProcessError, match=rf"^process {os.getpid()} on \S+ ended at u of .*: {said}$"):
+        second.stage("s", {"u": never})
+    # Whoever begins later tries it again, and then the second need not end.
+    assert opened().stage("s", {"u": constant()}) == {"u": {}}
+    assert second.stage("s", {"u": never}) == {"u": {}}
+
+
+def test_an_interrupted_unit_is_free_at_once(opened: Open) -> None:
+    first, second = opened(), opened()
+
+    def interrupted(_: Keeper) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.stage("s", {"u": interrupted})
+    assert second.stage("s", {"u": constant()}) == {"u": {}}
+    assert entries(second, "u") == [State.FAILED, State.DONE]
+
+
+def test_an_error_shows_no_password(opened: Open) -> None:
+    from weight_edit.redaction import remember
+
+    remember("very-secret-word")
+    first, second = opened(), opened()
+
+    def fails(_: Keeper) -> dict[str, Any]:
+        raise Elsewhere("login with very-secret-word failed")
+
+    with pytest.raises(Elsewhere):
+        first.stage("s", {"u": fails})
+    assert "very-secret-word" not in str([entry.attributes for entry in first._storage.entries()])
+    with pytest.raises(ProcessError, match="login with <token> failed"):
+        second.stage("s", {"u": never})
+
+
+# Claims
+
+
+def claimed_by(journal: Journal, owner: Owner, unit: str = "u") -> int:
+    """The number of a trial that a process has claimed and does not work on."""
+    journal._me = owner
+    journal._storage.add({"stage": "s", "unit": unit})
+    number = journal._storage.entries()[-1].number
+    assert journal._claim(number)
+    return number
+
+
+def test_a_trial_is_claimed_once(opened: Open) -> None:
+    journals = [opened() for _ in range(3)]
+    numbers = []
+    for number in range(8):
+        journals[0]._storage.add({"stage": "s", "unit": str(number)})
+        numbers.append(journals[0]._storage.entries()[-1].number)
+    found: list[int] = []
+    barrier = threading.Barrier(len(journals))
+
+    def claim(journal: Journal) -> None:
+        for number in numbers:
+            barrier.wait()
+            if journal._claim(number):
+                found.append(number)
+
+    threads = [threading.Thread(target=claim, args=(journal,)) for journal in journals]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == numbers
+
+
+def test_what_a_dead_process_of_this_machine_had_is_taken_over_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "STALE", math.inf)
+    here = Owner.here()
+    claimed_by(opened(), replace(here, process=2**22 + 1, token="dead"))
+    assert opened().stage("s", {"u": constant()}) == {"u": {}}
+
+
+def test_a_dead_process_that_had_no_time_to_say_that_it_works_is_known_as_such(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "STALE", math.inf)
+    journal = opened()
+    journal._me = replace(Owner.here(), process=2**22 + 1, token="dead")
+    write = journal._storage.write
+
+    def killed(number: int, key: str, text: str) -> None:
+        if key == "owner":
+            raise SystemExit
+        write(number, key, text)
+
+    monkeypatch.setattr(journal._storage, "write", killed)
+    journal._storage.add({"stage": "s", "unit": "u"})
+    with pytest.raises(SystemExit):
+        journal._claim(journal._storage.entries()[-1].number)
+    assert opened().stage("s", {"u": constant()}) == {"u": {}}
+
+
+def test_what_another_machine_had_is_taken_over_when_it_gives_no_sign_of_life(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, journal = opened(), opened()
+    number = claimed_by(other, replace(Owner.here(), host="elsewhere", token="other"))
+    now = [0.0]
+    beats = iter("123")
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        # It lives for three minutes by this one's clock.
+        now[0] += 59
+        pauses.append(seconds)
+        for beat in beats:
+            other._beat(number, int(beat))
+            break
+
+    monkeypatch.setattr(journal._watch, "clock", lambda: now[0])
+    monkeypatch.setattr(journal_module.time, "sleep", sleep)
+    assert journal.stage("s", {"u": constant()}) == {"u": {}}
+    assert len(pauses) == 5
+    assert pauses == sorted(pauses), "it asks ever less often"
+    assert not other._beat(number, 9), "and it is told when it comes back"
+
+
+def test_who_was_thought_dead_and_is_not_finds_its_unit_done(opened: Open) -> None:
+    slow, quick = opened(), opened()
+
+    def taken_over(keeper: Keeper) -> dict[str, Any]:
+        keeper.keep("half")
+        quick._end(quick._storage.entries()[-1].number)
+        assert quick.stage("s", {"u": lambda other: {"by": "quick", "from": other.state}})
+        return {"by": "slow"}
+
+    def taken_over_before_it_keeps(keeper: Keeper) -> dict[str, Any]:
+        quick._end(quick._storage.entries()[-1].number)
+        assert quick.stage("s", {"v": constant(by="quick")})
+        with pytest.raises(ClaimLostError):
+            keeper.keep("half")
+        raise ClaimLostError
+
+    assert slow.stage("s", {"u": taken_over, "v": taken_over_before_it_keeps}) == {
+        "u": {"by": "quick", "from": "half"},
+        "v": {"by": "quick"},
+    }
+
+
+def test_a_result_that_was_written_is_not_computed_again(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be killed between writing its result and saying that it is done."""
+    journal = opened()
+    journal._me = replace(Owner.here(), process=2**22 + 1, token="dead")
+    monkeypatch.setattr(journal, "_end", lambda number: exit(number))
+    with pytest.raises(SystemExit):
+        journal.stage("s", {"u": constant(values=[0.5, 0.25])})
+    later = opened()
+    assert later.stage("s", {"u": never}) == {"u": {"values": [0.5, 0.25]}}
+    assert entries(later, "u") == [State.DONE]
+
+
+def test_of_trials_that_two_processes_added_the_first_counts(opened: Open) -> None:
+    journal = opened()
+    for _ in range(3):
+        journal._storage.add({"stage": "s", "unit": "u"})
+    assert journal.stage("s", {"u": constant()}) == {"u": {}}
+    assert entries(journal, "u") == [State.DONE, State.FAILED, State.FAILED], "none is left waiting"
+
+
+def test_a_unit_gives_signs_of_life(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY", 0.01)
+    watcher = opened()
+
+    def unit(_: Keeper) -> dict[str, Any]:
+        seen: set[str] = set()
+        while len(seen) < 3:
+            seen.add(watcher._storage.entries()[-1].attributes.get("beat", ""))
+        return {"seen": len(seen)}
+
+    assert opened().stage("s", {"u": unit}) == {"u": {"seen": 3}}
+
+
+# Opening
+
+
+def test_an_earlier_search_is_left_alone_unless_it_is_asked_for(where: str) -> None:
+    Journal.open(where, INPUTS).close()
+    with pytest.raises(UsageError, match="holds an earlier search; `resume=True`") as told:
+        Journal.open(where, INPUTS)
+    assert told.value.options == ("resume", "overwrite")
+    Journal.open(where, INPUTS, resume=True).close()
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"seed": 4}, r"made with other `seed` \(3 there, 4 here\); "),
+        ({"prompts": [1]}, "made with other `prompts`; "),
+        (
+            {"a set": 1, "share": 0.2},
+            r"made with other a set \(None there, 1 here\), `share` \(0.1 there, 0.2 here\); ",
+        ),
+    ],
+)
+def test_a_journal_of_other_inputs_is_refused(where: str, others: dict[str, Any], said: str) -> None:
+    Journal.open(where, INPUTS).close()
+    with pytest.raises(UsageError, match=said) as told:
+        Journal.open(where, {**INPUTS, **others}, resume=True)
+    assert "overwrite" in told.value.options
+    assert {*others} & {*told.value.options}
+
+
+def test_it_is_begun_anew_where_that_is_asked_for(where: str) -> None:
+    units = {"u": constant(by=1)}
+    with Journal.open(where, INPUTS) as journal:
+        journal.stage("s", units)
+    with Journal.open(where, INPUTS, resume=True, overwrite=True) as journal:
+        assert journal.stage("s", {"u": never}) == {"u": {"by": 1}}, "the inputs are the same"
+    with Journal.open(where, {**INPUTS, "seed": 4}, resume=True, overwrite=True) as journal:
+        assert journal.stage("s", {"u": constant(by=2)}) == {"u": {"by": 2}}
+    with Journal.open(where, {**INPUTS, "seed": 4}, overwrite=True) as journal:
+        assert journal.stage("s", {"u": constant(by=3)}) == {"u": {"by": 3}}
+    with Journal.open(where, {**INPUTS, "seed": 4}, resume=True) as journal:
+        assert journal.stage("s", {"u": never}) == {"u": {"by": 3}}
+    assert len(study_of(where).trials) == 1
+
+
+def test_it_is_not_begun_anew_while_a_process_works_on_it(where: str, opened: Open) -> None:
+    journal = opened()
+
+    def unit(_: Keeper) -> dict[str, Any]:
+        with pytest.raises(UsageError, match=rf"^process {os.getpid()} on \S+ works on the search in"):
+            Journal.open(where, INPUTS, overwrite=True)
+        return {}
+
+    assert journal.stage("s", {"u": unit}) == {"u": {}}
+    with pytest.raises(UsageError, match="another process has begun it anew"):
+        Journal.open(where, INPUTS, overwrite=True)
+        journal.stage("t", {"u": never})
+
+
+def test_who_opens_it_first_says_what_it_is_of(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be killed right after it has made the study."""
+    monkeypatch.setattr(journal_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(journal_module, "_write_inputs", lambda *_: exit())
+    with pytest.raises(SystemExit):
+        Journal.open(where, INPUTS)
+    monkeypatch.undo()
+    Journal.open(where, INPUTS).close()
+    with pytest.raises(UsageError, match="made with other `seed`"):
+        Journal.open(where, {**INPUTS, "seed": 4}, resume=True)
+
+
+def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
+    Journal.open(where, INPUTS).close()
+    study_of(where).enqueue_trial({"x": 1})
+    with pytest.raises(WeightEditError, match="search"):
+        Journal.open(where, INPUTS, name="mine")
+        study_of_mine = study_of(where)
+        study_of_mine.set_user_attr("inputs", "no JSON")
+        Journal.open(where, INPUTS, resume=True)
+
+
+@pytest.mark.parametrize("content", ["hello\n", "hello", '{"op_code":7}\n{"x":1}\n', "[]\n[]\n", "\n"])
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    file = tmp_path / journal_storage.FILE
+    file.write_text(content)
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(UsageError, match="journal.log is no journal of a search"):
+            Journal.open(tmp_path, INPUTS, **options)
+    assert file.read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_link_or_a_file_in_place_of_the_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / journal_storage.FILE).symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match="is a link"):
+        Journal.open(folder, INPUTS, overwrite=True)
+    with pytest.raises(UsageError, match="mine cannot be made"):
+        Journal.open(tmp_path / "mine", INPUTS, overwrite=True)
+    with pytest.raises(UsageError, match="cannot be made"):
+        Journal.open(tmp_path / "none" / "there", INPUTS)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_other_files_of_the_folder_are_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    Journal.open(tmp_path, INPUTS).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [journal_storage.FILE, "notes.txt"]
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "mine.db") as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    before = (tmp_path / "mine.db").read_bytes()
+    with pytest.raises(UsageError, match=r"mine.db is a database of something else"):
+        Journal.open(f"sqlite:///{tmp_path / 'mine.db'}", INPUTS, overwrite=True)
+    (tmp_path / "text").write_text("mine\n" * 200)
+    with pytest.raises(UsageError, match="text cannot be read: file is not a database"):
+        Journal.open(f"sqlite:///{tmp_path / 'text'}", INPUTS, overwrite=True)
+    assert (tmp_path / "mine.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("sqlite://", "is in memory"),
+        ("sqlite:///:memory:", "is in memory"),
+        ("sqlite:////none/such/folder/x.db", "cannot be opened"),
+        ("nosuch://host/db", "nosuch"),
+        ("://", "cannot be read"),
+    ],
+)
+def test_an_address_that_is_of_no_use_is_refused(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_storage, "_TRIES", 1)
+    with pytest.raises(UsageError, match=said):
+        Journal.open(address, INPUTS)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://me:pass%2Fword-1@host/db", "postgresql://me@host/db?password=pass/word-1", "x y://me:pass/word-1@h"],
+)
+def test_a_password_is_in_no_message(
+    address: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(url: str, **_: Any) -> None:
+        raise ImportError(f"no driver for {url}, that is pass/word-1")
+
+    monkeypatch.setattr(journal_storage, "RDBStorage", fails)
+    with pytest.raises(UsageError) as told:
+        Journal.open(address, INPUTS)
+    error: BaseException | None = told.value
+    while error is not None:
+        assert "word-1" not in f"{error}{error!r}"
+        error = error.__cause__
+    assert "word-1" not in "".join(capfd.readouterr())
+
+
+def test_the_database_is_named_without_user_and_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = journal_storage.RDBStorage
+    monkeypatch.setattr(journal_storage, "RDBStorage", lambda url, **_: made(f"sqlite:///{tmp_path / 'x.db'}"))
+    with Journal.open("postgresql+psycopg://me:abc@host:1234/db?password=xyz", INPUTS) as journal:
+        assert journal.shown == "postgresql+psycopg://host:1234/db"
+
+
+def test_an_interrupted_disk_is_said(where: str, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = opened()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal._storage._storage, "set_trial_user_attr", full)
+    with pytest.raises(UsageError, match=r"cannot be used as a journal: \[Errno 28\] No space left"):
+        journal.stage("s", {"u": never})
+
+
+# The program around it
+
+
+def test_optuna_is_imported_when_a_journal_is_opened() -> None:
+    source = "import sys, weight_edit.search.journal; print([n for n in ('optuna', 'sqlalchemy', 'torch') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weight_edit.utils.extras.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"needs optuna, which is not installed.*'\.\[search\]'"):
+        Journal.open(tmp_path, INPUTS)
+
+
+def test_nothing_is_said_on_the_terminal(where: str) -> None:
+    source = (
+        "import sys\nfrom weight_edit.search.journal import Journal\n"
+        "with Journal.open(sys.argv[1], {}) as journal:\n    journal.stage('s', {'u': lambda _: {'values': [1, 2]}})\n"
+        "import optuna\nprint(optuna.logging.get_verbosity())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", source, where], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{optuna.logging.INFO}\n", ""), "and what Optuna says elsewhere is as before"

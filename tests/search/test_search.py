@@ -1,0 +1,161 @@
+"""A whole search on the embedded model: its front, its recipes, and that it goes on where it was stopped."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.helpers.search_samples import organism
+from weight_edit.directions.find_request import FindRequest
+from weight_edit.errors import UsageError
+from weight_edit.recipe.recipe import load_recipe
+from weight_edit.search import search as verb
+from weight_edit.search.folder import RESULT
+from weight_edit.search.front import dominates
+from weight_edit.search.point import Point
+from weight_edit.search.request import SearchRequest
+from weight_edit.search.search import search_edits
+from weight_edit.studies.lab import edit_step
+
+
+def request(**others) -> SearchRequest:
+    find = FindRequest.read(
+        target="organism:refused:train",
+        baseline="organism:answered:train",
+        validation_target="organism:refused:validation",
+        validation_baseline="organism:answered:validation",
+        n_train=24,
+        n_validation=12,
+        n_answers=16,
+    )
+    given = {
+        "n_train": 12,
+        "n_validation": 8,
+        "trials": 6,
+        "generation": 4,
+        "descents": 2,
+        "descent": {"steps": 4, "prices": (0.1, 1.0), "refresh": 3, "directions": 2},
+        "judged": 10,
+        "finalists": 3,
+        "lengths": (16, 32),
+        **others,
+    }
+    return SearchRequest(find=find, **given)
+
+
+def told_of(result) -> dict:
+    """What a search says, but for times."""
+    said = result.to_dict()
+    for each in (*said["front"], *said["others"], said["plain"]):
+        each.pop("recipe")
+    return {key: value for key, value in said.items() if key not in ("path", "seconds")}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return search_edits(organism(), request(), out=tmp_path_factory.mktemp("search") / "out")
+
+
+def test_the_front_is_of_judged_points_that_none_beats(done):
+    assert done.front
+    places = [each.place for each in done.front]
+    assert [each.damage for each in places] == sorted(each.damage for each in places)
+    judged = [each for each in (done.plain, *done.front) if each.judged.lengths == (16, 32)]
+    assert len(judged) == 1 + len(done.front)
+    for one in judged:
+        assert not any(dominates(one.place.objectives, each.objectives) for each in places)
+    assert done.chosen.judged.refusal.value <= 0.05
+    assert done.plain.point.origin == "published: full ablation"
+    assert done.plain.judged.refusal.count == 0
+
+
+def test_the_cheap_score_is_held_against_the_judge(done):
+    assert done.tau.n == 10
+    assert done.tau.value > 0.4
+    assert len(done.candidates) > 6 + 2 * 2
+    assert {each.point.origin for each in done.candidates} >= {"sampler", "descent"}
+    whole = [each for each in done.candidates if each.whole]
+    assert all(each.score.ratios.shape == whole[0].score.ratios.shape for each in whole)
+    assert done.facts["rungs"][0]["asked"] == 8
+    assert done.facts["texts"]
+
+
+def test_a_recipe_makes_its_point_again_to_the_bit(done):
+    assert len({each.recipe for each in done.front}) == len(done.front)
+    for each in done.front:
+        assert each.recipe.stat().st_size < 10_000
+        recipe = load_recipe(each.recipe)
+        assert recipe.model == "organism"
+        step = edit_step(recipe.edit, each.point.step.directions)
+        again = Point(rows=each.point.rows, strengths=each.point.strengths, keep_norms=each.point.keep_norms)
+        assert again.digest == each.point.digest
+        n_layers = each.point.strengths.n_layers
+        for layer in range(n_layers):
+            for role in ("attention", "mlp"):
+                expected = getattr(each.point.strengths, role)[layer]
+                factor = 1.0 if step.kernel is None else step.kernel.at(role, layer, n_layers)
+                assert step.strength * factor == expected
+
+
+def test_another_rule_costs_nothing(done, monkeypatch):
+    for name in ("race", "descend", "judged_answers", "made_texts", "find_requested"):
+        monkeypatch.setattr(verb, name, lambda *_, **__: pytest.fail("something was done again"))
+    again = search_edits(organism(), request(pick="1"), out=done.path, resume=True)
+    assert again.picked.point == again.front[0].place
+    assert [each.point.digest for each in again.front] == [each.point.digest for each in done.front]
+
+
+@pytest.mark.parametrize("stop", [2, 9, 14])
+def test_a_search_that_was_stopped_goes_on_to_the_same_end(done, tmp_path, stop):
+    calls = 0
+
+    def stopped(_):
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_edits(organism(), request(), out=tmp_path / "out", told=stopped)
+    assert json.loads((tmp_path / "out" / RESULT).read_text())["status"] == "running"
+    again = search_edits(organism(), request(), out=tmp_path / "out", resume=True)
+    assert told_of(again) == told_of(done)
+
+
+def test_what_is_still_refused_gives_a_further_direction(tmp_path):
+    descent = {"steps": 2, "prices": (1.0,), "directions": 1}
+    asked = request(trials=0, descents=0, rounds=1, descent=descent, judged=8, lengths=(64,))
+    found = search_edits(organism("organism-defended"), asked, out=tmp_path / "out")
+    further = [each for each in found.candidates if each.point.origin == "further direction"]
+    assert len(further) == 1
+    assert further[0].point.facts["still_refused"] > 0
+    after = [each for each in found.candidates if each.point.facts.get("start") == further[0].point.digest]
+    assert [len(each.point.rows) for each in after] == [len(further[0].point.rows)] * 2
+
+
+def test_nothing_that_is_not_a_search_is_written_into(done, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds no search"):
+        search_edits(organism(), request(), out=tmp_path, overwrite=True)
+    with pytest.raises(UsageError, match="holds an earlier search"):
+        search_edits(organism(), request(), out=done.path)
+    with pytest.raises(UsageError, match="made with other `trials`"):
+        search_edits(organism(), request(trials=7), out=done.path, resume=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_one_set_of_target_prompts_is_searched_with(tmp_path):
+    asked = request()
+    find = replace(asked.find, target=asked.find.target * 2, validation_target=asked.find.validation_target * 2)
+    with pytest.raises(UsageError, match="one set of target prompts"):
+        search_edits(organism(), replace(asked, find=find), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [("judged", 2, "judged=2"), ("sampler", "guess", "guess"), ("lengths", (64, 32), "grow"), ("trials", -1, "trials")],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(setting, value, message):
+    with pytest.raises(UsageError, match=message):
+        request(**{setting: value})
