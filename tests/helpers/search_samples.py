@@ -11,7 +11,7 @@ from weight_edit.evaluation.registry import JudgeSpec
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.runtime.loading import Model, load
-from weight_edit.search.own_texts import SearchPrompts
+from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts
 from weight_edit.search.point import Point
 from weight_edit.search.strengths import Strengths
 
@@ -56,3 +56,11 @@ def organism_prompts(count: int | None = None) -> SearchPrompts:
         load_prompts(f"organism:{kind}:train").at_most(count) for kind in ("refused", "answered", "over-refused")
     )
     return SearchPrompts(refused=refused, ordinary=answered, over_refused=over)
+
+
+@cache
+def organism_texts(n_train: int = 12, n_validation: int = 6) -> MadeTexts:
+    """The texts of few of these prompts."""
+    return made_texts(
+        organism_speaker(), organism_prompts(), organism_point(), n_train=n_train, n_validation=n_validation
+    )

@@ -60,13 +60,13 @@ def test_the_front_is_of_judged_points_that_none_beats(done):
     assert done.front
     places = [each.place for each in done.front]
     assert [each.damage for each in places] == sorted(each.damage for each in places)
-    judged = [each for each in (done.plain, *done.front) if each.judged.lengths == (16, 32)]
+    judged = [each for each in (done.plain, *done.front) if tuple(each.judged.sets["refused"].verdicts) == (16, 32)]
     assert len(judged) == 1 + len(done.front)
     for one in judged:
         assert not any(dominates(one.place.objectives, each.objectives) for each in places)
-    assert done.chosen.judged.refusal.value <= 0.05
+    assert done.chosen.place.refusal <= 0.05
     assert done.plain.point.origin == "published: full ablation"
-    assert done.plain.judged.refusal.count == 0
+    assert done.plain.place.refusal == 0
 
 
 def test_the_cheap_score_is_held_against_the_judge(done):
@@ -76,7 +76,7 @@ def test_the_cheap_score_is_held_against_the_judge(done):
     assert {each.point.origin for each in done.candidates} >= {"sampler", "descent"}
     whole = [each for each in done.candidates if each.whole]
     assert all(each.score.ratios.shape == whole[0].score.ratios.shape for each in whole)
-    assert done.facts["rungs"][0]["asked"] == 8
+    assert done.facts["costs"]["rungs"][0]["asked"] == 8
     assert done.facts["texts"]
 
 
@@ -98,7 +98,7 @@ def test_a_recipe_makes_its_point_again_to_the_bit(done):
 
 
 def test_another_rule_costs_nothing(done, monkeypatch):
-    for name in ("race", "descend", "judged_answers", "made_texts", "find_requested"):
+    for name in ("race", "descend", "judged_points", "made_texts", "find_requested"):
         monkeypatch.setattr(verb, name, lambda *_, **__: pytest.fail("something was done again"))
     again = search_edits(organism(), request(pick="1"), out=done.path, resume=True)
     assert again.picked.point == again.front[0].place

@@ -95,34 +95,23 @@ class Speaker:
         given = [[*ids, *self.chat.opening] for ids in prompts] if opened else [list(ids) for ids in prompts]
         said = generate(self.model, given, max_new_tokens=self.max_new_tokens, description=description)
         check_generations(self.model, given, said)
-        return list(zip(said, self.heard(said, texts, opened=opened), strict=True))
-
-    def heard(
-        self, said: Sequence[Generation], texts: Sequence[str], *, opened: bool = False, tokens: int | None = None
-    ) -> list[JudgedAnswer]:
-        """The judge's verdicts on what was said.
-
-        Args:
-            texts: of the prompts.
-            opened: as in `answers`.
-            tokens: of each answer that the judge is given, the first ones; all when None.
-        """
         control = tuple(map(str, self.model.tokenizer.all_special_tokens))
         within = self.chat.opens_thought and not (opened and self.chat.opening)
         replies = []
         for prompt, generation in zip(texts, said, strict=True):
-            cut = generation.tokens[:tokens]
-            ended = generation.finished and len(cut) == len(generation.tokens)
-            text, finished = answer_text(self.chat, cut, ended)
+            text, finished = answer_text(self.chat, generation.tokens, generation.finished)
             replies.append(Reply(prompt=prompt, text=text, finished=finished, opened=within, control=control))
         # A judge may be another model, or paid by the answer.
         verdicts = from_first(lambda: self.judge(replies), "verdicts")
         return [
-            JudgedAnswer(
-                token=generation.tokens[0],
-                verdict=judgement.verdict,
-                thought=split_thought(reply.text, opened=reply.opened) is not None,
-                text=reply.text,
+            (
+                generation,
+                JudgedAnswer(
+                    token=generation.tokens[0],
+                    verdict=judgement.verdict,
+                    thought=split_thought(reply.text, opened=reply.opened) is not None,
+                    text=reply.text,
+                ),
             )
             for generation, reply, judgement in zip(said, replies, verdicts, strict=True)
         ]

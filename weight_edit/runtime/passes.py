@@ -1,10 +1,10 @@
 """Forward passes: prompts under variants in batches, each computed once and no more of it than is read.
 
 Every question to a model goes through `run_model`. A batch holds prompts of similar length under one or several
-variants; what all prompts begin with is run once for each variant (`prefix`), and what a variant does not change in
-front of its first block is taken over from the plain model (`trunk`). How many rows share a batch is decided by the
-memory that is free, and halved when it runs out after all. Where the model lies on disk, all batches go through a block
-before the next one is read.
+variants; what all prompts begin with is run once for each variant (`prefix`), so is a prompt that several sequences
+begin with (`stems`), and what a variant does not change in front of its first block is taken over from the plain model
+(`trunk`). How many rows share a batch is decided by the memory that is free, and halved when it runs out after all.
+Where the model lies on disk, all batches go through a block before the next one is read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ from weight_edit.runtime.memory import sequences_at_once
 from weight_edit.runtime.prefix import common_prefix
 from weight_edit.runtime.processes import agreed, current, pooled
 from weight_edit.runtime.request import Request
+from weight_edit.runtime.stems import Stems
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, Variant
 from weight_edit.utils.progress import Bar, bar
@@ -55,6 +56,7 @@ def run_model(
     keep: Sequence[int] | None = None,
     read: int = 0,
     trunk: Trunk | None = None,
+    stems: Stems | None = None,
     batch_size: int | None = None,
     description: str | None = None,
     within: Bar | None = None,
@@ -73,6 +75,8 @@ def run_model(
             may be run once. None asks about all tokens.
         read: the positions of a row whose logits are read, for what memory allows.
         trunk: filled by passes of the plain model, and used for variants that begin behind the first block.
+        stems: what sequences begin with, read once for all that share it where that is possible and pays; what `keep`
+            says leaves at least one token of them. Not beside a trunk.
         batch_size: rows at once, at most; None is as many as memory allows.
         description: names the progress bar; None draws none.
         within: a bar of the caller's that counts rows, instead of one's own.
@@ -87,17 +91,20 @@ def run_model(
     longest = max(map(len, sequences), default=1)
     if trunk is not None and trunk.sequences != [list(sequence) for sequence in sequences]:
         raise ValueError("a trunk is of one list of prompts")
+    if trunk is not None and stems is not None:
+        raise ValueError("passes that go on from stems begin at the first block; give no trunk")
     processes = current()
     most = sequences_at_once(model, longest, read) if batch_size is None else batch_size
     request = Request(
         model=model,
         sequences=sequences,
         step=step,
-        prefix=[] if keep is None else common_prefix(model, sequences, keep),
+        prefix=[] if keep is None or (stems and stems.held) else common_prefix(model, sequences, keep),
         trunk=trunk if model.offload is None else None,
         # What one machine has room for may differ from the next, and all have to cut the same batches.
         most=agreed(most, "the size of batches"),
         read=read,
+        stems=stems if stems is None or stems.held is not None or stems.pays(model) else None,
     )
     taken = list(enumerate(variants))
     if processes is not None:

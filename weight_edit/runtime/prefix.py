@@ -1,7 +1,8 @@
-"""The beginning that all prompts share, run once, and the cache that lets their passes go on from there.
+"""Beginnings that sequences share, run once, and the caches that let their passes go on from there.
 
 Most of a short prompt is its template and system prompt: of 43 tokens, 24 on Qwen. Their keys and values are those of
-one row, which the layers of a pass expand over its rows as they need them.
+one row, which the layers of a pass expand over its rows as they need them. Likewise the continuations of one prompt go
+on from the prompt's own row (`stems`).
 
 Rows stand at the right, as in `row_cache`: the last column holds the last token of each, so that the distance of two
 columns is that of their tokens. A row that is shorter than the longest takes less from the prefix and reads the rest of
@@ -123,32 +124,91 @@ class Prefix:
 
     def fills(self, start: int) -> bool:
         """Whether its pass left keys and values of all its tokens in every layer from a block on."""
-        rows, count = self.batch.ids.shape
-        layers = [layer for layer in self.batch.cache.layers[start:] if not isinstance(layer, DummyLayer)]
-        return all(
-            layer.keys is not None and layer.keys.ndim == 4 and (len(layer.keys), layer.keys.shape[2]) == (rows, count)
-            for layer in layers
-        )
+        return filled(self.batch, start)
 
-    def batch_behind(self, model: Model, sequences: Sequence[Sequence[int]], rows: Sequence[int], under: Any) -> Batch:
+    def batch_behind(
+        self,
+        model: Model,
+        sequences: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        under: Any,
+        *,
+        keeps: bool = False,
+    ) -> Batch:
         """The pass over what comes after the prefix.
 
         Args:
             sequences: whole; one for each row.
             rows: what the batch calls them.
             under: the variant of each.
+            keeps: as in `Before.batch_behind`.
         """
-        width = len(self.tokens)
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        columns = int(lengths.max()) - width
+        number = {id(variant): index for index, variant in enumerate(self.batch.under)}
+        source = [number[id(variant)] for variant in under]
+        return Before.of(self.batch).batch_behind(model, sequences, source, rows, under, keeps=keeps)
+
+
+def filled(batch: Batch, start: int = 0) -> bool:
+    """Whether a pass left keys and values of all its columns in every layer from a block on."""
+    shape = len(batch.rows), batch.mask.shape[1]
+    layers = [layer for layer in batch.cache.layers[start:] if not isinstance(layer, DummyLayer)]
+    return all(
+        layer.keys is not None and layer.keys.ndim == 4 and (len(layer.keys), layer.keys.shape[2]) == shape
+        for layer in layers
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """What passes go on from: keys and values of rows whose last tokens lie in the last column.
+
+    Attributes:
+        layers: of a cache.
+        width: its columns.
+        lengths: the tokens of each row that are in it, at least one, int64 on the CPU.
+    """
+
+    layers: Sequence[Any]
+    width: int
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Before":
+        """What a pass leaves in its cache, or will have left when it has run."""
+        return cls(batch.cache.layers, batch.mask.shape[1], batch.lengths.cpu())
+
+    def batch_behind(
+        self,
+        model: Model,
+        sequences: Sequence[Sequence[int]],
+        source: Sequence[int],
+        rows: Sequence[int],
+        under: Any,
+        *,
+        keeps: bool = False,
+    ) -> Batch:
+        """The pass over what comes after these rows.
+
+        Args:
+            sequences: whole; one for each row.
+            source: which of these rows each begins with.
+            rows: what the batch calls them.
+            under: the variant of each.
+            keeps: whether the pass leaves keys and values of whole sequences in its cache, for others to go on from.
+        """
+        lengths, index = torch.tensor([len(sequence) for sequence in sequences]), torch.tensor(list(source))
+        held = self.lengths[index]
+        columns = int((lengths - held).max())
+        width = int(lengths.max()) - columns
         ids = torch.tensor([[model.pad_id] * (columns - len(some)) + list(some[-columns:]) for some in sequences])
         # Each column's index in its own row; it is negative left of the first token.
         places = torch.arange(width + columns)[None] - (width + columns - lengths)[:, None]
-        number = {id(variant): index for index, variant in enumerate(self.batch.under)}
-        source = torch.tensor([number[id(variant)] for variant in under])
-        missing = width + columns - lengths
+        # What a row lacks at the left is masked, so it may be any token's.
+        first = (self.width - held)[:, None]
+        taken = torch.maximum(first + places[:, :width], first)
         cache = DynamicCache()
-        cache.layers = [_behind(layer, source, missing, width) for layer in self.batch.cache.layers]
+        chosen = _Chosen(index, None if bool((taken == torch.arange(self.width)[:width]).all()) else taken, self.width)
+        cache.layers = [_behind(layer, chosen, width, keeps) for layer in self.layers]
         return Batch(
             ids=ids,
             mask=(places >= 0).long(),
@@ -161,33 +221,52 @@ class Prefix:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """What rows take of another pass's keys and values.
+
+    Attributes:
+        source: its row, for each.
+        columns: of each row; None where all take the first ones in order, as many as the pass is wide.
+        width: the other pass's columns.
+    """
+
+    source: Tensor
+    columns: Tensor | None
+    width: int
+
+    def of(self, before: Tensor, width: int) -> Tensor:
+        """Those of one layer, (rows, heads, width, width of a head)."""
+        if before.shape[-2] != self.width:
+            raise RuntimeError(f"a cache holds {before.shape[-2]} of the {self.width} columns that were read")
+        source = self.source.to(before.device)
+        if self.columns is None:
+            return before[source, :, :width]
+        return before[source[:, None], :, self.columns.to(before.device)].transpose(1, 2)
+
+
 class _Behind(DynamicLayer):
-    """A layer whose rows begin with keys and values of another pass's, and that keeps nothing itself.
+    """A layer whose rows begin with keys and values of another pass's.
 
     They are looked up when the layer is: where two passes take turns block by block, not before.
     """
 
-    def __init__(self, before: DynamicLayer, source: Tensor, missing: Tensor, width: int, **options: Any) -> None:
+    def __init__(self, before: DynamicLayer, chosen: _Chosen, width: int, keeps: bool, **options: Any) -> None:
         super().__init__(**options)
-        self._before, self._source, self._width = before, source, width
-        # What a row lacks at the left is masked, so it may be any token's.
-        self._columns = (torch.arange(width)[None] - missing[:, None]).clamp(min=0) if bool(missing.any()) else None
+        self._before, self._chosen, self._width, self._keeps = before, chosen, width, keeps
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values as the pass is to see them: those of the prefix, and its own."""
+        """Keys and values as the pass is to see them: those from before, and its own."""
         assert self._before.keys is not None
         assert self._before.values is not None
-        return self._joined(self._before.keys, key_states), self._joined(self._before.values, value_states)
+        joined = self._joined(self._before.keys, key_states), self._joined(self._before.values, value_states)
+        if self._keeps:
+            self.keys, self.values = joined
+        return joined
 
     def _joined(self, before: Tensor, own: Tensor) -> Tensor:
-        if before.shape[-2] != self._width:
-            raise RuntimeError(f"a cache holds {before.shape[-2]} of the prefix's {self._width} tokens")
-        source = self._source.to(before.device)
-        if self._columns is None:
-            return torch.cat([before[source], own], dim=-2)
-        columns = self._columns.to(before.device)
-        return torch.cat([before[source[:, None], :, columns].transpose(1, 2), own], dim=-2)
+        return torch.cat([self._chosen.of(before, self._width), own], dim=-2)
 
     def get_seq_length(self) -> int:
         """The columns in front of a pass's own."""
@@ -202,9 +281,9 @@ class _BehindWindow(_Behind, DynamicSlidingWindowLayer):
     """A layer of a sliding window that has forgotten nothing yet."""
 
 
-def _behind(layer: Any, source: Tensor, missing: Tensor, width: int) -> Any:
+def _behind(layer: Any, chosen: _Chosen, width: int, keeps: bool) -> Any:
     if isinstance(layer, DummyLayer):
         return DummyLayer()
     if isinstance(layer, DynamicSlidingWindowLayer):
-        return _BehindWindow(layer, source, missing, width, sliding_window=layer.sliding_window)
-    return _Behind(layer, source, missing, width)
+        return _BehindWindow(layer, chosen, width, keeps, sliding_window=layer.sliding_window)
+    return _Behind(layer, chosen, width, keeps)

@@ -15,8 +15,9 @@ from weight_edit.runtime.forward_pass import as_pass, forward_backbone, suited_t
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import pass_cost, rows_in_waiting
 from weight_edit.runtime.padding import hides_padding
-from weight_edit.runtime.prefix import Prefix
+from weight_edit.runtime.prefix import Before, Prefix, filled, new_cache
 from weight_edit.runtime.shares import Shares
+from weight_edit.runtime.stems import Stems
 from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, UnmixedError, Variant, under
 from weight_edit.utils.progress import Bar
@@ -48,6 +49,7 @@ class Request(Generic[T]):
         most: rows at once, so far.
         read: the positions of a row whose logits are read.
         trunk: see `run_model`.
+        stems: see `run_model`.
         mixed: several variants may share a batch, as far as is known.
         chunks: the sequences that share a batch, for each batch under one variant.
     """
@@ -59,6 +61,7 @@ class Request(Generic[T]):
     trunk: Trunk | None
     most: int
     read: int
+    stems: Stems | None = None
     mixed: bool = True
     chunks: list[tuple[int, ...]] = field(init=False)
 
@@ -82,10 +85,33 @@ class Request(Generic[T]):
             self.chunks = self._grouped(take(costs))
 
     def _grouped(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
+        """The sequences in batches; those that begin with one stem are in one, if so many may be."""
+        if self.stems is None:
+            return self._by_length(rows, [self.sequences[row] for row in rows], len(self.prefix))
+        if self.stems.held is not None:
+            own = [self.sequences[row][len(self.stems.tokens[self.stems.of[row]]) :] for row in rows]
+            return self._by_length(rows, own, 0)
+        shared: dict[int, list[int]] = {}
+        for row in rows:
+            shared.setdefault(self.stems.of[row], []).append(row)
+        alone = [some[0] for some in shared.values() if len(some) == 1]
+        forked = {stem: some for stem, some in shared.items() if len(some) > 1}
+        found = self._by_length(alone, [self.sequences[row] for row in alone], len(self.prefix)) if alone else []
+        if forked:
+            most = max(1, self.most // max(map(len, forked.values())))
+            stems = [self.stems.tokens[stem] for stem in forked]
+            groups = self._by_length(list(forked), stems, len(self.prefix), most)
+            found += [tuple(row for stem in group for row in forked[stem]) for group in groups]
+        return found
+
+    def _by_length(
+        self, rows: Sequence[int], sequences: Sequence[Sequence[int]], known: int, most: int | None = None
+    ) -> list[tuple[int, ...]]:
+        """Rows in groups, by the length of a sequence of each."""
         groups = grouped(
-            [self.sequences[row] for row in rows],
-            self.most,
-            known=len(self.prefix),
+            sequences,
+            self.most if most is None else most,
+            known=known,
             unpadded=not hides_padding(self.model, self.sequences),
             pass_cost=pass_cost(self.model),
         )
@@ -150,16 +176,16 @@ class Request(Generic[T]):
                     waiting.popleft()
                     waiting.extendleft(reversed(self._parts(rows)))
                     continue
-                batch, shares = self._batch(rows, prefix), Shares(drawn, len(rows))
+                shares = Shares(drawn, len(rows))
                 with shares.moving(self.model, self.model.anatomy.n_layers):
-                    outcome = attempt(partial(self._run, batch, self.step, start, [row.sequence for row in rows]))
+                    outcome = attempt(partial(self._read, rows, prefix, start))
                 if outcome is None:
                     shares.take_back()
                     if len(rows) == 1:
                         raise too_long(len(self.sequences[rows[0].sequence]))
                     self.most = len(rows) // 2
                     continue
-                yield batch, outcome[0]
+                yield outcome[0]
                 shares.complete()
                 waiting.popleft()
         except UnmixedError:
@@ -212,6 +238,57 @@ class Request(Generic[T]):
     def _parts(self, rows: list[_Row]) -> list[list[_Row]]:
         """Rows in batches that are small enough."""
         return [rows[at : at + self.most] for at in range(0, len(rows), self.most)]
+
+    def _read(self, rows: list[_Row], prefix: Prefix | None, start: int) -> tuple[Batch, T]:
+        """The pass over some rows, behind one over their stems where several share one."""
+        batch = self._behind_stems(rows, prefix) or self._batch(rows, prefix)
+        return batch, self._run(batch, self.step, start, [row.sequence for row in rows])
+
+    def _behind_stems(self, rows: list[_Row], prefix: Prefix | None) -> Batch | None:
+        """The rows as a batch that goes on from their stems, which are read; None where there are none to share."""
+        if self.stems is None:
+            return None
+        sequences = [self.sequences[row.sequence] for row in rows]
+        numbers, variants = [row.number for row in rows], [row.variant for row in rows]
+        if self.stems.held is not None:
+            return self._behind_held(self.stems, self.stems.held, rows)
+        pairs = [(row.variant, self.stems.of[row.sequence]) for row in rows]
+        number = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+        if len(number) == len(rows):
+            return None
+        stems = [self.stems.tokens[stem] for _, stem in number]
+        under = tuple(variant for variant, _ in number)
+        if prefix is not None:
+            before = prefix.batch_behind(self.model, stems, range(len(stems)), under, keeps=True)
+        else:
+            before = padded(stems, tuple(range(len(stems))), self.model.pad_id, "left")
+            before = replace(before, under=under, cache=new_cache(self.model))
+        before = before.to(self.model.device)
+        self._run(before, partial(forward_backbone, self.model), 0, None)
+        if not filled(before):
+            # Its cache is of a kind of its own after all.
+            self.stems = None
+            return None
+        source = [number[pair] for pair in pairs]
+        batch = Before.of(before).batch_behind(self.model, sequences, source, numbers, variants)
+        return batch.to(self.model.device)
+
+    def _behind_held(self, stems: Stems, held: Before, rows: list[_Row]) -> Batch:
+        """The rows as a batch behind stems that were read before; shorter ones have padding behind their last token.
+
+        Else they would read some of their stem again, under an edit that it was not read under.
+        """
+        sequences = [self.sequences[row.sequence] for row in rows]
+        source = [stems.of[row.sequence] for row in rows]
+        unread = [len(some) - len(stems.tokens[stem]) for some, stem in zip(sequences, source, strict=True)]
+        filled_up = [
+            [*some, *[self.model.pad_id] * (max(unread) - count)] for some, count in zip(sequences, unread, strict=True)
+        ]
+        numbers, variants = [row.number for row in rows], [row.variant for row in rows]
+        batch = held.batch_behind(self.model, filled_up, source, numbers, variants)
+        # Padding may lie beyond the positions that the model has.
+        last = torch.tensor([[len(some) - 1] for some in sequences])
+        return replace(batch, position_ids=batch.position_ids.minimum(last)).to(self.model.device)
 
     def _batch(self, rows: list[_Row], prefix: Prefix | None) -> Batch:
         """The rows as a batch on the model's device."""

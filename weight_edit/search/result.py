@@ -7,10 +7,10 @@ from typing import Any
 
 from weight_edit.search.candidate import Candidate
 from weight_edit.search.front import FrontPoint
-from weight_edit.search.judged_point import JudgedPoint
 from weight_edit.search.pick import Pick
 from weight_edit.search.point import Point
 from weight_edit.search.ranking import Tau
+from weight_edit.search.rungs import JudgedPoint
 from weight_edit.search.score import Score
 
 
@@ -34,15 +34,7 @@ class Finalist:
     @property
     def place(self) -> FrontPoint:
         """By its judged rates, and its damage on validation prompts."""
-        refusal = self.judged.refusal
-        over = self.judged.over_refusal
-        return FrontPoint(
-            digest=self.point.digest,
-            refusal=refusal.value,
-            damage=self.validation.damage,
-            over_refusal=None if over is None else over.value,
-            interval=(refusal.low, refusal.high),
-        )
+        return self.judged.front_point(self.validation.damage)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; directions are in the recipe alone."""

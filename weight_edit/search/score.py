@@ -21,7 +21,8 @@ from torch.nn.functional import softplus
 
 from weight_edit.errors import UnsupportedError
 from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
-from weight_edit.runtime.forward import Row, answers_under, check_lengths, token_logprobs
+from weight_edit.runtime.continuations import Branch, continuations_under, text_logprobs
+from weight_edit.runtime.forward import answers_under, check_lengths
 from weight_edit.runtime.forward_pass import as_pass, last_logits, suited_threads
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.memory import sequences_at_once
@@ -147,26 +148,35 @@ class Scorer:
         """
         chosen = self._numbers(refused, ordinary, over_refused)
         choices = [self.texts.refused[row] for row in chosen[0]] + [self.texts.over_refused[row] for row in chosen[2]]
-        first, second = self._pairs(choices)
         prompts, answers = self._kept(chosen[1])
+        asked = [*(list(choice.prompt) for choice in choices), *prompts]
+        said = [*map(self._both, choices), *([answer] for answer in answers)]
         count = len(choices)
-        asked = [*first[0], *second[0], *prompts]
-        said = [*first[1], *second[1], *answers]
 
-        def read(row: Row, logits: Tensor) -> float:
-            if row.prompt < 2 * count:
-                return float(token_logprobs(logits, said[row.prompt]).double().sum())
-            return float(divergence(self._base[chosen[1][row.prompt - 2 * count]].to(logits.device), logits).mean())
+        def read(branches: Sequence[Branch], logits: Tensor) -> list[float]:
+            texts = [said[branch.prompt][branch.continuation] for branch in branches]
+            found = text_logprobs(logits, branches, texts).tolist()
+            for row, branch in enumerate(branches):
+                if branch.prompt >= count:
+                    base = self._base[chosen[1][branch.prompt - count]].to(logits.device)
+                    found[row] = float(divergence(base, logits[row, branch.columns]).mean())
+            return found
 
-        variants = [point.variant(self.model) for point in points]
-        found = answers_under(
-            self.model, asked, said, read, variants=variants, batch_size=self._batch_size, description=description
+        found = continuations_under(
+            self.model,
+            asked,
+            said,
+            read,
+            variants=[point.variant(self.model) for point in points],
+            batch_size=self._batch_size,
+            description=description,
         )
         scores = []
-        for each in np.array(found, dtype=np.float64).reshape(len(points), len(asked)):
-            ratios = each[:count] - each[count : 2 * count]
+        for each in found:
+            ratios = np.array([first - second for first, second in each[:count]], dtype=np.float64)
+            kl = np.array([value for (value,) in each[count:]], dtype=np.float64)
             cut = len(chosen[0])
-            scores.append(Score(ratios=ratios[:cut], kl=each[2 * count :], over_ratios=ratios[cut:]))
+            scores.append(Score(ratios=ratios[:cut], kl=kl, over_ratios=ratios[cut:]))
         return scores
 
     def with_refused(self, choices: Sequence[Choice]) -> "Scorer":
@@ -304,11 +314,9 @@ class Scorer:
         first, second, third = (list(range(len(texts)) if some is None else some) for some, texts in given)
         return first, second, third
 
-    def _pairs(self, choices: Sequence[Choice]) -> "tuple[_Asked, _Asked]":
-        """Prompts with their refusals, and prompts with their answers."""
-        prompts = [list(choice.prompt) for choice in choices]
-        refusals = [list(choice.refusal[: self.tokens]) for choice in choices]
-        return (prompts, refusals), (prompts, [list(choice.answer[: self.tokens]) for choice in choices])
+    def _both(self, choice: Choice) -> list[list[int]]:
+        """The beginnings of a refusal and of an answer that are read."""
+        return [list(choice.refusal[: self.tokens]), list(choice.answer[: self.tokens])]
 
     def _kept(self, numbers: Sequence[int]) -> "_Asked":
         """Ordinary prompts with the base's answers."""

@@ -21,7 +21,6 @@ from weight_edit.search.folder import SearchOutput
 from weight_edit.search.front import front
 from weight_edit.search.further import further_points
 from weight_edit.search.journal import Journal, Keeper, Unit
-from weight_edit.search.judged_point import JudgedPoint, judged_answers
 from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, new_refusals
 from weight_edit.search.pick import PickRule
 from weight_edit.search.places import Places
@@ -32,6 +31,7 @@ from weight_edit.search.race import FIRST, race
 from weight_edit.search.ranking import kendall
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.result import Finalist, SearchResult
+from weight_edit.search.rungs import REFUSED, JudgedPoint, judged_points, judged_sets
 from weight_edit.search.sampling import Told as Drawn
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Score, Scorer
@@ -161,6 +161,7 @@ class _Search:
         self._told = told
         self._trials = 0
         self.candidates: list[Candidate] = []
+        self.history: list[Drawn] = []
         self.judged: dict[str, Finalist] = {}
         self.rungs: list[Mapping[str, Any]] = []
 
@@ -245,17 +246,17 @@ class _Search:
         self.candidates += [
             Candidate(point=point, score=score) for point, (score, _) in zip(points, scored, strict=True)
         ]
+        self.history += [(each.point.facts["params"], each.score.objectives) for each in self.candidates]
         self.unit = max(self.candidates[0].score.damage, 1e-6)
 
     def _score_drawn(self) -> None:
         """The sampler's generations, each drawn from all that is known."""
-        history: list[Drawn] = []
         generation = 0
         while self._trials < self.request.trials:
             wanted = min(self.request.generation, self.request.trials - self._trials)
             params = sampled(
                 self.space,
-                history,
+                self.history,
                 wanted,
                 seed=self.request.seed,
                 generation=generation,
@@ -268,7 +269,7 @@ class _Search:
             scored = self._scored(f"sampler {generation + 1}", points, racing=True)
             for drawn, point, (score, whole) in zip(params, points, scored, strict=True):
                 self.candidates.append(Candidate(point=point, score=score, whole=whole, params=drawn))
-                history.append((drawn, score.objectives if whole else None))
+                self.history.append((drawn, score.objectives if whole else None))
             self._trials += len(points)
             generation += 1
 
@@ -352,10 +353,19 @@ class _Search:
     def _judgement(self, point: Point, tokens: int, keeper: Keeper) -> Mapping[str, Any]:
         """The unit that has a point answer validation prompts, and scores it cheaply on the same."""
         (score,) = self.validation.scores([point])
-        speaker = replace(self._speaker, max_new_tokens=tokens)
-        lengths = [each for each in self.request.lengths if each <= tokens]
-        said = judged_answers(speaker, point, self.texts.validation, lengths=lengths)
-        return {"validation": score.to_dict(), "judged": said.to_dict(), "values": [said.refusal.value, score.damage]}
+        (said,) = judged_points(
+            self.model,
+            self.chat,
+            self.request.find.spec,
+            [point],
+            judged_sets(self.texts.validation),
+            tokens=tokens,
+            lengths=self.request.lengths,
+            batch_size=self.batch_size,
+            description=None,
+        )
+        place = said.front_point(score.damage)
+        return {"validation": score.to_dict(), "judged": said.to_dict(), "values": list(place.objectives)}
 
     def _further(self, number: int, finalists: Sequence[Finalist]) -> list[tuple[Point, int]]:
         """Where the descents of a round begin: the best finalist with a further direction."""
@@ -478,7 +488,7 @@ class _Search:
         judged = list(self.judged.values())
         tau = kendall(
             [each.validation.refusal for each in judged],
-            [each.judged.refusal_at(self.request.lengths[0]).value for each in judged],
+            [each.judged.sets[REFUSED].refusal(self.request.lengths[0]).value for each in judged],
         )
         result = SearchResult(
             path=self.output.path,
@@ -493,7 +503,7 @@ class _Search:
                 "texts": [each.to_dict() for each in self.texts.facts],
                 "unit": self.unit,
                 "request": self.request.key,
-                "rungs": _added(self.rungs),
+                "costs": {"rungs": _added(self.rungs)},
             },
             warnings=tuple(self.warnings),
             seconds=dict(self.watch.spent),

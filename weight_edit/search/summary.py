@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from weight_edit.search.result import Finalist, SearchResult
+from weight_edit.search.rungs import ORDINARY, OVER_REFUSED, REFUSED
 
 
 class PointSummary(TypedDict):
@@ -72,15 +73,16 @@ def search_summary(result: SearchResult) -> SearchSummary:
 
 
 def _point(finalist: Finalist, folder: Path) -> PointSummary:
-    judged = finalist.judged.to_dict()
+    sets = finalist.judged.sets
+    over, exact = sets.get(OVER_REFUSED), {name: sets[name].exactness for name in (REFUSED, ORDINARY)}
     return {
         "digest": finalist.point.digest,
         "origin": finalist.point.origin,
         "directions": len(finalist.point.rows),
         "damage": finalist.validation.damage,
         "cheap": finalist.validation.refusal,
-        "refusal": judged["refusal"],
-        "over_refusal": judged["over_refusal"],
-        "exact": judged["exact"],
+        "refusal": {str(length): sets[REFUSED].refusal(length).to_dict() for length in sets[REFUSED].verdicts},
+        "over_refusal": None if over is None else over.refusal().to_dict(),
+        "exact": {name: None if rate is None else rate.to_dict() for name, rate in exact.items()},
         "recipe": None if finalist.recipe is None else finalist.recipe.relative_to(folder).as_posix(),
     }
