@@ -266,9 +266,9 @@ def test_every_block_of_python_is_one_that_is_run() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_the_python_examples_run(number: int, tmp_path: Path) -> None:
-    assert len(python_blocks("docs/python.md")) == 2
+    assert len(python_blocks("docs/python.md")) == 3
     assert run(["-c", python_blocks("docs/python.md")[number]], tmp_path).startswith("True")
 
 

@@ -388,7 +388,7 @@ def test_every_step_stands_in_the_card() -> None:
         {**STEP, "edit": "reflect", "at": [1], "directions": {"shape": [2, 8]}},
     ]
     by_layer = {**STEP, "kernel": {"attention": [0.5] * 24, "mlp": [0.25, 1.5] * 12, "embedding": 0.75}}
-    words = "times attention 0.5 by layer, MLP 0.25 to 1.5 by layer, embedding 0.75"
+    words = "times attention 0.5, MLP 0.25 to 1.5 by layer, embedding 0.75"
     assert f"| edit | ablate, strength 1, all layers, {words} |" in made(edit={**MANIFEST["edit"], "steps": [by_layer]})
     edit = {"steps": steps, "embeddings": "untie", "class": "exact in weights and biases", "complete": False}
     card = made(edit=edit)

@@ -111,7 +111,7 @@ def test_wrong_factors_are_named_in_one_short_line(entry: dict[str, Any], said: 
         ({"attention": None, "mlp": {"max": 1.0}}, "weaker by layer as its kernel says"),
         (
             {"attention": [0.25] * 40, "mlp": [1.0, 0.123456, 2.0]},
-            "times attention 0.25 by layer, MLP 0.123 to 2 by layer",
+            "times attention 0.25, MLP 0.123 to 2 by layer",
         ),
         (BY_LAYER, "times attention 0 to 1.25 by layer, embedding 0.75"),
         ({"mlp": [0.5, 1.0], "attention": {"max": 1.0}}, "times MLP 0.5 to 1 by layer, others as their kernel says"),

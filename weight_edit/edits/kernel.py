@@ -114,7 +114,7 @@ def kernels_in_words(kernels: Mapping[str, Any]) -> str:
     for role, name in ROLES.items():
         factors = kernels.get(role)
         if isinstance(factors, list) and factors:
-            parts.append(f"{name} {_span(factors)} by layer")
+            parts.append(f"{name} {_span(factors)}")
     if not parts and kernels.get("embedding") is None:
         return "weaker by layer as its kernel says"
     if any(isinstance(kernels.get(role), Mapping) for role in ROLES):
@@ -126,4 +126,4 @@ def kernels_in_words(kernels: Mapping[str, Any]) -> str:
 
 def _span(factors: Sequence[float]) -> str:
     low, high = (f"{value:.3g}" for value in (min(factors), max(factors)))
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else f"{low} to {high} by layer"

@@ -5,6 +5,7 @@ from typing import Any
 
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.registry import finder_named
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.chat import ChatFormat
@@ -51,6 +52,8 @@ def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
     assert section is not None
     PickRule.parse(section.pick)
     validated(DescentOptions, section.descent, "search.descent")
+    for name, options in section.finders.items():
+        finder_named(name).settings(options)
     settings = section.model_dump(exclude={"over_refused", "storage", "batch_size"})
     return SearchRequest(
         find=find,

@@ -12,9 +12,11 @@ from weight_edit.cli.tables.results import safe, suggest
 from weight_edit.utils.progress import duration
 
 if TYPE_CHECKING:
-    from weight_edit.cli.tables.documents import Rate
     from weight_edit.search.result import SearchResult
     from weight_edit.search.summary import PointSummary, SearchSummary
+
+_WIDE = 110
+"""Characters from which on the names of recipes fit beside the figures."""
 
 
 def search_result(result: "SearchResult", console: Console) -> None:
@@ -42,36 +44,42 @@ def search_front(found: "SearchSummary", console: Console) -> None:
     over = any(point["over_refusal"] is not None for point in points)
     exact = any(point["exact"].get("ordinary") is not None for point in points)
     lengths = sorted({length for point in points for length in point["refusal"]}, key=int)
-    # Without rules between columns it fits into 80 characters as a rule; what does not is broken, never cut off.
+    # Without rules between columns it fits into 80 characters; what does not is broken, never cut off.
     table = Table(
         title="Front: judged refusal against damage, on validation prompts",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
+    wide = console.width >= _WIDE
     table.add_column("", justify="right")
-    for length in lengths:
-        table.add_column(f"refused at {length}", justify="right")
-    table.add_column("KL", justify="right")
-    if over:
-        table.add_column("over-refused", justify="right")
-    if exact:
-        table.add_column("exact", justify="right")
+    table.add_column(f"refused at\n{lengths[-1]} tokens", justify="right", no_wrap=True)
+    for length in lengths[:-1]:
+        table.add_column(f"at\n{length}", justify="right", no_wrap=True)
+    for shown, name in ((True, "KL"), (over, "over-\nrefused"), (exact, "exact")):
+        if shown:
+            table.add_column(name, justify="right")
     table.add_column("from", overflow="fold")
-    table.add_column("recipe", overflow="fold")
+    if wide:
+        table.add_column("recipe", overflow="fold")
 
-    def row(mark: str, point: "PointSummary", recipe: str) -> None:
-        cells = [_rate(point["refusal"].get(length)) for length in lengths]
+    def row(mark: str, point: "PointSummary") -> None:
+        cells = [_rate(point["refusal"].get(lengths[-1]), around=True)]
+        cells += [_rate(point["refusal"].get(length)) for length in lengths[:-1]]
         cells.append(f"{point['damage']:.2g}")
         cells += [_rate(point["over_refusal"])] if over else []
         cells += [_rate(point["exact"].get("ordinary"))] if exact else []
-        table.add_row(mark, *cells, safe(point["origin"]), safe(recipe))
+        table.add_row(mark, *cells, safe(point["origin"]), *([safe(point["recipe"] or "")] if wide else []))
 
     for number, point in enumerate(points, 1):
-        row(f"{'>' if point['digest'] == found['picked'] else ''} {number}", point, point["recipe"] or "")
+        row(f"{'> ' if point['digest'] == found['picked'] else ''}{number}", point)
     if found["plain"]["digest"] not in [point["digest"] for point in points]:
-        row("plain", found["plain"], "")
+        row("plain", found["plain"])
     console.print(table)
+    if not wide:
+        for number, point in enumerate(points, 1):
+            console.print(f"{number:>6} {safe(point['recipe'] or '')}", highlight=False)
+        console.print()
     console.print(f"Picked (>): {safe(found['reason'])}.", highlight=False)
     console.print(
         f"Of {found['candidates']} candidates {found['judged']} were judged: {safe(found['tau']['sentence'])}.",
@@ -83,8 +91,12 @@ def search_front(found: "SearchSummary", console: Console) -> None:
         console.print(f"[yellow]note:[/] {safe(warning)}", highlight=False)
 
 
-def _rate(rate: "Rate | Mapping[str, float] | None") -> str:
-    return "" if rate is None else f"{rate['value']:.2f} \\[{rate['low']:.2f}, {rate['high']:.2f}]"
+def _rate(rate: "Mapping[str, float] | None", *, around: bool = False) -> str:
+    """A rate, with its interval or alone."""
+    if rate is None:
+        return ""
+    interval = f" \\[{rate['low']:.2f}, {rate['high']:.2f}]" if around else ""
+    return f"{rate['value']:.2f}{interval}"
 
 
 def _by_step(seconds: Mapping[str, float]) -> str:
