@@ -303,7 +303,6 @@ class _Search:
             refusals=self._still_refused,
             keep=keeper.keep,
             state=keeper.state,
-            description=None,
         )
         return {"points": [each.to_dict() for each in points]}
 
