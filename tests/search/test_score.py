@@ -187,7 +187,7 @@ def test_the_answers_weight_adds_their_loss_per_token():
     assert not torch.allclose(weighted.strengths, without.strengths)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
 def test_a_sketch_reads_prompts_without_the_edit_and_scores_the_plain_model_alike(family):
     model, given = small(family), texts()
     scorer = Scorer(model, given, tokens=5)

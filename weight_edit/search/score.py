@@ -198,9 +198,11 @@ class Scorer:
         made = copy(self)
         made.tokens = min(tokens, self.tokens)
         made._base = [logits[:tokens] for logits in self._base]
-        prompts = [each.prompt for each in (*self.texts.refused, *self.texts.over_refused)]
-        prompts += [each.prompt for each in self.texts.ordinary]
-        made._before = read_before(self.model, prompts, own=_common_end(prompts), batch_size=self._batch_size)
+        ordinary = [each.prompt for each in self.texts.ordinary]
+        prompts = [*(each.prompt for each in (*self.texts.refused, *self.texts.over_refused)), *ordinary]
+        # Refused prompts may end with what both of their texts begin with.
+        own = min(_common_end(ordinary), min(map(len, prompts), default=2) - 1)
+        made._before = read_before(self.model, prompts, own=max(1, own), batch_size=self._batch_size)
         return made
 
     def with_refused(self, choices: Sequence[Choice]) -> "Scorer":
@@ -349,10 +351,10 @@ class Scorer:
 
 
 def _common_end(prompts: Sequence[Sequence[int]]) -> int:
-    """The number of last tokens that all prompts have in common: at least 1, and fewer than any prompt has."""
-    shortest = min(map(len, prompts), default=1)
-    alike = (len({tuple(prompt[-count:]) for prompt in prompts}) == 1 for count in range(1, shortest))
-    return max(1, sum(takewhile(bool, alike)))
+    """The number of last tokens that all prompts have in common."""
+    shortest = min(map(len, prompts), default=0)
+    alike = (len({tuple(prompt[-count:]) for prompt in prompts}) == 1 for count in range(1, shortest + 1))
+    return sum(takewhile(bool, alike))
 
 
 _Asked = tuple[list[list[int]], list[list[int]]]
