@@ -46,7 +46,7 @@ def summary(**changes: Any) -> SearchSummary:
         "judged": 32,
         "candidates": 131,
         "warnings": ["[bold]two prompts[/] are in both sets"],
-        "costs": {},
+        "costs": {"rungs": [{"asked": 8, "candidates": 104, "on": 60}, {"asked": 64, "candidates": 60, "on": 41}]},
         "seconds": {"preparation": 12.0, "sampler 1": 20.0, "sampler 2": 20.0, "judging": 0.01},
     }
     return {**said, **changes}  # type: ignore[typeddict-item]
@@ -74,6 +74,7 @@ def test_what_the_score_is_worth_and_what_it_took_are_said() -> None:
     text = " ".join(shown(summary(), 200).split())
     assert "Picked (>): the least damage of the points with a refusal of at most 0.05." in text
     assert "Of 131 candidates 32 were judged: the cheap score ranks well: tau 0.91 [0.85, 0.95]" in text
+    assert "Rungs: 104 on 8 prompts of each kind, 60 on 64; 41 scored to the end." in text
     assert "Time: preparation 12 s, sampler 40 s." in text
     assert "note: [bold]two prompts[/] are in both sets" in text, "a name is no markup"
 

@@ -18,7 +18,8 @@ from weight_edit.search.strengths import Strengths
 from weight_edit.studies.lab import edit_step
 
 SECTIONS = {"model": "organism", "verify": {"prompts": "organism:answered:validation", "limit": 2}, "seed": 3}
-FACTS = {"prompts": {"target": {"name": "organism:refused:train"}}, "tokens_from": "answers", "scores": "left out"}
+KEPT = {"prompts": {"target": {"name": "organism:refused:train"}}, "tokens_from": "answers"}
+FACTS = {**KEPT, "scores": [], "layer": 3, "missed": "a bound"}
 
 
 def point(width: int = 128, k: int = 2, **changes: object) -> Point:
@@ -39,7 +40,7 @@ def test_a_recipe_says_the_edit_of_its_point_to_the_bit(tmp_path: Path, changes:
     assert (step.kind, step.strength, step.kernel) == (edit.step.kind, 1.0, edit.step.kernel)
     assert (recipe.edit.embeddings, recipe.seed, recipe.title) == (edit.embeddings, 3, "a point")
     assert is_of_refusal(rows.metadata), "the card has to say what the edit is for"
-    assert rows.metadata == {"method": "search (descent)", **{key: FACTS[key] for key in ("prompts", "tokens_from")}}
+    assert rows.metadata == {"method": "search (descent)", **KEPT}, "a choice of `find` is no fact of these"
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.4])

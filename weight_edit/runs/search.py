@@ -6,7 +6,6 @@ from typing import Any
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.registry import finder_named
-from weight_edit.edits.direction_facts import KEPT
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
@@ -108,8 +107,7 @@ def run_search(
     place.mkdir(exist_ok=True)
     point = result.chosen.point
     title = f"{recipe.title or 'search'}: point {point.digest}"
-    facts = {key: metadata[key] for key in KEPT if key in metadata and key != "method"}
-    save_point(point, place / _POINT, sections, title=title, facts=facts)
+    save_point(point, place / _POINT, sections, title=title, facts=metadata)
     return search_summary(result)
 
 

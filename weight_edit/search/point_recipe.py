@@ -13,6 +13,9 @@ from weight_edit.edits.packed_directions import packed_directions
 from weight_edit.recipe.recipe import MAIN, EditSection
 from weight_edit.search.point import Point
 
+_KEPT = ("prompts", "revision", "refusal_tokens", "tokens_from", "papers")
+"""Facts that are those of a point's directions, too, wherever these are from."""
+
 LARGEST_INLINE = 100_000
 """Characters of packed directions that a recipe holds itself; longer ones are a file beside it."""
 
@@ -31,10 +34,11 @@ def point_recipe(
         sections: the recipe's other sections: the model, what is measured, bounds and so on. Of `edit` what is said of
             the edit as a whole is kept, such as `rounding`.
         title: of the recipe.
-        facts: about the directions, which manifest and card repeat, see `KEPT`; others are left out.
+        facts: of the search for directions that came first, which manifest and card repeat: its prompts, and what tells
+            that refusal is meant. What was said of its choice alone is left out.
     """
-    known = {"method": f"search ({point.origin})" if point.origin else "search", **(facts or {})}
-    rows = DirectionRows(point.rows, {key: value for key, value in known.items() if key in KEPT})
+    known = {key: value for key, value in (facts or {}).items() if key in _KEPT}
+    rows = DirectionRows(point.rows, {"method": f"search ({point.origin})" if point.origin else "search", **known})
     whole = {key: value for key, value in (sections.get("edit") or {}).items() if key in EditSection.of_the_whole()}
     edit: dict[str, Any] = {**whole, "kind": point.step.kind, "strength": 1.0, "embeddings": point.embeddings}
     strengths = {float(each) for each in point.strengths.vector}

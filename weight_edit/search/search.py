@@ -462,13 +462,15 @@ class _Search:
         if self._told is None:
             return
         judged = [each.place for each in self.judged.values()]
+        # Of a generation under way, what is done of it.
+        drawn = min(done * TOGETHER, self.request.trials - self._trials) if step.startswith("sampler") else 0
         self._told(
             Progress(
                 step=step,
                 done=done,
                 total=total,
                 candidates=len(self.candidates),
-                trials=(self._trials, self.request.trials),
+                trials=(self._trials + drawn, self.request.trials),
                 front=front(judged) if judged else self._cheap_front(),
                 judged=bool(judged),
                 seconds=self.watch.seconds,

@@ -1,7 +1,7 @@
 """Terminal output of a search: the front as a table, how far it can be trusted, and what it took."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -85,6 +85,8 @@ def search_front(found: "SearchSummary", console: Console) -> None:
         f"Of {found['candidates']} candidates {found['judged']} were judged: {safe(found['tau']['sentence'])}.",
         highlight=False,
     )
+    if rungs := found["costs"].get("rungs"):
+        console.print(f"Rungs: {_rungs(rungs)}.", highlight=False)
     if took := _by_step(found["seconds"]):
         console.print(f"Time: {took}.", highlight=False)
     for warning in found["warnings"]:
@@ -97,6 +99,12 @@ def _rate(rate: "Mapping[str, float] | None", *, around: bool = False) -> str:
         return ""
     interval = f" \\[{rate['low']:.2f}, {rate['high']:.2f}]" if around else ""
     return f"{rate['value']:.2f}{interval}"
+
+
+def _rungs(rungs: Sequence[Mapping[str, int]]) -> str:
+    """How many candidates came to which number of prompts."""
+    first, *others = (f"{rung['candidates']} on {rung['asked']}" for rung in rungs)
+    return ", ".join([f"{first} prompts of each kind", *others]) + f"; {rungs[-1]['on']} scored to the end"
 
 
 def _by_step(seconds: Mapping[str, float]) -> str:
