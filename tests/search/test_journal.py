@@ -271,7 +271,7 @@ def test_a_unit_that_fails_ends_the_stage_for_all(opened: Open, error: Exception
     second._storage.add({"stage": "s", "unit": "u"})
     with pytest.raises(type(error)):
         first.stage("s", {"u": fails})
-    with pytest.raises(ProcessError, match=rf"^process {os.getpid()} on \S+ ended at u of .*: {said}$"):
+    with pytest.raises(ProcessError, match=rf"^process {os.getpid()} on \S+ failed at u of the search in .*: {said}$"):
         second.stage("s", {"u": never})
     # Whoever begins later tries it again, and then the second need not end.
     assert opened().stage("s", {"u": constant()}) == {"u": {}}
@@ -591,6 +591,24 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="text cannot be read: file is not a database"):
         Journal.open(f"sqlite:///{tmp_path / 'text'}", INPUTS, overwrite=True)
     assert (tmp_path / "mine.db").read_bytes() == before
+
+
+def test_a_database_whose_tables_were_not_all_made_is_gone_on_with(tmp_path: Path) -> None:
+    """A process may be killed between any two of them."""
+    address = f"sqlite:///{tmp_path / 'search.db'}"
+    Journal.open(address, INPUTS).close()
+    with sqlite3.connect(tmp_path / "search.db") as connection:
+        made = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid").fetchall()
+    connection.close()
+    assert len(made) > 5
+    for count in range(1, len(made)):
+        file = tmp_path / f"{count}.db"
+        with sqlite3.connect(file) as connection:
+            for sql in made[:count]:
+                connection.execute(*sql)
+        connection.close()
+        with Journal.open(f"sqlite:///{file}", INPUTS) as journal:
+            assert journal.stage("s", {"u": constant(x=1)}) == {"u": {"x": 1}}
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_a_search_that_is_killed_finds_the_same(
 ) -> None:
     """Killed at twenty random moments and gone on with; of two processes, one at a time."""
     places = [address(kind, tmp_path / f"search-{number}") for number in range(21)]
-    longest = 0.2 if kind == "file" else 1.0
+    longest = 0.2 if kind == "file" else 0.6
     results = workers.killed(places, kills=20, seed=count, longest=longest, count=count)
     assert all_same([undisturbed, *results])
     for number in range(len(results) // count):

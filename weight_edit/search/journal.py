@@ -251,7 +251,7 @@ class Journal:
                 if _ERROR in entry.attributes and entry.number not in self._earlier:
                     owner = self._owners(entry)
                     raise ProcessError(
-                        f"{owner[0] if owner else 'another process'} ended at {unit} of the search's {self.shown}: "
+                        f"{owner[0] if owner else 'another process'} failed at {unit} of the search in {self.shown}: "
                         f"{entry.attributes[_ERROR]}"
                     )
 
@@ -273,7 +273,8 @@ class Journal:
             if entry.state is State.RUNNING and self._is_left(entry):
                 self._end(entry.number)
                 return True
-            if entry.state is State.WAITING and self._claim(entry.number):
+            said = self._claim_of_mine.keys() <= entry.attributes.keys()
+            if entry.state is State.WAITING and self._claim(entry.number, said=said):
                 self._run(unit, work, entry.number, entries)
                 return True
         return False
@@ -291,11 +292,15 @@ class Journal:
     def _claim_of_mine(self) -> dict[str, str]:
         return {f"{_CLAIM}.{self._me.token}": encoded(self._me.to_dict())}
 
-    def _claim(self, number: int) -> bool:
-        """Whether the trial is this process's now."""
+    def _claim(self, number: int, *, said: bool = False) -> bool:
+        """Whether the trial is this process's now.
+
+        Args:
+            said: it has this process among those that may claim it.
+        """
         try:
             # First, so that it is known who may have been killed right after the claim.
-            for key, text in self._claim_of_mine.items():
+            for key, text in () if said else self._claim_of_mine.items():
                 self._storage.write(number, key, text)
             if not self._storage.claim(number):
                 return False

@@ -37,6 +37,9 @@ _SMALL, _LARGE = 40_000, 1 << 23
 _BEGIN = b'{"op_code":'
 """What Optuna's file begins with."""
 
+_FIRST = {"studies", "version_info"}
+"""The tables that Optuna makes before all others."""
+
 _TRIES = 6
 _LOOKS = 4
 _SECONDS = 60
@@ -358,7 +361,7 @@ def _check_sqlite(url: URL, shown: str) -> None:
         connection.close()
     except sqlite3.Error as error:
         raise UsageError(f"{shown} cannot be read: {printable(first_line(error))}") from error
-    if tables and "studies" not in tables:
+    if tables and not tables & _FIRST:
         raise UsageError(f"{shown} is a database of something else; name another file")
 
 
