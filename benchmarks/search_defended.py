@@ -131,7 +131,7 @@ def plain(model: Model) -> Point:
         rule=SelectionRule(max_layer_fraction=None),
         best_effort=True,
     )
-    rows = orthonormal_rows(found.direction[None]).astype("float32")
+    rows = orthonormal_rows(found.direction.reshape(-1, model.anatomy.d_model)).astype("float32")
     return Point(rows=rows, strengths=Strengths.flat(model.anatomy.n_layers), embeddings="untie", origin="plain")
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from weight_edit.errors import ProcessError, UsageError, WeightEditError
+from weight_edit.errors import ProcessError, UsageError
 from weight_edit.search import heartbeat, journal_storage
 from weight_edit.search import journal as journal_module
 from weight_edit.search.journal import NAME, ClaimLostError, Journal, Keeper
@@ -207,6 +207,37 @@ def test_a_unit_goes_on_from_what_it_kept(opened: Open) -> None:
     assert last.attributes["state"] == "", "what is done needs nothing kept"
 
 
+def test_what_a_killed_process_left_of_a_line_is_no_obstacle(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, INPUTS) as journal:
+        journal.stage("s", {"a": constant(x=1)})
+        with (tmp_path / journal_storage.FILE).open("ab") as file:
+            file.write(b'{"op_code":8,"worker_id":"x","trial_id":0,"user_a')
+        assert Journal.open(tmp_path, INPUTS, resume=True).stage("s", {"a": never}) == {"a": {"x": 1}}, "it is read"
+        assert journal.stage("s", {"a": never, "b": constant(x=2)}) == {"a": {"x": 1}, "b": {"x": 2}}, "and written"
+    assert Journal.open(tmp_path, INPUTS, resume=True).stage("s", dict.fromkeys("ab", never))["b"] == {"x": 2}
+
+
+def test_a_line_that_is_read_while_it_is_cut_off_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Journal.open(tmp_path, INPUTS).stage("s", {"a": constant(x=1)})
+    read = JournalFileBackend.read_logs
+    spoilt = [2, 5, 6]
+
+    def read_logs(self: JournalFileBackend, begin: int) -> Iterator[dict[str, Any]]:
+        for number, entry in enumerate(read(self, begin), begin):
+            if number in spoilt:
+                spoilt.remove(number)
+                raise json.JSONDecodeError("spoilt", "", 0)
+            yield entry
+
+    monkeypatch.setattr(JournalFileBackend, "read_logs", read_logs)
+    monkeypatch.setattr(journal_storage, "_LOOKS", 4)
+    assert Journal.open(tmp_path, INPUTS, resume=True).stage("s", {"a": never}) == {"a": {"x": 1}}
+    assert spoilt == []
+    spoilt += [2] * 4
+    with pytest.raises(UsageError, match="is no journal of a search"):
+        Journal.open(tmp_path, INPUTS, resume=True)
+
+
 # Units that fail
 
 
@@ -216,7 +247,7 @@ def test_a_unit_that_fails_is_tried_again_by_who_opens_the_journal_later(opened:
         raise UsageError("the disk is full")
 
     journal = opened()
-    with pytest.raises(UsageError, match="^the disk is full$"):
+    with pytest.raises(UsageError, match=r"^the disk is full$"):
         journal.stage("s", {"a": constant(), "u": fails})
     assert journal.stage("s", {"a": never, "u": lambda keeper: {"was": keeper.state}})["u"] == {"was": "so far"}
 
@@ -236,7 +267,7 @@ def test_a_unit_that_fails_ends_the_stage_for_all(opened: Open, error: Exception
         raise error
 
     # Both have added trials for it.
-    first._add("s", {"u": never}, {})
+    first._storage.add({"stage": "s", "unit": "u"})
     second._storage.add({"stage": "s", "unit": "u"})
     with pytest.raises(type(error)):
         first.stage("s", {"u": fails})
@@ -281,8 +312,7 @@ def test_an_error_shows_no_password(opened: Open) -> None:
 def claimed_by(journal: Journal, owner: Owner, unit: str = "u") -> int:
     """The number of a trial that a process has claimed and does not work on."""
     journal._me = owner
-    journal._storage.add({"stage": "s", "unit": unit})
-    number = journal._storage.entries()[-1].number
+    number = journal._storage.add({"stage": "s", "unit": unit})
     assert journal._claim(number)
     return number
 
@@ -291,8 +321,7 @@ def test_a_trial_is_claimed_once(opened: Open) -> None:
     journals = [opened() for _ in range(3)]
     numbers = []
     for number in range(8):
-        journals[0]._storage.add({"stage": "s", "unit": str(number)})
-        numbers.append(journals[0]._storage.entries()[-1].number)
+        numbers.append(journals[0]._storage.add({"stage": "s", "unit": str(number)}))
     found: list[int] = []
     barrier = threading.Barrier(len(journals))
 
@@ -333,9 +362,9 @@ def test_a_dead_process_that_had_no_time_to_say_that_it_works_is_known_as_such(
         write(number, key, text)
 
     monkeypatch.setattr(journal._storage, "write", killed)
-    journal._storage.add({"stage": "s", "unit": "u"})
+    number = journal._storage.add({"stage": "s", "unit": "u"})
     with pytest.raises(SystemExit):
-        journal._claim(journal._storage.entries()[-1].number)
+        journal._claim(number)
     assert opened().stage("s", {"u": constant()}) == {"u": {}}
 
 
@@ -369,12 +398,12 @@ def test_who_was_thought_dead_and_is_not_finds_its_unit_done(opened: Open) -> No
 
     def taken_over(keeper: Keeper) -> dict[str, Any]:
         keeper.keep("half")
-        quick._end(quick._storage.entries()[-1].number)
+        quick._end(quick._attempts("s")["u"][0].number)
         assert quick.stage("s", {"u": lambda other: {"by": "quick", "from": other.state}})
         return {"by": "slow"}
 
     def taken_over_before_it_keeps(keeper: Keeper) -> dict[str, Any]:
-        quick._end(quick._storage.entries()[-1].number)
+        quick._end(quick._attempts("s")["v"][0].number)
         assert quick.stage("s", {"v": constant(by="quick")})
         with pytest.raises(ClaimLostError):
             keeper.keep("half")
@@ -390,7 +419,8 @@ def test_a_result_that_was_written_is_not_computed_again(opened: Open, monkeypat
     """A process may be killed between writing its result and saying that it is done."""
     journal = opened()
     journal._me = replace(Owner.here(), process=2**22 + 1, token="dead")
-    monkeypatch.setattr(journal, "_end", lambda number: exit(number))
+    monkeypatch.setattr(journal._storage, "finish", lambda *_, **__: exit())
+    monkeypatch.setattr(journal, "_end", lambda _: None)
     with pytest.raises(SystemExit):
         journal.stage("s", {"u": constant(values=[0.5, 0.25])})
     later = opened()
@@ -417,6 +447,19 @@ def test_a_unit_gives_signs_of_life(opened: Open, monkeypatch: pytest.MonkeyPatc
         return {"seen": len(seen)}
 
     assert opened().stage("s", {"u": unit}) == {"u": {"seen": 3}}
+
+
+def test_a_trial_that_was_added_too_late_is_dropped(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = opened(), opened()
+    add = slow._storage.add
+
+    def later(attributes: dict[str, str]) -> int:
+        assert quick.stage("s", {"u": constant(by="quick")})
+        return add(attributes)
+
+    monkeypatch.setattr(slow._storage, "add", later)
+    assert slow.stage("s", {"u": never}) == {"u": {"by": "quick"}}
+    assert entries(slow, "u") == [State.DONE, State.FAILED]
 
 
 # Opening
@@ -461,7 +504,7 @@ def test_it_is_begun_anew_where_that_is_asked_for(where: str) -> None:
         assert journal.stage("s", {"u": constant(by=3)}) == {"u": {"by": 3}}
     with Journal.open(where, {**INPUTS, "seed": 4}, resume=True) as journal:
         assert journal.stage("s", {"u": never}) == {"u": {"by": 3}}
-    assert len(study_of(where).trials) == 1
+    assert [trial.user_attrs["unit"] for trial in study_of(where).trials] == ["u"], "the first is still there"
 
 
 def test_it_is_not_begun_anew_while_a_process_works_on_it(where: str, opened: Open) -> None:
@@ -473,8 +516,8 @@ def test_it_is_not_begun_anew_while_a_process_works_on_it(where: str, opened: Op
         return {}
 
     assert journal.stage("s", {"u": unit}) == {"u": {}}
-    with pytest.raises(UsageError, match="another process has begun it anew"):
-        Journal.open(where, INPUTS, overwrite=True)
+    Journal.open(where, INPUTS, overwrite=True).close()
+    with pytest.raises(UsageError, match=r"^another process has begun the search in .* anew$"):
         journal.stage("t", {"u": never})
 
 
@@ -492,12 +535,18 @@ def test_who_opens_it_first_says_what_it_is_of(where: str, monkeypatch: pytest.M
 
 def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
     Journal.open(where, INPUTS).close()
-    study_of(where).enqueue_trial({"x": 1})
-    with pytest.raises(WeightEditError, match="search"):
-        Journal.open(where, INPUTS, name="mine")
-        study_of_mine = study_of(where)
-        study_of_mine.set_user_attr("inputs", "no JSON")
-        Journal.open(where, INPUTS, resume=True)
+    theirs = [{"inputs": "no JSON"}, {"inputs": '{"x": 1}'}, {"author": "me"}, {}]
+    for number, attributes in enumerate(theirs):
+        storage = study_of(where)._storage
+        study = optuna.create_study(study_name=f"mine {number}", storage=storage)
+        for key, value in attributes.items():
+            study.set_user_attr(key, value)
+        if not attributes:
+            study.enqueue_trial({"x": 1})
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(UsageError, match="a study that no search has made"):
+                Journal.open(where, INPUTS, name=f"mine {number}", **options)
+        assert optuna.load_study(study_name=f"mine {number}", storage=storage).user_attrs == attributes
 
 
 @pytest.mark.parametrize("content", ["hello\n", "hello", '{"op_code":7}\n{"x":1}\n', "[]\n[]\n", "\n"])
@@ -505,7 +554,7 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> 
     file = tmp_path / journal_storage.FILE
     file.write_text(content)
     for options in ({}, {"resume": True}, {"overwrite": True}):
-        with pytest.raises(UsageError, match="journal.log is no journal of a search"):
+        with pytest.raises(UsageError, match=r"journal\.log is no journal of a search"):
             Journal.open(tmp_path, INPUTS, **options)
     assert file.read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
@@ -602,7 +651,10 @@ def test_an_interrupted_disk_is_said(where: str, opened: Open, monkeypatch: pyte
 
 
 def test_optuna_is_imported_when_a_journal_is_opened() -> None:
-    source = "import sys, weight_edit.search.journal; print([n for n in ('optuna', 'sqlalchemy', 'torch') if n in sys.modules])"
+    source = (
+        "import sys, weight_edit.search.journal\n"
+        "print([name for name in ('optuna', 'sqlalchemy', 'torch') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -38,6 +38,7 @@ _BEGIN = b'{"op_code":'
 """What Optuna's file begins with."""
 
 _TRIES = 6
+_LOOKS = 4
 _SECONDS = 60
 _SECRETS = ("password", "passwd", "pwd", "sslpassword", "token")
 
@@ -62,46 +63,78 @@ class Storage:
         name: of the study.
         shown: what the user knows the storage by, without a password.
         longest: how many characters an attribute may have.
+        reading: the same storage, for looks at all trials; `storage` where none is given.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, shown: str, longest: int) -> None:
+    def __init__(
+        self, storage: BaseStorage, name: str, shown: str, longest: int, reading: BaseStorage | None = None
+    ) -> None:
         self._storage, self._name, self.shown, self.longest = storage, name, shown, longest
-        self._id = -1
+        self._reading = storage if reading is None else reading
+        self._generation = self._id = -1
         self._study: optuna.Study | None = None
         self._trials: dict[int, int] = {}
 
     def find(self) -> bool:
-        """Whether the study is there; it is this one from then on."""
+        """Whether the study is there: the last one, where it was begun anew; it is this one from then on."""
         with self._said():
-            try:
-                self._id = self._storage.get_study_id_from_name(self._name)
-            except KeyError:
+            generation = self._generation
+            while self._has(generation + 1):
+                generation += 1
+            if generation < 0:
                 return False
-            self._study = optuna.load_study(
-                study_name=self._name, storage=self._storage, sampler=optuna.samplers.RandomSampler()
-            )
+            if generation != self._generation:
+                self._take(generation)
         return True
 
     def create(self) -> bool:
-        """Make the study; False if another process did so in between."""
+        """Make the study, or a new one in place of what was found; False if another process did so in between.
+
+        An earlier one stays as it is. Were it deleted, databases would give its numbers to what comes next, and a
+        process that still works on it would write there.
+        """
         with self._said():
+            name = self._named(self._generation + 1)
             try:
-                self._storage.create_new_study([StudyDirection.MINIMIZE] * len(OBJECTIVES), self._name)
+                self._storage.create_new_study([StudyDirection.MINIMIZE] * len(OBJECTIVES), name)
             except optuna.exceptions.DuplicatedStudyError:
                 created = False
             else:
                 created = True
-        assert self.find()
-        if created and self._study is not None:
-            with self._said(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(list(OBJECTIVES))
+            study = self._take(self._generation + 1)
+            if created:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    study.set_metric_names(list(OBJECTIVES))
         return created
 
-    def delete(self) -> None:
-        """Remove the study with all of its trials."""
+    def check_is_last(self) -> None:
+        """Refuse to go on with a study in whose place another was begun.
+
+        Raises:
+            UsageError: it was.
+        """
         with self._said():
-            self._storage.delete_study(self._id)
+            if self._has(self._generation + 1):
+                raise UsageError(f"another process has begun the search in {self.shown} anew")
+
+    def _named(self, generation: int) -> str:
+        return self._name if generation == 0 else f"{self._name} ({generation + 1})"
+
+    def _has(self, generation: int) -> bool:
+        try:
+            self._reading.get_study_id_from_name(self._named(generation))
+        except KeyError:
+            return False
+        return True
+
+    def _take(self, generation: int) -> optuna.Study:
+        self._generation, self._trials = generation, {}
+        name = self._named(generation)
+        self._id = self._storage.get_study_id_from_name(name)
+        sampler = optuna.samplers.RandomSampler()
+        self._study = optuna.load_study(study_name=name, storage=self._reading, sampler=sampler)
+        return self._study
 
     def attributes(self) -> Mapping[str, Any]:
         """The study's attributes."""
@@ -124,11 +157,14 @@ class Storage:
         with self._said():
             return _entry(self._storage.get_trial(self._trial(number)))
 
-    def add(self, attributes: Mapping[str, str]) -> None:
-        """A new trial that waits."""
+    def add(self, attributes: Mapping[str, str]) -> int:
+        """The number of a new trial that waits."""
         with self._said():
             trial = create_trial(state=TrialState.WAITING, user_attrs=dict(attributes))
-            self._storage.create_new_trial(self._id, trial)
+            made = self._storage.create_new_trial(self._id, trial)
+            number = self._storage.get_trial_number_from_id(made)
+            self._trials[number] = made
+            return number
 
     def claim(self, number: int) -> bool:
         """Set a waiting trial running; of several processes that try, one gets True."""
@@ -156,13 +192,16 @@ class Storage:
 
     def leave_thread(self) -> None:
         """Let go of what the storage holds for the calling thread."""
-        self._storage.remove_session()
+        for each in (self._storage, self._reading):
+            each.remove_session()
 
     def close(self) -> None:
         """Let go of the file or the database."""
         self.leave_thread()
-        if isinstance(self._storage, RDBStorage):
-            self._storage.engine.dispose()
+        for each in (self._storage, self._reading):
+            engine = getattr(each, "engine", None)
+            if engine is not None:
+                engine.dispose()
 
     def _trial(self, number: int) -> int:
         if number not in self._trials:
@@ -177,7 +216,7 @@ class Storage:
         except optuna.exceptions.UpdateFinishedTrialError:
             raise FinishedError from None
         except KeyError as error:
-            raise UsageError(f"{self.shown} has no such entry any more: another process has begun it anew") from error
+            raise UsageError(f"{self.shown} has no such study any more: somebody has removed it") from error
         except (optuna.exceptions.OptunaError, SQLAlchemyError, OSError, ValueError) as error:
             raise UsageError(f"{self.shown} cannot be used as a journal: {printable(first_line(error))}") from error
 
@@ -190,8 +229,8 @@ def in_folder(folder: Path, name: str) -> Storage:
     Raises:
         UsageError: it cannot be made or read, or the file is no journal of Optuna's.
     """
-    path = folder / FILE
-    shown = printable(str(path))
+    path = folder.absolute() / FILE
+    shown = printable(str(folder / FILE))
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -232,20 +271,30 @@ def in_database(text: str, name: str) -> Storage:
     if lite:
         _check_sqlite(url, shown)
     options: dict[str, Any] = {"connect_args": {"timeout": _SECONDS}} if lite else {"pool_pre_ping": True}
-    for left in reversed(range(_TRIES)):
-        try:
-            storage = RDBStorage(text, engine_kwargs=options)
-            break
-        except ImportError as error:
-            raise UsageError(f"{shown} needs a driver that is not installed: {printable(first_line(error))}") from error
-        except Exception as error:
-            # Whatever a driver raises; and of two processes that make the tables at the same time, one fails.
-            if not left:
-                raise UsageError(f"{shown} cannot be opened: {printable(first_line(error))}") from error
-            time.sleep(random.uniform(0.05, 0.4))
+    try:
+        storage = _made(text, options)
+        reading = _made(text, options) if lite else None
+    except ImportError as error:
+        raise UsageError(f"{shown} needs a driver that is not installed: {printable(first_line(error))}") from error
+    except Exception as error:
+        # Whatever a driver raises.
+        raise UsageError(f"{shown} cannot be opened: {printable(first_line(error))}") from error
     if lite:
         _serialise(storage.engine)
-    return Storage(storage, name, shown, _SMALL if url.get_backend_name() in ("mysql", "mariadb") else _LARGE)
+    longest = _SMALL if url.get_backend_name() in ("mysql", "mariadb") else _LARGE
+    return Storage(storage, name, shown, longest, reading)
+
+
+def _made(text: str, options: Mapping[str, Any]) -> RDBStorage:
+    """Optuna's storage in a database, with its tables; of two processes that make them at the same time, one fails."""
+    for _ in range(_TRIES - 1):
+        try:
+            return RDBStorage(text, engine_kwargs=dict(options))
+        except ImportError:
+            raise
+        except Exception:  # noqa: BLE001
+            time.sleep(random.uniform(0.05, 0.4))
+    return RDBStorage(text, engine_kwargs=dict(options))
 
 
 @contextmanager
@@ -267,7 +316,7 @@ class _Backend(JournalFileBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         number = log_number_from
-        for left in reversed(range(3)):
+        for left in reversed(range(_LOOKS)):
             try:
                 for entry in super().read_logs(number):
                     number += 1

@@ -48,10 +48,11 @@ class Owner:
         """Whether the process is known to have ended, which can be known of this machine's alone."""
         if not self.is_here:
             return False
-        if not (_PROC / "self" / "stat").exists():
-            return not _answers(self.process)
         found = _looked_up(self.process)
-        return found is None or found[0] in _GONE or (self.start is not None and found[1] != self.start)
+        if found is None:
+            # Some systems have no such folder, or hide other users' processes there.
+            return not _answers(self.process)
+        return found[0] in _GONE or (self.start is not None and found[1] != self.start)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
