@@ -31,7 +31,7 @@ from weight_edit.search.race import FIRST, race
 from weight_edit.search.ranking import kendall
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.result import Finalist, SearchResult
-from weight_edit.search.rungs import REFUSED, JudgedPoint, judged_points, judged_sets
+from weight_edit.search.rungs import ORDINARY, REFUSED, JudgedPoint, judged_points, judged_sets
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Score, Scorer
 from weight_edit.search.space import Space, published
@@ -350,12 +350,16 @@ class _Search:
         """The unit that has a point answer validation prompts, and scores it cheaply on the same."""
         (score,) = self.validation.scores([point])
         (sketch,) = self.validation_sketch.scores([point])
+        prompts = judged_sets(self.texts.validation)
+        if tokens < self.request.lengths[-1]:
+            # What becomes of ordinary prompts is told by the divergence, until few points are left.
+            del prompts[ORDINARY]
         (said,) = judged_points(
             self.model,
             self.chat,
             self.request.find.spec,
             [point],
-            judged_sets(self.texts.validation),
+            prompts,
             tokens=tokens,
             lengths=self.request.lengths,
             batch_size=self.batch_size,
