@@ -426,7 +426,8 @@ class _Search:
     ) -> Mapping[str, Any]:
         """The unit that sketches some points, and scores those whose sketch none beats; all where none races."""
         began = time.monotonic()
-        whole = max(map(len, (self.texts.training.refused, self.texts.training.ordinary)))
+        texts = self.texts.training
+        whole = max(map(len, (texts.refused, texts.ordinary, texts.over_refused)))
         raced = race(self.sketcher, points, best, first=FIRST if racing else max(FIRST, whole))
         ahead = set(on_front({**best, **raced.scores})) if racing else raced.scores.keys()
         winners = [each for each in points if each.digest in ahead]

@@ -85,6 +85,10 @@ def search_front(found: "SearchSummary", console: Console) -> None:
         f"Of {found['candidates']} candidates {found['judged']} were judged: {safe(found['tau']['sentence'])}.",
         highlight=False,
     )
+    sketch = found["sketch_tau"]
+    if sketch.get("low") is not None:
+        around = f"\\[{sketch['low']:.2f}, {sketch['high']:.2f}]"
+        console.print(f"Sketches, which decide what is scored: tau {sketch['value']:.2f} {around}.", highlight=False)
     if rungs := found["costs"].get("rungs"):
         console.print(f"Rungs: {_rungs(rungs)}.", highlight=False)
     if took := _by_step(found["seconds"]):
