@@ -267,7 +267,7 @@ def test_a_unit_that_fails_ends_the_stage_for_all(opened: Open, error: Exception
         raise error
 
     # Both have added trials for it.
-    first._add("s", {"u": never}, {})
+    first._storage.add({"stage": "s", "unit": "u"})
     second._storage.add({"stage": "s", "unit": "u"})
     with pytest.raises(type(error)):
         first.stage("s", {"u": fails})
@@ -312,8 +312,7 @@ def test_an_error_shows_no_password(opened: Open) -> None:
 def claimed_by(journal: Journal, owner: Owner, unit: str = "u") -> int:
     """The number of a trial that a process has claimed and does not work on."""
     journal._me = owner
-    journal._storage.add({"stage": "s", "unit": unit})
-    number = journal._storage.entries()[-1].number
+    number = journal._storage.add({"stage": "s", "unit": unit})
     assert journal._claim(number)
     return number
 
@@ -322,8 +321,7 @@ def test_a_trial_is_claimed_once(opened: Open) -> None:
     journals = [opened() for _ in range(3)]
     numbers = []
     for number in range(8):
-        journals[0]._storage.add({"stage": "s", "unit": str(number)})
-        numbers.append(journals[0]._storage.entries()[-1].number)
+        numbers.append(journals[0]._storage.add({"stage": "s", "unit": str(number)}))
     found: list[int] = []
     barrier = threading.Barrier(len(journals))
 
@@ -364,9 +362,9 @@ def test_a_dead_process_that_had_no_time_to_say_that_it_works_is_known_as_such(
         write(number, key, text)
 
     monkeypatch.setattr(journal._storage, "write", killed)
-    journal._storage.add({"stage": "s", "unit": "u"})
+    number = journal._storage.add({"stage": "s", "unit": "u"})
     with pytest.raises(SystemExit):
-        journal._claim(journal._storage.entries()[-1].number)
+        journal._claim(number)
     assert opened().stage("s", {"u": constant()}) == {"u": {}}
 
 
@@ -421,7 +419,8 @@ def test_a_result_that_was_written_is_not_computed_again(opened: Open, monkeypat
     """A process may be killed between writing its result and saying that it is done."""
     journal = opened()
     journal._me = replace(Owner.here(), process=2**22 + 1, token="dead")
-    monkeypatch.setattr(journal, "_end", lambda number: exit(number))
+    monkeypatch.setattr(journal._storage, "finish", lambda *_, **__: exit())
+    monkeypatch.setattr(journal, "_end", lambda _: None)
     with pytest.raises(SystemExit):
         journal.stage("s", {"u": constant(values=[0.5, 0.25])})
     later = opened()
@@ -448,6 +447,19 @@ def test_a_unit_gives_signs_of_life(opened: Open, monkeypatch: pytest.MonkeyPatc
         return {"seen": len(seen)}
 
     assert opened().stage("s", {"u": unit}) == {"u": {"seen": 3}}
+
+
+def test_a_trial_that_was_added_too_late_is_dropped(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = opened(), opened()
+    add = slow._storage.add
+
+    def later(attributes: dict[str, str]) -> int:
+        assert quick.stage("s", {"u": constant(by="quick")})
+        return add(attributes)
+
+    monkeypatch.setattr(slow._storage, "add", later)
+    assert slow.stage("s", {"u": never}) == {"u": {"by": "quick"}}
+    assert entries(slow, "u") == [State.DONE, State.FAILED]
 
 
 # Opening

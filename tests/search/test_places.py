@@ -31,7 +31,7 @@ def test_at_a_whole_layer_the_direction_is_the_finds_own() -> None:
             row = found.rows("mean-difference", [(candidate.position, candidate.layer)])
             assert row.shape == (1, WIDTH)
             assert row.dtype == np.float32
-            np.testing.assert_allclose(row[0], candidate.vector / candidate.norm, atol=1e-7)
+            np.testing.assert_array_equal(row, orthonormal_rows(candidate.rows).astype(np.float32))
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])

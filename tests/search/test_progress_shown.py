@@ -35,6 +35,7 @@ def test_each_step_begins_with_a_line_and_the_front_so_far(
         told(progress("published settings", 0, 3, [], trials=(0, 32)))
         told(progress("sampler 1", 0, 4, [(1.0, 0.0), (0.5, 0.00123)], trials=(0, 32)))
         told(progress("sampler 2", 0, 4, [(1.0, 0.0), (0.5, 0.00123)], trials=(16, 32)))
+        told(progress("descents", 0, 2, [(1.0, 0.0), (0.5, 0.00123)], trials=(32, 32)))
         told(progress("judging", 0, 8, [(1.0, 0.0), (0.25, 0.002)], judged=True, trials=(32, 32)))
     said = lines(capsys)
     assert said[0] == "published settings: 0 of 3"
@@ -52,10 +53,10 @@ def test_within_a_step_the_front_is_said_again_where_it_has_changed(
 ) -> None:
     fronts = [(EVERY / 2, [(0.4, 0.1)]), (EVERY, [(0.3, 0.1)]), (EVERY * 3, [(0.3, 0.1)]), (EVERY * 4, [(0.2, 0.1)])]
     with shown(lambda: clock[0]) as told:
-        told(progress("descents", 0, 8, []))
+        told(progress("finalists", 0, 8, []))
         for number, (at, front) in enumerate(fronts, 1):
             clock[0] = at
-            told(progress("descents", number, 8, front))
+            told(progress("finalists", number, 8, front))
     assert [line.split(":")[1].split(";")[0] for line in lines(capsys) if line.startswith("front")] == [
         " 0.30 at 0.1",
         " 0.20 at 0.1",

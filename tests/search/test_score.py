@@ -185,3 +185,29 @@ def test_the_answers_weight_adds_their_loss_per_token():
     assert len({len(choice.answer[:4]) for choice in given.refused}) > 1
     assert weighted.loss - without.loss == pytest.approx(2 * np.mean(expected), rel=1e-3)
     assert not torch.allclose(weighted.strengths, without.strengths)
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
+def test_a_sketch_reads_prompts_without_the_edit_and_scores_the_plain_model_alike(family):
+    model, given = small(family), texts()
+    scorer = Scorer(model, given, tokens=5)
+    nothing = Point(rows=rows_of(model), strengths=Strengths.flat(model.anatomy.n_layers, 0.0))
+    point = point_of(model)
+    sketch = scorer.sketch(3)
+    same, other = sketch.scores([nothing, point])
+    whole, exact = Scorer(model, given, tokens=3).scores([nothing, point])
+    np.testing.assert_allclose(same.ratios, whole.ratios, atol=1e-3)
+    np.testing.assert_allclose(same.over_ratios, whole.over_ratios, atol=1e-3)
+    assert same.damage == pytest.approx(0, abs=1e-6)
+    # The edit acts on fewer tokens: on the last of the prompt and on those of the text.
+    assert not np.allclose(other.ratios, exact.ratios, atol=1e-2)
+    (again,) = sketch.scores([point], refused=[2], ordinary=[1], over_refused=[0])
+    np.testing.assert_allclose(again.ratios, other.ratios[[2]], atol=1e-3)
+    assert scorer.tokens == 5
+
+
+def test_a_sketch_of_a_model_whose_cache_cannot_be_taken_apart_reads_prompts_under_the_edit():
+    model, given = small("mamba"), texts()
+    scorer, point = Scorer(model, given, tokens=5), point_of(small("mamba"))
+    (sketch,), (exact,) = scorer.sketch(3).scores([point]), Scorer(model, given, tokens=3).scores([point])
+    np.testing.assert_allclose(sketch.ratios, exact.ratios, atol=1e-3)

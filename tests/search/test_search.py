@@ -74,8 +74,13 @@ def test_the_cheap_score_is_held_against_the_judge(done):
     assert done.tau.value > 0.4
     assert len(done.candidates) > 6 + 2 * 2
     assert {each.point.origin for each in done.candidates} >= {"sampler", "descent"}
-    whole = [each for each in done.candidates if each.whole]
-    assert all(each.score.ratios.shape == whole[0].score.ratios.shape for each in whole)
+    assert done.sketch_tau.n == 10
+    drawn = [each for each in done.candidates if each.point.origin == "sampler"]
+    assert len(drawn) == 6
+    assert all(each.sketch is not None for each in drawn)
+    scored = [each.score for each in done.candidates if each.score is not None]
+    assert 10 < len(scored) < len(done.candidates)
+    assert {each.ratios.shape for each in scored} == {scored[0].ratios.shape}
     assert done.facts["costs"]["rungs"][0]["asked"] == 8
     assert done.facts["texts"]
 

@@ -16,73 +16,92 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """A point with its score on training prompts.
+    """A point with its cheap scores on training prompts.
 
     Attributes:
         point: the edit.
-        score: of the prompts that were asked.
-        whole: all prompts were asked; False where it lost on the first of them.
-        params: what a sampler drew; None where it did not.
+        score: None of what lost by its sketch.
+        sketch: the cheaper score (`Scorer.sketch`); None of what was not sketched.
+        raced: it was sketched on all prompts; False where it lost on the first of them.
     """
 
     point: Point
-    score: Score
-    whole: bool = True
-    params: Mapping[str, Value] | None = None
+    score: Score | None = None
+    sketch: Score | None = None
+    raced: bool = True
 
     @property
-    def place(self) -> FrontPoint:
-        """By what the cheap score says of it."""
-        return FrontPoint(
-            digest=self.point.digest,
-            refusal=self.score.refusal,
-            damage=self.score.damage,
-            over_refusal=self.score.over_refusal,
-        )
+    def cheapest(self) -> Score:
+        """The sketch where there is one, else the score."""
+        found = self.score if self.sketch is None else self.sketch
+        assert found is not None
+        return found
+
+    @property
+    def told(self) -> tuple[Mapping[str, Value], tuple[float, ...] | None] | None:
+        """What a sampler is told of it: what was drawn, and the sketch where it is whole; None where nothing was."""
+        params = self.point.facts.get("params")
+        if params is None or self.sketch is None:
+            return None
+        return params, self.sketch.objectives if self.raced else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` makes the same of them."""
         return {
             "point": self.point.to_dict(),
-            "score": self.score.to_dict(),
-            "whole": self.whole,
-            "params": None if self.params is None else dict(self.params),
+            "score": None if self.score is None else self.score.to_dict(),
+            "sketch": None if self.sketch is None else self.sketch.to_dict(),
+            "raced": self.raced,
         }
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "Candidate":
         """The candidate that `to_dict` gave."""
+
+        def score(name: str) -> Score | None:
+            return None if entry[name] is None else Score.from_dict(entry[name])
+
         return cls(
             point=Point.from_dict(entry["point"]),
-            score=Score.from_dict(entry["score"]),
-            whole=bool(entry["whole"]),
-            params=entry["params"],
+            score=score("score"),
+            sketch=score("sketch"),
+            raced=bool(entry["raced"]),
         )
 
 
-def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that were scored on all prompts, each edit once, in order."""
-    return list({each.point.digest: each for each in reversed(candidates) if each.whole}.values())[::-1]
+def on_front(scores: Mapping[str, Score]) -> list[str]:
+    """The digests of the points that no other beats by their scores, by rising damage."""
+    return [each.digest for each in front([place(digest, score) for digest, score in scores.items()])]
 
 
-def on_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that no other beats by cheap scores, by rising damage."""
-    by_digest = {each.point.digest: each for each in candidates if each.whole}
-    return [by_digest[each.digest] for each in front([each.place for each in by_digest.values()])]
+def place(digest: str, score: Score) -> FrontPoint:
+    """A point by what a cheap score says of it."""
+    return FrontPoint(digest=digest, refusal=score.refusal, damage=score.damage, over_refusal=score.over_refusal)
 
 
-def best_first(candidates: Sequence[Candidate], unit: float) -> list[Candidate]:
-    """The candidates by the loss that a descent lowers at a price of 1, the least first.
+def scores_of(candidates: Sequence[Candidate]) -> dict[str, Score]:
+    """By digest, the scores of those that have one."""
+    return {each.point.digest: each.score for each in candidates if each.score is not None}
+
+
+def sketches_of(candidates: Sequence[Candidate]) -> dict[str, Score]:
+    """By digest, the whole sketches of those that have one."""
+    return {each.point.digest: each.sketch for each in candidates if each.sketch is not None and each.raced}
+
+
+def best_first(scores: Mapping[str, Score], unit: float) -> list[str]:
+    """The digests of points by the loss that a descent lowers at a price of 1, the least first.
 
     Args:
         unit: the damage of the plain full ablation, in nats per token.
     """
 
-    def loss(each: Candidate) -> tuple[float, str]:
-        ratios = np.concatenate([each.score.ratios, each.score.over_ratios])
-        return float(np.logaddexp(0.0, ratios).mean()) + each.score.damage / unit, each.point.digest
+    def loss(digest: str) -> tuple[float, str]:
+        score = scores[digest]
+        ratios = np.concatenate([score.ratios, score.over_ratios])
+        return float(np.logaddexp(0.0, ratios).mean()) + score.damage / unit, digest
 
-    return sorted((each for each in candidates if each.whole), key=loss)
+    return sorted(scores, key=loss)
 
 
 def to_judge(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
@@ -94,15 +113,15 @@ def to_judge(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
     Args:
         most: candidates.
     """
-    known = distinct(candidates)
-    best = on_front(known)
-    chosen = {each.point.digest: each for each in [*known[:1], *evenly(best, most // 2)]}
+    known = {each.point.digest: each for each in reversed(candidates)}
+    best = on_front(scores_of(candidates))
+    chosen = dict.fromkeys([candidates[0].point.digest, *evenly(best, most // 2)])
     others = sorted(
-        (each for each in known if each.point.digest not in chosen),
-        key=lambda each: (each.score.refusal, each.point.digest),
+        (digest for digest, each in known.items() if digest not in chosen and each.raced),
+        key=lambda digest: (known[digest].cheapest.refusal, digest),
     )
-    chosen |= {each.point.digest: each for each in evenly(others, most - len(chosen))}
-    return list(chosen.values())
+    chosen |= dict.fromkeys(evenly(others, most - len(chosen)))
+    return [known[digest] for digest in chosen]
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:

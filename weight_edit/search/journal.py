@@ -209,7 +209,7 @@ class Journal:
                     self._fail_waiting(each for unit in units for each in attempts[unit])
                     return {unit: results[unit] for unit in units}
                 self._check_failures(units, attempts)
-                if self._add(name, units, attempts) or self._work(name, units, attempts):
+                if self._work(name, {unit: units[unit] for unit in units if unit not in results}, attempts):
                     pause = _SHORTEST
                 else:
                     time.sleep(pause)
@@ -255,33 +255,48 @@ class Journal:
                         f"{entry.attributes[_ERROR]}"
                     )
 
-    def _add(self, stage: str, units: Mapping[str, Unit], attempts: Mapping[str, list[Entry]]) -> bool:
-        """Whether trials were added for units that have none, or only failed ones."""
-        missing = [unit for unit in units if _standing(attempts.get(unit, [])) is None]
-        for unit in missing:
-            # Another process may be adding them just now.
-            if _standing(self._attempts(stage).get(unit, [])) is None:
-                self._storage.add({_STAGE: stage, _UNIT: unit})
-        return bool(missing)
-
     def _work(self, stage: str, units: Mapping[str, Unit], attempts: Mapping[str, list[Entry]]) -> bool:
-        """Whether there was something to do: a unit was done, or freed from a process that has ended."""
+        """Whether there was something to do: a unit was done, or freed from a process that has ended.
+
+        Args:
+            units: those without a result.
+            attempts: of the stage, as they were read last.
+        """
         for unit, work in units.items():
-            entry = _standing(attempts[unit])
-            assert entry is not None
+            entries = attempts.get(unit, [])
+            entry = _standing(entries)
+            if entry is None:
+                entries = self._added(stage, unit)
+                entry = _standing(entries)
+            if entry is None:
+                return True
             if entry.state is State.RUNNING and self._is_left(entry):
                 self._end(entry.number)
                 return True
             if entry.state is State.WAITING and self._claim(entry.number):
-                self._run(stage, unit, work, entry.number)
+                self._run(unit, work, entry.number, entries)
                 return True
         return False
+
+    def _added(self, stage: str, unit: str) -> list[Entry]:
+        """All attempts at a unit, one of them new; if another process added one before, that is the one that counts."""
+        number = self._storage.add({_STAGE: stage, _UNIT: unit, **self._claim_of_mine})
+        entries = self._attempts(stage)[unit]
+        standing = _standing(entries)
+        if standing is not None and standing.number != number:
+            self._fail_waiting(entry for entry in entries if entry.number == number)
+        return entries
+
+    @property
+    def _claim_of_mine(self) -> dict[str, str]:
+        return {f"{_CLAIM}.{self._me.token}": encoded(self._me.to_dict())}
 
     def _claim(self, number: int) -> bool:
         """Whether the trial is this process's now."""
         try:
             # First, so that it is known who may have been killed right after the claim.
-            self._storage.write(number, f"{_CLAIM}.{self._me.token}", encoded(self._me.to_dict()))
+            for key, text in self._claim_of_mine.items():
+                self._storage.write(number, key, text)
             if not self._storage.claim(number):
                 return False
             self._storage.write(number, _OWNER, self._me.token)
@@ -289,9 +304,13 @@ class Journal:
             return False
         return True
 
-    def _run(self, stage: str, unit: str, work: Unit, number: int) -> None:
-        """Do a unit whose trial is ours."""
-        keeper = Keeper(self._storage, number, _kept(self._attempts(stage)[unit]))
+    def _run(self, unit: str, work: Unit, number: int, entries: list[Entry]) -> None:
+        """Do a unit whose trial is ours.
+
+        Args:
+            entries: all attempts at it.
+        """
+        keeper = Keeper(self._storage, number, _kept(entries))
         try:
             with Heartbeat(lambda count: self._beat(number, count), self._storage.leave_thread):
                 result = work(keeper)
@@ -301,7 +320,7 @@ class Journal:
         except Exception as error:
             # The error says more than what may go wrong in telling others of it.
             with suppress(WeightEditError, ClaimLostError):
-                self._fail(stage, unit, number, error)
+                self._fail(entries, number, error)
             raise
         except BaseException:
             with suppress(WeightEditError):
@@ -327,12 +346,16 @@ class Journal:
         """
         if not isinstance(result, Mapping):
             raise TypeError(f"unit {unit} gave {type(result).__name__}, which is no object")
-        for key, part in parts(_RESULT, encoded(dict(result)), self._storage.longest):
+        text = encoded(dict(result))
+        for key, part in parts(_RESULT, text, self._storage.longest):
             _written(self._storage, number, key, part)
         # What was kept is of no use any more, and may be long.
         for key in keeper.written:
             _written(self._storage, number, key, "")
-        self._end(number)
+        try:
+            self._storage.finish(number, values=_values(decoded(text)))
+        except FinishedError:
+            raise ClaimLostError(f"trial {number} was taken over by another process") from None
 
     def _end(self, number: int) -> None:
         """End a trial whose process has ended or will: done where its result is there, failed otherwise."""
@@ -344,11 +367,12 @@ class Journal:
             else:
                 self._storage.finish(number, values=_values(decoded(text)))
 
-    def _fail(self, stage: str, unit: str, number: int, error: Exception) -> None:
+    def _fail(self, entries: list[Entry], number: int, error: Exception) -> None:
         """Say that a unit fails, so that nobody waits for it or tries it again."""
         message = str(error) if isinstance(error, WeightEditError) else f"{type(error).__name__}: {first_line(error)}"
         self._earlier.add(number)
         _written(self._storage, number, _ERROR, redacted(message))
+        stage, unit = (entries[0].attributes[name] for name in (_STAGE, _UNIT))
         self._fail_waiting(self._attempts(stage)[unit])
         with suppress(FinishedError):
             self._storage.finish(number, failed=True)

@@ -157,11 +157,14 @@ class Storage:
         with self._said():
             return _entry(self._storage.get_trial(self._trial(number)))
 
-    def add(self, attributes: Mapping[str, str]) -> None:
-        """A new trial that waits."""
+    def add(self, attributes: Mapping[str, str]) -> int:
+        """The number of a new trial that waits."""
         with self._said():
             trial = create_trial(state=TrialState.WAITING, user_attrs=dict(attributes))
-            self._storage.create_new_trial(self._id, trial)
+            made = self._storage.create_new_trial(self._id, trial)
+            number = self._storage.get_trial_number_from_id(made)
+            self._trials[number] = made
+            return number
 
     def claim(self, number: int) -> bool:
         """Set a waiting trial running; of several processes that try, one gets True."""

@@ -67,12 +67,12 @@ class Finding:
         """What the find chose."""
         return self.found[self.chosen]
 
-    def rows(self, position: int | None, layer: float, count: int | None = None) -> Floats:
-        """The directions (k, d_model) float64 at a place: orthonormal rows, or a single one of any length.
+    def rows(self, position: int | None, layer: float, count: int | None = None) -> Rows:
+        """The directions at a place, orthonormal rows (k, d_model) float32: at a whole layer the find's own bits.
 
-        Between two layers `a` and `b`, `(b - layer) r_a + (layer - a) r_b` of their unit vectors, as p-e-w/heretic has
-        it. Where nothing lies between layers, or nothing was found at one, what is nearest is taken: at the same
-        position where there is anything, and the lower layer of two equally near ones.
+        Between two layers `a` and `b`, that of `(b - layer) r_a + (layer - a) r_b` of their unit vectors, as
+        p-e-w/heretic has it. Where nothing lies between layers, or nothing was found at one, what is nearest is taken:
+        at the same position where there is anything, and the lower layer of two equally near ones.
 
         Args:
             position: one of the search's.
@@ -80,18 +80,17 @@ class Finding:
             count: of rows, the leading ones; all when None.
         """
         there = [each for each in self.found if each.position == position] or list(self.found)
-        if self.between:
+        if self.between and layer != math.floor(layer):
             by_layer = {each.layer: each for each in there}
             below, above = by_layer.get(math.floor(layer)), by_layer.get(math.ceil(layer))
             if below is not None and above is not None:
-                first, second = as_float64(below.rows), as_float64(above.rows)
                 share = layer - math.floor(layer)
-                between = (1.0 - share) * first + share * second
+                between = (1.0 - share) * as_float64(below.rows) + share * as_float64(above.rows)
                 # Halfway between opposite directions there is none.
                 if _length(between[0]) > DEPENDENT:
-                    return between
+                    return orthonormalised(between).astype(np.float32)
         nearest = min(there, key=lambda each: 0.0 if each.layer is None else abs(each.layer - layer))
-        return as_float64(nearest.rows[:count])
+        return nearest.rows[:count]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` makes the same of them, to the bit."""
@@ -178,19 +177,17 @@ class Places:
 
         return replace(self, findings=tuple(map(kept, self.findings)))
 
-    def rows(
-        self, name: str, at: Sequence[tuple[int | None, float]], count: int | None = None, most: int | None = None
-    ) -> Rows:
+    def rows(self, name: str, at: Sequence[tuple[int | None, float]], count: int | None = None) -> Rows:
         """The directions of one finding at some places together, orthonormal rows (k, d_model) float32.
 
         Args:
             at: position and real layer of each place; what is within the span of those before is left out.
             count: of rows at each place, the leading ones; all when None.
-            most: of rows altogether.
         """
-        finding = self.by_name[name]
-        together = np.concatenate([finding.rows(position, layer, count) for position, layer in at])
-        return orthonormalised(together)[:most].astype(np.float32)
+        found = [self.by_name[name].rows(position, layer, count) for position, layer in at]
+        if len(found) == 1:
+            return found[0]
+        return orthonormalised(as_float64(np.concatenate(found))).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` makes the same of them, to the bit."""

@@ -54,8 +54,9 @@ class _Display:
         self._step = step
         done, total = _units(progress)
         self._done = done
-        # A step of one unit has bars of its own, as `find` has.
-        self._bar = self._stack.enter_context(bar(step, total, done=done)) if total > 1 else None
+        # What has few long units has bars of its own, as `find` and descents have; one bar is drawn at a time.
+        drawn = total > 1 and not step.startswith("descents")
+        self._bar = self._stack.enter_context(bar(step, total, done=done)) if drawn else None
 
     def _say_front(self, progress: Progress) -> None:
         front = tuple(progress.front)

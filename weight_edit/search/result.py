@@ -20,14 +20,16 @@ class Finalist:
 
     Attributes:
         point: the edit.
-        training, validation: its cheap scores.
+        training, validation: its cheap scores; None of training prompts where its sketch lost.
+        sketch: the cheaper score on validation prompts.
         judged: its answers, at the longest length that was generated for it.
         recipe: the file that reproduces it; None where none was written, as of those off the front.
     """
 
     point: Point
-    training: Score
+    training: Score | None
     validation: Score
+    sketch: Score
     judged: JudgedPoint
     recipe: Path | None = None
 
@@ -46,7 +48,11 @@ class Finalist:
             "strengths": self.point.strengths.kernels.model_dump(),
             "keep_norms": self.point.keep_norms,
             "embeddings": self.point.embeddings,
-            "cheap": {"training": _cheap(self.training), "validation": _cheap(self.validation)},
+            "cheap": {
+                "training": None if self.training is None else _cheap(self.training),
+                "validation": _cheap(self.validation),
+                "sketch": _cheap(self.sketch),
+            },
             "judged": self.judged.to_dict(),
             "recipe": None if self.recipe is None else str(self.recipe),
         }
@@ -62,7 +68,9 @@ class SearchResult:
         picked: the one that the rule picks, and why.
         plain: the full ablation of the direction that `find` chose.
         others: all else that was judged.
-        tau: of cheap refusal and judged rate, on all that were judged, on the same prompts and at the same length.
+        tau: of the score's refusal and the judged rate, on all that were judged, on the same prompts, and at the first
+            length.
+        sketch_tau: the same of the sketch's refusal.
         candidates: everything that was scored.
         facts: of prompts, places, costs of each step and rung; JSON values.
         warnings: sentences that the user should read.
@@ -75,6 +83,7 @@ class SearchResult:
     plain: Finalist
     others: tuple[Finalist, ...]
     tau: Tau
+    sketch_tau: Tau
     candidates: Sequence[Candidate]
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -98,6 +107,7 @@ class SearchResult:
             "plain": self.plain.to_dict(),
             "others": [each.to_dict() for each in self.others],
             "tau": self.tau.to_dict(),
+            "sketch_tau": self.sketch_tau.to_dict(),
             "candidates": len(self.candidates),
             "facts": dict(self.facts),
             "warnings": list(self.warnings),

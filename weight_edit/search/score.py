@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.nn.functional import softplus
 
 from weight_edit.errors import UnsupportedError
 from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
-from weight_edit.runtime.continuations import Branch, continuations_under, text_logprobs
+from weight_edit.runtime.continuations import Branch, ReadPrompts, continuations_under, read_before, text_logprobs
 from weight_edit.runtime.forward import answers_under, check_lengths
 from weight_edit.runtime.forward_pass import as_pass, last_logits, suited_threads
 from weight_edit.runtime.loading import Model
@@ -36,6 +37,9 @@ from weight_edit.utils.arrays import Floats
 
 TOKENS = 12
 """The first tokens of each continuation that are read."""
+
+SKETCHED = 2
+"""The first tokens of each continuation that a sketch reads."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,6 +127,7 @@ class Scorer:
 
     def __init__(self, model: Model, texts: Texts, *, tokens: int = TOKENS, batch_size: int | None = None) -> None:
         self.model, self.texts, self.tokens, self._batch_size = model, texts, tokens, batch_size
+        self._before: ReadPrompts | None = None
         # Logits are kept as the model computes them: of 64 answers and a vocabulary of 152k they are 230 MB.
         self._base: list[Tensor] = []
         if texts.ordinary:
@@ -168,6 +173,7 @@ class Scorer:
             said,
             read,
             variants=[point.variant(self.model) for point in points],
+            before=self._before,
             batch_size=self._batch_size,
             description=description,
         )
@@ -178,6 +184,26 @@ class Scorer:
             cut = len(chosen[0])
             scores.append(Score(ratios=ratios[:cut], kl=kl, over_ratios=ratios[cut:]))
         return scores
+
+    def sketch(self, tokens: int = SKETCHED) -> "Scorer":
+        """A scorer of the same texts at a fraction of the cost, whose scores rank alike but are others.
+
+        Prompts are read once, under no edit, and edits act from the last tokens on that all prompts have in common,
+        those of the template; fewer tokens of each text are read. Where a model's cache does not allow that, or it
+        lies on disk, prompts are read under each edit as ever.
+
+        Args:
+            tokens: of each continuation that are read.
+        """
+        made = copy(self)
+        made.tokens = min(tokens, self.tokens)
+        made._base = [logits[:tokens] for logits in self._base]
+        ordinary = [each.prompt for each in self.texts.ordinary]
+        prompts = [*(each.prompt for each in (*self.texts.refused, *self.texts.over_refused)), *ordinary]
+        # Refused prompts may end with what both of their texts begin with.
+        own = min(_common_end(ordinary), min(map(len, prompts), default=2) - 1)
+        made._before = read_before(self.model, prompts, own=max(1, own), batch_size=self._batch_size)
+        return made
 
     def with_refused(self, choices: Sequence[Choice]) -> "Scorer":
         """The same scorer with more refused prompts behind its own; the base is not asked again."""
@@ -322,6 +348,13 @@ class Scorer:
         """Ordinary prompts with the base's answers."""
         kept = [self.texts.ordinary[number] for number in numbers]
         return [list(each.prompt) for each in kept], [list(each.answer[: self.tokens]) for each in kept]
+
+
+def _common_end(prompts: Sequence[Sequence[int]]) -> int:
+    """The number of last tokens that all prompts have in common."""
+    shortest = min(map(len, prompts), default=0)
+    alike = (len({tuple(prompt[-count:]) for prompt in prompts}) == 1 for count in range(1, shortest + 1))
+    return sum(takewhile(bool, alike))
 
 
 _Asked = tuple[list[list[int]], list[list[int]]]

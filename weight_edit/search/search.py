@@ -15,10 +15,10 @@ from weight_edit.edits.direction_facts import KEPT
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.runtime.loading import Model, loaded
-from weight_edit.search.candidate import Candidate, best_first, on_front, to_judge
-from weight_edit.search.descent import DescentOptions, PricedPoint, descend
+from weight_edit.search.candidate import Candidate, best_first, on_front, place, scores_of, sketches_of, to_judge
+from weight_edit.search.descent import SMALLEST_UNIT, DescentOptions, PricedPoint, descend
 from weight_edit.search.folder import SearchOutput
-from weight_edit.search.front import front
+from weight_edit.search.front import FrontPoint, front
 from weight_edit.search.further import further_points
 from weight_edit.search.journal import Journal, Keeper, Unit
 from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, new_refusals
@@ -31,8 +31,7 @@ from weight_edit.search.race import FIRST, race
 from weight_edit.search.ranking import kendall
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.result import Finalist, SearchResult
-from weight_edit.search.rungs import REFUSED, JudgedPoint, judged_points, judged_sets
-from weight_edit.search.sampling import Told as Drawn
+from weight_edit.search.rungs import ORDINARY, REFUSED, JudgedPoint, judged_points, judged_sets
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Score, Scorer
 from weight_edit.search.space import Space, published
@@ -161,7 +160,6 @@ class _Search:
         self._told = told
         self._trials = 0
         self.candidates: list[Candidate] = []
-        self.history: list[Drawn] = []
         self.judged: dict[str, Finalist] = {}
         self.rungs: list[Mapping[str, Any]] = []
 
@@ -193,6 +191,7 @@ class _Search:
         self.space = Space(places=self.places, embeddings=self.request.embeddings)
         self.scorer = self._scorer(training=True)
         self.validation = self._scorer(training=False)
+        self.sketcher, self.validation_sketch = self.scorer.sketch(), self.validation.sketch()
 
     def _made(self, keeper: Keeper) -> Mapping[str, Any]:
         """The unit that runs `find`, and has the model say what candidates are scored on."""
@@ -241,23 +240,20 @@ class _Search:
         return {MAIN: main, **others}
 
     def _score_published(self) -> None:
-        points = published(self.space)
-        scored = self._scored("published settings", points, racing=False)
-        self.candidates += [
-            Candidate(point=point, score=score) for point, (score, _) in zip(points, scored, strict=True)
-        ]
-        self.history += [(each.point.facts["params"], each.score.objectives) for each in self.candidates]
-        self.unit = max(self.candidates[0].score.damage, 1e-6)
+        self.candidates += self._raced("published settings", published(self.space), racing=False)
+        score = self.candidates[0].score
+        assert score is not None
+        self.unit = max(score.damage, SMALLEST_UNIT)
 
     def _score_drawn(self) -> None:
         """The sampler's generations, each drawn from all that is known."""
         generation = 0
         while self._trials < self.request.trials:
-            wanted = min(self.request.generation, self.request.trials - self._trials)
+            told = [each.told for each in self.candidates]
             params = sampled(
                 self.space,
-                self.history,
-                wanted,
+                [each for each in told if each is not None],
+                min(self.request.generation, self.request.trials - self._trials),
                 seed=self.request.seed,
                 generation=generation,
                 sampler=self.request.sampler,
@@ -266,17 +262,17 @@ class _Search:
                 self.warnings.append(f"the sampler has drawn all there is: {self._trials} candidates")
                 break
             points = [self.space.point(each) for each in params]
-            scored = self._scored(f"sampler {generation + 1}", points, racing=True)
-            for drawn, point, (score, whole) in zip(params, points, scored, strict=True):
-                self.candidates.append(Candidate(point=point, score=score, whole=whole, params=drawn))
-                self.history.append((drawn, score.objectives if whole else None))
+            self.candidates += self._raced(f"sampler {generation + 1}", points, racing=True)
             self._trials += len(points)
             generation += 1
 
     def _starts(self) -> list[tuple[Point, int]]:
         """Where descents begin, with the number of directions that each optimises; 0 leaves the start's."""
-        able = [each.point for each in best_first(self.candidates, self.unit) if not each.point.keep_norms]
-        starts = [self.candidates[0].point, *able]
+        points = {each.point.digest: each.point for each in self.candidates if not each.point.keep_norms}
+        best = best_first(
+            {digest: score for digest, score in scores_of(self.candidates).items() if digest in points}, self.unit
+        )
+        starts = [self.candidates[0].point, *(points[digest] for digest in best)]
         kinds = (self.options.directions, 0, 1)
         # The plain ablation first, then the best of all, two kinds of descent from each.
         return [
@@ -307,7 +303,6 @@ class _Search:
             refusals=self._still_refused,
             keep=keeper.keep,
             state=keeper.state,
-            description=None,
         )
         return {"points": [each.to_dict() for each in points]}
 
@@ -344,6 +339,7 @@ class _Search:
                 point=each.point,
                 training=each.score,
                 validation=Score.from_dict(result["validation"]),
+                sketch=Score.from_dict(result["sketch"]),
                 judged=JudgedPoint.from_dict(result["judged"]),
             )
             self.judged.setdefault(each.point.digest, finalist)
@@ -353,19 +349,29 @@ class _Search:
     def _judgement(self, point: Point, tokens: int, keeper: Keeper) -> Mapping[str, Any]:
         """The unit that has a point answer validation prompts, and scores it cheaply on the same."""
         (score,) = self.validation.scores([point])
+        (sketch,) = self.validation_sketch.scores([point])
+        prompts = judged_sets(self.texts.validation)
+        if tokens < self.request.lengths[-1]:
+            # What becomes of ordinary prompts is told by the divergence, until few points are left.
+            del prompts[ORDINARY]
         (said,) = judged_points(
             self.model,
             self.chat,
             self.request.find.spec,
             [point],
-            judged_sets(self.texts.validation),
+            prompts,
             tokens=tokens,
             lengths=self.request.lengths,
             batch_size=self.batch_size,
             description=None,
         )
         place = said.front_point(score.damage)
-        return {"validation": score.to_dict(), "judged": said.to_dict(), "values": list(place.objectives)}
+        return {
+            "validation": score.to_dict(),
+            "sketch": sketch.to_dict(),
+            "judged": said.to_dict(),
+            "values": list(place.objectives),
+        }
 
     def _further(self, number: int, finalists: Sequence[Finalist]) -> list[tuple[Point, int]]:
         """Where the descents of a round begin: the best finalist with a further direction."""
@@ -395,15 +401,17 @@ class _Search:
         )
         if not points:
             return {"point": None}
-        scored = zip(points, self.scorer.scores(points), strict=True)
-        best = best_first([Candidate(point=each, score=score) for each, score in scored], self.unit)[0]
-        return {"point": best.to_dict()}
+        scores = {point.digest: score for point, score in zip(points, self.scorer.scores(points), strict=True)}
+        best = best_first(scores, self.unit)[0]
+        chosen = next(each for each in points if each.digest == best)
+        return {"point": Candidate(point=chosen, score=scores[best]).to_dict()}
 
     # What they have in common.
 
-    def _scored(self, name: str, points: Sequence[Point], *, racing: bool) -> list[tuple[Score, bool]]:
-        """The scores of points on training prompts, and whether all prompts were asked."""
-        best = {each.point.digest: each.score for each in on_front(self.candidates)} if racing else {}
+    def _raced(self, name: str, points: Sequence[Point], *, racing: bool) -> list[Candidate]:
+        """Points with their cheap scores on training prompts."""
+        sketches = sketches_of(self.candidates)
+        best = {digest: sketches[digest] for digest in on_front(sketches)} if racing else {}
         parts = [points[at : at + TOGETHER] for at in range(0, len(points), TOGETHER)]
         units: dict[str, Unit] = {
             f"{at * TOGETHER + 1} to {at * TOGETHER + len(part)}": partial(self._race, part, best, racing)
@@ -411,24 +419,31 @@ class _Search:
         }
         results = list(self._stage(name, units).values())
         self.rungs += [rung for result in results for rung in result["rungs"]]
-        found = [each for result in results for each in result["scores"]]
-        return [(Score.from_dict(each["score"]), each["whole"]) for each in found]
+        return [Candidate.from_dict(each) for result in results for each in result["candidates"]]
 
     def _race(
         self, points: Sequence[Point], best: Mapping[str, Score], racing: bool, keeper: Keeper
     ) -> Mapping[str, Any]:
-        """The unit that scores some points: on all prompts, or racing against the front."""
+        """The unit that sketches some points, and scores those whose sketch none beats; all where none races."""
         began = time.monotonic()
         whole = max(map(len, (self.texts.training.refused, self.texts.training.ordinary)))
-        # Settings that the sampler is to learn from are asked everything.
-        raced = race(self.scorer, points, best, first=FIRST if racing else max(FIRST, whole))
+        raced = race(self.sketcher, points, best, first=FIRST if racing else max(FIRST, whole))
+        ahead = set(on_front({**best, **raced.scores})) if racing else raced.scores.keys()
+        winners = [each for each in points if each.digest in ahead]
+        scores = dict(zip((each.digest for each in winners), self.scorer.scores(winners), strict=True))
         self.watch.trials(len(points), time.monotonic() - began)
-        scores = []
+        found = []
         for point in points:
             drop = raced.dropped.get(point.digest)
-            score = raced.scores[point.digest] if drop is None else drop.score
-            scores.append({"score": score.to_dict(), "whole": drop is None})
-        return {"scores": scores, "rungs": [rung.to_dict() for rung in raced.rungs]}
+            found.append(
+                Candidate(
+                    point=point,
+                    score=scores.get(point.digest),
+                    sketch=raced.scores[point.digest] if drop is None else drop.score,
+                    raced=drop is None,
+                ).to_dict()
+            )
+        return {"candidates": found, "rungs": [rung.to_dict() for rung in raced.rungs]}
 
     def _stage(self, name: str, units: Mapping[str, Unit]) -> dict[str, dict[str, Any]]:
         """The journal's results of some units, with progress told."""
@@ -454,12 +469,16 @@ class _Search:
                 total=total,
                 candidates=len(self.candidates),
                 trials=(self._trials, self.request.trials),
-                front=front(judged) if judged else [each.place for each in on_front(self.candidates)],
+                front=front(judged) if judged else self._cheap_front(),
                 judged=bool(judged),
                 seconds=self.watch.seconds,
                 seconds_per_trial=self.watch.seconds_per_trial,
             )
         )
+
+    def _cheap_front(self) -> list[FrontPoint]:
+        scores = scores_of(self.candidates)
+        return [place(digest, scores[digest]) for digest in on_front(scores)]
 
     @property
     def _speaker(self) -> Speaker:
@@ -486,17 +505,15 @@ class _Search:
         picked = PickRule.parse(self.request.pick)(best)
         kept = tuple(replace(by_digest[each.digest], recipe=paths[names[each.digest]]) for each in best)
         judged = list(self.judged.values())
-        tau = kendall(
-            [each.validation.refusal for each in judged],
-            [each.judged.sets[REFUSED].refusal(self.request.lengths[0]).value for each in judged],
-        )
+        rates = [each.judged.sets[REFUSED].refusal(self.request.lengths[0]).value for each in judged]
         result = SearchResult(
             path=self.output.path,
             front=kept,
             picked=picked,
             plain=by_digest[self.candidates[0].point.digest],
             others=tuple(each for each in judged if each.point.digest not in names),
-            tau=tau,
+            tau=kendall([each.validation.refusal for each in judged], rates),
+            sketch_tau=kendall([each.sketch.refusal for each in judged], rates),
             candidates=self.candidates,
             facts={
                 "found": self.found_at,

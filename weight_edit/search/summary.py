@@ -38,7 +38,8 @@ class SearchSummary(TypedDict):
         plain: the full ablation of the direction that `find` chose.
         picked: the digest of the point that the rule took.
         reason: why, in a sentence.
-        tau: how the cheap score ranks, in a sentence, with `value`, `low` and `high`.
+        tau: how the score ranks, in a sentence, with `value`, `low` and `high`.
+        sketch_tau: the same of the cheaper one that candidates race by.
         judged: points whose answers were judged.
         candidates: points that were scored.
         seconds: by step.
@@ -49,6 +50,7 @@ class SearchSummary(TypedDict):
     picked: str
     reason: str
     tau: Mapping[str, Any]
+    sketch_tau: Mapping[str, Any]
     judged: int
     candidates: int
     warnings: list[str]
@@ -64,6 +66,7 @@ def search_summary(result: SearchResult) -> SearchSummary:
         "picked": result.picked.point.digest,
         "reason": result.picked.reason,
         "tau": result.tau.to_dict(),
+        "sketch_tau": result.sketch_tau.to_dict(),
         "judged": len(result.front) + len(result.others),
         "candidates": len(result.candidates),
         "warnings": list(result.warnings),
