@@ -103,7 +103,8 @@ def answered(model: Model, prompts: Sequence[Sequence[int]], point: Point | None
 def prepared(model: Model, chat: ChatFormat, options: argparse.Namespace) -> tuple[Asked, np.ndarray]:
     """The prompts with their texts, and the direction."""
     if options.prompts is None:
-        name = options.model
+        # All embedded models are trained on the same ones.
+        name = "organism"
         sets = {kind: load_prompts(f"{name}:{kind}:train") for kind in ("refused", "answered")}
         held = {kind: load_prompts(f"{name}:{kind}:validation") for kind in ("refused", "answered")}
         lines = [list(sets[kind].prompts) for kind in ("refused", "answered")]
