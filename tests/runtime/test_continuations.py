@@ -75,8 +75,10 @@ def test_texts_are_what_each_gives_alone_under_each_variant(family, shared, coun
     variants = edits(model)[:3]
     found = logits(model, asked, TEXTS, variants)
     close(found, alone(model, asked, TEXTS, variants))
-    stems = [batch for batch in counted if batch.cache is not None and len(batch.rows) == 4 * len(variants)]
-    assert bool(stems) == (family in FAMILIES and prefix.narrowest(model) >= 28), "four prompts have several texts"
+    stems = [batch for batch in counted if batch.cache is not None and len(batch.rows) == 3 * len(variants)]
+    assert bool(stems) == (family in FAMILIES and prefix.narrowest(model) >= 28), (
+        "three prompts have several texts that part before their last token"
+    )
 
 
 @pytest.mark.parametrize("own", [1, 3])
@@ -131,6 +133,17 @@ def test_a_prompt_is_read_once_for_all_its_texts(counted):  # noqa: F811
     found = logits(model, asked, texts, edits(model)[:2])
     assert sorted(tuple(batch.ids.shape) for batch in counted) == [(6, 29), (24, 2)]
     close(found, alone(model, asked, texts, edits(model)[:2]))
+
+
+def test_what_two_texts_have_in_front_of_their_last_tokens_is_read_once(counted):  # noqa: F811
+    model, asked = small("llama"), prompts(0, (30, 30, 30))
+    texts = [[[5, 6], [7, 8], [5, 9], [5, 6]]] * 3
+    before = read_before(model, asked)
+    for options in ({}, {"before": before}):
+        counted.clear()
+        found = logits(model, asked, texts, edits(model)[:1], **options)
+        assert tuple(counted[-1].ids.shape) == (6, 2)
+        close(found, alone(model, asked, texts, edits(model)[:1]))
 
 
 def test_running_out_of_memory_changes_no_text(monkeypatch):

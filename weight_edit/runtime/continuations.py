@@ -162,7 +162,7 @@ def continuations_under(
     """What `read` makes of the logits that texts behind prompts are predicted by: [variant][prompt][continuation].
 
     A prompt is read once for all of its continuations under a variant, where the model's cache allows it and that
-    pays; the last token of a continuation is not read at all.
+    pays; the last token of a continuation is not read at all, and what two of them have in front of it only once.
 
     Args:
         continuations: of each prompt, any number, of at least one token each.
@@ -182,26 +182,34 @@ def continuations_under(
     for row, (prompt, texts) in enumerate(zip(prompts, continuations, strict=True)):
         if not prompt or not all(texts):
             raise UsageError(f"prompt {row} or a continuation of it has no tokens; leave it out")
-    places = [(row, number) for row, texts in enumerate(continuations) for number in range(len(texts))]
-    counts = [len(continuations[row][number]) for row, number in places]
-    sequences = [[*prompts[row], *continuations[row][number][:-1]] for row, number in places]
+    # What is read of a text is all but its last token, which is the same of some.
+    places: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for row, texts in enumerate(continuations):
+        for number, text in enumerate(texts):
+            places.setdefault((row, tuple(text[:-1])), []).append(number)
+    of, numbers = [row for row, _ in places], list(places.values())
+    counts = [1 + len(read_of) for _, read_of in places]
+    sequences = [[*prompts[row], *read_of] for row, read_of in places]
     check_lengths(model, [len(sequence) for sequence in sequences])
-    of = [row for row, _ in places]
     if before is None:
         stems = Stems(tokens=[prompt[:-1] for prompt in prompts], of=of)
     else:
         stems = before.stems(prompts, of)
     count = len(sequences)
 
-    def step(batch: Batch) -> Sequence[T]:
-        numbers = [divmod(row, count) for row in batch.rows]
-        longest = max(counts[sequence] for _, sequence in numbers)
-        branches = []
-        for variant, sequence in numbers:
+    def step(batch: Batch) -> list[list[T]]:
+        rows = [divmod(row, count) for row in batch.rows]
+        longest = max(counts[sequence] for _, sequence in rows)
+        branches, repeated = [], []
+        for index, (variant, sequence) in enumerate(rows):
             # Behind stems that were read before, padding is at the right.
             first = 0 if before is not None else longest - counts[sequence]
-            branches.append(Branch(variant, *places[sequence], slice(first, first + counts[sequence])))
-        return read(branches, last_logits(model, batch, longest))
+            columns = slice(first, first + counts[sequence])
+            branches += [Branch(variant, of[sequence], number, columns) for number in numbers[sequence]]
+            repeated += [index] * len(numbers[sequence])
+        logits = last_logits(model, batch, longest)
+        values = iter(read(branches, logits if len(repeated) == len(rows) else logits[repeated]))
+        return [[next(values) for _ in numbers[sequence]] for _, sequence in rows]
 
     passes = run_model(
         model,
@@ -216,14 +224,12 @@ def continuations_under(
         description=description,
         costs=counts,
     )
-    found: dict[int, T] = {}
-    for batch, values in passes:
-        found |= dict(zip(batch.rows, values, strict=True))
-    results: list[list[list[T]]] = [[[] for _ in prompts] for _ in variants]
-    for variant in range(len(variants)):
-        for sequence, (row, _) in enumerate(places):
-            results[variant][row].append(found[variant * count + sequence])
-    return results
+    results: list[list[dict[int, T]]] = [[{} for _ in prompts] for _ in variants]
+    for batch, found in passes:
+        for number, values in zip(batch.rows, found, strict=True):
+            variant, sequence = divmod(number, count)
+            results[variant][of[sequence]] |= zip(numbers[sequence], values, strict=True)
+    return [[[said[number] for number in range(len(said))] for said in rows] for rows in results]
 
 
 def text_logprobs(logits: Tensor, branches: Sequence[Branch], texts: Sequence[Sequence[int]]) -> Tensor:
