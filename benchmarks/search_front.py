@@ -1,10 +1,10 @@
 """Fronts of searches at equal cost, judged on held-out prompts: `python benchmarks/search_front.py --model organism`.
 
-For each seed, texts are made of training and validation prompts, and one descent is run; the seconds of the processor
-that it takes are the budget. Against it: the plain full ablation; the published settings; and samplers over kernels,
-which begin with the published settings and go on until they have taken the budget, and four times the budget. `heretic`
-is TPE in the ranges of p-e-w/heretic, `tpe` in this project's. The first lines tell the seconds for directions and
-texts, which all methods share.
+For each seed, texts are made of training and validation prompts, the published settings are scored, and one descent is
+run; the seconds of the processor that both take are the budget. Against it: the plain full ablation; the published
+settings alone; and samplers over kernels, which begin with the published settings and go on until they have taken the
+budget, and four times the budget. `heretic` is TPE in the ranges of p-e-w/heretic, without the published settings,
+`tpe` in this project's ranges. The first lines tell the seconds for directions and texts, which all methods share.
 
 Every method is given by the front of its scores on training texts. That front is scored again on validation texts,
 where what was gained by chance is lost, and some points of it are generated from on validation prompts and judged by
@@ -106,22 +106,24 @@ class Setting:
         return found
 
     def descended(self, options: dict[str, Any]) -> list[Tried]:
-        """The points of a descent from the plain full ablation."""
+        """The published settings, and the points of a descent from the plain full ablation among them."""
         began = time.process_time()
+        found = self.scored(published(self.space), began)
         texts = self.texts.training.refused
 
         def refusals(point: Point) -> list[Any]:
             return [each for each in new_refusals(self.speaker, point, texts) if each is not None]
 
-        found = descend(
+        reached = descend(
             self.training,
-            published(self.space)[0],
+            found[0].point,
             DescentOptions(seed=self.seed, **options),
+            unit=found[0].score.damage,
             refusals=refusals,
             description=None,
         )
         took = time.process_time() - began
-        return [Tried(each.point, each.score, took) for each in found]
+        return [*found, *(Tried(each.point, each.score, took) for each in reached)]
 
     def figures(self, tried: Sequence[Tried]) -> dict[str, Any]:
         """What there is to say of some candidates: of their front, held-out scores and judged answers of it."""
