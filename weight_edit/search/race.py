@@ -163,8 +163,7 @@ def race(
 
     By `benchmarks/search_race.py`, 80 random edits of the embedded model on 64 prompts of each set read .66 to .72 of
     the tokens that all prompts for all of them take; of 21 points on the front 1 or 2 are lost, near others, so that
-    the hypervolume is .995 of the whole one or more. A higher confidence saves less: at 99.9% .85 of the tokens are
-    read, and no point is lost.
+    the hypervolume is .995 of the whole one or more.
 
     Args:
         scorer: of the training prompts.
