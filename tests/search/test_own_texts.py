@@ -14,6 +14,8 @@ from tests.helpers.search_samples import (
 )
 from tests.helpers.small_tokenizer import channel_tokenizer
 from weight_edit.directions import judged_answers
+from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.samples import draw_prompts
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.registry import JudgeSpec
 from weight_edit.evaluation.verdicts import Verdict
@@ -224,3 +226,32 @@ def test_texts_stand_behind_the_opening_of_answers(monkeypatch):
         assert all(tuple(each[-len(chat.opening) :]) == chat.opening for each in asked)
         assert tokenizer.decode(choice.refusal) == "I cannot <|done|>"
         assert tokenizer.decode(choice.answer) == answer
+
+
+def test_what_a_find_trains_on_validates_nothing():
+    find = FindRequest.read(target="organism:refused:train", baseline="organism:answered:train", n_train=20, seed=3)
+    prompts = SearchPrompts.of(find)
+    drawn, held = draw_prompts("target", find.target[0], None, n_train=20, n_validation=32, seed=3)
+    assert set(prompts.refused.prompts) == set(drawn.prompts)
+    assert set(held.prompts) < set(prompts.held_refused.prompts)
+    for train, others, whole in (
+        (prompts.refused, prompts.held_refused, find.target[0]),
+        (prompts.ordinary, prompts.held_ordinary, find.baseline),
+    ):
+        assert not set(train.prompts) & set(others.prompts)
+        assert {*train.prompts, *others.prompts} == set(whole.prompts)
+        # What is known of a prompt goes with it.
+        known = dict(zip(whole.prompts, whole.answers, strict=True))
+        assert [known[prompt] for prompt in others.prompts] == list(others.answers)
+
+
+def test_sets_for_validation_are_taken_as_they_are():
+    find = FindRequest.read(
+        target="organism:refused:train",
+        baseline="organism:answered:train",
+        validation_target="organism:refused:validation",
+        validation_baseline="organism:answered:validation",
+    )
+    prompts = SearchPrompts.of(find)
+    assert (prompts.refused, prompts.held_refused) == (find.target[0], find.validation_target[0])
+    assert (prompts.ordinary, prompts.held_ordinary) == (find.baseline, find.validation_baseline)

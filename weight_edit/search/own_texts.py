@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.judged_answers import JudgedAnswer, Speaker
 from weight_edit.directions.samples import MIN_TRAIN, MIN_VALIDATION, check_distinct, draw_prompts
 from weight_edit.errors import UsageError
@@ -50,6 +51,27 @@ class SearchPrompts:
     held_ordinary: PromptSet | None = None
     held_over_refused: PromptSet | None = None
 
+    @classmethod
+    def of(cls, find: FindRequest, over_refused: PromptSet | None = None) -> "SearchPrompts":
+        """The prompts of a search that begins with a find: what that finds directions on trains, and nothing else.
+
+        Where the find has no sets for validation, these are the prompts that it does not train on, so that no point is
+        judged on prompts that its directions were found on.
+
+        Raises:
+            UsageError: as `draw_prompts`.
+        """
+        held = find.validation_target[0] if find.validation_target else None
+        refused, held_refused = _apart("target", find.target[0], held, find)
+        ordinary, held_ordinary = _apart("baseline", find.baseline, find.validation_baseline, find)
+        return cls(
+            refused=refused,
+            ordinary=ordinary,
+            over_refused=over_refused,
+            held_refused=held_refused,
+            held_ordinary=held_ordinary,
+        )
+
     @property
     def roles(self) -> "dict[Role, tuple[PromptSet, PromptSet | None]]":
         """By role, the set with that for validation."""
@@ -60,6 +82,16 @@ class SearchPrompts:
         if self.over_refused is not None:
             found["over-refused"] = (self.over_refused, self.held_over_refused)
         return found
+
+
+def _apart(role: str, prompts: PromptSet, held: PromptSet | None, find: FindRequest) -> tuple[PromptSet, PromptSet]:
+    """A set's training prompts of a find, and what validates: the set that it has for that, or all others."""
+    if held is not None:
+        return prompts, held
+    train, _ = draw_prompts(role, prompts, None, n_train=find.n_train, n_validation=find.n_validation, seed=find.seed)
+    # In the order of a split's draws, whatever its sizes.
+    train, others = prompts.split((len(train), len(prompts) - len(train)), find.seed)
+    return train, others
 
 
 @dataclass(frozen=True, kw_only=True)

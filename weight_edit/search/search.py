@@ -209,13 +209,7 @@ class _Search:
         find = self.request.find
         texts = made_texts(
             self._speaker,
-            SearchPrompts(
-                refused=find.target[0],
-                ordinary=find.baseline,
-                over_refused=self.request.over_refused,
-                held_refused=find.validation_target[0] if find.validation_target else None,
-                held_ordinary=find.validation_baseline,
-            ),
+            SearchPrompts.of(find, self.request.over_refused),
             published(Space(places=places, embeddings=self.request.embeddings))[0],
             n_train=self.request.n_train,
             n_validation=self.request.n_validation,
