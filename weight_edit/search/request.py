@@ -36,7 +36,7 @@ class SearchRequest:
         lengths: the lengths at which answers are judged, tokens; the last one counts, and all but finalists get the
             first one only.
         rounds: further directions that are mined from what the finalists still refuse, one a round.
-        pick: the rule that picks one point of the front, see `search.front.picked`.
+        pick: the rule that picks one point of the front, see `search.pick.picked`.
         embeddings: "both" or "untie", see `EditPlan`.
         known_answers: refused prompts' answers are those that the prompt set gives, where it gives any.
         seed: of everything that is drawn.
