@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -299,20 +300,20 @@ def main() -> int:
     for start in range(0, len(points), AT_ONCE):
         some = points[start : start + AT_ONCE]
         for name, way in ways.by_name.items():
-            found, seconds = timed(lambda way=way, some=some: way(some))
+            found, seconds = timed(partial(way, some))
             figures[name] += found
             costs[name].append(seconds / len(some))
         for number, point in enumerate(some, start):
             # Of candidates that are not timed, what is judged alone.
             whole = number < options.timed
             prompts = asked.prompts if whole else asked.refused
-            answers, seconds = timed(lambda p=point, prompts=prompts: answered(model, prompts, p, 100))
+            answers, seconds = timed(partial(answered, model, prompts, point, 100))
             for tokens, some_rates in rates.items():
                 some_rates.append(float(np.mean(judged(chat, asked.texts, answers[: len(asked.texts)], tokens))))
             if whole:
                 costs["100 tokens generated"].append(seconds)
                 said_tokens.append(statistics.fmean(len(each.tokens) for each in answers))
-                costs["64 tokens generated"].append(timed(lambda p=point: answered(model, asked.prompts, p, 64))[1])
+                costs["64 tokens generated"].append(timed(partial(answered, model, asked.prompts, point, 64))[1])
         print(f"{start + len(some)} of {len(points)}", file=sys.stderr)
     if options.out is not None:
         kept = {name: [[each.refusal, each.damage] for each in some] for name, some in figures.items()}
@@ -339,13 +340,13 @@ def table(figures: dict[str, list[Figures]], costs: dict[str, list[float]], rate
     print("| way | s | 64 / it | 100 / it | tau, all | tau, between | damage's tau |")
     print("|---|---|---|---|---|---|---|")
     exact = [each.damage for each in figures[[name for name in figures if name.startswith("exact")][-1]]]
-    for name, some in figures.items():
+    for name, found in figures.items():
         cost = statistics.median(costs[name])
-        refusal = [each.refusal for each in some]
+        refusal = [each.refusal for each in found]
         cells = [f"{cost:.4f}", f"{dear[64] / cost:.1f}", f"{dear[100] / cost:.1f}"]
         for numbers in among.values():
             cells.append(tau([refusal[n] for n in numbers], [rates[100][n] for n in numbers]))
-        cells.append(tau([each.damage for each in some], exact))
+        cells.append(tau([each.damage for each in found], exact))
         print(f"| {name} | {' | '.join(cells)} |")
     soft = figures["fixed lists"]
     bound = max(TARGET, min(each.refusal for each in soft) + 0.03)
