@@ -339,6 +339,23 @@ def test_a_trial_is_claimed_once(opened: Open) -> None:
     assert sorted(found) == numbers
 
 
+def test_in_sqlite_the_look_before_a_change_is_in_its_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default it is before it, and two processes find the same trial waiting."""
+    monkeypatch.setattr(journal_storage, "_SECONDS", 0.01)
+    with Journal.open(f"sqlite:///{tmp_path / 'search.db'}", INPUTS) as journal:
+        number = journal._storage.add({"stage": "s", "unit": "u"})
+        other = sqlite3.connect(tmp_path / "search.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UsageError, match="database is locked"):
+            journal._storage.entry(number)
+        assert [entry.number for entry in journal._storage.entries()] == [number], "who only looks need not wait"
+        other.execute("ROLLBACK")
+        other.close()
+        assert journal._storage.entry(number).state is State.WAITING
+
+
 def test_what_a_dead_process_of_this_machine_had_is_taken_over_at_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

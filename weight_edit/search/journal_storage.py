@@ -221,7 +221,7 @@ class Storage:
         except KeyError as error:
             raise UsageError(f"{self.shown} has no such study any more: somebody has removed it") from error
         except (optuna.exceptions.OptunaError, SQLAlchemyError, OSError, ValueError) as error:
-            raise UsageError(f"{self.shown} cannot be used as a journal: {printable(first_line(error))}") from error
+            raise UsageError(f"{self.shown} cannot be used as a journal: {_reason(error)}") from error
 
 
 def in_folder(folder: Path, name: str) -> Storage:
@@ -281,7 +281,7 @@ def in_database(text: str, name: str) -> Storage:
         raise UsageError(f"{shown} needs a driver that is not installed: {printable(first_line(error))}") from error
     except Exception as error:
         # Whatever a driver raises.
-        raise UsageError(f"{shown} cannot be opened: {printable(first_line(error))}") from error
+        raise UsageError(f"{shown} cannot be opened: {_reason(error)}") from error
     if lite:
         _serialise(storage.engine)
     longest = _SMALL if url.get_backend_name() in ("mysql", "mariadb") else _LARGE
@@ -329,6 +329,12 @@ class _Backend(JournalFileBackend):
                 if not left:
                     raise
                 time.sleep(0.05)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong: Optuna's own errors guess at it, and have what the database said as their cause."""
+    told = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else None
+    return printable(first_line(error if told is None else told))
 
 
 def _entry(trial: FrozenTrial) -> Entry:
