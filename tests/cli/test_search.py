@@ -76,7 +76,7 @@ def test_what_the_score_is_worth_and_what_it_took_are_said() -> None:
     assert "Picked (>): the least damage of the points with a refusal of at most 0.05." in text
     assert "Of 131 candidates 32 were judged: the cheap score ranks well: tau 0.91 [0.85, 0.95]" in text
     assert "Sketches, which decide what is scored: tau 0.80 [0.70, 0.90]." in text
-    assert "Rungs: 104 on 8 prompts of each kind, 60 on 64; 41 scored to the end." in text
+    assert "Rungs of the race: 104 on 8 prompts of each kind, 60 on 64; 41 to the end." in text
     assert "Time: preparation 12 s, sampler 40 s." in text
     assert "note: [bold]two prompts[/] are in both sets" in text, "a name is no markup"
 

@@ -90,7 +90,7 @@ def search_front(found: "SearchSummary", console: Console) -> None:
         around = f"\\[{sketch['low']:.2f}, {sketch['high']:.2f}]"
         console.print(f"Sketches, which decide what is scored: tau {sketch['value']:.2f} {around}.", highlight=False)
     if rungs := found["costs"].get("rungs"):
-        console.print(f"Rungs: {_rungs(rungs)}.", highlight=False)
+        console.print(f"Rungs of the race: {_rungs(rungs)}.", highlight=False)
     if took := _by_step(found["seconds"]):
         console.print(f"Time: {took}.", highlight=False)
     for warning in found["warnings"]:
@@ -108,7 +108,7 @@ def _rate(rate: "Mapping[str, float] | None", *, around: bool = False) -> str:
 def _rungs(rungs: Sequence[Mapping[str, int]]) -> str:
     """How many candidates came to which number of prompts."""
     first, *others = (f"{rung['candidates']} on {rung['asked']}" for rung in rungs)
-    return ", ".join([f"{first} prompts of each kind", *others]) + f"; {rungs[-1]['on']} scored to the end"
+    return ", ".join([f"{first} prompts of each kind", *others]) + f"; {rungs[-1]['on']} to the end"
 
 
 def _by_step(seconds: Mapping[str, float]) -> str:
