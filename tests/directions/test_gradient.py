@@ -22,7 +22,7 @@ from weight_edit.directions.finders.gradient import (
 from weight_edit.directions.registry import finder_named
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.hooks import ablation_hooks
-from weight_edit.runtime.gradients import fixed
+from weight_edit.runtime.gradients import beside_weights
 from weight_edit.runtime.hooks import hooked
 
 PROMPTS = [(5, 6, 7, 8), (14, 15, 16, 9, 10, 8), (20, 15, 8)]
@@ -120,8 +120,9 @@ def test_weights_take_no_gradients_meanwhile_and_are_as_before_afterwards(small_
     first = next(model.model.parameters())
     first.requires_grad_(False)
     before = [parameter.requires_grad for parameter in model.model.parameters()]
-    with fixed(model):
-        assert not any(parameter.requires_grad for parameter in model.model.parameters())
+    with beside_weights(model):
+        required = {name for name, parameter in model.model.named_parameters() if parameter.requires_grad}
+        assert required <= {model.anatomy.unembedding_weight, model.anatomy.embedding_weight}
     assert [parameter.requires_grad for parameter in model.model.parameters()] == before
     assert before[0] is False
     assert any(before)
@@ -131,12 +132,13 @@ def test_weights_take_no_gradients_meanwhile_and_are_as_before_afterwards(small_
 def test_the_search_lowers_the_loss_and_keeps_rows_orthonormal(small_model):
     losses, options = losses_of(small_model("llama")), GradientOptions(steps=25, batch=3, dimension=2, rate=0.05)
     start = directions(2)
-    with fixed(losses.model):
+    with beside_weights(losses.model):
         found = searched(losses, start, options, 0)
         again = searched(losses, start, options, 0)
         before = evaluated(losses, orthonormalised(start), options)
         after = evaluated(losses, found, options)
     assert torch.equal(found, again)
+    assert all(parameter.grad is None for parameter in losses.model.model.parameters())
     torch.testing.assert_close(found @ found.T, torch.eye(2))
     assert after["total"] < before["total"] - 0.05
     assert after["total"] == pytest.approx(after["answer"] + 0.2 * after["refuse"] + after["retain"])

@@ -94,6 +94,24 @@ def sequences_at_once(model: Model, tokens: int, read: int) -> int:
     return max(1, min(useful, int(_SHARE * free / row)))
 
 
+def differentiated_at_once(model: Model, tokens: int, read: int) -> int:
+    """The sequences that a pass and its backward pass may hold at once, by the memory that is free.
+
+    What a block holds of a token is held of every block until the backward pass comes to it, and logits are held in
+    float32, with their probabilities and slopes.
+
+    Args:
+        tokens: of the longest sequence.
+        read: the tokens of a sequence whose logits are read.
+    """
+    free = free_memory(model)
+    if free is None:
+        return _UNTOLD // 4
+    tokens = max(1, tokens)
+    row = tokens * model.anatomy.n_layers * _token_bytes(model) + 3 * read * 4 * model.vocabulary
+    return max(1, min(_most_tokens(model) // tokens, int(2 * _SHARE * free / row)))
+
+
 def rows_in_waiting(model: Model, tokens: int, read: int) -> int:
     """The sequences that may wait between two blocks of a model that lies on disk, by the memory that is free.
 

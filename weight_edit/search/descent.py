@@ -25,7 +25,7 @@ from torch import Tensor
 
 from weight_edit.edits.packed_rows import packed, unpacked_tensor
 from weight_edit.errors import UsageError
-from weight_edit.runtime.gradients import fixed
+from weight_edit.runtime.gradients import beside_weights
 from weight_edit.runtime.processes import agreed
 from weight_edit.search.point import Point
 from weight_edit.search.score import Score, Scorer
@@ -137,7 +137,7 @@ def descend(
     else:
         descent.restore(state)
     progress = bar(description, descent.total, "steps", done=descent.step) if description else nullcontext()
-    with fixed(scorer.model), progress as drawn:
+    with beside_weights(scorer.model), progress as drawn:
         while descent.step < descent.total:
             descent.advance()
             if drawn is not None:

@@ -25,8 +25,9 @@ from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_lo
 from weight_edit.runtime.continuations import Branch, ReadPrompts, continuations_under, read_before, text_logprobs
 from weight_edit.runtime.forward import answers_under, check_lengths
 from weight_edit.runtime.forward_pass import as_pass, last_logits, suited_threads
+from weight_edit.runtime.gradients import slopes
 from weight_edit.runtime.loading import Model
-from weight_edit.runtime.memory import sequences_at_once
+from weight_edit.runtime.memory import differentiated_at_once
 from weight_edit.runtime.padding import hides_padding
 from weight_edit.runtime.passes import check_tokens
 from weight_edit.runtime.variants import Variant, under
@@ -286,13 +287,13 @@ class Scorer:
                 refusal += float(torch.sigmoid(ratio.detach())) if kind == "refused" else 0.0
                 row += 2
             loss = torch.stack([each.float() if each.dtype != torch.float64 else each for each in losses]).sum()
-            if not loss.requires_grad:
-                raise UnsupportedError(
-                    f"{self.model.anatomy.architecture} lets no gradients through from what it says to what is "
-                    "written into the stream; search without descents (`descents=0`)",
-                    option="descents",
-                )
-            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            gradients = slopes(loss, wanted)
+        if gradients is None:
+            raise UnsupportedError(
+                f"{self.model.anatomy.architecture} lets no gradients through from what it says to what is written "
+                "into the stream; search without descents (`descents=0`)",
+                option="descents",
+            )
         made = dict(zip(map(id, wanted), gradients, strict=True))
         return _Part(
             loss=float(loss.detach()),
@@ -325,9 +326,9 @@ class Scorer:
             (len(prompt) for each in (self.texts.refused, self.texts.ordinary) for prompt in (t.prompt for t in each)),
             default=1,
         )
-        # A pass without gradients holds what one block needs; here every block's is kept, of two rows for a prompt.
-        rows = sequences_at_once(self.model, longest + self.tokens, self.tokens) // self.model.anatomy.n_layers
-        return max(1, min(rows // 2, 16 if self._batch_size is None else self._batch_size))
+        # Each choice has two rows.
+        most = differentiated_at_once(self.model, longest + self.tokens, self.tokens) // 2
+        return max(1, most if self._batch_size is None else min(most, self._batch_size))
 
     def _numbers(
         self, refused: Sequence[int] | None, ordinary: Sequence[int] | None, over_refused: Sequence[int] | None

@@ -19,7 +19,7 @@ from weight_edit.directions.samples import Sample
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime.forward_pass import suited_threads
-from weight_edit.runtime.gradients import fixed
+from weight_edit.runtime.gradients import beside_weights, slopes
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.points import Point, all_points, hook_at
@@ -168,7 +168,7 @@ def gradient(problem: Problem, options: GradientOptions) -> list[Candidate]:
         Losses(problem.model, start.layer, length, texts_of(problem, start, options, part))
         for part in ("train", "validation")
     )
-    with fixed(problem.model):
+    with beside_weights(problem.model):
         before = evaluated(held, orthonormalised(drawn), options)
         rows = searched(train, drawn, options, problem.seed)
         after = evaluated(held, rows, options)
@@ -221,12 +221,13 @@ def searched(losses: Losses, start: Tensor, options: GradientOptions, seed: int)
                 if weights[part] > 0:
                     # One part after the other, so that only one graph is kept at a time.
                     loss = losses.of(part, chosen, mixed @ orthonormalised(rows))
-                    if not loss.requires_grad:
+                    found = slopes(weights[part] * loss, [rows])
+                    if found is None or found[0] is None:
                         raise UnsupportedError(
                             f"method gradient: {losses.model.anatomy.architecture} lets no gradients through from "
                             "what it says to the stream; use another method"
                         )
-                    torch.autograd.backward(weights[part] * loss, inputs=[rows])
+                    rows.grad = found[0] if rows.grad is None else rows.grad + found[0]
             optimiser.step()
             with torch.no_grad():
                 rows.copy_(orthonormalised(rows))
