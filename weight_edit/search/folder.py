@@ -101,7 +101,8 @@ def check_search_folder(
     Raises:
         UsageError: as `SearchOutput.open`.
     """
-    if not (path.is_dir() and any(path.iterdir())):
+    # A record that another process is just writing has another name yet.
+    if not (path.is_dir() and any(not each.name.startswith(".weight_edit-") for each in path.iterdir())):
         check_output(path, source=source)
         return False
     if _record(path) is None:
