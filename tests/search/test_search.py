@@ -7,6 +7,7 @@ import pytest
 
 from tests.helpers.search_samples import organism
 from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import load_recipe
 from weight_edit.search import search as verb
@@ -146,6 +147,14 @@ def test_nothing_that_is_not_a_search_is_written_into(done, tmp_path):
         search_edits(organism(), request(), out=done.path)
     with pytest.raises(UsageError, match="made with other `trials`"):
         search_edits(organism(), request(trials=7), out=done.path, resume=True)
+    asked = request()
+    for change, name in (
+        ({"n_train": 23}, "n_train of the find"),
+        ({"judge": "published"}, "judge"),
+        ({"rule": SelectionRule(max_kl=0.5)}, "bounds of the find"),
+    ):
+        with pytest.raises(UsageError, match=f"made with other .?{name}"):
+            search_edits(organism(), replace(asked, find=replace(asked.find, **change)), out=done.path, resume=True)
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -1,7 +1,7 @@
 """What a search is asked for: prompts, how many candidates of which kind, and the rule that picks one of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from weight_edit.directions.find_request import FindRequest
@@ -90,6 +90,10 @@ class SearchRequest:
         over = self.over_refused
         return {
             "over_refused": None if over is None else over.content_sha256,
+            # By the bounds `find` chooses the plain ablation, and the judge reads all answers.
+            "bounds of the find": asdict(self.find.rule),
+            "confirm of the find": [self.find.confirm, self.find.confirm_by, self.find.n_more],
+            "judge": [self.find.spec.kind, dict(self.find.spec.options)],
             "finders": {name: dict(options) for name, options in self.finders.items()},
             "descent": dict(self.descent),
             "lengths": list(self.lengths),

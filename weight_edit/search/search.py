@@ -97,7 +97,7 @@ def search_edits(
     output = SearchOutput.open(
         out, source=None if model.source.in_memory else model.source.path, resume=resume, overwrite=overwrite
     )
-    inputs = _inputs(request.find, model, chat) | request.key
+    inputs = {f"{name} of the find": value for name, value in _inputs(request.find, model, chat).items()} | request.key
     with Journal.open(
         output.journal if storage is None else storage, inputs, resume=resume, overwrite=overwrite
     ) as journal:
@@ -206,6 +206,8 @@ class _Search:
             finds[name] = (kept.searched, directions)
             warnings += directions.metadata["warnings"]
         places = Places.of(finds)
+        # What nobody can draw need not be kept.
+        places = places.within(*Space(places=places).reach)
         find = self.request.find
         texts = made_texts(
             self._speaker,
