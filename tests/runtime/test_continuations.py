@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tests.helpers.mixed_edits import CLOSE, edits, prompts
 from tests.helpers.small_families import FAMILIES, WHOLE, small
-from tests.runtime.test_passes import CLOSE, counted, edits, prompts  # noqa: F401
 from weight_edit.errors import UsageError
 from weight_edit.runtime import forward_pass, prefix, request
 from weight_edit.runtime.continuations import Branch, continuations_under, read_before, text_logprobs
@@ -70,7 +70,7 @@ def close(found, expected) -> None:
 
 @pytest.mark.parametrize("shared", [12, 0])
 @pytest.mark.parametrize("family", ALL)
-def test_texts_are_what_each_gives_alone_under_each_variant(family, shared, counted):  # noqa: F811
+def test_texts_are_what_each_gives_alone_under_each_variant(family, shared, counted):
     model, asked = small(family), prompts(shared, (9, 11, 17, 7, 12, 2, 5))
     variants = edits(model)[:3]
     found = logits(model, asked, TEXTS, variants)
@@ -99,7 +99,7 @@ def test_prompts_that_were_read_before_are_those_of_the_plain_model(family, own)
     assert max(float((one - other).abs().max()) for one, other in zip(expected[texts:], whole, strict=True)) > 1e-2
 
 
-def test_some_of_the_prompts_that_were_read_before_can_be_asked_about(counted):  # noqa: F811
+def test_some_of_the_prompts_that_were_read_before_can_be_asked_about(counted):
     model, asked = small("llama"), prompts(6, (9, 11, 17, 7, 12, 2, 5))
     variants = edits(model)[:3]
     before = read_before(model, asked, batch_size=2)
@@ -127,7 +127,7 @@ def test_prompts_without_a_token_to_spare_are_read_with_their_texts():
         read_before(model, asked, own=0)
 
 
-def test_a_prompt_is_read_once_for_all_its_texts(counted):  # noqa: F811
+def test_a_prompt_is_read_once_for_all_its_texts(counted):
     model, asked = small("llama"), prompts(0, (30, 30, 30))
     texts = [[[5, 6], [7, 8], [9, 10], [11, 12]]] * 3
     found = logits(model, asked, texts, edits(model)[:2])
@@ -135,7 +135,7 @@ def test_a_prompt_is_read_once_for_all_its_texts(counted):  # noqa: F811
     close(found, alone(model, asked, texts, edits(model)[:2]))
 
 
-def test_what_two_texts_have_in_front_of_their_last_tokens_is_read_once(counted):  # noqa: F811
+def test_what_two_texts_have_in_front_of_their_last_tokens_is_read_once(counted):
     model, asked = small("llama"), prompts(0, (30, 30, 30))
     texts = [[[5, 6], [7, 8], [5, 9], [5, 6]]] * 3
     before = read_before(model, asked)
@@ -169,7 +169,7 @@ def test_a_cache_that_a_stem_does_not_fill_is_done_without(monkeypatch):
     close(logits(model, asked, texts, edits(model)[:2]), alone(model, asked, texts, edits(model)[:2]))
 
 
-def test_a_parameter_that_is_edited_shares_no_batch(counted):  # noqa: F811
+def test_a_parameter_that_is_edited_shares_no_batch(counted):
     model, asked = small("llama"), prompts(0, (30, 30, 30))
     louder = Variant((Hook("lm_head.weight", "parameter", lambda x: 2 * x),))
     found = logits(model, asked, TEXTS[:3], [Variant(), louder])

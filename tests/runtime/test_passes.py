@@ -9,12 +9,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from tests.helpers.mixed_edits import CLOSE, edits, prompts
 from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.plan.hooks import ablation_hooks
 from weight_edit.runtime import forward_pass, passes, prefix, request
 from weight_edit.runtime.activations import mean_residuals, residuals, residuals_under
-from weight_edit.runtime.batching import Batch
 from weight_edit.runtime.forward import answers_under, next_token, next_token_logprobs
 from weight_edit.runtime.hooks import PASS, Hook, addition_hook, hooked
 from weight_edit.runtime.passes import run_model
@@ -23,25 +22,6 @@ from weight_edit.runtime.trunk import Trunk
 from weight_edit.runtime.variants import PLAIN, Variant, by_rows
 
 ALL = (*FAMILIES, *WHOLE)
-# Of float32 sums in another order, on streams of a magnitude of about 1 to 10.
-CLOSE = {"atol": 5e-4, "rtol": 5e-4}
-
-
-def prompts(shared: int = 12, lengths=(3, 11, 7, 7, 12, 1, 5)) -> list[list[int]]:
-    """Prompts of several lengths, which begin with the same tokens."""
-    generator = torch.Generator().manual_seed(3)
-    head, *rest = (torch.randint(5, 44, (count,), generator=generator).tolist() for count in (shared, *lengths))
-    return [head + each for each in rest]
-
-
-def edits(model) -> list[Variant]:
-    """The plain model, ablations of one and two directions, and additions at every block."""
-    width = model.anatomy.d_model
-    rows = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
-    ablations = [Variant(tuple(ablation_hooks(model, some))) for some in (rows[:1], rows[1:])]
-    vectors = torch.randn(model.anatomy.n_layers, width, generator=torch.Generator().manual_seed(2))
-    additions = [Variant((addition_hook(model, layer, vector),)) for layer, vector in enumerate(vectors)]
-    return [PLAIN, *ablations, *additions]
 
 
 def logits(model, sequences, variants, **options) -> torch.Tensor:
@@ -59,20 +39,6 @@ def one_by_one(model, sequences, variants) -> torch.Tensor:
         with torch.no_grad(), hooked(model.model, variant.hooks):
             rows.append(torch.stack([model.model(torch.tensor([some])).logits[0, -1] for some in sequences]))
     return torch.stack(rows)
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """The batches that were run, in order."""
-    seen: list[Batch] = []
-    as_pass = request.as_pass
-
-    def noted(batch, step):
-        seen.append(batch)
-        return as_pass(batch, step)
-
-    monkeypatch.setattr(request, "as_pass", noted)
-    return seen
 
 
 @pytest.mark.parametrize("family", ALL)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.random_texts import texts
 from tests.helpers.small_families import small
-from tests.search.test_score import texts
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.search.descent import KEPT_EVERY, DescentOptions, PricedPoint, descend

@@ -6,33 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.random_texts import texts
 from tests.helpers.small_families import FAMILIES, WHOLE, small
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.runtime.hooks import hooked
 from weight_edit.search.point import Point
 from weight_edit.search.score import Score, Scorer
 from weight_edit.search.strengths import Strengths
-from weight_edit.search.texts import Choice, Kept, Texts
 from weight_edit.search.trainable import TrainableEdit
 
 SLOPED = ("llama", "gpt2", "gemma2", "phi", "gemma4_text", "deepseek_v3")
 """Tied and not, with norms behind writers and without, LayerNorm, parallel blocks, experts."""
-
-
-def texts(seed: int = 0) -> Texts:
-    """Random prompts with random continuations of unlike lengths, which begin with the same tokens."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def some(count: int) -> tuple[int, ...]:
-        return tuple(torch.randint(5, 44, (count,), generator=generator).tolist())
-
-    head = some(4)
-    refused = tuple(
-        Choice(prompt=(*head, *some(3 + row)), text="", refusal=some(6), answer=some(2 + row)) for row in range(4)
-    )
-    over = (Choice(prompt=(*head, *some(5)), text="", refusal=some(3), answer=some(8)),)
-    ordinary = tuple(Kept(prompt=(*head, *some(2 + row)), text="", answer=some(5 - row)) for row in range(3))
-    return Texts(refused=refused, ordinary=ordinary, over_refused=over)
 
 
 def rows_of(model, count: int = 2) -> np.ndarray:

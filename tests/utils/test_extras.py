@@ -73,7 +73,10 @@ def test_a_data_set_of_the_hub_without_datasets_is_refused() -> None:
         read_dataset(DatasetName("some/set", None, "train", None))
 
 
-OF_EXTRAS = {"weight_edit.evaluation.harness.language_model": "lm_eval"}
+OF_EXTRAS = {
+    "weight_edit.evaluation.harness.language_model": "lm_eval",
+    "weight_edit.search.journal_storage": "optuna",
+}
 """Files that are a class of an extra's, which are imported in functions themselves."""
 
 

@@ -12,6 +12,7 @@ EXTRAS = {
     "lm_eval": "harness",
     "vllm": "vllm",
     "optuna": "search",
+    "sqlalchemy": "search",
 }
 """Library -> the extra that installs it."""
 
