@@ -64,7 +64,7 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         least = {
-            "n_train": 4,
+            "n_train": 8,
             "n_validation": 4,
             "tokens": 1,
             "trials": 0,
