@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -710,3 +711,21 @@ def test_nothing_is_said_on_the_terminal(where: str) -> None:
         [sys.executable, "-W", "always", "-c", source, where], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == (f"{optuna.logging.INFO}\n", ""), "and what Optuna says elsewhere is as before"
+
+
+def test_a_database_that_was_left_within_a_transaction_is_gone_on_with(tmp_path: Path) -> None:
+    with Journal.open(f"sqlite:///{tmp_path}/whole.db", {"seed": 1}) as journal:
+        assert journal.note("first", 1) == 1
+    with closing(sqlite3.connect(tmp_path / "whole.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE undone (content)")
+        connection.executemany("INSERT INTO undone VALUES (?)", [("x" * 4000,)] * 100)
+        # What a killed process leaves: changed pages, and beside them what they were.
+        for end in ("", "-journal"):
+            (tmp_path / f"left.db{end}").write_bytes((tmp_path / f"whole.db{end}").read_bytes())
+        connection.execute("ROLLBACK")
+    with Journal.open(f"sqlite:///{tmp_path}/left.db", {"seed": 1}, resume=True) as journal:
+        assert journal.noted("first") == 1
+    with closing(sqlite3.connect(tmp_path / "left.db")) as connection:
+        assert "undone" not in {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}

@@ -8,7 +8,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -362,13 +362,27 @@ def _check_sqlite(url: URL, shown: str) -> None:
         return
     check_target(path)
     try:
-        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SECONDS) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        connection.close()
+        try:
+            tables = _tables(path, "ro")
+        except sqlite3.OperationalError as error:
+            # A process was killed in the middle of a transaction: who looks next has to take it back first.
+            if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+                raise
+            tables = _tables(path, "rw")
     except sqlite3.Error as error:
         raise UsageError(f"{shown} cannot be read: {printable(first_line(error))}") from error
     if tables and not tables & _FIRST:
         raise UsageError(f"{shown} is a database of something else; name another file")
+
+
+def _tables(path: Path, mode: str) -> set[str]:
+    """The names of a database's tables.
+
+    Args:
+        mode: "ro" to read only, "rw" to take back first what a killed process left undone.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_SECONDS)) as connection:
+        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _serialise(engine: sqlalchemy.Engine) -> None:
