@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from threading import Timer
 
 import pytest
 
@@ -10,8 +11,9 @@ from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import load_recipe
+from weight_edit.search import folder
 from weight_edit.search import search as verb
-from weight_edit.search.folder import RESULT
+from weight_edit.search.folder import RESULT, check_search_folder
 from weight_edit.search.front import dominates
 from weight_edit.search.point import Point
 from weight_edit.search.request import SearchRequest
@@ -173,3 +175,23 @@ def test_one_set_of_target_prompts_is_searched_with(tmp_path):
 def test_a_setting_that_makes_no_sense_is_refused_by_name(setting, value, message):
     with pytest.raises(UsageError, match=message):
         request(**{setting: value})
+
+
+def test_processes_that_begin_at_the_same_moment_share_the_folder(tmp_path, monkeypatch):
+    place = tmp_path / "out"
+    checked = folder.check_output
+
+    def overtaken(path, **options):
+        # Another process makes the folder between two looks at it; its record is not whole yet.
+        place.mkdir()
+        (place / ".weight_edit-0.partial").write_text("")
+        monkeypatch.setattr(folder, "check_output", checked)
+        Timer(0.2, lambda: (place / ".weight_edit-0.partial").rename(place / RESULT)).start()
+        (place / ".weight_edit-0.partial").write_text('{"weight_edit": "1", "files": {}}')
+        return checked(path, **options)
+
+    monkeypatch.setattr(folder, "check_output", overtaken)
+    assert check_search_folder(place, source=None, resume=True, overwrite=False)
+    monkeypatch.setattr(folder, "check_output", checked)
+    with pytest.raises(UsageError, match="holds an earlier search"):
+        check_search_folder(place, source=None, resume=False, overwrite=False)

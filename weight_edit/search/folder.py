@@ -1,6 +1,7 @@
 """The folder of a search: its journal, what `find` left, and the points that came out of it as recipes."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,9 @@ from weight_edit.version import __version__
 
 RESULT, JOURNAL, FINDS, POINTS = "search.json", "journal", "finds", "points"
 """Names in the folder."""
+
+_PATIENCE = 5.0
+"""Seconds in which another process of the same search is done with what it writes into the folder."""
 
 
 class SearchOutput:
@@ -80,6 +84,19 @@ class SearchOutput:
         Raises:
             UsageError: a file there is not as it was written, or not ours.
         """
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._replace_points(savers)
+                break
+            except UsageError:
+                # A process that shares the folder writes the same points just now.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+        return {name: self.path / POINTS / name for name in savers}
+
+    def _replace_points(self, savers: Mapping[str, Callable[[Path], object]]) -> None:
         record = _record(self.path) or {}
         earlier = below(POINTS, {name: Written(**entry) for name, entry in record.get("files", {}).items()})
         with staged(self.path / POINTS, overwrite=True, own=lambda old: check_files(old, earlier)) as folder:
@@ -87,7 +104,6 @@ class SearchOutput:
                 save(folder / name)
         record["files"] = {name: asdict(written(self.path / name)) for name in files_below(self.path, POINTS)}
         write_whole(self.path / RESULT, json.dumps(json_safe(record), indent=2, allow_nan=False) + "\n")
-        return {name: self.path / POINTS / name for name in savers}
 
 
 def check_search_folder(
@@ -101,9 +117,16 @@ def check_search_folder(
     Raises:
         UsageError: as `SearchOutput.open`.
     """
-    # A record that another process is just writing has another name yet.
-    if not (path.is_dir() and any(not each.name.startswith(".weight_edit-") for each in path.iterdir())):
-        check_output(path, source=source)
+    if resume:
+        _await_record(path)
+    if not (path.is_dir() and any(path.iterdir())):
+        try:
+            check_output(path, source=source)
+        except UsageError:
+            if not (resume and path.is_dir() and any(path.iterdir())):
+                raise
+            # Another process has begun it in this moment.
+            return check_search_folder(path, source=source, resume=resume, overwrite=overwrite)
         return False
     if _record(path) is None:
         raise UsageError(
@@ -117,6 +140,16 @@ def check_search_folder(
             option=("resume", "overwrite"),
         )
     return True
+
+
+def _await_record(path: Path) -> None:
+    """Wait while another process is just writing a folder's first record, for some seconds at most."""
+    until = time.monotonic() + _PATIENCE
+    while path.is_dir() and time.monotonic() < until:
+        names = [each.name for each in path.iterdir()]
+        if not names or not all(name.startswith(".weight_edit-") for name in names):
+            return
+        time.sleep(0.01)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
