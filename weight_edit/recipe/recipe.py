@@ -214,7 +214,7 @@ class Search(Section):
     tokens: Positive = 12
     trials: NoneOrMore = 96
     generation: Positive = 16
-    sampler: Literal["tpe", "cma-es", "random"] = "tpe"
+    sampler: Literal["tpe", "cma-es", "nsga-ii", "random"] = "tpe"
     descents: NoneOrMore = 3
     descent: dict[str, Any] = Field(default_factory=dict)
     judged: Positive = 32

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from weight_edit.errors import UnsupportedError
-from weight_edit.runtime.batching import Batch, attempt, grouped, padded, too_long
+from weight_edit.evaluation.kl import kl_from
+from weight_edit.runtime.batching import attempt, grouped, padded, too_long
 from weight_edit.runtime.continuations import Branch, ReadPrompts, continuations_under, read_before, text_logprobs
-from weight_edit.runtime.forward import answers_under, check_lengths
+from weight_edit.runtime.forward import answers_under, check_lengths, token_logprobs
 from weight_edit.runtime.forward_pass import as_pass, last_logits, suited_threads
 from weight_edit.runtime.gradients import slopes
 from weight_edit.runtime.loading import Model
@@ -269,24 +270,24 @@ class Scorer:
             for rows in grouped(sequences, len(sequences), unpadded=unpadded):
                 batch = replace(padded(sequences, rows, self.model.pad_id, "left"), under=(variant,) * len(rows))
                 longest = max(counts[row] for row in rows)
-                found = as_pass(batch.to(self.model.device), partial(_last, self.model, longest + 1))
+                found = as_pass(batch.to(self.model.device), partial(last_logits, self.model, count=longest + 1))
                 logits |= {row: found[at, longest - counts[row] : longest] for at, row in enumerate(rows)}
             row = 0
             for kind, number, weight in items:
                 if kind == "ordinary":
                     kl = divergence(self._base[number].to(logits[row].device), logits[row]).mean()
-                    losses.append(weight * kl)
+                    losses.append(weight * kl.cpu())
                     damage += float(kl.detach())
                     row += 1
                     continue
-                both = [_sum_logprobs(logits[at], sequences[at][-counts[at] :]) for at in (row, row + 1)]
+                both = [token_logprobs(logits[at], sequences[at][-counts[at] :]).sum() for at in (row, row + 1)]
                 ratio = both[0] - both[1]
                 losses.append(weight * softplus(ratio))
                 if answer_weight:
                     losses.append(-weight * answer_weight / counts[row + 1] * both[1])
                 refusal += float(torch.sigmoid(ratio.detach())) if kind == "refused" else 0.0
                 row += 2
-            loss = torch.stack([each.float() if each.dtype != torch.float64 else each for each in losses]).sum()
+            loss = torch.stack(losses).sum()
             gradients = slopes(loss, wanted)
         if gradients is None:
             raise UnsupportedError(
@@ -368,23 +369,7 @@ def divergence(base: Tensor, edited: Tensor) -> Tensor:
     Args:
         base, edited: logits (positions, vocabulary).
     """
-    p, q = (_wide(logits).log_softmax(dim=-1) for logits in (base, edited))
-    return (p.exp() * (p - q)).sum(dim=-1)
-
-
-def _sum_logprobs(logits: Tensor, tokens: Sequence[int]) -> Tensor:
-    """The log-probability of a text by its own logits, differentiable."""
-    wanted = torch.tensor(list(tokens), dtype=torch.long, device=logits.device)
-    work = _wide(logits)
-    return (work.gather(-1, wanted[:, None])[:, 0] - work.logsumexp(dim=-1)).sum()
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _last(model: Model, count: int, batch: Batch) -> Tensor:
-    return last_logits(model, batch, count)
+    return kl_from(base.float().log_softmax(dim=-1), edited)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
