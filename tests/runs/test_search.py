@@ -137,7 +137,7 @@ def test_a_run_that_was_stopped_in_its_search_goes_on_with_it(
     ("changes", "said"),
     [
         ({"search": {"trails": 3}}, "'search.trails' is not a key of a recipe; did you mean 'trials'"),
-        ({"search": {"sampler": "annealing"}}, "'search.sampler'.*tpe, cma-es, random"),
+        ({"search": {"sampler": "annealing"}}, "'search.sampler'.*tpe, cma-es, nsga-ii, random"),
         ({"search": {"rounds": -1}}, "'search.rounds'"),
         ({"edit": {"strength": 0.5}}, "'edit.strength' is what 'search' picks; leave it out"),
         ({"edit": {"then": [{"kind": "reflect"}]}}, "'edit.then' is what 'search' picks"),
