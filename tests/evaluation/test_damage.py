@@ -25,10 +25,11 @@ from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import questions_of
 from weight_edit.evaluation.target import ModelTarget, target_of
 from weight_edit.prompts.chat import ChatFormat
+from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime import memory
 from weight_edit.runtime.generation import generate
-from weight_edit.runtime.loading import Model
+from weight_edit.runtime.loading import Model, load
 
 FAMILIES = ("llama", "gpt2", "gemma3")
 ANSWERED = PromptSet.of(
@@ -95,6 +96,17 @@ def test_the_base_itself_has_no_divergence(pair) -> None:
     assert (found.divergence.max, found.continuation.mean, max(found.continuation.per_position)) == (0, 0, 0)
     assert found.own_answers.difference.value == found.text.read.difference.value == 0
     assert not found.own_answers.difference.told
+
+
+def test_ordinary_prompts_that_the_base_refuses_stand_apart() -> None:
+    """Of what an evaluation shows, by the base's own answers."""
+    sets = [load_prompts(f"organism:{name}:test").at_most(count) for name, count in (("answered", 5), ("refused", 3))]
+    mixed = PromptSet.of("mixed", [prompt for some in sets for prompt in some.prompts])
+    base = load("organism")
+    found = evaluate(base, answered=mixed, against=base).to_dict()
+    assert {name: each["count"] for name, each in found["continuation_by_base"].items()} == {"answered": 5, "refused": 3}
+    shown = figures(found)
+    assert shown["KL divergence over the same tokens, 5 prompts that the base answers (nats)"].startswith("0.0000")
 
 
 def test_one_position_is_the_first_token(pair) -> None:

@@ -13,6 +13,7 @@ from weight_edit.evaluation.comparisons import UNTOLD
 from weight_edit.evaluation.differences import PairedDifference, differences, differences_document, paired_difference
 from weight_edit.evaluation.figures import untold
 from weight_edit.evaluation.intervals import Rate
+from weight_edit.evaluation.paired_answers import continuation_document
 from weight_edit.evaluation.verdicts import Verdict
 
 
@@ -110,6 +111,21 @@ def test_answers_are_paired_by_prompt() -> None:
         differences(base, edited[::-1])
     with pytest.raises(UsageError, match="different prompts"):
         differences(base, edited[:2])
+
+
+def test_the_divergence_along_refusals_stands_apart() -> None:
+    verdicts = [Verdict.ANSWERED, Verdict.REFUSED, Verdict.LOOPING, Verdict.REFUSED, Verdict.ANSWERED]
+    base = [dataclasses.replace(answer(str(row), each), set="answered") for row, each in enumerate(verdicts)]
+    other = [answer("of another set", Verdict.REFUSED)]
+    found = continuation_document([*other, *base], [0.1, 2.0, 0.3, 4.0, 0.2])["continuation_by_base"]
+    assert {name: (each["count"], each["mean"]) for name, each in found.items()} == {
+        "answered": (3, pytest.approx(0.2)),
+        "refused": (2, pytest.approx(3.0)),
+    }
+    assert found["answered"]["low"] < 0.2 < found["answered"]["high"]
+    assert found["refused"]["low"] is None
+    # The same figure twice would be none.
+    assert continuation_document(base[:1], [0.1]) == continuation_document(base[1:2], [0.1]) == {}
 
 
 def test_answers_come_back_from_their_file(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_what_a_run_leaves(finished: Path) -> None:
     edited = state["summary"]["edited"]
     assert len(edited["continuation"]["per_position"]) == edited["continuation"]["tokens"] == 5
     assert edited["continuation"]["per_position"][0] == edited["divergence"]["mean"]
+    assert len(edited["continuation"]["per_prompt"]) == 11
     assert edited["own_answers"]["mean"] > edited["own_answers"]["base"]["mean"]
     assert edited["text"]["base"]["mean"] == state["summary"]["baseline"]["text"]["mean"]
     assert {"refusal", "exact", "loss"} <= set(edited["differences"]["answered"])

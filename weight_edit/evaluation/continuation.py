@@ -61,7 +61,7 @@ class ContinuationDivergence:
         return mean_interval(self.per_prompt)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: tokens, mean, low, high, per_position, counts."""
+        """JSON-ready: tokens, mean, low, high, per_position, counts, per_prompt."""
         low, high = self.interval or (None, None)
         return {
             "tokens": self.tokens,
@@ -70,6 +70,7 @@ class ContinuationDivergence:
             "high": high,
             "per_position": list(self.per_position),
             "counts": list(self.counts),
+            "per_prompt": self.per_prompt.tolist(),
         }
 
 

@@ -34,6 +34,8 @@ RATES = (
 NUMBERS = (
     Figure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
     Figure("continuation.mean", "KL divergence over the base's first {tokens} answer tokens (nats)"),
+    Figure("continuation_by_base.answered.mean", "KL divergence over the same tokens, {count} prompts that the base answers (nats)"),
+    Figure("continuation_by_base.refused.mean", "KL divergence over the same tokens, {count} prompts that the base refuses (nats)"),
     Figure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
     Figure("own_answers.mean", "cross-entropy of the base's own answers (nats per token)"),
     Figure("own_answers.perplexity", "perplexity of the base's own answers"),
@@ -65,7 +67,7 @@ def figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
             # Earlier runs have no interval.
             ends = of if path.endswith(".mean") and of.get("low") is not None else None
             interval = "" if ends is None else f" [{ends['low']:.4f}, {ends['high']:.4f}]"
-            found[name.format(tokens=of.get("tokens"))] = f"{number:.4f}{interval}"
+            found[name.format(tokens=of.get("tokens"), count=of.get("count"))] = f"{number:.4f}{interval}"
     for judge, agreement in (evaluation.get("agreements") or {}).items():
         found[f"agreement on refusals with {judge} (Cohen's kappa)"] = _kappa(agreement["refusal"])
     if evaluation.get("sets"):

@@ -14,7 +14,7 @@ from weight_edit.evaluation.four_classes import four_classes_document
 from weight_edit.evaluation.intervals import Rate
 from weight_edit.evaluation.lengths import AtLength, at_lengths
 from weight_edit.evaluation.loss import Loss, LossBeside, loss_of
-from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.evaluation.paired_answers import continuation_document, paired_document
 from weight_edit.evaluation.questions import SETS
 from weight_edit.evaluation.registry import JudgeSpec
 from weight_edit.evaluation.style import Style, style_of
@@ -170,6 +170,11 @@ class Evaluation:
                     "base": self.base.to_dict(),
                     "differences": paired_document(self.base.answers, self.answers),
                     **four_classes_document(self.base.answers, self.answers),
+                    **(
+                        {}
+                        if self.continuation is None
+                        else continuation_document(self.base.answers, self.continuation.per_prompt.tolist())
+                    ),
                 }
             ),
         }

@@ -23,7 +23,7 @@ from weight_edit.evaluation.effect import effect_document
 from weight_edit.evaluation.evaluate import evaluate_in_turn
 from weight_edit.evaluation.four_classes import four_classes_document
 from weight_edit.evaluation.loaders import lent
-from weight_edit.evaluation.paired_answers import paired_document
+from weight_edit.evaluation.paired_answers import continuation_document, paired_document
 from weight_edit.evaluation.probabilities import BaseLogprobs
 from weight_edit.evaluation.questions import SETS, Questions, questions_of
 from weight_edit.evaluation.target import ModelTarget
@@ -534,7 +534,13 @@ class _Run:
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
-        return {**measured, "differences": paired_document(base, edited), **four_classes_document(base, edited)}
+        along = measured.get("continuation")
+        return {
+            **measured,
+            "differences": paired_document(base, edited),
+            **four_classes_document(base, edited),
+            **({} if along is None else continuation_document(base, along["per_prompt"])),
+        }
 
     def _evaluate_base(self, answers: Path) -> dict[str, Any]:
         target = self._target(self.base.load())

@@ -66,6 +66,13 @@ class ContinuationDocument(DivergenceDocument):
     tokens: int
     per_position: list[float]
     counts: list[int]
+    per_prompt: list[float]
+
+
+class MeanDocument(DivergenceDocument):
+    """A divergence from the base over some of the prompts."""
+
+    count: int
 
 
 class LossDocument(TypedDict):
@@ -106,6 +113,7 @@ class EvaluationDocument(TypedDict, total=False):
     notes: list[str]
     divergence: DivergenceDocument | None
     continuation: ContinuationDocument
+    continuation_by_base: Mapping[str, MeanDocument]
     own_answers: LossBesideDocument
     text: LossBesideDocument
     base: "EvaluationDocument | None"
