@@ -1,25 +1,32 @@
-"""Fronts of searches at equal cost, judged on held-out prompts: `python benchmarks/search_front.py --model organism`.
+"""Fronts of the search and of samplers, judged on prompts that none saw: `python benchmarks/search_front.py`.
 
-For each seed, texts are made of training and validation prompts, the published settings are scored, and one descent is
-run; the seconds of the processor that both take are the budget. Against it: the plain full ablation; the published
-settings alone; and samplers over kernels, which begin with the published settings and go on until they have taken the
-budget, and four times the budget. `heretic` is TPE in the ranges of p-e-w/heretic, without the published settings,
-`tpe` in this project's ranges. The first lines tell the seconds for directions and texts, which all methods share.
+For each seed the search is run (`search_edits`: published settings, a sampler in races, descents). What it spends on
+candidates is the budget, in seconds of the processor. Against it:
 
-Every method is given by the front of its scores on training texts. That front is scored again on validation texts,
-where what was gained by chance is lost, and some points of it are generated from on validation prompts and judged by
-`phrases`. One JSON line each, and at the end the means over seeds with 95% intervals (Student's t). `hypervolume` is
-that of `search.front`: refusal from 0 to 1, damage from 1e-4 to 1 nat per token on a logarithmic scale.
+- plain: the full ablation of the direction that `find` chose, alone;
+- published: the first generation, alone;
+- tpe xN: a sampler over kernels that begins with the published settings, scores every draw exactly, and has N times the
+  budget.
 
-Real models: `--model FOLDER --refused FILE --ordinary FILE --held-refused FILE --held-ordinary FILE --dtype auto`.
+All read the same directions and the same texts. Of each method's candidates, the contenders by training scores are
+scored on validation texts, and a few points of the front by these answer the test prompts and are judged by `phrases`.
+Damage is the divergence on test texts. Directions, texts, that choice and the answers cost every method alike, and are
+in no budget. One JSON line for each method and seed, and at the end the means over seeds with 95% intervals (Student's
+t). `volume` is that of `search.front` by judged refusal and damage, with over-refusal as a third side where there are
+prompts for it; damage from 1e-4 to 1 nat per token on a logarithmic scale.
+
+Real models: `--model FOLDER --dtype auto`, and files for all of `--refused --ordinary --over-refused`, each with its
+`--held-...` and `--test-...`.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,157 +36,133 @@ from weight_edit.directions.find import find_requested
 from weight_edit.directions.find_folder import SearchFolder
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.judged_answers import Speaker
+from weight_edit.directions.samples import MIN_TRAIN
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.evaluation.registry import JudgeSpec
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
-from weight_edit.prompts.sets import PromptSet
-from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model, load
-from weight_edit.search.descent import DescentOptions, descend
-from weight_edit.search.front import FrontPoint, front, hypervolume
-from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, new_refusals
+from weight_edit.search.candidate import Candidate, contenders, evenly, on_front
+from weight_edit.search.front import hypervolume
+from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts
 from weight_edit.search.places import Places
 from weight_edit.search.point import Point
+from weight_edit.search.progress import Progress
+from weight_edit.search.request import SearchRequest
+from weight_edit.search.rungs import JudgedPoint, judged_points, judged_sets
 from weight_edit.search.sampling import sampled
-from weight_edit.search.score import Score, Scorer
-from weight_edit.search.space import HERETIC, Space, published
+from weight_edit.search.score import Scorer
+from weight_edit.search.search import search_edits
+from weight_edit.search.space import Space, published
+from weight_edit.utils.progress import set_quiet
 
 GENERATION = 16
 """Candidates that are drawn from one history, and scored in one request."""
 
+SPENT = ("published settings", "sampler", "descents")
+"""Steps of the search that are its budget."""
 
-@dataclass(frozen=True)
-class Tried:
-    """A candidate with its score on training texts, and the processor's seconds when it was known."""
+KINDS = ("refused", "ordinary", "over_refused")
+ORGANISM = {"refused": "refused", "ordinary": "answered", "over_refused": "over-refused"}
 
-    point: Point
-    score: Score
-    at: float
+
+class Seconds:
+    """Of the processor, by step of a search."""
+
+    def __init__(self) -> None:
+        self.by_step: dict[str, float] = {}
+        self._step, self._began = "", time.process_time()
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of where a search is."""
+        now = time.process_time()
+        self.by_step[self._step] = self.by_step.get(self._step, 0.0) + now - self._began
+        self._step, self._began = progress.step.rstrip("0123456789 "), now
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A model with the texts of one seed.
+    """What all methods of a seed share.
 
     Attributes:
-        space: what samplers draw, in this project's ranges.
-        training, validation: what scores.
-        texts: of both.
-        speaker: generates, and judges.
+        space: what samplers draw.
+        training, validation, test: what scores.
         seed: of whatever is drawn.
-        judged: points of each front that are generated from.
     """
 
+    model: Model
+    chat: ChatFormat
     space: Space
     training: Scorer
     validation: Scorer
-    texts: MadeTexts
-    speaker: Speaker
+    test: Scorer
     seed: int
-    judged: int
+    given: argparse.Namespace
 
-    def scored(self, points: Sequence[Point], began: float) -> list[Tried]:
-        """Points with their scores; those that keep norms share no batch."""
-        found = self.training.scores(points)
-        return [Tried(point, score, time.process_time() - began) for point, score in zip(points, found, strict=True)]
+    def scored(self, points: Sequence[Point]) -> list[Candidate]:
+        """Points with their scores on training texts."""
+        found = zip(points, self.training.scores(points), strict=True)
+        return [Candidate(point=point, score=score) for point, score in found]
 
-    def drawn(self, sampler: str, seconds: float) -> list[Tried]:
-        """The candidates of a sampler within some seconds, and the published settings before them."""
-        heretic = sampler == "heretic"
-        space = replace(self.space, attention=HERETIC, mlp=HERETIC, embedding=(0.0,)) if heretic else self.space
+    def drawn(self, seconds: Sequence[float]) -> list[list[Candidate]]:
+        """What a sampler has after so many seconds, ascending."""
         began = time.process_time()
-        found = [] if heretic else self.scored(published(space), began)
+        found = self.scored(published(self.space))
+        done: list[list[Candidate]] = []
         generation = 0
-        while time.process_time() - began < seconds:
-            history = [(each.point.facts["params"], each.score.objectives) for each in found]
+        while True:
+            spent = time.process_time() - began
+            done += [list(found)] * (sum(each <= spent for each in seconds) - len(done))
+            if len(done) == len(seconds):
+                return done
+            told = [(each.point.facts["params"], each.score.objectives) for each in found if each.score is not None]
             values = sampled(
-                space,
-                history,
-                GENERATION,
-                seed=self.seed,
-                generation=generation,
-                sampler="tpe" if heretic else sampler,
+                self.space, told, GENERATION, seed=self.seed, generation=generation, sampler=self.given.sampler
             )
-            found += self.scored([space.point(params) for params in values], began)
+            found += self.scored([self.space.point(params) for params in values])
             generation += 1
-        return found
 
-    def descended(self, options: dict[str, Any]) -> list[Tried]:
-        """The published settings, and the points of a descent from the plain full ablation among them."""
-        began = time.process_time()
-        found = self.scored(published(self.space), began)
-        texts = self.texts.training.refused
-
-        def refusals(point: Point) -> list[Any]:
-            return [each for each in new_refusals(self.speaker, point, texts) if each is not None]
-
-        reached = descend(
-            self.training,
-            found[0].point,
-            DescentOptions(seed=self.seed, **options),
-            unit=found[0].score.damage,
-            refusals=refusals,
+    def figures(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """What there is to say of some candidates: the front that is chosen by other prompts, and its answers."""
+        some = contenders(candidates, self.given.contenders)
+        scores = self.validation.scores([each.point for each in some])
+        best = on_front({each.point.digest: score for each, score in zip(some, scores, strict=True)})
+        points = {each.point.digest: each.point for each in some}
+        shown = [points[digest] for digest in evenly(best, self.given.judged)]
+        damage = [each.damage for each in self.test.scores(shown)]
+        judged = judged_points(
+            self.model,
+            self.chat,
+            JudgeSpec.parse("phrases"),
+            shown,
+            judged_sets(self.test.texts),
+            tokens=self.given.length,
+            lengths=(self.given.length,),
             description=None,
         )
-        took = time.process_time() - began
-        return [*found, *(Tried(each.point, each.score, took) for each in reached)]
-
-    def figures(self, tried: Sequence[Tried]) -> dict[str, Any]:
-        """What there is to say of some candidates: of their front, held-out scores and judged answers of it."""
-        by_digest = {each.point.digest: each for each in tried}
-        best = front([placed(each.point, each.score) for each in tried])
-        points = [by_digest[each.digest].point for each in best]
-        held = self.validation.scores(points)
-        shown = [points[i] for i in spread(len(points), self.judged)]
-        judged = [self.judge(point) for point in shown]
-        damage = dict(zip([point.digest for point in points], [each.damage for each in held], strict=True))
-        rated = [
-            FrontPoint(digest=point.digest, refusal=each["refused"], damage=damage[point.digest])
-            for point, each in zip(shown, judged, strict=True)
-        ]
+        rated = [each.front_point(value) for each, value in zip(judged, damage, strict=True)]
         least = [each for each in rated if each.refusal <= 0.05]
         return {
-            "candidates": len(tried),
-            "seconds": round(max(each.at for each in tried), 1),
+            "candidates": len(candidates),
             "front": len(best),
-            "volume, training": round(hypervolume(best), 4),
-            "volume, held out": round(
-                hypervolume([placed(point, score) for point, score in zip(points, held, strict=True)]), 4
-            ),
-            "volume, judged": round(hypervolume(rated), 4),
-            "damage at 5% judged": min((round(each.damage, 5) for each in least), default=None),
+            "volume": round(hypervolume(rated), 4),
+            "volume without over-refusal": round(hypervolume([replace(each, over_refusal=None) for each in rated]), 4),
+            "damage at 5% refused": min((round(each.damage, 5) for each in least), default=None),
             "judged": [
-                {"origin": point.origin, "damage": round(damage[point.digest], 5), **each}
-                for point, each in zip(shown, judged, strict=True)
+                {"from": point.origin, **_rates(each), "damage": round(value, 5)}
+                for point, each, value in zip(shown, judged, damage, strict=True)
             ],
         }
 
-    def judge(self, point: Point) -> dict[str, float]:
-        """The judged rates on validation prompts."""
-        texts = self.texts.validation
-        rates = {}
-        with hooked(self.speaker.model.model, point.variant(self.speaker.model).hooks):
-            for name, given in (("refused", texts.refused), ("over-refused", texts.over_refused)):
-                if given:
-                    said = self.speaker.answers(
-                        [each.asked for each in given], [each.text for each in given], description=None
-                    )
-                    rates[name] = round(sum(each.refused for each in said) / len(said), 4)
-                    if any(each.known for each in given):
-                        right = [a.text.strip() == b.known for a, b in zip(said, given, strict=True)]
-                        rates[f"{name}, known answer"] = round(sum(right) / len(right), 4)
-        return rates
 
-
-def placed(point: Point, score: Score) -> FrontPoint:
-    """A point by its cheap score."""
-    return FrontPoint(digest=point.digest, refusal=score.refusal, damage=score.damage, over_refusal=score.over_refusal)
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most so many numbers below a count, as far apart as can be, both ends among them."""
-    return sorted({round(each) for each in np.linspace(0, count - 1, min(count, most))})
+def _rates(judged: JudgedPoint) -> dict[str, Any]:
+    """The rates of refusals by set, and of exact answers where some are known."""
+    found: dict[str, Any] = {}
+    for name, each in judged.sets.items():
+        found[name] = round(each.refusal().value, 4)
+        if each.exactness is not None:
+            found[f"{name}, exact"] = round(each.exactness.value, 4)
+    return found
 
 
 def interval(values: Sequence[float]) -> str:
@@ -191,18 +174,27 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.4f} +- {half:.4f}"
 
 
-def setting(model: Model, given: argparse.Namespace, seed: int) -> Setting:
-    """Directions and texts of one seed."""
-    chat = ChatFormat(model.tokenizer)
+def named(given: argparse.Namespace, kind: str, part: str) -> str | None:
+    """A prompt set: the file that was given, else the organism's."""
+    name = {"train": kind, "validation": f"held_{kind}", "test": f"test_{kind}"}[part]
+    file: str | None = getattr(given, name)
+    if file is None and given.refused is None:
+        return f"organism:{ORGANISM[kind]}:{part}"
+    return file
 
-    def some(name: str, organisms: str) -> PromptSet:
-        return load_prompts(getattr(given, name) or f"organism:{organisms}")
 
-    refused, ordinary = some("refused", "refused:train"), some("ordinary", "answered:train")
-    held = some("held_refused", "refused:validation"), some("held_ordinary", "answered:validation")
-    over = load_prompts(given.over_refused) if given.over_refused else None
-    began = time.process_time()
-    request = FindRequest(
+def searched(
+    model: Model, chat: ChatFormat, given: argparse.Namespace, seed: int
+) -> tuple[Setting, list[Candidate], float]:
+    """What the methods share, the candidates of the search, and the seconds that it spent on them."""
+    sets = {part: [named(given, kind, part) for kind in KINDS] for part in ("train", "validation", "test")}
+    refused, ordinary, over = (None if name is None else load_prompts(name) for name in sets["train"])
+    held = [None if name is None else load_prompts(name) for name in sets["validation"]]
+    test = [None if name is None else load_prompts(name) for name in sets["test"]]
+    assert refused is not None
+    assert ordinary is not None
+    assert held[0] is not None
+    find = FindRequest(
         target=(refused,),
         baseline=ordinary,
         validation_target=(held[0],),
@@ -213,72 +205,73 @@ def setting(model: Model, given: argparse.Namespace, seed: int) -> Setting:
         n_more=0,
         best_effort=True,
         seed=seed,
+        **given.find_options,
     )
-    kept = SearchFolder(path=None, inputs={})
-    directions = find_requested(request, model, chat, scores=kept)
-    assert kept.searched is not None
-    space = Space(places=Places.of({"mean-difference": (kept.searched, directions)}))
-    speaker = Speaker(model=model, chat=chat, judge=JudgeSpec.parse("phrases"), max_new_tokens=given.length)
-    found = time.process_time()
-    texts = made_texts(
-        speaker,
-        SearchPrompts(
-            refused=refused, ordinary=ordinary, over_refused=over, held_refused=held[0], held_ordinary=held[1]
-        ),
-        published(space)[0],
+    request = SearchRequest(
+        find=find,
+        over_refused=over,
         n_train=given.train,
         n_validation=given.validation,
+        tokens=given.tokens,
+        sampler=given.sampler,
+        lengths=(given.length,),
+        judged=8,
+        finalists=1,
         seed=seed,
-        known_answers=True,
+        **given.search,
     )
+    seconds = Seconds()
+    with tempfile.TemporaryDirectory() as folder:
+        result = search_edits(model, request, out=Path(folder) / "search", chat_format=chat, told=seconds)
+    # Once more for the others, and on test prompts.
+    kept = SearchFolder(path=None, inputs={})
+    directions = find_requested(find, model, chat, scores=kept)
+    assert kept.searched is not None
+    space = Space(places=Places.of({"main": (kept.searched, directions)}))
+    speaker = Speaker(model=model, chat=chat, judge=JudgeSpec.parse("phrases"), max_new_tokens=given.length)
+
+    def texts(prompts: SearchPrompts, n_train: int, n_validation: int) -> MadeTexts:
+        return made_texts(
+            speaker,
+            prompts,
+            published(space)[0],
+            n_train=n_train,
+            n_validation=n_validation,
+            seed=seed,
+            known_answers=True,
+        )
+
+    made = texts(SearchPrompts.of(find, over), given.train, given.validation)
+    tests = SearchPrompts(
+        refused=refused,
+        ordinary=ordinary,
+        over_refused=over,
+        held_refused=test[0],
+        held_ordinary=test[1],
+        held_over_refused=test[2],
+    )
+    asked = texts(tests, MIN_TRAIN * 2, given.test).validation
     said = {
         "seed": seed,
-        "find": [directions.metadata["position"], directions.metadata["layer"]],
-        "seconds, find": round(found - began, 1),
-        "seconds, texts": round(time.process_time() - found, 1),
-        "texts": [
-            [len(part.refused), len(part.ordinary), len(part.over_refused)]
-            for part in (texts.training, texts.validation)
-        ],
+        "seconds": {step: round(value, 1) for step, value in seconds.by_step.items() if step},
+        "candidates": len(result.candidates),
+        "texts": {
+            part: [len(each.refused), len(each.ordinary), len(each.over_refused)]
+            for part, each in (("training", made.training), ("validation", made.validation), ("test", asked))
+        },
     }
     print(json.dumps(said), flush=True)
-    return Setting(
+    setting = Setting(
+        model=model,
+        chat=chat,
         space=space,
-        training=Scorer(model, texts.training, tokens=given.tokens),
-        validation=Scorer(model, texts.validation, tokens=given.tokens),
-        texts=texts,
-        speaker=speaker,
+        training=Scorer(model, made.training, tokens=given.tokens),
+        validation=Scorer(model, made.validation, tokens=given.tokens),
+        test=Scorer(model, asked, tokens=given.tokens),
         seed=seed,
-        judged=given.judged,
+        given=given,
     )
-
-
-def methods(at: Setting, given: argparse.Namespace) -> "dict[str, Callable[[], list[Tried]]]":
-    """What is compared, by name, with the descent first, whose seconds are the budget."""
-    descent = at.descended({**given.descent})
-    budget = given.seconds or max(each.at for each in descent)
-
-    def first() -> list[Tried]:
-        return at.scored(published(at.space), time.process_time())
-
-    found: dict[str, Callable[[], list[Tried]]] = {
-        "descent": lambda: descent,
-        "plain": lambda: first()[:1],
-        "published": first,
-    }
-    for number, options in enumerate(given.other_descents):
-        found[f"descent {number + 2}"] = lambda options=options: at.descended(options)  # type: ignore[misc]
-    for name in given.samplers:
-        whole: list[Tried] = []
-
-        def drawn(times: int, name: str = name, whole: list[Tried] = whole) -> list[Tried]:
-            if not whole:
-                whole.extend(at.drawn(name, max(given.times) * budget))
-            return [each for each in whole if each.at <= times * budget]
-
-        for times in given.times:
-            found[f"{name} x{times}"] = lambda drawn=drawn, times=times: drawn(times)  # type: ignore[misc]
-    return found
+    return setting, list(result.candidates), sum(seconds.by_step.get(step, 0.0) for step in SPENT)
 
 
 def main() -> None:
@@ -286,35 +279,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="organism")
     parser.add_argument("--dtype", default="float32")
-    for name in ("refused", "ordinary", "held-refused", "held-ordinary", "over-refused"):
-        parser.add_argument(f"--{name}", help="prompts; the organism's own where none are given")
+    for kind in KINDS:
+        for prefix in ("", "held-", "test-"):
+            parser.add_argument(f"--{prefix}{kind.replace('_', '-')}", help="a file; the organism's own without")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--samplers", nargs="+", default=["tpe", "heretic"])
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 4], help="budgets of the samplers")
-    parser.add_argument("--seconds", type=float, help="the budget, instead of what the descent takes")
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 4], help="budgets of the sampler alone")
     parser.add_argument("--find", type=int, default=128, help="training prompts of each kind for directions")
-    parser.add_argument("--train", type=int, default=48, help="training prompts of each kind for scores")
+    parser.add_argument("--train", type=int, default=64, help="training prompts of each kind for scores")
     parser.add_argument("--validation", type=int, default=48, help="validation prompts of each kind")
+    parser.add_argument("--test", type=int, default=100, help="test prompts of each kind")
     parser.add_argument("--tokens", type=int, default=12, help="of each continuation")
-    parser.add_argument("--length", type=int, default=64, help="tokens of an answer that is judged")
-    parser.add_argument("--judged", type=int, default=6, help="points of each front that are judged")
-    parser.add_argument("--descent", type=json.loads, default={}, help="settings of the descent, as JSON")
-    parser.add_argument("--other-descents", type=json.loads, nargs="*", default=[], help="further ones, as JSON")
+    parser.add_argument("--length", type=int, default=128, help="tokens of an answer that is judged")
+    parser.add_argument("--contenders", type=int, default=32, help="points that are scored on validation prompts")
+    parser.add_argument("--judged", type=int, default=8, help="points of each front that are judged")
+    parser.add_argument("--find-options", type=json.loads, default={}, help="further settings of the find, as JSON")
+    parser.add_argument("--search", type=json.loads, default={}, help="settings of the search, as JSON")
     given = parser.parse_args()
 
+    set_quiet(True)
     model = load(given.model, dtype=given.dtype)
+    chat = ChatFormat(model.tokenizer)
     found: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
-        at = setting(model, given, seed)
-        for name, tried in methods(at, given).items():
-            row = at.figures(tried())
+        setting, candidates, budget = searched(model, chat, given, seed)
+        sampled_alone = setting.drawn([times * budget for times in given.times])
+        first = setting.scored(published(setting.space))
+        methods = {
+            "search": candidates,
+            "plain": first[:1],
+            "published": first,
+            **{f"{given.sampler} x{times}": some for times, some in zip(given.times, sampled_alone, strict=True)},
+        }
+        for name, some in methods.items():
+            row = setting.figures(some)
             found.setdefault(name, []).append(row)
             print(json.dumps({"method": name, "seed": seed, **row}), flush=True)
     for name, rows in found.items():
         volumes = {key: interval([row[key] for row in rows]) for key in rows[0] if key.startswith("volume")}
-        at_five = [row["damage at 5% judged"] for row in rows]
+        at_five = [row["damage at 5% refused"] for row in rows]
         counts = [row["candidates"] for row in rows]
-        print(json.dumps({"method": name, **volumes, "damage at 5% judged": at_five, "candidates": counts}))
+        print(json.dumps({"method": name, **volumes, "damage at 5% refused": at_five, "candidates": counts}))
 
 
 if __name__ == "__main__":

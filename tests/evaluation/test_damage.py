@@ -104,7 +104,10 @@ def test_ordinary_prompts_that_the_base_refuses_stand_apart() -> None:
     mixed = PromptSet.of("mixed", [prompt for some in sets for prompt in some.prompts])
     base = load("organism")
     found = evaluate(base, answered=mixed, against=base).to_dict()
-    assert {name: each["count"] for name, each in found["continuation_by_base"].items()} == {"answered": 5, "refused": 3}
+    assert {name: each["count"] for name, each in found["continuation_by_base"].items()} == {
+        "answered": 5,
+        "refused": 3,
+    }
     shown = figures(found)
     assert shown["KL divergence over the same tokens, 5 prompts that the base answers (nats)"].startswith("0.0000")
 

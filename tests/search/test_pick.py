@@ -7,8 +7,8 @@ from weight_edit.search.front import FrontPoint
 from weight_edit.search.pick import PickRule, picked
 
 
-def point(digest, refusal, damage, interval=None):
-    return FrontPoint(digest=digest * 12, refusal=refusal, damage=damage, interval=interval)
+def point(digest, refusal, damage, interval=None, over=None):
+    return FrontPoint(digest=digest * 12, refusal=refusal, damage=damage, interval=interval, over_refusal=over)
 
 
 FRONT = [
@@ -28,6 +28,8 @@ FRONT = [
         ("refusal<=0", "e"),
         ("damage<=0.05", "d"),
         ("damage<=2e-3", "c"),
+        ("refusal<=0.3, damage<=0.05", "b"),
+        ("damage<=0.05,refusal<=0.02", "d"),
         ("knee", "c"),
         ("2", "b"),
         ("D" * 12, "d"),
@@ -65,6 +67,40 @@ def test_where_no_point_keeps_the_bound_the_nearest_is_taken_and_said(rule, dige
     assert found.reason.startswith(said)
 
 
+OVER = [
+    point("a", 0.04, 1e-3, over=0.3),
+    point("b", 0.02, 2e-3, over=0.1),
+    point("c", 0.3, 3e-3, over=0.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "digest", "kept", "said"),
+    [
+        ("refusal<=0.05", "a", True, "the least damage of the points with a refusal of at most 0.05"),
+        ("refusal<=0.05,over-refusal<=0.1", "b", True, "a refusal of at most 0.05 and an over-refusal of at most 0.1"),
+        ("over-refusal<=0.1", "b", True, "the least refusal of the points with an over-refusal of at most 0.1"),
+        (
+            "refusal<=0.05,over-refusal<=0",
+            "b",
+            False,
+            "no point with a refusal of at most 0.05 has an over-refusal of at most 0: the one with the least, 0.1",
+        ),
+        ("over-refusal<=0,refusal<=0.05", "c", False, "no point with an over-refusal of at most 0 has a refusal of at"),
+    ],
+)
+def test_several_bounds_are_kept_in_their_order(rule, digest, kept, said):
+    found = picked(OVER, rule)
+    assert (found.point.digest, found.kept) == (digest * 12, kept)
+    assert said in found.reason
+
+
+def test_an_over_refusal_that_was_not_measured_keeps_no_bound():
+    found = picked(FRONT, "refusal<=0.05,over-refusal<=0.1")
+    assert (found.point.digest, found.kept) == ("c" * 12, False)
+    assert found.reason == "over-refusal was not measured, so that its bound could not be kept"
+
+
 def test_ties_go_to_less_damage_and_then_to_the_first_digest():
     equal = [point("f", 0.0, 0.1), point("e", 0.0, 0.1), point("d", 0.0, 0.2)]
     assert picked(equal, "refusal<=0.1").point.digest == "e" * 12
@@ -81,10 +117,23 @@ def test_a_front_without_a_knee_says_so(front):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "refusal<=1.5", "refusal<0.1", "damage<=x", "0", "knees", "-1", "refusal<=1.2.3", "abc"]
+    "text",
+    [
+        "",
+        "refusal<=1.5",
+        "refusal<0.1",
+        "damage<=x",
+        "0",
+        "knees",
+        "-1",
+        "refusal<=1.2.3",
+        "abc",
+        "refusal<=.1,",
+        "refusal<=.1,refusal<=.2",
+    ],
 )
 def test_what_is_no_rule_is_refused(text):
-    with pytest.raises(UsageError, match=r"write refusal<=0\.1, damage<=0\.02, knee") as error:
+    with pytest.raises(UsageError, match=r"write refusal<=0\.1, damage<=0\.02") as error:
         PickRule.parse(text)
     assert error.value.options == ("pick",)
 
@@ -103,7 +152,10 @@ def test_an_empty_front_is_refused():
         picked([])
 
 
-@pytest.mark.parametrize("text", ["refusal<=0.1", "damage<=0.02", "knee", "3", "0123456789ab", "123456789012"])
+@pytest.mark.parametrize(
+    "text",
+    ["refusal<=0.1", "damage<=0.02", "refusal<=0.1,over-refusal<=0.2", "knee", "3", "0123456789ab", "123456789012"],
+)
 def test_a_rule_is_written_as_it_is_read(text):
     rule = PickRule.parse(text)
     assert PickRule.parse(str(rule)) == rule

@@ -34,8 +34,14 @@ RATES = (
 NUMBERS = (
     Figure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
     Figure("continuation.mean", "KL divergence over the base's first {tokens} answer tokens (nats)"),
-    Figure("continuation_by_base.answered.mean", "KL divergence over the same tokens, {count} prompts that the base answers (nats)"),
-    Figure("continuation_by_base.refused.mean", "KL divergence over the same tokens, {count} prompts that the base refuses (nats)"),
+    Figure(
+        "continuation_by_base.answered.mean",
+        "KL divergence over the same tokens, {count} prompts that the base answers (nats)",
+    ),
+    Figure(
+        "continuation_by_base.refused.mean",
+        "KL divergence over the same tokens, {count} prompts that the base refuses (nats)",
+    ),
     Figure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
     Figure("own_answers.mean", "cross-entropy of the base's own answers (nats per token)"),
     Figure("own_answers.perplexity", "perplexity of the base's own answers"),

@@ -104,18 +104,37 @@ def best_first(scores: Mapping[str, Score], unit: float) -> list[str]:
     return sorted(scores, key=loss)
 
 
-def to_judge(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
+def contenders(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
+    """The candidates that may be on the front of other prompts: those on it by training prompts, then what lies behind.
+
+    Of the points that a descent fitted to its prompts, or of the luckiest of many draws, the scores on these prompts
+    are too good, so that the front by other prompts is made of a few layers of it.
+
+    Args:
+        most: candidates.
+    """
+    known = {each.point.digest: each for each in reversed(candidates)}
+    left = scores_of(candidates)
+    found: list[str] = []
+    while left and len(found) < most:
+        layer = on_front(left)
+        found += evenly(layer, most - len(found))
+        left = {digest: score for digest, score in left.items() if digest not in set(layer)}
+    return [known[digest] for digest in found]
+
+
+def to_judge(candidates: Sequence[Candidate], held: Mapping[str, Score], most: int) -> list[Candidate]:
     """The candidates whose answers are worth judging: half of them from the front, the others spread over all scores.
 
     The first of all, the plain ablation, is among them. How well a score ranks can be told only of candidates that
     differ by it, so the others are taken at equal steps of the order by refusal.
 
     Args:
+        held: by digest, scores of contenders on prompts that they were not chosen by; the front is by these.
         most: candidates.
     """
     known = {each.point.digest: each for each in reversed(candidates)}
-    best = on_front(scores_of(candidates))
-    chosen = dict.fromkeys([candidates[0].point.digest, *evenly(best, most // 2)])
+    chosen = dict.fromkeys([candidates[0].point.digest, *evenly(on_front(held), most // 2)])
     others = sorted(
         (digest for digest, each in known.items() if digest not in chosen and each.raced),
         key=lambda digest: (known[digest].cheapest.refusal, digest),

@@ -39,6 +39,9 @@ from weight_edit.utils.settings import Section
 KEPT_EVERY = 5
 """Steps after which the state is kept."""
 
+BETAS = (0.8, 0.95)
+"""Of Adam: a short memory, since prices rise and refusals join. With (.9, .999) a ladder of 40 steps ends half-way."""
+
 EDGE = 0.01
 """The share of the largest strength that a strength keeps from both bounds at the start, where the slope vanishes."""
 
@@ -68,10 +71,10 @@ class DescentOptions(Section):
         seed: of the batches, and of directions beside the start's.
     """
 
-    prices: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
-    steps: Annotated[int, Field(ge=1)] = 50
+    prices: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.01, 0.1, 1.0, 10.0)
+    steps: Annotated[int, Field(ge=1)] = 40
     directions: Annotated[int, Field(ge=0, le=16)] = 4
-    rate: Annotated[float, Field(gt=0)] = 0.08
+    rate: Annotated[float, Field(gt=0)] = 0.15
     direction_rate: Annotated[float, Field(gt=0)] = 0.1
     answers: Annotated[float, Field(ge=0)] = 1.0
     batch: Annotated[int, Field(ge=1)] = 16
@@ -175,7 +178,7 @@ class _Descent:
         if options.directions:
             # Adam moves every entry by about its rate, hence a unit row by the rate times the root of their number.
             groups.append({"params": [self._rows], "lr": options.direction_rate / rows.shape[1] ** 0.5})
-        self._optimiser = torch.optim.Adam(groups)
+        self._optimiser = torch.optim.Adam(groups, betas=BETAS)
 
     def begin(self, unit: float | None) -> None:
         """Settle the unit of damage."""

@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from weight_edit.errors import UsageError
@@ -12,11 +13,12 @@ from weight_edit.search.front import LEAST_DAMAGE, FrontPoint, by_damage
 DEFAULT_PICK = "refusal<=0.05"
 """The rule where none is given: the least damage of at most a twentieth refused."""
 
-FORMS = "refusal<=0.1, damage<=0.02, knee, or a point's number or digest"
+FORMS = "refusal<=0.1, damage<=0.02, several bounds with commas between, knee, or a point's number or digest"
 
 _DIGEST = 12  # hexadecimal digits
-_BOUND = re.compile(r"(refusal|damage)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)")
+_BOUND = re.compile(r"(refusal|over-refusal|damage)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)")
 _SHORTEST = 4  # digits of a digest that may be given alone
+_UNITS = {"damage": " nats per token"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,50 +45,54 @@ class PickRule:
     """How one point of a front is picked. Figures count as they stand; their intervals are said beside them.
 
     Attributes:
-        kind: "refusal" or "damage", a bound on it, with the least of the other; "knee"; "number"; or "digest".
-        bound: the bound.
+        kind: "bounds", "knee", "number" or "digest".
+        bounds: on "refusal", "over-refusal" and "damage", by what comes first. Of the points that keep them it is the
+            least damage where refusal is bounded, else the least refusal.
         number: of the point in the front, by rising damage, from 1.
         digest: the point's, or how it begins.
     """
 
-    kind: Literal["refusal", "damage", "knee", "number", "digest"]
-    bound: float = math.nan
+    kind: Literal["bounds", "knee", "number", "digest"]
+    bounds: Mapping[str, float] = field(default_factory=dict)
     number: int = 0
     digest: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "PickRule":
-        """A rule as the command line has it: a bound on refusal or damage, `knee`, or a point's number or digest.
+        """A rule as the command line has it: bounds with commas between, `knee`, or a point's number or digest.
 
         Raises:
             UsageError: it is none of these.
         """
         given = text.strip().lower()
-        bound = _BOUND.fullmatch(given)
-        if bound is not None:
-            value = _number(bound[2])
-            if value is not None and (bound[1] == "damage" or value <= 1):
-                return cls(kind="refusal" if bound[1] == "refusal" else "damage", bound=value)
-        elif given == "knee":
+        bounds: dict[str, float] = {}
+        parts = given.split(",")
+        for part in parts:
+            bound = _BOUND.fullmatch(part.strip())
+            value = None if bound is None else _number(bound[2])
+            if bound is not None and value is not None and (bound[1] == "damage" or value <= 1):
+                bounds[bound[1]] = value
+        if len(bounds) == len(parts):
+            return cls(kind="bounds", bounds=bounds)
+        if given == "knee":
             return cls(kind="knee")
         # A digest of digits alone is as long as digests are; fewer digits are a number.
-        elif given.isdecimal() and given.isascii() and len(given) < _DIGEST and int(given) > 0:
+        if given.isdecimal() and given.isascii() and len(given) < _DIGEST and int(given) > 0:
             return cls(kind="number", number=int(given))
-        elif re.fullmatch(rf"[0-9a-f]{{{_SHORTEST},{_DIGEST}}}", given):
+        if re.fullmatch(rf"[0-9a-f]{{{_SHORTEST},{_DIGEST}}}", given):
             return cls(kind="digest", digest=given)
         raise UsageError(f"`pick={text[:60]}`: write {FORMS}", option="pick")
 
     def __str__(self) -> str:
-        if self.kind in ("refusal", "damage"):
-            return f"{self.kind}<={self.bound:g}"
+        if self.kind == "bounds":
+            return ",".join(f"{name}<={bound:g}" for name, bound in self.bounds.items())
         return {"knee": "knee", "number": str(self.number)}.get(self.kind, self.digest)
 
     @property
     def description(self) -> str:
         """The rule in plain words."""
         return {
-            "refusal": f"the least damage of the points with a refusal of at most {self.bound:g}",
-            "damage": f"the least refusal of the points with a damage of at most {self.bound:g} nats per token",
+            "bounds": f"the least {self._least} of the points with {_in_words(self.bounds)}",
             "knee": "the knee of the front, furthest below the line between its ends by refusal and log damage",
             "number": f"point {self.number} of the front, by rising damage",
             "digest": f"the point {self.digest}",
@@ -96,7 +102,7 @@ class PickRule:
         """The point that the rule picks of a front.
 
         Of points that are equally good by the rule, that of the least damage, then of the first digest. Where none
-        keeps the bound, it is the one that is nearest to it: of the least refusal, or the least damage.
+        keeps a bound, it is the one that is nearest to it, of those that keep the bounds before it.
 
         Raises:
             UsageError: the front is empty, or has no such number or digest.
@@ -110,27 +116,25 @@ class PickRule:
             return _knee(points, self.description)
         return self._bounded(points)
 
+    @property
+    def _least(self) -> str:
+        """Of what the least is taken."""
+        return "damage" if "refusal" in self.bounds else "refusal"
+
     def _bounded(self, points: Sequence[FrontPoint]) -> Pick:
-        def bounded(point: FrontPoint) -> float:
-            return point.refusal if self.kind == "refusal" else point.damage
-
-        def other(point: FrontPoint) -> float:
-            return point.damage if self.kind == "refusal" else point.refusal
-
-        passing = [point for point in points if bounded(point) <= self.bound]
-        if passing:
-            chosen = min(passing, key=lambda each: (other(each), *by_damage(each)))
-            unsure = ""
-            if self.kind == "refusal" and chosen.interval is not None and chosen.interval[1] > self.bound:
-                unsure = f"; its interval goes up to {chosen.interval[1]:.3f}, so that more prompts may say otherwise"
-            return Pick(point=chosen, kept=True, reason=f"{self.description}{unsure}")
-        chosen = min(points, key=lambda each: (bounded(each), *by_damage(each)))
-        unit = "" if self.kind == "refusal" else " nats per token"
-        reason = (
-            f"no point has a {self.kind} of at most {self.bound:g}{unit}: the one with the least, "
-            f"{bounded(chosen):.3g}, was taken"
-        )
-        return Pick(point=chosen, kept=False, reason=reason)
+        kept: dict[str, float] = {}
+        for name, bound in self.bounds.items():
+            passing = [point for point in points if _figure(point, name) <= bound]
+            if not passing:
+                return Pick(
+                    point=min(points, key=partial(_order, name)), kept=False, reason=_missed(points, kept, name, bound)
+                )
+            points, kept = passing, {**kept, name: bound}
+        chosen = min(points, key=partial(_order, self._least))
+        unsure = ""
+        if chosen.interval is not None and chosen.interval[1] > self.bounds.get("refusal", 1.0):
+            unsure = f"; its interval goes up to {chosen.interval[1]:.3f}, so that more prompts may say otherwise"
+        return Pick(point=chosen, kept=True, reason=f"{self.description}{unsure}")
 
     def _named(self, points: Sequence[FrontPoint]) -> FrontPoint:
         if self.kind == "number":
@@ -155,6 +159,34 @@ def picked(front: Sequence[FrontPoint], rule: PickRule | str = DEFAULT_PICK) -> 
         UsageError: as `PickRule.parse` and the rule itself.
     """
     return (PickRule.parse(rule) if isinstance(rule, str) else rule)(front)
+
+
+def _figure(point: FrontPoint, name: str) -> float:
+    """What a bound is on; an over-refusal that nobody measured keeps none."""
+    over = math.inf if point.over_refusal is None else point.over_refusal
+    return {"refusal": point.refusal, "over-refusal": over, "damage": point.damage}[name]
+
+
+def _order(name: str, point: FrontPoint) -> tuple[float, float, float, str]:
+    return _figure(point, name), *by_damage(point)
+
+
+def _in_words(bounds: Mapping[str, float]) -> str:
+    return " and ".join(_bound_in_words(name, bound) for name, bound in bounds.items())
+
+
+def _bound_in_words(name: str, bound: float) -> str:
+    article = "an" if name == "over-refusal" else "a"
+    return f"{article} {name} of at most {bound:g}{_UNITS.get(name, '')}"
+
+
+def _missed(points: Sequence[FrontPoint], kept: Mapping[str, float], name: str, bound: float) -> str:
+    """Why no point keeps a bound, of those that keep the ones before it."""
+    among = f" with {_in_words(kept)}" if kept else ""
+    least = min(_figure(point, name) for point in points)
+    if math.isinf(least):
+        return f"{name} was not measured, so that its bound could not be kept"
+    return f"no point{among} has {_bound_in_words(name, bound)}: the one with the least, {least:.3g}, was taken"
 
 
 def _knee(points: Sequence[FrontPoint], description: str) -> Pick:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from weight_edit.search.front import FrontPoint
 
-STEPS = ("preparation", "published settings", "sampler", "descents", "judging", "finalists", "round")
+STEPS = ("preparation", "published settings", "sampler", "descents", "held-out scores", "judging", "finalists", "round")
 """What a search does, in order; rounds repeat the descents and the judging."""
 
 

@@ -15,7 +15,16 @@ from weight_edit.edits.direction_facts import KEPT
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.runtime.loading import Model, loaded
-from weight_edit.search.candidate import Candidate, best_first, on_front, place, scores_of, sketches_of, to_judge
+from weight_edit.search.candidate import (
+    Candidate,
+    best_first,
+    contenders,
+    on_front,
+    place,
+    scores_of,
+    sketches_of,
+    to_judge,
+)
 from weight_edit.search.descent import SMALLEST_UNIT, DescentOptions, PricedPoint, descend
 from weight_edit.search.folder import SearchOutput
 from weight_edit.search.front import FrontPoint, front
@@ -88,7 +97,12 @@ def search_edits(
         UnsupportedError: descents are asked for, and no gradient reaches what is written into the stream.
     """
     # What is a typo is said before a large model is loaded.
-    PickRule.parse(request.pick)
+    rule = PickRule.parse(request.pick)
+    if "over-refusal" in rule.bounds and request.over_refused is None:
+        raise UsageError(
+            f"`pick={rule}`: over-refusal needs prompts of its own; give `over_refused`, or leave this bound out",
+            option=["pick", "over_refused"],
+        )
     options = validated(DescentOptions, dict(request.descent), "descent")
     if len(request.find.target) != 1:
         raise UsageError("a search takes one set of target prompts; put them into one file", option="target")
@@ -310,7 +324,8 @@ class _Search:
     def _judge(self, of_round: str) -> list[Finalist]:
         """The finalists, after the answers of many candidates were judged at the first length."""
         lengths = self.request.lengths
-        chosen = to_judge(self.candidates, self.request.judged)
+        held = self._held_out(f"held-out scores{of_round}", contenders(self.candidates, self.request.judged))
+        chosen = to_judge(self.candidates, held, self.request.judged)
         first = self._judged(f"judging{of_round}", chosen, lengths[0])
         by_digest = {each.point.digest: each for each in first}
         best = front([each.place for each in first])
@@ -324,6 +339,22 @@ class _Search:
             return finalists
         known = {each.point.digest: each for each in self.candidates}
         return self._judged(f"finalists{of_round}", [known[each.point.digest] for each in finalists], lengths[-1])
+
+    def _held_out(self, name: str, candidates: Sequence[Candidate]) -> dict[str, Score]:
+        """By digest, the cheap scores of candidates on validation prompts."""
+        parts = [candidates[at : at + TOGETHER] for at in range(0, len(candidates), TOGETHER)]
+        units: dict[str, Unit] = {
+            " ".join(each.point.digest for each in part): partial(
+                self._validation_scores, [each.point for each in part]
+            )
+            for part in parts
+        }
+        results = [each["scores"] for each in self._stage(name, units).values()]
+        return {digest: Score.from_dict(score) for scores in results for digest, score in scores.items()}
+
+    def _validation_scores(self, points: Sequence[Point], keeper: Keeper) -> Mapping[str, Any]:
+        scores = zip(points, self.validation.scores(points), strict=True)
+        return {"scores": {point.digest: score.to_dict() for point, score in scores}}
 
     def _judged(self, name: str, candidates: Sequence[Candidate], tokens: int) -> list[Finalist]:
         units: dict[str, Unit] = {
