@@ -29,7 +29,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scipy.stats import t as student
 
 from weight_edit.directions.find import find_requested
