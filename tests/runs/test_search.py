@@ -158,6 +158,7 @@ def test_a_wrong_section_is_named(changes: dict[str, Any], said: str) -> None:
     [
         ({"pick": "best"}, "`pick=best`: write refusal<="),
         ({"over_refused": "organism:nobody"}, "nobody"),
+        ({"pick": "refusal<=0.1,over-refusal<=0.1", "over_refused": None}, "over-refusal needs prompts of its own"),
     ],
 )
 def test_what_cannot_be_is_told_without_torch(changes: dict[str, Any], said: str) -> None:

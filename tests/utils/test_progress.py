@@ -41,6 +41,21 @@ def terminal(monkeypatch: pytest.MonkeyPatch, loud: None) -> io.StringIO:
     return sent
 
 
+def test_the_first_of_many_tokens_is_no_rate() -> None:
+    """A prompt is read before its answer begins: by that the answers would take a week."""
+    clock = Clock()
+    meter = Meter(total=300, unit="answers", clock=clock)
+    clock.now += 45
+    meter.advance(0.02)
+    assert (meter.rate, meter.left, str(meter)) == (None, None, "0 of 300, 45 s so far")
+    meter.advance(0.98)
+    assert str(meter) == "1 of 300, 0.0222 answers/s, about 3 h 44 min left"
+    one = Meter(total=1, clock=clock)
+    clock.now += 10
+    one.advance(0.01)
+    assert one.left == pytest.approx(990)
+
+
 def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
     clock, said = Clock(), []
     lines = Lines(description="candidates", meter=Meter(total=96, clock=clock), write=said.append)

@@ -97,7 +97,9 @@ def search(
     pick: Annotated[
         str,
         typer.Option(
-            metavar="RULE", help="Which point of the front is taken: refusal<=0.1, damage<=0.02, knee, or its number."
+            metavar="RULE",
+            help="Which point of the front is taken: refusal<=0.1, damage<=0.02, over-refusal<=0.1, several of these "
+            "with commas between, knee, or its number.",
         ),
     ] = "refusal<=0.05",
     embeddings: Embeddings = "both",

@@ -23,7 +23,7 @@ def check_recipe(recipe: Recipe) -> None:
     for search in recipe.searches.values():
         check_method(search.method)
     if recipe.search is not None:
-        PickRule.parse(recipe.search.pick)
+        PickRule.parse(recipe.search.pick, over_refusal=recipe.search.over_refused is not None)
         for name in recipe.search.finders:
             check_method(name)
     for spec in _prompts(recipe):

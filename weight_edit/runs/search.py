@@ -49,7 +49,7 @@ def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
     """
     section = recipe.search
     assert section is not None
-    PickRule.parse(section.pick)
+    PickRule.parse(section.pick, over_refusal=section.over_refused is not None)
     validated(DescentOptions, section.descent, "search.descent")
     for name, options in section.finders.items():
         finder_named(name).settings(options)

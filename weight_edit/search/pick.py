@@ -58,11 +58,14 @@ class PickRule:
     digest: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "PickRule":
+    def parse(cls, text: str, *, over_refusal: bool = True) -> "PickRule":
         """A rule as the command line has it: bounds with commas between, `knee`, or a point's number or digest.
 
+        Args:
+            over_refusal: whether over-refusal is measured, so that it can be bounded.
+
         Raises:
-            UsageError: it is none of these.
+            UsageError: it is none of these, or bounds what is not measured.
         """
         given = text.strip().lower()
         bounds: dict[str, float] = {}
@@ -72,6 +75,11 @@ class PickRule:
             value = None if bound is None else _number(bound[2])
             if bound is not None and value is not None and (bound[1] == "damage" or value <= 1):
                 bounds[bound[1]] = value
+        if "over-refusal" in bounds and not over_refusal:
+            raise UsageError(
+                f"`pick={text[:60]}`: over-refusal needs prompts of its own; give `over_refused`, or no such bound",
+                option=["pick", "over_refused"],
+            )
         if len(bounds) == len(parts):
             return cls(kind="bounds", bounds=bounds)
         if given == "knee":

@@ -97,12 +97,7 @@ def search_edits(
         UnsupportedError: descents are asked for, and no gradient reaches what is written into the stream.
     """
     # What is a typo is said before a large model is loaded.
-    rule = PickRule.parse(request.pick)
-    if "over-refusal" in rule.bounds and request.over_refused is None:
-        raise UsageError(
-            f"`pick={rule}`: over-refusal needs prompts of its own; give `over_refused`, or leave this bound out",
-            option=["pick", "over_refused"],
-        )
+    PickRule.parse(request.pick, over_refusal=request.over_refused is not None)
     options = validated(DescentOptions, dict(request.descent), "descent")
     if len(request.find.target) != 1:
         raise UsageError("a search takes one set of target prompts; put them into one file", option="target")

@@ -42,7 +42,7 @@ def search_by_name(
     """
     check_dtype(load_options.dtype)
     check_batch_size(batch_size)
-    PickRule.parse(request.pick)
+    PickRule.parse(request.pick, over_refusal=request.over_refused is not None)
     need("optuna", "a search")
     # The imports take seconds, so that all that is told without them comes first.
     with starting():

@@ -30,6 +30,9 @@ _STILL = 300.0
 _RECENT, _MOST_RECENT = 60.0, 600.0
 """Seconds that a rate is measured over: a tenth of the task's time within these bounds."""
 
+_TOLD = 1 / 200
+"""The share of the work, or a unit where that is less, before which a rate says nothing yet: the first is slow."""
+
 _STEPS = 3
 """Steps that a rate is measured over at least, however long they take."""
 
@@ -94,7 +97,7 @@ class Meter:
 
     @property
     def rate(self) -> float | None:
-        """The units per second of late, a wait for the next unit included; None before the first unit.
+        """The units per second of late, a wait for the next unit included; None while too little is done to tell.
 
         Over the last minute, or a tenth of the task's time up to ten minutes, and over three steps at least. Where
         nothing was gained in that time, it is the mean since the task began.
@@ -102,6 +105,8 @@ class Meter:
         now = self.clock()
         with self._lock:
             marks, count = list(self._marks), self.count
+        if self.total is not None and count - self.first < min(1.0, self.total * _TOLD):
+            return None
         within = sum(at > now - self._window for at, _ in marks)
         began, first = marks[max(0, len(marks) - 1 - max(within, _STEPS))]
         return (count - first) / (now - began) if count > first and now > began else self.mean
