@@ -15,8 +15,8 @@ in no budget. One JSON line for each method and seed, and at the end the means o
 t). `volume` is that of `search.front` by judged refusal and damage, with over-refusal as a third side where there are
 prompts for it; damage from 1e-4 to 1 nat per token on a logarithmic scale.
 
-Real models: `--model FOLDER --dtype auto`, and files for all of `--refused --ordinary --over-refused`, each with its
-`--held-...` and `--test-...`.
+Real models: `--model FOLDER --dtype auto`, and files for `--refused`, `--held-refused`, `--test-refused`, the same of
+`--ordinary`, and where there are any `--over-refused` and `--test-over-refused`.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from weight_edit.directions.selection import SelectionRule
 from weight_edit.evaluation.registry import JudgeSpec
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model, load
 from weight_edit.search.candidate import Candidate, contenders, evenly, on_front
 from weight_edit.search.front import hypervolume
@@ -48,7 +50,7 @@ from weight_edit.search.places import Places
 from weight_edit.search.point import Point
 from weight_edit.search.progress import Progress
 from weight_edit.search.request import SearchRequest
-from weight_edit.search.rungs import JudgedPoint, judged_points, judged_sets
+from weight_edit.search.rungs import ORDINARY, JudgedPoint, judged_points, judged_sets
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Scorer
 from weight_edit.search.search import search_edits
@@ -61,8 +63,8 @@ GENERATION = 16
 SPENT = ("published settings", "sampler", "descents")
 """Steps of the search that are its budget."""
 
-KINDS = ("refused", "ordinary", "over_refused")
 ORGANISM = {"refused": "refused", "ordinary": "answered", "over_refused": "over-refused"}
+"""The organism's prompt sets."""
 
 
 class Seconds:
@@ -129,12 +131,16 @@ class Setting:
         points = {each.point.digest: each.point for each in some}
         shown = [points[digest] for digest in evenly(best, self.given.judged)]
         damage = [each.damage for each in self.test.scores(shown)]
+        prompts = judged_sets(self.test.texts)
+        if not any(prompts[ORDINARY].answers):
+            # The divergence says what becomes of these.
+            del prompts[ORDINARY]
         judged = judged_points(
             self.model,
             self.chat,
             JudgeSpec.parse("phrases"),
             shown,
-            judged_sets(self.test.texts),
+            prompts,
             tokens=self.given.length,
             lengths=(self.given.length,),
             description=None,
@@ -173,31 +179,32 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.4f} +- {half:.4f}"
 
 
-def named(given: argparse.Namespace, kind: str, part: str) -> str | None:
-    """A prompt set: the file that was given, else the organism's."""
-    name = {"train": kind, "validation": f"held_{kind}", "test": f"test_{kind}"}[part]
-    file: str | None = getattr(given, name)
-    if file is None and given.refused is None:
-        return f"organism:{ORGANISM[kind]}:{part}"
-    return file
+def prompts_of(given: argparse.Namespace, kind: str, part: str) -> PromptSet | None:
+    """A prompt set: the file that was given, else the organism's where none was."""
+    file = getattr(given, {"train": kind, "validation": f"held_{kind}", "test": f"test_{kind}"}[part])
+    if file is None:
+        return load_prompts(f"organism:{ORGANISM[kind]}:{part}") if given.refused is None else None
+    return load_prompts(file)
 
 
 def searched(
     model: Model, chat: ChatFormat, given: argparse.Namespace, seed: int
 ) -> tuple[Setting, list[Candidate], float]:
     """What the methods share, the candidates of the search, and the seconds that it spent on them."""
-    sets = {part: [named(given, kind, part) for kind in KINDS] for part in ("train", "validation", "test")}
-    refused, ordinary, over = (None if name is None else load_prompts(name) for name in sets["train"])
-    held = [None if name is None else load_prompts(name) for name in sets["validation"]]
-    test = [None if name is None else load_prompts(name) for name in sets["test"]]
+    prompts = {
+        f"{part} {kind}": prompts_of(given, kind, part)
+        for kind, part in product(("refused", "ordinary"), ("train", "validation", "test"))
+    }
+    refused, ordinary, held = (prompts[name] for name in ("train refused", "train ordinary", "validation refused"))
     assert refused is not None
     assert ordinary is not None
-    assert held[0] is not None
+    assert held is not None
+    over = prompts_of(given, "over_refused", "train")
     find = FindRequest(
         target=(refused,),
         baseline=ordinary,
-        validation_target=(held[0],),
-        validation_baseline=held[1],
+        validation_target=(held,),
+        validation_baseline=prompts["validation ordinary"],
         rule=SelectionRule(max_layer_fraction=None),
         n_train=given.find,
         n_validation=min(32, given.find),
@@ -245,9 +252,9 @@ def searched(
         refused=refused,
         ordinary=ordinary,
         over_refused=over,
-        held_refused=test[0],
-        held_ordinary=test[1],
-        held_over_refused=test[2],
+        held_refused=prompts["test refused"],
+        held_ordinary=prompts["test ordinary"],
+        held_over_refused=prompts_of(given, "over_refused", "test"),
     )
     asked = texts(tests, MIN_TRAIN * 2, given.test).validation
     said = {
@@ -278,8 +285,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="organism")
     parser.add_argument("--dtype", default="float32")
-    for kind in KINDS:
-        for prefix in ("", "held-", "test-"):
+    for kind in ORGANISM:
+        for prefix in ("", "held-", "test-") if kind != "over_refused" else ("", "test-"):
             parser.add_argument(f"--{prefix}{kind.replace('_', '-')}", help="a file; the organism's own without")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sampler", default="tpe")
