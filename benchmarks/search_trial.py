@@ -302,7 +302,9 @@ def main() -> int:
         for name, way in ways.by_name.items():
             found, seconds = timed(partial(way, some))
             figures[name] += found
-            costs[name].append(seconds / len(some))
+            # Beside the generations that it is held against: a machine is not as fast at all times.
+            if start < options.timed:
+                costs[name].append(seconds / len(some))
         for number, point in enumerate(some, start):
             # Of candidates that are not timed, what is judged alone.
             whole = number < options.timed
