@@ -40,8 +40,11 @@ from weight_edit.utils.arrays import Floats
 TOKENS = 12
 """The first tokens of each continuation that are read."""
 
-SKETCHED = 2
-"""The first tokens of each continuation that a sketch reads."""
+SKETCHED = 1
+"""The first tokens of each continuation that a sketch reads; `benchmarks/search_trial.py` tells what more are worth.
+
+A refusal and an answer differ in their first token, see `Choice.of`.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
