@@ -12,11 +12,13 @@ from tests.helpers.families import family_config
 from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions import find
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.recipe.recipe import Recipe, parse_recipe
 from weight_edit.runs import directions as searching
 from weight_edit.runs import run as running
+from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.runs.run import run
 
 CONTENT: dict[str, Any] = {
@@ -346,6 +348,31 @@ def test_a_token_is_stored_nowhere(tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"run.json", "log.txt", "weight_edit.json"} <= {path.name for path in files}
     assert [path for path in files if b"hf_secret_token" in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}])
+def test_a_folder_in_which_a_run_goes_on_is_refused(tmp_path: Path, finished: Path, how: dict[str, bool]) -> None:
+    """Else each of two would take the other's files for somebody else's."""
+    out = tmp_path / "out"
+    if how:
+        shutil.copytree(finished, out)
+    else:
+        out.mkdir()
+    lock = FolderLock(out)
+    before = sorted(out.iterdir())
+    if how == {"overwrite": True}:
+        # The new run is made beside the old one, which is nobody's meanwhile.
+        lock.release()
+        state = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        shutil.copytree(out, tmp_path / "out.new")
+        write_whole(tmp_path / "out.new" / "run.json", json.dumps({**state, "status": "running", "replaces": "out"}))
+        lock = FolderLock(tmp_path / "out.new")
+    with pytest.raises(UsageError, match="another run is going on in"):
+        run(recipe(), out, **how)
+    assert sorted(out.iterdir()) == before
+    lock.release()
+    if how == {"resume": True}:
+        assert run(recipe(), out, resume=True).path == out
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from weight_edit.checkpoint.whole_file import append_line, write_whole
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import Recipe
 from weight_edit.redaction import redacted
+from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.utils.json import json_safe
 from weight_edit.utils.progress import announce
 from weight_edit.version import __version__
@@ -46,14 +47,16 @@ class RunFolder:
     Attributes:
         path: the folder.
         goal: where it will be when the run is done.
+        lock: held until `close`.
         state: what `run.json` holds: version, status, recipe, steps, what the finished model was made from, summary,
             and under `files` what the run wrote, see `ownership`.
     """
 
-    def __init__(self, path: Path, goal: Path, state: dict[str, Any]) -> None:
+    def __init__(self, path: Path, goal: Path, state: dict[str, Any], lock: FolderLock) -> None:
         self.path = path
         self.goal = goal
         self.state = state
+        self.lock = lock
 
     @classmethod
     def open(cls, path: str | Path, recipe: Recipe, *, source: Path, resume: bool, overwrite: bool) -> "RunFolder":
@@ -63,16 +66,26 @@ class RunFolder:
             source: the folder of the model that is read, which must not be in the run's folder or around it.
 
         Raises:
-            UsageError: the folder is not empty and neither was asked for, or there is nothing to resume; or something
-                in it is not the run's own.
+            UsageError: the folder is not empty and neither was asked for, or there is nothing to resume; something in
+                it is not the run's own; or another run is going on in it.
         """
         goal = Path(path)
         folder = _resumed(goal, source) if resume else _begun(goal, source, overwrite)
-        earlier: dict[str, Any] = _read(folder / RUN) if resume else {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
+        lock = FolderLock(folder)
+        try:
+            return cls._opened(folder, goal, recipe, resume, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _opened(cls, folder: Path, goal: Path, recipe: Recipe, resume: bool, lock: FolderLock) -> "RunFolder":
+        """The folder of a run that nobody else is in, with its recipe written."""
+        earlier: dict[str, Any] = _read(folder / RUN) if resume else {}
         content = recipe.model_dump(mode="json")
         state = {
             "weight_edit": __version__,
@@ -84,13 +97,17 @@ class RunFolder:
             "files": earlier.get("files", {}),
             **({} if folder == goal else {"replaces": goal.name}),
         }
-        run = cls(folder, goal, state)
+        run = cls(folder, goal, state, lock)
         run.check_own(RECIPE, LOG)
         write_whole(folder / RECIPE, yaml.safe_dump(content, sort_keys=False))
         run.record(RECIPE)
         run.save()
         run.log(f"weight_edit {__version__}: {'resumed' if resume else 'started'}")
         return run
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self.lock.release()
 
     def step(self, name: str, inputs: Any, files: tuple[str, ...], work: Callable[[], Any]) -> Any:
         """Do a step, or return its earlier result if inputs and files are unchanged.
@@ -227,6 +244,8 @@ def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
         return goal
     beside = _beside(place)
     if _is_unfinished(beside, place):
+        # Not while it is being made.
+        FolderLock(beside).release()
         remove_own(beside)
         announce(f"removed {beside}, which an interrupted or failed run left; resume would have gone on with it")
     check_output(beside, source=source)

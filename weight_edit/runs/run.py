@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -110,9 +111,21 @@ def run(
     with dataset_token(token):
         job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, job.kept_recipe, source=job.source.path, resume=resume, overwrite=overwrite)
+    with closing(folder):
+        summary = _executed(job, folder, keep_failed, token)
+        summary["seconds"] = round(time.monotonic() - began, 1)
+        folder.state.update(status="done", summary=summary)
+        folder.save()
+        folder.log(f"done in {summary['seconds']} s")
+        folder.take_place()
+    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
+
+
+def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | None) -> dict[str, Any]:
+    """The summary of all steps; what ends them early is noted in the folder."""
     try:
         with dataset_token(token):
-            summary = job.execute(folder, keep_failed)
+            return job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
         folder.log("interrupted; steps that are done are kept, and resume goes on with them")
         announce(f"interrupted{folder.whereabouts}")
@@ -125,12 +138,6 @@ def run(
         error.args = (plain(f"{error}{folder.whereabouts}"),)
         error.options = (*error.options, "resume")
         raise
-    summary["seconds"] = round(time.monotonic() - began, 1)
-    folder.state.update(status="done", summary=summary)
-    folder.save()
-    folder.log(f"done in {summary['seconds']} s")
-    folder.take_place()
-    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
 
 
 class _BaseModel:
