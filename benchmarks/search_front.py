@@ -9,11 +9,11 @@ candidates is the budget, in seconds of the processor. Against it:
   budget.
 
 All read the same directions and the same texts. Of each method's candidates, the contenders by training scores are
-scored on validation texts, and a few points of the front by these answer the test prompts and are judged by `phrases`.
-Damage is the divergence on test texts. Directions, texts, that choice and the answers cost every method alike, and are
-in no budget. One JSON line for each method and seed, and at the end the means over seeds with 95% intervals (Student's
-t). `volume` is that of `search.front` by judged refusal and damage, with over-refusal as a third side where there are
-prompts for it; damage from 1e-4 to 1 nat per token on a logarithmic scale.
+scored on validation texts, and the few points that show most of the front by these (`covering`) answer the test prompts
+and are judged by `phrases`. Damage is the divergence on test texts. Directions, texts, that choice and the answers cost
+every method alike, and are in no budget. One JSON line for each method and seed, and at the end the means over seeds
+with 95% intervals (Student's t). `volume` is that of `search.front` by judged refusal and damage, with over-refusal as
+a third side where there are prompts for it; damage from 1e-4 to 1 nat per token on a logarithmic scale.
 
 Real models: `--model FOLDER --dtype auto`, and files for `--refused`, `--held-refused`, `--test-refused`, the same of
 `--ordinary`, and where there are any `--over-refused` and `--test-over-refused`.
@@ -43,8 +43,8 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.loading import Model, load
-from weight_edit.search.candidate import Candidate, contenders, evenly, on_front
-from weight_edit.search.front import hypervolume
+from weight_edit.search.candidate import Candidate, contenders, place
+from weight_edit.search.front import by_damage, covering, front, hypervolume
 from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts
 from weight_edit.search.places import Places
 from weight_edit.search.point import Point
@@ -127,9 +127,9 @@ class Setting:
         """What there is to say of some candidates: the front that is chosen by other prompts, and its answers."""
         some = contenders(candidates, self.given.contenders)
         scores = self.validation.scores([each.point for each in some])
-        best = on_front({each.point.digest: score for each, score in zip(some, scores, strict=True)})
         points = {each.point.digest: each.point for each in some}
-        shown = [points[digest] for digest in evenly(best, self.given.judged)]
+        best = front([place(each.point.digest, score) for each, score in zip(some, scores, strict=True)])
+        shown = [points[each.digest] for each in sorted(covering(best, self.given.judged), key=by_damage)]
         damage = [each.damage for each in self.test.scores(shown)]
         prompts = judged_sets(self.test.texts)
         if not any(prompts[ORDINARY].answers):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from weight_edit.search.candidate import Candidate, contenders, to_judge
+from weight_edit.search.candidate import Candidate, best_first, contenders, finalists, scores_of, sketches_of, to_judge
+from weight_edit.search.front import FrontPoint
 from weight_edit.search.point import Point
 from weight_edit.search.score import Score
 from weight_edit.search.strengths import Strengths
@@ -36,8 +37,10 @@ def digests(some):
 def test_contenders_come_layer_by_layer():
     assert digests(contenders(EVERY, 3)) == digests(LAYERS[0])
     assert digests(contenders(EVERY, 6)) == digests([*LAYERS[0], *LAYERS[1]])
-    # Of a layer that is too long, points at equal steps.
-    assert digests(contenders(EVERY, 5)) == digests([*LAYERS[0], LAYERS[1][0], LAYERS[1][2]])
+    # Of a layer that is too long, the points that show most of it.
+    some = digests(contenders(EVERY, 5))
+    assert some[:3] == digests(LAYERS[0])
+    assert set(some[3:]) < set(digests(LAYERS[1]))
     assert len(contenders(EVERY, 100)) == len(EVERY)
 
 
@@ -72,3 +75,40 @@ def test_others_are_spread_over_all_scores():
     assert len(chosen) == len(set(digests(chosen))) == 6
     assert refusals[0] < 0.25
     assert refusals[-1] > 0.9
+
+
+def test_what_is_no_number_is_no_candidate():
+    """An edit may break a model; one of many is no reason to end a search."""
+    broken = [candidate(5, 0.5, np.nan), candidate(6, 0.5, np.inf)]
+    every = [*broken, *LAYERS[0]]
+    assert set(scores_of(every)) == set(sketches_of(every)) == set(digests(LAYERS[0]))
+    assert set(digests(contenders(every, 9))) == set(digests(LAYERS[0]))
+    held = {each.point.digest: each.score for each in every}
+    chosen = to_judge([LAYERS[0][0], *every], held, 5)
+    assert set(digests(chosen)) == set(digests(LAYERS[0]))
+
+
+def test_starts_are_ordered_by_the_loss_of_a_descent():
+    """Over-refused prompts have a term of their own, however few they are."""
+    one = Score(ratios=np.full(64, -6.0), kl=np.array([0.1]), over_ratios=np.full(8, 3.0))
+    other = Score(ratios=np.full(64, 0.0), kl=np.array([0.1]), over_ratios=np.full(8, -6.0))
+    assert best_first({"one": one, "other": other}, 0.1) == ["other", "one"]
+    without = {
+        name: Score(ratios=each.ratios, kl=each.kl, over_ratios=np.array([]))
+        for name, each in (("a", one), ("b", other))
+    }
+    assert best_first(without, 0.1) == ["a", "b"]
+
+
+def test_finalists_are_those_that_refuse_least_and_some_that_show_the_rest():
+    best = [
+        FrontPoint(digest=f"{number:012d}", refusal=refusal, damage=damage)
+        for number, (refusal, damage) in enumerate(
+            [(1.0, 1e-4), (0.9, 2e-4), (0.5, 4e-4), (0.1, 1e-3), (0.05, 2e-3), (0.02, 5e-3), (0.0, 2e-2)]
+        )
+    ]
+    chosen = finalists(best, 5)
+    assert chosen[:3] == [f"{number:012d}" for number in (6, 5, 4)]
+    assert set(chosen[3:]) <= {f"{number:012d}" for number in (1, 2, 3)}
+    assert len(chosen) == 5
+    assert finalists(best[:1], 5) == ["000000000000"]

@@ -1,12 +1,13 @@
 """The front is what nothing dominates, and its hypervolume is what a grid of points counts."""
 
 import math
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weight_edit.search.front import FrontPoint, dominates, front, hypervolume
+from weight_edit.search.front import FrontPoint, covering, dominates, front, hypervolume
 
 CELLS = 8
 """Rates and damages of the samples are multiples of an eighth of their scale, so that counting cells is exact."""
@@ -97,3 +98,25 @@ def test_figures_that_are_none_are_refused(refusal, damage):
 def test_a_point_is_written_and_read_as_it_is():
     made = FrontPoint(digest="ab", refusal=0.1, damage=0.2, over_refusal=0.3, interval=(0.0, 0.4))
     assert FrontPoint.from_dict(made.to_dict()) == made
+
+
+@settings(max_examples=60, deadline=None)
+@given(cells_of(2), st.integers(1, 5))
+def test_a_few_points_cover_much_of_what_all_do(cells, most):
+    """The greedy choice keeps 1 - 1/e of the best one, and each of its points adds to the volume."""
+    points = front(points_of(cells))
+    chosen = covering(points, most)
+    assert len(chosen) <= most
+    volumes = [hypervolume(chosen[:count]) for count in range(len(chosen) + 1)]
+    assert volumes == sorted(set(volumes))
+    best = max((hypervolume(some) for some in combinations(points, min(most, len(points)))), default=0.0)
+    assert volumes[-1] >= (1 - 1 / math.e) * best - 1e-9
+    if most >= len(points):
+        assert volumes[-1] == pytest.approx(hypervolume(points))
+
+
+def test_what_adds_nothing_to_what_is_given_is_not_chosen():
+    good, better, apart = point(0.5, 0.1, digest="a"), point(0.4, 0.05, digest="b"), point(0.1, 0.5, digest="c")
+    assert covering([good, better, apart], 3) == [better, apart]
+    assert covering([good, better, apart], 3, given=[better]) == [apart]
+    assert covering([good], 3, given=[better]) == []

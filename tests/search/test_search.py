@@ -1,6 +1,7 @@
 """A whole search on the embedded model: its front, its recipes, and that it goes on where it was stopped."""
 
 import json
+import shutil
 from dataclasses import replace
 from threading import Timer
 
@@ -9,13 +10,16 @@ import pytest
 from tests.helpers.search_samples import organism
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.selection import SelectionRule
-from weight_edit.errors import UsageError
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.recipe.recipe import load_recipe
+from weight_edit.runtime.loading import load
 from weight_edit.search import folder
 from weight_edit.search import search as verb
+from weight_edit.search.descent import descend
 from weight_edit.search.folder import RESULT, check_search_folder
 from weight_edit.search.front import dominates
 from weight_edit.search.point import Point
+from weight_edit.search.race import race
 from weight_edit.search.request import SearchRequest
 from weight_edit.search.search import search_edits
 from weight_edit.studies.lab import edit_step
@@ -106,11 +110,49 @@ def test_a_recipe_makes_its_point_again_to_the_bit(done):
 
 
 def test_another_rule_costs_nothing(done, monkeypatch):
-    for name in ("race", "descend", "judged_points", "made_texts", "find_requested"):
+    for name in ("race", "descend", "judged_points", "made_texts", "find_requested", "Scorer"):
         monkeypatch.setattr(verb, name, lambda *_, **__: pytest.fail("something was done again"))
     again = search_edits(organism(), request(pick="1"), out=done.path, resume=True)
     assert again.picked.point == again.front[0].place
     assert [each.point.digest for each in again.front] == [each.point.digest for each in done.front]
+
+
+def test_what_was_found_is_written_where_the_rule_names_no_point_of_it(done, tmp_path):
+    shutil.copytree(done.path, tmp_path / "out")
+    with pytest.raises(UsageError, match="the front has"):
+        search_edits(organism(), request(pick="99"), out=tmp_path / "out", resume=True)
+    written = json.loads((tmp_path / "out" / RESULT).read_text())
+    assert (written["status"], len(written["front"])) == ("done", len(done.front))
+
+
+def test_a_search_that_is_done_goes_further_when_it_is_asked_for_more(done, tmp_path, monkeypatch):
+    shutil.copytree(done.path, tmp_path / "out")
+    raced, descended = [], []
+    monkeypatch.setattr(verb, "race", lambda *given, **how: raced.append(given[1]) or race(*given, **how))
+    monkeypatch.setattr(verb, "descend", lambda *given, **how: descended.append(given[1]) or descend(*given, **how))
+    monkeypatch.setattr(verb, "find_requested", lambda *_, **__: pytest.fail("directions were found again"))
+    more = search_edits(organism(), request(trials=10, descents=3), out=tmp_path / "out", resume=True)
+    assert {each.point.digest for each in more.candidates} >= {
+        each.point.digest for each in done.candidates if each.point.origin == "sampler"
+    }
+    assert len([each for each in more.candidates if each.point.origin == "sampler"]) == 10
+    assert 0 < sum(map(len, raced)) <= 4 + 2
+    assert descended
+
+
+def test_what_was_judged_at_length_is_told_at_length(done):
+    assert {each.tokens for each in done.front} == {32}
+    assert {each.tokens for each in done.others} <= {16, 32}
+    judged = len([each for each in (*done.front, *done.others) if each.tokens == 32])
+    assert judged >= min(3, len(done.front))
+    assert done.plain.tokens == 32
+    assert len(done.front) + len(done.others) == 10
+
+
+def test_descents_that_cannot_run_are_refused_before_anything_is_done(tmp_path):
+    with pytest.raises(UnsupportedError, match="without descents"):
+        search_edits(load("organism", offload=True), request(), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("stop", [2, 9, 14])
@@ -132,7 +174,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(done, tmp_path, stop)
 
 def test_what_is_still_refused_gives_a_further_direction(tmp_path):
     descent = {"steps": 2, "prices": (1.0,), "directions": 1}
-    asked = request(trials=0, descents=0, rounds=1, descent=descent, judged=8, lengths=(64,))
+    asked = request(trials=0, descents=1, rounds=1, descent=descent, judged=8, lengths=(64,))
     found = search_edits(organism("organism-defended"), asked, out=tmp_path / "out")
     further = [each for each in found.candidates if each.point.origin == "further direction"]
     assert len(further) == 1
@@ -147,8 +189,8 @@ def test_nothing_that_is_not_a_search_is_written_into(done, tmp_path):
         search_edits(organism(), request(), out=tmp_path, overwrite=True)
     with pytest.raises(UsageError, match="holds an earlier search"):
         search_edits(organism(), request(), out=done.path)
-    with pytest.raises(UsageError, match="made with other `trials`"):
-        search_edits(organism(), request(trials=7), out=done.path, resume=True)
+    with pytest.raises(UsageError, match="made with other `tokens`"):
+        search_edits(organism(), request(tokens=7), out=done.path, resume=True)
     asked = request()
     for change, name in (
         ({"n_train": 23}, "n_train of the find"),
@@ -160,17 +202,22 @@ def test_nothing_that_is_not_a_search_is_written_into(done, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_one_set_of_target_prompts_is_searched_with(tmp_path):
+def test_one_set_of_target_prompts_is_searched_with():
     asked = request()
     find = replace(asked.find, target=asked.find.target * 2, validation_target=asked.find.validation_target * 2)
     with pytest.raises(UsageError, match="one set of target prompts"):
-        search_edits(organism(), replace(asked, find=find), out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        replace(asked, find=find)
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
-    [("judged", 2, "judged=2"), ("sampler", "guess", "guess"), ("lengths", (64, 32), "grow"), ("trials", -1, "trials")],
+    [
+        ("judged", 2, "judged=2"),
+        ("descent", {"seed": 1}, "its seed is the search's own"),
+        ("sampler", "guess", "guess"),
+        ("lengths", (64, 32), "grow"),
+        ("trials", -1, "trials"),
+    ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(setting, value, message):
     with pytest.raises(UsageError, match=message):

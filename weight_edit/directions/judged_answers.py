@@ -54,12 +54,14 @@ class Speaker:
         chat: how prompts become tokens.
         judge: reads the answers.
         max_new_tokens: the length of an answer, at most.
+        batch_size: prompts at a time, at most; None is as many as memory allows.
     """
 
     model: Model
     chat: ChatFormat
     judge: JudgeSpec
     max_new_tokens: int
+    batch_size: int | None = None
 
     def answers(
         self,
@@ -93,7 +95,13 @@ class Speaker:
     ) -> list[tuple[Generation, JudgedAnswer]]:
         """The answers of `answers`, each with the tokens that it was read off."""
         given = [[*ids, *self.chat.opening] for ids in prompts] if opened else [list(ids) for ids in prompts]
-        said = generate(self.model, given, max_new_tokens=self.max_new_tokens, description=description)
+        said = generate(
+            self.model,
+            given,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            description=description,
+        )
         check_generations(self.model, given, said)
         control = tuple(map(str, self.model.tokenizer.all_special_tokens))
         within = self.chat.opens_thought and not (opened and self.chat.opening)

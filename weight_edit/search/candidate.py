@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from weight_edit.search.front import FrontPoint, front
+from weight_edit.search.front import FrontPoint, covering, front
 from weight_edit.search.point import Point
 from weight_edit.search.score import Score
 from weight_edit.search.space import Value
@@ -80,17 +80,21 @@ def place(digest: str, score: Score) -> FrontPoint:
 
 
 def scores_of(candidates: Sequence[Candidate]) -> dict[str, Score]:
-    """By digest, the scores of those that have one."""
-    return {each.point.digest: each.score for each in candidates if each.score is not None}
+    """By digest, the scores of those that have one, which is of numbers."""
+    return {each.point.digest: each.score for each in candidates if each.score is not None and each.score.is_finite}
 
 
 def sketches_of(candidates: Sequence[Candidate]) -> dict[str, Score]:
-    """By digest, the whole sketches of those that have one."""
-    return {each.point.digest: each.sketch for each in candidates if each.sketch is not None and each.raced}
+    """By digest, the whole sketches of those that have one, which is of numbers."""
+    return {
+        each.point.digest: each.sketch
+        for each in candidates
+        if each.sketch is not None and each.raced and each.sketch.is_finite
+    }
 
 
 def best_first(scores: Mapping[str, Score], unit: float) -> list[str]:
-    """The digests of points by the loss that a descent lowers at a price of 1, the least first.
+    """The digests of points by the loss that a descent lowers at a price of 1, but for its answers' term; least first.
 
     Args:
         unit: the damage of the plain full ablation, in nats per token.
@@ -98,8 +102,8 @@ def best_first(scores: Mapping[str, Score], unit: float) -> list[str]:
 
     def loss(digest: str) -> tuple[float, str]:
         score = scores[digest]
-        ratios = np.concatenate([score.ratios, score.over_ratios])
-        return float(np.logaddexp(0.0, ratios).mean()) + score.damage / unit, digest
+        refusals = [float(np.logaddexp(0.0, each).mean()) for each in (score.ratios, score.over_ratios) if each.size]
+        return sum(refusals) + score.damage / unit, digest
 
     return sorted(scores, key=loss)
 
@@ -118,7 +122,9 @@ def contenders(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
     found: list[str] = []
     while left and len(found) < most:
         layer = on_front(left)
-        found += evenly(layer, most - len(found))
+        if len(layer) > most - len(found):
+            return [known[digest] for digest in (*found, *_telling(left, most - len(found)))]
+        found += layer
         left = {digest: score for digest, score in left.items() if digest not in set(layer)}
     return [known[digest] for digest in found]
 
@@ -126,21 +132,42 @@ def contenders(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
 def to_judge(candidates: Sequence[Candidate], held: Mapping[str, Score], most: int) -> list[Candidate]:
     """The candidates whose answers are worth judging: half of them from the front, the others spread over all scores.
 
-    The first of all, the plain ablation, is among them. How well a score ranks can be told only of candidates that
-    differ by it, so the others are taken at equal steps of the order by refusal.
+    Of the front it is the points that show most of it (`covering`): it may be long, and its ends alike. The first of
+    all, the plain ablation, is among them. How well a score ranks can be told only of candidates that differ by it, so
+    the others are taken at equal steps of the order by refusal.
 
     Args:
         held: by digest, scores of contenders on prompts that they were not chosen by; the front is by these.
         most: candidates.
     """
     known = {each.point.digest: each for each in reversed(candidates)}
-    chosen = dict.fromkeys([candidates[0].point.digest, *evenly(on_front(held), most // 2)])
+    chosen = dict.fromkeys([candidates[0].point.digest, *_telling(held, most // 2)])
     others = sorted(
-        (digest for digest, each in known.items() if digest not in chosen and each.raced),
+        (d for d, each in known.items() if d not in chosen and each.raced and each.cheapest.is_finite),
         key=lambda digest: (known[digest].cheapest.refusal, digest),
     )
     chosen |= dict.fromkeys(evenly(others, most - len(chosen)))
     return [known[digest] for digest in chosen]
+
+
+def _telling(scores: Mapping[str, Score], most: int) -> list[str]:
+    """The digests of points that show most of the front of some scores."""
+    points = [place(digest, score) for digest, score in scores.items() if score.is_finite]
+    return [each.digest for each in covering(front(points), most)]
+
+
+def finalists(best: Sequence[FrontPoint], most: int) -> list[str]:
+    """The digests of the points of a front that are judged at every length: of those that refuse least, and of others.
+
+    Half of them are those that refuse least, where a point is picked as a rule; the others are those that show most of
+    the rest, see `covering`.
+
+    Args:
+        best: the front.
+        most: points.
+    """
+    least = sorted(best, key=lambda each: (each.refusal, each.damage, each.digest))[: -(-most // 2)]
+    return [each.digest for each in (*least, *covering(best, most - len(least), least))]
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:

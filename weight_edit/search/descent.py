@@ -1,9 +1,10 @@
 """Gradient descent on the strengths of all writers and on the directions, along a ladder of prices of damage.
 
 Minimised is `mean softplus(ratio) + answers * mean(-log P(answer) per token) + price * KL / unit`, the ratios and the
-KL of a `Scorer`, with `unit` the damage of the plain full ablation, so that a price means the same of every model. Each
-price starts from where the last one ended. The second term is what makes answers right: a ratio is content as soon as a
-refusal is less likely still.
+KL of a `Scorer`, with `unit` the damage of the plain full ablation, so that a price means the same of every model.
+Where there are over-refused prompts, the first two terms are added once more for them. Each price starts from where the
+last one ended. The second term is what makes answers right: a ratio is content as soon as a refusal is less likely
+still.
 
 A text that is made unlikely is not a refusal that is gone: optimised for fixed refusals, an edit learns to refuse in
 other words. So refusals are generated anew every few steps, and join the texts with the answers they stand against.

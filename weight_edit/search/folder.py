@@ -54,7 +54,7 @@ class SearchOutput:
         except OSError as error:
             raise UsageError(f"{printable(str(place))} cannot be made: {error.strerror}") from error
         output = cls(place)
-        if not earlier:
+        if not (earlier and resume):
             output.write({"status": "running"})
         return output
 

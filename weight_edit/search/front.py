@@ -8,6 +8,9 @@ from typing import Any
 LEAST_DAMAGE = 1e-4
 """Damage in nats per token below which points are not told apart: a divergence that no text shows."""
 
+_NO_GAIN = 1e-9
+"""A share of the box that is the sum's rounding."""
+
 LARGEST = 1.0
 """The objectives of the reference point of hypervolumes: every prompt refused, one nat per token."""
 
@@ -81,6 +84,28 @@ def front(points: Sequence[FrontPoint]) -> list[FrontPoint]:
         once.setdefault(point.objectives, point)
     kept = [point for at, point in once.items() if not any(dominates(other, at) for other in once)]
     return sorted(kept, key=by_damage)
+
+
+def covering(points: Sequence[FrontPoint], most: int, given: Sequence[FrontPoint] = ()) -> list[FrontPoint]:
+    """So many points that dominate much of what all of them do, the most telling first.
+
+    One by one the point is taken that adds most to the `hypervolume` of those before it, which comes within 1 - 1/e of
+    the best choice (Nemhauser, Wolsey and Fisher 1978: the volume is submodular). Points that add nothing are left out.
+
+    Args:
+        most: points.
+        given: what is chosen already; these are not given again.
+    """
+    chosen: list[FrontPoint] = []
+    left = [each for each in points if each not in given]
+    while left and len(chosen) < most:
+        before = hypervolume([*given, *chosen])
+        gains = [hypervolume([*given, *chosen, each]) - before for each in left]
+        best = max(range(len(left)), key=gains.__getitem__)
+        if gains[best] <= _NO_GAIN:
+            break
+        chosen.append(left.pop(best))
+    return chosen
 
 
 def by_damage(point: FrontPoint) -> tuple[float, float, str]:

@@ -24,9 +24,6 @@ from weight_edit.search.texts import KEPT_TOKENS, Choice, Kept, Texts
 STRONGER = 1.5
 """The flat strength under which prompts are asked that the plain ablation still refuses."""
 
-MAX_NEW_TOKENS = 128
-"""The length of an answer, at most: judges need more than scores read."""
-
 Role = Literal["refused", "ordinary", "over-refused"]
 Part = Literal["training", "validation"]
 LEAST: Mapping[str, int] = {"training": MIN_TRAIN, "validation": MIN_VALIDATION}
@@ -500,8 +497,8 @@ def _too_few(facts: PartFacts, known_answers: bool) -> UsageError:
     undecided = facts.verdicts.get(Verdict.UNDECIDED.value, 0)
     if undecided:
         reasons.append(f"{undecided} answers were cut before a decision")
-        advice += ", or allow longer answers (`max_new_tokens`)"
-        options.append("max_new_tokens")
+        advice += ", or judge longer answers (the first of `lengths`)"
+        options.append("lengths")
     return UsageError(
         f"{facts.role} prompts {facts.name}: {', '.join(reasons)}, so that {facts.kept} are left for {facts.part} and "
         f"{LEAST[facts.part]} are needed; {advice}",

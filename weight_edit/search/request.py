@@ -63,6 +63,10 @@ class SearchRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if len(self.find.target) != 1:
+            raise UsageError("a search takes one set of target prompts; put them into one file", option="target")
+        if "seed" in self.descent:
+            raise UsageError("`descent`: its seed is the search's own; give `seed`", option=["descent", "seed"])
         least = {
             "n_train": 8,
             "n_validation": 4,
@@ -86,7 +90,10 @@ class SearchRequest:
 
     @property
     def key(self) -> dict[str, Any]:
-        """The settings that results depend on, by name, JSON values; prompts by content, as files may change."""
+        """The settings that all results depend on, by name, JSON values; prompts by content, as files may change.
+
+        How far a search goes (`extent`) is none of them: one that is done goes on when it is asked for more.
+        """
         over = self.over_refused
         return {
             "over_refused": None if over is None else over.content_sha256,
@@ -95,13 +102,20 @@ class SearchRequest:
             "confirm of the find": [self.find.confirm, self.find.confirm_by, self.find.n_more],
             "judge": [self.find.spec.kind, dict(self.find.spec.options)],
             "finders": {name: dict(options) for name, options in self.finders.items()},
-            "descent": dict(self.descent),
             "lengths": list(self.lengths),
             **{
                 name: getattr(self, name)
                 for name in (
-                    *("n_train", "n_validation", "tokens", "trials", "generation", "sampler", "descents", "judged"),
-                    *("finalists", "rounds", "embeddings", "known_answers", "seed"),
+                    *("n_train", "n_validation", "tokens", "generation", "sampler", "embeddings", "known_answers"),
+                    "seed",
                 )
             },
+        }
+
+    @property
+    def extent(self) -> dict[str, Any]:
+        """The settings that say how far the search goes, by name, JSON values."""
+        return {
+            "descent": dict(self.descent),
+            **{name: getattr(self, name) for name in ("trials", "descents", "judged", "finalists", "rounds")},
         }

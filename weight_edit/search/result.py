@@ -10,7 +10,7 @@ from weight_edit.search.front import FrontPoint
 from weight_edit.search.pick import Pick
 from weight_edit.search.point import Point
 from weight_edit.search.ranking import Tau
-from weight_edit.search.rungs import JudgedPoint
+from weight_edit.search.rungs import REFUSED, JudgedPoint
 from weight_edit.search.score import Score
 
 
@@ -32,6 +32,11 @@ class Finalist:
     sketch: Score
     judged: JudgedPoint
     recipe: Path | None = None
+
+    @property
+    def tokens(self) -> int:
+        """The longest answers that were judged, tokens."""
+        return self.judged.sets[REFUSED].longest
 
     @property
     def place(self) -> FrontPoint:

@@ -81,6 +81,11 @@ class Score:
         return float(preferred(self.over_ratios).mean()) if self.over_ratios.size else None
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all of it are numbers; where an edit breaks the model they are not."""
+        return all(bool(np.isfinite(each).all()) for each in (self.ratios, self.kl, self.over_ratios))
+
+    @property
     def objectives(self) -> tuple[float, ...]:
         """What is to be small: refusal, damage, and over-refusal where it was asked."""
         over = self.over_refusal
@@ -327,7 +332,11 @@ class Scorer:
     def _at_once(self) -> int:
         """Prompts whose activations of all blocks are kept for a backward pass."""
         longest = max(
-            (len(prompt) for each in (self.texts.refused, self.texts.ordinary) for prompt in (t.prompt for t in each)),
+            (
+                len(text.prompt)
+                for texts in (self.texts.refused, self.texts.ordinary, self.texts.over_refused)
+                for text in texts
+            ),
             default=1,
         )
         # Each choice has two rows.

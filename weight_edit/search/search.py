@@ -1,9 +1,10 @@
 """The verb `search` in Python: from a model and prompts to a front of edits, one of which is picked."""
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.judged_answers import Speaker
 from weight_edit.directions.shared_search import open_search
 from weight_edit.edits.direction_facts import KEPT
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
 from weight_edit.prompts.chat import SENTINELS, ChatFormat
 from weight_edit.runtime.loading import Model, loaded
 from weight_edit.search.candidate import (
     Candidate,
     best_first,
     contenders,
+    finalists,
     on_front,
     place,
     scores_of,
@@ -31,7 +33,7 @@ from weight_edit.search.front import FrontPoint, front
 from weight_edit.search.further import further_points
 from weight_edit.search.journal import Journal, Keeper, Unit
 from weight_edit.search.own_texts import MadeTexts, SearchPrompts, made_texts, new_refusals
-from weight_edit.search.pick import PickRule
+from weight_edit.search.pick import DEFAULT_PICK, PickRule
 from weight_edit.search.places import Places
 from weight_edit.search.point import Point
 from weight_edit.search.point_recipe import save_point
@@ -44,7 +46,8 @@ from weight_edit.search.rungs import ORDINARY, REFUSED, JudgedPoint, judged_poin
 from weight_edit.search.sampling import sampled
 from weight_edit.search.score import Score, Scorer
 from weight_edit.search.space import Space, published
-from weight_edit.search.texts import Choice
+from weight_edit.search.texts import KEPT_TOKENS, Choice
+from weight_edit.search.trainable import check_differentiable
 from weight_edit.utils.settings import validated
 
 MAIN = "main"
@@ -99,9 +102,10 @@ def search_edits(
     # What is a typo is said before a large model is loaded.
     PickRule.parse(request.pick, over_refusal=request.over_refused is not None)
     options = validated(DescentOptions, dict(request.descent), "descent")
-    if len(request.find.target) != 1:
-        raise UsageError("a search takes one set of target prompts; put them into one file", option="target")
     model = loaded(model)
+    if request.descents:
+        # Before hours of scoring.
+        check_differentiable(model)
     chat = ChatFormat(model.tokenizer) if chat_format is None else chat_format
     output = SearchOutput.open(
         out, source=None if model.source.in_memory else model.source.path, resume=resume, overwrite=overwrite
@@ -178,15 +182,16 @@ class _Search:
         self._score_published()
         self._score_drawn()
         self._descend("descents", self._starts())
-        finalists = self._judge("")
+        self._judge("")
         for number in range(1, self.request.rounds + 1):
-            starts = self._further(number, finalists)
+            starts = self._further(number)
             if not starts:
                 self.warnings.append(f"round {number} found no further direction: nothing is refused any more")
                 break
-            self._descend(f"descents of round {number}", starts)
-            finalists = self._judge(f" of round {number}")
-        return self._result(finalists)
+            if self.request.descents:
+                self._descend(f"descents of round {number}", starts)
+            self._judge(f" of round {number}")
+        return self._result()
 
     # The steps.
 
@@ -198,9 +203,28 @@ class _Search:
         self.found_at = made["found"]
         self.warnings: list[str] = list(made["warnings"])
         self.space = Space(places=self.places, embeddings=self.request.embeddings)
-        self.scorer = self._scorer(training=True)
-        self.validation = self._scorer(training=False)
-        self.sketcher, self.validation_sketch = self.scorer.sketch(), self.validation.sketch()
+
+    # Made when they are first needed: a search that is done asks the model nothing when another point is picked.
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Of the training texts."""
+        return Scorer(self.model, self.texts.training, tokens=self.request.tokens, batch_size=self.batch_size)
+
+    @cached_property
+    def validation(self) -> Scorer:
+        """Of the validation texts."""
+        return Scorer(self.model, self.texts.validation, tokens=self.request.tokens, batch_size=self.batch_size)
+
+    @cached_property
+    def sketcher(self) -> Scorer:
+        """The sketch of the training texts."""
+        return self.scorer.sketch()
+
+    @cached_property
+    def validation_sketch(self) -> Scorer:
+        """The sketch of the validation texts."""
+        return self.validation.sketch()
 
     def _made(self, keeper: Keeper) -> Mapping[str, Any]:
         """The unit that runs `find`, and has the model say what candidates are scored on."""
@@ -226,6 +250,7 @@ class _Search:
             n_validation=self.request.n_validation,
             seed=find.seed,
             known_answers=self.request.known_answers,
+            tokens=max(KEPT_TOKENS, self.request.tokens),
         )
         main = finds[MAIN][1].metadata
         return {
@@ -248,6 +273,10 @@ class _Search:
         self.candidates += self._raced("published settings", published(self.space), racing=False)
         score = self.candidates[0].score
         assert score is not None
+        if not score.is_finite:
+            raise VerificationError(
+                "under the plain ablation the model's probabilities are not finite: nothing to search"
+            )
         self.unit = max(score.damage, SMALLEST_UNIT)
 
     def _score_drawn(self) -> None:
@@ -278,7 +307,7 @@ class _Search:
             {digest: score for digest, score in scores_of(self.candidates).items() if digest in points}, self.unit
         )
         starts = [self.candidates[0].point, *(points[digest] for digest in best)]
-        kinds = (self.options.directions, 0, 1)
+        kinds = (self.options.directions, 0, min(1, self.options.directions))
         # The plain ablation first, then the best of all, two kinds of descent from each.
         return [
             (starts[min((number + 1) // 2, len(starts) - 1)], kinds[number % 3])
@@ -294,7 +323,8 @@ class _Search:
                     "seed": self.request.seed + number,
                 }
             )
-            units[f"descent {number + 1}"] = partial(self._descent, start, options)
+            settings = hashlib.sha256(options.model_dump_json().encode()).hexdigest()[:12]
+            units[f"{start.digest} {settings}"] = partial(self._descent, start, options)
         for found in self._stage(name, units).values():
             for each in map(PricedPoint.from_dict, found["points"]):
                 self.candidates.append(Candidate(point=each.point, score=each.score))
@@ -316,24 +346,17 @@ class _Search:
         found = new_refusals(self._speaker, point, self.texts.training.refused)
         return [each for each in found if each is not None]
 
-    def _judge(self, of_round: str) -> list[Finalist]:
-        """The finalists, after the answers of many candidates were judged at the first length."""
+    def _judge(self, of_round: str) -> None:
+        """Have many candidates judged at the first length, and finalists among them at all lengths."""
         lengths = self.request.lengths
         held = self._held_out(f"held-out scores{of_round}", contenders(self.candidates, self.request.judged))
         chosen = to_judge(self.candidates, held, self.request.judged)
-        first = self._judged(f"judging{of_round}", chosen, lengths[0])
-        by_digest = {each.point.digest: each for each in first}
-        best = front([each.place for each in first])
-        plain = by_digest[self.candidates[0].point.digest]
-        # Those that refuse least; a few, since at another length the order may be another one.
-        least = sorted(best, key=lambda each: (each.refusal, each.damage, each.digest))[: self.request.finalists]
-        # The plain ablation stands beside them for comparison.
-        digests = [plain.point.digest, *(each.digest for each in least)]
-        finalists = [by_digest[digest] for digest in dict.fromkeys(digests)]
-        if len(lengths) == 1:
-            return finalists
-        known = {each.point.digest: each for each in self.candidates}
-        return self._judged(f"finalists{of_round}", [known[each.point.digest] for each in finalists], lengths[-1])
+        self._have_judged(f"judging{of_round}", [each.point.digest for each in chosen], lengths[0])
+        if len(lengths) > 1:
+            best = front([each.judged.front_point(each.validation.damage, lengths[0]) for each in self.judged.values()])
+            # The plain ablation stands beside them for comparison.
+            digests = [self.candidates[0].point.digest, *finalists(best, self.request.finalists)]
+            self._have_judged(f"finalists{of_round}", list(dict.fromkeys(digests)), lengths[-1])
 
     def _held_out(self, name: str, candidates: Sequence[Candidate]) -> dict[str, Score]:
         """By digest, the cheap scores of candidates on validation prompts."""
@@ -351,22 +374,23 @@ class _Search:
         scores = zip(points, self.validation.scores(points), strict=True)
         return {"scores": {point.digest: score.to_dict() for point, score in scores}}
 
-    def _judged(self, name: str, candidates: Sequence[Candidate], tokens: int) -> list[Finalist]:
+    def _have_judged(self, name: str, digests: Sequence[str], tokens: int) -> None:
+        """Have candidates judged that were not yet, at so many tokens; `judged` has the longest answers of each."""
+        known = {each.point.digest: each for each in reversed(self.candidates)}
+        left = [digest for digest in digests if digest not in self.judged or self.judged[digest].tokens < tokens]
         units: dict[str, Unit] = {
-            each.point.digest: partial(self._judgement, each.point, tokens) for each in candidates
+            f"{digest} {tokens}": partial(self._judgement, known[digest].point, tokens) for digest in left
         }
-        found = []
-        for each, result in zip(candidates, self._stage(name, units).values(), strict=True):
-            finalist = Finalist(
-                point=each.point,
-                training=each.score,
-                validation=Score.from_dict(result["validation"]),
-                sketch=Score.from_dict(result["sketch"]),
-                judged=JudgedPoint.from_dict(result["judged"]),
-            )
-            self.judged.setdefault(each.point.digest, finalist)
-            found.append(finalist)
-        return found
+        for digest, result in zip(left, self._stage(name, units).values(), strict=True):
+            validation = Score.from_dict(result["validation"])
+            if validation.is_finite:
+                self.judged[digest] = Finalist(
+                    point=known[digest].point,
+                    training=known[digest].score,
+                    validation=validation,
+                    sketch=Score.from_dict(result["sketch"]),
+                    judged=JudgedPoint.from_dict(result["judged"]),
+                )
 
     def _judgement(self, point: Point, tokens: int, keeper: Keeper) -> Mapping[str, Any]:
         """The unit that has a point answer validation prompts, and scores it cheaply on the same."""
@@ -387,27 +411,22 @@ class _Search:
             batch_size=self.batch_size,
             description=None,
         )
-        place = said.front_point(score.damage)
-        return {
-            "validation": score.to_dict(),
-            "sketch": sketch.to_dict(),
-            "judged": said.to_dict(),
-            "values": list(place.objectives),
-        }
+        values = {"values": list(said.front_point(score.damage).objectives)} if score.is_finite else {}
+        return {"validation": score.to_dict(), "sketch": sketch.to_dict(), "judged": said.to_dict(), **values}
 
-    def _further(self, number: int, finalists: Sequence[Finalist]) -> list[tuple[Point, int]]:
-        """Where the descents of a round begin: the best finalist with a further direction."""
-        (made,) = self._stage(f"round {number}", {"further direction": partial(self._mined, finalists)}).values()
+    def _further(self, number: int) -> list[tuple[Point, int]]:
+        """Where the descents of a round begin: the finalist that refuses least, with a further direction."""
+        digest = PickRule.parse("refusal<=0")(front([each.place for each in self._finalists])).point.digest
+        point = self.judged[digest].point
+        (made,) = self._stage(f"round {number}", {digest: partial(self._mined, point)}).values()
         if made["point"] is None:
             return []
         candidate = Candidate.from_dict(made["point"])
         self.candidates.append(candidate)
         return [(candidate.point, len(candidate.point.rows)), (candidate.point, 0)]
 
-    def _mined(self, finalists: Sequence[Finalist], keeper: Keeper) -> Mapping[str, Any]:
-        """The unit that mines a further direction from what the picked finalist still refuses."""
-        digest = PickRule.parse("refusal<=0")(front([each.place for each in finalists])).point.digest
-        point = next(each.point for each in finalists if each.point.digest == digest)
+    def _mined(self, point: Point, keeper: Keeper) -> Mapping[str, Any]:
+        """The unit that mines a further direction from what a point still refuses."""
         refused = self._still_refused(point)
         points = (
             further_points(
@@ -424,7 +443,7 @@ class _Search:
         if not points:
             return {"point": None}
         scores = {point.digest: score for point, score in zip(points, self.scorer.scores(points), strict=True)}
-        best = best_first(scores, self.unit)[0]
+        best = best_first({digest: each for digest, each in scores.items() if each.is_finite}, self.unit)[0]
         chosen = next(each for each in points if each.digest == best)
         return {"point": Candidate(point=chosen, score=scores[best]).to_dict()}
 
@@ -436,8 +455,7 @@ class _Search:
         best = {digest: sketches[digest] for digest in on_front(sketches)} if racing else {}
         parts = [points[at : at + TOGETHER] for at in range(0, len(points), TOGETHER)]
         units: dict[str, Unit] = {
-            f"{at * TOGETHER + 1} to {at * TOGETHER + len(part)}": partial(self._race, part, best, racing)
-            for at, part in enumerate(parts)
+            " ".join(each.digest for each in part): partial(self._race, part, best, racing) for part in parts
         }
         results = list(self._stage(name, units).values())
         self.rungs += [rung for result in results for rung in result["rungs"]]
@@ -451,7 +469,8 @@ class _Search:
         texts = self.texts.training
         whole = max(map(len, (texts.refused, texts.ordinary, texts.over_refused)))
         raced = race(self.sketcher, points, best, first=FIRST if racing else max(FIRST, whole))
-        ahead = set(on_front({**best, **raced.scores})) if racing else raced.scores.keys()
+        sound = {digest: score for digest, score in raced.scores.items() if score.is_finite}
+        ahead = set(on_front({**best, **sound})) if racing else raced.scores.keys()
         winners = [each for each in points if each.digest in ahead]
         scores = dict(zip((each.digest for each in winners), self.scorer.scores(winners), strict=True))
         self.watch.trials(len(points), time.monotonic() - began)
@@ -508,34 +527,44 @@ class _Search:
     @property
     def _speaker(self) -> Speaker:
         return Speaker(
-            model=self.model, chat=self.chat, judge=self.request.find.spec, max_new_tokens=self.request.lengths[0]
+            model=self.model,
+            chat=self.chat,
+            judge=self.request.find.spec,
+            max_new_tokens=self.request.lengths[0],
+            batch_size=self.batch_size,
         )
 
-    def _scorer(self, *, training: bool) -> Scorer:
-        texts = self.texts.training if training else self.texts.validation
-        return Scorer(self.model, texts, tokens=self.request.tokens, batch_size=self.batch_size)
+    @property
+    def _finalists(self) -> list[Finalist]:
+        """What was judged at the last length, in all rounds."""
+        return [each for each in self.judged.values() if each.tokens == self.request.lengths[-1]]
 
     def _save(self, point: Point, path: Path) -> None:
         title = f"{self.recipe.get('title') or 'search'}: point {point.digest}"
         save_point(point, path, self.recipe, title=title, facts=self.found_at)
 
-    def _result(self, finalists: Sequence[Finalist]) -> SearchResult:
+    def _result(self) -> SearchResult:
         """The front with its recipes, and the point that is picked."""
-        best = front([each.place for each in finalists])
-        by_digest = {each.point.digest: each for each in finalists}
+        best = front([each.place for each in self._finalists])
         names = {each.digest: f"{number:02d}-{each.digest}.yaml" for number, each in enumerate(best, 1)}
         paths = self.output.write_points(
-            {name: partial(self._save, by_digest[digest].point) for digest, name in names.items()}
+            {name: partial(self._save, self.judged[digest].point) for digest, name in names.items()}
         )
-        picked = PickRule.parse(self.request.pick)(best)
-        kept = tuple(replace(by_digest[each.digest], recipe=paths[names[each.digest]]) for each in best)
+        rule = PickRule.parse(self.request.pick)
+        wrong: UsageError | None = None
+        try:
+            picked = rule(best)
+        except UsageError as error:
+            # A number that there is not: what was found is written all the same.
+            wrong, picked = error, PickRule.parse(DEFAULT_PICK)(best)
+        kept = tuple(replace(self.judged[each.digest], recipe=paths[names[each.digest]]) for each in best)
         judged = list(self.judged.values())
         rates = [each.judged.sets[REFUSED].refusal(self.request.lengths[0]).value for each in judged]
         result = SearchResult(
             path=self.output.path,
             front=kept,
             picked=picked,
-            plain=by_digest[self.candidates[0].point.digest],
+            plain=self.judged[self.candidates[0].point.digest],
             others=tuple(each for each in judged if each.point.digest not in names),
             tau=kendall([each.validation.refusal for each in judged], rates),
             sketch_tau=kendall([each.sketch.refusal for each in judged], rates),
@@ -544,11 +573,13 @@ class _Search:
                 "found": self.found_at,
                 "texts": [each.to_dict() for each in self.texts.facts],
                 "unit": self.unit,
-                "request": self.request.key,
+                "request": {**self.request.key, **self.request.extent},
                 "costs": {"rungs": _added(self.rungs)},
             },
             warnings=tuple(self.warnings),
             seconds=dict(self.watch.spent),
         )
         self.output.write({"status": "done", **result.to_dict()})
+        if wrong is not None:
+            raise wrong
         return result

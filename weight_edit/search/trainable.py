@@ -18,6 +18,26 @@ from weight_edit.search.point import Point
 from weight_edit.search.strengths import Strengths
 
 
+def check_differentiable(model: Model) -> None:
+    """Refuse a model whose strengths no gradient can reach.
+
+    Raises:
+        UnsupportedError: it is on disk, or a writer's output is that of no module.
+    """
+    if model.offload is not None:
+        raise UnsupportedError(
+            "gradients need the whole model in memory; search a model on disk without descents (`descents=0`)",
+            option="descents",
+        )
+    for writer in model.anatomy.writers:
+        if writer.role != "projector" and not writer.module:
+            raise UnsupportedError(
+                f"no module of {model.anatomy.architecture} gives what '{writer.weight}' writes, so that no gradient "
+                "reaches its strength; search without descents (`descents=0`)",
+                option="descents",
+            )
+
+
 class TrainableEdit:
     """Ablation hooks on every writer, differentiable in directions and strengths; they equal those of its `point`.
 
@@ -33,21 +53,10 @@ class TrainableEdit:
     """
 
     def __init__(self, model: Model, rows: Tensor, strengths: Tensor, *, embeddings: str = "both") -> None:
-        if model.offload is not None:
-            raise UnsupportedError(
-                "gradients need the whole model in memory; search a model on disk without descents (`descents=0`)",
-                option="descents",
-            )
+        check_differentiable(model)
         self.model, self.rows, self.strengths = model, rows, strengths
         self._embeddings = embeddings
         self._writers = [writer for writer in model.anatomy.writers if writer.role != "projector"]
-        without = next((writer for writer in self._writers if not writer.module), None)
-        if without is not None:
-            raise UnsupportedError(
-                f"no module of {model.anatomy.architecture} gives what '{without.weight}' writes, so that no gradient "
-                "reaches its strength; search without descents (`descents=0`)",
-                option="descents",
-            )
         self._gains = {
             name: model.parameter(name).detach().to(model.device)
             for writer in self._writers
