@@ -24,7 +24,8 @@ from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.generation import Generation, generate
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model, load
-from weight_edit.search.descent import DescentOptions, descend
+from weight_edit.search.descent import descend
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.point import Point
 from weight_edit.search.score import Scorer
 from weight_edit.search.strengths import Strengths

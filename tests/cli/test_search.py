@@ -94,6 +94,7 @@ def test_a_search_leaves_a_front_of_recipes_and_another_rule_costs_nothing(call:
     asked = ("search", "organism", *ASKED, *SMALL, "--out", out)
     first = call(*asked)
     assert first.code == 0, first.err
+    candidates = json.loads((out / "search.json").read_text(encoding="utf-8"))["candidates"]
     command = re.search(r"weight-edit run (\S+\.yaml) --out edited", first.out)
     assert command is not None, first.out
     recipe = load_recipe(command[1])
@@ -101,9 +102,14 @@ def test_a_search_leaves_a_front_of_recipes_and_another_rule_costs_nothing(call:
     assert recipe.verify.prompts == "organism:answered:train"
     refused = call(*asked)
     assert (refused.code, "--resume goes on with it" in refused.err) == (2, True), refused.err
-    again = call(*asked, "--resume", "--pick", "1", "--json")
+    # What is not said again is as it was, so that no trial of the default number is begun.
+    kept = ("search", "organism", *ASKED, *SMALL[2:4], *SMALL[10:], "--out", out)
+    assert "--judged" in asked
+    assert "--judged" not in kept
+    again = call(*kept, "--resume", "--pick", "1", "--json")
     assert again.code == 0, again.err
     found = json.loads(again.out)
+    assert found["candidates"] == candidates
     assert found["picked"]["point"]["digest"] == found["front"][0]["digest"]
     assert Path(found["front"][0]["recipe"]).is_file()
 

@@ -11,7 +11,8 @@ from tests.helpers.random_texts import texts
 from tests.helpers.small_families import small
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.search.descent import KEPT_EVERY, DescentOptions, PricedPoint, descend
+from weight_edit.search.descent import KEPT_EVERY, PricedPoint, descend
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.point import Point
 from weight_edit.search.score import Scorer
 from weight_edit.search.strengths import Strengths

@@ -74,6 +74,13 @@ OVER = [
 ]
 
 
+def test_percentages_are_no_rates():
+    with pytest.raises(UsageError, match=r"`pick=refusal<=5`: refusal is a rate between 0 and 1, such as"):
+        PickRule.parse("refusal<=5")
+    with pytest.raises(UsageError, match="over-refusal is a rate between 0 and 1"):
+        PickRule.parse("damage<=3,over-refusal<=1.5")
+
+
 @pytest.mark.parametrize(
     ("rule", "digest", "kept", "said"),
     [
@@ -120,7 +127,6 @@ def test_a_front_without_a_knee_says_so(front):
     "text",
     [
         "",
-        "refusal<=1.5",
         "refusal<0.1",
         "damage<=x",
         "0",

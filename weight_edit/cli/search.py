@@ -1,7 +1,7 @@
 """The verb `search`: the best edit of a model, found without generating."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 def search(
+    context: typer.Context,
     model: Model,
     target: Annotated[str, typer.Option(metavar="PROMPTS", help="Prompts that the model refuses, and is to answer.")],
     baseline: Annotated[
@@ -113,7 +114,11 @@ def search(
     overwrite: Overwrite = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with a search, or beside another process; another --pick costs nothing."),
+        typer.Option(
+            "--resume",
+            help="Go on with a search, or beside another process, by the same line; another --pick costs nothing, more "
+            "--trials, --descents, --judged or --rounds go further.",
+        ),
     ] = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Prompts at a time, at most; as many as memory allows if absent.")
@@ -148,7 +153,7 @@ def search(
         from weight_edit.prompts.load import load_prompts
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
-        from weight_edit.search.folder import check_search_folder
+        from weight_edit.search.folder import check_search_folder, earlier_extent
         from weight_edit.search.request import SearchRequest
         from weight_edit.search.search_by_name import search_by_name
 
@@ -161,6 +166,18 @@ def search(
             offload=offload,
         )
         check_search_folder(out, resume=resume, overwrite=overwrite)
+        extent: dict[str, Any] = {
+            "trials": trials,
+            "descents": descents,
+            "descent": key_values(descent, "--descent", example="steps=30"),
+            "judged": judged,
+            "finalists": finalists,
+            "rounds": rounds,
+        }
+        if resume:
+            # What is not named is as it was: a search of few trials is not to begin many when another point is picked.
+            earlier = earlier_extent(out)
+            extent |= {name: earlier[name] for name in earlier if name in extent and not _named(context, name)}
         # A typo in the name is told before prompt sets are downloaded.
         load_options.check_name(model)
         with dataset_token(token):
@@ -183,19 +200,14 @@ def search(
             n_train=n_train,
             n_validation=n_validation,
             tokens=tokens,
-            trials=trials,
             generation=generation,
             sampler=sampler,
-            descents=descents,
-            descent=key_values(descent, "--descent", example="steps=30"),
-            judged=judged,
-            finalists=finalists,
             lengths=answer_lengths(lengths),
-            rounds=rounds,
             pick=pick,
             embeddings=embeddings,
             known_answers=known_answers,
             seed=seed,
+            **extent,
         )
         return search_by_name(
             request,
@@ -220,3 +232,9 @@ def search(
         search_result(result, console)
 
     call(work, show, as_dict, as_json=as_json, quiet=quiet, kept="what was done is in the journal; go on with --resume")
+
+
+def _named(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, and is not the default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -11,7 +11,9 @@ from weight_edit.plan.plan import not_bakeable
 from weight_edit.prompts.load import check_prompts
 from weight_edit.recipe.recipe import EditEntry, Find, Recipe
 from weight_edit.runs.given_directions import given_directions
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.pick import PickRule
+from weight_edit.utils.settings import validated
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -24,6 +26,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_method(search.method)
     if recipe.search is not None:
         PickRule.parse(recipe.search.pick, over_refusal=recipe.search.over_refused is not None)
+        validated(DescentOptions, recipe.search.descent, "search.descent")
         for name in recipe.search.finders:
             check_method(name)
     for spec in _prompts(recipe):

@@ -13,7 +13,7 @@ from weight_edit.prompts.load import load_prompts
 from weight_edit.recipe.recipe import MAIN, EditSection, Recipe, load_recipe
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runtime.loading import Model
-from weight_edit.search.descent import DescentOptions
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.pick import PickRule
 from weight_edit.search.point_recipe import save_point
 from weight_edit.search.progress_shown import shown

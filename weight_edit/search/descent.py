@@ -18,24 +18,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from weight_edit.edits.packed_rows import packed, unpacked_tensor
 from weight_edit.errors import UsageError
 from weight_edit.runtime.gradients import beside_weights
 from weight_edit.runtime.processes import agreed
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.point import Point
 from weight_edit.search.score import Score, Scorer
-from weight_edit.search.strengths import LARGEST, Strengths
+from weight_edit.search.strengths import Strengths
 from weight_edit.search.texts import Choice, Texts
 from weight_edit.search.trainable import TrainableEdit
 from weight_edit.utils.progress import bar
-from weight_edit.utils.seeds import LARGEST_SEED
-from weight_edit.utils.settings import Section
 
 KEPT_EVERY = 5
 """Steps after which the state is kept."""
@@ -51,38 +49,6 @@ SMALLEST_UNIT = 1e-6
 
 Refusals = Callable[[Point], Sequence[Choice]]
 """Generates under a point: the training prompts that it still refuses, with the new refusals and their answers."""
-
-
-class DescentOptions(Section):
-    """Settings of a descent.
-
-    Attributes:
-        prices: of damage, one after the other: with a price of 1, the plain full ablation's damage costs as much as
-            one nat of a refused prompt's ratio.
-        steps: of the optimiser (Adam) at each price.
-        directions: how many are optimised, kept orthonormal: the start's, and random ones beside them. With 0 the
-            start's stay as they are, and strengths alone are optimised.
-        rate: of strengths, learning rate on the logit of their share of the largest.
-        direction_rate: of directions, in radians: by how much one turns in a step, about, at first.
-        answers: weight of the answers' own likelihood.
-        batch: texts of each kind in a step, at most.
-        refresh: steps after which refusals are generated anew.
-        joined: generated refusals that are kept beside the first ones, at most; the newest.
-        largest: strength.
-        seed: of the batches, and of directions beside the start's.
-    """
-
-    prices: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.01, 0.1, 1.0, 10.0)
-    steps: Annotated[int, Field(ge=1)] = 40
-    directions: Annotated[int, Field(ge=0, le=16)] = 4
-    rate: Annotated[float, Field(gt=0)] = 0.15
-    direction_rate: Annotated[float, Field(gt=0)] = 0.1
-    answers: Annotated[float, Field(ge=0)] = 1.0
-    batch: Annotated[int, Field(ge=1)] = 16
-    refresh: Annotated[int, Field(ge=1)] = 10
-    joined: Annotated[int, Field(ge=0)] = 256
-    largest: Annotated[float, Field(gt=0, le=LARGEST)] = 1.5
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

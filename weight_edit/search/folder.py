@@ -106,6 +106,12 @@ class SearchOutput:
         write_whole(self.path / RESULT, json.dumps(json_safe(record), indent=2, allow_nan=False) + "\n")
 
 
+def earlier_extent(path: Path) -> dict[str, Any]:
+    """How far the search in a folder was to go, see `SearchRequest.extent`; empty where nothing says it."""
+    extent = (_record(path) or {}).get("extent")
+    return extent if isinstance(extent, dict) else {}
+
+
 def check_search_folder(
     path: Path, *, source: Path | None = None, resume: bool = False, overwrite: bool = False
 ) -> bool:

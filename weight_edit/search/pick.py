@@ -13,7 +13,7 @@ from weight_edit.search.front import LEAST_DAMAGE, FrontPoint, by_damage
 DEFAULT_PICK = "refusal<=0.05"
 """The rule where none is given: the least damage of at most a twentieth refused."""
 
-FORMS = "refusal<=0.1, damage<=0.02, several bounds with commas between, knee, or a point's number or digest"
+FORMS = "refusal<=0.1, damage<=0.02, over-refusal<=0.1, several of these with commas between, knee, or a point's number"
 
 _DIGEST = 12  # hexadecimal digits
 _BOUND = re.compile(r"(refusal|over-refusal|damage)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)")
@@ -73,7 +73,12 @@ class PickRule:
         for part in parts:
             bound = _BOUND.fullmatch(part.strip())
             value = None if bound is None else _number(bound[2])
-            if bound is not None and value is not None and (bound[1] == "damage" or value <= 1):
+            if bound is not None and value is not None:
+                if bound[1] != "damage" and value > 1:
+                    raise UsageError(
+                        f"`pick={text[:60]}`: {bound[1]} is a rate between 0 and 1, such as {bound[1]}<=0.05",
+                        option="pick",
+                    )
                 bounds[bound[1]] = value
         if "over-refusal" in bounds and not over_refusal:
             raise UsageError(

@@ -16,6 +16,9 @@ from weight_edit.search.point import Point
 _KEPT = ("prompts", "revision", "refusal_tokens", "tokens_from", "papers")
 """Facts that are those of a point's directions, too, wherever these are from."""
 
+OPTIMISED = ("descent", "further direction")
+"""Origins of points whose directions are not a finder's own."""
+
 LARGEST_INLINE = 100_000
 """Characters of packed directions that a recipe holds itself; longer ones are a file beside it."""
 
@@ -38,6 +41,9 @@ def point_recipe(
             that refusal is meant. What was said of its choice alone is left out.
     """
     known = {key: value for key, value in (facts or {}).items() if key in _KEPT}
+    if point.origin in OPTIMISED:
+        # What a gradient turned is no longer what the finder's paper describes.
+        known.pop("papers", None)
     rows = DirectionRows(point.rows, {"method": f"search ({point.origin})" if point.origin else "search", **known})
     whole = {key: value for key, value in (sections.get("edit") or {}).items() if key in EditSection.of_the_whole()}
     edit: dict[str, Any] = {**whole, "kind": point.step.kind, "strength": 1.0, "embeddings": point.embeddings}

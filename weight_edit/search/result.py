@@ -23,7 +23,7 @@ class Finalist:
         training, validation: its cheap scores; None of training prompts where its sketch lost.
         sketch: the cheaper score on validation prompts.
         judged: its answers, at the longest length that was generated for it.
-        recipe: the file that reproduces it; None where none was written, as of those off the front.
+        recipe: the file that reproduces it; None where none was written, as of those off the front but the plain one.
     """
 
     point: Point

@@ -27,7 +27,8 @@ from weight_edit.search.candidate import (
     sketches_of,
     to_judge,
 )
-from weight_edit.search.descent import SMALLEST_UNIT, DescentOptions, PricedPoint, descend
+from weight_edit.search.descent import SMALLEST_UNIT, PricedPoint, descend
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.folder import SearchOutput
 from weight_edit.search.front import FrontPoint, front
 from weight_edit.search.further import further_points
@@ -110,6 +111,9 @@ def search_edits(
     output = SearchOutput.open(
         out, source=None if model.source.in_memory else model.source.path, resume=resume, overwrite=overwrite
     )
+    if not resume:
+        # What another line with `--resume` goes on with where it names nothing else.
+        output.write({"status": "running", "extent": request.extent})
     inputs = {f"{name} of the find": value for name, value in _inputs(request.find, model, chat).items()} | request.key
     with Journal.open(
         output.journal if storage is None else storage, inputs, resume=resume, overwrite=overwrite
@@ -547,6 +551,8 @@ class _Search:
         """The front with its recipes, and the point that is picked."""
         best = front([each.place for each in self._finalists])
         names = {each.digest: f"{number:02d}-{each.digest}.yaml" for number, each in enumerate(best, 1)}
+        plain = self.judged[self.candidates[0].point.digest]
+        names.setdefault(plain.point.digest, f"plain-{plain.point.digest}.yaml")
         paths = self.output.write_points(
             {name: partial(self._save, self.judged[digest].point) for digest, name in names.items()}
         )
@@ -557,15 +563,19 @@ class _Search:
         except UsageError as error:
             # A number that there is not: what was found is written all the same.
             wrong, picked = error, PickRule.parse(DEFAULT_PICK)(best)
-        kept = tuple(replace(self.judged[each.digest], recipe=paths[names[each.digest]]) for each in best)
-        judged = list(self.judged.values())
+        judged = [
+            replace(each, recipe=paths[names[digest]] if digest in names else None)
+            for digest, each in self.judged.items()
+        ]
+        by_digest = {each.point.digest: each for each in judged}
+        kept = tuple(by_digest[each.digest] for each in best)
         rates = [each.judged.sets[REFUSED].refusal(self.request.lengths[0]).value for each in judged]
         result = SearchResult(
             path=self.output.path,
             front=kept,
             picked=picked,
-            plain=self.judged[self.candidates[0].point.digest],
-            others=tuple(each for each in judged if each.point.digest not in names),
+            plain=by_digest[plain.point.digest],
+            others=tuple(each for each in judged if each not in kept),
             tau=kendall([each.validation.refusal for each in judged], rates),
             sketch_tau=kendall([each.sketch.refusal for each in judged], rates),
             candidates=self.candidates,
@@ -573,13 +583,13 @@ class _Search:
                 "found": self.found_at,
                 "texts": [each.to_dict() for each in self.texts.facts],
                 "unit": self.unit,
-                "request": {**self.request.key, **self.request.extent},
+                "request": self.request.key,
                 "costs": {"rungs": _added(self.rungs)},
             },
             warnings=tuple(self.warnings),
             seconds=dict(self.watch.spent),
         )
-        self.output.write({"status": "done", **result.to_dict()})
+        self.output.write({"status": "done", "extent": self.request.extent, **result.to_dict()})
         if wrong is not None:
             raise wrong
         return result

@@ -7,11 +7,13 @@ from weight_edit.directions.find_request import check_batch_size
 from weight_edit.errors import UsageError
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
+from weight_edit.search.descent_options import DescentOptions
 from weight_edit.search.pick import PickRule
 from weight_edit.search.progress_shown import shown
 from weight_edit.search.request import SearchRequest
 from weight_edit.utils.extras import need
 from weight_edit.utils.progress import starting
+from weight_edit.utils.settings import validated
 
 if TYPE_CHECKING:
     from weight_edit.search.result import SearchResult
@@ -49,15 +51,13 @@ def search_by_name(
             "`descents`: gradients need the whole model in memory; with `offload` give `descents=0`",
             option=["descents", "offload"],
         )
+    validated(DescentOptions, dict(request.descent), "descent")
     need("optuna", "a search")
     # The imports take seconds, so that all that is told without them comes first.
     with starting():
         from weight_edit.directions.registry import finder_named
-        from weight_edit.search.descent import DescentOptions
         from weight_edit.search.search import search_edits
-        from weight_edit.utils.settings import validated
 
-    validated(DescentOptions, dict(request.descent), "descent")
     for method, options in {request.find.method: request.find.options, **request.finders}.items():
         finder = finder_named(method)
         finder.settings(options)

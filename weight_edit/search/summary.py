@@ -17,7 +17,7 @@ class PointSummary(TypedDict):
         refusal: by length in tokens.
         over_refusal: None where it was not asked.
         exact: answers that are the known one, of "refused" and "ordinary" prompts; None where none are known.
-        recipe: the file that reproduces it, from the search's folder; None of one off the front.
+        recipe: the file that reproduces it, from the search's folder; None of one off the front but the plain one.
     """
 
     digest: str

@@ -31,6 +31,8 @@ def edit_summary(edit: Mapping[str, Any]) -> str:
         return f"{DEEDS[kind]}, strength {strength:g}" if strength != 1 else DEEDS[kind]
     if kind != "ablate":
         return f"the residual stream changed by the edit '{kind}', strength {strength:g}"
+    if edit.get("kernel"):
+        return "a direction of the residual stream weakened, more in some layers than in others (ablation by a kernel)"
     if strength == 1:
         return "a direction of the residual stream removed (directional ablation)"
     if strength > 1:

@@ -56,7 +56,7 @@ def search_front(found: "SearchSummary", console: Console) -> None:
     table.add_column(f"refused at\n{lengths[-1]} tokens", justify="right", no_wrap=True)
     for length in lengths[:-1]:
         table.add_column(f"at\n{length}", justify="right", no_wrap=True)
-    for shown, name in ((True, "KL"), (over, "over-\nrefused"), (exact, "exact")):
+    for shown, name in ((True, "KL,\nnats"), (over, "over-\nrefused"), (exact, "exact")):
         if shown:
             table.add_column(name, justify="right")
     table.add_column("from", overflow="fold")
@@ -77,6 +77,7 @@ def search_front(found: "SearchSummary", console: Console) -> None:
         row("plain", found["plain"])
     console.print(table)
     if not wide:
+        console.print("Recipes, in the folder of the search:")
         for number, point in enumerate(points, 1):
             console.print(f"{number:>6} {safe(point['recipe'] or '')}", highlight=False)
         console.print()
