@@ -161,7 +161,7 @@ def test_too_few_prompts_are_an_error_with_the_reasons(monkeypatch):
     assert error.value.options == ("n_train", "known_answers")
     with pytest.raises(UsageError, match="answers were cut before a decision") as error:
         made_texts(organism_speaker(max_new_tokens=2), sets, nothing, n_train=12, n_validation=6)
-    assert "max_new_tokens" in error.value.options
+    assert "lengths" in error.value.options
 
 
 def test_what_two_texts_share_is_a_part_of_the_prompt():
