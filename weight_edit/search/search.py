@@ -29,7 +29,7 @@ from weight_edit.search.candidate import (
 )
 from weight_edit.search.descent import SMALLEST_UNIT, PricedPoint, descend
 from weight_edit.search.descent_options import DescentOptions
-from weight_edit.search.folder import SearchOutput
+from weight_edit.search.folder import SearchOutput, earlier_extent
 from weight_edit.search.front import FrontPoint, front
 from weight_edit.search.further import further_points
 from weight_edit.search.journal import Journal, Keeper, Unit
@@ -111,7 +111,7 @@ def search_edits(
     output = SearchOutput.open(
         out, source=None if model.source.in_memory else model.source.path, resume=resume, overwrite=overwrite
     )
-    if not resume:
+    if not (resume and earlier_extent(output.path)):
         # What another line with `--resume` goes on with where it names nothing else.
         output.write({"status": "running", "extent": request.extent})
     inputs = {f"{name} of the find": value for name, value in _inputs(request.find, model, chat).items()} | request.key
