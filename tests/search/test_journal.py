@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from weight_edit.errors import ProcessError, UsageError
 from weight_edit.search import heartbeat, journal_storage, json_text
 from weight_edit.search import journal as journal_module
-from weight_edit.search.journal import NAME, ClaimLostError, Journal, Keeper
+from weight_edit.search.journal import NAME, ClaimLostError, Journal, Keeper, study_name
 from weight_edit.search.journal_entry import State
 from weight_edit.search.json_text import encoded
 from weight_edit.search.owner import Owner
@@ -57,7 +57,7 @@ def opened(where: str) -> Iterator[Open]:
 def study_of(where: str) -> optuna.Study:
     """The study, by Optuna's own means."""
     if "://" in where:
-        return optuna.load_study(study_name=NAME, storage=where)
+        return optuna.load_study(study_name=study_name(INPUTS), storage=where)
     return optuna.load_study(
         study_name=NAME, storage=JournalStorage(JournalFileBackend(f"{where}/{journal_storage.FILE}"))
     )
@@ -504,12 +504,30 @@ def test_an_earlier_search_is_left_alone_unless_it_is_asked_for(where: str) -> N
         ),
     ],
 )
-def test_a_journal_of_other_inputs_is_refused(where: str, others: dict[str, Any], said: str) -> None:
-    Journal.open(where, INPUTS).close()
+def test_a_file_of_other_inputs_is_refused(tmp_path: Path, others: dict[str, Any], said: str) -> None:
+    Journal.open(tmp_path, INPUTS).close()
     with pytest.raises(UsageError, match=said) as told:
-        Journal.open(where, {**INPUTS, **others}, resume=True)
+        Journal.open(tmp_path, {**INPUTS, **others}, resume=True)
     assert "overwrite" in told.value.options
     assert {*others} & {*told.value.options}
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"resume": True, "overwrite": True}])
+def test_searches_of_other_inputs_are_side_by_side_in_a_database(tmp_path: Path, options: dict[str, bool]) -> None:
+    address = f"sqlite:///{tmp_path / 'search.db'}"
+    each_of = [INPUTS, {**INPUTS, "seed": 4}, {}]
+    journals = [Journal.open(address, inputs, **options) for inputs in each_of]
+    for number, journal in enumerate(journals):
+        assert journal.stage("s", {"u": constant(by=number)}) == {"u": {"by": number}}
+    again = {"resume": True, **options}
+    for number, inputs in enumerate(each_of):
+        # Their order counts for nothing.
+        turned = dict(reversed(inputs.items()))
+        with Journal.open(address, turned, **again) as journal:
+            assert journal.stage("s", {"u": never}) == {"u": {"by": number}}
+    for number, journal in enumerate(journals):
+        assert journal.stage("t", {"u": constant(by=number)}) == {"u": {"by": number}}, "none was displaced"
+        journal.close()
 
 
 def test_it_is_begun_anew_where_that_is_asked_for(where: str) -> None:
@@ -548,9 +566,10 @@ def test_who_opens_it_first_says_what_it_is_of(where: str, monkeypatch: pytest.M
     with pytest.raises(SystemExit):
         Journal.open(where, INPUTS)
     monkeypatch.undo()
-    Journal.open(where, INPUTS).close()
-    with pytest.raises(UsageError, match="made with other `seed`"):
-        Journal.open(where, {**INPUTS, "seed": 4}, resume=True)
+    with Journal.open(where, INPUTS) as journal:
+        journal.stage("s", {"u": constant()})
+    with Journal.open(where, INPUTS, resume=True) as journal:
+        assert journal.stage("s", {"u": never}) == {"u": {}}
 
 
 def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
@@ -558,7 +577,8 @@ def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
     theirs = [{"inputs": "no JSON"}, {"inputs": '{"x": 1}'}, {"author": "me"}, {}]
     for number, attributes in enumerate(theirs):
         storage = study_of(where)._storage
-        study = optuna.create_study(study_name=f"mine {number}", storage=storage)
+        name = study_name(INPUTS, f"mine {number}") if "://" in where else f"mine {number}"
+        study = optuna.create_study(study_name=name, storage=storage)
         for key, value in attributes.items():
             study.set_user_attr(key, value)
         if not attributes:
@@ -566,7 +586,7 @@ def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
         for options in ({}, {"resume": True}, {"overwrite": True}):
             with pytest.raises(UsageError, match="a study that no search has made"):
                 Journal.open(where, INPUTS, name=f"mine {number}", **options)
-        assert optuna.load_study(study_name=f"mine {number}", storage=storage).user_attrs == attributes
+        assert optuna.load_study(study_name=name, storage=storage).user_attrs == attributes
 
 
 HERE = Owner.here().to_dict()

@@ -8,6 +8,8 @@ and one whose process has ended is failed by whoever notices; the next goes on f
 that was thought dead and is not finds its attempt failed as soon as it writes.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from weight_edit.search.journal_storage import Storage
 
 NAME = "weight_edit.search"
-"""The study's name where none is given."""
+"""The study's name where none is given; in a database it goes on, see `study_name`."""
 
 NOTES = "notes"
 """The stage of what was noted."""
@@ -119,6 +121,9 @@ class Journal:
     ) -> "Journal":
         """The journal of a search: a new one, or an earlier one of the same inputs.
 
+        A folder has one search's. In a database, which many may share, each finds its own, and those of other inputs
+        stand beside it: neither is refused, nor begun anew in place of the other.
+
         Args:
             where: a folder, made where it is missing, or the address of an SQL database, such as
                 "sqlite:///search.db" or "postgresql://user:password@host/database".
@@ -126,12 +131,12 @@ class Journal:
             resume: go on with what is there, also beside other processes; where nothing is, begin.
             overwrite: begin anew whatever is there, in another study beside the earlier one. With `resume`: only where
                 the inputs are others.
-            name: of the study; a database may hold several.
+            name: of the study, which in a database ends with a digest of the inputs.
             told: called with each result of a stage.
 
         Raises:
-            UsageError: something is there and neither was asked for, it is of other inputs (named), it is not ours or
-                cannot be used, a process works on what was to be overwritten, or Optuna is not installed.
+            UsageError: something is there and neither was asked for, a folder's is of other inputs (named), it is not
+                ours or cannot be used, a process works on what was to be overwritten, or Optuna is not installed.
         """
         need("optuna", "a search with a journal")
         from weight_edit.search.journal_storage import in_database, in_folder, quiet_optuna
@@ -139,7 +144,7 @@ class Journal:
         given = decoded(encoded(dict(inputs)))
         with quiet_optuna():
             if "://" in str(where):
-                storage = in_database(str(where), name)
+                storage = in_database(str(where), study_name(given, name))
             else:
                 storage = in_folder(Path(where), name)
             found = storage.find()
@@ -404,6 +409,12 @@ class Journal:
         if owners and all(owner.has_ended for owner in owners):
             return True
         return self._watch.is_stale(entry.number, (entry.attributes.get(_OWNER), entry.attributes.get(_BEAT)))
+
+
+def study_name(inputs: Mapping[str, Any], name: str = NAME) -> str:
+    """The name of the study of these inputs in a database."""
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode("ascii")).hexdigest()
+    return f"{name} {digest[:16]}"
 
 
 def _is_kept(storage: "Storage", inputs: dict[str, Any], *, resume: bool, overwrite: bool) -> bool:
