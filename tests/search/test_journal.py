@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from weight_edit.errors import ProcessError, UsageError
-from weight_edit.search import heartbeat, journal_storage
+from weight_edit.search import heartbeat, journal_storage, json_text
 from weight_edit.search import journal as journal_module
-from weight_edit.search.journal import NAME, ClaimLostError, Journal, Keeper
+from weight_edit.search.journal import NAME, ClaimLostError, Journal, Keeper, study_name
 from weight_edit.search.journal_entry import State
+from weight_edit.search.json_text import encoded
 from weight_edit.search.owner import Owner
 
 INPUTS = {"seed": 3, "model": "organism", "share": 0.1, "prompts": [1, 2]}
@@ -55,7 +57,7 @@ def opened(where: str) -> Iterator[Open]:
 def study_of(where: str) -> optuna.Study:
     """The study, by Optuna's own means."""
     if "://" in where:
-        return optuna.load_study(study_name=NAME, storage=where)
+        return optuna.load_study(study_name=study_name(INPUTS), storage=where)
     return optuna.load_study(
         study_name=NAME, storage=JournalStorage(JournalFileBackend(f"{where}/{journal_storage.FILE}"))
     )
@@ -502,12 +504,30 @@ def test_an_earlier_search_is_left_alone_unless_it_is_asked_for(where: str) -> N
         ),
     ],
 )
-def test_a_journal_of_other_inputs_is_refused(where: str, others: dict[str, Any], said: str) -> None:
-    Journal.open(where, INPUTS).close()
+def test_a_file_of_other_inputs_is_refused(tmp_path: Path, others: dict[str, Any], said: str) -> None:
+    Journal.open(tmp_path, INPUTS).close()
     with pytest.raises(UsageError, match=said) as told:
-        Journal.open(where, {**INPUTS, **others}, resume=True)
+        Journal.open(tmp_path, {**INPUTS, **others}, resume=True)
     assert "overwrite" in told.value.options
     assert {*others} & {*told.value.options}
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"resume": True, "overwrite": True}])
+def test_searches_of_other_inputs_are_side_by_side_in_a_database(tmp_path: Path, options: dict[str, bool]) -> None:
+    address = f"sqlite:///{tmp_path / 'search.db'}"
+    each_of = [INPUTS, {**INPUTS, "seed": 4}, {}]
+    journals = [Journal.open(address, inputs, **options) for inputs in each_of]
+    for number, journal in enumerate(journals):
+        assert journal.stage("s", {"u": constant(by=number)}) == {"u": {"by": number}}
+    again = {"resume": True, **options}
+    for number, inputs in enumerate(each_of):
+        # Their order counts for nothing.
+        turned = dict(reversed(inputs.items()))
+        with Journal.open(address, turned, **again) as journal:
+            assert journal.stage("s", {"u": never}) == {"u": {"by": number}}
+    for number, journal in enumerate(journals):
+        assert journal.stage("t", {"u": constant(by=number)}) == {"u": {"by": number}}, "none was displaced"
+        journal.close()
 
 
 def test_it_is_begun_anew_where_that_is_asked_for(where: str) -> None:
@@ -546,9 +566,10 @@ def test_who_opens_it_first_says_what_it_is_of(where: str, monkeypatch: pytest.M
     with pytest.raises(SystemExit):
         Journal.open(where, INPUTS)
     monkeypatch.undo()
-    Journal.open(where, INPUTS).close()
-    with pytest.raises(UsageError, match="made with other `seed`"):
-        Journal.open(where, {**INPUTS, "seed": 4}, resume=True)
+    with Journal.open(where, INPUTS) as journal:
+        journal.stage("s", {"u": constant()})
+    with Journal.open(where, INPUTS, resume=True) as journal:
+        assert journal.stage("s", {"u": never}) == {"u": {}}
 
 
 def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
@@ -556,7 +577,8 @@ def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
     theirs = [{"inputs": "no JSON"}, {"inputs": '{"x": 1}'}, {"author": "me"}, {}]
     for number, attributes in enumerate(theirs):
         storage = study_of(where)._storage
-        study = optuna.create_study(study_name=f"mine {number}", storage=storage)
+        name = study_name(INPUTS, f"mine {number}") if "://" in where else f"mine {number}"
+        study = optuna.create_study(study_name=name, storage=storage)
         for key, value in attributes.items():
             study.set_user_attr(key, value)
         if not attributes:
@@ -564,7 +586,119 @@ def test_a_study_of_somebody_else_is_left_alone(where: str) -> None:
         for options in ({}, {"resume": True}, {"overwrite": True}):
             with pytest.raises(UsageError, match="a study that no search has made"):
                 Journal.open(where, INPUTS, name=f"mine {number}", **options)
-        assert optuna.load_study(study_name=f"mine {number}", storage=storage).user_attrs == attributes
+        assert optuna.load_study(study_name=name, storage=storage).user_attrs == attributes
+
+
+HERE = Owner.here().to_dict()
+NO_OWNERS: list[Any] = [
+    [],
+    {},
+    {**HERE, "more": 1},
+    {**HERE, "process": "../1"},
+    {**HERE, "process": 0},
+    {**HERE, "process": 2**80},
+    {**HERE, "start": "now"},
+    {**HERE, "host": None},
+]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"unit": [1]},
+        {"unit": "u", "owner": "nobody"},
+        {"unit": "u", "owner": ["x"], "claim.x": encoded(HERE)},
+        {"unit": "u", "owner": "x", "claim.x": 7},
+        *({"unit": "u", "owner": "x", "claim.x": encoded(each)} for each in NO_OWNERS),
+    ],
+)
+def test_a_running_attempt_that_no_search_has_written_is_refused(tmp_path: Path, attributes: dict[str, Any]) -> None:
+    where = str(tmp_path)
+    Journal.open(where, INPUTS).close()
+    study = study_of(where)
+    study.enqueue_trial({}, user_attrs={"stage": "s", **attributes})
+    study.ask()
+    with Journal.open(where, INPUTS, resume=True) as journal:
+        refused = rf"^{re.escape(journal.shown)} has a study that no search has made"
+        with pytest.raises(UsageError, match=refused):
+            journal.stage("s", {"u": constant()})
+    if "owner" in attributes:
+        with pytest.raises(UsageError, match=refused):
+            Journal.open(where, INPUTS, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {},
+        {"result": ""},
+        {"result": 7},
+        {"result": "{"},
+        {"result": "[1]"},
+        {"result": "pieces:0"},
+        {"result": "pieces:0:-1"},
+        {"result": "pieces:0:2", "result.0.0": "{}"},
+        {"result": "pieces:0:1", "result.0.0": 7},
+        {"result": "zlib:AAAA"},
+    ],
+)
+def test_a_result_that_no_search_has_written_is_refused(tmp_path: Path, result: dict[str, Any]) -> None:
+    where = str(tmp_path)
+    Journal.open(where, INPUTS).close()
+    for stage, unit in (("s", "u"), ("notes", "texts")):
+        attributes = {"stage": stage, "unit": unit, **result}
+        study_of(where).add_trial(optuna.trial.create_trial(values=[0.0, 0.0], user_attrs=attributes))
+    with Journal.open(where, INPUTS, resume=True) as journal:
+        for read in (lambda: journal.stage("s", {"u": never}), lambda: journal.noted("texts")):
+            with pytest.raises(UsageError, match=rf"^{re.escape(journal.shown)} has a study that no search has made"):
+                read()
+
+
+def test_a_note_that_no_search_has_written_is_refused(opened: Open) -> None:
+    journal = opened()
+    journal.stage("notes", {"texts": constant(other=1)})
+    for read in (lambda: journal.noted("texts"), lambda: journal.note("texts", 1)):
+        with pytest.raises(UsageError, match="a study that no search has made"):
+            read()
+
+
+@pytest.mark.parametrize("state", [7, "{", "pieces:1:1"])
+def test_what_was_kept_and_no_search_has_written_is_refused(opened: Open, where: str, state: Any) -> None:
+    journal = opened()
+    attributes = {"stage": "s", "unit": "u", "state": state}
+    study_of(where).add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=attributes))
+    with pytest.raises(UsageError, match="a study that no search has made"):
+        journal.stage("s", {"u": never})
+
+
+def test_a_small_text_that_becomes_a_large_one_is_refused(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = opened()
+    journal.note("texts", "a" * 200_000)
+    monkeypatch.setattr(json_text, "LIMIT", 100_000)
+    with pytest.raises(UsageError, match=rf"^{re.escape(journal.shown)} has a study that no search has made"):
+        journal.noted("texts")
+
+
+def test_a_unit_whose_result_could_not_be_written_is_tried_again(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept is let go of as a whole: none of its pieces is left to be read."""
+    monkeypatch.setattr(journal_storage, "_LARGE", 40)
+    journal = opened()
+    write = journal._storage.write
+
+    def unit(keeper: Keeper) -> dict[str, Any]:
+        keeper.keep("a" * 100)
+        return {}
+
+    def full(number: int, key: str, text: str) -> None:
+        write(number, key, text)
+        if key.startswith("state") and not text:
+            raise UsageError("the disk is full")
+
+    monkeypatch.setattr(journal._storage, "write", full)
+    with pytest.raises(UsageError, match="the disk is full"):
+        journal.stage("s", {"u": unit})
+    assert opened().stage("s", {"u": lambda keeper: {"was": keeper.state}}) == {"u": {"was": None}}
 
 
 @pytest.mark.parametrize("content", ["hello\n", "hello", '{"op_code":7}\n{"x":1}\n', "[]\n[]\n", "\n"])

@@ -1,7 +1,10 @@
 """JSON values as texts of a storage."""
 
+import base64
 import json
 import math
+import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weight_edit.errors import UsageError
+from weight_edit.search import json_text
 from weight_edit.search.json_text import decoded, encoded, joined, parts
 
 LEAVES = (
@@ -80,7 +85,70 @@ def test_what_would_not_come_back_is_refused(value: Any, error: type[Exception])
         encoded(value)
 
 
-@pytest.mark.parametrize("text", ["zlib:AAAA", "zlib:$", "{", ""])
-def test_other_texts_are_refused(text: str) -> None:
+def zipped(raw: bytes) -> str:
+    """A text that is compressed."""
+    return f"zlib:{base64.b64encode(zlib.compress(raw)).decode('ascii')}"
+
+
+WHOLE = zipped(b'"' + b"a" * 1000 + b'"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("zlib:AAAA", "zlib:", "zlib:$", "zlib:\xe4", "{", "", None, 7, []),
+        *(zipped("\xe4".encode()), zipped(b"{"), zipped(b"1")[:-4], WHOLE[:-8], f"{WHOLE[:-2]}AAAA"),
+    ],
+)
+def test_other_texts_are_refused(text: Any) -> None:
     with pytest.raises(ValueError):
         decoded(text)
+
+
+def test_a_text_that_goes_on_behind_its_end_is_refused() -> None:
+    raw = zlib.compress(b"1")
+    assert decoded(f"zlib:{base64.b64encode(raw).decode('ascii')}") == 1
+    with pytest.raises(ValueError, match="damaged"):
+        decoded(f"zlib:{base64.b64encode(raw + raw).decode('ascii')}")
+
+
+def test_no_more_is_decompressed_than_a_search_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_text, "LIMIT", 4 << 20)
+    text = zipped(b" " * (100 << 20))
+    assert len(text) < 1 << 18
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="longer than 4 MiB"):
+            decoded(text)
+        # The content, once more while it is put together.
+        assert tracemalloc.get_traced_memory()[1] < 3 * json_text.LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_longest_value_comes_back_and_no_longer_one_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_text, "LIMIT", 100_000)
+    longest = "a" * (100_000 - 2)
+    assert decoded(encoded(longest)) == longest
+    with pytest.raises(UsageError, match="an entry of its journal"):
+        encoded(f"{longest}a")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"state": 7},
+        {"state": "pieces:"},
+        {"state": "pieces:0"},
+        {"state": "pieces:0:1:2"},
+        {"state": "pieces:x:1", "state.x.0": "1"},
+        {"state": "pieces:0:x"},
+        {"state": "pieces:0:0"},
+        {"state": "pieces:0:-1"},
+        {"state": "pieces:0:2", "state.0.0": "1"},
+        {"state": "pieces:0:1", "state.0.0": 1},
+    ],
+)
+def test_other_attributes_are_refused(attributes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="state"):
+        joined(attributes, "state")

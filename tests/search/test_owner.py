@@ -1,8 +1,10 @@
 """Who works on a unit, and whether it is known to have ended."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,34 @@ def owner_of(process: int) -> Owner:
 def test_this_process_has_not_ended() -> None:
     assert Owner.here().is_here
     assert not Owner.here().has_ended
-    assert Owner(**Owner.here().to_dict()) != Owner.here(), "each opening has a token of its own"
+    assert Owner.here() != Owner.here(), "each opening has a token of its own"
+
+
+def test_a_process_is_read_as_it_was_written() -> None:
+    here = Owner.here()
+    assert Owner.from_dict(json.loads(json.dumps(here.to_dict()))) == here
+    assert Owner.from_dict(replace(here, start=None).to_dict()) == replace(here, start=None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"process": process} for process in ("1", "../1", 0, -1, True, None, 1.0, 2**31)),
+        *({"start": start} for start in ("1", 1.0, False)),
+        *({name: value} for name in ("host", "machine", "token") for value in (None, 1, [])),
+        {"more": 1},
+    ],
+)
+def test_what_is_no_process_is_refused(changes: dict[str, Any]) -> None:
+    entry = Owner.here().to_dict()
+    with pytest.raises(ValueError, match="no process"):
+        Owner.from_dict({**entry, **changes})
+
+
+@pytest.mark.parametrize("entry", [{}, {"host": "here"}, [], None, 7])
+def test_what_lacks_a_key_is_no_process(entry: Any) -> None:
+    with pytest.raises(ValueError, match="no process"):
+        Owner.from_dict(entry)
 
 
 def test_a_process_has_ended_once_it_is_killed_even_if_nobody_has_asked_for_its_exit_code() -> None:

@@ -202,9 +202,8 @@ class Search(Section):
 
     It begins with what `find` finds; prompts are those of `find`, and `over_refused` are harmless prompts that the
     model refuses. `finders` are further methods whose directions may be taken, with their options; `descent` are the
-    settings of descents. `pick` is the rule by which one point of the front is taken. `storage` is the address of an
-    SQL database that several machines share; a file in the run's folder is the journal when absent. The others are the
-    fields of `SearchRequest`.
+    settings of descents. `pick` is the rule by which one point of the front is taken. The others are the fields of
+    `SearchRequest`. The journal is a file in the run's folder.
     """
 
     finders: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -223,7 +222,6 @@ class Search(Section):
     rounds: NoneOrMore = 0
     pick: str = "refusal<=0.05"
     known_answers: bool = True
-    storage: str | None = None
     batch_size: Positive | None = None
 
     @field_validator("finders")
@@ -429,12 +427,6 @@ class Recipe(Section):
         """
         if self.find is None:
             raise ValueError("'search' begins with what 'find' finds, which is missing")
-        if self.search is not None and re.search("://[^/@]*:[^/@]*@", self.search.storage or ""):
-            # Said without its value.
-            raise ValueError(
-                "'search.storage': a run keeps its recipe, and a password is not to be kept; leave it out, and let the "
-                "database's client read it where it looks for it (PGPASSWORD, say)"
-            )
         if self.edit is None:
             return
         plain = EditSection()

@@ -61,7 +61,7 @@ def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
         finder = finder_named(name)
         finder.settings(options)
         finder.check_offload(recipe.offload)
-    settings = section.model_dump(exclude={"over_refused", "storage", "batch_size"})
+    settings = section.model_dump(exclude={"over_refused", "batch_size"})
     return SearchRequest(
         find=find,
         over_refused=None if section.over_refused is None else load_prompts(section.over_refused),
@@ -102,7 +102,6 @@ def run_search(
             request,
             out=folder / FOLDER,
             chat_format=chat_format,
-            storage=section.storage,
             found=found,
             recipe=sections,
             batch_size=section.batch_size,

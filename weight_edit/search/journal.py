@@ -8,10 +8,12 @@ and one whose process has ended is failed by whoever notices; the next goes on f
 that was thought dead and is not finds its attempt failed as soon as it writes.
 """
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from weight_edit.search.journal_storage import Storage
 
 NAME = "weight_edit.search"
-"""The study's name where none is given."""
+"""The study's name where none is given; in a database it goes on, see `study_name`."""
 
 NOTES = "notes"
 """The stage of what was noted."""
@@ -119,6 +121,9 @@ class Journal:
     ) -> "Journal":
         """The journal of a search: a new one, or an earlier one of the same inputs.
 
+        A folder has one search's. In a database, which many may share, each finds its own, and those of other inputs
+        stand beside it: neither is refused, nor begun anew in place of the other.
+
         Args:
             where: a folder, made where it is missing, or the address of an SQL database, such as
                 "sqlite:///search.db" or "postgresql://user:password@host/database".
@@ -126,12 +131,12 @@ class Journal:
             resume: go on with what is there, also beside other processes; where nothing is, begin.
             overwrite: begin anew whatever is there, in another study beside the earlier one. With `resume`: only where
                 the inputs are others.
-            name: of the study; a database may hold several.
+            name: of the study, which in a database ends with a digest of the inputs.
             told: called with each result of a stage.
 
         Raises:
-            UsageError: something is there and neither was asked for, it is of other inputs (named), it is not ours or
-                cannot be used, a process works on what was to be overwritten, or Optuna is not installed.
+            UsageError: something is there and neither was asked for, a folder's is of other inputs (named), it is not
+                ours or cannot be used, a process works on what was to be overwritten, or Optuna is not installed.
         """
         need("optuna", "a search with a journal")
         from weight_edit.search.journal_storage import in_database, in_folder, quiet_optuna
@@ -139,7 +144,7 @@ class Journal:
         given = decoded(encoded(dict(inputs)))
         with quiet_optuna():
             if "://" in str(where):
-                storage = in_database(str(where), name)
+                storage = in_database(str(where), study_name(given, name))
             else:
                 storage = in_folder(Path(where), name)
             found = storage.find()
@@ -171,13 +176,13 @@ class Journal:
             TypeError, ValueError: no JSON value.
             UsageError: the journal cannot be used.
         """
-        return self.stage(NOTES, {key: lambda _: {"noted": value}})[key]["noted"]
+        return _noted(self._storage, self.stage(NOTES, {key: lambda _: {"noted": value}})[key])
 
     def noted(self, key: str) -> Any:
         """What was noted under `key`; None for nothing."""
         for entry in self._attempts(NOTES).get(key, []):
             if entry.state is State.DONE:
-                return _result(entry)["noted"]
+                return _noted(self._storage, _result(self._storage, entry))
         return None
 
     def stage(self, name: str, units: Mapping[str, Unit]) -> dict[str, dict[str, Any]]:
@@ -216,11 +221,18 @@ class Journal:
                     pause = min(1.5 * pause, _LONGEST)
 
     def _attempts(self, stage: str) -> dict[str, list[Entry]]:
-        """The trials of a stage by unit, in order."""
+        """The trials of a stage by unit, in order.
+
+        Raises:
+            UsageError: one is of no unit.
+        """
         found: dict[str, list[Entry]] = {}
         for entry in self._storage.entries():
             if entry.attributes.get(_STAGE) == stage:
-                found.setdefault(entry.attributes[_UNIT], []).append(entry)
+                unit = entry.attributes.get(_UNIT)
+                if not isinstance(unit, str):
+                    raise _not_ours(self._storage)
+                found.setdefault(unit, []).append(entry)
         return found
 
     def _gather(
@@ -233,7 +245,7 @@ class Journal:
         for unit in units:
             entry = _standing(attempts.get(unit, []))
             if unit not in results and entry is not None and entry.state is State.DONE:
-                results[unit] = _result(entry)
+                results[unit] = _result(self._storage, entry)
                 if self.told is not None:
                     self.told(len(results), len(units), unit, results[unit])
 
@@ -249,7 +261,7 @@ class Journal:
                 continue
             for entry in entries:
                 if _ERROR in entry.attributes and entry.number not in self._earlier:
-                    owner = self._owners(entry)
+                    owner = _owners(self._storage, entry)
                     raise ProcessError(
                         f"{owner[0] if owner else 'another process'} failed at {unit} of the search in {self.shown}: "
                         f"{entry.attributes[_ERROR]}"
@@ -315,7 +327,7 @@ class Journal:
         Args:
             entries: all attempts at it.
         """
-        keeper = Keeper(self._storage, number, _kept(entries))
+        keeper = Keeper(self._storage, number, _kept(self._storage, entries))
         try:
             with Heartbeat(lambda count: self._beat(number, count), self._storage.leave_thread):
                 result = work(keeper)
@@ -354,8 +366,8 @@ class Journal:
         text = encoded(dict(result))
         for key, part in parts(_RESULT, text, self._storage.longest):
             _written(self._storage, number, key, part)
-        # What was kept is of no use any more, and may be long.
-        for key in keeper.written:
+        # What was kept is of no use any more, and may be long. What says of which pieces it is goes first.
+        for key in sorted(keeper.written, key=lambda key: key != _STATE):
             _written(self._storage, number, key, "")
         try:
             self._storage.finish(number, values=_values(decoded(text)))
@@ -365,12 +377,11 @@ class Journal:
     def _end(self, number: int) -> None:
         """End a trial whose process has ended or will: done where its result is there, failed otherwise."""
         entry = self._storage.entry(number)
-        text = joined(entry.attributes, _RESULT)
+        with _checked(self._storage):
+            failed = joined(entry.attributes, _RESULT) is None
+        values = None if failed else _values(_result(self._storage, entry))
         with suppress(FinishedError):
-            if text is None:
-                self._storage.finish(number, failed=True)
-            else:
-                self._storage.finish(number, values=_values(decoded(text)))
+            self._storage.finish(number, values=values, failed=failed)
 
     def _fail(self, entries: list[Entry], number: int, error: Exception) -> None:
         """Say that a unit fails, so that nobody waits for it or tries it again."""
@@ -394,20 +405,16 @@ class Journal:
         if entry.attributes.get(_OWNER) == self._me.token:
             # It failed here, and so did writing that.
             return True
-        owners = self._owners(entry)
+        owners = _owners(self._storage, entry)
         if owners and all(owner.has_ended for owner in owners):
             return True
         return self._watch.is_stale(entry.number, (entry.attributes.get(_OWNER), entry.attributes.get(_BEAT)))
 
-    def _owners(self, entry: Entry) -> list[Owner]:
-        """The process that runs a trial; those that may do so, where it was killed before it could say."""
-        claims = {
-            key.partition(".")[2]: Owner(**decoded(text))
-            for key, text in entry.attributes.items()
-            if key.startswith(f"{_CLAIM}.")
-        }
-        owner = entry.attributes.get(_OWNER)
-        return list(claims.values()) if owner is None else [claims[owner]]
+
+def study_name(inputs: Mapping[str, Any], name: str = NAME) -> str:
+    """The name of the study of these inputs in a database."""
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode("ascii")).hexdigest()
+    return f"{name} {digest[:16]}"
 
 
 def _is_kept(storage: "Storage", inputs: dict[str, Any], *, resume: bool, overwrite: bool) -> bool:
@@ -448,11 +455,9 @@ def _inputs(storage: "Storage") -> dict[str, Any] | None:
     until = time.monotonic() + _PATIENCE
     while True:
         attributes = storage.attributes()
-        try:
+        with _checked(storage):
             text = joined(attributes, _INPUTS)
             found = None if text is None else decoded(text)
-        except (KeyError, ValueError) as error:
-            raise _not_ours(storage) from error
         if isinstance(found, dict) and isinstance(found.get("inputs"), dict):
             return dict(found["inputs"])
         if found is not None or storage.entries() or any(not key.startswith(f"{_INPUTS}.") for key in attributes):
@@ -460,6 +465,19 @@ def _inputs(storage: "Storage") -> dict[str, Any] | None:
         if time.monotonic() > until:
             return None
         time.sleep(_SHORTEST)
+
+
+@contextmanager
+def _checked(storage: "Storage") -> Iterator[None]:
+    """Refuse what is read within the context where no search has written it.
+
+    Raises:
+        UsageError: naming the journal.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_ours(storage) from error
 
 
 def _not_ours(storage: "Storage") -> UsageError:
@@ -479,9 +497,8 @@ def _check_idle(storage: "Storage") -> None:
         UsageError: naming the process.
     """
     for entry in storage.entries():
-        token = entry.attributes.get(_OWNER)
-        if entry.state is State.RUNNING and token is not None:
-            owner = Owner(**decoded(entry.attributes[f"{_CLAIM}.{token}"]))
+        if entry.state is State.RUNNING and entry.attributes.get(_OWNER) is not None:
+            (owner,) = _owners(storage, entry)
             if owner.is_here and not owner.has_ended:
                 raise UsageError(f"{owner} works on the search in {storage.shown}; end it before it is begun anew")
 
@@ -516,19 +533,57 @@ def _standing(entries: Iterable[Entry]) -> Entry | None:
     return next((entry for entry in entries if entry.state is not State.FAILED), None)
 
 
-def _kept(entries: list[Entry]) -> Any:
-    """What the last attempt that kept something kept; None for nothing."""
-    for entry in reversed(entries):
-        text = joined(entry.attributes, _STATE)
-        if text is not None:
-            return decoded(text)
+def _owners(storage: "Storage", entry: Entry) -> list[Owner]:
+    """The process that runs a trial; those that may do so, where it was killed before it could say.
+
+    Raises:
+        UsageError: no search has written them.
+    """
+    with _checked(storage):
+        claims = {
+            key.partition(".")[2]: Owner.from_dict(decoded(text))
+            for key, text in entry.attributes.items()
+            if key.startswith(f"{_CLAIM}.")
+        }
+        owner = entry.attributes.get(_OWNER)
+        return list(claims.values()) if owner is None else [claims[owner]]
+
+
+def _kept(storage: "Storage", entries: list[Entry]) -> Any:
+    """What the last attempt that kept something kept; None for nothing.
+
+    Raises:
+        UsageError: no search has written it.
+    """
+    with _checked(storage):
+        for entry in reversed(entries):
+            text = joined(entry.attributes, _STATE)
+            if text is not None:
+                return decoded(text)
     return None
 
 
-def _result(entry: Entry) -> dict[str, Any]:
-    text = joined(entry.attributes, _RESULT)
-    assert text is not None
-    return dict(decoded(text))
+def _result(storage: "Storage", entry: Entry) -> dict[str, Any]:
+    """What a trial that is done has given.
+
+    Raises:
+        UsageError: no search has written it.
+    """
+    with _checked(storage):
+        found = decoded(joined(entry.attributes, _RESULT))
+        if not isinstance(found, dict):
+            raise TypeError(f"{type(found).__name__}, which is no object")
+    return found
+
+
+def _noted(storage: "Storage", result: Mapping[str, Any]) -> Any:
+    """The value in a note's result.
+
+    Raises:
+        UsageError: no search has written it.
+    """
+    with _checked(storage):
+        return result["noted"]
 
 
 def _values(result: Mapping[str, Any]) -> list[float] | None:

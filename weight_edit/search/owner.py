@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 _PROC = Path("/proc")
 _GONE = ("Z", "X", "x")
 """States of processes that do nothing any more, though nobody has asked for their exit codes."""
+
+_LARGEST = 2**31 - 1
+"""The largest id of a process."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,23 @@ class Owner:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Any) -> "Owner":
+        """The process that `to_dict` was called on.
+
+        Raises:
+            ValueError: the entry is none of `to_dict`'s.
+        """
+        if not isinstance(entry, dict) or entry.keys() != {each.name for each in fields(cls)}:
+            raise ValueError("no process: other keys")
+        if not all(isinstance(entry[name], str) for name in ("host", "machine", "token")):
+            raise ValueError("no process: a name is no text")
+        if type(entry["process"]) is not int or not 0 < entry["process"] <= _LARGEST:
+            raise ValueError("no process: its id is none")
+        if entry["start"] is not None and type(entry["start"]) is not int:
+            raise ValueError("no process: its start is no number")
+        return cls(**entry)
 
 
 @cache
