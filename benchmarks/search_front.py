@@ -205,9 +205,9 @@ def searched(
         baseline=ordinary,
         validation_target=(held,),
         validation_baseline=prompts["validation ordinary"],
-        rule=SelectionRule(max_layer_fraction=None),
+        rule=SelectionRule(**{"max_layer_fraction": None, **given.rule}),
         n_train=given.find,
-        n_validation=min(32, given.find),
+        n_validation=min(32, given.find // 2),
         n_more=0,
         best_effort=True,
         seed=seed,
@@ -299,6 +299,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128, help="tokens of an answer that is judged")
     parser.add_argument("--contenders", type=int, default=32, help="points that are scored on validation prompts")
     parser.add_argument("--judged", type=int, default=8, help="points of each front that are judged")
+    parser.add_argument("--rule", type=json.loads, default={}, help="bounds of the find, as JSON")
     parser.add_argument("--find-options", type=json.loads, default={}, help="further settings of the find, as JSON")
     parser.add_argument("--search", type=json.loads, default={}, help="settings of the search, as JSON")
     given = parser.parse_args()
