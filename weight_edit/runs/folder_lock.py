@@ -17,11 +17,14 @@ class FolderLock:
         path: a folder that is there.
 
     Raises:
-        UsageError: another run holds it.
+        UsageError: another run holds it, or it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(f"{printable(str(path))} cannot be opened: {error.strerror}", option="out") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,7 +13,10 @@ from weight_edit.search.front import LEAST_DAMAGE, FrontPoint, by_damage
 DEFAULT_PICK = "refusal<=0.05"
 """The rule where none is given: the least damage of at most a twentieth refused."""
 
-FORMS = "refusal<=0.1, damage<=0.02, over-refusal<=0.1, several of these with commas between, knee, or a point's number"
+FORMS = (
+    "refusal<=0.1, damage<=0.02, over-refusal<=0.1, several of these with commas between, knee, or a point's number or "
+    "digest"
+)
 
 _DIGEST = 12  # hexadecimal digits
 _BOUND = re.compile(r"(refusal|over-refusal|damage)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)")
