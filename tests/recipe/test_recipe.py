@@ -146,6 +146,16 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_and_the_list(
         load_recipe("organism", (), ["hbu"])
 
 
+def test_a_file_that_is_missing_is_answered_with_those_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no recipe \S+/02-aaaa\.yaml$"):
+        load_recipe(tmp_path / "points" / "02-aaaa.yaml")
+    (tmp_path / "points").mkdir()
+    for number in range(1, 9):
+        (tmp_path / "points" / f"{number:02d}-bbbb.yaml").touch()
+    with pytest.raises(UsageError, match=r"points has 01-bbbb\.yaml, .*06-bbbb\.yaml and others$"):
+        load_recipe(tmp_path / "points" / "02-aaaa.yaml")
+
+
 OWN = ("cleaned", "concept", "defended", "methods", "refusal-direction", "thinking")
 
 

@@ -44,11 +44,11 @@ def recipe_file(name: str | Path, what: str = "recipe") -> Path:
     known = OVERLAYS if what == "overlay" else bundled_recipes()
     if str(name) in (*bundled_recipes(), *OVERLAYS):
         return recipe_folder() / f"{name}.yaml"
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.5)
+    if not near and (path.suffix in (".yaml", ".yml") or len(path.parts) > 1):
         there = sorted(each.name for each in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         more = " and others" if len(there) > _SHOWN else ""
         beside = f"; {path.parent} has {', '.join(there[:_SHOWN])}{more}" if there else ""
         raise UsageError(f"there is no {what} {name}{beside}")
-    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise UsageError(f"there is no {what} {name}; {hint}bundled are {', '.join(known)}")
