@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
@@ -64,7 +65,7 @@ def may_tell() -> bool:
     """Whether this process says what ended the run: the first one does, and another only where it does not."""
     if not launched().several or "weight_edit.runtime.processes" not in sys.modules:
         # What is wrong before the processes are connected is wrong in all of them.
-        return launched().first
+        return launched().first or _after_first()
     from weight_edit.runtime.processes import last_joined
 
     processes = last_joined()
@@ -73,11 +74,20 @@ def may_tell() -> bool:
             processes.told()
         return True
     if processes is None:
-        return False
+        return _after_first()
     if threading.current_thread() is threading.main_thread():
         # The launcher ends the others as soon as one has died, and nobody would say anything where that was the first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return processes.may_tell(_PATIENCE)
+
+
+def _after_first() -> bool:
+    """False, after the time that the first process may take to say what all have found.
+
+    The launcher ends all others as soon as one has ended: one that is quicker than the first would silence it.
+    """
+    time.sleep(_PATIENCE)
+    return False
 
 
 def may_trace() -> bool:

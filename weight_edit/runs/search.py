@@ -55,7 +55,7 @@ def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
     if recipe.offload and section.descents:
         raise UsageError(
             "`search.descents`: gradients need the whole model in memory; with `offload: true` give `descents: 0`",
-            option=["search.descents", "offload"],
+            option=["descents", "offload"],
         )
     for name, options in section.finders.items():
         finder = finder_named(name)
