@@ -177,6 +177,7 @@ class _Search:
         self._told = told
         self._trials = 0
         self.candidates: list[Candidate] = []
+        self.held: dict[str, Score] = {}
         self.judged: dict[str, Finalist] = {}
         self.rungs: list[Mapping[str, Any]] = []
 
@@ -354,6 +355,7 @@ class _Search:
         """Have many candidates judged at the first length, and finalists among them at all lengths."""
         lengths = self.request.lengths
         held = self._held_out(f"held-out scores{of_round}", contenders(self.candidates, self.request.judged))
+        self.held |= held
         chosen = to_judge(self.candidates, held, self.request.judged)
         self._have_judged(f"judging{of_round}", [each.point.digest for each in chosen], lengths[0])
         if len(lengths) > 1:
@@ -398,8 +400,12 @@ class _Search:
 
     def _judgement(self, point: Point, tokens: int, keeper: Keeper) -> Mapping[str, Any]:
         """The unit that has a point answer validation prompts, and scores it cheaply on the same."""
-        (score,) = self.validation.scores([point])
-        (sketch,) = self.validation_sketch.scores([point])
+        # What is known is not asked again: of contenders the score, of those judged at fewer tokens both.
+        earlier = self.judged.get(point.digest)
+        score = self.held.get(point.digest) if earlier is None else earlier.validation
+        if score is None:
+            (score,) = self.validation.scores([point])
+        (sketch,) = self.validation_sketch.scores([point]) if earlier is None else (earlier.sketch,)
         prompts = judged_sets(self.texts.validation)
         if tokens < self.request.lengths[-1]:
             # What becomes of ordinary prompts is told by the divergence, until few points are left.
