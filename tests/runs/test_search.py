@@ -207,3 +207,12 @@ def test_every_setting_reaches_the_request() -> None:
     apart = {"over_refused", "batch_size"}
     for name, value in given.search.model_dump(exclude=apart).items():
         assert getattr(request, name) == value, name
+
+
+def test_descents_in_a_model_on_disk_are_refused_before_a_step_is_done(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`descents`: gradients need the whole model in memory") as caught:
+        run(
+            parse_recipe({**CONTENT, "offload": True, "search": {**CONTENT["search"], "descents": 1}}), tmp_path / "out"
+        )
+    assert caught.value.options == ("descents", "offload")
+    assert not (tmp_path / "out").exists()

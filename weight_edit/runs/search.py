@@ -6,7 +6,6 @@ from typing import Any
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.registry import finder_named
-from weight_edit.errors import UsageError
 from weight_edit.plan.step import EditStep
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
@@ -52,23 +51,20 @@ def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
     assert section is not None
     PickRule.parse(section.pick, over_refusal=section.over_refused is not None)
     validated(DescentOptions, section.descent, "search.descent")
-    if recipe.offload and section.descents:
-        raise UsageError(
-            "`search.descents`: gradients need the whole model in memory; with `offload: true` give `descents: 0`",
-            option=["descents", "offload"],
-        )
     for name, options in section.finders.items():
         finder = finder_named(name)
         finder.settings(options)
         finder.check_offload(recipe.offload)
     settings = section.model_dump(exclude={"over_refused", "batch_size"})
-    return SearchRequest(
+    request = SearchRequest(
         find=find,
         over_refused=None if section.over_refused is None else load_prompts(section.over_refused),
         embeddings="both" if recipe.edit is None else recipe.edit.embeddings,
         seed=recipe.seed,
         **settings,
     )
+    request.check_offload(recipe.offload)
+    return request
 
 
 def recipe_sections(recipe: Recipe) -> dict[str, Any]:

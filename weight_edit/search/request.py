@@ -88,6 +88,18 @@ class SearchRequest:
         if not self.lengths or min(self.lengths) < 1 or sorted(set(self.lengths)) != list(self.lengths):
             raise UsageError("`lengths` are numbers of tokens that grow, such as (64, 128)", option="lengths")
 
+    def check_offload(self, offload: bool) -> None:
+        """Refuse descents in a model whose weights stay on disk.
+
+        Raises:
+            UsageError: naming both options.
+        """
+        if offload and self.descents:
+            raise UsageError(
+                "`descents`: gradients need the whole model in memory; with `offload` give `descents=0`",
+                option=["descents", "offload"],
+            )
+
     @property
     def key(self) -> dict[str, Any]:
         """The settings that all results depend on, by name, JSON values; prompts by content, as files may change.

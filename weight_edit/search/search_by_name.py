@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.directions.find_request import check_batch_size
-from weight_edit.errors import UsageError
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.options import FormatOptions, LoadOptions
 from weight_edit.search.descent_options import DescentOptions
@@ -46,11 +45,7 @@ def search_by_name(
     check_dtype(load_options.dtype)
     check_batch_size(batch_size)
     PickRule.parse(request.pick, over_refusal=request.over_refused is not None)
-    if load_options.offload and request.descents:
-        raise UsageError(
-            "`descents`: gradients need the whole model in memory; with `offload` give `descents=0`",
-            option=["descents", "offload"],
-        )
+    request.check_offload(load_options.offload)
     validated(DescentOptions, dict(request.descent), "descent")
     need("optuna", "a search")
     # The imports take seconds, so that all that is told without them comes first.
