@@ -65,6 +65,11 @@ class MiniFloat:
         mirrored = np.roll(self.above, half)
         return np.where(mirrored == 0, 0, mirrored ^ half).astype(np.uint8)
 
+    @cached_property
+    def either(self) -> NDArray[np.uint8]:
+        """`below`, and then `above`, in one table."""
+        return np.concatenate([self.below, self.above])
+
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """The numbers of an array of codes below `2**bits`, in its shape."""
         return self.numbers[codes]
