@@ -262,7 +262,7 @@ def prepare(
     check_format(checkpoint.config, checkpoint.tensors)
     for step in steps:
         _check_width(step.directions, checkpoint.config)
-    stored = Stored.of(checkpoint.tensors)
+    stored = Stored.of(checkpoint.tensors, checkpoint.quantization, checkpoint.content)
     proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
     anatomy, ties = proven.anatomy, proven.anatomy.tied
     if anatomy.unknown and options.projector == "edit":

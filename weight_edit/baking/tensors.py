@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.values import stored_tensors
 from weight_edit.checkpoint.rewrite.planning import AddedTensor
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
@@ -84,19 +85,19 @@ def edited_tensors(
         UnsupportedError: a format that cannot be edited.
     """
     check_format(checkpoint.config, checkpoint.tensors)
-    config = checkpoint.config.get(QUANTIZATION) or {}
+    given = stored_tensors(checkpoint)
     changed: dict[str, Any] = {}
     found: list[TensorWriter] = []
     left = dict(edits)
     if dequantize:
         wanted = {name: AxisEdit(e.axis, e.map, e.gains, e.keep_norms) for name, e in edits.items()}
-        plain = dequantised(wanted, checkpoint.tensors, config)
+        plain = dequantised(wanted, given.tensors, given.config, given.read)
         found.extend(plain.streams.values())
         left = {name: edit for name, edit in edits.items() if name not in plain.streams}
         if plain.streams:
             changed[QUANTIZATION] = plain.config
     for name, edit in left.items():
-        storage = storage_of(name, checkpoint.tensors, config, edit.axis)
+        storage = storage_of(name, given.tensors, given.config, edit.axis, given.read)
         kind = BalancedTensor if storage.lossy and rounding == BALANCED else EditedTensor
         along_rows = Matrix.of(storage.shape, edit.axis).along_rows
         found.append(

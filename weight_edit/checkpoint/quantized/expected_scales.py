@@ -94,6 +94,22 @@ def check_mxfp4(tensors: Mapping[str, TensorInfo]) -> None:
             )
 
 
+def block_size(value: object, key: str) -> tuple[int, int]:
+    """The size of a block that a config has under a key, rows by columns.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    parts = value.split("x") if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and len(parts) == 2:
+        sizes = [int(part) if isinstance(part, str) and part.isdecimal() and len(part) < 10 else part for part in parts]
+        if all(type(size) is int and size > 0 for size in sizes):
+            return sizes[0], sizes[1]
+    raise UsageError(
+        f"config.json: {key} is {printable(repr(value), 60)}, which is no pair of sizes such as [128, 128]"
+    )
+
+
 def _fits(scale: tuple[int, ...], weight: tuple[int, ...], strategy: str, blocks: frozenset[tuple[int, int]]) -> bool:
     if strategy == "tensor":
         single = all(n == 1 for n in scale)

@@ -29,7 +29,7 @@ def config_without(
     Returns:
         A new one, or None when the key goes away.
     """
-    if not quantised_names(left):
+    if not quantised_names(left, config):
         return None
     changed = dict(config)
     if "config_groups" in config:
