@@ -74,7 +74,7 @@ class Bnb4(Coded):
         weight: U8 (bytes, 1), two codes a byte, the high half's first.
         absmax: F32 (blocks,), or U8 with `nested`.
         table: F32 (16,), the file's own copy of the levels (`quant_map`).
-        state: what the file says of the matrix.
+        said: what the file says of the matrix, and the tensor of bytes in which it does.
         nested: where absmax are double quantised.
 
     Raises:
@@ -84,14 +84,20 @@ class Bnb4(Coded):
     keeps_grid = True
 
     def __init__(
-        self, weight: TensorSpec, absmax: TensorSpec, table: TensorSpec, state: QuantState, nested: Nested | None
+        self,
+        weight: TensorSpec,
+        absmax: TensorSpec,
+        table: TensorSpec,
+        said: tuple[TensorSpec, QuantState],
+        nested: Nested | None,
     ) -> None:
+        spec, state = said
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, absmax)}
-        beside = (table,) if nested is None else (table, nested.absmax, nested.levels)
+        beside = (table, spec) if nested is None else (table, spec, nested.absmax, nested.levels)
         self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in beside}
         self.slabs, (self.rows, self.cols) = 1, state.shape
         self._block, self._offset = state.block, state.offset
-        self._absmax, self._nested, self._table = absmax.name, nested, table.name
+        self._absmax, self._nested, self._table, self._said = absmax.name, nested, table.name, spec
         self._numbers = TABLES[state.kind]
         # Stable, and -0 before 0.
         self._order = np.lexsort((~np.signbit(self._numbers), self._numbers)).astype(np.uint8)
@@ -142,6 +148,8 @@ class Bnb4(Coded):
         block = first * self.cols // self._block
         read(self.name, first * self.cols // 2, strip[self.name])
         read(self._absmax, block * self._item, strip[self._absmax])
+        strip[self._said.name] = np.empty(self._said.shape, np.uint8)
+        read(self._said.name, 0, strip[self._said.name])
         table = strip[self._table] = np.empty(4 * 16, np.uint8)
         read(self._table, 0, table)
         if not np.allclose(table.view("<f4"), self._numbers, rtol=0, atol=1e-3):

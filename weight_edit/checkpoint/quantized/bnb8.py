@@ -26,12 +26,14 @@ class Bnb8(Coded):
     Args:
         weight: I8 (out, in).
         scale: F32 (out,), `SCB`.
+        order: U8, `weight_format`, 0 for rows; None where there is none.
     """
 
     keeps_grid = True
 
-    def __init__(self, weight: TensorSpec, scale: TensorSpec) -> None:
+    def __init__(self, weight: TensorSpec, scale: TensorSpec, order: TensorSpec | None = None) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
+        self.aside = {} if order is None else {order.name: (order.dtype, order.shape)}
         self.slabs, (self.rows, self.cols) = 1, weight.shape
         self.col_step, self._scale = max(1, self.cols), scale.name
 
@@ -48,6 +50,9 @@ class Bnb8(Coded):
         strip = {name: np.empty(size, np.uint8) for name, size in self.strip_bytes(last - first).items()}
         read(self.name, first * self.cols, strip[self.name])
         read(self._scale, 4 * first, strip[self._scale])
+        for name in self.aside:
+            strip[name] = np.empty(1, np.uint8)
+            read(name, 0, strip[name])
         check_scales(strip[self._scale].view("<f4").astype(np.float64), self._scale)
         return strip
 

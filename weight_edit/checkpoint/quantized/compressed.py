@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, block_size, check_fp8
+from weight_edit.checkpoint.quantized.nvfp4_layout import check_nvfp4
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError
 
@@ -62,7 +63,7 @@ def refuse(form: object, where: str) -> NoReturn:
     )
 
 
-EDITED = "8-bit floats (float-quantized by tensor, channel or block)"
+EDITED = "8-bit floats (float-quantized by tensor, channel or block) and NVFP4 (nvfp4-pack-quantized)"
 """The forms of compressed-tensors that are edited, in words."""
 
 
@@ -80,5 +81,16 @@ def _floats(form: str, groups: list[Group]) -> CheckTensors:
     return lambda tensors: check_fp8(layout, tensors)
 
 
-_FORMS: Mapping[str, Callable[[str, list[Group]], CheckTensors]] = {"float-quantized": _floats}
+def _nvfp4(form: str, groups: list[Group]) -> CheckTensors:
+    for weights in groups:
+        settings = (weights.get("num_bits"), weights.get("type"), weights.get("group_size"))
+        if settings != (4, "float", 16) or not weights.get("symmetric", True):
+            refuse(f"{form}: {settings[0]} bits, {settings[1]}, groups of {settings[2]}", "config.json")
+    return check_nvfp4
+
+
+_FORMS: Mapping[str, Callable[[str, list[Group]], CheckTensors]] = {
+    "float-quantized": _floats,
+    "nvfp4-pack-quantized": _nvfp4,
+}
 """`format` of a group -> the check that its weights' settings call for."""

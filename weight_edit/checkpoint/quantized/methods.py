@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized.bnb_layout import bitsandbytes
 from weight_edit.checkpoint.quantized.compressed import compressed_tensors
 from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, block_size, check_fp8, check_mxfp4
+from weight_edit.checkpoint.quantized.modelopt import modelopt
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError
 
@@ -38,8 +40,12 @@ def _mxfp4(config: Config) -> CheckTensors:
 
 
 EDITED: Mapping[str, Callable[[Config], CheckTensors]] = {
+    "bitsandbytes": bitsandbytes,
+    "bitsandbytes_4bit": bitsandbytes,
+    "bitsandbytes_8bit": bitsandbytes,
     "compressed-tensors": compressed_tensors,
     "fp8": _fp8,
+    "modelopt": modelopt,
     "mxfp4": _mxfp4,
 }
 """`quant_method` of a config -> how it is read; each of these functions raises as `refused.check_format` does."""

@@ -22,6 +22,7 @@ from weight_edit.checkpoint.files import (
     read_json,
 )
 from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.checkpoint.quantized.modelopt import OWN_CONFIG, declared
 from weight_edit.checkpoint.source.choice import CONFIG, INDEX, SINGLE, choose, is_weights
 from weight_edit.checkpoint.source.refused import quantization_of, without_config
 from weight_edit.checkpoint.source.shards import RangedFile, ShardProvider
@@ -44,7 +45,7 @@ class Checkpoint:
 
     Attributes:
         path: the folder, resolved.
-        config: `config.json`, parsed.
+        config: `config.json`, parsed; with what ModelOpt says in a file of its own as `quantization_config`.
         tensors: name -> where it is; ordered by shard, then by place in the file.
         shards: the weight files that transformers loads, sorted.
         index_file: the index that lists the shards; None for a single file.
@@ -95,6 +96,9 @@ class Checkpoint:
         config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False, constants=True)
         if not isinstance(config, dict):
             raise UsageError(f"{printable(str(root / CONFIG))}: must be a JSON object")
+        if OWN_CONFIG in files and quantization_of(config) is None:
+            said = declared(read_json(_content(root, OWN_CONFIG, stamps), OWN_CONFIG, unique_keys=False))
+            config["quantization_config"] = said
         known = {*files, *(shards.sizes if shards is not None else ())}
         chosen = choose(config, known, lambda name: _content(root, name, stamps), str(root))
         headers: dict[str, Header] = {}

@@ -27,9 +27,6 @@ METHODS: Mapping[str, _Method] = {
     "auto-round": _Method("AutoRound", AGAIN),
     "awq": _Method("AWQ", AGAIN),
     "bitnet": _Method("BitNet", _MASTER),
-    "bitsandbytes": _Method("bitsandbytes", _ON_LOAD),
-    "bitsandbytes_4bit": _Method("bitsandbytes (4 bits)", _ON_LOAD),
-    "bitsandbytes_8bit": _Method("bitsandbytes (8 bits)", _ON_LOAD),
     "eetq": _Method("EETQ", _ON_LOAD),
     "exl2": _Method("EXL2", AGAIN),
     "exl3": _Method("EXL3", AGAIN),
@@ -42,7 +39,6 @@ METHODS: Mapping[str, _Method] = {
     "higgs": _Method("HIGGS", _ON_LOAD),
     "hqq": _Method("HQQ", _ON_LOAD),
     "metal": _Method("Metal's quantisation", AGAIN),
-    "modelopt": _Method("ModelOpt", AGAIN),
     "mxfp8": _Method("MXFP8", AGAIN),
     "nvfp4": _Method("NVFP4", AGAIN),
     "quanto": _Method("quanto", _ON_LOAD),
@@ -60,8 +56,8 @@ _TRACES: Mapping[str, str] = {
     ".quant_state.bitsandbytes__nf4": "bitsandbytes_4bit",
     ".quant_state.bitsandbytes__fp4": "bitsandbytes_4bit",
     ".SCB": "bitsandbytes_8bit",
-    ".weight_scale_2": "nvfp4",
-    ".weight_global_scale": "nvfp4",
+    ".weight_scale_2": "modelopt",
+    ".weight_global_scale": "compressed-tensors",
     ".g_idx": "gptq",
     ".qzeros": "awq",
     ".W_q": "hqq",
@@ -236,6 +232,11 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
     for name, info in tensors.items():
         for ending, method in _TRACES.items():
             if name.endswith(ending):
+                if method in EDITED:
+                    raise UsageError(
+                        f"tensor {printable(name)!r} is of a quantised weight ({method}), but config.json has no "
+                        "quantization_config that says how; fetch the model's own config.json"
+                    )
                 _refuse(method, f"tensor {printable(name)!r}")
         if name.endswith(compressed.PACKED):
             compressed.refuse("pack-quantized", f"tensor {printable(name)!r}")
