@@ -272,6 +272,7 @@ class Bnb4(Coded):
             flat = np.repeat(steps[..., 0] == 0, self._block, axis=-1).reshape(-1)[: rows * cols].reshape(rows, cols)
             kept = self.codes(strip, rows, first, first + cols)[flat]
             found.low[flat] = found.high[flat] = kept
+            found.error[flat] = -values[flat]
         return found
 
     def _grouped(self, values: NDArray[np.float64]) -> NDArray[np.float64]:

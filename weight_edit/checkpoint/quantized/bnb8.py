@@ -90,6 +90,7 @@ class Bnb8(Coded):
         flat = steps[:, 0] == 0
         if flat.any():
             found.low[flat] = found.high[flat] = self.codes(strip, rows, first, first + cols)[flat]
+            found.error[flat] = -values[flat]
         return found
 
     def _steps(self, strip: Strip) -> NDArray[np.float64]:
