@@ -5,9 +5,13 @@ from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized.awq import AWQ
 from weight_edit.checkpoint.quantized.format import Format, SmallReader, StoredTensors, no_content
 from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
+from weight_edit.checkpoint.quantized.gptq import GPTQ
+from weight_edit.checkpoint.quantized.int8 import INT8
 from weight_edit.checkpoint.quantized.mxfp4 import GROUP, Mxfp4
+from weight_edit.checkpoint.quantized.pack_quantized import PACK_QUANTIZED
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.numbers import STORED
@@ -244,5 +248,9 @@ FORMATS: tuple[Format, ...] = (
         storage=_fp8,
         beside=("{name}_scale_inv", "{name}_scale", "{stem}input_scale", "{stem}activation_scale"),
     ),
+    GPTQ,
+    AWQ,
+    PACK_QUANTIZED,
+    INT8,
 )
 """All formats that are edited; of two that would hold the same tensor, the first does."""
