@@ -8,7 +8,7 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.bnb4 import Bnb4, Nested
 from weight_edit.checkpoint.quantized.bnb8 import Bnb8
 from weight_edit.checkpoint.quantized.bnb_state import LONGEST_STATE, NESTED_BLOCK, STATES, QuantState
-from weight_edit.checkpoint.quantized.format import StoredTensors
+from weight_edit.checkpoint.quantized.format import Format, StoredTensors
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Storage
@@ -16,23 +16,23 @@ from weight_edit.errors import UnsupportedError, UsageError
 
 Tensors = Mapping[str, TensorInfo]
 
-BESIDE_4BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *STATES.values())
+_BESIDE = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *STATES.values())
 """The ends of the names of what lies beside a 4-bit weight, behind its own."""
 
 _ON_LOAD = "give the checkpoint that it was quantised from; the edited one can be quantised again while it is loaded"
 
 
-def holds_4bit(info: TensorInfo, stored: StoredTensors) -> bool:
+def _holds_4bit(info: TensorInfo, stored: StoredTensors) -> bool:
     """Whether a tensor holds NF4 or FP4 codes."""
-    return any(info.name + end in stored.tensors for end in STATES.values())
+    return info.dtype == "U8" and any(info.name + end in stored.tensors for end in STATES.values())
 
 
-def holds_8bit(info: TensorInfo, stored: StoredTensors) -> bool:
+def _holds_8bit(info: TensorInfo, stored: StoredTensors) -> bool:
     """Whether a tensor, `x.weight`, holds INT8 numbers."""
     return info.dtype == "I8" and info.name.removesuffix("weight") + "SCB" in stored.tensors
 
 
-def storage_4bit(name: str, stored: StoredTensors, axis: int) -> Storage:
+def _storage_4bit(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     state, spec = _state(name, stored)
     block = TensorSpec(name, "U8", ((prod(state.shape) + 1) // 2, 1))
@@ -49,12 +49,12 @@ def storage_4bit(name: str, stored: StoredTensors, axis: int) -> Storage:
     return Bnb4(block, absmax, table, (spec, state), nested)
 
 
-def shape_4bit(name: str, stored: StoredTensors) -> tuple[int, ...]:
+def _shape_4bit(name: str, stored: StoredTensors) -> tuple[int, ...]:
     """A parameter's shape, which its quant_state says."""
     return _state(name, stored)[0].shape
 
 
-def storage_8bit(name: str, stored: StoredTensors, axis: int) -> Storage:
+def _storage_8bit(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     info, stem = stored.tensors[name], name.removesuffix("weight")
     if len(info.shape) != 2:
@@ -89,13 +89,13 @@ def bitsandbytes(config: Mapping[str, Any]) -> Callable[[Tensors], None]:
 
 def _check_tensors(tensors: Tensors) -> None:
     stored = StoredTensors(tensors, {})
-    if not any(holds_4bit(info, stored) or holds_8bit(info, stored) for info in tensors.values()):
+    if not any(_holds_4bit(info, stored) or _holds_8bit(info, stored) for info in tensors.values()):
         raise UsageError(
             f"config.json says that weights are quantised by bitsandbytes, but none of the {len(tensors)} tensors has "
             "a quant_state or an SCB; the two do not belong together"
         )
     for name, info in tensors.items():
-        for end in (*BESIDE_4BIT, "SCB"):
+        for end in (*_BESIDE, "SCB"):
             if not name.endswith(end):
                 continue
             weight = name.removesuffix(end) + ("weight" if end == "SCB" else "")
@@ -112,7 +112,7 @@ def _check_tensors(tensors: Tensors) -> None:
                     f"tensor {printable(weight)!r} is of bitsandbytes and has no quant_state "
                     f"({printable(weight + STATES['nf4'])!r}); fetch the checkpoint again"
                 )
-        if info.dtype == "I8" and not holds_8bit(info, stored):
+        if info.dtype == "I8" and not _holds_8bit(info, stored):
             raise UsageError(
                 f"tensor {printable(name)!r} is I8 without the scales of bitsandbytes "
                 f"({printable(name.removesuffix('weight') + 'SCB')!r}); fetch the checkpoint again"
@@ -143,3 +143,23 @@ def _check(wanted: TensorSpec, tensors: Tensors) -> None:
             f"tensor {printable(wanted.name)!r} has to be {wanted.dtype} {wanted.shape} by what bitsandbytes says "
             f"of its matrix, but {had}; fetch the checkpoint again"
         )
+
+
+BITSANDBYTES: tuple[Format, ...] = (
+    Format(
+        name="bitsandbytes' 4 bits",
+        holds=_holds_4bit,
+        storage=_storage_4bit,
+        beside=tuple("{name}" + end for end in _BESIDE),
+        shape=_shape_4bit,
+    ),
+    Format(
+        name="bitsandbytes' INT8",
+        codes="weight",
+        parameter="weight",
+        holds=_holds_8bit,
+        storage=_storage_8bit,
+        beside=("{stem}SCB", "{stem}weight_format"),
+    ),
+)
+"""The entries of the table."""

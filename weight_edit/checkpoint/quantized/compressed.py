@@ -1,20 +1,19 @@
 """What a config of compressed-tensors declares: groups of modules, each with a format of its own."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized import int8, pack_quantized
+from weight_edit.checkpoint.quantized.compressed_groups import Weights, declared, refuse
 from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, block_size, check_fp8
 from weight_edit.checkpoint.quantized.nvfp4_layout import check_nvfp4
 from weight_edit.checkpoint.tensor.header import TensorInfo
-from weight_edit.errors import UnsupportedError, UsageError
 
 PACKED = ".weight_packed"
 """How the names of packed codes end."""
 
-Group = Mapping[str, Any]
 CheckTensors = Callable[[Mapping[str, TensorInfo]], None]
-_AGAIN = "give the checkpoint that it was quantised from (its card names it), and quantise the edited one again"
 
 
 def compressed_tensors(config: Mapping[str, Any]) -> CheckTensors:
@@ -29,25 +28,15 @@ def compressed_tensors(config: Mapping[str, Any]) -> CheckTensors:
         refuse(f"sparse: {sparsity['format']}", "config.json")
     if config.get("transform_config"):
         refuse("with transforms", "config.json")
-    groups = config.get("config_groups")
-    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
-        raise UsageError("config.json: compressed-tensors needs config_groups, an object of objects")
-    declared: dict[str, list[Group]] = {}
-    for group in groups.values():
-        weights = group.get("weights")
-        if weights is None:
-            continue
-        if not isinstance(weights, Mapping):
-            raise UsageError("config.json: weights of a group in config_groups must be an object")
-        form = group.get("format") or config.get("format")
-        if not isinstance(form, str) or form not in _FORMS:
+    groups = declared(config)
+    for form in groups:
+        if form not in _FORMS:
             refuse(form, "config.json")
-        declared.setdefault(form, []).append(weights)
-    checks = [_FORMS[form](form, weights) for form, weights in declared.items()]
+    checks = [_FORMS[form](form, weights, config) for form, weights in groups.items()]
 
     def check(tensors: Mapping[str, TensorInfo]) -> None:
         packed = next((name for name in tensors if name.endswith(PACKED)), None)
-        if packed is not None and not any(form.endswith("pack-quantized") for form in declared):
+        if packed is not None and not any(form.endswith("pack-quantized") for form in groups):
             refuse("pack-quantized, which config.json does not say", f"tensor {printable(packed)!r}")
         for each in checks:
             each(tensors)
@@ -55,19 +44,7 @@ def compressed_tensors(config: Mapping[str, Any]) -> CheckTensors:
     return check
 
 
-def refuse(form: object, where: str) -> NoReturn:
-    """Refuse weights that compressed-tensors has stored in a form that is not edited."""
-    raise UnsupportedError(
-        f"{where}: the weights are quantised (compressed-tensors, {printable(str(form), 80)}); "
-        f"of that format only {EDITED} are edited; {_AGAIN}"
-    )
-
-
-EDITED = "8-bit floats (float-quantized by tensor, channel or block) and NVFP4 (nvfp4-pack-quantized)"
-"""The forms of compressed-tensors that are edited, in words."""
-
-
-def _floats(form: str, groups: list[Group]) -> CheckTensors:
+def _floats(form: str, groups: list[Weights], config: Mapping[str, Any]) -> CheckTensors:
     strategies: set[str] = set()
     blocks: set[tuple[int, int]] = set()
     for weights in groups:
@@ -81,7 +58,7 @@ def _floats(form: str, groups: list[Group]) -> CheckTensors:
     return lambda tensors: check_fp8(layout, tensors)
 
 
-def _nvfp4(form: str, groups: list[Group]) -> CheckTensors:
+def _nvfp4(form: str, groups: list[Weights], config: Mapping[str, Any]) -> CheckTensors:
     for weights in groups:
         settings = (weights.get("num_bits"), weights.get("type"), weights.get("group_size"))
         if settings != (4, "float", 16) or not weights.get("symmetric", True):
@@ -89,8 +66,11 @@ def _nvfp4(form: str, groups: list[Group]) -> CheckTensors:
     return check_nvfp4
 
 
-_FORMS: Mapping[str, Callable[[str, list[Group]], CheckTensors]] = {
+_FORMS: Mapping[str, Callable[[str, list[Weights], Mapping[str, Any]], CheckTensors]] = {
     "float-quantized": _floats,
+    "int-quantized": int8.check_config,
+    "naive-quantized": int8.check_config,
     "nvfp4-pack-quantized": _nvfp4,
+    "pack-quantized": pack_quantized.check_config,
 }
-"""`format` of a group -> the check that its weights' settings call for."""
+"""`format` of a group -> the check that its weights' settings call for, by its name, those settings and the config."""

@@ -5,11 +5,15 @@ from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized import bnb_layout as bnb
-from weight_edit.checkpoint.quantized import nvfp4_layout as nvfp4
+from weight_edit.checkpoint.quantized.awq import AWQ
+from weight_edit.checkpoint.quantized.bnb_layout import BITSANDBYTES
 from weight_edit.checkpoint.quantized.format import Format, SmallReader, StoredTensors, no_content
 from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
+from weight_edit.checkpoint.quantized.gptq import GPTQ
+from weight_edit.checkpoint.quantized.int8 import INT8
 from weight_edit.checkpoint.quantized.mxfp4 import GROUP, Mxfp4
+from weight_edit.checkpoint.quantized.nvfp4_layout import NVFP4, is_group_scale
+from weight_edit.checkpoint.quantized.pack_quantized import PACK_QUANTIZED
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.numbers import STORED
@@ -242,43 +246,15 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="FP8",
-        holds=lambda info, stored: info.dtype == FP8 and not nvfp4.is_group_scale(info.name, stored.tensors),
+        holds=lambda info, stored: info.dtype == FP8 and not is_group_scale(info.name, stored.tensors),
         storage=_fp8,
         beside=("{name}_scale_inv", "{name}_scale", "{stem}input_scale", "{stem}activation_scale"),
     ),
-    Format(
-        name="NVFP4 (ModelOpt)",
-        holds=nvfp4.holds_modelopt,
-        storage=nvfp4.modelopt_storage,
-        beside=(
-            *("{name}_scale", "{name}_scale_2", "{stem}input_scale"),
-            *("{name}_weight_scale", "{name}_weight_scale_2", "{name}_input_scale"),
-        ),
-        shape=nvfp4.modelopt_shape,
-    ),
-    Format(
-        name="NVFP4 (compressed-tensors)",
-        codes="weight_packed",
-        parameter="weight",
-        holds=nvfp4.holds_compressed,
-        storage=nvfp4.compressed_storage,
-        beside=("{stem}weight_scale", "{stem}weight_global_scale", "{stem}input_global_scale"),
-        shape=nvfp4.compressed_shape,
-    ),
-    Format(
-        name="bitsandbytes, 4 bits",
-        holds=bnb.holds_4bit,
-        storage=bnb.storage_4bit,
-        beside=tuple("{name}" + end for end in bnb.BESIDE_4BIT),
-        shape=bnb.shape_4bit,
-    ),
-    Format(
-        name="bitsandbytes, INT8",
-        codes="weight",
-        parameter="weight",
-        holds=bnb.holds_8bit,
-        storage=bnb.storage_8bit,
-        beside=("{stem}SCB", "{stem}weight_format"),
-    ),
+    *NVFP4,
+    *BITSANDBYTES,
+    GPTQ,
+    AWQ,
+    PACK_QUANTIZED,
+    INT8,
 )
 """All formats that are edited; of two that would hold the same tensor, the first does."""

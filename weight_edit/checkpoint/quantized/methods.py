@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized import awq, gptq
 from weight_edit.checkpoint.quantized.bnb_layout import bitsandbytes
 from weight_edit.checkpoint.quantized.compressed import compressed_tensors
 from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, block_size, check_fp8, check_mxfp4
@@ -39,13 +40,25 @@ def _mxfp4(config: Config) -> CheckTensors:
     return check_mxfp4
 
 
+def _gptq(config: Config) -> CheckTensors:
+    gptq.check_config(config, AGAIN)
+    return lambda tensors: gptq.check_tensors(config, tensors)
+
+
+def _awq(config: Config) -> CheckTensors:
+    awq.check_config(config, AGAIN)
+    return lambda tensors: awq.check_tensors(config, tensors)
+
+
 EDITED: Mapping[str, Callable[[Config], CheckTensors]] = {
     "bitsandbytes": bitsandbytes,
     "bitsandbytes_4bit": bitsandbytes,
     "bitsandbytes_8bit": bitsandbytes,
     "compressed-tensors": compressed_tensors,
+    "awq": _awq,
     "fp8": _fp8,
     "modelopt": modelopt,
+    "gptq": _gptq,
     "mxfp4": _mxfp4,
 }
 """`quant_method` of a config -> how it is read; each of these functions raises as `refused.check_format` does."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import prod
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.format import StoredTensors
+from weight_edit.checkpoint.quantized.format import Format, StoredTensors
 from weight_edit.checkpoint.quantized.fp8 import FP8, TensorSpec
 from weight_edit.checkpoint.quantized.nvfp4 import GROUP, Nvfp4
 from weight_edit.checkpoint.tensor.header import TensorInfo
@@ -23,12 +23,12 @@ _PACKED = "weight_packed"
 _SCALE = "weight_scale"
 
 
-def holds_modelopt(info: TensorInfo, stored: StoredTensors) -> bool:
+def _holds_modelopt(info: TensorInfo, stored: StoredTensors) -> bool:
     """Whether a tensor holds codes by ModelOpt, of a module (`x.weight`) or of fused experts (`x`)."""
     return info.dtype == "U8" and _beside(info.name) + WHOLE in stored.tensors
 
 
-def holds_compressed(info: TensorInfo, stored: StoredTensors) -> bool:
+def _holds_compressed(info: TensorInfo, stored: StoredTensors) -> bool:
     """Whether a tensor holds codes by compressed-tensors."""
     return info.dtype == "U8" and info.name.removesuffix(_PACKED) + GLOBAL in stored.tensors
 
@@ -39,25 +39,25 @@ def is_group_scale(name: str, tensors: Tensors) -> bool:
     return stem != name and (stem + WHOLE in tensors or stem + GLOBAL in tensors)
 
 
-def modelopt_storage(name: str, stored: StoredTensors, axis: int) -> Storage:
+def _modelopt(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     stem = _beside(name)
     return _storage(stored.tensors, name, stem + _SCALE, stem + WHOLE, stem + "input_scale", axis)
 
 
-def modelopt_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
+def _modelopt_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
     """A parameter's shape."""
     return _unpacked(stored.tensors[name])
 
 
-def compressed_storage(name: str, stored: StoredTensors, axis: int) -> Storage:
+def _compressed(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     stem = name.removesuffix("weight")
     packed, scale, whole, activations = (stem + end for end in (_PACKED, _SCALE, GLOBAL, "input_global_scale"))
     return _storage(stored.tensors, packed, scale, whole, activations, axis)
 
 
-def compressed_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
+def _compressed_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
     """A parameter's shape."""
     return _unpacked(stored.tensors[name.removesuffix("weight") + _PACKED])
 
@@ -139,3 +139,27 @@ def _checked(tensors: Tensors, codes: str, scale: str, whole: str) -> tuple[Tens
             "checkpoint again"
         )
     return packed, scales, one
+
+
+NVFP4: tuple[Format, ...] = (
+    Format(
+        name="NVFP4 of ModelOpt",
+        holds=_holds_modelopt,
+        storage=_modelopt,
+        beside=(
+            *("{name}_scale", "{name}_scale_2", "{stem}input_scale"),
+            *("{name}_weight_scale", "{name}_weight_scale_2", "{name}_input_scale"),
+        ),
+        shape=_modelopt_shape,
+    ),
+    Format(
+        name="NVFP4 of compressed-tensors",
+        codes=_PACKED,
+        parameter="weight",
+        holds=_holds_compressed,
+        storage=_compressed,
+        beside=("{stem}weight_scale", "{stem}weight_global_scale", "{stem}input_global_scale"),
+        shape=_compressed_shape,
+    ),
+)
+"""The entries of the table."""

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized import compressed
+from weight_edit.checkpoint.quantized.compressed import PACKED
+from weight_edit.checkpoint.quantized.compressed_groups import refuse
 from weight_edit.checkpoint.quantized.fp8 import FP8
 from weight_edit.checkpoint.quantized.methods import AGAIN, EDITED, CheckTensors
 from weight_edit.checkpoint.tensor.header import TensorInfo
@@ -238,8 +239,8 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
                         "quantization_config that says how; fetch the model's own config.json"
                     )
                 _refuse(method, f"tensor {printable(name)!r}")
-        if name.endswith(compressed.PACKED):
-            compressed.refuse("pack-quantized", f"tensor {printable(name)!r}")
+        if name.endswith(PACKED):
+            refuse("pack-quantized", f"tensor {printable(name)!r}")
         scaled = name.removesuffix("_blocks") + "_scales"
         if info.dtype in (FP8, "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
             raise UsageError(

@@ -132,7 +132,7 @@ class EditedTensor:
             sizes = self.target.strip_bytes(last - first)
             stored = {part: memory(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
             # What an edit only reads is the same on both sides.
-            stored |= {part: before[part] for part in self.target.aside}
+            stored |= {part: before[part] for part in self.target.aside if part in before}
             yield EditedStrip(slab=slab, first=first, last=last, before=before, tiles=tiles, stored=stored)
 
     def _numbers(self, strip: Strip, rows: int, memory: Memory) -> NDArray[np.float64]:
