@@ -2,8 +2,8 @@
 
     python tools/quantiser_samples.py tests/checkpoint/quantized/quantiser_samples.safetensors
 
-Needs torch, bitsandbytes, nvidia-modelopt and compressed-tensors, on any processor. Each sample is a small matrix as the
-package stores it, under names with the sample's as prefix, and `wanted`: its numbers as the package decodes them.
+Needs torch, bitsandbytes, nvidia-modelopt and compressed-tensors, on any processor. Each sample is a small matrix as
+the package stores it, under names with the sample's as prefix, and `wanted`: its numbers as the package decodes them.
 """
 
 import sys

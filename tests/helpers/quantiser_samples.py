@@ -70,7 +70,7 @@ class Sample:
 
     def storage(self) -> Coded:
         """Its storage."""
-        found = storage_of("weight", self.infos, {}, 0, lambda key: self.raw[key].tobytes())
+        found = storage_of("weight", self.infos, {}, -2, lambda key: self.raw[key].tobytes())
         assert isinstance(found, Coded)
         return found
 

@@ -125,7 +125,12 @@ class PreparedEdit:
         """
         moved = {} if self.base_card is None else {README: self.base_card}
         return plan_rewrite(
-            self.checkpoint, self.tensors.edits, added=self.added, config=self.changed_config, moved=moved
+            self.checkpoint,
+            self.tensors.edits,
+            added=self.added,
+            files=self.tensors.files,
+            config=self.changed_config,
+            moved=moved,
         )
 
     @property

@@ -1,4 +1,4 @@
-"""NVFP4 and bitsandbytes on what their own packages wrote: decoded alike, kept, edited on the grid, scales made anew."""
+"""NVFP4 and bitsandbytes on what their own packages wrote: decoded alike, kept, edited on the grid."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """What a config of ModelOpt declares: NVFP4 or FP8 weights, in config.json or in a file of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
@@ -11,9 +11,6 @@ from weight_edit.errors import UnsupportedError, UsageError
 
 OWN_CONFIG = "hf_quant_config.json"
 """The file in which ModelOpt says how weights are quantised; config.json has the same since version 0.33."""
-
-LISTS = ("ignore", "exclude_modules")
-"""The keys of the modules that are left alone, in config.json and in ModelOpt's own file."""
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -33,7 +30,24 @@ def declared(content: object) -> dict[str, Any]:
     inner = content.get("quantization") if isinstance(content, Mapping) else None
     if not isinstance(inner, Mapping):
         raise UsageError(f"{OWN_CONFIG} has no object `quantization`; fetch the file again")
-    return {"quant_method": "modelopt", **inner}
+    return {"quant_method": "modelopt", "quantization": dict(inner)}
+
+
+def without(config: Mapping[str, Any], modules: Sequence[str]) -> dict[str, Any]:
+    """A config, or the content of ModelOpt's own file, in which more modules are left alone.
+
+    Args:
+        config: in either form; it is left as it is.
+        modules: whole names, or with `*` at the end.
+    """
+    nested = isinstance(config.get("quantization"), Mapping)
+    inner = dict(config["quantization"] if nested else config)
+    key = "exclude_modules" if nested or "exclude_modules" in inner else "ignore"
+    inner[key] = list(dict.fromkeys([*(inner.get(key) or ()), *modules]))
+    layers = inner.get("quantized_layers")
+    if isinstance(layers, Mapping):
+        inner["quantized_layers"] = {name: layer for name, layer in layers.items() if name not in set(modules)}
+    return {**config, "quantization": inner} if nested else inner
 
 
 def modelopt(config: Mapping[str, Any]) -> Callable[[Tensors], None]:
@@ -49,7 +63,7 @@ def modelopt(config: Mapping[str, Any]) -> Callable[[Tensors], None]:
     if algorithms == ["MIXED_PRECISION"] and isinstance(layers, Mapping):
         algorithms = [layer.get("quant_algo") if isinstance(layer, Mapping) else None for layer in layers.values()]
     for algorithm in algorithms:
-        if algorithm not in _NVFP4 and algorithm not in _FP8:
+        if not isinstance(algorithm, str) or algorithm not in (*_NVFP4, *_FP8):
             raise UnsupportedError(
                 f"config.json: the weights are quantised (modelopt: {printable(str(algorithm), 60)}), of which only "
                 f"{', '.join((*_NVFP4, *_FP8))} are edited; {_AGAIN}"

@@ -42,7 +42,7 @@ def is_group_scale(name: str, tensors: Tensors) -> bool:
 def _modelopt(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     stem = _beside(name)
-    return _storage(stored.tensors, name, stem + _SCALE, stem + WHOLE, stem + "input_scale", axis)
+    return _storage(stored.tensors, (name, stem + _SCALE, stem + WHOLE), stem + "input_scale", axis)
 
 
 def _modelopt_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
@@ -53,8 +53,8 @@ def _modelopt_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
 def _compressed(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     stem = name.removesuffix("weight")
-    packed, scale, whole, activations = (stem + end for end in (_PACKED, _SCALE, GLOBAL, "input_global_scale"))
-    return _storage(stored.tensors, packed, scale, whole, activations, axis)
+    names = (stem + _PACKED, stem + _SCALE, stem + GLOBAL)
+    return _storage(stored.tensors, names, stem + "input_global_scale", axis)
 
 
 def _compressed_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
@@ -93,15 +93,16 @@ def _unpacked(info: TensorInfo) -> tuple[int, ...]:
     return (*info.shape[:-1], 2 * info.shape[-1]) if info.shape else ()
 
 
-def _storage(tensors: Tensors, codes: str, scale: str, whole: str, activations: str, axis: int) -> Storage:
-    packed, scales, one = _checked(tensors, codes, scale, whole)
+def _storage(tensors: Tensors, names: tuple[str, str, str], activations: str, axis: int) -> Storage:
+    """The storage of codes, scales of groups and the scale of the matrix, by their names."""
+    packed, scales, one = _checked(tensors, *names)
     dims = len(packed.shape)
     if axis % dims < dims - 2:
         raise UnsupportedError(
-            f"tensor {printable(codes)!r} is quantised and can be edited along its last two axes only"
+            f"tensor {printable(names[0])!r} is quantised and can be edited along its last two axes only"
         )
     beside = [_spec(tensors[name]) for name in (activations,) if name in tensors]
-    return Nvfp4(_spec(packed), _spec(scales), _spec(one), whole.endswith(GLOBAL), beside)
+    return Nvfp4(_spec(packed), _spec(scales), _spec(one), names[2].endswith(GLOBAL), beside)
 
 
 def _spec(info: TensorInfo) -> TensorSpec:
