@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.clipping import misfits, pairs, reshaped
+from weight_edit.checkpoint.quantized.clipping import misfits, pairs
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import on_floats
@@ -56,6 +56,7 @@ class Nvfp4(Coded):
         self._lead = scale.shape[:-2]
         self.slabs, (self.rows, self._groups) = prod(self._lead), scale.shape[-2:]
         self.cols, self.col_step = self._groups * GROUP, GROUP
+        self.undivided = frozenset(self.aside)
         self._scale, self._whole, self._divides = scale.name, whole.name, divides
         self._many = prod(whole.shape) > 1
 
@@ -138,7 +139,7 @@ class Nvfp4(Coded):
         rows, cols = values.shape
         scales = self._scales(strip, rows, first // GROUP, (first + cols) // GROUP)
         found = _neighbours(values.reshape(rows, -1, GROUP), scales[:, :, None])
-        found = reshaped(found, rows, cols)
+        found = found.shaped(values.shape)
         flat = scales == 0
         if flat.any():
             spread = np.repeat(flat, GROUP, axis=1)
