@@ -8,6 +8,7 @@ strip by strip is written as it comes. `Plain` is a tensor of one part; quantise
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,8 @@ class Storage(ABC):
 
     Attributes:
         parts: the tensors on disk that hold them: name -> (dtype, shape); the numbers first, then their scales.
+        aside: those that are read with them and never written, such as zero points. What a strip has of them is as
+            `load` gives it, which may be unpacked or nothing.
         slabs, rows, cols: the shape as matrices.
         row_step, col_step: numbers that share a scale are `row_step` rows by `col_step` columns: strips begin at
             multiples of the first, tiles at multiples of both. With a `row_step` of 1 a tile has all columns.
@@ -76,6 +79,7 @@ class Storage(ABC):
     """
 
     parts: Mapping[str, tuple[str, tuple[int, ...]]]
+    aside: Mapping[str, tuple[str, tuple[int, ...]]] = MappingProxyType({})
     slabs: int
     rows: int
     cols: int
@@ -100,9 +104,17 @@ class Storage(ABC):
         """The shape of the numbers, to which an edit's axis refers."""
         return self.parts[self.name][1]
 
+    @property
+    def reads(self) -> Mapping[str, tuple[str, tuple[int, ...]]]:
+        """All tensors on disk that the numbers are read from."""
+        return {**self.parts, **self.aside}
+
     @abstractmethod
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
-        """Part's name -> its size in bytes for some rows: a whole number of steps, or the last ones."""
+        """Part's name -> its size in bytes for some rows: a whole number of steps, or the last ones.
+
+        Nothing that is `aside` is among them.
+        """
 
     @abstractmethod
     def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
