@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.narrow.classes import from_pretrained
-from weight_edit.checkpoint.gguf_header import GgufHeader, read_gguf_header
+from weight_edit.checkpoint.gguf.header import GgufHeader, read_gguf_header
 from weight_edit.errors import FOREIGN_ERRORS, UnsupportedError, UsageError, first_line
 from weight_edit.hub.source import Source
 from weight_edit.runtime.dtypes import check_dtype
