@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +15,18 @@ from numpy.typing import NDArray
 from weight_edit.anatomy.disk.conversion import parameters_of
 from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.anatomy.narrow.classes import from_pretrained
+from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.gguf.header import GgufHeader
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, first_line
+from weight_edit.utils.extras import need
 
 FILE = "model.gguf"
 """The name of a GGUF file that is given to transformers in a folder of its own."""
+
+_VOCABULARY = "tokenizer.ggml.tokens"
+_TEMPLATES = "tokenizer.chat_template"
 
 Values = NDArray[np.float32]
 
@@ -27,29 +36,51 @@ class GgufReader:
     """transformers' reader for the files of one model.
 
     Attributes:
-        metadata: of the model's file, by key; of lists of texts only their lengths.
+        header: of the model's first file.
     """
 
-    metadata: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, file: Path) -> "GgufReader":
-        """The reader for a file, of which the header is read.
-
-        Raises:
-            UnsupportedError: transformers does not read that header.
-        """
-        from transformers.integrations.gguf.reader import read_gguf_metadata
-
-        try:
-            return cls(read_gguf_metadata(str(file))[0])
-        except MODEL_ERRORS as error:
-            raise UnsupportedError(f"{file.name}: transformers does not read its header ({first_line(error)})") from error
+    header: GgufHeader
 
     @property
     def architecture(self) -> str:
         """llama.cpp's name of the architecture."""
-        return str(self.metadata["general.architecture"])
+        return self.header.architecture
+
+    def config(self, names: Iterable[str]) -> Any:
+        """The config that transformers makes of the metadata; it reads the names of tensors, too.
+
+        A small file stands for the real one: its vocabulary, which takes transformers seconds, tells no more than its
+        size, and a model in parts has the names in all of them.
+
+        Args:
+            names: of all tensors of the model.
+
+        Raises:
+            UnsupportedError: transformers does not read this architecture, or lacks an entry of the metadata.
+        """
+        from transformers import AutoConfig
+        from transformers.integrations.gguf import GGUF_CONFIG_ARCHS, get_gguf_config
+
+        try:
+            if self.architecture in GGUF_CONFIG_ARCHS:
+                known = {**self.header.lengths, **self.header.values}
+                return AutoConfig.for_model(**get_gguf_config(known, tuple(names)))
+            with TemporaryDirectory(prefix="weight-edit-") as place:
+                nothing = np.zeros(1, np.float32)
+                self._write(Path(place) / FILE, self._plain_entries(), dict.fromkeys(names, nothing))
+                with names_once():
+                    return AutoConfig.from_pretrained(place, gguf_file=FILE)
+        except MODEL_ERRORS as error:
+            if "not supported" in str(error):
+                raise UnsupportedError(
+                    f"transformers does not load GGUF files of the architecture '{printable(self.architecture, 40)}'; "
+                    "install llama.cpp's llama-server for them, and edit the model's safetensors folder"
+                ) from None
+            lacks = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+            raise UnsupportedError(
+                f"transformers makes no config of this GGUF file of the architecture "
+                f"'{printable(self.architecture, 40)}': {lacks}"
+            ) from error
 
     def parameters(self, model: Any, names: Iterable[str]) -> dict[str, str]:
         """Tensor -> the parameter that it goes into, by transformers' own names; others are left out.
@@ -71,7 +102,8 @@ class GgufReader:
             return {name: parameter for name, parameter, _, _ in found}
         processor = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)(config={})
         try:
-            known = get_gguf_hf_weights_map(model, processor)
+            with names_once():
+                known = get_gguf_hf_weights_map(model, processor)
         except NotImplementedError as error:
             raise UnsupportedError(
                 f"the package gguf has no names for the architecture '{self.architecture}' ({first_line(error)}); a "
@@ -94,7 +126,7 @@ class GgufReader:
         """
         with TemporaryDirectory(prefix="weight-edit-") as place:
             folder = Path(place)
-            self._write(folder / FILE, config, tensors)
+            self._write(folder / FILE, self._entries(config), tensors)
             try:
                 model, info = load_with_transformers(
                     folder, config, dtype=torch.float32, ignore_mismatched_sizes=True, attn_implementation="eager"
@@ -108,12 +140,30 @@ class GgufReader:
         bad = {*info["missing_keys"], *(each[0] for each in info["mismatched_keys"])}
         return state, frozenset(bad)
 
-    def _write(self, path: Path, config: Any, tensors: Mapping[str, Values]) -> None:
+    def join(self, path: Path, parts: Checkpoint) -> None:
+        """Write a file with all tensors of a model in parts, and what transformers reads of their metadata.
+
+        Args:
+            path: of the file.
+            parts: the model, opened.
+        """
+        import gguf
+
+        def stored(info: TensorInfo) -> NDArray[np.uint8]:
+            raw = np.memmap(parts.path / info.shard, np.uint8, "r", info.begin, info.size)
+            return raw.reshape(*info.shape[:-1], -1)
+
+        tensors = {info.name: (stored(info), gguf.GGMLQuantizationType[info.dtype]) for info in parts.tensors.values()}
+        self._write(path, self._plain_entries(), tensors)
+
+    def _write(self, path: Path, entries: Iterable[tuple[str, Any]], tensors: Mapping[str, Any]) -> None:
+        """Write a GGUF file; tensors are float32 arrays, or raw bytes by rows with their type."""
+        need("gguf", "reading a GGUF file through transformers")
         import gguf
 
         writer = gguf.GGUFWriter(path, self.architecture)
         try:
-            for key, value in self._entries(config):
+            for key, value in entries:
                 if isinstance(value, bool):
                     writer.add_bool(key, value)
                 elif isinstance(value, int):
@@ -125,7 +175,8 @@ class GgufReader:
                 elif isinstance(value, list | tuple) and value:
                     writer.add_array(key, list(value))
             for name, values in tensors.items():
-                writer.add_tensor(name, values)
+                raw, kind = values if isinstance(values, tuple) else (values, None)
+                writer.add_tensor(name, raw, raw_dtype=kind)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
@@ -136,10 +187,11 @@ class GgufReader:
         """The metadata with the sizes of another config, under the keys by which transformers reads them."""
         from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-        kinds = (self.architecture, getattr(config, "model_type", ""), getattr(config, "model_type", "")[: -len("_text")])
+        kind = str(getattr(config, "model_type", ""))
+        kinds = (self.architecture, kind, kind.removesuffix("_text"))
         settings = next((GGUF_CONFIG_MAPPING[kind] for kind in kinds if kind in GGUF_CONFIG_MAPPING), {})
         own = f"{self.architecture}."
-        for key, value in self.metadata.items():
+        for key, value in self.header.values.items():
             if key.startswith(own):
                 setting = settings.get(key.removeprefix(own))
                 ours = getattr(config, setting, None) if isinstance(setting, str) else None
@@ -147,10 +199,19 @@ class GgufReader:
             elif key == "general.name":
                 yield key, value
 
+    def _plain_entries(self) -> Iterator[tuple[str, Any]]:
+        """The metadata without its lists of texts, and with the vocabulary's size in their place."""
+        size = f"{self.architecture}.vocab_size"
+        if size not in self.header.values and _VOCABULARY in self.header.lengths:
+            yield size, self.header.lengths[_VOCABULARY]
+        for key, value in self.header.values.items():
+            if key != "general.architecture" and not key.startswith(_TEMPLATES):
+                yield key, value
+
 
 def load_with_transformers(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The model of `FILE` in a folder, its weights dequantised, and transformers' account of what was missing."""
-    with without_bars():
+    with without_bars(), names_once():
         found: tuple[Any, dict[str, Any]] = from_pretrained(
             folder,
             config,
@@ -177,6 +238,19 @@ def without_bars() -> Iterator[None]:
         yield
     finally:
         reader.tqdm = drawn
+
+
+@contextmanager
+def names_once() -> Iterator[None]:
+    """Within the context the package gguf makes its tables of names once, and not for every module of a model."""
+    import gguf
+
+    made = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(made)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = made
 
 
 def _dequantised() -> dict[str, Any]:
