@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.gguf_files import ARRAY, FLOAT32, TEXT, UINT32, organism_gguf, write_gguf
-from weight_edit.checkpoint.gguf_header import is_gguf, read_gguf_header
+from weight_edit.checkpoint.gguf.header import is_gguf, read_gguf_header
 from weight_edit.errors import UsageError
 
 ENTRIES = {

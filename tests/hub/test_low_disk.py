@@ -218,7 +218,7 @@ def test_a_failed_start_leaves_nothing(hub, folder, tmp_path):
         ("org/model", UsageError, "not valid JSON"),
         ("org/gated", UsageError, "is gated"),
         ("org/none", UsageError, "no Hub repository"),
-        ("org/gguf", UnsupportedError, "GGUF"),
+        ("org/gguf", UsageError, "hf download org/gguf x.gguf"),
     ):
         with pytest.raises(error, match=words):
             LowDiskSource.open(name, tmp_path / "low")

@@ -366,7 +366,9 @@ def _readable(source: Source, checkpoint: Checkpoint | None) -> Path | None:
     """A shard of the model on this disk, whose reading can be timed."""
     if checkpoint is None or source.on_hub:
         return None
-    return max((source.path / shard for shard in checkpoint.shards), key=lambda file: file.stat().st_size, default=None)
+    return max(
+        (checkpoint.path / shard for shard in checkpoint.shards), key=lambda file: file.stat().st_size, default=None
+    )
 
 
 def _notes(size: ModelSize, work: Workload, chat: ChatFormat | None, config: Any, method: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weight_edit.checkpoint.gguf_header import is_gguf
+from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source, check_named, resolve
 from weight_edit.runtime.processes import first_on_machine

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.gguf.types import BY_NAME
 from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
@@ -46,6 +47,11 @@ def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str
         return _fp8(info, tensors, config, axis)
     if info.dtype in STORED and scale_of(name, tensors) is None:
         return Plain(name, info.dtype, info.shape, axis)
+    if info.dtype in BY_NAME and BY_NAME[info.dtype].numbers > 1:
+        raise UnsupportedError(
+            f"tensor {printable(name)!r} is stored as {info.dtype}, a type of GGUF's that is not edited; give the "
+            "model in another type, or edit the one that it was converted from, and convert the result"
+        )
     raise UnsupportedError(f"tensor {printable(name)!r} is stored as {info.dtype}{_method(config)}; {_INSTEAD}")
 
 
