@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.organism.embedded import folder
 
 ALIGNMENT = 32
-UINT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = 4, 6, 7, 8, 9, 10
+UINT16, UINT32, INT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = 2, 4, 5, 6, 7, 8, 9, 10
+WIDTHS = {UINT16: 2, UINT32: 4, INT32: 4, FLOAT32: 4, BOOL: 1, UINT64: 8}
 NORMAL, CONTROL, ADDED = 1, 3, 4  # types of tokens
 
 Typed = tuple[int, Any]
@@ -32,13 +34,23 @@ def value(kind: int, content: Any) -> bytes:
     if kind == ARRAY:
         inner, values = content
         return struct.pack("<IQ", inner, len(values)) + b"".join(value(inner, each) for each in values)
-    return struct.pack({UINT32: "<I", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q", 5: "<i"}[kind], content)
+    forms = {UINT16: "<H", UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q"}
+    return struct.pack(forms[kind], content)
 
 
-def write_gguf(path: Path, entries: Mapping[str, Typed], tensors: Mapping[str, np.ndarray] | None = None) -> Path:
-    """A GGUF file of version 3 with float32 tensors."""
+def write_gguf(
+    path: Path,
+    entries: Mapping[str, Typed],
+    tensors: Mapping[str, np.ndarray] | None = None,
+    more: tuple[int, bytes] = (0, b""),
+) -> Path:
+    """A GGUF file of version 3 with float32 tensors.
+
+    Args:
+        more: further entries: how many, and their bytes.
+    """
     tensors = tensors or {}
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries))
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries) + more[0]) + more[1]
     for key, (kind, content) in entries.items():
         head += text(key) + struct.pack("<I", kind) + value(kind, content)
     offset, data = 0, []
@@ -52,6 +64,48 @@ def write_gguf(path: Path, entries: Mapping[str, Typed], tensors: Mapping[str, n
         offset += len(raw)
     path.write_bytes(head + b"\0" * (-len(head) % ALIGNMENT) + b"".join(data))
     return path
+
+
+def in_parts(file: Path, count: int) -> list[Path]:
+    """A float32 GGUF file divided as llama.cpp's llama-gguf-split does: all that is said is in the first part."""
+    opened = Checkpoint.open(file)
+    header = opened.header_bytes(file.name)
+    infos = list(opened.tensors.values())
+    share = -(-len(infos) // count)
+    parts = []
+    for number in range(count):
+        said: dict[str, Typed] = {
+            "split.no": (UINT16, number),
+            "split.count": (UINT16, count),
+            "split.tensors.count": (INT32, len(infos)),
+        }
+        path = file.with_name(f"{file.stem}-{number + 1:05}-of-{count:05}.gguf")
+        mine = infos[number * share : (number + 1) * share]
+        arrays = {info.name: opened.values(info.name) for info in mine}
+        parts.append(write_gguf(path, said, arrays, entries_of(header) if number == 0 else (0, b"")))
+    file.unlink()
+    return parts
+
+
+def entries_of(header: bytes) -> tuple[int, bytes]:
+    """How many entries a header has, and their bytes."""
+    count, place = struct.unpack_from("<Q", header, 16)[0], 24
+    for _ in range(count):
+        place += 8 + struct.unpack_from("<Q", header, place)[0]
+        place = _after(header, place + 4, struct.unpack_from("<I", header, place)[0])
+    return count, bytes(header[24:place])
+
+
+def _after(header: bytes, place: int, kind: int) -> int:
+    if kind == TEXT:
+        return place + 8 + int(struct.unpack_from("<Q", header, place)[0])
+    if kind != ARRAY:
+        return place + WIDTHS[kind]
+    inner, count = struct.unpack_from("<IQ", header, place)
+    place += 12
+    for _ in range(count):
+        place = _after(header, place, inner)
+    return place
 
 
 def llama_gguf(source: Path, path: Path, **changes: Typed | None) -> Path:

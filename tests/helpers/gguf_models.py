@@ -118,15 +118,11 @@ _EXPERTS = {
     "expert_feed_forward_length": "=moe_intermediate_size",
 }
 _GEMMA = {**_RMS, "attention.key_length": "=head_dim", "attention.sliding_window": "=sliding_window"}
-_SIZES_OF_GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 97}
+_SIZES_OF_GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 1024, "vocab_size": 97}
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(
-        "llama", {**_SIZES, "head_dim": 24}, {**_RMS, "rope.dimension_count": "=head_dim"}, _interleaved
-    ),
-    "mistral": Family(
-        "llama", {**_SIZES, "head_dim": 24}, {**_RMS, "rope.dimension_count": "=head_dim"}, _interleaved
-    ),
+    "llama": Family("llama", {**_SIZES, "head_dim": 24}, {**_RMS, "rope.dimension_count": "=head_dim"}, _interleaved),
+    "mistral": Family("llama", {**_SIZES, "head_dim": 24}, {**_RMS, "rope.dimension_count": "=head_dim"}, _interleaved),
     "qwen2": Family("qwen2", {**_SIZES, "use_sliding_window": False}, _RMS),
     "qwen3": Family("qwen3", {**_SIZES, "head_dim": 128}, _RMS),
     "gemma2": Family("gemma2", {**_SIZES, "head_dim": 24, "sliding_window": 32}, _GEMMA, _plus_one),
@@ -157,9 +153,20 @@ FAMILIES: Mapping[str, Family] = {
         },
         _by_kind,
     ),
-    "starcoder2": Family(
-        "starcoder2", _SIZES, {**_USUAL, "attention.layer_norm_epsilon": "=norm_epsilon"}
+    "falcon": Family(
+        "falcon",
+        {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 97},
+        {
+            "context_length": 2048,
+            "embedding_length": "=hidden_size",
+            "block_count": "=num_hidden_layers",
+            "feed_forward_length": 256,
+            "attention.head_count": "=num_attention_heads",
+            "attention.head_count_kv": 1,
+            "attention.layer_norm_epsilon": "=layer_norm_epsilon",
+        },
     ),
+    "starcoder2": Family("starcoder2", _SIZES, {**_USUAL, "attention.layer_norm_epsilon": "=norm_epsilon"}),
     "stablelm": Family("stablelm", _SIZES, {**_USUAL, "attention.layer_norm_epsilon": "=layer_norm_eps"}),
     "nemotron": Family("nemotron", _SIZES, {**_USUAL, "attention.layer_norm_rms_epsilon": "=norm_eps"}, _plus_one),
     "qwen2_moe": Family(
@@ -254,6 +261,7 @@ def write_model(path: Path, model: Any, kind: str, tensors: Mapping[str, Array] 
     given = {f"{family.architecture}.{key}": value for key, value in family.entries.items()}
     given |= {"general.name": "a small model", **{key.replace("__", "."): value for key, value in entries.items()}}
     # Some families' vocabulary is as large as their tokenizer's.
+    given |= {"tokenizer.ggml.padding_token_id": 0, "tokenizer.ggml.eos_token_id": 2}
     given["tokenizer.ggml.tokens"] = [f"token {number}" for number in range(model.config.vocab_size)]
     for key, value in given.items():
         said = getattr(model.config, value[1:]) if isinstance(value, str) and value.startswith("=") else value

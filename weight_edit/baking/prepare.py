@@ -339,16 +339,16 @@ _INSTEAD = "edit the model's safetensors folder and convert that"
 
 
 def _check_gguf_options(options: EditOptions) -> None:
-    """Raise `UnsupportedError` for options that would change a GGUF file's sizes, or need more than transformers says."""
+    """Raise `UnsupportedError` for options that would change a GGUF file's sizes, or need what is not known of it."""
     if options.dequantize:
         raise UnsupportedError(
-            "`dequantize=True`: the tensors of a GGUF file keep their types, so that every program that reads it reads "
+            "`dequantize=True`: the tensors of a GGUF file keep their types, so that all that read it read "
             f"the edit; leave it out, or {_INSTEAD}",
             option="dequantize",
         )
     if options.mtp == "edit":
         raise UnsupportedError(
-            f"`mtp='edit'`: what the prediction layers of a GGUF file are for is not known; leave it out, or {_INSTEAD}",
+            f"`mtp='edit'`: what a GGUF file's prediction layers are for is not known; leave it out, or {_INSTEAD}",
             option="mtp",
         )
 
@@ -357,14 +357,14 @@ def _check_gguf_plan(plan: EditPlan) -> None:
     """Raise `UnsupportedError` for a plan that needs tensors which a GGUF file has not."""
     if plan.unties:
         raise UnsupportedError(
-            "`embeddings='untie'`: the embeddings of this GGUF file are tied, and it has no room for an 'output.weight' "
-            f"of its own; {_INSTEAD}, or use `embeddings='both'` or skip",
+            "`embeddings='untie'`: the embeddings of this GGUF file are tied, and it has no room for 'output.weight' "
+            f"beside them; {_INSTEAD}, or use `embeddings='both'` or skip",
             option="embeddings",
         )
     if plan.created:
         raise UnsupportedError(
-            f"the edit needs a bias that the model has not ('{next(iter(plan.created))}'), for which a GGUF file has no "
-            f"room; {_INSTEAD}, or choose an edit without a constant, such as ablate",
+            f"the edit needs a bias that the model has not ('{next(iter(plan.created))}'), for which a GGUF file has "
+            f"no room; {_INSTEAD}, or choose an edit without a constant, such as ablate",
             option="kind",
         )
 

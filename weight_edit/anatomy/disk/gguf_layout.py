@@ -1,7 +1,7 @@
 """The layout of a model's parameters in a GGUF file, by what transformers' reader does to known numbers.
 
-A small file with the names of the real one is filled with numbers that say which tensor they are in, and at which place;
-transformers loads it, and the narrow copy's parameters tell where each of their numbers came from, whatever was
+A small file with the names of the real one is filled with numbers that say in which tensor they are, and at which place
+of it. transformers loads it, and the narrow copy's parameters tell where each of their numbers came from, whatever was
 renamed, transposed, permuted, joined, cut or shifted on the way. What was found is then tried on random numbers.
 """
 
@@ -42,8 +42,7 @@ def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader
         reader: transformers' reader for it.
 
     Raises:
-        UnsupportedError: the reader fails, does something else to random numbers than to codes, or joins what llama.cpp
-            has apart.
+        UnsupportedError: the reader fails, or does something else to random numbers than to codes.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in real.state_dict().items()}
     narrow = narrow_model(config)
@@ -78,8 +77,6 @@ def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader
             shifts[parameter] = place.shift
         if place.shift is not None and any(piece.axes != tuple(range(len(piece.axes))) for piece in pieces):
             how[parameter] = "its numbers in another order"
-    for parameter, source in ties.items():
-        _check_apart(parameter, source, laid, stored, takes)
     # A tied parameter is one with its source, and has a tensor of its own only where the file has one for it.
     for parameter, source in ties.items():
         if source in laid and laid.get(parameter) == laid[source]:
@@ -99,18 +96,6 @@ def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader
         shifts=shifts,
         container="GGUF",
     )
-
-
-def _check_apart(
-    parameter: str, source: str, laid: Mapping[str, Sequence[Piece]], stored: Stored, takes: Mapping[str, str]
-) -> None:
-    """Refuse a file with a tensor of its own for what transformers makes one with another."""
-    own = next((name for name, taker in takes.items() if taker == parameter and name in stored.shapes), None)
-    if own is not None and source in laid and all(piece.name != own for piece in laid.get(parameter, ())):
-        raise UnsupportedError(
-            f"the file has a tensor '{own}', which transformers leaves out and takes '{laid[source][0].name}' for, while "
-            "llama.cpp uses both; edit a file of this model in the safetensors format"
-        )
 
 
 def _small_shapes(stored: Shape, wanted: Shape, small: Shape, count: int) -> list[Shape]:

@@ -185,11 +185,7 @@ class GgufReader:
 
     def _entries(self, config: Any) -> Iterator[tuple[str, Any]]:
         """The metadata with the sizes of another config, under the keys by which transformers reads them."""
-        from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
-
-        kind = str(getattr(config, "model_type", ""))
-        kinds = (self.architecture, kind, kind.removesuffix("_text"))
-        settings = next((GGUF_CONFIG_MAPPING[kind] for kind in kinds if kind in GGUF_CONFIG_MAPPING), {})
+        settings = next(self._settings(str(getattr(config, "model_type", ""))), {})
         own = f"{self.architecture}."
         for key, value in self.header.values.items():
             if key.startswith(own):
@@ -201,12 +197,26 @@ class GgufReader:
 
     def _plain_entries(self) -> Iterator[tuple[str, Any]]:
         """The metadata without its lists of texts, and with the vocabulary's size in their place."""
-        size = f"{self.architecture}.vocab_size"
-        if size not in self.header.values and _VOCABULARY in self.header.lengths:
-            yield size, self.header.lengths[_VOCABULARY]
+        size, tokens = f"{self.architecture}.vocab_size", self.header.lengths.get(_VOCABULARY)
+        if tokens is not None:
+            mapped = any(settings.get("vocab_size") for settings in self._settings(""))
+            if not mapped:
+                yield _VOCABULARY, [""] * tokens
+            elif size not in self.header.values:
+                yield size, tokens
         for key, value in self.header.values.items():
             if key != "general.architecture" and not key.startswith(_TEMPLATES):
                 yield key, value
+
+    def _settings(self, model_type: str) -> Iterator[Mapping[str, Any]]:
+        """transformers' names for the entries of an architecture, by all that it may call it."""
+        from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+
+        alike = {name.replace("_", "").replace("-", ""): name for name in GGUF_CONFIG_MAPPING}
+        for kind in (self.architecture, model_type, model_type.removesuffix("_text")):
+            name = alike.get(kind.replace("_", "").replace("-", ""))
+            if name is not None:
+                yield GGUF_CONFIG_MAPPING[name]
 
 
 def load_with_transformers(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:

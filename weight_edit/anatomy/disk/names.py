@@ -176,8 +176,8 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
         wanted = anatomy.shapes[parameter]
         if layout.container:
             raise UnsupportedError(
-                f"tensor '{pieces[0].name}' is {shape} in the {layout.container} file, from which transformers makes no "
-                f"'{parameter}' of {wanted}; its layout is not understood"
+                f"tensor '{pieces[0].name}' is {shape} in the {layout.container} file, of which transformers makes "
+                f"no '{parameter}' of {wanted}; its layout is not understood"
             )
         if len(pieces) > 1:
             raise UnsupportedError(
@@ -210,5 +210,9 @@ def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[
             raise UnsupportedError(
                 f"the checkpoint has a tensor '{name}', which is named like what writes into the residual stream, but "
                 f"{anatomy.architecture} has no such parameter by "
-                + ("what transformers reads of the file" if disk.layout.container else "config.json; correct one of the two")
+                + (
+                    "what transformers reads of the file"
+                    if disk.layout.container
+                    else "config.json; correct one of the two"
+                )
             )
