@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from weight_edit.checkpoint.gguf.types import GGML_TYPES
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.organism.embedded import folder
 
 ALIGNMENT = 32
 UINT16, UINT32, INT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = 2, 4, 5, 6, 7, 8, 9, 10
+WIDTHS = {UINT16: 2, UINT32: 4, INT32: 4, FLOAT32: 4, BOOL: 1, UINT64: 8}
 NORMAL, CONTROL, ADDED = 1, 3, 4  # types of tokens
 
 Typed = tuple[int, Any]
@@ -69,14 +71,16 @@ def gguf_bytes(
     alignment: int = ALIGNMENT,
     version: int = 3,
     padding: bytes = b"\0",
+    more: tuple[int, bytes] = (0, b""),
 ) -> bytes:
     """The content of a GGUF file; a name or key may be there twice.
 
     Args:
+        more: further entries: how many, and their bytes.
         alignment: by which it is laid out; it is said by an entry, if at all.
         padding: the byte between tensors.
     """
-    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries))
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries) + more[0]) + more[1]
     for key, (kind, content) in entries:
         head += text(key) + struct.pack("<I", kind) + value(kind, content)
     data = b""
@@ -162,6 +166,48 @@ def mixed_parts(folder: Path, count: int = 3, name: str = "m", seed: int = 0) ->
         path = folder / f"{name}-{number + 1:05}-of-{count:05}.gguf"
         paths.append(write_gguf(path, entries, dict(tensors[number::count])))
     return paths
+
+
+def in_parts(file: Path, count: int) -> list[Path]:
+    """A float32 GGUF file divided as llama.cpp's llama-gguf-split does: all that is said is in the first part."""
+    opened = Checkpoint.open(file)
+    header = opened.header_bytes(file.name)
+    infos = list(opened.tensors.values())
+    share = -(-len(infos) // count)
+    parts = []
+    for number in range(count):
+        said: dict[str, Typed] = {
+            "split.no": (UINT16, number),
+            "split.count": (UINT16, count),
+            "split.tensors.count": (INT32, len(infos)),
+        }
+        path = file.with_name(f"{file.stem}-{number + 1:05}-of-{count:05}.gguf")
+        mine = infos[number * share : (number + 1) * share]
+        arrays = {info.name: opened.values(info.name) for info in mine}
+        parts.append(write_gguf(path, said, arrays, more=entries_of(header) if number == 0 else (0, b"")))
+    file.unlink()
+    return parts
+
+
+def entries_of(header: bytes) -> tuple[int, bytes]:
+    """How many entries a header has, and their bytes."""
+    count, place = struct.unpack_from("<Q", header, 16)[0], 24
+    for _ in range(count):
+        place += 8 + struct.unpack_from("<Q", header, place)[0]
+        place = _after(header, place + 4, struct.unpack_from("<I", header, place)[0])
+    return count, bytes(header[24:place])
+
+
+def _after(header: bytes, place: int, kind: int) -> int:
+    if kind == TEXT:
+        return place + 8 + int(struct.unpack_from("<Q", header, place)[0])
+    if kind != ARRAY:
+        return place + WIDTHS[kind]
+    inner, count = struct.unpack_from("<IQ", header, place)
+    place += 12
+    for _ in range(count):
+        place = _after(header, place, inner)
+    return place
 
 
 def llama_gguf(source: Path, path: Path, **changes: Typed | None) -> Path:
