@@ -4,6 +4,9 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import gguf
 
 from tests.helpers.gguf_files import ARRAY, FLOAT32, INT32, TEXT, UINT32, Stored, Typed, gguf_bytes
 
@@ -28,6 +31,22 @@ class File:
     alignment: int = 32
     version: int = 3
     padding: bytes = field(default=b"\0")
+
+    @classmethod
+    def of(cls, path: Path) -> "File":
+        """What a file without its own alignment says, as the package gguf reads it."""
+        reader = gguf.GGUFReader(path)
+        entries: list[tuple[str, Typed]] = []
+        for key, found in reader.fields.items():
+            if not key.startswith("GGUF."):
+                kinds = [int(kind) for kind in found.types]
+                said = found.contents()
+                entries.append((key, (ARRAY, (kinds[1], said)) if kinds[0] == ARRAY else (kinds[0], said)))
+        tensors = [
+            (each.name, Stored(int(each.tensor_type), [int(n) for n in each.shape], each.data.tobytes()))
+            for each in reader.tensors
+        ]
+        return cls(entries, tensors)
 
     def content(self) -> bytes:
         """The file's bytes."""
