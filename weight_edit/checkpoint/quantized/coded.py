@@ -34,6 +34,12 @@ class Neighbours:
     error: NDArray[np.float32]
     gap: NDArray[np.float32]
 
+    def shaped(self, shape: tuple[int, ...]) -> "Neighbours":
+        """The same in another shape."""
+        return Neighbours(
+            self.low.reshape(shape), self.high.reshape(shape), self.error.reshape(shape), self.gap.reshape(shape)
+        )
+
     def nearest(self) -> NDArray[np.uint8]:
         """The code of the nearer one."""
         return self.chosen(self.error * -2 > self.gap)
@@ -50,14 +56,15 @@ class Neighbours:
 class Coded(Storage):
     """A tensor of codes on a grid.
 
+    Where a format `keeps_grid`, `fit` writes scales of blocks that do not fit theirs, and else those of all blocks.
+
     Attributes:
-        keeps_grid: whether a tensor's grid is kept where the edited numbers fit it. Then the parts of an edited strip
-            begin as copies of the source's; else `fit` writes all of them but the codes.
+        widens: whether `widen` can make room on a grid.
     """
 
     lossy = True
     limit = BFLOAT16_LIMIT
-    keeps_grid: bool = False
+    widens: bool = False
 
     @abstractmethod
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
@@ -78,12 +85,28 @@ class Coded(Storage):
             peak: the largest absolute number of the whole slab, where `one_scale`.
         """
 
+    def widen(self, values: NDArray[np.float64], first: int, into: Strip, must: NDArray[np.bool_]) -> int:
+        """Make room on the grid for some numbers beyond its ends, whatever that costs the others of their blocks.
+
+        Called after `fit`, where cut numbers add up along an edit's directions to more than others can settle.
+
+        Args:
+            values, first, into: as for `fit`.
+            must: which numbers, in a shape that broadcasts.
+
+        Returns:
+            The number of blocks whose grid was made anew.
+        """
+        return 0
+
     @abstractmethod
     def neighbours(self, values: NDArray[np.float64], first: int, strip: Strip) -> Neighbours:
         """The numbers of a strip's grid next to wanted ones; see `fit` for the arguments."""
 
-    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
         """See `Storage`. Each number is rounded to the nearest of the grid."""
-        if values.size:
-            self.fit(values, first, into, peak)
-            self.put_codes(self.neighbours(values, first, into).nearest(), first, into)
+        if not values.size:
+            return 0
+        anew = self.fit(values, first, into, peak)
+        self.put_codes(self.neighbours(values, first, into).nearest(), first, into)
+        return anew

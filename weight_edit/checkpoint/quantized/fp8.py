@@ -1,10 +1,11 @@
 """FP8 weights: e4m3 codes with scales per block, per row or per tensor.
 
-A number is its code's times its scale. An edit changes a block's largest number, so its scale is made anew: that
-number over the largest code. It is rounded up into the dtype that it is stored in, and the codes are made with the
-scale as stored.
+A number is its code's times its scale. A block keeps its scale as long as the largest of its edited numbers is within
+half a step of the largest code's, and not so small that codes are left unused. Else the scale is made anew: that number
+over the largest code, rounded up into the dtype that scales are stored in.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -12,7 +13,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
+from weight_edit.checkpoint.quantized.grids import on_floats
 from weight_edit.checkpoint.quantized.minifloat import E4M3
 from weight_edit.checkpoint.quantized.scales import check_scales, item_size, read_scales, store_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
@@ -20,6 +22,13 @@ from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Strip
 
 FP8 = "F8_E4M3"
 """The dtype of FP8 codes; weights in other 8-bit floats are not edited."""
+
+
+_FITS = 28.0, 464.0
+"""The largest number of a block in units of its scale: between a sixteenth of the largest code and half a step above.
+
+Below, the smallest numbers would come out of the codes' range without need.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class TensorSpec:
 class _Fp8(Coded):
     """Base of the FP8 storages: codes of shape (n, m) or (experts, n, m), scales of any dtype."""
 
-    format = E4M3
+    keeps_grid = True
 
     def __init__(self, weight: TensorSpec, scale: TensorSpec, power_of_two: bool) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
@@ -56,6 +65,35 @@ class _Fp8(Coded):
         """See `Coded`."""
         rows, cols = codes.shape
         into[self.name].reshape(rows, self.cols)[:, first : first + cols] = codes
+
+    @abstractmethod
+    def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
+        """The scales of a strip's columns, in a shape that broadcasts to that of the codes."""
+
+    def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
+        """See `Storage`."""
+        values = E4M3.decode(self.codes(strip, rows, first, last))
+        values *= self.scales(strip, rows, first, last)
+        return values
+
+    def neighbours(self, values: NDArray[np.float64], first: int, strip: Strip) -> Neighbours:
+        """See `Coded`."""
+        rows, cols = values.shape
+        return on_floats(values, self.scales(strip, rows, first, first + cols), E4M3)
+
+    def _kept(self, held: Bytes, peaks: NDArray[np.float64]) -> tuple[Bytes, int]:
+        """The scales for blocks with these largest numbers, where the held ones do not fit, and how many are new.
+
+        Args:
+            held: the scales as they are, bytes in the blocks' order.
+            peaks: any shape.
+        """
+        scales = read_scales(held, self._scale.dtype)
+        flat = peaks.reshape(-1)
+        fits = (scales > 0) & (flat <= _FITS[1] * scales) & ((flat >= _FITS[0] * scales) | (flat == 0))
+        raw = store_scales(flat / E4M3.largest, self._scale.dtype, self._power_of_two).reshape(-1, self._item)
+        found = np.where(fits[:, None], held.reshape(-1, self._item), raw)
+        return found.reshape(-1), int(fits.size - np.count_nonzero(fits))
 
     def _scales(self, strip: Strip) -> NDArray[np.float64]:
         return read_scales(strip[self._scale.name], self._scale.dtype)
@@ -104,22 +142,18 @@ class Fp8Block(_Fp8):
         return self._load(read, slab, first, last, slice(begin, begin + count))
 
     def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
-        """See `Coded`."""
+        """See `_Fp8`."""
         grid = self._scales(strip).reshape(-1, self._across)[:, self._blocks(first, last)]
         return self._spread(grid, rows, last - first)
 
-    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
-        """See `Storage`."""
-        rows, cols = values.shape
-        if not values.size:
-            return
-        raw = store_scales(self._peaks(values) / E4M3.largest, self._scale.dtype, self._power_of_two)
-        blocks = self._blocks(first, first + cols)
-        grid = read_scales(raw, self._scale.dtype).reshape(-1, blocks.stop - blocks.start)
-        scaled = values / self._spread(grid, rows, cols)
-        self.put_codes(E4M3.encode(scaled), first, into)
-        stored = into[self._scale.name].reshape(grid.shape[0], self._across, self._item)
-        stored[:, blocks] = raw.reshape(*grid.shape, self._item)
+    def fit(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
+        """See `Coded`."""
+        blocks = self._blocks(first, first + values.shape[1])
+        stored = into[self._scale.name].reshape(-1, self._across, self._item)
+        held = np.ascontiguousarray(stored[:, blocks])
+        raw, new = self._kept(held.reshape(-1), self._peaks(values))
+        stored[:, blocks] = raw.reshape(held.shape)
+        return new
 
     def _blocks(self, first: int, last: int) -> slice:
         """The columns of the grid of blocks that cover some columns, given at a block's begin."""
@@ -160,6 +194,7 @@ class Fp8Scaled(_Fp8):
 
     def __init__(self, weight: TensorSpec, scale: TensorSpec, power_of_two: bool = False) -> None:
         super().__init__(weight, scale, power_of_two)
+        self.undivided = frozenset([scale.name])
 
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
         """See `Storage`. Each strip has the scale of its matrix."""
@@ -174,14 +209,15 @@ class Fp8Scaled(_Fp8):
         return self._load(read, slab, first, last, slice(slab, slab + 1))
 
     def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
-        """See `Coded`."""
+        """See `_Fp8`."""
         return self._scales(strip)
 
-    def scale_bytes(self, peak: float) -> Bytes:
+    def scale_bytes(self, peak: float, held: Bytes) -> Bytes:
         """See `Storage`."""
-        return store_scales(np.array(peak / E4M3.largest), self._scale.dtype, self._power_of_two)
+        return self._kept(held, np.array(peak))[0]
 
-    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
-        """See `Storage`."""
-        into[self._scale.name][:] = self.scale_bytes(peak)
-        self.put_codes(E4M3.encode(values / self._scales(into)), first, into)
+    def fit(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
+        """See `Coded`."""
+        raw, new = self._kept(into[self._scale.name], np.array(peak))
+        into[self._scale.name][:] = raw
+        return new

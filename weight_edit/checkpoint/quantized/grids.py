@@ -29,15 +29,11 @@ def on_steps(values: NDArray[np.float64], offset: Floats | float, step: Floats, 
         place = values.astype(np.float32)
         if not isinstance(offset, float) or offset:
             place -= offset
+        flat = _flat(place, step)
         place /= step
-    flat = step == 0
-    if flat.any():
-        np.copyto(place, 0, where=flat)
-    return _between(place, np.clip(np.floor(place), 0, last - 1), step)
-
-
-def _between(place: Floats, code: Floats, step: Floats) -> Neighbours:
-    """The neighbours of even steps from the place of each number and the code below it; both are used up."""
+    code = np.clip(np.floor(place), 0, last - 1)
+    if flat is not None:
+        np.copyto(code, 0, where=step == 0)
     low = code.astype(np.uint8)
     high = low + np.uint8(1)
     down = step < 0
@@ -45,9 +41,17 @@ def _between(place: Floats, code: Floats, step: Floats) -> Neighbours:
         # The larger code is the smaller number.
         low, high = np.where(down, high, low), np.where(down, low, high)
         code += down
-    code -= place
-    code *= step
+    with np.errstate(invalid="ignore"):
+        code -= place
+        code *= step
+    if flat is not None:
+        np.copyto(code, flat, where=step == 0)
     return Neighbours(low, high, code, np.broadcast_to(np.abs(step), low.shape))
+
+
+def _flat(above: Floats, step: Floats) -> Floats | None:
+    """The errors where a step is 0, from what the numbers are above that one number; None where no step is."""
+    return -above if not step.all() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,34 +83,37 @@ class Levels:
         found = codes[bins.astype(np.intp)]
         # The next level may lie within the bin; rounding may have led to the bin beside it.
         last = np.uint8(len(self.numbers) - 2)
-        found = np.minimum(found + (places >= self._next[found]), last)
+        found = np.minimum(found + (places >= self.numbers[found + 1]), last)
         found -= (places < self.numbers[found]) & (found > 0)
         return found
 
     @cached_property
-    def _next(self) -> Floats:
-        return np.append(self.numbers[1:], np.float32(np.inf))
+    def gaps(self) -> Floats:
+        """From each level but the last to the next one."""
+        return np.diff(self.numbers)
 
 
 def on_levels(values: NDArray[np.float64], step: Floats, levels: Levels) -> Neighbours:
     """The neighbours on a grid of uneven levels: `step * levels.numbers[code]`; see `on_steps`."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         place = values.astype(np.float32)
+        flat = _flat(place, step)
         place /= step
-    flat = step == 0
-    if flat.any():
-        np.copyto(place, 0, where=flat)
+    if flat is not None:
+        np.copyto(place, 0, where=step == 0)
     code = levels.below(place)
     lower = levels.numbers[code]
-    gap = levels._next[code] - lower
+    gap = levels.gaps[code]
     high = code + np.uint8(1)
     down = step < 0
     if down.any():
         code, high = np.where(down, high, code), np.where(down, code, high)
-        lower = lower + gap * down
+        lower += gap * down
     lower -= place
     lower *= step
     gap *= np.abs(step)
+    if flat is not None:
+        np.copyto(lower, flat, where=step == 0)
     return Neighbours(code, high, lower, gap)
 
 

@@ -9,15 +9,19 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
+from weight_edit.checkpoint.quantized.grids import on_floats
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, E8M0, check_scales, read_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Strip
 
 GROUP = 32
 """The number of codes that share a scale."""
+
+_FITS = 1.5, 7.0
+"""The largest number of a group in units of its scale: from a quarter of the largest code to half a step above it."""
 
 _BYTES = GROUP // 2
 _PAIRS = np.tile(E2M1.numbers, 16) + 1j * np.repeat(E2M1.numbers, 16)
@@ -32,7 +36,8 @@ class Mxfp4(Coded):
         scales: U8 (experts, rows, groups).
     """
 
-    format = E2M1
+    col_step = GROUP
+    keeps_grid = True
 
     def __init__(self, blocks: TensorSpec, scales: TensorSpec) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (blocks, scales)}
@@ -71,28 +76,39 @@ class Mxfp4(Coded):
         return codes[:, first:last]
 
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
-        """See `Coded`. All columns at once."""
-        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=into[self.name].reshape(codes.shape[0], -1))
-
-    def scales(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float64]:
         """See `Coded`."""
-        scales = read_scales(strip[self._scale], E8M0).reshape(rows, self._groups)
-        return np.repeat(scales, GROUP, axis=1)[:, first:last]
+        rows, cols = codes.shape
+        pairs = into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
+        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=pairs)
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`. A byte at a time."""
-        values = _PAIRS[strip[self.name]].view(np.float64).reshape(-1, GROUP)
-        values *= read_scales(strip[self._scale], E8M0)[:, None]
-        return values.reshape(rows, self.cols)[:, first:last]
+        pairs = strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2]
+        values = _PAIRS[pairs].view(np.float64).reshape(rows, -1, GROUP)
+        values *= read_scales(self._codes_of_scales(strip, rows, first, last), E8M0)[..., None]
+        return values.reshape(rows, last - first)
 
-    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
-        """See `Storage`. All columns at once."""
-        groups = values.reshape(-1, GROUP)
-        peaks = np.maximum(groups.max(axis=1), -groups.min(axis=1))
-        exponents = _exponents(peaks)
-        codes = E2M1.encode(groups * np.ldexp(1.0, -exponents)[:, None])
-        self.put_codes(codes.reshape(values.shape), first, into)
-        np.copyto(into[self._scale], exponents + BIAS, casting="unsafe")
+    def _codes_of_scales(self, strip: Strip, rows: int, first: int, last: int) -> Bytes:
+        """The e8m0 codes of the groups in a strip's columns, (rows, groups)."""
+        return strip[self._scale].reshape(rows, self._groups)[:, first // GROUP : last // GROUP]
+
+    def fit(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
+        """See `Coded`."""
+        rows, cols = values.shape
+        groups = values.reshape(rows, -1, GROUP)
+        peaks = np.maximum(groups.max(axis=2), -groups.min(axis=2))
+        held = self._codes_of_scales(into, rows, first, first + cols)
+        sizes = peaks / read_scales(held, E8M0)
+        fits = (sizes <= _FITS[1]) & ((sizes >= _FITS[0]) | (peaks == 0))
+        np.copyto(held, _exponents(peaks) + BIAS, where=~fits, casting="unsafe")
+        return int(fits.size - np.count_nonzero(fits))
+
+    def neighbours(self, values: NDArray[np.float64], first: int, strip: Strip) -> Neighbours:
+        """See `Coded`."""
+        rows, cols = values.shape
+        scales = read_scales(self._codes_of_scales(strip, rows, first, first + cols), E8M0)
+        found = on_floats(values.reshape(rows, -1, GROUP), scales[..., None], E2M1)
+        return found.shaped(values.shape)
 
 
 def _exponents(peaks: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.tensor.along import Along
 from weight_edit.checkpoint.tensor.mapping import AffineMap, SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
-from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Storage, Strip
+from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Bytes, Storage, Strip
 from weight_edit.errors import UsageError
 
 
@@ -49,6 +49,7 @@ class EditedStrip:
         before: their bytes in the source.
         tiles: first column and float64 numbers after the edit, before they are stored.
         stored: their bytes in the output, by part.
+        rescaled: blocks of theirs, or of the rows before, whose scale was made anew.
     """
 
     slab: int
@@ -57,6 +58,7 @@ class EditedStrip:
     before: Strip
     tiles: list[tuple[int, NDArray[np.float64]]]
     stored: Strip
+    rescaled: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,7 +107,7 @@ class EditedTensor:
         """
         if self.target.one_scale and part != self.target.name:
             for slab in range(self.source.slabs):
-                yield self.target.scale_bytes(self._peak(read, slab, memory))
+                yield self.target.scale_bytes(self._peak(read, slab, memory), self._held(part, read, slab))
             return
         for strip in self.strips(read, memory):
             if rounding is not None:
@@ -118,20 +120,37 @@ class EditedTensor:
             peak = self._peak(read, slab, memory) if self.target.one_scale else 0.0
             for strip in self._mapped(read, slab, memory):
                 for first, values in strip.tiles:
-                    self.target.encode(values, first, strip.stored, peak)
+                    strip.rescaled += self.target.encode(values, first, strip.stored, peak)
                 yield strip
 
-    def _mapped(self, read: ByteReader, slab: int, memory: Memory) -> Iterator[EditedStrip]:
-        """The strips of one slab, edited but not stored yet."""
-        change = SlabMap(self, read, slab)
-        for first, last in self.source.strips():
+    def _mapped(
+        self, read: ByteReader, slab: int, memory: Memory, change: SlabMap | None = None, numbers: int = TILE
+    ) -> Iterator[EditedStrip]:
+        """The strips of one slab, of about so many numbers, edited but not stored yet."""
+        change = SlabMap(self, read, slab) if change is None else change
+        for first, last in self.source.strips(numbers):
             before = self.source.load(read, slab, first, last, memory)
             values = self._numbers(before, last - first, memory)
             with np.errstate(over="ignore", invalid="ignore"):
                 tiles = self._tiles(before, first, last, change, values)
-            sizes = self.target.strip_bytes(last - first)
-            stored = {part: memory(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
+            stored = self._unwritten(before, last - first, memory)
             yield EditedStrip(slab=slab, first=first, last=last, before=before, tiles=tiles, stored=stored)
+
+    def _unwritten(self, before: Strip, rows: int, memory: Memory) -> Strip:
+        """The bytes of rows that are to be stored: the source's, where a format keeps what they begin with."""
+        sizes = self.target.strip_bytes(rows)
+        stored = {part: memory(f"stored {n}", size, np.uint8) for n, (part, size) in enumerate(sizes.items())}
+        if self.target.keeps_grid:
+            for part, raw in stored.items():
+                # Of a source in another format nothing is kept.
+                np.copyto(raw, before[part] if self.target is self.source else np.uint8(0))
+        return stored
+
+    def _held(self, part: str, read: ByteReader, slab: int) -> Bytes:
+        """The bytes of a slab's single scale before the edit."""
+        if self.target is self.source:
+            return self.source.load(read, slab, 0, min(self.source.row_step, self.source.rows))[part]
+        return np.zeros(self.target.strip_bytes(0)[part], np.uint8)
 
     def _numbers(self, strip: Strip, rows: int, memory: Memory) -> NDArray[np.float64]:
         """A strip's numbers before the edit, in writable memory."""
@@ -180,18 +199,24 @@ class RoundingLoss:
         error: |stored - wanted| / |wanted|.
         left: |R^T (W' - c)| / |R^T W|, what is left along the directions in W' as stored, but for the map's constant;
             against random directions' where that is more. Gains are in W before. 0 without a map.
+        kept: <stored - before, wanted - before> / |wanted - before|^2, the share of the edit that is in the file; 1
+            where the edit changes nothing.
+        rescaled: blocks whose scale was made anew, because edited numbers did not fit it.
     """
 
     error: float
     left: float
+    kept: float = 1.0
+    rescaled: int = 0
 
 
 class Rounding:
     """A running account of the rounding errors of storing an edited tensor."""
 
     def __init__(self, edited: TensorWriter) -> None:
-        self._target = edited.target
-        self._wanted = self._error = 0.0
+        self._source, self._target = edited.source, edited.target
+        self._wanted = self._error = self._change = self._made = 0.0
+        self._rescaled = 0
         self._along = self._left = None
         if edited.map is not None:
             self._along = Along(edited.source, edited.map.right, edited.along_rows, edited.gains)
@@ -199,11 +224,17 @@ class Rounding:
 
     def add(self, strip: EditedStrip) -> None:
         """Add one stored strip."""
+        rows = strip.last - strip.first
+        self._rescaled += strip.rescaled
         for first, values in strip.tiles:
             end = first + values.shape[1]
-            gap = self._target.decode(strip.stored, strip.last - strip.first, first, end) - values
+            gap = self._target.decode(strip.stored, rows, first, end) - values
             self._error += float(np.vdot(gap, gap))
             self._wanted += float(np.vdot(values, values))
+            change = values - self._source.decode(strip.before, rows, first, end, scratch)
+            size = float(np.vdot(change, change))
+            self._change += size
+            self._made += size + float(np.vdot(gap, change))
         if self._along is not None and self._left is not None:
             self._along.add(strip.before, strip.first, strip.last)
             self._left.add(strip.stored, strip.first, strip.last)
@@ -212,7 +243,8 @@ class Rounding:
     def loss(self) -> RoundingLoss:
         """The rounding loss over all strips added so far."""
         error = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
+        kept = self._made / self._change if self._change else 1.0
         if self._along is None or self._left is None:
-            return RoundingLoss(error, 0.0)
+            return RoundingLoss(error, 0.0, kept, self._rescaled)
         reference = max(self._along.norm, self._along.expected)
-        return RoundingLoss(error, self._left.norm / reference if reference else 0.0)
+        return RoundingLoss(error, self._left.norm / reference if reference else 0.0, kept, self._rescaled)

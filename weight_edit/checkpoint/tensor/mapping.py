@@ -83,6 +83,17 @@ class SlabMap:
             values *= norm_restoring_factors(before, _lengths(values))[:, None]
             yield from waiting
 
+    def apply(self, tile: Floats, rows: tuple[int, int], cols: tuple[int, int]) -> None:
+        """Map a tile in place, where vectors are columns: all that is needed of other rows is known.
+
+        Args:
+            tile: the numbers of these rows and columns.
+        """
+        if self._gains is not None:
+            multiply(tile, self._gains, rows, cols, True)
+        if self._map is not None and self._sums is not None:
+            self._apply(self._map, tile, self._sums, rows, cols)
+
     def _apply(
         self, stream_map: AffineMap, tile: Floats, sums: Floats, rows: tuple[int, int], cols: tuple[int, int]
     ) -> None:

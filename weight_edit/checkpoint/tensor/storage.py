@@ -71,6 +71,8 @@ class Storage(ABC):
         limit: the largest number that can be stored; larger ones overflow.
         lossy: whether storing changes numbers by more than the rounding of a floating format.
         one_scale: whether a single scale stands for a whole slab, which needs a pass over it first.
+        keeps_grid: whether an edited strip begins as a copy of the source's, as in formats that keep their scales.
+        undivided: the parts of a strip that are the same for all rows of a slab, such as that scale.
     """
 
     parts: Mapping[str, tuple[str, tuple[int, ...]]]
@@ -82,6 +84,8 @@ class Storage(ABC):
     limit: float = float("inf")
     lossy: bool = False
     one_scale: bool = False
+    keeps_grid: bool = False
+    undivided: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self.parts)}, {self.slabs}x{self.rows}x{self.cols})"
@@ -109,8 +113,11 @@ class Storage(ABC):
         """The exact numbers of a strip's columns `first` to `last` - 1, (rows, last - first)."""
 
     @abstractmethod
-    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
         """Store numbers into a strip's columns, beginning at `first`.
+
+        Returns:
+            The number of blocks whose scale was made anew.
 
         Args:
             values: shape (rows, columns); may be used up.
@@ -118,13 +125,23 @@ class Storage(ABC):
             peak: the largest absolute number of the whole slab, where `one_scale`.
         """
 
-    def scale_bytes(self, peak: float) -> Bytes:
-        """The bytes of a slab's single scale, if `one_scale`."""
+    def scale_bytes(self, peak: float, held: Bytes) -> Bytes:
+        """The bytes of a slab's single scale, if `one_scale`.
+
+        Args:
+            peak: the largest absolute number of the slab.
+            held: the scale's bytes before the edit; zeros where there is none.
+        """
         raise ValueError(f"{self.name} has no scale for the whole of it")
 
-    def strips(self) -> Iterator[tuple[int, int]]:
-        """(first row, row after the last) of each strip."""
-        step = self.row_step if self.row_step > 1 else max(1, TILE // max(1, self.cols))
+    def rows_of(self, strip: Strip, first: int, last: int) -> Strip:
+        """A strip of fewer rows, `first` to `last` - 1 of a strip's own: views of its bytes."""
+        begin, end = self.strip_bytes(first), self.strip_bytes(last)
+        return {part: raw if part in self.undivided else raw[begin[part] : end[part]] for part, raw in strip.items()}
+
+    def strips(self, numbers: int = TILE) -> Iterator[tuple[int, int]]:
+        """(first row, row after the last) of each strip of at least one step, and of about so many numbers."""
+        step = max(1, numbers // max(1, self.cols) // self.row_step) * self.row_step
         for first in range(0, self.rows, step):
             yield first, min(first + step, self.rows)
 
@@ -170,13 +187,14 @@ class Plain(Storage):
         decode(strip[self.name], self._dtype, wide)
         return wide.reshape(rows, self.cols)[:, first:last]
 
-    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> None:
+    def encode(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
         """See `Storage`."""
         rows, cols = values.shape
         if cols == self.cols:
             encode(values.reshape(-1), self._dtype, into[self.name])
-            return
+            return 0
         raw = np.empty(values.size * self._item, np.uint8)
         encode(np.ascontiguousarray(values).reshape(-1), self._dtype, raw)
         whole = into[self.name].reshape(rows, self.cols * self._item)
         whole[:, first * self._item : (first + cols) * self._item] = raw.reshape(rows, -1)
+        return 0
