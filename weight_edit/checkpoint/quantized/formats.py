@@ -7,6 +7,7 @@ from typing import Any
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.gguf.types import BY_NAME
 from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
+from weight_edit.checkpoint.quantized.ggml import GGML_BLOCKS, Ggml
 from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
@@ -47,6 +48,8 @@ def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str
         return _fp8(info, tensors, config, axis)
     if info.dtype in STORED and scale_of(name, tensors) is None:
         return Plain(name, info.dtype, info.shape, axis)
+    if info.dtype in GGML_BLOCKS:
+        return _ggml(info, axis)
     if info.dtype in BY_NAME and BY_NAME[info.dtype].numbers > 1:
         raise UnsupportedError(
             f"tensor {printable(name)!r} is stored as {info.dtype}, a type of GGUF's that is not edited; give the "
@@ -95,6 +98,15 @@ def _check_axis(name: str, axis: int, dims: int) -> None:
         raise UnsupportedError(
             f"tensor {printable(name)!r} is quantised and can be edited along its last two axes only"
         )
+
+
+def _ggml(info: TensorInfo, axis: int) -> Storage:
+    if len(info.shape) < 2:
+        raise UnsupportedError(
+            f"tensor {printable(info.name)!r} is {info.dtype} of shape {info.shape}; only matrices are edited"
+        )
+    _check_axis(info.name, axis, len(info.shape))
+    return Ggml(info.name, info.dtype, info.shape)
 
 
 def _mxfp4(name: str, tensors: Mapping[str, TensorInfo], axis: int) -> Storage:

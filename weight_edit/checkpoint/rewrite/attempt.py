@@ -19,7 +19,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from types import MappingProxyType
 
@@ -194,7 +194,7 @@ class Attempt:
         self.release()
 
     def _append(self, entry: Mapping[str, object], losses: Mapping[str, RoundingLoss]) -> None:
-        told = {tensor: [loss.error, loss.left] for tensor, loss in losses.items()}
+        told = {tensor: astuple(loss) for tensor, loss in losses.items()}
         with self._lock:
             _append(self._journal, {**entry, "losses": told})
             os.fsync(self._journal)
