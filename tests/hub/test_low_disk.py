@@ -9,7 +9,7 @@ import torch
 from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, make_checkpoint
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.errors import UsageError
 from weight_edit.hub import low_disk as remote
 from weight_edit.hub.low_disk import LowDiskSource
 

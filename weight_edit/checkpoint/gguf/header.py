@@ -8,6 +8,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeAlias
@@ -212,7 +213,8 @@ def _name(reader: HeaderReader, what: str, most: int) -> str:
     except UnicodeDecodeError:
         reader.fail(f"{what} is no text: {printable(repr(raw), 80)}")
     if not name or not name.isprintable():
-        reader.fail(f"{what} is {'empty' if not name else printable(name, 80)!r}, which is no name")
+        shown = repr(printable(name, 80)) if name else "empty"
+        reader.fail(f"{what} is {shown}, which is no name")
     return name
 
 
@@ -236,7 +238,7 @@ class _Table:
         found = [self._placed(*entry) for entry in entries]
         self._check_names(found)
         self.tensors = tuple(sorted(found, key=lambda info: info.begin))
-        for before, after in zip(self.tensors, self.tensors[1:], strict=False):
+        for before, after in pairwise(self.tensors):
             if before.end > after.begin:
                 self._fail(f"its data overlap those of {printable(before.name)!r}", after.name)
 
@@ -260,7 +262,7 @@ class _Table:
             self._fail(f"its dimensions {inner_first} are those of no tensor", name)
         if inner_first[0] % stored.numbers:
             self._fail(
-                f"its rows of {inner_first[0]} numbers are no whole blocks of {stored.numbers}, as {stored.name} has them",
+                f"its rows of {inner_first[0]} numbers are no whole blocks of {stored.name}, {stored.numbers} each",
                 name,
             )
         return (

@@ -96,7 +96,7 @@ def merged(headers: Mapping[str, GgufHeader]) -> GgufHeader:
     kind = headers[first].values.get("general.type", _MODEL)
     if kind != _MODEL:
         raise UnsupportedError(
-            f"{printable(first)} is a GGUF file of a {printable(str(kind), 40)}, not of a model; give the model's own"
+            f"{printable(first)} holds no model but {printable(repr(kind), 40)}, by its general.type; give the model's"
         )
     if not headers[first].architecture:
         raise no_architecture(first)

@@ -2,8 +2,9 @@
 
 `.NAME.partial-ID/` has `files/`, which becomes the output, `journal`, one JSON line per finished file and per long
 beginning of one, and, while an output is replaced, `old`, the one before. Its maker holds a lock on the journal, which
-the system lets go when the process ends, however it ends: so a later process knows whose attempt is dead, and may go on
-with it (`--resume`) or remove it. On a file system without locks nobody can know, and attempts of others are left alone.
+the system lets go when the process ends, however it ends: so a later process knows whose attempt is dead, and may go
+on with it (`--resume`) or remove it. On a file system without locks nobody can know, and attempts of others are left
+alone.
 """
 
 import errno
