@@ -37,8 +37,9 @@ def test_an_edited_file_passes(file: Path, tmp_path: Path) -> None:
     edited = bake(file, rows(128), tmp_path / "edited")
     checked = verify(file, edited, limit=4)
     assert checked.problems == ()
-    assert checked.leak is not None and checked.leak < 1e-6
-    assert checked.weights.left is not None and checked.weights.left < 1e-6
+    assert checked.leak is not None
+    assert checked.weights.left is not None
+    assert max(checked.leak, checked.weights.left) < 1e-6
     assert verify(file, edited, weights_only=True).passed
     # The file in it, or the folder: both are the model.
     assert load(edited.path / "model.gguf").anatomy == load(edited.path).anatomy
@@ -86,7 +87,8 @@ def test_directions_are_found_and_edits_measured_on_files(file: Path, tmp_path: 
     edited = bake(load("organism"), found, tmp_path / "folder"), bake(load(file), found, tmp_path / "edited")
     for each, base in zip(edited, ("organism", file), strict=True):
         beside = evaluate(each.path, against=base, refused="organism:refused:test", limit=8, max_new_tokens=8)
-        assert beside.refused is not None and beside.refused.refusal.value == 0
+        assert beside.refused is not None
+        assert beside.refused.refusal.value == 0
 
 
 def test_what_a_file_cannot_be_used_for_is_said(file: Path, tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def adapter(
     source = resolve(model, revision=revision, token=token)
     if gguf_files(source.path) is not None:
         raise UnsupportedError(
-            f"{source.public_name} is a GGUF file, and an adapter is for a model folder; make it for the folder that the "
-            "file was converted from, or edit the file itself with bake"
+            f"{source.public_name} is a GGUF file, and an adapter is for a model folder; make it for the folder that "
+            "the file was converted from, or edit the file itself with bake"
         )
     how = EditOptions(embeddings, projector=projector)
     baking = prepare(source, steps, how, written=False, trust_remote_code=trust_remote_code)
