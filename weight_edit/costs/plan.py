@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.costs.amounts import Range
 from weight_edit.costs.memory_need import MemoryNeed, memory_need
@@ -297,6 +298,8 @@ def _with_tokenizer(
     """
     if source.on_hub:
         source = resolve(model, revision=source.revision or revision, token=token, weights=False)
+    if gguf_files(source.path) is not None:
+        return source
     if any((source.path / name).is_file() for name in TOKENIZER_FILES):
         return source
     if needed:

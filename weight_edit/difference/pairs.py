@@ -33,7 +33,7 @@ def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
     if not info.shape:
         return None
     config = checkpoint.config.get("quantization_config") or {}
-    if config:
+    if config or checkpoint.gguf is not None:
         logical = name.removesuffix("_blocks")
         try:
             return storage_of(logical, checkpoint.tensors, config, 1 if logical != name else axis)

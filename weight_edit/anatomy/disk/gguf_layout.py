@@ -6,7 +6,7 @@ renamed, transposed, permuted, joined, cut or shifted on the way. What was found
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from math import prod
