@@ -96,8 +96,6 @@ class Bnb4(Coded):
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, absmax)}
         beside = (table, spec) if nested is None else (table, spec, nested.absmax, nested.levels)
         self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in beside}
-        self._by_block = frozenset() if nested is None else frozenset({nested.absmax.name})
-        self.undivided = frozenset(self.aside) - self._by_block
         self.slabs, (self.rows, self.cols) = 1, state.shape
         self._block, self._offset = state.block, state.offset
         self._absmax, self._nested, self._table, self._said = absmax.name, nested, table.name, spec
@@ -183,9 +181,11 @@ class Bnb4(Coded):
 
     def rows_of(self, strip: Strip, first: int, last: int) -> Strip:
         """See `Storage`."""
-        found = dict(super().rows_of({p: raw for p, raw in strip.items() if p not in self._by_block}, first, last))
-        begin, end = (-(-rows * self.cols // self._block) for rows in (first, last))
-        return found | {part: strip[part][4 * begin : 4 * end] for part in self._by_block if part in strip}
+        found = dict(super().rows_of(strip, first, last))
+        if self._nested is not None:
+            begin, end = (-(-rows * self.cols // self._block) for rows in (first, last))
+            found[self._nested.absmax.name] = strip[self._nested.absmax.name][4 * begin : 4 * end]
+        return found
 
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""

@@ -34,7 +34,6 @@ class Bnb8(Coded):
     def __init__(self, weight: TensorSpec, scale: TensorSpec, order: TensorSpec | None = None) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
         self.aside = {} if order is None else {order.name: (order.dtype, order.shape)}
-        self.undivided = frozenset(self.aside)
         self.slabs, (self.rows, self.cols) = 1, weight.shape
         self.col_step, self._scale = max(1, self.cols), scale.name
 

@@ -56,7 +56,6 @@ class Nvfp4(Coded):
         self._lead = scale.shape[:-2]
         self.slabs, (self.rows, self._groups) = prod(self._lead), scale.shape[-2:]
         self.cols, self.col_step = self._groups * GROUP, GROUP
-        self.undivided = frozenset(self.aside)
         self._scale, self._whole, self._divides = scale.name, whole.name, divides
         self._many = prod(whole.shape) > 1
 
