@@ -19,7 +19,14 @@ WRITERS = of_layers("self_attn.o_proj.weight", "mlp.down_proj.weight")
 FORMATS = ("nf4", "fp4", "nf4-nested", "int8", "nvfp4-modelopt", "nvfp4-compressed")
 
 _BNB = {"quant_method": "bitsandbytes", "llm_int8_skip_modules": None, "llm_int8_threshold": 6.0}
-_ARGS = {"num_bits": 4, "type": "float", "group_size": 16, "symmetric": True, "dynamic": False}
+_ARGS = {
+    "num_bits": 4,
+    "type": "float",
+    "strategy": "tensor_group",
+    "group_size": 16,
+    "symmetric": True,
+    "dynamic": False,
+}
 
 
 def by_table(scaled: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
