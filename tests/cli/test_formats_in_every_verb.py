@@ -23,13 +23,12 @@ Call = Callable[..., Any]
 PLANS: dict[str, dict[str, Any]] = {
     "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
     "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
-    "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
-    "bitsandbytes-8bit": {"load_in_8bit": True},
+    "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_storage": "bfloat16"},
     "nvfp4": {"quant_method": "nvfp4"},
-    "modelopt": {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+    "modelopt": {"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"},
     "compressed": {
         "quant_method": "compressed-tensors",
-        "format": "nvfp4-pack-quantized",
+        "format": "mxfp4-pack-quantized",
         "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float"}}},
     },
     "hqq": {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4}}},
@@ -121,9 +120,19 @@ def test_diff_compares_whatever_the_format_is(tmp_path: Path, call: Call) -> Non
     assert result.code == 0, result.err
 
 
-@pytest.mark.parametrize("ending", ["weight_scale_2", "weight_global_scale", "qzeros", "SCB"])
-def test_a_format_that_only_the_tensors_show_is_named_too(ending: str, made: Path, tmp_path: Path, call: Call) -> None:
-    """NVFP4 of ModelOpt is declared in a file of its own, hf_quant_config.json."""
+@pytest.mark.parametrize(
+    ("ending", "code", "what"),
+    [
+        ("weight_scale_2", 2, "is of a quantised weight (modelopt)"),
+        ("weight_global_scale", 2, "is of a quantised weight (compressed-tensors)"),
+        ("qzeros", 2, "is of a quantised weight (awq)"),
+        ("SCB", 2, "is of a quantised weight (bitsandbytes_8bit)"),
+        ("W_q", 3, "the weights are quantised (hqq)"),
+    ],
+)
+def test_a_format_that_only_the_tensors_show_is_named_too(
+    ending: str, code: int, what: str, made: Path, tmp_path: Path, call: Call
+) -> None:
     model = changed(tmp_path, {})
     tensors = load_file(model / "model.safetensors")
     name = next(name for name in tensors if name.endswith("down_proj.weight"))
@@ -133,8 +142,8 @@ def test_a_format_that_only_the_tensors_show_is_named_too(ending: str, made: Pat
     commands = verbs(made, model, tmp_path)
     for verb in ("inspect", "bake", "adapter"):
         result = call(verb, *commands[verb])
-        assert result.code == 3, (verb, result.err)
-        assert "the weights are quantised (" in result.err
+        assert result.code == code, (verb, result.err)
+        assert what in result.err
 
 
 @pytest.mark.usefixtures("nothing_heavy")

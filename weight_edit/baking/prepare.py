@@ -125,7 +125,12 @@ class PreparedEdit:
         """
         moved = {} if self.base_card is None else {README: self.base_card}
         return plan_rewrite(
-            self.checkpoint, self.tensors.edits, added=self.added, config=self.changed_config, moved=moved
+            self.checkpoint,
+            self.tensors.edits,
+            added=self.added,
+            files=self.tensors.files,
+            config=self.changed_config,
+            moved=moved,
         )
 
     @property
@@ -265,7 +270,7 @@ def prepare(
     check_format(checkpoint.config, checkpoint.tensors)
     for step in steps:
         _check_width(step.directions, _sizes(checkpoint))
-    stored = Stored.of(checkpoint.tensors)
+    stored = Stored.of(checkpoint.tensors, checkpoint.quantization, checkpoint.content)
     proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
     anatomy, ties = proven.anatomy, proven.anatomy.tied
     if anatomy.unknown and options.projector == "edit":

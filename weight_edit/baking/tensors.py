@@ -1,15 +1,20 @@
 """The edited tensors of a checkpoint as streams of bytes, for every storage format."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from weight_edit.checkpoint.files import read_json
 from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.dequantize import AxisEdit, dequantised
 from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.modelopt import OWN_CONFIG, declared, without
+from weight_edit.checkpoint.quantized.unquantized import modelopt_modules
+from weight_edit.checkpoint.quantized.values import stored_tensors
 from weight_edit.checkpoint.rewrite.planning import AddedTensor
-from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.source.refused import check_format
+from weight_edit.checkpoint.source.checkpoint import CONFIG, Checkpoint
+from weight_edit.checkpoint.source.refused import check_format, quantization_of
 from weight_edit.checkpoint.tensor.edited import EditedTensor, TensorWriter
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Matrix, Plain
@@ -27,10 +32,12 @@ class EditedTensors:
     Attributes:
         edits: the tensors that change.
         config: keys of config.json that change with their format; None takes one out.
+        files: other files that change with it, relative path -> content.
     """
 
     edits: tuple[TensorWriter, ...]
     config: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def lossy(self) -> bool:
@@ -68,6 +75,15 @@ def derived_tensor(info: TensorInfo, name: str, edit: TensorEdit) -> EditedTenso
     )
 
 
+def own_file(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, bytes]:
+    """The file in which ModelOpt says how weights are quantised, without some tensors; empty where there is none."""
+    if OWN_CONFIG not in checkpoint.files or checkpoint.quantization.get("quant_method") != "modelopt":
+        return {}
+    content = read_json(checkpoint.read_file(OWN_CONFIG), OWN_CONFIG, unique_keys=False)
+    declared(content)
+    return {OWN_CONFIG: json.dumps(without(content, modelopt_modules(names)), indent=4).encode("utf-8")}
+
+
 def edited_tensors(
     checkpoint: Checkpoint, edits: Mapping[str, TensorEdit], *, dequantize: bool = False, rounding: str = BALANCED
 ) -> EditedTensors:
@@ -84,19 +100,24 @@ def edited_tensors(
         UnsupportedError: a format that cannot be edited.
     """
     check_format(checkpoint.config, checkpoint.tensors)
-    config = checkpoint.config.get(QUANTIZATION) or {}
+    given = stored_tensors(checkpoint)
     changed: dict[str, Any] = {}
+    files: Mapping[str, bytes] = {}
     found: list[TensorWriter] = []
     left = dict(edits)
     if dequantize:
         wanted = {name: AxisEdit(e.axis, e.map, e.gains, e.keep_norms) for name, e in edits.items()}
-        plain = dequantised(wanted, checkpoint.tensors, config)
+        plain = dequantised(wanted, given.tensors, given.config, given.read)
         found.extend(plain.streams.values())
         left = {name: edit for name, edit in edits.items() if name not in plain.streams}
         if plain.streams:
-            changed[QUANTIZATION] = plain.config
+            files = own_file(checkpoint, tuple(plain.streams))
+            # What ModelOpt says in a file of its own alone, config.json does not say.
+            own = read_json(checkpoint.read_file(CONFIG), CONFIG, unique_keys=False, constants=True)
+            if not files or quantization_of(own) is not None:
+                changed[QUANTIZATION] = plain.config
     for name, edit in left.items():
-        storage = storage_of(name, checkpoint.tensors, config, edit.axis)
+        storage = storage_of(name, given.tensors, given.config, edit.axis, given.read)
         kind = BalancedTensor if storage.lossy and rounding == BALANCED else EditedTensor
         along_rows = Matrix.of(storage.shape, edit.axis).along_rows
         found.append(
@@ -109,4 +130,4 @@ def edited_tensors(
                 keep_norms=edit.keep_norms,
             )
         )
-    return EditedTensors(tuple(found), changed)
+    return EditedTensors(tuple(found), changed, files)

@@ -134,7 +134,7 @@ class _Run:
         alike, reshaped = [], []
         pairs = {name: self._pair(name) for name in common}
         # Scales go with the numbers that they scale.
-        held = {part for pair in pairs.values() if pair is not None for part in [*pair.a.parts][1:]}
+        held = {part for pair in pairs.values() if pair is not None for part in [*pair.a.reads][1:]}
         for name in common:
             if name in held:
                 continue

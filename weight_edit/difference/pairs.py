@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.formats import parameter_in
+from weight_edit.checkpoint.quantized.values import matrices_of, stored_tensors
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.checkpoint.tensor.storage import ByteReader, Plain, Storage, Strip
@@ -23,23 +24,31 @@ Side = Literal["rows", "columns"]
 Values = NDArray[np.float64]
 
 # Bits after a number's first one. Of a 4-bit code there is one, and it shares its scale with others.
-_BITS: Mapping[str, int] = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52, "F8_E4M3": 3, "F8_E5M2": 2, "U8": 1, "F4": 1}
+_BITS: Mapping[str, int] = {
+    "BF16": 7,
+    "F16": 10,
+    "F32": 23,
+    "F64": 52,
+    "F8_E4M3": 3,
+    "F8_E5M2": 2,
+    "I8": 6,
+    "U8": 1,
+    "F4": 1,
+}
 
 
 def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
     """The storage of a tensor as matrices of its last two axes; None if it cannot be decoded."""
     info = checkpoint.tensors[name]
-    axis = max(0, len(info.shape) - 2)
     if not info.shape:
         return None
-    config = checkpoint.config.get("quantization_config") or {}
-    if config or checkpoint.gguf is not None:
-        logical = name.removesuffix("_blocks")
+    given = stored_tensors(checkpoint)
+    if given.config or checkpoint.gguf is not None:
         try:
-            return storage_of(logical, checkpoint.tensors, config, 1 if logical != name else axis)
+            return matrices_of(checkpoint, parameter_in(info, given) or name)
         except (UnsupportedError, UsageError, ValueError):
             return None
-    return Plain(name, info.dtype, info.shape, axis) if info.dtype in STORED else None
+    return Plain(name, info.dtype, info.shape, max(0, len(info.shape) - 2)) if info.dtype in STORED else None
 
 
 @dataclass
@@ -116,7 +125,7 @@ class Pair:
 
     def compare(self) -> Iterator[RowBlock]:
         """The blocks whose bytes differ, which are also noted in `touched`."""
-        same_format = dict(self.a.parts) == dict(self.b.parts)
+        same_format = self.a.reads == self.b.reads
         for slab in range(self.slabs):
             for first, last in self._steps():
                 ours = self.a.load(self.read_a, slab, first, last)

@@ -10,7 +10,7 @@ from weight_edit.anatomy.disk.names import DiskNames, check_nothing_left_out, na
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.disk.ties import as_loaded
 from weight_edit.anatomy.parts import Anatomy, Writer
-from weight_edit.checkpoint.quantized.formats import BLOCKS, quantised_names
+from weight_edit.checkpoint.quantized.formats import codes_among, quantised_names
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.checkpoint.tensor.numbers import STORED
@@ -58,8 +58,8 @@ class Inspection:
         return f"Inspection({self.name!r}, {self.anatomy!r}, {stored})"
 
     def numbers(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """Dtype and shape of a name of `disk`; for MXFP4, of its blocks."""
-        return self.tensors[name] if name in self.tensors else self.tensors[name + BLOCKS]
+        """Dtype and shape of a name of `disk`; of a quantised parameter, those of its codes."""
+        return self.tensors[name if name in self.tensors else codes_among(name, self.tensors)]
 
     @property
     def extra(self) -> list[tuple[str, int, str]]:
@@ -170,7 +170,7 @@ def inspect(
 
 def _stored(checkpoint: Checkpoint) -> Stored:
     check_format(checkpoint.config, checkpoint.tensors)
-    return Stored.of(checkpoint.tensors)
+    return Stored.of(checkpoint.tensors, checkpoint.quantization, checkpoint.content)
 
 
 def _places(disk: DiskNames, writer: Writer) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
@@ -190,9 +190,6 @@ def _quantised(checkpoint: Checkpoint) -> str | None:
     if checkpoint.gguf is not None:
         types = [info.dtype for info in checkpoint.tensors.values() if info.dtype not in STORED]
         return f"GGUF ({', '.join(sorted(set(types)))}), {len(types)} tensors" if types else None
-    names = list(quantised_names(checkpoint.tensors))
-    if not names:
-        return None
-    said = checkpoint.config.get("quantization_config")
-    method = said.get("quant_method") if isinstance(said, dict) else None
-    return f"{method or 'quantised'}, {len(names)} tensors"
+    said = checkpoint.quantization
+    names = quantised_names(checkpoint.tensors, said)
+    return f"{said.get('quant_method') or 'quantised'}, {len(names)} tensors" if names else None

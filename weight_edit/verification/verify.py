@@ -5,7 +5,7 @@ It fails closed: a check that could not be made has not passed.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +201,7 @@ def verify(
         del form
     baking = prepare(source, steps, options, trust_remote_code=trust_remote_code)
     written = set() if manifest is None else {README, baking.base_card or README}
+    written |= baking.tensors.files.keys()
     report = check_integrity(
         baking.checkpoint,
         folder,
@@ -223,6 +224,7 @@ def verify(
         *report.problems,
         *(f"marked as failed: {reason}" for reason in (manifest or {}).get("failed") or []),
         *_base_card_problems(baking, folder, manifest),
+        *_file_problems(baking.tensors.files, folder),
         *card_problems(folder, manifest, baking.checkpoint),
         *directions_problems(manifest, given, steps),
         *manifest_problems(manifest, baking),
@@ -302,6 +304,14 @@ def _storage(baking: PreparedEdit) -> str:
     # An addition may edit none, and create biases alone.
     stored |= {TORCH_NAMES.get(added.dtype, "bfloat16") for added in baking.added.values()}
     return max(stored, key=_COARSENESS.index)
+
+
+def _file_problems(wanted: Mapping[str, bytes], folder: Path) -> Iterator[str]:
+    """One line for each file that the edit changes with the format, and that is not what it makes of it."""
+    for name, content in wanted.items():
+        path = folder / name
+        if not path.is_file() or bytes(read_whole(path)) != content:
+            yield f"{name}: the file is not what the edit makes of it"
 
 
 def _base_card_problems(baking: PreparedEdit, folder: Path, manifest: Mapping[str, Any] | None) -> list[str]:

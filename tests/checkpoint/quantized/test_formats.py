@@ -105,7 +105,7 @@ def test_scales_that_do_not_fit_are_bad_input(tensors, config: dict[str, Any], m
 @pytest.mark.parametrize(
     ("tensors", "config", "axis", "message"),
     [
-        (infos(**{W: ("I8", (8, 4))}), {"quant_method": "bitsandbytes"}, 0, r"as I8 \(bitsandbytes\); edit the check"),
+        (infos(**{W: ("I8", (8, 4))}), {"quant_method": "eetq"}, 0, r"as I8 \(eetq\); edit the check"),
         (infos(**{W: ("F8_E5M2", (8, 4))}), {}, 0, "stored as F8_E5M2; edit"),
         (infos(**{W: ("BF16", (8, 4)), W + "_scale": ("F32", ())}), FINE, 0, r"stored as BF16 \(fp8\)"),
         (infos(**{W: ("F8_E4M3", (8,)), W + "_scale": ("F32", ())}), FINE, 0, "only matrices are edited"),

@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from weight_edit.checkpoint.quantized.formats import BLOCKS, PACKED_SCALES, quantised_names, scale_of
-from weight_edit.checkpoint.quantized.mxfp4 import GROUP
+from weight_edit.checkpoint.quantized.format import SmallReader, StoredTensors, no_content
+from weight_edit.checkpoint.quantized.formats import format_of, quantised_names
 from weight_edit.checkpoint.tensor.header import TensorInfo
 
 
@@ -17,27 +18,37 @@ class Stored:
     Attributes:
         shapes: of the numbers, by name.
         transposed: those whose last two axes lie the other way round on disk than transformers' own reader of the
-            format gives them (MXFP4).
+            format gives them (MXFP4, GPTQ, AWQ).
     """
 
     shapes: dict[str, tuple[int, ...]]
     transposed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tensors: Mapping[str, TensorInfo]) -> "Stored":
-        """Names and shapes by a checkpoint's headers; formats that cannot be edited pass."""
+    def of(
+        cls,
+        tensors: Mapping[str, TensorInfo],
+        config: Mapping[str, Any] | None = None,
+        read: SmallReader = no_content,
+    ) -> "Stored":
+        """Names and shapes by a checkpoint's headers; formats that cannot be edited pass.
+
+        Args:
+            config: `quantization_config` of config.json.
+            read: gives the bytes of small tensors, for formats that keep a shape in one.
+        """
+        given = StoredTensors(tensors, config or {}, read)
         shapes = {name: tuple(info.shape) for name, info in tensors.items()}
         transposed = []
-        for name in quantised_names(tensors):
-            scale = scale_of(name, tensors)
-            if name in tensors:
-                if scale is not None:
-                    shapes.pop(scale.name, None)
+        for name in quantised_names(tensors, given.config):
+            kind = format_of(name, given)
+            if kind is None:
                 continue
-            *rows, groups, _ = (*tensors[name + BLOCKS].shape, 1, 1)[:4]
-            del shapes[name + BLOCKS], shapes[name + PACKED_SCALES]
-            shapes[name] = (*rows, groups * GROUP)
-            transposed.append(name)
+            for part in kind.tensors_of(name, tensors):
+                shapes.pop(part, None)
+            shapes[name] = tuple(tensors[name].shape) if kind.shape is None else kind.shape(name, given)
+            if kind.transposed:
+                transposed.append(name)
         return cls(shapes, tuple(transposed))
 
     def to_json(self) -> str:

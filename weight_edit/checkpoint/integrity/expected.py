@@ -49,7 +49,8 @@ class Expected:
         targets = {part: edit for edit in edits for part in edit.target.parts}
         # What an added tensor is made from stays.
         replacing = [edit for edit in edits if not edit.target.parts.keys() <= added]
-        gone = {part for edit in replacing for part in edit.source.parts} - targets.keys()
+        kept = targets.keys() | {part for edit in replacing for part in edit.target.aside}
+        gone = {part for edit in replacing for part in edit.source.reads} - kept
         relaid = set()
         for name, edit in targets.items():
             before = base.tensors.get(name)
@@ -85,9 +86,9 @@ class Expected:
     def edit_of(self, info: TensorInfo) -> TensorWriter | None:
         """The edit to check a tensor against; None if there is none or its inputs are missing."""
         edit = self.targets.get(info.name)
-        if edit is None or not all(name in self.base.tensors for name in edit.source.parts):
+        if edit is None or not all(name in self.base.tensors for name in edit.source.reads):
             return None
-        for name, (dtype, shape) in edit.target.parts.items():
+        for name, (dtype, shape) in edit.target.reads.items():
             there = self.edited.tensors.get(name)
             if there is None or (there.dtype, there.shape) != (dtype, tuple(shape)):
                 return None
@@ -118,7 +119,7 @@ class Expected:
         for name, info in edited.items():
             if name not in base and name not in self.added and name not in self.relaid_tensors:
                 yield info.shard, "is not in the base", name
-        sources = {part for edit in self.targets.values() for part in edit.source.parts}
+        sources = {part for edit in self.targets.values() for part in edit.source.reads}
         for name in sorted(sources - base.keys()):
             yield anywhere[0], "is listed as edited but not in the base", name
         for name in sorted(self.relaid_tensors - edited.keys() - base.keys()):

@@ -11,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import CHUNK
-from weight_edit.checkpoint.quantized.formats import quantised_names, storage_of
-from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
+from weight_edit.checkpoint.quantized.format import SmallReader, StoredTensors, no_content
+from weight_edit.checkpoint.quantized.formats import format_of, quantised_names, storage_of
 from weight_edit.checkpoint.quantized.unquantized import config_without, experts_of
 from weight_edit.checkpoint.tensor.edited import AffineMap, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Plain, Storage
-
-_STATIC = ("input_scale", "activation_scale", "output_scale", "weight_zero_point")
-"""Suffixes of tensors that have no meaning without a module's quantised weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +107,10 @@ class Dequantised:
 
 
 def dequantised(
-    edits: Mapping[str, AxisEdit], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+    edits: Mapping[str, AxisEdit],
+    tensors: Mapping[str, TensorInfo],
+    config: Mapping[str, Any],
+    read: SmallReader = no_content,
 ) -> Dequantised:
     """The conversion of the edited quantised tensors, and of all experts beside edited ones.
 
@@ -118,21 +118,23 @@ def dequantised(
         edits: by name on disk as `storage_of` takes it. Plain tensors are left out.
         tensors: all tensors of the source.
         config: `quantization_config` of config.json.
+        read: gives the bytes of small tensors.
 
     Raises:
-        UnsupportedError, UsageError: as `storage_of`.
+        UnsupportedError, UsageError: as `storage_of`; a config in which single modules cannot be left out.
     """
-    everything = quantised_names(tensors)
+    stored = StoredTensors(tensors, config, read)
+    everything = quantised_names(tensors, config)
     wanted = [name for name in everything if name in edits]
     wanted += _going_with(wanted, everything)
     streams: dict[str, EditedTensor | Transposed] = {}
     removed: list[str] = []
     for name in wanted:
         edit = edits.get(name, AxisEdit(-2, None))
-        storage = storage_of(name, tensors, config, edit.axis)
-        streams[name] = _stream(name, storage, edit)
-        removed += storage.parts
-        removed += _others(name, tensors, storage)
+        storage = storage_of(name, tensors, config, edit.axis, read)
+        kind = format_of(name, stored)
+        streams[name] = _stream(name, storage, edit, kind is not None and kind.transposed)
+        removed += dict.fromkeys([*storage.parts, *storage.aside, *(kind.tensors_of(name, tensors) if kind else ())])
     left = {name: info for name, info in tensors.items() if name not in set(removed)}
     return Dequantised(streams, tuple(removed), config_without(config, wanted, left))
 
@@ -143,36 +145,16 @@ def _going_with(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
     return [name for name in everything if experts_of(name) in layers and name not in set(wanted)]
 
 
-def _others(name: str, tensors: Mapping[str, TensorInfo], storage: Storage) -> list[str]:
-    stem = name.removesuffix("weight")
-    ends = [stem + end for end in _STATIC] + [f"{name}_{end}" for end in _STATIC]
-    return [end for end in dict.fromkeys(ends) if end in tensors and end not in storage.parts]
-
-
-def _stream(name: str, storage: Storage, edit: AxisEdit) -> EditedTensor | Transposed:
-    if not isinstance(storage, Mxfp4):
-        shape = storage.parts[name][1]
-        plain = Plain(name, "BF16", shape, len(shape) - 2)
-        along_rows = edit.axis % len(shape) == len(shape) - 2
-        return EditedTensor(
-            source=storage,
-            target=plain,
-            map=edit.map,
-            along_rows=along_rows,
-            gains=edit.gains,
-            keep_norms=edit.keep_norms,
-        )
-    experts, rows, cols = storage.shape
-    as_stored = Plain(name, "BF16", storage.shape, 1)
-    turned = Plain(name, "BF16", (experts, cols, rows), 1)
-    return Transposed(
-        EditedTensor(
-            source=storage,
-            target=as_stored,
-            map=edit.map,
-            along_rows=edit.axis % 3 == 1,
-            gains=edit.gains,
-            keep_norms=edit.keep_norms,
-        ),
-        turned,
+def _stream(name: str, storage: Storage, edit: AxisEdit, transposed: bool) -> EditedTensor | Transposed:
+    shape = storage.shape
+    edited = EditedTensor(
+        source=storage,
+        target=Plain(name, "BF16", shape, len(shape) - 2),
+        map=edit.map,
+        along_rows=edit.axis % len(shape) == len(shape) - 2,
+        gains=edit.gains,
+        keep_norms=edit.keep_norms,
     )
+    if not transposed:
+        return edited
+    return Transposed(edited, Plain(name, "BF16", (*shape[:-2], shape[-1], shape[-2]), len(shape) - 2))

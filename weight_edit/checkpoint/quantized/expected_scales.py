@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.fp8 import FP8
+from weight_edit.checkpoint.quantized.nvfp4_layout import is_group_scale
 from weight_edit.checkpoint.quantized.scales import E8M0, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError
@@ -36,8 +37,12 @@ def check_fp8(layout: ScaleLayout, tensors: Mapping[str, TensorInfo]) -> None:
         UsageError: no FP8 tensor at all, a scale that is missing or has another shape.
         UnsupportedError: another kind of FP8, or scales that are no plain floating numbers.
     """
-    # Scales may be E8M0; whatever else is F8 is weights.
-    weights = [info for info in tensors.values() if info.dtype.startswith("F8_") and info.dtype != E8M0]
+    # Scales may be E8M0, or of groups of 4-bit codes; whatever else is F8 is weights.
+    weights = [
+        info
+        for name, info in tensors.items()
+        if info.dtype.startswith("F8_") and info.dtype != E8M0 and not is_group_scale(name, tensors)
+    ]
     if not weights:
         raise UsageError(
             f"config.json says that weights are FP8 (quant_method {layout.method}), but none of the {len(tensors)}"
@@ -92,6 +97,22 @@ def check_mxfp4(tensors: Mapping[str, TensorInfo]) -> None:
             raise UsageError(
                 f"{printable(info.shard)}: tensor {printable(name)!r} has no MXFP4 blocks (*_blocks is missing)"
             )
+
+
+def block_size(value: object, key: str) -> tuple[int, int]:
+    """The size of a block that a config has under a key, rows by columns.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    parts = value.split("x") if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and len(parts) == 2:
+        sizes = [int(part) if isinstance(part, str) and part.isdecimal() and len(part) < 10 else part for part in parts]
+        if all(type(size) is int and size > 0 for size in sizes):
+            return sizes[0], sizes[1]
+    raise UsageError(
+        f"config.json: {key} is {printable(repr(value), 60)}, which is no pair of sizes such as [128, 128]"
+    )
 
 
 def _fits(scale: tuple[int, ...], weight: tuple[int, ...], strategy: str, blocks: frozenset[tuple[int, int]]) -> bool:

@@ -1,14 +1,21 @@
-"""The storage of each tensor, by a checkpoint's tensors and its `quantization_config`."""
+"""The storage of each tensor, by a checkpoint's tensors and its `quantization_config`; the table of formats."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.gguf.types import BY_NAME
+from weight_edit.checkpoint.quantized.awq import AWQ
+from weight_edit.checkpoint.quantized.bnb_layout import BITSANDBYTES
+from weight_edit.checkpoint.quantized.format import Format, SmallReader, StoredTensors, no_content
 from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
 from weight_edit.checkpoint.quantized.ggml import GGML_BLOCKS, Ggml
-from weight_edit.checkpoint.quantized.mxfp4 import Mxfp4
+from weight_edit.checkpoint.quantized.gptq import GPTQ
+from weight_edit.checkpoint.quantized.int8 import INT8
+from weight_edit.checkpoint.quantized.mxfp4 import GROUP, Mxfp4
+from weight_edit.checkpoint.quantized.nvfp4_layout import NVFP4, is_group_scale
+from weight_edit.checkpoint.quantized.pack_quantized import PACK_QUANTIZED
 from weight_edit.checkpoint.quantized.scales import POWERS, SCALES
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.numbers import STORED
@@ -24,28 +31,36 @@ _SCALES = ("_scale_inv", "_scale")
 _DEFAULT_BLOCK = (128, 128)
 
 
-def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], axis: int) -> Storage:
+def storage_of(
+    name: str,
+    tensors: Mapping[str, TensorInfo],
+    config: Mapping[str, Any],
+    axis: int,
+    read: SmallReader = no_content,
+) -> Storage:
     """The storage of one parameter's numbers in a checkpoint.
 
     Args:
-        name: the parameter's name on disk: that of an FP8 weight is its own, that of an MXFP4 one lacks `_blocks`.
+        name: the parameter's name, as the model has it: that of an MXFP4 one lacks `_blocks`.
         tensors: all tensors of the checkpoint by name.
         config: `quantization_config` of config.json; empty where there is none.
-        axis: along which axis of the numbers as they lie on disk an edit's vectors run; for MXFP4 the numbers are
-            (experts, rows, columns) and, other than in transformers, `d_model` is along the rows (axis 1).
+        axis: along which axis of the numbers as they lie on disk an edit's vectors run. Some formats lie transposed
+            (see `format_of`): for MXFP4 the numbers are (experts, rows, columns) and, other than in transformers,
+            `d_model` is along the rows (axis 1).
+        read: gives the bytes of small tensors.
 
     Raises:
         UnsupportedError: a format that cannot be edited.
         UsageError: the scales are missing, or of a shape or dtype that does not fit the weight.
         ValueError: no such axis.
     """
-    if name + BLOCKS in tensors:
-        return _mxfp4(name, tensors, axis)
+    stored = StoredTensors(tensors, config, read)
+    found = format_of(name, stored)
+    if found is not None:
+        return found.storage(name, stored, axis)
     info = tensors.get(name)
     if info is None:
         raise UnsupportedError(f"tensor {printable(name)!r} is not in the checkpoint{_instead(name, tensors, config)}")
-    if info.dtype == FP8:
-        return _fp8(info, tensors, config, axis)
     if info.dtype in STORED and scale_of(name, tensors) is None:
         return Plain(name, info.dtype, info.shape, axis)
     if info.dtype in GGML_BLOCKS:
@@ -58,17 +73,47 @@ def storage_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str
     raise UnsupportedError(f"tensor {printable(name)!r} is stored as {info.dtype}{_method(config)}; {_INSTEAD}")
 
 
+def format_of(name: str, stored: StoredTensors) -> Format | None:
+    """The format of a quantised parameter; None if it is stored plainly, or not as is known here."""
+    for each in FORMATS:
+        codes = each.codes_of(name)
+        if codes is not None and codes in stored.tensors and each.parameter_in(stored.tensors[codes], stored) == name:
+            return each
+    return None
+
+
+def parameter_in(info: TensorInfo, stored: StoredTensors) -> str | None:
+    """The name of the quantised parameter whose codes a tensor holds; None if it holds none."""
+    found = (each.parameter_in(info, stored) for each in FORMATS)
+    return next((name for name in found if name is not None), None)
+
+
+def codes_among(name: str, tensors: Collection[str]) -> str:
+    """The name of the tensor with a quantised parameter's codes.
+
+    Args:
+        name: the parameter's.
+        tensors: the names of all tensors.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for each in FORMATS:
+        codes = each.codes_of(name)
+        if codes is not None and codes in tensors:
+            return codes
+    raise KeyError(name)
+
+
+def quantised_names(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of all quantised parameters, as `storage_of` takes them."""
+    stored = StoredTensors(tensors, config)
+    return tuple(name for info in tensors.values() if (name := parameter_in(info, stored)) is not None)
+
+
 def scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> TensorInfo | None:
     """The tensor with an FP8 weight's scales; None if there is none."""
     return next((tensors[name + end] for end in _SCALES if name + end in tensors), None)
-
-
-def quantised_names(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """The names of all parameters stored as FP8 or MXFP4, as `storage_of` takes them."""
-    packed = (name for name in tensors if name.endswith(BLOCKS) and _scales_name(name) in tensors)
-    return tuple(
-        [name for name, info in tensors.items() if info.dtype == FP8] + [name.removesuffix(BLOCKS) for name in packed]
-    )
 
 
 _INSTEAD = "edit the checkpoint that it was quantised from, and quantise the result"
@@ -88,8 +133,10 @@ def _instead(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str, 
     return f" but {printable(like[0])!r}, {tensors[like[0]].dtype}{_method(config)}, is; {_INSTEAD}"
 
 
-def _scales_name(blocks: str) -> str:
-    return blocks.removesuffix(BLOCKS) + PACKED_SCALES
+def _holds_mxfp4(info: TensorInfo, stored: StoredTensors) -> bool:
+    """Whether a tensor named like MXFP4's codes has scales, or is of their shape."""
+    scaled = info.name.removesuffix(BLOCKS) + PACKED_SCALES in stored.tensors
+    return scaled or (info.dtype == "U8" and len(info.shape) == 4)
 
 
 def _check_axis(name: str, axis: int, dims: int) -> None:
@@ -109,7 +156,8 @@ def _ggml(info: TensorInfo, axis: int) -> Storage:
     return Ggml(info.name, info.dtype, info.shape)
 
 
-def _mxfp4(name: str, tensors: Mapping[str, TensorInfo], axis: int) -> Storage:
+def _mxfp4(name: str, stored: StoredTensors, axis: int) -> Storage:
+    tensors = stored.tensors
     blocks = tensors[name + BLOCKS]
     scales = tensors.get(name + PACKED_SCALES)
     if scales is None:
@@ -137,7 +185,13 @@ def _tensor(info: TensorInfo) -> TensorSpec:
     return TensorSpec(info.name, info.dtype, info.shape)
 
 
-def _fp8(info: TensorInfo, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], axis: int) -> Storage:
+def _mxfp4_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
+    *rows, groups, _ = (*stored.tensors[name + BLOCKS].shape, 1, 1)[:4]
+    return (*rows, groups * GROUP)
+
+
+def _fp8(name: str, stored: StoredTensors, axis: int) -> Storage:
+    info, tensors, config = stored.tensors[name], stored.tensors, stored.config
     scale = scale_of(info.name, tensors)
     if scale is None:
         raise UsageError(
@@ -196,3 +250,29 @@ def _blocks(config: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
 
 def _shown_blocks(config: Mapping[str, Any]) -> str:
     return " or ".join(f"{down} x {across}" for down, across in _blocks(config)) or "a size that the config names"
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        name="MXFP4",
+        codes=BLOCKS,
+        holds=_holds_mxfp4,
+        storage=_mxfp4,
+        beside=("{name}" + PACKED_SCALES,),
+        shape=_mxfp4_shape,
+        transposed=True,
+    ),
+    Format(
+        name="FP8",
+        holds=lambda info, stored: info.dtype == FP8 and not is_group_scale(info.name, stored.tensors),
+        storage=_fp8,
+        beside=("{name}_scale_inv", "{name}_scale", "{stem}input_scale", "{stem}activation_scale"),
+    ),
+    *NVFP4,
+    *BITSANDBYTES,
+    GPTQ,
+    AWQ,
+    PACK_QUANTIZED,
+    INT8,
+)
+"""All formats that are edited; of two that would hold the same tensor, the first does."""

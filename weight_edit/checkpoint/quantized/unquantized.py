@@ -8,12 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weight_edit.checkpoint.quantized import modelopt
 from weight_edit.checkpoint.quantized.formats import quantised_names
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.numbers import STORED
 
 _EXPERTS = "experts"
 _LISTS = ("modules_to_not_convert", "ignored_layers")
+_OTHER_LISTS = {"bitsandbytes": "llm_int8_skip_modules"}
 
 
 def config_without(
@@ -29,18 +31,26 @@ def config_without(
     Returns:
         A new one, or None when the key goes away.
     """
-    if not quantised_names(left):
+    if not quantised_names(left, config):
         return None
+    if config.get("quant_method") == "modelopt":
+        return modelopt.without(config, modelopt_modules(names))
     changed = dict(config)
     if "config_groups" in config:
         changed["ignore"] = _longer(config.get("ignore"), [_ignored(name) for name in names])
         return changed
     modules = [_module(name) for name in names]
-    lists = [key for key in _LISTS if config.get(key) is not None]
+    usual = _OTHER_LISTS.get(str(config.get("quant_method")), _LISTS[0])
+    lists = [key for key in (*_LISTS, *_OTHER_LISTS.values()) if config.get(key) is not None]
     if not lists:
         # Without a list transformers leaves the unembedding alone by itself; with one, only what it says.
-        return changed | {_LISTS[0]: _longer(_plain_modules(left), modules)}
+        return changed | {usual: _longer(_plain_modules(left), modules)}
     return changed | {key: _longer(config[key], modules) for key in lists}
+
+
+def modelopt_modules(names: Sequence[str]) -> list[str]:
+    """The entries of ModelOpt's lists for some tensors, which end with `*` for all experts of a layer."""
+    return [f"{_module(name)}*" if experts_of(name) else _module(name) for name in names]
 
 
 def experts_of(name: str) -> str | None:

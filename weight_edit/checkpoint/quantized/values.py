@@ -1,13 +1,12 @@
 """The numbers of one tensor, in any storage format."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.quantized.formats import storage_of
+from weight_edit.checkpoint.quantized.format import StoredTensors
+from weight_edit.checkpoint.quantized.formats import format_of, storage_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.storage import Bytes
+from weight_edit.checkpoint.tensor.storage import Bytes, Storage
 
 
 def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
@@ -19,11 +18,8 @@ def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
     Raises:
         UsageError, UnsupportedError: as `storage_of`, and for files that cannot be read.
     """
-    config: Any = checkpoint.config.get("quantization_config") or {}
-    # Of stacks of matrices, as MXFP4's are, the last two axes are those of a matrix.
-    axes = len(checkpoint.info(name).shape) if name in checkpoint.tensors else 3
-    storage = storage_of(name, checkpoint.tensors, config, max(0, axes - 2))
-    parts = {part: np.frombuffer(b"".join(checkpoint.raw(part)), np.uint8) for part in storage.parts}
+    storage = matrices_of(checkpoint, name)
+    parts = {part: np.frombuffer(b"".join(checkpoint.raw(part)), np.uint8) for part in (*storage.parts, *storage.aside)}
 
     def read(part: str, offset: int, into: Bytes) -> None:
         into[:] = parts[part][offset : offset + len(into)]
@@ -35,3 +31,23 @@ def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
             for begin, end in storage.tiles():
                 found[slab, first:last, begin:end] = storage.decode(strip, last - first, begin, end)
     return found.reshape(storage.shape)
+
+
+def matrices_of(checkpoint: Checkpoint, name: str) -> Storage:
+    """The storage of a tensor as matrices of its last two axes.
+
+    Args:
+        name: as `storage_of` takes it.
+
+    Raises:
+        UsageError, UnsupportedError: as `storage_of`.
+    """
+    stored = stored_tensors(checkpoint)
+    # Of stacks of matrices, as MXFP4's are, the last two axes are those of a matrix.
+    axis = -2 if format_of(name, stored) else max(0, len(checkpoint.info(name).shape) - 2)
+    return storage_of(name, stored.tensors, stored.config, axis, stored.read)
+
+
+def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
+    """What the storage of a checkpoint's parameters follows from."""
+    return StoredTensors(checkpoint.tensors, checkpoint.quantization, checkpoint.content)

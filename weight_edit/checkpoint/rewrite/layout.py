@@ -62,7 +62,7 @@ class FilePlan:
             if isinstance(piece, Copy):
                 names.add(piece.file)
             elif isinstance(piece, New):
-                names.update(source.info(part).shard for part in piece.edited.source.parts)
+                names.update(source.info(part).shard for part in piece.edited.source.reads)
         return frozenset(names)
 
     @property

@@ -134,7 +134,7 @@ class _Changed:
         parts: dict[str, TensorWriter] = {}
         instead: dict[str, tuple[str, ...]] = {}
         for edited in edits:
-            for name in edited.source.parts:
+            for name in edited.source.reads:
                 source.info(name)
             for name in edited.target.parts:
                 if name in parts:
@@ -147,7 +147,7 @@ class _Changed:
             new = tuple(name for name in edited.target.parts if name not in edited.source.parts)
             if new:
                 instead[edited.source.name] = new
-        removed = frozenset(name for edited in edits for name in edited.source.parts if name not in edited.target.parts)
+        removed = frozenset(name for edited in edits for name in edited.source.reads if name not in edited.target.reads)
         return cls(parts, removed, instead)
 
     def names(self, name: str) -> Iterator[str]:

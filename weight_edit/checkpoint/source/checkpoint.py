@@ -24,8 +24,9 @@ from weight_edit.checkpoint.files import (
 from weight_edit.checkpoint.gguf.header import GgufHeader, read_gguf
 from weight_edit.checkpoint.gguf.parts import GgufFiles, gguf_files, merged
 from weight_edit.checkpoint.manifest import MANIFEST
+from weight_edit.checkpoint.quantized.modelopt import OWN_CONFIG, declared
 from weight_edit.checkpoint.source.choice import CONFIG, INDEX, SINGLE, choose, is_weights
-from weight_edit.checkpoint.source.refused import without_config
+from weight_edit.checkpoint.source.refused import quantization_of, without_config
 from weight_edit.checkpoint.source.shards import RangedFile, ShardProvider
 from weight_edit.checkpoint.tensor.header import Header, TensorInfo, read_header
 from weight_edit.checkpoint.tensor.numbers import STORED, decode
@@ -33,6 +34,9 @@ from weight_edit.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_SMALL = 1 << 16
+"""The most bytes of a tensor of a few numbers."""
 
 __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
 
@@ -43,7 +47,8 @@ class Checkpoint:
 
     Attributes:
         path: the folder, resolved; of a GGUF file the folder that it is in.
-        config: `config.json`, parsed; empty for a GGUF model.
+        config: `config.json`, parsed; with what ModelOpt says in a file of its own as `quantization_config`. Empty for
+            a GGUF model.
         tensors: name -> where it is; ordered by shard, then by place in the file.
         shards: the weight files that transformers loads, sorted; or the files of the GGUF model.
         index_file: the index that lists the shards; None for a single file, and for GGUF.
@@ -105,6 +110,9 @@ class Checkpoint:
         config = read_json(_content(root, CONFIG, stamps), CONFIG, unique_keys=False, constants=True)
         if not isinstance(config, dict):
             raise UsageError(f"{printable(str(root / CONFIG))}: must be a JSON object")
+        if OWN_CONFIG in files and quantization_of(config) is None:
+            said = declared(read_json(_content(root, OWN_CONFIG, stamps), OWN_CONFIG, unique_keys=False))
+            config["quantization_config"] = said
         known = {*files, *(shards.sizes if shards is not None else ())}
         chosen = choose(config, known, lambda name: _content(root, name, stamps), str(root))
         headers: dict[str, Header] = {}
@@ -173,6 +181,15 @@ class Checkpoint:
         index = () if self.index_file is None else (self.index_file,)
         config = () if self.gguf is not None else (CONFIG,)
         return tuple(sorted({*self.shards, *index, *config, *self.other_files}))
+
+    @property
+    def quantization(self) -> Mapping[str, Any]:
+        """What config.json says of the storage of quantised weights; empty where there are none.
+
+        Raises:
+            UsageError: it is no object.
+        """
+        return quantization_of(self.config) or {}
 
     @property
     def other_weights(self) -> tuple[str, ...]:
@@ -287,6 +304,20 @@ class Checkpoint:
             file.seek(info.begin)
             raw = np.frombuffer(read_exactly(file, info.size, info.shard), np.uint8)
         return decode(raw, info.dtype).reshape(info.shape)
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a tensor of a few numbers, such as a shape.
+
+        Raises:
+            UsageError: no such tensor, one that is larger than that, or the file was cut or changed.
+        """
+        info = self.info(name)
+        if info.size > _SMALL:
+            raise UsageError(
+                f"tensor {printable(name)!r} has {info.size} bytes, where a few numbers are expected; "
+                "fetch the checkpoint again"
+            )
+        return b"".join(self.raw(name))
 
     def raw(self, name: str) -> Iterator[bytearray]:
         """A tensor's bytes, in pieces of `files.CHUNK` bytes (the last one may be shorter)."""

@@ -9,12 +9,13 @@ from typing import Any, NoReturn
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.gguf.header import is_gguf
-from weight_edit.checkpoint.quantized.expected_scales import ScaleLayout, check_fp8, check_mxfp4
+from weight_edit.checkpoint.quantized.compressed import PACKED
+from weight_edit.checkpoint.quantized.compressed_groups import refuse
 from weight_edit.checkpoint.quantized.fp8 import FP8
+from weight_edit.checkpoint.quantized.methods import AGAIN, EDITED, CheckTensors
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 
-_AGAIN = "give the checkpoint that it was quantised from (its card names it), and quantise the edited one again"
 _ON_LOAD = "give the checkpoint that it was quantised from; the edited one can be quantised again while it is loaded"
 _MASTER = "give the master weights in bfloat16, which their makers publish beside it"
 
@@ -26,34 +27,30 @@ class _Method:
 
 
 METHODS: Mapping[str, _Method] = {
-    "aqlm": _Method("AQLM", _AGAIN),
-    "auto-round": _Method("AutoRound", _AGAIN),
-    "awq": _Method("AWQ", _AGAIN),
+    "aqlm": _Method("AQLM", AGAIN),
+    "auto-round": _Method("AutoRound", AGAIN),
+    "awq": _Method("AWQ", AGAIN),
     "bitnet": _Method("BitNet", _MASTER),
-    "bitsandbytes": _Method("bitsandbytes", _ON_LOAD),
-    "bitsandbytes_4bit": _Method("bitsandbytes (4 bits)", _ON_LOAD),
-    "bitsandbytes_8bit": _Method("bitsandbytes (8 bits)", _ON_LOAD),
     "eetq": _Method("EETQ", _ON_LOAD),
-    "exl2": _Method("EXL2", _AGAIN),
-    "exl3": _Method("EXL3", _AGAIN),
-    "fbgemm_fp8": _Method("FBGEMM's FP8", _AGAIN),
-    "fouroversix": _Method("Four Over Six", _AGAIN),
-    "fp_quant": _Method("FP-Quant", _AGAIN),
+    "exl2": _Method("EXL2", AGAIN),
+    "exl3": _Method("EXL3", AGAIN),
+    "fbgemm_fp8": _Method("FBGEMM's FP8", AGAIN),
+    "fouroversix": _Method("Four Over Six", AGAIN),
+    "fp_quant": _Method("FP-Quant", AGAIN),
     "gemma": _Method("Gemma's quantisation", _MASTER),
     "gguf": _Method("GGUF", "give the GGUF file itself"),
-    "gptq": _Method("GPTQ", _AGAIN),
+    "gptq": _Method("GPTQ", AGAIN),
     "higgs": _Method("HIGGS", _ON_LOAD),
     "hqq": _Method("HQQ", _ON_LOAD),
-    "metal": _Method("Metal's quantisation", _AGAIN),
-    "modelopt": _Method("ModelOpt", _AGAIN),
-    "mxfp8": _Method("MXFP8", _AGAIN),
-    "nvfp4": _Method("NVFP4", _AGAIN),
+    "metal": _Method("Metal's quantisation", AGAIN),
+    "mxfp8": _Method("MXFP8", AGAIN),
+    "nvfp4": _Method("NVFP4", AGAIN),
     "quanto": _Method("quanto", _ON_LOAD),
-    "quark": _Method("Quark", _AGAIN),
+    "quark": _Method("Quark", AGAIN),
     "sinq": _Method("SINQ", _ON_LOAD),
-    "spqr": _Method("SpQR", _AGAIN),
+    "spqr": _Method("SpQR", AGAIN),
     "torchao": _Method("torchao", _ON_LOAD),
-    "vptq": _Method("VPTQ", _AGAIN),
+    "vptq": _Method("VPTQ", AGAIN),
 }
 """`quant_method` of a config -> its name and the alternative."""
 
@@ -63,8 +60,8 @@ _TRACES: Mapping[str, str] = {
     ".quant_state.bitsandbytes__nf4": "bitsandbytes_4bit",
     ".quant_state.bitsandbytes__fp4": "bitsandbytes_4bit",
     ".SCB": "bitsandbytes_8bit",
-    ".weight_scale_2": "nvfp4",
-    ".weight_global_scale": "nvfp4",
+    ".weight_scale_2": "modelopt",
+    ".weight_global_scale": "compressed-tensors",
     ".g_idx": "gptq",
     ".qzeros": "awq",
     ".W_q": "hqq",
@@ -73,7 +70,6 @@ _TRACES: Mapping[str, str] = {
 }
 """Suffix of a tensor's name -> the method that writes it, where the config names none."""
 
-_PACKED = ".weight_packed"
 _TEXT_KEYS = ("text_config", "thinker_config", "language_config", "llm_config")
 
 _PICKLED = (
@@ -170,8 +166,7 @@ def single_file(name: str) -> WeightEditError:
 def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
     """Refuse quantised formats that cannot be edited, and configs at odds with the tensors.
 
-    What passes: plain weights; FP8 by `quant_method` "fp8", in blocks or per tensor; "compressed-tensors" of format
-    "float-quantized" with 8-bit floats per tensor, channel or block; "mxfp4".
+    What passes: plain weights, and the methods of `methods.EDITED` within what their functions there allow.
 
     Args:
         config: `config.json`, parsed.
@@ -184,30 +179,22 @@ def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -
     stored = quantization_of(config)
     if stored is None:
         _check_plain(tensors)
-        return
-    layout = _layout(stored, tensors)
-    if layout is None:
-        check_mxfp4(tensors)
     else:
-        check_fp8(layout, tensors)
+        _declared(stored)(tensors)
 
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Refuse by the config alone what `check_format` refuses, before weights are fetched."""
     stored = quantization_of(config)
     if stored is not None:
-        _layout(stored, {})
+        _declared(stored)
 
 
-def _layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ScaleLayout | None:
-    """The scale layout of a declared format; None for MXFP4."""
+def _declared(stored: Mapping[str, Any]) -> CheckTensors:
+    """The check of the tensors that a declared quantisation calls for."""
     method = _method(stored)
-    if method == "fp8":
-        return _fp8_layout(stored)
-    if method == "compressed-tensors":
-        return _compressed_layout(stored, tensors)
-    if method == "mxfp4":
-        return None
+    if isinstance(method, str) and method in EDITED:
+        return EDITED[method](stored)
     _refuse(method, "config.json")
 
 
@@ -222,7 +209,7 @@ def instead_of(stored: Mapping[str, Any]) -> tuple[str, str]:
     """The name of a declared quantisation, and the kind of checkpoint to use instead."""
     method = _method(stored)
     known = METHODS.get(method) if isinstance(method, str) else None
-    return printable(str(method), 60), _AGAIN if known is None else known.instead
+    return printable(str(method), 60), AGAIN if known is None else known.instead
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -253,7 +240,7 @@ def _refuse(method: object, where: str) -> NoReturn:
     known = METHODS.get(method) if isinstance(method, str) else None
     if known is None:
         said = "an unnamed method" if method is None else f"an unknown method, {printable(repr(method), 60)}"
-        raise UnsupportedError(f"{where}: the weights are quantised ({said}), so they cannot be edited; {_AGAIN}")
+        raise UnsupportedError(f"{where}: the weights are quantised ({said}), so they cannot be edited; {AGAIN}")
     raise UnsupportedError(
         f"{where}: the weights are quantised ({method}): {known.name} cannot be edited in place; {known.instead}"
     )
@@ -264,9 +251,14 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
     for name, info in tensors.items():
         for ending, method in _TRACES.items():
             if name.endswith(ending):
+                if method in EDITED:
+                    raise UsageError(
+                        f"tensor {printable(name)!r} is of a quantised weight ({method}), but config.json has no "
+                        "quantization_config that says how; fetch the model's own config.json"
+                    )
                 _refuse(method, f"tensor {printable(name)!r}")
-        if name.endswith(_PACKED):
-            _refuse_compressed("pack-quantized", f"tensor {printable(name)!r}")
+        if name.endswith(PACKED):
+            refuse("pack-quantized", f"tensor {printable(name)!r}")
         scaled = name.removesuffix("_blocks") + "_scales"
         if info.dtype in (FP8, "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
             raise UsageError(
@@ -274,69 +266,6 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
                 "quantization_config that"
                 " says how; fetch the model's own config.json"
             )
-
-
-def _fp8_layout(stored: Mapping[str, Any]) -> ScaleLayout:
-    if stored.get("expert_dtype", "fp8") != "fp8":
-        raise UnsupportedError(
-            f"config.json: the experts are stored as {printable(repr(stored['expert_dtype']), 40)} beside FP8 weights,"
-            f" which cannot be edited in place; {_AGAIN}"
-        )
-    block = stored.get("weight_block_size", (128, 128))
-    strategies = frozenset({"tensor"} if block is None else {"block"})
-    blocks = frozenset() if block is None else frozenset({_block_size(block, "weight_block_size")})
-    return ScaleLayout("fp8", inverse=strategies, plain=frozenset({"tensor", "channel"}), blocks=blocks)
-
-
-def _compressed_layout(stored: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ScaleLayout:
-    packed = next((name for name in tensors if name.endswith(_PACKED)), None)
-    if packed is not None:
-        _refuse_compressed("pack-quantized", f"tensor {printable(packed)!r}")
-    sparsity = stored.get("sparsity_config")
-    if isinstance(sparsity, Mapping) and sparsity.get("format", "dense") != "dense":
-        _refuse_compressed(sparsity["format"], "config.json")
-    if stored.get("transform_config"):
-        _refuse_compressed("with transforms", "config.json")
-    groups = stored.get("config_groups")
-    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
-        raise UsageError("config.json: compressed-tensors needs config_groups, an object of objects")
-    strategies: set[str] = set()
-    blocks: set[tuple[int, int]] = set()
-    for group in groups.values():
-        form = group.get("format") or stored.get("format")
-        weights = group.get("weights")
-        if weights is None:
-            continue
-        if not isinstance(weights, Mapping):
-            raise UsageError("config.json: weights of a group in config_groups must be an object")
-        if form != "float-quantized":
-            _refuse_compressed(form, "config.json")
-        bits, kind, strategy = weights.get("num_bits"), weights.get("type"), weights.get("strategy")
-        if (bits, kind) != (8, "float") or strategy not in ("tensor", "channel", "block"):
-            _refuse_compressed(f"{form}: {bits} bits, {kind}, by {strategy}", "config.json")
-        strategies.add(strategy)
-        if strategy == "block":
-            blocks.add(_block_size(weights.get("block_structure"), "block_structure"))
-    return ScaleLayout("compressed-tensors", frozenset(), frozenset(strategies), frozenset(blocks))
-
-
-def _refuse_compressed(form: object, where: str) -> NoReturn:
-    raise UnsupportedError(
-        f"{where}: the weights are quantised (compressed-tensors, {printable(str(form), 80)}); "
-        "of that format only 8-bit"
-        f" floats (float-quantized by tensor, channel or block) are edited; {_AGAIN}"
-    )
-
-
-def _block_size(value: object, key: str) -> tuple[int, int]:
-    parts = value.split("x") if isinstance(value, str) else value
-    if isinstance(parts, list | tuple) and len(parts) == 2:
-        sizes = [int(part) if isinstance(part, str) and part.isdecimal() and len(part) < 10 else part for part in parts]
-        if all(type(size) is int and size > 0 for size in sizes):
-            return sizes[0], sizes[1]
-    raise UsageError(
-        f"config.json: {key} is {printable(repr(value), 60)}, which is no pair of sizes such as [128, 128]"
-    )
 
 
 def _list(names: list[str]) -> str:

@@ -144,7 +144,8 @@ class EditedTensor:
             for part, raw in stored.items():
                 # Of a source in another format nothing is kept.
                 np.copyto(raw, before[part] if self.target is self.source else np.uint8(0))
-        return stored
+        # What an edit only reads is the same on both sides.
+        return stored | {part: before[part] for part in self.target.aside if part in before}
 
     def _held(self, part: str, read: ByteReader, slab: int) -> Bytes:
         """The bytes of a slab's single scale before the edit."""

@@ -8,6 +8,7 @@ strip by strip is written as it comes. `Plain` is a tensor of one part; quantise
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,8 @@ class Storage(ABC):
 
     Attributes:
         parts: the tensors on disk that hold them: name -> (dtype, shape); the numbers first, then their scales.
+        aside: those that are read with them and never written, such as zero points. What a strip has of them is as
+            `load` gives it, which may be unpacked or nothing.
         slabs, rows, cols: the shape as matrices.
         row_step, col_step: numbers that share a scale are `row_step` rows by `col_step` columns: strips begin at
             multiples of the first, tiles at multiples of both. With a `row_step` of 1 a tile has all columns.
@@ -76,6 +79,7 @@ class Storage(ABC):
     """
 
     parts: Mapping[str, tuple[str, tuple[int, ...]]]
+    aside: Mapping[str, tuple[str, tuple[int, ...]]] = MappingProxyType({})
     slabs: int
     rows: int
     cols: int
@@ -100,9 +104,17 @@ class Storage(ABC):
         """The shape of the numbers, to which an edit's axis refers."""
         return self.parts[self.name][1]
 
+    @property
+    def reads(self) -> Mapping[str, tuple[str, tuple[int, ...]]]:
+        """All tensors on disk that the numbers are read from."""
+        return {**self.parts, **self.aside}
+
     @abstractmethod
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
-        """Part's name -> its size in bytes for some rows: a whole number of steps, or the last ones."""
+        """Part's name -> its size in bytes for some rows: a whole number of steps, or the last ones.
+
+        Nothing that is `aside` is among them.
+        """
 
     @abstractmethod
     def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
@@ -135,9 +147,13 @@ class Storage(ABC):
         raise ValueError(f"{self.name} has no scale for the whole of it")
 
     def rows_of(self, strip: Strip, first: int, last: int) -> Strip:
-        """A strip of fewer rows, `first` to `last` - 1 of a strip's own: views of its bytes."""
+        """A strip of fewer rows, `first` to `last` - 1 of a strip's own: views of its bytes.
+
+        What is `aside` is taken to be the same for all rows; formats in which it is not say so here.
+        """
         begin, end = self.strip_bytes(first), self.strip_bytes(last)
-        return {part: raw if part in self.undivided else raw[begin[part] : end[part]] for part, raw in strip.items()}
+        whole = self.undivided | (strip.keys() - begin.keys())
+        return {part: raw if part in whole else raw[begin[part] : end[part]] for part, raw in strip.items()}
 
     def strips(self, numbers: int = TILE) -> Iterator[tuple[int, int]]:
         """(first row, row after the last) of each strip of at least one step, and of about so many numbers."""

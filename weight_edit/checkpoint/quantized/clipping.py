@@ -1,0 +1,52 @@
+"""Blocks whose grid no longer fits their numbers: what is cut off outweighs their rounding.
+
+A block's scale was made for its largest number. An edit can make that larger; by a little, it does as well under the
+old scale, cut to the grid's end, as any rounded number does. Only where the cut is more than all of the block's
+rounding is another scale worth its coarser steps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_edit.checkpoint.quantized.coded import Neighbours
+
+Blocks = NDArray[np.float64]
+
+
+def misfits(
+    blocks: Blocks,
+    largest: NDArray[np.float64],
+    least: float,
+    neighbours: Callable[[Blocks, NDArray[np.bool_]], Neighbours],
+) -> NDArray[np.bool_]:
+    """A mask of the blocks whose numbers beyond the grid cost more than its rounding does.
+
+    Args:
+        blocks: numbers, (..., size).
+        largest: the largest number of each block's grid, (...), not negative; grids are symmetric, or nearly so.
+        least: how far beyond, as a share of the largest, a block's numbers must go to be looked at.
+        neighbours: of the chosen blocks, (chosen, size), by their mask, (...).
+    """
+    peaks = np.maximum(blocks.max(axis=-1), -blocks.min(axis=-1))
+    beyond: NDArray[np.bool_] = peaks > largest * (1 + least)
+    if beyond.any():
+        chosen = blocks[beyond]
+        gaps = neighbours(chosen, beyond).gap.astype(np.float64)
+        cut = np.maximum(np.abs(chosen) - largest[beyond][:, None], 0)
+        # A number that is rounded within a gap is off by a twelfth of its square, on average.
+        beyond[beyond] = np.square(cut).sum(axis=-1) > np.square(gaps).sum(axis=-1) / 12
+    return beyond
+
+
+def reshaped(found: Neighbours, rows: int, cols: int) -> Neighbours:
+    """Neighbours of blocks, the last of which may be longer than its numbers, as a matrix."""
+    parts: tuple[NDArray[Any], ...] = (found.low, found.high, found.error, found.gap)
+    return Neighbours(*(part.reshape(-1)[: rows * cols].reshape(rows, cols) for part in parts))
+
+
+def pairs(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> NDArray[np.complex128]:
+    """Two tables of numbers as one of complex numbers, which keep the signs of zeros."""
+    return np.stack([first, second], axis=-1).astype(np.float64).view(np.complex128)[..., 0]
