@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.helpers.quantiser_models import FORMATS, WIDTH, WRITERS, llama
 from tests.helpers.quantized_models import TOKENS
+from weight_edit.baking import bake as baking
 from weight_edit.baking.bake import bake
 from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
@@ -145,13 +146,18 @@ def test_inspect_and_diff_see_matrices(base: Path, tmp_path: Path) -> None:
     assert abs(float(compared.rows[0] @ VECTOR.numpy()[0])) > 0.95
 
 
-def test_a_bake_that_was_stopped_goes_on(base: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
-    Directions(VECTOR).save(tmp_path / "d.safetensors")
-    arguments = [str(base), "--directions", str(tmp_path / "d.safetensors"), "--out"]
-    assert call("bake", *arguments, str(tmp_path / "once")).code == 0
-    assert call("bake", *arguments, str(tmp_path / "twice")).code == 0
-    assert call("bake", *arguments, str(tmp_path / "twice"), "--overwrite").code == 0
-    assert raw(tmp_path / "once") == raw(tmp_path / "twice")
+def test_a_bake_that_was_stopped_goes_on(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(baking, "write_card_and_manifest", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            bake(base, ROWS, tmp_path / "out")
+    result = bake(base, ROWS, tmp_path / "out", resume=True)
+    assert result.bytes_kept == result.bytes_total
+    bake(base, ROWS, tmp_path / "once")
+    assert raw(tmp_path / "out") == raw(tmp_path / "once")
 
 
 @pytest.mark.parametrize("ending", ["weight_scale", "weight.absmax", "SCB", "weight_global_scale"])
