@@ -1,9 +1,9 @@
 """Kill a bake at random moments, go on with it, and compare with one that nobody interrupted.
 
 `python benchmarks/kill_and_resume.py [--kills 50] [--gigabytes 0.5] [--shard-mb 50] [--seed 0]`, or of a GGUF file, in
-which a bake goes on within the file, `[--gguf FILE --directions FILE]`. Moments are spread over the whole command; a kill that comes after its end does not count. After each SIGKILL the output must be absent or
-complete and equal; then `--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is
-otherwise.
+which a bake goes on within the file, `[--gguf FILE --directions FILE]`. Moments are spread over the whole command; a
+kill that comes after its end does not count. After each SIGKILL the output must be absent or complete and equal; then
+`--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is otherwise.
 """
 
 import argparse
