@@ -198,10 +198,13 @@ FOLDERS = [
     (["config.json", "model.ckpt"], UnsupportedError, ("pickled",)),
     (
         ["a-q4.gguf", "b-q4.gguf", "c-q8.gguf"],
-        UnsupportedError,
-        ("GGUF", "a-q4.gguf, b-q4.gguf and 1 more", "original"),
+        UsageError,
+        ("several GGUF models", "a-q4.gguf, b-q4.gguf and 1 more", "give the file itself"),
     ),
-    (["config.json", "a.gguf"], UnsupportedError, ("GGUF", "safetensors original")),
+    (["config.json", "a.gguf"], UsageError, ("GGUF alone (a.gguf)", "give the file itself", "/a.gguf")),
+    (["config.json", "pytorch_model.bin", "a.gguf"], UsageError, ("GGUF alone (a.gguf)",)),
+    (["config.json", "a.ggml"], UnsupportedError, ("GGML (a.ggml)", "give the model's GGUF file")),
+    (["a-00001-of-00002.gguf"], UsageError, ("lacks a-00002-of-00002.gguf",)),
     (["config.json", "onnx/model.onnx"], UnsupportedError, ("ONNX", "safetensors")),
     (["config.json", "tf_model.h5"], UnsupportedError, ("TensorFlow", "tf_model.h5")),
     (["config.json", "flax_model.msgpack"], UnsupportedError, ("Flax", "flax_model.msgpack")),
@@ -238,6 +241,7 @@ def test_an_adapter_beside_a_whole_model_is_one_more_file(tmp_path):
 
 
 def test_a_file_is_no_model():
-    assert isinstance(single_file("x/model-Q4_K_M.gguf"), UnsupportedError)
-    assert "safetensors original" in str(single_file("model.gguf"))
+    assert isinstance(single_file("x/model-Q4.ggml"), UnsupportedError)
+    assert "give the model's GGUF file" in str(single_file("model.ggml"))
     assert isinstance(single_file("model.safetensors"), UsageError)
+    assert "or a GGUF file" in str(single_file("model.safetensors"))

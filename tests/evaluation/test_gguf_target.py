@@ -354,7 +354,7 @@ def test_dequantised_files_are_loaded_in_turn(file: Path, tmp_path: Path, monkey
         made.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr("weight_edit.runtime.gguf.load_gguf", loading)
+    monkeypatch.setattr("weight_edit.runtime.loading.load", loading)
     other = organism_gguf(tmp_path / "other.gguf")
     beside = evaluate(other, refused=ASKED, against=file, max_new_tokens=4)
     assert there == [0, 0]

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,41 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from weight_edit.checkpoint.gguf.types import GGML_TYPES
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.organism.embedded import folder
 
 ALIGNMENT = 32
-UINT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = 4, 6, 7, 8, 9, 10
+UINT16, UINT32, INT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = 2, 4, 5, 6, 7, 8, 9, 10
+WIDTHS = {UINT16: 2, UINT32: 4, INT32: 4, FLOAT32: 4, BOOL: 1, UINT64: 8}
 NORMAL, CONTROL, ADDED = 1, 3, 4  # types of tokens
 
 Typed = tuple[int, Any]
 """A GGUF type with a value of it."""
+
+F32 = 0
+
+
+@dataclass
+class Stored:
+    """A tensor as it lies in a file; to be spoilt, too.
+
+    Attributes:
+        kind: the number of its type.
+        dimensions: the innermost first.
+        data: its bytes.
+        offset: where they are said to begin in the data; None for where they do.
+    """
+
+    kind: int
+    dimensions: list[int]
+    data: bytes
+    offset: int | None = None
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "Stored":
+        """An array in float32."""
+        return cls(F32, list(reversed(array.shape)), np.ascontiguousarray(array, dtype="<f4").tobytes())
 
 
 def text(value: str) -> bytes:
@@ -32,26 +60,154 @@ def value(kind: int, content: Any) -> bytes:
     if kind == ARRAY:
         inner, values = content
         return struct.pack("<IQ", inner, len(values)) + b"".join(value(inner, each) for each in values)
-    return struct.pack({UINT32: "<I", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q", 5: "<i"}[kind], content)
+    forms = {UINT16: "<H", UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q"}
+    return struct.pack(forms[kind], content)
 
 
-def write_gguf(path: Path, entries: Mapping[str, Typed], tensors: Mapping[str, np.ndarray] | None = None) -> Path:
-    """A GGUF file of version 3 with float32 tensors."""
-    tensors = tensors or {}
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries))
-    for key, (kind, content) in entries.items():
+def gguf_bytes(
+    entries: Sequence[tuple[str, Typed]],
+    tensors: Sequence[tuple[str, Stored]] = (),
+    *,
+    alignment: int = ALIGNMENT,
+    version: int = 3,
+    padding: bytes = b"\0",
+    more: tuple[int, bytes] = (0, b""),
+) -> bytes:
+    """The content of a GGUF file; a name or key may be there twice.
+
+    Args:
+        more: further entries: how many, and their bytes.
+        alignment: by which it is laid out; it is said by an entry, if at all.
+        padding: the byte between tensors.
+    """
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries) + more[0]) + more[1]
+    for key, (kind, content) in entries:
         head += text(key) + struct.pack("<I", kind) + value(kind, content)
-    offset, data = 0, []
-    for name, array in tensors.items():
-        raw = np.ascontiguousarray(array, dtype="<f4").tobytes()
-        raw += b"\0" * (-len(raw) % ALIGNMENT)
-        # The innermost dimension comes first.
-        head += text(name) + struct.pack(f"<I{array.ndim}Q", array.ndim, *reversed(array.shape))
-        head += struct.pack("<IQ", 0, offset)
-        data.append(raw)
-        offset += len(raw)
-    path.write_bytes(head + b"\0" * (-len(head) % ALIGNMENT) + b"".join(data))
+    data = b""
+    for name, stored in tensors:
+        offset = len(data) if stored.offset is None else stored.offset
+        count = len(stored.dimensions)
+        head += text(name) + struct.pack(f"<I{count}Q", count, *stored.dimensions)
+        head += struct.pack("<IQ", stored.kind, offset)
+        data += stored.data + padding * (-len(stored.data) % alignment)
+    return head + padding * (-len(head) % alignment) + data
+
+
+def write_gguf(
+    path: Path, entries: Mapping[str, Typed], tensors: Mapping[str, "np.ndarray | Stored"] | None = None, **layout: Any
+) -> Path:
+    """A GGUF file of version 3; arrays are tensors in float32. `layout` is that of `gguf_bytes`."""
+    stored = [(name, each if isinstance(each, Stored) else Stored.of(each)) for name, each in (tensors or {}).items()]
+    path.write_bytes(gguf_bytes(list(entries.items()), stored, **layout))
     return path
+
+
+def mixed_tensors(seed: int = 0, width: int = 256) -> dict[str, Stored]:
+    """Tensors in many types, some of odd sizes; plain ones have normal numbers, others random bytes."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, kind, shape in (
+        ("token_embd.weight", 1, (48, width)),
+        ("blk.0.attn_norm.weight", 0, (width,)),
+        ("blk.0.attn_output.weight", 30, (width, 64)),
+        ("blk.0.ffn_down.weight", 12, (width, 512)),
+        ("blk.0.ffn_up.weight", 14, (512, width)),
+        ("blk.0.ffn_down_exps.weight", 0, (3, width, 32)),
+        ("rope_freqs.weight", 0, (33,)),
+        ("blk.0.odd.bias", 1, (7,)),
+        ("blk.1.ffn_down.weight", 17, (width, 256)),
+        ("blk.1.ffn_up.weight", 8, (512, width)),
+        ("blk.1.steps", 26, (5,)),
+    ):
+        each = GGML_TYPES[kind]
+        count = int(np.prod(shape)) // each.numbers
+        raw = rng.integers(0, 256, count * each.size, dtype=np.uint8)
+        if kind in (0, 1, 30):
+            numbers = rng.standard_normal(count).astype("<f4")
+            raw = {0: numbers, 1: numbers.astype("<f2"), 30: numbers.view("<u4") >> 16}[kind]
+            raw = raw.astype("<u2") if kind == 30 else raw
+        found[name] = Stored(kind, list(reversed(shape)), raw.tobytes())
+    return found
+
+
+def mixed_entries(alignment: int | None = None) -> dict[str, Typed]:
+    """Entries of every kind."""
+    aligned: dict[str, Typed] = {} if alignment is None else {"general.alignment": (UINT32, alignment)}
+    return {
+        "general.architecture": (TEXT, "llama"),
+        "general.name": (TEXT, "a model é"),
+        **aligned,
+        "llama.context_length": (UINT32, 512),
+        "llama.rope.freq_base": (FLOAT32, 10000.0),
+        "llama.layers": (ARRAY, (INT32, [1, -2, 3])),
+        "llama.flags": (ARRAY, (BOOL, [True, False])),
+        "tokenizer.ggml.tokens": (ARRAY, (TEXT, ["a", "bc", "", "é" * 40])),
+        "tokenizer.ggml.scores": (ARRAY, (FLOAT32, [0.5] * 5000)),
+        "tokenizer.chat_template": (TEXT, "{{ messages }}"),
+    }
+
+
+def mixed_gguf(path: Path, seed: int = 0, alignment: int | None = None, **layout: Any) -> Path:
+    """A file with tensors of many types, which is no model that runs."""
+    return write_gguf(path, mixed_entries(alignment), mixed_tensors(seed), alignment=alignment or ALIGNMENT, **layout)
+
+
+def mixed_parts(folder: Path, count: int = 3, name: str = "m", seed: int = 0) -> list[Path]:
+    """The same in several files, as llama.cpp's gguf-split makes them: the first has all entries."""
+    tensors = list(mixed_tensors(seed).items())
+    paths = []
+    for number in range(count):
+        entries: dict[str, Typed] = {
+            **(mixed_entries() if not number else {}),
+            "split.no": (UINT16, number),
+            "split.count": (UINT16, count),
+            "split.tensors.count": (INT32, len(tensors)),
+        }
+        path = folder / f"{name}-{number + 1:05}-of-{count:05}.gguf"
+        paths.append(write_gguf(path, entries, dict(tensors[number::count])))
+    return paths
+
+
+def in_parts(file: Path, count: int) -> list[Path]:
+    """A float32 GGUF file divided as llama.cpp's llama-gguf-split does: all that is said is in the first part."""
+    opened = Checkpoint.open(file)
+    header = opened.header_bytes(file.name)
+    infos = list(opened.tensors.values())
+    share = -(-len(infos) // count)
+    parts = []
+    for number in range(count):
+        said: dict[str, Typed] = {
+            "split.no": (UINT16, number),
+            "split.count": (UINT16, count),
+            "split.tensors.count": (INT32, len(infos)),
+        }
+        path = file.with_name(f"{file.stem}-{number + 1:05}-of-{count:05}.gguf")
+        mine = infos[number * share : (number + 1) * share]
+        arrays = {info.name: opened.values(info.name) for info in mine}
+        parts.append(write_gguf(path, said, arrays, more=entries_of(header) if number == 0 else (0, b"")))
+    file.unlink()
+    return parts
+
+
+def entries_of(header: bytes) -> tuple[int, bytes]:
+    """How many entries a header has, and their bytes."""
+    count, place = struct.unpack_from("<Q", header, 16)[0], 24
+    for _ in range(count):
+        place += 8 + struct.unpack_from("<Q", header, place)[0]
+        place = _after(header, place + 4, struct.unpack_from("<I", header, place)[0])
+    return count, bytes(header[24:place])
+
+
+def _after(header: bytes, place: int, kind: int) -> int:
+    if kind == TEXT:
+        return place + 8 + int(struct.unpack_from("<Q", header, place)[0])
+    if kind != ARRAY:
+        return place + WIDTHS[kind]
+    inner, count = struct.unpack_from("<IQ", header, place)
+    place += 12
+    for _ in range(count):
+        place = _after(header, place, inner)
+    return place
 
 
 def llama_gguf(source: Path, path: Path, **changes: Typed | None) -> Path:

@@ -9,7 +9,7 @@ import torch
 from tests.helpers.checkpoint_samples import BASE_TENSORS, bits, content, make_checkpoint
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.errors import UsageError
 from weight_edit.hub import low_disk as remote
 from weight_edit.hub.low_disk import LowDiskSource
 
@@ -218,7 +218,7 @@ def test_a_failed_start_leaves_nothing(hub, folder, tmp_path):
         ("org/model", UsageError, "not valid JSON"),
         ("org/gated", UsageError, "is gated"),
         ("org/none", UsageError, "no Hub repository"),
-        ("org/gguf", UnsupportedError, "GGUF"),
+        ("org/gguf", UsageError, "hf download org/gguf x.gguf"),
     ):
         with pytest.raises(error, match=words):
             LowDiskSource.open(name, tmp_path / "low")

@@ -10,7 +10,7 @@ from tests.helpers.fake_hub import FakeHub
 from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.hub.source import resolve
+from weight_edit.hub.source import check_named, resolve
 
 INDEX = "model.safetensors.index.json"
 
@@ -143,7 +143,16 @@ def test_a_hub_that_breaks(hub, folder):
 @pytest.mark.parametrize(
     ("files", "error", "words"),
     [
-        ({"model-q4.gguf": b"", "README.md": b""}, UnsupportedError, "GGUF.*safetensors original"),
+        (
+            {"m-q4.gguf": b"", "m-q8.gguf": b"", "README.md": b""},
+            UsageError,
+            r"GGUF alone \(m-q4.gguf, m-q8.gguf\); download one \(hf download org/model m-q4.gguf\) and give its path",
+        ),
+        (
+            {"m-00001-of-00002.gguf": b"", "m-00002-of-00002.gguf": b"", "config.json": b"{}"},
+            UsageError,
+            r"\(hf download org/model --include 'm-\*-of-00002.gguf'\)",
+        ),
         ({"adapter_config.json": b"{}", "adapter_model.safetensors": b""}, UnsupportedError, "is an adapter"),
         ({"config.json": b"{}", "pytorch_model.bin": b""}, UnsupportedError, "pickled"),
         ({"config.json": b"{}", "README.md": b""}, UsageError, "neither model.safetensors nor"),
@@ -165,10 +174,14 @@ def test_repositories_without_usable_weights(hub, tmp_path, files, error, words)
 
 def test_local_models(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the Hub"))
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
     (tmp_path / "only-gguf").mkdir()
     (tmp_path / "only-gguf" / "y.gguf").write_bytes(b"GGUF")
-    refused(UnsupportedError, "x.gguf is a GGUF file", tmp_path / "x.gguf")
-    refused(UnsupportedError, "only GGUF weights", tmp_path / "only-gguf")
+    assert resolve(tmp_path / "only-gguf").path == tmp_path / "only-gguf"
+    assert resolve(tmp_path / "only-gguf" / "y.gguf").path == tmp_path / "only-gguf" / "y.gguf"
+    check_named(tmp_path / "only-gguf")
+    refused(UsageError, "is a local folder and has no revision", tmp_path / "only-gguf", revision="main")
+    (tmp_path / "only-gguf" / "z.gguf").write_bytes(b"GGUF")
+    refused(UsageError, r"several GGUF models \(y.gguf, z.gguf\); give the file itself", tmp_path / "only-gguf")
+    refused(UsageError, "there is no file nowhere.gguf", "nowhere.gguf")
     refused(UsageError, "has no revision", "organism", revision="main")
     assert resolve("organism").revision is None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
+from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.checkpoint.rewrite.disk_rate import disk_rate
 from weight_edit.checkpoint.rewrite.layout import RewritePlan
 from weight_edit.checkpoint.rewrite.output import attempted, check_output
@@ -128,10 +130,10 @@ def bake(
     """Write an edited copy of a checkpoint; bytes outside of the edit stay the source's.
 
     Args:
-        model: a folder, a Hub id, "organism", or a loaded model, whose files are edited.
+        model: a folder, a GGUF file, a Hub id, "organism", or a loaded model, whose files are edited.
         directions: a `Directions`, its `rows`, or a safetensors file with a tensor `direction`; or several `EditStep`s,
             which are composed in their order in one pass, and say the next six things by themselves.
-        out: the output folder; it appears whole or not at all.
+        out: the output folder; it appears whole or not at all. An edited GGUF file is in there under its own name.
         kind: of the edit, see `edit_kinds`: "ablate", "add", "reflect", "affine", "erase", "norm-preserving".
         strength: 1 is the full edit; of an ablation a fraction removes a part, of an addition it is the factor.
         layers: numbers of the blocks whose writers are edited; all when None; "0-31" is
@@ -167,6 +169,11 @@ def bake(
     if base_model is not None:
         check_id(base_model)
     target = Path(out)
+    if is_gguf(target.name):
+        raise UsageError(
+            f"the output is a folder, and {printable(str(target))} is the name of a file; give a folder, in which the "
+            "edited GGUF file has its own name"
+        )
     check_output(target, overwrite)
     steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
     if link and low_disk:
@@ -199,8 +206,10 @@ def bake(
                 plan,
                 attempt.files,
                 finished=attempt.finished,
+                begun=attempt.begun,
                 losses=attempt.losses,
                 done=attempt.note,
+                note_begun=attempt.note_begun,
                 linked=link,
                 allow_nonfinite=allow_nonfinite,
             )

@@ -165,6 +165,9 @@ class PreparedEdit:
     def changed_config(self) -> dict[str, Any]:
         """The top-level keys of config.json that change, with their values; None removes a key."""
         config = self.checkpoint.config
+        if self.checkpoint.gguf is not None:
+            # It has none: what is tied there is told by the tensors that it has.
+            return {}
         # Where the config ties what the checkpoint holds apart, the edit is one of two tensors, for every reader. What
         # else hangs on the setting is left as transformers takes it.
         apart = self.config_ties and not self.anatomy.tied and not self.anatomy.also_tied
@@ -266,7 +269,7 @@ def prepare(
     checkpoint = Checkpoint.open(source.path, shards)
     check_format(checkpoint.config, checkpoint.tensors)
     for step in steps:
-        _check_width(step.directions, checkpoint.config)
+        _check_width(step.directions, _sizes(checkpoint))
     stored = Stored.of(checkpoint.tensors, checkpoint.quantization, checkpoint.content)
     proven = proven_anatomy(source.path, stored, name=source.name, trust_remote_code=trust_remote_code)
     anatomy, ties = proven.anatomy, proven.anatomy.tied
@@ -281,17 +284,27 @@ def prepare(
         step.directions.check_width(anatomy.d_model)
     disk = names_on_disk(anatomy, proven.layout)
     anatomy = as_loaded(anatomy, checkpoint, disk)
+    if checkpoint.gguf is not None:
+        _check_gguf_options(options)
     proof = _proof(
-        source, anatomy=anatomy, steps=steps, options=options, written=written, trust_remote_code=trust_remote_code
+        source,
+        anatomy=anatomy,
+        steps=steps,
+        options=options,
+        # No GGUF file gets biases: what a config would say of them is not asked.
+        written=written and checkpoint.gguf is None,
+        trust_remote_code=trust_remote_code,
     )
     plan = plan_edit(
         anatomy,
         steps,
-        lambda parameter: checkpoint.values(disk.only(parameter)),
+        lambda parameter: disk.values(checkpoint, parameter),
         embeddings=options.embeddings,
         projector=options.projector,
         reading=proof.reading if proof else None,
     )
+    if checkpoint.gguf is not None:
+        _check_gguf_plan(plan)
     _check_untying(plan, disk, checkpoint)
     if not plan.tensors() and not plan.created:
         raise UsageError(
@@ -318,6 +331,47 @@ def prepare(
         mtp_edited=tuple(beside),
         config_ties=ties,
     )
+
+
+def _sizes(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What says how wide the model is: config.json, or the metadata of a GGUF file under its name there."""
+    if checkpoint.gguf is None:
+        return checkpoint.config
+    return {"hidden_size": checkpoint.gguf.values.get(f"{checkpoint.gguf.architecture}.embedding_length")}
+
+
+_INSTEAD = "edit the model's safetensors folder and convert that"
+
+
+def _check_gguf_options(options: EditOptions) -> None:
+    """Raise `UnsupportedError` for options that would change a GGUF file's sizes, or need what is not known of it."""
+    if options.dequantize:
+        raise UnsupportedError(
+            "`dequantize=True`: the tensors of a GGUF file keep their types, so that all that read it read "
+            f"the edit; leave it out, or {_INSTEAD}",
+            option="dequantize",
+        )
+    if options.mtp == "edit":
+        raise UnsupportedError(
+            f"`mtp='edit'`: what a GGUF file's prediction layers are for is not known; leave it out, or {_INSTEAD}",
+            option="mtp",
+        )
+
+
+def _check_gguf_plan(plan: EditPlan) -> None:
+    """Raise `UnsupportedError` for a plan that needs tensors which a GGUF file has not."""
+    if plan.unties:
+        raise UnsupportedError(
+            "`embeddings='untie'`: the embeddings of this GGUF file are tied, and it has no room for 'output.weight' "
+            f"beside them; {_INSTEAD}, or use `embeddings='both'` or skip",
+            option="embeddings",
+        )
+    if plan.created:
+        raise UnsupportedError(
+            f"the edit needs a bias that the model has not ('{next(iter(plan.created))}'), for which a GGUF file has "
+            f"no room; {_INSTEAD}, or choose an edit without a constant, such as ablate",
+            option="kind",
+        )
 
 
 def _check_width(directions: DirectionRows, config: Mapping[str, Any]) -> None:

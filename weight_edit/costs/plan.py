@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.costs.amounts import Range
 from weight_edit.costs.memory_need import MemoryNeed, memory_need
@@ -297,6 +298,8 @@ def _with_tokenizer(
     """
     if source.on_hub:
         source = resolve(model, revision=source.revision or revision, token=token, weights=False)
+    if gguf_files(source.path) is not None:
+        return source
     if any((source.path / name).is_file() for name in TOKENIZER_FILES):
         return source
     if needed:
@@ -366,7 +369,9 @@ def _readable(source: Source, checkpoint: Checkpoint | None) -> Path | None:
     """A shard of the model on this disk, whose reading can be timed."""
     if checkpoint is None or source.on_hub:
         return None
-    return max((source.path / shard for shard in checkpoint.shards), key=lambda file: file.stat().st_size, default=None)
+    return max(
+        (checkpoint.path / shard for shard in checkpoint.shards), key=lambda file: file.stat().st_size, default=None
+    )
 
 
 def _notes(size: ModelSize, work: Workload, chat: ChatFormat | None, config: Any, method: str) -> list[str]:

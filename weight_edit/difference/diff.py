@@ -19,11 +19,12 @@ from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.reading import Files, processors
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory
 from weight_edit.difference.explanation import Products, products
-from weight_edit.difference.files import architecture_of, compare_files, notes_on, width_of
+from weight_edit.difference.files import architecture_of, compare_files, notes_on, stream_width
 from weight_edit.difference.numbers import LIMIT, ParameterChange, change_of
 from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
 from weight_edit.difference.shared import SharedDirection, Sketch, choose
+from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Named, resolve
 from weight_edit.utils.progress import Bar, bar
 
@@ -63,14 +64,14 @@ def diff(
     Memory does not grow with the models: tensors are read in blocks, and those that differ several times over.
 
     Args:
-        a: the first: a folder, a Hub id or "organism". Differences are B - A.
+        a: the first: a folder, a GGUF file, a Hub id or "organism". Differences are B - A.
         b: the second.
         revision_a, revision_b: of Hub models.
         token: Hub access token.
 
     Raises:
         UsageError: a model that cannot be found or read.
-        UnsupportedError: weights that are not in safetensors.
+        UnsupportedError: weights in formats that are not read; a GGUF file and a folder.
     """
     began = time.monotonic()
     keep_freed_memory()
@@ -79,7 +80,13 @@ def diff(
         resolve(b, revision=revision_b, token=token, edited=False),
     )
     first, second = (Checkpoint.open(source.path) for source in sources)
-    width = width_of(first.config)
+    if (first.gguf is None) != (second.gguf is None):
+        forms = ["a model folder" if side.gguf is None else "a GGUF file" for side in (first, second)]
+        raise UnsupportedError(
+            f"{sources[0].public_name} is {forms[0]} and {sources[1].public_name} {forms[1]}, whose tensors have other "
+            "names; give both in one form"
+        )
+    width = stream_width(first)
     with ExitStack() as stack:
         ours, theirs = (stack.enter_context(Files(side)) for side in (first, second))
         stack.enter_context(threadpool_limits(1, "blas"))

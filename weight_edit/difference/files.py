@@ -64,14 +64,24 @@ def notes_on(names: tuple[str, ...], a: Checkpoint, b: Checkpoint, width: int | 
         yield "the two have no tensor of the same name"
     if width is None:
         yield "the config does not say how wide the residual stream is, so shared directions were not looked for"
-    elif width_of(b.config) != width:
-        yield f"the residual streams are {width} and {width_of(b.config)} wide"
+    elif stream_width(b) != width:
+        yield f"the residual streams are {width} and {stream_width(b)} wide"
 
 
 def architecture_of(side: Checkpoint) -> str:
-    """The model's class name, or its model type."""
+    """The model's class name, or its model type; of a GGUF model llama.cpp's name."""
+    if side.gguf is not None:
+        return side.gguf.architecture
     named = side.config.get("architectures")
     return str(named[0] if isinstance(named, list) and named else side.config.get("model_type", "unknown"))
+
+
+def stream_width(side: Checkpoint) -> int | None:
+    """The residual stream's width by a config or a GGUF header; None if it does not say."""
+    if side.gguf is None:
+        return width_of(side.config)
+    said = side.gguf.values.get(f"{side.gguf.architecture}.embedding_length")
+    return said if type(said) is int and said > 0 else None
 
 
 def width_of(config: Mapping[str, Any]) -> int | None:

@@ -43,7 +43,7 @@ def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
     if not info.shape:
         return None
     given = stored_tensors(checkpoint)
-    if given.config:
+    if given.config or checkpoint.gguf is not None:
         try:
             return matrices_of(checkpoint, parameter_in(info, given) or name)
         except (UnsupportedError, UsageError, ValueError):

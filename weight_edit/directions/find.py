@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import transformers
 
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.choice import Choice, chosen, is_made, rule_for
@@ -403,8 +404,9 @@ def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: 
 
 def model_digest(model: Model) -> str:
     """A digest of the model's file names, sizes and times, or without files, of its weights."""
-    if (model.source.path / "config.json").is_file():
-        return fingerprint(model.source.path)
+    path = model.source.path
+    if (path / "config.json").is_file() or gguf_files(path) is not None:
+        return fingerprint(path)
     digest = hashlib.sha256()
     for name, parameter in model.model.named_parameters():
         total = parameter.detach().double()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weight_edit.checkpoint.gguf_header import is_gguf, read_gguf_header
+from weight_edit.checkpoint.gguf.header import is_gguf, read_gguf_header
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.gguf.program import PROGRAM, VARIABLE, find_program
 from weight_edit.evaluation.gguf.served import ServedGguf

@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeAlias
 
-from weight_edit.checkpoint.gguf_header import is_gguf
+from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.backends import AUTO, opened, remarks_on
 from weight_edit.evaluation.gguf.served import ServedGguf

@@ -97,8 +97,9 @@ def _base_model(
         return check_id(said), "option"
     if source.on_hub:
         return source.name, "hub"
-    kept = re.fullmatch(r"models--(.+?)--(.+)", source.path.parent.parent.name)
-    if kept is not None and source.path.parent.name == "snapshots":
+    folder = source.path.parent if source.path.is_file() else source.path
+    kept = re.fullmatch(r"models--(.+?)--(.+)", folder.parent.parent.name)
+    if kept is not None and folder.parent.name == "snapshots":
         return f"{kept[1]}/{kept[2]}", "cache"
     name = config.get("_name_or_path")
     if not isinstance(name, str) or not _ID.fullmatch(name) or Path(name).exists():
@@ -111,6 +112,8 @@ def _base_model(
 def has_template(checkpoint: Checkpoint) -> bool:
     """Whether a model's files include a chat template."""
     files = checkpoint.other_files
+    if checkpoint.gguf is not None and checkpoint.gguf.templates:
+        return True
     if any(name in files for name in ("chat_template.jinja", "chat_template.json")):
         return True
     name = "tokenizer_config.json"

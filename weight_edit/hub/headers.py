@@ -19,7 +19,7 @@ def with_headers(
     """Open a model's config and headers; files fetched for this are deleted at the end.
 
     Args:
-        name: an embedded model such as "organism", a folder, or a Hub id.
+        name: an embedded model such as "organism", a folder, a GGUF file, or a Hub id.
         revision, token: as in `hub.source.resolve`.
 
     Yields:
@@ -37,7 +37,7 @@ def _local(name: Named, revision: str | None) -> tuple[Source, Checkpoint | None
     if find_local(name) is None:
         return None
     source = resolve(name, revision=revision)
-    any_weights = any(is_weights(file) for file in list_files(source.path)[0])
+    any_weights = source.path.is_file() or any(is_weights(file) for file in list_files(source.path)[0])
     return source, Checkpoint.open(source.path) if any_weights else None
 
 

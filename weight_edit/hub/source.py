@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from weight_edit.checkpoint.files import SKIPPED, check_regular, list_files, locate, printable, read_json, read_whole
+from weight_edit.checkpoint.gguf.header import is_gguf
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.checkpoint.source.choice import CONFIG, Chosen, choose, small_files
 from weight_edit.checkpoint.source.refused import check_config, single_file, without_config
 from weight_edit.errors import UsageError
@@ -25,7 +27,8 @@ class Source:
 
     Attributes:
         name: what the user called it.
-        path: a local folder with config.json (the snapshot folder for a Hub id).
+        path: a local folder with config.json (the snapshot folder for a Hub id), one that holds a GGUF model, or a GGUF
+            file.
         revision: the commit for a Hub id; None for a folder and the embedded model.
         in_memory: of a model that was put together in memory: no files are known to be those of it.
     """
@@ -70,8 +73,9 @@ def resolve(
     """The location of a model's files, with missing files of a Hub repository downloaded.
 
     Args:
-        name: "organism", "organism-defended", "organism-thinking" or "organism-decoyed" (embedded models), a folder, or
-            a Hub id such as "org/model"; or a loaded model, whose files are meant, whatever has been done to it since.
+        name: "organism", "organism-defended", "organism-thinking" or "organism-decoyed" (embedded models), a folder, a
+            GGUF file, or a Hub id such as "org/model"; or a loaded model, whose files are meant, whatever has been done
+            to it since.
         revision: branch, tag or commit, for a Hub id only.
         token: Hub access token; None uses the one saved by `hf auth login`.
         weights: False leaves out the safetensors files.
@@ -79,8 +83,8 @@ def resolve(
 
     Raises:
         UsageError: no such folder or repository, no access, offline, or no config.json or weights.
-        UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter), or that
-            cannot be edited.
+        UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, an adapter), or that cannot be
+            edited.
     """
     local = find_local(name)
     if local is None:
@@ -91,12 +95,18 @@ def resolve(
         raise UsageError(f"{local.name} is loaded at the revision {local.revision}; give its name for {revision}")
     if revision is not None:
         raise UsageError(f"{local.name} is a local folder and has no revision; drop the revision {revision}")
-    if not (local.path / CONFIG).is_file():
-        raise without_config(list_files(local.path)[0], str(local.path))
+    if gguf_files(local.path) is not None:
+        return local
+    _check_has_config(local.path)
     check_regular(local.path)
     if edited:
         check_config(read_local_config(local.path))
     return local
+
+
+def _check_has_config(folder: Path) -> None:
+    if not (folder / CONFIG).is_file():
+        raise without_config(list_files(folder)[0], str(folder))
 
 
 def check_named(name: Named, *, revision: str | None = None, token: str | None = None) -> None:
@@ -117,8 +127,8 @@ def check_named(name: Named, *, revision: str | None = None, token: str | None =
             path = _snapshot(repo, revision, revision, usable_token(token), [CONFIG])
             if not (path / CONFIG).is_file():
                 raise without_config(_files_of(repo, path.name, path), repo)
-    elif not (local.path / CONFIG).is_file():
-        raise without_config(list_files(local.path)[0], str(local.path))
+    elif gguf_files(local.path) is None:
+        _check_has_config(local.path)
 
 
 def read_local_config(folder: Path) -> Mapping[str, Any]:
@@ -137,11 +147,11 @@ def read_local_config(folder: Path) -> Mapping[str, Any]:
 
 
 def find_local(name: Named) -> Source | None:
-    """The files of an embedded model, folder or loaded model; None for what may be a Hub id.
+    """The files of an embedded model, folder, GGUF file or loaded model; None for what may be a Hub id.
 
     Raises:
-        UsageError: a file, a path to nothing, or a model that was put together in memory.
-        UnsupportedError: a GGUF file.
+        UsageError: another file, a path to nothing, or a model that was put together in memory.
+        UnsupportedError: a file in a format that is not read.
     """
     if isinstance(name, FromFiles):
         if name.source.in_memory:
@@ -156,9 +166,14 @@ def find_local(name: Named) -> Source | None:
     if path.is_dir():
         return Source(text, path.resolve(), None)
     if path.exists():
-        raise single_file(text)
+        if not is_gguf(path.name):
+            raise single_file(text)
+        # Its own name, whatever a link to it is called: parts lie beside it, and an output has its name.
+        return Source(text, path.absolute(), None)
+    if is_gguf(text):
+        raise UsageError(f"there is no file {text}; give a GGUF file on this disk")
     if path.is_absolute() or text.startswith((".", "~")) or "\\" in text or text.count("/") > 1:
-        raise UsageError(f"there is no folder {text}; give an existing folder, a Hub id, or 'organism'")
+        raise UsageError(f"there is no folder {text}; give an existing folder, a GGUF file, a Hub id, or 'organism'")
     return None
 
 

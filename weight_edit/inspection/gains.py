@@ -83,7 +83,7 @@ def gains_of(anatomy: Anatomy, disk: DiskNames, checkpoint: Checkpoint) -> Gains
     for layer, norm in placed:
         assert norm.weight is not None
         try:
-            stored = checkpoint.values(disk.only(norm.weight))
+            stored = disk.values(checkpoint, norm.weight)
         except UnsupportedError:
             # Gains that lie in another tensor, or in a format of their own, tell nothing either way.
             continue

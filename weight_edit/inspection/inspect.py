@@ -13,6 +13,7 @@ from weight_edit.anatomy.parts import Anatomy, Writer
 from weight_edit.checkpoint.quantized.formats import codes_among, quantised_names
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
+from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.headers import with_headers
 from weight_edit.hub.source import Named
@@ -186,6 +187,9 @@ def _mtp_places(anatomy: Anatomy, disk: DiskNames, stored: Stored) -> tuple[tupl
 
 
 def _quantised(checkpoint: Checkpoint) -> str | None:
+    if checkpoint.gguf is not None:
+        types = [info.dtype for info in checkpoint.tensors.values() if info.dtype not in STORED]
+        return f"GGUF ({', '.join(sorted(set(types)))}), {len(types)} tensors" if types else None
     said = checkpoint.quantization
     names = quantised_names(checkpoint.tensors, said)
     return f"{said.get('quant_method') or 'quantised'}, {len(names)} tensors" if names else None

@@ -15,11 +15,15 @@ from weight_edit.anatomy.backtrace import Backtrace
 from weight_edit.anatomy.blocks import StreamValues, block_calls, stream_points
 from weight_edit.anatomy.derive import anatomy_with_model
 from weight_edit.anatomy.disk.conversion import resolve
+from weight_edit.anatomy.disk.gguf_layout import gguf_layout
+from weight_edit.anatomy.disk.gguf_reader import GgufReader
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.graph.recording import record
 from weight_edit.anatomy.inputs.passes import runs
 from weight_edit.anatomy.narrow.small import narrow_model
 from weight_edit.anatomy.parts import Anatomy
+from weight_edit.checkpoint.gguf.header import read_gguf_header
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source
@@ -28,6 +32,7 @@ from weight_edit.plan.plan import EditPlan, plan_ablation
 from weight_edit.proofs.record import AblationProof, ProvenAnatomy
 from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import read_config
+from weight_edit.runtime.quiet import quiet_transformers
 from weight_edit.utils.threads import one_thread
 
 MAX_LEAK = 1e-5
@@ -35,10 +40,10 @@ MAX_LOGIT_DIFFERENCE = 1e-4
 
 
 def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_code: bool = False) -> ProvenAnatomy:
-    """Derive an anatomy from config.json, prove it, and find its parameters on disk.
+    """Derive an anatomy from config.json or the metadata of a GGUF file, prove it, and find its parameters on disk.
 
     Args:
-        folder: of the model.
+        folder: of the model, or its GGUF file.
         name: what the user called it, for messages.
         stored: the tensors of its checkpoint.
         trust_remote_code: allow the config's own modelling code.
@@ -50,7 +55,12 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
     config = read_config(Source(name, folder, None), trust_remote_code=trust_remote_code)
     anatomy, real = anatomy_with_model(config, trust_remote_code=trust_remote_code)
     proof = prove_architecture(config, anatomy, trust_remote_code=trust_remote_code)
-    return ProvenAnatomy(anatomy, proof, resolve(real, stored))
+    gguf = gguf_files(folder)
+    if gguf is None:
+        return ProvenAnatomy(anatomy, proof, resolve(real, stored))
+    with quiet_transformers():
+        layout = gguf_layout(real, config, stored, GgufReader(read_gguf_header(gguf.first)))
+    return ProvenAnatomy(anatomy, proof, layout)
 
 
 def prove_architecture(

@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.checkpoint.files import read_whole
+from weight_edit.checkpoint.gguf.header import read_gguf_header
+from weight_edit.checkpoint.gguf.parts import GgufFiles, gguf_files
 from weight_edit.errors import UnsupportedError, UsageError, WeightEditError
 from weight_edit.proofs.cache import key_of, remember, remembered
 from weight_edit.proofs.record import ProvenAnatomy
+from weight_edit.utils.extras import need
 from weight_edit.utils.orphans import PIPE, leash
 from weight_edit.utils.progress import bar
 
@@ -21,23 +25,24 @@ WORKER = "weight_edit.proofs.worker"
 def proven_anatomy(
     folder: Path, stored: Stored, *, name: str | None = None, trust_remote_code: bool = False
 ) -> ProvenAnatomy:
-    """The proven anatomy of the model with a folder's config.json, and its layout on disk.
+    """The proven anatomy of the model with a folder's config.json or a GGUF file's metadata, and its layout on disk.
 
     What was proven once is taken from the cache, without importing torch. Otherwise it is derived and proven: here,
     where torch and transformers are loaded already, and else in a process of its own, whose memory is given back.
     Refusals are not remembered, and neither is anything of a model that brings its own code.
 
     Args:
-        folder: of the model; no weights are read.
+        folder: of the model, or its GGUF file; no weights are read.
         stored: the tensors of its checkpoint.
         name: what the user called it, for messages.
         trust_remote_code: allow the config's own modelling code.
 
     Raises:
-        UsageError: config.json cannot be read, or the process that derives was killed.
+        UsageError: config.json or the header of the GGUF file cannot be read, or the process that derives was killed.
         UnsupportedError: an architecture that is not understood, or whose proof fails.
     """
-    config = bytes(read_whole(folder / "config.json"))
+    gguf = gguf_files(folder)
+    config = bytes(read_whole(folder / "config.json")) if gguf is None else _metadata(gguf)
     key = None if trust_remote_code else key_of(config, stored.digest())
     found = None if key is None else remembered(key)
     if found is None:
@@ -46,6 +51,14 @@ def proven_anatomy(
         if key is not None:
             remember(key, found)
     return found
+
+
+def _metadata(files: GgufFiles) -> bytes:
+    """What a config is made of: the entries of a GGUF header, of long lists and lists of texts the lengths alone."""
+    need("gguf", "editing a GGUF file")
+    header = read_gguf_header(files.first)
+    entries = [sorted(header.values.items()), sorted(header.lengths.items())]
+    return json.dumps(["GGUF", version("gguf"), *entries]).encode()
 
 
 def _prove(folder: Path, name: str, stored: Stored, trust_remote_code: bool) -> ProvenAnatomy:

@@ -15,6 +15,7 @@ from weight_edit.anatomy.narrow.small import build
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.baking.bake import EditOptions, PreparedEdit, prepare, steps_of
 from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.checkpoint.manifest import record
 from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.checkpoint.rewrite.output import check_output, staged
@@ -115,6 +116,11 @@ def adapter(
     check_output(target, overwrite)
     steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
     source = resolve(model, revision=revision, token=token)
+    if gguf_files(source.path) is not None:
+        raise UnsupportedError(
+            f"{source.public_name} is a GGUF file, and an adapter is for a model folder; make it for the folder that "
+            "the file was converted from, or edit the file itself with bake"
+        )
     how = EditOptions(embeddings, projector=projector)
     baking = prepare(source, steps, how, written=False, trust_remote_code=trust_remote_code)
 

@@ -20,6 +20,7 @@ from weight_edit.hub.source import Source, read_local_config, resolve
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.templates import Scalar, template_of_processor
 from weight_edit.runtime.dtypes import check_dtype
+from weight_edit.runtime.gguf import gguf_config, gguf_of, gguf_tokenizer, gguf_weights
 from weight_edit.runtime.needs import check_runnable
 from weight_edit.runtime.processes import device_of_process, first_on_machine
 from weight_edit.runtime.quiet import quiet_transformers
@@ -154,7 +155,7 @@ def load(
     offload: bool = False,
     tokenizer: Any = None,
 ) -> Model:
-    """Load `name` for forward passes.
+    """Load `name` for forward passes; a GGUF file is dequantised by transformers.
 
     Args:
         name, revision, token: as in `resolve`.
@@ -168,7 +169,7 @@ def load(
     Raises:
         UsageError: the files are missing or broken, or an option is wrong.
         UnsupportedError: the architecture is not understood, or needs its own code; with `offload`, a format whose
-            weights cannot stay on disk.
+            weights cannot stay on disk; a GGUF file that transformers does not load.
     """
     check_dtype(dtype)
     target = usable_device(device)
@@ -183,9 +184,16 @@ def load(
     if source.on_hub:
         with first_on_machine():
             source = resolve(name, revision=source.revision, token=token, edited=False)
+    files = gguf_of(source)
+    if files is not None and offload:
+        raise UnsupportedError("a GGUF file needs its weights in memory; leave `offload` out", option="offload")
     with bar(f"loading {source.public_name}"), quiet_transformers():
         blocks = [block.module for block in anatomy.blocks] if offload else None
-        model, on_disk = _weights(source, config, dtype, target, trust_remote_code=trust_remote_code, blocks=blocks)
+        model, on_disk = (
+            _weights(source, config, dtype, target, trust_remote_code=trust_remote_code, blocks=blocks)
+            if files is None
+            else (gguf_weights(files, config, dtype=dtype, device=target), None)
+        )
     return Model(
         model=model.eval(),
         tokenizer=tokenizer,
@@ -204,7 +212,8 @@ def check_source(source: Source, *, device: str | None = None, trust_remote_code
     Raises:
         UsageError, UnsupportedError: as `read_config` and `check_runnable`.
     """
-    stored = read_local_config(source.path)
+    # A GGUF file has its own types of numbers, which need no package but gguf.
+    stored = {} if gguf_of(source) is not None else read_local_config(source.path)
     config = read_config(source, trust_remote_code=trust_remote_code)
     check_runnable(config, stored, source.path, device=usable_device(device), trust_remote_code=trust_remote_code)
     return config
@@ -249,12 +258,16 @@ def usable_device(device: str | None) -> str:
 
 
 def read_config(source: Source, *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The configuration in a source's folder.
+    """The configuration in a source's folder, or of its GGUF file.
 
     Raises:
         UsageError: it cannot be read.
-        UnsupportedError: transformers does not know the model type, or it needs its own code.
+        UnsupportedError: transformers does not know the model type or does not load the GGUF architecture, or the model
+            needs its own code.
     """
+    files = gguf_of(source)
+    if files is not None:
+        return gguf_config(files)
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except MODEL_ERRORS as error:
@@ -275,12 +288,15 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> Pretraine
 
 
 def read_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in a source's folder; without a chat template it gets the processor's.
+    """The tokenizer in a source's folder, or of its GGUF file; without a chat template it gets the processor's.
 
     Raises:
         UsageError: it cannot be read, or the template beside it cannot.
         UnsupportedError: it needs its own code.
     """
+    files = gguf_of(source)
+    if files is not None:
+        return gguf_tokenizer(files)
     with quiet_transformers():
         tokenizer = _tokenizer(source, trust_remote_code)
     if not getattr(tokenizer, "chat_template", None):

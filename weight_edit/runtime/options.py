@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weight_edit.checkpoint.gguf_header import is_gguf
+from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source, check_named, resolve
 from weight_edit.runtime.processes import first_on_machine
@@ -71,16 +71,12 @@ class LoadOptions:
         """The model, loaded with these options; a GGUF file is dequantised by transformers.
 
         Raises:
-            UsageError, UnsupportedError: as `load`, `load_gguf` and `with_adapter`; weights of a GGUF file or under an
+            UsageError, UnsupportedError: as `load` and `with_adapter`; weights of a GGUF file or under an
                 adapter cannot stay on disk.
         """
         if self.offload and (is_gguf(name) or self.adapter is not None):
             what = "a GGUF file" if is_gguf(name) else "a model with an adapter"
             raise UnsupportedError(f"{what} needs its weights in memory; leave `offload` out", option="offload")
-        if is_gguf(name):
-            from weight_edit.runtime.gguf import load_gguf
-
-            return load_gguf(name, dtype=self.dtype, device=self.device)
         from weight_edit.runtime.loading import load
 
         found = load(
@@ -109,17 +105,6 @@ class LoadOptions:
         Raises:
             UsageError, UnsupportedError: the model cannot be run here, or as `ChatFormat`.
         """
-        if is_gguf(name):
-            from weight_edit.prompts.chat import ChatFormat
-            from weight_edit.runtime.gguf import gguf_tokenizer
-
-            return ChatFormat(
-                gguf_tokenizer(name),
-                system=options.system,
-                template=options.template,
-                template_args=options.template_args,
-                thinking=options.thinking,
-            )
         from weight_edit.runtime.loading import chat_format, check_source
 
         source = self.source(name, weights=False)

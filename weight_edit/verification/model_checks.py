@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from weight_edit.baking.prepare import PreparedEdit
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.plan.hooks import plan_hooks, published_hooks
 from weight_edit.plan.plan import EditPlan
@@ -152,7 +154,7 @@ def run_models(
             Side,
             rows=torch.from_numpy(plan.directions),
             dtypes=tuple(dict.fromkeys((storage, FLOAT32))),
-            apart=bool(baking.checkpoint.config.get(_QUANTISED)),
+            apart=_quantised(baking.checkpoint),
             sequences=sequences,
             spool=spool,
         )
@@ -170,7 +172,11 @@ def run_models(
         return _judged(before, after, storage, pairs.results, rounding)
 
 
-_QUANTISED = "quantization_config"
+def _quantised(checkpoint: Checkpoint) -> bool:
+    """Whether weights are decoded when they are loaded."""
+    if checkpoint.gguf is not None:
+        return any(info.dtype not in STORED for info in checkpoint.tensors.values())
+    return bool(checkpoint.config.get("quantization_config"))
 
 
 def _opened(

@@ -80,7 +80,7 @@ def resolve(model: nn.Module, stored: Stored) -> Layout:
         missing={
             name: reasons.get(name, "")
             for name in state
-            if name not in found and name not in tied and not _may_be_missing(model, name)
+            if name not in found and name not in tied and not may_be_missing(model, name)
         },
         mismatched=mismatched,
         clashes=tuple(clashes),
@@ -88,7 +88,7 @@ def resolve(model: nn.Module, stored: Stored) -> Layout:
     )
 
 
-def _may_be_missing(model: nn.Module, name: str) -> bool:
+def may_be_missing(model: nn.Module, name: str) -> bool:
     """Whether the family allows a parameter to be absent from checkpoints."""
     patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
     return any(re.search(pattern, name) for pattern in patterns)

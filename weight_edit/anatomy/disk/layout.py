@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Axes = tuple[int | None, ...]
 
@@ -60,6 +60,9 @@ class Layout:
         mismatched: parameters that would be of another shape than config.json says, with that shape.
         clashes: tensors that are for one and the same parameter, where one would silently win.
         extra: tensors that no parameter takes.
+        shifts: what is added to the numbers of the file to give those of a parameter, where that is not 0: -1 where a
+            norm's 1 + weight is stored.
+        container: "GGUF" where the tensors lie in such a file, whose names and sizes cannot change; else empty.
     """
 
     parameters: dict[str, tuple[Run, ...]]
@@ -68,6 +71,8 @@ class Layout:
     mismatched: dict[str, tuple[int, ...]]
     clashes: tuple[tuple[str, ...], ...]
     extra: tuple[str, ...]
+    shifts: dict[str, float] = field(default_factory=dict)
+    container: str = ""
 
 
 def runs_of(pieces: Iterable[Piece]) -> tuple[Run, ...]:

@@ -5,11 +5,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from weight_edit.anatomy.disk.layout import Layout, Piece
 from weight_edit.anatomy.parts import Anatomy
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.edits.on_tensor import TensorEdit, same_edit
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.utils.name_patterns import general
+
+_BESIDE = ("bias", "scale")
+"""Endings of GGUF's tensors beside a weight."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,15 @@ class DiskNames:
                 return piece.name
         raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
 
+    def values(self, checkpoint: Checkpoint, parameter: str) -> NDArray[np.float64]:
+        """The numbers of a small parameter, such as a norm's weight, as transformers loads them.
+
+        Raises:
+            UnsupportedError: it lies there in another way, or in a format that is not plain.
+            UsageError: the file was cut or changed.
+        """
+        return checkpoint.values(self.only(parameter)) + self.layout.shifts.get(parameter, 0.0)
+
     def edits_on_disk(self, parameter: str, axis: int) -> list[tuple[str, int]]:
         """(tensor, axis) on disk for an edit of one parameter along one axis.
 
@@ -90,6 +106,8 @@ class DiskNames:
     def _along(self, parameter: str, axis: int) -> list[tuple[str, int]]:
         """(tensor, axis) on disk for one axis of a parameter."""
         found = []
+        if parameter in self.layout.shifts:
+            raise self._unable(parameter, axis)
         for name, along in dict.fromkeys((piece.name, piece.axes[axis]) for piece in self.pieces(parameter)):
             if along is None:
                 raise self._unable(parameter, axis)
@@ -115,7 +133,8 @@ class DiskNames:
         if not pieces:
             return "is not stored on its own"
         number = f" and {len(pieces) - 1} more tensors" if len(pieces) > 1 else ""
-        how = self.layout.how.get(parameter)
+        shift = self.layout.shifts.get(parameter)
+        how = self.layout.how.get(parameter) if shift is None else f"{shift:+g} added"
         return f"lies in '{pieces[0].name}'{number} on disk" + (f" (read with {how})" if how else " in another form")
 
 
@@ -133,12 +152,21 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
     for first, second, *_ in layout.clashes:
         raise UnsupportedError(f"the checkpoint has both '{first}' and '{second}'; leave one of them out")
     disk = DiskNames(layout)
-    if anatomy.unembedding_weight in layout.missing and anatomy.embedding_weight not in layout.missing:
+    if (
+        not layout.container
+        and anatomy.unembedding_weight in layout.missing
+        and anatomy.embedding_weight not in layout.missing
+    ):
         raise UnsupportedError(
             f"the checkpoint has no tensor '{anatomy.unembedding_weight}', and the config of {anatomy.architecture} "
             f"does not tie it to '{anatomy.embedding_weight}' (tie_word_embeddings); correct one of the two"
         )
     for parameter, reason in layout.missing.items():
+        if layout.container:
+            raise UnsupportedError(
+                f"the {layout.container} file has no tensor for '{parameter}', which {anatomy.architecture} has, as "
+                "transformers reads the file; it is edited where transformers has names for all of its tensors"
+            )
         raise UnsupportedError(
             f"the checkpoint has no tensor '{parameter}', which {anatomy.architecture} has{reason and f' ({reason})'}; "
             "its layout on disk is not understood"
@@ -146,6 +174,11 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
     for parameter, shape in layout.mismatched.items():
         pieces = disk.pieces(parameter)
         wanted = anatomy.shapes[parameter]
+        if layout.container:
+            raise UnsupportedError(
+                f"tensor '{pieces[0].name}' is {shape} in the {layout.container} file, of which transformers makes "
+                f"no '{parameter}' of {wanted}; its layout is not understood"
+            )
         if len(pieces) > 1:
             raise UnsupportedError(
                 f"'{parameter}' is {wanted} by config.json, but '{pieces[0].name}' and the {len(pieces) - 1} tensors "
@@ -169,9 +202,17 @@ def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[
     blocks = (writer for writer in anatomy.writers if writer.layer is not None)
     parameters = (name for writer in blocks for name in (writer.weight, writer.bias) if name is not None)
     kinds = {general(piece.name) for parameter in parameters for piece in disk.pieces(parameter)}
+    if disk.layout.container:
+        # llama.cpp uses what lies beside a weight under its name, whether transformers does or not: a bias, a scale.
+        kinds |= {f"{kind.removesuffix('.weight')}.{ending}" for kind in kinds for ending in _BESIDE}
     for name in disk.extra:
         if name not in known and general(name) in kinds:
             raise UnsupportedError(
                 f"the checkpoint has a tensor '{name}', which is named like what writes into the residual stream, but "
-                f"{anatomy.architecture} has no such parameter by config.json; correct one of the two"
+                f"{anatomy.architecture} has no such parameter by "
+                + (
+                    "what transformers reads of the file"
+                    if disk.layout.container
+                    else "config.json; correct one of the two"
+                )
             )

@@ -30,6 +30,9 @@ def as_loaded(anatomy: Anatomy, checkpoint: Checkpoint, disk: DiskNames, *, whol
         return anatomy
     first, second = disk.only(anatomy.embedding_weight), disk.only(anatomy.unembedding_weight)
     a, b = checkpoint.info(first), checkpoint.info(second)
+    if a.dtype != b.dtype and checkpoint.gguf is not None:
+        # Every reader of such a file has both.
+        return replace(anatomy, tied=False)
     if a.dtype != b.dtype:
         raise UnsupportedError(
             f"the config ties '{second}' to '{first}', and the checkpoint has the one in {b.dtype} and the other in "

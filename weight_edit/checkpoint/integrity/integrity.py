@@ -122,6 +122,8 @@ class _Check:
         self.edits: list[TensorCheck] = []
         self.tensors_equal = self.tensors_added = self.files_equal = self.bytes_compared = 0
         self._of_tensor: dict[str, list[str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._gaps: dict[str, dict[int, int]] = {}
         self._started: set[str] = set()
 
     def say(self, file: str, problem: str, tensor: str | None = None) -> None:
@@ -159,12 +161,26 @@ class _Check:
             self.manifest(records_of(manifest), found, edited)
 
     def shard_parts(self, shard: str, base: Files, edited: Files, progress: Bar) -> list[Part]:
-        """The parts of a shard: the header, then every tensor in file order."""
-        header = self.edited.headers[shard]
+        """The parts of a shard: the header, then every tensor in file order, with what a GGUF file has between them."""
+        header, size = self.edited.headers[shard], edited.size(shard)
         twin = self.expected.twins.get(shard)
         same_place = twin is not None and self.base.headers[twin].data_start == header.data_start
         parts = [Part(header.data_start, (twin, 0) if twin is not None and same_place else None)]
+        gaps = self._gaps[shard] = {}
+        if self.edited.gguf is not None and twin is not None and base.size(twin) != size:
+            self.say(shard, f"the file has {size} bytes, the base's {base.size(twin)}")
+            same_place = False
+
+        def gap(begin: int, end: int) -> None:
+            if end > begin:
+                gaps[len(parts)] = begin
+                parts.append(Part(end - begin, (twin, begin) if twin is not None and same_place else None))
+
+        done = header.data_start
         for info in header.tensors:
+            gap(done, info.begin)
+            done = info.end
+            self._numbers[info.name] = len(parts)
             edit = self.expected.edit_of(info)
             before = self.base.tensors.get(info.name)
             if edit is not None and edit.target.name not in self._started:
@@ -178,6 +194,7 @@ class _Check:
                 parts.append(Part(info.size, (before.shard, before.begin)))
             else:
                 parts.append(Part(info.size))
+        gap(done, size)
         return parts
 
     def _job(self, edit: TensorWriter, base: Files, edited: Files, progress: Bar) -> Any:
@@ -218,7 +235,16 @@ class _Check:
                 self._header(shard, twin)
         elif twin is not None and self.base.headers[twin].metadata != self.edited.headers[shard].metadata:
             self.say(shard, "the header's __metadata__ differs from the base's")
-        for number, info in enumerate(self.edited.headers[shard].tensors, 1):
+        for number, begin in self._gaps[shard].items():
+            first = found.first_difference.get(number)
+            if first is not None:
+                self.say(
+                    shard, f"bytes that belong to no tensor differ from the base's (first at byte {begin + first})"
+                )
+            elif parts[number].like is not None:
+                self.bytes_compared += parts[number].size
+        for info in self.edited.headers[shard].tensors:
+            number = self._numbers[info.name]
             for file, problem, tensor in self.expected.tensor_problems(info):
                 self.say(file, problem, tensor)
             self.problems += self._of_tensor.get(info.name, [])

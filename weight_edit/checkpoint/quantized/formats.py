@@ -5,10 +5,12 @@ from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.gguf.types import BY_NAME
 from weight_edit.checkpoint.quantized.awq import AWQ
 from weight_edit.checkpoint.quantized.bnb_layout import BITSANDBYTES
 from weight_edit.checkpoint.quantized.format import Format, SmallReader, StoredTensors, no_content
 from weight_edit.checkpoint.quantized.fp8 import FP8, Fp8Block, Fp8Scaled, TensorSpec
+from weight_edit.checkpoint.quantized.ggml import GGML_BLOCKS, Ggml
 from weight_edit.checkpoint.quantized.gptq import GPTQ
 from weight_edit.checkpoint.quantized.int8 import INT8
 from weight_edit.checkpoint.quantized.mxfp4 import GROUP, Mxfp4
@@ -61,6 +63,13 @@ def storage_of(
         raise UnsupportedError(f"tensor {printable(name)!r} is not in the checkpoint{_instead(name, tensors, config)}")
     if info.dtype in STORED and scale_of(name, tensors) is None:
         return Plain(name, info.dtype, info.shape, axis)
+    if info.dtype in GGML_BLOCKS:
+        return _ggml(info, axis)
+    if info.dtype in BY_NAME and BY_NAME[info.dtype].numbers > 1:
+        raise UnsupportedError(
+            f"tensor {printable(name)!r} is stored as {info.dtype}, a type of GGUF's that is not edited; give the "
+            "model in another type, or edit the one that it was converted from, and convert the result"
+        )
     raise UnsupportedError(f"tensor {printable(name)!r} is stored as {info.dtype}{_method(config)}; {_INSTEAD}")
 
 
@@ -136,6 +145,15 @@ def _check_axis(name: str, axis: int, dims: int) -> None:
         raise UnsupportedError(
             f"tensor {printable(name)!r} is quantised and can be edited along its last two axes only"
         )
+
+
+def _ggml(info: TensorInfo, axis: int) -> Storage:
+    if len(info.shape) < 2:
+        raise UnsupportedError(
+            f"tensor {printable(info.name)!r} is {info.dtype} of shape {info.shape}; only matrices are edited"
+        )
+    _check_axis(info.name, axis, len(info.shape))
+    return Ggml(info.name, info.dtype, info.shape)
 
 
 def _mxfp4(name: str, stored: StoredTensors, axis: int) -> Storage:

@@ -1,13 +1,15 @@
 """An output under construction: a hidden folder beside it, and a journal of finished files.
 
-`.NAME.partial-ID/` has `files/`, which becomes the output, `journal`, one JSON line per finished file, and, while an
-output is replaced, `old`, the one before. Its maker holds a lock on the journal, which the system lets go when the
-process ends, however it ends: so a later process knows whose attempt is dead, and may go on with it (`--resume`) or
-remove it. On a file system without locks nobody can know, and attempts of others are left alone.
+`.NAME.partial-ID/` has `files/`, which becomes the output, `journal`, one JSON line per finished file and per long
+beginning of one, and, while an output is replaced, `old`, the one before. Its maker holds a lock on the journal, which
+the system lets go when the process ends, however it ends: so a later process knows whose attempt is dead, and may go
+on with it (`--resume`) or remove it. On a file system without locks nobody can know, and attempts of others are left
+alone.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,12 +19,13 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from types import MappingProxyType
 
-from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.files import chunks, open_regular, printable, read_exactly
 from weight_edit.checkpoint.manifest import FileRecord, is_record, sha256
+from weight_edit.checkpoint.rewrite.lane import BUFFER, Begun
 from weight_edit.checkpoint.tensor.edited import RoundingLoss
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import parse_json
@@ -44,16 +47,19 @@ class Attempt:
         files: where the output's files go.
         old: where the output that is replaced waits until the new one is in its place.
         finished: the files that an earlier process finished, checked by digest.
+        begun: long files that it did not finish: what is there of them.
         losses: what it noted of the tensors in them.
     """
 
     def __init__(self, out: Path, folder: Path, journal: int) -> None:
         self.out, self.folder, self.files, self.old = out, folder, folder / "files", folder / "old"
         self.finished: dict[str, FileRecord] = {}
+        self.begun: dict[str, Begun] = {}
         self.losses: dict[str, RoundingLoss] = {}
         self._journal = journal
         self._lock = threading.Lock()
         self._told: dict[str, dict[str, RoundingLoss]] = {}
+        self._unfinished: dict[str, tuple[int, str]] = {}
         self._noted = 0
 
     @classmethod
@@ -116,14 +122,14 @@ class Attempt:
     def open(cls, out: Path, key: str, resume: bool) -> "Attempt":
         """The attempt to work in: a new one, or with `resume` an earlier one at the same job.
 
-        Of several dead ones with the same key, that with the most finished files is taken, and the others are removed.
+        Of several dead ones with the same key, that with the most finished bytes is taken, and the others are removed.
 
         Raises:
             UsageError: a process that writes `out` is still running.
         """
         dead = cls.dead(out)
         try:
-            same = [(len(entries), attempt) for attempt in dead if (entries := attempt._entries(key)) is not None]
+            same = [(noted, attempt) for attempt in dead if (noted := attempt._noted_bytes(key)) is not None]
             best = max(same, key=lambda pair: pair[0], default=(0, None))[1] if resume else None
             left = f"what an interrupted attempt at {printable(str(out))} left"
             if same and not resume:
@@ -146,15 +152,22 @@ class Attempt:
     @property
     def worth_keeping(self) -> bool:
         """Whether a later process could resume from the attempt."""
-        return bool(self.finished) or self._noted > 0
+        return bool(self.finished or self.begun) or self._noted > 0
+
+    @property
+    def kept(self) -> int:
+        """The bytes that are there already, but for links."""
+        return sum(record.size for record in self.finished.values() if record.origin != "linked") + sum(
+            each.size for each in self.begun.values()
+        )
 
     def note(self, name: str, record: FileRecord, losses: Mapping[str, RoundingLoss] = MappingProxyType({})) -> None:
         """Note in the journal that a file is finished and on disk."""
-        told = {tensor: [loss.error, loss.left] for tensor, loss in losses.items()}
-        with self._lock:
-            _append(self._journal, {"file": name, **asdict(record), "losses": told})
-            os.fsync(self._journal)
-            self._noted += 1
+        self._append({"file": name, **asdict(record)}, losses)
+
+    def note_begun(self, name: str, size: int, digest: str, losses: Mapping[str, RoundingLoss]) -> None:
+        """Note in the journal that the first `size` bytes of a file are on disk, with their SHA-256."""
+        self._append({"begun": name, "size": size, "sha256": digest}, losses)
 
     def release(self) -> None:
         """Unlock the attempt; its folder stays."""
@@ -179,6 +192,13 @@ class Attempt:
         for folder in (self.files, gone, self.folder):
             remove_folder(folder)
         self.release()
+
+    def _append(self, entry: Mapping[str, object], losses: Mapping[str, RoundingLoss]) -> None:
+        told = {tensor: astuple(loss) for tensor, loss in losses.items()}
+        with self._lock:
+            _append(self._journal, {**entry, "losses": told})
+            os.fsync(self._journal)
+            self._noted += 1
 
     def _begun(self, key: str) -> bool:
         """Create and lock the journal; False if another process took it for dead in between."""
@@ -209,31 +229,53 @@ class Attempt:
             return None
         found: dict[str, FileRecord] = {}
         for entry in entries[1:]:
-            name, told = (
-                (entry.pop(key, None) for key in ("file", "losses")) if isinstance(entry, dict) else (None, None)
-            )
-            if not isinstance(name, str) or not is_record(entry) or not isinstance(told, dict):
+            if not isinstance(entry, dict):
                 return None
-            found[name] = FileRecord(**entry)
+            begun, told = "begun" in entry, entry.pop("losses", None)
+            name = entry.pop("begun" if begun else "file", None)
+            record = {**entry, "origin": "added"} if begun else entry
+            if not isinstance(name, str) or not is_record(record) or not isinstance(told, dict):
+                return None
             if not all(_are_figures(numbers) for numbers in told.values()):
                 return None
             self._told[name] = {tensor: RoundingLoss(*numbers) for tensor, numbers in told.items()}
+            if begun:
+                self._unfinished[name] = entry["size"], entry["sha256"]
+            else:
+                found[name] = FileRecord(**entry)
+        self._unfinished = {name: noted for name, noted in self._unfinished.items() if name not in found}
         return found
+
+    def _noted_bytes(self, key: str) -> int | None:
+        """The bytes that the journal says are there; None if it is malformed or of another job."""
+        entries = self._entries(key)
+        if entries is None:
+            return None
+        return sum(entry.size for entry in entries.values()) + sum(size for size, _ in self._unfinished.values())
 
     def _check(self, entries: dict[str, FileRecord]) -> None:
         """Keep the files that agree with the journal, and remove every other."""
-        with bar("checking what is there", sum(entry.size for entry in entries.values()), unit="bytes") as progress:
+        total = sum(entry.size for entry in entries.values()) + sum(size for size, _ in self._unfinished.values())
+        with bar("checking what is there", total, unit="bytes") as progress:
             for name, entry in entries.items():
                 path = self.files / name
                 if stat.S_ISREG(_kind(path)) and path.stat().st_size == entry.size and sha256(path) == entry.sha256:
                     self.finished[name] = entry
                     self.losses |= self._told[name]
                 progress.advance(entry.size)
+            for name, (size, digest) in self._unfinished.items():
+                begun = _beginning(self.files / name, size, digest)
+                if begun is not None:
+                    os.truncate(self.files / name, size)
+                    self.begun[name] = begun
+                    self.losses |= self._told[name]
+                progress.advance(size)
         for root, folders, names in os.walk(self.files):
             for name in [*names, *folders]:
                 path = Path(root) / name
                 # Links go too, so that nothing is written through them.
-                if not stat.S_ISDIR(_kind(path)) and path.relative_to(self.files).as_posix() not in self.finished:
+                name_there = path.relative_to(self.files).as_posix()
+                if not stat.S_ISDIR(_kind(path)) and name_there not in self.finished and name_there not in self.begun:
                     path.unlink()
 
 
@@ -292,6 +334,20 @@ def _are_figures(numbers: object) -> bool:
         and len(numbers) == len(fields(RoundingLoss))
         and all(type(number) in (int, float) for number in numbers)
     )
+
+
+def _beginning(path: Path, size: int, digest: str) -> Begun | None:
+    """The first `size` bytes of a file, if they are those of the digest."""
+    if not stat.S_ISREG(_kind(path)) or path.stat().st_size < size:
+        return None
+    whole = hashlib.sha256()
+    with open_regular(path) as file:
+        for piece in chunks(file, size - size % BUFFER, str(path)):
+            whole.update(piece)
+        rest = bytes(read_exactly(file, size % BUFFER, str(path)))
+    found = whole.copy()
+    found.update(rest)
+    return Begun(size, whole, rest) if found.hexdigest() == digest else None
 
 
 def _kind(path: Path) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,21 @@ BUFFERS = 4
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _DIRECT_FROM = 64 * 1024 * 1024
 _BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The beginning of a file that an earlier process did not finish, checked by digest.
+
+    Attributes:
+        size: its bytes.
+        whole: SHA-256 of those that fill whole buffers.
+        rest: the others, less than a buffer.
+    """
+
+    size: int
+    whole: "hashlib._Hash"
+    rest: bytes
 
 
 class Lane:
@@ -43,7 +59,7 @@ class Lane:
 
 
 class LaneFile:
-    """A new file being written, with default permissions; an existing file is refused.
+    """A file being written, with default permissions; one that exists is refused unless it was begun.
 
     Use as a context manager; call `finish` at the end of the block.
 
@@ -51,20 +67,23 @@ class LaneFile:
         lane: whose buffers and threads it uses.
         path: where it goes; None only hashes. Missing folders are made.
         size: how long it will be, to choose how it is written.
+        begun: what is there of it already and is gone on with.
     """
 
-    def __init__(self, lane: Lane, path: Path | None, size: int) -> None:
-        self._lane = lane
-        self._sha256 = hashlib.sha256()
+    def __init__(self, lane: Lane, path: Path | None, size: int, begun: Begun | None = None) -> None:
+        self._lane, self._path = lane, path
+        self._sha256 = hashlib.sha256() if begun is None else begun.whole.copy()
         self._direct = bool(_DIRECT) and size >= _DIRECT_FROM
-        self._descriptor = None if path is None else self._open(path)
         self._busy: list[list[Future[None]]] = [[] for _ in lane.buffers]
-        self._current = self._fill = 0
-        self.size = 0
+        self._current = self._fill = self.size = 0
+        if begun is not None:
+            self._fill, self.size = len(begun.rest), begun.size
+            lane.buffers[0][: self._fill] = begun.rest
+        self._descriptor = None if path is None else self._open(path, there=begun is not None)
 
-    def _open(self, path: Path) -> int:
+    def _open(self, path: Path, there: bool) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if there else os.O_CREAT | os.O_EXCL)
         if self._direct:
             try:
                 return os.open(path, flags | _DIRECT, 0o666)
@@ -72,7 +91,8 @@ class LaneFile:
                 # Some file systems make the file before they say that they have no direct writes.
                 if error.errno != errno.EINVAL:
                     raise
-                path.unlink(missing_ok=True)
+                if not there:
+                    path.unlink(missing_ok=True)
                 self._direct = False
         return os.open(path, flags, 0o666)
 
@@ -96,6 +116,22 @@ class LaneFile:
             room[:count] = data[done : done + count]
             self.filled(count)
             done += count
+
+    def settle(self) -> str:
+        """Wait until all so far is on disk, and return its SHA-256 in hexadecimal."""
+        self._wait()
+        rest = self._lane.buffers[self._current][: self._fill]
+        digest = self._sha256.copy()
+        digest.update(rest)
+        if self._descriptor is not None and self._path is not None:
+            # What fills no buffer yet goes through the page cache, and once more with the buffer.
+            plain = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.pwrite(plain, rest, self.size - self._fill)
+                os.fsync(plain)
+            finally:
+                os.close(plain)
+        return digest.hexdigest()
 
     def finish(self, origin: Origin) -> FileRecord:
         """Wait until all is on disk, and return the file's record."""

@@ -139,8 +139,7 @@ def attempted(
         try:
             made = _make_parents(out.parent)
             attempt = Attempt.open(out, key, resume)
-            kept = sum(record.size for record in attempt.finished.values() if record.origin != "linked")
-            check_output(out, overwrite, needed_bytes=max(0, needed_bytes - kept), source=source, own=own)
+            check_output(out, overwrite, needed_bytes=max(0, needed_bytes - attempt.kept), source=source, own=own)
             begun = True
             yield attempt
             _flush(attempt.files)

@@ -91,14 +91,17 @@ def plan_rewrite(
     """
     added, files, config, moved = added or {}, files or {}, config or {}, moved or {}
     changed = _Changed.of(source, edits)
+    if source.gguf is not None:
+        _check_gguf(source, changed, added, config)
     _check_call(source, added, files)
     renamed = _renamed_shards(source, bool(added))
     plans = [_shard(source, shard, renamed[shard], changed) for shard in source.shards]
     if added:
         plans.append(FilePlan(_added_name(source), _added_shard(source, added), "added"))
     plans.extend(_index(source, renamed, changed, added))
-    text = config_with(source, config)
-    plans.append(_copied(source, CONFIG) if text is None else FilePlan(CONFIG, (Literal(text),), "edited"))
+    if source.gguf is None:
+        text = config_with(source, config)
+        plans.append(_copied(source, CONFIG) if text is None else FilePlan(CONFIG, (Literal(text),), "edited"))
     plans.extend(_copied(source, name, moved.get(name)) for name in source.other_files if name not in files)
     for name, data in files.items():
         plans.append(FilePlan(name, (Literal(data),), "replaced" if name in source.other_files else "added"))
@@ -154,6 +157,36 @@ class _Changed:
         yield from self.instead.get(name, ())
 
 
+def _check_gguf(
+    source: Checkpoint, changed: _Changed, added: Mapping[str, AddedTensor], config: Mapping[str, Any]
+) -> None:
+    """Refuse what would give a GGUF file another size or header.
+
+    Raises:
+        UnsupportedError: tensors that are added, or stored in another type; settings of a config that it has not.
+    """
+    where = printable(source.shards[0])
+    for name in (*added, *(name for name in changed.parts if name not in source.tensors)):
+        raise UnsupportedError(
+            f"{where} has no tensor {printable(name)!r}, and none is added to a GGUF file; choose an edit that "
+            "needs none (`embeddings='both'` leaves embeddings tied), or edit the model that it was converted from",
+            option="embeddings",
+        )
+    for name, edited in changed.parts.items():
+        info, (dtype, shape) = source.tensors[name], edited.target.parts[name]
+        if (info.dtype, info.shape) != (dtype, tuple(shape)):
+            raise UnsupportedError(
+                f"{where}: tensor {printable(name)!r} stays {info.dtype}, and cannot become {dtype}: tensors of a GGUF "
+                "file are edited in their own type; leave `dequantize` out",
+                option="dequantize",
+            )
+    for key in config:
+        raise UnsupportedError(
+            f"{where}: the edit sets {printable(key)!r} of a config.json, which a GGUF file has not; edit the model "
+            "that it was converted from, and convert the result"
+        )
+
+
 def _check_call(source: Checkpoint, added: Mapping[str, AddedTensor], files: Mapping[str, bytes]) -> None:
     for name in added:
         if name in source.tensors or name == "__metadata__":
@@ -190,9 +223,13 @@ def _copied(source: Checkpoint, name: str, new_name: str | None = None) -> FileP
 def _shard(source: Checkpoint, shard: str, name: str, changed: _Changed) -> FilePlan:
     """The plan of one shard.
 
-    Its header stays, byte for byte, unless a tensor's name, dtype or shape changes.
+    Its header stays, byte for byte, unless a tensor's name, dtype or shape changes. Of a GGUF file, which has bytes
+    between its tensors and behind the last, all stays but the edited tensors' own.
     """
     header = source.headers[shard]
+    if source.gguf is not None:
+        pieces = tuple(_joined(list(_in_place(source, shard, changed))))
+        return FilePlan(name, pieces, "copied" if all(isinstance(piece, Copy) for piece in pieces) else "edited")
     content: list[tuple[HeaderEntry, Piece]] = []
     for info in header.tensors:
         for new in changed.names(info.name):
@@ -207,6 +244,17 @@ def _shard(source: Checkpoint, shard: str, name: str, changed: _Changed) -> File
         head = Literal(header_bytes(entries, header.metadata))
     pieces = tuple(_joined([head, *(piece for _, piece in content)]))
     return FilePlan(name, pieces, "copied" if all(isinstance(piece, Copy) for piece in pieces) else "edited")
+
+
+def _in_place(source: Checkpoint, shard: str, changed: _Changed) -> Iterator[Piece]:
+    """The pieces of a file in which edited tensors take the place of their own bytes, and all else is copied."""
+    done = 0
+    for info in source.headers[shard].tensors:
+        if info.name in changed.parts:
+            yield Copy(shard, done, info.begin - done)
+            yield New(changed.parts[info.name], info.name, info.size)
+            done = info.end
+    yield Copy(shard, done, source.file_size(shard) - done)
 
 
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
 
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from weight_edit.checkpoint.files import locate, printable
 from weight_edit.checkpoint.manifest import FileRecord
-from weight_edit.checkpoint.rewrite.lane import Lane, LaneFile
+from weight_edit.checkpoint.rewrite.lane import Begun, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.rewrite.links import clone, link
 from weight_edit.checkpoint.source.reading import Files, processors
@@ -28,8 +29,15 @@ MOST_LANES = 4
 
 _WORTH_A_CLONE = 1 << 20
 
+NOTED_EVERY = 128 * 1024 * 1024
+"""The bytes of a file after which its beginning is noted, at the next end of a piece, so that a resumed rewrite goes on
+there: edited numbers take up to a minute for so many."""
+
 Done = Callable[[str, FileRecord, Mapping[str, RoundingLoss]], None]
 """Called with each finished file's name and record, and its tensors' rounding losses."""
+
+NoteBegun = Callable[[str, int, str, Mapping[str, RoundingLoss]], None]
+"""Called with a file's name, the bytes of it that are on disk, their SHA-256, and its tensors' rounding losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +80,10 @@ def write_checkpoint(
     out: Path,
     *,
     finished: Mapping[str, FileRecord] | None = None,
+    begun: Mapping[str, Begun] | None = None,
     losses: Mapping[str, RoundingLoss] | None = None,
     done: Done | None = None,
+    note_begun: NoteBegun | None = None,
     linked: bool = False,
     lanes: int | None = None,
     allow_nonfinite: bool = False,
@@ -81,10 +91,12 @@ def write_checkpoint(
     """Write the files of a plan into the folder `out`.
 
     Args:
-        out: an existing folder (see `output.staged`) that has the finished files and no others.
+        out: an existing folder (see `output.staged`) that has the finished and the begun files and no others.
         finished: files that are there already.
+        begun: files of which the beginning is there.
         losses: what is known of the tensors in them.
         done: told of each further file, from any thread.
+        note_begun: told from time to time how much of a long file is on disk, from any thread.
         linked: make hard links of whole untouched files, on the same file system.
         allow_nonfinite: copy tensors that have NaN or infinite values; else they are refused. Of an edited tensor they
             always are: the edit would spread them.
@@ -96,11 +108,11 @@ def write_checkpoint(
     """
     began = time.monotonic()
     keep_freed_memory()
-    finished = finished or {}
+    finished, begun = finished or {}, _usable(begun or {}, plan, out)
     todo = [file for file in plan.files if file.name not in finished]
     # With shards that come and go, one at a time: the disk may have no room for two.
     count = 1 if plan.source.comes_and_goes else lanes or min(MOST_LANES, processors())
-    kept = sum(record.size for record in finished.values())
+    kept = sum(record.size for record in finished.values()) + sum(each.size for each in begun.values())
     # One thread each: the lanes share the processors, and a sum split among threads would be another sum.
     with (
         threadpool_limits(1, user_api="blas"),
@@ -108,6 +120,7 @@ def write_checkpoint(
         Files(plan.source) as source,
     ):
         job = _Rewrite(plan, out, source, progress, linked=linked, done=done, allow_nonfinite=allow_nonfinite)
+        job.begun, job.note_begun, job.losses = begun, note_begun, dict(losses or {})
         job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
@@ -117,7 +130,7 @@ def write_checkpoint(
         removed=plan.removed,
         other_weights=plan.other_weights,
         skipped=plan.source.skipped,
-        losses=dict(sorted({**(losses or {}), **job.losses}.items())),
+        losses=dict(sorted(job.losses.items())),
         nonfinite=dict(sorted(job.nonfinite.items())),
         bytes_read=source.bytes_read,
         bytes_copied=job.counts.copied,
@@ -126,6 +139,17 @@ def write_checkpoint(
         bytes_kept=kept,
         seconds=time.monotonic() - began,
     )
+
+
+def _usable(begun: Mapping[str, Begun], plan: RewritePlan, out: Path) -> dict[str, Begun]:
+    """The beginnings of files that end where a piece does, as all do that were written here; others are removed."""
+    ends = {
+        file.name: set(accumulate(piece.size for piece in file.pieces)) for file in plan.files if file.name in begun
+    }
+    usable = {name: each for name, each in begun.items() if each.size in ends.get(name, ())}
+    for name in begun.keys() - usable:
+        (out / PurePosixPath(name)).unlink()
+    return usable
 
 
 class Stopped(Exception):
@@ -166,6 +190,8 @@ class _Rewrite:
         self.counts = _Counts()
         self.records: dict[str, FileRecord] = {}
         self.losses: dict[str, RoundingLoss] = {}
+        self.begun: Mapping[str, Begun] = {}
+        self.note_begun: NoteBegun | None = None
         self._stop = threading.Event()
         self._clones = True
         self._needed: Counter[str] = Counter()
@@ -218,8 +244,7 @@ class _Rewrite:
         record = self._shared(lane, file) or self._written(lane, file)
         self.records[file.name] = record
         if self.done is not None:
-            parts = {piece.part for piece in file.pieces if isinstance(piece, New)}
-            self.done(file.name, record, {part: self.losses[part] for part in parts & self.losses.keys()})
+            self.done(file.name, record, self._losses_of(file))
         with self._lock:
             self._needed.subtract(reads)
             finished = [name for name in reads if not self._needed[name]]
@@ -227,6 +252,10 @@ class _Rewrite:
             self._files.close(name)
             if name in source.headers:
                 source.drop(name)
+
+    def _losses_of(self, file: FilePlan) -> dict[str, RoundingLoss]:
+        parts = {piece.part for piece in file.pieces if isinstance(piece, New)}
+        return {part: self.losses[part] for part in parts & self.losses.keys()}
 
     def _shared(self, lane: Lane, file: FilePlan) -> FileRecord | None:
         """The record of a linked or cloned file, hashed from the source; None if it must be copied."""
@@ -244,9 +273,18 @@ class _Rewrite:
             return target.finish("linked" if self.linked else "copied")
 
     def _written(self, lane: Lane, file: FilePlan) -> FileRecord:
-        with LaneFile(lane, self.out / PurePosixPath(file.name), file.size) as target:
+        begun = self.begun.get(file.name)
+        with LaneFile(lane, self.out / PurePosixPath(file.name), file.size, begun) as target:
+            noted = kept = target.size
+            end = 0
             for piece in file.pieces:
+                end += piece.size
+                if end <= kept:
+                    continue
                 self._piece(target, piece)
+                if self.note_begun is not None and noted + NOTED_EVERY <= end < file.size:
+                    self.note_begun(file.name, end, target.settle(), self._losses_of(file))
+                    noted = end
             for name in self._reads[file.name]:
                 self._files.check_unchanged(name)
             self._check_stop()

@@ -1,4 +1,4 @@
-"""A checkpoint folder on disk: its config, the weights that transformers loads, other files."""
+"""A checkpoint on disk: its config, the weights that transformers loads, other files; or a GGUF model."""
 
 import hashlib
 import os
@@ -21,6 +21,8 @@ from weight_edit.checkpoint.files import (
     read_exactly,
     read_json,
 )
+from weight_edit.checkpoint.gguf.header import GgufHeader, read_gguf
+from weight_edit.checkpoint.gguf.parts import GgufFiles, gguf_files, merged
 from weight_edit.checkpoint.manifest import MANIFEST
 from weight_edit.checkpoint.quantized.modelopt import OWN_CONFIG, declared
 from weight_edit.checkpoint.source.choice import CONFIG, INDEX, SINGLE, choose, is_weights
@@ -41,17 +43,20 @@ __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "TensorInfo"]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model folder, opened and checked; tensors are read only when asked for.
+    """A model folder or GGUF model, opened and checked; tensors are read only when asked for.
 
     Attributes:
-        path: the folder, resolved.
-        config: `config.json`, parsed; with what ModelOpt says in a file of its own as `quantization_config`.
+        path: the folder, resolved; of a GGUF file the folder that it is in.
+        config: `config.json`, parsed; with what ModelOpt says in a file of its own as `quantization_config`. Empty for
+            a GGUF model.
         tensors: name -> where it is; ordered by shard, then by place in the file.
-        shards: the weight files that transformers loads, sorted.
-        index_file: the index that lists the shards; None for a single file.
-        other_files: every other file but `config.json` and the manifest; relative, sorted.
+        shards: the weight files that transformers loads, sorted; or the files of the GGUF model.
+        index_file: the index that lists the shards; None for a single file, and for GGUF.
+        other_files: every other file but `config.json` and the manifest; relative, sorted. A GGUF file
+            that was given by itself has none, whatever lies beside it.
         skipped: folders of tools (`.git`, `.cache`, ...) that are not part of the model.
         headers: shard -> its parsed header.
+        gguf: what a GGUF model says of itself, all parts together; None for a model folder.
     """
 
     path: Path
@@ -62,33 +67,42 @@ class Checkpoint:
     other_files: tuple[str, ...]
     skipped: tuple[str, ...]
     headers: Mapping[str, Header]
+    gguf: GgufHeader | None = None
     _stamps: dict[str, Stamp] = field(repr=False, compare=False)
     _provider: ShardProvider | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path | str, shards: ShardProvider | None = None) -> "Checkpoint":
-        """Open the checkpoint in the folder `path`.
+        """Open the checkpoint in the folder `path`, or a GGUF file.
 
-        The weights are those that transformers loads, see `source.choice.choose`.
+        The weights are those that transformers loads, see `source.choice.choose`; or, in a folder without config.json,
+        those of the one GGUF model in it.
 
         Args:
-            path: the folder.
+            path: the folder; or a GGUF file, of a model in parts any of them.
             shards: brings the shards that are not in the folder yet; everything is checked by their headers, and
                 what is read of them before `fetch` is read by ranges.
 
         Raises:
             UsageError: no folder, config or weights; a malformed config, index or header; an index and shards
-                that disagree; file names or links that leave the folder.
-            UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, GGUF, an adapter).
+                that disagree; file names or links that leave the folder; several GGUF models.
+            UnsupportedError: weights only in formats that are not read (`pytorch_model.bin`, an adapter).
         """
         folder = Path(path)
         try:
-            what = None if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
+            found = gguf_files(folder)
+            if found is not None:
+                return cls._of_gguf(found)
+            what = (
+                None if folder.is_dir() else "is not a folder or a GGUF file" if folder.exists() else "does not exist"
+            )
             root = folder.resolve()
         except OSError as error:
             what = f"cannot be opened ({os.strerror(error.errno or 0)})"
         if what is not None:
-            raise UsageError(f"{printable(str(folder))} {what}; give the folder with config.json and the weights")
+            raise UsageError(
+                f"{printable(str(folder))} {what}; give the folder with config.json and the weights, or a GGUF file"
+            )
         files, skipped = list_files(root)
         stamps: dict[str, Stamp] = {}
         if CONFIG not in files:
@@ -133,11 +147,40 @@ class Checkpoint:
             _provider=shards,
         )
 
+    @classmethod
+    def _of_gguf(cls, found: GgufFiles) -> "Checkpoint":
+        files, skipped = ((), ()) if found.alone else list_files(found.root)
+        stamps: dict[str, Stamp] = {}
+        headers: dict[str, GgufHeader] = {}
+        for name in dict.fromkeys((*found.parts, *files)):
+            if name == MANIFEST:
+                continue
+            with open_regular(locate(found.root, name)) as file:
+                stamps[name] = Stamp.of(file)
+                if name in found.parts:
+                    headers[name] = read_gguf(file, stamps[name].size, name)
+        gguf = merged(headers)
+        return cls(
+            path=found.root,
+            config=MappingProxyType({}),
+            tensors=MappingProxyType({info.name: info for info in gguf.tensors}),
+            shards=found.parts,
+            index_file=None,
+            other_files=tuple(name for name in files if name not in (MANIFEST, *found.parts)),
+            skipped=skipped,
+            headers=MappingProxyType(
+                {name: Header(each.tensors, None, each.data_start) for name, each in headers.items()}
+            ),
+            gguf=gguf,
+            _stamps=stamps,
+        )
+
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that a copy of the checkpoint has, sorted; the manifest is not one."""
         index = () if self.index_file is None else (self.index_file,)
-        return tuple(sorted({*self.shards, *index, CONFIG, *self.other_files}))
+        config = () if self.gguf is not None else (CONFIG,)
+        return tuple(sorted({*self.shards, *index, *config, *self.other_files}))
 
     @property
     def quantization(self) -> Mapping[str, Any]:

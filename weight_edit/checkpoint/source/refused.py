@@ -1,11 +1,14 @@
 """Refused weight formats, as data, each with an alternative to use."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from shlex import quote
 from typing import Any, NoReturn
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.checkpoint.quantized.compressed import PACKED
 from weight_edit.checkpoint.quantized.compressed_groups import refuse
 from weight_edit.checkpoint.quantized.fp8 import FP8
@@ -35,7 +38,7 @@ METHODS: Mapping[str, _Method] = {
     "fouroversix": _Method("Four Over Six", AGAIN),
     "fp_quant": _Method("FP-Quant", AGAIN),
     "gemma": _Method("Gemma's quantisation", _MASTER),
-    "gguf": _Method("GGUF", "give the safetensors checkpoint that it was converted from, and convert the edited one"),
+    "gguf": _Method("GGUF", "give the GGUF file itself"),
     "gptq": _Method("GPTQ", AGAIN),
     "higgs": _Method("HIGGS", _ON_LOAD),
     "hqq": _Method("HQQ", _ON_LOAD),
@@ -80,14 +83,11 @@ _CONVERTED = (
     "only weights of {kind} ({found}); convert them once with transformers of version 4 and save_pretrained, or give"
     " the model in safetensors"
 )
-_GGUF = (
-    "only GGUF weights ({found}), which are quantised for other programs; give the safetensors original that they"
-    " were made from, and convert the edited one"
-)
+_GGML = "only weights in GGML ({found}), which came before GGUF and is not read; give the model's GGUF file"
 
 _FORMATS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("pickles", (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl"), _PICKLED),
-    ("GGUF", (".gguf", ".ggml"), _GGUF),
+    ("GGML", (".ggml",), _GGML),
     ("ONNX", (".onnx", ".onnx_data"), _EXPORTED),
     ("Core ML", (".mlmodel", ".mlpackage"), _EXPORTED),
     ("TensorFlow Lite", (".tflite",), _EXPORTED),
@@ -95,6 +95,9 @@ _FORMATS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Flax", (".msgpack",), _CONVERTED),
 )
 """(format, file name suffixes, remedy), in order of precedence."""
+
+_MOST_SHOWN = 8
+_PART_NUMBER = re.compile(r"-\d{5}-of-(?=\d{5}\.gguf$)")
 
 _ADAPTER = (
     "an adapter (adapter_config.json) and not the model itself; give its base model, or merge the two first: load"
@@ -118,6 +121,9 @@ def without_weights(files: Collection[str], where: str) -> WeightEditError:
             f"{place} has neither model.safetensors nor model.safetensors.index.json, only {_list(others)}, which"
             " transformers does not load by default; name the right file in config.json as transformers_weights"
         )
+    gguf = sorted(name for name in files if is_gguf(name))
+    if gguf:
+        return _only_gguf(gguf, where)
     for kind, endings, text in _FORMATS:
         found = sorted(name for name in files if name.endswith(endings))
         if found:
@@ -127,22 +133,34 @@ def without_weights(files: Collection[str], where: str) -> WeightEditError:
     )
 
 
+def _only_gguf(names: list[str], where: str) -> UsageError:
+    """The error for a folder or repository that is no model folder but has GGUF files."""
+    shown = ", ".join(printable(name, 80) for name in names[:_MOST_SHOWN])
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    text = f"{printable(where)} has its weights in GGUF alone ({shown}{more})"
+    if PurePosixPath(where).is_absolute():
+        return UsageError(f"{text}; give the file itself, such as {printable(f'{where}/{names[0]}')}")
+    # Of a model in parts all are needed, and `hf` takes a pattern for them.
+    wanted = _PART_NUMBER.sub("-*-of-", names[0])
+    asked = quote(names[0]) if wanted == names[0] else f"--include {quote(wanted)}"
+    return UsageError(f"{text}; download one (hf download {quote(where)} {asked}) and give its path")
+
+
 def without_config(files: Collection[str], where: str) -> WeightEditError:
     """The error for a folder or repository without `config.json`; see `without_weights`."""
     known = without_weights(files, where)
-    if isinstance(known, UnsupportedError):
+    if isinstance(known, UnsupportedError) or any(is_gguf(name) for name in files):
         return known
     return UsageError(f"{printable(where)} has no config.json; give a whole model in the Hugging Face layout")
 
 
 def single_file(name: str) -> WeightEditError:
     """The error for a file given in place of a model folder."""
-    if name.endswith((".gguf", ".ggml")):
-        return UnsupportedError(
-            f"{printable(name)} is a GGUF file, quantised for other programs; give the safetensors original that it was"
-            " made from (a folder or a Hub id), and convert the edited one"
-        )
-    return UsageError(f"{printable(name)} is a file; give the folder that holds config.json and the weights")
+    if name.endswith(".ggml"):
+        return UnsupportedError(f"{printable(name)} is a GGML file, the form before GGUF; give the model's GGUF file")
+    return UsageError(
+        f"{printable(name)} is a file; give the folder that holds config.json and the weights, or a GGUF file"
+    )
 
 
 def check_format(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 from weight_edit.checkpoint.files import printable, read_exactly
+from weight_edit.checkpoint.gguf.types import BY_NAME
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import first_repeated
 
@@ -53,7 +54,8 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 class TensorInfo:
     """One tensor's header entry: where its bytes are, their dtype and shape.
 
-    `begin` and `end` are absolute byte offsets in the file `shard`; `dtype` is safetensors' name ("BF16").
+    `begin` and `end` are absolute byte offsets in the file `shard`; `dtype` is safetensors' name ("BF16"), or in a GGUF
+    file ggml's ("Q4_K").
     """
 
     name: str
@@ -231,8 +233,11 @@ def read_header(file: BinaryIO, size: int, shard: str) -> Header:
 
 
 def size_of(dtype: str, shape: tuple[int, ...]) -> int:
-    """A tensor's size in bytes."""
-    return math.prod(shape) * DTYPE_BITS[dtype] // 8
+    """A tensor's size in bytes, also of one in a type of ggml's."""
+    if dtype in DTYPE_BITS:
+        return math.prod(shape) * DTYPE_BITS[dtype] // 8
+    block = BY_NAME[dtype]
+    return math.prod(shape) // block.numbers * block.size
 
 
 def header_bytes(entries: Iterable[HeaderEntry], metadata: Mapping[str, str] | None) -> bytes:

@@ -147,9 +147,13 @@ class Storage(ABC):
         raise ValueError(f"{self.name} has no scale for the whole of it")
 
     def rows_of(self, strip: Strip, first: int, last: int) -> Strip:
-        """A strip of fewer rows, `first` to `last` - 1 of a strip's own: views of its bytes."""
+        """A strip of fewer rows, `first` to `last` - 1 of a strip's own: views of its bytes.
+
+        What is `aside` is taken to be the same for all rows; formats in which it is not say so here.
+        """
         begin, end = self.strip_bytes(first), self.strip_bytes(last)
-        return {part: raw if part in self.undivided else raw[begin[part] : end[part]] for part, raw in strip.items()}
+        whole = self.undivided | (strip.keys() - begin.keys())
+        return {part: raw if part in whole else raw[begin[part] : end[part]] for part, raw in strip.items()}
 
     def strips(self, numbers: int = TILE) -> Iterator[tuple[int, int]]:
         """(first row, row after the last) of each strip of at least one step, and of about so many numbers."""

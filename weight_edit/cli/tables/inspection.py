@@ -39,7 +39,8 @@ def inspection(found: "Inspection", console: Console) -> None:
             branch.add(safe(sentence))
     _add_extra(tree, found)
     if found.quantised:
-        tree.add(f"quantised: {safe(found.quantised)}; edited in that format, or --dequantize")
+        otherwise = "" if _in_gguf(found) else ", or --dequantize"
+        tree.add(f"quantised: {safe(found.quantised)}; edited in that format{otherwise}")
     console.print(tree, highlight=False)
     if found.gains is not None and found.gains.loud:
         console.print(_loud(found.gains), highlight=False)
@@ -70,7 +71,13 @@ def _unembedding(found: "Inspection") -> str:
         return "its weight is a tensor of its own"
     stored = found.disk is not None and anatomy.unembedding_weight in found.disk
     twice = ", and stored twice" if stored and anatomy.unembedding_weight != anatomy.embedding_weight else ""
-    return f"its weight is tied to the embedding{twice}: --embeddings both, untie or skip"
+    ways = "both or skip" if _in_gguf(found) else "both, untie or skip"
+    return f"its weight is tied to the embedding{twice}: --embeddings {ways}"
+
+
+def _in_gguf(found: "Inspection") -> bool:
+    """Whether the tensors cannot change their sizes, as in a GGUF file."""
+    return found.disk is not None and bool(found.disk.layout.container)
 
 
 def _add_blocks(tree: Tree, found: "Inspection", alike: Sequence["Block"]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from weight_edit.checkpoint.gguf_header import is_gguf
+from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.backends import VLLM, opened
 from weight_edit.evaluation.endpoint.endpoint import Endpoint

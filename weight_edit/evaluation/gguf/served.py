@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from weight_edit.checkpoint.gguf_header import GgufHeader, read_gguf_header
+from weight_edit.checkpoint.gguf.header import GgufHeader, read_gguf_header
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.endpoint.cache import AnswerCache
 from weight_edit.evaluation.endpoint.client import ChatClient, ChatSettings

@@ -1,0 +1,1 @@
+"""GGUF files as checkpoints: their header, their tensors, their parts."""
