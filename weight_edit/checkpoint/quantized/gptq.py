@@ -189,7 +189,8 @@ class Gptq(ByInputs):
         elif not np.array_equal(index, np.arange(first, last) // self._ordered_by):
             raise UsageError(
                 f"tensor {name!r} orders the inputs otherwise than in groups of {self._ordered_by}, though "
-                "config.json says desc_act false; set it to true if the file was made with act-order, or fetch the checkpoint again"
+                "config.json says desc_act false; set it to true if the file was made with act-order, or fetch the "
+                "checkpoint again"
             )
 
     def _sizes(self, rows: int) -> Mapping[str, int]:
