@@ -52,7 +52,7 @@ def main() -> int:
                 outcomes[treat(sample, root, seed, options.seconds)] += 1
             except AssertionError as error:
                 wrong.append(str(error))
-                print(f"seed {seed}: {error}", flush=True)
+                print(f"seed {seed}: {error!r}", file=sys.__stdout__, flush=True)
             slowest = max(slowest, (time.monotonic() - start, seed))
             shutil.rmtree(root)
             if seed % 100 == 99:
