@@ -53,7 +53,7 @@ class BakeResult:
         files: names and sizes of the output's files, without card and manifest.
         bytes_total: of all these files.
         bytes_edited, bytes_copied, bytes_linked, bytes_kept, bytes_read: see `RewriteResult`; None for a dry run.
-        rounding: quantised tensor -> {"error", "left"}, see `RoundingLoss`.
+        rounding: quantised tensor -> {"format", "kept", "left", "error", "rescaled"}, see `RoundingLoss`.
         nonfinite: copied tensors that have NaN or infinite values -> how many; only with `allow_nonfinite`.
         seconds: wall time of the whole call; for a dry run what writing is expected to take.
         preparing_seconds: of these, what came before the first byte: the model found or fetched, its anatomy derived
@@ -77,7 +77,7 @@ class BakeResult:
     bytes_linked: int = 0
     bytes_kept: int = 0
     bytes_read: int = 0
-    rounding: dict[str, dict[str, float]] | None = None
+    rounding: dict[str, dict[str, Any]] | None = None
     nonfinite: dict[str, int] | None = None
     seconds: float = 0.0
     preparing_seconds: float = 0.0
@@ -213,7 +213,9 @@ def bake(
                 linked=link,
                 allow_nonfinite=allow_nonfinite,
             )
-            summary = {**baking.summary(), "card": baking.card(base_model)}
+            losses = baking.rounding(written.losses)
+            summary = {**baking.summary(), **({"rounding": losses} if losses else {})}
+            summary["card"] = baking.card(base_model)
             write_card_and_manifest(attempt.files, summary, written.files)
     result = _result(baking, plan, target, written)
     return replace(result, seconds=time.monotonic() - began, preparing_seconds=prepared)
@@ -265,7 +267,6 @@ def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionR
 
 
 def _result(baking: PreparedEdit, plan: RewritePlan, target: Path, written: RewriteResult) -> BakeResult:
-    rounding = {name: {"error": loss.error, "left": loss.left} for name, loss in written.losses.items()}
     return replace(
         _planned(baking, plan, target),
         bytes_edited=written.bytes_edited,
@@ -273,7 +274,7 @@ def _result(baking: PreparedEdit, plan: RewritePlan, target: Path, written: Rewr
         bytes_linked=written.bytes_linked,
         bytes_kept=written.bytes_kept,
         bytes_read=written.bytes_read,
-        rounding=rounding or None,
+        rounding=baking.rounding(written.losses) or None,
         nonfinite=dict(written.nonfinite) or None,
         dry_run=False,
     )

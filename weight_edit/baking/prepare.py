@@ -12,13 +12,16 @@ from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.disk.ties import as_loaded, untied, with_values
 from weight_edit.anatomy.parts import Anatomy
 from weight_edit.baking.card.card_and_manifest import README, base_card_name
+from weight_edit.baking.rounding import rounding_record
 from weight_edit.baking.tensors import BALANCED, ROUNDINGS, EditedTensors, derived_tensor, edited_tensors
+from weight_edit.checkpoint.quantized.format import StoredTensors
+from weight_edit.checkpoint.quantized.formats import format_name
 from weight_edit.checkpoint.rewrite.layout import RewritePlan
 from weight_edit.checkpoint.rewrite.planning import AddedTensor, plan_rewrite
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.checkpoint.source.shards import ShardProvider
-from weight_edit.checkpoint.tensor.edited import TensorWriter
+from weight_edit.checkpoint.tensor.edited import RoundingLoss, TensorWriter
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.edits.direction_rows import DirectionRows
@@ -192,6 +195,7 @@ class PreparedEdit:
                 "on_hub": self.source.on_hub,
                 "revision": self.source.revision,
                 "architecture": self.anatomy.architecture,
+                **({"gguf": self.checkpoint.shards[0]} if self.checkpoint.gguf is not None else {}),
             },
             "edit": {
                 "steps": [step.to_dict() for step in self.plan.steps],
@@ -208,6 +212,11 @@ class PreparedEdit:
             "weights_not_edited": list(self.checkpoint.other_weights),
             "base_card": self.base_card,
         }
+
+    def rounding(self, losses: Mapping[str, RoundingLoss]) -> dict[str, dict[str, Any]]:
+        """The manifest's account of what storing edited tensors in their formats did."""
+        stored = StoredTensors(self.checkpoint.tensors, self.checkpoint.quantization, self.checkpoint.content)
+        return rounding_record(losses, {name: format_name(self.checkpoint.info(name), stored) for name in losses})
 
     def card(self, base_model: str | None = None) -> dict[str, Any]:
         """The entry `card` of the manifest: what the model card needs beside the summary.

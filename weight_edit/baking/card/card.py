@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal, purpose, step_rows
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
+from weight_edit.baking.rounding import MOST_LEFT, by_format, coarse
 from weight_edit.evaluation.effect import effect
 from weight_edit.plan.exactness import plain_exactness
 
@@ -36,7 +37,7 @@ Whoever deploys this model is responsible for the safeguards that its use needs.
 
 ## How to use it
 
-```python
+```{{ "sh" if gguf else "python" }}
 {{ usage }}
 ```
 {% if not chat %}
@@ -64,6 +65,16 @@ The base has no chat template: it goes on with a text, and takes no messages.
 | tensors added | {{ n_added }} |
 {% endif %}
 
+{% if formats -%}
+Edited tensors are stored in the base's own format. Rounding to it is balanced along the directions, so that it does not
+put back what was removed. Of each format's tensors, the worst:
+
+| format | tensors | of the edit kept | left of V^T W | off the edit not rounded | blocks with a new scale |
+|---|---|---|---|---|---|
+{% for row in formats -%}
+| {{ row.format }} | {{ row.tensors }} | {{ row.kept }} | {{ row.left }} | {{ row.error }} | {{ row.rescaled }} |
+{% endfor %}
+{% endif -%}
 {% for note in notes -%}
 {{ note }}
 
@@ -173,7 +184,9 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             adapter=is_adapter,
             version=plain(manifest["weight_edit"]),
             purpose=purpose(steps),
-            usage=_usage(kept, is_adapter),
+            usage=_gguf_usage(source["gguf"], kept) if source.get("gguf") else _usage(kept, is_adapter),
+            gguf=bool(source.get("gguf")),
+            formats=list(_formats(manifest)),
             chat=bool(kept["chat_template"]),
             revision=code(source["revision"]) if source.get("revision") else None,
             architecture=plain(source["architecture"]),
@@ -231,7 +244,8 @@ def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         if kept["base_model"]:
             metadata["license_link"] = f"https://huggingface.co/{kept['base_model']}/blob/main/{quote(link)}"
     header: dict[str, Any] = dict(metadata)
-    header["library_name"] = "peft" if is_adapter else header.get("library_name", "transformers")
+    library = "llama.cpp" if manifest["source"].get("gguf") else "transformers"
+    header["library_name"] = "peft" if is_adapter else header.get("library_name", library)
     header.setdefault("pipeline_tag", "text-generation")
     if kept["base_model"]:
         # The Hub links what is named here, so a folder's name must not stand in its place.
@@ -239,6 +253,7 @@ def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         header["base_model_relation"] = "adapter" if is_adapter else "finetune"
     own = ["weight-edit", "model-editing"]
     own += ["lora"] if is_adapter else []
+    own += ["gguf"] if manifest["source"].get("gguf") else []
     own += ["refusal"] if any(is_of_refusal(step["directions"]) for step in manifest["edit"]["steps"]) else []
     header["tags"] = list(dict.fromkeys([*own, *inherited_tags]))
     results = model_index(name.rstrip("/").split("/")[-1], (manifest.get("measurements") or {}).get("edited") or {})
@@ -254,6 +269,27 @@ def _usage(kept: Mapping[str, Any], is_adapter: bool) -> str:
         base = f'"{_quoted(kept["base_model"])}"'
     head = (_LOADING_ADAPTER if is_adapter else _LOADING).format(auto=auto, tokenizer="AutoTokenizer", base=base)
     return head + (_CHATTING if kept["chat_template"] else _CONTINUING) + _ANSWERING
+
+
+def _gguf_usage(file: object, kept: Mapping[str, Any]) -> str:
+    """Commands that run a GGUF file by llama.cpp."""
+    name = _quoted(file)
+    if kept["chat_template"]:
+        return f'llama-cli -m {name} -cnv -p "You are a helpful assistant."\nllama-server -m {name}'
+    return f'llama-cli -m {name} -no-cnv -n 100 -p "To sharpen a pencil,"'
+
+
+def _formats(manifest: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The rows of the table on rounding, by format."""
+    for found in by_format(manifest.get("rounding") or {}):
+        yield {
+            "format": plain(found.format),
+            "tensors": str(found.tensors),
+            "kept": f"{found.kept:.2%}",
+            "left": f"{found.left:.2%}",
+            "error": f"{found.error:.1%}",
+            "rescaled": str(found.rescaled),
+        }
 
 
 def _quoted(text: object) -> str:
@@ -284,6 +320,12 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "These files look like a second copy of the weights and were not edited: "
             f"{codes(manifest['weights_not_edited'])}."
+        )
+    too_coarse = coarse(manifest.get("rounding") or {})
+    if too_coarse:
+        yield (
+            f"In {len(too_coarse)} tensors rounding leaves more than {MOST_LEFT:.0%} of what was along the directions: "
+            f"{codes(too_coarse, 3)}. There the format is too coarse for the edit."
         )
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"

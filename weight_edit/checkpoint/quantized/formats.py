@@ -82,6 +82,11 @@ def format_of(name: str, stored: StoredTensors) -> Format | None:
     return None
 
 
+def format_name(info: TensorInfo, stored: StoredTensors) -> str:
+    """What the format is called of the parameter whose codes a tensor holds, or the type that a plain one has."""
+    return next((each.name for each in FORMATS if each.parameter_in(info, stored) is not None), info.dtype)
+
+
 def parameter_in(info: TensorInfo, stored: StoredTensors) -> str | None:
     """The name of the quantised parameter whose codes a tensor holds; None if it holds none."""
     found = (each.parameter_in(info, stored) for each in FORMATS)

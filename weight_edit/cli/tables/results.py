@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -434,13 +434,7 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
             f"[yellow]note:[/] {megabytes(result.bytes_linked)} are hard links: whoever changes them changes the source"
         )
     if result.rounding:
-        worst = max(result.rounding.values(), key=lambda loss: loss["error"])
-        left = max(loss["left"] for loss in result.rounding.values())
-        console.print(
-            f"Rounding to the source's format: {worst['error']:.1e} of a tensor at most; "
-            f"it leaves {left:.1e} of V^T W at most.",
-            highlight=False,
-        )
+        _rounding(result.rounding, any(name.lower().endswith(".gguf") for name in result.files), console)
     if result.nonfinite:
         named = ", ".join(f"{safe(name)} ({count})" for name, count in list(result.nonfinite.items())[:3])
         console.print(f"[yellow]note:[/] {len(result.nonfinite)} tensors have NaN or infinite values: {named}")
@@ -461,6 +455,32 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         console.print(f"[yellow]note:[/] not copied: {', '.join(map(safe, result.skipped))}")
     if not result.dry_run:
         suggest(console, "verify", model, result.path)
+
+
+def _rounding(record: Mapping[str, Mapping[str, Any]], gguf: bool, console: Console) -> None:
+    """Print what storing the edit in the source's formats did, and what to do where it is too much."""
+    from weight_edit.baking.rounding import MOST_LEFT, by_format, coarse, wider
+
+    table = Table(title="Rounded to the source's own format", title_justify="left")
+    for column in ("format", "tensors", "kept, at least", "left of V^T W", "off, at most", "new scales"):
+        table.add_column(column, justify="left" if column == "format" else "right")
+    for found in by_format(record):
+        table.add_row(
+            safe(found.format),
+            str(found.tensors),
+            f"{found.kept:.2%}",
+            f"{found.left:.2%}",
+            f"{found.error:.1%}",
+            f"{found.rescaled:,}",
+        )
+    console.print(table)
+    over = coarse(record)
+    if over:
+        named = f"{safe(over[0])} ({record[over[0]]['left']:.1%})"
+        console.print(
+            f"[yellow]note:[/] in {len(over)} tensors rounding leaves more than {MOST_LEFT:.0%} of what was along the "
+            f"directions, most in {named}: {safe(wider(gguf).replace('`dequantize=True`', '--dequantize'))}"
+        )
 
 
 def megabytes(count: int) -> str:
