@@ -271,10 +271,16 @@ def test_the_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_runs_a_model(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = FormatOptions()
-    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
+    (tmp_path / "program").mkdir()
+    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path / "program")))
     assert opened("organism", "auto", form) == "organism"
     assert isinstance(opened(str(file), "auto", form), ServedGguf)
     assert isinstance(opened(str(file), "llama.cpp", form), ServedGguf)
+    # As `bake` leaves it: the file in a folder, beside a card.
+    (file.parent / "README.md").write_text("# edited")
+    there = opened(str(file.parent), "auto", form)
+    assert isinstance(there, ServedGguf)
+    assert there.path == file
     monkeypatch.setattr(backends, "is_installed", lambda library: True)
     assert opened(str(file), "transformers", form) == str(file)
     assert remarks_on("organism") == ()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.gguf.header import is_gguf, read_gguf_header
+from weight_edit.checkpoint.gguf.parts import gguf_name
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.gguf.program import PROGRAM, VARIABLE, find_program
 from weight_edit.evaluation.gguf.served import ServedGguf
@@ -30,7 +31,7 @@ def opened(
     """A named model as `evaluate` takes it: a GGUF file behind a server that is to be closed, else the name.
 
     Args:
-        name: as in `load`, or the path of a GGUF file.
+        name: as in `load`, or the path of a GGUF file or of the folder that it is in.
         backend: one of `BACKENDS`.
         slots: answers at the same time on a server.
         adapter: what is to be applied to the model.
@@ -40,6 +41,7 @@ def opened(
             is there; or as `ServedGguf`.
     """
     check_known("backend", backend, BACKENDS)
+    name = gguf_name(name)
     if backend == VLLM:
         check_vllm(name, adapter)
         return name

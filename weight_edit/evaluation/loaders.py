@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from weight_edit.checkpoint.gguf.header import is_gguf
+from weight_edit.checkpoint.gguf.parts import gguf_name
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.backends import AUTO, opened, remarks_on
 from weight_edit.evaluation.gguf.served import ServedGguf
@@ -34,7 +35,7 @@ def loader_of(
     """
     if not isinstance(model, str | PathLike):
         return lambda: nullcontext(target_of(model, chat_format, batch_size=batch_size))
-    name = fspath(model)
+    name = gguf_name(fspath(model))
     found = opened(name, AUTO, FormatOptions()) if is_gguf(name) else name
     if isinstance(found, ServedGguf):
         if chat_format is not None:
