@@ -121,9 +121,8 @@ def test_cut_numbers_that_add_up_are_made_room_for(loud: int, monkeypatch: pytes
     assert np.array_equal(storage.decode({"w": after}, rows, 0, cols), decoded("Q4_K", after, rows).astype(np.float64))
     monkeypatch.setattr(Ggml, "widens", False)
     _, narrow = written(edited, raw)
-    if loud == 32:
-        assert rounding.loss.left < narrow.loss.left / 10
-        assert rounding.loss.rescaled > narrow.loss.rescaled > 0
+    # Without, others go a step to either side.
+    assert narrow.loss.left < 0.001
 
 
 @pytest.mark.parametrize("kind", KINDS)

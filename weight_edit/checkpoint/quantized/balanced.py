@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
+from weight_edit.checkpoint.quantized.unsettled import Candidates
+from weight_edit.checkpoint.quantized.unsettled import unsettled as unsettled_of
 from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.mapping import SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
@@ -186,11 +188,29 @@ def _decide(
                 found.put(tile.entries, target.neighbours(tile.values, tile.first, tile.strip), turned)
             widened += blocks
         if widened:
-            high, _ = found.decided(right)
+            high, sums = found.decided(right)
+    left = unsettled_of(right, found.gap, sums)
+    instead = _with_thirds(target, right, tiles, left, turned) if left.any() else None
     for tile in tiles():
         codes = found.codes(tile.entries, high)
+        if instead is not None:
+            codes[:, left] = instead[tile.entries]
         target.put_codes(np.ascontiguousarray(codes.T) if turned else codes, tile.first, tile.strip)
     return widened
+
+
+def _with_thirds(
+    target: Coded,
+    right: NDArray[np.float64],
+    tiles: Callable[[], Iterator[_Tile]],
+    left: NDArray[np.bool_],
+    turned: bool,
+) -> NDArray[np.uint8]:
+    """The codes of the vectors that two neighbours could not settle, (entries, vectors)."""
+    found = Candidates.room(right.shape[0], int(np.count_nonzero(left)))
+    for tile in tiles():
+        found.put(tile.entries, Candidates.of(target, tile.values, tile.first, tile.strip), left, turned)
+    return found.decided(right, WEIGHT * right.shape[0] / float(np.vdot(right, right)))
 
 
 @dataclass(frozen=True, eq=False)
