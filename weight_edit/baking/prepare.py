@@ -159,9 +159,10 @@ class PreparedEdit:
     def _new_biases(self) -> dict[str, AddedTensor]:
         found = {}
         for name, shape in (self.biases.shapes if self.biases else {}).items():
-            beside = self.checkpoint.info(self.disk.only(name.removesuffix(".bias") + ".weight"))
+            beside = self.checkpoint.tensors.get(self.disk.whole(name.removesuffix(".bias") + ".weight")[0])
             values = self.plan.created.get(name, np.zeros(shape))
-            found[name] = AddedTensor.of(values, beside.dtype if beside.dtype in STORED else "BF16")
+            # Beside quantised weights, which have no dtype of their own, runtimes take any.
+            found[name] = AddedTensor.of(values, beside.dtype if beside and beside.dtype in STORED else "BF16")
         return found
 
     @property

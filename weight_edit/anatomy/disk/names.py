@@ -57,12 +57,29 @@ class DiskNames:
         Raises:
             UnsupportedError: it lies there in another way.
         """
+        name, axes = self.whole(parameter)
+        if axes != tuple(range(len(axes))):
+            raise self._changed(parameter)
+        return name
+
+    def whole(self, parameter: str) -> tuple[str, tuple[int, ...]]:
+        """The name of the single tensor that has a parameter's numbers, and of each axis of it the one there.
+
+        Raises:
+            UnsupportedError: it lies there in another way.
+        """
         pieces = self.pieces(parameter)
         if len(pieces) == 1 and self._feeds[pieces[0].name] == 1:
             (piece,) = pieces
-            if piece.axes == tuple(range(len(piece.axes))):
-                return piece.name
-        raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
+            axes = tuple(axis for axis in piece.axes if axis is not None)
+            if sorted(axes) == list(range(len(piece.axes))):
+                return piece.name, axes
+        raise self._changed(parameter)
+
+    def _changed(self, parameter: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged"
+        )
 
     def values(self, checkpoint: Checkpoint, parameter: str) -> NDArray[np.float64]:
         """The numbers of a small parameter, such as a norm's weight, as transformers loads them.
