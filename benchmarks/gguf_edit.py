@@ -4,10 +4,10 @@
 
 The tensors are those that `bake` edits, an ablation of the directions or of a random one, made as `bake` makes them but
 in memory. For each kind of tensor and each type of GGML stand: how many tensors and numbers; nanoseconds of the
-processor for a number, without and with the account of what rounding does; what is left of `R^T W` in all of them and in
-the worst, where each number goes to the nearest on its grid and where the errors are balanced; the error of storing in
-sizes of the edit, of both; how many blocks have new scales; and how many bytes differ. Norms are of numbers as the
-package decodes them. Times are of one thread and for comparison within one run.
+processor for a number, without and with the account of what rounding does; what is left of `R^T W` in all of them where
+each number goes to the nearest on its grid, the same where the errors are balanced, and then in the worst tensor; the
+error of storing in sizes of the edit, of both; how many blocks have new scales; and how many bytes differ. Norms are of
+numbers as the package decodes them. Times are of one thread and for comparison within one run.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def decoded(raw: Bytes, kind: str, cols: int, first: int, last: int) -> NDArray[
 
 def compared(edited: TensorWriter, kind: str, shape: tuple[int, ...], raw: Bytes, out: Bytes) -> dict[str, float]:
     """The norms of `Measured`, in two passes: what the edit takes off a row needs all of them."""
-    assert edited.map is not None and edited.gains is None and edited.map.constant is None
+    assert edited.map is not None
     left, right, cols = edited.map.left, edited.map.right, shape[-1]
     rows = int(np.prod(shape[:-1]))
     if rows != shape[0]:
@@ -146,11 +146,12 @@ def kind_of(name: str) -> str:
 
 def prepared(file: Path, directions: str | None, rounding: str) -> PreparedEdit:
     """An ablation of one file, ready."""
-    rows: DirectionRows | str = directions if directions is not None else random_directions(_width(file))
+    rows: DirectionRows | str = directions if directions is not None else random_directions(width_of(file))
     return prepare(resolve(str(file)), steps_of(rows), EditOptions(rounding=rounding))
 
 
-def _width(file: Path) -> int:
+def width_of(file: Path) -> int:
+    """The width of a file's residual stream."""
     reader = gguf.GGUFReader(file)
     name = str(reader.fields["general.architecture"].contents())
     return int(reader.fields[f"{name}.embedding_length"].contents())
