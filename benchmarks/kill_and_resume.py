@@ -1,9 +1,9 @@
 """Kill a bake at random moments, go on with it, and compare with one that nobody interrupted.
 
-`python benchmarks/kill_and_resume.py [--kills 50] [--gigabytes 0.5] [--shard-mb 50] [--seed 0]`. Moments are spread
-over the whole command; a kill that comes after its end does not count. After each SIGKILL the output must be absent or
-complete and equal; then `--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is
-otherwise.
+`python benchmarks/kill_and_resume.py [--kills 50] [--gigabytes 0.5] [--shard-mb 50] [--seed 0]`, or of a GGUF file, in
+which a bake goes on within the file, `[--gguf FILE --directions FILE]`. Moments are spread over the whole command; a
+kill that comes after its end does not count. After each SIGKILL the output must be absent or complete and equal; then
+`--resume` must end in the same bytes, and leave no other file. Exit code 1 if anything is otherwise.
 """
 
 import argparse
@@ -30,24 +30,23 @@ class Outcome:
     Attributes:
         state: what was there after it: "nothing", "finished files", "no finished file", "whole output".
         after: seconds after the start.
-        kept: shards that the second bake took over.
+        kept: the share of all bytes that the second bake took over.
         problem: what was wrong, if anything was.
     """
 
     state: str
     after: float
-    kept: int
+    kept: float
     problem: str = ""
 
 
 class Trial:
-    """A checkpoint in a folder, and the bake of it that everything is compared with."""
+    """A checkpoint, and the bake of it that everything is compared with."""
 
-    def __init__(self, work: Path, gigabytes: float, shard_mb: int) -> None:
-        self.work, self.out = work, work / "outputs" / "out"
-        self.bytes = make_checkpoint(work / "base", gigabytes, shard_mb * 1_000_000)
-        self.shards = len(list((work / "base").glob("*.safetensors")))
-        make_direction(work / DIRECTION)
+    def __init__(self, work: Path, base: Path, directions: Path) -> None:
+        self.base, self.directions, self.out = base, directions, work / "outputs" / "out"
+        files = list(base.glob("*.safetensors")) if base.is_dir() else [base]
+        self.bytes, self.files = sum(file.stat().st_size for file in files), len(files)
         self.environment = environment(work / "cache")
         # The first proves the anatomy; the longest of the others says over how long the kills are spread.
         times = []
@@ -61,7 +60,7 @@ class Trial:
 
     def command(self, *more: str) -> list[str]:
         """The real command."""
-        arguments = ("bake", self.work / "base", "--directions", self.work / DIRECTION, "--out", self.out)
+        arguments = ("bake", self.base, "--directions", self.directions, "--out", self.out)
         return bake_command(*arguments, "--quiet", *more)
 
     def clear(self) -> None:
@@ -91,8 +90,8 @@ class Trial:
         elif left := [path.name for path in self.out.parent.iterdir() if path != self.out]:
             problem = f"left behind: {left}"
         elif finished and state != "whole output" and not again["bytes_kept"]:
-            problem = f"{finished} finished files were not taken over"
-        kept = round(again["bytes_kept"] / self.bytes * self.shards) if again else 0
+            problem = f"{finished} finished files or beginnings of some were not taken over"
+        kept = again["bytes_kept"] / self.bytes if again else 0.0
         self.clear()
         return Outcome(state, after, kept, problem)
 
@@ -121,26 +120,34 @@ def main() -> int:
     parser.add_argument("--shard-mb", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--gguf", type=Path)
+    parser.add_argument("--directions", type=Path)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        trial = Trial(Path(name), options.gigabytes, options.shard_mb)
-        print(f"{trial.bytes / 1e9:.2f} GB in {trial.shards} shards; an uninterrupted bake takes {trial.seconds:.2f} s")
+        work = Path(name)
+        base, directions = options.gguf or work / "base", options.directions or work / DIRECTION
+        if options.gguf is None:
+            make_checkpoint(base, options.gigabytes, options.shard_mb * 1_000_000)
+        if options.directions is None:
+            make_direction(directions)
+        trial = Trial(work, base, directions)
+        print(f"{trial.bytes / 1e9:.2f} GB in {trial.files} files; an uninterrupted bake takes {trial.seconds:.2f} s")
         outcomes = []
         while len(outcomes) < options.kills:
             found = trial.kill(rng.uniform(0, trial.seconds))
             if found is None:
                 continue
             outcomes.append(found)
-            told = f"{found.after:.2f} s, {found.state}, {found.kept} shards kept {found.problem}"
+            told = f"{found.after:.2f} s, {found.state}, {found.kept:.0%} of the bytes kept {found.problem}"
             print(f"{len(outcomes)}: {told}", flush=True)
     bad = [outcome for outcome in outcomes if outcome.problem]
     states = collections.Counter(outcome.state for outcome in outcomes)
     reused = sum(outcome.kept > 0 for outcome in outcomes)
-    kept = sum(outcome.kept for outcome in outcomes)
+    kept = sum(outcome.kept for outcome in outcomes) / len(outcomes)
     print(f"after the kill: {dict(states)}")
     print(f"{len(outcomes) - len(bad)} of {len(outcomes)} equal the uninterrupted bake, byte for byte")
-    print(f"{reused} resumed bakes took over {kept} finished shards")
+    print(f"{reused} resumed bakes took over something, {kept:.0%} of the bytes in the mean of all")
     return bool(bad)
 
 

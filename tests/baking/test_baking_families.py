@@ -186,9 +186,9 @@ def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
 
     save_family("llama", tmp_path / "base")
     config = json.loads((tmp_path / "base/config.json").read_text(encoding="utf-8"))
-    quantised = {**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    quantised = {**config, "quantization_config": {"quant_method": "aqlm", "bits": 4}}
     (tmp_path / "base/config.json").write_text(json.dumps(quantised), encoding="utf-8")
-    with pytest.raises(UnsupportedError, match="GPTQ"):
+    with pytest.raises(UnsupportedError, match="AQLM"):
         bake(tmp_path / "base", rows(1), tmp_path / "out")
 
     (tmp_path / "base/config.json").write_text(json.dumps(config), encoding="utf-8")

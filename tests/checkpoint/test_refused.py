@@ -113,11 +113,8 @@ def test_unknown_methods(stored, named):
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("a.g_idx", "GPTQ"),
-        ("a.qzeros", "AWQ"),
         ("a.W_q", "HQQ"),
         ("a.weight._data", "quanto"),
-        ("a.weight_packed", "pack-quantized"),
     ],
 )
 def test_tensors_betray_a_method_that_the_config_does_not_name(name, method):
@@ -127,9 +124,17 @@ def test_tensors_betray_a_method_that_the_config_does_not_name(name, method):
 @pytest.mark.parametrize(
     ("given", "layout", "named"),
     [
-        (compressed(form="pack-quantized", bits=4, kind="int", strategy="group"), PLAIN, "pack-quantized"),
+        (compressed(form="pack-quantized", bits=9, kind="int", strategy="group"), PLAIN, "pack-quantized: 9 bits"),
+        (compressed(form="pack-quantized", bits=4, kind="int", strategy="block"), PLAIN, "by block"),
+        (compressed(form="marlin-24", bits=4, kind="int", strategy="group"), PLAIN, "marlin-24"),
         (compressed(), PLAIN | {"a.weight_packed": ("I32", (4, 1))}, "a.weight_packed"),
-        (compressed(form="int-quantized", kind="int"), PLAIN, "int-quantized"),
+        (compressed(form="int-quantized", bits=4, kind="int"), PLAIN, "int-quantized: 4 bits"),
+        (config(quant_method="gptq", bits=4, checkpoint_format="marlin"), PLAIN, "'marlin'"),
+        (config(quant_method="gptq", bits=4, is_marlin_format=True), PLAIN, "'marlin'"),
+        (config(quant_method="gptq", bits=5), PLAIN, "bits 5"),
+        (config(quant_method="awq", version="gemv"), PLAIN, "'gemv'"),
+        (config(quant_method="awq", backend="llm-awq"), PLAIN, "'llm-awq'"),
+        (config(quant_method="awq", bits=8), PLAIN, "bits 8"),
         (compressed("group"), PLAIN, "by group"),
         (compressed(bits=4), PLAIN, "4 bits"),
         (compressed(sparsity_config={"format": "sparse-24-bitmask"}), PLAIN, "sparse-24-bitmask"),

@@ -21,8 +21,8 @@ from weight_edit.runtime.loading import load
 
 Call = Callable[..., Any]
 PLANS: dict[str, dict[str, Any]] = {
-    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
-    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemv"},
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"},
     "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_storage": "bfloat16"},
     "nvfp4": {"quant_method": "nvfp4"},
     "modelopt": {"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"},
@@ -126,6 +126,8 @@ def test_diff_compares_whatever_the_format_is(tmp_path: Path, call: Call) -> Non
         ("weight_scale_2", 2, "is of a quantised weight (modelopt)"),
         ("weight_global_scale", 2, "is of a quantised weight (compressed-tensors)"),
         ("qzeros", 2, "is of a quantised weight (awq)"),
+        ("g_idx", 2, "is of a quantised weight (gptq)"),
+        ("weight_packed", 2, "is of a quantised weight (compressed-tensors)"),
         ("SCB", 2, "is of a quantised weight (bitsandbytes_8bit)"),
         ("W_q", 3, "the weights are quantised (hqq)"),
     ],

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from weight_edit.baking.prepare import PreparedEdit
+from weight_edit.baking.tensors import BALANCED
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.integrity.integrity import IntegrityReport
+from weight_edit.checkpoint.tensor.edited import RoundingLoss
 from weight_edit.edits.direction_facts import KEPT
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.plan.step import EditStep
@@ -16,7 +19,7 @@ from weight_edit.utils.json import json_safe
 from weight_edit.utils.renamed import present_values
 from weight_edit.verification.tolerances import STRICT
 
-_FREE = ("weight_edit", "source", "card", "files", "measurements", "failed")
+_FREE = ("weight_edit", "source", "card", "files", "measurements", "failed", "rounding")
 """Entries not determined by the edit: authorship, the base's origin, other checks' entries."""
 
 _MEASURED = ("baseline", "edited", "verification")
@@ -51,6 +54,39 @@ def manifest_problems(manifest: Mapping[str, Any] | None, baking: PreparedEdit) 
     # Whatever else stands there may be read by somebody: a card shows the notes of an adapter.
     for key in sorted(manifest.keys() - wanted.keys() - set(_FREE)):
         yield _differs(key, manifest[key], None)
+
+
+def rounding_problems(
+    manifest: Mapping[str, Any] | None, baking: PreparedEdit, report: IntegrityReport
+) -> Iterator[str]:
+    """One line for each entry on the rounding of a tensor that the files do not show."""
+    if manifest is None:
+        return
+    said = manifest.get("rounding")
+    if said is None and baking.tensors.lossy and baking.options.rounding == BALANCED:
+        yield (
+            "manifest: it records no rounding, as those of earlier versions do not, which rounded in another order; "
+            "bake again"
+        )
+        return
+    found = {
+        check.tensor: RoundingLoss(check.rounding, check.left or 0.0, check.kept, check.rescaled)
+        for check in report.edits
+        if check.rounding is not None and check.kept is not None and check.rescaled is not None
+    }
+    wanted = baking.rounding(found)
+    said = said if isinstance(said, Mapping) else {}
+    for name in sorted({*said, *wanted}):
+        claim, fact = said.get(name), wanted.get(name)
+        if not isinstance(claim, Mapping) or fact is None or claim.keys() != fact.keys():
+            yield _differs(f"rounding of {printable(name)!r}", claim, fact)
+            continue
+        for key, value in fact.items():
+            if not _same(claim[key], value):
+                yield (
+                    f"manifest: its rounding of {printable(name)!r} has {key} {_brief(claim[key])}, where "
+                    f"{_brief(value)} is found"
+                )
 
 
 def _in_present_words(said: Mapping[str, Any]) -> dict[str, Any]:

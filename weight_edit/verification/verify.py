@@ -26,7 +26,13 @@ from weight_edit.hub.source import Named, resolve
 from weight_edit.plan.step import EditStep
 from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.verification.card_check import card_problems, foreign_version
-from weight_edit.verification.claims import directions_problems, manifest_problems, measurement_problems, recorded
+from weight_edit.verification.claims import (
+    directions_problems,
+    manifest_problems,
+    measurement_problems,
+    recorded,
+    rounding_problems,
+)
 from weight_edit.verification.weight_checks import WeightCheck, weight_check
 
 if TYPE_CHECKING:
@@ -228,6 +234,7 @@ def verify(
         *card_problems(folder, manifest, baking.checkpoint),
         *directions_problems(manifest, given, steps),
         *manifest_problems(manifest, baking),
+        *rounding_problems(manifest, baking, report),
         *_weight_problems(report, weights, baking),
     ]
     if tokens is not None:

@@ -66,7 +66,7 @@ def test_mxfp4() -> None:
     assert isinstance(storage, Mxfp4)
     assert storage.shape == (4, 64, 64)
     assert list(storage.parts) == [E + "_blocks", E + "_scales"]
-    assert quantised_names(tensors) == (E,)
+    assert quantised_names(tensors, {}) == (E,)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
@@ -76,7 +76,7 @@ def test_tensors_that_are_not_quantised(dtype: str, config: dict[str, Any]) -> N
     storage = storage_of(W, tensors, config, 0)
     assert isinstance(storage, Plain)
     assert (storage.rows, storage.cols) == (8, 4)
-    assert quantised_names(tensors) == ("other.weight",)
+    assert quantised_names(tensors, config) == ("other.weight",)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_scales_that_do_not_fit_are_bad_input(tensors, config: dict[str, Any], m
         (fp8("_scale", "F32", (7, 1, 1), (7, 8, 9)), FINE, 0, "along its last two axes only"),
         (
             infos(**{W.removesuffix("weight") + "qweight": ("I32", (8, 4))}),
-            {"quant_method": "gptq"},
+            {"quant_method": "exl3"},
             0,
-            r"is not in the checkpoint but 'model.layers.0.mlp.down_proj.qweight', I32 \(gptq\), is",
+            r"is not in the checkpoint but 'model.layers.0.mlp.down_proj.qweight', I32 \(exl3\), is",
         ),
         (infos(other=("F32", (1,))), {}, 0, "not in the checkpoint; its layout"),
         (infos(**{W + "_blocks": ("I8", (4, 64, 2, 16)), W + "_scales": ("U8", (4, 64, 2))}), {}, 1, "where MXFP4 has"),

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from tests.helpers.quantiser_samples import NAMES, Sample, stored_again
-from tests.helpers.quantized_samples import numbers
+from tests.helpers.quantized_samples import numbers, projection, reader
+from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.coded import Coded
+from weight_edit.checkpoint.tensor.edited import EditedTensor
 
 SCALES = {"nvfp4": "weight_scale", "int8": "SCB"}
 
@@ -153,3 +155,51 @@ def test_a_double_quantised_scale_that_no_level_reaches_is_the_largest() -> None
     assert made > 0
     assert (again["weight.absmax"].reshape(20, -1)[3] == 255).all()
     assert np.abs(after[3]).max() > np.abs(values[4:]).max() / 2
+
+
+def edited(sample: Sample, along_rows: bool, kind: type[EditedTensor] = BalancedTensor) -> EditedTensor:
+    storage = sample.storage()
+    map_ = projection(storage.rows if along_rows else storage.cols)
+    return kind(source=storage, target=storage, map=map_, along_rows=along_rows)
+
+
+def written(edit: EditedTensor, sample: Sample) -> dict[str, bytes]:
+    read = reader(sample.raw)
+    return {part: np.concatenate(list(edit.blocks(part, read))).tobytes() for part in edit.target.parts}
+
+
+@pytest.mark.parametrize("along_rows", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_decided_in_panels_and_strips_the_bytes_are_the_same(
+    name: str, along_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Sample.of(name)
+    at_once = written(edited(sample, along_rows), sample)
+    storage = sample.storage()
+    # Some columns, and one step of rows at a time.
+    few = 40 * storage.rows if storage.col_step < storage.cols else 3 * storage.rows
+    monkeypatch.setattr("weight_edit.checkpoint.quantized.balanced._TOGETHER", few if along_rows else 1)
+    monkeypatch.setattr("weight_edit.checkpoint.quantized.balanced.TILE", 1)
+    assert written(edited(sample, along_rows), sample) == at_once
+    assert at_once != {part: sample.raw[part].tobytes() for part in at_once}
+
+
+@pytest.mark.parametrize("along_rows", [True, False])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "nf4-odd"])
+def test_balanced_leaves_less_than_nearest_and_scales_are_alike(name: str, along_rows: bool) -> None:
+    sample = Sample.of(name)
+    storage = sample.storage()
+    before = numbers(storage, sample.raw)[0]
+    v = projection(storage.rows if along_rows else storage.cols).left
+
+    def left(parts: dict[str, bytes]) -> float:
+        raw = {part: np.frombuffer(content, np.uint8) for part, content in parts.items()}
+        after = numbers(storage, sample.raw | raw)[0]
+        along = (v.T @ after, v.T @ before) if along_rows else (after @ v, before @ v)
+        return float(np.linalg.norm(along[0]) / np.linalg.norm(along[1]))
+
+    balanced, nearest = (written(edited(sample, along_rows, kind), sample) for kind in (BalancedTensor, EditedTensor))
+    scale = scales_of(name)
+    assert balanced[scale] == nearest[scale]
+    # Vectors of few entries: what one step is of their sums.
+    assert left(balanced) < 0.5 * left(nearest)

@@ -52,6 +52,8 @@ class TensorCheck:
         left_exact: the same of the exact result, before it was rounded to what can be stored; the rest of `left` is
             what rounding puts back.
         rounding: |stored - exact| / |exact|; None where storing is plain rounding.
+        kept: <stored - base, exact - base> / |exact - base|^2, the share of the edit in the file; None likewise.
+        rescaled: blocks of which the formula makes the scale anew; None likewise.
     """
 
     tensor: str
@@ -64,6 +66,8 @@ class TensorCheck:
     left: float | None
     left_exact: float | None
     rounding: float | None
+    kept: float | None = None
+    rescaled: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -143,7 +147,8 @@ class _Check:
         self._edited, self._target = edited, edited.target
         self._inexact = self._different = self._non_finite = self._upwards = 0
         self._changed = edited.source.parts != edited.target.parts
-        self._error = self._wanted = 0.0
+        self._error = self._wanted = self._change = self._made = 0.0
+        self._rescaled = 0
         self._before = self._after = self._exact = None
         self._entries = self._target.slabs * self._target.rows * self._target.cols
         if edited.map is not None and self._entries:
@@ -165,6 +170,11 @@ class _Check:
                 gap = self._target.decode(there, strip.last - strip.first, first, end) - values
                 self._error += float(np.vdot(gap, gap))
                 self._wanted += float(np.vdot(values, values))
+                change = values - self._edited.source.decode(strip.before, strip.last - strip.first, first, end)
+                size = float(np.vdot(change, change))
+                self._change += size
+                self._made += size + float(np.vdot(gap, change))
+            self._rescaled += strip.rescaled
         if self._before is not None and self._after is not None and self._exact is not None:
             # The last use of the strip: its numbers are changed, and in memory that is used again here.
             self._exact.add_tiles(strip.tiles, strip.first, strip.last)
@@ -205,12 +215,14 @@ class _Check:
                 self._different += int(not bad and not np.array_equal(found, block))
 
     def result(self) -> TensorCheck:
-        left = exact = rounding = None
+        left = exact = rounding = kept = rescaled = None
         if self._before is not None and self._after is not None and self._exact is not None:
             reference = max(self._before.norm, self._before.expected)
             left, exact = (one.norm / reference if reference else 0.0 for one in (self._after, self._exact))
         if self._target.lossy:
             rounding = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
+            kept = self._made / self._change if self._change else 1.0
+            rescaled = self._rescaled
         return TensorCheck(
             tensor=self._target.name,
             entries=self._entries,
@@ -222,6 +234,8 @@ class _Check:
             left=left,
             left_exact=exact,
             rounding=rounding,
+            kept=kept,
+            rescaled=rescaled,
         )
 
 

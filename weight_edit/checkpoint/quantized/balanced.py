@@ -122,7 +122,7 @@ class BalancedTensor(EditedTensor):
             for strip in self._mapped(read, slab, memory, change):
                 for first, values in strip.tiles:
                     rescaled += target.fit(values, first, target.rows_of(stored, strip.first, strip.last), peak)
-        for first, last in _panels(source.cols, rows, 1 if by_rows else target.col_step):
+        for first, last in _panels(source.cols, rows, target.packed if by_rows else target.col_step):
 
             def tiles(first: int = first, last: int = last) -> Iterator[_Tile]:
                 for top, end in source.strips(numbers=TILE * source.cols // (last - first)):

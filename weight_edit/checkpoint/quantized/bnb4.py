@@ -8,15 +8,16 @@ numbers themselves are float32, or, with `bnb_4bit_use_double_quant`, bytes that
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.bnb_state import LIMITS, NESTED_BLOCK, QuantState
-from weight_edit.checkpoint.quantized.clipping import misfits, pairs, reshaped
+from weight_edit.checkpoint.quantized.clipping import misfits, pairs
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import Levels, on_levels
@@ -108,9 +109,9 @@ class Bnb4(Coded):
         self._cut = _CUT[state.kind]
         self.limit = LIMITS[state.dtype]
         # Blocks that end with a row belong to it; else as many rows go together as blocks end with.
-        self._whole = self.cols % self._block != 0
-        self.col_step = self.cols if self._whole else self._block
-        self.row_step = self._block // math.gcd(self.cols, self._block) if self._whole else 1
+        self._crossing = self.cols % self._block != 0 or self.cols == self._block
+        self.col_step = self.cols if self._crossing else self._block
+        self.row_step = self._block // math.gcd(self.cols, self._block)
         if self.row_step > 1 and self.row_step * self.cols > _LARGEST_STRIP:
             raise UnsupportedError(
                 f"tensor {printable(weight.name)!r}: {self.row_step} rows of {self.cols} numbers share blocks of "
@@ -121,13 +122,6 @@ class Bnb4(Coded):
     def shape(self) -> tuple[int, ...]:
         """The shape of the numbers, (out, in)."""
         return self.rows, self.cols
-
-    def tiles(self) -> Iterator[tuple[int, int]]:
-        """See `Storage`. Where blocks cross rows a tile has all columns."""
-        if self._whole:
-            yield 0, self.cols
-        else:
-            yield from super().tiles()
 
     def strip_bytes(self, rows: int) -> Mapping[str, int]:
         """See `Storage`."""
@@ -185,99 +179,108 @@ class Bnb4(Coded):
                 "fetch it again"
             )
 
+    def rows_of(self, strip: Strip, first: int, last: int) -> Strip:
+        """See `Storage`."""
+        found = dict(super().rows_of(strip, first, last))
+        if self._nested is not None:
+            begin, end = (-(-rows * self.cols // self._block) for rows in (first, last))
+            found[self._nested.absmax.name] = strip[self._nested.absmax.name][4 * begin : 4 * end]
+        return found
+
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""
-        raw = strip[self.name]
-        if not self._whole:
-            raw = raw.reshape(rows, -1)[:, first // 2 : last // 2]
-        codes = np.empty((*raw.shape[:-1], 2 * raw.shape[-1]), np.uint8)
-        np.right_shift(raw, 4, out=codes[..., 0::2])
-        np.bitwise_and(raw, 15, out=codes[..., 1::2])
-        return codes.reshape(-1)[: rows * (last - first)].reshape(rows, -1)
+        if self._crossing:
+            return _unpacked(strip[self.name])[: rows * self.cols].reshape(rows, self.cols)[:, first:last]
+        return _unpacked(strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2])
 
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
         """See `Coded`."""
         rows, cols = codes.shape
-        raw = into[self.name]
-        if not self._whole:
-            raw = raw.reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
-        elif codes.size % 2:
-            # The last half byte has no number.
-            codes = np.append(codes, raw[-1] & np.uint8(15))
-        codes = codes.reshape(*raw.shape[:-1], -1)
-        np.bitwise_or(codes[..., 0::2] << 4, codes[..., 1::2], out=raw)
+        halves = into[self.name]
+        if self._crossing:
+            # All of them, as bytes have numbers of two rows where these are odd.
+            every = _unpacked(halves)
+            every[: rows * self.cols].reshape(rows, self.cols)[:, first : first + cols] = codes
+            codes = every
+        else:
+            halves = halves.reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
+        np.bitwise_or(codes[..., 0::2] << 4, codes[..., 1::2], out=halves)
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
-        """See `Storage`. A byte at a time."""
-        begin, end = (0, self.cols) if self._whole else (first // self._block, -(-last // self._block))
-        if not self._whole:
-            begin, end = begin * self._block, end * self._block
-        raw = strip[self.name]
-        if not self._whole:
-            raw = raw.reshape(rows, -1)[:, begin // 2 : end // 2]
-        values = self._pairs[raw].view(np.float64)
-        if self._whole:
-            values = self._grouped(values.reshape(-1)[: rows * self.cols].reshape(rows, -1))
-        else:
-            values = values.reshape(rows, -1, self._block)
-        values *= self._steps(strip, rows, begin, end)[..., None]
-        return values.reshape(-1)[: rows * (end - begin)].reshape(rows, -1)[:, first - begin : last - begin]
+        """See `Storage`. A byte at a time, where blocks end with rows."""
+        if self._crossing:
+            values = self._numbers[self.codes(strip, rows, first, last)].astype(np.float64)
+            values *= self._steps(strip, rows, first, last)
+            return values
+        begin, end = first // self._block * self._block, -(-last // self._block) * self._block
+        halves = strip[self.name].reshape(rows, -1)[:, begin // 2 : end // 2]
+        values = self._pairs[halves].view(np.float64).reshape(rows, -1, self._block)
+        values *= self._steps(strip, rows, begin, end)
+        return values.reshape(rows, -1)[:, first - begin : last - begin]
 
     def fit(self, values: NDArray[np.float64], first: int, into: Strip, peak: float) -> int:
         """See `Coded`. Scales are those of the blocks; of double quantised ones, the byte that names the level."""
+        if not values.size:
+            return 0
         rows, cols = values.shape
-        blocks = self._grouped(values)
-        steps = self._steps(into, rows, first, first + cols)
+        blocks = self._blocked(values)
+        begin, end = first // self._block, (first + cols) // self._block
+
+        def of_blocks(part: NDArray[Any]) -> NDArray[Any]:
+            return part if self._crossing else part.reshape(rows, -1)[:, begin:end]
+
+        steps = of_blocks(self._absmax_of(into))
         bad = misfits(
             blocks, np.abs(steps), self._cut, lambda chosen, mask: on_levels(chosen, steps[mask][:, None], self._levels)
         )
         if not bad.any():
             return 0
         wanted = np.abs(blocks[bad]).max(axis=-1)
-        stored = into[self._absmax].view("<f4" if self._nested is None else np.uint8)
-        if not self._whole:
-            stored = stored.reshape(rows, -1)[:, first // self._block : (first + cols) // self._block]
         if self._nested is None:
             made = wanted.astype(np.float32)
             made = np.where(made < wanted, np.nextafter(made, np.float32(np.inf)), made)
-            stored[bad] = made
+            of_blocks(into[self._absmax].view("<f4"))[bad] = made
             return len(made)
-        before = np.abs(steps[bad])
         levels, scales = (into[spec.name].view("<f4") for spec in (self._nested.levels, self._nested.absmax))
-        scales = (scales if self._whole else scales.reshape(rows, -1)[:, first // self._block :][:, : bad.shape[1]])[
-            bad
-        ]
-        offset = np.float32(self._offset or 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            place = (wanted.astype(np.float32) - offset) / scales
-        codes = np.searchsorted(levels, np.nan_to_num(place)).clip(0, 255)
-        codes = np.minimum(codes + (levels[codes] * scales + offset < wanted), 255)
-        better = levels[codes] * scales + offset > before
+        codes, named = self._named(wanted.astype(np.float32), levels, of_blocks(scales)[bad])
+        better = named > np.abs(steps[bad])
+        stored = of_blocks(into[self._absmax])
         stored[bad] = np.where(better, codes, stored[bad])
         return int(np.count_nonzero(better))
+
+    def _named(
+        self, wanted: NDArray[np.float32], levels: NDArray[np.float32], scales: NDArray[np.float32]
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The bytes that name the least absmax not below wanted ones, or the largest, and what they name."""
+        offset = np.float32(self._offset or 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            places = np.nan_to_num((wanted - offset) / scales)
+        codes = np.minimum(np.searchsorted(levels, places), 255)
+        # Rounding may have led to the level below.
+        codes = np.minimum(codes + (levels[codes] * scales + offset < wanted), 255)
+        return codes, levels[codes] * scales + offset
 
     def neighbours(self, values: NDArray[np.float64], first: int, strip: Strip) -> Neighbours:
         """See `Coded`. Where a block's largest number is zero all codes mean the same, and stay."""
         rows, cols = values.shape
-        steps = self._steps(strip, rows, first, first + cols)[..., None]
-        found = on_levels(self._grouped(values), steps, self._levels)
-        ranked = Neighbours(self._order[found.low], self._order[found.high], found.error, found.gap)
-        found = reshaped(ranked, rows, cols)
+        steps = self._steps(strip, rows, first, first + cols)
+        found = on_levels(values if self._crossing else values.reshape(rows, -1, self._block), steps, self._levels)
+        found = Neighbours(self._order[found.low], self._order[found.high], found.error, found.gap).shaped(values.shape)
         if len(self._zeros) > 1:
             # FP4 has a zero of each sign, and levels know the last one.
             negative = (values == 0) & np.signbit(values)
             for codes in (found.low, found.high):
                 codes[negative & (codes == self._zeros[-1])] = self._zeros[0]
-        if (steps == 0).any():
-            flat = np.repeat(steps[..., 0] == 0, self._block, axis=-1).reshape(-1)[: rows * cols].reshape(rows, cols)
-            kept = self.codes(strip, rows, first, first + cols)[flat]
-            found.low[flat] = found.high[flat] = kept
-            found.error[flat] = -values[flat]
+        flat = steps == 0
+        if flat.any():
+            flat = np.broadcast_to(steps == 0, values.shape if self._crossing else (*steps.shape[:2], self._block))
+            flat = flat.reshape(values.shape)
+            found.low[flat] = found.high[flat] = self.codes(strip, rows, first, first + cols)[flat]
         return found
 
-    def _grouped(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _blocked(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Columns of whole blocks, (rows, blocks, numbers); where blocks cross rows, whole rows, (blocks, numbers)."""
-        if not self._whole:
+        if not self._crossing:
             return values.reshape(values.shape[0], -1, self._block)
         flat = values.reshape(-1)
         missing = -flat.size % self._block
@@ -293,8 +296,17 @@ class Bnb4(Coded):
         return found
 
     def _steps(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.float32]:
-        """The absmax of some columns, in the shape of `_grouped` but for its last axis."""
+        """The absmax of some columns: (rows, blocks, 1), or of each number where blocks cross rows."""
         found = self._absmax_of(strip)
-        if self._whole:
-            return found
-        return found.reshape(rows, -1)[:, first // self._block : -(-last // self._block)]
+        if not self._crossing:
+            return found.reshape(rows, -1)[:, first // self._block : last // self._block, None]
+        places = np.arange(rows)[:, None] * self.cols + np.arange(first, last)
+        return found[places // self._block]
+
+
+def _unpacked(halves: Bytes) -> Bytes:
+    """The codes of bytes, the high half's first, twice as many along the last axis."""
+    codes = np.empty((*halves.shape[:-1], 2 * halves.shape[-1]), np.uint8)
+    np.right_shift(halves, 4, out=codes[..., 0::2])
+    np.bitwise_and(halves, 15, out=codes[..., 1::2])
+    return codes

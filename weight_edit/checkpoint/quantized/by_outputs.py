@@ -51,9 +51,10 @@ class ByOutputs(Integers):
         self._size = -(-self.cols // self._groups)
         scattered = index is not None and self._groups > 1
         self.group = None if self._one or scattered else self._size
-        # Column ranges begin with whole groups and whole words.
-        step = int(np.lcm(self._size, period(bits)[0]))
-        self.col_step = self.cols if scattered or self._groups == 1 or step > self.cols else step
+        # Column ranges begin with whole words, and with whole groups where their scales may change.
+        self.packed = period(bits)[0]
+        step = self.packed if self.group is None else int(np.lcm(self._size, self.packed))
+        self.col_step = min(step, self.cols)
         written, read = ((codes,), (scales, zeros, index)) if self.group is None else ((codes, scales), (zeros, index))
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in written}
         self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in read if tensor is not None}
@@ -66,11 +67,13 @@ class ByOutputs(Integers):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self._bits} bits, {self._size})"
 
-    def strip_bytes(self, rows: int) -> Mapping[str, int]:
-        """See `Storage`."""
+    def _sizes(self, rows: int) -> Mapping[str, int]:
+        """See `Integers`."""
         sizes = {self.name: rows * self._row_bytes}
-        if self.group is not None:
+        if not self._one:
             sizes[self._scales.name] = rows * self._groups * self._item
+            if self._points is not None:
+                sizes[self._points.name] = rows * self._groups
         return sizes
 
     @property
@@ -92,16 +95,15 @@ class ByOutputs(Integers):
         read(self._scales.name, begin * self._item, strip[self._scales.name])
         read_scales(strip[self._scales.name], self._scales)
         if self._points is not None:
-            strip[self._points.name] = self._loaded_zeros(self._points, read, begin, count, first, last)
+            strip[self._points.name] = self._loaded_zeros(self._points, read, first, last)
         if self._index is not None:
             strip[self._index.name] = self._loaded_index(self._index, read)
         return strip
 
-    def _loaded_zeros(
-        self, zeros: TensorSpec, read: ByteReader, begin: int, count: int, first: int, last: int
-    ) -> Bytes:
+    def _loaded_zeros(self, zeros: TensorSpec, read: ByteReader, first: int, last: int) -> Bytes:
         """The zero points of some rows as codes, flat."""
         if zeros.dtype == "I8":
+            begin, count = (0, 1) if self._one else (first * self._groups, (last - first) * self._groups)
             raw = np.empty(count, np.uint8)
             read(zeros.name, begin, raw)
             return raw + np.uint8(self._middle)

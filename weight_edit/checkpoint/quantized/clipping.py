@@ -41,12 +41,6 @@ def misfits(
     return beyond
 
 
-def reshaped(found: Neighbours, rows: int, cols: int) -> Neighbours:
-    """Neighbours of blocks, the last of which may be longer than its numbers, as a matrix."""
-    parts: tuple[NDArray[Any], ...] = (found.low, found.high, found.error, found.gap)
-    return Neighbours(*(part.reshape(-1)[: rows * cols].reshape(rows, cols) for part in parts))
-
-
 def pairs(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> NDArray[np.complex128]:
     """Two tables of numbers as one of complex numbers, which keep the signs of zeros."""
     return np.stack([first, second], axis=-1).astype(np.float64).view(np.complex128)[..., 0]

@@ -60,11 +60,14 @@ class Coded(Storage):
 
     Attributes:
         widens: whether `widen` can make room on a grid.
+        packed: codes are stored at columns that begin at a multiple of this, because so many share a word; those of a
+            scale are as many, or a multiple.
     """
 
     lossy = True
     limit = BFLOAT16_LIMIT
     widens: bool = False
+    packed: int = 1
 
     @abstractmethod
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ so that a zero point of 0 borrows from the next one and gives it back; of three 
 each alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,14 @@ from weight_edit.checkpoint.quantized.integers import (
 from weight_edit.checkpoint.quantized.packing import WORD, pack, period, unpack, words_of
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
-from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Storage, Strip
+from weight_edit.checkpoint.tensor.storage import ByteReader, Storage, Strip
 from weight_edit.errors import UnsupportedError, UsageError
 
 BITS = (2, 3, 4, 8)
 """Bits of a code."""
 
-LARGEST_GROUP = 1024
-"""The most inputs of a group whose scale is made anew: a strip has a whole group."""
+SHORT = 1024
+"""The most inputs of a layer that are read at once because all of an output's share a scale."""
 
 
 class ByInputs(Integers):
@@ -65,11 +65,11 @@ class ByInputs(Integers):
         self._codes, self._packed_zeros, self._bits = codes, zeros, bits
         self.slabs, self.rows, self.cols = 1, inputs, scales.shape[1]
         self._groups = scales.shape[0]
-        self._size = group
-        anew = group is not None and group <= LARGEST_GROUP and (self._groups > 1 or group == inputs)
-        self.group = group if anew else None
-        self.row_step = int(np.lcm(group, step)) if anew and group else step
-        written, read = ((codes, scales), (zeros,)) if anew else ((codes,), (scales, zeros))
+        self._size = group if self._groups > 1 else None
+        # A strip has whole groups, so that one of all inputs is made anew only where it is short.
+        self.group = group if group is not None and (self._groups > 1 or inputs <= SHORT) else None
+        self.row_step = step if self.group is None else int(np.lcm(self.group, step))
+        written, read = ((codes,), (scales, zeros)) if self.group is None else ((codes, scales), (zeros,))
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in written}
         self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in read}
 
@@ -78,17 +78,13 @@ class ByInputs(Integers):
         """The shape of the numbers, (inputs, outputs)."""
         return self.rows, self.cols
 
-    def strips(self) -> Iterator[tuple[int, int]]:
-        """See `Storage`. Several steps at a time, where they are short."""
-        step = self.row_step * max(1, TILE // max(1, self.cols * self.row_step))
-        for first in range(0, self.rows, step):
-            yield first, min(first + step, self.rows)
-
-    def strip_bytes(self, rows: int) -> Mapping[str, int]:
-        """See `Storage`."""
+    def _sizes(self, rows: int) -> Mapping[str, int]:
+        """See `Integers`. Without an order of groups, or with one alone, a strip has all of their scales."""
         sizes = {self.name: self._code_bytes(rows)}
-        if self.group is not None:
-            sizes[self._scales.name] = -(-rows // self.group) * self.cols * self._item
+        if self._size is not None or self.group is not None:
+            groups = -(-rows // (self._size or self.rows))
+            sizes[self._scales.name] = groups * self.cols * self._item
+            sizes[self._packed_zeros.name] = groups * self._packed_zeros.shape[1] * 4
         return sizes
 
     def _code_bytes(self, rows: int) -> int:
@@ -160,11 +156,12 @@ class Gptq(ByInputs):
         inputs = codes.shape[0] * WORD // bits
         super().__init__(codes, scales, zeros, inputs=inputs, bits=bits, group=group if ordered else None, step=step)
         self._index, self._less_one = index, less_one
+        self._ordered_by = group if ordered else None
         if index is not None:
             self.aside = {**self.aside, index.name: (index.dtype, index.shape)}
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, {self._bits} bits, {self._size}, {self._less_one})"
+        return f"{super().__repr__()[:-1]}, {self._bits} bits, {self._ordered_by}, {self._less_one})"
 
     def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `ByInputs`.
@@ -182,18 +179,23 @@ class Gptq(ByInputs):
 
     def _check_index(self, index: NDArray[np.int32], first: int, last: int) -> None:
         name = printable(self._index.name) if self._index is not None else ""
-        if self._size is None:
+        if self._ordered_by is None:
             bad = int(np.count_nonzero((index < 0) | (index >= self._groups)))
             if bad:
                 raise UsageError(
                     f"tensor {name!r} has {bad} entries that name none of the {self._groups} groups; the source is "
                     "damaged, fetch it again"
                 )
-        elif not np.array_equal(index, np.arange(first, last) // self._size):
+        elif not np.array_equal(index, np.arange(first, last) // self._ordered_by):
             raise UsageError(
-                f"tensor {name!r} orders the inputs otherwise than in groups of {self._size}, though config.json says "
-                "desc_act false; set it to true if the file was made with act-order, or fetch the checkpoint again"
+                f"tensor {name!r} orders the inputs otherwise than in groups of {self._ordered_by}, though "
+                "config.json says desc_act false; set it to true if the file was made with act-order, or fetch the "
+                "checkpoint again"
             )
+
+    def _sizes(self, rows: int) -> Mapping[str, int]:
+        index = {} if self._index is None else {self._index.name: rows * 4}
+        return {**super()._sizes(rows), **index}
 
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""
@@ -214,7 +216,7 @@ class Gptq(ByInputs):
         return unpack(words + ones, self._bits, self.cols)
 
     def _spread(self, grid: Floats, strip: Strip, rows: int) -> Floats:
-        if self._size is None and self._index is not None and len(grid) > 1:
+        if self._ordered_by is None and self._index is not None and len(grid) > 1:
             return grid[strip[self._index.name].view("<i4")]
         return super()._spread(grid, strip, rows)
 

@@ -7,6 +7,7 @@ points always stay.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -46,6 +47,20 @@ class Integers(Coded):
         self._item = STORED[scales.dtype].itemsize
         if scales.dtype == "F16":
             self.limit = self._last * 65504.0
+
+    @abstractmethod
+    def _sizes(self, rows: int) -> Mapping[str, int]:
+        """Name -> the bytes in a strip of some rows, of what is read with them too; not of what is `undivided`."""
+
+    def strip_bytes(self, rows: int) -> Mapping[str, int]:
+        """See `Storage`."""
+        sizes = self._sizes(rows)
+        return {part: sizes[part] for part in self.parts}
+
+    def rows_of(self, strip: Strip, first: int, last: int) -> Strip:
+        """See `Storage`."""
+        begin, end = self._sizes(first), self._sizes(last)
+        return {part: raw[begin[part] : end[part]] if part in end else raw for part, raw in strip.items()}
 
     @abstractmethod
     def _grid(self, strip: Strip, rows: int, first: int, last: int) -> tuple[Floats, Floats | float]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.clipping import misfits, pairs, reshaped
+from weight_edit.checkpoint.quantized.clipping import misfits, pairs
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import on_floats
@@ -138,7 +138,7 @@ class Nvfp4(Coded):
         rows, cols = values.shape
         scales = self._scales(strip, rows, first // GROUP, (first + cols) // GROUP)
         found = _neighbours(values.reshape(rows, -1, GROUP), scales[:, :, None])
-        found = reshaped(found, rows, cols)
+        found = found.shaped(values.shape)
         flat = scales == 0
         if flat.any():
             spread = np.repeat(flat, GROUP, axis=1)

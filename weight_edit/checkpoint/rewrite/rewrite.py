@@ -29,9 +29,9 @@ MOST_LANES = 4
 
 _WORTH_A_CLONE = 1 << 20
 
-NOTED_EVERY = 128 * 1024 * 1024
+NOTED_EVERY = 64 * 1024 * 1024
 """The bytes of a file after which its beginning is noted, at the next end of a piece, so that a resumed rewrite goes on
-there: edited numbers take up to a minute for so many."""
+there: edited numbers take up to half a minute for so many."""
 
 Done = Callable[[str, FileRecord, Mapping[str, RoundingLoss]], None]
 """Called with each finished file's name and record, and its tensors' rounding losses."""

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.checkpoint.quantized.compressed import PACKED
-from weight_edit.checkpoint.quantized.compressed_groups import refuse
 from weight_edit.checkpoint.quantized.fp8 import FP8
 from weight_edit.checkpoint.quantized.methods import AGAIN, EDITED, CheckTensors
 from weight_edit.checkpoint.tensor.header import TensorInfo
@@ -29,7 +28,6 @@ class _Method:
 METHODS: Mapping[str, _Method] = {
     "aqlm": _Method("AQLM", AGAIN),
     "auto-round": _Method("AutoRound", AGAIN),
-    "awq": _Method("AWQ", AGAIN),
     "bitnet": _Method("BitNet", _MASTER),
     "eetq": _Method("EETQ", _ON_LOAD),
     "exl2": _Method("EXL2", AGAIN),
@@ -39,7 +37,6 @@ METHODS: Mapping[str, _Method] = {
     "fp_quant": _Method("FP-Quant", AGAIN),
     "gemma": _Method("Gemma's quantisation", _MASTER),
     "gguf": _Method("GGUF", "give the GGUF file itself"),
-    "gptq": _Method("GPTQ", AGAIN),
     "higgs": _Method("HIGGS", _ON_LOAD),
     "hqq": _Method("HQQ", _ON_LOAD),
     "metal": _Method("Metal's quantisation", AGAIN),
@@ -64,6 +61,7 @@ _TRACES: Mapping[str, str] = {
     ".weight_global_scale": "compressed-tensors",
     ".g_idx": "gptq",
     ".qzeros": "awq",
+    PACKED: "compressed-tensors",
     ".W_q": "hqq",
     ".weight._data": "quanto",
     "_weight_qdata": "torchao",
@@ -257,8 +255,6 @@ def _check_plain(tensors: Mapping[str, TensorInfo]) -> None:
                         "quantization_config that says how; fetch the model's own config.json"
                     )
                 _refuse(method, f"tensor {printable(name)!r}")
-        if name.endswith(PACKED):
-            refuse("pack-quantized", f"tensor {printable(name)!r}")
         scaled = name.removesuffix("_blocks") + "_scales"
         if info.dtype in (FP8, "F8_E5M2") or (name.endswith("_blocks") and scaled in tensors):
             raise UsageError(

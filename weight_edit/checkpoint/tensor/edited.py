@@ -232,7 +232,8 @@ class Rounding:
             gap = self._target.decode(strip.stored, rows, first, end) - values
             self._error += float(np.vdot(gap, gap))
             self._wanted += float(np.vdot(values, values))
-            change = values - self._source.decode(strip.before, rows, first, end, scratch)
+            # In memory of its own: the strip's numbers lie in what `scratch` would give.
+            change = values - self._source.decode(strip.before, rows, first, end)
             size = float(np.vdot(change, change))
             self._change += size
             self._made += size + float(np.vdot(gap, change))
