@@ -435,7 +435,11 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
             f"[yellow]note:[/] {megabytes(result.bytes_linked)} are hard links: whoever changes them changes the source"
         )
     if result.rounding:
-        _rounding(result.rounding, any(name.lower().endswith(".gguf") for name in result.files), console)
+        _rounding(
+            cast("Mapping[str, RoundingDocument]", result.rounding),
+            any(name.lower().endswith(".gguf") for name in result.files),
+            console,
+        )
     if result.nonfinite:
         named = ", ".join(f"{safe(name)} ({count})" for name, count in list(result.nonfinite.items())[:3])
         console.print(f"[yellow]note:[/] {len(result.nonfinite)} tensors have NaN or infinite values: {named}")
@@ -460,8 +464,8 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
 
 _WIDER = "--dequantize stores the edited tensors as bfloat16"
 _WIDER_GGUF = (
-    "edit a GGUF in which they have a wider type (llama-quantize --tensor-type NAME=q8_0 makes one from the original), or "
-    "edit the original and convert it"
+    "edit a GGUF in which they have a wider type (llama-quantize --tensor-type NAME=q8_0 makes one from the original), "
+    "or edit the original and convert it"
 )
 """What to do where a format is too coarse for an edit."""
 
