@@ -2,13 +2,16 @@
 
 An edit of one direction in thousands changes each number by less than half a step of 4 or 8 bits, so that the nearest
 code is often the one that was there: rounded to nearest, an edit can be undone by being stored. Here the errors of a
-vector are balanced instead. Entry by entry, the sum of what rounding has added along each direction is kept, and of an
-entry's two neighbours on its grid that one is taken which makes
+vector are balanced instead. The sum of what rounding to nearest adds to it along each direction is taken first; then,
+entry by entry, a number goes to its other neighbour on the grid where that lowers
 
-    error^2 + weight * |sum|^2
+    error^2 + weight * (|sum|^2 + |step|^2)
 
-smaller. The entries with the most of the directions come first, so that the last ones, which have the least, settle
-what is left: where norms behind writers make directions uneven, the order of the rows leaves several times as much.
+where the sum is as it is by then, and the step what the number's own adds to it: a step that would lead beyond zero is
+left to entries that take shorter ones. The entries with the most of the directions come first: a few steps there take
+away what the sum has, at the least error; and the last ones, which have the least, settle the rest. In any other order
+several times as much is left where norms behind writers make directions uneven.
+
 Vectors that two neighbours cannot settle get a third one (see `unsettled`), and if numbers beyond the ends of their
 grids are why even these cannot, the grids are widened for them. Within its grid no number is off by more than one and a
 half steps.
@@ -269,30 +272,34 @@ class _Undecided:
         """
         sizes = np.einsum("ij,ij->i", right, right)
         weight = WEIGHT * right.shape[0] / sizes.sum() if sizes.any() else 0.0
-        high = np.empty(self.low.shape, np.bool_)
-        sums = np.zeros((right.shape[1], self.low.shape[1]), np.float32)
+        high = np.greater(self.error * -2, self.gap)
         if not weight:
-            return np.greater(self.error * -2, self.gap, out=high), sums[0]
-        # The higher one is better where the sum so far, along the entry's own part of the directions, is below this:
-        # minus the middle of the two errors, times what the error itself counts beside the sum.
-        factors = (-(1 + weight * sizes) / weight).astype(np.float32)
-        rows = right.astype(np.float32)
-        added, along, limits = np.empty((3, self.low.shape[1]), np.float32)
+            return high, np.zeros(self.low.shape[1], np.float32)
+        rows, sums = right.astype(np.float32), self._nearest_sums(right, high)
+        near, step, slope = np.empty((3, self.low.shape[1]), np.float32)
+        change = np.empty(self.low.shape[1], np.bool_)
         for entry in np.argsort(-sizes, kind="stable"):
-            error, gap, own, mask = self.error[entry], self.gap[entry], rows[entry], high[entry]
-            np.multiply(gap, np.float32(0.5), out=limits)
-            limits += error
-            limits *= factors[entry]
-            if own.size == 1:
-                np.multiply(sums[0], own[0], out=along)
-            else:
-                np.dot(own, sums, out=along)
-            np.less(along, limits, out=mask)
-            np.multiply(gap, mask, out=added)
-            added += error
-            if own.size == 1:
-                added *= own[0]
-                sums[0] += added
-            else:
-                sums += own[:, None] * added
+            own, mask = rows[entry], high[entry]
+            # From the nearer neighbour to the other one.
+            np.multiply(self.gap[entry], mask, out=near)
+            np.subtract(self.gap[entry], 2 * near, out=step)
+            near += self.error[entry]
+            # What the step changes of the cost, over the step.
+            np.multiply(step, np.float32(1 + 2 * weight * sizes[entry]), out=slope)
+            slope += 2 * near
+            slope += np.dot(np.float32(2 * weight) * own, sums)
+            slope *= step
+            np.less(slope, 0, out=change)
+            np.logical_xor(mask, change, out=mask)
+            step *= change
+            sums += own[:, None] * step
         return high, np.einsum("ij,ij->j", sums, sums)
+
+    def _nearest_sums(self, right: NDArray[np.float64], high: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What rounding to nearest adds along each direction, (k, vectors)."""
+        sums = np.zeros((right.shape[1], self.low.shape[1]), np.float32)
+        rows = max(1, TILE // max(1, self.low.shape[1]))
+        for first in range(0, len(right), rows):
+            part = slice(first, first + rows)
+            sums += right[part].T.astype(np.float32) @ (self.error[part] + self.gap[part] * high[part])
+        return sums

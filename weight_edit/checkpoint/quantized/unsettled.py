@@ -83,20 +83,20 @@ class Candidates:
         sizes = np.einsum("ij,ij->i", right, right)
         rows = right.astype(np.float32)
         codes = self.nearest.copy()
-        sums = np.zeros((right.shape[1], codes.shape[1]), np.float32)
+        sums = rows.T @ self.error
         for entry in np.argsort(-sizes, kind="stable"):
             error, own = self.error[entry], rows[entry]
             factor = np.float32(1 + weight * sizes[entry])
-            pull = np.float32(2 * weight) * (own @ sums)
+            pull = 2 * error + np.float32(2 * weight) * (own @ sums)
             step = np.zeros_like(error)
             best = np.zeros_like(error)
             for moved, code in ((self.down[entry], self.lower[entry]), (self.up[entry], self.higher[entry])):
-                cost = ((2 * error + moved) * factor + pull) * moved
+                cost = (factor * moved + pull) * moved
                 better = cost < best
                 np.copyto(step, moved, where=better)
                 np.copyto(best, cost, where=better)
                 np.copyto(codes[entry], code, where=better)
-            sums += own[:, None] * (error + step)
+            sums += own[:, None] * step
         return codes, np.einsum("ij,ij->j", sums, sums)
 
 
