@@ -322,7 +322,7 @@ def prepare(
         )
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
-    check_nothing_left_out(anatomy, disk, mtp)
+    check_nothing_left_out(anatomy, disk, mtp, stored.shapes)
     if options.mtp == "edit" and not mtp:
         raise UsageError(f"{source.name} has no multi-token-prediction layers; leave `mtp='edit'` out", option="mtp")
     beside = _mtp_edits(plan, disk, stored, checkpoint) if options.mtp == "edit" else {}
