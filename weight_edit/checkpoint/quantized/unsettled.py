@@ -73,8 +73,8 @@ class Candidates:
             given = getattr(tile, name)
             getattr(self, name)[entries] = (given.T if turned else given)[:, vectors]
 
-    def decided(self, right: NDArray[np.float64], weight: float) -> Codes:
-        """The codes that balance the errors of each vector along the directions; see `balanced`.
+    def decided(self, right: NDArray[np.float64], weight: float) -> tuple[Codes, Floats]:
+        """The codes that balance each vector's errors along the directions, and its |sum|^2 at the end.
 
         Args:
             right: the directions, (entries, k).
@@ -97,7 +97,7 @@ class Candidates:
                 np.copyto(best, cost, where=better)
                 np.copyto(codes[entry], code, where=better)
             sums += own[:, None] * (error + step)
-        return codes
+        return codes, np.einsum("ij,ij->j", sums, sums)
 
 
 def unsettled(right: NDArray[np.float64], gap: Floats, sums: Floats) -> NDArray[np.bool_]:
