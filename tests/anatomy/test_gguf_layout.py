@@ -132,11 +132,42 @@ def test_a_writer_that_transformers_does_not_know_is_refused(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("blk.0.post_attention_norm.weight", (64,)),
+        ("blk.2.layer_output_norm.weight", (64,)),
+        ("blk.1.ffn_down_shexp.weight", (64, 96)),
+        ("blk.1.ffn_down_exps.weight", (2, 64, 96)),
+        ("blk.0.layer_output_scale.weight", (1,)),
+        ("token_embd_norm.weight", (64,)),
+        ("token_embd.bias", (64,)),
+        ("position_embd.weight", (64, 64)),
+        ("token_types.weight", (2, 64)),
+        ("blk.0.unheard_of.weight", (64, 64)),
+    ],
+)
+def test_what_may_add_to_the_stream_and_transformers_does_not_read_is_refused(
+    name: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """llama.cpp uses every tensor of a file: an edit that is complete for transformers would not be for it."""
+    model = small_model("llama")
+    tensors = {**gguf_tensors(model, "llama"), name: np.ones(shape, np.float32)}
+    file = write_model(tmp_path / "model.gguf", model, "llama", tensors)
+    with pytest.raises(UnsupportedError, match=rf"'{name}' \[.*safetensors folder"):
+        checked(file)
+
+
 def test_tensors_of_no_parameter_are_kept(tmp_path: Path) -> None:
     model = small_model("llama")
-    more = {"rope_freqs.weight": np.ones(12, np.float32), "blk.0.ffn_gate_inp.weight": np.ones((4, 64), np.float32)}
+    more = {
+        "rope_freqs.weight": np.ones(12, np.float32),
+        "blk.1.attn_q.bias": np.ones(96, np.float32),
+        "blk.0.ffn_sub_norm.weight": np.ones(96, np.float32),
+        "blk.0.ffn_gate_inp.weight": np.ones((4, 64), np.float32),
+    }
     _, disk = checked(write_model(tmp_path / "model.gguf", model, "llama", {**gguf_tensors(model, "llama"), **more}))
-    assert disk.extra == ("blk.0.ffn_gate_inp.weight", "rope_freqs.weight")
+    assert set(disk.extra) == set(more)
 
 
 def test_a_writer_without_a_tensor_is_named(tmp_path: Path) -> None:

@@ -132,13 +132,13 @@ class Family:
     Attributes:
         architecture: llama.cpp's name.
         settings: of the config.
-        entries: of the metadata, without the architecture's prefix; "=name" is the config's setting.
+        metadata: of a file, without the architecture's prefix; "=name" is the config's setting.
         change: of parameters.
     """
 
     architecture: str
     settings: Mapping[str, Any]
-    entries: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     change: Change = _same
 
 
@@ -365,17 +365,17 @@ def gguf_tensors(model: Any, kind: str) -> dict[str, Array]:
     return found
 
 
-def write_model(path: Path, model: Any, kind: str, tensors: Mapping[str, Array] | None = None, **entries: Any) -> Path:
+def write_model(path: Path, model: Any, kind: str, tensors: Mapping[str, Array] | None = None, **metadata: Any) -> Path:
     """The GGUF file of a model in float32, without a tokenizer.
 
     Args:
         tensors: others than its own.
-        entries: metadata to add, with `__` for a dot.
+        metadata: to add, with `__` for a dot.
     """
     family = _family(kind)
     writer = gguf.GGUFWriter(path, family.architecture)
-    given = {f"{family.architecture}.{key}": value for key, value in family.entries.items()}
-    given |= {"general.name": "a small model", **{key.replace("__", "."): value for key, value in entries.items()}}
+    given = {f"{family.architecture}.{key}": value for key, value in family.metadata.items()}
+    given |= {"general.name": "a small model", **{key.replace("__", "."): value for key, value in metadata.items()}}
     # Some families' vocabulary is as large as their tokenizer's.
     given |= {"tokenizer.ggml.padding_token_id": 0, "tokenizer.ggml.eos_token_id": 2}
     given["tokenizer.ggml.tokens"] = [f"token {number}" for number in range(model.config.vocab_size)]

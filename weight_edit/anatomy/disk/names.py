@@ -1,6 +1,5 @@
 """The tensors on disk of each parameter, and those that no parameter accounts for."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +15,11 @@ from weight_edit.edits.on_tensor import TensorEdit, same_edit
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.utils.name_patterns import general
 
-_READERS = re.compile(r"blk\.\d+\.(attn_(q|k|v|qkv)|ffn_(gate|up|gate_up)(_exps|_shexp)?|ffn_gate_inp)\.(weight|bias)")
-"""GGUF's names of maps from the stream, whose outputs may be as many as it is wide."""
-
-_BESIDE = ("bias", "scale")
-"""Endings of GGUF's tensors beside a weight."""
+_ROTATION = ("rope_freqs", "rope_factors_long", "rope_factors_short", "attn_rot_embd")
+_IN_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_q_norm", "attn_k_norm", "attn_sinks", "attn_sub_norm")
+_IN_MLP = ("ffn_gate", "ffn_up", "ffn_gate_exps", "ffn_up_exps", "ffn_gate_inp", "exp_probs_b", "ffn_sub_norm")
+_BEFORE_WRITERS = frozenset({*_ROTATION, *(f"blk.*.{name}" for name in (*_ROTATION, *_IN_ATTENTION, *_IN_MLP))})
+"""GGUF's names of what acts before a writer: an edit of the writers holds whatever it does."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,13 @@ class DiskNames:
 
         Raises:
             UnsupportedError: it lies there in another way, or in a format that is not plain.
-            UsageError: the file was cut or changed.
+            UsageError: the file was cut or changed, or the numbers are not finite.
         """
-        return checkpoint.values(self.only(parameter)) + self.layout.shifts.get(parameter, 0.0)
+        name = self.only(parameter)
+        found = checkpoint.values(name)
+        if not np.isfinite(found).all():
+            raise UsageError(f"tensor '{name}' has NaN or infinite values; the source is damaged, fetch it again")
+        return found + self.layout.shifts.get(parameter, 0.0)
 
     def edits_on_disk(self, parameter: str, axis: int) -> list[tuple[str, int]]:
         """(tensor, axis) on disk for an edit of one parameter along one axis.
@@ -232,8 +235,7 @@ def check_nothing_left_out(
 ) -> None:
     """Refuse a tensor that is named like a block's writer but belongs to no parameter.
 
-    In a GGUF file also one whose size makes it a writer, a bias or a norm's gains: llama.cpp uses every tensor that it
-    has, whether transformers does or not.
+    In a GGUF file any that belongs to no parameter and is not known to act before a writer.
 
     Args:
         known: such tensors that are accounted for in another way.
@@ -245,26 +247,18 @@ def check_nothing_left_out(
     blocks = (writer for writer in anatomy.writers if writer.layer is not None)
     parameters = (name for writer in blocks for name in (writer.weight, writer.bias) if name is not None)
     kinds = {general(piece.name) for parameter in parameters for piece in disk.pieces(parameter)}
-    if disk.layout.container:
-        # llama.cpp uses what lies beside a weight under its name, whether transformers does or not: a bias, a scale.
-        kinds |= {f"{kind.removesuffix('.weight')}.{ending}" for kind in kinds for ending in _BESIDE}
     for name in disk.extra:
         if name in known:
             continue
-        as_wide = bool(disk.layout.container) and anatomy.d_model in shapes[name][-2:][:1]
-        if as_wide and not _READERS.fullmatch(name):
+        if disk.layout.container and general(name).rpartition(".")[0] not in _BEFORE_WRITERS:
+            # llama.cpp uses every tensor of a file that it loads, so that none is a leftover.
             raise UnsupportedError(
-                f"the {disk.layout.container} file has a tensor '{name}' {list(shapes[name])}, which transformers' "
-                f"{anatomy.architecture} has no parameter for: what it does to the residual stream, {anatomy.d_model} "
-                "wide, is not known"
+                f"the {disk.layout.container} file has a tensor '{name}' {list(shapes[name])}, which transformers does "
+                f"not read and {anatomy.architecture} has no parameter for: what it does to the residual stream is not "
+                "known; edit the model's safetensors folder and convert that"
             )
         if general(name) in kinds:
             raise UnsupportedError(
                 f"the checkpoint has a tensor '{name}', which is named like what writes into the residual stream, but "
-                f"{anatomy.architecture} has no such parameter by "
-                + (
-                    "what transformers reads of the file"
-                    if disk.layout.container
-                    else "config.json; correct one of the two"
-                )
+                f"{anatomy.architecture} has no such parameter by config.json; correct one of the two"
             )

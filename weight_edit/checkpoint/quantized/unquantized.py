@@ -56,7 +56,7 @@ def _gptq(config: Mapping[str, Any], names: Sequence[str], left: Mapping[str, Te
     transformers goes by the first, and takes whole names too; others go by the patterns.
     """
     converted = [[_module(name) for name in quantised_names(left, config)]]
-    spared = {f"-:^{re.escape(_module(name))}$": {} for name in names}
+    spared: dict[str, dict[str, Any]] = {f"-:^{re.escape(_module(name))}$": {} for name in names}
     return {**config, "modules_in_block_to_quantize": converted, "dynamic": {**spared, **(config.get("dynamic") or {})}}
 
 
