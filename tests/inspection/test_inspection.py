@@ -199,9 +199,9 @@ def test_a_format_that_is_not_edited_is_refused_with_what_to_do(
 ) -> None:
     folder = save_family("llama", tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "aqlm"}}))
     assert run(monkeypatch, "inspect", folder) == 3
-    assert "GPTQ" in capsys.readouterr().err
+    assert "AQLM" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
