@@ -141,5 +141,5 @@ def test_a_tensor_named_like_a_writer_that_no_parameter_is_made_of_is_refused() 
     more = {"model.layers.3.self_attn.o_proj.weight": (64, 96), "model.layers.0.self_attn.rotary_emb.inv_freq": (12,)}
     disk = found_on(config, anatomy, {**anatomy.shapes, **more})
     with pytest.raises(UnsupportedError, match=r"'model\.layers\.3\.self_attn\.o_proj\.weight'"):
-        check_nothing_left_out(anatomy, disk, ())
-    check_nothing_left_out(anatomy, disk, {"model.layers.3.self_attn.o_proj.weight"})
+        check_nothing_left_out(anatomy, disk, (), {})
+    check_nothing_left_out(anatomy, disk, {"model.layers.3.self_attn.o_proj.weight"}, {})

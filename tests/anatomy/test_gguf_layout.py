@@ -10,13 +10,14 @@ import pytest
 pytest.importorskip("gguf")
 
 from tests.helpers.gguf_models import FAMILIES, gguf_tensors, small_model, write_model
+from weight_edit.anatomy.derive import anatomy_with_model
 from weight_edit.anatomy.disk.gguf_layout import gguf_layout
 from weight_edit.anatomy.disk.gguf_reader import GgufReader
 from weight_edit.anatomy.disk.layout import Layout
+from weight_edit.anatomy.disk.mtp import mtp_tensors
 from weight_edit.anatomy.disk.names import DiskNames, check_nothing_left_out, names_on_disk
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.disk.ties import as_loaded
-from weight_edit.anatomy.narrow.small import build
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UnsupportedError
 from weight_edit.proofs.proven import proven_anatomy
@@ -28,11 +29,21 @@ def layout_of(file: Path) -> Layout:
     assert opened.gguf is not None
     reader = GgufReader(opened.gguf)
     config = reader.config(opened.tensors)
-    return gguf_layout(build(config, device="meta"), config, Stored.of(opened.tensors), reader)
+    anatomy, real = anatomy_with_model(config)
+    return gguf_layout(real, config, Stored.of(opened.tensors), reader, anatomy)
 
 
 def proven(file: Path) -> ProvenAnatomy:
     return proven_anatomy(file, Stored.of(Checkpoint.open(file).tensors))
+
+
+def checked(file: Path) -> tuple[ProvenAnatomy, DiskNames]:
+    """What was proven of a file, after the checks of `bake` and `inspect`."""
+    stored = Stored.of(Checkpoint.open(file).tensors)
+    found = proven_anatomy(file, stored)
+    disk = names_on_disk(found.anatomy, found.layout)
+    check_nothing_left_out(found.anatomy, disk, mtp_tensors(found.anatomy, disk), stored.shapes)
+    return found, disk
 
 
 def in_axes(values: np.ndarray, axes: tuple[int | None, ...]) -> np.ndarray:
@@ -61,9 +72,7 @@ def test_parameters_are_their_tensors(kind: str, tmp_path: Path) -> None:
 def test_every_writer_can_be_edited_and_every_gain_read(kind: str, tmp_path: Path) -> None:
     model = small_model(kind)
     file = write_model(tmp_path / "model.gguf", model, kind)
-    found = proven(file)
-    disk = names_on_disk(found.anatomy, found.layout)
-    check_nothing_left_out(found.anatomy, disk, ())
+    found, disk = checked(file)
     opened, tensors, state = Checkpoint.open(file), gguf_tensors(model, kind), model.state_dict()
     for writer in found.anatomy.writers:
         ((name, axis),) = disk.edits_on_disk(writer.weight, writer.axis)
@@ -110,17 +119,17 @@ def test_a_writer_that_transformers_does_not_know_is_refused(tmp_path: Path) -> 
     tensors = gguf_tensors(model, "llama")
 
     def refused(name: str, values: np.ndarray) -> str:
-        found = proven(write_model(tmp_path / "model.gguf", model, "llama", {**tensors, name: values}))
-        assert found.layout.extra == (name,)
-        disk = names_on_disk(found.anatomy, found.layout)
         with pytest.raises(UnsupportedError) as error:
-            check_nothing_left_out(found.anatomy, disk, ())
+            checked(write_model(tmp_path / "model.gguf", model, "llama", {**tensors, name: values}))
         return str(error.value)
 
     width = np.ones(64, np.float32)
-    assert "'blk.1.attn_output.bias'" in refused("blk.1.attn_output.bias", width)
+    assert "'blk.1.attn_output.bias' [64]" in refused("blk.1.attn_output.bias", width)
     assert "'blk.0.ffn_down.scale'" in refused("blk.0.ffn_down.scale", width[:1])
-    assert "'blk.3.ffn_down.weight'" in refused("blk.3.ffn_down.weight", tensors["blk.0.ffn_down.weight"])
+    assert "'blk.2.post_ffw_norm.weight' [64]" in refused("blk.2.post_ffw_norm.weight", width)
+    assert "'blk.2.ffn_down_exps.weight' [2, 64, 5]" in refused(
+        "blk.2.ffn_down_exps.weight", np.ones((2, 64, 5), np.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,10 +153,9 @@ def test_what_may_add_to_the_stream_and_transformers_does_not_read_is_refused(
     """llama.cpp uses every tensor of a file: an edit that is complete for transformers would not be for it."""
     model = small_model("llama")
     tensors = {**gguf_tensors(model, "llama"), name: np.ones(shape, np.float32)}
-    found = proven(write_model(tmp_path / "model.gguf", model, "llama", tensors))
-    assert found.layout.extra == (name,)
-    with pytest.raises(UnsupportedError, match=rf"'{name}'.*safetensors folder"):
-        check_nothing_left_out(found.anatomy, names_on_disk(found.anatomy, found.layout), ())
+    file = write_model(tmp_path / "model.gguf", model, "llama", tensors)
+    with pytest.raises(UnsupportedError, match=rf"'{name}' \[.*safetensors folder"):
+        checked(file)
 
 
 def test_tensors_of_no_parameter_are_kept(tmp_path: Path) -> None:
@@ -156,22 +164,53 @@ def test_tensors_of_no_parameter_are_kept(tmp_path: Path) -> None:
         "rope_freqs.weight": np.ones(12, np.float32),
         "blk.1.attn_q.bias": np.ones(96, np.float32),
         "blk.0.ffn_sub_norm.weight": np.ones(96, np.float32),
+        "blk.0.ffn_gate_inp.weight": np.ones((4, 64), np.float32),
     }
-    found = proven(write_model(tmp_path / "model.gguf", model, "llama", {**gguf_tensors(model, "llama"), **more}))
-    assert set(found.layout.extra) == set(more)
-    check_nothing_left_out(found.anatomy, names_on_disk(found.anatomy, found.layout), ())
+    _, disk = checked(write_model(tmp_path / "model.gguf", model, "llama", {**gguf_tensors(model, "llama"), **more}))
+    assert set(disk.extra) == set(more)
 
 
-def test_a_parameter_without_a_tensor_is_named(tmp_path: Path) -> None:
-    model = small_model("llama")
-    # As in a mixture of experts that goes by the same architecture, which transformers reads as a dense model.
-    tensors = {name: values for name, values in gguf_tensors(model, "llama").items() if name != "blk.1.ffn_down.weight"}
-    tensors["blk.1.ffn_down_exps.weight"] = np.zeros((2, 64, 96), np.float32)
-    found = proven(write_model(tmp_path / "model.gguf", model, "llama", tensors))
+def test_a_writer_without_a_tensor_is_named(tmp_path: Path) -> None:
+    file = write_model(tmp_path / "model.gguf", small_model("mixtral"), "mixtral")
     with pytest.raises(
-        UnsupportedError, match=r"GGUF file has no tensor for 'model\.layers\.1\.mlp\.down_proj\.weight'"
+        UnsupportedError, match=r"GGUF file has no tensor for 'model\.layers\.0\.mlp\.down_proj\.weight'"
     ):
-        names_on_disk(found.anatomy, found.layout)
+        checked(file)
+
+
+def test_a_writer_that_transformers_leaves_out_lies_as_it_is_multiplied(tmp_path: Path) -> None:
+    # Its stacks of experts are square, so that no shape tells how they lie.
+    model = small_model("gpt_oss")
+    tensors = gguf_tensors(model, "gpt_oss")
+    found, disk = checked(write_model(tmp_path / "model.gguf", model, "gpt_oss"))
+    experts = "model.layers.1.mlp.experts"
+    assert f"{experts}.gate_up_proj" in disk.layout.missing
+    writers = {writer.weight: writer for writer in found.anatomy.writers}
+    state, writer = model.state_dict(), writers[f"{experts}.down_proj"]
+    ((name, axis),) = disk.edits_on_disk(writer.weight, writer.axis)
+    assert np.array_equal(
+        np.moveaxis(tensors[name], axis, -1), np.moveaxis(state[writer.weight].numpy(), writer.axis, -1)
+    )
+    assert disk.edits_on_disk(str(writer.bias), writer.bias_axis) == [("blk.1.ffn_down_exps.bias", 1)]
+    with pytest.raises(UnsupportedError, match="no tensor"):
+        disk.edits_on_disk(f"{experts}.gate_up_proj", 1)
+
+
+def test_layers_of_multi_token_prediction_are_known(tmp_path: Path) -> None:
+    kind = "qwen3_5_text"
+    model = small_model(kind)
+    tensors = gguf_tensors(model, kind)
+    layer = {name.replace("blk.1.", "blk.4."): values for name, values in tensors.items() if name.startswith("blk.1.")}
+    layer["blk.4.nextn.eh_proj.weight"] = np.ones((64, 128), np.float32)
+    entries = {"qwen35__block_count": 5, "qwen35__nextn_predict_layers": 1}
+    _, disk = checked(write_model(tmp_path / "model.gguf", model, kind, {**tensors, **layer}, **entries))
+    assert disk.extra == tuple(sorted(layer))
+
+
+def test_an_architecture_that_transformers_does_not_read_is_named(tmp_path: Path) -> None:
+    file = write_model(tmp_path / "model.gguf", small_model("olmo2"), "olmo2")
+    with pytest.raises(UnsupportedError, match=r"architecture 'olmo2'; install llama\.cpp's"):
+        checked(file)
 
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:

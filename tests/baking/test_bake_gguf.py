@@ -14,6 +14,7 @@ from tests.helpers.gguf_models import FAMILIES, gguf_tensors, small_model, write
 from weight_edit.baking.bake import bake
 from weight_edit.baking.prepare import EditOptions, prepare
 from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
@@ -21,6 +22,7 @@ from weight_edit.hub.source import resolve
 from weight_edit.plan.step import EditStep
 from weight_edit.proofs.architecture import hook_difference, largest, stream_at_points
 from weight_edit.runtime.loading import Model, load
+from weight_edit.verification.verify import verify
 
 TOKENS = [{"input_ids": torch.arange(3, 27).reshape(2, 12)}]
 
@@ -121,3 +123,24 @@ def test_an_unknown_writer_beside_the_others_is_refused(tmp_path: Path) -> None:
     file = write_model(tmp_path / "model.gguf", model, "llama", tensors)
     with pytest.raises(UnsupportedError, match=r"'blk\.1\.ffn_down\.bias'.*transformers does not read"):
         bake(file, directions(), tmp_path / "edited")
+
+
+def test_experts_that_transformers_does_not_read_are_edited_and_not_run(tmp_path: Path) -> None:
+    model = small_model("gpt_oss")
+    file = write_model(tmp_path / "model.gguf", model, "gpt_oss")
+    rows = directions()
+    edited = bake(file, rows, tmp_path / "edited")
+    after = Checkpoint.open(edited.path)
+    left = {}
+    for layer in range(3):
+        for name in ("attn_output.weight", "attn_output.bias", "ffn_down_exps.weight", "ffn_down_exps.bias"):
+            values = after.values(f"blk.{layer}.{name}")
+            outputs = np.moveaxis(values, -1 if name.endswith("bias") else -2, -1)
+            left[layer, name] = np.abs(outputs @ rows.rows.T.astype(float)).max() / np.abs(values).max()
+    assert len(left) == 12
+    assert max(left.values()) < 1e-6
+    gates = "blk.1.ffn_gate_exps.weight"
+    assert np.array_equal(after.values(gates), Checkpoint.open(file).values(gates))
+    assert verify(file, edited, weights_only=True).passed
+    with pytest.raises(UnsupportedError, match=r"transformers finds no tensor for \d+ parameters.*llama-server"):
+        loaded(edited.path)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fake_llama_server import calls, fake_program
-from tests.helpers.gguf_files import TEXT, organism_gguf
+from tests.helpers.gguf_files import TEXT, in_parts, organism_gguf
 from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation import backends
@@ -271,10 +271,16 @@ def test_the_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_runs_a_model(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = FormatOptions()
-    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
+    (tmp_path / "program").mkdir()
+    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path / "program")))
     assert opened("organism", "auto", form) == "organism"
     assert isinstance(opened(str(file), "auto", form), ServedGguf)
     assert isinstance(opened(str(file), "llama.cpp", form), ServedGguf)
+    # As `bake` leaves it: the file in a folder, beside a card.
+    (file.parent / "README.md").write_text("# edited")
+    there = opened(str(file.parent), "auto", form)
+    assert isinstance(there, ServedGguf)
+    assert there.path == file
     monkeypatch.setattr(backends, "is_installed", lambda library: True)
     assert opened(str(file), "transformers", form) == str(file)
     assert remarks_on("organism") == ()
@@ -297,6 +303,24 @@ def test_what_runs_a_model(file: Path, tmp_path: Path, monkeypatch: pytest.Monke
         UsageError, match=r"nothing here can run model\.gguf: .*llama-server.*WEIGHT_EDIT_LLAMA_SERVER.*gguf"
     ):
         opened(str(file), "auto", form)
+
+
+def test_a_folder_with_a_file_is_what_the_file_is(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(fake_program(tmp_path)))
+    folder = tmp_path / "edited"
+    folder.mkdir()
+    file.rename(folder / "model.gguf")
+    found = opened(str(folder), "auto", FormatOptions())
+    assert isinstance(found, ServedGguf)
+    assert found.path == folder / "model.gguf"
+    assert len(remarks_on(str(folder))) == 1
+    parts = in_parts(folder / "model.gguf", 2)
+    for name in (folder, *parts):
+        found = opened(str(name), "auto", FormatOptions())
+        assert isinstance(found, ServedGguf)
+        assert found.path == parts[0]
+    (folder / "config.json").write_text("{}")
+    assert opened(str(folder), "auto", FormatOptions()) == str(folder)
 
 
 def test_evaluate_takes_a_path(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

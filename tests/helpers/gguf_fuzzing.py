@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -43,6 +44,9 @@ def called(words: list[object], what: str) -> tuple[int, str, str]:
         with redirect_stdout(out), redirect_stderr(said):
             main()
     except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:
+            # Somebody ends the whole of it.
+            raise
         return int(end.code or 0), out.getvalue(), said.getvalue()
     except AssertionError:
         raise

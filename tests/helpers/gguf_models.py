@@ -68,9 +68,61 @@ def _experts(name: str, values: Array, config: Any) -> Iterator[Written]:
         yield name, values
 
 
+def _by_turns(name: str, values: Array, config: Any) -> Iterator[Written]:
+    """gpt-oss: stacks with the outputs in rows; gates and ups, which lie by turns, apart; sinks."""
+    stem, _, last = name.rpartition(".")
+    if last.startswith("gate_up_proj"):
+        values = values if last.endswith("_bias") else values.swapaxes(1, 2)
+        ending = "bias" if last.endswith("_bias") else "weight"
+        yield f"{stem}.gate_proj.{ending}", values[:, ::2]
+        yield f"{stem}.up_proj.{ending}", values[:, 1::2]
+    elif last == "down_proj_bias":
+        yield f"{stem}.down_proj.bias", values
+    elif last == "down_proj":
+        yield f"{name}.weight", values.swapaxes(1, 2)
+    else:
+        yield (f"{name}.weight" if last == "sinks" else name), values
+
+
 def _squeezed(name: str, values: Array, config: Any) -> Iterator[Written]:
     """LFM2: convolutions without the axis of size 1."""
     yield name, values[:, 0] if name.endswith("conv.conv.weight") else values
+
+
+def _recurrent(name: str, values: Array, config: Any) -> Iterator[Written]:
+    """Mamba: decay rates, and convolutions without the axis of size 1."""
+    if name.endswith("A_log"):
+        values = -np.exp(values)
+    yield name, values[:, 0] if name.endswith("conv1d.weight") else values
+
+
+def _tiled(name: str, values: Array, config: Any) -> Iterator[Written]:
+    """Qwen 3.5: gains of norms, decay rates, and the value heads of linear attention by turns."""
+    keys, size = config.linear_num_key_heads, config.linear_value_head_dim
+    shared = config.linear_num_value_heads // keys
+
+    def tiled(part: Array, width: int, axis: int = 0) -> Array:
+        moved = np.moveaxis(part, axis, 0)
+        heads = moved.reshape(keys, shared, width, *moved.shape[1:]).swapaxes(0, 1)
+        return np.moveaxis(heads.reshape(moved.shape), 0, axis)
+
+    queries = 2 * keys * config.linear_key_head_dim
+    if name.endswith("norm.weight") and "linear_attn" not in name:
+        values = values + 1
+    elif name.endswith("A_log"):
+        values = tiled(-np.exp(values), 1)
+    elif name.endswith("dt_bias"):
+        name, values = name.replace("dt_bias", "dt_proj.bias"), tiled(values, 1)
+    elif name.endswith(("in_proj_a.weight", "in_proj_b.weight")):
+        values = tiled(values, 1)
+    elif name.endswith("in_proj_z.weight"):
+        values = tiled(values, size)
+    elif name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+        values = values[:, 0] if name.endswith("conv1d.weight") else values
+        values = np.concatenate([values[:queries], tiled(values[queries:], size)])
+    elif name.endswith("linear_attn.out_proj.weight"):
+        values = tiled(values, size, axis=1)
+    yield name, values
 
 
 @dataclass(frozen=True)
@@ -80,13 +132,13 @@ class Family:
     Attributes:
         architecture: llama.cpp's name.
         settings: of the config.
-        entries: of the metadata, without the architecture's prefix; "=name" is the config's setting.
+        metadata: of a file, without the architecture's prefix; "=name" is the config's setting.
         change: of parameters.
     """
 
     architecture: str
     settings: Mapping[str, Any]
-    entries: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     change: Change = _same
 
 
@@ -195,6 +247,50 @@ FAMILIES: Mapping[str, Family] = {
         {**_RMS, **_EXPERTS, "attention.key_length": "=head_dim"},
         _experts,
     ),
+    "mamba": Family(
+        "mamba",
+        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "vocab_size": 97, "state_size": 8},
+        {
+            "vocab_size": "=vocab_size",
+            "context_length": 1048576,
+            "embedding_length": "=hidden_size",
+            "block_count": "=num_hidden_layers",
+            "attention.layer_norm_rms_epsilon": "=layer_norm_epsilon",
+            "ssm.conv_kernel": "=conv_kernel",
+            "ssm.state_size": "=state_size",
+            "ssm.time_step_rank": "=time_step_rank",
+            "ssm.inner_size": "=intermediate_size",
+        },
+        _recurrent,
+    ),
+    "qwen3_5_text": Family(
+        "qwen35",
+        {
+            **_SIZES,
+            "head_dim": 16,
+            "num_hidden_layers": 4,
+            "full_attention_interval": 2,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "linear_key_head_dim": 8,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 6,
+            "linear_value_head_dim": 8,
+        },
+        {
+            **_RMS,
+            "attention.key_length": "=head_dim",
+            "full_attention_interval": 2,
+            "ssm.conv_kernel": "=linear_conv_kernel_dim",
+            "ssm.state_size": "=linear_key_head_dim",
+            "ssm.group_count": "=linear_num_key_heads",
+            "ssm.time_step_rank": "=linear_num_value_heads",
+            "ssm.inner_size": 48,
+            "rope.freq_base": 10000000.0,
+            "rope.dimension_sections": [1, 1, 1, 0],
+            "rope.dimension_count": 6,
+        },
+        _tiled,
+    ),
     "lfm2": Family(
         "lfm2",
         {
@@ -214,13 +310,33 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+UNREAD: Mapping[str, Family] = {
+    # transformers reads its attention and leaves out its experts.
+    "gpt_oss": Family(
+        "gpt-oss",
+        {**_SIZES, "intermediate_size": 64, "head_dim": 64, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**_RMS, "expert_count": "=num_local_experts", "expert_used_count": "=num_experts_per_tok"},
+        _by_turns,
+    ),
+    # transformers reads it as the dense model of the same architecture.
+    "mixtral": Family(
+        "llama",
+        {**_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**_RMS, "expert_count": "=num_local_experts", "expert_used_count": "=num_experts_per_tok"},
+        _experts,
+    ),
+    "olmo2": Family("olmo2", _SIZES, _RMS),
+}
+"""Families that transformers does not read wholly."""
+
+
 def small_model(kind: str, *, seed: int = 0, **settings: Any) -> nn.Module:
     """A random float32 model of a family, with random gains and biases.
 
     Args:
         settings: of its config, besides those of `FAMILIES`.
     """
-    config = AutoConfig.for_model(kind, **{**FAMILIES[kind].settings, **settings})
+    config = AutoConfig.for_model(kind, **{**_family(kind).settings, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
@@ -234,7 +350,7 @@ def small_model(kind: str, *, seed: int = 0, **settings: Any) -> nn.Module:
 
 def gguf_tensors(model: Any, kind: str) -> dict[str, Array]:
     """The tensors of a model's GGUF file by their names there; tied ones once."""
-    family = FAMILIES[kind]
+    family = _family(kind)
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.architecture)
     names = gguf.get_tensor_name_map(arch, model.config.num_hidden_layers)
     found: dict[str, Array] = {}
@@ -255,19 +371,19 @@ def write_model(
     kind: str,
     tensors: Mapping[str, Array] | None = None,
     types: Mapping[str, str] | None = None,
-    **entries: Any,
+    **metadata: Any,
 ) -> Path:
     """The GGUF file of a model in float32, without a tokenizer.
 
     Args:
         tensors: others than its own.
         types: name -> another type, as which the tensor is written, of zero bytes.
-        entries: metadata to add, with `__` for a dot.
+        metadata: to add, with `__` for a dot.
     """
-    family = FAMILIES[kind]
+    family = _family(kind)
     writer = gguf.GGUFWriter(path, family.architecture)
-    given = {f"{family.architecture}.{key}": value for key, value in family.entries.items()}
-    given |= {"general.name": "a small model", **{key.replace("__", "."): value for key, value in entries.items()}}
+    given = {f"{family.architecture}.{key}": value for key, value in family.metadata.items()}
+    given |= {"general.name": "a small model", **{key.replace("__", "."): value for key, value in metadata.items()}}
     # Some families' vocabulary is as large as their tokenizer's.
     given |= {"tokenizer.ggml.padding_token_id": 0, "tokenizer.ggml.eos_token_id": 2}
     given["tokenizer.ggml.tokens"] = [f"token {number}" for number in range(model.config.vocab_size)]
@@ -287,6 +403,10 @@ def write_model(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _family(kind: str) -> Family:
+    return {**FAMILIES, **UNREAD}[kind]
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

@@ -21,12 +21,12 @@ class File:
     """What a GGUF file says, to be changed.
 
     Attributes:
-        entries, tensors: by name, in order; a name may come twice.
+        metadata, tensors: by name, in order; a name may come twice.
         alignment: by which it is laid out.
         version: of the format.
     """
 
-    entries: list[tuple[str, Typed]]
+    metadata: list[tuple[str, Typed]]
     tensors: list[tuple[str, Stored]]
     alignment: int = 32
     version: int = 3
@@ -36,22 +36,22 @@ class File:
     def of(cls, path: Path) -> "File":
         """What a file without its own alignment says, as the package gguf reads it."""
         reader = gguf.GGUFReader(path)
-        entries: list[tuple[str, Typed]] = []
+        metadata: list[tuple[str, Typed]] = []
         for key, found in reader.fields.items():
             if not key.startswith("GGUF."):
                 kinds = [int(kind) for kind in found.types]
                 said = found.contents()
-                entries.append((key, (ARRAY, (kinds[1], said)) if kinds[0] == ARRAY else (kinds[0], said)))
+                metadata.append((key, (ARRAY, (kinds[1], said)) if kinds[0] == ARRAY else (kinds[0], said)))
         tensors = [
             (each.name, Stored(int(each.tensor_type), [int(n) for n in each.shape], each.data.tobytes()))
             for each in reader.tensors
         ]
-        return cls(entries, tensors)
+        return cls(metadata, tensors)
 
     def content(self) -> bytes:
         """The file's bytes."""
         return gguf_bytes(
-            self.entries, self.tensors, alignment=self.alignment, version=self.version, padding=self.padding
+            self.metadata, self.tensors, alignment=self.alignment, version=self.version, padding=self.padding
         )
 
 
@@ -60,7 +60,7 @@ def mutated(file: File, seed: int) -> tuple[bytes, str]:
     rng = random.Random(seed)
     said = []
     copy = File(
-        list(file.entries),
+        list(file.metadata),
         [(name, Stored(each.kind, list(each.dimensions), each.data, each.offset)) for name, each in file.tensors],
         file.alignment,
         file.version,
@@ -132,11 +132,11 @@ def entry(rng: random.Random, file: File) -> None:
         (ARRAY, (UINT32, [1] * rng.choice([0, 1, 5000]))),
         (ARRAY, (TEXT, NAMES)),
     ]
-    key = rng.choice([*KEYS, *NAMES, *(key for key, _ in file.entries)])
+    key = rng.choice([*KEYS, *NAMES, *(key for key, _ in file.metadata)])
     if rng.random() < 0.5:
-        file.entries = [(name, said) for name, said in file.entries if name != key]
+        file.metadata = [(name, said) for name, said in file.metadata if name != key]
     if rng.random() < 0.8:
-        file.entries.insert(rng.randint(0, len(file.entries)), (key, rng.choice(values)))
+        file.metadata.insert(rng.randint(0, len(file.metadata)), (key, rng.choice(values)))
 
 
 def layout(rng: random.Random, file: File) -> None:
@@ -165,7 +165,7 @@ def number(rng: random.Random, raw: bytes) -> bytes:
 
 
 def count(rng: random.Random, raw: bytes) -> bytes:
-    """It claims more or fewer tensors or entries."""
+    """It claims more or fewer tensors or metadata."""
     at = rng.choice([8, 16])
     before = int.from_bytes(raw[at : at + 8].ljust(8, b"\0"), "little")
     claimed = rng.choice([*LONG, max(0, before - 1), (before + 1) % 2**64])

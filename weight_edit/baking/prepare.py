@@ -159,9 +159,10 @@ class PreparedEdit:
     def _new_biases(self) -> dict[str, AddedTensor]:
         found = {}
         for name, shape in (self.biases.shapes if self.biases else {}).items():
-            beside = self.checkpoint.info(self.disk.only(name.removesuffix(".bias") + ".weight"))
+            beside = self.checkpoint.tensors.get(self.disk.whole(name.removesuffix(".bias") + ".weight")[0])
             values = self.plan.created.get(name, np.zeros(shape))
-            found[name] = AddedTensor.of(values, beside.dtype if beside.dtype in STORED else "BF16")
+            # Beside quantised weights, which have no dtype of their own, runtimes take any.
+            found[name] = AddedTensor.of(values, beside.dtype if beside and beside.dtype in STORED else "BF16")
         return found
 
     @property
@@ -321,7 +322,7 @@ def prepare(
         )
     edits = _tensor_edits(plan, anatomy, disk)
     mtp = mtp_tensors(anatomy, disk)
-    check_nothing_left_out(anatomy, disk, mtp)
+    check_nothing_left_out(anatomy, disk, mtp, stored.shapes)
     if options.mtp == "edit" and not mtp:
         raise UsageError(f"{source.name} has no multi-token-prediction layers; leave `mtp='edit'` out", option="mtp")
     beside = _mtp_edits(plan, disk, stored, checkpoint) if options.mtp == "edit" else {}

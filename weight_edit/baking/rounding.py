@@ -74,13 +74,3 @@ def coarse(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The tensors of which rounding leaves more than `MOST_LEFT`, those with the most first."""
     over = [name for name, loss in record.items() if float(loss["left"]) > MOST_LEFT]
     return sorted(over, key=lambda name: -float(record[name]["left"]))
-
-
-def wider(gguf: bool) -> str:
-    """What to do where a format is too coarse for an edit."""
-    if gguf:
-        return (
-            "edit a GGUF in which they have a wider type (llama-quantize --tensor-type NAME=q8_0 makes one from the "
-            "original), or edit the original and convert it"
-        )
-    return "`dequantize=True` stores the edited tensors as bfloat16"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weight_edit.checkpoint.gguf.header import is_gguf, read_gguf_header
+from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.gguf.program import PROGRAM, VARIABLE, find_program
 from weight_edit.evaluation.gguf.served import ServedGguf
@@ -43,7 +44,8 @@ def opened(
     if backend == VLLM:
         check_vllm(name, adapter)
         return name
-    if not is_gguf(name):
+    file = gguf_file(name)
+    if file is None:
         if backend == LLAMA_CPP:
             raise UsageError(f"`backend=llama.cpp` runs GGUF files, and {name} is none; leave it out", option="backend")
         return name
@@ -53,7 +55,6 @@ def opened(
             "leave `adapter` out",
             option="adapter",
         )
-    file = Path(name).expanduser()
     read_gguf_header(file)
     program = None if backend == TRANSFORMERS else find_program()
     if program is None:
@@ -75,6 +76,19 @@ def opened(
     )
 
 
+def gguf_file(name: str) -> Path | None:
+    """The GGUF file that a name stands for, of parts the first: its own, or the only model's in a folder; else None.
+
+    Raises:
+        UsageError: a folder with several models, or one with parts missing.
+    """
+    path = Path(name).expanduser()
+    files = gguf_files(path) if path.exists() else None
+    if is_gguf(name) and (files is None or len(files.parts) == 1):
+        return path
+    return None if files is None else files.first
+
+
 def check_vllm(name: str, adapter: str | None = None) -> None:
     """Check that vLLM can be asked to run a model.
 
@@ -82,7 +96,7 @@ def check_vllm(name: str, adapter: str | None = None) -> None:
         UsageError: it is not installed, the model is a GGUF file, or an adapter is to be applied.
     """
     need("vllm", "`backend=vllm`", "backend")
-    if is_gguf(name):
+    if gguf_file(name) is not None:
         raise UsageError(
             f"`backend=vllm` runs models in safetensors, and {name} is a GGUF file; leave it out", option="backend"
         )
@@ -95,7 +109,7 @@ def check_vllm(name: str, adapter: str | None = None) -> None:
 
 def remarks_on(name: str) -> tuple[str, ...]:
     """What is to be noted of a named model that transformers runs."""
-    return (DEQUANTISED.format(name=Path(name).name),) if is_gguf(name) else ()
+    return (DEQUANTISED.format(name=Path(name).name),) if gguf_file(name) is not None else ()
 
 
 def _check_transformers(name: str, backend: str) -> None:

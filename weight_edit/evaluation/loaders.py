@@ -6,9 +6,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeAlias
 
-from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.backends import AUTO, opened, remarks_on
+from weight_edit.evaluation.backends import AUTO, gguf_file, opened, remarks_on
 from weight_edit.evaluation.gguf.served import ServedGguf
 from weight_edit.evaluation.target import ModelTarget, Target, target_of
 from weight_edit.prompts.chat import ChatFormat
@@ -35,7 +34,7 @@ def loader_of(
     if not isinstance(model, str | PathLike):
         return lambda: nullcontext(target_of(model, chat_format, batch_size=batch_size))
     name = fspath(model)
-    found = opened(name, AUTO, FormatOptions()) if is_gguf(name) else name
+    found = opened(name, AUTO, FormatOptions()) if gguf_file(name) is not None else name
     if isinstance(found, ServedGguf):
         if chat_format is not None:
             raise UsageError(

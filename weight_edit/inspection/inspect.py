@@ -150,7 +150,7 @@ def inspect(
         disk = names_on_disk(anatomy, proven.layout)
         anatomy = as_loaded(anatomy, checkpoint, disk, whole=not checkpoint.comes_and_goes)
         mtp = mtp_tensors(anatomy, disk)
-        check_nothing_left_out(anatomy, disk, mtp)
+        check_nothing_left_out(anatomy, disk, mtp, stored.shapes)
         tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
         places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
         _check_storage(checkpoint, places.values())

@@ -59,7 +59,7 @@ def derive_and_prove(folder: Path, name: str, stored: Stored, *, trust_remote_co
     if gguf is None:
         return ProvenAnatomy(anatomy, proof, resolve(real, stored))
     with quiet_transformers():
-        layout = gguf_layout(real, config, stored, GgufReader(read_gguf_header(gguf.first)))
+        layout = gguf_layout(real, config, stored, GgufReader(read_gguf_header(gguf.first)), anatomy)
     return ProvenAnatomy(anatomy, proof, layout)
 
 

@@ -125,11 +125,11 @@ def adapter(
     baking = prepare(source, steps, how, written=False, trust_remote_code=trust_remote_code)
 
     def read(parameter: str) -> Tensor:
-        name = baking.disk.only(parameter)
+        name, axes = baking.disk.whole(parameter)
         if name in baking.checkpoint.tensors and baking.checkpoint.info(name).dtype in STORED:
-            return baking.checkpoint.read(name)
+            return baking.checkpoint.read(name).permute(axes)
         # Codes without their scales are other numbers.
-        return torch.from_numpy(values_of(baking.checkpoint, name))
+        return torch.from_numpy(values_of(baking.checkpoint, name)).permute(axes)
 
     check_low_rank(baking.plan)
     made = factors_of(baking.plan, read)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source, check_named, resolve
 from weight_edit.runtime.processes import first_on_machine
@@ -74,9 +73,10 @@ class LoadOptions:
             UsageError, UnsupportedError: as `load` and `with_adapter`; weights of a GGUF file or under an
                 adapter cannot stay on disk.
         """
-        if self.offload and (is_gguf(name) or self.adapter is not None):
-            what = "a GGUF file" if is_gguf(name) else "a model with an adapter"
-            raise UnsupportedError(f"{what} needs its weights in memory; leave `offload` out", option="offload")
+        if self.offload and self.adapter is not None:
+            raise UnsupportedError(
+                "a model with an adapter needs its weights in memory; leave `offload` out", option="offload"
+            )
         from weight_edit.runtime.loading import load
 
         found = load(

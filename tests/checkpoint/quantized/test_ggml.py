@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers.ggml_samples import random_blocks
 from tests.helpers.quantized_samples import Projection, projection, reader
+from weight_edit.checkpoint.quantized import balanced
 from weight_edit.checkpoint.quantized.balanced import BalancedTensor
 from weight_edit.checkpoint.quantized.ggml import GGML_BLOCKS, KINDS, Ggml
 from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding
@@ -102,8 +103,8 @@ def test_next_to_nothing_is_left(kind: str, along_rows: bool) -> None:
     assert results[BalancedTensor] < results[EditedTensor] / 4
 
 
-@pytest.mark.parametrize("loud", [16, 32])
-def test_cut_numbers_that_add_up_are_made_room_for(loud: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loud", [32, 64])
+def test_cut_numbers_that_add_up_are_settled(loud: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One loud row: what is taken off the others leaves their blocks, each by too little for a coarser grid to pay."""
     rows, cols = 896, 512
     storage = Ggml("w", "Q4_K", (rows, cols))
@@ -117,13 +118,16 @@ def test_cut_numbers_that_add_up_are_made_room_for(loud: int, monkeypatch: pytes
         blocks[first, place : place + 2] = half.view(np.uint8)
     edited = BalancedTensor(source=storage, target=storage, map=map_, along_rows=True)
     after, rounding = written(edited, raw)
-    assert rounding.loss.left < 0.001
+    assert rounding.loss.left < 0.01
     assert np.array_equal(storage.decode({"w": after}, rows, 0, cols), decoded("Q4_K", after, rows).astype(np.float64))
+    # Where third neighbours do, no grid is widened; beyond what they can, some are.
     monkeypatch.setattr(Ggml, "widens", False)
     _, narrow = written(edited, raw)
-    if loud == 32:
-        assert rounding.loss.left < narrow.loss.left / 10
-        assert rounding.loss.rescaled > narrow.loss.rescaled > 0
+    assert (rounding.loss.rescaled == narrow.loss.rescaled) == (loud == 32)
+    # With the two neighbours of each number alone, it is many times as much.
+    monkeypatch.setattr(balanced, "unsettled", lambda right, gap, sums: np.zeros(len(sums), np.bool_))
+    _, two = written(edited, raw)
+    assert rounding.loss.left < two.loss.left / 8
 
 
 @pytest.mark.parametrize("kind", KINDS)

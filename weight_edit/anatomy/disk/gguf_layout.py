@@ -21,6 +21,7 @@ from weight_edit.anatomy.disk.gguf_reader import GgufReader, Values
 from weight_edit.anatomy.disk.layout import Axes, Layout, Piece, runs_of
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.narrow.small import narrow_model
+from weight_edit.anatomy.parts import Anatomy
 from weight_edit.errors import UnsupportedError
 from weight_edit.utils.name_patterns import general
 
@@ -29,10 +30,11 @@ _STEP = 8.0
 _MOST_CODES = 1 << 20
 """So that codes are exact in float32."""
 _CHANGED = "its values changed"
+_UNREAD = "no reader of transformers, as llama.cpp multiplies with it"
 Shape = tuple[int, ...]
 
 
-def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader) -> Layout:
+def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader, anatomy: Anatomy) -> Layout:
     """The layout of every parameter of a model in the tensors of a GGUF file.
 
     Args:
@@ -40,6 +42,8 @@ def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader
         config: its config, as transformers makes it of the file's metadata.
         stored: the tensors of the file, or of all its parts; the last axis is the one whose numbers lie side by side.
         reader: transformers' reader for it.
+        anatomy: of the model: a writer that the package gguf names and transformers' reader leaves out lies as ggml
+            multiplies with it.
 
     Raises:
         UnsupportedError: the reader fails, or does something else to random numbers than to codes.
@@ -69,6 +73,9 @@ def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader
             continue
         place = places.get(parameter)
         if place is None:
+            piece = _as_multiplied(anatomy, parameter, wanted[parameter], trial.given(parameter), stored)
+            if piece is not None:
+                laid[parameter], how[parameter] = (piece,), _UNREAD
             continue
         laid[parameter] = pieces = trial.pieces(parameter, place)
         if place.shift is None:
@@ -96,6 +103,25 @@ def gguf_layout(real: nn.Module, config: Any, stored: Stored, reader: GgufReader
         shifts=shifts,
         container="GGUF",
     )
+
+
+def _as_multiplied(anatomy: Anatomy, parameter: str, wanted: Shape, tensors: list[str], stored: Stored) -> Piece | None:
+    """The tensor of a writer that transformers does not read; None if it is no writer, or of other sizes.
+
+    ggml multiplies each row of a matrix, numbers that lie side by side, with the input: an output is a row.
+    """
+    if len(tensors) != 1 or sorted(stored.shapes[tensors[0]]) != sorted(wanted):
+        return None
+    axes: list[int | None] = [None] * len(wanted)
+    for writer in anatomy.writers:
+        if parameter == writer.weight and writer.layer is not None and len(wanted) >= 2:
+            axes[writer.axis] = len(wanted) - 2
+        elif parameter == writer.bias:
+            axes[writer.bias_axis] = len(wanted) - 1
+    found = next((axis for axis in axes if axis is not None), None)
+    if found is None or stored.shapes[tensors[0]][found] != anatomy.d_model:
+        return None
+    return Piece(tensors[0], tuple(axes))
 
 
 def _small_shapes(stored: Shape, wanted: Shape, small: Shape, count: int) -> list[Shape]:

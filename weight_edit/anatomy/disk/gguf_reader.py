@@ -109,9 +109,15 @@ class GgufReader:
                 f"the package gguf has no names for the architecture '{self.architecture}' ({first_line(error)}); a "
                 "newer one may"
             ) from error
-        # A stack of experts is a parameter without an ending, and a tensor with one.
-        pairs = ((name, known.get(name, known.get(name.removesuffix(".weight")))) for name in names)
+        # Stacks of experts and of their biases are parameters without an ending, and tensors with one.
         state = model.state_dict()
+        known |= {f"{tensor}.weight": parameter for tensor, parameter in known.items()}
+        known |= {
+            f"{tensor.removesuffix('.weight')}.bias": f"{parameter}_bias"
+            for tensor, parameter in known.items()
+            if f"{parameter}_bias" in state
+        }
+        pairs = ((name, known.get(name)) for name in names)
         return {name: parameter for name, parameter in pairs if parameter is not None and parameter in state}
 
     def read(self, config: Any, tensors: Mapping[str, Values]) -> tuple[dict[str, Values], frozenset[str]]:
@@ -221,7 +227,8 @@ class GgufReader:
 
 def load_with_transformers(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The model of `FILE` in a folder, its weights dequantised, and transformers' account of what was missing."""
-    with without_bars(), names_once():
+    # Of numbers that are none of a model, logarithms of negative ones are tried, too.
+    with without_bars(), names_once(), np.errstate(invalid="ignore"):
         found: tuple[Any, dict[str, Any]] = from_pretrained(
             folder,
             config,

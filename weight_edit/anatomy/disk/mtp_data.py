@@ -30,8 +30,8 @@ PLACES = tuple(
 Blocks that are numbered on from the model's (DeepSeek V3, GLM 4.5, Hunyuan 3, Step 3.5) are told by their projection.
 """
 
-WRAPPERS = ("transformer_layer.", "transformer_block.", "transformer.", "mtp_block.")
-"""Names between the layer and its block's parts: LongCat, Inkling, Step 3.5."""
+WRAPPERS = ("transformer_layer.", "transformer_block.", "transformer.", "mtp_block.", "nextn.")
+"""Names between the layer and its block's parts: LongCat, Inkling, Step 3.5, GGUF."""
 
 PROJECTIONS = re.compile(
     r"(eh_proj|fc|fc_embedding|fc_hidden|input_proj|e_proj|h_proj|mtp_linear_proj\.\d+)\.(weight|bias)"

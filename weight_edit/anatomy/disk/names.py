@@ -56,12 +56,29 @@ class DiskNames:
         Raises:
             UnsupportedError: it lies there in another way.
         """
+        name, axes = self.whole(parameter)
+        if axes != tuple(range(len(axes))):
+            raise self._changed(parameter)
+        return name
+
+    def whole(self, parameter: str) -> tuple[str, tuple[int, ...]]:
+        """The name of the single tensor that has a parameter's numbers, and of each axis of it the one there.
+
+        Raises:
+            UnsupportedError: it lies there in another way.
+        """
         pieces = self.pieces(parameter)
         if len(pieces) == 1 and self._feeds[pieces[0].name] == 1:
             (piece,) = pieces
-            if piece.axes == tuple(range(len(piece.axes))):
-                return piece.name
-        raise UnsupportedError(f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged")
+            axes = tuple(axis for axis in piece.axes if axis is not None)
+            if sorted(axes) == list(range(len(piece.axes))):
+                return piece.name, axes
+        raise self._changed(parameter)
+
+    def _changed(self, parameter: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"'{parameter}' {self._lies(parameter)}, and is understood only where it lies unchanged"
+        )
 
     def values(self, checkpoint: Checkpoint, parameter: str) -> NDArray[np.float64]:
         """The numbers of a small parameter, such as a norm's weight, as transformers loads them.
@@ -168,11 +185,15 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
             f"the checkpoint has no tensor '{anatomy.unembedding_weight}', and the config of {anatomy.architecture} "
             f"does not tie it to '{anatomy.embedding_weight}' (tie_word_embeddings); correct one of the two"
         )
+    # Of a container that transformers reads in part, what an edit needs is enough; it is loaded whole or not at all.
+    needed = _needed(anatomy) if layout.container else layout.missing.keys()
     for parameter, reason in layout.missing.items():
+        if parameter not in needed:
+            continue
         if layout.container:
             raise UnsupportedError(
                 f"the {layout.container} file has no tensor for '{parameter}', which {anatomy.architecture} has, as "
-                "transformers reads the file; it is edited where transformers has names for all of its tensors"
+                "transformers reads the file; edit the model's safetensors folder and convert that"
             )
         raise UnsupportedError(
             f"the checkpoint has no tensor '{parameter}', which {anatomy.architecture} has{reason and f' ({reason})'}; "
@@ -197,13 +218,28 @@ def names_on_disk(anatomy: Anatomy, layout: Layout) -> DiskNames:
     return disk
 
 
-def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[str]) -> None:
+def _needed(anatomy: Anatomy) -> set[str]:
+    """The parameters that an edit of the writers reads or changes."""
+    found = {anatomy.embedding_weight} | (set() if anatomy.tied else {anatomy.unembedding_weight})
+    for writer in anatomy.writers:
+        found |= {writer.weight, writer.bias or writer.weight}
+        norm = writer.norm
+        while norm is not None:
+            found |= {name for name in (norm.weight, norm.bias) if name is not None}
+            norm = norm.inner
+    return found
+
+
+def check_nothing_left_out(
+    anatomy: Anatomy, disk: DiskNames, known: Collection[str], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
     """Refuse a tensor that is named like a block's writer but belongs to no parameter.
 
     In a GGUF file any that belongs to no parameter and is not known to act before a writer.
 
     Args:
         known: such tensors that are accounted for in another way.
+        shapes: of the tensors on disk.
 
     Raises:
         UnsupportedError: names the tensor.
@@ -217,9 +253,9 @@ def check_nothing_left_out(anatomy: Anatomy, disk: DiskNames, known: Collection[
         if disk.layout.container and general(name).rpartition(".")[0] not in _BEFORE_WRITERS:
             # llama.cpp uses every tensor of a file that it loads, so that none is a leftover.
             raise UnsupportedError(
-                f"the {disk.layout.container} file has a tensor '{name}', which transformers does not read and "
-                f"{anatomy.architecture} has no parameter for: what it adds to the residual stream is not known; edit "
-                "the model's safetensors folder and convert that"
+                f"the {disk.layout.container} file has a tensor '{name}' {list(shapes[name])}, which transformers does "
+                f"not read and {anatomy.architecture} has no parameter for: what it does to the residual stream is not "
+                "known; edit the model's safetensors folder and convert that"
             )
         if general(name) in kinds:
             raise UnsupportedError(

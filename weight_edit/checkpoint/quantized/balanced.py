@@ -7,9 +7,11 @@ entry's two neighbours on its grid that one is taken which makes
 
     error^2 + weight * |sum|^2
 
-smaller. No number within the grid is off by more than one step. The entries with the most of the directions come first,
-so that the last ones, which have the least, settle what is left: where norms behind writers make directions uneven, the
-order of the rows leaves several times as much.
+smaller. The entries with the most of the directions come first, so that the last ones, which have the least, settle
+what is left: where norms behind writers make directions uneven, the order of the rows leaves several times as much.
+Vectors that two neighbours cannot settle get a third one (see `unsettled`), and if numbers beyond the ends of their
+grids are why even these cannot, the grids are widened for them. Within its grid no number is off by more than one and a
+half steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
+from weight_edit.checkpoint.quantized.unsettled import Candidates, unsettled
 from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.mapping import SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
@@ -26,9 +29,6 @@ from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Bytes, Strip
 
 WEIGHT = 16.0
 """The price of a square of the sums, in squares of errors, for directions spread evenly over the entries."""
-
-UNSETTLED = 10.0
-"""How many times the median a vector's sum is that others could not settle."""
 
 _TOGETHER = 1 << 21
 """Numbers decided together: entries go one by one, and each takes some calls, whatever their number."""
@@ -44,12 +44,9 @@ class BalancedTensor(EditedTensor):
     def blocks(
         self, part: str, read: ByteReader, rounding: Rounding | None = None, memory: Memory = fresh
     ) -> Iterator[Bytes]:
-        """See `EditedTensor`. Scales do not depend on the choice of codes, except in formats that can be widened."""
-        if (
-            part != self.target.name
-            and rounding is None
-            and not (isinstance(self.target, Coded) and self.target.widens)
-        ):
+        """See `EditedTensor`. Scales do not depend on the choice of codes, but in formats that can be widened."""
+        widens = isinstance(self.target, Coded) and self.target.widens
+        if part != self.target.name and rounding is None and not widens:
             plain = EditedTensor(
                 source=self.source,
                 target=self.target,
@@ -76,14 +73,12 @@ class BalancedTensor(EditedTensor):
         """The strips of one slab whose vectors are rows: each strip has whole ones."""
         peak = self._peak(read, slab, memory) if target.one_scale else 0.0
         for strip in self._mapped(read, slab, memory, numbers=_TOGETHER):
-            for first, values in strip.tiles:
-                strip.rescaled += target.fit(values, first, strip.stored, peak)
 
             def tiles(strip: EditedStrip = strip) -> Iterator[_Tile]:
                 for first, values in strip.tiles:
                     yield _Tile(slice(first, first + values.shape[1]), values, first, strip.stored)
 
-            strip.rescaled += _decide(target, right, tiles, strip.last - strip.first, turned=True)
+            strip.rescaled += _decide(target, right, tiles, strip.last - strip.first, peak=peak, turned=True)
             yield strip
 
     def _by_columns(
@@ -91,7 +86,7 @@ class BalancedTensor(EditedTensor):
     ) -> Iterator[EditedStrip]:
         """The strips of one slab whose vectors are columns: all of its rows are decided before the first is given."""
         change = SlabMap(self, read, slab)
-        stored, rescaled = self._decided(target, right, change, read, slab, memory)
+        stored, rescaled = self._decided(target, right, change, read, slab=slab, memory=memory)
         for strip in self._mapped(read, slab, memory, change):
             strip.rescaled = rescaled if strip.first == 0 else 0
             for part, raw in target.rows_of(stored, strip.first, strip.last).items():
@@ -104,6 +99,7 @@ class BalancedTensor(EditedTensor):
         right: NDArray[np.float64],
         change: SlabMap,
         read: ByteReader,
+        *,
         slab: int,
         memory: Memory,
     ) -> tuple[Strip, int]:
@@ -130,10 +126,7 @@ class BalancedTensor(EditedTensor):
                     change.apply(values, (top, end), (first, last))
                     yield _Tile(slice(top, end), values, first, target.rows_of(stored, top, end))
 
-            if not by_rows:
-                for tile in tiles():
-                    rescaled += target.fit(tile.values, first, tile.strip, 0.0)
-            rescaled += _decide(target, right, tiles, last - first)
+            rescaled += _decide(target, right, tiles, last - first, peak=None if by_rows else 0.0)
         return stored, rescaled
 
 
@@ -152,7 +145,7 @@ class _Tile:
         entries: which.
         values: the wanted numbers as they lie in the tensor.
         first: their first column there.
-        strip: where they are stored; its scales fit.
+        strip: where they are stored.
     """
 
     entries: slice
@@ -162,35 +155,72 @@ class _Tile:
 
 
 def _decide(
-    target: Coded, right: NDArray[np.float64], tiles: Callable[[], Iterator[_Tile]], vectors: int, turned: bool = False
+    target: Coded,
+    right: NDArray[np.float64],
+    tiles: Callable[[], Iterator[_Tile]],
+    vectors: int,
+    *,
+    peak: float | None,
+    turned: bool = False,
 ) -> int:
-    """Choose the codes of vectors and store them; returns the number of blocks that were widened for it.
+    """Choose the codes of vectors and store them; returns the number of blocks whose scales are new.
 
     Args:
         right: the directions, (entries, k).
         tiles: all entries of the vectors, given again at each call.
         vectors: how many there are.
-        turned: whether they are rows.
+        peak: as for `Coded.fit`; None where the scales fit already.
+        turned: whether the vectors are rows.
     """
     found = _Undecided.of(right.shape[0], vectors)
+    rescaled, places = 0, []
     for tile in tiles():
+        if peak is not None:
+            rescaled += target.fit(tile.values, tile.first, tile.strip, peak)
         found.put(tile.entries, target.neighbours(tile.values, tile.first, tile.strip), turned)
-    high, sums = found.decided(right)
-    unsettled = sums > UNSETTLED**2 * np.median(sums)
-    widened = 0
-    if target.widens and unsettled.any():
+        places.append((tile.entries, tile.first, tile.strip))
+    high, thirds, left = _settled(target, right, tiles, found, turned)
+    if target.widens and left.any():
+        widened = 0
         for tile in tiles():
-            must = unsettled[:, None] if turned else unsettled[None]
-            blocks = target.widen(tile.values, tile.first, tile.strip, must)
-            if blocks:
+            more = target.widen(tile.values, tile.first, tile.strip, left[:, None] if turned else left[None])
+            if more:
                 found.put(tile.entries, target.neighbours(tile.values, tile.first, tile.strip), turned)
-            widened += blocks
+            widened += more
         if widened:
-            high, _ = found.decided(right)
+            high, thirds, left = _settled(target, right, tiles, found, turned)
+            rescaled += widened
+    for entries, first, strip in places:
+        codes = found.codes(entries, high)
+        if thirds is not None:
+            codes[:, thirds.vectors] = thirds.codes[entries]
+        target.put_codes(np.ascontiguousarray(codes.T) if turned else codes, first, strip)
+    return rescaled
+
+
+@dataclass(frozen=True, eq=False)
+class _Thirds:
+    """The codes of the vectors that a third neighbour settles, (entries, vectors), and a mask of these."""
+
+    vectors: NDArray[np.bool_]
+    codes: NDArray[np.uint8]
+
+
+def _settled(
+    target: Coded, right: NDArray[np.float64], tiles: Callable[[], Iterator[_Tile]], found: "_Undecided", turned: bool
+) -> tuple[NDArray[np.bool_], _Thirds | None, NDArray[np.bool_]]:
+    """The choice among two neighbours, that among three where these do not settle a vector, and what is left."""
+    high, sums = found.decided(right)
+    left = unsettled(right, found.gap, sums)
+    if not left.any():
+        return high, None, left
+    three = Candidates.room(right.shape[0], int(np.count_nonzero(left)))
     for tile in tiles():
-        codes = found.codes(tile.entries, high)
-        target.put_codes(np.ascontiguousarray(codes.T) if turned else codes, tile.first, tile.strip)
-    return widened
+        three.put(tile.entries, Candidates.of(target, tile.values, tile.first, tile.strip), left, turned)
+    codes, again = three.decided(right, WEIGHT * right.shape[0] / float(np.vdot(right, right)))
+    still = left.copy()
+    still[left] = unsettled(right, found.gap[:, left], again)
+    return high, _Thirds(left, codes), still
 
 
 @dataclass(frozen=True, eq=False)

@@ -231,7 +231,11 @@ class Bnb4(Coded):
 
         steps = of_blocks(self._absmax_of(into))
         bad = misfits(
-            blocks, np.abs(steps), self._cut, lambda chosen, mask: on_levels(chosen, steps[mask][:, None], self._levels)
+            blocks,
+            np.abs(steps),
+            self._cut,
+            lambda chosen, mask: on_levels(chosen, steps[mask][:, None], self._levels),
+            lambda: self._blocked(np.ascontiguousarray(self.decode(into, rows, first, first + cols))),
         )
         if not bad.any():
             return 0
@@ -242,23 +246,22 @@ class Bnb4(Coded):
             of_blocks(into[self._absmax].view("<f4"))[bad] = made
             return len(made)
         levels, scales = (into[spec.name].view("<f4") for spec in (self._nested.levels, self._nested.absmax))
-        codes, named = self._named(wanted.astype(np.float32), levels, of_blocks(scales)[bad])
-        better = named > np.abs(steps[bad])
+        codes = self._named(wanted.astype(np.float32), levels, of_blocks(scales)[bad])
         stored = of_blocks(into[self._absmax])
-        stored[bad] = np.where(better, codes, stored[bad])
-        return int(np.count_nonzero(better))
+        made = int(np.count_nonzero(stored[bad] != codes))
+        stored[bad] = codes
+        return made
 
     def _named(
         self, wanted: NDArray[np.float32], levels: NDArray[np.float32], scales: NDArray[np.float32]
-    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """The bytes that name the least absmax not below wanted ones, or the largest, and what they name."""
+    ) -> NDArray[np.intp]:
+        """The bytes that name the least absmax not below wanted ones, or the largest."""
         offset = np.float32(self._offset or 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             places = np.nan_to_num((wanted - offset) / scales)
         codes = np.minimum(np.searchsorted(levels, places), 255)
         # Rounding may have led to the level below.
-        codes = np.minimum(codes + (levels[codes] * scales + offset < wanted), 255)
-        return codes, levels[codes] * scales + offset
+        return np.minimum(codes + (levels[codes] * scales + offset < wanted), 255)
 
     def neighbours(self, values: NDArray[np.float64], first: int, strip: Strip) -> Neighbours:
         """See `Coded`. Where a block's largest number is zero all codes mean the same, and stay."""

@@ -76,7 +76,14 @@ class Bnb8(Coded):
         if not values.size:
             return 0
         steps = self._steps(into)
-        bad = misfits(values, 127 * steps[:, 0], 0.5 / 127, lambda chosen, mask: _on_steps(chosen, steps[mask]))
+        rows, cols = values.shape
+        bad = misfits(
+            values,
+            127 * steps[:, 0],
+            0.5 / 127,
+            lambda chosen, mask: _on_steps(chosen, steps[mask]),
+            lambda: self.decode(into, rows, first, first + cols),
+        )
         made = np.abs(values[bad]).max(axis=-1, initial=0.0) / (127 * _PER_UNIT)
         stored = into[self._scale].view("<f4")
         stored[bad] = made

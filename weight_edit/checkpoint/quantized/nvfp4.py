@@ -121,7 +121,11 @@ class Nvfp4(Coded):
         groups = values.reshape(rows, -1, GROUP)
         scales = self._scales(into, rows, begin, end)
         bad = misfits(
-            groups, scales * E2M1.largest, _CUT, lambda chosen, mask: _neighbours(chosen, scales[mask][:, None])
+            groups,
+            scales * E2M1.largest,
+            _CUT,
+            lambda chosen, mask: _neighbours(chosen, scales[mask][:, None]),
+            lambda: self.decode(into, rows, first, first + cols).reshape(groups.shape),
         )
         if not bad.any():
             return 0
@@ -129,8 +133,8 @@ class Nvfp4(Coded):
         wanted = np.abs(groups[bad]).max(axis=-1) / E2M1.largest
         codes = np.maximum(E4M3.encode(wanted * whole if self._divides else wanted / whole), 1)
         stored = into[self._scale].reshape(rows, self._groups)[:, begin:end]
-        made = int(np.count_nonzero(codes > stored[bad]))
-        stored[bad] = np.maximum(codes, stored[bad])
+        made = int(np.count_nonzero(codes != stored[bad]))
+        stored[bad] = codes
         return made
 
     def neighbours(self, values: NDArray[np.float64], first: int, strip: Strip) -> Neighbours:

@@ -33,6 +33,8 @@ def config_without(
     """
     if not quantised_names(left, config):
         return None
+    if config.get("quant_method") == "gptq":
+        return _gptq(config, names, left)
     if config.get("quant_method") == "modelopt":
         return modelopt.without(config, modelopt_modules(names))
     changed = dict(config)
@@ -46,6 +48,16 @@ def config_without(
         # Without a list transformers leaves the unembedding alone by itself; with one, only what it says.
         return changed | {usual: _longer(_plain_modules(left), modules)}
     return changed | {key: _longer(config[key], modules) for key in lists}
+
+
+def _gptq(config: Mapping[str, Any], names: Sequence[str], left: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """A config of GPTQ, which has a list of the modules to convert, and patterns of names for exceptions to it.
+
+    transformers goes by the first, and takes whole names too; others go by the patterns.
+    """
+    converted = [[_module(name) for name in quantised_names(left, config)]]
+    spared: dict[str, dict[str, Any]] = {f"-:^{re.escape(_module(name))}$": {} for name in names}
+    return {**config, "modules_in_block_to_quantize": converted, "dynamic": {**spared, **(config.get("dynamic") or {})}}
 
 
 def modelopt_modules(names: Sequence[str]) -> list[str]:

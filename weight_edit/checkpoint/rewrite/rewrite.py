@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from weight_edit.checkpoint.files import locate, printable
 from weight_edit.checkpoint.manifest import FileRecord
+from weight_edit.checkpoint.rewrite.ahead import Ahead
 from weight_edit.checkpoint.rewrite.lane import Begun, Lane, LaneFile
 from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.rewrite.links import clone, link
@@ -22,6 +23,7 @@ from weight_edit.checkpoint.source.reading import Files, processors
 from weight_edit.checkpoint.tensor.edited import EditedTensor, Rounding, RoundingLoss
 from weight_edit.checkpoint.tensor.nonfinite import Census
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory, scratch
+from weight_edit.checkpoint.tensor.storage import Bytes
 from weight_edit.errors import UsageError
 from weight_edit.utils.progress import Bar, bar
 
@@ -121,6 +123,7 @@ def write_checkpoint(
     ):
         job = _Rewrite(plan, out, source, progress, linked=linked, done=done, allow_nonfinite=allow_nonfinite)
         job.begun, job.note_begun, job.losses = begun, note_begun, dict(losses or {})
+        job.threads_ahead = _threads_ahead(todo, count)
         job.run(todo, count)
     files = {**finished, **job.records}
     return RewriteResult(
@@ -150,6 +153,12 @@ def _usable(begun: Mapping[str, Begun], plan: RewritePlan, out: Path) -> dict[st
     for name in begun.keys() - usable:
         (out / PurePosixPath(name)).unlink()
     return usable
+
+
+def _threads_ahead(todo: list[FilePlan], lanes: int) -> int:
+    """The threads for each edited file beside its lane, where such files are fewer than lanes: one GGUF file, say."""
+    edited = sum(any(isinstance(piece, New) for piece in file.pieces) for file in todo)
+    return max(0, lanes - edited) // edited if edited else 0
 
 
 class Stopped(Exception):
@@ -192,6 +201,7 @@ class _Rewrite:
         self.losses: dict[str, RoundingLoss] = {}
         self.begun: Mapping[str, Begun] = {}
         self.note_begun: NoteBegun | None = None
+        self.threads_ahead = 0
         self._stop = threading.Event()
         self._clones = True
         self._needed: Counter[str] = Counter()
@@ -275,41 +285,64 @@ class _Rewrite:
     def _written(self, lane: Lane, file: FilePlan) -> FileRecord:
         begun = self.begun.get(file.name)
         with LaneFile(lane, self.out / PurePosixPath(file.name), file.size, begun) as target:
-            noted = kept = target.size
-            end = 0
-            for piece in file.pieces:
-                end += piece.size
-                if end <= kept:
-                    continue
-                self._piece(target, piece)
-                if self.note_begun is not None and noted + NOTED_EVERY <= end < file.size:
-                    self.note_begun(file.name, end, target.settle(), self._losses_of(file))
-                    noted = end
+            self._pieces(target, file)
             for name in self._reads[file.name]:
                 self._files.check_unchanged(name)
             self._check_stop()
             return target.finish(file.origin)
 
-    def _piece(self, target: LaneFile, piece: Piece) -> None:
+    def _pieces(self, target: LaneFile, file: FilePlan) -> None:
+        """Write the pieces of a file that are not there yet."""
+        noted = kept = target.size
+        ends = accumulate(piece.size for piece in file.pieces)
+        todo = [(piece, end) for piece, end in zip(file.pieces, ends, strict=True) if end > kept]
+        with Ahead(self._made, [piece for piece, _ in todo], self.threads_ahead) as ahead:
+            try:
+                for number, (piece, end) in enumerate(todo):
+                    self._piece(target, piece, ahead.taken(number))
+                    if self.note_begun is not None and noted + NOTED_EVERY <= end < file.size:
+                        self.note_begun(file.name, end, target.settle(), self._losses_of(file))
+                        noted = end
+            except BaseException:
+                # Nobody waits for what was begun.
+                self._stop.set()
+                raise
+
+    def _piece(self, target: LaneFile, piece: Piece, made: Bytes | None) -> None:
         if isinstance(piece, Copy):
             self._copy(target, piece)
             return
         before = target.size
         if isinstance(piece, Literal):
             target.write(memoryview(piece.data))
+        elif made is not None:
+            target.write(made.data)
         else:
-            edited = piece.edited
-            counted = isinstance(edited, EditedTensor) and edited.target.lossy and piece.part == edited.target.name
-            rounding = Rounding(edited) if counted else None
-            for block in edited.blocks(piece.part, self._files.tensor, rounding, scratch):
-                self._check_stop()
+            for block in self._blocks(piece):
                 target.write(block.data)
-                self.progress.advance(block.size)
-            if rounding is not None:
-                self.losses[piece.part] = rounding.loss
         if target.size - before != piece.size:
             raise ValueError(f"{piece} gave {target.size - before} bytes, not {piece.size}")
         self.counts.add(edited=piece.size)
+
+    def _blocks(self, piece: New) -> Iterator[Bytes]:
+        """The bytes of an edited tensor's part, each good until the next; its rounding is noted at the end."""
+        edited = piece.edited
+        counted = isinstance(edited, EditedTensor) and edited.target.lossy and piece.part == edited.target.name
+        rounding = Rounding(edited) if counted else None
+        for block in edited.blocks(piece.part, self._files.tensor, rounding, scratch):
+            self._check_stop()
+            yield block
+            self.progress.advance(block.size)
+        if rounding is not None:
+            self.losses[piece.part] = rounding.loss
+
+    def _made(self, piece: New) -> Bytes:
+        """The bytes of an edited tensor's part as a whole."""
+        whole, done = np.empty(piece.size, np.uint8), 0
+        for block in self._blocks(piece):
+            whole[done : done + block.size] = block
+            done += block.size
+        return whole[:done]
 
     def _copy(self, target: LaneFile, piece: Copy) -> None:
         done = 0

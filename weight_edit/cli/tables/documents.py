@@ -29,6 +29,16 @@ class Compared(Difference):
     told: bool
 
 
+class RoundingDocument(TypedDict):
+    """What storing one edited tensor in its quantised format did, see `RoundingLoss`."""
+
+    format: str
+    kept: float
+    left: float
+    error: float
+    rescaled: int
+
+
 class AtLengthDocument(TypedDict):
     """The verdicts on the first tokens of the answers to one prompt set."""
 

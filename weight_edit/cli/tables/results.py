@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         EffectDocument,
         EvaluationDocument,
         Rate,
+        RoundingDocument,
         ScoreDocument,
         VerificationDocument,
     )
@@ -434,7 +435,11 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
             f"[yellow]note:[/] {megabytes(result.bytes_linked)} are hard links: whoever changes them changes the source"
         )
     if result.rounding:
-        _rounding(result.rounding, any(name.lower().endswith(".gguf") for name in result.files), console)
+        _rounding(
+            cast("Mapping[str, RoundingDocument]", result.rounding),
+            any(name.lower().endswith(".gguf") for name in result.files),
+            console,
+        )
     if result.nonfinite:
         named = ", ".join(f"{safe(name)} ({count})" for name, count in list(result.nonfinite.items())[:3])
         console.print(f"[yellow]note:[/] {len(result.nonfinite)} tensors have NaN or infinite values: {named}")
@@ -457,9 +462,17 @@ def baked(result: "BakeResult", model: str, console: Console) -> None:
         suggest(console, "verify", model, result.path)
 
 
-def _rounding(record: Mapping[str, Mapping[str, Any]], gguf: bool, console: Console) -> None:
+_WIDER = "--dequantize stores the edited tensors as bfloat16"
+_WIDER_GGUF = (
+    "edit a GGUF in which they have a wider type (llama-quantize --tensor-type NAME=q8_0 makes one from the original), "
+    "or edit the original and convert it"
+)
+"""What to do where a format is too coarse for an edit."""
+
+
+def _rounding(record: "Mapping[str, RoundingDocument]", gguf: bool, console: Console) -> None:
     """Print what storing the edit in the source's formats did, and what to do where it is too much."""
-    from weight_edit.baking.rounding import MOST_LEFT, by_format, coarse, wider
+    from weight_edit.baking.rounding import MOST_LEFT, by_format, coarse
 
     table = Table(title="Rounded to the source's own format", title_justify="left")
     for column in ("format", "tensors", "kept, at least", "left of V^T W", "off, at most", "new scales"):
@@ -479,7 +492,7 @@ def _rounding(record: Mapping[str, Mapping[str, Any]], gguf: bool, console: Cons
         named = f"{safe(over[0])} ({record[over[0]]['left']:.1%})"
         console.print(
             f"[yellow]note:[/] in {len(over)} tensors rounding leaves more than {MOST_LEFT:.0%} of what was along the "
-            f"directions, most in {named}: {safe(wider(gguf).replace('`dequantize=True`', '--dequantize'))}"
+            f"directions, most in {named}: {_WIDER_GGUF if gguf else _WIDER}"
         )
 
 

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.errors import UsageError
-from weight_edit.evaluation.backends import VLLM, opened
+from weight_edit.evaluation.backends import VLLM, gguf_file, opened
 from weight_edit.evaluation.endpoint.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def named_targets(
     base: str | Endpoint | None = against
     if against is not None:
         # A model that llama.cpp runs may be held against a folder.
-        of_base = "auto" if not is_gguf(against) and backend != VLLM else backend
+        of_base = "auto" if gguf_file(against) is None and backend != VLLM else backend
         base = (
             on(against_endpoint, against)
             if against_endpoint is not None
