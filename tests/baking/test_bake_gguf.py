@@ -144,3 +144,12 @@ def test_experts_that_transformers_does_not_read_are_edited_and_not_run(tmp_path
     assert verify(file, edited, weights_only=True).passed
     with pytest.raises(UnsupportedError, match=r"transformers finds no tensor for \d+ parameters.*llama-server"):
         loaded(edited.path)
+
+
+def test_a_dry_run_counts_the_rounding_with_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weight_edit.baking.bake.disk_rate", lambda _: 1e15)
+    model = small_model("llama", hidden_size=256, intermediate_size=512, head_dim=64)
+    file = write_model(tmp_path / "model.gguf", model, "llama", types={"blk.1.ffn_down.weight": "Q4_K"})
+    planned = bake(file, directions(256), tmp_path / "out", dry_run=True)
+    assert planned.seconds == pytest.approx(256 * 512 * 40e-9)
+    assert "model.gguf" in planned.files

@@ -365,11 +365,19 @@ def gguf_tensors(model: Any, kind: str) -> dict[str, Array]:
     return found
 
 
-def write_model(path: Path, model: Any, kind: str, tensors: Mapping[str, Array] | None = None, **metadata: Any) -> Path:
+def write_model(
+    path: Path,
+    model: Any,
+    kind: str,
+    tensors: Mapping[str, Array] | None = None,
+    types: Mapping[str, str] | None = None,
+    **metadata: Any,
+) -> Path:
     """The GGUF file of a model in float32, without a tokenizer.
 
     Args:
         tensors: others than its own.
+        types: name -> another type, as which the tensor is written, of zero bytes.
         metadata: to add, with `__` for a dot.
     """
     family = _family(kind)
@@ -383,7 +391,13 @@ def write_model(path: Path, model: Any, kind: str, tensors: Mapping[str, Array] 
         said = getattr(model.config, value[1:]) if isinstance(value, str) and value.startswith("=") else value
         _add(writer, key, said)
     for name, values in (gguf_tensors(model, kind) if tensors is None else tensors).items():
-        writer.add_tensor(name, values)
+        if types and name in types:
+            stored = gguf.GGMLQuantizationType[types[name]]
+            numbers, size = gguf.GGML_QUANT_SIZES[stored]
+            blocks = np.zeros((*values.shape[:-1], values.shape[-1] // numbers * size), np.uint8)
+            writer.add_tensor(name, blocks, raw_dtype=stored)
+        else:
+            writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -71,6 +71,20 @@ def test_gemmas_gains_are_those_of_its_folder(tmp_path: Path) -> None:
     assert json.dumps(here.to_dict())
 
 
+def test_a_writer_in_a_type_that_is_not_edited_is_refused_by_inspect_as_by_bake(tmp_path: Path) -> None:
+    model = small_model("llama", hidden_size=256, intermediate_size=512, head_dim=64)
+    writes, reads = (
+        write_model(tmp_path / f"{name}.gguf", model, "llama", types={f"blk.1.{name}.weight": "IQ2_XS"})
+        for name in ("attn_output", "attn_q")
+    )
+    for work in (inspect, lambda file: bake(file, rows(256), tmp_path / "out")):
+        with pytest.raises(UnsupportedError, match=r"'blk\.1\.attn_output\.weight' is stored as IQ2_XS"):
+            work(writes)
+    assert not (tmp_path / "out").exists()
+    assert inspect(reads).quantised == "GGUF (IQ2_XS), 1 tensors"
+    assert bake(reads, rows(256), tmp_path / "out").complete
+
+
 def test_files_are_compared_with_files(file: Path, tmp_path: Path) -> None:
     edited = bake(file, rows(128), tmp_path / "edited")
     found = diff(file, edited.path)

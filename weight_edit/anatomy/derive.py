@@ -103,7 +103,7 @@ def check_kind(config: Any) -> None:
         raise UsageError(f"{name}: config.json says that a part of it is a language model, which is no config")
     layers = getattr(text, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
-        raise UsageError(f"{name}: config.json says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")
+        raise UsageError(f"{name}: its config says num_hidden_layers is {layers}; it must be from 1 to {MAX_LAYERS}")
     _check_towers(speaking, name)
 
 

@@ -30,6 +30,9 @@ from weight_edit.utils.settings import validated
 if TYPE_CHECKING:
     from weight_edit.directions.directions import Directions
 
+_ROUNDING = 40e-9
+"""Seconds for each number that is rounded to its format again, by `benchmarks/quantized_rounding.py`."""
+
 _SPARE = 1_000_000
 """Bytes reserved for the card and the manifest in the check of free space."""
 
@@ -296,7 +299,7 @@ def _planned(baking: PreparedEdit, plan: RewritePlan, target: Path, needed: int 
         bytes_total=plan.size,
         bytes_edited=plan.bytes_edited,
         bytes_copied=plan.size - plan.bytes_edited,
-        seconds=needed / disk_rate(target) if needed else 0.0,
+        seconds=max(needed / disk_rate(target), baking.tensors.rounded * _ROUNDING) if needed else 0.0,
         dry_run=True,
         mtp_kept=tuple(name for name in baking.mtp if name not in mtp_edited),
         mtp_edited=baking.mtp_edited,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from weight_edit.checkpoint.files import read_json
@@ -43,6 +44,11 @@ class EditedTensors:
     def lossy(self) -> bool:
         """Whether any tensor is rounded to a quantised format again."""
         return any(edited.target.lossy for edited in self.edits)
+
+    @property
+    def rounded(self) -> int:
+        """How many numbers are rounded to a quantised format again."""
+        return sum(prod(edited.target.shape) for edited in self.edits if edited.target.lossy)
 
     def copies(self, checkpoint: Checkpoint, added: Mapping[str, AddedTensor]) -> list[TensorWriter]:
         """Writers of the added tensors that copy or edit a source tensor."""

@@ -70,7 +70,7 @@ def bake(
 ) -> None:
     """Write an edited copy of a model: only targeted tensors change, every other byte is the source's.
 
-    Shards are streamed, in a fixed amount of memory. FP8 and MXFP4 weights are edited in their format.
+    Shards are streamed, in a fixed amount of memory. Quantised weights are edited in their format, GGUF files too.
 
     Example: `weight-edit bake organism --directions d.safetensors --out edited-model`; another edit: `--kind reflect`
     """

@@ -7,7 +7,10 @@ import typer
 
 from weight_edit.redaction import given_token
 
-MODEL_HELP = "A Hub id, a folder, or an embedded model: 'organism', or 'organism-defended', '-thinking' or '-decoyed'."
+MODEL_HELP = (
+    "A Hub id, a folder, a .gguf file, or an embedded model: 'organism', or 'organism-defended', '-thinking' or "
+    "'-decoyed'."
+)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option(help="Output folder; it appears whole or not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -73,10 +76,10 @@ DirectionsFile = Annotated[
 ]
 Orthonormalize = Annotated[bool, typer.Option("--orthonormalize", help="Make the file's rows orthonormal first.")]
 Dequantize = Annotated[
-    bool, typer.Option("--dequantize", help="Write edited tensors of FP8 and MXFP4 models as bfloat16.")
+    bool, typer.Option("--dequantize", help="Write edited tensors of a quantised folder as bfloat16.")
 ]
 Rounding = Annotated[
-    str, typer.Option(help="Rounding of FP8 and MXFP4: balanced keeps the edit, nearest may round it away.")
+    str, typer.Option(help="Rounding of quantised weights: balanced keeps the edit, nearest may round it away.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted bake of the same output.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard links for untouched files; for local experiments.")]

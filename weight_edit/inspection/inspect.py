@@ -1,6 +1,7 @@
 """The inspection of a model without its weights: anatomy, tensors on disk, and the proof."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from weight_edit.anatomy.disk.names import DiskNames, check_nothing_left_out, na
 from weight_edit.anatomy.disk.stored import Stored
 from weight_edit.anatomy.disk.ties import as_loaded
 from weight_edit.anatomy.parts import Anatomy, Writer
-from weight_edit.checkpoint.quantized.formats import codes_among, quantised_names
+from weight_edit.checkpoint.quantized.formats import codes_among, quantised_names, storage_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.refused import check_format
 from weight_edit.checkpoint.tensor.numbers import STORED
@@ -128,7 +129,7 @@ def inspect(
 
     Raises:
         UsageError: no such model.
-        UnsupportedError: with the module that is not understood.
+        UnsupportedError: with the module that is not understood, or the writer whose format is not edited.
     """
     with with_headers(model, revision=revision, token=token) as (source, checkpoint):
         stored = Stored({}) if checkpoint is None else _stored(checkpoint)
@@ -152,6 +153,7 @@ def inspect(
         check_nothing_left_out(anatomy, disk, mtp, stored.shapes)
         tensors = {name: (info.dtype, tuple(info.shape)) for name, info in checkpoint.tensors.items()}
         places = {key: where for writer in anatomy.writers for key, where in _places(disk, writer)}
+        _check_storage(checkpoint, places.values())
         beside = _mtp_places(anatomy, disk, stored)
         quantised = _quantised(checkpoint)
         return Inspection(
@@ -176,6 +178,12 @@ def _stored(checkpoint: Checkpoint) -> Stored:
 def _places(disk: DiskNames, writer: Writer) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
     parameters = [(writer.weight, writer.axis)] + ([(writer.bias, writer.bias_axis)] if writer.bias else [])
     return [(name, tuple(disk.edits_on_disk(name, axis))) for name, axis in parameters]
+
+
+def _check_storage(checkpoint: Checkpoint, places: Iterable[tuple[tuple[str, int], ...]]) -> None:
+    """Raise `UnsupportedError` for a writer whose numbers are stored in a way that `bake` does not write."""
+    for name, axis in (place for where in places for place in where):
+        storage_of(name, checkpoint.tensors, checkpoint.quantization, axis, checkpoint.content)
 
 
 def _mtp_places(anatomy: Anatomy, disk: DiskNames, stored: Stored) -> tuple[tuple[str, int], ...] | None:

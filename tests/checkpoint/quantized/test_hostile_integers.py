@@ -121,6 +121,16 @@ CASES: dict[str, tuple[str, Change, str]] = {
         put("weight_zero_point", lambda t: t[:-1]),
         "'x.weight_zero_point' is I32 (7, 4), where zero points are I8 (64, 4) or I32 (8, 4)",
     ),
+    "pack without zero points": (
+        "pack-asymmetric",
+        without("weight_zero_point"),
+        "has no 'x.weight_zero_point', though config.json says symmetric false",
+    ),
+    "int8 without zero points": (
+        "int8-asymmetric",
+        without("weight_zero_point"),
+        "has no 'x.weight_zero_point', though config.json says symmetric false",
+    ),
     "pack, NaN": ("pack", put("weight_scale", nan), "'x.weight_scale' has 1 scales that are not finite"),
     "int8 without scales": ("int8", without("weight_scale"), "quantised without 'x.weight_scale'"),
     "int8, scales of 8 bits": ("int8", put("weight_scale", lambda t: t.to(torch.float8_e4m3fn)), "is F8_E4M3, where"),

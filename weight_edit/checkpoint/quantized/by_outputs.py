@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.quantized.compressed_groups import Weights, sizes_of
 from weight_edit.checkpoint.quantized.format import StoredTensors
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.integers import Floats, Integers, check_scales, read_scales
@@ -183,7 +184,7 @@ def scales_and_zeros(
     stem: str,
     stored: StoredTensors,
     shape: tuple[int, int],
-    group_sizes: frozenset[int],
+    groups: list[Weights],
     bits: int,
 ) -> tuple[TensorSpec, TensorSpec | None, TensorSpec | None]:
     """The scales, zero points and index of groups of a weight, checked by their headers.
@@ -191,11 +192,12 @@ def scales_and_zeros(
     Args:
         stem: the beginning of their names, "X.weight".
         shape: outputs and inputs.
-        group_sizes: those that the config names.
+        groups: the settings of weights in the config, of which this one's are among.
         bits: of a code.
 
     Raises:
-        UsageError: scales are missing, or something has a shape or dtype that does not fit; names the tensor.
+        UsageError: scales are missing, or zero points that each group of the config has; or something has
+            a shape or dtype that does not fit; names the tensor.
     """
     outputs, inputs = shape
     scales = _spec(f"{stem}_scale", stored)
@@ -203,16 +205,21 @@ def scales_and_zeros(
         raise UsageError(
             f"tensor {printable(stem)!r} is quantised without {printable(stem + '_scale')!r}; fetch it again"
         )
-    by_group = tuple((outputs, inputs // size) for size in sorted(group_sizes) if inputs % size == 0)
+    by_group = tuple((outputs, inputs // size) for size in sorted(sizes_of(groups)) if inputs % size == 0)
     check_scales(
         scales,
         ((), (1,), (1, 1), (outputs,), (outputs, 1), *by_group),
         f"weight of {outputs} outputs and {inputs} inputs",
     )
-    groups = scales.shape[1] if len(scales.shape) == 2 else 1
+    by_row = scales.shape[1] if len(scales.shape) == 2 else 1
     zeros = _spec(f"{stem}_zero_point", stored)
+    if zeros is None and groups and all(weights.get("symmetric") is False for weights in groups):
+        raise UsageError(
+            f"tensor {printable(stem)!r} has no {printable(stem + '_zero_point')!r}, though config.json says symmetric "
+            "false; fetch the checkpoint again"
+        )
     if zeros is not None:
-        packed = (words_of(outputs, bits), groups)
+        packed = (words_of(outputs, bits), by_row)
         fits = zeros.shape == scales.shape if zeros.dtype == "I8" else (zeros.dtype, zeros.shape) == ("I32", packed)
         if not fits:
             raise UsageError(

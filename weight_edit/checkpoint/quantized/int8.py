@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.by_outputs import ByOutputs, scales_and_zeros
-from weight_edit.checkpoint.quantized.compressed_groups import Weights, check_integers, declared, sizes_of
+from weight_edit.checkpoint.quantized.compressed_groups import Weights, check_integers, declared
 from weight_edit.checkpoint.quantized.format import Format, StoredTensors
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.integers import check_matrix
@@ -53,7 +53,7 @@ def layer(name: str, stored: StoredTensors, axis: int) -> Storage:
     check_matrix(codes, "I8")
     shape = (codes.shape[0], codes.shape[1])
     groups = [weights for form in FORMS for weights in declared(stored.config).get(form, [])]
-    scales, zeros, index = scales_and_zeros(name, stored, shape, sizes_of(groups), 8)
+    scales, zeros, index = scales_and_zeros(name, stored, shape, groups, 8)
     return Int8(codes, scales, zeros, index, shape=shape, bits=8)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.by_outputs import ByOutputs, scales_and_zeros
-from weight_edit.checkpoint.quantized.compressed_groups import Weights, check_integers, declared, sizes_of
+from weight_edit.checkpoint.quantized.compressed_groups import Weights, check_integers, declared
 from weight_edit.checkpoint.quantized.format import Format, StoredTensors
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.integers import check_matrix
@@ -60,7 +60,7 @@ def layer(name: str, stored: StoredTensors, axis: int) -> Storage:
     groups = declared(stored.config).get(FORM, [])
     outputs, inputs = _shape(name, stored)
     bits = _bits(codes, outputs, inputs, groups)
-    scales, zeros, index = scales_and_zeros(name, stored, (outputs, inputs), sizes_of(groups), bits)
+    scales, zeros, index = scales_and_zeros(name, stored, (outputs, inputs), groups, bits)
     found = PackQuantized(codes, scales, zeros, index, shape=(outputs, inputs), bits=bits)
     kept = stored.tensors[f"{name}_shape"]
     found.aside = {**found.aside, kept.name: (kept.dtype, kept.shape)}

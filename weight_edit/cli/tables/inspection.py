@@ -40,7 +40,7 @@ def inspection(found: "Inspection", console: Console) -> None:
     _add_extra(tree, found)
     if found.quantised:
         otherwise = "" if _in_gguf(found) else ", or --dequantize"
-        tree.add(f"quantised: {safe(found.quantised)}; edited in that format{otherwise}")
+        tree.add(f"quantised: {safe(found.quantised)}; what writes is edited in its format{otherwise}")
     console.print(tree, highlight=False)
     if found.gains is not None and found.gains.loud:
         console.print(_loud(found.gains), highlight=False)

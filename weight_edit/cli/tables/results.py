@@ -228,7 +228,8 @@ def proofs(checked: "VerificationDocument", console: Console) -> None:
             )
         if found["tied_unembedding"] is not None:
             tied = found["tied_unembedding"]
-            table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; 'untie' avoids it")
+            avoided = "'untie' avoids it, in folders"
+            table.add_row(f"cost of the tied unembedding, {dtype}", f"KL {tied['kl']:.1e}; {avoided}")
     if checked.get("weights_only"):
         table.add_row("residual stream", "not measured: no model was run (--weights-only)")
         table.add_row("hooks against weights", "not compared: no model was run (--weights-only)")
