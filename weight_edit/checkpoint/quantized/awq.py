@@ -34,7 +34,7 @@ class Awq(ByInputs):
         group: inputs of a group.
     """
 
-    col_step = _PER_WORD
+    col_step = packed = _PER_WORD
 
     def __init__(self, codes: TensorSpec, scales: TensorSpec, zeros: TensorSpec, *, group: int) -> None:
         super().__init__(codes, scales, zeros, inputs=codes.shape[0], bits=4, group=group, step=1)

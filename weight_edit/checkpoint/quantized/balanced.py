@@ -78,7 +78,8 @@ class BalancedTensor(EditedTensor):
                 for first, values in strip.tiles:
                     yield _Tile(slice(first, first + values.shape[1]), values, first, strip.stored)
 
-            strip.rescaled += _decide(target, right, tiles, strip.last - strip.first, peak=peak, turned=True)
+            anew = _decide(target, right, tiles, strip.last - strip.first, peak=peak, turned=True)
+            strip.rescaled = self._counted(anew, strip)
             yield strip
 
     def _by_columns(
@@ -272,7 +273,7 @@ class _Undecided:
         high = np.empty(self.low.shape, np.bool_)
         sums = np.zeros((right.shape[1], self.low.shape[1]), np.float32)
         if not weight:
-            return np.greater(self.error * -2, self.gap, out=high), sums[0]
+            return np.greater(self.error * -2, self.gap, out=high), np.zeros(self.low.shape[1], np.float32)
         # The higher one is better where the sum so far, along the entry's own part of the directions, is below this:
         # minus the middle of the two errors, times what the error itself counts beside the sum.
         factors = (-(1 + weight * sizes) / weight).astype(np.float32)

@@ -103,7 +103,6 @@ class Bnb4(Coded):
         # Stable, and -0 before 0.
         self._order = np.lexsort((~np.signbit(self._numbers), self._numbers)).astype(np.uint8)
         self._levels = Levels(self._numbers[self._order])
-        self._zeros = tuple(self._order[self._levels.numbers == 0])
         every = np.arange(256)
         self._pairs = pairs(self._numbers[every >> 4], self._numbers[every & 15])
         self._cut = _CUT[state.kind]
@@ -269,11 +268,6 @@ class Bnb4(Coded):
         steps = self._steps(strip, rows, first, first + cols)
         found = on_levels(values if self._crossing else values.reshape(rows, -1, self._block), steps, self._levels)
         found = Neighbours(self._order[found.low], self._order[found.high], found.error, found.gap).shaped(values.shape)
-        if len(self._zeros) > 1:
-            # FP4 has a zero of each sign, and levels know the last one.
-            negative = (values == 0) & np.signbit(values)
-            for codes in (found.low, found.high):
-                codes[negative & (codes == self._zeros[-1])] = self._zeros[0]
         flat = steps == 0
         if flat.any():
             flat = np.broadcast_to(steps == 0, values.shape if self._crossing else (*steps.shape[:2], self._block))

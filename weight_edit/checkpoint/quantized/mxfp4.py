@@ -36,7 +36,7 @@ class Mxfp4(Coded):
         scales: U8 (experts, rows, groups).
     """
 
-    col_step = GROUP
+    col_step = packed = GROUP
     keeps_grid = True
 
     def __init__(self, blocks: TensorSpec, scales: TensorSpec) -> None:

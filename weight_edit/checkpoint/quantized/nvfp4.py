@@ -46,6 +46,7 @@ class Nvfp4(Coded):
         beside: F32, scales of activations, which go where the weight goes.
     """
 
+    col_step = packed = GROUP
     keeps_grid = True
 
     def __init__(
@@ -55,7 +56,7 @@ class Nvfp4(Coded):
         self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (whole, *beside)}
         self._lead = scale.shape[:-2]
         self.slabs, (self.rows, self._groups) = prod(self._lead), scale.shape[-2:]
-        self.cols, self.col_step = self._groups * GROUP, GROUP
+        self.cols = self._groups * GROUP
         self._scale, self._whole, self._divides = scale.name, whole.name, divides
         self._many = prod(whole.shape) > 1
 
