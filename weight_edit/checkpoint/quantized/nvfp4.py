@@ -5,7 +5,7 @@ compressed-tensors divides (`weight_global_scale`). An edit keeps the matrix's s
 among matrices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -43,17 +43,14 @@ class Nvfp4(Coded):
         scale: F8_E4M3 (..., out, in / 16), of each group.
         whole: F32, one number, or one for each expert.
         divides: whether the numbers are divided by that, not multiplied.
-        beside: F32, scales of activations, which go where the weight goes.
     """
 
     col_step = packed = GROUP
     keeps_grid = True
 
-    def __init__(
-        self, weight: TensorSpec, scale: TensorSpec, whole: TensorSpec, divides: bool, beside: Sequence[TensorSpec] = ()
-    ) -> None:
+    def __init__(self, weight: TensorSpec, scale: TensorSpec, whole: TensorSpec, divides: bool) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
-        self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (whole, *beside)}
+        self.aside = {whole.name: (whole.dtype, whole.shape)}
         self._lead = scale.shape[:-2]
         self.slabs, (self.rows, self._groups) = prod(self._lead), scale.shape[-2:]
         self.cols = self._groups * GROUP
@@ -79,9 +76,8 @@ class Nvfp4(Coded):
         begin = (slab * self.rows + first) * self._groups
         read(self.name, begin * GROUP // 2, strip[self.name])
         read(self._scale, begin, strip[self._scale])
-        for name, (_, shape) in self.aside.items():
-            strip[name] = np.empty(4 if name == self._whole else 4 * prod(shape), np.uint8)
-            read(name, 4 * slab if name == self._whole and self._many else 0, strip[name])
+        strip[self._whole] = np.empty(4, np.uint8)
+        read(self._whole, 4 * slab if self._many else 0, strip[self._whole])
         for name, bad in (
             (self._scale, int(np.count_nonzero(strip[self._scale] >= _NAN))),
             (self._whole, int(not 0 < self._whole_scale(strip) < np.inf)),
