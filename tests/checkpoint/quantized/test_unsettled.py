@@ -33,7 +33,7 @@ def loss(k: int) -> RoundingLoss:
 @pytest.mark.parametrize("k", [1, 2])
 def test_what_two_neighbours_cannot_settle_three_do(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     three = loss(k)
-    monkeypatch.setattr(balanced, "unsettled_of", lambda right, gap, sums: np.zeros(gap.shape[1], np.bool_))
+    monkeypatch.setattr(balanced, "unsettled", lambda right, gap, sums: np.zeros(gap.shape[1], np.bool_))
     two = loss(k)
     assert three.left < 0.006
     assert two.left > 2 * three.left
