@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.clipping import misfits, pairs
+from weight_edit.checkpoint.quantized.clipping import misfits
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import on_floats
+from weight_edit.checkpoint.quantized.halves import pack, pairs, unpack
 from weight_edit.checkpoint.quantized.minifloat import E2M1, E4M3
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
@@ -30,9 +31,7 @@ _CUT = 1 / 6
 _NAN = 127
 """The e4m3 codes from here on are no numbers, or negative."""
 
-_BYTES = np.arange(256)
-_PAIRS = pairs(E2M1.numbers[_BYTES & 15], E2M1.numbers[_BYTES >> 4])
-"""The two numbers of every byte, the low half's first, as one complex number for lookup."""
+_PAIRS = pairs(E2M1.numbers)
 
 
 class Nvfp4(Coded):
@@ -91,17 +90,12 @@ class Nvfp4(Coded):
 
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""
-        halves = strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2]
-        codes = np.empty((rows, last - first), np.uint8)
-        np.bitwise_and(halves, 15, out=codes[:, 0::2])
-        np.right_shift(halves, 4, out=codes[:, 1::2])
-        return codes
+        return unpack(strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2])
 
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
         """See `Coded`."""
         rows, cols = codes.shape
-        halves = into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
-        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=halves)
+        pack(codes, into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2])
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`. A byte at a time."""
