@@ -17,6 +17,7 @@ from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.verification.verify import verify
 
+ROWS = orthonormal_rows(np.random.default_rng(2).standard_normal((1, 64))).astype(np.float32)
 DOWN = "model.layers.1.mlp.down_proj.weight"
 
 
@@ -24,8 +25,7 @@ DOWN = "model.layers.1.mlp.down_proj.weight"
 def baked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("rounding")
     sample = llama_compressed(folder / "base", "channel")
-    rows = orthonormal_rows(np.random.default_rng(2).standard_normal((1, 64))).astype(np.float32)
-    result = bake(sample.folder, DirectionRows(rows), folder / "edited")
+    result = bake(sample.folder, DirectionRows(ROWS), folder / "edited")
     assert result.rounding is not None
     assert set(result.rounding) == set(sample.writers)
     assert {loss["format"] for loss in result.rounding.values()} == {"FP8"}
@@ -79,12 +79,18 @@ def test_another_record_is_a_problem(
     assert any(problem.startswith("manifest: its rounding of ") for problem in problems)
 
 
-def test_an_output_of_an_earlier_version_is_said_to_be_one(baked: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounding", ["balanced", "nearest"])
+def test_an_output_of_an_earlier_version_is_said_to_be_one(
+    baked: tuple[Path, Path], tmp_path: Path, rounding: str
+) -> None:
     base, edited = baked
     copy = tmp_path / "copy"
-    shutil.copytree(edited, copy)
+    if rounding == "balanced":
+        shutil.copytree(edited, copy)
+    else:
+        bake(base, DirectionRows(ROWS), copy, rounding=rounding)
     manifest = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
     del manifest["rounding"]
     (copy / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    problems = verify(base, copy, weights_only=True).problems
-    assert any("it records no rounding, as those of earlier versions" in problem for problem in problems)
+    problems = [each for each in verify(base, copy, weights_only=True).problems if each.startswith("manifest: ")]
+    assert [each[:62] for each in problems] == ["manifest: it records no rounding, as those of earlier versions"]

@@ -63,11 +63,9 @@ def rounding_problems(
     if manifest is None:
         return
     said = manifest.get("rounding")
-    if said is None and baking.tensors.lossy and baking.options.rounding == BALANCED:
-        yield (
-            "manifest: it records no rounding, as those of earlier versions do not, which rounded in another order; "
-            "bake again"
-        )
+    if said is None and baking.tensors.lossy:
+        order = ", which rounded in another order" if baking.options.rounding == BALANCED else ""
+        yield f"manifest: it records no rounding, as those of earlier versions do not{order}; bake again"
         return
     found = {
         check.tensor: RoundingLoss(check.rounding, check.left or 0.0, check.kept, check.rescaled)

@@ -1,5 +1,7 @@
 """Balanced rounding: no number is off by more than a step, and next to nothing is left along the directions."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -11,12 +13,23 @@ from tests.helpers.quantized_samples import (
     projection,
     reader,
     store,
+    tensor_storage,
 )
 from tests.helpers.quantized_tensors import STORAGES, WIDTH, source, written
+from weight_edit.checkpoint.quantized import balanced
 from weight_edit.checkpoint.quantized.balanced import WEIGHT, BalancedTensor, _Undecided
 from weight_edit.checkpoint.quantized.coded import Neighbours
 from weight_edit.checkpoint.tensor.edited import EditedTensor
-from weight_edit.checkpoint.tensor.storage import Plain
+from weight_edit.checkpoint.tensor.storage import TILE, Plain
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A map with a constant."""
+
+    left: np.ndarray
+    right: np.ndarray
+    constant: np.ndarray
 
 
 @pytest.mark.parametrize("kind", STORAGES)
@@ -27,14 +40,14 @@ def test_next_to_nothing_is_left(kind: str, k: int, along: float) -> None:
     parts = source(storage, along=along)
     map_ = projection(WIDTH, k)
     nearest, to_nearest = written(EditedTensor(source=storage, target=storage, map=map_, along_rows=True), parts)
-    balanced, rounding = written(BalancedTensor(source=storage, target=storage, map=map_, along_rows=True), parts)
+    kept, rounding = written(BalancedTensor(source=storage, target=storage, map=map_, along_rows=True), parts)
     assert rounding.loss.left < 0.02
     assert rounding.loss.left < to_nearest.loss.left / 5
     # The scales are those of rounding to nearest, and no number is beyond the other neighbour of what is wanted.
-    assert all(np.array_equal(nearest[name], balanced[name]) for name in list(parts)[1:])
+    assert all(np.array_equal(nearest[name], kept[name]) for name in list(parts)[1:])
     before = numbers(storage, parts)
     wanted = before - map_.left @ (map_.left.T @ before)
-    low, high = numbers(storage, nearest), numbers(storage, balanced)
+    low, high = numbers(storage, nearest), numbers(storage, kept)
     # (But in the few vectors that only a third neighbour settles.)
     assert ((high == low) | ((high - wanted) * (low - wanted) <= 0)).mean() > 0.995
     moved = np.flatnonzero((high != low).reshape(-1))
@@ -94,9 +107,9 @@ def test_where_vectors_are_rows_next_to_nothing_is_left_either() -> None:
     parts = store(storage, np.random.default_rng(0).standard_normal((300, WIDTH)))
     map_ = projection(WIDTH, 2)
     _, nearest = written(EditedTensor(source=storage, target=storage, map=map_, along_rows=False), parts)
-    _, balanced = written(BalancedTensor(source=storage, target=storage, map=map_, along_rows=False), parts)
-    assert balanced.loss.left < 0.01
-    assert balanced.loss.left < nearest.loss.left / 5
+    _, rounding = written(BalancedTensor(source=storage, target=storage, map=map_, along_rows=False), parts)
+    assert rounding.loss.left < 0.01
+    assert rounding.loss.left < nearest.loss.left / 5
 
 
 @pytest.mark.parametrize("along_rows", [True, False])
@@ -113,6 +126,42 @@ def test_where_directions_are_uneven_the_order_of_the_rows_does_not_matter(along
         edited = BalancedTensor(source=storage, target=storage, map=map_, along_rows=along_rows)
         _, rounding = written(edited, parts)
         assert rounding.loss.left < 0.005
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+@pytest.mark.parametrize("along_rows", [True, False])
+def test_a_constant_alone_is_rounded_to_nearest(kind: str, along_rows: bool) -> None:
+    """As an addition to embeddings is, which has no directions to balance along."""
+    storage = STORAGES[kind]()
+    parts = source(storage)
+    width = storage.rows if along_rows else storage.cols
+    nothing = np.zeros((width, 0))
+    map_ = Shift(nothing, nothing, np.random.default_rng(0).standard_normal(width) / 10)
+    (nearest, _), (found, rounding) = (
+        written(how(source=storage, target=storage, map=map_, along_rows=along_rows), parts)
+        for how in (EditedTensor, BalancedTensor)
+    )
+    assert all(np.array_equal(nearest[name], found[name]) for name in parts)
+    assert any(not np.array_equal(raw, found[name]) for name, raw in parts.items())
+    assert (rounding.loss.left, rounding.loss.kept > 0.5) == (0.0, True)
+
+
+@pytest.mark.parametrize("kind", [EditedTensor, BalancedTensor])
+@pytest.mark.parametrize("along_rows", [True, False])
+def test_a_scale_of_the_whole_is_counted_once_for_each_expert(
+    kind: type[EditedTensor], along_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balanced, "_TOGETHER", TILE)
+    experts, rows, cols = 2, 640, 512
+    storage = tensor_storage((experts, rows, cols))
+    parts = store(storage, np.random.default_rng(0).standard_normal((experts, rows, cols)))
+    width = rows if along_rows else cols
+    constant = np.zeros(width)
+    constant[-1] = 100.0
+    map_ = Shift(*2 * (projection(width).left,), constant)
+    assert len(list(storage.strips())) > 1
+    _, rounding = written(kind(source=storage, target=storage, map=map_, along_rows=along_rows), parts)
+    assert rounding.loss.rescaled == experts
 
 
 def test_where_the_target_is_plain_rounding_is_to_nearest() -> None:

@@ -1,14 +1,18 @@
 """Quantised tensors written as bfloat16: which appear, which vanish, and what the configuration says of it."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.helpers.quantized_samples import (
     COMPRESSED,
     FINE,
+    edit_checkpoint,
     infos,
     numbers,
     projection,
@@ -32,7 +36,8 @@ def test_experts_leave_their_format_together_and_transposed() -> None:
         name: ("BF16", (2, 32, 64)),
         "model.layers.0.mlp.experts.gate_up_proj": ("BF16", (2, 64, 64)),
     }
-    assert sorted(plan.removed) == sorted(key for key in experts(0) if not key.endswith("bias"))
+    gone = [key for stream in plan.streams.values() for key in stream.source.reads]
+    assert sorted(gone) == sorted(key for key in experts(0) if not key.endswith("bias"))
     assert plan.config == {
         "quant_method": "mxfp4",
         "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head", "model.layers.0.mlp.experts"],
@@ -82,9 +87,30 @@ def test_a_matrix_keeps_its_shape_and_loses_its_static_scales() -> None:
     (stream,) = plan.streams.values()
     assert isinstance(stream, EditedTensor)
     assert dict(stream.target.parts) == {"a.o_proj.weight": ("BF16", (8, 4))}
-    assert sorted(plan.removed) == ["a.o_proj.input_scale", "a.o_proj.weight", "a.o_proj.weight_scale"]
+    assert sorted(stream.source.reads) == ["a.o_proj.input_scale", "a.o_proj.weight", "a.o_proj.weight_scale"]
     assert plan.config is not None
     assert plan.config["ignore"] == ["lm_head", "a.o_proj"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_scales_of_activations_go_with_the_codes(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Readers of a plain matrix find no place for them."""
+    (tmp_path / "base").mkdir()
+    tensors: dict[str, torch.Tensor] = {}
+    for name in ("a.o_proj", "a.q_proj"):
+        tensors[f"{name}.weight"] = torch.arange(-16, 16).reshape(8, 4).to(dtype)
+        tensors[f"{name}.weight_scale"] = torch.full((8, 1), 0.5)
+        tensors[f"{name}.input_scale"] = torch.ones(1, dtype=torch.bfloat16)
+    save_file(tensors, tmp_path / "base" / "model.safetensors")
+    weights = {"num_bits": 8, "type": "int" if dtype == torch.int8 else "float", "strategy": "channel"}
+    form = "int-quantized" if dtype == torch.int8 else "float-quantized"
+    config = {**COMPRESSED, "format": form, "config_groups": {"group_0": {"weights": weights}}}
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"quantization_config": config}))
+    out = edit_checkpoint(tmp_path / "base", tmp_path / "out", {"a.o_proj.weight": (0, projection(8))}, dequantise=True)
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == tensors.keys() - {"a.o_proj.weight_scale", "a.o_proj.input_scale"}
+    assert found["a.o_proj.weight"].dtype == torch.bfloat16
+    assert torch.equal(found["a.q_proj.input_scale"], tensors["a.q_proj.input_scale"])
 
 
 def test_nothing_quantised_is_left() -> None:
@@ -96,7 +122,6 @@ def test_plain_tensors_are_left_out() -> None:
     tensors = infos(**linear("a.o_proj"), **{"embed.weight": ("BF16", (8, 4))})
     plan = dequantised({"embed.weight": AxisEdit(1, projection(4))}, tensors, COMPRESSED | {"ignore": []})
     assert not plan.streams
-    assert not plan.removed
     assert plan.config == COMPRESSED | {"ignore": []}
 
 

@@ -75,6 +75,31 @@ def test_neighbours_are_around_the_wanted_number(kind: str) -> None:
     assert (same != codes).mean() < (0.05 if kind != "MXFP4" else 0.2)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_zeros_of_both_signs_stay_as_they_are(seed: int) -> None:
+    storage = Ggml("w", "MXFP4", (ROWS, COLS))
+    raw = random_blocks("MXFP4", ROWS, COLS, seed)
+    strip = {"w": raw.copy()}
+    before = storage.decode(strip, ROWS, 0, COLS)
+    assert np.count_nonzero((before == 0) & np.signbit(before)) > 1000
+    storage.encode(before, 0, strip, 0.0)
+    assert np.array_equal(strip["w"], raw)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_one_block_are_decided_in_panels_of_whole_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, cols = 300, KINDS[kind].numbers
+    storage = Ggml("w", kind, (rows, cols))
+    raw = random_blocks(kind, rows, cols, 4, real=True)
+    edited = BalancedTensor(source=storage, target=storage, map=projection(rows), along_rows=True)
+    wanted, _ = written(edited, raw)
+    # As of more rows than are decided together.
+    monkeypatch.setattr(balanced, "_TOGETHER", 8 * rows)
+    found, _ = written(edited, raw)
+    assert np.array_equal(found, wanted)
+    assert not np.array_equal(found, raw)
+
+
 def written(edited: EditedTensor, raw: np.ndarray) -> tuple[np.ndarray, Rounding]:
     rounding = Rounding(edited)
     return np.concatenate([block.copy() for block in edited.blocks("w", reader({"w": raw}), rounding)]), rounding

@@ -149,3 +149,14 @@ def test_an_edit_is_the_formula_within_half_a_step(along_rows: bool) -> None:
     edited = EditedTensor(source=storage, target=storage, map=projection(v.shape[0]), along_rows=along_rows)
     after = {name: np.concatenate(list(edited.blocks(name, reader(parts)))) for name in parts}
     check_half_a_step(wanted, after, SHAPE, parts["s"])
+
+
+def test_zeros_of_both_signs_stay_as_they_are() -> None:
+    storage = mxfp4_storage(1, 16, 2)
+    codes = np.random.default_rng(0).integers(0, 256, 16 * 2 * 16, dtype=np.uint8)
+    parts = {"b": codes, "s": np.full(16 * 2, 120, np.uint8)}
+    strip = {name: raw.copy() for name, raw in storage.load(reader(parts), 0, 0, 16).items()}
+    values = storage.decode(strip, 16, 0, 64)
+    assert np.count_nonzero((values == 0) & np.signbit(values)) > 30
+    storage.encode(values, 0, strip, 0.0)
+    assert all(np.array_equal(strip[name], raw) for name, raw in parts.items())

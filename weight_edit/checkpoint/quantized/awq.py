@@ -34,7 +34,7 @@ class Awq(ByInputs):
         group: inputs of a group.
     """
 
-    col_step = _PER_WORD
+    col_step = packed = _PER_WORD
 
     def __init__(self, codes: TensorSpec, scales: TensorSpec, zeros: TensorSpec, *, group: int) -> None:
         super().__init__(codes, scales, zeros, inputs=codes.shape[0], bits=4, group=group, step=1)
@@ -135,13 +135,7 @@ def check_tensors(config: Mapping[str, object], tensors: Mapping[str, TensorInfo
         UnsupportedError: stacks of matrices.
     """
     stored = StoredTensors(tensors, config)
-    names = [name for info in tensors.values() if (name := AWQ.parameter_in(info, stored)) is not None]
-    if not names:
-        raise UsageError(
-            f"config.json says that weights are AWQ's, but none of the {len(tensors)} tensors is named *.qweight; the"
-            " two do not belong together"
-        )
-    for name in names:
+    for name in AWQ.parameters_among(stored, "AWQ's", "named *.qweight"):
         layer(name, stored, 0)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
-from weight_edit.checkpoint.quantized.unsettled import Candidates, unsettled
+from weight_edit.checkpoint.quantized.unsettled import Candidates, add_outer, along, unsettled
 from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Rounding
 from weight_edit.checkpoint.tensor.mapping import SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
@@ -81,7 +81,8 @@ class BalancedTensor(EditedTensor):
                 for first, values in strip.tiles:
                     yield _Tile(slice(first, first + values.shape[1]), values, first, strip.stored)
 
-            strip.rescaled += _decide(target, right, tiles, strip.last - strip.first, peak=peak, turned=True)
+            anew = _decide(target, right, tiles, strip.last - strip.first, peak=peak, turned=True)
+            strip.rescaled = self._counted(anew, strip)
             yield strip
 
     def _by_columns(
@@ -270,14 +271,20 @@ class _Undecided:
         Args:
             right: the directions, (entries, k).
         """
-        sizes = np.einsum("ij,ij->i", right, right)
+        sizes = np.square(right).sum(axis=1)
         weight = WEIGHT * right.shape[0] / sizes.sum() if sizes.any() else 0.0
         high = np.greater(self.error * -2, self.gap)
+        rows, sums = right.astype(np.float32), np.zeros((right.shape[1], self.low.shape[1]), np.float32)
         if not weight:
             return high, np.zeros(self.low.shape[1], np.float32)
-        rows, sums = right.astype(np.float32), self._nearest_sums(right, high)
         near, step, slope = np.empty((3, self.low.shape[1]), np.float32)
         change = np.empty(self.low.shape[1], np.bool_)
+        # All sums are made number by number, and none by a product of matrices, which other processors make in another
+        # order: one decision that falls otherwise changes all that follow, and whoever verifies would find other codes.
+        for entry, own in enumerate(rows):
+            np.multiply(self.gap[entry], high[entry], out=near)
+            near += self.error[entry]
+            add_outer(sums, own, near)
         for entry in np.argsort(-sizes, kind="stable"):
             own, mask = rows[entry], high[entry]
             # From the nearer neighbour to the other one.
@@ -287,19 +294,10 @@ class _Undecided:
             # What the step changes of the cost, over the step.
             np.multiply(step, np.float32(1 + 2 * weight * sizes[entry]), out=slope)
             slope += 2 * near
-            slope += np.dot(np.float32(2 * weight) * own, sums)
+            slope += along(sums, np.float32(2 * weight) * own)
             slope *= step
             np.less(slope, 0, out=change)
             np.logical_xor(mask, change, out=mask)
             step *= change
-            sums += own[:, None] * step
-        return high, np.einsum("ij,ij->j", sums, sums)
-
-    def _nearest_sums(self, right: NDArray[np.float64], high: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """What rounding to nearest adds along each direction, (k, vectors)."""
-        sums = np.zeros((right.shape[1], self.low.shape[1]), np.float32)
-        rows = max(1, TILE // max(1, self.low.shape[1]))
-        for first in range(0, len(right), rows):
-            part = slice(first, first + rows)
-            sums += right[part].T.astype(np.float32) @ (self.error[part] + self.gap[part] * high[part])
-        return sums
+            add_outer(sums, own, step)
+        return high, np.square(sums).sum(axis=0)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.bnb_state import LIMITS, NESTED_BLOCK, QuantState
-from weight_edit.checkpoint.quantized.clipping import misfits, pairs
+from weight_edit.checkpoint.quantized.clipping import misfits
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import Levels, on_levels
+from weight_edit.checkpoint.quantized.halves import pack, pairs, unpack
 from weight_edit.checkpoint.quantized.scales import check_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Strip
@@ -103,9 +104,7 @@ class Bnb4(Coded):
         # Stable, and -0 before 0.
         self._order = np.lexsort((~np.signbit(self._numbers), self._numbers)).astype(np.uint8)
         self._levels = Levels(self._numbers[self._order])
-        self._zeros = tuple(self._order[self._levels.numbers == 0])
-        every = np.arange(256)
-        self._pairs = pairs(self._numbers[every >> 4], self._numbers[every & 15])
+        self._pairs = pairs(self._numbers, low_first=False)
         self._cut = _CUT[state.kind]
         self.limit = LIMITS[state.dtype]
         # Blocks that end with a row belong to it; else as many rows go together as blocks end with.
@@ -190,8 +189,8 @@ class Bnb4(Coded):
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""
         if self._crossing:
-            return _unpacked(strip[self.name])[: rows * self.cols].reshape(rows, self.cols)[:, first:last]
-        return _unpacked(strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2])
+            return unpack(strip[self.name], low_first=False)[: rows * self.cols].reshape(rows, self.cols)[:, first:last]
+        return unpack(strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2], low_first=False)
 
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
         """See `Coded`."""
@@ -199,12 +198,12 @@ class Bnb4(Coded):
         halves = into[self.name]
         if self._crossing:
             # All of them, as bytes have numbers of two rows where these are odd.
-            every = _unpacked(halves)
+            every = unpack(halves, low_first=False)
             every[: rows * self.cols].reshape(rows, self.cols)[:, first : first + cols] = codes
             codes = every
         else:
             halves = halves.reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
-        np.bitwise_or(codes[..., 0::2] << 4, codes[..., 1::2], out=halves)
+        pack(codes, halves, low_first=False)
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`. A byte at a time, where blocks end with rows."""
@@ -269,11 +268,6 @@ class Bnb4(Coded):
         steps = self._steps(strip, rows, first, first + cols)
         found = on_levels(values if self._crossing else values.reshape(rows, -1, self._block), steps, self._levels)
         found = Neighbours(self._order[found.low], self._order[found.high], found.error, found.gap).shaped(values.shape)
-        if len(self._zeros) > 1:
-            # FP4 has a zero of each sign, and levels know the last one.
-            negative = (values == 0) & np.signbit(values)
-            for codes in (found.low, found.high):
-                codes[negative & (codes == self._zeros[-1])] = self._zeros[0]
         flat = steps == 0
         if flat.any():
             flat = np.broadcast_to(steps == 0, values.shape if self._crossing else (*steps.shape[:2], self._block))
@@ -305,11 +299,3 @@ class Bnb4(Coded):
             return found.reshape(rows, -1)[:, first // self._block : last // self._block, None]
         places = np.arange(rows)[:, None] * self.cols + np.arange(first, last)
         return found[places // self._block]
-
-
-def _unpacked(halves: Bytes) -> Bytes:
-    """The codes of bytes, the high half's first, twice as many along the last axis."""
-    codes = np.empty((*halves.shape[:-1], 2 * halves.shape[-1]), np.uint8)
-    np.right_shift(halves, 4, out=codes[..., 0::2])
-    np.bitwise_and(halves, 15, out=codes[..., 1::2])
-    return codes

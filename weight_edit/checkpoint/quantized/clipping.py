@@ -7,7 +7,6 @@ direction: then a scale for what is left has the finer steps.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +47,3 @@ def misfits(
         within &= peaks < np.abs(held()).max(axis=-1) / 2
         beyond |= within
     return beyond
-
-
-def pairs(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> NDArray[np.complex128]:
-    """Two tables of numbers as one of complex numbers, which keep the signs of zeros."""
-    return np.stack([first, second], axis=-1).astype(np.float64).view(np.complex128)[..., 0]

@@ -60,8 +60,8 @@ class Coded(Storage):
 
     Attributes:
         widens: whether `widen` can make room on a grid.
-        packed: codes are stored at columns that begin at a multiple of this, because so many share a word; those of a
-            scale are as many, or a multiple.
+        packed: codes are stored and their neighbours asked for at columns that begin at a multiple of this, because so
+            many share a word or a block's bytes; those of a scale are as many, or a multiple.
     """
 
     lossy = True

@@ -96,13 +96,12 @@ class Dequantised:
     """The edits and the config of a checkpoint after some tensors become bfloat16.
 
     Attributes:
-        streams: the new tensors by name; dtype and shape of each are its `target.parts[name]`.
-        removed: the tensors of the source that have no place in the output, some of them of a new one's name.
+        streams: the new tensors by name; dtype and shape of each are its `target.parts[name]`. What its source `reads`
+            has no place in the output; that has all that belongs to the codes, such as scales of activations.
         config: the new `quantization_config`; None when the key goes away.
     """
 
     streams: Mapping[str, EditedTensor | Transposed]
-    removed: tuple[str, ...]
     config: Mapping[str, Any] | None
 
 
@@ -128,15 +127,18 @@ def dequantised(
     wanted = [name for name in everything if name in edits]
     wanted += _going_with(wanted, everything)
     streams: dict[str, EditedTensor | Transposed] = {}
-    removed: list[str] = []
+    removed: set[str] = set()
     for name in wanted:
         edit = edits.get(name, AxisEdit(-2, None))
         storage = storage_of(name, tensors, config, edit.axis, read)
         kind = format_of(name, stored)
+        if kind is not None:
+            beside = [tensors[part] for part in kind.tensors_of(name, tensors) if part not in storage.parts]
+            storage.aside = {**storage.aside, **{info.name: (info.dtype, info.shape) for info in beside}}
         streams[name] = _stream(name, storage, edit, kind is not None and kind.transposed)
-        removed += dict.fromkeys([*storage.parts, *storage.aside, *(kind.tensors_of(name, tensors) if kind else ())])
-    left = {name: info for name, info in tensors.items() if name not in set(removed)}
-    return Dequantised(streams, tuple(removed), config_without(config, wanted, left))
+        removed |= storage.reads.keys()
+    left = {name: info for name, info in tensors.items() if name not in removed}
+    return Dequantised(streams, config_without(config, wanted, left))
 
 
 def _going_with(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:

@@ -74,6 +74,25 @@ class Format:
             return None
         return info.name.removesuffix(self.codes) + self.parameter
 
+    def parameters_among(self, stored: StoredTensors, said: str, held: str) -> list[str]:
+        """The names of all parameters in this format, which a config declares.
+
+        Args:
+            said: what the config says that weights are, for the message.
+            held: what a tensor with their codes is.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = (self.parameter_in(info, stored) for info in stored.tensors.values())
+        names = [name for name in found if name is not None]
+        if not names:
+            raise UsageError(
+                f"config.json says that weights are {said}, but none of the {len(stored.tensors)} tensors is {held}; "
+                "the two do not belong together"
+            )
+        return names
+
     def tensors_of(self, name: str, tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
         """The names of all tensors that belong to a parameter in this format, that with the codes first."""
         codes = self.codes_of(name)

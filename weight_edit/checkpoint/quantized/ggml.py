@@ -349,7 +349,7 @@ class Ggml(Coded):
         self.parts = {name: (kind, shape)}
         self.slabs, (self.rows, self.cols) = prod(shape[:-2]), shape[-2:]
         self._kind = KINDS[kind]
-        self.col_step = self._kind.numbers
+        self.col_step = self.packed = self._kind.numbers
         self._row_bytes = self.cols // self._kind.numbers * self._kind.size
 
     def strip_bytes(self, rows: int) -> Mapping[str, int]:

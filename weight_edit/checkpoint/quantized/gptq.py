@@ -355,13 +355,7 @@ def check_tensors(config: Mapping[str, object], tensors: Mapping[str, TensorInfo
         UnsupportedError: stacks of matrices.
     """
     stored = StoredTensors(tensors, config)
-    names = [name for info in tensors.values() if (name := GPTQ.parameter_in(info, stored)) is not None]
-    if not names:
-        raise UsageError(
-            f"config.json says that weights are GPTQ's, but none of the {len(tensors)} tensors is named *.qweight; the"
-            " two do not belong together"
-        )
-    for name in names:
+    for name in GPTQ.parameters_among(stored, "GPTQ's", "named *.qweight"):
         layer(name, stored, 0)
 
 

@@ -88,6 +88,12 @@ class Levels:
         return found
 
     @cached_property
+    def second_zero(self) -> int | None:
+        """The code of the positive zero, behind the negative one; None where there is one zero alone."""
+        zeros = np.flatnonzero(self.numbers == 0)
+        return int(zeros[-1]) if len(zeros) > 1 else None
+
+    @cached_property
     def gaps(self) -> Floats:
         """From each level but the last to the next one."""
         return np.diff(self.numbers)
@@ -105,6 +111,8 @@ def on_levels(values: NDArray[np.float64], step: Floats, levels: Levels) -> Neig
     lower = levels.numbers[code]
     gap = levels.gaps[code]
     high = code + np.uint8(1)
+    if levels.second_zero is not None:
+        code -= (code == levels.second_zero) & (place == 0) & np.signbit(place)
     down = step < 0
     if down.any():
         code, high = np.where(down, high, code), np.where(down, code, high)

@@ -16,7 +16,6 @@ from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.integers import check_matrix
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Storage, Strip
-from weight_edit.errors import UsageError
 
 FORMS = ("int-quantized", "naive-quantized")
 
@@ -69,13 +68,7 @@ def check_config(
 
     def check(tensors: Mapping[str, TensorInfo]) -> None:
         stored = StoredTensors(tensors, config)
-        names = [name for info in tensors.values() if (name := INT8.parameter_in(info, stored)) is not None]
-        if not names:
-            raise UsageError(
-                f"config.json says that weights are INT8 ({form}), but none of the {len(tensors)} tensors is; the two "
-                "do not belong together"
-            )
-        for name in names:
+        for name in INT8.parameters_among(stored, f"INT8 ({form})", "an I8 *.weight"):
             layer(name, stored, 0)
 
     return check

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import on_floats
+from weight_edit.checkpoint.quantized.halves import pack, pairs, unpack
 from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.quantized.scales import BIAS, E8M0, check_scales, read_scales
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
@@ -24,8 +25,7 @@ _FITS = 1.5, 7.0
 """The largest number of a group in units of its scale: from a quarter of the largest code to half a step above it."""
 
 _BYTES = GROUP // 2
-_PAIRS = np.tile(E2M1.numbers, 16) + 1j * np.repeat(E2M1.numbers, 16)
-"""The two numbers of every byte, the low half's first, as one complex number for lookup."""
+_PAIRS = pairs(E2M1.numbers)
 
 
 class Mxfp4(Coded):
@@ -36,7 +36,7 @@ class Mxfp4(Coded):
         scales: U8 (experts, rows, groups).
     """
 
-    col_step = GROUP
+    col_step = packed = GROUP
     keeps_grid = True
 
     def __init__(self, blocks: TensorSpec, scales: TensorSpec) -> None:
@@ -69,22 +69,17 @@ class Mxfp4(Coded):
 
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""
-        pairs = strip[self.name].reshape(rows, -1)
-        codes = np.empty((rows, self.cols), np.uint8)
-        np.bitwise_and(pairs, 15, out=codes[:, 0::2])
-        np.right_shift(pairs, 4, out=codes[:, 1::2])
-        return codes[:, first:last]
+        return unpack(strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2])
 
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
         """See `Coded`."""
         rows, cols = codes.shape
-        pairs = into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
-        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=pairs)
+        pack(codes, into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2])
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`. A byte at a time."""
-        pairs = strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2]
-        values = _PAIRS[pairs].view(np.float64).reshape(rows, -1, GROUP)
+        halves = strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2]
+        values = _PAIRS[halves].view(np.float64).reshape(rows, -1, GROUP)
         values *= read_scales(self._codes_of_scales(strip, rows, first, last), E8M0)[..., None]
         return values.reshape(rows, last - first)
 

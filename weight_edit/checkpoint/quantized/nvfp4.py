@@ -5,17 +5,18 @@ compressed-tensors divides (`weight_global_scale`). An edit keeps the matrix's s
 among matrices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.quantized.clipping import misfits, pairs
+from weight_edit.checkpoint.quantized.clipping import misfits
 from weight_edit.checkpoint.quantized.coded import Coded, Neighbours
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
 from weight_edit.checkpoint.quantized.grids import on_floats
+from weight_edit.checkpoint.quantized.halves import pack, pairs, unpack
 from weight_edit.checkpoint.quantized.minifloat import E2M1, E4M3
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
@@ -30,9 +31,7 @@ _CUT = 1 / 6
 _NAN = 127
 """The e4m3 codes from here on are no numbers, or negative."""
 
-_BYTES = np.arange(256)
-_PAIRS = pairs(E2M1.numbers[_BYTES & 15], E2M1.numbers[_BYTES >> 4])
-"""The two numbers of every byte, the low half's first, as one complex number for lookup."""
+_PAIRS = pairs(E2M1.numbers)
 
 
 class Nvfp4(Coded):
@@ -43,19 +42,17 @@ class Nvfp4(Coded):
         scale: F8_E4M3 (..., out, in / 16), of each group.
         whole: F32, one number, or one for each expert.
         divides: whether the numbers are divided by that, not multiplied.
-        beside: F32, scales of activations, which go where the weight goes.
     """
 
+    col_step = packed = GROUP
     keeps_grid = True
 
-    def __init__(
-        self, weight: TensorSpec, scale: TensorSpec, whole: TensorSpec, divides: bool, beside: Sequence[TensorSpec] = ()
-    ) -> None:
+    def __init__(self, weight: TensorSpec, scale: TensorSpec, whole: TensorSpec, divides: bool) -> None:
         self.parts = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (weight, scale)}
-        self.aside = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (whole, *beside)}
+        self.aside = {whole.name: (whole.dtype, whole.shape)}
         self._lead = scale.shape[:-2]
         self.slabs, (self.rows, self._groups) = prod(self._lead), scale.shape[-2:]
-        self.cols, self.col_step = self._groups * GROUP, GROUP
+        self.cols = self._groups * GROUP
         self._scale, self._whole, self._divides = scale.name, whole.name, divides
         self._many = prod(whole.shape) > 1
 
@@ -78,9 +75,8 @@ class Nvfp4(Coded):
         begin = (slab * self.rows + first) * self._groups
         read(self.name, begin * GROUP // 2, strip[self.name])
         read(self._scale, begin, strip[self._scale])
-        for name, (_, shape) in self.aside.items():
-            strip[name] = np.empty(4 if name == self._whole else 4 * prod(shape), np.uint8)
-            read(name, 4 * slab if name == self._whole and self._many else 0, strip[name])
+        strip[self._whole] = np.empty(4, np.uint8)
+        read(self._whole, 4 * slab if self._many else 0, strip[self._whole])
         for name, bad in (
             (self._scale, int(np.count_nonzero(strip[self._scale] >= _NAN))),
             (self._whole, int(not 0 < self._whole_scale(strip) < np.inf)),
@@ -94,17 +90,12 @@ class Nvfp4(Coded):
 
     def codes(self, strip: Strip, rows: int, first: int, last: int) -> NDArray[np.uint8]:
         """See `Coded`."""
-        halves = strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2]
-        codes = np.empty((rows, last - first), np.uint8)
-        np.bitwise_and(halves, 15, out=codes[:, 0::2])
-        np.right_shift(halves, 4, out=codes[:, 1::2])
-        return codes
+        return unpack(strip[self.name].reshape(rows, -1)[:, first // 2 : last // 2])
 
     def put_codes(self, codes: NDArray[np.uint8], first: int, into: Strip) -> None:
         """See `Coded`."""
         rows, cols = codes.shape
-        halves = into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2]
-        np.bitwise_or(codes[:, 0::2], codes[:, 1::2] << 4, out=halves)
+        pack(codes, into[self.name].reshape(rows, -1)[:, first // 2 : (first + cols) // 2])
 
     def decode(self, strip: Strip, rows: int, first: int, last: int, memory: Memory = fresh) -> NDArray[np.float64]:
         """See `Storage`. A byte at a time."""

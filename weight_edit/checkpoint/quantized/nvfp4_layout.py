@@ -42,7 +42,7 @@ def is_group_scale(name: str, tensors: Tensors) -> bool:
 def _modelopt(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     stem = _beside(name)
-    return _storage(stored.tensors, (name, stem + _SCALE, stem + WHOLE), stem + "input_scale", axis)
+    return _storage(stored.tensors, (name, stem + _SCALE, stem + WHOLE), axis)
 
 
 def _modelopt_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def _compressed(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a parameter; see `formats.storage_of`."""
     stem = name.removesuffix("weight")
     names = (stem + _PACKED, stem + _SCALE, stem + GLOBAL)
-    return _storage(stored.tensors, names, stem + "input_global_scale", axis)
+    return _storage(stored.tensors, names, axis)
 
 
 def _compressed_shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
@@ -93,7 +93,7 @@ def _unpacked(info: TensorInfo) -> tuple[int, ...]:
     return (*info.shape[:-1], 2 * info.shape[-1]) if info.shape else ()
 
 
-def _storage(tensors: Tensors, names: tuple[str, str, str], activations: str, axis: int) -> Storage:
+def _storage(tensors: Tensors, names: tuple[str, str, str], axis: int) -> Storage:
     """The storage of codes, scales of groups and the scale of the matrix, by their names."""
     packed, scales, one = _checked(tensors, *names)
     dims = len(packed.shape)
@@ -101,8 +101,7 @@ def _storage(tensors: Tensors, names: tuple[str, str, str], activations: str, ax
         raise UnsupportedError(
             f"tensor {printable(names[0])!r} is quantised and can be edited along its last two axes only"
         )
-    beside = [_spec(tensors[name]) for name in (activations,) if name in tensors]
-    return Nvfp4(_spec(packed), _spec(scales), _spec(one), names[2].endswith(GLOBAL), beside)
+    return Nvfp4(_spec(packed), _spec(scales), _spec(one), names[2].endswith(GLOBAL))
 
 
 def _spec(info: TensorInfo) -> TensorSpec:

@@ -122,13 +122,7 @@ def check_config(
 
     def check(tensors: Mapping[str, TensorInfo]) -> None:
         stored = StoredTensors(tensors, config)
-        names = [name for info in tensors.values() if (name := PACK_QUANTIZED.parameter_in(info, stored)) is not None]
-        if not names:
-            raise UsageError(
-                f"config.json says that weights are pack-quantized, but none of the {len(tensors)} tensors is named "
-                "*.weight_packed; the two do not belong together"
-            )
-        for name in names:
+        for name in PACK_QUANTIZED.parameters_among(stored, FORM, "named *.weight_packed"):
             _check_headers(name, tensors)
 
     return check

@@ -80,14 +80,16 @@ class Candidates:
             right: the directions, (entries, k).
             weight: the price of a square of the sums.
         """
-        sizes = np.einsum("ij,ij->i", right, right)
+        sizes = np.square(right).sum(axis=1)
         rows = right.astype(np.float32)
         codes = self.nearest.copy()
-        sums = rows.T @ self.error
+        sums = np.zeros((right.shape[1], codes.shape[1]), np.float32)
+        for own, error in zip(rows, self.error, strict=True):
+            add_outer(sums, own, error)
         for entry in np.argsort(-sizes, kind="stable"):
             error, own = self.error[entry], rows[entry]
             factor = np.float32(1 + weight * sizes[entry])
-            pull = 2 * error + np.float32(2 * weight) * (own @ sums)
+            pull = 2 * error + along(sums, np.float32(2 * weight) * own)
             step = np.zeros_like(error)
             best = np.zeros_like(error)
             for moved, code in ((self.down[entry], self.lower[entry]), (self.up[entry], self.higher[entry])):
@@ -96,8 +98,8 @@ class Candidates:
                 np.copyto(step, moved, where=better)
                 np.copyto(best, cost, where=better)
                 np.copyto(codes[entry], code, where=better)
-            sums += own[:, None] * step
-        return codes, np.einsum("ij,ij->j", sums, sums)
+            add_outer(sums, own, step)
+        return codes, np.square(sums).sum(axis=0)
 
 
 def unsettled(right: NDArray[np.float64], gap: Floats, sums: Floats) -> NDArray[np.bool_]:
@@ -108,5 +110,22 @@ def unsettled(right: NDArray[np.float64], gap: Floats, sums: Floats) -> NDArray[
         gap: of the neighbours, (entries, vectors).
         sums: the square of each vector's sum at the end.
     """
-    lengths = np.sqrt(np.einsum("ij,ij->i", right, right)).astype(np.float32)
-    return np.sqrt(sums) * len(right) > lengths @ gap
+    lengths = np.sqrt(np.square(right).sum(axis=1)).astype(np.float32)
+    steps = np.zeros(gap.shape[1], np.float32)
+    for length, gaps in zip(lengths, gap, strict=True):
+        steps += length * gaps
+    return np.sqrt(sums) * len(right) > steps
+
+
+def add_outer(sums: Floats, own: Floats, numbers: Floats) -> None:
+    """Add numbers, one for each vector, times an entry's part of each direction to sums, (k, vectors)."""
+    for each, part in zip(sums, own, strict=True):
+        each += part * numbers
+
+
+def along(sums: Floats, own: Floats) -> Floats:
+    """Sums, (k, vectors), along an entry's part of the directions; added up in the order of these."""
+    found = own[0] * sums[0] if own.size else np.zeros(sums.shape[1], np.float32)
+    for part, each in zip(own[1:], sums[1:], strict=True):
+        found += part * each
+    return found

@@ -119,8 +119,8 @@ class EditedTensor:
         for slab in range(self.source.slabs):
             peak = self._peak(read, slab, memory) if self.target.one_scale else 0.0
             for strip in self._mapped(read, slab, memory):
-                for first, values in strip.tiles:
-                    strip.rescaled += self.target.encode(values, first, strip.stored, peak)
+                anew = sum(self.target.encode(values, first, strip.stored, peak) for first, values in strip.tiles)
+                strip.rescaled = self._counted(anew, strip)
                 yield strip
 
     def _mapped(
@@ -135,6 +135,10 @@ class EditedTensor:
                 tiles = self._tiles(before, first, last, change, values)
             stored = self._unwritten(before, last - first, memory)
             yield EditedStrip(slab=slab, first=first, last=last, before=before, tiles=tiles, stored=stored)
+
+    def _counted(self, anew: int, strip: EditedStrip) -> int:
+        """The new scales of a strip; one of the whole slab is counted with its first rows alone."""
+        return 0 if self.target.one_scale and strip.first else anew
 
     def _unwritten(self, before: Strip, rows: int, memory: Memory) -> Strip:
         """The bytes of rows that are to be stored: the source's, where a format keeps what they begin with."""

@@ -66,8 +66,8 @@ class Storage(ABC):
 
     Attributes:
         parts: the tensors on disk that hold them: name -> (dtype, shape); the numbers first, then their scales.
-        aside: those that are read with them and never written, such as zero points. What a strip has of them is as
-            `load` gives it, which may be unpacked or nothing.
+        aside: those that are read with them and never written, such as zero points; and what goes with them where they
+            leave their format. What a strip has of them is as `load` gives it, which may be unpacked or nothing.
         slabs, rows, cols: the shape as matrices.
         row_step, col_step: numbers that share a scale are `row_step` rows by `col_step` columns: strips begin at
             multiples of the first, tiles at multiples of both. With a `row_step` of 1 a tile has all columns.
