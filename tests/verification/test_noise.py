@@ -94,7 +94,7 @@ def test_noise_that_is_no_number_gives_no_leave(noise: float) -> None:
     agreement = Agreement(largest=noise, mean=noise, scale=1.0, kl=noise, argmax=1.0, tokens=3)
     allowed = Noise(
         dtype="float16", computing=agreement, hooked=agreement, weights=agreement, padding=agreement, leak=noise
-    ).tolerance("float16", 1.0, None)
+    ).tolerance("float16", 1.0)
     assert (allowed.leak, allowed.logits, allowed.kl) == (STRICT.leak, STRICT.logits, STRICT.kl)
 
 
@@ -103,8 +103,8 @@ def test_padding_buys_nothing() -> None:
         Agreement(largest=size, mean=size, scale=1.0, kl=size, argmax=1.0, tokens=3) for size in (1e-2, 1e3)
     )
     noise = Noise(dtype="bfloat16", computing=small, hooked=small, weights=small, padding=large, leak=1e-2)
-    assert noise.tolerance("bfloat16", 1.0, None).kl == pytest.approx(tolerances.IN_STORAGE * 2e-2)
-    assert noise.tolerance("float32", 1.0, None).kl == pytest.approx(tolerances.IN_FLOAT32 * 1e-2)
+    assert noise.tolerance("bfloat16", 1.0).kl == pytest.approx(tolerances.IN_STORAGE * 2e-2)
+    assert noise.tolerance("float32", 1.0).kl == pytest.approx(tolerances.IN_FLOAT32 * 1e-2)
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ def run_models(
     tokens: Tokens,
     storage: str,
     rounding: float | None,
+    left: float | None,
     device: str | None,
     trust_remote_code: bool,
     offload: bool = False,
@@ -137,7 +138,7 @@ def run_models(
     Args:
         tokens: of the prompts.
         storage: the dtype that the edited tensors are stored in; "float64" is computed in float32.
-        rounding: of edited tensors in a quantised format; None where there are none.
+        rounding, left: of edited tensors in a quantised format, see `WeightCheck`; None where there are none.
         offload: leave the weights on disk.
 
     Raises:
@@ -169,7 +170,7 @@ def run_models(
         heads[edited.name] = edited.head()
         pairs = _pairs(before, after, storage)
         pairs.compare(spool, heads, len(sequences))
-        return _judged(before, after, storage, pairs.results, rounding)
+        return _judged(before, after, storage, pairs.results, left or 0.0)
 
 
 def _quantised(checkpoint: Checkpoint) -> bool:
@@ -292,7 +293,7 @@ def _pairs(base: _Ran, edit: _Ran, storage: str) -> Pairs:
 
 
 def _judged(
-    base: _Ran, edit: _Ran, storage: str, found: Mapping[str, Agreement], rounding: float | None
+    base: _Ran, edit: _Ran, storage: str, found: Mapping[str, Agreement], left: float
 ) -> ModelChecks:
     """The results of all comparisons, with what is allowed of each."""
     noise = None
@@ -312,7 +313,7 @@ def _judged(
         if noise is None:
             allowed = strict_tolerance(faithful.scale)
         else:
-            allowed = noise.tolerance(dtype, faithful.scale, rounding)
+            allowed = noise.tolerance(dtype, faithful.scale, left * base.leaks[dtype].worst)
         precisions[dtype] = Precision(
             dtype=dtype,
             leak=edit.leaks[dtype],

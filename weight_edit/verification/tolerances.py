@@ -49,13 +49,6 @@ Each of the two compared models has its own noise, and the edited one that of it
 chance on few prompts.
 """
 
-ROUNDING_OF_TWO_BYTES = 1.6e-3
-"""The relative rounding error of bfloat16, |stored - exact| / |exact|.
-
-The rounding of quantised formats is judged by it.
-"""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Noise:
     """The storage dtype's effect on the unedited base, on the same prompts.
@@ -89,7 +82,7 @@ class Noise:
             "leak_of_hooked_base": self.leak,
         }
 
-    def tolerance(self, dtype: str, scale: float, rounding: float | None) -> Tolerance:
+    def tolerance(self, dtype: str, scale: float, left: float = 0.0) -> Tolerance:
         """The tolerance for an edit computed in `dtype`.
 
         The padding plays no part: what it does beyond the noise of computing would be the model's doing, and no reason
@@ -98,9 +91,9 @@ class Noise:
         Args:
             dtype: in which the models computed.
             scale: the largest logit of the base with hooks.
-            rounding: of edited tensors in a quantised format, see `WeightCheck`.
+            left: the leak that rounding to a quantised format explains: the base's own, times the share of `V^T W` that
+                the edited weights have left.
         """
-        coarser = 1.0 if rounding is None else max(1.0, rounding / ROUNDING_OF_TWO_BYTES)
         strict = strict_tolerance(scale)
         logits, kl = self.weights.largest, self.weights.kl
         times = IN_FLOAT32
@@ -109,7 +102,7 @@ class Noise:
             logits += max(self.computing.largest, self.hooked.largest)
             kl += max(self.computing.kl, self.hooked.kl)
         return Tolerance(
-            leak=_most(strict.leak, times * coarser * self.leak),
+            leak=_most(strict.leak, times * (self.leak + left)),
             logits=_most(strict.logits, times * logits),
             kl=_most(strict.kl, times * kl),
         )

@@ -247,6 +247,7 @@ def verify(
             tokens=tokens,
             storage=storage,
             rounding=weights.rounding,
+            left=None if weights.rounding is None else weights.left,
             device=device,
             trust_remote_code=trust_remote_code,
             offload=offload,
