@@ -292,9 +292,7 @@ def _pairs(base: _Ran, edit: _Ran, storage: str) -> Pairs:
     return pairs
 
 
-def _judged(
-    base: _Ran, edit: _Ran, storage: str, found: Mapping[str, Agreement], left: float
-) -> ModelChecks:
+def _judged(base: _Ran, edit: _Ran, storage: str, found: Mapping[str, Agreement], left: float) -> ModelChecks:
     """The results of all comparisons, with what is allowed of each."""
     noise = None
     if base.hooked_leak is not None:

@@ -49,6 +49,7 @@ Each of the two compared models has its own noise, and the edited one that of it
 chance on few prompts.
 """
 
+
 @dataclass(frozen=True, kw_only=True)
 class Noise:
     """The storage dtype's effect on the unedited base, on the same prompts.

@@ -210,6 +210,8 @@ class _Thirds:
     codes: NDArray[np.uint8]
 
 
+# Of numbers near a format's largest the squares are too large for float32: such a step is not taken.
+@np.errstate(over="ignore", invalid="ignore")
 def _settled(
     target: Coded, right: NDArray[np.float64], tiles: Callable[[], Iterator[_Tile]], found: "_Undecided", turned: bool
 ) -> tuple[NDArray[np.bool_], _Thirds | None, NDArray[np.bool_]]:

@@ -256,7 +256,7 @@ class Bnb4(Coded):
     ) -> NDArray[np.intp]:
         """The bytes that name the least absmax not below wanted ones, or the largest."""
         offset = np.float32(self._offset or 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             places = np.nan_to_num((wanted - offset) / scales)
         codes = np.minimum(np.searchsorted(levels, places), 255)
         # Rounding may have led to the level below.
