@@ -405,7 +405,8 @@ def search_inputs(request: FindRequest, *, model: str, dtype: str, chat_format: 
 def model_digest(model: Model) -> str:
     """A digest of the model's file names, sizes and times, or without files, of its weights."""
     path = model.source.path
-    if (path / "config.json").is_file() or gguf_files(path) is not None:
+    # The path of one that was put together in memory is that of any folder.
+    if (path / "config.json").is_file() or (not model.source.in_memory and gguf_files(path) is not None):
         return fingerprint(path)
     digest = hashlib.sha256()
     for name, parameter in model.model.named_parameters():
