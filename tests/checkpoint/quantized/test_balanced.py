@@ -17,7 +17,7 @@ from tests.helpers.quantized_samples import (
 )
 from tests.helpers.quantized_tensors import STORAGES, WIDTH, source, written
 from weight_edit.checkpoint.quantized import balanced
-from weight_edit.checkpoint.quantized.balanced import WEIGHT, BalancedTensor, _Undecided
+from weight_edit.checkpoint.quantized.balanced import AHEAD, WEIGHT, BalancedTensor, _Undecided
 from weight_edit.checkpoint.quantized.coded import Neighbours
 from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import TILE, Plain
@@ -74,16 +74,12 @@ def test_each_number_takes_the_neighbour_that_lowers_the_sum_of_both_costs(k: in
     for col in range(cols):
         offs = np.stack([error[:, col], error[:, col] + gap[:, col]], 1).astype(np.float64)
         chosen = np.abs(offs).argmin(1)
-        total = direction.T @ offs[np.arange(rows), chosen]
+        near = offs[np.arange(rows), chosen]
+        total = AHEAD * direction.T @ near
         for row in heaviest:
-            now = offs[row, chosen[row]]
-            sums_with = [total + direction[row] * (off - now) for off in offs[row]]
-            # A step counts by itself, too, so that none leads beyond zero.
-            steps = [direction[row] * (off - now) for off in offs[row]]
-            costs = [
-                off**2 + weight * (np.sum(each**2) + np.sum(step**2))
-                for off, each, step in zip(offs[row], sums_with, steps, strict=True)
-            ]
+            total = total + (1 - AHEAD) * direction[row] * near[row]
+            sums_with = [total + direction[row] * (off - near[row]) for off in offs[row]]
+            costs = [off**2 + weight * np.sum(each**2) for off, each in zip(offs[row], sums_with, strict=True)]
             chosen[row] = int(np.argmin(costs))
             total = sums_with[chosen[row]]
         assert np.array_equal(high[:, col], chosen)

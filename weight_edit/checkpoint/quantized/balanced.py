@@ -2,15 +2,14 @@
 
 An edit of one direction in thousands changes each number by less than half a step of 4 or 8 bits, so that the nearest
 code is often the one that was there: rounded to nearest, an edit can be undone by being stored. Here the errors of a
-vector are balanced instead. The sum of what rounding to nearest adds to it along each direction is taken first; then,
-entry by entry, a number goes to its other neighbour on the grid where that lowers
+vector are balanced instead. Entry by entry, the sum of what rounding has added to it along each direction is kept, and a
+number goes from the nearer to the other neighbour on its grid where that makes
 
-    error^2 + weight * (|sum|^2 + |step|^2)
+    error^2 + weight * |sum|^2
 
-where the sum is as it is by then, and the step what the number's own adds to it: a step that would lead beyond zero is
-left to entries that take shorter ones. The entries with the most of the directions come first: a few steps there take
-away what the sum has, at the least error; and the last ones, which have the least, settle the rest. In any other order
-several times as much is left where norms behind writers make directions uneven.
+smaller, in the sum, too. The entries with the most of the directions come first, so that the last ones, which have the
+least, settle what is left: in any other order several times as much is left where norms behind writers make directions
+uneven. The sum has a part of what the entries to come add from the beginning (see `AHEAD`).
 
 Vectors that two neighbours cannot settle get a third one (see `unsettled`), and if numbers beyond the ends of their
 grids are why even these cannot, the grids are widened for them. Within its grid no number is off by more than one and a
@@ -32,6 +31,14 @@ from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Bytes, Strip
 
 WEIGHT = 16.0
 """The price of a square of the sums, in squares of errors, for directions spread evenly over the entries."""
+
+AHEAD = 0.5
+"""The share of what rounding to nearest adds to the sums that is in them from the beginning; the rest comes by entry.
+
+With all of it, steps gather on the heaviest entries: the fewest there can be, but in the same entries of all vectors,
+which adds up in a model's outputs. With none they are spread, and a third more of them are needed. On SmolLM2 in Q4_1
+(llama.cpp, from the edit that is not rounded) the divergence is .080 with all, .076 with none, and .071 with half.
+"""
 
 _TOGETHER = 1 << 21
 """Numbers decided together: entries go one by one, and each takes some calls, whatever their number."""
@@ -286,15 +293,16 @@ class _Undecided:
         for entry, own in enumerate(rows):
             np.multiply(self.gap[entry], high[entry], out=near)
             near += self.error[entry]
-            add_outer(sums, own, near)
+            add_outer(sums, np.float32(AHEAD) * own, near)
         for entry in np.argsort(-sizes, kind="stable"):
             own, mask = rows[entry], high[entry]
             # From the nearer neighbour to the other one.
             np.multiply(self.gap[entry], mask, out=near)
             np.subtract(self.gap[entry], 2 * near, out=step)
             near += self.error[entry]
+            add_outer(sums, np.float32(1 - AHEAD) * own, near)
             # What the step changes of the cost, over the step.
-            np.multiply(step, np.float32(1 + 2 * weight * sizes[entry]), out=slope)
+            np.multiply(step, np.float32(1 + weight * sizes[entry]), out=slope)
             slope += 2 * near
             slope += along(sums, np.float32(2 * weight) * own)
             slope *= step
