@@ -2,8 +2,8 @@
 
 An edit of one direction in thousands changes each number by less than half a step of 4 or 8 bits, so that the nearest
 code is often the one that was there: rounded to nearest, an edit can be undone by being stored. Here the errors of a
-vector are balanced instead. Entry by entry, the sum of what rounding has added to it along each direction is kept, and a
-number goes from the nearer to the other neighbour on its grid where that makes
+vector are balanced instead. Entry by entry, the sum of what rounding has added to it along each direction is kept, and
+a number goes from the nearer to the other neighbour on its grid where that makes
 
     error^2 + weight * |sum|^2
 
