@@ -66,17 +66,6 @@ def gguf_files(path: Path) -> GgufFiles | None:
     return GgufFiles(root=root, parts=parts, alone=True)
 
 
-def gguf_name(name: str) -> str:
-    """The path of the GGUF file that a folder holds as its model, as an output of `bake` does; any other name itself.
-
-    Raises:
-        UsageError: as `gguf_files`.
-    """
-    folder = Path(name).expanduser()
-    found = gguf_files(folder) if folder.is_dir() else None
-    return name if found is None else str(folder / found.parts[0])
-
-
 def only_model(files: Collection[str], where: str) -> tuple[str, ...] | None:
     """The files of the only GGUF model among a folder's files; None where there is none.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.quantized.format import Format, StoredTensors
 from weight_edit.checkpoint.quantized.fp8 import TensorSpec
-from weight_edit.checkpoint.quantized.gptq import ByInputs
+from weight_edit.checkpoint.quantized.gptq import ByInputs, parts_of
 from weight_edit.checkpoint.quantized.integers import check_matrix, check_scales
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Storage, Strip
@@ -76,14 +76,8 @@ def layer(name: str, stored: StoredTensors, axis: int) -> Storage:
         UsageError: a tensor is missing, or of a shape or dtype that does not fit; names it.
         UnsupportedError: stacks of matrices.
     """
-    stem = name.removesuffix("weight")
-    parts = []
-    for end in ("qweight", "scales", "qzeros"):
-        info = stored.tensors.get(stem + end)
-        if info is None:
-            raise UsageError(f"tensor {printable(stem + 'qweight')!r} has no {printable(stem + end)!r}; fetch it again")
-        parts.append(TensorSpec(info.name, info.dtype, info.shape))
-    codes, scales, zeros = parts
+    parts = parts_of(name, stored)
+    codes, scales, zeros = parts["qweight"], parts["scales"], parts["qzeros"]
     check_matrix(codes, "I32")
     check_matrix(zeros, "I32")
     inputs, outputs = codes.shape[0], codes.shape[1] * _PER_WORD

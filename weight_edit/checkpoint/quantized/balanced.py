@@ -7,9 +7,9 @@ a number goes from the nearer to the other neighbour on its grid where that make
 
     error^2 + weight * |sum|^2
 
-smaller, in the sum, too. The entries with the most of the directions come first, so that the last ones, which have the
-least, settle what is left: in any other order several times as much is left where norms behind writers make directions
-uneven. The sum has a part of what the entries to come add from the beginning (see `AHEAD`).
+smaller. The entries with the most of the directions come first, so that the last ones, which have the least, settle
+what is left: in any other order several times as much is left where norms behind writers make directions uneven. From
+the beginning, the sum has a part of what the entries to come would add (see `AHEAD`).
 
 Vectors that two neighbours cannot settle get a third one (see `unsettled`), and if numbers beyond the ends of their
 grids are why even these cannot, the grids are widened for them. Within its grid no number is off by more than one and a

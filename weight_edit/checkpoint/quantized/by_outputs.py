@@ -4,6 +4,7 @@ A number is `scale * (code - zero)`; without zero points, `zero` is the middle c
 row, so that a scale is made anew wherever there is more than one for the tensor.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -78,9 +79,9 @@ class ByOutputs(Integers):
         return sizes
 
     @property
+    @abstractmethod
     def _row_bytes(self) -> int:
         """The bytes of a row's codes."""
-        raise NotImplementedError
 
     def load(self, read: ByteReader, slab: int, first: int, last: int, memory: Memory = fresh) -> Strip:
         """See `Storage`. Zero points come unpacked, one per byte.

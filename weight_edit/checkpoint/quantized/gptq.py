@@ -7,6 +7,7 @@ so that a zero point of 0 borrows from the next one and gives it back; of three 
 each alone.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -117,9 +118,9 @@ class ByInputs(Integers):
         words = strip[self._packed_zeros.name].view("<u4").reshape(-1, self._packed_zeros.shape[1])
         return self._unpacked_zeros(words)[:, first:last].astype(np.float32)
 
+    @abstractmethod
     def _unpacked_zeros(self, words: NDArray[np.uint32]) -> NDArray[np.uint8]:
         """The zero points in the rows of their packed words, (groups, outputs)."""
-        raise NotImplementedError
 
     def _grid(self, strip: Strip, rows: int, first: int, last: int) -> tuple[Floats, Floats | float]:
         """See `Integers`."""
@@ -221,8 +222,8 @@ class Gptq(ByInputs):
         return super()._spread(grid, strip, rows)
 
 
-def _parts(name: str, stored: StoredTensors) -> dict[str, TensorSpec]:
-    """The tensors of a layer by the ends of their names.
+def parts_of(name: str, stored: StoredTensors) -> dict[str, TensorSpec]:
+    """The tensors of a layer of GPTQ or AWQ by the ends of their names; an index of groups is there or not.
 
     Raises:
         UsageError: one is missing.
@@ -275,7 +276,7 @@ def _in_order(config: Mapping[str, object]) -> bool:
 
 def layer(name: str, stored: StoredTensors, axis: int) -> Storage:
     """The storage of a layer of GPTQ; see `formats.storage_of`."""
-    parts = _parts(name, stored)
+    parts = parts_of(name, stored)
     bits = _bits(parts)
     codes, scales, index = parts["qweight"], parts["scales"], parts.get("g_idx")
     inputs, outputs = codes.shape[0] * WORD // bits, codes.shape[1]
@@ -311,7 +312,7 @@ def layer(name: str, stored: StoredTensors, axis: int) -> Storage:
 
 
 def _shape(name: str, stored: StoredTensors) -> tuple[int, ...]:
-    parts = _parts(name, stored)
+    parts = parts_of(name, stored)
     return parts["qweight"].shape[0] * WORD // _bits(parts), parts["qweight"].shape[1]
 
 
