@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from tests.helpers.fake_hub import STAGES, FakeHub, commit_of
 from weight_edit.checkpoint.manifest import FileRecord, record
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.publish.destination import Destination
+from weight_edit.hub.destination import Destination
 from weight_edit.publish.upload import Commit, PullRequest, upload
 
 # Every one of them means other files, or more, where it is taken for a pattern.

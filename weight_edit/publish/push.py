@@ -11,9 +11,9 @@ from weight_edit.checkpoint.files import list_files
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, sha256
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.calls import usable_token
+from weight_edit.hub.destination import MAIN, Destination
 from weight_edit.hub.source import Named
 from weight_edit.organism.embedded import EMBEDDED
-from weight_edit.publish.destination import MAIN, Destination
 from weight_edit.publish.upload import PullRequest, check_destination, upload
 from weight_edit.verification.verify import Verification, verify
 

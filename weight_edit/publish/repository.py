@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weight_edit.checkpoint.files import Stamp, chunks, open_regular, printable
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.errors import UsageError
-from weight_edit.publish.destination import Destination
+from weight_edit.hub.destination import Destination
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

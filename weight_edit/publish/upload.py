@@ -11,7 +11,7 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, VerificationError, first_line, plain
 from weight_edit.hub.calls import hub_library, unsigned, usable_token
-from weight_edit.publish.destination import MAIN, Destination
+from weight_edit.hub.destination import MAIN, Destination
 from weight_edit.publish.repository import Standing, check_visibility, commit_id, difference, listed, standing
 from weight_edit.redaction import redacted
 from weight_edit.utils.progress import announce, beside
