@@ -80,7 +80,7 @@ def _push_words(push: "PushDocument | None") -> tuple[list[str], str]:
     if push is None or push["pushed"]:
         return ["--dry-run"], "YOUR-NAME/YOUR-MODEL"
     branch = [] if push["branch"] is None else ["--branch", push["branch"]]
-    flags = [flag for flag, name in (("--private", "private"), ("--create-pr", "create_pr")) if push[name]]
+    flags = [*(["--private"] if push["private"] else []), *(["--create-pr"] if push["create_pr"] else [])]
     return [*flags, *branch], push["repo_id"]
 
 
