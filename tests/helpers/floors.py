@@ -12,6 +12,7 @@ FLOORS = (
     "directions proofs recipe",
     "baking costs difference search studies organism_training",
     "verification",
+    "packs",
     "inspection publish runs",
     "cli",
     "__init__ __main__",
