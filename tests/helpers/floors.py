@@ -12,6 +12,7 @@ FLOORS = (
     "directions proofs recipe",
     "baking costs difference search studies organism_training",
     "verification",
+    "adapters",
     "publish",
     "inspection runs",
     "cli",

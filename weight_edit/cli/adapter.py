@@ -29,7 +29,7 @@ from weight_edit.utils.progress import starting
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weight_edit.publish.adapter import AdapterResult
+    from weight_edit.adapters.adapter import AdapterResult
 
 
 def adapter(
@@ -77,7 +77,7 @@ def adapter(
         # Takes seconds to import: what is wrong with the call is said at once.
         check_output(out, overwrite)
         with starting():
-            from weight_edit.publish.adapter import adapter as write
+            from weight_edit.adapters.adapter import adapter as write
 
         return write(
             model,
