@@ -119,6 +119,8 @@ class FakeHub:
 
         Handler.hub = hub
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # Clients that have had enough of a reply reset the connection.
+        self._server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
 

@@ -300,8 +300,9 @@ def _reason(error: BaseException) -> tuple[str, BaseException]:
         reason = f"{reason}: {unsigned(first_line(error)).rstrip('.')}"
     if isinstance(error, HfHubHTTPError):
         # A quota, a file that is too large: the status alone does not say it.
-        said = plain(unsigned(redacted(error.server_message or "")))
-        if said and said not in reason:
+        lines = (error.server_message or "").splitlines() or [""]
+        said = plain(unsigned(redacted(lines[0]))).rstrip(".")
+        if said and said not in plain(redacted(reason)):
             reason += f" ({printable(said, _LONGEST)})"
     elif not isinstance(error, OSError):
         # A reply that is no JSON, or JSON of another shape, says little by itself.
