@@ -15,6 +15,7 @@ from weight_edit.utils.lazy import lazy_exports
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
+    from weight_edit.adapters.adapter import AdapterResult, adapter
     from weight_edit.anatomy.parts import Anatomy
     from weight_edit.baking.bake import BakeResult, bake
     from weight_edit.costs.plan import CostPlan, plan_costs
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
     from weight_edit.prompts.sets import PromptSet
-    from weight_edit.publish.adapter import AdapterResult, adapter
     from weight_edit.publish.push import PushResult, push
     from weight_edit.recipe.recipe import Recipe, load_recipe
     from weight_edit.runs.demo import demo
@@ -74,8 +74,8 @@ _WHERE = {
     "ChatFormat": "prompts.chat",
     "load_prompts": "prompts.load",
     "PromptSet": "prompts.sets",
-    "AdapterResult": "publish.adapter",
-    "adapter": "publish.adapter",
+    "AdapterResult": "adapters.adapter",
+    "adapter": "adapters.adapter",
     "PushResult": "publish.push",
     "push": "publish.push",
     "Recipe": "recipe.recipe",

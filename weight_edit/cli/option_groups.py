@@ -59,6 +59,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--kernel",
         "--embeddings",
         "--projector",
+        "--rank",
+        "--strengths",
         "--mtp",
         "--dequantize",
         "--rounding",
@@ -101,6 +103,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate"),
     "Output": (
         "--out",
+        "--format",
         "--answers",
         "--harness-out",
         "--lm-eval-json",
