@@ -180,9 +180,7 @@ def _check_unchanged(folder: Path, records: Mapping[str, FileRecord]) -> None:
         )
 
 
-def _base_files(
-    source: Source, manifest: Mapping[str, Any], records: Mapping[str, FileRecord]
-) -> dict[str, FileRecord]:
+def _base_files(source: Source, records: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     """Digests of the base's files, of which those that the edit copied must be in the result.
 
     Raises:
