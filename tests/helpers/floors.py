@@ -12,7 +12,7 @@ FLOORS = (
     "directions proofs recipe",
     "baking costs difference search studies organism_training",
     "verification",
-    "adapters",
+    "adapters packs",
     "publish",
     "inspection runs",
     "cli",

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from weight_edit.adapters.factors import Factors
 from weight_edit.adapters.limits import check_shared
+from weight_edit.adapters.trial import check_applied
 from weight_edit.anatomy.narrow.small import build
 from weight_edit.errors import UnsupportedError, first_line
 from weight_edit.hub.source import Source
@@ -66,6 +68,7 @@ def lay_out(
     by_name: list[str] = []
     while True:
         model = build(read, device="meta")
+        by_name = by_name or [each.parameter for each in made if each.of_module and not _known(model, each.module)]
         config = adapter_config(made, by_name=by_name, whole=whole, **settings)
         check_shared(model, config, embedding)
         experts = {each.parameter: model.get_submodule(each.module) for each in made if each.stacked}
@@ -77,10 +80,23 @@ def lay_out(
         if again is not None:
             raise UnsupportedError(f"PEFT puts no adapter on '{again}'; use bake")
         by_name += [each.parameter for each in missing]
+    if config["target_parameters"]:
+        check_applied(read, config, trust_remote_code)
     inverse = frozenset(name for name, module in experts.items() if getattr(module, "is_transposed", False))
     names = [name for name, _ in model.named_parameters() if name.endswith(".bias")]
     biases = {_plain(name).removesuffix(".bias"): name for name in names}
     return PeftLayout(config, found, inverse, biases)
+
+
+def _known(model: nn.Module, name: str) -> bool:
+    """Whether PEFT has a layer for a module that does what the module does.
+
+    Not for routers, which are classes of their own, nor for embeddings that look up other rows than they are given.
+    """
+    module = model.get_submodule(name)
+    if isinstance(module, nn.Embedding):
+        return type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
+    return isinstance(module, nn.Linear | Conv1D)
 
 
 def adapter_config(
@@ -114,7 +130,7 @@ def adapter_config(
         target_modules=modules,
         target_parameters=parameters or None,
         modules_to_save=list(whole) or None,
-        fan_in_fan_out=any(each.transposed and each.of_module and not each.embedding for each in made),
+        fan_in_fan_out=any(each.transposed and each.module in modules for each in made),
         bias="lora_only" if not biased and any(each.stored is not None for each in made) else "none",
         lora_bias=biased,
         task_type="CAUSAL_LM",
@@ -155,8 +171,9 @@ def tensors_of(made: Sequence[Factors], layout: PeftLayout) -> dict[str, Tensor]
     tensors: dict[str, Tensor] = {}
     for each in made:
         place = PREFIX + layout.places[each.parameter]
-        names = ("lora_embedding_A", "lora_embedding_B") if each.embedding else ("lora_A.weight", "lora_B.weight")
         as_parameter = each.parameter in (layout.config["target_parameters"] or ())
+        looked_up = each.embedding and not as_parameter
+        names = ("lora_embedding_A", "lora_embedding_B") if looked_up else ("lora_A.weight", "lora_B.weight")
         pair = _padded(each.a, each.b, rank)
         if as_parameter:
             pair = _of_parameter(each, *pair, inverse=each.parameter in layout.inverse)
@@ -183,6 +200,6 @@ def _of_parameter(each: Factors, a: Tensor, b: Tensor, *, inverse: bool) -> tupl
         inverse: whether PEFT has A on a matrix's first axis; else it has B there.
     """
     # `b a` is (out, in); A belongs to the inputs unless the parameter has these where PEFT has the outputs.
-    if each.transposed != inverse:
+    if (each.transposed or each.embedding) != inverse:
         a, b = b.mT, a.mT
     return a.flatten(0, -2), b if b.ndim == 2 else b.permute(1, 2, 0).flatten(1)

@@ -329,6 +329,13 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"In {len(too_coarse)} tensors rounding leaves more than {MOST_LEFT:.0%} of what was along the directions: "
             f"{codes(too_coarse, 3)}. There the format is too coarse for the edit."
         )
+    packed = manifest.get("pack")
+    if packed:
+        at = f" at {code(packed['revision'])}" if packed.get("revision") else ""
+        yield (
+            f"This is the edit of a pack (SHA-256 {code(packed['sha256'])}), which was made of "
+            f"{code(packed['edit_of'])}{at}, on another base: it is another result than the published one of the pack."
+        )
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"
 
