@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from weight_edit.evaluation.judging import JudgedAnswers, judge_answers
     from weight_edit.evaluation.results import Evaluation
     from weight_edit.inspection.inspect import Inspection, inspect
+    from weight_edit.packs.apply import ApplyResult, apply
+    from weight_edit.packs.pack import PackResult, pack
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
     from weight_edit.prompts.sets import PromptSet
@@ -62,6 +64,10 @@ _WHERE = {
     "judge_answers": "evaluation.judging",
     "Inspection": "inspection.inspect",
     "inspect": "inspection.inspect",
+    "ApplyResult": "packs.apply",
+    "apply": "packs.apply",
+    "PackResult": "packs.pack",
+    "pack": "packs.pack",
     "ChatFormat": "prompts.chat",
     "load_prompts": "prompts.load",
     "PromptSet": "prompts.sets",
@@ -90,6 +96,7 @@ _WHERE = {
 __all__ = [
     "AdapterResult",
     "Anatomy",
+    "ApplyResult",
     "BakeResult",
     "ChatFormat",
     "CostPlan",
@@ -100,6 +107,7 @@ __all__ = [
     "Inspection",
     "JudgedAnswers",
     "Model",
+    "PackResult",
     "PromptSet",
     "PushResult",
     "Recipe",
@@ -114,6 +122,7 @@ __all__ = [
     "__version__",
     "adapter",
     "anatomy_of",
+    "apply",
     "are_progress_bars_disabled",
     "bake",
     "demo",
@@ -129,6 +138,7 @@ __all__ = [
     "load_directions",
     "load_prompts",
     "load_recipe",
+    "pack",
     "plan_costs",
     "push",
     "run",

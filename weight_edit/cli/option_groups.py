@@ -87,6 +87,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--set",
         "--with",
         "--exit-code",
+        "--reversible",
         "--list",
         "--trials",
         "--sampler",
