@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.difference.shared import SharedDirection
+from weight_edit.difference.verdict_result import Verdict
 from weight_edit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Difference:
         directions: what the differences share: what is known of each direction, the strongest first.
         rows: the directions themselves, orthonormal rows (k, width) float32; k may be 0.
         own_rows: tensor -> its own directions, orthonormal rows, where the shared ones do not explain it.
+        verdict: what B was made with, where that was asked.
         notes: what a reader should know.
         bytes_read, seconds: what it took.
     """
@@ -138,6 +140,7 @@ class Difference:
     directions: tuple[SharedDirection, ...]
     rows: NDArray[np.float32]
     own_rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
     bytes_read: int = 0
     seconds: float = 0.0
@@ -186,6 +189,7 @@ class Difference:
             "shared_directions": [direction.to_dict() for direction in self.directions],
             "explained": self.explained,
             "strength": self.strength,
+            **({} if self.verdict is None else {"verdict": self.verdict.to_dict()}),
             "notes": list(self.notes),
             "bytes_read": self.bytes_read,
             "seconds": self.seconds,

@@ -244,16 +244,18 @@ def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         if kept["base_model"]:
             metadata["license_link"] = f"https://huggingface.co/{kept['base_model']}/blob/main/{quote(link)}"
     header: dict[str, Any] = dict(metadata)
-    library = "llama.cpp" if manifest["source"].get("gguf") else "transformers"
-    header["library_name"] = "peft" if is_adapter else header.get("library_name", library)
+    gguf = bool(manifest["source"].get("gguf"))
+    # Of a file for llama.cpp the base's card may be the one of the model that it was made from, which transformers has.
+    header["library_name"] = "peft" if is_adapter else "gguf" if gguf else header.get("library_name", "transformers")
     header.setdefault("pipeline_tag", "text-generation")
     if kept["base_model"]:
         # The Hub links what is named here, so a folder's name must not stand in its place.
         header["base_model"] = kept["base_model"]
+        # Said, because the Hub guesses from files: an edited GGUF file would be listed as the base, quantised.
         header["base_model_relation"] = "adapter" if is_adapter else "finetune"
     own = ["weight-edit", "model-editing"]
     own += ["lora"] if is_adapter else []
-    own += ["gguf"] if manifest["source"].get("gguf") else []
+    own += ["gguf"] if gguf else []
     own += ["refusal"] if any(is_of_refusal(step["directions"]) for step in manifest["edit"]["steps"]) else []
     header["tags"] = list(dict.fromkeys([*own, *inherited_tags]))
     results = model_index(name.rstrip("/").split("/")[-1], (manifest.get("measurements") or {}).get("edited") or {})
@@ -326,6 +328,13 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"In {len(too_coarse)} tensors rounding leaves more than {MOST_LEFT:.0%} of what was along the directions: "
             f"{codes(too_coarse, 3)}. There the format is too coarse for the edit."
+        )
+    packed = manifest.get("pack")
+    if packed:
+        at = f" at {code(packed['revision'])}" if packed.get("revision") else ""
+        yield (
+            f"This is the edit of a pack (SHA-256 {code(packed['sha256'])}), which was made of "
+            f"{code(packed['edit_of'])}{at}, on another base: it is another result than the published one of the pack."
         )
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"
