@@ -96,8 +96,8 @@ def digests(folder: Path) -> Iterator[tuple[str, str]]:
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a folder or a GGUF file")
-    parser.add_argument("directions", help="a file of directions")
+    parser.add_argument("model", type=Path, help="a folder or a GGUF file")
+    parser.add_argument("directions", type=Path, help="a file of directions")
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS), help="of OpenBLAS")
     parser.add_argument("--numpy", type=Path, help="a folder with another numpy, of the same Python")
     parser.add_argument("--code", type=Path, default=ROOT, help="the tree of this package to run (default: this one)")
@@ -117,10 +117,20 @@ def main() -> None:
             print(f"| {setting.name} | not on this processor | | |", flush=True)
             continue
         with tempfile.TemporaryDirectory(dir=options.folder) as work:
-            out = Path(work) / "out"
-            command = [sys.executable, "-m", "weight_edit", "bake", options.model, "--directions", options.directions]
+            out = Path(work).resolve() / "out"
+            command = [sys.executable, "-m", "weight_edit", "bake", str(options.model.resolve())]
             subprocess.run(
-                [*command, "--out", str(out), "--quiet", *options.options],
+                [
+                    *command,
+                    "--directions",
+                    str(options.directions.resolve()),
+                    "--out",
+                    str(out),
+                    "--quiet",
+                    *options.options,
+                ],
+                # `-m` looks in the current folder first.
+                cwd=options.code,
                 env=environment(setting, options.code),
                 check=True,
                 stdout=subprocess.DEVNULL,
