@@ -39,7 +39,9 @@ def server(program: str, *arguments: str | Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = ["-t", "1", "-c", "512", "-np", "1", "--port", str(port), "--no-webui"]
+    # In float32 all the way, so that what differs is the edit.
+    exact = ["-ctk", "f32", "-ctv", "f32", "-fa", "off"]
+    given = [*exact, "-t", "1", "-c", "512", "-np", "1", "--port", str(port), "--no-webui"]
     running = subprocess.Popen(
         [program, *map(str, arguments), *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -99,7 +101,11 @@ def by_peft(file: Path, directions: Path, answers: dict[float, list[list[dict[st
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # The same numbers in a model that does not say that it came from such a file.
+    config = type(read.config)(**{k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
     with tempfile.TemporaryDirectory() as place:
         model.save_pretrained(f"{place}/base")
         adapter(f"{place}/base", directions, f"{place}/lora", embeddings="skip", strengths=STRENGTHS[1:])

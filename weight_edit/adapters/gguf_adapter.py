@@ -84,7 +84,7 @@ def _divided(steps: Sequence[EditStep]) -> tuple[tuple[EditStep, ...], dict[int,
             raise not_bakeable(step.kind, change)
         if isinstance(change, Addition):
             for layer, vector in change.vectors.items():
-                vectors[layer] = vectors.get(layer, 0.0) + step.strength * vector
+                vectors[layer] = vectors.get(layer, 0.0) + vector
             continue
         if isinstance(change, BasisChange):
             raise UnsupportedError(
