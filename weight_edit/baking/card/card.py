@@ -12,6 +12,7 @@ from urllib.parse import quote
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from weight_edit.baking.card.adapter_use import llama_cpp_usage, of_llama_cpp, serving_notes
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal, purpose, step_rows
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
@@ -24,7 +25,7 @@ TEMPLATE = """\
 
 {{ base_name }} with a change to its residual stream: **{{ edit_summary }}**.
 {% if adapter -%}
-The change is a LoRA adapter, computed by weight_edit {{ version }}; nothing was trained.
+The change is an adapter, computed by weight_edit {{ version }}; nothing was trained.
 {%- else -%}
 The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor that
 `weight_edit.json` does not list as edited or added, and every file that it lists as copied, is the base's, byte for
@@ -184,8 +185,8 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             adapter=is_adapter,
             version=plain(manifest["weight_edit"]),
             purpose=purpose(steps),
-            usage=_gguf_usage(source["gguf"], kept) if source.get("gguf") else _usage(kept, is_adapter),
-            gguf=bool(source.get("gguf")),
+            usage=_use(manifest),
+            gguf=bool(source.get("gguf")) or of_llama_cpp(manifest),
             formats=list(_formats(manifest)),
             chat=bool(kept["chat_template"]),
             revision=code(source["revision"]) if source.get("revision") else None,
@@ -244,9 +245,10 @@ def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         if kept["base_model"]:
             metadata["license_link"] = f"https://huggingface.co/{kept['base_model']}/blob/main/{quote(link)}"
     header: dict[str, Any] = dict(metadata)
-    gguf = bool(manifest["source"].get("gguf"))
+    gguf = bool(manifest["source"].get("gguf")) or of_llama_cpp(manifest)
     # Of a file for llama.cpp the base's card may be the one of the model that it was made from, which transformers has.
-    header["library_name"] = "peft" if is_adapter else "gguf" if gguf else header.get("library_name", "transformers")
+    library = "gguf" if gguf else "peft" if is_adapter else None
+    header["library_name"] = library or header.get("library_name", "transformers")
     header.setdefault("pipeline_tag", "text-generation")
     if kept["base_model"]:
         # The Hub links what is named here, so a folder's name must not stand in its place.
@@ -260,6 +262,14 @@ def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     header["tags"] = list(dict.fromkeys([*own, *inherited_tags]))
     results = model_index(name.rstrip("/").split("/")[-1], (manifest.get("measurements") or {}).get("edited") or {})
     return {**header, **({"model-index": results} if results else {})}
+
+
+def _use(manifest: Mapping[str, Any]) -> str:
+    """How the files are used: commands of llama.cpp, or example code."""
+    if of_llama_cpp(manifest):
+        return llama_cpp_usage(manifest)
+    file, kept = manifest["source"].get("gguf"), manifest["card"]
+    return _gguf_usage(file, kept) if file else _usage(kept, manifest.get("kind") == "adapter")
 
 
 def _usage(kept: Mapping[str, Any], is_adapter: bool) -> str:
@@ -336,6 +346,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"This is the edit of a pack (SHA-256 {code(packed['sha256'])}), which was made of "
             f"{code(packed['edit_of'])}{at}, on another base: it is another result than the published one of the pack."
         )
+    yield from serving_notes(manifest)
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"
 
