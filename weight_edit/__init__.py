@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from weight_edit.inspection.inspect import Inspection, inspect
     from weight_edit.packs.apply import ApplyResult, apply
     from weight_edit.packs.pack import PackResult, pack
+    from weight_edit.packs.undo import UndoResult, undo
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
     from weight_edit.prompts.sets import PromptSet
@@ -68,6 +69,8 @@ _WHERE = {
     "apply": "packs.apply",
     "PackResult": "packs.pack",
     "pack": "packs.pack",
+    "UndoResult": "packs.undo",
+    "undo": "packs.undo",
     "ChatFormat": "prompts.chat",
     "load_prompts": "prompts.load",
     "PromptSet": "prompts.sets",
@@ -114,6 +117,7 @@ __all__ = [
     "RunResult",
     "SearchResult",
     "SelectionRule",
+    "UndoResult",
     "UnsupportedError",
     "UsageError",
     "Verification",
@@ -143,6 +147,7 @@ __all__ = [
     "push",
     "run",
     "search_edits",
+    "undo",
     "verify",
 ]
 

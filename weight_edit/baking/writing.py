@@ -94,6 +94,7 @@ def write_edit(
     needed_bytes: int,
     source: Path,
     job: str = "",
+    lanes: int | None = None,
 ) -> RewriteResult:
     """Write a plan's files, and what `finish` adds to them; the output appears whole or not at all.
 
@@ -101,6 +102,7 @@ def write_edit(
         needed_bytes: free space that is looked for.
         source: what is read, which the output must not overlap.
         job: what the output depends on beside the plan.
+        lanes: as in `write_checkpoint`.
 
     Raises:
         UsageError: as `attempted` and `write_checkpoint`.
@@ -125,6 +127,7 @@ def write_edit(
             done=attempt.note,
             note_begun=attempt.note_begun,
             linked=options.link,
+            lanes=lanes,
             allow_nonfinite=options.allow_nonfinite,
         )
         finish(attempt.files, written)

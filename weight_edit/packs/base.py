@@ -7,7 +7,7 @@ from typing import Any
 
 from weight_edit.baking.card.card_and_manifest import origin_of
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.manifest import FileRecord, digest_of
+from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, digest_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError, WeightEditError
 from weight_edit.hub.source import Source, resolve
@@ -91,6 +91,8 @@ def compared_with_base(pack: Pack, source: Source, checkpoint: Checkpoint) -> Ba
 
 
 def _by_digests(base: Mapping[str, FileRecord], checkpoint: Checkpoint) -> BaseVerdict:
+    # Of a base that was edited itself, the manifest is no file of the model.
+    base = {name: each for name, each in base.items() if name != MANIFEST}
     there = set(checkpoint.files)
     sizes = {name for name in there & base.keys() if checkpoint.file_size(name) != base[name].size}
     differing = (there ^ base.keys()) | sizes

@@ -1,12 +1,14 @@
 """The verb `pack`: an edited checkpoint's edit in one small file, from which it is made anew."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from weight_edit.baking.card.card_and_manifest import README
+from weight_edit.baking.prepare import prepare
 from weight_edit.checkpoint.files import list_files, printable, read_whole
 from weight_edit.checkpoint.manifest import (
     MANIFEST,
@@ -22,6 +24,7 @@ from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.source import Named, Source, resolve
 from weight_edit.packs.base import base_at_hand, file_records, named_files
 from weight_edit.packs.file import PackContent, edit_in, is_pack, write_pack
+from weight_edit.packs.reversal import ReversalRecord
 from weight_edit.utils.progress import bar
 
 _LONGEST = 16_000_000
@@ -100,15 +103,28 @@ def pack(
     manifest = parse_manifest(raw, printable(str(folder / MANIFEST)))
     if manifest.get("failed"):
         raise VerificationError(f"{folder} is marked as failed: {'; '.join(map(str, manifest['failed']))}")
-    steps, _ = edit_in(manifest, printable(str(folder / MANIFEST)))
+    steps, options = edit_in(manifest, printable(str(folder / MANIFEST)))
     records = records_of(manifest)
     source = _source(manifest, folder, base, revision=revision, token=token, needed=reversible)
     _check_unchanged(folder, records)
-    files = None if source is None else _base_files(source, manifest, records)
-    content = PackContent(
-        manifest=raw, card=bytes(read_whole(folder / README, _LONGEST)), steps=steps, base=files, reversal=None
-    )
-    size = write_pack(target, content)
+    card = bytes(read_whole(folder / README, _LONGEST))
+    with tempfile.TemporaryFile(dir=target.absolute().parent) as spool:
+        way_back = None
+        if reversible and source is not None:
+            base_edit = prepare(source, steps, options, trust_remote_code=trust_remote_code)
+            way_back = ReversalRecord(base=base_edit, edited=Checkpoint.open(folder), spool=cast(BinaryIO, spool))
+            files: Mapping[str, FileRecord] | None = way_back.record()
+        else:
+            files = None if source is None else _base_files(source, records)
+        content = PackContent(
+            manifest=raw,
+            card=card,
+            steps=steps,
+            base=files,
+            reversal=None if way_back is None else way_back.document,
+        )
+        bytes_reversal = spool.tell()
+        size = write_pack(target, content, None if way_back is None else cast(BinaryIO, spool))
     return PackResult(
         path=target,
         size=size,
@@ -117,8 +133,8 @@ def pack(
         bytes_result=sum(each.size for each in records.values()),
         base=None if source is None else source.public_name,
         bytes_base=None if files is None else sum(each.size for each in files.values()),
-        reversible=False,
-        bytes_reversal=0,
+        reversible=way_back is not None,
+        bytes_reversal=bytes_reversal,
     )
 
 
@@ -164,9 +180,7 @@ def _check_unchanged(folder: Path, records: Mapping[str, FileRecord]) -> None:
         )
 
 
-def _base_files(
-    source: Source, manifest: Mapping[str, Any], records: Mapping[str, FileRecord]
-) -> dict[str, FileRecord]:
+def _base_files(source: Source, records: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     """Digests of the base's files, of which those that the edit copied must be in the result.
 
     Raises:

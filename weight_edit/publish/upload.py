@@ -257,7 +257,8 @@ class _Upload:
 
         try:
             yield
-        except (httpx2.HTTPError, httpx2.InvalidURL, *FOREIGN_ERRORS) as error:
+        # The library has names without values where a reply is of another object.
+        except (httpx2.HTTPError, httpx2.InvalidURL, NameError, *FOREIGN_ERRORS) as error:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> NoReturn:

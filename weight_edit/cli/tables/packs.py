@@ -9,6 +9,7 @@ from weight_edit.cli.tables.results import megabytes, safe, suggest
 if TYPE_CHECKING:
     from weight_edit.packs.apply import AppliedPack, ApplyResult
     from weight_edit.packs.pack import PackResult
+    from weight_edit.packs.undo import UndoResult
 
 _SHOWN = 3
 
@@ -74,3 +75,13 @@ def _applied(each: "AppliedPack", console: Console, *, dry_run: bool) -> None:
         shown = ", ".join(map(safe, each.differing[:_SHOWN]))
         more = f" and {len(each.differing) - _SHOWN} more" if len(each.differing) > _SHOWN else ""
         _say(console, f"note: not the base's own: {shown}{more}")
+
+
+def undone(result: "UndoResult", console: Console) -> None:
+    """Print what was given back, and of how much."""
+    share = f"the pack has {_amount(result.bytes_pack)}, {result.bytes_pack / max(1, result.bytes_total):.1%} of it"
+    what = f"{result.files} files, {megabytes(result.bytes_total)}, {megabytes(result.bytes_restored)} of them restored"
+    if result.dry_run:
+        _say(console, f"{safe(result.path)} would be written: {what}; {share}.")
+    else:
+        _say(console, f"{safe(result.path)}: every file has the SHA-256 of {safe(result.base)}'s; {what}; {share}.")
