@@ -193,8 +193,7 @@ def noisy(tensors: Tensors, size: float = 1e-2, seed: int = 1) -> Tensors:
 def each_matrix(tensors: Tensors, change: Callable[[Tensor], Tensor]) -> Tensors:
     """A function of each matrix of the blocks, in float32."""
     return {
-        name: change(t.float()).to(t.dtype) if t.ndim == 2 and _LAYER.search(name) else t
-        for name, t in tensors.items()
+        name: change(t.float()).to(t.dtype) if t.ndim == 2 and _LAYER.search(name) else t for name, t in tensors.items()
     }
 
 
