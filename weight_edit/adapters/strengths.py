@@ -61,7 +61,7 @@ def check_linear(plan: EditPlan, strengths: Sequence[float], read: ParameterRead
         raise UnsupportedError(
             "norm-preserving ablation is not linear in its strength: lengths are kept at each strength anew; leave "
             "`strengths` out and write an adapter at each `strength`",
-            option="strengths",
+            option=("strengths", "strength"),
         )
     full = plan.tensors()
     for strength in strengths:
@@ -82,7 +82,7 @@ def check_linear(plan: EditPlan, strengths: Sequence[float], read: ParameterRead
                     f"this edit is not linear in its strength: at {strength:g}, '{name}' changes by {off:.1%} of its "
                     "change otherwise than an adapter's share of it, as where several steps' directions are not "
                     "orthogonal; leave `strengths` out and write an adapter at each `strength`",
-                    option="strengths",
+                    option=("strengths", "strength"),
                 )
 
 
@@ -98,7 +98,7 @@ def check_biases_scale(made: Sequence[Factors], biased: bool) -> None:
             f"the bias of '{stored}' would be stored whole (PEFT's `lora_only`), which no runtime scales with the "
             "factors, and biases of the adapter's own (`lora_bias`) go with neither embeddings nor experts; leave "
             "embeddings as they are (`embeddings='skip'`), or write an adapter at each `strength`",
-            option=("strengths", "embeddings"),
+            option=("strengths", "embeddings", "strength"),
         )
 
 
