@@ -15,6 +15,8 @@ from weight_edit.baking.bake import bake, steps_of
 from weight_edit.errors import UnsupportedError
 from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.plan.step import EditStep
+from weight_edit.runtime.adapters import with_adapter
+from weight_edit.runtime.loading import Model
 
 
 def saved(family: str, folder: Path) -> Path:
@@ -29,6 +31,9 @@ def differences(base: Path, steps: list[EditStep], place: Path, mode: str = "unt
     wanted, plain = logits(load(place / "out")), logits(load(base))
     model = PeftModel.from_pretrained(load(base), str(place / "lora")).eval()
     served = logits(model)
+    # `evaluate` applies it, too, and finds no tensor left over or missing.
+    applied = with_adapter(Model.from_parts(load(base), None), place / "lora")
+    assert (logits(applied.model) - served).abs().max() < 1e-6
     merged = logits(model.merge_and_unload())
     return tuple(float(each.abs().max()) for each in (served - wanted, merged - wanted, plain - wanted))  # type: ignore[return-value]
 
