@@ -26,7 +26,7 @@ def baked(base: Path, place: Path, strength: float, **options: Any) -> torch.Ten
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("llama", {}), ("gemma2", {"embeddings": "untie"}), ("phi", {"embeddings": "skip"})],
+    [("gemma2", {"embeddings": "untie"}), ("phi", {"embeddings": "skip"})],
 )
 def test_a_folder_or_a_scale_is_the_bake_at_that_strength(family: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Behind norms too, and with biases, where these are the adapter's own."""
