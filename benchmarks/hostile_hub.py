@@ -204,8 +204,9 @@ def _claims(outcome: Outcome, hub: FakeHub, model: Path) -> Iterator[str]:
             yield "it says pushed"
         return
     here = {path.name: path.read_bytes() for path in model.iterdir()}
-    branch = outcome.mode.options[1] if "--branch" in outcome.mode.options else "main"
-    there = {} if repo is None else repo.at("refs/pr/1" if "--create-pr" in outcome.mode.options else branch) or {}
+    options = outcome.mode.options
+    ref = options[options.index("--branch") + 1] if "--branch" in options else "main"
+    there = {} if repo is None else repo.at("refs/pr/1" if "--create-pr" in options else ref) or {}
     if any(there.get(name) != data for name, data in here.items()):
         yield "it says that all is there, and it is not"
     if outcome.out.startswith("{") and set(json.loads(outcome.out)["sent"]) != set(here):
