@@ -32,7 +32,8 @@ def check_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
     wrong = next((each for each in strengths if not (math.isfinite(each) and 0 < each <= 2)), None)
     if wrong is not None:
         raise UsageError(f"strength {wrong:g} is outside of (0, 2]; 1 is the edit as it is", option="strengths")
-    found = tuple(sorted(set(strengths)))
+    # To the digits that their folders' names have.
+    found = tuple(sorted({float(f"{each:g}") for each in strengths}))
     if len(found) > _MOST:
         raise UsageError(f"{len(found)} strengths are too many; give at most {_MOST}", option="strengths")
     return found
