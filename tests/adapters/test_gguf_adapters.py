@@ -27,7 +27,7 @@ def value(path: Path, key: str) -> Any:
     return GGUFReader(path).fields[key].contents()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2_moe"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
 def test_factors_make_the_baked_file(kind: str, tmp_path: Path) -> None:
     """`W + alpha / rank B A` of each tensor, of each expert; a row of A is looked up for the embedding."""
     file = write_model(tmp_path / "model.gguf", small_model(kind), kind)

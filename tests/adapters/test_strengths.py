@@ -13,6 +13,7 @@ from tests.helpers.edit_kinds import directions
 from tests.helpers.families import save_family
 from tests.helpers.family_models import load, logits, rows
 from weight_edit.adapters.adapter import adapter
+from weight_edit.adapters.strengths import check_strengths
 from weight_edit.baking.bake import bake
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.errors import UnsupportedError, UsageError
@@ -26,7 +27,7 @@ def baked(base: Path, place: Path, strength: float, **options: Any) -> torch.Ten
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("llama", {}), ("gemma2", {"embeddings": "untie"}), ("phi", {"embeddings": "skip"})],
+    [("gemma2", {"embeddings": "untie"}), ("phi", {"embeddings": "skip"})],
 )
 def test_a_folder_or_a_scale_is_the_bake_at_that_strength(family: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Behind norms too, and with biases, where these are the adapter's own."""
@@ -61,6 +62,12 @@ def test_the_folders_share_their_weights_and_are_listed(tmp_path: Path) -> None:
     # All of it is ours, and nothing else goes.
     adapter(base, rows(1), tmp_path / "lora", overwrite=True)
     assert not (tmp_path / "lora/strength-0.25").exists()
+
+
+def test_strengths_are_told_apart_by_their_folders_names() -> None:
+    assert check_strengths((1, 0.1234567, 0.5, 0.1234568, 0.5)) == (0.123457, 0.5, 1.0)
+    with pytest.raises(UsageError, match="33 strengths are too many"):
+        check_strengths([each / 100 for each in range(1, 34)])
 
 
 def steps(first: DirectionRows, second: DirectionRows) -> list[EditStep]:

@@ -18,6 +18,7 @@ PACKAGE = Path(weight_edit.__file__).parent
 
 # Programs with flags of their own, calls of such a program, and pages about the command line.
 THEIR_OWN = {
+    "baking/card/adapter_use.py",
     "baking/card/card.py",
     "inspection/catalogue/facts.py",
     "inspection/catalogue/page.py",
