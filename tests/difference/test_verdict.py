@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.helpers import other_tools as tools
@@ -18,6 +19,7 @@ from weight_edit.plan.step import EditStep
 from weight_edit.recipe.recipe import load_recipe
 from weight_edit.runs.given_directions import given_directions
 
+assert transformers.__version__, "loaded here, no process of its own asks it what a config means"
 WIDTH, LAYERS = 64, 4
 V = tools.unit(WIDTH, 1)
 EACH = torch.stack([V + 0.5 * tools.unit(WIDTH, 10 + layer) for layer in range(LAYERS)])
@@ -153,7 +155,9 @@ def test_the_recipe_of_an_edit_bakes_it_again(tmp_path: Path) -> None:
     given = given_directions(recipe)
     assert recipe.edit is not None
     steps = [
-        EditStep(directions=given[step.directions or "main"], kind=step.kind, strength=step.strength, kernel=step.kernel)
+        EditStep(
+            directions=given[step.directions or "main"], kind=step.kind, strength=step.strength, kernel=step.kernel
+        )
         for step in recipe.edit.steps
     ]
     bake("organism", steps, tmp_path / "again", embeddings=recipe.edit.embeddings)
