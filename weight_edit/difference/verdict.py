@@ -135,6 +135,8 @@ def _recipe(
         return at_a_layer(shared.rows, min(turned)) if len(shared.rows) and turned else None
     if given.eraser is not None:
         return erasure(*given.eraser)
+    if name == "oblique erasure":
+        return None
     operators = {writer.operator for writer in writers}
     if operators == {"addition"}:
         fit = edited[0].edit
