@@ -64,6 +64,7 @@ def tensor_verdicts(
     changed: Sequence[Changed],
     parts: ModelParts,
     width: int | None,
+    *,
     shared: Values,
     vectors: Mapping[str, VectorChange],
     advance: Callable[[], None] = lambda: None,

@@ -114,7 +114,7 @@ def _edit_verdict(given: Evidence, edited: Sequence[TensorVerdict], rest: Sequen
         rows=shared.rows,
         through_norms=shared.through_norms,
         constants=tuple(constants),
-        recipe=_recipe(given, names[0], edited, writers, shared, constants),
+        recipe=None if constants else _recipe(given, names[0], edited, writers, shared),
         notes=_notes(given),
     )
 
@@ -125,10 +125,9 @@ def _recipe(
     edited: Sequence[TensorVerdict],
     writers: Sequence[EditedWriter],
     shared: Shared,
-    constants: Sequence[str],
 ) -> dict[str, Any] | None:
     """The edit as a recipe's sections; None where none of ours is that edit."""
-    if constants or any(each.part is None or each.part.side != each.side for each in edited):
+    if any(each.part is None or each.part.side != each.side for each in edited):
         return None
     if name == AT_A_LAYER:
         turned = [each.part.layer for each in edited if each.part is not None and each.part.layer is not None]
