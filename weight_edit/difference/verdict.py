@@ -21,6 +21,7 @@ from weight_edit.difference.verdict_result import Confidence, EditedWriter, Verd
 
 NO_CHANGE = "no change"
 UNDECIDED = "undecided"
+UNDECIDED_REST = "something undecided at the same tensors"
 ABLATION = "ablation"
 REFLECTION = "reflection"
 AT_A_LAYER = "reflection at a layer"
@@ -276,11 +277,9 @@ def _about_rest(
     if more:
         ranks = [each.rank for each in rest if each.rank]
         name = LOW_RANK if rest and len(ranks) == len([r for r in rest if r.innocent is None]) and ranks else FINE_TUNE
-        names.append(name)
-        said.append(
-            f"{more} tensors have changes that neither the edit nor rounding explains, spread over them as a fine-tune "
-            "leaves them."
-        )
+        # Where nothing differs but what was edited, a fine-tune is not what comes to mind: it is not guessed.
+        names.append(name if rest else UNDECIDED_REST)
+        said.append(f"{more} tensors have changes that neither the edit nor rounding explains.")
     return names, said
 
 
