@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.helpers import other_tools as tools
@@ -18,7 +19,8 @@ from weight_edit.plan.step import EditStep
 from weight_edit.recipe.recipe import load_recipe
 from weight_edit.runs.given_directions import given_directions
 
-WIDTH, LAYERS = 64, 4
+assert transformers.__version__, "loaded here, no process of its own asks it what a config means"
+WIDTH, LAYERS = 64, 3
 V = tools.unit(WIDTH, 1)
 EACH = torch.stack([V + 0.5 * tools.unit(WIDTH, 10 + layer) for layer in range(LAYERS)])
 EACH /= EACH.norm(dim=1, keepdim=True)
@@ -34,11 +36,11 @@ def model(dtype: torch.dtype = torch.bfloat16) -> tools.Tensors:
         scales = [torch.randn(n, generator=generator).mul(0.4).exp() for n in shape]
         return (0.02 * torch.randn(*shape, generator=generator) * scales[0][:, None] * scales[1]).to(dtype)
 
-    found = {tools.EMBEDDING: uneven(8 * WIDTH, WIDTH)}
+    found = {tools.EMBEDDING: uneven(4 * WIDTH, WIDTH)}
     for layer in range(LAYERS):
         found[f"model.layers.{layer}.self_attn.o_proj.weight"] = uneven(WIDTH, WIDTH)
-        found[f"model.layers.{layer}.mlp.up_proj.weight"] = uneven(4 * WIDTH, WIDTH)
-        found[f"model.layers.{layer}.mlp.down_proj.weight"] = uneven(WIDTH, 4 * WIDTH)
+        found[f"model.layers.{layer}.mlp.up_proj.weight"] = uneven(2 * WIDTH, WIDTH)
+        found[f"model.layers.{layer}.mlp.down_proj.weight"] = uneven(WIDTH, 2 * WIDTH)
     return found
 
 
@@ -115,7 +117,7 @@ def test_what_is_no_edit(name: str, tmp_path: Path) -> None:
         found.save(tmp_path / "none.yaml", "base")
 
 
-@pytest.mark.parametrize("rounded", [tools.int8_rows, tools.nf4_blocks, tools.fp8_tensor, tools.int4_affine])
+@pytest.mark.parametrize("rounded", [tools.int8_rows, tools.nf4_blocks, tools.fp8_tensor])
 def test_a_quantisation_is_one_and_an_edit_in_front_of_it_is_found(rounded, tmp_path: Path) -> None:
     before = model(torch.float32)
     alone = told(tmp_path / "alone", before, tools.each_matrix(before, rounded))
@@ -134,9 +136,11 @@ def test_an_ablation_under_a_fine_tune_is_told_and_not_called_certain(tmp_path: 
     assert found.confidence == "likely"
 
 
-def test_one_edited_tensor_among_tuned_ones_is_no_edit_of_the_model(tmp_path: Path) -> None:
+def test_one_edited_layer_of_a_tuned_model_is_no_edit_of_the_model(tmp_path: Path) -> None:
     before = model(torch.float32)
-    found = told(tmp_path, before, _tuned(tools.ablated(before, V, 1.0, range(0, 0))))
+    made = tools.ablated(before, V, 1.0, range(0, 1))
+    name = "model.layers.0.mlp.down_proj.weight"
+    found = told(tmp_path, before, _tuned({**made, name: before[name]}))
     assert not found.edited
 
 
@@ -153,7 +157,9 @@ def test_the_recipe_of_an_edit_bakes_it_again(tmp_path: Path) -> None:
     given = given_directions(recipe)
     assert recipe.edit is not None
     steps = [
-        EditStep(directions=given[step.directions or "main"], kind=step.kind, strength=step.strength, kernel=step.kernel)
+        EditStep(
+            directions=given[step.directions or "main"], kind=step.kind, strength=step.strength, kernel=step.kernel
+        )
         for step in recipe.edit.steps
     ]
     bake("organism", steps, tmp_path / "again", embeddings=recipe.edit.embeddings)

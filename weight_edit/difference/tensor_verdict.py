@@ -70,6 +70,24 @@ class TensorVerdict:
     left: Values | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Question:
+    """What operators are tried on: the arguments of `judge`, with the sample's own rank and left vectors."""
+
+    sample: Sample
+    part: Part | None
+    own: Values
+    mine: Values
+    rank: int
+    shared: Values | None
+    products: RowProducts
+
+    @property
+    def spans(self) -> Iterator[Values]:
+        """Directions that may be those of the edit, fewer before more."""
+        return _spans(self.own, self.mine, self.rank, self.shared)
+
+
 def judge(
     sample: Sample,
     part: Part | None,
@@ -90,10 +108,11 @@ def judge(
     weak = sample.square <= ROUNDINGS * sample.noise
     innocent, how = _innocent(sample, weak)
     rank, mine = rank_of(sample)
+    asked = _Question(sample=sample, part=part, own=own, mine=mine, rank=rank, shared=shared, products=products)
     found = None
     if edits and innocent not in ("rounding", "pruning", "scaling"):
-        found = _exact_edit(sample, part, own, mine, rank, shared, products, weak)
-    component = found or (_component(sample, part, own, mine, rank, shared, products) if edits else None)
+        found = _exact_edit(asked, weak)
+    component = found or (_component(asked) if edits else None)
     rest, rest_how = ("more", "") if component is None else _rest(sample, component)
     small = low_rank(sample) if found is None and innocent is None else None
     small = None if small is None or (small.excess > ROUNDINGS and not weak) else small
@@ -136,21 +155,13 @@ def _innocent(sample: Sample, weak: bool) -> tuple[str | None, str]:
     return None, ""
 
 
-def _exact_edit(
-    sample: Sample,
-    part: Part | None,
-    own: Values,
-    mine: Values,
-    rank: int,
-    shared: Values | None,
-    products: RowProducts,
-    weak: bool,
-) -> OperatorFit | None:
+def _exact_edit(asked: _Question, weak: bool) -> OperatorFit | None:
     """The operator that leaves least, where that is rounding alone; of equals the simplest."""
     if weak:
         return None
+    sample = asked.sample
     best: OperatorFit | None = None
-    for fit in _hypotheses(sample, part, own, mine, rank, shared, products):
+    for fit in _hypotheses(asked):
         if fit is None or not fit.exact or not (fit.operator == "addition" or _removes(sample, fit)):
             continue
         if best is None or fit.excess < best.excess * (1 - _BETTER):
@@ -168,19 +179,12 @@ def _removes(sample: Sample, fit: OperatorFit) -> bool:
     return (fit.correlation or 0.0) >= PURE and bool(len(fit.rows)) and len(fit.rows) < sample.width / 2
 
 
-def _hypotheses(
-    sample: Sample,
-    part: Part | None,
-    own: Values,
-    mine: Values,
-    rank: int,
-    shared: Values | None,
-    products: RowProducts,
-) -> Iterator[OperatorFit | None]:
+def _hypotheses(asked: _Question) -> Iterator[OperatorFit | None]:
+    sample, part, products = asked.sample, asked.part, asked.products
     several = sample.a.shape[1] > 8
     if several and part is not None and part.role == "embedding":
         yield addition(sample)
-    spans = list(_spans(own, mine, rank, shared))
+    spans = list(asked.spans)
     for span in spans:
         yield ablation(sample, span)
     if several and (part is None or part.role == "embedding"):
@@ -214,24 +218,17 @@ def _spans(own: Values, mine: Values, rank: int, shared: Values | None) -> Itera
         yield own[:, :rank] if rank <= own.shape[1] else mine[:, :rank]
 
 
-def _component(
-    sample: Sample,
-    part: Part | None,
-    own: Values,
-    mine: Values,
-    rank: int,
-    shared: Values | None,
-    products: RowProducts,
-) -> OperatorFit | None:
+def _component(asked: _Question) -> OperatorFit | None:
     """The ablation that explains most and is beyond chance; None where there is none."""
+    sample = asked.sample
     if sample.a.shape[1] <= 8:
         return None
     best = None
-    for span in _spans(own, mine, rank, shared):
+    for span in asked.spans:
         fit = ablation(sample, span)
         if _is_component(sample, fit) and (best is None or fit.explained > best.explained + 0.01):
             best = fit
-    for given in _of_unit_rows(sample, part, products):
+    for given in _of_unit_rows(sample, asked.part, asked.products):
         # Of what a direction alone must explain, chance has no more than it has of one direction.
         if given.explained > max(PURE**2, best.explained + 0.001 if best is not None else 0.0):
             best = given

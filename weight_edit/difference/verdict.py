@@ -21,6 +21,7 @@ from weight_edit.difference.verdict_result import Confidence, EditedWriter, Verd
 
 NO_CHANGE = "no change"
 UNDECIDED = "undecided"
+UNDECIDED_REST = "something undecided at the same tensors"
 ABLATION = "ablation"
 REFLECTION = "reflection"
 AT_A_LAYER = "reflection at a layer"
@@ -114,7 +115,7 @@ def _edit_verdict(given: Evidence, edited: Sequence[TensorVerdict], rest: Sequen
         rows=shared.rows,
         through_norms=shared.through_norms,
         constants=tuple(constants),
-        recipe=_recipe(given, names[0], edited, writers, shared, constants),
+        recipe=None if constants else _recipe(given, names[0], edited, writers, shared),
         notes=_notes(given),
     )
 
@@ -125,16 +126,17 @@ def _recipe(
     edited: Sequence[TensorVerdict],
     writers: Sequence[EditedWriter],
     shared: Shared,
-    constants: Sequence[str],
 ) -> dict[str, Any] | None:
     """The edit as a recipe's sections; None where none of ours is that edit."""
-    if constants or any(each.part is None or each.part.side != each.side for each in edited):
+    if any(each.part is None or each.part.side != each.side for each in edited):
         return None
     if name == AT_A_LAYER:
         turned = [each.part.layer for each in edited if each.part is not None and each.part.layer is not None]
         return at_a_layer(shared.rows, min(turned)) if len(shared.rows) and turned else None
     if given.eraser is not None:
         return erasure(*given.eraser)
+    if name == "oblique erasure":
+        return None
     operators = {writer.operator for writer in writers}
     if operators == {"addition"}:
         fit = edited[0].edit
@@ -275,11 +277,9 @@ def _about_rest(
     if more:
         ranks = [each.rank for each in rest if each.rank]
         name = LOW_RANK if rest and len(ranks) == len([r for r in rest if r.innocent is None]) and ranks else FINE_TUNE
-        names.append(name)
-        said.append(
-            f"{more} tensors have changes that neither the edit nor rounding explains, spread over them as a fine-tune "
-            "leaves them."
-        )
+        # Where nothing differs but what was edited, a fine-tune is not what comes to mind: it is not guessed.
+        names.append(name if rest else UNDECIDED_REST)
+        said.append(f"{more} tensors have changes that neither the edit nor rounding explains.")
     return names, said
 
 

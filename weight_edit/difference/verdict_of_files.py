@@ -22,6 +22,7 @@ def verdict_on(
     source: Source,
     sides: tuple[Checkpoint, Checkpoint],
     changed: Sequence[Changed],
+    *,
     width: int | None,
     rows: NDArray[np.float32],
     tensors: Sequence[TensorDifference],
@@ -42,7 +43,7 @@ def verdict_on(
     vectors = vector_changes(changed)
     with bar("judging", len(changed)) as progress:
         matrices = tensor_verdicts(
-            changed, parts, width, rows.T.astype(np.float64), vectors, lambda: progress.advance()
+            changed, parts, width, shared=rows.T.astype(np.float64), vectors=vectors, advance=lambda: progress.advance()
         )
     matrices, eraser = with_eraser(matrices, changed)
     same = [tensor.name for tensor in tensors if tensor.problem == "the same numbers in other bytes"]
