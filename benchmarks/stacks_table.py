@@ -2,9 +2,9 @@
 
     PYTHONPATH=.:tools python benchmarks/stacks_table.py [FOLDER...] [--stacks NAME...] [--new-tokens N]
 
-Without folders the small models of every family are asked. Stacks that are not installed are told by name: `make stacks`
-installs them. A cell says whether all tokens are transformers' own; where a stack differs, what it has dropped, if dropping
-it in transformers gives what the stack says.
+Without folders the small models of every family are asked. Stacks that are not installed are told by name: `make
+stacks` installs them. A cell says whether all tokens are transformers' own; where a stack differs, what it has
+dropped, if dropping it in transformers gives what the stack says.
 """
 
 import argparse
@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
-
 from stacks.cases import EDITS, Case, cases
-from stacks.environment import Stack, stacks
 from stacks.comparison import Agreement, agreement
+from stacks.environment import Stack, stacks
 from stacks.replies import Asked, Prompts, Reply, StackError, replies
 from stacks.small_models import FAMILIES, PRE_TOKENIZER, small_model
 from stacks.suspects import explanation, reference
+from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 TEXTS = (
     "The capital of France is", "Water boils at a temperature of", "How do I sharpen a pencil?", "Once upon a time, a",
@@ -30,6 +29,10 @@ TEXTS = (
     "My favourite season is autumn, because", "To plant a tree, first dig", "The opposite of hot is",
     "A good way to learn a language is", "The moon goes around",
 )  # fmt: skip
+
+
+Said = dict[str, list[Reply] | StackError]
+"""Name of a case -> what a stack says of it."""
 
 
 def main() -> None:
@@ -57,12 +60,34 @@ def main() -> None:
         }
         print("| model | stack | base | " + " | ".join(options.edits) + " | drops |")
         print("|---|---|---|" + "---|" * (len(options.edits) + 1), flush=True)
-        for name, folder in named.items():
-            for stack in (stacks()[each] for each in options.stacks):
-                if not stack.is_installed():
-                    print(f"{stack.name}: not installed", file=sys.stderr)
-                    continue
-                print(row(name, stack, made[name], asked[name], options.edits), flush=True)
+        for stack in (stacks()[each] for each in options.stacks):
+            if not stack.is_installed():
+                print(f"{stack.name}: not installed", file=sys.stderr)
+                continue
+            for names in [[name] for name in named] if options.folders else [list(named)]:
+                # What shares its prompts is asked in one process.
+                for name, said in _all_replies(stack, {name: made[name] for name in names}, asked[names[0]]).items():
+                    print(row(f"{name} | {stack.title}", said, made[name], asked[name], options.edits), flush=True)
+
+
+def _all_replies(stack: Stack, made: dict[str, list[Case]], prompts: Prompts) -> dict[str, Said]:
+    """What a stack says of models that are asked the same: of each its cases by name."""
+    peft = stack.name.startswith("peft")
+    asked = [
+        (name, case.name, Asked(cases[0].folder, case.adapter) if peft else Asked(case.folder))
+        for name, cases in made.items()
+        for case in cases
+        if case.folder and cases[0].folder and not (peft and _unlike(stack, case))
+    ]
+    found: dict[str, Said] = {name: {} for name in made}
+    for (name, case, _), said in zip(asked, replies(stack, [each for *_, each in asked], prompts), strict=True):
+        found[name][case] = said
+    return found
+
+
+def _unlike(stack: Stack, case: Case) -> bool:
+    """Whether there is no adapter that is this edit."""
+    return (case.adapter is None and case.name != "base") or (case.when_merged and stack.name == "peft")
 
 
 def _asked(folder: Path, options: argparse.Namespace, published: bool) -> Prompts:
@@ -73,18 +98,14 @@ def _asked(folder: Path, options: argparse.Namespace, published: bool) -> Prompt
     return Prompts(texts=texts, ids=ids, new_tokens=options.new_tokens, pre_tokenizer=named)
 
 
-def row(name: str, stack: Stack, made: Sequence[Case], prompts: Prompts, edits: Sequence[str]) -> str:
+def row(title: str, said: Said, made: Sequence[Case], prompts: Prompts, edits: Sequence[str]) -> str:
     """A row of the table: one stack, one model and its edits."""
-    base = made[0].folder
-    assert base is not None
-    loads_adapter = stack.name.startswith("peft")
-    there = [each for each in made if each.folder and (each.adapter or not loads_adapter or each.name == "base")]
-    there = [each for each in there if not (each.when_merged and stack.name == "peft")]
-    models = [Asked(base, each.adapter) if loads_adapter else Asked(each.folder) for each in there if each.folder]
-    said = dict(zip([each.name for each in there], replies(stack, models, prompts), strict=True))
     noise, cells, drops = 0.0, {}, []
-    for case in there:
-        got = said[case.name]
+    for case in made:
+        got = said.get(case.name)
+        if got is None or case.folder is None:
+            cells[case.name] = "refused by `bake`" if case.folder is None else "no adapter, or once merged"
+            continue
         if isinstance(got, StackError):
             cells[case.name] = f"not run: {got}"
             continue
@@ -100,14 +121,8 @@ def row(name: str, stack: Stack, made: Sequence[Case], prompts: Prompts, edits: 
             noise = quieter
         cells[case.name] = found.verdict(noise)
         drops.append(dropped or "unexplained")
-    for case in made:
-        if case.when_merged and stack.name == "peft":
-            cells[case.name] = "once merged"
-        if case.folder is None:
-            cells[case.name] = "refused by `bake`"
-            print(f"{name}, {case.name}: {case.refused}", file=sys.stderr)
     shown = [cells.get(each, "-") for each in ("base", *edits)]
-    return f"| {name} | {stack.title} | " + " | ".join(shown) + f" | {'; '.join(dict.fromkeys(drops)) or 'nothing'} |"
+    return f"| {title} | " + " | ".join(shown) + f" | {'; '.join(dict.fromkeys(drops)) or 'nothing'} |"
 
 
 def _dropped(folder: Path, prompts: Prompts, got: list[Reply], noise: float | None) -> tuple[str | None, float | None]:

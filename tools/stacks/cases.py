@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
 import numpy as np
+from safetensors.numpy import save_file
 
 from stacks.suspects import reference
 from weight_edit.baking.bake import bake
@@ -60,7 +60,9 @@ def cases(base: Path, work: Path, *, edits: Mapping[str, Mapping[str, Any]] = ED
         if "untie" in arguments.values() and not tied:
             continue
         more = {"at": 1, "strength": 4 * scale} if arguments.get("kind") == "add" else {}
-        found.append(_case(base, directions, work / name.replace(", ", "-"), {**arguments, **more}, name=name, tied=tied))
+        found.append(
+            _case(base, directions, work / name.replace(", ", "-"), {**arguments, **more}, name=name, tied=tied)
+        )
     return found
 
 

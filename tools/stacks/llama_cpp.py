@@ -50,7 +50,7 @@ def program() -> Path:
 
 
 def converter() -> Path:
-    """The converter of folders that comes with the sources: what `WEIGHT_EDIT_GGUF_CONVERTER` names, or the one here."""
+    """The converter that comes with the sources: what `WEIGHT_EDIT_GGUF_CONVERTER` names, or the one here."""
     named = os.environ.get("WEIGHT_EDIT_GGUF_CONVERTER")
     return Path(named) if named else STACKS / _NAME / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py"
 

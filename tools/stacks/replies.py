@@ -27,7 +27,7 @@ class Prompts:
         texts: the prompts.
         ids: the same as tokens.
         new_tokens: how many are asked for behind each.
-        pre_tokenizer: the name of one that llama.cpp knows, for a vocabulary that it cannot know; None for a published one.
+        pre_tokenizer: one that llama.cpp knows, for a vocabulary that it cannot know; None for a published one.
     """
 
     texts: Sequence[str]
@@ -42,7 +42,7 @@ class Reply:
 
     Attributes:
         tokens: the greedy ones; fewer than were asked for where it stopped at an end of text.
-        top: the two most probable tokens at each place, with the logarithms of their probabilities as the stack has them.
+        top: the two most probable tokens at each place, with the logarithms of the stack's probabilities.
         read: the prompt's tokens as the stack reads its text; None where it was given tokens.
     """
 
@@ -65,7 +65,7 @@ class Asked:
 
 
 def replies(stack: Stack, models: Sequence[Asked], prompts: Prompts) -> list[list[Reply] | StackError]:
-    """A stack's greedy tokens for each prompt, of one model after another in one process; an error where it runs one not."""
+    """A stack's greedy tokens behind each prompt, of one model after another in one process; an error where it fails."""
     with tempfile.TemporaryDirectory() as scratch:
         said, answered = Path(scratch) / "request.json", Path(scratch) / "answer.json"
         request = {
@@ -97,7 +97,12 @@ def replies(stack: Stack, models: Sequence[Asked], prompts: Prompts) -> list[lis
     return results + [StackError(_last_words(done.stderr or done.stdout))] * missing
 
 
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def _reply(each: Mapping[str, list]) -> Reply:

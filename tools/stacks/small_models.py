@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from weight_edit.organism.embedded import folder as embedded_folder
 
@@ -39,7 +39,7 @@ _ROPES = {
 _ALTERNATE = ["sliding_attention", "full_attention"] * 2
 
 NEW_CONFIG = ", `rope_parameters` alone"
-"""At the end of a name: the config says the base of the rotary positions as transformers 5 does, and in no other way."""
+"""At the end of a name: the config says the base of the rotary positions as transformers 5 writes it alone."""
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Llama": ("llama", {"tie_word_embeddings": False}),

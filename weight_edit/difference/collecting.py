@@ -7,6 +7,7 @@ import numpy as np
 
 from weight_edit.difference.model_parts import ModelParts, Part
 from weight_edit.difference.numbers import ParameterChange
+from weight_edit.difference.operators.oblique import oblique
 from weight_edit.difference.operators.row_norms import RowProducts
 from weight_edit.difference.pairs import Pair, Values
 from weight_edit.difference.samples import Sample, sample_of
@@ -146,3 +147,37 @@ def _row_products(pair: Pair, sample: Sample) -> RowProducts:
         return crossed / lengths, square
 
     return products
+
+
+def with_eraser(
+    verdicts: Sequence[TensorVerdict], changed: Sequence[Changed]
+) -> tuple[list[TensorVerdict], tuple[Values, Values] | None]:
+    """The verdicts, with one eraser as the edit of those writers that follow it; and its L and R, if there is one."""
+    pairs = {each.pair.name: each.pair for each in changed}
+    able = [v for v in verdicts if v.left is not None and (v.part is None or v.part.role not in _READ)]
+
+    def sample(number: int) -> Sample | None:
+        found = sample_of(pairs[able[number].name], able[number].side)
+        gains = _gains(able[number])
+        return found if found is None or gains is None else found.scaled(gains)
+
+    lefts = [_behind_norm(each) for each in able]
+    found = oblique(lefts, sample) if len(able) > len(verdicts) / 2 else None
+    if found is None or not all(fit.exact for fit in found[0]):
+        return list(verdicts), None
+    fits = {each.name: replace(fit, predicted=np.zeros((0, 0))) for each, fit in zip(able, found[0], strict=True)}
+    told = [replace(v, edit=fits[v.name], rest="rounding", rank=None) if v.name in fits else v for v in verdicts]
+    return told, (found[1], found[2])
+
+
+_READ = ("reader", "unembedding")
+
+
+def _gains(verdict: TensorVerdict) -> Values | None:
+    return None if verdict.part is None else verdict.part.gains
+
+
+def _behind_norm(verdict: TensorVerdict) -> Values:
+    left, gains = verdict.left, _gains(verdict)
+    assert left is not None
+    return left if gains is None else np.linalg.qr(left * gains[:, None])[0]

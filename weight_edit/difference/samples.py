@@ -83,6 +83,10 @@ class Sample:
             return self
         return replace(self, a=self.a[:, :n], b=self.b[:, :n], unit=self.unit[:, :n])
 
+    def every_second(self) -> "Sample":
+        """Every second of the vectors."""
+        return replace(self, a=self.a[:, 1::2], b=self.b[:, 1::2], unit=self.unit[:, 1::2])
+
     def scaled(self, gains: Values) -> "Sample":
         """The vectors behind a norm: each entry times a gain."""
         column = gains[:, None]

@@ -68,7 +68,9 @@ class Guess:
     def removed(self, raw: bytes | memoryview) -> Removed:
         """What was removed, of its bytes."""
         numbers = of_planes(raw, self.item)
-        rows = numbers.reshape(self.factors.rank + self.keeps_lengths, -1)
+        count = self.factors.rank + self.keeps_lengths
+        # Of an addition, nothing is removed.
+        rows = numbers.reshape(count, numbers.size // max(1, count))
         return Removed(rows[: self.factors.rank], rows[-1] if self.keeps_lengths else None)
 
     def strip(self, edited: Strip, removed: Removed, first: int, last: int) -> tuple[Bytes, NDArray[np.float64] | None]:

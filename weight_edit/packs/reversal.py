@@ -243,8 +243,12 @@ def _read(files: Files, name: str, begin: int, end: int) -> Iterator[bytes]:
 def _on_edited(edited: Checkpoint, name: str, edit: EditedTensor) -> tuple[Storage, int]:
     """The storage of a tensor of the edited checkpoint and the axis of its vectors, as the edit has them."""
     wanted = edit.source
-    for axis in range(len(wanted.shape)):
-        found = guessed_storage(edited, name, axis)
+    for axis in reversed(range(len(wanted.shape))):
+        try:
+            found = guessed_storage(edited, name, axis)
+        except (UnsupportedError, ValueError):
+            # Some formats are edited along their last two axes only.
+            continue
         same = (found.slabs, found.rows, found.cols) == (wanted.slabs, wanted.rows, wanted.cols)
         if same and Matrix.of(found.shape, axis).along_rows == edit.along_rows:
             return found, axis

@@ -1,6 +1,6 @@
 """llama.cpp's own converter; of a home-made vocabulary, whose hash it cannot know, the pre-tokenizer is given by name.
 
-    python convert_to_gguf.py CONVERTER FOLDER FILE [PRE_TOKENIZER]
+python convert_to_gguf.py CONVERTER FOLDER FILE [PRE_TOKENIZER]
 """
 
 import runpy

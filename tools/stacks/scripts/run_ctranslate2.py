@@ -21,9 +21,7 @@ def _reply(generator, names, prompt: list, new_tokens: int) -> dict:
     tokens = [step.token_id for step in steps]
     # What is generated says no probability of a second token; the whole text read at once does.
     scores = np.array(generator.forward_batch([names([*prompt, *tokens])], return_log_probs=True))[0]
-    top = [
-        [[int(token), float(row[token])] for token in np.argsort(-row)[:2]] for row in scores[len(prompt) - 1 : -1]
-    ]
+    top = [[[int(token), float(row[token])] for token in np.argsort(-row)[:2]] for row in scores[len(prompt) - 1 : -1]]
     return {"tokens": tokens, "top": top}
 
 

@@ -15,7 +15,7 @@ def run(model: dict, asked: dict) -> list:
     for prompt in asked["prompts"]:
         cache, ids, tokens, top = make_prompt_cache(loaded), mx.array([prompt]), [], []
         for _ in range(asked["new_tokens"]):
-            best = two_best(loaded(ids, cache=cache)[0, -1].tolist())
+            best = two_best(loaded(ids, cache=cache)[0, -1])
             tokens.append(best[0][0])
             top.append(best)
             ids = mx.array([[best[0][0]]])

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from weight_edit.baking.card.adapter_use import of_llama_cpp, serving_notes
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal, purpose, step_rows
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
@@ -29,7 +30,7 @@ This repository holds the edit alone, in a file of {{ pack.size }} bytes, and no
 edited checkpoint of the base and compares every file's SHA-256 with the one that was published. The edit was computed
 by weight_edit {{ version }}; nothing was trained.
 {%- elif adapter -%}
-The change is a LoRA adapter, computed by weight_edit {{ version }}; nothing was trained.
+The change is an adapter, computed by weight_edit {{ version }}; nothing was trained.
 {%- else -%}
 The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor that
 `weight_edit.json` does not list as edited or added, and every file that it lists as copied, is the base's, byte for
@@ -166,7 +167,7 @@ def model_card(manifest: Mapping[str, Any], pack: PackFile | None = None) -> str
             holder="`weight_edit.json`" if pack is None else code(pack.name),
             fills_in=not is_adapter and pack is None,
             usage=usage(manifest, pack),
-            gguf=bool(source.get("gguf")),
+            gguf=bool(source.get("gguf")) or of_llama_cpp(manifest),
             formats=list(_formats(manifest)),
             chat=bool(kept["chat_template"]),
             revision=code(source["revision"]) if source.get("revision") else None,
@@ -229,11 +230,10 @@ def _header(manifest: Mapping[str, Any], name: str, is_pack: bool) -> dict[str, 
         if kept["base_model"]:
             metadata["license_link"] = f"https://huggingface.co/{kept['base_model']}/blob/main/{quote(link)}"
     header: dict[str, Any] = dict(metadata)
-    gguf = bool(manifest["source"].get("gguf"))
+    gguf = bool(manifest["source"].get("gguf")) or of_llama_cpp(manifest)
     # Of a file for llama.cpp the base's card may be the one of the model that it was made from, which transformers has.
-    header["library_name"] = "peft" if is_adapter else "gguf" if gguf else header.get("library_name", "transformers")
-    if is_pack:
-        header["library_name"] = "weight-edit"
+    library = "weight-edit" if is_pack else "gguf" if gguf else "peft" if is_adapter else None
+    header["library_name"] = library or header.get("library_name", "transformers")
     header.setdefault("pipeline_tag", "text-generation")
     if kept["base_model"]:
         # The Hub links what is named here, so a folder's name must not stand in its place.
@@ -301,6 +301,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"This is the edit of a pack (SHA-256 {code(packed['sha256'])}), which was made of "
             f"{code(packed['edit_of'])}{at}, on another base: it is another result than the published one of the pack."
         )
+    yield from serving_notes(manifest)
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"
 

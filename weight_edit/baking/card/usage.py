@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from weight_edit.baking.card.adapter_use import llama_cpp_usage, of_llama_cpp
+
 _LOADING = """\
 from transformers import {auto}, {tokenizer}
 
@@ -56,6 +58,8 @@ def usage(manifest: Mapping[str, Any], pack: PackFile | None = None) -> str:
     source, kept = manifest["source"], manifest["card"]
     if pack is not None:
         return _pack_usage(pack, source, kept)
+    if of_llama_cpp(manifest):
+        return llama_cpp_usage(manifest)
     if source.get("gguf"):
         return _gguf_usage(source["gguf"], kept)
     return _usage(kept, manifest.get("kind") == "adapter")

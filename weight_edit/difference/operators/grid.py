@@ -85,9 +85,37 @@ def _few_levels(rows: Values, b: Values) -> str | None:
                 continue
             if _quantised_blocks(rows.reshape(-1, block), b.reshape(-1, block), 16):
                 return f"at most 16 levels in each block of {block}"
-    if rows.shape[1] >= 64 and _quantised_blocks(rows, b, min(256, rows.shape[1] // 2)):
+    if rows.shape[1] >= 64 and _quantised_blocks(rows, b, 256):
         return "few levels in each row"
+    for bits in (2, 3):
+        if _short_mantissas(rows, b, bits):
+            return f"numbers of {bits} bits behind the first one, times a scale"
     return None
+
+
+def _short_mantissas(rows: Values, b: Values, bits: int) -> bool:
+    """Whether the numbers of each block are a scale times floating numbers of few bits, as in FP8."""
+    size = 128 if rows.shape[1] % 128 == 0 else rows.shape[1]
+    x, y = (np.abs(values).reshape(-1, size) for values in (rows, b))
+    if size < 48:
+        return False
+    # Small numbers are on an even grid there.
+    large = y > y.max(1, keepdims=True) * 2.0**-5
+    if not large.mean() > 0.2 or not (np.abs(x - y)[large] <= y[large] * 2.0 ** -(bits + 1) * 1.1).mean() > 0.99:
+        return False
+    return bool(np.mean([_clusters(row[use]) <= 2**bits for row, use in zip(y, large, strict=True)]) > 0.95)
+
+
+def _clusters(numbers: Values) -> int:
+    """How many different ones numbers are once powers of two are taken off, up to the rounding of bfloat16."""
+    if len(numbers) < 16:
+        return len(numbers)
+    places = np.sort(np.log2(numbers) % 1.0)
+    gaps = np.diff(np.append(places, places[0] + 1))
+    wide = gaps > 2.0**-6
+    count = int(np.count_nonzero(wide))
+    # What lies close together is one number only as far as rounding goes.
+    return count if gaps[wide].sum() > 1 - count * 2.0**-6 else len(numbers)
 
 
 def _quantised_blocks(x: Values, y: Values, levels: int) -> bool:
