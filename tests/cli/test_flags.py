@@ -19,6 +19,8 @@ PACKAGE = Path(weight_edit.__file__).parent
 # Programs with flags of their own, calls of such a program, and pages about the command line.
 THEIR_OWN = {
     "baking/card/card.py",
+    "baking/card/usage.py",
+    "baking/card/adapter_use.py",
     "inspection/catalogue/facts.py",
     "inspection/catalogue/page.py",
     "proofs/proven.py",
