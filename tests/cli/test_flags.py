@@ -20,6 +20,8 @@ PACKAGE = Path(weight_edit.__file__).parent
 THEIR_OWN = {
     "baking/card/adapter_use.py",
     "baking/card/card.py",
+    "baking/card/usage.py",
+    "baking/card/adapter_use.py",
     "inspection/catalogue/facts.py",
     "inspection/catalogue/page.py",
     "proofs/proven.py",
