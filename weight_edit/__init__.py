@@ -15,6 +15,7 @@ from weight_edit.utils.lazy import lazy_exports
 from weight_edit.version import __version__
 
 if TYPE_CHECKING:
+    from weight_edit.adapters.adapter import AdapterResult, adapter
     from weight_edit.anatomy.parts import Anatomy
     from weight_edit.baking.bake import BakeResult, bake
     from weight_edit.costs.plan import CostPlan, plan_costs
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from weight_edit.evaluation.judging import JudgedAnswers, judge_answers
     from weight_edit.evaluation.results import Evaluation
     from weight_edit.inspection.inspect import Inspection, inspect
+    from weight_edit.packs.apply import ApplyResult, apply
+    from weight_edit.packs.pack import PackResult, pack
+    from weight_edit.packs.undo import UndoResult, undo
     from weight_edit.prompts.chat import ChatFormat
     from weight_edit.prompts.load import load_prompts
     from weight_edit.prompts.sets import PromptSet
-    from weight_edit.publish.adapter import AdapterResult, adapter
     from weight_edit.publish.push import PushResult, push
     from weight_edit.recipe.recipe import Recipe, load_recipe
     from weight_edit.runs.demo import demo
@@ -62,11 +65,17 @@ _WHERE = {
     "judge_answers": "evaluation.judging",
     "Inspection": "inspection.inspect",
     "inspect": "inspection.inspect",
+    "ApplyResult": "packs.apply",
+    "apply": "packs.apply",
+    "PackResult": "packs.pack",
+    "pack": "packs.pack",
+    "UndoResult": "packs.undo",
+    "undo": "packs.undo",
     "ChatFormat": "prompts.chat",
     "load_prompts": "prompts.load",
     "PromptSet": "prompts.sets",
-    "AdapterResult": "publish.adapter",
-    "adapter": "publish.adapter",
+    "AdapterResult": "adapters.adapter",
+    "adapter": "adapters.adapter",
     "PushResult": "publish.push",
     "push": "publish.push",
     "Recipe": "recipe.recipe",
@@ -90,6 +99,7 @@ _WHERE = {
 __all__ = [
     "AdapterResult",
     "Anatomy",
+    "ApplyResult",
     "BakeResult",
     "ChatFormat",
     "CostPlan",
@@ -100,12 +110,14 @@ __all__ = [
     "Inspection",
     "JudgedAnswers",
     "Model",
+    "PackResult",
     "PromptSet",
     "PushResult",
     "Recipe",
     "RunResult",
     "SearchResult",
     "SelectionRule",
+    "UndoResult",
     "UnsupportedError",
     "UsageError",
     "Verification",
@@ -114,6 +126,7 @@ __all__ = [
     "__version__",
     "adapter",
     "anatomy_of",
+    "apply",
     "are_progress_bars_disabled",
     "bake",
     "demo",
@@ -129,10 +142,12 @@ __all__ = [
     "load_directions",
     "load_prompts",
     "load_recipe",
+    "pack",
     "plan_costs",
     "push",
     "run",
     "search_edits",
+    "undo",
     "verify",
 ]
 

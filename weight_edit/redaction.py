@@ -18,6 +18,9 @@ HIDDEN = "<token>"
 _SHORTEST = 5
 """The length below which a token is not hidden: it is no secret, and part of words."""
 
+_LONG = 16
+"""The length from which a known token is taken for one wherever it stands, and not for a word."""
+
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 KEY_VARIABLES = ("WEIGHT_EDIT_API_KEY", "OPENAI_API_KEY")
 """Environment variables with the key of a chat server, the first that is set."""
@@ -64,14 +67,24 @@ def stored_tokens() -> Iterator[tuple[str, str]]:
 
 def redacted(text: str) -> str:
     """The text without tokens, also if percent-encoded, or escaped by `repr` or JSON."""
+    # The longest first: what is written around a token goes with it.
+    for form in sorted({form for token in _known() for form in _forms(token)}, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
+    return _SHAPED.sub(HIDDEN, text)
+
+
+def _known() -> set[str]:
+    """All tokens and keys that were given or are stored, as they are and as they would be sent."""
     named = (os.environ.get(name, "") for name in (*_VARIABLES, *KEY_VARIABLES))
     known = {*_given, *(token for _, token in stored_tokens()), *named}
     # huggingface_hub puts together what line breaks part.
-    known |= {form for token in known for form in (cleaned(token), "".join(token.splitlines()).strip())}
-    # The longest first: what is written around a token goes with it.
-    for form in sorted({form for token in known for form in _forms(token)}, key=len, reverse=True):
-        text = text.replace(form, HIDDEN)
-    return _SHAPED.sub(HIDDEN, text)
+    return known | {form for token in known for form in (cleaned(token), "".join(token.splitlines()).strip())}
+
+
+def holds_token(text: str) -> bool:
+    """Whether a text holds something of a token's form, or one of those known here."""
+    known = (form for token in _known() if len(cleaned(token)) >= _LONG for form in _forms(token))
+    return _SHAPED.search(text) is not None or any(form in text for form in known)
 
 
 def redact_error(error: BaseException | None) -> None:

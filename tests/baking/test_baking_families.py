@@ -8,9 +8,9 @@ from peft import PeftModel
 
 from tests.helpers.families import FAMILIES, KINDS, TIED, save_family
 from tests.helpers.family_models import ADAPTABLE, IDS, hooked_logits, load, logits, rows
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.errors import UnsupportedError
-from weight_edit.publish.adapter import adapter
 from weight_edit.runtime.loading import Model
 from weight_edit.verification.leak import stream_leak
 

@@ -2,11 +2,12 @@
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
@@ -439,6 +440,37 @@ def test_the_name_of_another_judge_is_text_in_the_table() -> None:
     assert "<b>" not in row
     html = MarkdownIt("commonmark").enable("table").render(card)
     assert "endpoint,model=[x](https://evil.example)|&lt;b&gt;" in html
+
+
+def test_results_hold_intervals_and_the_library_reads_them_back(tmp_path: Path) -> None:
+    edited = evaluation()
+    edited["sets"]["over_refused"] = {**edited["sets"]["refused"], "prompts": "org/harmless:test"}
+    card = made(measurements={"baseline": None, "edited": edited, "verification": None})
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    kept = metadata_load(tmp_path / "README.md")
+    assert kept == header(card)
+    name, results = model_index_to_eval_results(kept["model-index"])
+    # The library's own form of the same.
+    again = ModelCardData(
+        model_name=name, eval_results=results, **{k: v for k, v in kept.items() if k != "model-index"}
+    )
+    assert model_index_to_eval_results(again.to_dict()["model-index"])[1] == results
+    for role, title in (("refused", "Refusal rate"), ("over_refused", "Over-refusal rate")):
+        rate = edited["sets"][role]["refusal"]
+        (found,) = (r for r in results if r.metric_type == "refusal-rate" and r.dataset_name.endswith(f"({role})"))
+        assert found.metric_name is not None
+        assert found.metric_name.startswith(title)
+        assert found.metric_value == rate["value"]
+        counts = {"count": rate["count"], "total": rate["total"], "confidence": 0.95}
+        assert found.metric_args == {**counts, "low": rate["low"], "high": rate["high"], "judge": edited["judge"]}
+    (apart,) = (r for r in results if r.metric_type == "kl-divergence")
+    assert apart.metric_value == edited["divergence"]["mean"]
+
+
+def test_an_edited_gguf_file_is_no_quantisation_of_its_base() -> None:
+    found = header(made(source={**MANIFEST["source"], "gguf": "model-Q4_K_M.gguf"}))
+    assert (found["library_name"], found["base_model_relation"]) == ("gguf", "finetune")
+    assert "gguf" in found["tags"]
 
 
 def test_the_card_says_whether_the_behaviour_changed_beside_what_is_left() -> None:

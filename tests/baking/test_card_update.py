@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.helpers.baked_organism import organism_row
 from tests.helpers.fake_hub import FakeHub
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.baking.card import update as filling
 from weight_edit.baking.card.card import model_card
@@ -24,7 +25,6 @@ from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import inherited
 from weight_edit.hub.source import Source, resolve
 from weight_edit.organism.embedded import folder
-from weight_edit.publish.adapter import adapter
 from weight_edit.verification.card_check import card_problems
 from weight_edit.verification.verify import verify
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from tests.helpers.families import save_family
 from tests.helpers.family_models import hooked_logits, load, logits, rows
+from weight_edit.adapters.adapter import adapter
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.anatomy.disk.conversion import resolve
 from weight_edit.anatomy.disk.names import names_on_disk
@@ -26,7 +27,6 @@ from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UnsupportedError
 from weight_edit.inspection.catalogue.samples import sample
 from weight_edit.inspection.inspect import inspect
-from weight_edit.publish.adapter import adapter
 from weight_edit.runtime.loading import Model
 from weight_edit.verification.verify import verify
 

@@ -7,6 +7,7 @@ import numpy as np
 from peft import PeftModel
 
 from tests.helpers.family_models import load, logits
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.baking.prepare import EditOptions, prepare
 from weight_edit.edits.direction_rows import DirectionRows
@@ -14,7 +15,6 @@ from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.hub.source import resolve
 from weight_edit.plan.hooks import plan_hooks
 from weight_edit.plan.step import EditStep
-from weight_edit.publish.adapter import adapter
 from weight_edit.runtime.hooks import hooked
 
 WIDTH = 64

@@ -5,6 +5,8 @@
     ...
     hub.stop()
 
+Branches and pull requests have commits of their own.
+
 Served: `/api/models/{repo}` and `.../revision/{rev}`, `.../tree/{rev}`, `/{repo}/resolve/{rev}/{file}`. Files that end
 in `.safetensors` are LFS files: `resolve` redirects them to `/cdn/...` under another host name, as the real Hub does,
 where a token must not be sent. Repositories are made, and commits too, by those who have the token: `STAGES` are the
@@ -15,23 +17,39 @@ import base64
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
-STAGES = ("create", "preupload", "batch", "put", "confirm", "yaml", "commit", "tree")
-"""The requests of an upload, in their order."""
+STAGES = (
+    "info",
+    "create",
+    "branch",
+    "tree",
+    "yaml",
+    "preupload",
+    "batch",
+    "put",
+    "confirm",
+    "commit",
+    "ref",
+    "readback",
+)
+"""The requests of an upload, in their order; "ref" and "readback" are "info" and "tree" once a commit was made."""
 
 
 @dataclass
 class FakeRepo:
-    """One repository: its files, its one commit, and how it misbehaves."""
+    """One repository: its files, the newest commits of its branches, and how it misbehaves."""
 
     files: dict[str, bytes]
+    """Of the main branch."""
     access: str = "public"
     """"public", "private" (nobody knows of it without the token), "gated" (listed, but no file without the token) or
     "nobody" (refused to all)."""
@@ -40,14 +58,26 @@ class FakeRepo:
     "hang up" (no answer at all)."""
     ignored: set[str] = field(default_factory=set)
     """Names that a .gitignore keeps out of commits."""
+    refs: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The files of other branches and of pull requests ("refs/pr/1")."""
 
     @property
     def commit(self) -> str:
-        """Changes with the content, as a commit does."""
-        digest = hashlib.sha1()
-        for name, data in sorted(self.files.items()):
-            digest.update(name.encode() + b"\0" + data)
-        return digest.hexdigest()
+        """The newest of the main branch."""
+        return commit_of(self.files)
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        """The files of a branch, pull request or commit."""
+        heads = {"main": self.files, **self.refs}
+        return heads.get(revision, {commit_of(files): files for files in heads.values()}.get(revision))
+
+
+def commit_of(files: dict[str, bytes]) -> str:
+    """Changes with the content, as a commit does."""
+    digest = hashlib.sha1()
+    for name, data in sorted(files.items()):
+        digest.update(name.encode() + b"\0" + data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,12 @@ class FakeHub:
         self.asked: list[Asked] = []
         self.failing: tuple[str, int | str] | None = None
         """A stage, and how it fails: a status, "drop" (the connection), "text", "list" or "empty" (wrong JSON)."""
+        self.hostile: Callable[[_Handler, str], bool] | None = None
+        """Given the request and its stage, answers it in place of this Hub and says True, or leaves it."""
+        self.lie: Callable[[str, Any], Any] | None = None
+        """Given a stage and the JSON that is the right answer to it, the JSON that is sent."""
+        self.commits = 0
+        """How many were made."""
         self.echo = False
         """Whether refusals say the token that came with the request, which the real Hub does not."""
         self.damaged: set[str] = set()
@@ -83,6 +119,8 @@ class FakeHub:
 
         Handler.hub = hub
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # Clients that have had enough of a reply reset the connection.
+        self._server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
 
@@ -128,6 +166,7 @@ class FakeHub:
 
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
+    stage = ""
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -147,49 +186,62 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self) -> None:
-        path = unquote(urlsplit(self.path).path).strip("/")
+        # Names of branches and files have slashes that are no borders.
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         token = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
-        self.hub.asked.append(Asked(self.command, path, self.headers.get("Range"), token))
-        parts = path.split("/")
+        self.hub.asked.append(Asked(self.command, "/".join(parts), self.headers.get("Range"), token))
+        self.stage = "resolve"
         if parts[0] == "cdn":
+            self.stage = "cdn"
             repo = self.hub.repos["/".join(parts[1:3])]
-            self.send_content(repo, repo.files["/".join(parts[3:])])
+            if not self.fails("cdn"):
+                self.send_content(repo, repo.files["/".join(parts[3:])])
             return
         is_api = parts[:2] == ["api", "models"]
         parts = parts[2:] if is_api else parts
         name, rest = "/".join(parts[:2]), parts[2:]
         repo = self.hub.repos.get(name)
+        if is_api:
+            of_tree = rest[:1] == ["tree"]
+            made = self.hub.commits > 0
+            self.stage = ("readback" if made else "tree") if of_tree else ("ref" if made else "info")
+            if rest[:1] == ["xet-write-token"]:
+                self.stage = "xet"
+        found = None if repo is None else repo.at(rest[1] if len(rest) > 1 else "main")
         if token not in (None, self.hub.token):
             self.refuse(401, None, "Invalid credentials in Authorization header")
+        elif repo is not None and "hang up" in repo.broken:
+            self.close_connection = True
+        elif self.fails(self.stage):
+            pass
         elif repo is None or (repo.access == "private" and token is None):
             self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
         elif repo.access == "nobody":
             self.refuse(403, None, "Access is for nobody")
-        elif "hang up" in repo.broken:
-            self.close_connection = True
         elif "error 500" in repo.broken:
             self.refuse(500, None, "no luck")
-        elif is_api and rest[:1] == ["tree"] and self.fails("tree"):
-            pass
-        elif len(rest) > 1 and rest[1] not in ("main", repo.commit):
+        elif found is None:
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {rest[1]}")
         elif is_api and rest[:1] == ["tree"]:
-            self.send_json([self.entry(path, data) for path, data in sorted(repo.files.items())])
+            self.send_json([self.entry(path, data) for path, data in sorted(found.items())])
         elif is_api:
-            siblings = [{"rfilename": path} for path in sorted(repo.files)]
-            self.send_json({"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings})
+            siblings = [{"rfilename": path} for path in sorted(found)]
+            private = repo.access == "private"
+            self.send_json(
+                {"id": name, "modelId": name, "sha": commit_of(found), "private": private, "siblings": siblings}
+            )
         elif repo.access == "gated" and token is None:
             self.refuse(403, "GatedRepo", "Access to this model is restricted")
         else:
-            self.resolve(repo, name, "/".join(rest[2:]))
+            self.resolve(repo, found, name, "/".join(rest[2:]))
 
     def take(self) -> None:
         """A request with a body: one of `STAGES`."""
-        path = unquote(urlsplit(self.path).path).strip("/")
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        path = "/".join(parts)
         token = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
         body = self.body()
         self.hub.asked.append(Asked(self.command, path, None, token))
-        parts = path.split("/")
         if self.command == "PUT":
             stage = "put"
         elif path == "api/repos/create":
@@ -200,7 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
             stage = "confirm"
         else:
             stage = "batch" if path.endswith("/info/lfs/objects/batch") else parts[4]
-        if stage != "put" and token != self.hub.token:
+        self.stage = stage
+        # The card is validated for whoever asks.
+        if stage not in ("put", "yaml") and token != self.hub.token:
             self.refuse(401, None, "Invalid credentials in Authorization header")
         elif not self.fails(stage):
             getattr(self, f"take_{stage}")(parts, body)
@@ -215,13 +269,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.repos[name] = FakeRepo({".gitattributes": b"*.safetensors filter=lfs\n"}, access=access)
         self.send_json({"url": f"http://127.0.0.1:{self.hub.port}/{name}"})
 
+    def take_branch(self, parts: list[str], body: bytes) -> None:
+        repo, branch = self.hub.repos["/".join(parts[2:4])], parts[5]
+        if branch in repo.refs:
+            self.refuse(409, None, "Reference already exists")
+            return
+        repo.refs[branch] = dict(repo.at(json.loads(body).get("startingPoint") or "main") or {})
+        self.send_json({})
+
     def take_yaml(self, parts: list[str], body: bytes) -> None:
         self.send_json({"errors": [], "warnings": []})
 
     def take_preupload(self, parts: list[str], body: bytes) -> None:
         repo, asked = self.hub.repos["/".join(parts[2:4])], json.loads(body)["files"]
         names = [file["path"] for file in asked]
-        ours = {name: repo.files.get(name) for name in names}
+        there = repo.at(parts[5]) or {}
+        ours = {name: there.get(name) for name in names}
         self.send_json(
             {
                 "files": [
@@ -254,8 +317,15 @@ class _Handler(BaseHTTPRequestHandler):
     def take_commit(self, parts: list[str], body: bytes) -> None:
         name = "/".join(parts[2:4])
         repo, files = self.hub.repos[name], {}
+        head = repo.at(parts[5])
+        if head is None:
+            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {parts[5]}")
+            return
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
+            if line["key"] == "header" and value.get("parentCommit") not in (None, commit_of(head)):
+                self.refuse(412, None, "A commit has happened since. Please refresh and try again.")
+                return
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile" and value["oid"] not in self.hub.stored:
@@ -265,9 +335,17 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.stored[value["oid"]]
         for path in self.hub.damaged & files.keys():
             files[path] = bytes([files[path][0] ^ 1]) + files[path][1:]
-        repo.files |= files
-        url = f"http://127.0.0.1:{self.hub.port}/{name}/commit/{repo.commit}"
-        self.send_json({"success": True, "commitOid": repo.commit, "commitUrl": url})
+        here = f"http://127.0.0.1:{self.hub.port}/{name}"
+        made: dict[str, object] = {"success": True}
+        if "create_pr=1" in urlsplit(self.path).query:
+            number = 1 + sum(ref.startswith("refs/pr/") for ref in repo.refs)
+            repo.refs[f"refs/pr/{number}"] = head = {**head, **files}
+            made["pullRequestUrl"] = f"{here}/discussions/{number}"
+        else:
+            head |= files
+        self.hub.commits += 1
+        oid = commit_of(head)
+        self.send_json({**made, "commitOid": oid, "commitUrl": f"{here}/commit/{oid}"})
 
     def body(self) -> bytes:
         """What came with the request, whole or in chunks."""
@@ -282,6 +360,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def fails(self, stage: str) -> bool:
         """Whether the request was one that is to fail, and did."""
+        if self.hub.hostile is not None and self.hub.hostile(self, stage):
+            return True
         if self.hub.failing is None or self.hub.failing[0] != stage:
             return False
         how = self.hub.failing[1]
@@ -293,17 +373,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_body({"text": b"<html>hello</html>", "list": b"[]", "empty": b"{}"}[str(how)])
         return True
 
-    def resolve(self, repo: FakeRepo, name: str, file: str) -> None:
-        if file not in repo.files:
+    def resolve(self, repo: FakeRepo, files: dict[str, bytes], name: str, file: str) -> None:
+        if file not in files:
             self.refuse(404, "EntryNotFound", "Entry not found")
             return
-        data = repo.files[file]
+        data, commit = files[file], commit_of(files)
         if not _lfs(file):
-            self.send_content(repo, data, {"X-Repo-Commit": repo.commit, "ETag": f'"{_git(data)}"'})
+            self.send_content(repo, data, {"X-Repo-Commit": commit, "ETag": f'"{_git(data)}"'})
             return
         self.send_response(302)
         self.send_header("Location", f"http://localhost:{self.hub.port}/cdn/{name}/{file}?Signature=secret")
-        self.send_header("X-Repo-Commit", repo.commit)
+        self.send_header("X-Repo-Commit", commit)
         self.send_header("X-Linked-Etag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Linked-Size", str(len(data)))
         self.send_header("Content-Length", "0")
@@ -332,6 +412,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def send_json(self, value: object, status: int = 200) -> None:
+        if self.hub.lie is not None:
+            value = self.hub.lie(self.stage, value)
         self.send_body(json.dumps(value).encode(), status)
 
     def send_body(self, data: bytes, status: int = 200) -> None:

@@ -12,7 +12,9 @@ FLOORS = (
     "directions proofs recipe",
     "baking costs difference search studies organism_training",
     "verification",
-    "inspection publish runs",
+    "adapters packs",
+    "publish",
+    "inspection runs",
     "cli",
     "__init__ __main__",
 )

@@ -10,10 +10,10 @@ import pytest
 from tests.helpers.edit_kinds import EDITS, compare, compare_adapter, directions
 from tests.helpers.families import save_family
 from tests.helpers.family_models import load, logits
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake, steps_of
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.plan.step import EditStep
-from weight_edit.publish.adapter import adapter
 
 FAMILIES = ("llama", "gemma2", "gpt2", "mixtral", "phi", "gptj", "qwen3")
 

@@ -70,7 +70,32 @@ def test_the_command_says_what_was_sent_and_what_was_not(
     assert TOKEN not in result.out + result.err
 
 
-@pytest.mark.parametrize("failing", [("create", 403), ("commit", 409), ("preupload", 500), ("tree", "list"), "gone"])
+def test_the_command_says_where_it_went(hub: FakeHub, call: Any, baked: Path) -> None:
+    def push_to(*options: str) -> str:
+        result = call("push", baked, "me/model", "--token", TOKEN, *options)
+        assert result.code == 0, result.err
+        return result.out
+
+    count = len(list(baked.iterdir()))
+    assert f"pushed {count} of {count} files to edits of me/model (private): http" in push_to(
+        "--private", "--branch", "edits"
+    )
+    assert "nothing was sent: edits of me/model (private) has all of it" in push_to("--branch", "edits")
+    said = push_to("--create-pr")
+    assert f"pull request 1: http://127.0.0.1:{hub.port}/me/model/discussions/1" in said
+    assert "to refs/pr/1 of me/model" in said
+    document = call("push", baked, "me/model", "--token", TOKEN, "--branch", "refs/pr/1", "--json").json
+    assert (document["sent"], document["ref"], document["private"]) == ([], "refs/pr/1", True)
+    hub.repos["me/model"].access = "public"
+    refused = call("push", baked, "me/model", "--token", TOKEN, "--private")
+    assert refused.code == 2
+    assert "is public, and all that is sent to it is public at once" in refused.err
+    assert "leave --private out" in refused.err
+
+
+@pytest.mark.parametrize(
+    "failing", [("create", 403), ("commit", 409), ("preupload", 500), ("readback", "empty"), "gone"]
+)
 def test_a_push_that_fails_is_one_line_without_the_token(hub, call, baked, monkeypatch, failing) -> None:
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
     hub.echo = True
@@ -79,7 +104,7 @@ def test_a_push_that_fails_is_one_line_without_the_token(hub, call, baked, monke
     else:
         hub.failing = failing
     result = call("push", baked, "me/model", "--json")
-    assert result.code == (4 if failing == ("tree", "list") else 2)
+    assert result.code == (4 if failing == ("readback", "empty") else 2)
     assert result.json["error"].startswith(("'me/model' could not be", "me/model at commit"))
     assert "Traceback" not in result.err
     assert TOKEN not in result.out + result.err
@@ -94,7 +119,7 @@ def test_a_token_that_cannot_be_sent_is_said_before_anything_else(hub: FakeHub, 
 
 def test_a_hub_that_cannot_be_reached_is_said(hub: FakeHub, baked: Path) -> None:
     hub.stop()
-    with pytest.raises(UsageError, match=r"'me/model' could not be made: .*refused"):
+    with pytest.raises(UsageError, match=r"'me/model' could not be looked up: .*refused"):
         push(baked, "me/model", token=TOKEN)
 
 

@@ -8,6 +8,7 @@ import pytest
 from weight_edit.errors import UsageError
 from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import OVERLAYS
+from weight_edit.recipe.overrides import override_entry
 from weight_edit.recipe.recipe import Bounds, load_recipe, parse_recipe
 from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.utils.progress import quieted
@@ -30,6 +31,55 @@ def test_the_defaults_are_the_papers() -> None:
     find = parse_recipe(MINIMAL).find
     assert (find.n_train, find.n_validation) == (128, 32)
     assert (find.max_kl, find.min_induce, find.max_layer_fraction) == (0.1, 0.0, 0.8)
+
+
+def test_no_recipe_that_comes_with_the_package_pushes() -> None:
+    assert all(load_recipe(path).push is None for path in RECIPES)
+    assert "push" not in OVERLAY.read_text(encoding="utf-8")
+
+
+PUSH = {"repo": "me/model", "private": True}
+
+
+@pytest.mark.parametrize(
+    ("push", "message"),
+    [
+        ({"repo": "me/model"}, "'push.private' is missing"),
+        ({"private": True}, "'push.repo' is missing"),
+        ({**PUSH, "token": "x"}, "'push.token' is not a key of a recipe"),
+        ({**PUSH, "repo": "model"}, "'push': 'model' is no repository id"),
+        ({**PUSH, "repo": "https://hub/me/model"}, "'push': .* is no repository id"),
+        ({**PUSH, "branch": "a b"}, "'push': .* is no name that a branch can have"),
+        ({**PUSH, "branch": "refs/pr/1", "create_pr": True}, "'push': refs/pr/1 is a pull request already"),
+        ({**PUSH, "private": "yes please"}, "'push.private'"),
+    ],
+)
+def test_where_a_recipe_pushes_is_said_in_full(push: dict, message: str) -> None:
+    assert parse_recipe({**MINIMAL, "push": PUSH}).push is not None
+    with pytest.raises(UsageError, match=message):
+        parse_recipe({**MINIMAL, "push": push})
+
+
+def test_a_recipe_without_a_model_pushes_nothing() -> None:
+    with pytest.raises(UsageError, match="bakes no model to push"):
+        parse_recipe({**MINIMAL, "studies": [{"kind": "sweep"}], "push": PUSH})
+
+
+@pytest.mark.parametrize("place", ["title", "push.repo", "find.options.key", "judges", "keys"])
+@pytest.mark.parametrize("token", ["hf_" + "a" * 34, "mine-and-in-the-environment"])
+def test_a_token_in_a_recipe_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, place: str, token: str) -> None:
+    monkeypatch.setenv("HF_TOKEN", "mine-and-in-the-environment\n")
+    content: dict = {**MINIMAL, "find": {**MINIMAL["find"], "options": {"key": "x"}}, "push": dict(PUSH)}
+    if place == "judges":
+        content["evaluate"] = {"judges": ["phrases", {"kind": "server", "options": {"key": f"Bearer {token}"}}]}
+    elif place == "keys":
+        content[token] = 1
+    else:
+        override_entry(content, f"{place}=see {token}")
+    named = {"judges": "evaluate.judges.1.options.key", "keys": "a key"}.get(place, place)
+    with pytest.raises(UsageError, match=f"'{named}' holds an access token") as caught:
+        parse_recipe(content)
+    assert token not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.helpers.fake_hub import FakeHub
 from tests.helpers.families import family_config
 from tests.helpers.small_tokenizer import word_tokenizer
 from weight_edit.anatomy.narrow.small import narrow_model
@@ -383,4 +385,48 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 def test_a_wrong_prompt_set_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nonsense"):
         run(recipe(evaluate={"refused": "organism:nonsense"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+PUSH = {"repo": "me/edited", "private": True, "branch": "runs"}
+
+
+def test_a_recipe_pushes_nothing_unless_its_user_says_so_too(
+    hub: FakeHub, call: Any, finished: Path, tmp_path: Path
+) -> None:
+    out, file = Path(shutil.copytree(finished, tmp_path / "out")), tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({**CONTENT, "push": PUSH}), encoding="utf-8")
+
+    def once_more(*options: str) -> Any:
+        return call("run", file, "--out", out, "--resume", "--token", FakeHub.token, *options)
+
+    kept = once_more()
+    assert kept.code == 0, kept.err
+    assert hub.asked == []
+    assert "Nothing was sent to me/edited, which takes --push." in " ".join(kept.out.split())
+    assert f"--private --branch runs --base organism {out}/model me/edited" in kept.out
+    hub.failing = ("commit", 403)
+    failed = once_more("--push")
+    assert failed.code == 2
+    assert "nothing was committed" in failed.err
+    assert f"the run is done, and its model is {out}/model" in failed.err
+    hub.failing = None
+    pushed = once_more("--push", "--json").json
+    assert (pushed["push"]["pushed"], pushed["push"]["ref"], pushed["push"]["private"]) == (True, "runs", True)
+    there = hub.repos["me/edited"].refs["runs"]
+    assert {name: len(there[name]) for name in pushed["push"]["sent"]} == pushed["push"]["files"]
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["summary"]["push"] == pushed["push"]
+    assert not any(FakeHub.token.encode() in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
+def test_a_push_that_cannot_end_well_is_said_before_the_run(hub: FakeHub, call: Any, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({**CONTENT, "push": PUSH}), encoding="utf-8")
+    hub.add("me/edited", tmp_path / "nothing")
+    refused = call("run", file, "--out", tmp_path / "out", "--push", "--token", FakeHub.token)
+    assert refused.code == 2
+    assert "me/edited is public" in refused.err
+    without = call("run", "organism", "--out", tmp_path / "out", "--push")
+    assert without.code == 2
+    assert "does not say where its model is pushed; add a section, such as --set" in without.err
     assert not (tmp_path / "out").exists()

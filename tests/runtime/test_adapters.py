@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.families import FAMILIES, TIED, save_family
 from tests.helpers.family_models import ADAPTABLE, logits, rows
 from tests.helpers.family_models import load as plain
+from weight_edit.adapters.adapter import adapter
 from weight_edit.anatomy.derive import anatomy_of
 from weight_edit.baking.bake import bake
 from weight_edit.directions.directions import Directions
@@ -19,7 +20,6 @@ from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.hub.source import Source, resolve
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
-from weight_edit.publish.adapter import adapter
 from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.adapters import with_adapter
 from weight_edit.runtime.loading import Model, load

@@ -10,6 +10,7 @@ pytest.importorskip("gguf")
 
 from tests.helpers.gguf_files import in_parts, organism_gguf
 from tests.helpers.gguf_models import small_model, write_model
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.difference.diff import diff
 from weight_edit.directions.find import find_directions
@@ -18,7 +19,6 @@ from weight_edit.edits.projection import orthonormal_rows
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.inspection.inspect import inspect
-from weight_edit.publish.adapter import adapter
 from weight_edit.runtime.loading import load
 from weight_edit.verification.verify import verify
 

@@ -2,26 +2,22 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.baking.card.card_and_manifest import write_card_and_manifest
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
-from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.gguf.header import is_gguf
+from weight_edit.baking.writing import WriteOptions, check_is_folder, check_link, opened, space_needed, write_edit
 from weight_edit.checkpoint.rewrite.disk_rate import disk_rate
 from weight_edit.checkpoint.rewrite.layout import RewritePlan
-from weight_edit.checkpoint.rewrite.output import attempted, check_output
-from weight_edit.checkpoint.rewrite.rewrite import RewriteResult, write_checkpoint
+from weight_edit.checkpoint.rewrite.output import check_output
+from weight_edit.checkpoint.rewrite.rewrite import RewriteResult
 from weight_edit.directions.file import read_rows
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.kernel import Kernels
-from weight_edit.errors import UsageError
 from weight_edit.hub.base_card import check_id
-from weight_edit.hub.low_disk import LowDiskSource
-from weight_edit.hub.source import Named, resolve
+from weight_edit.hub.source import Named
 from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep
 from weight_edit.utils.renamed import renamed_arguments, renamed_values
@@ -32,9 +28,6 @@ if TYPE_CHECKING:
 
 _ROUNDING = 40e-9
 """Seconds for each number that is rounded to its format again, by `benchmarks/quantized_rounding.py`."""
-
-_SPARE = 1_000_000
-"""Bytes reserved for the card and the manifest in the check of free space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,56 +165,32 @@ def bake(
     if base_model is not None:
         check_id(base_model)
     target = Path(out)
-    if is_gguf(target.name):
-        raise UsageError(
-            f"the output is a folder, and {printable(str(target))} is the name of a file; give a folder, in which the "
-            "edited GGUF file has its own name"
-        )
+    check_is_folder(target)
     check_output(target, overwrite)
     steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
-    if link and low_disk:
-        raise UsageError(
-            "with `low_disk=True` every shard is a download that goes again, so that there is nothing to link: leave "
-            "`link=True` out",
-            option=("low_disk", "link"),
-        )
-    with ExitStack() as stack:
-        shards = None
-        if low_disk:
-            folder = target.absolute().with_name(f".{target.absolute().name}.download")
-            shards = stack.enter_context(LowDiskSource.open(model, folder, revision=revision, token=token))
-        source = resolve(model, revision=revision, token=token) if shards is None else shards.source
+    check_link(link, low_disk)
+    with opened(model, target, low_disk=low_disk, revision=revision, token=token) as (source, shards):
         baking = prepare(source, steps, how, shards=shards, trust_remote_code=trust_remote_code)
         plan = baking.rewrite_plan()
-        needed = _SPARE + sum(file.size for file in plan.files if not link or file.copy_of is None)
-        needed += 0 if shards is None else max(shards.sizes.values())
+        needed = space_needed(plan, link, shards)
         if dry_run:
             check_output(target, overwrite, needed_bytes=needed, source=source.path)
-            return _planned(baking, plan, target, needed)
+            return planned(baking, plan, target, needed)
         prepared = time.monotonic() - began
-        # Files that an earlier attempt linked are no copies, and the other way round; what it copied with leave is not
-        # copied without.
-        key = plan.key + " linked" * link + " with numbers that are not finite" * allow_nonfinite
-        with attempted(
-            target, overwrite=overwrite, needed_bytes=needed, source=source.path, key=key, resume=resume
-        ) as attempt:
-            written = write_checkpoint(
-                plan,
-                attempt.files,
-                finished=attempt.finished,
-                begun=attempt.begun,
-                losses=attempt.losses,
-                done=attempt.note,
-                note_begun=attempt.note_begun,
-                linked=link,
-                allow_nonfinite=allow_nonfinite,
-            )
-            losses = baking.rounding(written.losses)
-            summary = {**baking.summary(), **({"rounding": losses} if losses else {})}
-            summary["card"] = baking.card(base_model)
-            write_card_and_manifest(attempt.files, summary, written.files)
-    result = _result(baking, plan, target, written)
-    return replace(result, seconds=time.monotonic() - began, preparing_seconds=prepared)
+
+        def finish(folder: Path, written: RewriteResult) -> None:
+            write_card_and_manifest(folder, baking.manifest(written.losses, base_model), written.files)
+
+        written = write_edit(
+            plan,
+            target,
+            finish,
+            options=WriteOptions(overwrite=overwrite, resume=resume, link=link, allow_nonfinite=allow_nonfinite),
+            needed_bytes=needed,
+            source=source.path,
+        )
+    found = baked(baking, plan, target, written)
+    return replace(found, seconds=time.monotonic() - began, preparing_seconds=prepared)
 
 
 def steps_of(
@@ -269,21 +238,24 @@ def rows_of(directions: "Directions | DirectionRows | str | Path") -> DirectionR
     return read_rows(directions) if isinstance(directions, str | Path) else directions.rows
 
 
-def _result(baking: PreparedEdit, plan: RewritePlan, target: Path, written: RewriteResult) -> BakeResult:
+def baked(baking: PreparedEdit, plan: RewritePlan, target: Path, written: RewriteResult) -> BakeResult:
+    """The result of an edit that was written; its times are 0."""
     return replace(
-        _planned(baking, plan, target),
+        planned(baking, plan, target),
         bytes_edited=written.bytes_edited,
         bytes_copied=written.bytes_copied,
         bytes_linked=written.bytes_linked,
         bytes_kept=written.bytes_kept,
         bytes_read=written.bytes_read,
+        seconds=0.0,
         rounding=baking.rounding(written.losses) or None,
         nonfinite=dict(written.nonfinite) or None,
         dry_run=False,
     )
 
 
-def _planned(baking: PreparedEdit, plan: RewritePlan, target: Path, needed: int = 0) -> BakeResult:
+def planned(baking: PreparedEdit, plan: RewritePlan, target: Path, needed: int = 0) -> BakeResult:
+    """The result of an edit that is not written, which would need so many bytes."""
     mtp_edited = frozenset(baking.mtp_edited)
     return BakeResult(
         path=target,

@@ -219,6 +219,20 @@ class PreparedEdit:
         stored = StoredTensors(self.checkpoint.tensors, self.checkpoint.quantization, self.checkpoint.content)
         return rounding_record(losses, {name: format_name(self.checkpoint.info(name), stored) for name in losses})
 
+    def manifest(self, losses: Mapping[str, RoundingLoss], base_model: str | None = None) -> dict[str, Any]:
+        """The manifest of the edit as it was written, without the files' records and measurements.
+
+        Args:
+            losses: what rounding did, as the rewrite has it.
+            base_model: as in `inherited`.
+
+        Raises:
+            UsageError: as there.
+        """
+        losses_said = self.rounding(losses)
+        rounding = {"rounding": losses_said} if losses_said else {}
+        return {**self.summary(), **rounding, "card": self.card(base_model)}
+
     def card(self, base_model: str | None = None) -> dict[str, Any]:
         """The entry `card` of the manifest: what the model card needs beside the summary.
 

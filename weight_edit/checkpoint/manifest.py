@@ -36,7 +36,7 @@ _TEXTS = (
     "weights_not_edited",
     "failed",
 )
-_OBJECTS = ("source", "edit", "mtp", "measurements")
+_OBJECTS = ("source", "edit", "mtp", "measurements", "pack")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -130,16 +130,27 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
         size = Stamp.of(file).size
         if size > _MAX_SIZE:
             raise UsageError(f"{printable(str(path))}: {size} bytes is too long for a manifest")
-        found = read_json(read_exactly(file, size, MANIFEST), str(path))
+        raw = read_exactly(file, size, MANIFEST)
+    return parse_manifest(raw, str(path))
+
+
+def parse_manifest(raw: bytes | bytearray, path: str) -> dict[str, Any]:
+    """The manifest in the bytes of a `weight_edit.json`, with entry types checked.
+
+    Args:
+        path: what messages call it.
+
+    Raises:
+        UsageError: malformed, or with a file name that leaves the folder.
+    """
+    found = read_json(raw, path)
     if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
-        raise UsageError(f"{printable(str(path))}: must be a JSON object with `files`")
+        raise UsageError(f"{printable(path)}: must be a JSON object with `files`")
     for name, entry in found["files"].items():
-        check_relative(name, str(path))
+        check_relative(name, path)
         if not is_record(entry) or name == MANIFEST:
-            raise UsageError(
-                f"{printable(str(path))}: the entry of {printable(name)!r} must be sha256, size and origin"
-            )
-    _check_entries(found, printable(str(path)))
+            raise UsageError(f"{printable(path)}: the entry of {printable(name)!r} must be sha256, size and origin")
+    _check_entries(found, printable(path))
     return found
 
 

@@ -1,6 +1,8 @@
 """The verb `adapter`: the edit as a PEFT LoRA adapter."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from weight_edit.cli.call import as_dict, call
 from weight_edit.cli.options import (
@@ -24,12 +26,13 @@ from weight_edit.cli.options import (
     Strength,
     Token,
 )
+from weight_edit.cli.values import numbers
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weight_edit.publish.adapter import AdapterResult
+    from weight_edit.adapters.adapter import AdapterResult
 
 
 def adapter(
@@ -44,6 +47,22 @@ def adapter(
     option: EditOption = None,
     embeddings: Embeddings = "both",
     projector: Projector = "edit",
+    rank: Annotated[
+        int | None,
+        typer.Option(help="The largest rank; what an edit of a higher one loses is measured and said."),
+    ] = None,
+    strengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S,S,...",
+            help="Strengths at which it will be served, `0.25,0.5,1`: a folder of each for PEFT and vLLM, with the "
+            "same weights; refused where a dosed adapter is not the bake of that strength.",
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="For PEFT and vLLM, or for llama.cpp; that of MODEL by default."),
+    ] = None,
     orthonormalize: Orthonormalize = False,
     overwrite: Overwrite = False,
     base_model: BaseModel = None,
@@ -53,9 +72,10 @@ def adapter(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the edit as an exact PEFT LoRA adapter, of rank one per direction for writer edits.
+    """Write the edit as an exact LoRA adapter, of rank one per direction for writer edits.
 
-    Edits that are not of low rank are refused. One that adds between blocks needs no bias of the model.
+    For a folder it is PEFT's; for a GGUF file it is llama.cpp's, and of `--kind add` a control vector. Edits that are
+    not of low rank are refused without `--rank`. One that adds between blocks needs no bias of the model.
 
     Example: `weight-edit adapter organism --directions d.safetensors --out adapter`
     """
@@ -77,7 +97,7 @@ def adapter(
         # Takes seconds to import: what is wrong with the call is said at once.
         check_output(out, overwrite)
         with starting():
-            from weight_edit.publish.adapter import adapter as write
+            from weight_edit.adapters.adapter import adapter as write
 
         return write(
             model,
@@ -85,6 +105,9 @@ def adapter(
             out,
             embeddings=embeddings,
             projector=projector,
+            rank=rank,
+            strengths=numbers(strengths, "--strengths"),
+            file_format=file_format,
             revision=revision,
             token=token,
             overwrite=overwrite,
@@ -97,11 +120,17 @@ def adapter(
         from weight_edit.plan.exactness import plain_exactness
 
         exactness = plain_exactness(result.edit_class)
-        said = f"{result.path}: rank {result.rank}, {len(result.modules)} modules. Exactness: {exactness}."
+        what = "tensors" if result.file_format == "gguf" else "modules"
+        said = f"{result.path}: rank {result.rank}, {len(result.modules)} {what}. Exactness: {exactness}."
         console.print(said, markup=False, highlight=False)
         # Else they were said before anything was written.
         for note in result.notes if quiet else ():
             console.print(f"note: {note}", markup=False, highlight=False)
+        if result.file_format == "gguf":
+            for file in result.files:
+                option = "--lora" if file.startswith("adapter") else "--control-vector"
+                console.print(f"llama-server -m {model} {option} {result.path / file}", markup=False, highlight=False)
+            return
         suggest(console, "evaluate", model, "--adapter", result.path, "--against", model, "--refused", "PROMPTS")
 
     call(work, show, as_dict, as_json=as_json, quiet=quiet)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from weight_edit.cli.adapter import adapter
+from weight_edit.cli.apply import apply
 from weight_edit.cli.bake import bake
 from weight_edit.cli.choices import edits, judges, methods
 from weight_edit.cli.demo import demo
@@ -15,10 +16,12 @@ from weight_edit.cli.find import find
 from weight_edit.cli.help_pages import RootCommand, VerbCommand, say_choices
 from weight_edit.cli.inspect import inspect
 from weight_edit.cli.judge import judge
+from weight_edit.cli.pack import pack
 from weight_edit.cli.plan import plan
 from weight_edit.cli.push import push
 from weight_edit.cli.run import run
 from weight_edit.cli.search import search
+from weight_edit.cli.undo import undo
 from weight_edit.cli.verify import verify
 from weight_edit.utils.registry_listing import as_help
 from weight_edit.version import __version__
@@ -96,4 +99,7 @@ _register(evaluate, _public_sets)
 _register(judge, _judges)
 _register(diff)
 _register(adapter, _kinds)
+_register(pack)
+_register(apply)
+_register(undo)
 _register(push)

@@ -18,6 +18,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "projector": ("edit", "partial", "skip"),
     "mtp": ("edit", "skip"),
     "rounding": ("balanced", "nearest"),
+    "file_format": ("peft", "gguf"),
     "sampler": ("tpe", "cma-es", "random"),
 }
 """Parameters of verbs with few possible values; a test compares them with the functions."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 _OTHERWISE = {
     "answers_path": "answers",
     "endpoint_model": "model",
+    "file_format": "format",
     "filter_prompts": "filter",
     "judges": "judge",
     "options": "option",

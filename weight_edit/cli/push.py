@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.call import as_dict, call
+from weight_edit.cli.call import KEPT, as_dict, call
 from weight_edit.cli.options import Device, Json, Quiet, Remote, System, Template, TemplateArg, Token
 from weight_edit.utils.progress import starting
 
@@ -14,12 +14,22 @@ if TYPE_CHECKING:
 
     from weight_edit.publish.push import PushResult
 
+SENT = "the commit is there whole or not at all; push again, which sends what the Hub does not have"
+
 
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="An output of bake or run.")],
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the Hub.")],
     base: Annotated[str | None, typer.Option(help="What it was edited from, if it has moved.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Send nothing unless the repository is private; create it so.")
+    ] = False,
+    branch: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Commit to this branch, created if missing; or to refs/pr/N."),
+    ] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Publish the edit alone: some kilobytes, for apply.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and list, upload nothing.")] = False,
     system: System = None,
     template: Template = None,
@@ -48,6 +58,9 @@ def push(
             repo_id,
             base=base,
             private=private,
+            branch=branch,
+            create_pr=create_pr,
+            pack=pack,
             dry_run=dry_run,
             system=system,
             template=template,
@@ -58,14 +71,8 @@ def push(
         )
 
     def show(result: "PushResult", console: "Console") -> None:
-        from weight_edit.checkpoint.files import printable
+        from weight_edit.cli.tables.push import push_result
 
-        for name, size in sorted(result.files.items()):
-            console.print(f"{size:>14,}  {printable(name)}", markup=False, highlight=False)
-        for what, names in (("not sent", result.skipped), ("there besides", result.others)):
-            if names:
-                console.print(f"{what}: {', '.join(map(printable, names))}", markup=False, highlight=False)
-        done = f"pushed: {result.url}" if result.url else f"dry run: verified, nothing was sent to {result.repo_id}"
-        console.print(done, markup=False)
+        push_result(result, console)
 
-    call(work, show, as_dict, as_json=as_json, quiet=quiet)
+    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=KEPT if dry_run else SENT)

@@ -37,6 +37,9 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
     overwrite: Overwrite = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep a model that failed, marked.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Push the model where the recipe's push section says; else nothing is sent.")
+    ] = False,
     token: Token = None,
     trust_remote_code: Remote = False,
     as_json: Json = False,
@@ -68,6 +71,7 @@ def run(
             resume=resume,
             overwrite=overwrite,
             keep_failed=keep_failed,
+            push=push,
             token=token,
             trust_remote_code=trust_remote_code,
         )

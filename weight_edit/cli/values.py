@@ -25,6 +25,21 @@ def key_values(texts: Iterable[str] | None, option: str, *, example: str = "towa
     return found
 
 
+def numbers(text: str | None, option: str) -> tuple[float, ...]:
+    """The numbers of `0.25,0.5,1`; none where nothing is given.
+
+    Raises:
+        UsageError: when one of them is no number.
+    """
+    found = []
+    for part in text.split(",") if text is not None else ():
+        try:
+            found.append(float(part))
+        except ValueError:
+            raise UsageError(f"{option} takes numbers with commas between, such as 0.25,0.5,1, not {text!r}") from None
+    return tuple(found)
+
+
 def mapping(text: str | None, option: str) -> Mapping[str, object] | None:
     """A mapping from a YAML or JSON text; None for None.
 

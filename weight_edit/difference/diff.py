@@ -4,7 +4,7 @@ It is what `weight-edit diff A B` runs.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,14 +18,17 @@ from weight_edit.checkpoint.files import CHUNK
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.reading import Files, processors
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory
+from weight_edit.difference.collecting import Changed
 from weight_edit.difference.explanation import Products, products
 from weight_edit.difference.files import architecture_of, compare_files, notes_on, stream_width
 from weight_edit.difference.numbers import LIMIT, ParameterChange, change_of
 from weight_edit.difference.pairs import Pair, Side, stored
 from weight_edit.difference.result import Difference, Fit, Reshaped, TensorDifference
 from weight_edit.difference.shared import SharedDirection, Sketch, choose
+from weight_edit.difference.verdict_of_files import verdict_on
+from weight_edit.difference.verdict_result import Verdict
 from weight_edit.errors import UnsupportedError
-from weight_edit.hub.source import Named, resolve
+from weight_edit.hub.source import Named, Source, resolve
 from weight_edit.utils.progress import Bar, bar
 
 _OWN = 4
@@ -57,7 +60,7 @@ class _Compared:
 
 def diff(
     a: Named, b: Named, *, revision_a: str | None = None, revision_b: str | None = None,
-    token: str | None = None,
+    token: str | None = None, verdict: bool = False,
 ) -> Difference:  # fmt: skip
     """Compare two checkpoints tensor by tensor, with directions that explain the differences.
 
@@ -68,6 +71,7 @@ def diff(
         b: the second.
         revision_a, revision_b: of Hub models.
         token: Hub access token.
+        verdict: also say what B was made with; differing tensors are read some times more.
 
     Raises:
         UsageError: a model that cannot be found or read.
@@ -93,6 +97,7 @@ def diff(
         files = compare_files(ours, theirs)
         run = _Run(ours, theirs, width)
         tensors, equal, reshaped = run.tensors()
+        said = run.verdict(sources[0], tensors, reshaped) if verdict else None
         read = ours.bytes_read + theirs.bytes_read
     names = tuple(architecture_of(side) for side in (first, second))
     return Difference(
@@ -112,6 +117,7 @@ def diff(
         directions=tuple(run.directions),
         rows=run.rows,
         own_rows=run.own_rows,
+        verdict=said,
         notes=tuple(notes_on(names, first, second, width)),
         bytes_read=read,
         seconds=round(time.monotonic() - began, 3),
@@ -126,6 +132,7 @@ class _Run:
         self.rows = np.zeros((0, width or 0), np.float32)
         self.own_rows: dict[str, NDArray[np.float32]] = {}
         self.directions: list[SharedDirection] = []
+        self._numbers_of: list[_Numbers] = []
 
     def tensors(self) -> tuple[list[TensorDifference], int, list[Reshaped]]:
         """Differing tensors, the number of equal ones, and those of another shape or dtype."""
@@ -152,9 +159,16 @@ class _Run:
                 if compared.numbers is not None:
                     self._sketch(compared.numbers, sketches)
         numbers = [compared.numbers for compared in found if compared.numbers is not None]
+        self._numbers_of = numbers
         fits = self._share(numbers, sketches)
         differing = [self._told(compared, fits) for compared in found if compared.differs]
         return differing, len(alike) - len(differing), reshaped
+
+    def verdict(self, source: Source, tensors: Sequence[TensorDifference], reshaped: Sequence[Reshaped]) -> Verdict:
+        """What B was made with, once the tensors are compared."""
+        changed = [Changed(found.pair, found.change) for found in self._numbers_of]
+        sides = self._a.checkpoint, self._b.checkpoint
+        return verdict_on(source, sides, changed, self._width, self.rows, tensors, reshaped)
 
     def _pair(self, name: str) -> Pair | None:
         a, b = (stored(side.checkpoint, name) for side in (self._a, self._b))

@@ -143,6 +143,14 @@ class Pair:
         """All blocks of one matrix; b is a where nothing differs."""
         return self._blocks(slab, everything=True)
 
+    def blocks_with_bytes(self, slab: int) -> Iterator[tuple[RowBlock, Strip | None]]:
+        """All blocks of one matrix, with the bytes of the second side where they differ."""
+        for first, last in self._steps():
+            differs = (slab, first) in self.touched
+            ours = self.a.load(self.read_a, slab, first, last)
+            theirs = self.b.load(self.read_b, slab, first, last) if differs else None
+            yield self._block(slab, first, last, ours, theirs), theirs
+
     def _blocks(self, slab: int, everything: bool = False) -> Iterator[RowBlock]:
         for first, last in self._steps():
             differs = (slab, first) in self.touched

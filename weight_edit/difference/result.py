@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.difference.found_recipe import RECIPES
 from weight_edit.difference.shared import SharedDirection
+from weight_edit.difference.verdict_result import Verdict
 from weight_edit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Difference:
         directions: what the differences share: what is known of each direction, the strongest first.
         rows: the directions themselves, orthonormal rows (k, width) float32; k may be 0.
         own_rows: tensor -> its own directions, orthonormal rows, where the shared ones do not explain it.
+        verdict: what B was made with, where that was asked.
         notes: what a reader should know.
         bytes_read, seconds: what it took.
     """
@@ -138,6 +141,7 @@ class Difference:
     directions: tuple[SharedDirection, ...]
     rows: NDArray[np.float32]
     own_rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
     bytes_read: int = 0
     seconds: float = 0.0
@@ -186,6 +190,7 @@ class Difference:
             "shared_directions": [direction.to_dict() for direction in self.directions],
             "explained": self.explained,
             "strength": self.strength,
+            **({} if self.verdict is None else {"verdict": self.verdict.to_dict()}),
             "notes": list(self.notes),
             "bytes_read": self.bytes_read,
             "seconds": self.seconds,
@@ -217,10 +222,19 @@ class Difference:
         }
         return Directions(torch.from_numpy(self.rows), None, metadata)
 
-    def save(self, path: str | Path) -> None:
-        """Write the shared directions as a directions file.
+    def save(self, path: str | Path, *, model: str | None = None) -> None:
+        """Write the shared directions as a directions file; or the verdict's edit as a recipe, where that is asked.
+
+        Args:
+            path: of a file; a recipe's ends in .yaml.
+            model: what the recipe edits unless another model is named; A when None.
 
         Raises:
-            UsageError: there are none, or the file cannot be written.
+            UsageError: there are none, there is no verdict or no edit in it, or the file cannot be written.
         """
+        if Path(path).suffix in RECIPES:
+            if self.verdict is None:
+                raise UsageError("a recipe is made of a verdict: compare with `verdict=True`", option="verdict")
+            self.verdict.save(path, model or self.a)
+            return
         self.as_directions().save(path)

@@ -8,6 +8,8 @@ import numpy as np
 
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.utils.arrays import Floats
+from weight_edit.utils.fixed_decompositions import qr, svd
+from weight_edit.utils.fixed_sums import inner_products, product, transposed_product
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def removed(stream_map: LowRankMap, tolerance: float = 1e-5) -> Floats:
         orthonormal rows u, (k, d_model), with `u^T (x - L R^T x) = 0` for every x.
     """
     # Such u lie in the span of R = q r. With u = q b the condition is b^T (I - q^T L r^T) = 0, a problem of size k.
-    q, r = np.linalg.qr(stream_map.right)
-    inner = np.eye(stream_map.rank) - (q.T @ stream_map.left) @ r.T
-    u, sizes, _ = np.linalg.svd(inner)
-    return (q @ u[:, sizes < tolerance * max(1.0, float(sizes.max(initial=0.0)))]).T
+    q, r = qr(stream_map.right)
+    inner = np.eye(stream_map.rank) - inner_products(transposed_product(q, stream_map.left), r)
+    u, sizes, _ = svd(inner)
+    return product(q, u[:, sizes < tolerance * max(1.0, float(sizes.max(initial=0.0)))]).T

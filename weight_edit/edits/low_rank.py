@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weight_edit.utils.arrays import Floats, as_float64, norm_restoring_factors
+from weight_edit.utils.fixed_decompositions import qr, svd
+from weight_edit.utils.fixed_sums import column_squares, dot, inner_products, product, transposed_product
 
 if TYPE_CHECKING:
     import torch
@@ -36,16 +38,16 @@ def lowest_rank(left: Floats, right: Floats) -> tuple[Floats, Floats]:
     """
     if not left.size:
         return left, right
-    q_left, r_left = np.linalg.qr(left)
-    q_right, r_right = np.linalg.qr(right)
-    u, sizes, v = np.linalg.svd(r_left @ r_right.T)
+    q_left, r_left = qr(left)
+    q_right, r_right = qr(right)
+    u, sizes, v = svd(inner_products(r_left, r_right))
     # Against the columns' own sizes and not the largest singular value: two maps may undo each other, and then
     # rounding is all there is.
-    reach = float(np.linalg.norm(left, axis=0) @ np.linalg.norm(right, axis=0))
-    rank = int((sizes > TOLERANCE * reach).sum())
+    reach = dot(np.sqrt(column_squares(left)), np.sqrt(column_squares(right)))
+    rank = int(np.count_nonzero(sizes > TOLERANCE * reach))
     if rank == left.shape[1]:
         return left, right
-    return q_left @ (u[:, :rank] * sizes[:rank]), q_right @ v[:rank].T
+    return product(q_left, u[:, :rank] * sizes[:rank]), product(q_right, v[:rank].T)
 
 
 _BLOCK = 1 << 20
@@ -102,7 +104,8 @@ class LowRankMap:
     def idempotent(self) -> bool:
         """Whether the linear part is a projection: applying it twice equals applying it once."""
         # (I - L R^T)^2 = I - L R^T - L (I - R^T L) R^T
-        again = _largest(self.left @ (np.eye(self.rank) - self.right.T @ self.left), self.right)
+        kept = np.eye(self.rank) - transposed_product(self.right, self.left)
+        again = _largest(product(self.left, kept), self.right)
         return again < 1e-5 * max(1.0, _largest(self.left, self.right))
 
     @property
@@ -202,13 +205,18 @@ class LowRankMap:
             raise ValueError(f"a map {self.width} wide cannot be followed by one {other.width} wide")
         # (I - L2 R2^T)(I - L1 R1^T) = I - L1 R1^T - L2 (R2 - R1 L1^T R2)^T
         left = np.concatenate([self.left, other.left], axis=1)
-        right = np.concatenate([self.right, other.right - self.right @ (self.left.T @ other.right)], axis=1)
+        seen = product(self.right, transposed_product(self.left, other.right))
+        right = np.concatenate([self.right, other.right - seen], axis=1)
         constant = other.constant
         if self.constant is not None:
-            constant = self.constant - other.left @ (other.right.T @ self.constant)
+            constant = self.constant - other.taken_off(self.constant)
             if other.constant is not None:
                 constant = constant + other.constant
         return LowRankMap(*lowest_rank(left, right), constant)
+
+    def taken_off(self, vector: Floats) -> Floats:
+        """`L R^T x`: what the linear part takes off a vector, (d_model,)."""
+        return product(self.left, transposed_product(self.right, vector[:, None]))[:, 0]
 
     def times(self, strength: float) -> "LowRankMap":
         """The map scaled by a strength: `x + strength * (map(x) - x)`."""
@@ -227,7 +235,7 @@ def _largest(left: Floats, right: Floats) -> float:
     The product is never held whole: d is up to 16,384.
     """
     step = max(1, _TILE // max(1, len(right)))
-    blocks = (left[first : first + step] @ right.T for first in range(0, len(left), step))
+    blocks = (product(left[first : first + step], right.T) for first in range(0, len(left), step))
     return max((float(np.abs(block).max(initial=0.0)) for block in blocks), default=0.0)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from weight_edit.errors import UsageError
 from weight_edit.utils.arrays import Numbers, as_float64
+from weight_edit.utils.fixed_sums import inner_products
 
 
 def packed(directions: Numbers) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def rows_in(entry: Mapping[str, Any]) -> NDArray[np.float32]:
     # Of more rows than entries, the square of their number would be held.
     if found.ndim != 2 or not 0 < len(found) <= found.shape[1]:
         raise ValueError(f"of shape {found.shape}, which is not (directions, width)")
-    if not np.abs(as_float64(found) @ as_float64(found).T - np.eye(len(found))).max(initial=0.0) < 1e-4:
+    wide = as_float64(found)
+    if not np.abs(inner_products(wide, wide) - np.eye(len(found))).max(initial=0.0) < 1e-4:
         raise ValueError("the rows are not orthonormal")
     return found
 

@@ -4,6 +4,8 @@ import numpy as np
 
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.utils.arrays import Floats, Numbers, as_float64
+from weight_edit.utils.fixed_decompositions import qr, svd
+from weight_edit.utils.fixed_sums import inner_products, product, row_squares
 
 
 def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
@@ -19,14 +21,12 @@ def orthonormal_rows(rows: Numbers, tolerance: float = 1e-6) -> Floats:
     given = as_float64(rows)
     if not given.any():
         return given[:0]
-    norms = np.linalg.norm(given, axis=-1, keepdims=True)
+    norms = np.sqrt(row_squares(given))[:, None]
     scaled = given / np.maximum(norms, norms.max() * tolerance)
-    _, values, right = np.linalg.svd(scaled, full_matrices=False)
-    rank = int((values > tolerance * values[0]).sum())
-    if rank < len(given):
-        return as_float64(right[:rank])
-    q, r = np.linalg.qr(scaled.T)
-    return as_float64((q * np.sign(np.diagonal(r))).T)
+    q, r = qr(scaled.T)
+    _, values, right = svd(r.T)
+    rank = int(np.count_nonzero(values > tolerance * values[0]))
+    return as_float64(q.T) if rank == len(given) else product(right[:rank], q.T)
 
 
 def ablation(directions: Numbers, strength: float = 1.0) -> LowRankMap:
@@ -44,7 +44,7 @@ def ablation(directions: Numbers, strength: float = 1.0) -> LowRankMap:
         ValueError: when the rows are not orthonormal to 1e-4.
     """
     rows = as_float64(directions)
-    worst = float(np.abs(rows @ rows.T - np.eye(len(rows))).max(initial=0.0))
+    worst = float(np.abs(inner_products(rows, rows) - np.eye(len(rows))).max(initial=0.0))
     if not worst < 1e-4:
         raise ValueError(f"the rows are not orthonormal (their products differ from 0 and 1 by {worst:.1e})")
     return LowRankMap(left=strength * rows.T, right=rows.T)

@@ -14,6 +14,7 @@ import numpy as np
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.projection import ablation, orthonormal_rows
 from weight_edit.utils.arrays import Floats, Numbers, as_float64
+from weight_edit.utils.fixed_sums import dot, row_sums, transposed_product
 
 _SMALLEST = 1e-6
 """The relative size below which a gain counts as zero, since the map divides by gains."""
@@ -45,10 +46,10 @@ def map_before_norm(stream_map: LowRankMap, gain: Numbers, *, centred: bool) -> 
 
 def symmetric_strength(stream_map: LowRankMap, tolerance: float = 1e-4) -> float | None:
     """The s of a map `x -> x - s V V^T x` with orthonormal V = `right`; None for any other map."""
-    gram = stream_map.right.T @ stream_map.right
+    gram = transposed_product(stream_map.right, stream_map.right)
     if stream_map.rank == 0 or not np.abs(gram - np.eye(stream_map.rank)).max() < tolerance:
         return None
-    strength = float((stream_map.left * stream_map.right).sum() / stream_map.rank)
+    strength = dot(stream_map.left, stream_map.right) / stream_map.rank
     same = np.abs(stream_map.left - strength * stream_map.right).max() <= tolerance * max(1e-12, abs(strength)) * 1e-2
     return strength if same else None
 
@@ -66,5 +67,5 @@ def before_norm(directions: Numbers, gain: Numbers, *, centred: bool) -> Floats:
     """
     rows = as_float64(directions) * as_float64(gain)
     if centred:
-        rows = rows - rows.mean(axis=-1, keepdims=True)
+        rows = rows - row_sums(rows)[:, None] / rows.shape[1]
     return orthonormal_rows(rows)

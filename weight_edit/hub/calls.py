@@ -1,14 +1,16 @@
-"""Wrappers of Hub calls: errors become one line, progress bars obey --quiet."""
+"""Wrappers of Hub calls: bounded, errors become one line, progress bars obey --quiet."""
 
+import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line
+from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line, plain
 from weight_edit.organism.embedded import EMBEDDED
-from weight_edit.redaction import cleaned, remember, stored_tokens, weakness
+from weight_edit.redaction import cleaned, redacted, remember, stored_tokens, weakness
 from weight_edit.utils.names import nearest
 from weight_edit.utils.progress import is_quiet
 
@@ -89,7 +91,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
 
     at = f" at revision {revision}" if revision else ""
     try:
-        with bars():
+        with hub_library():
             yield
     except HFValidationError as error:
         raise UsageError(f"{repo} is neither a folder nor a Hub id of the form org/model{_meant(repo)}") from error
@@ -121,7 +123,7 @@ def hub_call(repo: str, revision: str | None) -> Iterator[None]:
                 f"the Hub does not accept the token for {repo}; log in again with `hf auth login`"
             ) from error
         raise UsageError(f"the Hub refused {repo}{at}: {safe_line(error)}; try again later") from error
-    except (httpx2.HTTPError, XetDownloadError, *FOREIGN_ERRORS) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, XetDownloadError, *FOREIGN_ERRORS) as error:
         raise UsageError(f"{repo}{at} could not be downloaded: {safe_line(error)}") from error
 
 
@@ -143,11 +145,17 @@ def unsigned(text: str) -> str:
 
 
 @contextmanager
-def bars() -> Iterator[None]:
-    """Within the context, huggingface_hub's progress bars obey --quiet."""
+def hub_library() -> Iterator[None]:
+    """Within the context, huggingface_hub has bounds, logs plain lines, and draws bars on a terminal unless --quiet."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if not is_quiet() or are_progress_bars_disabled():
+    from weight_edit.hub.client import bound_client
+
+    bound_client()
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        # Added once, however often it is asked for.
+        handler.addFilter(_in_plain_words)
+    if (not is_quiet() and sys.stderr.isatty()) or are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()
@@ -155,3 +163,9 @@ def bars() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+def _in_plain_words(entry: logging.LogRecord) -> bool:
+    """Take tokens, signatures of addresses and control characters out of a line of the library's log."""
+    entry.msg, entry.args = plain(unsigned(redacted(entry.getMessage()))), ()
+    return True

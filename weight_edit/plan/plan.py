@@ -19,6 +19,7 @@ from weight_edit.plan.reflection import Reflection, plan_reflection
 from weight_edit.plan.step import EditStep
 from weight_edit.plan.writer_edits import ParameterReader, WriterEdit, WriterEdits
 from weight_edit.utils.arrays import Floats, Numbers, as_float64
+from weight_edit.utils.fixed_sums import inner_products
 from weight_edit.utils.names import check_known
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class EditPlan:
     def level(self, layer: int) -> Floats:
         """The constants along the removed directions at a block's input, (k,)."""
         entered = [vector for block, vector in self.added.items() if block <= layer]
-        return self.removed @ np.sum(entered, axis=0) if entered else np.zeros(len(self.removed))
+        found = np.zeros(len(self.removed))
+        for vector in entered:
+            found += inner_products(self.removed, vector[None])[:, 0]
+        return found
 
     @property
     def complete(self) -> bool:

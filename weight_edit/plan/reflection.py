@@ -11,6 +11,7 @@ differs from W by a matrix of low rank. In a checkpoint, dividing by small gains
 which formats with a scale for a block of numbers do not take well.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError
 from weight_edit.plan.writer_edits import ParameterReader
 from weight_edit.utils.arrays import Floats, Numbers, as_float64
+from weight_edit.utils.fixed_sums import row_sums
 
 if TYPE_CHECKING:
     from weight_edit.anatomy.readers import Reading
@@ -119,8 +121,7 @@ def _gain(norm: Norm | None, anatomy: Anatomy, change: BasisChange, read: Parame
     if norm is None:
         return np.ones(width)
     if norm.kind == "layer":
-        ones = np.full(width, width**-0.5)
-        along = float(np.abs(change.map.right.T @ ones).max(initial=0.0))
+        along = float(np.abs(row_sums(change.map.right.T)).max(initial=0.0)) / math.sqrt(width)
         if not along < 1e-4:
             raise UnsupportedError(
                 f"{anatomy.architecture} reads the residual stream through LayerNorm, which takes off its mean: a "
@@ -149,4 +150,4 @@ def _conjugated(stream_map: LowRankMap, gain: Floats, axis: int) -> TensorEdit:
 
 
 def _times(stream_map: LowRankMap, vector: Floats) -> Floats:
-    return vector - stream_map.left @ (stream_map.right.T @ vector)
+    return vector - stream_map.taken_off(vector)

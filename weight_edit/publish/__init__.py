@@ -1,1 +1,1 @@
-"""Publication of an edit: pushed to the Hub, or written as a PEFT adapter."""
+"""Publication of an edit: pushed to the Hub."""

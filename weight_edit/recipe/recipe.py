@@ -16,6 +16,7 @@ from weight_edit.errors import UsageError
 from weight_edit.evaluation.lengths import longest
 from weight_edit.evaluation.questions import KL_TOKENS
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec, judge_specs
+from weight_edit.hub.destination import Destination
 from weight_edit.plan.plan import parse_layers
 from weight_edit.recipe.bundled import recipe_file
 from weight_edit.recipe.earlier_words import in_present_words
@@ -24,6 +25,7 @@ from weight_edit.recipe.given_directions import check_given
 from weight_edit.recipe.overlays import check_model, laid_over, on_model
 from weight_edit.recipe.overrides import override_entry
 from weight_edit.recipe.prompt_names import with_named_sets
+from weight_edit.recipe.tokens import check_no_token
 from weight_edit.utils.names import unknown
 from weight_edit.utils.registry_listing import canonical, registered
 from weight_edit.utils.seeds import LARGEST_SEED
@@ -319,6 +321,32 @@ class Bounds(Section):
     max_loss_increase: Annotated[float, Field(gt=0)] | None = 0.5
 
 
+class Push(Section):
+    """Where the edited model is pushed at the end of a run, if whoever runs it says `push`, too.
+
+    `private` has no default: with true nothing is sent unless the repository is private. `branch` and `create_pr` are
+    as in `push`. There is no key for a token.
+    """
+
+    repo: str
+    private: bool
+    branch: str | None = None
+    create_pr: bool = False
+
+    @model_validator(mode="after")
+    def _a_destination(self) -> "Push":
+        try:
+            _ = self.destination
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def destination(self) -> Destination:
+        """The repository, and the branch or pull request in it."""
+        return Destination(repo_id=self.repo, private=self.private, branch=self.branch, create_pr=self.create_pr)
+
+
 class Study(Section):
     """An experiment on the unedited model under hooks: its kind and settings.
 
@@ -370,6 +398,7 @@ class Recipe(Section):
     verify: Verify = Verify()
     evaluate: Evaluate = Evaluate()
     bounds: Bounds = Bounds()
+    push: Push | None = None
     overlays: list[str] = Field(default_factory=list)
     _folder: Path | None = PrivateAttr(None)
 
@@ -408,6 +437,8 @@ class Recipe(Section):
         _check_names([*self.finds, *self.directions], (CONTROL,))
         if self.search is not None:
             self._check_searched()
+        if self.push is not None and self.edit is None:
+            raise ValueError("'push': the recipe bakes no model to push; leave it out, or add an 'edit'")
         known = {*self.searches, *self.directions}
         asked = [step.directions or MAIN for step in (self.edit.steps if self.edit else [])]
         if MAIN not in known and (MAIN in asked or not (asked or self.studies)):
@@ -522,8 +553,9 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe", folder: Path 
         folder: where the files of its `directions` lie.
 
     Raises:
-        UsageError: naming the first wrong key or value.
+        UsageError: naming the first wrong key or value, or an entry with an access token.
     """
+    check_no_token(content, name)
     given = content.get("prompts") or {}
     sets = given if isinstance(given, dict) else {}
     # Names may stand for one another too: the sets themselves go through the same.

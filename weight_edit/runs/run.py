@@ -39,6 +39,7 @@ from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.runs.directions import Search, directions_file, slug, step_name, write_given
 from weight_edit.runs.folder import RunFolder
 from weight_edit.runs.given_directions import given_directions
+from weight_edit.runs.publishing import check_push, not_pushed, push_model
 from weight_edit.runs.recipe_checks import check_step
 from weight_edit.runs.search import FOLDER as SEARCH
 from weight_edit.runs.search import PICKED, picked_edit, recipe_sections, run_search, search_request
@@ -60,7 +61,7 @@ class RunResult:
         path: the run's folder.
         model: the edited model in it; None where the recipe has no edit.
         summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification,
-            effect, seconds.
+            effect, seconds, push.
     """
 
     path: Path
@@ -84,6 +85,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     keep_failed: bool = False,
+    push: bool = False,
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> RunResult:
@@ -97,27 +99,38 @@ def run(
         overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
             behind it.
         keep_failed: keep a model that failed its checks, as `model.failed` and marked as such.
+        push: push the finished model where the recipe says; without it nothing is sent, whatever a recipe says.
         token: Hub access token.
         trust_remote_code: allow the model's own code.
 
     Raises:
-        UsageError, UnsupportedError: before anything is written, where that can be told.
+        UsageError, UnsupportedError: before anything is written, where that can be told; or the push failed, and the
+            run is done.
         VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
     """
     began = time.monotonic()
     if isinstance(recipe, Recipe) and model is not None:
         raise UsageError("the recipe is loaded already; give `model` to `load_recipe`", option="model")
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, model=model)
+    if push:
+        check_push(recipe, token)
     with dataset_token(token):
         job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, job.kept_recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     with closing(folder):
         summary = _executed(job, folder, keep_failed, token)
         summary["seconds"] = round(time.monotonic() - began, 1)
+        if recipe.push is not None:
+            summary["push"] = not_pushed(recipe.push.destination)
         folder.state.update(status="done", summary=summary)
         folder.save()
         folder.log(f"done in {summary['seconds']} s")
         folder.take_place()
+        if push:
+            # Behind all else: a run whose push fails is done all the same.
+            summary["push"] = push_model(recipe, folder.path / MODEL, token, trust_remote_code)
+            folder.log(f"pushed: {summary['push']['url']}")
+            folder.save()
     return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
 
 

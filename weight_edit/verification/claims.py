@@ -19,7 +19,7 @@ from weight_edit.utils.json import json_safe
 from weight_edit.utils.renamed import present_values
 from weight_edit.verification.tolerances import STRICT
 
-_FREE = ("weight_edit", "source", "card", "files", "measurements", "failed", "rounding")
+_FREE = ("weight_edit", "source", "card", "files", "measurements", "failed", "rounding", "pack")
 """Entries not determined by the edit: authorship, the base's origin, other checks' entries."""
 
 _MEASURED = ("baseline", "edited", "verification")

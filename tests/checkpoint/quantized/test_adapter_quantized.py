@@ -10,12 +10,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from tests.helpers.quantized_models import Sample, gpt_oss, llama_compressed, loaded, logits, qwen3_fine_grained
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.projection import orthonormal_rows
-from weight_edit.publish.adapter import adapter
 
 MAKERS: dict[str, Callable[[Path], Sample]] = {
     "qwen3": qwen3_fine_grained,

@@ -23,13 +23,13 @@ from tests.helpers.integer_models import (
 )
 from tests.helpers.integer_samples import IntegerSample
 from tests.helpers.quantized_models import TOKENS
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.checkpoint.quantized.values import values_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.difference.diff import diff
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.inspection.inspect import inspect
-from weight_edit.publish.adapter import adapter
 from weight_edit.verification.verify import verify
 
 VECTOR = torch.nn.functional.normalize(torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(3)))

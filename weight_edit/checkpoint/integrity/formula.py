@@ -3,6 +3,7 @@
 The part left along the directions is measured in the same pass.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from weight_edit.checkpoint.tensor.nonfinite import count_non_finite
 from weight_edit.checkpoint.tensor.numbers import STORED
 from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import ByteReader, Strip
+from weight_edit.utils.fixed_sums import dot
 
 ARITHMETIC = 2.0**-44
 """Tolerance of float64 sums, relative to the largest number near by.
@@ -77,7 +79,7 @@ class TensorCheck:
     @property
     def one_sided(self) -> bool:
         """Whether inexact numbers deviate to one side of the formula's by more than chance."""
-        return abs(self.upwards) > BY_CHANCE * self.inexact**0.5
+        return abs(self.upwards) > BY_CHANCE * math.sqrt(self.inexact)
 
     @property
     def exact(self) -> bool:
@@ -168,12 +170,12 @@ class _Check:
             for first, values in strip.tiles:
                 end = first + values.shape[1]
                 gap = self._target.decode(there, strip.last - strip.first, first, end) - values
-                self._error += float(np.vdot(gap, gap))
-                self._wanted += float(np.vdot(values, values))
+                self._error += dot(gap, gap)
+                self._wanted += dot(values, values)
                 change = values - self._edited.source.decode(strip.before, strip.last - strip.first, first, end)
-                size = float(np.vdot(change, change))
+                size = dot(change, change)
                 self._change += size
-                self._made += size + float(np.vdot(gap, change))
+                self._made += size + dot(gap, change)
             self._rescaled += strip.rescaled
         if self._before is not None and self._after is not None and self._exact is not None:
             # The last use of the strip: its numbers are changed, and in memory that is used again here.
@@ -193,7 +195,8 @@ class _Check:
             self._non_finite += int(finite.size - np.count_nonzero(finite))
             inexact = off & near
             self._inexact += int(np.count_nonzero(inexact))
-            self._upwards += int(np.sign(found[inexact] - formula[inexact]).sum())
+            up = found[inexact] > formula[inexact]
+            self._upwards += 2 * int(np.count_nonzero(up)) - up.size
             self._different += int(np.count_nonzero(off & ~near & finite))
         same_numbers = not self._inexact and not self._different and not self._non_finite
         if same_numbers:
@@ -220,7 +223,7 @@ class _Check:
             reference = max(self._before.norm, self._before.expected)
             left, exact = (one.norm / reference if reference else 0.0 for one in (self._after, self._exact))
         if self._target.lossy:
-            rounding = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
+            rounding = math.sqrt(self._error / self._wanted) if self._wanted else 0.0
             kept = self._made / self._change if self._change else 1.0
             rescaled = self._rescaled
         return TensorCheck(

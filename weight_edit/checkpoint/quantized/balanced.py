@@ -28,6 +28,7 @@ from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, Roun
 from weight_edit.checkpoint.tensor.mapping import SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
 from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Bytes, Strip
+from weight_edit.utils.fixed_sums import column_squares, dot, row_squares
 
 WEIGHT = 16.0
 """The price of a square of the sums, in squares of errors, for directions spread evenly over the entries."""
@@ -230,7 +231,7 @@ def _settled(
     three = Candidates.room(right.shape[0], int(np.count_nonzero(left)))
     for tile in tiles():
         three.put(tile.entries, Candidates.of(target, tile.values, tile.first, tile.strip), left, turned)
-    codes, again = three.decided(right, WEIGHT * right.shape[0] / float(np.vdot(right, right)))
+    codes, again = three.decided(right, WEIGHT * right.shape[0] / dot(right, right))
     still = left.copy()
     still[left] = unsettled(right, found.gap[:, left], again)
     return high, _Thirds(left, codes), still
@@ -280,8 +281,8 @@ class _Undecided:
         Args:
             right: the directions, (entries, k).
         """
-        sizes = np.square(right).sum(axis=1)
-        weight = WEIGHT * right.shape[0] / sizes.sum() if sizes.any() else 0.0
+        sizes = row_squares(right)
+        weight = WEIGHT * right.shape[0] / dot(right, right) if sizes.any() else 0.0
         high = np.greater(self.error * -2, self.gap)
         rows, sums = right.astype(np.float32), np.zeros((right.shape[1], self.low.shape[1]), np.float32)
         if not weight:
@@ -310,4 +311,4 @@ class _Undecided:
             np.logical_xor(mask, change, out=mask)
             step *= change
             add_outer(sums, own, step)
-        return high, np.square(sums).sum(axis=0)
+        return high, column_squares(sums)

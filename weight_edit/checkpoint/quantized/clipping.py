@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Neighbours
+from weight_edit.utils.fixed_sums import row_squares
 
 Blocks = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ def misfits(
         gaps = neighbours(chosen, beyond).gap.astype(np.float64)
         cut = np.maximum(np.abs(chosen) - largest[beyond][:, None], 0)
         # A number that is rounded within a gap is off by a twelfth of its square, on average.
-        beyond[beyond] = np.square(cut).sum(axis=-1) > np.square(gaps).sum(axis=-1) / 12
+        beyond[beyond] = row_squares(cut) > row_squares(gaps) / 12
     within = (peaks < largest / 2) & (peaks > 0)
     if within.any():
         within &= peaks < np.abs(held()).max(axis=-1) / 2

@@ -21,6 +21,7 @@ from weight_edit.checkpoint.quantized.minifloat import E2M1
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import ByteReader, Bytes, Strip
 from weight_edit.errors import UsageError
+from weight_edit.utils.fixed_sums import row_sums
 
 Floats = NDArray[np.float32]
 
@@ -163,16 +164,18 @@ class Kind:
             factors = np.where(values > highest, values / highest, np.where(values < lowest, values / lowest, 1.0))
         factors = np.where(np.isfinite(factors) & (factors > 1), factors, 1.0)
         if must is None:
-            cut = np.maximum(np.maximum(values - highest, lowest - values), 0) ** 2
-            saved = np.where(factors > 1, cut, 0.0).sum((1, 2))
-            noise = (((highest - lowest) / self.last) ** 2 / 12).sum((1, 2)) * self.sub
+            cut = np.square(np.maximum(np.maximum(values - highest, lowest - values), 0))
+            saved = row_sums(np.where(factors > 1, cut, 0.0).reshape(len(blocks), -1))
+            noise = row_sums((np.square((highest - lowest) / self.last) / 12)[..., 0]) * self.sub
             factor = factors.max((1, 2))
-            factor = np.where(saved > (factor**2 - 1) * noise, factor, 1.0)
+            factor = np.where(saved > (np.square(factor) - 1) * noise, factor, 1.0)
         else:
             factor = np.where(must & (factors <= _WIDEST), factors, 1.0).max((1, 2))
         found = blocks.copy()
         if not self.halves:
-            powers = np.ceil(np.log2(factor)).astype(np.int64)
+            # The logarithm to base 2, rounded up.
+            fraction, exponent = np.frexp(factor)
+            powers = exponent - (fraction == 0.5)
             found[:, 0] = np.minimum(blocks[:, 0] + powers, _LARGEST_POWER)
             return found
         for place in self.halves:

@@ -22,6 +22,7 @@ from weight_edit.checkpoint.tensor.numbers import STORED, decode
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh
 from weight_edit.checkpoint.tensor.storage import Bytes, Strip
 from weight_edit.errors import UnsupportedError, UsageError
+from weight_edit.utils.fixed_sums import row_squares
 
 Floats = NDArray[np.float32]
 
@@ -130,7 +131,7 @@ class Integers(Coded):
         numbers, old, zero = groups[places], steps[places], zeros[places]
         raw = self._reaching(numbers, np.where(old < 0, -1.0, 1.0), zero)
         new = _numbers(raw, self._scales.dtype)
-        noise = [numbers.shape[1] * step**2 / 12 for step in (old, new)]
+        noise = [numbers.shape[1] * np.square(step) / 12 for step in (old, new)]
         cut = [self._cut(numbers, step, zero) for step in (old, new)]
         better = (cut[0] > noise[0]) & (cut[0] + noise[0] > cut[1] + noise[1]) & np.isfinite(new)
         bits[tuple(place[better] for place in places)] = raw[better]
@@ -157,7 +158,7 @@ class Integers(Coded):
         ends = np.stack([steps * -zeros, steps * (self._last - zeros)])
         with np.errstate(invalid="ignore", over="ignore"):
             beyond = np.maximum(numbers - ends.max(axis=0)[:, None], ends.min(axis=0)[:, None] - numbers)
-            return np.square(np.maximum(beyond, 0)).sum(axis=1)
+            return row_squares(np.maximum(beyond, 0))
 
 
 def read_scales(raw: Bytes, scales: TensorSpec) -> Floats:

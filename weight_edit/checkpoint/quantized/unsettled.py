@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.coded import Coded
 from weight_edit.checkpoint.tensor.storage import Strip
+from weight_edit.utils.fixed_sums import column_squares, row_squares
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -80,7 +81,7 @@ class Candidates:
             right: the directions, (entries, k).
             weight: the price of a square of the sums.
         """
-        sizes = np.square(right).sum(axis=1)
+        sizes = row_squares(right)
         rows = right.astype(np.float32)
         codes = self.nearest.copy()
         sums = np.zeros((right.shape[1], codes.shape[1]), np.float32)
@@ -99,7 +100,7 @@ class Candidates:
                 np.copyto(best, cost, where=better)
                 np.copyto(codes[entry], code, where=better)
             add_outer(sums, own, step)
-        return codes, np.square(sums).sum(axis=0)
+        return codes, column_squares(sums)
 
 
 def unsettled(right: NDArray[np.float64], gap: Floats, sums: Floats) -> NDArray[np.bool_]:
@@ -110,7 +111,7 @@ def unsettled(right: NDArray[np.float64], gap: Floats, sums: Floats) -> NDArray[
         gap: of the neighbours, (entries, vectors).
         sums: the square of each vector's sum at the end.
     """
-    lengths = np.sqrt(np.square(right).sum(axis=1)).astype(np.float32)
+    lengths = np.sqrt(row_squares(right)).astype(np.float32)
     steps = np.zeros(gap.shape[1], np.float32)
     for length, gaps in zip(lengths, gap, strict=True):
         steps += length * gaps

@@ -1,5 +1,6 @@
 """The component of a tensor along an edit's directions, `|R^T W|`, summed strip by strip."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import Storage, Strip
+from weight_edit.utils.fixed_sums import dot, inner_products, transposed_product
 
 
 def multiply(
@@ -67,29 +69,29 @@ class Along:
                 multiply(tile, self._gains, (first, last), (begin, end), self._along_rows)
             if self._constant is not None:
                 tile -= self._constant[first:last, None] if self._along_rows else self._constant[begin:end]
-            self._all += float(np.vdot(tile, tile))
+            self._all += dot(tile, tile)
             if self._along_rows:
-                self._columns[:, begin:end] += self._right[first:last].T @ tile
+                self._columns[:, begin:end] += transposed_product(self._right[first:last], tile)
             else:
-                own += tile @ self._right[begin:end]
-        self._square += float(np.vdot(own, own))
+                own += inner_products(tile, np.ascontiguousarray(self._right[begin:end].T))
+        self._square += dot(own, own)
 
     def _close(self) -> None:
-        self._square += float(np.vdot(self._columns, self._columns))
+        self._square += dot(self._columns, self._columns)
         self._columns[:] = 0.0
 
     @property
     def norm(self) -> float:
         """`|R^T W|` of the strips so far."""
         self._close()
-        return float(self._square**0.5)
+        return math.sqrt(self._square)
 
     @property
     def whole(self) -> float:
         """`|W|` of the strips so far."""
-        return float(self._all**0.5)
+        return math.sqrt(self._all)
 
     @property
     def expected(self) -> float:
         """The `|R^T W|` expected of random directions."""
-        return self.whole * float((self._right.shape[1] / self._right.shape[0]) ** 0.5)
+        return self.whole * math.sqrt(self._right.shape[1] / self._right.shape[0])

@@ -5,6 +5,7 @@
 would do for the size of the numbers, but not where the edit leaves little of one.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -18,6 +19,7 @@ from weight_edit.checkpoint.tensor.mapping import AffineMap, SlabMap
 from weight_edit.checkpoint.tensor.scratch import Memory, fresh, scratch
 from weight_edit.checkpoint.tensor.storage import TILE, ByteReader, Bytes, Storage, Strip
 from weight_edit.errors import UsageError
+from weight_edit.utils.fixed_sums import dot
 
 
 class TensorWriter(Protocol):
@@ -188,7 +190,7 @@ class EditedTensor:
     def _fail(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NoReturn:
         """Raise `UsageError` for a number that cannot be stored, naming source or edit as the cause."""
         name = printable(self.source.name)
-        bad = before.size - int(np.isfinite(before).sum())
+        bad = before.size - int(np.count_nonzero(np.isfinite(before)))
         if bad:
             raise UsageError(f"tensor {name!r} has {bad} NaN or infinite values; the source is damaged, fetch it again")
         if np.isfinite(after).all():
@@ -234,13 +236,13 @@ class Rounding:
         for first, values in strip.tiles:
             end = first + values.shape[1]
             gap = self._target.decode(strip.stored, rows, first, end) - values
-            self._error += float(np.vdot(gap, gap))
-            self._wanted += float(np.vdot(values, values))
+            self._error += dot(gap, gap)
+            self._wanted += dot(values, values)
             # In memory of its own: the strip's numbers lie in what `scratch` would give.
             change = values - self._source.decode(strip.before, rows, first, end)
-            size = float(np.vdot(change, change))
+            size = dot(change, change)
             self._change += size
-            self._made += size + float(np.vdot(gap, change))
+            self._made += size + dot(gap, change)
         if self._along is not None and self._left is not None:
             self._along.add(strip.before, strip.first, strip.last)
             self._left.add(strip.stored, strip.first, strip.last)
@@ -248,7 +250,7 @@ class Rounding:
     @property
     def loss(self) -> RoundingLoss:
         """The rounding loss over all strips added so far."""
-        error = float((self._error / self._wanted) ** 0.5) if self._wanted else 0.0
+        error = math.sqrt(self._error / self._wanted) if self._wanted else 0.0
         kept = self._made / self._change if self._change else 1.0
         if self._along is None or self._left is None:
             return RoundingLoss(error, 0.0, kept, self._rescaled)

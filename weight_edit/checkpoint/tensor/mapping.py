@@ -15,6 +15,7 @@ from weight_edit.checkpoint.tensor.along import multiply
 from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import ByteReader, Storage
 from weight_edit.utils.arrays import norm_restoring_factors
+from weight_edit.utils.fixed_sums import column_squares, inner_products, row_squares, transposed_product
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +70,7 @@ class SlabMap:
         before = _lengths(values) if self._keep and not self._along_rows else None
         sums = self._sums
         if self._map is not None and sums is None:
-            sums = values @ self._map.right
+            sums = inner_products(values, np.ascontiguousarray(self._map.right.T))
         waiting = []
         for begin, end in self._source.tiles():
             tile = values[:, begin:end]
@@ -124,30 +125,26 @@ class SlabMap:
         for rows, cols, tile in self._decoded(read, slab):
             if self._gains is not None:
                 multiply(tile, self._gains, rows, cols, True)
-            sums[:, slice(*cols)] += stream_map.right[slice(*rows)].T @ tile
+            sums[:, slice(*cols)] += transposed_product(stream_map.right[slice(*rows)], tile)
         return sums
 
     def _column_factors(self, stream_map: AffineMap, sums: Floats, read: ByteReader, slab: int) -> Floats:
         """The factors that restore the columns' lengths after the map, shape (columns,)."""
         before, after = np.zeros((2, self._source.cols))
         for rows, cols, tile in self._decoded(read, slab):
-            before[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
+            before[slice(*cols)] += column_squares(tile)
             _subtract_product(tile, stream_map.left[slice(*rows)], sums[:, slice(*cols)])
-            after[slice(*cols)] += np.einsum("ij,ij->j", tile, tile)
+            after[slice(*cols)] += column_squares(tile)
         return norm_restoring_factors(np.sqrt(before), np.sqrt(after))
 
 
 def _lengths(rows: Floats) -> Floats:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return np.sqrt(row_squares(rows))
 
 
 def _subtract_product(tile: Floats, left: Floats, right: Floats) -> None:
-    """Subtract the product of (n, k) and (k, m) from a tile, in place."""
-    if not left.shape[1]:
-        return
+    """Subtract the product of (n, k) and (k, m) from a tile, in place, term by term."""
     product = scratch("product", tile.size, np.float64).reshape(tile.shape)
-    if left.shape[1] == 1:
-        np.multiply(left, right, out=product)
-    else:
-        np.matmul(left, right, out=product)
-    np.subtract(tile, product, out=tile)
+    for number in range(left.shape[1]):
+        np.multiply(left[:, number, None], right[number], out=product)
+        np.subtract(tile, product, out=tile)

@@ -361,3 +361,23 @@ class VerificationDocument(TypedDict):
     noise: NotRequired[NoiseDocument | None]
     weights_only: NotRequired[bool]
     recorded_not_measured: NotRequired[list[str]]
+
+
+class PullRequestDocument(TypedDict):
+    """A pull request that was opened."""
+
+    number: int
+    url: str
+
+
+class PushDocument(TypedDict):
+    """The push at the end of a run; without `push` where the recipe's would go."""
+
+    pushed: bool
+    repo_id: str
+    private: bool
+    branch: str | None
+    create_pr: bool
+    sent: list[str]
+    url: str
+    pull_request: PullRequestDocument | None

@@ -15,7 +15,7 @@ from weight_edit.cli.tables.results import before_and_after, chosen_direction, e
 from weight_edit.cli.tables.search import search_front
 
 if TYPE_CHECKING:
-    from weight_edit.cli.tables.documents import StudyDocument
+    from weight_edit.cli.tables.documents import PushDocument, StudyDocument
     from weight_edit.runs.run import RunResult
 
 _FIGURES = ("refusal", "over_refusal", "helpful", "exact", "kl", "loss")
@@ -56,10 +56,32 @@ def run_result(result: "RunResult", console: Console) -> None:
     if result.model is None:
         console.print(f"\nDone in {summary['seconds']} s.")
         return
-    console.print(f"\nDone in {summary['seconds']} s. Next, for example:")
+    console.print(f"\nDone in {summary['seconds']} s.{_pushed(summary.get('push'))} Next, for example:")
     base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
     suggest(console, "verify", base, result.model, lead="  ")
-    suggest(console, "push", "--dry-run", "--base", base, result.model, "YOUR-NAME/YOUR-MODEL", lead="  ")
+    options, repo = _push_words(summary.get("push"))
+    suggest(console, "push", *options, "--base", base, result.model, repo, lead="  ")
+
+
+def _pushed(push: "PushDocument | None") -> str:
+    """What became of the recipe's push, in words behind a sentence."""
+    if push is None:
+        return ""
+    if not push["pushed"]:
+        return f" Nothing was sent to {safe(push['repo_id'])}, which takes --push."
+    opened = push["pull_request"]
+    more = "" if opened is None else f", pull request {opened['number']}: {safe(opened['url'])}"
+    sent = f"{len(push['sent'])} files sent" if push["sent"] else "nothing had to be sent"
+    return f" Pushed to {safe(push['repo_id'])} ({sent}): {safe(push['url'])}{more}."
+
+
+def _push_words(push: "PushDocument | None") -> tuple[list[str], str]:
+    """The options and the repository of the push that the recipe asks for; else of one to be tried."""
+    if push is None or push["pushed"]:
+        return ["--dry-run"], "YOUR-NAME/YOUR-MODEL"
+    branch = [] if push["branch"] is None else ["--branch", push["branch"]]
+    flags = [*(["--private"] if push["private"] else []), *(["--create-pr"] if push["create_pr"] else [])]
+    return [*flags, *branch], push["repo_id"]
 
 
 def study(found: "StudyDocument", run: Path, console: Console) -> None:

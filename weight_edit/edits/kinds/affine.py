@@ -40,7 +40,7 @@ def affine(given: Given, options: AffineOptions) -> Change:
     mean = given.vector(f"{options.toward}_mean")
     if options.shift:
         mean = mean + options.shift * (given.vector("target_mean") - given.vector("baseline_mean"))
-    stream_map = LowRankMap(projection.left, projection.right, given.rows.T @ (given.rows @ mean))
+    stream_map = LowRankMap(projection.left, projection.right, projection.taken_off(mean))
     if given.at:
         return RuntimeOnly(
             given.at[0],

@@ -37,7 +37,8 @@ def erase(given: Given, options: EraseOptions) -> Change:
             f"`left` {left.shape} and `right` {right.shape} beside the directions are no eraser of a stream "
             f"{given.rows.shape[1]} wide; find the directions again, with the method leace"
         )
-    stream_map = LowRankMap(left.T, right.T, left.T @ (right @ given.vector("mean")))
+    eraser = LowRankMap(left.T, right.T)
+    stream_map = LowRankMap(left.T, right.T, eraser.taken_off(given.vector("mean")))
     if given.at:
         return RuntimeOnly(
             given.at[0],

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from tests.helpers.edit_kinds import directions
 from tests.helpers.families import FAMILIES, TIED, save_family
 from tests.helpers.family_models import ADAPTABLE, IDS, hooked_logits, load, logits, rows
+from weight_edit.adapters.adapter import AdapterResult, adapter
 from weight_edit.baking.bake import bake, steps_of
 from weight_edit.directions.directions import Directions
 from weight_edit.errors import UnsupportedError
-from weight_edit.publish.adapter import AdapterResult, adapter
 from weight_edit.runtime.loading import Model
 from weight_edit.verification.leak import stream_leak
 
@@ -177,13 +177,17 @@ def test_an_adapter_that_cannot_be_merged_says_so_before(tmp_path: Path) -> None
 
 def test_a_module_that_shares_its_weight_with_another_is_refused(tmp_path: Path) -> None:
     """Merging would add to a tensor what only one of its two modules had before."""
-    from weight_edit.publish.adapter import check_shared
+    from weight_edit.adapters.limits import check_shared
 
     model = load(save_family("llama", tmp_path / "base"))
-    config = {"target_modules": ["model.layers.0.mlp.down_proj"], "modules_to_save": None}
+    config = {"target_modules": ["model.layers.0.mlp.down_proj"], "target_parameters": None, "modules_to_save": None}
     check_shared(model, config, "model.embed_tokens.weight")
     model.model.layers[2].mlp.down_proj.weight = model.model.layers[0].mlp.down_proj.weight
     with pytest.raises(UnsupportedError, match=r"layers.0.*layers.2.*one tensor.*use bake"):
         check_shared(model, config, "model.embed_tokens.weight")
     with pytest.raises(UnsupportedError, match=r"would store 'model'"):
-        check_shared(model, {"target_modules": [], "modules_to_save": ["del"]}, "model.embed_tokens.weight")
+        check_shared(
+            model,
+            {"target_modules": [], "target_parameters": None, "modules_to_save": ["del"]},
+            "model.embed_tokens.weight",
+        )

@@ -1,0 +1,183 @@
+"""The verdicts on all differing tensors, one at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from weight_edit.difference.model_parts import ModelParts, Part
+from weight_edit.difference.numbers import ParameterChange
+from weight_edit.difference.operators.oblique import oblique
+from weight_edit.difference.operators.row_norms import RowProducts
+from weight_edit.difference.pairs import Pair, Values
+from weight_edit.difference.samples import Sample, sample_of
+from weight_edit.difference.tensor_verdict import TensorVerdict, judge
+
+LONGEST = 1 << 24
+"""The longest vector (bias, gains) that is looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A differing tensor: the pair, after its comparison, and the figures of its difference."""
+
+    pair: Pair
+    change: ParameterChange
+
+
+@dataclass(frozen=True, eq=False)
+class VectorChange:
+    """A differing vector: a bias, or gains.
+
+    Attributes:
+        name: of the tensor.
+        a, b: before and after.
+        unit: the distance between neighbouring numbers of the format around b.
+    """
+
+    name: str
+    a: Values
+    b: Values
+    unit: Values
+
+    @property
+    def constant(self) -> bool:
+        """Whether all of b is one number, and a was not."""
+        return len(self.b) > 1 and bool((self.b == self.b[0]).all()) and not bool((self.a == self.a[0]).all())
+
+
+def vector_changes(changed: Sequence[Changed]) -> dict[str, VectorChange]:
+    """The differing vectors, whole."""
+    found = {}
+    for each in changed:
+        pair = each.pair
+        if pair.a.rows * pair.slabs != 1 or pair.a.cols > LONGEST:
+            continue
+        block = next(iter(pair.blocks(0)))
+        power = np.exp2(np.floor(np.log2(np.maximum(np.abs(block.b[0]), 1e-300))))
+        found[pair.name] = VectorChange(pair.name, block.a[0], block.b[0], power * 2.0**-pair.bits)
+    return found
+
+
+def tensor_verdicts(
+    changed: Sequence[Changed],
+    parts: ModelParts,
+    width: int | None,
+    shared: Values,
+    vectors: Mapping[str, VectorChange],
+    advance: Callable[[], None] = lambda: None,
+) -> list[TensorVerdict]:
+    """The verdict on each differing matrix.
+
+    Args:
+        width: of the stream.
+        shared: (d, k) orthonormal directions that the differences share; k may be 0.
+        vectors: the differing vectors, for gains that were folded into what reads behind them.
+        advance: called after each.
+    """
+    found = []
+    for each in changed:
+        if each.pair.a.rows > 1:
+            verdict = _of_matrix(each, parts.parts.get(each.pair.name), width, shared, vectors)
+            if verdict is not None:
+                found.append(verdict)
+        advance()
+    return found
+
+
+def _of_matrix(
+    changed: Changed, part: Part | None, width: int | None, shared: Values, vectors: Mapping[str, VectorChange]
+) -> TensorVerdict | None:
+    pair = changed.pair
+    able = pair.sides(width)
+    known = part.side if part is not None else None
+    # A tool that takes the wrong side of a square matrix edits that one.
+    sides = [known, *(side for side in able if side != known)] if known in able else able
+    verdicts: list[TensorVerdict] = []
+    for side in sides or ["rows"]:
+        if side is None:
+            continue
+        sample = sample_of(pair, side)
+        if sample is None:
+            continue
+        own = changed.change.vectors.get(side, np.zeros((sample.width, 0)))
+        given = _folded(sample, part, vectors) if side == known else sample
+        if given is not sample:
+            own = np.zeros((sample.width, 0))
+        turned = shared if side in able and shared.shape[1] else None
+        verdicts.append(
+            judge(given, part, own.astype(np.float64), turned, _row_products(pair, sample), edits=bool(sides))
+        )
+        if verdicts[-1].edit is not None or verdicts[-1].innocent is not None:
+            break
+    if not verdicts:
+        return None
+    return next((v for v in verdicts if v.edit), next((v for v in verdicts if v.component), verdicts[0]))
+
+
+def _folded(sample: Sample, part: Part | None, vectors: Mapping[str, VectorChange]) -> Sample:
+    """The sample of a reader whose norm's gains became constant, with the gains multiplied into the first side."""
+    gains = vectors.get(part.reads_behind or "") if part is not None else None
+    if gains is None or not gains.constant or len(gains.a) != sample.width:
+        return sample
+    # A norm that adds 1 to its weight has 0 for no gain.
+    factors = gains.a + (1 - gains.b)
+    return replace(sample, a=sample.a * factors[:, None])
+
+
+def _row_products(pair: Pair, sample: Sample) -> RowProducts:
+    """Products of a matrix's rows of unit length, over all vectors of the first matrix."""
+    lengths = sample.lengths_a
+
+    def products(v: Values) -> tuple[Values, float]:
+        weights = v / lengths
+        if sample.side == "columns":
+            along = np.zeros(pair.a.cols)
+            for block in pair.blocks(0):
+                along += weights[block.first : block.last] @ block.a
+            crossed = np.zeros(len(v))
+            for block in pair.blocks(0):
+                crossed[block.first : block.last] = block.a @ along
+            return crossed / lengths, float(along @ along)
+        crossed, square = np.zeros(len(v)), 0.0
+        for block in pair.blocks(0):
+            part = block.a @ weights
+            crossed += part @ block.a
+            square += float(part @ part)
+        return crossed / lengths, square
+
+    return products
+
+
+def with_eraser(
+    verdicts: Sequence[TensorVerdict], changed: Sequence[Changed]
+) -> tuple[list[TensorVerdict], tuple[Values, Values] | None]:
+    """The verdicts, with one eraser as the edit of those writers that follow it; and its L and R, if there is one."""
+    pairs = {each.pair.name: each.pair for each in changed}
+    able = [v for v in verdicts if v.left is not None and (v.part is None or v.part.role not in _READ)]
+
+    def sample(number: int) -> Sample | None:
+        found = sample_of(pairs[able[number].name], able[number].side)
+        gains = _gains(able[number])
+        return found if found is None or gains is None else found.scaled(gains)
+
+    lefts = [_behind_norm(each) for each in able]
+    found = oblique(lefts, sample) if len(able) > len(verdicts) / 2 else None
+    if found is None or not all(fit.exact for fit in found[0]):
+        return list(verdicts), None
+    fits = {each.name: replace(fit, predicted=np.zeros((0, 0))) for each, fit in zip(able, found[0], strict=True)}
+    told = [replace(v, edit=fits[v.name], rest="rounding", rank=None) if v.name in fits else v for v in verdicts]
+    return told, (found[1], found[2])
+
+
+_READ = ("reader", "unembedding")
+
+
+def _gains(verdict: TensorVerdict) -> Values | None:
+    return None if verdict.part is None else verdict.part.gains
+
+
+def _behind_norm(verdict: TensorVerdict) -> Values:
+    left, gains = verdict.left, _gains(verdict)
+    assert left is not None
+    return left if gains is None else np.linalg.qr(left * gains[:, None])[0]

@@ -1,0 +1,37 @@
+"""Compression by one filter with fixed settings, so that nothing in a pack says how much memory it takes to read it."""
+
+import lzma
+
+from weight_edit.errors import UsageError
+
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 20}]
+
+
+def compressed(data: bytes | memoryview) -> bytes:
+    """The data as a raw stream of LZMA2, with its end marked."""
+    return lzma.compress(data, lzma.FORMAT_RAW, filters=_FILTERS)
+
+
+def expanded(data: bytes | bytearray | memoryview, most: int, what: str) -> bytes:
+    """The data of one whole stream.
+
+    Args:
+        most: its longest length in bytes; no more is ever held.
+        what: the name of it, for messages.
+
+    Raises:
+        UsageError: damaged, cut, longer than `most`, or followed by something else.
+    """
+    reader = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+    try:
+        found = reader.decompress(bytes(data), max_length=most + 1)
+        # The end may still have to be read where all is there.
+        if not reader.eof and len(found) == most:
+            found += reader.decompress(b"", max_length=1)
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        raise UsageError(f"{what} is damaged; get the pack again") from error
+    if len(found) > most:
+        raise UsageError(f"{what} is longer than the {most} bytes that it may have; it is no pack of ours")
+    if not reader.eof or reader.unused_data:
+        raise UsageError(f"{what} is cut or has something behind it; get the pack again")
+    return found
