@@ -153,9 +153,7 @@ def test_the_recipe_of_an_edit_bakes_it_again(tmp_path: Path) -> None:
     given = given_directions(recipe)
     assert recipe.edit is not None
     steps = [
-        EditStep(
-            directions=given[step.directions or "main"], kind=step.kind, strength=step.strength, kernel=step.kernel
-        )
+        EditStep(directions=given[step.directions or "main"], kind=step.kind, strength=step.strength, kernel=step.kernel)
         for step in recipe.edit.steps
     ]
     bake("organism", steps, tmp_path / "again", embeddings=recipe.edit.embeddings)

@@ -12,9 +12,11 @@ from tests.helpers.checkpoint_samples import content
 from tests.helpers.edit_kinds import EDITS, directions
 from tests.helpers.families import save_family
 from tests.helpers.integer_models import llama as integers
-from tests.helpers.quantiser_models import llama as of_quantisers
 from tests.helpers.quantized_models import gpt_oss, llama_compressed, qwen3_fine_grained
+from tests.helpers.quantiser_models import llama as of_quantisers
 from weight_edit.baking.bake import bake
+from weight_edit.directions.file import read_rows
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.packs.apply import apply
 from weight_edit.packs.pack import pack
 from weight_edit.packs.undo import undo

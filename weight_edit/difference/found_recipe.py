@@ -90,9 +90,7 @@ def at_a_layer(rows: NDArray[np.float64], layer: int) -> dict[str, Any]:
 def addition(vector: NDArray[np.float64], layer: int) -> dict[str, Any]:
     """The sections of an addition at a layer's input."""
     rows = orthonormal_rows(vector[None])
-    entry = packed_directions(
-        DirectionRows(rows.astype(np.float32), {"method": "diff"}, {"vector": vector.astype(np.float32)})
-    )
+    entry = packed_directions(DirectionRows(rows.astype(np.float32), {"method": "diff"}, {"vector": vector.astype(np.float32)}))
     return {"directions": {MAIN: entry}, "edit": {"kind": "add", "at": [layer], "strength": 1.0}}
 
 
