@@ -45,7 +45,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Llama": ("llama", {"tie_word_embeddings": False}),
     "Llama, tied": ("llama", {"tie_word_embeddings": True}),
     f"Llama{NEW_CONFIG}": ("llama", {"tie_word_embeddings": False}),
-    "Qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    # Transformers gives a Qwen2 tokenizer a token more.
+    "Qwen2": ("qwen2", {"tie_word_embeddings": True, "vocab_size": 2064}),
     "Qwen3": ("qwen3", {"tie_word_embeddings": True}),
     "Gemma": ("gemma", {}),
     "Gemma 2": ("gemma2", {"sliding_window": 8, "query_pre_attn_scalar": 16, "final_logit_softcapping": 5.0,
