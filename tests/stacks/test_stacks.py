@@ -39,6 +39,10 @@ def made(family: str, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     return cases(small_model(family, work / "base"), work / "edits")
 
 
+UNSUPPORTED = {("mistralrs", "Gemma 3"): "Gemma3ForCausalLM"}
+"""Stack and family -> what the stack says, which runs no such base either."""
+
+
 def prompts(folder: Path) -> Prompts:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
@@ -51,6 +55,9 @@ def held(stack: Stack, family: str, made: list[Case]) -> None:
     there = [each for each in made if each.folder and (stack.name, each.name) not in HOLD[family]]
     found = replies(stack, [Asked(each.folder) for each in there], asked)
     noise = None
+    if (stack.name, family) in UNSUPPORTED:
+        assert all(UNSUPPORTED[stack.name, family] in str(said) for said in found)
+        return
     for case, said in zip(there, found, strict=True):
         assert not isinstance(said, StackError), f"{case.name}: {said}"
         compared = agreement(reference(case.folder), asked.ids, said, ends=ENDS, new_tokens=NEW_TOKENS)

@@ -9,9 +9,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from stacks.suspects import reference
+from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
 from weight_edit.errors import WeightEditError
-from weight_edit.publish.adapter import adapter
 
 EDITS: Mapping[str, Mapping[str, Any]] = {
     "ablation": {},

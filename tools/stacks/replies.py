@@ -65,7 +65,7 @@ class Asked:
 
 
 def replies(stack: Stack, models: Sequence[Asked], prompts: Prompts) -> list[list[Reply] | StackError]:
-    """A stack's greedy tokens behind each prompt, of one model after another in one process; an error where it fails."""
+    """A stack's greedy tokens behind each prompt, of one model after another in one process; or what failed."""
     with tempfile.TemporaryDirectory() as scratch:
         said, answered = Path(scratch) / "request.json", Path(scratch) / "answer.json"
         request = {

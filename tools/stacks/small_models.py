@@ -45,7 +45,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Llama": ("llama", {"tie_word_embeddings": False}),
     "Llama, tied": ("llama", {"tie_word_embeddings": True}),
     f"Llama{NEW_CONFIG}": ("llama", {"tie_word_embeddings": False}),
-    "Qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    # Transformers gives a Qwen2 tokenizer a token more.
+    "Qwen2": ("qwen2", {"tie_word_embeddings": True, "vocab_size": 2064}),
     "Qwen3": ("qwen3", {"tie_word_embeddings": True}),
     "Gemma": ("gemma", {}),
     "Gemma 2": ("gemma2", {"sliding_window": 8, "query_pre_attn_scalar": 16, "final_logit_softcapping": 5.0,
@@ -73,6 +74,9 @@ def small_model(family: str, out: Path) -> Path:
     # Another class than transformers 5 writes by itself: that one is unknown to transformers 4.
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy2(embedded_folder() / name, out / name)
+    # CTranslate2's converters want a token for the unknown; byte-level text never has one.
+    tokens = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (out / "tokenizer_config.json").write_text(json.dumps({**tokens, "unk_token": "<|pad|>"}), encoding="utf-8")
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     (out / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     return out

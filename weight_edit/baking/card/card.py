@@ -5,7 +5,7 @@ of the base, the directions and the measurements comes from files, and is writte
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -264,7 +264,9 @@ def _formats(manifest: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Notes on the parts that were not edited: sentences."""
+    """Notes on the parts that were not edited, and on what a runtime may lose: sentences."""
+    if manifest.get("kind") != "adapter":
+        yield from _what_runtimes_may_lose(manifest["tensors_added"])
     unknown = manifest["tensors_unknown"]
     if unknown:
         yield (
@@ -304,6 +306,24 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from serving_notes(manifest)
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"
+
+
+def _what_runtimes_may_lose(added: Collection[str]) -> Iterator[str]:
+    """Notes on tensors that the base does not have, and that a runtime may take no notice of."""
+    biases = [name for name in added if name.endswith(".bias")]
+    if biases:
+        yield (
+            f"{len(biases)} biases were created, and the config announces them: {codes(biases, 3)}. They carry the "
+            "edit. Some runtimes build the base's modules without biases whatever the config says, and lose the edit "
+            "in silence: compare greedy answers with those of transformers where another runtime serves the model."
+        )
+    others = len(added) - len(biases)
+    if others:
+        yield (
+            "The unembedding, which the base ties to the embedding, is stored apart, and the config says so. Some "
+            "runtimes and converters tie them whatever the config says: compare greedy answers with those of "
+            "transformers where another runtime serves the model."
+        )
 
 
 def _verification(checked: Mapping[str, Any] | None) -> str | None:
