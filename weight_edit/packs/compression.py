@@ -1,6 +1,11 @@
-"""Compression by one filter with fixed settings, so that nothing in a pack says how much memory it takes to read it."""
+"""Compression with fixed settings, so that nothing in a pack says how much memory it takes to read it.
+
+Texts are small and compressed well, by LZMA2. Corrections are many and random: what can be saved is in how often each
+value is there, which Huffman codes have, at twenty times the speed.
+"""
 
 import lzma
+import zlib
 
 from weight_edit.errors import UsageError
 
@@ -34,4 +39,22 @@ def expanded(data: bytes | bytearray | memoryview, most: int, what: str) -> byte
         raise UsageError(f"{what} is longer than the {most} bytes that it may have; it is no pack of ours")
     if not reader.eof or reader.unused_data:
         raise UsageError(f"{what} is cut or has something behind it; get the pack again")
+    return found
+
+
+def coded(data: bytes) -> bytes:
+    """The data as a raw stream of deflate, of Huffman codes alone."""
+    writer = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+    return writer.compress(data) + writer.flush()
+
+
+def decoded(data: bytes, most: int, what: str) -> bytes:
+    """The data of `coded`; see `expanded`."""
+    reader = zlib.decompressobj(-15)
+    try:
+        found = reader.decompress(data, most + 1)
+    except zlib.error as error:
+        raise UsageError(f"{what} is damaged; get the pack again") from error
+    if len(found) > most or not reader.eof or reader.unused_data:
+        raise UsageError(f"{what} is cut, or longer than it may be; get the pack again")
     return found
