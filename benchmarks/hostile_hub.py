@@ -34,7 +34,7 @@ from tests.helpers.fake_hub import FakeHub  # noqa: E402
 from tests.helpers.hostile_hub import MODES, Mode  # noqa: E402
 from weight_edit.baking.bake import bake  # noqa: E402
 from weight_edit.cli import entry  # noqa: E402
-from weight_edit.errors import UsageError, WeightEditError  # noqa: E402
+from weight_edit.errors import WeightEditError  # noqa: E402
 from weight_edit.hub import client  # noqa: E402
 from weight_edit.organism.embedded import folder as embedded  # noqa: E402
 from weight_edit.publish import push as pushing  # noqa: E402
