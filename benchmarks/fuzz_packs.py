@@ -117,7 +117,7 @@ def main() -> None:
                     end = type(error).__name__
                     if not str(error).isprintable():
                         end = "UNPRINTABLE"
-                except Exception:
+                except Exception:  # noqa: BLE001 (any of them is what is looked for)
                     traceback.print_exc()
                     end = "TRACEBACK"
                 left = {each.name for each in top.iterdir()} - before - {"out"}
