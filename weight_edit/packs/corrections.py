@@ -24,6 +24,9 @@ _SURE = 1.02
 _ESCAPE = -128
 """Stands for a count that no signed byte holds."""
 
+_SKIP = 255
+"""Stands for so many places passed over, where the next exception is not among them."""
+
 _DAMAGED = "the pack's corrections do not fit the edited checkpoint; both must be those that were packed"
 
 
@@ -41,7 +44,11 @@ class ByteCorrections:
     def found(self, wanted: Bytes, guess: Bytes, edited: Bytes, scale: NDArray[np.float64] | None) -> bytes:
         """The payload from which `applied` makes `wanted`; of a guess that is right, none."""
         difference = wanted - guess
-        return difference.tobytes() if difference.any() else b""
+        places = np.flatnonzero(difference)
+        if not len(places):
+            return b""
+        gaps = _gaps(places)
+        return np.array([len(places), len(gaps)], "<u4").tobytes() + gaps + difference[places].tobytes()
 
     def applied(self, payload: bytes, guess: Bytes, edited: Bytes, scale: NDArray[np.float64] | None) -> Bytes:
         """The bytes that were wanted.
@@ -51,13 +58,17 @@ class ByteCorrections:
         """
         if not payload:
             return guess
-        if len(payload) != guess.size:
+        count, n_gaps = _numbers(payload)
+        if len(payload) != 8 + n_gaps + count:
             raise UsageError(_DAMAGED)
-        return guess + np.frombuffer(payload, np.uint8)
+        places = _places_of(payload[8 : 8 + n_gaps], count, guess.size)
+        found = guess.copy()
+        found[places] += np.frombuffer(payload, np.uint8, count, 8 + n_gaps)
+        return found
 
     def longest(self, size: int) -> int:
         """The most bytes of a payload for so many bytes."""
-        return size
+        return 16 + 2 * size + size // _SKIP
 
 
 class FloatCorrections:
@@ -87,15 +98,9 @@ class FloatCorrections:
         values = np.concatenate([counts, rest[places]])
         small = np.where((values > _ESCAPE) & (values < -_ESCAPE), values, _ESCAPE).astype(np.int8)
         wide = values[small == _ESCAPE]
-        gaps = np.diff(places, prepend=-1).astype("<u4")
-        return b"".join(
-            [
-                np.array([len(places), len(wide)], "<u4").tobytes(),
-                small.tobytes(),
-                gaps.view(np.uint8).reshape(-1, 4).T.tobytes(),
-                wide.astype("<i8").tobytes(),
-            ]
-        )
+        gaps = _gaps(places)
+        head = np.array([len(places), len(gaps), len(wide)], "<u4").tobytes()
+        return b"".join([head, small.tobytes(), gaps, wide.astype("<i8").tobytes()])
 
     def applied(self, payload: bytes, guess: Bytes, edited: Bytes, scale: NDArray[np.float64] | None) -> Bytes:
         """The bytes that were wanted.
@@ -104,30 +109,24 @@ class FloatCorrections:
             UsageError: a payload that does not fit.
         """
         order, sure = self._divided(guess, edited, scale)
-        if len(payload) < 8:
-            raise UsageError(_DAMAGED)
-        count, n_wide = (int(number) for number in np.frombuffer(payload, "<u4", 2))
+        count, n_gaps, n_wide = _numbers(payload, 3)
         n_small = len(order) + count
-        if count > len(sure) or n_wide > n_small or len(payload) != 8 + n_small + 4 * count + 8 * n_wide:
+        if count > len(sure) or n_wide > n_small or len(payload) != 12 + n_small + n_gaps + 8 * n_wide:
             raise UsageError(_DAMAGED)
-        values = np.frombuffer(payload, np.int8, n_small, 8).astype(np.int64)
-        planes = np.frombuffer(payload, np.uint8, 4 * count, 8 + n_small).reshape(4, count)
-        gaps = np.ascontiguousarray(planes.T).view("<u4").reshape(-1).astype(np.int64)
+        values = np.frombuffer(payload, np.int8, n_small, 12).astype(np.int64)
         escaped = np.flatnonzero(values == _ESCAPE)
         if len(escaped) != n_wide:
             raise UsageError(_DAMAGED)
-        values[escaped] = np.frombuffer(payload, "<i8", n_wide, 8 + n_small + 4 * count)
-        places = np.cumsum(gaps) - 1
-        if count and (places[-1] >= len(sure) or not gaps.all()):
-            raise UsageError(_DAMAGED)
+        values[escaped] = np.frombuffer(payload, "<i8", n_wide, 12 + n_small + n_gaps)
+        places = _places_of(payload[12 + n_small : 12 + n_small + n_gaps], count, len(sure))
         steps = np.zeros(guess.size // self._stored.itemsize, np.int64)
         steps[order] = values[: len(order)]
         steps[sure[places]] = values[len(order) :]
-        return self._numbers(self._places(guess) + steps)
+        return self._bytes(self._places(guess) + steps)
 
     def longest(self, size: int) -> int:
         """See `ByteCorrections`."""
-        return 8 + 13 * (size // self._stored.itemsize)
+        return 16 + 11 * (size // self._stored.itemsize)
 
     def _divided(
         self, guess: Bytes, edited: Bytes, scale: NDArray[np.float64] | None
@@ -153,8 +152,44 @@ class FloatCorrections:
         size = (bits & np.uint64((1 << (self._bits - 1)) - 1)).astype(np.int64)
         return np.where(bits >> np.uint64(self._bits - 1), -1 - size, size)
 
-    def _numbers(self, places: NDArray[np.int64]) -> Bytes:
+    def _bytes(self, places: NDArray[np.int64]) -> Bytes:
         """The bytes of the numbers at some places."""
         size = np.where(places < 0, -1 - places, places).astype(np.uint64)
         bits = size | (places < 0).astype(np.uint64) << np.uint64(self._bits - 1)
         return bits.astype(self._unsigned).view(np.uint8)
+
+
+def _gaps(places: NDArray[np.intp]) -> bytes:
+    """Places in rising order as the gaps before them, a byte each, with a `_SKIP` for each so many in one."""
+    between = np.diff(places, prepend=-1) - 1
+    ends = np.cumsum(between // _SKIP + 1)
+    found = np.full(int(ends[-1]) if len(ends) else 0, _SKIP, np.uint8)
+    found[ends - 1] = between % _SKIP
+    return found.tobytes()
+
+
+def _places_of(raw: bytes, count: int, most: int) -> NDArray[np.intp]:
+    """The places of `_gaps`.
+
+    Raises:
+        UsageError: not so many, or one of `most` and above.
+    """
+    gaps = np.frombuffer(raw, np.uint8)
+    ends = np.flatnonzero(gaps != _SKIP)
+    if len(ends) != count or (gaps.size and gaps[-1] == _SKIP):
+        raise UsageError(_DAMAGED)
+    places = np.cumsum(gaps.astype(np.int64))[ends] + np.arange(count)
+    if count and places[-1] >= most:
+        raise UsageError(_DAMAGED)
+    return places
+
+
+def _numbers(payload: bytes, count: int = 2) -> list[int]:
+    """The first numbers of a payload.
+
+    Raises:
+        UsageError: it is shorter than that.
+    """
+    if len(payload) < 4 * count:
+        raise UsageError(_DAMAGED)
+    return [int(number) for number in np.frombuffer(payload, "<u4", count)]

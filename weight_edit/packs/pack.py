@@ -20,11 +20,12 @@ from weight_edit.checkpoint.manifest import (
 )
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.whole_file import check_free
-from weight_edit.errors import UsageError, VerificationError
+from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.hub.source import Named, Source, resolve
 from weight_edit.packs.base import base_at_hand, file_records, named_files
-from weight_edit.packs.file import PackContent, edit_in, is_pack, write_pack
+from weight_edit.packs.file import PackContent, edit_in, is_pack, read_pack, write_pack
 from weight_edit.packs.reversal import ReversalRecord
+from weight_edit.packs.way_back import WayBack
 from weight_edit.utils.progress import bar
 
 _LONGEST = 16_000_000
@@ -95,6 +96,12 @@ def pack(
     folder, target = Path(edited), Path(out)
     check_folder(folder)
     check_free(target, overwrite, is_pack)
+    if target.absolute().parent.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{printable(str(target))} lies in the edited folder, which would then have a file that its {MANIFEST} "
+            "does not know; choose another place for the pack",
+            option="out",
+        )
     if not target.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {printable(str(target.parent))} for the pack; make it first")
     raw = bytes(read_whole(folder / MANIFEST, _LONGEST)) if (folder / MANIFEST).is_file() else None
@@ -102,7 +109,7 @@ def pack(
         raise UsageError(f"{printable(str(folder))} has no {MANIFEST}; only outputs of bake and run are packed")
     manifest = parse_manifest(raw, printable(str(folder / MANIFEST)))
     if manifest.get("failed"):
-        raise VerificationError(f"{folder} is marked as failed: {'; '.join(map(str, manifest['failed']))}")
+        raise VerificationError(f"{folder} is marked as failed: {printable('; '.join(map(str, manifest['failed'])))}")
     steps, options = edit_in(manifest, printable(str(folder / MANIFEST)))
     records = records_of(manifest)
     source = _source(manifest, folder, base, revision=revision, token=token, needed=reversible)
@@ -124,7 +131,7 @@ def pack(
             reversal=None if way_back is None else way_back.document,
         )
         bytes_reversal = spool.tell()
-        size = write_pack(target, content, None if way_back is None else cast(BinaryIO, spool))
+        size = _written(target, content, None if way_back is None else cast(BinaryIO, spool), folder)
     return PackResult(
         path=target,
         size=size,
@@ -158,6 +165,30 @@ def _source(
             option="base",
         )
     return found
+
+
+def _written(target: Path, content: PackContent, spool: BinaryIO | None, edited: Path) -> int:
+    """Write a pack, and read it again as `apply` and `undo` do before it has its name; its size.
+
+    Raises:
+        UnsupportedError: it is beyond the bounds to which packs are read.
+    """
+    new = target.with_name(f".{target.name}.new")
+    try:
+        size = write_pack(new, content, spool)
+        try:
+            read = read_pack(new)
+            if spool is not None:
+                with WayBack.open(read, Checkpoint.open(edited)) as way:
+                    way.plan()
+        except UsageError as error:
+            raise UnsupportedError(
+                f"the edit is too large for a pack, which is read within bounds, because it may be a stranger's: {error}"
+            ) from error
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+    return size
 
 
 def _check_unchanged(folder: Path, records: Mapping[str, FileRecord]) -> None:

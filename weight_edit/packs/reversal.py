@@ -18,7 +18,7 @@ from weight_edit.checkpoint.source.reading import Files
 from weight_edit.checkpoint.tensor.edited import EditedTensor
 from weight_edit.checkpoint.tensor.storage import Bytes, Matrix, Storage
 from weight_edit.errors import UnsupportedError, UsageError
-from weight_edit.packs.compression import compressed
+from weight_edit.packs.compression import compressed, framed
 from weight_edit.packs.corrections import ByteCorrections
 from weight_edit.packs.prediction import Factors, Floats, as_planes, coarse, inverse
 from weight_edit.packs.restored import TOGETHER, Guess
@@ -153,8 +153,7 @@ class ReversalRecord:
                     payloads = _as_it_is(name, part.end - part.begin, theirs, ours)
                 begin = self.spool.tell()
                 for payload, done in payloads:
-                    raw = compressed(payload) if payload else b""
-                    self.spool.write(len(raw).to_bytes(4, "little") + raw)
+                    self.spool.write(framed(payload))
                     progress.advance(done)
                 self._numbers[name] = len(self.tensors)
                 self.tensors.append({**said, "at": begin, "length": self.spool.tell() - begin})

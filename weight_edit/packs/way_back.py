@@ -16,7 +16,7 @@ from weight_edit.checkpoint.source.reading import processors
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Matrix, Storage
 from weight_edit.errors import UsageError
-from weight_edit.packs.compression import expanded
+from weight_edit.packs.compression import decoded, expanded, length_of
 from weight_edit.packs.file import Pack
 from weight_edit.packs.prediction import Factors, of_planes
 from weight_edit.packs.restored import Guess, Payloads, RawPart, RestoredTensor
@@ -191,11 +191,14 @@ class WayBack:
     def _payloads(self, at: int, end: int) -> Payloads:
         def take(most: int) -> bytes:
             nonlocal at
-            length = int.from_bytes(self._bytes(at, 4), "little")
+            length, by_lzma = length_of(self._bytes(at, 4))
             begin, at = at + 4, at + 4 + length
             if at > end:
                 raise self._strange()
-            return self._expanded(begin, length, most)
+            if length > most + (most >> 4) + 1024:
+                raise self._strange()
+            read = expanded if by_lzma else decoded
+            return read(self._bytes(begin, length), most, f"{self.pack.name}: its way back") if length else b""
 
         return take
 
