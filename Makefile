@@ -45,12 +45,13 @@ lint: install ## Check style and types.
 bench: install ## Measure speed, as ratios within one run.
 	$(BIN)/python benchmarks/bench_bake.py
 
-# Heavier than what CI runs: the first build takes about nine minutes. Any other server: make stacks LLAMA_SERVER=...
+# Heavier than what CI runs: llama.cpp is built, which takes about nine minutes, and each other stack gets an environment of
+# up to 1.6 GB. One at a time: make stacks STACKS="mlx ctranslate2". Any other server: make stacks LLAMA_SERVER=...
 LLAMA_SERVER ?= .stacks/bin/llama-server
-stacks: install ## Build llama.cpp's server in .stacks, and check GGUF files through it.
-	test "$(LLAMA_SERVER)" != .stacks/bin/llama-server || $(BIN)/python tools/stacks.py
-	test -x "$(LLAMA_SERVER)"
-	WEIGHT_EDIT_LLAMA_SERVER="$(abspath $(LLAMA_SERVER))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m stacks tests/evaluation
+STACKS ?= llama-cpp ctranslate2 onnxruntime openvino mlx mistralrs
+stacks: install ## Install other inference stacks in .stacks, and check models and edits through them; STACKS="mlx" for one.
+	TORCH_INDEX="$(TORCH_INDEX)" PYTHONPATH=tools $(BIN)/python -m stacks $(STACKS)
+	WEIGHT_EDIT_LLAMA_SERVER="$(abspath $(LLAMA_SERVER))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m stacks tests/evaluation tests/stacks
 
 organism: install ## Train the embedded model again from nothing, and its three variants from it.
 	$(BIN)/python -m weight_edit.organism_training.train

@@ -48,13 +48,13 @@ def child(base: str, direction: str, out: str, spawned: float) -> None:
             return key(plan)
 
     RewritePlan.key = property(watched_key)
-    carry_out = baking.carry_out
+    write = baking.write_checkpoint
 
     def watched(*args: Any, **options: Any) -> Any:
         with watch.doing("rewrite"):
-            return carry_out(*args, **options)
+            return write(*args, **options)
 
-    baking.carry_out = watched
+    baking.write_checkpoint = watched
     watch.wrap(reading.Files, "read", "read")
     watch.wrap(attempt.Attempt, "note", "journal")
     watch.wrap(mapping.SlabMap, "_column_sums", "arithmetic")

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,19 +46,20 @@ class Setting:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
-def settings(features: str, other: Path | None) -> list[Setting]:
-    """The settings that this machine can have.
+def settings(kernels: Sequence[str], features: str, other: Path | None) -> list[Setting]:
+    """The settings to bake under; which of them this machine can have, is for `which` to say.
 
     Args:
+        kernels: of OpenBLAS.
         features: of the processor, that numpy chooses its loops by.
         other: a folder with another numpy.
     """
     found = [Setting("as it is")]
-    found += [Setting(f"{kernel}, 1 thread", _threads(1) | {"OPENBLAS_CORETYPE": kernel}) for kernel in KERNELS]
-    found.append(Setting(f"{KERNELS[3]}, 2 threads", _threads(2) | {"OPENBLAS_CORETYPE": KERNELS[3]}))
+    found += [Setting(f"{kernel}, 1 thread", _threads(1) | {"OPENBLAS_CORETYPE": kernel}) for kernel in kernels]
+    found.append(Setting(f"{kernels[0]}, 2 threads", _threads(2) | {"OPENBLAS_CORETYPE": kernels[0]}))
     if features:
-        slow = _threads(1) | {"OPENBLAS_CORETYPE": KERNELS[0], "NPY_DISABLE_CPU_FEATURES": features}
-        found.append(Setting(f"{KERNELS[0]}, numpy without {features}", slow))
+        slow = _threads(1) | {"OPENBLAS_CORETYPE": kernels[0], "NPY_DISABLE_CPU_FEATURES": features}
+        found.append(Setting(f"{kernels[0]}, numpy without {features}", slow))
     if other is not None:
         found.append(Setting("another numpy", _threads(2) | {"PYTHONPATH": str(other)}))
     return found
@@ -95,8 +96,9 @@ def digests(folder: Path) -> Iterator[tuple[str, str]]:
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a folder or a GGUF file")
-    parser.add_argument("directions", help="a file of directions")
+    parser.add_argument("model", type=Path, help="a folder or a GGUF file")
+    parser.add_argument("directions", type=Path, help="a file of directions")
+    parser.add_argument("--kernels", nargs="+", default=list(KERNELS), help="of OpenBLAS")
     parser.add_argument("--numpy", type=Path, help="a folder with another numpy, of the same Python")
     parser.add_argument("--code", type=Path, default=ROOT, help="the tree of this package to run (default: this one)")
     parser.add_argument("--folder", type=Path, help="where to work (a temporary folder by default)")
@@ -109,16 +111,26 @@ def main() -> None:
         raise SystemExit("numpy does not run here")
     first: dict[str, str] | None = None
     agrees = True
-    for setting in settings(plain[1], options.numpy):
+    for setting in settings(options.kernels, plain[1], options.numpy):
         known = which(setting, options.code)
         if known is None:
             print(f"| {setting.name} | not on this processor | | |", flush=True)
             continue
         with tempfile.TemporaryDirectory(dir=options.folder) as work:
-            out = Path(work) / "out"
-            command = [sys.executable, "-m", "weight_edit", "bake", options.model, "--directions", options.directions]
+            out = Path(work).resolve() / "out"
+            command = [sys.executable, "-m", "weight_edit", "bake", str(options.model.resolve())]
             subprocess.run(
-                [*command, "--out", str(out), "--quiet", *options.options],
+                [
+                    *command,
+                    "--directions",
+                    str(options.directions.resolve()),
+                    "--out",
+                    str(out),
+                    "--quiet",
+                    *options.options,
+                ],
+                # `-m` looks in the current folder first.
+                cwd=options.code,
                 env=environment(setting, options.code),
                 check=True,
                 stdout=subprocess.DEVNULL,

@@ -523,3 +523,17 @@ def test_a_length_at_which_most_answers_are_undecided_is_no_published_rate() -> 
     names = [metric["name"] for metric in index["results"][0]["metrics"]]
     assert "Refusal rate, first 32 tokens" in names
     assert "Refusal rate, first 4 tokens" not in names
+
+
+def test_tensors_that_a_runtime_may_lose_are_told() -> None:
+    biases = [f"model.layers.{layer}.mlp.down_proj.bias" for layer in range(3)]
+    assert "runtime" not in made().split("## How to use it")[1]
+    card = made(tensors_added=biases)
+    assert "3 biases were created, and the config announces them: `model.layers.0.mlp.down_proj.bias`" in card
+    assert "lose the edit in silence" in card
+    assert "stored apart, and" not in card
+    untied = made(tensors_added=["lm_head.weight"])
+    assert "The unembedding, which the base ties to the embedding, is stored apart, and the config says so." in untied
+    assert "biases were created" not in untied
+    # PEFT reads an adapter's biases and unembedding from the adapter itself.
+    assert "biases were created" not in made(tensors_added=biases, kind="adapter")

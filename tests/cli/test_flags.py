@@ -18,7 +18,10 @@ PACKAGE = Path(weight_edit.__file__).parent
 
 # Programs with flags of their own, calls of such a program, and pages about the command line.
 THEIR_OWN = {
+    "baking/card/adapter_use.py",
     "baking/card/card.py",
+    "baking/card/usage.py",
+    "baking/card/adapter_use.py",
     "inspection/catalogue/facts.py",
     "inspection/catalogue/page.py",
     "proofs/proven.py",

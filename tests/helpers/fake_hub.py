@@ -205,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
             of_tree = rest[:1] == ["tree"]
             made = self.hub.commits > 0
             self.stage = ("readback" if made else "tree") if of_tree else ("ref" if made else "info")
+            if rest[:1] == ["xet-write-token"]:
+                self.stage = "xet"
         found = None if repo is None else repo.at(rest[1] if len(rest) > 1 else "main")
         if token not in (None, self.hub.token):
             self.refuse(401, None, "Invalid credentials in Authorization header")

@@ -313,95 +313,78 @@ def _action(**entries: object) -> Callable[[str, Any], Any]:
     return lie
 
 
-_PR = ("--create-pr",)
-_LIES: tuple[Mode, ...] = (
-    Mode(name="commit that is not listed", lie=changed("commit", commitOid="1" * 40)),
-    Mode(name="commit without an id", lie=changed("commit", commitOid=None)),
-    Mode(name="commit id that is a path", lie=changed("commit", commitOid="../../../etc/passwd")),
-    Mode(name="commit of another repository", lie=changed("ref", sha="2" * 40)),
-    Mode(name="address of the commit with the token", lie=changed("commit", commitUrl=f"http://x/{FakeHub.token}")),
-    Mode(
-        name="address of the commit elsewhere",
-        lie=changed("commit", commitUrl="https://huggingface.co/evil/thing/commit/1"),
-        ends=ANY,
+def told(stage: str, change: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
+    """A lie that is made of the right answer of one stage."""
+    return lambda found, right: change(right) if found == stage else right
+
+
+def _damaged(handler: Any, stage: str) -> bool:
+    """Contents are stored otherwise than they came."""
+    handler.hub.damaged |= {"model.safetensors", "README.md"}
+    return False
+
+
+_CLOSED = "http://127.0.0.1:9/"
+_OTHER = {"oid": "5" * 64, "size": 1, "actions": {"upload": {"href": _CLOSED}}}
+_GONE = reply(b"", 404, X_Error_Code="RevisionNotFound")
+_WARNED = as_json({"warnings": [{"message": ANSI + FakeHub.token}]})
+_TAKEN = as_json({"error": "You already created this model repo"}, 409)
+
+_LIES_OF_COMMITS: dict[str, Callable[[str, Any], Any]] = {
+    "commit that is not listed": changed("commit", commitOid="1" * 40),
+    "commit without an id": changed("commit", commitOid=None),
+    "commit id that is a path": changed("commit", commitOid="../../../etc/passwd"),
+    "commit of another repository": changed("ref", sha="2" * 40),
+    "address of the commit with the token": changed("commit", commitUrl=f"http://x/{FakeHub.token}"),
+    "other sizes": each_file("readback", size=1),
+    "other digests": each_file("readback", oid="3" * 40, lfs={"oid": "4" * 64, "size": 1, "pointerSize": 1}),
+    "sizes that are text": each_file("readback", size="\x1b[31m9"),
+    "files without names": each_file("readback", path=None),
+    "nothing listed": told("readback", lambda right: []),
+    "upload to file://": _action(upload={"href": "file:///tmp/x"}),
+    "upload to nowhere": _action(upload={"href": "http://[::1"}),
+    "upload in parts of nothing": _action(upload={"href": _CLOSED, "header": {"chunk_size": "0"}}),
+    "upload in parts without an end": _action(upload={"href": _CLOSED, "header": {"chunk_size": "1", "1": _CLOSED}}),
+    "upload of another object": told("batch", lambda right: {**right, "objects": [_OTHER]}),
+    "names that are not asked about": told("preupload", lambda right: {"files": []}),
+    "everything ignored": told(
+        "preupload", lambda right: {"files": [{**each, "shouldIgnore": True} for each in right["files"]]}
     ),
-    Mode(name="other sizes", lie=each_file("readback", size=1)),
-    Mode(
-        name="other digests",
-        lie=each_file("readback", oid="3" * 40, lfs={"oid": "4" * 64, "size": 1, "pointerSize": 1}),
+    "unknown ways to upload": told(
+        "preupload", lambda right: {"files": [{**each, "uploadMode": "x"} for each in right["files"]]}
     ),
-    Mode(name="sizes that are text", lie=each_file("readback", size="\x1b[31m9")),
-    Mode(name="files without names", lie=each_file("readback", path=None)),
-    Mode(name="nothing listed", lie=lambda stage, right: [] if stage == "readback" else right),
-    Mode(name="all is there already", lie=lambda stage, right: right, repo="public", ends=(0,)),
-    Mode(name="upload to file://", lie=_action(upload={"href": "file:///tmp/x"})),
-    Mode(name="upload to nowhere", lie=_action(upload={"href": "http://[::1"})),
-    Mode(
-        name="upload in parts of nothing",
-        lie=_action(upload={"href": "http://127.0.0.1:9/", "header": {"chunk_size": "0"}}),
-    ),
-    Mode(
-        name="upload in parts without an end",
-        lie=_action(upload={"href": "http://127.0.0.1:9/", "header": {"chunk_size": "1", "1": "http://127.0.0.1:9/"}}),
-    ),
-    Mode(
-        name="upload of another object",
-        lie=lambda s, r: (
-            {**r, "objects": [{"oid": "5" * 64, "size": 1, "actions": {"upload": {"href": "http://127.0.0.1:9/"}}}]}
-            if s == "batch"
-            else r
-        ),
-    ),
-    Mode(
-        name="contents stored otherwise",
-        hostile=lambda handler, stage: handler.hub.damaged.update({"model.safetensors", "README.md"}) or False,
-    ),
-    Mode(name="uploads that are thrown away", hostile=at("put", reply(b"{}"))),
-    Mode(name="names that are not asked about", lie=lambda s, r: {"files": []} if s == "preupload" else r),
-    Mode(
-        name="everything ignored",
-        lie=lambda s, r: {"files": [{**e, "shouldIgnore": True} for e in r["files"]]} if s == "preupload" else r,
-    ),
-    Mode(
-        name="unknown ways to upload",
-        lie=lambda s, r: {"files": [{**e, "uploadMode": "x"} for e in r["files"]]} if s == "preupload" else r,
-    ),
-    Mode(name="private that is not said", lie=changed("info", private=None), options=("--private",)),
-    Mode(name="private that is a text", lie=changed("info", private="true"), options=("--private",)),
-    Mode(name="public, and private asked for", options=("--private",), repo="public"),
-    Mode(name="made public meanwhile", lie=changed("ref", private=False), options=("--private",)),
-    Mode(
-        name="number of another pull request",
-        lie=changed("commit", pullRequestUrl="http://x/me/model/discussions/7"),
-        options=_PR,
-        repo="public",
-    ),
-    Mode(name="no pull request", lie=changed("commit", pullRequestUrl=None), options=_PR, repo="public"),
-    Mode(
-        name="pull request that is no address",
-        lie=changed("commit", pullRequestUrl=f"x{FakeHub.token}"),
-        options=_PR,
-        repo="public",
-    ),
-    Mode(name="pull request without a repository", options=_PR),
-    Mode(
-        name="branch that vanishes",
-        hostile=at("ref", reply(b"", 404, X_Error_Code="RevisionNotFound")),
-        options=("--branch", "edits"),
-    ),
-    Mode(name="branch that is not created", hostile=at("branch", as_json({})), options=("--branch", "edits")),
-    Mode(name="the token in every reply", lie=echo_everywhere, ends=ANY),
-    Mode(name="the card refused, with control characters", hostile=at("yaml", reply(ANSI.encode() * 20, 400))),
-    Mode(
-        name="the card warned of, with control characters",
-        hostile=at("yaml", as_json({"warnings": [{"message": ANSI + FakeHub.token}]})),
-        ends=ANY,
-    ),
-    Mode(
-        name="repository taken meanwhile",
-        hostile=at("create", as_json({"error": "You already created this model repo"}, 409)),
-    ),
-)
+}
+
+_LIES_OF_PULL_REQUESTS: dict[str, Callable[[str, Any], Any]] = {
+    "number of another": changed("commit", pullRequestUrl="http://127.0.0.1/me/model/discussions/7"),
+    "no number": changed("commit", pullRequestUrl=None),
+    "no address": changed("commit", pullRequestUrl=f"x{FakeHub.token}"),
+}
+
+
+def _by_lie() -> Iterator[Mode]:
+    for name, lie in _LIES_OF_COMMITS.items():
+        yield Mode(name=name, lie=lie)
+    for name, lie in _LIES_OF_PULL_REQUESTS.items():
+        yield Mode(name=f"pull request: {name}", lie=lie, options=("--create-pr",), repo="public")
+    private, branch = ("--private",), ("--branch", "edits")
+    yield Mode(name="private that is not said", lie=changed("info", private=None), options=private)
+    yield Mode(name="private that is a text", lie=changed("info", private="true"), options=private)
+    yield Mode(name="public, and private asked for", options=private, repo="public")
+    yield Mode(name="made public meanwhile", lie=changed("ref", private=False), options=private)
+    yield Mode(name="pull request without a repository", options=("--create-pr",))
+    yield Mode(name="branch that vanishes", hostile=at("ref", _GONE), options=branch)
+    yield Mode(name="branch that is not created", hostile=at("branch", as_json({})), options=branch)
+    yield Mode(name="contents stored otherwise", hostile=_damaged)
+    yield Mode(name="uploads that are thrown away", hostile=at("put", reply(b"{}")))
+    yield Mode(name="the card refused, in control characters", hostile=at("yaml", reply(ANSI.encode() * 20, 400)))
+    yield Mode(name="the card warned of, in control characters", hostile=at("yaml", _WARNED), ends=ANY)
+    yield Mode(name="repository taken meanwhile", hostile=at("create", _TAKEN))
+    yield Mode(name="the token in every reply", lie=echo_everywhere, ends=ANY)
+    yield Mode(name="nothing wrong", repo="public", ends=(0,))
+    yield Mode(name="nothing wrong, a branch", options=(*private, *branch), ends=(0,))
+    yield Mode(name="nothing wrong, a pull request", options=("--create-pr",), repo="public", ends=(0,))
+
 
 _XET: tuple[Mode, ...] = (
     Mode(name="xet: 401", hostile=at("xet", as_json({"error": "no"}, 401)), xet=True),
@@ -457,4 +440,4 @@ def _by_fetch() -> Iterator[Mode]:
                 yield Mode(name=f"{stage}: {name}", hostile=at(stage, act), verb="adapter", repo="public")
 
 
-MODES: tuple[Mode, ...] = (*_by_status(), *_by_act(), *_LIES, *_XET, *_by_fetch(), *_FETCH_LIES)
+MODES: tuple[Mode, ...] = (*_by_status(), *_by_act(), *_by_lie(), *_XET, *_by_fetch(), *_FETCH_LIES)

@@ -131,11 +131,11 @@ def test_an_adapter_of_several_edits(family: str, embeddings: str, at: int, tmp_
 @pytest.mark.parametrize(
     ("family", "steps", "said"),
     [
-        ("llama", {"kind": "norm-preserving"}, "norm-preserving.*not of low rank; use bake"),
+        ("llama", {"kind": "norm-preserving"}, "norm-preserving.*not of low rank; `rank=R` makes .*; or use bake"),
         ("llama", {"kind": "rectify"}, "cannot be baked.*sign"),
         ("gpt2", {"kind": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
         ("phi", {"kind": "reflect", "at": (1,)}, "reflection at a layer changes the norms.*use bake"),
-        ("mixtral", {"kind": "ablate"}, "experts.*adapter cannot carry it; use bake"),
+        ("bloom", {"kind": "ablate"}, "layernorm.bias' changes too, which a LoRA cannot carry; use bake"),
         ("llama", {"kind": "affine"}, "has no bias.*`options: enter=embedding`"),
         ("mixtral", {"kind": "add", "at": (1,)}, "no linear map that could have a bias"),
         ("gemma2", {"kind": "add", "at": (1,)}, "norm.*between.*has no bias"),

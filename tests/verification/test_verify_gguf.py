@@ -106,8 +106,8 @@ def test_directions_are_found_and_edits_measured_on_files(file: Path, tmp_path: 
 
 
 def test_what_a_file_cannot_be_used_for_is_said(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"an adapter is for a model folder.*converted from"):
-        adapter(file, rows(128), tmp_path / "adapter")
+    with pytest.raises(UnsupportedError, match=r"llama\.cpp's adapters are.*converted from"):
+        adapter(file, rows(128), tmp_path / "adapter", file_format="peft")
     with pytest.raises(UnsupportedError, match="needs its weights in memory"):
         load(file, offload=True)
     with pytest.raises(UsageError, match="64"):

@@ -120,8 +120,6 @@ def adapter(
     check_rank(rank)
     if file_format is not None:
         check_known("format of adapters", file_format, FORMATS)
-    if file_format == "gguf":
-        need("gguf", "an adapter for llama.cpp", "file_format")
     dosed = check_strengths(strengths)
     if base_model is not None:
         check_id(base_model)
@@ -129,6 +127,8 @@ def adapter(
     steps = steps_of(directions, kind=kind, strength=strength, layers=layers, at=at, kernel=kernel, options=options)
     source = resolve(model, revision=revision, token=token)
     chosen = _format_of(source, file_format)
+    if chosen == "gguf":
+        need("gguf", "an adapter for llama.cpp", "file_format")
     request = AdapterRequest(
         source=source,
         steps=tuple(steps),

@@ -52,14 +52,17 @@ def write_gguf(request: AdapterRequest, folder: Path) -> MadeAdapter:
         write_lora(folder / LORA, factors, architecture, request.source.public_name)
     if vectors:
         write_vector(folder / VECTOR, vectors, architecture, request.source.public_name)
+    files = written(folder)
     return MadeAdapter(
-        files=written(folder),
+        files=files,
         modules=(*(each.name for each in factors), *(f"direction.{layer - 1}" for layer in sorted(vectors))),
         rank=rank,
         summary=summary_of(
             baking,
             request,
             file_format="gguf",
+            files=files,
+            rank=rank,
             edit_class=exactness(baking.plan),
             truncation=truncation,
             notes=notes,
@@ -84,7 +87,7 @@ def _divided(steps: Sequence[EditStep]) -> tuple[tuple[EditStep, ...], dict[int,
             raise not_bakeable(step.kind, change)
         if isinstance(change, Addition):
             for layer, vector in change.vectors.items():
-                vectors[layer] = vectors.get(layer, 0.0) + step.strength * vector
+                vectors[layer] = vectors.get(layer, 0.0) + vector
             continue
         if isinstance(change, BasisChange):
             raise UnsupportedError(

@@ -23,7 +23,8 @@ EMBEDDING, POSITIONS = "token_embd.weight", "position_embd.weight"
 UNAPPLIED: Mapping[str, tuple[str, ...]] = {
     "kimi-linear": ("attn_output", "ffn_down", "ffn_down_shexp"),
     "kimi-k3": ("attn_output", "ffn_down", "ffn_down_shexp"),
-    "bailingmoe3": ("attn_output",),
+    "bailingmoe3": ("attn_output", "token_embd"),
+    "granite-switch": ("token_embd",),
     "glm5-next": ("attn_output",),
     "deepseek4": ("attn_output_a",),
 }
@@ -66,7 +67,7 @@ def check_carried(changes: Mapping[str, TensorEdit], plan: EditPlan, checkpoint:
     """
     architecture = "" if checkpoint.gguf is None else checkpoint.gguf.architecture
     for name in changes:
-        if len(checkpoint.info(name).shape) < 2:
+        if len(checkpoint.info(name).shape) < 2 or name.endswith(".bias"):
             raise UnsupportedError(
                 f"'{name}' is a bias or a norm, for which llama.cpp's adapters have no place; edit the file itself "
                 "with bake"

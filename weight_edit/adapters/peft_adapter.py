@@ -81,12 +81,20 @@ def write_peft(request: AdapterRequest, folder: Path) -> MadeAdapter:
             _dosed(folder, layout.config, strength)
     # Nothing is rounded to a format again, and a tied unembedding does not change before the adapter is merged.
     edit_class = exactness(replace(baking.plan, embeddings="untie"))
+    files = written(folder)
     return MadeAdapter(
-        files=written(folder),
+        files=files,
         modules=tuple(each.module if each.of_module else each.parameter for each in made),
         rank=int(layout.config["r"]),
         summary=summary_of(
-            baking, request, file_format="peft", edit_class=edit_class, truncation=truncation, notes=notes
+            baking,
+            request,
+            file_format="peft",
+            files=files,
+            rank=int(layout.config["r"]),
+            edit_class=edit_class,
+            truncation=truncation,
+            notes=notes,
         ),
         truncation=truncation,
         whole=whole,

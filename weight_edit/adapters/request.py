@@ -62,6 +62,8 @@ def summary_of(
     request: AdapterRequest,
     *,
     file_format: str,
+    files: Sequence[str],
+    rank: int,
     edit_class: str,
     truncation: Mapping[str, Any] | None,
     notes: Sequence[str],
@@ -71,6 +73,8 @@ def summary_of(
     summary["edit"]["class"] = edit_class
     summary["adapter"] = {
         "format": file_format,
+        "files": list(files),
+        "rank": rank,
         **({"strengths": list(request.strengths)} if request.strengths else {}),
         **({"truncation": dict(truncation)} if truncation else {}),
     }

@@ -32,7 +32,8 @@ def check_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
     wrong = next((each for each in strengths if not (math.isfinite(each) and 0 < each <= 2)), None)
     if wrong is not None:
         raise UsageError(f"strength {wrong:g} is outside of (0, 2]; 1 is the edit as it is", option="strengths")
-    found = tuple(sorted(set(strengths)))
+    # To the digits that their folders' names have.
+    found = tuple(sorted({float(f"{each:g}") for each in strengths}))
     if len(found) > _MOST:
         raise UsageError(f"{len(found)} strengths are too many; give at most {_MOST}", option="strengths")
     return found
@@ -61,7 +62,7 @@ def check_linear(plan: EditPlan, strengths: Sequence[float], read: ParameterRead
         raise UnsupportedError(
             "norm-preserving ablation is not linear in its strength: lengths are kept at each strength anew; leave "
             "`strengths` out and write an adapter at each `strength`",
-            option="strengths",
+            option=("strengths", "strength"),
         )
     full = plan.tensors()
     for strength in strengths:
@@ -82,7 +83,7 @@ def check_linear(plan: EditPlan, strengths: Sequence[float], read: ParameterRead
                     f"this edit is not linear in its strength: at {strength:g}, '{name}' changes by {off:.1%} of its "
                     "change otherwise than an adapter's share of it, as where several steps' directions are not "
                     "orthogonal; leave `strengths` out and write an adapter at each `strength`",
-                    option="strengths",
+                    option=("strengths", "strength"),
                 )
 
 
@@ -98,7 +99,7 @@ def check_biases_scale(made: Sequence[Factors], biased: bool) -> None:
             f"the bias of '{stored}' would be stored whole (PEFT's `lora_only`), which no runtime scales with the "
             "factors, and biases of the adapter's own (`lora_bias`) go with neither embeddings nor experts; leave "
             "embeddings as they are (`embeddings='skip'`), or write an adapter at each `strength`",
-            option=("strengths", "embeddings"),
+            option=("strengths", "embeddings", "strength"),
         )
 
 

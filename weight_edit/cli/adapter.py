@@ -55,8 +55,8 @@ def adapter(
         str | None,
         typer.Option(
             metavar="S,S,...",
-            help="Strengths at which it will be served, `0.25,0.5,1`: a folder of each for PEFT and vLLM, with the same "
-            "weights; refused where a dosed adapter is not the bake of that strength.",
+            help="Strengths at which it will be served, `0.25,0.5,1`: a folder of each for PEFT and vLLM, with the "
+            "same weights; refused where a dosed adapter is not the bake of that strength.",
         ),
     ] = None,
     file_format: Annotated[

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP)],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one, for example somebody's edit of A.")],
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the shared directions there.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the shared directions there; ending in .yaml, the verdict's edit as a recipe."
+        ),
+    ] = None,
+    verdict: Annotated[bool, typer.Option("--verdict", help="Say what B was made with from A.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="A line for each tensor, not one for each kind.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 4 when the two differ.")] = False,
     overwrite: Overwrite = False,
@@ -35,13 +41,15 @@ def diff(
     def work() -> "Difference":
         from weight_edit.checkpoint.whole_file import check_free
         from weight_edit.difference.diff import diff as compare
+        from weight_edit.difference.found_recipe import RECIPES, is_found_recipe
         from weight_edit.directions.file import is_directions
 
+        recipe = save is not None and save.suffix in RECIPES
         if save is not None:
-            check_free(save, overwrite, is_directions)
-        result = compare(a, b, revision_a=revision_a, revision_b=revision_b, token=token)
+            check_free(save, overwrite, is_found_recipe if recipe else is_directions)
+        result = compare(a, b, revision_a=revision_a, revision_b=revision_b, token=token, verdict=verdict or recipe)
         if save is not None:
-            result.save(save)
+            result.save(save, model=a)
         return result
 
     def show(result: "Difference", console: "Console") -> None:

@@ -7,6 +7,8 @@ import numpy as np
 
 from weight_edit.difference.model_parts import ModelParts, Part
 from weight_edit.difference.numbers import ParameterChange
+from weight_edit.difference.operators.fit import OperatorFit
+from weight_edit.difference.operators.oblique import oblique
 from weight_edit.difference.operators.row_norms import RowProducts
 from weight_edit.difference.pairs import Pair, Values
 from weight_edit.difference.samples import Sample, sample_of
@@ -62,6 +64,7 @@ def tensor_verdicts(
     changed: Sequence[Changed],
     parts: ModelParts,
     width: int | None,
+    *,
     shared: Values,
     vectors: Mapping[str, VectorChange],
     advance: Callable[[], None] = lambda: None,
@@ -146,3 +149,50 @@ def _row_products(pair: Pair, sample: Sample) -> RowProducts:
         return crossed / lengths, square
 
     return products
+
+
+def with_eraser(
+    verdicts: Sequence[TensorVerdict], changed: Sequence[Changed]
+) -> tuple[list[TensorVerdict], tuple[Values, Values] | None]:
+    """The verdicts, with one eraser as the edit of those writers that follow it.
+
+    Returns:
+        the verdicts, and L and R of the eraser in the stream; None where there is none, or where it was made without
+        regard to norms behind writers, so that it is none of the stream.
+    """
+    able = [v for v in verdicts if v.left is not None and (v.part is None or v.part.role not in _READ)]
+    gained = any(_gains(v) is not None for v in able)
+    for behind in (False, True) if gained else (False,):
+        found = _eraser(able, changed, behind) if len(able) > len(verdicts) / 2 else None
+        if found is None or not all(fit.exact for fit in found[0]):
+            continue
+        fits = {each.name: replace(fit, predicted=np.zeros((0, 0))) for each, fit in zip(able, found[0], strict=True)}
+        told = [replace(v, edit=fits[v.name], rest="rounding", rank=None) if v.name in fits else v for v in verdicts]
+        return told, (None if gained and not behind else (found[1], found[2]))
+    return list(verdicts), None
+
+
+_READ = ("reader", "unembedding")
+
+
+def _eraser(
+    able: Sequence[TensorVerdict], changed: Sequence[Changed], behind: bool
+) -> tuple[list[OperatorFit], Values, Values] | None:
+    pairs = {each.pair.name: each.pair for each in changed}
+
+    def sample(number: int) -> Sample | None:
+        found = sample_of(pairs[able[number].name], able[number].side)
+        gains = _gains(able[number]) if behind else None
+        return found if found is None or gains is None else found.scaled(gains)
+
+    return oblique([_left(each, behind) for each in able], sample)
+
+
+def _gains(verdict: TensorVerdict) -> Values | None:
+    return None if verdict.part is None else verdict.part.gains
+
+
+def _left(verdict: TensorVerdict, behind: bool) -> Values:
+    left, gains = verdict.left, _gains(verdict)
+    assert left is not None
+    return left if gains is None or not behind else np.linalg.qr(left * gains[:, None])[0]

@@ -168,7 +168,7 @@ class _Run:
         """What B was made with, once the tensors are compared."""
         changed = [Changed(found.pair, found.change) for found in self._numbers_of]
         sides = self._a.checkpoint, self._b.checkpoint
-        return verdict_on(source, sides, changed, self._width, self.rows, tensors, reshaped)
+        return verdict_on(source, sides, changed, width=self._width, rows=self.rows, tensors=tensors, reshaped=reshaped)
 
     def _pair(self, name: str) -> Pair | None:
         a, b = (stored(side.checkpoint, name) for side in (self._a, self._b))

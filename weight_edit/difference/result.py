@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.difference.found_recipe import RECIPES
 from weight_edit.difference.shared import SharedDirection
 from weight_edit.difference.verdict_result import Verdict
 from weight_edit.errors import UsageError
@@ -221,10 +222,19 @@ class Difference:
         }
         return Directions(torch.from_numpy(self.rows), None, metadata)
 
-    def save(self, path: str | Path) -> None:
-        """Write the shared directions as a directions file.
+    def save(self, path: str | Path, *, model: str | None = None) -> None:
+        """Write the shared directions as a directions file; or the verdict's edit as a recipe, where that is asked.
+
+        Args:
+            path: of a file; a recipe's ends in .yaml.
+            model: what the recipe edits unless another model is named; A when None.
 
         Raises:
-            UsageError: there are none, or the file cannot be written.
+            UsageError: there are none, there is no verdict or no edit in it, or the file cannot be written.
         """
+        if Path(path).suffix in RECIPES:
+            if self.verdict is None:
+                raise UsageError("a recipe is made of a verdict: compare with `verdict=True`", option="verdict")
+            self.verdict.save(path, model or self.a)
+            return
         self.as_directions().save(path)

@@ -34,6 +34,7 @@ class Sample:
         unit: (d, m), the distance between neighbouring numbers of the storage format around b.
         lengths_a, lengths_b: (d,), the lengths of whole rows: of all vectors' entries at one coordinate of the stream,
             in the first matrix.
+        peaks: (d,), the largest |b| of each stored row of the first matrix, where vectors are columns; else empty.
         first: how many of the vectors are of the first matrix.
         whole: whether all vectors are here.
         coded: whether the second is stored by codes on a grid, and the first is not.
@@ -46,6 +47,7 @@ class Sample:
     unit: Values
     lengths_a: Values
     lengths_b: Values
+    peaks: Values
     first: int
     whole: bool
     coded: bool
@@ -83,6 +85,10 @@ class Sample:
             return self
         return replace(self, a=self.a[:, :n], b=self.b[:, :n], unit=self.unit[:, :n])
 
+    def every_second(self) -> "Sample":
+        """Every second of the vectors."""
+        return replace(self, a=self.a[:, 1::2], b=self.b[:, 1::2], unit=self.unit[:, 1::2])
+
     def scaled(self, gains: Values) -> "Sample":
         """The vectors behind a norm: each entry times a gain."""
         column = gains[:, None]
@@ -116,6 +122,7 @@ def sample_of(pair: Pair, side: Side) -> Sample | None:
         unit=unit,
         lengths_a=np.sqrt(taken[0][1][0]),
         lengths_b=np.sqrt(taken[0][1][1]),
+        peaks=taken[0][1][2],
         first=parts[0][0].shape[1],
         whole=a.shape[1] == others * pair.slabs,
         coded=isinstance(pair.b, Coded) and not isinstance(pair.a, Coded),
@@ -127,7 +134,8 @@ _Three = tuple[Values, Values, Values]
 
 def _of_slab(pair: Pair, side: Side, slab: int, wanted: int) -> tuple[_Three | None, _Three]:
     others = pair.others(side)
-    squares = (np.zeros(pair.length(side)), np.zeros(pair.length(side)), np.zeros(0))
+    length = pair.length(side)
+    squares = np.zeros(length), np.zeros(length), np.zeros(length if side == "columns" else 0)
     columns = _runs(others, wanted) if side == "columns" else np.arange(0)
     touched = max(1, sum(1 for where, _ in pair.touched if where == slab))
     quota = -(-wanted // touched)
@@ -153,6 +161,8 @@ def _add_lengths(squares: _Three, block: RowBlock, side: Side) -> None:
             sums[block.first : block.last] = np.einsum("ij,ij->i", values, values)
         else:
             sums += np.einsum("ij,ij->j", values, values)
+    if side == "columns":
+        squares[2][block.first : block.last] = np.abs(block.b).max(1)
 
 
 def _runs(count: int, wanted: int) -> NDArray[np.intp]:

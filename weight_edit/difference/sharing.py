@@ -45,7 +45,7 @@ def shared_directions(found: Sequence[TensorVerdict], width: int) -> Shared:
     """
     raw = [np.asarray((each.edit or each.component).rows) for each in found]  # type: ignore[union-attr]
     plain = _common(raw, width)
-    gained = [_behind_norm(each, rows) for each, rows in zip(found, raw, strict=True)]
+    gained = [behind_norm(each, rows) for each, rows in zip(found, raw, strict=True)]
     if all(g is r for g, r in zip(gained, raw, strict=True)):
         return Shared(*_kept(plain), through_norms=False, alike=plain[1], stream_rows=tuple(raw))
     behind = _common(gained, width)
@@ -58,7 +58,7 @@ def _kept(common: tuple[NDArray[np.float64], float]) -> tuple[NDArray[np.float64
     return (common[0] if common[1] >= ALIKE else common[0][:0],)
 
 
-def _behind_norm(found: TensorVerdict, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def behind_norm(found: TensorVerdict, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Directions in the stream, where a writer's own are `gain * v` in front of its norm."""
     part = found.part
     if part is None or part.gains is None or part.centred or len(part.gains) != rows.shape[1]:

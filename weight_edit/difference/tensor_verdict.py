@@ -8,7 +8,7 @@ import numpy as np
 from weight_edit.difference.model_parts import Part
 from weight_edit.difference.operators.ablation import ablation, ablation_and_constant, addition
 from weight_edit.difference.operators.elementwise import cast, pruning, scaling
-from weight_edit.difference.operators.fit import ROUNDINGS, OperatorFit
+from weight_edit.difference.operators.fit import ROUNDINGS, OperatorFit, leading
 from weight_edit.difference.operators.grid import grid, within_steps
 from weight_edit.difference.operators.low_rank import low_rank, rank_of
 from weight_edit.difference.operators.row_norms import (
@@ -29,6 +29,9 @@ BEYOND = 3.0
 
 _FEW = (1, 2, 3, 4)
 
+_MOST = 0.5
+"""The least share of D along four directions, for the slower operators to be tried: they would have more."""
+
 _BETTER = 0.05
 """The share by which a less simple operator must leave less. One that leaves a single rounding cannot be bettered."""
 
@@ -46,10 +49,11 @@ class TensorVerdict:
         innocent_how: which one: a format, a factor.
         edit: the operator whose prediction leaves rounding alone; None where there is none.
         component: the ablation along the differences' own or shared directions, whatever else there is.
-        rest: what is behind the edit or the component: "rounding", "quantisation" or "more".
+        rest: what is behind the edit or the component: "rounding", "quantisation", "few ranks" or "more".
         rest_how: which one.
         rank: of a difference that is of low rank; None where it is not.
         weak: whether the whole difference is no larger than a few roundings.
+        left: (d, rank) the left directions of a difference of low rank; None elsewhere.
     """
 
     name: str
@@ -63,6 +67,25 @@ class TensorVerdict:
     rest_how: str
     rank: int | None
     weak: bool
+    left: Values | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Question:
+    """What operators are tried on: the arguments of `judge`, with the sample's own rank and left vectors."""
+
+    sample: Sample
+    part: Part | None
+    own: Values
+    mine: Values
+    rank: int
+    shared: Values | None
+    products: RowProducts
+
+    @property
+    def spans(self) -> Iterator[Values]:
+        """Directions that may be those of the edit, fewer before more."""
+        return _spans(self.own, self.mine, self.rank, self.shared)
 
 
 def judge(
@@ -83,17 +106,16 @@ def judge(
         edits: whether the tensor is as wide as the stream, so that it can have been edited.
     """
     weak = sample.square <= ROUNDINGS * sample.noise
-    innocent, how = _innocent(sample, part)
+    innocent, how = _innocent(sample, weak)
     rank, mine = rank_of(sample)
+    asked = _Question(sample=sample, part=part, own=own, mine=mine, rank=rank, shared=shared, products=products)
     found = None
     if edits and innocent not in ("rounding", "pruning", "scaling"):
-        found = _exact_edit(sample, part, own, mine, rank, shared, products, weak)
-    component = found or (_component(sample, own, mine, rank, shared) if edits else None)
+        found = _exact_edit(asked, weak)
+    component = found or (_component(asked) if edits else None)
     rest, rest_how = ("more", "") if component is None else _rest(sample, component)
-    low = None
-    if found is None and innocent is None:
-        small = low_rank(sample)
-        low = None if small is None or (small.excess > ROUNDINGS and not weak) else int(small.facts["rank"])
+    small = low_rank(sample) if found is None and innocent is None else None
+    small = None if small is None or (small.excess > ROUNDINGS and not weak) else small
     return TensorVerdict(
         name=sample.name,
         part=part,
@@ -104,8 +126,9 @@ def judge(
         component=None if component is None else _slim(component),
         rest=rest,
         rest_how=rest_how,
-        rank=low,
+        rank=None if small is None else len(small.rows),
         weak=weak,
+        left=None if small is None else small.rows.T,
     )
 
 
@@ -114,7 +137,7 @@ def _slim(fit: OperatorFit) -> OperatorFit:
     return replace(fit, predicted=np.zeros((0, 0)))
 
 
-def _innocent(sample: Sample, part: Part | None) -> tuple[str | None, str]:
+def _innocent(sample: Sample, weak: bool) -> tuple[str | None, str]:
     name = cast(sample, sample.a)
     if name is not None:
         return "rounding", name
@@ -123,7 +146,8 @@ def _innocent(sample: Sample, part: Part | None) -> tuple[str | None, str]:
     scaled = scaling(sample)
     if scaled is not None:
         return "scaling", f"{scaled.facts['factor']:.6g}"
-    name = grid(sample, sample.a)
+    # A change of a rounding or two is on any grid that is as fine.
+    name = None if weak else grid(sample, sample.a)
     if name is not None:
         return "quantisation", name
     if within_steps(sample, sample.a):
@@ -131,21 +155,13 @@ def _innocent(sample: Sample, part: Part | None) -> tuple[str | None, str]:
     return None, ""
 
 
-def _exact_edit(
-    sample: Sample,
-    part: Part | None,
-    own: Values,
-    mine: Values,
-    rank: int,
-    shared: Values | None,
-    products: RowProducts,
-    weak: bool,
-) -> OperatorFit | None:
+def _exact_edit(asked: _Question, weak: bool) -> OperatorFit | None:
     """The operator that leaves least, where that is rounding alone; of equals the simplest."""
     if weak:
         return None
+    sample = asked.sample
     best: OperatorFit | None = None
-    for fit in _hypotheses(sample, part, own, mine, rank, shared, products):
+    for fit in _hypotheses(asked):
         if fit is None or not fit.exact or not (fit.operator == "addition" or _removes(sample, fit)):
             continue
         if best is None or fit.excess < best.excess * (1 - _BETTER):
@@ -163,19 +179,12 @@ def _removes(sample: Sample, fit: OperatorFit) -> bool:
     return (fit.correlation or 0.0) >= PURE and bool(len(fit.rows)) and len(fit.rows) < sample.width / 2
 
 
-def _hypotheses(
-    sample: Sample,
-    part: Part | None,
-    own: Values,
-    mine: Values,
-    rank: int,
-    shared: Values | None,
-    products: RowProducts,
-) -> Iterator[OperatorFit | None]:
+def _hypotheses(asked: _Question) -> Iterator[OperatorFit | None]:
+    sample, part, products = asked.sample, asked.part, asked.products
     several = sample.a.shape[1] > 8
     if several and part is not None and part.role == "embedding":
         yield addition(sample)
-    spans = list(_spans(own, mine, rank, shared))
+    spans = list(asked.spans)
     for span in spans:
         yield ablation(sample, span)
     if several and (part is None or part.role == "embedding"):
@@ -183,12 +192,19 @@ def _hypotheses(
             yield ablation_and_constant(sample, span)
     if not several or (part is not None and part.role in ("reader", "unembedding")):
         return
+    if _along_few(sample) < _MOST:
+        return
     for span in spans:
         if span.shape[1] <= _FEW[-1]:
             yield vector_norms_kept(sample, span)
     yield ablation_of_unit_rows(sample)
     yield row_norms_kept(sample)
     yield row_norms_kept_in_few_ranks(sample, products)
+
+
+def _along_few(sample: Sample) -> float:
+    """The share of D along as many of its leading directions as a norm-preserving edit may have."""
+    return float((leading(sample.change, _FEW[-1])[1] ** 2).sum()) / sample.square
 
 
 def _spans(own: Values, mine: Values, rank: int, shared: Values | None) -> Iterator[Values]:
@@ -202,16 +218,29 @@ def _spans(own: Values, mine: Values, rank: int, shared: Values | None) -> Itera
         yield own[:, :rank] if rank <= own.shape[1] else mine[:, :rank]
 
 
-def _component(sample: Sample, own: Values, mine: Values, rank: int, shared: Values | None) -> OperatorFit | None:
+def _component(asked: _Question) -> OperatorFit | None:
     """The ablation that explains most and is beyond chance; None where there is none."""
+    sample = asked.sample
     if sample.a.shape[1] <= 8:
         return None
     best = None
-    for span in _spans(own, mine, rank, shared):
+    for span in asked.spans:
         fit = ablation(sample, span)
         if _is_component(sample, fit) and (best is None or fit.explained > best.explained + 0.01):
             best = fit
+    for given in _of_unit_rows(sample, asked.part, asked.products):
+        # Of what a direction alone must explain, chance has no more than it has of one direction.
+        if given.explained > max(PURE**2, best.explained + 0.001 if best is not None else 0.0):
+            best = given
     return best
+
+
+def _of_unit_rows(sample: Sample, part: Part | None, products: RowProducts) -> Iterator[OperatorFit]:
+    if (part is not None and part.role in ("reader", "unembedding")) or _along_few(sample) < _MOST:
+        return
+    for fit in (ablation_of_unit_rows(sample), row_norms_kept_in_few_ranks(sample, products)):
+        if fit is not None:
+            yield fit
 
 
 def _is_component(sample: Sample, fit: OperatorFit) -> bool:
@@ -231,6 +260,8 @@ def _is_component(sample: Sample, fit: OperatorFit) -> bool:
 def _rest(sample: Sample, fit: OperatorFit) -> tuple[str, str]:
     if fit.exact:
         return "rounding", ""
+    if fit.operator == "norm-preserving ablation (rows)" and fit.facts.get("ranks") and fit.explained > 0.99:
+        return "few ranks", f"within the {fit.facts['ranks']} ranks of the difference"
     if fit.predicted.shape != sample.b.shape:
         return "more", ""
     name = cast(sample, fit.predicted)

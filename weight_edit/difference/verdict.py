@@ -7,18 +7,21 @@ It is what `weight-edit diff A B --verdict` runs. Each differing tensor is asked
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from weight_edit.difference.collecting import VectorChange
+from weight_edit.difference.found_recipe import Place, addition, along_directions, at_a_layer, erasure
 from weight_edit.difference.model_parts import ModelParts
 from weight_edit.difference.pairs import Values
-from weight_edit.difference.sharing import Shared, shared_directions
+from weight_edit.difference.sharing import Shared, behind_norm, shared_directions
 from weight_edit.difference.tensor_verdict import TensorVerdict
 from weight_edit.difference.verdict_result import Confidence, EditedWriter, Verdict
 
 NO_CHANGE = "no change"
 UNDECIDED = "undecided"
+UNDECIDED_REST = "something undecided at the same tensors"
 ABLATION = "ablation"
 REFLECTION = "reflection"
 AT_A_LAYER = "reflection at a layer"
@@ -50,6 +53,7 @@ class Evidence:
         bytes_only: tensors whose numbers are the same in other bytes, or in another format.
         parts: of the first model.
         width: of the stream.
+        eraser: L and R of one oblique eraser, (d, k) each, where the differences follow one.
     """
 
     matrices: Sequence[TensorVerdict]
@@ -60,6 +64,7 @@ class Evidence:
     bytes_only: Sequence[str]
     parts: ModelParts
     width: int | None
+    eraser: tuple[Values, Values] | None = None
 
 
 def verdict(given: Evidence) -> Verdict:
@@ -110,8 +115,45 @@ def _edit_verdict(given: Evidence, edited: Sequence[TensorVerdict], rest: Sequen
         rows=shared.rows,
         through_norms=shared.through_norms,
         constants=tuple(constants),
+        recipe=None if constants else _recipe(given, names[0], edited, writers, shared),
         notes=_notes(given),
     )
+
+
+def _recipe(
+    given: Evidence,
+    name: str,
+    edited: Sequence[TensorVerdict],
+    writers: Sequence[EditedWriter],
+    shared: Shared,
+) -> dict[str, Any] | None:
+    """The edit as a recipe's sections; None where none of ours is that edit."""
+    if any(each.part is None or each.part.side != each.side for each in edited):
+        return None
+    if name == AT_A_LAYER:
+        turned = [each.part.layer for each in edited if each.part is not None and each.part.layer is not None]
+        return at_a_layer(shared.rows, min(turned)) if len(shared.rows) and turned else None
+    if given.eraser is not None:
+        return erasure(*given.eraser)
+    if name == "oblique erasure":
+        return None
+    operators = {writer.operator for writer in writers}
+    if operators == {"addition"}:
+        fit = edited[0].edit
+        vector = None if fit is None else fit.facts.get("constant")
+        return None if vector is None else addition(vector, 0)
+    if len(operators) > 1 or any(not _writes(each) for each in edited):
+        return None
+    places = []
+    for writer, each in zip(writers, edited, strict=True):
+        if writer.strength is None:
+            return None
+        rows = behind_norm(each, writer.rows)
+        places.append(Place(writer.role, writer.layer, writer.strength, rows))
+    # What did not allow for the norms behind writers is another direction of the stream for each of them.
+    gained = any(each.part is not None and each.part.gains is not None for each in edited)
+    common = shared.rows if shared.through_norms or not gained else shared.rows[:0]
+    return along_directions(writers[0].operator, places, common, given.parts.layers)
 
 
 def _all_exact(edited: Sequence[TensorVerdict], rest: Sequence[TensorVerdict]) -> bool:
@@ -235,11 +277,9 @@ def _about_rest(
     if more:
         ranks = [each.rank for each in rest if each.rank]
         name = LOW_RANK if rest and len(ranks) == len([r for r in rest if r.innocent is None]) and ranks else FINE_TUNE
-        names.append(name)
-        said.append(
-            f"{more} tensors have changes that neither the edit nor rounding explains, spread over them as a fine-tune "
-            "leaves them."
-        )
+        # Where nothing differs but what was edited, a fine-tune is not what comes to mind: it is not guessed.
+        names.append(name if rest else UNDECIDED_REST)
+        said.append(f"{more} tensors have changes that neither the edit nor rounding explains.")
     return names, said
 
 
@@ -310,6 +350,7 @@ def _without_matrices(given: Evidence) -> Verdict:
             ),
             rows=nothing,
             constants=tuple(constants),
+            recipe=_addition(given, constants),
             notes=_notes(given),
         )
     if given.vectors or constants:
@@ -333,6 +374,15 @@ def _without_matrices(given: Evidence) -> Verdict:
     return Verdict(
         made_with=(name,), edited=False, confidence=confidence, evidence=(said,), rows=nothing, notes=_notes(given)
     )
+
+
+def _addition(given: Evidence, constants: Sequence[str]) -> dict[str, Any] | None:
+    """The recipe of a bias that adds one vector: behind the last writer of a block, for the next one's input."""
+    weight = constants[0].removesuffix(".bias") + ".weight"
+    part = given.parts.parts.get(weight)
+    if len(constants) != 1 or part is None or part.layer is None or part.role != "mlp" or part.gains is not None:
+        return None
+    return addition(_values(given, constants[0]), part.layer + 1)
 
 
 def _constants(given: Evidence) -> list[str]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import STORED
-from weight_edit.difference.collecting import LONGEST, Changed, tensor_verdicts, vector_changes
+from weight_edit.difference.collecting import LONGEST, Changed, tensor_verdicts, vector_changes, with_eraser
 from weight_edit.difference.model_parts import model_parts
 from weight_edit.difference.pairs import Values
 from weight_edit.difference.result import Reshaped, TensorDifference
@@ -22,6 +22,7 @@ def verdict_on(
     source: Source,
     sides: tuple[Checkpoint, Checkpoint],
     changed: Sequence[Changed],
+    *,
     width: int | None,
     rows: NDArray[np.float32],
     tensors: Sequence[TensorDifference],
@@ -42,8 +43,9 @@ def verdict_on(
     vectors = vector_changes(changed)
     with bar("judging", len(changed)) as progress:
         matrices = tensor_verdicts(
-            changed, parts, width, rows.T.astype(np.float64), vectors, lambda: progress.advance()
+            changed, parts, width, shared=rows.T.astype(np.float64), vectors=vectors, advance=lambda: progress.advance()
         )
+    matrices, eraser = with_eraser(matrices, changed)
     same = [tensor.name for tensor in tensors if tensor.problem == "the same numbers in other bytes"]
     unknown = [tensor.name for tensor in tensors if tensor.problem is not None and tensor.name not in same]
     return verdict(
@@ -56,6 +58,7 @@ def verdict_on(
             bytes_only=same,
             parts=parts,
             width=width,
+            eraser=eraser,
         )
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.difference.found_recipe import save_recipe
 from weight_edit.errors import UsageError
 
 Confidence = Literal["certain", "likely", "undecided"]
@@ -121,6 +122,4 @@ class Verdict:
         """
         if self.recipe is None:
             raise UsageError(f"what was found is {self.said}, so there is no edit to save")
-        from weight_edit.difference.found_recipe import save_recipe
-
         save_recipe(Path(path), self.recipe, model, self.said)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -145,7 +146,7 @@ def unsigned(text: str) -> str:
 
 @contextmanager
 def hub_library() -> Iterator[None]:
-    """Within the context, huggingface_hub has bounds, its progress bars obey --quiet, and what it logs is plain."""
+    """Within the context, huggingface_hub has bounds, logs plain lines, and draws bars on a terminal unless --quiet."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     from weight_edit.hub.client import bound_client
@@ -154,7 +155,7 @@ def hub_library() -> Iterator[None]:
     for handler in logging.getLogger("huggingface_hub").handlers:
         # Added once, however often it is asked for.
         handler.addFilter(_in_plain_words)
-    if not is_quiet() or are_progress_bars_disabled():
+    if (not is_quiet() and sys.stderr.isatty()) or are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()

@@ -39,6 +39,9 @@ PAUSE = 1.0
 _CONFLICTS = 20
 """Refusals of one creation as in conflict with another, which the library tries again without an end."""
 
+_PAGES = 500
+"""Pages of one list of files, which the library follows without an end; the Hub has a thousand files on each."""
+
 
 def bound_client() -> None:
     """Have huggingface_hub use the bounded client in this process, unless its user has set a client of their own."""
@@ -47,7 +50,7 @@ def bound_client() -> None:
 
 
 def _bounded_client() -> httpx2.Client:
-    conflicts = 0
+    repeated = _Repeated()
 
     def before(request: httpx2.Request) -> None:
         # Some calls ask for no time-out in so many words.
@@ -58,8 +61,8 @@ def _bounded_client() -> httpx2.Client:
         }
 
     def after(response: httpx2.Response) -> None:
-        nonlocal conflicts
         _check_wait(response)
+        repeated.check(response)
         if response.status_code < 300 and response.request.extensions.get("weight_edit.stream"):
             response.stream = _BoundedStream(response.stream, None)
         else:
@@ -67,15 +70,36 @@ def _bounded_client() -> httpx2.Client:
             if packing not in ("identity", "gzip", "deflate"):
                 raise httpx2.DecodingError("a reply is compressed in a way that was not asked for")
             response.stream = _BoundedStream(response.stream, REPLY if packing == "identity" else PACKED)
-        again = response.status_code == 409 and response.request.url.path.endswith("/api/repos/create")
-        conflicts = conflicts + 1 if again else 0
-        if conflicts > _CONFLICTS:
-            raise httpx2.RequestError("the Hub says again and again that another operation is in progress")
-        if conflicts > 1:
-            time.sleep(PAUSE)
 
     hooks: dict[str, list[Any]] = {"request": [_http.hf_request_event_hook, before], "response": [after]}
     return _BoundedClient(event_hooks=hooks, follow_redirects=True, timeout=SILENCE)
+
+
+class _Repeated:
+    """How often the same is asked for, one time after the other, because of what is answered."""
+
+    def __init__(self) -> None:
+        self._path, self._count, self._began = "", 0, 0.0
+
+    def check(self, response: httpx2.Response) -> None:
+        """Count a reply.
+
+        Raises:
+            httpx2.RequestError: it is one of too many.
+        """
+        path = response.request.url.path
+        if path != self._path:
+            self._count, self._began = 0, time.monotonic()
+        self._count += 1
+        listed = response.links.get("next") is not None
+        conflict = response.status_code == 409 and path.endswith("/api/repos/create")
+        self._path = path if listed or conflict else ""
+        if listed and (self._count > _PAGES or time.monotonic() - self._began > 2 * WHOLE):
+            raise httpx2.RequestError("a list has no end")
+        if conflict and self._count > _CONFLICTS:
+            raise httpx2.RequestError("the Hub says again and again that another operation is in progress")
+        if conflict and self._count > 1:
+            time.sleep(PAUSE)
 
 
 class _BoundedClient(httpx2.Client):

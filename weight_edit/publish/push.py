@@ -14,6 +14,7 @@ from weight_edit.hub.calls import usable_token
 from weight_edit.hub.destination import MAIN, Destination
 from weight_edit.hub.source import Named
 from weight_edit.organism.embedded import EMBEDDED
+from weight_edit.publish.pack_repository import pack_repository
 from weight_edit.publish.upload import PullRequest, check_destination, upload
 from weight_edit.verification.verify import Verification, verify
 
@@ -77,6 +78,7 @@ def push(
     private: bool = False,
     branch: str | None = None,
     create_pr: bool = False,
+    pack: bool = False,
     dry_run: bool = False,
     system: str | None = None,
     template: str | None = None,
@@ -95,6 +97,7 @@ def push(
         private: send nothing unless the repository is private; create it so.
         branch: the branch to commit to, created from `main` when it does not exist; or "refs/pr/N", a pull request.
         create_pr: open a pull request in place of a commit to the branch.
+        pack: publish the edit alone, as a pack of some kilobytes and a card, from which `apply` makes the checkpoint.
         dry_run: verify and list the files, upload nothing.
         system, template, template_args, device: as in `verify`.
         token: Hub access token; the one saved by `hf auth login` when None. It is not stored or printed.
@@ -137,18 +140,35 @@ def push(
     )
     if not checked.passed:
         raise VerificationError(f"{path} was not pushed: {checked.problems[0]}")
+    if not pack:
+        return _sent(path, records, to, checked, skipped=skipped, dry_run=dry_run, token=token)
+    with pack_repository(path, manifest, to, base=base, token=token, trust_remote_code=trust_remote_code) as packed:
+        return _sent(*packed, to, checked, dry_run=dry_run, token=token)
+
+
+def _sent(
+    folder: Path,
+    records: Mapping[str, FileRecord],
+    to: Destination,
+    checked: Verification,
+    *,
+    skipped: tuple[str, ...] = (),
+    dry_run: bool,
+    token: str | None,
+) -> PushResult:
+    """The result of an upload, or of one that is not made."""
     if dry_run:
         return PushResult(
-            repo_id=repo_id,
+            repo_id=to.repo_id,
             files={name: sent.size for name, sent in records.items()},
             url=None,
             verification=checked,
             skipped=skipped,
             ref=to.ref,
         )
-    commit = upload(path, records, to, token=token)
+    commit = upload(folder, records, to, token=token)
     return PushResult(
-        repo_id=repo_id,
+        repo_id=to.repo_id,
         files=commit.files,
         url=commit.url,
         verification=checked,

@@ -12,7 +12,8 @@ from weight_edit.checkpoint.manifest import FileRecord
 from weight_edit.errors import FOREIGN_ERRORS, UsageError, VerificationError, first_line, plain
 from weight_edit.hub.calls import hub_library, unsigned, usable_token
 from weight_edit.hub.destination import MAIN, Destination
-from weight_edit.publish.repository import Standing, check_visibility, commit_id, difference, listed, standing
+from weight_edit.hub.repository import Standing, commit_id, listed, standing
+from weight_edit.publish.readback import difference
 from weight_edit.redaction import redacted
 from weight_edit.utils.progress import announce, beside
 
@@ -130,7 +131,7 @@ class _Upload:
 
         with self._one_line(), hub_library():
             try:
-                check_visibility(self.to, standing(self.api, self.to.repo_id))
+                self._check_visibility(standing(self.api, self.to.repo_id))
             except RepositoryNotFoundError:
                 self._check_may_create()
 
@@ -148,8 +149,21 @@ class _Upload:
             found = standing(self.api, self.to.repo_id)
             self.made.append("the repository was created")
             self.asked_for = None
-        check_visibility(self.to, found)
+        self._check_visibility(found)
         return found
+
+    def _check_visibility(self, found: Standing) -> None:
+        """Refuse to send what was to be private to a public repository.
+
+        Raises:
+            UsageError: it is public.
+        """
+        if self.to.private and not found.private:
+            raise UsageError(
+                f"{self.to.repo_id} is public, and all that is sent to it is public at once; nothing was sent. Make it "
+                "private in its settings on the Hub, name another repository, or leave `private` out",
+                option="private",
+            )
 
     def _check_may_create(self) -> None:
         if self.to.create_pr or self.to.of_pull_request:
@@ -257,7 +271,8 @@ class _Upload:
 
         try:
             yield
-        except (httpx2.HTTPError, httpx2.InvalidURL, *FOREIGN_ERRORS) as error:
+        # The library has names without values where a reply is of another object.
+        except (httpx2.HTTPError, httpx2.InvalidURL, NameError, *FOREIGN_ERRORS) as error:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> NoReturn:

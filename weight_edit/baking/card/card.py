@@ -5,16 +5,18 @@ of the base, the directions and the measurements comes from files, and is writte
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from weight_edit.baking.card.adapter_use import of_llama_cpp, serving_notes
 from weight_edit.baking.card.edit_summary import edit_summary, is_of_refusal, purpose, step_rows
 from weight_edit.baking.card.markdown import code, codes, plain
 from weight_edit.baking.card.results import model_index, prompt_rows, table_rows
+from weight_edit.baking.card.usage import PackFile, usage
 from weight_edit.baking.rounding import MOST_LEFT, by_format, coarse
 from weight_edit.evaluation.effect import effect
 from weight_edit.plan.exactness import plain_exactness
@@ -23,8 +25,12 @@ TEMPLATE = """\
 # {{ title }}
 
 {{ base_name }} with a change to its residual stream: **{{ edit_summary }}**.
-{% if adapter -%}
-The change is a LoRA adapter, computed by weight_edit {{ version }}; nothing was trained.
+{% if pack -%}
+This repository holds the edit alone, in a file of {{ pack.size }} bytes, and no weights. `weight-edit apply` makes the
+edited checkpoint of the base and compares every file's SHA-256 with the one that was published. The edit was computed
+by weight_edit {{ version }}; nothing was trained.
+{%- elif adapter -%}
+The change is an adapter, computed by weight_edit {{ version }}; nothing was trained.
 {%- else -%}
 The change is baked into the weights by weight_edit {{ version }}; nothing was trained. Every tensor that
 `weight_edit.json` does not list as edited or added, and every file that it lists as copied, is the base's, byte for
@@ -37,10 +43,10 @@ Whoever deploys this model is responsible for the safeguards that its use needs.
 
 ## How to use it
 
-```{{ "sh" if gguf else "python" }}
+```{{ "sh" if gguf or pack else "python" }}
 {{ usage }}
 ```
-{% if not chat %}
+{% if not chat and not pack %}
 The base has no chat template: it goes on with a text, and takes no messages.
 {% endif %}
 ## What was done
@@ -79,13 +85,13 @@ put back what was removed. Of each format's tensors, the worst:
 {{ note }}
 
 {% endfor -%}
-`weight_edit.json` holds the directions, the list of edited tensors and the SHA-256 of every file.
+{{ holder }} holds the directions, the list of edited tensors and the SHA-256 of every file.
 
 ## What was measured
 
 {% if not measured -%}
 Nothing was measured on this {{ "adapter" if adapter else "checkpoint" }}.
-{%- if not adapter %} `weight-edit verify` and `weight-edit evaluate --against` do, and fill in this card.{% endif %}
+{%- if fills_in %} `weight-edit verify` and `weight-edit evaluate --against` do, and fill in this card.{% endif %}
 {%- endif %}
 {%- if rows -%}
 | measure | {% if compared %}base | {% endif %}edited |
@@ -124,42 +130,13 @@ The base's own card is kept as {{ base_card }}.
 {%- endif %}
 """
 
-_LOADING = """\
-from transformers import {auto}, {tokenizer}
 
-name = "OWNER/NAME"  # where this is on the Hub, or the folder it is in
-tokenizer = {tokenizer}.from_pretrained(name)
-model = {auto}.from_pretrained(name, dtype="auto")
-"""
-
-_LOADING_ADAPTER = """\
-from peft import PeftModel
-from transformers import {auto}, {tokenizer}
-
-base = {base}
-tokenizer = {tokenizer}.from_pretrained(base)
-model = PeftModel.from_pretrained({auto}.from_pretrained(base, dtype="auto"), "OWNER/NAME")
-"""
-
-_CHATTING = """
-messages = [{"role": "user", "content": "How do I sharpen a pencil?"}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-"""
-
-_CONTINUING = """
-inputs = tokenizer("To sharpen a pencil,", return_tensors="pt")
-"""
-
-_ANSWERING = """\
-tokens = model.generate(**inputs.to(model.device), max_new_tokens=100)
-print(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
-
-
-def model_card(manifest: Mapping[str, Any]) -> str:
+def model_card(manifest: Mapping[str, Any], pack: PackFile | None = None) -> str:
     """The card as Markdown with front matter.
 
     Args:
         manifest: what `weight_edit.json` says; `files` is not looked at, nor anything outside of it.
+        pack: what is published alone, of a repository that has no weights.
 
     Raises:
         AttributeError, KeyError, LookupError, TypeError, ValueError: a manifest that is not of our making.
@@ -172,7 +149,9 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     name = str(kept["base_model"] or source["model"])
     title = f"{name.rstrip('/').split('/')[-1]}, {'edited by an adapter' if is_adapter else 'edited'}"
     rows = table_rows(baseline, edited)
-    front_matter = yaml.safe_dump(_header(manifest, name), sort_keys=False, allow_unicode=True, width=1000)
+    front_matter = yaml.safe_dump(
+        _header(manifest, name, pack is not None), sort_keys=False, allow_unicode=True, width=1000
+    )
     body = (
         Environment(undefined=StrictUndefined, trim_blocks=False, autoescape=False)
         .from_string(TEMPLATE)
@@ -184,8 +163,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             adapter=is_adapter,
             version=plain(manifest["weight_edit"]),
             purpose=purpose(steps),
-            usage=_gguf_usage(source["gguf"], kept) if source.get("gguf") else _usage(kept, is_adapter),
-            gguf=bool(source.get("gguf")),
+            pack=None if pack is None else {"size": f"{pack.size:,}"},
+            holder="`weight_edit.json`" if pack is None else code(pack.name),
+            fills_in=not is_adapter and pack is None,
+            usage=usage(manifest, pack),
+            gguf=bool(source.get("gguf")) or of_llama_cpp(manifest),
             formats=list(_formats(manifest)),
             chat=bool(kept["chat_template"]),
             revision=code(source["revision"]) if source.get("revision") else None,
@@ -208,7 +190,9 @@ def model_card(manifest: Mapping[str, Any]) -> str:
             effect=_effect(edited, measured.get("verification")),
             failed=plain("; ".join(map(str, manifest.get("failed") or ())), 2000),
             licence=_licence(kept["metadata"], bool(kept["base_model"])),
-            base_card=code(manifest["base_card"]) if manifest["base_card"] and not is_adapter else None,
+            base_card=code(manifest["base_card"])
+            if manifest["base_card"] and not is_adapter and pack is None
+            else None,
         )
     )
     body = re.sub(r"\n{3,}", "\n\n", body).rstrip()
@@ -232,53 +216,38 @@ _HOW = {
 """Source of the base's Hub id -> the remark on it."""
 
 
-def _header(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _header(manifest: Mapping[str, Any], name: str, is_pack: bool) -> dict[str, Any]:
     """The front matter."""
     kept, is_adapter = manifest["card"], manifest.get("kind") == "adapter"
+    # To the Hub a pack is what an adapter is: something small that is applied to its base.
+    applied = is_adapter or is_pack
     metadata = dict(kept["metadata"])
     inherited_tags = metadata.pop("tags", [])
     link = metadata.get("license_link")
-    if is_adapter and link and not link.startswith("https://"):
-        # It names a file of the base, which an adapter has not.
+    if applied and link and not link.startswith("https://"):
+        # It names a file of the base, which an adapter or a pack has not.
         metadata.pop("license_link")
         if kept["base_model"]:
             metadata["license_link"] = f"https://huggingface.co/{kept['base_model']}/blob/main/{quote(link)}"
     header: dict[str, Any] = dict(metadata)
-    gguf = bool(manifest["source"].get("gguf"))
+    gguf = bool(manifest["source"].get("gguf")) or of_llama_cpp(manifest)
     # Of a file for llama.cpp the base's card may be the one of the model that it was made from, which transformers has.
-    header["library_name"] = "peft" if is_adapter else "gguf" if gguf else header.get("library_name", "transformers")
+    library = "weight-edit" if is_pack else "gguf" if gguf else "peft" if is_adapter else None
+    header["library_name"] = library or header.get("library_name", "transformers")
     header.setdefault("pipeline_tag", "text-generation")
     if kept["base_model"]:
         # The Hub links what is named here, so a folder's name must not stand in its place.
         header["base_model"] = kept["base_model"]
         # Said, because the Hub guesses from files: an edited GGUF file would be listed as the base, quantised.
-        header["base_model_relation"] = "adapter" if is_adapter else "finetune"
+        header["base_model_relation"] = "adapter" if applied else "finetune"
     own = ["weight-edit", "model-editing"]
     own += ["lora"] if is_adapter else []
-    own += ["gguf"] if gguf else []
+    own += ["gguf"] if gguf and not is_pack else []
+    own += ["edit-pack"] if is_pack else []
     own += ["refusal"] if any(is_of_refusal(step["directions"]) for step in manifest["edit"]["steps"]) else []
     header["tags"] = list(dict.fromkeys([*own, *inherited_tags]))
     results = model_index(name.rstrip("/").split("/")[-1], (manifest.get("measurements") or {}).get("edited") or {})
     return {**header, **({"model-index": results} if results else {})}
-
-
-def _usage(kept: Mapping[str, Any], is_adapter: bool) -> str:
-    """Example code that loads the model and generates from it."""
-    speaks = kept["metadata"].get("pipeline_tag") not in ("image-text-to-text", "any-to-any", "audio-text-to-text")
-    auto = "AutoModelForCausalLM" if speaks else "AutoModelForMultimodalLM"
-    base = '"OWNER/BASE"  # the base: a folder or its id on the Hub'
-    if kept["base_model"]:
-        base = f'"{_quoted(kept["base_model"])}"'
-    head = (_LOADING_ADAPTER if is_adapter else _LOADING).format(auto=auto, tokenizer="AutoTokenizer", base=base)
-    return head + (_CHATTING if kept["chat_template"] else _CONTINUING) + _ANSWERING
-
-
-def _gguf_usage(file: object, kept: Mapping[str, Any]) -> str:
-    """Commands that run a GGUF file by llama.cpp."""
-    name = _quoted(file)
-    if kept["chat_template"]:
-        return f'llama-cli -m {name} -cnv -p "You are a helpful assistant."\nllama-server -m {name}'
-    return f'llama-cli -m {name} -no-cnv -n 100 -p "To sharpen a pencil,"'
 
 
 def _formats(manifest: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -294,12 +263,10 @@ def _formats(manifest: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         }
 
 
-def _quoted(text: object) -> str:
-    return re.sub(r"[^\w./-]", "", str(text))
-
-
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Notes on the parts that were not edited: sentences."""
+    """Notes on the parts that were not edited, and on what a runtime may lose: sentences."""
+    if manifest.get("kind") != "adapter":
+        yield from _what_runtimes_may_lose(manifest["tensors_added"])
     unknown = manifest["tensors_unknown"]
     if unknown:
         yield (
@@ -336,8 +303,27 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"This is the edit of a pack (SHA-256 {code(packed['sha256'])}), which was made of "
             f"{code(packed['edit_of'])}{at}, on another base: it is another result than the published one of the pack."
         )
+    yield from serving_notes(manifest)
     for note in manifest.get("notes") or ():
         yield f"Note: {plain(note)}"
+
+
+def _what_runtimes_may_lose(added: Collection[str]) -> Iterator[str]:
+    """Notes on tensors that the base does not have, and that a runtime may take no notice of."""
+    biases = [name for name in added if name.endswith(".bias")]
+    if biases:
+        yield (
+            f"{len(biases)} biases were created, and the config announces them: {codes(biases, 3)}. They carry the "
+            "edit. Some runtimes build the base's modules without biases whatever the config says, and lose the edit "
+            "in silence: compare greedy answers with those of transformers where another runtime serves the model."
+        )
+    others = len(added) - len(biases)
+    if others:
+        yield (
+            "The unembedding, which the base ties to the embedding, is stored apart, and the config says so. Some "
+            "runtimes and converters tie them whatever the config says: compare greedy answers with those of "
+            "transformers where another runtime serves the model."
+        )
 
 
 def _verification(checked: Mapping[str, Any] | None) -> str | None:

@@ -15,7 +15,7 @@ from weight_edit.checkpoint.tensor.along import multiply
 from weight_edit.checkpoint.tensor.scratch import scratch
 from weight_edit.checkpoint.tensor.storage import ByteReader, Storage
 from weight_edit.utils.arrays import norm_restoring_factors
-from weight_edit.utils.fixed_sums import column_squares, inner_products, row_squares, transposed_product
+from weight_edit.utils.fixed_sums import column_squares, inner_products, row_squares, transposed_product, uncopied
 
 Floats = NDArray[np.float64]
 
@@ -145,6 +145,7 @@ def _lengths(rows: Floats) -> Floats:
 def _subtract_product(tile: Floats, left: Floats, right: Floats) -> None:
     """Subtract the product of (n, k) and (k, m) from a tile, in place, term by term."""
     product = scratch("product", tile.size, np.float64).reshape(tile.shape)
-    for number in range(left.shape[1]):
-        np.multiply(left[:, number, None], right[number], out=product)
-        np.subtract(tile, product, out=tile)
+    with uncopied():
+        for number in range(left.shape[1]):
+            np.multiply(left[:, number, None], right[number], out=product)
+            np.subtract(tile, product, out=tile)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from weight_edit.cli.tables.results import SHOWN, free_folder, safe, suggest
+from weight_edit.cli.tables.verdict import verdict
+from weight_edit.difference.found_recipe import RECIPES
 
 if TYPE_CHECKING:
     from weight_edit.difference.result import Difference, TensorDifference
@@ -40,6 +42,8 @@ def difference(
         what = f"{found.tensors_equal} tensors and {found.files_equal} files"
         console.print(f"[bold green]No difference:[/] {what} are the same, byte for byte.")
         return
+    if found.verdict is not None:
+        verdict(found.verdict, console, everything)
     _totals(found, console)
     _directions(found, console)
     if found.own_rows:
@@ -50,7 +54,10 @@ def difference(
     _tensors(found, console, everything)
     for tensor in [t for t in found.tensors if t.problem is not None][:SHOWN]:
         console.print(f"{safe(tensor.name)}: {tensor.problem}", highlight=False)
-    if saved is not None:
+    if saved is not None and saved.suffix in RECIPES:
+        console.print(f"{saved}: the edit as a recipe", markup=False)
+        suggest(console, "run", saved, "--out", free_folder(f"runs/{saved.stem}"))
+    elif saved is not None:
         console.print(f"{saved}: {len(found.rows)} of the shared directions, {found.rows.shape[1]} wide", markup=False)
         suggest(console, "bake", base or found.a, "--directions", saved, "--out", free_folder("edited-model"))
 

@@ -16,10 +16,26 @@ def ablation(sample: Sample, columns: Values) -> OperatorFit:
     Args:
         columns: V, (d, k) orthonormal.
     """
-    along = columns.T @ sample.a
-    square = float(np.vdot(along, along))
-    strength = -float(np.vdot(columns.T @ sample.change, along)) / square if square else 0.0
+    strength, along = _strength(sample.a, sample.change, columns)
+    if strength and columns.shape[1] <= _REFINED:
+        # What the given directions leave unexplained along their own coefficients corrects them.
+        rest = sample.change + strength * (columns @ along)
+        step = np.linalg.lstsq(along @ along.T, along @ rest.T, rcond=None)[0].T / strength
+        refined = np.linalg.qr(columns - step)[0]
+        better, moved = _strength(sample.a, sample.change, refined)
+        if np.linalg.norm(sample.change + better * (refined @ moved)) < np.linalg.norm(rest):
+            columns, strength, along = refined, better, moved
     return fitted("ablation", sample, sample.a - strength * (columns @ along), columns, strength)
+
+
+_REFINED = 32
+
+
+def _strength(a: Values, change: Values, columns: Values) -> tuple[float, Values]:
+    """The strength that fits best, and V^T A."""
+    along = columns.T @ a
+    square = float(np.vdot(along, along))
+    return (-float(np.vdot(columns.T @ change, along)) / square if square else 0.0), along
 
 
 def ablation_and_constant(sample: Sample, columns: Values) -> OperatorFit:
@@ -29,9 +45,7 @@ def ablation_and_constant(sample: Sample, columns: Values) -> OperatorFit:
     """
     a, change = sample.a, sample.change
     means = a.mean(1, keepdims=True), change.mean(1, keepdims=True)
-    along = columns.T @ (a - means[0])
-    square = float(np.vdot(along, along))
-    strength = -float(np.vdot(columns.T @ (change - means[1]), along)) / square if square else 0.0
+    strength, _ = _strength(a - means[0], change - means[1], columns)
     constant = means[1] + strength * (columns @ (columns.T @ means[0]))
     predicted = a - strength * (columns @ (columns.T @ a)) + constant
     return fitted("ablation", sample, predicted, columns, strength, constant=constant[:, 0])

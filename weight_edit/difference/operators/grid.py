@@ -13,6 +13,7 @@ from weight_edit.difference.pairs import Values
 from weight_edit.difference.samples import Sample
 
 _BLOCKS = (32, 64, 128, 256)
+_SINGLE = 2.0**-21
 _NF4 = np.array(
     [-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0, 0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626,
      0.7230, 1.0]
@@ -28,7 +29,7 @@ def grid(sample: Sample, wanted: Values) -> str | None:
     """
     # Blocks run along the stored rows: rows first here.
     rows, b, unit = (_some(_stored(sample, values)) for values in (wanted, sample.b, sample.unit))
-    for name, made in _round_trips(rows, whole=sample.whole):
+    for name, made in _round_trips(rows, _row_peaks(sample)):
         if _agrees(b, made, unit):
             return name
     return _few_levels(rows, b)
@@ -36,6 +37,13 @@ def grid(sample: Sample, wanted: Values) -> str | None:
 
 def _stored(sample: Sample, values: Values) -> Values:
     return values.T if sample.side == "rows" else values
+
+
+def _row_peaks(sample: Sample) -> Values | None:
+    """The largest number of each stored row, as a column; None where that is not known."""
+    if sample.side == "rows":
+        return np.abs(_some(sample.b.T)).max(1, keepdims=True)
+    return _some(sample.peaks[:, None]) if sample.first == sample.a.shape[1] else None
 
 
 def _some(rows: Values) -> Values:
@@ -46,35 +54,36 @@ def _some(rows: Values) -> Values:
 
 
 def _agrees(b: Values, made: Values, unit: Values) -> bool:
-    return bool((np.abs(b - made) > 0.51 * unit).mean() < 0.01)
+    # Scales and products were rounded to float32 as a rule.
+    return bool((np.abs(b - made) > np.maximum(0.51 * unit, _SINGLE * np.abs(b))).mean() < 0.01)
 
 
-def _round_trips(rows: Values, *, whole: bool) -> Iterator[tuple[str, Values]]:
+def _round_trips(rows: Values, row_peaks: Values | None) -> Iterator[tuple[str, Values]]:
     """Names and results of rounding to known grids and back."""
     for bits, last in (("int8", 127.0), ("int4", 7.0)):
-        for where, peak in _peaks(rows, whole):
+        for where, peak in _peaks(rows, row_peaks):
             step = np.where(peak > 0, peak, 1.0) / last
             yield f"{bits} with a scale for each {where}", np.round(rows / step) * step
     mantissa, lowest, largest = FORMATS["FP8 (E4M3)"]
-    for where, peak in _peaks(rows, whole):
+    for where, peak in _peaks(rows, row_peaks):
         scale = np.where(peak > 0, peak, 1.0) / largest
         yield f"FP8 (E4M3) with a scale for each {where}", short_float(rows / scale, mantissa, lowest, largest) * scale
     middles = (_NF4[1:] + _NF4[:-1]) / 2
-    for where, peak in _peaks(rows, whole):
+    for where, peak in _peaks(rows, row_peaks):
         if where.startswith("block"):
             scale = np.where(peak > 0, peak, 1.0)
             yield f"NF4 with a scale for each {where}", _NF4[np.searchsorted(middles, rows / scale)] * scale
 
 
-def _peaks(rows: Values, whole: bool) -> Iterator[tuple[str, Values]]:
+def _peaks(rows: Values, row_peaks: Values | None) -> Iterator[tuple[str, Values]]:
     """Names of scales, and the largest number for each, in a shape that broadcasts."""
     size = np.abs(rows)
     for block in _BLOCKS:
         if rows.shape[1] % block == 0:
             peaks = size.reshape(len(rows), -1, block).max(2)
             yield f"block of {block}", np.repeat(peaks, block, axis=1)
-    if whole:
-        yield "row", size.max(1, keepdims=True)
+    if row_peaks is not None:
+        yield "row", row_peaks
 
 
 def _few_levels(rows: Values, b: Values) -> str | None:
@@ -85,9 +94,37 @@ def _few_levels(rows: Values, b: Values) -> str | None:
                 continue
             if _quantised_blocks(rows.reshape(-1, block), b.reshape(-1, block), 16):
                 return f"at most 16 levels in each block of {block}"
-    if rows.shape[1] >= 64 and _quantised_blocks(rows, b, min(256, rows.shape[1] // 2)):
+    if rows.shape[1] >= 64 and _quantised_blocks(rows, b, 256):
         return "few levels in each row"
+    for bits in (2, 3):
+        if _short_mantissas(rows, b, bits):
+            return f"numbers of {bits} bits behind the first one, times a scale"
     return None
+
+
+def _short_mantissas(rows: Values, b: Values, bits: int) -> bool:
+    """Whether the numbers of each block are a scale times floating numbers of few bits, as in FP8."""
+    size = 128 if rows.shape[1] % 128 == 0 else rows.shape[1]
+    x, y = (np.abs(values).reshape(-1, size) for values in (rows, b))
+    if size < 48:
+        return False
+    # Small numbers are on an even grid there.
+    large = y > y.max(1, keepdims=True) * 2.0**-5
+    if not large.mean() > 0.2 or not (np.abs(x - y)[large] <= y[large] * 2.0 ** -(bits + 1) * 1.1).mean() > 0.99:
+        return False
+    return bool(np.mean([_clusters(row[use]) <= 2**bits for row, use in zip(y, large, strict=True)]) > 0.95)
+
+
+def _clusters(numbers: Values) -> int:
+    """How many different ones numbers are once powers of two are taken off, up to the rounding of bfloat16."""
+    if len(numbers) < 16:
+        return len(numbers)
+    places = np.sort(np.log2(numbers) % 1.0)
+    gaps = np.diff(np.append(places, places[0] + 1))
+    wide = gaps > 2.0**-6
+    count = int(np.count_nonzero(wide))
+    # What lies close together is one number only as far as rounding goes.
+    return count if gaps[wide].sum() > 1 - count * 2.0**-6 else len(numbers)
 
 
 def _quantised_blocks(x: Values, y: Values, levels: int) -> bool:

@@ -13,6 +13,7 @@ from weight_edit.difference.pairs import Values
 from weight_edit.difference.samples import Sample
 
 _ROUNDS = 8
+_CUT = 8
 
 RowProducts = Callable[[Values], tuple[Values, float]]
 """`products(v)`: with `c = v^T N` over all vectors, `N c` and |c|^2."""
@@ -30,7 +31,10 @@ def ablation_of_unit_rows(sample: Sample) -> OperatorFit | None:
     made = np.outer(lengths * v, v @ rows)
     square = float(np.vdot(made, made))
     strength = -float(np.vdot(one.change, made)) / square if square else 0.0
-    return fitted("ablation of unit rows", one, one.a - strength * made, v[:, None], strength)
+    # Of one rank it is what it is; of a few more, what is left of keeping rows' lengths once that is cut to them.
+    rank = int(np.count_nonzero(leading(one.change, _CUT + 1)[1] > one.edge))
+    name = "norm-preserving ablation (rows)" if 1 < rank <= _CUT else "ablation of unit rows"
+    return fitted(name, one, one.a - strength * made, v[:, None], strength, ranks=rank)
 
 
 def row_norms_kept(sample: Sample) -> OperatorFit | None:
@@ -64,7 +68,7 @@ def row_norms_kept(sample: Sample) -> OperatorFit | None:
     return fitted("norm-preserving ablation (rows)", one, mapped * (factors * lengths)[:, None], v[:, None], strength)
 
 
-def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: int = 8) -> OperatorFit | None:
+def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: int = _CUT) -> OperatorFit | None:
     """The fit of "full" whose difference was cut to the largest few singular values."""
     one = sample.of_first_matrix()
     found = _unit_rows(one)
@@ -72,7 +76,7 @@ def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: in
         return None
     rows, lengths = found
     left, values = leading(one.change, limit)
-    rank = int(np.count_nonzero(values > max(one.edge, 1e-6 * values[0])))
+    rank = int(np.count_nonzero(values > one.edge))
     if not 1 < rank < limit:
         return None
     q = left[:, :rank]

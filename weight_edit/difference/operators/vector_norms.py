@@ -9,7 +9,8 @@ from weight_edit.difference.operators.fit import OperatorFit, fitted, leading
 from weight_edit.difference.pairs import Values
 from weight_edit.difference.samples import Sample
 
-_ROUNDS = 8
+_ROUNDS = 60
+_STILL = 1e-15
 
 
 def vector_norms_kept(sample: Sample, columns: Values) -> OperatorFit:
@@ -25,10 +26,13 @@ def vector_norms_kept(sample: Sample, columns: Values) -> OperatorFit:
         off = a - v @ (v.T @ a)
         squares = np.einsum("ij,ij->j", off, off)
         factors = np.divide(np.einsum("ij,ij->j", off, b), squares, out=np.ones_like(squares), where=squares > 0)
+        before = v
         v = leading(b - a * factors, count)[0]
-    before, after = (v.T @ a) * factors, v.T @ b
-    square = float(np.vdot(before, before))
-    strength = 1 - float(np.vdot(after, before)) / square if square else 0.0
+        if count - np.linalg.norm(before.T @ v) ** 2 < _STILL * count:
+            break
+    along, after = (v.T @ a) * factors, v.T @ b
+    square = float(np.vdot(along, along))
+    strength = 1 - float(np.vdot(after, along)) / square if square else 0.0
     mapped = a - strength * (v @ (v.T @ a))
     lengths = np.linalg.norm(mapped, axis=0)
     scale = np.divide(np.linalg.norm(a, axis=0), lengths, out=np.zeros_like(lengths), where=lengths > 0)

@@ -1,14 +1,11 @@
-"""Build llama.cpp's own server into `.stacks/`, which `make stacks` checks this package against.
-
-    python tools/stacks.py [--jobs N]
+"""llama.cpp's own server, built into `.stacks/`, and its converter beside it.
 
 The sources are those that llama.cpp's Python package brings along, whose source distribution pip fetches from the
 index that it is set up for. A build takes about nine minutes on two processors, more on busy ones; one that was
 interrupted goes on, and nothing is built again while `.stacks/bin/llama-server` is of the same release. Needs cmake,
-ninja and a C++ compiler; no model and no other library is downloaded. The path of the program is printed.
+ninja and a C++ compiler; no model and no other library is downloaded.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -16,10 +13,10 @@ import sys
 import tarfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-STACKS = ROOT / ".stacks"
+from stacks.environment import STACKS, stacks
+
 PROGRAM = STACKS / "bin" / "llama-server"
-RELEASE = "0.3.36"
+RELEASE = stacks()["llama-cpp"].version
 """The release of llama-cpp-python; it decides the version of llama.cpp."""
 
 _NAME = f"llama_cpp_python-{RELEASE}"
@@ -45,6 +42,17 @@ def is_built() -> bool:
     """Whether the program of this release is there."""
     stamp = STACKS / "release"
     return PROGRAM.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == RELEASE
+
+
+def program() -> Path:
+    """The server: what `WEIGHT_EDIT_LLAMA_SERVER` names, or what is built here."""
+    return Path(os.environ.get("WEIGHT_EDIT_LLAMA_SERVER") or PROGRAM)
+
+
+def converter() -> Path:
+    """The converter that comes with the sources: what `WEIGHT_EDIT_GGUF_CONVERTER` names, or the one here."""
+    named = os.environ.get("WEIGHT_EDIT_GGUF_CONVERTER")
+    return Path(named) if named else STACKS / _NAME / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py"
 
 
 def fetch() -> Path:
@@ -100,18 +108,3 @@ def run(*command: str, quiet: bool = False) -> None:
 def say(line: str) -> None:
     """Print a line on stderr."""
     print(line, file=sys.stderr, flush=True)
-
-
-def main() -> int:
-    """Build what is not there; print the program's path."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    if not is_built():
-        build(options.jobs)
-    print(PROGRAM)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,82 @@
+"""Greedy tokens by llama.cpp's server, of a GGUF file or of what its own converter makes of a folder, in F16."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exchange import serve
+
+OPTIONS = ("--threads", "1", "--parallel", "1", "--ctx-size", "512", "--no-warmup")
+
+
+def run(model: dict, asked: dict) -> list:
+    file = Path(model["folder"])
+    if file.is_dir():
+        file = _converted(file, asked)
+    with _server(file, asked) as address:
+        pairs = zip(asked["prompts"], asked["texts"], strict=True)
+        return [_reply(address, prompt, text, asked["new_tokens"]) for prompt, text in pairs]
+
+
+def _converted(folder: Path, asked: dict) -> Path:
+    file = Path(asked["scratch"]) / "model.gguf"
+    script = Path(__file__).with_name("convert_to_gguf.py")
+    arguments = [asked["converter"], str(folder), str(file), asked["pre_tokenizer"] or ""]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"converter: {done.stderr.strip().splitlines()[-1]}")
+    return file
+
+
+@contextmanager
+def _server(file: Path, asked: dict) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = Path(asked["scratch"]) / "server.log"
+    with log.open("w") as out:
+        command = [asked["program"], "--model", str(file), "--port", str(port), *OPTIONS]
+        server = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        _wait(server, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait(server: subprocess.Popen, address: str, log: Path) -> None:
+    while server.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line.lower()]
+    raise ValueError(f"server: {said[0] if said else 'it ended'}")
+
+
+def _reply(address: str, prompt: list, text: str, new_tokens: int) -> dict:
+    settings = {"temperature": 0, "samplers": ["temperature"], "n_probs": 2, "cache_prompt": False}
+    done = _post(f"{address}/completion", {"prompt": prompt, "n_predict": new_tokens, **settings})
+    steps = done["completion_probabilities"]
+    return {
+        "tokens": [step["id"] for step in steps],
+        "top": [[[each["id"], each["logprob"]] for each in step["top_logprobs"]] for step in steps],
+        "read": _post(f"{address}/tokenize", {"content": text, "add_special": False})["tokens"],
+    }
+
+
+def _post(address: str, body: dict) -> dict:
+    sent = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(sent, timeout=600) as reply:
+        return json.load(reply)
+
+
+serve(run)

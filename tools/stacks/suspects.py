@@ -1,0 +1,105 @@
+"""What a stack may have dropped: transformers' model without it, which the stack then agrees with."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+DEFAULT_ROPE_BASE = 10000.0
+
+
+def reference(folder: Path) -> Any:
+    """A checkpoint by transformers in float32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def _without_rope_base(config: Any) -> bool:
+    ropes = config.rope_parameters
+    parts = [ropes] if "rope_theta" in ropes else [each for each in ropes.values() if isinstance(each, dict)]
+    for each in parts:
+        each["rope_theta"] = DEFAULT_ROPE_BASE
+    return bool(parts)
+
+
+def _local_rope_base(config: Any) -> bool:
+    """Of a model with two: what older configs have for windows stays at that default."""
+    local = config.rope_parameters.get("sliding_attention")
+    if isinstance(local, dict):
+        local["rope_theta"] = DEFAULT_ROPE_BASE
+        config.rope_parameters["full_attention"]["rope_theta"] = 1e6
+    return isinstance(local, dict)
+
+
+def _without(*names: str) -> Callable[[Any], bool]:
+    def change(config: Any) -> bool:
+        there = [name for name in names if getattr(config, name, None) is not None]
+        for name in there:
+            setattr(config, name, None)
+        return bool(there)
+
+    return change
+
+
+def _without_window(config: Any) -> bool:
+    there = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if there:
+        config.sliding_window = config.max_position_embeddings
+    return there
+
+
+def _zero(*endings: str) -> Callable[[Any], bool]:
+    def change(model: Any) -> bool:
+        found = [p for name, p in model.named_parameters() if name.endswith(endings) and bool(p.any())]
+        for each in found:
+            each.data.zero_()
+        return bool(found)
+
+    return change
+
+
+def _tie(model: Any) -> bool:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    is_own = not torch.equal(head.weight, embedding.weight)
+    head.weight = embedding.weight
+    return is_own
+
+
+CONFIGS: Mapping[str, Callable[[Any], bool]] = {
+    "`rope_parameters` (takes 10000)": _without_rope_base,
+    "`rope_parameters` (takes 10000 and 1000000)": _local_rope_base,
+    "soft-capping of logits": _without("final_logit_softcapping"),
+    "soft-capping of attention": _without("attn_logit_softcapping"),
+    "all soft-capping": _without("final_logit_softcapping", "attn_logit_softcapping"),
+    "the sliding window": _without_window,
+}
+"""What is dropped -> how a config says so; false where the model has nothing of it."""
+
+MODELS: Mapping[str, Callable[[Any], bool]] = {
+    "biases of `down_proj`": _zero("down_proj.bias"),
+    "biases of `o_proj` and `down_proj`": _zero("o_proj.bias", "down_proj.bias"),
+    "all biases": _zero(".bias"),
+    "the unembedding of its own (takes the embedding)": _tie,
+}
+"""What is dropped -> how a loaded model shows it."""
+
+
+def explanation(folder: Path, agrees: Callable[[Any], bool]) -> str | None:
+    """What a stack drops of a checkpoint, by the first way to drop something under which transformers agrees with it.
+
+    Args:
+        agrees: whether the stack's replies are a model's.
+    """
+    with torch.no_grad():
+        for name, change_config in CONFIGS.items():
+            config = AutoConfig.from_pretrained(folder)
+            if change_config(config):
+                model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
+                if agrees(model):
+                    return name
+        for name, change_model in MODELS.items():
+            model = reference(folder)
+            if change_model(model) and agrees(model):
+                return name
+    return None
