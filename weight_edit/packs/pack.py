@@ -183,7 +183,7 @@ def _written(target: Path, content: PackContent, spool: BinaryIO | None, edited:
                     way.plan()
         except UsageError as error:
             raise UnsupportedError(
-                f"the edit is too large for a pack, which is read within bounds, because it may be a stranger's: {error}"
+                f"the edit is too large for a pack, which is read within bounds, as those of strangers are: {error}"
             ) from error
         new.replace(target)
     finally:
