@@ -26,14 +26,19 @@ def check_no_token(content: Any, name: str) -> None:
             )
 
 
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text, keys among them, with the place that it stands at."""
+def _texts(value: Any, where: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
+    """Every text, keys among them, with the place that it stands at; what stands at several, once."""
+    seen = set() if seen is None else seen
+    if isinstance(value, dict | list | tuple):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
     if isinstance(value, str):
         yield where or "the recipe", value
     elif isinstance(value, dict):
         for key, entry in value.items():
             yield where or "a key", str(key)
-            yield from _texts(entry, f"{where}.{key}" if where else str(key))
+            yield from _texts(entry, f"{where}.{key}" if where else str(key), seen)
     elif isinstance(value, list | tuple):
         for number, entry in enumerate(value):
-            yield from _texts(entry, f"{where}.{number}")
+            yield from _texts(entry, f"{where}.{number}", seen)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError, plain
 from weight_edit.hub.destination import Destination
 from weight_edit.publish.push import push
 from weight_edit.publish.upload import check_destination
@@ -51,8 +51,8 @@ def push_model(recipe: Recipe, model: Path, token: str | None, trust_remote_code
             token=token,
             trust_remote_code=trust_remote_code,
         )
-    except UsageError as error:
-        error.args = (f"{error}; the run is done, and its model is {model}",)
+    except (UsageError, VerificationError) as error:
+        error.args = (plain(f"{error}; the run is done, and its model is {model}"),)
         raise
     document = pushed.to_dict()
     del document["verification"]

@@ -106,7 +106,8 @@ def run(
     Raises:
         UsageError, UnsupportedError: before anything is written, where that can be told; or the push failed, and the
             run is done.
-        VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model.
+        VerificationError: a check failed or the damage is beyond the recipe's bounds; there is no finished model. Or
+            what was pushed is not what the Hub has, of a run that is done.
     """
     began = time.monotonic()
     if isinstance(recipe, Recipe) and model is not None:
@@ -128,7 +129,14 @@ def run(
         folder.take_place()
         if push:
             # Behind all else: a run whose push fails is done all the same.
-            summary["push"] = push_model(recipe, folder.path / MODEL, token, trust_remote_code)
+            try:
+                summary["push"] = push_model(recipe, folder.path / MODEL, token, trust_remote_code)
+            except WeightEditError as error:
+                # What was committed all the same, the message says.
+                summary["push"] = {**summary["push"], "failed": str(error)}
+                folder.log(f"push failed: {error}")
+                folder.save()
+                raise
             folder.log(f"pushed: {summary['push']['url']}")
             folder.save()
     return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
