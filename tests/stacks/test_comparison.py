@@ -57,8 +57,9 @@ def test_a_noise_as_large_as_margins_excuses_nothing() -> None:
 def test_a_reply_may_end_where_transformers_ends_and_nowhere_else() -> None:
     ends = agreement(model, [[1]], [reply([])], ends={2}, new_tokens=3)
     assert (ends.stopped, ends.places) == (0, 0)
-    assert compared(reply([2])).stopped == 1
-    assert not compared(reply([2])).holds(10)
+    assert compared(reply([2])).stopped == 0
+    assert compared(reply([2, 3])).stopped == 1
+    assert not compared(reply([2, 3])).holds(10)
 
 
 def test_other_tokens_of_the_prompt_are_counted() -> None:

@@ -84,7 +84,8 @@ def agreement(
             if len(top) == 2:
                 (first, first_at), (second, second_at) = top
                 noise = max(noise, abs((first_at - second_at) - float(row[first] - row[second])))
-        if len(reply.tokens) < new_tokens and int(logits[len(reply.tokens)].argmax()) not in ends:
+        ended = bool(reply.tokens) and reply.tokens[-1] in ends
+        if not ended and len(reply.tokens) < new_tokens and int(logits[len(reply.tokens)].argmax()) not in ends:
             stopped += 1
     return Agreement(
         places=places,
