@@ -117,7 +117,7 @@ def save_recipe(path: Path, sections: Mapping[str, Any], model: str, said: str) 
     """Write the recipe of an edit; raises `UsageError` where the file cannot be written."""
     content = {"title": f"{said}, as found by diff"[:200], "model": model, **sections}
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-    write_whole(path, f"{_FIRST}#\n#   weight-edit run {path.name} --out runs/{path.stem}\n{text}")
+    write_whole(path, f"{_FIRST}#\n#   weight-edit run {path.name}\n{text}")
 
 
 def is_found_recipe(path: Path) -> bool:
