@@ -21,7 +21,6 @@ THEIR_OWN = {
     "baking/card/adapter_use.py",
     "baking/card/card.py",
     "baking/card/usage.py",
-    "baking/card/adapter_use.py",
     "inspection/catalogue/facts.py",
     "inspection/catalogue/page.py",
     "proofs/proven.py",
@@ -72,8 +71,8 @@ def test_every_option_of_an_error_is_one_of_a_verb() -> None:
 
 def test_no_text_of_the_engine_has_a_flag() -> None:
     for name, tree in engine():
-        if name in ("evaluation/gguf/server.py", "checkpoint/source/refused.py", "baking/card/adapter_use.py"):
-            continue  # the flags of other programs: of llama-server and vLLM, and of hf, which downloads
+        if name in ("evaluation/gguf/server.py", "checkpoint/source/refused.py"):
+            continue  # the flags of other programs: llama-server, which it starts, and hf, which downloads
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
