@@ -39,7 +39,7 @@ class _Range:
     edited: tuple[EditedTensor, str] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ReversalRecord:
     """A reversal under construction.
 
