@@ -13,7 +13,7 @@ from weight_edit.plan.plan import EditPlan, plan_ablation
 from weight_edit.runtime.hooks import hooked
 from weight_edit.runtime.loading import Model
 
-ADAPTABLE = ("phi", "olmo2")
+ADAPTABLE = ("phi", "olmo2", "mixtral", "gpt_oss", "deepseek_v3")
 IDS = torch.randint(3, 90, (3, 11), generator=torch.Generator().manual_seed(5))
 
 
