@@ -1,5 +1,7 @@
 """Whatever a call of the Hub raises becomes one line, and no signed address is in it."""
 
+from io import StringIO
+
 import httpx2
 import pytest
 from huggingface_hub import errors as hub
@@ -49,8 +51,16 @@ def test_our_own_errors_pass_as_they_are():
         raise UnsupportedError("mine")
 
 
-@pytest.mark.parametrize("quiet", [True, False])
-def test_bars_are_drawn_as_quiet_has_it(quiet):
+class Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("quiet", "where", "drawn"), [(False, Terminal, True), (True, Terminal, False), (False, StringIO, False)]
+)
+def test_bars_are_drawn_on_a_terminal_alone_and_as_quiet_has_it(quiet, where, drawn, monkeypatch):
+    monkeypatch.setattr("sys.stderr", where())
     with progress.quieted(quiet), hub_call("org/model", None):
-        assert are_progress_bars_disabled() is quiet
+        assert are_progress_bars_disabled() is not drawn
     assert not are_progress_bars_disabled()
