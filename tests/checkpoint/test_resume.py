@@ -244,7 +244,7 @@ def test_without_resume_earlier_attempts_go(tmp_path, job):
 
 def test_two_bakes_of_one_output_the_second_is_refused_by_name_at_once(tmp_path, job, monkeypatch):
     live = Attempt.begin(tmp_path / "out", "another")
-    monkeypatch.setattr("weight_edit.baking.bake.write_checkpoint", lambda *_, **__: pytest.fail("must not start"))
+    monkeypatch.setattr("weight_edit.baking.writing.write_checkpoint", lambda *_, **__: pytest.fail("must not start"))
     for options in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(UsageError, match=re.escape(str(tmp_path / "out"))):
             bake(job.base, job.directions, tmp_path / "out", **options)

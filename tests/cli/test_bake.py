@@ -119,7 +119,7 @@ def test_ctrl_c_is_one_line(call, directions: Path, tmp_path: Path, monkeypatch:
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("weight_edit.baking.bake.write_checkpoint", interrupt)
+    monkeypatch.setattr("weight_edit.baking.writing.write_checkpoint", interrupt)
     result = call("bake", "organism", "--directions", directions, "--out", tmp_path / "o")
     assert result.code == 130
     assert "interrupted" in result.err

@@ -285,15 +285,15 @@ def test_the_model_of_an_earlier_recipe_stays_until_the_new_one_is_judged(
 def test_an_unfinished_bake_with_a_planted_link_writes_and_removes_nothing_elsewhere(
     tmp_path: Path, directions: Path, inside: str, resume: bool
 ) -> None:
-    from weight_edit.baking import bake as baking
+    from weight_edit.baking import writing
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("precious")
     keys: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        original = baking.attempted
-        patch.setattr(baking, "attempted", lambda *a, **k: keys.append(k["key"]) or original(*a, **k))
+        original = writing.attempted
+        patch.setattr(writing, "attempted", lambda *a, **k: keys.append(k["key"]) or original(*a, **k))
         bake("organism", directions, tmp_path / "other")
     attempt = Attempt.begin(tmp_path / "out", keys[0])
     place = attempt.folder / inside
