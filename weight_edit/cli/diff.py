@@ -23,7 +23,7 @@ def diff(
             metavar="FILE", help="Write the shared directions there; ending in .yaml, the verdict's edit as a recipe."
         ),
     ] = None,
-    verdict: Annotated[bool, typer.Option("--verdict", help="Say what B was made with from A.")] = False,
+    verdict: Annotated[bool, typer.Option("--verdict", help="Say what B was made with from A (experimental).")] = False,
     everything: Annotated[bool, typer.Option("--all", help="A line for each tensor, not one for each kind.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 4 when the two differ.")] = False,
     overwrite: Overwrite = False,
