@@ -295,5 +295,7 @@ def test_the_opening_of_an_answer_leaves_the_stream_of_the_prompt_as_it_is(small
     torch.testing.assert_close(values, next_token_logprobs(model, opened), rtol=1e-5, atol=1e-5)
     expected = problem_of(model, prompts, prompts, [-2, -1]).target()
     assert len(read.known) == 2
-    torch.testing.assert_close(read.target(), expected, rtol=1e-5, atol=1e-6)
+    # Rounding of sums as large as the largest entries, which another processor adds up in another order.
+    noise = 16 * torch.finfo(torch.float32).eps * float(expected.abs().max())
+    torch.testing.assert_close(read.target(), expected, rtol=1e-5, atol=noise)
     assert not read.known

@@ -180,7 +180,7 @@ class RestoredTensor:
         for begin in range(0, self.size, TOGETHER):
             raw = np.empty(min(TOGETHER, self.size - begin), np.uint8)
             read(self.part, begin, raw)
-            yield corrections.applied(take(raw.size), raw, raw, None)
+            yield corrections.applied(take(corrections.longest(raw.size)), raw, raw, None)
 
 
 def _exactly(raw: bytes, size: int) -> bytes:
