@@ -111,7 +111,7 @@ def _through(step: EditStep, change: StreamMap, vectors: dict[int, Floats]) -> d
     if vectors and step.partial:
         raise UnsupportedError("an addition goes before no edit of some layers here; put it behind", option="layers")
     whole: LowRankMap = change.map.times(step.strength)
-    return {layer: vector - whole.left @ (whole.right.T @ vector) for layer, vector in vectors.items()}
+    return {layer: vector - whole.taken_off(vector) for layer, vector in vectors.items()}
 
 
 def _prepared(request: AdapterRequest, maps: Sequence[EditStep], vectors: dict[int, Floats]) -> PreparedEdit:
