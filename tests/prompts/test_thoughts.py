@@ -1,14 +1,14 @@
 """Thoughts: taken off an answer, and put before one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.helpers.thinking_templates import OFF, PLAIN, QWEN, R1, tokenizer
 from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.thought_format import ThoughtFormat
-from weight_edit.prompts.thoughts import Thinking, split_thought
+from weight_edit.prompts.thoughts import ANSWERS, CLOSE, THOUGHTS, Thinking, split_thought
 
 MADE = "\nThe user wants bread. I can help.\n"
 
@@ -39,8 +39,10 @@ def test_a_text_without_a_thought_has_none():
 
 @given(st.text(), st.text())
 def test_what_is_put_together_comes_apart(thought, answer):
-    if "think>" in thought + answer:
-        return
+    # A mark of any kind in either has a meaning of its own; hypothesis draws them from the package's constants.
+    marks = [mark for pair in (*THOUGHTS, *ANSWERS) for mark in pair]
+    assume(not any(mark in text for text in (thought, answer, f"{thought}</think>") for mark in marks if mark != CLOSE))
+    assume(CLOSE not in thought + answer and "<|channel|>" not in thought + answer)
     assert split_thought(f"<think>{thought}</think>{answer}") == Thinking(thought, answer)
 
 
