@@ -3,8 +3,9 @@
     python benchmarks/adapters.py [FAMILY ...]
 
 A row for each: the largest difference of logits between the adapter on its base and the baked model, not merged,
-merged, and merged, saved and loaded again; `moved` is what the edit does. Or what it was refused with. Families are
-small random models in float32 (`tests/helpers/families.py`), mixtures the samples of the catalogue.
+merged, and merged, saved and loaded again; `moved` is what the edit does, `noise` what the baked model's logits do when
+each of its weights is rounded once more to float32, by chance: no figure can be held to less. Or what it was refused
+with. Families are small random models in float32 (`tests/helpers/families.py`), mixtures the samples of the catalogue.
 """
 
 import sys
@@ -88,6 +89,7 @@ def row(family: str, name: str, base: Path, place: Path) -> str:
         except NotImplementedError as error:
             figures += [str(error)[:60], ""]
         figures.append(f"{(logits(load(base)) - wanted).abs().max():.1e}")
+        figures.append(f"{(logits(rounded_again(load(place / 'out'))) - wanted).abs().max():.1e}")
         return " | ".join(
             [*figures, f"rank {made.rank}" + (f", error {made.truncation['error']:.2f}" if made.truncation else "")]
         )
@@ -95,6 +97,16 @@ def row(family: str, name: str, base: Path, place: Path) -> str:
         return f"{'' if wanted is None else 'adapter '}refused: {str(error)[:150]}"
     except Exception as error:  # noqa: BLE001
         return f"FAILED {type(error).__name__}: {str(error)[:150]}"
+
+
+def rounded_again(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, each weight moved by up to half of the distance between neighbouring numbers of float32."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            drawn = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) - 0.5
+            parameter.copy_((parameter.double() * (1 + drawn * torch.finfo(torch.float32).eps)).float())
+    return model
 
 
 def _wider(width: int) -> DirectionRows:
@@ -107,9 +119,8 @@ def main() -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
     families = sys.argv[1:] or [*DENSE, *MIXTURES]
-    print(
-        "| family | tied | edit | not merged | merged | saved and loaded | moved | |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| family | tied | edit | not merged | merged | saved and loaded | moved | noise | |")
+    print("|---|---|---|---|---|---|---|---|---|")
     with progress.quieted(True):
         for family in families:
             with tempfile.TemporaryDirectory() as folder:
