@@ -131,7 +131,7 @@ def pack(
             reversal=None if way_back is None else way_back.document,
         )
         bytes_reversal = spool.tell()
-        size = _written(target, content, None if way_back is None else cast(BinaryIO, spool), folder)
+        size = _written(target, content, cast(BinaryIO, spool), way_back)
     return PackResult(
         path=target,
         size=size,
@@ -167,23 +167,25 @@ def _source(
     return found
 
 
-def _written(target: Path, content: PackContent, spool: BinaryIO | None, edited: Path) -> int:
+def _written(target: Path, content: PackContent, spool: BinaryIO, way_back: ReversalRecord | None) -> int:
     """Write a pack, and read it again as `apply` and `undo` do before it has its name; its size.
 
     Raises:
         UnsupportedError: it is beyond the bounds to which packs are read.
+        VerificationError: it does not give the base back.
     """
     new = target.with_name(f".{target.name}.new")
     try:
-        size = write_pack(new, content, spool)
+        size = write_pack(new, content, None if way_back is None else spool)
         try:
             read = read_pack(new)
-            if spool is not None:
-                with WayBack.open(read, Checkpoint.open(edited)) as way:
-                    way.plan()
+            if way_back is not None:
+                with WayBack.open(read, way_back.edited) as way:
+                    way.check(way_back.digests)
         except UsageError as error:
             raise UnsupportedError(
-                f"the edit is too large for a pack, which is read within bounds, as those of strangers are: {error}"
+                "the edit does not fit into a pack: what was written is refused where it is read, within bounds as "
+                f"those of strangers are: {error}"
             ) from error
         new.replace(target)
     finally:
