@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from weight_edit.runtime.loading import load
+
 DEFAULT_ROPE_BASE = 10000.0
 
 
 def reference(folder: Path) -> Any:
-    """A checkpoint by transformers in float32."""
+    """A checkpoint by transformers in float32; of a GGUF file, which is dequantised for it, as the package loads it."""
+    if folder.suffix == ".gguf":
+        return load(folder, dtype="float32", device="cpu").model.eval()
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -85,21 +89,24 @@ MODELS: Mapping[str, Callable[[Any], bool]] = {
 """What is dropped -> how a loaded model shows it."""
 
 
-def explanation(folder: Path, agrees: Callable[[Any], bool]) -> str | None:
-    """What a stack drops of a checkpoint, by the first way to drop something under which transformers agrees with it.
+def explanations(folder: Path, agrees: Callable[[Any], bool]) -> list[str]:
+    """What a stack may have dropped: every way to drop one thing under which transformers agrees with it.
+
+    Several agree where they do the same to this model; which of them it was, replies cannot tell.
 
     Args:
         agrees: whether the stack's replies are a model's.
     """
+    found = []
     with torch.no_grad():
         for name, change_config in CONFIGS.items():
             config = AutoConfig.from_pretrained(folder)
             if change_config(config):
                 model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
                 if agrees(model):
-                    return name
+                    found.append(name)
         for name, change_model in MODELS.items():
             model = reference(folder)
             if change_model(model) and agrees(model):
-                return name
-    return None
+                found.append(name)
+    return found
