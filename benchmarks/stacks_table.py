@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from stacks.cases import EDITS, Case, cases
-from stacks.comparison import Agreement, agreement, logits
+from stacks.comparison import Agreement
 from stacks.environment import Stack, stacks
-from stacks.precision import noise
+from stacks.judging import changed, compared, judged
 from stacks.replies import LIMIT, Asked, Prompts, Reply, StackError, absence, replies
 from stacks.small_models import FAMILIES, PRE_TOKENIZER, small_model
 from stacks.suspects import explanations, reference
@@ -34,9 +34,6 @@ TEXTS = (
     "My favourite season is autumn, because", "To plant a tree, first dig", "The opposite of hot is",
     "A good way to learn a language is", "The moon goes around",
 )  # fmt: skip
-GGUF_PRECISION = "8 bits"
-"""What llama.cpp multiplies quantised weights with."""
-
 Said = dict[str, list[Reply] | StackError]
 """Name of a case -> what a stack says of it."""
 
@@ -161,47 +158,27 @@ class Row:
             elif isinstance(got, StackError):
                 found[case.name] = str(got).replace("|", "/")
             else:
-                compared = self._compared(reference(case.model), got)
-                bound = self._noise(case.model, got) if compared.differences else 0.0
-                judged = compared.judged(bound, base)
-                changed = "" if case.name == "base" else f" ({self._changed(case.model, got)})"
-                misread = f"; {compared.misread} prompts misread" if compared.misread else ""
-                found[case.name] = f"{judged}{changed}; error {compared.error():.0e}{misread}"
-                if not judged.holds:
-                    drops.append(self._dropped(case.model, got, bound, base))
-                base = base or compared
+                agreement = compared(reference(case.model), self.prompts, got)
+                verdict = judged(agreement, self.stack, case.model, self.prompts, got, base=base)
+                found[case.name] = f"{verdict}{self._changed(case, got)}; error {agreement.error():.0e}"
+                if agreement.misread:
+                    found[case.name] += f"; {agreement.misread} prompts misread"
+                if not verdict.holds:
+                    drops.append(self._dropped(case.model, got, verdict.noise, base))
+                base = base or agreement
         return " | ".join([*(found.get(name, "-") for name in names), "; ".join(dict.fromkeys(drops)) or "nothing"])
 
-    def _changed(self, model: Path, got: list[Reply]) -> str:
-        """At how many places the base's most probable token is another, by transformers alone."""
-        pairs = zip(self._best(self.base, got), self._best(model, got), strict=True)
-        count = sum(one != other for one, other in pairs)
-        return f"{count} changed" if count else "**no answer changed**"
+    def _changed(self, case: Case, got: list[Reply]) -> str:
+        if case.name == "base" or case.model is None:
+            return ""
+        count = changed(self.base, case.model, self.prompts, got)
+        return f" ({count} changed)" if count else " (**no answer changed**)"
 
-    def _best(self, model: Path, got: list[Reply]) -> list[int]:
-        """The most probable token at each place of a reply."""
-        loaded = reference(model)
-        return [
-            token
-            for prompt, reply in zip(self.prompts.ids, got, strict=True)
-            for token in logits(loaded, prompt, reply.tokens)[:-1].argmax(-1).tolist()
-        ]
-
-    def _dropped(self, model: Path, got: list[Reply], bound: float, base: Agreement | None) -> str:
+    def _dropped(self, model: Path, got: list[Reply], noise: float, base: Agreement | None) -> str:
         if model.is_file():
             return "unexplained"
-        found = explanations(model, lambda changed: self._compared(changed, got).judged(bound, base).holds)
+        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise, base).holds)
         return " or ".join(found) or "unexplained"
-
-    def _noise(self, model: Path, got: list[Reply]) -> float:
-        precision = GGUF_PRECISION if model.is_file() else self.stack.precision
-        return noise(lambda: reference(model), self.prompts.ids, got, precision=precision)
-
-    def _compared(self, model: object, got: list[Reply]) -> Agreement:
-        """A stack's replies held to a model of transformers."""
-        ends = model.generation_config.eos_token_id  # type: ignore[attr-defined]
-        ends = {ends} if isinstance(ends, int) else set(ends or ())
-        return agreement(model, self.prompts.ids, got, ends=ends, new_tokens=self.prompts.new_tokens)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ EDITS: Mapping[str, Mapping[str, Any]] = {
     "addition": {"kind": "add", "options": {"length": "unit"}},
 }
 """Name in the table -> arguments of `bake`; an addition goes in front of the second block."""
-SHARE = 16
-"""An ablation takes one direction of so many: enough for most answers to change, which the table shows."""
+DIRECTIONS = 4
+"""How many directions an ablation takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +59,31 @@ def cases(base: Path, work: Path, *, edits: Mapping[str, Mapping[str, Any]] = ED
         seed: of the directions.
     """
     model = reference(base)
-    config = model.config.get_text_config()
     embedding = model.get_input_embeddings().weight.detach()
     tied = torch.equal(embedding, model.get_output_embeddings().weight)
     # As long as four rows of the embedding, so that answers change.
     length = 4 * float(embedding.norm(dim=1).mean())
-    rows = np.random.default_rng(seed).standard_normal((config.hidden_size // SHARE, config.hidden_size))
     found = [Case(name="base", model=base)]
     for name, arguments in edits.items():
         if "untie" in arguments.values() and not tied:
             continue
         is_addition = arguments.get("kind") == "add"
-        more = {"at": 1, "strength": length} if is_addition else {}
-        folder = work / f"{name.replace(', ', '-')}-{digest(base, seed, name, arguments)[:16]}"
-        directions = folder / "directions.safetensors"
+        asked = {**arguments, **({"at": 1, "strength": length} if is_addition else {})}
+        rows = _directions(embedding, 1 if is_addition else DIRECTIONS, seed)
+        folder = work / f"{name.replace(', ', '-')}-{digest(base, asked, rows.tobytes())[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"direction": _orthonormal(rows[:1] if is_addition else rows)}, directions)
-        found.append(_case(base, directions, {**arguments, **more}, name=name, tied=tied))
+        save_file({"direction": rows}, folder / "directions.safetensors")
+        found.append(_case(base, folder, asked, name=name, tied=tied))
     return found
+
+
+def _directions(embedding: torch.Tensor, count: int, seed: int) -> np.ndarray:
+    """Random mixtures of the embedding's rows, orthonormal: (count, width) float32.
+
+    They lie where the stream has its numbers, so that answers change, of a trained model, too.
+    """
+    mixed = np.random.default_rng(seed).standard_normal((count, len(embedding))) @ embedding.double().numpy()
+    return np.ascontiguousarray(np.linalg.qr(mixed.T)[0].T, dtype=np.float32)
 
 
 def digest(base: Path, *asked: object) -> str:
@@ -89,12 +96,8 @@ def digest(base: Path, *asked: object) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def _orthonormal(rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.linalg.qr(rows.T)[0].T, dtype=np.float32)
-
-
-def _case(base: Path, directions: Path, arguments: Mapping[str, Any], *, name: str, tied: bool) -> Case:
-    out, made = directions.with_name("edited"), directions.with_name("adapter")
+def _case(base: Path, folder: Path, arguments: Mapping[str, Any], *, name: str, tied: bool) -> Case:
+    directions, out, made = folder / "directions.safetensors", folder / "edited", folder / "adapter"
     try:
         if not out.exists():
             bake(str(base), directions, out, **arguments)

@@ -1,6 +1,7 @@
 """What a stack may have dropped: transformers' model without it, which the stack then agrees with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +90,36 @@ MODELS: Mapping[str, Callable[[Any], bool]] = {
 """What is dropped -> how a loaded model shows it."""
 
 
-def explanations(folder: Path, agrees: Callable[[Any], bool]) -> list[str]:
-    """What a stack may have dropped: every way to drop one thing under which transformers agrees with it.
+MOST = 3
+"""How many things are dropped at a time, at most."""
+
+
+def explanations(folder: Path, agrees: Callable[[Any], bool], *, most: int = MOST) -> list[str]:
+    """What a stack may have dropped: every way to drop as few things as need be, under which transformers agrees.
 
     Several agree where they do the same to this model; which of them it was, replies cannot tell.
 
     Args:
         agrees: whether the stack's replies are a model's.
+        most: how many things are dropped at a time.
     """
-    found = []
+    there = [name for name in (*CONFIGS, *MODELS) if _without_things(folder, [name]) is not None]
+    for count in range(1, most + 1):
+        found = []
+        for names in combinations(there, count):
+            model = _without_things(folder, names)
+            if model is not None and agrees(model):
+                found.append(" and ".join(names))
+        if found:
+            return found
+    return []
+
+
+def _without_things(folder: Path, names: Sequence[str]) -> Any | None:
+    """Transformers' model without these; None where one of them changes nothing any more."""
+    config = AutoConfig.from_pretrained(folder)
+    if not all(CONFIGS[name](config) for name in names if name in CONFIGS):
+        return None
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for name, change_config in CONFIGS.items():
-            config = AutoConfig.from_pretrained(folder)
-            if change_config(config):
-                model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
-                if agrees(model):
-                    found.append(name)
-        for name, change_model in MODELS.items():
-            model = reference(folder)
-            if change_model(model) and agrees(model):
-                found.append(name)
-    return found
+        return model if all(MODELS[name](model) for name in names if name in MODELS) else None

@@ -7,7 +7,6 @@ character, and does not say which these are.
 import json
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exchange import serve
+from gguf_conversion import convert
 
 OPTIONS = ("--threads", "1", "--parallel", "1", "--ctx-size", "512", "--no-warmup")
 # Keys and values are kept in float16 otherwise.
@@ -26,20 +26,12 @@ START = 300
 def run(model: dict, asked: dict) -> list:
     file = Path(model["folder"])
     if file.is_dir():
-        file = _converted(file, asked)
+        made = Path(asked["scratch"]) / "model.gguf"
+        convert(file, made, converter=Path(asked["converter"]), pre_tokenizer=asked["pre_tokenizer"])
+        file = made
     with _server(file, asked) as address:
         pairs = zip(asked["prompts"], asked["texts"], strict=True)
         return [_reply(address, prompt, text, asked["new_tokens"]) for prompt, text in pairs]
-
-
-def _converted(folder: Path, asked: dict) -> Path:
-    file = Path(asked["scratch"]) / "model.gguf"
-    script = Path(__file__).with_name("convert_to_gguf.py")
-    arguments = [asked["converter"], str(folder), str(file), asked["pre_tokenizer"] or ""]
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"converter: {done.stderr.strip().splitlines()[-1]}")
-    return file
 
 
 @contextmanager
