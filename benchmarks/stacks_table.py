@@ -1,27 +1,32 @@
 """Greedy tokens of a base and its edits by every inference stack against transformers' own, as a table in markdown.
 
-    PYTHONPATH=.:tools python benchmarks/stacks_table.py [FOLDER...] [--stacks NAME...] [--new-tokens N]
+    PYTHONPATH=.:tools python benchmarks/stacks_table.py [MODEL...] [--stacks NAME...] [--new-tokens N]
 
-Without folders the small models of every family are asked. Stacks that are not installed are told by name: `make
-stacks` installs them. A cell says whether all tokens are transformers' own; where a stack differs, what it has
-dropped, if dropping it in transformers gives what the stack says.
+MODEL is a folder or a GGUF file; without any the small models of every family are asked. A cell says whether all tokens
+are transformers' own, which differ by near-ties, and how many of them the edit has changed: at so many places
+transformers finds another token most probable in the base than in the edit. Where a stack differs, the last column says
+what it may have dropped: without that, transformers says what the stack says. `make stacks` installs stacks.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from stacks.cases import EDITS, Case, cases
-from stacks.comparison import Agreement, agreement
+from stacks.comparison import Agreement
 from stacks.environment import Stack, stacks
-from stacks.replies import Asked, Prompts, Reply, StackError, replies
+from stacks.judging import changed, compared, judged
+from stacks.replies import LIMIT, Asked, Prompts, Reply, StackError, absence, replies
 from stacks.small_models import FAMILIES, PRE_TOKENIZER, small_model
-from stacks.suspects import explanation, reference
+from stacks.suspects import explanations, reference
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
+
+from weight_edit.runtime.loading import load
+from weight_edit.utils.progress import set_quiet
 
 TEXTS = (
     "The capital of France is", "Water boils at a temperature of", "How do I sharpen a pencil?", "Once upon a time, a",
@@ -29,120 +34,151 @@ TEXTS = (
     "My favourite season is autumn, because", "To plant a tree, first dig", "The opposite of hot is",
     "A good way to learn a language is", "The moon goes around",
 )  # fmt: skip
-
-
 Said = dict[str, list[Reply] | StackError]
 """Name of a case -> what a stack says of it."""
 
 
 def main() -> None:
+    options = _options()
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    set_quiet(True)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        named = {model.name: model for model in options.models}
+        if not named:
+            # Made anew each time: nothing that lies there is taken for it.
+            named = {family: small_model(family, Path(temporary) / f"{family}-base") for family in options.families}
+        asked = {name: _asked(model, options, published=bool(options.models)) for name, model in named.items()}
+        edits = {edit: EDITS[edit] for edit in options.edits}
+        made = {name: cases(model, work / f"{name}-edits", edits=edits) for name, model in named.items()}
+        print("| model | stack | base | " + " | ".join(edits) + " | may drop |")
+        print("|---|---|---|" + "---|" * (len(edits) + 1), flush=True)
+        for stack in (stacks()[each] for each in options.stacks):
+            for names in [[name] for name in named] if options.models else [list(named)]:
+                # What shares its prompts is asked in one process.
+                found = _all_replies(stack, {name: made[name] for name in names}, asked[names[0]], limit=options.limit)
+                for name in names:
+                    row = Row(stack=stack, said=found[name], cases=made[name], prompts=asked[name])
+                    print(f"| {name} | {stack.title} | {row.cells(['base', *edits])} |", flush=True)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--stacks", nargs="+", default=list(stacks()))
+    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--stacks", nargs="+", default=list(stacks()), choices=list(stacks()))
     parser.add_argument("--edits", nargs="+", default=list(EDITS), choices=list(EDITS))
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--prompts", type=int, default=len(TEXTS))
     parser.add_argument("--work", type=Path, help="where edits are kept; a temporary folder by default")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    disable_progress_bar()
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        named = {folder.name: folder for folder in options.folders}
-        if not named:
-            work.mkdir(parents=True, exist_ok=True)
-            named = {family: small_model(family, work / f"{family}-base") for family in options.families}
-        asked = {name: _asked(folder, options, bool(options.folders)) for name, folder in named.items()}
-        made = {
-            name: cases(folder, work / f"{name}-edits", edits={edit: EDITS[edit] for edit in options.edits})
-            for name, folder in named.items()
-        }
-        print("| model | stack | base | " + " | ".join(options.edits) + " | drops |")
-        print("|---|---|---|" + "---|" * (len(options.edits) + 1), flush=True)
-        for stack in (stacks()[each] for each in options.stacks):
-            if not stack.is_installed():
-                print(f"{stack.name}: not installed", file=sys.stderr)
-                continue
-            for names in [[name] for name in named] if options.folders else [list(named)]:
-                # What shares its prompts is asked in one process.
-                for name, said in _all_replies(stack, {name: made[name] for name in names}, asked[names[0]]).items():
-                    print(row(f"{name} | {stack.title}", said, made[name], asked[name], options.edits), flush=True)
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a stack may take for each model")
+    return parser.parse_args()
 
 
-def _all_replies(stack: Stack, made: dict[str, list[Case]], prompts: Prompts) -> dict[str, Said]:
+def _all_replies(stack: Stack, made: dict[str, list[Case]], prompts: Prompts, *, limit: float) -> dict[str, Said]:
     """What a stack says of models that are asked the same: of each its cases by name."""
-    peft = stack.name.startswith("peft")
-    asked = [
-        (name, case.name, Asked(cases[0].folder, case.adapter) if peft else Asked(case.folder))
-        for name, cases in made.items()
-        for case in cases
-        if case.folder and cases[0].folder and not (peft and _unlike(stack, case))
-    ]
     found: dict[str, Said] = {name: {} for name in made}
-    for (name, case, _), said in zip(asked, replies(stack, [each for *_, each in asked], prompts), strict=True):
+    if reason := absence(stack):
+        return {name: {case.name: StackError(f"not installed: {reason}") for case in made[name]} for name in made}
+    asked = [
+        (name, case.name, _model(stack, case, made[name][0]))
+        for name in made
+        for case in made[name]
+        if not _left_out(stack, case)
+    ]
+    for (name, case, _), said in zip(
+        asked, replies(stack, [each for *_, each in asked], prompts, limit=limit), strict=True
+    ):
         found[name][case] = said
     return found
 
 
-def _unlike(stack: Stack, case: Case) -> bool:
-    """Whether there is no adapter that is this edit."""
-    return (case.adapter is None and case.name != "base") or (case.when_merged and stack.name == "peft")
+def _model(stack: Stack, case: Case, base: Case) -> Asked:
+    model = base.model if stack.name.startswith("peft") else case.model
+    assert model is not None
+    return Asked(model, case.adapter if stack.name.startswith("peft") else None)
 
 
-def _asked(folder: Path, options: argparse.Namespace, published: bool) -> Prompts:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def _left_out(stack: Stack, case: Case) -> str | None:
+    """Why a stack is not asked about a case; None where it is."""
+    if case.model is None:
+        return "refused by `bake`"
+    if case.model.is_file() and stack.name != "llama-cpp":
+        return "a GGUF file"
+    if stack.name.startswith("peft") and case.name != "base":
+        if case.adapter is None:
+            return "refused by `adapter`"
+        if case.when_merged and stack.name == "peft":
+            return "once merged"
+    return None
+
+
+def _asked(model: Path, options: argparse.Namespace, *, published: bool) -> Prompts:
+    tokenizer = load(model, device="cpu").tokenizer if model.is_file() else AutoTokenizer.from_pretrained(model)
     texts = TEXTS[: options.prompts]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     named = None if published else PRE_TOKENIZER
     return Prompts(texts=texts, ids=ids, new_tokens=options.new_tokens, pre_tokenizer=named)
 
 
-def row(title: str, said: Said, made: Sequence[Case], prompts: Prompts, edits: Sequence[str]) -> str:
-    """A row of the table: one stack, one model and its edits."""
-    noise, cells, drops = 0.0, {}, []
-    for case in made:
-        got = said.get(case.name)
-        if got is None or case.folder is None:
-            cells[case.name] = "refused by `bake`" if case.folder is None else "no adapter, or once merged"
-            continue
-        if isinstance(got, StackError):
-            cells[case.name] = f"not run: {got}"
-            continue
-        found = compared(reference(case.folder), prompts, got)
-        # The base sets what a margin may be off by, or what it shows where it differs because something is dropped.
-        if case.name == "base":
-            noise = found.noise
-        if found.holds(noise):
-            cells[case.name] = found.verdict(noise) + (f", {found.misread} prompts misread" if found.misread else "")
-            continue
-        dropped, quieter = _dropped(case.folder, prompts, got, noise if case.name != "base" else None)
-        if case.name == "base" and quieter is not None:
-            noise = quieter
-        cells[case.name] = found.verdict(noise)
-        drops.append(dropped or "unexplained")
-    shown = [cells.get(each, "-") for each in ("base", *edits)]
-    return f"| {title} | " + " | ".join(shown) + f" | {'; '.join(dict.fromkeys(drops)) or 'nothing'} |"
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table: one stack, one model and its edits.
 
+    Attributes:
+        stack: who was asked.
+        said: what it said, by the case's name.
+        cases: the base first.
+        prompts: what it was asked.
+    """
 
-def _dropped(folder: Path, prompts: Prompts, got: list[Reply], noise: float | None) -> tuple[str | None, float | None]:
-    """What a stack drops, and its noise without that."""
-    last: list[Agreement] = []
+    stack: Stack
+    said: Said
+    cases: Sequence[Case]
+    prompts: Prompts
 
-    def agrees(model: object) -> bool:
-        last.append(compared(model, prompts, got))
-        # Where no noise is known yet it is the same replies' own: then no place may differ at all.
-        return last[-1].holds(noise) if noise is not None else not last[-1].margins and not last[-1].stopped
+    @property
+    def base(self) -> Path:
+        """What was edited."""
+        model = self.cases[0].model
+        assert model is not None
+        return model
 
-    found = explanation(folder, agrees)
-    return found, (last[-1].noise if found else None)
+    def cells(self, names: Sequence[str]) -> str:
+        """The cells of these cases, and what the stack may drop."""
+        found: dict[str, str] = {}
+        drops: list[str] = []
+        base: Agreement | None = None
+        for case in self.cases:
+            got = self.said.get(case.name)
+            if got is None or case.model is None:
+                found[case.name] = _left_out(self.stack, case) or "not asked"
+            elif isinstance(got, StackError):
+                found[case.name] = str(got).replace("|", "/")
+            else:
+                agreement = compared(reference(case.model), self.prompts, got)
+                verdict = judged(agreement, self.stack, case.model, self.prompts, got, base=base)
+                found[case.name] = f"{verdict}{self._changed(case, got)}; error {agreement.error():.0e}"
+                if agreement.misread:
+                    found[case.name] += f"; {agreement.misread} prompts misread"
+                if not verdict.holds:
+                    drops.append(self._dropped(case.model, got, verdict.noise, base))
+                base = base or agreement
+        return " | ".join([*(found.get(name, "-") for name in names), "; ".join(dict.fromkeys(drops)) or "nothing"])
 
+    def _changed(self, case: Case, got: list[Reply]) -> str:
+        if case.name == "base" or case.model is None:
+            return ""
+        count = changed(self.base, case.model, self.prompts, got)
+        return f" ({count} changed)" if count else " (**no answer changed**)"
 
-def compared(model: object, prompts: Prompts, got: list[Reply]) -> Agreement:
-    """A stack's replies held to a model of transformers."""
-    ends = model.generation_config.eos_token_id  # type: ignore[attr-defined]
-    ends = {ends} if isinstance(ends, int) else set(ends or ())
-    return agreement(model, prompts.ids, got, ends=ends, new_tokens=prompts.new_tokens)
+    def _dropped(self, model: Path, got: list[Reply], noise: float, base: Agreement | None) -> str:
+        if model.is_file():
+            return "unexplained"
+        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise, base).holds)
+        return " or ".join(found) or "unexplained"
 
 
 if __name__ == "__main__":

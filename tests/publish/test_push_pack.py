@@ -33,7 +33,7 @@ def test_a_pack_is_pushed_and_applied_from_the_hub(
     assert kept["library_name"] == "weight-edit"
     assert "edit-pack" in kept["tags"]
     card = repo.files["README.md"].decode()
-    assert "weight-edit apply me/edit --base organism --out edited" in card or "--base BASE" in card
+    assert "weight-edit apply me/edit --base organism --out edited\nweight-edit verify organism edited" in card
     assert "from transformers" not in card
     hub.asked.clear()
     made = call("apply", "me/edit", "--base", "organism", "--out", tmp_path / "again", "--token", TOKEN, "--json")

@@ -1,14 +1,16 @@
-"""A stack's tokens against transformers': near-ties pass by the noise of the base, and nothing else does."""
+"""A stack's tokens against transformers': near-ties pass by what they do not go into, and nothing else passes."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from stacks.comparison import agreement
+from stacks.comparison import Agreement, Place, agreement
 from stacks.replies import Reply
 
 # Margins of 2 at every place, and a near-tie of .01 behind token 3.
 ROWS = {1: [0.0, 0.0, 4.0, 2.0], 2: [0.0, 0.0, 2.0, 4.0], 3: [0.0, 3.0, 2.99, 0.0]}
+LOUD = 100.0
+"""A noise that excuses everything, where it is the stack's error that is looked at."""
 
 
 def model(ids: torch.Tensor) -> SimpleNamespace:
@@ -25,41 +27,78 @@ def reply(tokens: list[int], off: float = 0.0, **more: list[int]) -> Reply:
     return Reply(tokens=tokens, top=top, **more)
 
 
-def compared(said: Reply, new_tokens: int = 3):
-    return agreement(model, [[1]], [said], ends={2}, new_tokens=new_tokens)
+def compared(*said: Reply, new_tokens: int = 3) -> Agreement:
+    return agreement(model, [[1]] * len(said), said, ends={2}, new_tokens=new_tokens)
 
 
-def test_equal_tokens_have_no_margin_and_no_noise() -> None:
+def test_equal_tokens_have_no_margin_and_no_error() -> None:
     found = compared(reply([2, 3, 1]))
-    assert found.verdict(0) == "equal"
-    assert (found.places, found.noise) == (3, pytest.approx(0, abs=1e-6))
-    assert found.typical == pytest.approx(2)
+    assert str(found.judged(noise=0)) == "equal"
+    assert len(found.places) == 3
+    assert not found.differences
+    assert found.error() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_near_tie_passes_by_the_noise_of_the_base_alone() -> None:
-    base = compared(reply([2, 3, 1], off=0.02))
-    edit = compared(reply([2, 3, 2], off=0.02))
-    assert base.noise == pytest.approx(0.02, abs=1e-6)
-    assert edit.margins == [pytest.approx(0.01, abs=1e-6)]
-    assert edit.holds(base.noise)
-    assert not edit.holds(0.005)
-    assert "1 near-ties of 3" in edit.verdict(base.noise)
-    assert "**1 of 3 differ**" in edit.verdict(0.005)
+def test_a_near_tie_passes_by_the_error_of_the_base_and_the_noise_of_the_precision() -> None:
+    base, edit = compared(reply([2, 3, 1], off=0.02)), compared(reply([2, 3, 2], off=0.02))
+    assert base.error() == pytest.approx(0.02, abs=1e-6)
+    assert [place.margin for place in edit.differences] == [pytest.approx(0.01, abs=1e-6)]
+    assert edit.judged(noise=0.02, base=base).holds
+    assert str(edit.judged(noise=0.02, base=base)) == "1 near-tie of 3 (margin 0.01, noise 0.02)"
+    assert str(edit.judged(noise=0.005, base=base)).startswith("**1 of 3 differ**")
+    assert not edit.judged(noise=0.02, base=compared(reply([2, 3, 1], off=0.005))).holds
 
 
-def test_a_noise_as_large_as_margins_excuses_nothing() -> None:
-    found = compared(reply([2, 2, 3], off=3.0))
-    assert found.margins == [pytest.approx(2)]
-    assert found.noise > 2
-    assert not found.holds(found.noise)
+def test_no_place_excuses_itself_or_another_of_its_prompt() -> None:
+    wrong = reply([2, 3, 2], off=0.02)
+    # By its own figures the difference of .01 would be within an error of .02 or more.
+    assert compared(wrong).error() > 0.01
+    assert not compared(wrong).judged(noise=LOUD).holds
+    assert not compared(wrong, reply([2, 3, 1])).judged(noise=LOUD).holds
+    assert compared(wrong, reply([2, 3, 1], off=0.02)).judged(noise=LOUD).holds
+
+
+def test_a_place_that_differs_adds_nothing_to_the_error() -> None:
+    # Both of one kind of fault: each finds token 3 where transformers finds 2, and errs by the whole margin there.
+    off = [Place(prompt=number, margin=2.0, error=4.0) for number in range(2)]
+    found = Agreement(places=off, misread=0, stopped=0)
+    assert found.error() == 0
+    assert not found.judged(noise=LOUD).holds
+
+
+def test_a_model_with_something_dropped_is_not_excused_by_its_own_error() -> None:
+    # The error is large everywhere, where the tokens agree, too; the precision has nothing of it.
+    said = [reply([2, 3, 2], off=1.6), reply([2, 3, 1], off=1.6)]
+    assert compared(*said).error() == pytest.approx(1.6, abs=1e-6)
+    assert not compared(*said).judged(noise=1e-5).holds
 
 
 def test_a_reply_may_end_where_transformers_ends_and_nowhere_else() -> None:
-    ends = agreement(model, [[1]], [reply([])], ends={2}, new_tokens=3)
-    assert (ends.stopped, ends.places) == (0, 0)
+    ends = compared(reply([]))
+    assert ends.stopped == 0
     assert compared(reply([2])).stopped == 0
-    assert compared(reply([2, 3])).stopped == 1
-    assert not compared(reply([2, 3])).holds(10)
+    early = compared(reply([2, 3]))
+    assert early.stopped == 1
+    assert not early.judged(noise=LOUD).holds
+
+
+def test_nothing_compared_does_not_hold() -> None:
+    nothing = compared(reply([])).judged(noise=LOUD)
+    assert not nothing.holds
+    assert str(nothing) == "**nothing compared**"
+
+
+@pytest.mark.parametrize("top", [[], [[(2, -0.1), (3, -2.1)]], [[(2, -0.1), (3, -2.1)], [(3, -0.1)]]])
+def test_a_reply_without_probabilities_of_each_place_is_refused(top: list[list[tuple[int, float]]]) -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        Reply(tokens=[2, 3], top=top)
+
+
+def test_a_place_without_probabilities_is_compared_by_its_token() -> None:
+    untold = Reply(tokens=[2, 2], top=[None, None])
+    found = compared(untold, new_tokens=2)
+    assert [place.margin for place in found.places] == [0, pytest.approx(2)]
+    assert found.error() == 0
 
 
 def test_other_tokens_of_the_prompt_are_counted() -> None:

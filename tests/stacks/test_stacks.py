@@ -5,19 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 from stacks.cases import Case, cases
-from stacks.comparison import agreement
 from stacks.environment import Stack, stacks
-from stacks.replies import Asked, Prompts, Reply, StackError, replies
+from stacks.judging import changed, compared, judged
+from stacks.replies import Asked, Prompts, Reply, StackError, absence, replies
 from stacks.small_models import PRE_TOKENIZER, small_model
 from stacks.suspects import reference
 from transformers import AutoTokenizer
 
 TEXTS = ("A short story about a", "How do I sharpen a pencil?", "Water is")
 NEW_TOKENS = 12
-ENDS = {2}
 
 OTHERS = [name for name, each in stacks().items() if not each.of_package]
-HOLD = {
+DROPPED = {
     # Family -> what does not hold there, by stack and edit: docs/stacks.md says what each drops.
     "Llama": {("mistralrs", "addition")},
     "Qwen2": set(),
@@ -27,7 +26,8 @@ HOLD = {
 
 # Qwen2 takes no addition, and is tied as Gemma 3 is: what CI runs leaves it out.
 @pytest.fixture(
-    scope="module", params=[pytest.param(each, marks=[pytest.mark.stacks] if each == "Qwen2" else []) for each in HOLD]
+    scope="module",
+    params=[pytest.param(each, marks=[pytest.mark.stacks] if each == "Qwen2" else []) for each in DROPPED],
 )
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -38,6 +38,16 @@ def made(family: str, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     work = tmp_path_factory.mktemp("stacks")
     return cases(small_model(family, work / "base"), work / "edits")
 
+
+ADAPTERS = {
+    # Family, merged -> the edits of which there is an adapter that is the edit then.
+    ("Llama", False): {"ablation", "addition"},
+    ("Llama", True): {"ablation", "addition"},
+    ("Qwen2", False): {"ablation, untied"},
+    ("Qwen2", True): {"ablation", "ablation, untied"},
+    ("Gemma 3", False): {"ablation, untied"},
+    ("Gemma 3", True): {"ablation", "ablation, untied"},
+}
 
 UNSUPPORTED = {("mistralrs", "Gemma 3"): "Gemma3ForCausalLM"}
 """Stack and family -> what the stack says, which runs no such base either."""
@@ -50,28 +60,35 @@ def prompts(folder: Path) -> Prompts:
 
 
 def held(stack: Stack, family: str, made: list[Case]) -> None:
-    """Assert that base and edits answer as transformers does, within the noise of the base."""
-    asked = prompts(made[0].folder)
-    there = [each for each in made if each.folder and (stack.name, each.name) not in HOLD[family]]
-    found = replies(stack, [Asked(each.folder) for each in there], asked)
-    noise = None
+    """Assert that base and edits answer as transformers does, and that what is listed as dropped is."""
+    asked = prompts(made[0].model)
+    there = [each for each in made if each.model]
+    found = replies(stack, [Asked(each.model) for each in there], asked)
     if (stack.name, family) in UNSUPPORTED:
         assert all(UNSUPPORTED[stack.name, family] in str(said) for said in found)
         return
+    base = None
     for case, said in zip(there, found, strict=True):
         assert not isinstance(said, StackError), f"{case.name}: {said}"
-        compared = agreement(reference(case.folder), asked.ids, said, ends=ENDS, new_tokens=NEW_TOKENS)
-        noise = compared.noise if noise is None else noise
-        assert compared.places >= NEW_TOKENS
-        assert compared.holds(noise), f"{stack.name}, {case.name}: {compared.verdict(noise)}"
+        agreement = compared(reference(case.model), asked, said)
+        verdict = judged(agreement, stack, case.model, asked, said, base=base)
+        base = base or agreement
+        assert all(reply.tokens for reply in said)
+        assert verdict.holds == ((stack.name, case.name) not in DROPPED[family]), (
+            f"{stack.name}, {case.name}: {verdict}"
+        )
+        if case is not there[0]:
+            assert changed(there[0].model, case.model, asked, said) > NEW_TOKENS, (
+                "the edit changes too little to be seen"
+            )
 
 
 @pytest.mark.stacks
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_stack_answers_as_transformers_does(name: str, family: str, made: list[Case]) -> None:
     stack = stacks()[name]
-    if not stack.is_installed():
-        pytest.skip(f"{stack.title} is not installed: make stacks STACKS={name}")
+    if reason := absence(stack):
+        pytest.skip(f"{stack.title} is not installed ({reason}): make stacks STACKS={name}")
     held(stack, family, made)
 
 
@@ -94,30 +111,20 @@ def answers(model: torch.nn.Module, ids: list[list[int]]) -> list[Reply]:
 def test_peft_answers_as_the_baked_folder(merged: bool, family: str, made: list[Case]) -> None:
     from peft import PeftModel
 
-    asked = prompts(made[0].folder)
-    base = agreement(
-        reference(made[0].folder),
-        asked.ids,
-        answers(reference(made[0].folder), asked.ids),
-        ends=ENDS,
-        new_tokens=NEW_TOKENS,
-    )
-    compared = 0
-    for case in made[1:]:
-        if case.adapter is None or case.folder is None or (case.when_merged and not merged):
-            continue
-        loaded = PeftModel.from_pretrained(reference(made[0].folder), case.adapter)
+    stack, asked = stacks()["peft-merged" if merged else "peft"], prompts(made[0].model)
+    base = compared(reference(made[0].model), asked, answers(reference(made[0].model), asked.ids))
+    there = [case for case in made[1:] if case.adapter and case.model and (merged or not case.when_merged)]
+    assert {case.name for case in there} == ADAPTERS[family, merged]
+    for case in there:
+        loaded = PeftModel.from_pretrained(reference(made[0].model), case.adapter)
         if merged and case.name == "addition":
             with pytest.raises(RuntimeError, match="the base layer has no bias"):
                 loaded.merge_and_unload()
             continue
         said = answers(loaded.merge_and_unload() if merged else loaded, asked.ids)
-        baked = reference(case.folder)
-        found = agreement(baked, asked.ids, said, ends=ENDS, new_tokens=NEW_TOKENS)
-        assert found.holds(base.noise), f"{case.name}: {found.verdict(base.noise)}"
+        found = compared(reference(case.model), asked, said)
+        verdict = judged(found, stack, case.model, asked, said, base=base)
+        assert verdict.holds, f"{case.name}: {verdict}"
         # The adapter is summed in float32, the bake in float64.
-        assert found.noise < 1e-4
-        plain = agreement(reference(made[0].folder), asked.ids, said, ends=ENDS, new_tokens=NEW_TOKENS)
-        assert not plain.holds(base.noise), "the edit changes no answer"
-        compared += 1
-    assert compared
+        assert found.error() < 1e-4
+        assert changed(made[0].model, case.model, asked, said) > NEW_TOKENS, "the edit changes too little to be seen"

@@ -1,10 +1,15 @@
-"""Greedy tokens of a stack held to transformers' own, near-ties judged by the stack's own noise on the base.
+"""Greedy tokens of a stack held to transformers' own, place by place.
 
 Transformers reads each prompt with the stack's own tokens behind it, so that every place is compared, those behind a
 first difference too. Where its most probable token is another than the stack's, its margin is the difference of their
-logits. The noise of a stack is the largest difference between its own and transformers' margin of the two tokens that
-it finds most probable, over all places of the base: what a margin may be off by without any edit. A noise as large as
-half of transformers' margins excuses nothing: then the stack computes another model.
+logits. Such a place is a near-tie if the margin is within two figures, neither of which the place itself goes into:
+
+- the stack's error: how far its margin between its two best tokens is from transformers', at most, over places where
+  both find the same token most probable; of the base, and where the base itself is judged, of its other prompts;
+- the precision's noise: how far transformers' own margins move when it computes in the precision that the stack
+  computes in (`precision.py`), on the same model and texts.
+
+A stack that computes another model has a large error, but the noise of its precision stays small: nothing is excused.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,43 +22,110 @@ from stacks.replies import Reply
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """One token of a stack's reply.
+
+    Attributes:
+        prompt: number of the prompt.
+        margin: by how much, in nats, transformers finds another token more probable; 0 where it finds none.
+        error: the difference of both margins between the stack's two best tokens; None where the stack does not say.
+    """
+
+    prompt: int
+    margin: float
+    error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """How a stack's greedy tokens compare with transformers'.
 
     Attributes:
-        places: how many tokens were compared.
-        margins: transformers' margin, in nats, at each place where it finds another token more probable.
-        noise: the largest difference of the margins of the stack's two best tokens.
-        typical: the median of transformers' margins between its own two best tokens.
+        places: all tokens that were compared.
         misread: how many prompts the stack divides into other tokens.
         stopped: how many replies ended where transformers does not end.
     """
 
-    places: int
-    margins: Sequence[float]
-    noise: float
-    typical: float
+    places: Sequence[Place]
     misread: int
     stopped: int
 
-    def holds(self, noise: float) -> bool:
-        """Whether all that differs is within a stack's noise, and nothing ended early."""
-        if self.stopped or (self.margins and noise >= self.typical):
-            return False
-        return all(margin <= noise for margin in self.margins)
+    @property
+    def differences(self) -> Sequence[Place]:
+        """Where transformers finds another token most probable."""
+        return [place for place in self.places if place.margin > 0]
 
-    def verdict(self, noise: float) -> str:
-        """In words: `equal`, `equal but for near-ties`, or how much differs."""
+    def error(self, *, without: int | None = None) -> float:
+        """The stack's largest error where both find the same token most probable; 0 where that is nowhere.
+
+        Args:
+            without: a prompt that is left out.
+        """
+        return max(
+            (
+                place.error
+                for place in self.places
+                if place.margin == 0 and place.prompt != without and place.error is not None
+            ),
+            default=0.0,
+        )
+
+    def judged(self, noise: float, base: "Agreement | None" = None) -> "Judgement":
+        """Divide what differs into near-ties and differences.
+
+        Args:
+            noise: of the precision; see `precision.noise`.
+            base: the same stack's agreement on the base; None where this is the base.
+        """
+
+        def bound(place: Place) -> float:
+            return min(noise, self.error(without=place.prompt) if base is None else base.error())
+
+        return Judgement(
+            places=len(self.places),
+            near_ties=[place.margin for place in self.differences if place.margin <= bound(place)],
+            beyond=[place.margin for place in self.differences if place.margin > bound(place)],
+            stopped=self.stopped,
+            noise=noise,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a comparison comes to.
+
+    Attributes:
+        places: how many tokens were compared.
+        near_ties: margins of places that differ within error and noise.
+        beyond: margins of the others that differ.
+        stopped: how many replies ended where transformers does not end.
+        noise: of the precision.
+    """
+
+    places: int
+    near_ties: Sequence[float]
+    beyond: Sequence[float]
+    stopped: int
+    noise: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was compared, and all that differs is a near-tie."""
+        return bool(self.places) and not self.stopped and not self.beyond
+
+    def __str__(self) -> str:
         if self.stopped:
-            return f"ended early in {self.stopped}"
-        if not self.margins:
-            return "equal"
-        worst = max(self.margins)
-        if self.holds(noise):
-            return (
-                f"equal but for {len(self.margins)} near-ties of {self.places} (margin {worst:.1e}, noise {noise:.1e})"
-            )
-        return f"**{len(self.margins)} of {self.places} differ** (margin {worst:.2g}, noise {noise:.1e})"
+            return f"**ended early in {self.stopped}**"
+        if not self.places:
+            return "**nothing compared**"
+        if self.beyond:
+            worst = max(self.beyond)
+            return f"**{len(self.beyond)} of {self.places} differ** (margin {worst:.2g}, noise {self.noise:.1g})"
+        if self.near_ties:
+            ties = "near-tie" if len(self.near_ties) == 1 else "near-ties"
+            worst = max(self.near_ties)
+            return f"{len(self.near_ties)} {ties} of {self.places} (margin {worst:.1g}, noise {self.noise:.1g})"
+        return "equal"
 
 
 def agreement(
@@ -68,30 +140,29 @@ def agreement(
         ends: tokens at which a text ends.
         new_tokens: how many were asked for.
     """
-    margins: list[float] = []
-    own: list[float] = []
-    noise, misread, stopped, places = 0.0, 0, 0, 0
-    for prompt, reply in zip(prompts, said, strict=True):
-        ids = list(reply.read) if reply.read is not None else list(prompt)
-        misread += ids != list(prompt)
-        with torch.no_grad():
-            logits = model(torch.tensor([[*prompt, *reply.tokens]])).logits[0, len(prompt) - 1 :].double()
-        for row, token, top in zip(logits, reply.tokens, reply.top, strict=False):
-            places += 1
-            own.append(float(row.topk(2).values.diff().abs()))
-            if (margin := float(row.max() - row[token])) > 0:
-                margins.append(margin)
-            if len(top) == 2:
-                (first, first_at), (second, second_at) = top
-                noise = max(noise, abs((first_at - second_at) - float(row[first] - row[second])))
+    places: list[Place] = []
+    misread, stopped = 0, 0
+    for number, (prompt, reply) in enumerate(zip(prompts, said, strict=True)):
+        misread += reply.read is not None and list(reply.read) != list(prompt)
+        rows = logits(model, prompt, reply.tokens)
+        for row, token, top in zip(rows[:-1], reply.tokens, reply.top, strict=True):
+            margin = float(row.max() - row[token])
+            places.append(Place(prompt=number, margin=margin, error=_error(row, top)))
         ended = bool(reply.tokens) and reply.tokens[-1] in ends
-        if not ended and len(reply.tokens) < new_tokens and int(logits[len(reply.tokens)].argmax()) not in ends:
+        if not ended and len(reply.tokens) < new_tokens and int(rows[-1].argmax()) not in ends:
             stopped += 1
-    return Agreement(
-        places=places,
-        margins=margins,
-        noise=noise,
-        typical=float(torch.tensor(own).median()) if own else 0.0,
-        misread=misread,
-        stopped=stopped,
-    )
+    return Agreement(places=places, misread=misread, stopped=stopped)
+
+
+def logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """What a model says at each place of a reply, and behind it: (tokens + 1, vocabulary) float64."""
+    with torch.no_grad():
+        found: torch.Tensor = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 :].double()
+    return found
+
+
+def _error(row: torch.Tensor, top: Sequence[tuple[int, float]] | None) -> float | None:
+    if top is None:
+        return None
+    (first, first_at), (second, second_at) = top
+    return abs((first_at - second_at) - float(row[first] - row[second]))

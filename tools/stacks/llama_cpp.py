@@ -6,6 +6,7 @@ interrupted goes on, and nothing is built again while `.stacks/bin/llama-server`
 ninja and a C++ compiler; no model and no other library is downloaded.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ RELEASE = stacks()["llama-cpp"].version
 """The release of llama-cpp-python; it decides the version of llama.cpp."""
 
 _NAME = f"llama_cpp_python-{RELEASE}"
+LIMIT = 7200
+"""Seconds that one step of the build may take."""
 _NEEDED = ("cmake", "ninja", "c++")
 _OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
@@ -64,7 +67,8 @@ def fetch() -> Path:
             say(f"fetching the sources of llama-cpp-python {RELEASE}")
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download", "--no-deps"]
             command = [*pip, "--no-binary", ":all:", "--dest", str(STACKS), f"llama-cpp-python=={RELEASE}"]
-            subprocess.run(command, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, check=False, timeout=LIMIT)
         if not archive.is_file():
             raise SystemExit(f"pip left no {archive.name}; put it into {STACKS} by hand, and start again")
         with tarfile.open(archive) as packed:
@@ -97,10 +101,13 @@ def run(*command: str, quiet: bool = False) -> None:
     """One step; its output is kept for the case that it fails where it is `quiet`.
 
     Raises:
-        SystemExit: it fails.
+        SystemExit: it fails, or takes too long.
     """
     kept = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if quiet else {"stdout": sys.stderr}
-    done = subprocess.run(command, check=False, text=True, **kept)
+    try:
+        done = subprocess.run(command, check=False, text=True, timeout=LIMIT, **kept)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"{' '.join(command[:2])} took longer than {LIMIT} s") from None
     if done.returncode:
         raise SystemExit((done.stdout or "") + f"{' '.join(command[:2])} failed with the exit code {done.returncode}")
 

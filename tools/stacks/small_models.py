@@ -18,8 +18,9 @@ from weight_edit.organism.embedded import folder as embedded_folder
 PRE_TOKENIZER = "gpt-2"
 """The nearest one that llama.cpp knows; it is given tokens."""
 
+_TOKENS = 2048
 _SHAPE = {
-    "vocab_size": 2048,
+    "vocab_size": _TOKENS,
     "hidden_size": 64,
     "intermediate_size": 160,
     "num_hidden_layers": 4,
@@ -45,7 +46,7 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Llama": ("llama", {"tie_word_embeddings": False}),
     "Llama, tied": ("llama", {"tie_word_embeddings": True}),
     f"Llama{NEW_CONFIG}": ("llama", {"tie_word_embeddings": False}),
-    # Transformers gives a Qwen2 tokenizer a token more.
+    # Transformers gives a Qwen2 tokenizer a token more; published ones have rows without a token, too.
     "Qwen2": ("qwen2", {"tie_word_embeddings": True, "vocab_size": 2064}),
     "Qwen3": ("qwen3", {"tie_word_embeddings": True}),
     "Gemma": ("gemma", {}),
@@ -68,6 +69,8 @@ def small_model(family: str, out: Path) -> Path:
             noise = torch.randn(parameter.shape, generator=generator)
             is_gain = parameter.ndim == 1 and name.endswith("weight")
             parameter.copy_(parameter + 0.2 * noise if is_gain else 0.15 * noise)
+        # No answer is a row without a token, for which no stack has a name.
+        model.get_input_embeddings().weight[_TOKENS:] = 0
     model.save_pretrained(out)
     if not family.endswith(NEW_CONFIG):
         _add_earlier_keys(out / "config.json")

@@ -1,17 +1,22 @@
 """What a stack may have dropped: transformers' model without it, which the stack then agrees with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from weight_edit.runtime.loading import load
+
 DEFAULT_ROPE_BASE = 10000.0
 
 
 def reference(folder: Path) -> Any:
-    """A checkpoint by transformers in float32."""
+    """A checkpoint by transformers in float32; of a GGUF file, which is dequantised for it, as the package loads it."""
+    if folder.suffix == ".gguf":
+        return load(folder, dtype="float32", device="cpu").model.eval()
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -85,21 +90,36 @@ MODELS: Mapping[str, Callable[[Any], bool]] = {
 """What is dropped -> how a loaded model shows it."""
 
 
-def explanation(folder: Path, agrees: Callable[[Any], bool]) -> str | None:
-    """What a stack drops of a checkpoint, by the first way to drop something under which transformers agrees with it.
+MOST = 3
+"""How many things are dropped at a time, at most."""
+
+
+def explanations(folder: Path, agrees: Callable[[Any], bool], *, most: int = MOST) -> list[str]:
+    """What a stack may have dropped: every way to drop as few things as need be, under which transformers agrees.
+
+    Several agree where they do the same to this model; which of them it was, replies cannot tell.
 
     Args:
         agrees: whether the stack's replies are a model's.
+        most: how many things are dropped at a time.
     """
+    there = [name for name in (*CONFIGS, *MODELS) if _without_things(folder, [name]) is not None]
+    for count in range(1, most + 1):
+        found = []
+        for names in combinations(there, count):
+            model = _without_things(folder, names)
+            if model is not None and agrees(model):
+                found.append(" and ".join(names))
+        if found:
+            return found
+    return []
+
+
+def _without_things(folder: Path, names: Sequence[str]) -> Any | None:
+    """Transformers' model without these; None where one of them changes nothing any more."""
+    config = AutoConfig.from_pretrained(folder)
+    if not all(CONFIGS[name](config) for name in names if name in CONFIGS):
+        return None
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for name, change_config in CONFIGS.items():
-            config = AutoConfig.from_pretrained(folder)
-            if change_config(config):
-                model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
-                if agrees(model):
-                    return name
-        for name, change_model in MODELS.items():
-            model = reference(folder)
-            if change_model(model) and agrees(model):
-                return name
-    return None
+        return model if all(MODELS[name](model) for name in names if name in MODELS) else None

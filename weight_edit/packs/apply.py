@@ -1,13 +1,13 @@
 """The verb `apply`: packed edits made of a base again, and held to the digests of the published result."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from weight_edit.baking.bake import BakeResult, baked, planned
-from weight_edit.baking.card.card_and_manifest import README, write_card_and_manifest
+from weight_edit.baking.card.card_and_manifest import README, origin_of, write_card_and_manifest
 from weight_edit.baking.prepare import PreparedEdit, prepare
 from weight_edit.baking.writing import (
     WriteOptions,
@@ -138,7 +138,8 @@ def apply(
     Args:
         packs: one pack, or several that are applied in their order, each to the result of the one before.
         out: the output folder; it appears whole or not at all. Results in between do not stay.
-        base: what the first pack is applied to; when None, what it names, if that is on the Hub or embedded.
+        base: what the first pack is applied to; when None, what it names, if that is on the Hub or embedded. The
+            repository that it names is taken at the commit that was edited, unless `revision` is another.
         overwrite, resume, link, low_disk, dry_run, allow_nonfinite, revision, token, trust_remote_code: as in `bake`.
 
     Raises:
@@ -156,10 +157,7 @@ def apply(
         raise UsageError("no pack is given; give the file that pack wrote")
     read = [read_pack(local_pack(name, token=token)) for name in names]
     named = default_base(read[0]) if base is None else base
-    if base is None and revision is None:
-        source = read[0].manifest.get("source")
-        said = source.get("revision") if isinstance(source, Mapping) else None
-        revision = said if isinstance(said, str) else None
+    revision = revision or origin_of(read[0].manifest, read[0].path).revision_of(named)
     how = _How(
         writing=WriteOptions(overwrite=overwrite, resume=resume, link=link, allow_nonfinite=allow_nonfinite),
         dry_run=dry_run,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from weight_edit.baking.card.card_and_manifest import README
+from weight_edit.baking.card.card_and_manifest import README, origin_of
 from weight_edit.baking.prepare import prepare
 from weight_edit.checkpoint.files import list_files, printable, read_whole
 from weight_edit.checkpoint.manifest import (
@@ -81,8 +81,9 @@ def pack(
     Args:
         edited: an output of `bake` or `run`; its files must be those of its `weight_edit.json`.
         out: the file, a safetensors file.
-        base: what was edited, for the digests of its files. When None, what `weight_edit.json` names, if that is an
-            embedded model or in the Hub's cache; nothing is downloaded.
+        base: what was edited, for the digests of its files; a repository is taken at the commit that was edited. When
+            None, what `weight_edit.json` names, if that is an embedded model or in the Hub's cache; nothing is
+            downloaded.
         reversible: store also what rounding lost, so that `undo` gives the base back bit for bit. Needs the base.
         overwrite: replace an earlier pack.
         revision, token: of a base on the Hub.
@@ -131,7 +132,7 @@ def pack(
             reversal=None if way_back is None else way_back.document,
         )
         bytes_reversal = spool.tell()
-        size = _written(target, content, None if way_back is None else cast(BinaryIO, spool), folder)
+        size = _written(target, content, cast(BinaryIO, spool), way_back)
     return PackResult(
         path=target,
         size=size,
@@ -154,36 +155,50 @@ def _source(
     token: str | None,
     needed: bool,
 ) -> Source | None:
-    """The base's files, as the user names them or where they are found."""
-    if base is not None:
-        return resolve(base, revision=revision, token=token)
-    found = base_at_hand(manifest, folder)
-    if found is None and needed:
+    """The base's files, as the user names them or where they are found; of the repository that was edited, its commit.
+
+    Raises:
+        UsageError: another commit of it, or a base that is needed and not found.
+    """
+    if base is None:
+        found = base_at_hand(manifest, folder)
+        if found is None and needed:
+            raise UsageError(
+                "a reversible pack is made with the base at hand, which is neither embedded nor in the Hub's cache; "
+                "say where it is with `base`",
+                option="base",
+            )
+        return found
+    origin = origin_of(manifest, folder)
+    given = resolve(base, revision=revision or origin.revision_of(base), token=token)
+    if given.on_hub and given.name == origin.model and origin.revision not in (None, given.revision):
         raise UsageError(
-            "a reversible pack is made with the base at hand, which is neither embedded nor in the Hub's cache; say "
-            "where it is with `base`",
-            option="base",
+            f"{given.name} at the commit {given.revision} is not what was edited, which was its commit "
+            f"{origin.revision}; leave `revision` out",
+            option="revision",
         )
-    return found
+    return given
 
 
-def _written(target: Path, content: PackContent, spool: BinaryIO | None, edited: Path) -> int:
+def _written(target: Path, content: PackContent, spool: BinaryIO, way_back: ReversalRecord | None) -> int:
     """Write a pack, and read it again as `apply` and `undo` do before it has its name; its size.
 
     Raises:
         UnsupportedError: it is beyond the bounds to which packs are read.
+        VerificationError: it does not give the base back.
     """
     new = target.with_name(f".{target.name}.new")
     try:
-        size = write_pack(new, content, spool)
+        size = write_pack(new, content, None if way_back is None else spool)
         try:
             read = read_pack(new)
-            if spool is not None:
-                with WayBack.open(read, Checkpoint.open(edited)) as way:
-                    way.plan()
+            if way_back is not None:
+                with WayBack.open(read, way_back.edited) as way:
+                    way.check(way_back.digests)
         except UsageError as error:
             raise UnsupportedError(
-                f"the edit is too large for a pack, which is read within bounds, as those of strangers are: {error}"
+                "the edit does not fit into a pack: what was written is refused where it is read, within bounds as "
+                f"those of strangers are: {error}"
             ) from error
         new.replace(target)
     finally:

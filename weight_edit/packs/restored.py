@@ -55,15 +55,14 @@ class Guess:
         return FloatCorrections(self.storage.parts[self.storage.name][0]) if plain else ByteCorrections()
 
     def removed_size(self, vectors: int) -> int:
-        """The bytes of what was removed from so many vectors.
+        """The bytes of what was removed from so many vectors."""
+        return vectors * (self.factors.rank + self.keeps_lengths) * self.item
 
-        Raises:
-            UsageError: more than of any.
-        """
-        size = vectors * (self.factors.rank + self.keeps_lengths) * self.item
-        if size > MOST_SUMS:
-            raise UsageError(f"the pack says that {size} bytes were removed from one matrix; it is no pack of ours")
-        return size
+    @property
+    def longest_removed(self) -> int:
+        """The most bytes of what was removed that are held at a time."""
+        rows = max((last - first for first, last in self.storage.strips(TOGETHER)), default=0)
+        return self.removed_size(self.storage.cols if self.along_rows else rows)
 
     def removed(self, raw: bytes | memoryview) -> Removed:
         """What was removed, of its bytes."""
@@ -161,6 +160,10 @@ class RestoredTensor:
             yield from self._as_it_is(read, take)
             return
         guess, storage = self.guess, self.source
+        if guess.longest_removed > MOST_SUMS:
+            raise UsageError(
+                f"the pack says that {guess.longest_removed} bytes were removed from one matrix; it is no pack of ours"
+            )
         corrections = guess.corrections
         for slab in range(storage.slabs):
             whole = None

@@ -21,7 +21,7 @@ from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.packs.compression import compressed, framed
 from weight_edit.packs.corrections import ByteCorrections
 from weight_edit.packs.prediction import Factors, Floats, as_planes, coarse, inverse
-from weight_edit.packs.restored import TOGETHER, Guess
+from weight_edit.packs.restored import MOST_SUMS, TOGETHER, Guess
 from weight_edit.utils.arrays import norm_restoring_factors
 from weight_edit.utils.progress import Bar, bar
 
@@ -46,6 +46,7 @@ class ReversalRecord:
     Attributes:
         spool: where the bytes of the tensor `reversal` go.
         files, tensors, factors: see `document`.
+        digests: SHA-256 of the base's own bytes of each of the tensors, to hold a written pack to.
     """
 
     base: PreparedEdit
@@ -54,6 +55,7 @@ class ReversalRecord:
     files: list[dict[str, Any]] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
     factors: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -148,13 +150,22 @@ class ReversalRecord:
                         storage=storage, along_rows=edit.along_rows, factors=factors, keeps_lengths=edit.keep_norms
                     )
                     said |= {"axis": axis, "factors": number, "lengths": edit.keep_norms}
+                    if guess.longest_removed > MOST_SUMS:
+                        raise UnsupportedError(
+                            f"tensor {printable(name)!r}: {guess.longest_removed} bytes were removed from one matrix, "
+                            f"and a pack has at most {MOST_SUMS}; leave `reversible=True` out",
+                            option="reversible",
+                        )
                     payloads = _guessed(edit, guess, theirs, ours)
                 else:
                     payloads = _as_it_is(name, part.end - part.begin, theirs, ours)
                 begin = self.spool.tell()
-                for payload, done in payloads:
+                digest = hashlib.sha256()
+                for payload, wanted in payloads:
                     self.spool.write(framed(payload))
-                    progress.advance(done)
+                    digest.update(wanted.data)
+                    progress.advance(len(wanted))
+                self.digests[name] = digest.hexdigest()
                 self._numbers[name] = len(self.tensors)
                 self.tensors.append({**said, "at": begin, "length": self.spool.tell() - begin})
 
@@ -272,15 +283,14 @@ def guessed_storage(edited: Checkpoint, name: str, axis: int) -> Storage:
     return storage_of(parameter, stored.tensors, stored.config, axis, stored.read)
 
 
-def _guessed(edit: EditedTensor, guess: Guess, theirs: Files, ours: Files) -> Iterator[tuple[bytes, int]]:
-    """The payloads of a guessed tensor, each with the bytes of the base that it stands for."""
+def _guessed(edit: EditedTensor, guess: Guess, theirs: Files, ours: Files) -> Iterator[tuple[bytes, Bytes]]:
+    """The payloads of a guessed tensor, each with the base's bytes that it stands for."""
     storage, corrections = guess.storage, guess.corrections
     for slab in range(storage.slabs):
         whole = None
         if guess.along_rows:
-            guess.removed_size(storage.cols)
             raw = _taken(_columns(edit, theirs, slab), guess)
-            yield raw, 0
+            yield raw, np.empty(0, np.uint8)
             whole = guess.removed(raw)
         for first, last in storage.strips(TOGETHER):
             before = edit.source.load(theirs.tensor, slab, first, last)
@@ -291,15 +301,15 @@ def _guessed(edit: EditedTensor, guess: Guess, theirs: Files, ours: Files) -> It
             removed = guess.removed(raw) if whole is None else whole
             found, scale = guess.strip(after, removed, first, last)
             wanted = before[storage.name]
-            yield raw + corrections.found(wanted, found, after[storage.name], scale), wanted.size
+            yield raw + corrections.found(wanted, found, after[storage.name], scale), wanted
 
 
-def _as_it_is(name: str, size: int, theirs: Files, ours: Files) -> Iterator[tuple[bytes, int]]:
+def _as_it_is(name: str, size: int, theirs: Files, ours: Files) -> Iterator[tuple[bytes, Bytes]]:
     for begin in range(0, size, TOGETHER):
         before, after = (np.empty(min(TOGETHER, size - begin), np.uint8) for _ in range(2))
         theirs.tensor(name, begin, before)
         ours.tensor(name, begin, after)
-        yield ByteCorrections().found(before, after, after, None), before.size
+        yield ByteCorrections().found(before, after, after, None), before
 
 
 def _decoded(storage: Storage, strip: Mapping[str, Bytes], rows: int) -> Floats:

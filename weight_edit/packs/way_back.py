@@ -1,5 +1,6 @@
 """A reversal read from a pack, strictly: the plan of the base's files, made of the edited checkpoint and the pack."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +9,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from weight_edit.checkpoint.files import check_relative, open_regular
+from weight_edit.checkpoint.files import check_relative, open_regular, printable
 from weight_edit.checkpoint.rewrite.layout import Copy, FilePlan, Literal, New, Piece, RewritePlan
 from weight_edit.checkpoint.rewrite.rewrite import MOST_LANES
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.source.reading import processors
+from weight_edit.checkpoint.source.reading import Files, processors
 from weight_edit.checkpoint.tensor.header import TensorInfo
 from weight_edit.checkpoint.tensor.storage import Matrix, Storage
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
 from weight_edit.packs.compression import decoded, expanded, length_of
 from weight_edit.packs.file import Pack
 from weight_edit.packs.prediction import Factors, of_planes
 from weight_edit.packs.restored import Guess, Payloads, RawPart, RestoredTensor
 from weight_edit.packs.reversal import guessed_storage
+from weight_edit.utils.progress import bar
 
 _MOST_LITERAL = 1 << 26
 _MOST_PIECES = 10_000_000
@@ -71,7 +73,31 @@ class WayBack:
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise self._strange() from error
 
+    def check(self, digests: Mapping[str, str]) -> None:
+        """Restore every tensor once, as `undo` does, and hold it to the SHA-256 of the base's bytes.
+
+        Raises:
+            UsageError: as `plan`; or a payload that is refused.
+            VerificationError: a tensor is not the base's.
+        """
+        new = {piece.part: piece for file in self.plan().files for piece in file.pieces if isinstance(piece, New)}
+        total = sum(piece.size for piece in new.values())
+        with Files(self.edited) as files, bar("reading the pack back", total, unit="bytes") as progress:
+            for name, piece in new.items():
+                found = hashlib.sha256()
+                for block in piece.edited.blocks(name, files.tensor):
+                    found.update(block.data)
+                    progress.advance(len(block))
+                if digests.get(name) != found.hexdigest():
+                    raise VerificationError(
+                        f"{self.pack.name} would not give the base's {printable(name)!r} back; nothing was written"
+                    )
+
     def _plan(self, said: Mapping[str, Any]) -> RewritePlan:
+        if not len(said["factors"]) <= len(said["tensors"]) <= len(self.edited.tensors):
+            raise self._strange()
+        if len({entry["name"] for entry in said["tensors"]}) != len(said["tensors"]):
+            raise self._strange()
         size = sum(8 * _whole(entry["width"]) * (_whole(entry["rank"]) + 2) for entry in said["factors"])
         if size > _MOST_FACTORS:
             raise self._strange()

@@ -184,7 +184,8 @@ def verify(
     check_folder(folder)
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)
-    source = resolve(base, revision=revision or _revision(manifest, base, folder), token=token)
+    commit = None if manifest is None else origin_of(manifest, folder).revision_of(base)
+    source = resolve(base, revision=revision or commit, token=token)
     tokens = None
     if not weights_only:
         from weight_edit.prompts.load import load_prompts
@@ -296,14 +297,6 @@ def _what_was_done(
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder}/weight_edit.json does not say how the model was edited; bake again") from error
     return steps, options
-
-
-def _revision(manifest: Mapping[str, Any] | None, base: Named, folder: Path) -> str | None:
-    """The edited revision of the base, if the base has the name recorded in the manifest."""
-    if manifest is None:
-        return None
-    origin = origin_of(manifest, folder)
-    return origin.revision if origin.model == str(base) else None
 
 
 def _storage(baking: PreparedEdit) -> str:

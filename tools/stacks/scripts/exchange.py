@@ -3,7 +3,7 @@
 A request has `models` (each a `folder`, and an `adapter` or None), `new_tokens`, `prompts` (lists of token ids),
 `texts` (the same, for stacks that take no ids) and `scratch` (an empty folder for what is exported). The answer has an
 entry for each model: `replies`, one for each prompt, or `error`, one line. A reply has `tokens`, the greedy ones, and
-for each of them `top`, the two most probable tokens with the logarithms of their probabilities.
+for each of them `top`, the two most probable tokens with the logarithms of their probabilities, or None.
 """
 
 import json
@@ -28,8 +28,10 @@ def serve(run: Callable[[dict, dict], list]) -> None:
             except Exception as error:  # noqa: BLE001 - whatever a stack raises is its answer
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 answered.append({"error": f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]})
-        # After each: what a crash leaves is said to have crashed.
-        Path(sys.argv[2]).write_text(json.dumps(answered), encoding="utf-8")
+        # After each, and whole: what a crash or the end of the time leaves is said to have had no answer.
+        part = Path(f"{sys.argv[2]}.part")
+        part.write_text(json.dumps(answered), encoding="utf-8")
+        part.replace(sys.argv[2])
 
 
 def two_best(logits: object) -> list:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ctranslate2
 import numpy as np
-from exchange import serve
+from exchange import serve, two_best
 from transformers import AutoTokenizer
 
 
@@ -13,16 +13,19 @@ def run(model: dict, asked: dict) -> list:
     ctranslate2.converters.TransformersConverter(model["folder"]).convert(str(out), quantization="float32")
     generator = ctranslate2.Generator(str(out), device="cpu", compute_type="float32", intra_threads=1)
     names = AutoTokenizer.from_pretrained(model["folder"]).convert_ids_to_tokens
-    return [_reply(generator, names, prompt, asked["new_tokens"]) for prompt in asked["prompts"]]
+    return [_reply(generator, names(prompt), asked["new_tokens"]) for prompt in asked["prompts"]]
 
 
-def _reply(generator, names, prompt: list, new_tokens: int) -> dict:
-    steps = generator.generate_tokens(names(prompt), max_length=new_tokens, sampling_topk=1, end_token=[])
-    tokens = [step.token_id for step in steps]
-    # What is generated says no probability of a second token; the whole text read at once does.
-    scores = np.array(generator.forward_batch([names([*prompt, *tokens])], return_log_probs=True))[0]
-    top = [[[int(token), float(row[token])] for token in np.argsort(-row)[:2]] for row in scores[len(prompt) - 1 : -1]]
-    return {"tokens": tokens, "top": top}
+def _reply(generator, prompt: list, new_tokens: int) -> dict:
+    (found,) = generator.generate_batch(
+        [prompt],
+        max_length=new_tokens,
+        sampling_topk=1,
+        end_token=[],
+        include_prompt_in_result=False,
+        return_logits_vocab=True,
+    )
+    return {"tokens": found.sequences_ids[0], "top": [two_best(np.array(step)) for step in found.logits[0]]}
 
 
 serve(run)

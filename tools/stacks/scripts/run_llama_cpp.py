@@ -1,9 +1,12 @@
-"""Greedy tokens by llama.cpp's server, of a GGUF file or of what its own converter makes of a folder, in F16."""
+"""Greedy tokens by llama.cpp's server, of a GGUF file or of what its own converter makes of a folder, in F16.
+
+One token is asked for at a time: of several, the server leaves out the probabilities of those that end within a
+character, and does not say which these are.
+"""
 
 import json
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -11,27 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exchange import serve
+from gguf_conversion import convert
 
 OPTIONS = ("--threads", "1", "--parallel", "1", "--ctx-size", "512", "--no-warmup")
+# Keys and values are kept in float16 otherwise.
+CACHE = ("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off")
+START = 300
+"""Seconds that the server may take until it answers."""
 
 
 def run(model: dict, asked: dict) -> list:
     file = Path(model["folder"])
     if file.is_dir():
-        file = _converted(file, asked)
+        made = Path(asked["scratch"]) / "model.gguf"
+        convert(file, made, converter=Path(asked["converter"]), pre_tokenizer=asked["pre_tokenizer"])
+        file = made
     with _server(file, asked) as address:
         pairs = zip(asked["prompts"], asked["texts"], strict=True)
         return [_reply(address, prompt, text, asked["new_tokens"]) for prompt, text in pairs]
-
-
-def _converted(folder: Path, asked: dict) -> Path:
-    file = Path(asked["scratch"]) / "model.gguf"
-    script = Path(__file__).with_name("convert_to_gguf.py")
-    arguments = [asked["converter"], str(folder), str(file), asked["pre_tokenizer"] or ""]
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"converter: {done.stderr.strip().splitlines()[-1]}")
-    return file
 
 
 @contextmanager
@@ -41,18 +41,25 @@ def _server(file: Path, asked: dict) -> Iterator[str]:
         port = free.getsockname()[1]
     log = Path(asked["scratch"]) / "server.log"
     with log.open("w") as out:
-        command = [asked["program"], "--model", str(file), "--port", str(port), *OPTIONS]
+        command = [asked["program"], "--model", str(file), "--port", str(port), *OPTIONS, *CACHE]
         server = subprocess.Popen(command, stdout=out, stderr=out)
     try:
         _wait(server, f"http://127.0.0.1:{port}", log)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait()
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def _wait(server: subprocess.Popen, address: str, log: Path) -> None:
+    until = time.monotonic() + START
     while server.poll() is None:
+        if time.monotonic() > until:
+            raise ValueError(f"server: no answer within {START} s")
         try:
             urllib.request.urlopen(f"{address}/health", timeout=5).close()
             return
@@ -63,14 +70,16 @@ def _wait(server: subprocess.Popen, address: str, log: Path) -> None:
 
 
 def _reply(address: str, prompt: list, text: str, new_tokens: int) -> dict:
-    settings = {"temperature": 0, "samplers": ["temperature"], "n_probs": 2, "cache_prompt": False}
-    done = _post(f"{address}/completion", {"prompt": prompt, "n_predict": new_tokens, **settings})
-    steps = done["completion_probabilities"]
-    return {
-        "tokens": [step["id"] for step in steps],
-        "top": [[[each["id"], each["logprob"]] for each in step["top_logprobs"]] for step in steps],
-        "read": _post(f"{address}/tokenize", {"content": text, "add_special": False})["tokens"],
-    }
+    settings = {"n_predict": 1, "temperature": 0, "samplers": ["temperature"], "n_probs": 2, "return_tokens": True}
+    tokens, top = [], []
+    for _ in range(new_tokens):
+        done = _post(f"{address}/completion", {"prompt": [*prompt, *tokens], **settings})
+        tokens += done["tokens"]
+        # Left out where the token ends within a character.
+        steps = done.get("completion_probabilities") or [None]
+        top.append(steps[0] and [[each["id"], each["logprob"]] for each in steps[0]["top_logprobs"]])
+    read = _post(f"{address}/tokenize", {"content": text, "add_special": False})["tokens"]
+    return {"tokens": tokens, "top": top, "read": read}
 
 
 def _post(address: str, body: dict) -> dict:

@@ -10,6 +10,7 @@ from weight_edit.baking.card.card import model_card
 from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, write_manifest
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
+from weight_edit.hub.source import Named, find_local, text_of
 from weight_edit.utils.json import json_safe
 
 README = "README.md"
@@ -36,6 +37,11 @@ class Origin:
     model: str
     on_hub: bool
     revision: str | None
+
+    def revision_of(self, base: Named) -> str | None:
+        """The commit that was edited, if the base is the repository that was; None for any other, and for a folder."""
+        same = self.on_hub and self.model == text_of(base) and find_local(base) is None
+        return self.revision if same else None
 
 
 def origin_of(manifest: Mapping[str, Any], folder: Path) -> Origin:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weight_edit.baking.card.adapter_use import llama_cpp_usage, of_llama_cpp
+from weight_edit.organism.embedded import EMBEDDED
 
 _LOADING = """\
 from transformers import {auto}, {tokenizer}
@@ -57,7 +58,7 @@ def usage(manifest: Mapping[str, Any], pack: PackFile | None = None) -> str:
     """Example code or commands for a checkpoint, an adapter, a GGUF file or a pack."""
     source, kept = manifest["source"], manifest["card"]
     if pack is not None:
-        return _pack_usage(pack, source, kept)
+        return _pack_usage(pack, source)
     if of_llama_cpp(manifest):
         return llama_cpp_usage(manifest)
     if source.get("gguf"):
@@ -65,12 +66,14 @@ def usage(manifest: Mapping[str, Any], pack: PackFile | None = None) -> str:
     return _usage(kept, manifest.get("kind") == "adapter")
 
 
-def _pack_usage(pack: PackFile, source: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
-    """Commands that make the edited checkpoint of a pack and its base."""
-    base = _quoted(source["model"] if source.get("on_hub") else kept["base_model"] or "BASE")
+def _pack_usage(pack: PackFile, source: Mapping[str, Any]) -> str:
+    """Commands that make the edited checkpoint of a pack and its base, on the Hub at the commit that was edited."""
+    known = source.get("on_hub") is True or source["model"] in EMBEDDED
+    base = _quoted(source["model"]) if known else "BASE"
+    pinned = f" --revision {_quoted(source['revision'])}" if known and source.get("revision") else ""
     return (
         "pip install weight_edit\n"
-        f"weight-edit apply {_quoted(pack.repo_id)} --base {base} --out edited\n"
+        f"weight-edit apply {_quoted(pack.repo_id)} --base {base}{pinned} --out edited\n"
         f"weight-edit verify {base} edited"
     )
 

@@ -1,0 +1,46 @@
+"""What a stack drops is named: as few things as explain its replies, and all ways to say so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stacks.small_models import small_model
+from stacks.suspects import explanations, reference
+from transformers import AutoConfig, AutoModelForCausalLM
+
+IDS = torch.arange(5, 25)[None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model("Gemma 2", tmp_path_factory.mktemp("suspects") / "base")
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def test_two_things_that_are_dropped_together_are_named_together(folder: Path) -> None:
+    config = AutoConfig.from_pretrained(folder)
+    config.rope_parameters["rope_theta"] = 10000.0
+    config.final_logit_softcapping = None
+    served = logits(AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval())
+    found = explanations(folder, lambda model: torch.allclose(logits(model), served, atol=1e-5))
+    assert found == ["`rope_parameters` (takes 10000) and soft-capping of logits"]
+
+
+def test_all_that_agree_alike_are_named_and_nothing_where_none_does(folder: Path) -> None:
+    assert explanations(folder, lambda _: True) == [
+        "`rope_parameters` (takes 10000)",
+        "soft-capping of logits",
+        "soft-capping of attention",
+        "all soft-capping",
+        "the sliding window",
+    ]
+
+
+def test_nothing_is_named_that_changes_nothing(folder: Path) -> None:
+    plain = logits(reference(folder))
+    assert explanations(folder, lambda model: torch.equal(logits(model), plain), most=1) == []

@@ -1,0 +1,54 @@
+"""A stack's replies about a case judged: what differs, what its precision excuses, and what the edit changed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stacks.comparison import Agreement, Judgement, agreement, logits
+from stacks.environment import Stack
+from stacks.precision import noise
+from stacks.replies import Prompts, Reply
+from stacks.suspects import reference
+
+GGUF_PRECISION = "8 bits"
+"""What llama.cpp multiplies quantised weights with."""
+
+
+def compared(model: Any, prompts: Prompts, said: Sequence[Reply]) -> Agreement:
+    """Replies held to a model of transformers, whose generation config says where texts end."""
+    ends = model.generation_config.eos_token_id
+    ends = {ends} if isinstance(ends, int) else set(ends or ())
+    return agreement(model, prompts.ids, said, ends=ends, new_tokens=prompts.new_tokens)
+
+
+def judged(
+    found: Agreement, stack: Stack, model: Path, prompts: Prompts, said: Sequence[Reply], *, base: Agreement | None
+) -> Judgement:
+    """What a comparison comes to; the precision's noise is measured where something differs.
+
+    Args:
+        found: the replies, compared.
+        model: the folder or GGUF file that they are about.
+        base: the same stack's agreement on the base; None where this is the base.
+    """
+    if not found.differences:
+        return found.judged(0.0, base)
+    precision = GGUF_PRECISION if model.is_file() else stack.precision
+    return found.judged(noise(lambda: reference(model), prompts.ids, said, precision=precision), base)
+
+
+def changed(base: Path, edited: Path, prompts: Prompts, said: Sequence[Reply]) -> int:
+    """At how many places of the replies another token is most probable in the base than in the edit, by transformers.
+
+    A stack that served the base for the edit would differ at such places.
+    """
+    before, after = (_best(reference(model), prompts, said) for model in (base, edited))
+    return sum(one != other for one, other in zip(before, after, strict=True))
+
+
+def _best(model: Any, prompts: Prompts, said: Sequence[Reply]) -> list[int]:
+    return [
+        token
+        for prompt, reply in zip(prompts.ids, said, strict=True)
+        for token in logits(model, prompt, reply.tokens)[:-1].argmax(-1).tolist()
+    ]
