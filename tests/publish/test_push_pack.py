@@ -1,6 +1,8 @@
 """An edit published alone: a pack and a card, from which whoever has the base makes the checkpoint again."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from huggingface_hub import metadata_load
 from tests.helpers.fake_hub import FakeHub
 from tests.helpers.hostile_hub import changed, each_file
 from weight_edit.errors import UsageError
+from weight_edit.hub.source import resolve
+from weight_edit.organism.embedded import folder as embedded
 from weight_edit.packs.location import local_pack
 
 TOKEN = FakeHub.token
@@ -93,3 +97,15 @@ def test_one_of_several_packs_is_named(packed: FakeHub) -> None:
         local_pack("me/none", token=TOKEN)
     with pytest.raises(UsageError, match="there is no pack"):
         local_pack("nothing/here.safetensors")
+
+
+def test_what_has_no_room_is_not_fetched(packed: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed.add("org/base", embedded("organism"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=800))
+    for fetch in (lambda: local_pack("me/edit"), lambda: resolve("org/base")):
+        packed.asked.clear()
+        with pytest.raises(UsageError, match=r"not enough space for .* in the cache.*: .* 800 bytes free"):
+            fetch()
+        assert not any(asked.path.endswith(".safetensors") for asked in packed.asked)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=900))
+    assert local_pack("me/edit").is_file()
