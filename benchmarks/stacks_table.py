@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from stacks.cases import EDITS, Case, cases
-from stacks.comparison import Agreement
 from stacks.environment import Stack, stacks
 from stacks.judging import changed, compared, judged
 from stacks.replies import LIMIT, Asked, Prompts, Reply, StackError, absence, replies
@@ -150,7 +149,6 @@ class Row:
         """The cells of these cases, and what the stack may drop."""
         found: dict[str, str] = {}
         drops: list[str] = []
-        base: Agreement | None = None
         for case in self.cases:
             got = self.said.get(case.name)
             if got is None or case.model is None:
@@ -159,13 +157,12 @@ class Row:
                 found[case.name] = str(got).replace("|", "/")
             else:
                 agreement = compared(reference(case.model), self.prompts, got)
-                verdict = judged(agreement, self.stack, case.model, self.prompts, got, base=base)
-                found[case.name] = f"{verdict}{self._changed(case, got)}; error {agreement.error():.0e}"
+                verdict = judged(agreement, self.stack, case.model, self.prompts, got)
+                found[case.name] = f"{verdict}{self._changed(case, got)}; error {agreement.error:.0e}"
                 if agreement.misread:
                     found[case.name] += f"; {agreement.misread} prompts misread"
                 if not verdict.holds:
-                    drops.append(self._dropped(case.model, got, verdict.noise, base))
-                base = base or agreement
+                    drops.append(self._dropped(case.model, got, verdict.noise))
         return " | ".join([*(found.get(name, "-") for name in names), "; ".join(dict.fromkeys(drops)) or "nothing"])
 
     def _changed(self, case: Case, got: list[Reply]) -> str:
@@ -174,10 +171,10 @@ class Row:
         count = changed(self.base, case.model, self.prompts, got)
         return f" ({count} changed)" if count else " (**no answer changed**)"
 
-    def _dropped(self, model: Path, got: list[Reply], noise: float, base: Agreement | None) -> str:
+    def _dropped(self, model: Path, got: list[Reply], noise: float) -> str:
         if model.is_file():
             return "unexplained"
-        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise, base).holds)
+        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise).holds)
         return " or ".join(found) or "unexplained"
 
 

@@ -21,20 +21,17 @@ def compared(model: Any, prompts: Prompts, said: Sequence[Reply]) -> Agreement:
     return agreement(model, prompts.ids, said, ends=ends, new_tokens=prompts.new_tokens)
 
 
-def judged(
-    found: Agreement, stack: Stack, model: Path, prompts: Prompts, said: Sequence[Reply], *, base: Agreement | None
-) -> Judgement:
+def judged(found: Agreement, stack: Stack, model: Path, prompts: Prompts, said: Sequence[Reply]) -> Judgement:
     """What a comparison comes to; the precision's noise is measured where something differs.
 
     Args:
         found: the replies, compared.
         model: the folder or GGUF file that they are about.
-        base: the same stack's agreement on the base; None where this is the base.
     """
     if not found.differences:
-        return found.judged(0.0, base)
+        return found.judged(0.0)
     precision = GGUF_PRECISION if model.is_file() else stack.precision
-    return found.judged(noise(lambda: reference(model), prompts.ids, said, precision=precision), base)
+    return found.judged(noise(lambda: reference(model), prompts.ids, said, precision=precision))
 
 
 def changed(base: Path, edited: Path, prompts: Prompts, said: Sequence[Reply]) -> int:
