@@ -4,8 +4,9 @@
 
 MODEL is a folder or a GGUF file; without any the small models of every family are asked. A cell says whether all tokens
 are transformers' own, which differ by near-ties, and how many of them the edit has changed: at so many places
-transformers finds another token most probable in the base than in the edit. Where a stack differs, the last column says
-what it may have dropped: without that, transformers says what the stack says. `make stacks` installs stacks.
+transformers finds another token more probable in the base, by more than the noise where that was measured. Where a stack
+differs, the last column says what it may have dropped: without that, transformers says what the stack says. `make
+stacks` installs stacks.
 """
 
 import argparse
@@ -158,17 +159,17 @@ class Row:
             else:
                 agreement = compared(reference(case.model), self.prompts, got)
                 verdict = judged(agreement, self.stack, case.model, self.prompts, got)
-                found[case.name] = f"{verdict}{self._changed(case, got)}; error {agreement.error:.0e}"
+                found[case.name] = f"{verdict}{self._changed(case, got, verdict.noise)}; error {agreement.error:.0e}"
                 if agreement.misread:
                     found[case.name] += f"; {agreement.misread} prompts misread"
                 if not verdict.holds:
                     drops.append(self._dropped(case.model, got, verdict.noise))
         return " | ".join([*(found.get(name, "-") for name in names), "; ".join(dict.fromkeys(drops)) or "nothing"])
 
-    def _changed(self, case: Case, got: list[Reply]) -> str:
+    def _changed(self, case: Case, got: list[Reply], noise: float) -> str:
         if case.name == "base" or case.model is None:
             return ""
-        count = changed(self.base, case.model, self.prompts, got)
+        count = changed(self.base, case.model, self.prompts, got, noise=noise)
         return f" ({count} changed)" if count else " (**no answer changed**)"
 
     def _dropped(self, model: Path, got: list[Reply], noise: float) -> str:
