@@ -3,10 +3,9 @@
     PYTHONPATH=.:tools python benchmarks/stacks_table.py [MODEL...] [--stacks NAME...] [--new-tokens N]
 
 MODEL is a folder or a GGUF file; without any the small models of every family are asked. A cell says whether all tokens
-are transformers' own, which differ by near-ties, and how many of them the edit has changed: at so many places
-transformers finds another token more probable in the base, by more than the noise where that was measured. Where a stack
-differs, the last column says what it may have dropped: without that, transformers says what the stack says. `make
-stacks` installs stacks.
+are transformers' own, which differ by near-ties, and how many of them the edit has changed: at so many places the base
+has another answer, by transformers and by more than the noise where that was measured. Where a stack differs, the last
+column says what it may have dropped: without that, transformers says what the stack says.
 """
 
 import argparse
