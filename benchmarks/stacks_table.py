@@ -3,9 +3,9 @@
     PYTHONPATH=.:tools python benchmarks/stacks_table.py [MODEL...] [--stacks NAME...] [--new-tokens N]
 
 MODEL is a folder or a GGUF file; without any the small models of every family are asked. A cell says whether all tokens
-are transformers' own, which differ by near-ties, and how many of them the edit has changed: at so many places
-transformers finds another token most probable in the base than in the edit. Where a stack differs, the last column says
-what it may have dropped: without that, transformers says what the stack says. `make stacks` installs stacks.
+are transformers' own, which differ by near-ties, and how many of them the edit has changed: at so many places the base
+has another answer, by transformers and by more than the noise where that was measured. Where a stack differs, the last
+column says what it may have dropped: without that, transformers says what the stack says.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from stacks.cases import EDITS, Case, cases
-from stacks.comparison import Agreement
 from stacks.environment import Stack, stacks
 from stacks.judging import changed, compared, judged
 from stacks.replies import LIMIT, Asked, Prompts, Reply, StackError, absence, replies
@@ -150,7 +149,6 @@ class Row:
         """The cells of these cases, and what the stack may drop."""
         found: dict[str, str] = {}
         drops: list[str] = []
-        base: Agreement | None = None
         for case in self.cases:
             got = self.said.get(case.name)
             if got is None or case.model is None:
@@ -159,25 +157,24 @@ class Row:
                 found[case.name] = str(got).replace("|", "/")
             else:
                 agreement = compared(reference(case.model), self.prompts, got)
-                verdict = judged(agreement, self.stack, case.model, self.prompts, got, base=base)
-                found[case.name] = f"{verdict}{self._changed(case, got)}; error {agreement.error():.0e}"
+                verdict = judged(agreement, self.stack, case.model, self.prompts, got)
+                found[case.name] = f"{verdict}{self._changed(case, got, verdict.noise)}; error {agreement.error:.0e}"
                 if agreement.misread:
                     found[case.name] += f"; {agreement.misread} prompts misread"
                 if not verdict.holds:
-                    drops.append(self._dropped(case.model, got, verdict.noise, base))
-                base = base or agreement
+                    drops.append(self._dropped(case.model, got, verdict.noise))
         return " | ".join([*(found.get(name, "-") for name in names), "; ".join(dict.fromkeys(drops)) or "nothing"])
 
-    def _changed(self, case: Case, got: list[Reply]) -> str:
+    def _changed(self, case: Case, got: list[Reply], noise: float) -> str:
         if case.name == "base" or case.model is None:
             return ""
-        count = changed(self.base, case.model, self.prompts, got)
+        count = changed(self.base, case.model, self.prompts, got, noise=noise)
         return f" ({count} changed)" if count else " (**no answer changed**)"
 
-    def _dropped(self, model: Path, got: list[Reply], noise: float, base: Agreement | None) -> str:
+    def _dropped(self, model: Path, got: list[Reply], noise: float) -> str:
         if model.is_file():
             return "unexplained"
-        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise, base).holds)
+        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise).holds)
         return " or ".join(found) or "unexplained"
 
 

@@ -17,15 +17,16 @@ from safetensors.numpy import save_file
 from tests.helpers.checkpoint_samples import content
 from tests.helpers.families import save_family
 from weight_edit import bake
+from weight_edit.checkpoint import whole_file
 from weight_edit.checkpoint.manifest import write_manifest
 from weight_edit.checkpoint.rewrite import lane, output
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError
 
 ALL_FREE = """
-import shutil, types, weight_edit.checkpoint.rewrite.output as output
+import types, weight_edit.checkpoint.whole_file as whole_file
 from weight_edit.cli import main
-output.shutil = types.SimpleNamespace(disk_usage=lambda path: types.SimpleNamespace(free=10**15))
+whole_file.shutil = types.SimpleNamespace(disk_usage=lambda path: types.SimpleNamespace(free=10**15))
 main()
 """
 """The command, believing that there is room: as when somebody else fills the disk meanwhile."""
@@ -185,7 +186,7 @@ def test_free_space_is_checked_before(job, tmp_path, monkeypatch, missing):
     def usage(path: Path) -> SimpleNamespace:
         return SimpleNamespace(free=needed + 1_000_000 - missing)
 
-    monkeypatch.setattr(output.shutil, "disk_usage", usage)
+    monkeypatch.setattr(whole_file.shutil, "disk_usage", usage)
     with pytest.raises(UsageError, match="not enough space"):
         bake(job.base, job.directions, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -205,6 +206,6 @@ def test_what_an_earlier_attempt_finished_need_not_be_free(job, tmp_path, monkey
         patch.setattr(output.Attempt, "note", stopping)
         with pytest.raises(KeyboardInterrupt):
             bake(job.base, job.directions, tmp_path / "out")
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 3_000_000))
+    monkeypatch.setattr(whole_file.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 3_000_000))
     assert bake(job.base, job.directions, tmp_path / "out", resume=True).bytes_kept >= 3_000_000
     assert (tmp_path / "out" / "weight_edit.json").is_file()

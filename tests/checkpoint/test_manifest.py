@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 from weight_edit.checkpoint.manifest import (
     MANIFEST,
     FileRecord,
+    FinishedOutput,
+    changed_files,
     read_manifest,
     record,
     records_of,
     sha256,
     write_manifest,
 )
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
 
 GOOD = {"sha256": "0" * 64, "size": 1, "origin": "copied"}
 
@@ -96,3 +99,17 @@ def test_links_out_of_the_folder_are_not_read(tmp_path):
         read_manifest(folder)
     with pytest.raises(UsageError):
         sha256(folder / MANIFEST)
+
+
+def test_files_that_are_not_as_recorded_are_named(baked: Path) -> None:
+    output = FinishedOutput.of(baked)
+    assert output.check_unchanged() == ()
+    (baked / "new.txt").write_text("not of the edit")
+    (baked / "config.json").unlink()
+    (baked / "README.md").write_text("another card")
+    assert changed_files(baked, output.records) == (("README.md", "config.json", "new.txt"), ())
+    with pytest.raises(VerificationError, match=r"'README\.md', 'config\.json', 'new\.txt' not as"):
+        output.check_unchanged()
+    (baked / "weight_edit.json").unlink()
+    with pytest.raises(UsageError, match="give an output of bake or run"):
+        FinishedOutput.of(baked)

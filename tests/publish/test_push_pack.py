@@ -1,6 +1,8 @@
 """An edit published alone: a pack and a card, from which whoever has the base makes the checkpoint again."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +10,10 @@ from huggingface_hub import metadata_load
 
 from tests.helpers.fake_hub import FakeHub
 from tests.helpers.hostile_hub import changed, each_file
+from weight_edit.checkpoint import manifest
 from weight_edit.errors import UsageError
+from weight_edit.hub.source import resolve
+from weight_edit.organism.embedded import folder as embedded
 from weight_edit.packs.location import local_pack
 
 TOKEN = FakeHub.token
@@ -22,7 +27,11 @@ def test_a_pack_is_pushed_and_applied_from_the_hub(
     hub: FakeHub, call: Any, baked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEIGHT_EDIT_CACHE", str(tmp_path / "own-cache"))
+    looked_at: list[Path] = []
+    looks = manifest.changed_files
+    monkeypatch.setattr(manifest, "changed_files", lambda *given: (looked_at.append(given[0]), looks(*given))[1])
     pushed = call("push", baked, "me/edit", "--pack", "--private", "--token", TOKEN, "--json").json
+    assert looked_at == [baked], "every file is hashed once, whatever is made of it"
     repo = hub.repos["me/edit"]
     assert pushed["sent"] == ["README.md", "edit.safetensors"]
     assert set(repo.files) == {".gitattributes", *pushed["sent"]}
@@ -93,3 +102,16 @@ def test_one_of_several_packs_is_named(packed: FakeHub) -> None:
         local_pack("me/none", token=TOKEN)
     with pytest.raises(UsageError, match="there is no pack"):
         local_pack("nothing/here.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_what_has_no_room_is_not_fetched(packed: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed.add("org/base", embedded("organism"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=800))
+    for fetch in (lambda: local_pack("me/edit"), lambda: resolve("org/base")):
+        packed.asked.clear()
+        with pytest.raises(UsageError, match=r"not enough space for .* in the cache.*: .* 800 bytes free"):
+            fetch()
+        assert not any(asked.path.endswith(".safetensors") for asked in packed.asked)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=900))
+    assert local_pack("me/edit").is_file()

@@ -34,6 +34,7 @@ def test_two_things_that_are_dropped_together_are_named_together(folder: Path) -
 def test_all_that_agree_alike_are_named_and_nothing_where_none_does(folder: Path) -> None:
     assert explanations(folder, lambda _: True) == [
         "`rope_parameters` (takes 10000)",
+        "`layer_types` (takes every sixth as full)",
         "soft-capping of logits",
         "soft-capping of attention",
         "all soft-capping",

@@ -2,14 +2,12 @@
 
 Transformers reads each prompt with the stack's own tokens behind it, so that every place is compared, those behind a
 first difference too. Where its most probable token is another than the stack's, its margin is the difference of their
-logits. Such a place is a near-tie if the margin is within two figures, neither of which the place itself goes into:
+logits. Such a place is a near-tie if the margin is within the noise of the stack's precision: how far transformers' own
+margins move in that precision, on the same model and texts (`precision.py`). No figure of the stack goes into it: what
+computes another model has errors as large as its differences, but the noise of its precision stays small.
 
-- the stack's error: how far its margin between its two best tokens is from transformers', at most, over places where
-  both find the same token most probable; of the base, and where the base itself is judged, of its other prompts;
-- the precision's noise: how far transformers' own margins move when it computes in the precision that the stack
-  computes in (`precision.py`), on the same model and texts.
-
-A stack that computes another model has a large error, but the noise of its precision stays small: nothing is excused.
+The stack's error is told beside it: how far its margin between its two best tokens is from transformers', at most, over
+places where both find the same token most probable.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,12 +24,10 @@ class Place:
     """One token of a stack's reply.
 
     Attributes:
-        prompt: number of the prompt.
         margin: by how much, in nats, transformers finds another token more probable; 0 where it finds none.
         error: the difference of both margins between the stack's two best tokens; None where the stack does not say.
     """
 
-    prompt: int
     margin: float
     error: float | None
 
@@ -55,36 +51,22 @@ class Agreement:
         """Where transformers finds another token most probable."""
         return [place for place in self.places if place.margin > 0]
 
-    def error(self, *, without: int | None = None) -> float:
-        """The stack's largest error where both find the same token most probable; 0 where that is nowhere.
+    @property
+    def error(self) -> float:
+        """The stack's largest error where both find the same token most probable; 0 where that is nowhere."""
+        return max((place.error for place in self.places if place.margin == 0 and place.error is not None), default=0.0)
 
-        Args:
-            without: a prompt that is left out.
-        """
-        return max(
-            (
-                place.error
-                for place in self.places
-                if place.margin == 0 and place.prompt != without and place.error is not None
-            ),
-            default=0.0,
-        )
-
-    def judged(self, noise: float, base: "Agreement | None" = None) -> "Judgement":
+    def judged(self, noise: float) -> "Judgement":
         """Divide what differs into near-ties and differences.
 
         Args:
             noise: of the precision; see `precision.noise`.
-            base: the same stack's agreement on the base; None where this is the base.
         """
-
-        def bound(place: Place) -> float:
-            return min(noise, self.error(without=place.prompt) if base is None else base.error())
-
+        margins = [place.margin for place in self.differences]
         return Judgement(
             places=len(self.places),
-            near_ties=[place.margin for place in self.differences if place.margin <= bound(place)],
-            beyond=[place.margin for place in self.differences if place.margin > bound(place)],
+            near_ties=[margin for margin in margins if margin <= noise],
+            beyond=[margin for margin in margins if margin > noise],
             stopped=self.stopped,
             noise=noise,
         )
@@ -96,7 +78,7 @@ class Judgement:
 
     Attributes:
         places: how many tokens were compared.
-        near_ties: margins of places that differ within error and noise.
+        near_ties: margins of places that differ within the noise.
         beyond: margins of the others that differ.
         stopped: how many replies ended where transformers does not end.
         noise: of the precision.
@@ -142,12 +124,12 @@ def agreement(
     """
     places: list[Place] = []
     misread, stopped = 0, 0
-    for number, (prompt, reply) in enumerate(zip(prompts, said, strict=True)):
+    for prompt, reply in zip(prompts, said, strict=True):
         misread += reply.read is not None and list(reply.read) != list(prompt)
         rows = logits(model, prompt, reply.tokens)
         for row, token, top in zip(rows[:-1], reply.tokens, reply.top, strict=True):
             margin = float(row.max() - row[token])
-            places.append(Place(prompt=number, margin=margin, error=_error(row, top)))
+            places.append(Place(margin=margin, error=_error(row, top)))
         ended = bool(reply.tokens) and reply.tokens[-1] in ends
         if not ended and len(reply.tokens) < new_tokens and int(rows[-1].argmax()) not in ends:
             stopped += 1

@@ -21,34 +21,31 @@ def compared(model: Any, prompts: Prompts, said: Sequence[Reply]) -> Agreement:
     return agreement(model, prompts.ids, said, ends=ends, new_tokens=prompts.new_tokens)
 
 
-def judged(
-    found: Agreement, stack: Stack, model: Path, prompts: Prompts, said: Sequence[Reply], *, base: Agreement | None
-) -> Judgement:
+def judged(found: Agreement, stack: Stack, model: Path, prompts: Prompts, said: Sequence[Reply]) -> Judgement:
     """What a comparison comes to; the precision's noise is measured where something differs.
 
     Args:
         found: the replies, compared.
         model: the folder or GGUF file that they are about.
-        base: the same stack's agreement on the base; None where this is the base.
     """
     if not found.differences:
-        return found.judged(0.0, base)
+        return found.judged(0.0)
     precision = GGUF_PRECISION if model.is_file() else stack.precision
-    return found.judged(noise(lambda: reference(model), prompts.ids, said, precision=precision), base)
+    return found.judged(noise(lambda: reference(model), prompts.ids, said, precision=precision))
 
 
-def changed(base: Path, edited: Path, prompts: Prompts, said: Sequence[Reply]) -> int:
-    """At how many places of the replies another token is most probable in the base than in the edit, by transformers.
+def changed(base: Path, edited: Path, prompts: Prompts, said: Sequence[Reply], *, noise: float = 0.0) -> int:
+    """At how many places of the replies the base's answer is another than the edit's, by transformers alone.
 
     A stack that served the base for the edit would differ at such places.
+
+    Args:
+        noise: how much more probable, in nats, the base has to find its own answer.
     """
-    before, after = (_best(reference(model), prompts, said) for model in (base, edited))
-    return sum(one != other for one, other in zip(before, after, strict=True))
-
-
-def _best(model: Any, prompts: Prompts, said: Sequence[Reply]) -> list[int]:
-    return [
-        token
-        for prompt, reply in zip(prompts.ids, said, strict=True)
-        for token in logits(model, prompt, reply.tokens)[:-1].argmax(-1).tolist()
-    ]
+    before, after = (reference(model) for model in (base, edited))
+    count = 0
+    for prompt, reply in zip(prompts.ids, said, strict=True):
+        rows, best = (logits(model, prompt, reply.tokens)[:-1] for model in (before, after))
+        own = rows.gather(-1, best.argmax(-1, keepdim=True))[..., 0]
+        count += int((rows.max(-1).values - own > noise).sum())
+    return count

@@ -28,13 +28,28 @@ def _without_rope_base(config: Any) -> bool:
     return bool(parts)
 
 
-def _local_rope_base(config: Any) -> bool:
-    """Of a model with two: what older configs have for windows stays at that default."""
+def _rope_bases_by_default(config: Any) -> bool:
+    """Of a model with two: both are what older configs of this family have."""
+    there = _without_rope_base_of_windows(config)
+    if there:
+        config.rope_parameters["full_attention"]["rope_theta"] = 1e6
+    return there
+
+
+def _without_rope_base_of_windows(config: Any) -> bool:
     local = config.rope_parameters.get("sliding_attention")
     if isinstance(local, dict):
         local["rope_theta"] = DEFAULT_ROPE_BASE
-        config.rope_parameters["full_attention"]["rope_theta"] = 1e6
     return isinstance(local, dict)
+
+
+def _every_sixth(config: Any) -> bool:
+    before = list(getattr(config, "layer_types", None) or ())
+    after = ["sliding_attention" if (number + 1) % 6 else "full_attention" for number in range(len(before))]
+    there = "sliding_attention" in before and after != before
+    if there:
+        config.layer_types = after
+    return there
 
 
 def _without(*names: str) -> Callable[[Any], bool]:
@@ -73,7 +88,9 @@ def _tie(model: Any) -> bool:
 
 CONFIGS: Mapping[str, Callable[[Any], bool]] = {
     "`rope_parameters` (takes 10000)": _without_rope_base,
-    "`rope_parameters` (takes 10000 and 1000000)": _local_rope_base,
+    "`rope_parameters` (takes 10000 and 1000000)": _rope_bases_by_default,
+    "`rope_parameters` of windows (takes 10000)": _without_rope_base_of_windows,
+    "`layer_types` (takes every sixth as full)": _every_sixth,
     "soft-capping of logits": _without("final_logit_softcapping"),
     "soft-capping of attention": _without("attn_logit_softcapping"),
     "all soft-capping": _without("final_logit_softcapping", "attn_logit_softcapping"),

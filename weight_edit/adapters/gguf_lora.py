@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from weight_edit.adapters.truncation import Truncation, factors_of_rows, total
-from weight_edit.checkpoint.quantized.values import values_of
+from weight_edit.checkpoint.quantized.values import slabs_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.errors import UnsupportedError
@@ -101,15 +101,18 @@ def gguf_factors(changes: Mapping[str, TensorEdit], checkpoint: Checkpoint, rank
     found = []
     with bar("adapter", len(changes)) as progress:
         for name, edit in changes.items():
-            found.append(_factors(name, edit, torch.from_numpy(values_of(checkpoint, name)), rank))
+            found.append(_factors(name, edit, checkpoint, rank))
             progress.advance()
     return found
 
 
-def _factors(name: str, edit: TensorEdit, values: torch.Tensor, rank: int | None) -> GgufFactors:
-    stacked = values.ndim == 3
-    axis = edit.axis - values.ndim + 2
-    pairs = [factors_of_rows(edit, each.movedim(axis, -1), rank) for each in (values if stacked else values[None])]
+def _factors(name: str, edit: TensorEdit, checkpoint: Checkpoint, rank: int | None) -> GgufFactors:
+    """The factors of one tensor, whose matrices are read one at a time."""
+    stacked = len(checkpoint.info(name).shape) == 3
+    axis = edit.axis - stacked
+    pairs = [
+        factors_of_rows(edit, torch.from_numpy(matrix).movedim(axis, -1), rank) for matrix in slabs_of(checkpoint, name)
+    ]
     # ggml multiplies rows: those of a matrix are its outputs, those of the embedding are looked up.
     outputs_first = axis == 0
     made = [(others, stream) if outputs_first else (stream.T, others.T) for stream, others, _ in pairs]

@@ -21,6 +21,9 @@ _SETTINGS = (".jinja", ".json", ".model", ".tiktoken", ".txt")
 _MOST_SETTINGS = 1 << 30
 
 
+_NAMED = 3
+
+
 def printable(text: str, limit: int = 160) -> str:
     """`text` for a one-line message: control characters escaped, long names cut."""
     escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -41,6 +44,12 @@ class Stamp:
         """The stamp of an open file."""
         found = os.fstat(file.fileno())
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def named_files(names: tuple[str, ...]) -> str:
+    """Some files' names in words, the first few of them."""
+    shown = ", ".join(repr(printable(name)) for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
 def check_relative(name: object, where: str) -> str:

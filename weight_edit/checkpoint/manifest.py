@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -14,13 +15,15 @@ from weight_edit.checkpoint.files import (
     chunks,
     list_files,
     locate,
+    named_files,
     open_regular,
     printable,
     read_exactly,
     read_json,
 )
 from weight_edit.checkpoint.whole_file import write_whole
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, VerificationError
+from weight_edit.utils.progress import bar
 
 MANIFEST = "weight_edit.json"
 
@@ -122,6 +125,11 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     Raises:
         UsageError: malformed, with a file name that leaves the folder, or itself a link out of it.
     """
+    raw = _bytes_of(folder)
+    return None if raw is None else parse_manifest(raw, str(Path(folder).resolve() / MANIFEST))
+
+
+def _bytes_of(folder: Path | str) -> bytes | None:
     root = Path(folder).resolve()
     path = root / MANIFEST
     if not path.exists() and not path.is_symlink():
@@ -130,8 +138,79 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
         size = Stamp.of(file).size
         if size > _MAX_SIZE:
             raise UsageError(f"{printable(str(path))}: {size} bytes is too long for a manifest")
-        raw = read_exactly(file, size, MANIFEST)
-    return parse_manifest(raw, str(path))
+        return bytes(read_exactly(file, size, MANIFEST))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedOutput:
+    """An output of `bake` or `run` that can be passed on.
+
+    Attributes:
+        folder: where it is.
+        raw: the bytes of its manifest.
+        manifest: what they say.
+    """
+
+    folder: Path
+    raw: bytes
+    manifest: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path | str) -> "FinishedOutput":
+        """The output in a folder; its files are not looked at.
+
+        Raises:
+            UsageError: no folder, or one without a manifest that can be read.
+            VerificationError: it is marked as failed.
+        """
+        check_folder(folder)
+        path = Path(folder)
+        raw = _bytes_of(path)
+        if raw is None:
+            raise UsageError(f"{printable(str(path))} has no {MANIFEST}; give an output of bake or run")
+        manifest = parse_manifest(raw, printable(str(path / MANIFEST)))
+        if manifest.get("failed"):
+            raise VerificationError(
+                f"{printable(str(path))} is marked as failed: {printable('; '.join(map(str, manifest['failed'])))}"
+            )
+        return cls(folder=path, raw=raw, manifest=manifest)
+
+    @cached_property
+    def records(self) -> dict[str, FileRecord]:
+        """Its files but the manifest."""
+        return records_of(self.manifest)
+
+    def check_unchanged(self) -> tuple[str, ...]:
+        """Refuse files that are not exactly those of the manifest; the skipped folders of other tools.
+
+        Raises:
+            VerificationError: naming them.
+        """
+        changed, skipped = changed_files(self.folder, self.records)
+        if changed:
+            raise VerificationError(
+                f"{printable(str(self.folder))}: {named_files(changed)} not as {MANIFEST} has it; what was changed "
+                "since is no part of the edit: bake again"
+            )
+        return skipped
+
+
+def changed_files(folder: Path, records: Mapping[str, FileRecord]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files that are missing, of no record, or not as recorded, sorted; and the skipped folders.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    files, skipped = list_files(folder)
+    present = set(files) - {MANIFEST}
+    changed = present ^ records.keys()
+    root = folder.resolve()
+    with bar("checking", sum(each.size for each in records.values()), unit="bytes") as progress:
+        for name, known in records.items():
+            if name in present and _digest(root / name) != (known.sha256, known.size):
+                changed.add(name)
+            progress.advance(known.size)
+    return tuple(sorted(changed)), skipped
 
 
 def parse_manifest(raw: bytes | bytearray, path: str) -> dict[str, Any]:

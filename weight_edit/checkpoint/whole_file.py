@@ -7,6 +7,7 @@ written to, and no file of the user's that happens to have the name of an unfini
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,37 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
             f"{printable(str(path))} is not a file of the kind that is written here, so it is not ours to overwrite; "
             "choose another file or remove it yourself"
         )
+
+
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Refuse what has no room on the disk of a folder, which need not be there yet.
+
+    Args:
+        needed: in bytes.
+        what: has the room, for the message.
+
+    Raises:
+        UsageError: saying how much is missing.
+    """
+    free = shutil.disk_usage(existing(folder)).free
+    if needed > free:
+        raise UsageError(
+            f"not enough space for {what}: {_size(needed)} needed, {_size(free)} free, {_size(needed - free)} missing"
+        )
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one around it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _size(count: int) -> str:
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

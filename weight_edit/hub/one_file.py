@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
-from weight_edit.checkpoint.whole_file import whole_file
+from weight_edit.checkpoint.whole_file import check_space, whole_file
 from weight_edit.errors import UsageError
 from weight_edit.hub.calls import hub_call, usable_token
 from weight_edit.hub.repository import commit_id, listed
@@ -53,7 +53,8 @@ def fetch_one(
         token: Hub access token; None uses the one saved by `hf auth login`.
 
     Raises:
-        UsageError: as `hub_call` and `choose`; the file is longer, or what came is not what the Hub lists.
+        UsageError: as `hub_call` and `choose`; the file is longer, has no room on the disk, or what came is not what
+            the Hub lists.
     """
     from huggingface_hub import HfApi
 
@@ -67,6 +68,7 @@ def fetch_one(
         raise UsageError(f"{printable(name)} of {repo_id} has {size:,} bytes, and at most {most:,} are fetched")
     place = _cached(name, digest)
     if not (place.is_file() and place.stat().st_size == size and _digest_of(place, size, digest) == digest):
+        check_space(place.parent, size, f"{printable(name)} of {repo_id} in the cache {printable(str(place.parent))}")
         place.parent.mkdir(parents=True, exist_ok=True)
         _download(api, repo_id, commit, name, place, size=size, digest=digest)
     return FetchedFile(place, name, commit)

@@ -12,6 +12,7 @@ from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.checkpoint.gguf.parts import gguf_files
 from weight_edit.checkpoint.source.choice import CONFIG, Chosen, choose, small_files
 from weight_edit.checkpoint.source.refused import check_config, single_file, without_config
+from weight_edit.checkpoint.whole_file import check_space
 from weight_edit.errors import UsageError
 from weight_edit.hub.calls import hub_call, usable_token
 from weight_edit.organism.embedded import EMBEDDED, folder
@@ -220,7 +221,9 @@ def _fetched(repo: str, revision: str | None, token: str | None, weights: bool, 
         return bytes(read_whole(path / name))
 
     chosen: Chosen | None = choose(config, files, read, repo) if weights else None
-    fetch([*small_files(files, chosen), *(chosen.shards if chosen is not None else ())])
+    wanted = [*small_files(files, chosen), *(chosen.shards if chosen is not None else ())]
+    _check_room(repo, commit, path, wanted)
+    fetch(wanted)
     return Source(repo, path, commit)
 
 
@@ -230,6 +233,25 @@ def _snapshot(repo: str, commit: str | None, asked: str | None, token: str | Non
 
         patterns = [escape(name) for name in names]
         return Path(snapshot_download(repo, revision=commit, token=token, allow_patterns=patterns))
+
+
+def _check_room(repo: str, commit: str | None, path: Path, names: Collection[str]) -> None:
+    """Refuse, before the first of them is fetched, files that are not cached and have no room there.
+
+    Raises:
+        UsageError: saying how much is missing.
+    """
+    with hub_call(repo, commit):
+        from huggingface_hub import RepoFile, get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+        try:
+            tree = get_cached_repo_tree(repo, revision=commit)
+        except CachedRepoTreeNotFoundError:
+            return
+        sizes = {each.path: each.size for each in tree if isinstance(each, RepoFile)}
+    needed = sum(sizes.get(name, 0) for name in names if not (path / name).exists())
+    check_space(path, needed, f"{repo} in the cache")
 
 
 def _files_of(repo: str, commit: str | None, path: Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from weight_edit.baking.writing import (
     space_needed,
     write_edit,
 )
-from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.files import named_files, printable
 from weight_edit.checkpoint.manifest import MANIFEST, record
 from weight_edit.checkpoint.rewrite.layout import RewritePlan
 from weight_edit.checkpoint.rewrite.output import check_output
@@ -25,7 +25,7 @@ from weight_edit.checkpoint.rewrite.rewrite import RewriteResult
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.source import Named
-from weight_edit.packs.base import BaseVerdict, compared_with_base, default_base, named_files
+from weight_edit.packs.base import BaseVerdict, compared_with_base, default_base
 from weight_edit.packs.between import Between
 from weight_edit.packs.file import Pack, read_pack
 from weight_edit.packs.location import local_pack

@@ -15,8 +15,6 @@ from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.packs.file import Pack
 from weight_edit.utils.progress import bar
 
-_SHOWN = 3
-
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVerdict:
@@ -130,12 +128,6 @@ def _by_copies(pack: Pack, checkpoint: Checkpoint) -> BaseVerdict:
     if differing:
         return BaseVerdict(same=False, how="by the files that the edit copies", differing=tuple(sorted(differing)))
     return BaseVerdict(same=None, how="the pack does not say what its base's files were")
-
-
-def named_files(names: tuple[str, ...]) -> str:
-    """Some files' names in words, the first few of them."""
-    shown = ", ".join(repr(printable(name)) for name in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def default_base(pack: Pack) -> str:

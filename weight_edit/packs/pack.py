@@ -9,24 +9,16 @@ from typing import Any, BinaryIO, cast
 
 from weight_edit.baking.card.card_and_manifest import README, origin_of
 from weight_edit.baking.prepare import prepare
-from weight_edit.checkpoint.files import list_files, printable, read_whole
-from weight_edit.checkpoint.manifest import (
-    MANIFEST,
-    FileRecord,
-    check_folder,
-    parse_manifest,
-    records_of,
-    sha256,
-)
+from weight_edit.checkpoint.files import named_files, printable, read_whole
+from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, FinishedOutput
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.whole_file import check_free
-from weight_edit.errors import UnsupportedError, UsageError, VerificationError
+from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.hub.source import Named, Source, resolve
-from weight_edit.packs.base import base_at_hand, file_records, named_files
+from weight_edit.packs.base import base_at_hand, file_records
 from weight_edit.packs.file import PackContent, edit_in, is_pack, read_pack, write_pack
 from weight_edit.packs.reversal import ReversalRecord
 from weight_edit.packs.way_back import WayBack
-from weight_edit.utils.progress import bar
 
 _LONGEST = 16_000_000
 
@@ -94,27 +86,36 @@ def pack(
         UnsupportedError: an edit that cannot be packed reversibly.
         VerificationError: the files are not as `weight_edit.json` has them, or it is marked as failed.
     """
-    folder, target = Path(edited), Path(out)
-    check_folder(folder)
+    target = Path(out)
+    output = FinishedOutput.of(Path(edited))
     check_free(target, overwrite, is_pack)
-    if target.absolute().parent.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(
-            f"{printable(str(target))} lies in the edited folder, which would then have a file that its {MANIFEST} "
-            "does not know; choose another place for the pack",
-            option="out",
-        )
-    if not target.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {printable(str(target.parent))} for the pack; make it first")
-    raw = bytes(read_whole(folder / MANIFEST, _LONGEST)) if (folder / MANIFEST).is_file() else None
-    if raw is None:
-        raise UsageError(f"{printable(str(folder))} has no {MANIFEST}; only outputs of bake and run are packed")
-    manifest = parse_manifest(raw, printable(str(folder / MANIFEST)))
-    if manifest.get("failed"):
-        raise VerificationError(f"{folder} is marked as failed: {printable('; '.join(map(str, manifest['failed'])))}")
+    _check_place(target, output.folder)
+    output.check_unchanged()
+    return pack_checked(
+        output,
+        target,
+        base=base,
+        reversible=reversible,
+        revision=revision,
+        token=token,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def pack_checked(
+    edited: FinishedOutput,
+    target: Path,
+    *,
+    base: Named | None = None,
+    reversible: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+) -> PackResult:
+    """`pack` of an output whose files were checked, to a place that is free; see there."""
+    folder, manifest, records = edited.folder, edited.manifest, edited.records
     steps, options = edit_in(manifest, printable(str(folder / MANIFEST)))
-    records = records_of(manifest)
     source = _source(manifest, folder, base, revision=revision, token=token, needed=reversible)
-    _check_unchanged(folder, records)
     card = bytes(read_whole(folder / README, _LONGEST))
     with tempfile.TemporaryFile(dir=target.absolute().parent) as spool:
         way_back = None
@@ -125,7 +126,7 @@ def pack(
         else:
             files = None if source is None else _base_files(source, records)
         content = PackContent(
-            manifest=raw,
+            manifest=edited.raw,
             card=card,
             steps=steps,
             base=files,
@@ -144,6 +145,22 @@ def pack(
         reversible=way_back is not None,
         bytes_reversal=bytes_reversal,
     )
+
+
+def _check_place(target: Path, folder: Path) -> None:
+    """Refuse a place in the edited folder, or in none.
+
+    Raises:
+        UsageError: saying which.
+    """
+    if target.absolute().parent.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{printable(str(target))} lies in the edited folder, which would then have a file that its {MANIFEST} "
+            "does not know; choose another place for the pack",
+            option="out",
+        )
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {printable(str(target.parent))} for the pack; make it first")
 
 
 def _source(
@@ -204,26 +221,6 @@ def _written(target: Path, content: PackContent, spool: BinaryIO, way_back: Reve
     finally:
         new.unlink(missing_ok=True)
     return size
-
-
-def _check_unchanged(folder: Path, records: Mapping[str, FileRecord]) -> None:
-    """Refuse a folder whose files are not exactly those of its manifest.
-
-    Raises:
-        VerificationError: naming them.
-    """
-    present = set(list_files(folder)[0]) - {MANIFEST}
-    wrong = present ^ records.keys()
-    with bar("checking", sum(each.size for each in records.values()), unit="bytes") as progress:
-        for name, known in records.items():
-            if name in present and sha256(folder.resolve() / name) != known.sha256:
-                wrong.add(name)
-            progress.advance(known.size)
-    if wrong:
-        raise VerificationError(
-            f"{printable(str(folder))}: {named_files(tuple(sorted(wrong)))} not as {MANIFEST} has it; what was changed "
-            "since is no part of the edit: bake again"
-        )
 
 
 def _base_files(source: Source, records: Mapping[str, FileRecord]) -> dict[str, FileRecord]:

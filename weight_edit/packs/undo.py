@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.baking.writing import SPARE, WriteOptions, check_is_folder, write_edit
-from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.files import named_files, printable
 from weight_edit.checkpoint.manifest import FileRecord, check_folder
 from weight_edit.checkpoint.rewrite.output import check_output
 from weight_edit.checkpoint.rewrite.rewrite import RewriteResult
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.errors import UsageError, VerificationError
-from weight_edit.packs.base import named_files
 from weight_edit.packs.file import Pack, read_pack
 from weight_edit.packs.location import local_pack
 from weight_edit.packs.way_back import WayBack, lanes

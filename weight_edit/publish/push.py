@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.baking.card.card_and_manifest import origin_of
-from weight_edit.checkpoint.files import list_files
-from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, read_manifest, record, records_of, sha256
+from weight_edit.checkpoint.manifest import MANIFEST, FileRecord, FinishedOutput, record
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.calls import usable_token
 from weight_edit.hub.destination import MAIN, Destination
@@ -111,16 +110,10 @@ def push(
     to = Destination(repo_id=repo_id, private=private, branch=branch, create_pr=create_pr)
     # Verification takes minutes: a token that cannot be sent is said before.
     usable_token(token)
-    path = Path(folder)
-    if not path.is_dir():
-        raise UsageError(f"{path} is not a folder; give the output of bake or run")
-    manifest = read_manifest(path)
-    if manifest is None:
-        raise UsageError(f"{path} has no {MANIFEST}; only outputs of bake and run are pushed")
-    if manifest.get("failed"):
-        raise VerificationError(f"{path} is marked as failed: {'; '.join(map(str, manifest['failed']))}")
-    records, skipped = _unchanged_files(path, manifest)
-    origin = origin_of(manifest, path)
+    output = FinishedOutput.of(Path(folder))
+    path = output.folder
+    skipped = output.check_unchanged()
+    origin = origin_of(output.manifest, path)
     if base is None and not origin.on_hub and origin.model not in EMBEDDED:
         raise UsageError(
             f"{path} was edited from a local folder '{origin.model}'; say where it is with `base`", option="base"
@@ -141,8 +134,9 @@ def push(
     if not checked.passed:
         raise VerificationError(f"{path} was not pushed: {checked.problems[0]}")
     if not pack:
+        records = {**output.records, MANIFEST: record(path, MANIFEST, "added")}
         return _sent(path, records, to, checked, skipped=skipped, dry_run=dry_run, token=token)
-    with pack_repository(path, manifest, to, base=base, token=token, trust_remote_code=trust_remote_code) as packed:
+    with pack_repository(output, to, base=base, token=token, trust_remote_code=trust_remote_code) as packed:
         return _sent(*packed, to, checked, dry_run=dry_run, token=token)
 
 
@@ -179,17 +173,3 @@ def _sent(
         private=commit.private,
         pull_request=commit.pull_request,
     )
-
-
-def _unchanged_files(path: Path, manifest: dict[str, Any]) -> tuple[dict[str, FileRecord], tuple[str, ...]]:
-    """The records of all unchanged files, the manifest's included, and the skipped folders."""
-    records = records_of(manifest)
-    files, skipped = list_files(path)
-    present = set(files) - {MANIFEST}
-    if present != set(records):
-        stray = sorted(present ^ set(records))[0]
-        raise VerificationError(f"{path}: '{stray}' is not as {MANIFEST} lists it; bake again")
-    for name, known in records.items():
-        if sha256(path / name) != known.sha256:
-            raise VerificationError(f"{path}: '{name}' has changed since it was baked; bake again")
-    return {**records, MANIFEST: record(path, MANIFEST, "added")}, skipped

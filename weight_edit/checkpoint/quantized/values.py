@@ -1,12 +1,15 @@
 """The numbers of one tensor, in any storage format."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from weight_edit.checkpoint.quantized.format import StoredTensors
 from weight_edit.checkpoint.quantized.formats import format_of, storage_of
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
-from weight_edit.checkpoint.tensor.storage import Bytes, Storage
+from weight_edit.checkpoint.source.reading import Files
+from weight_edit.checkpoint.tensor.storage import Storage
 
 
 def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
@@ -19,18 +22,27 @@ def values_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
         UsageError, UnsupportedError: as `storage_of`, and for files that cannot be read.
     """
     storage = matrices_of(checkpoint, name)
-    parts = {part: np.frombuffer(b"".join(checkpoint.raw(part)), np.uint8) for part in (*storage.parts, *storage.aside)}
-
-    def read(part: str, offset: int, into: Bytes) -> None:
-        into[:] = parts[part][offset : offset + len(into)]
-
     found = np.empty((storage.slabs, storage.rows, storage.cols), np.float32)
-    for slab in range(storage.slabs):
-        for first, last in storage.strips():
-            strip = storage.load(read, slab, first, last)
-            for begin, end in storage.tiles():
-                found[slab, first:last, begin:end] = storage.decode(strip, last - first, begin, end)
+    for slab, values in enumerate(slabs_of(checkpoint, name)):
+        found[slab] = values
     return found.reshape(storage.shape)
+
+
+def slabs_of(checkpoint: Checkpoint, name: str) -> Iterator[NDArray[np.float32]]:
+    """The matrices of `values_of`, one at a time: of a stack of experts no more than one is in memory.
+
+    Raises:
+        UsageError, UnsupportedError: as `values_of`.
+    """
+    storage = matrices_of(checkpoint, name)
+    with Files(checkpoint) as files:
+        for slab in range(storage.slabs):
+            found = np.empty((storage.rows, storage.cols), np.float32)
+            for first, last in storage.strips():
+                strip = storage.load(files.tensor, slab, first, last)
+                for begin, end in storage.tiles():
+                    found[first:last, begin:end] = storage.decode(strip, last - first, begin, end)
+            yield found
 
 
 def matrices_of(checkpoint: Checkpoint, name: str) -> Storage:

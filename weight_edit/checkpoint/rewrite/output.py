@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from types import FrameType
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.rewrite.attempt import Attempt
 from weight_edit.checkpoint.rewrite.ownership import check_own
+from weight_edit.checkpoint.whole_file import check_space, existing
 from weight_edit.errors import UsageError
 
 Own = Callable[[Path], None]
@@ -64,17 +64,12 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
             raise UsageError(f"{name} and the source {printable(str(read))} overlap; choose another output folder")
     if out.is_dir() and any(out.iterdir()):
         _check_replaceable(out, overwrite, name, own)
-    parent = _existing(out.parent)
+    parent = existing(out.parent)
     if not parent.is_dir():
         raise UsageError(f"{printable(str(parent))} is not a folder, so {name} cannot be made in it")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"{printable(str(parent))} cannot be written to; choose another output folder")
-    free = shutil.disk_usage(parent).free
-    if needed_bytes > free:
-        raise UsageError(
-            f"not enough space for {name}: {_size(needed_bytes)} needed, {_size(free)} free, "
-            f"{_size(needed_bytes - free)} missing"
-        )
+    check_space(parent, needed_bytes, name)
     return out
 
 
@@ -226,12 +221,6 @@ def absolute(out: Path) -> Path:
     return out.resolve() if out.name in ("", "..") else out.parent.resolve() / out.name
 
 
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
 def _make_parents(folder: Path) -> list[Path]:
     """Create `folder` and its missing parents; returns the created ones, outermost first."""
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
@@ -274,10 +263,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _size(count: int) -> str:
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
