@@ -1,7 +1,7 @@
 """What a stack may have dropped: transformers' model without it, which the stack then agrees with."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,13 @@ def _without_window(config: Any) -> bool:
 
 
 def _zero(*endings: str) -> Callable[[Any], bool]:
+    """Without the parameters of these names; false unless each ending has one that is not zero already."""
+
     def change(model: Any) -> bool:
-        found = [p for name, p in model.named_parameters() if name.endswith(endings) and bool(p.any())]
-        for each in found:
+        found = {end: [p for name, p in model.named_parameters() if name.endswith(end) and p.any()] for end in endings}
+        for each in chain.from_iterable(found.values()):
             each.data.zero_()
-        return bool(found)
+        return all(found.values())
 
     return change
 
@@ -101,7 +103,7 @@ CONFIGS: Mapping[str, Callable[[Any], bool]] = {
 MODELS: Mapping[str, Callable[[Any], bool]] = {
     "biases of `down_proj`": _zero("down_proj.bias"),
     "biases of `o_proj` and `down_proj`": _zero("o_proj.bias", "down_proj.bias"),
-    "all biases": _zero(".bias"),
+    "biases of attention": _zero("q_proj.bias", "k_proj.bias", "v_proj.bias"),
     "the unembedding of its own (takes the embedding)": _tie,
 }
 """What is dropped -> how a loaded model shows it."""
