@@ -85,3 +85,19 @@ def test_a_bias_of_its_own_goes_with_no_experts(tmp_path: Path) -> None:
     steps = [EditStep(directions=directions(1)), EditStep(directions=directions(1), kind="add", at=(1,))]
     with pytest.raises(UnsupportedError, match="bias"):
         adapter(base, steps, tmp_path / "lora", embeddings="skip")
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, NotImplementedError, RuntimeError])
+def test_what_peft_refuses_is_refused_by_name(
+    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inject(config: Any, model: Any) -> None:
+        raise kind("no layer for this")
+
+    base = save_family("llama", tmp_path / "base")
+    monkeypatch.setattr("peft.inject_adapter_in_model", inject)
+    with pytest.raises(UnsupportedError, match="cannot carry this edit: no layer for this; use bake"):
+        adapter(base, rows(1), tmp_path / "lora")
+    monkeypatch.setattr("weight_edit.adapters.peft_adapter.factors_of", lambda *given: [])
+    with pytest.raises(UnsupportedError, match="nothing of the model changes"):
+        adapter(base, rows(1), tmp_path / "lora")

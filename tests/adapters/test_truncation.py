@@ -9,7 +9,7 @@ import torch
 from tests.helpers.families import save_family
 from tests.helpers.family_models import rows
 from weight_edit.adapters.adapter import adapter
-from weight_edit.adapters.truncation import factors_of_rows, total
+from weight_edit.adapters.truncation import factors_of_reader, factors_of_rows, total
 from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.edits.projection import ablation, orthonormal_rows
@@ -53,6 +53,22 @@ def test_fewer_ranks_than_an_edit_has_keep_the_largest() -> None:
     assert loss.error == pytest.approx(float(values[1] / values[:2].norm()), rel=1e-5)
     assert loss.left_along == pytest.approx(loss.error, rel=1e-5)
     assert stream.shape[1] == others.shape[0] == 1
+
+
+def test_what_is_left_in_a_reader_is_measured() -> None:
+    """A map that is no projection: nothing but the numbers says what is left."""
+    across = orthonormal_rows(DRAW.standard_normal((2, WIDTH)))
+    edit = TensorEdit(LowRankMap(0.7 * V.T + across.T, V.T, None), 1)
+    assert factors_of_reader(edit, MATRIX.float(), 2)[2] is None
+    a, b, loss = factors_of_reader(edit, MATRIX.float(), 1)
+    assert loss is not None
+    made = (b @ a).double()
+    wanted = -(MATRIX @ torch.from_numpy(V).T) @ torch.from_numpy(edit.map.left).T
+    along = torch.from_numpy(V).T
+    assert loss.error == pytest.approx(float((wanted - made).norm() / wanted.norm()), rel=1e-5)
+    left = float(((MATRIX + made) @ along).norm() / (MATRIX @ along).norm())
+    assert loss.left_along == pytest.approx(left, rel=1e-5)
+    assert left > 0.1
 
 
 def test_a_constant_is_a_rank_of_its_own() -> None:

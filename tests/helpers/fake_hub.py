@@ -27,6 +27,8 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
+from weight_edit.hub.client import close_client
+
 STAGES = (
     "info",
     "create",
@@ -90,6 +92,12 @@ class Asked:
     token: str | None
 
 
+def close_sessions() -> None:
+    """Close the connections of huggingface_hub in this process, its own and those of our client."""
+    _http.close_session()
+    close_client()
+
+
 class FakeHub:
     """Repositories behind an HTTP server in a thread."""
 
@@ -134,7 +142,7 @@ class FakeHub:
             return
         self._server.shutdown()
         self._server.server_close()
-        _http.close_session()
+        close_sessions()
 
     def add(self, name: str, folder: Path, **options) -> FakeRepo:
         """Publish the files of a folder."""
@@ -156,7 +164,7 @@ class FakeHub:
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.delenv(name, raising=False)
-        _http.close_session()
+        close_sessions()
 
     def sent(self) -> list[str]:
         """LFS files whose content was sent whole, in the order asked for."""

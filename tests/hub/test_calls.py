@@ -1,5 +1,6 @@
 """Whatever a call of the Hub raises becomes one line, and no signed address is in it."""
 
+import logging
 from io import StringIO
 
 import httpx2
@@ -64,3 +65,20 @@ def test_bars_are_drawn_on_a_terminal_alone_and_as_quiet_has_it(quiet, where, dr
     with progress.quieted(quiet), hub_call("org/model", None):
         assert are_progress_bars_disabled() is not drawn
     assert not are_progress_bars_disabled()
+
+
+def test_a_traceback_in_the_library_s_log_is_not_written():
+    """It would have addresses with their signatures, and headers with tokens."""
+    written = StringIO()
+    handler = logging.StreamHandler(written)
+    log = logging.getLogger("huggingface_hub")
+    log.addHandler(handler)
+    try:
+        with hub_call("org/model", None):
+            try:
+                raise OSError(f"cut: {SIGNED}")
+            except OSError:
+                log.exception("failed at %s", SIGNED, stack_info=True)
+    finally:
+        log.removeHandler(handler)
+    assert written.getvalue() == "failed at https://cdn.example/model.safetensors\n"

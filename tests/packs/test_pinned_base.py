@@ -1,4 +1,4 @@
-"""A base on the Hub is the commit that was edited, whatever its main branch has become."""
+"""A base on the Hub is the commit that was edited, whatever its main became; commands on cards name what there is."""
 
 import hashlib
 import shutil
@@ -64,3 +64,20 @@ def test_a_card_names_no_base_that_only_its_maker_has(baked: Path) -> None:
     assert "--base BASE --out edited\nweight-edit verify BASE edited" in usage(
         local, PackFile("edit.safetensors", 1, "me/edit")
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("My-model+q4.gguf", "My-model+q4.gguf"),
+        ("My model.gguf", "MODEL.gguf"),
+        ("a;rm b.gguf", "MODEL.gguf"),
+        ("-m.gguf", "MODEL.gguf"),
+        ("a`b.gguf", "MODEL.gguf"),
+    ],
+)
+def test_a_command_names_a_file_as_it_is_called_or_not_at_all(baked: Path, name: str, said: str) -> None:
+    manifest = read_manifest(baked)
+    assert manifest is not None
+    of_gguf = {**manifest, "source": {**manifest["source"], "gguf": name}}
+    assert f"llama-server -m {said}\n" in usage(of_gguf) + "\n"

@@ -79,8 +79,35 @@ def test_a_client_of_the_users_own_stays(hub: FakeHub, monkeypatch: pytest.Monke
     theirs = httpx2.Client()
     monkeypatch.setattr(_http, "_GLOBAL_CLIENT_FACTORY", lambda: theirs)
     _http.close_session()
-    client.bound_client()
+    with client.bounded_client():
+        assert get_session() is theirs
     assert get_session() is theirs
+
+
+def test_the_bounds_are_those_of_our_calls_alone(hub: FakeHub, baked: Path) -> None:
+    """Whoever calls huggingface_hub beside us has the client, and the open connections, that they had."""
+    from huggingface_hub import HfApi, get_session
+    from huggingface_hub.utils import _http
+
+    hub.add("me/model", baked)
+    theirs = get_session()
+    factory = _http._GLOBAL_CLIENT_FACTORY
+    with client.bounded_client():
+        ours = get_session()
+        with client.bounded_client():
+            assert get_session() is ours is not theirs
+        assert get_session() is ours
+        # As the library does where a connection breaks.
+        _http.close_session()
+        assert type(get_session()) is type(ours)
+    assert get_session() is theirs
+    assert not theirs.is_closed
+    with pytest.raises(UsageError):
+        resolve("me/nothing")
+    assert resolve("me/model", weights=False).on_hub
+    assert get_session() is theirs
+    assert _http._GLOBAL_CLIENT_FACTORY is factory
+    assert HfApi().model_info("me/model").sha == hub.repos["me/model"].commit
 
 
 def test_a_list_that_is_asked_for_again_later_has_an_end(bounded: FakeHub, baked: Path) -> None:

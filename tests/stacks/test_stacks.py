@@ -20,7 +20,9 @@ DROPPED = {
     # Family -> what does not hold there, by stack and edit: docs/stacks.md says what each drops.
     "Llama": {("mistralrs", "addition")},
     "Qwen2": set(),
-    "Gemma 3": set(),
+    "Gemma 3": {
+        (name, edit) for name in ("llama-cpp", "ctranslate2") for edit in ("base", "ablation", "ablation, untied")
+    },
 }
 
 

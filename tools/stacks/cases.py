@@ -110,4 +110,6 @@ def _case(base: Path, folder: Path, arguments: Mapping[str, Any], *, name: str, 
             adapter(str(base), directions, made, **arguments)
     except WeightEditError as error:
         return Case(name=name, model=out, no_adapter=str(error))
-    return Case(name=name, model=out, adapter=made, when_merged=tied and not arguments.get("embeddings"))
+    # An addition leaves the embedding as it is, so that nothing has to be merged into what is tied to it.
+    both = tied and "embeddings" not in arguments and arguments.get("kind") != "add"
+    return Case(name=name, model=out, adapter=made, when_merged=both)

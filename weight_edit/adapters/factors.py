@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.adapters.parameters import Parameters
-from weight_edit.adapters.truncation import Truncation, cut, factors_of_rows, total
+from weight_edit.adapters.truncation import Truncation, factors_of_reader, factors_of_rows, total
 from weight_edit.anatomy.parts import Anatomy, Writer
 from weight_edit.edits.on_tensor import TensorEdit
 from weight_edit.plan.plan import EditPlan
@@ -179,14 +179,12 @@ def _reading(name: str, edit: TensorEdit, parameters: Parameters, anatomy: Anato
     shape = anatomy.shapes[name]
     # The axis of the stream in each matrix.
     axis = edit.axis - len(shape) + 2
-    pairs, losses = [], []
+    pairs: list[tuple[Tensor, Tensor]] = []
+    losses: list[Truncation] = []
     for matrix in parameters.matrices(name, len(shape)):
         out_in = (matrix if axis == 1 else matrix.T).float()
-        left, right, _ = edit.map.factors(out_in.device, out_in.dtype)
-        a, b = left.T, -(out_in @ right)
-        if rank is not None and rank < len(a):
-            a, b, loss = cut(a, b, rank)
-            losses.append(loss)
+        a, b, loss = factors_of_reader(edit, out_in, rank)
+        losses += [] if loss is None else [loss]
         pairs.append((a, b))
     stacked = len(shape) == 3
     return Factors(

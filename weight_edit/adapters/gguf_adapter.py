@@ -11,11 +11,9 @@ from weight_edit.adapters.peft_adapter import check_strengths_of
 from weight_edit.adapters.request import (
     AdapterRequest,
     MadeAdapter,
-    say,
-    summary_of,
+    made_adapter,
     truncation_note,
     truncation_of,
-    written,
 )
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
 from weight_edit.baking.tensors import edited_tensors
@@ -45,31 +43,22 @@ def write_gguf(request: AdapterRequest, folder: Path) -> MadeAdapter:
     notes = truncation_note(truncation, rank)
     if factors and vectors:
         notes.append(f"the edit is {LORA} and {VECTOR} together; give llama.cpp both, at one scale")
-    say(notes)
     gguf = baking.checkpoint.gguf
     architecture = baking.anatomy.model_type if gguf is None else gguf.architecture
     if factors:
         write_lora(folder / LORA, factors, architecture, request.source.public_name)
     if vectors:
         write_vector(folder / VECTOR, vectors, architecture, request.source.public_name)
-    files = written(folder)
-    return MadeAdapter(
-        files=files,
-        modules=(*(each.name for each in factors), *(f"direction.{layer - 1}" for layer in sorted(vectors))),
+    return made_adapter(
+        baking,
+        request,
+        folder,
+        file_format="gguf",
         rank=rank,
-        summary=summary_of(
-            baking,
-            request,
-            file_format="gguf",
-            files=files,
-            rank=rank,
-            edit_class=exactness(baking.plan),
-            truncation=truncation,
-            notes=notes,
-        ),
+        modules=(*(each.name for each in factors), *(f"direction.{layer - 1}" for layer in sorted(vectors))),
+        edit_class=exactness(baking.plan),
         truncation=truncation,
-        whole=(),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 

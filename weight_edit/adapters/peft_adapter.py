@@ -13,17 +13,10 @@ from weight_edit.adapters.factors import factors_of, own_unembedding
 from weight_edit.adapters.limits import check_own_biases, check_plan, merges_with_embedding
 from weight_edit.adapters.parameters import Parameters
 from weight_edit.adapters.peft_layout import PREFIX, lay_out, tensors_of
-from weight_edit.adapters.request import (
-    AdapterRequest,
-    MadeAdapter,
-    say,
-    summary_of,
-    truncation_note,
-    truncation_of,
-    written,
-)
+from weight_edit.adapters.request import AdapterRequest, MadeAdapter, made_adapter, truncation_note, truncation_of
 from weight_edit.adapters.strengths import check_biases_scale, check_linear
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
+from weight_edit.errors import UnsupportedError
 from weight_edit.plan.exactness import exactness
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -46,6 +39,8 @@ def write_peft(request: AdapterRequest, folder: Path) -> MadeAdapter:
     check_strengths_of(baking, request)
     parameters = Parameters(baking.checkpoint, baking.disk)
     made = factors_of(baking.plan, parameters, request.rank)
+    if not made:
+        raise UnsupportedError("nothing of the model changes that an adapter could carry; use bake")
     # Biases that are stored whole are of one strength.
     alone = all(each.of_module and not each.embedding for each in made)
     biased = bool(baking.plan.created) or bool(
@@ -71,7 +66,6 @@ def write_peft(request: AdapterRequest, folder: Path) -> MadeAdapter:
     )
     truncation = truncation_of((each.parameter, each.loss) for each in made)
     notes = (*_notes(baking), *truncation_note(truncation, int(layout.config["r"])))
-    say(notes)
     tensors = tensors_of(made, layout)
     tensors |= {PREFIX + name: tensor.contiguous() for name, tensor in stored_whole.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -81,21 +75,14 @@ def write_peft(request: AdapterRequest, folder: Path) -> MadeAdapter:
             _dosed(folder, layout.config, strength)
     # Nothing is rounded to a format again, and a tied unembedding does not change before the adapter is merged.
     edit_class = exactness(replace(baking.plan, embeddings="untie"))
-    files = written(folder)
-    return MadeAdapter(
-        files=files,
-        modules=tuple(each.module if each.of_module else each.parameter for each in made),
+    return made_adapter(
+        baking,
+        request,
+        folder,
+        file_format="peft",
         rank=int(layout.config["r"]),
-        summary=summary_of(
-            baking,
-            request,
-            file_format="peft",
-            files=files,
-            rank=int(layout.config["r"]),
-            edit_class=edit_class,
-            truncation=truncation,
-            notes=notes,
-        ),
+        modules=[each.module if each.of_module else each.parameter for each in made],
+        edit_class=edit_class,
         truncation=truncation,
         whole=whole,
         notes=notes,

@@ -15,9 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from weight_edit.adapters.factors import Factors
 from weight_edit.adapters.limits import check_shared
-from weight_edit.adapters.trial import check_applied
+from weight_edit.adapters.trial import check_applied, peft_refusals
 from weight_edit.anatomy.narrow.small import build
-from weight_edit.errors import UnsupportedError, first_line
+from weight_edit.errors import UnsupportedError
 from weight_edit.hub.source import Source
 from weight_edit.runtime.loading import read_config
 
@@ -146,13 +146,10 @@ def _injected(model: nn.Module, config: Mapping[str, Any]) -> dict[str, str]:
     """Parameter -> the module with its factors, in a model into which PEFT puts its layers."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    try:
-        with warnings.catch_warnings():
-            # They are about training and merging, and PEFT says them again when the adapter is loaded.
-            warnings.simplefilter("ignore")
-            inject_adapter_in_model(LoraConfig(**config), model)
-    except ValueError as error:
-        raise UnsupportedError(f"an adapter cannot carry this edit: {first_line(error)}; use bake") from error
+    with peft_refusals(), warnings.catch_warnings():
+        # They are about training and merging, and PEFT says them again when the adapter is loaded.
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(LoraConfig(**config), model)
     found = {}
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and (_NAME in module.lora_A or _NAME in module.lora_embedding_A):

@@ -57,18 +57,24 @@ def truncation_of(losses: Iterable[tuple[str, Truncation | None]]) -> dict[str, 
     return {**total(known.values()).to_dict(), "modules": {name: loss.to_dict() for name, loss in known.items()}}
 
 
-def summary_of(
+def made_adapter(
     baking: PreparedEdit,
     request: AdapterRequest,
+    folder: Path,
     *,
     file_format: str,
-    files: Sequence[str],
     rank: int,
+    modules: Sequence[str],
     edit_class: str,
     truncation: Mapping[str, Any] | None,
+    whole: Sequence[str] = (),
     notes: Sequence[str],
-) -> dict[str, Any]:
-    """The manifest's account of an adapter."""
+) -> MadeAdapter:
+    """The adapter whose files were written into a folder, with the manifest's account; its notes are said."""
+    with bar("adapter", 0) as shown:
+        for note in notes:
+            shown.say(f"note: {note}")
+    files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
     summary = {**baking.summary(), "kind": "adapter", "notes": list(notes), "card": baking.card(request.base_model)}
     summary["edit"]["class"] = edit_class
     summary["adapter"] = {
@@ -78,14 +84,15 @@ def summary_of(
         **({"strengths": list(request.strengths)} if request.strengths else {}),
         **({"truncation": dict(truncation)} if truncation else {}),
     }
-    return summary
-
-
-def say(notes: Sequence[str]) -> None:
-    """Say notes beside the progress."""
-    with bar("adapter", 0) as shown:
-        for note in notes:
-            shown.say(f"note: {note}")
+    return MadeAdapter(
+        files=files,
+        modules=tuple(modules),
+        rank=rank,
+        summary=summary,
+        truncation=truncation,
+        whole=tuple(whole),
+        notes=tuple(notes),
+    )
 
 
 def truncation_note(truncation: Mapping[str, Any] | None, rank: int) -> list[str]:
@@ -98,8 +105,3 @@ def truncation_note(truncation: Mapping[str, Any] | None, rank: int) -> list[str
         f"{truncation['modules'][worst]['error']:.1%}, in '{worst}'), {truncation['kept']:.1%} of the edit is kept, "
         f"and {truncation['left']:.2%} is left along the directions"
     ]
-
-
-def written(folder: Path) -> tuple[str, ...]:
-    """The names of all files in a folder and below, sorted."""
-    return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))

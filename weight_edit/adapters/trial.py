@@ -6,7 +6,8 @@ happens until the adapter is merged.
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,9 +15,22 @@ from torch import Tensor, nn
 
 from weight_edit.anatomy.inputs.passes import text_run
 from weight_edit.anatomy.narrow.small import narrow_model
-from weight_edit.errors import UnsupportedError
+from weight_edit.errors import UnsupportedError, first_line
 from weight_edit.proofs.architecture import MAX_LOGIT_DIFFERENCE
 from weight_edit.utils.threads import one_thread
+
+
+@contextmanager
+def peft_refusals() -> Iterator[None]:
+    """Within the context, what PEFT refuses, in any of the kinds of errors that it has for that, is unsupported.
+
+    Raises:
+        UnsupportedError: saying what PEFT says.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise UnsupportedError(f"an adapter cannot carry this edit: {first_line(error)}; use bake") from error
 
 
 def check_applied(read: Any, config: Mapping[str, Any], trust_remote_code: bool = False) -> None:
@@ -37,15 +51,17 @@ def check_applied(read: Any, config: Mapping[str, Any], trust_remote_code: bool 
         model = narrow_model(read, seed=1, trust_remote_code=trust_remote_code)
         # Of parameters alone: what is tied to a module would be merged with it, which is another question.
         settings = {"r": 2, "lora_alpha": 2, "target_modules": [], "modules_to_save": None, "bias": "none"}
-        inject_adapter_in_model(LoraConfig(**copy.deepcopy({**config, **settings})), model)
+        with peft_refusals():
+            inject_adapter_in_model(LoraConfig(**copy.deepcopy({**config, **settings})), model)
         generator = torch.Generator().manual_seed(3)
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5)
         inputs = text_run(model.eval(), 3)
         served = _logits(model, inputs)
-        for module in [each for each in model.modules() if isinstance(each, LoraLayer)]:
-            module.merge()
+        with peft_refusals():
+            for module in [each for each in model.modules() if isinstance(each, LoraLayer)]:
+                module.merge()
         off = float((served - _logits(model, inputs)).abs().max())
     if not off < 10 * MAX_LOGIT_DIFFERENCE:
         raise UnsupportedError(

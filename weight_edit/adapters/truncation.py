@@ -99,13 +99,35 @@ def factors_of_rows(edit: TensorEdit, rows: Tensor, rank: int | None) -> tuple[T
     return stream, others, _loss(edit, rows, stream.double(), others.double())
 
 
-def cut(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, Truncation]:
-    """Factors `b a` of exact ones, (out, k) and (k, in), with the largest singular values; and what was lost."""
-    left, right = _largest(b.double(), a.double(), rank)
-    exact, found = _square(b.double(), a.double()), _square(left, right)
+def factors_of_reader(edit: TensorEdit, rows: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Truncation | None]:
+    """Factors of the change that an edit makes of what reads the stream, of a rank at most.
+
+    Args:
+        edit: of the matrix: each row w becomes `w - (w^T right) left^T`.
+        rows: (out, d_model), float32.
+        rank: None for all that the edit has.
+
+    Returns:
+        a (k, d_model) and b (out, k), float32, with the change `b a`; and what was lost, None for nothing.
+    """
+    left, right, _ = edit.map.factors(rows.device, rows.dtype)
+    a, b = left.T, -(rows @ right)
+    if rank is None or rank >= len(a):
+        return a, b, None
+    found, kept = _largest(b.double(), a.double(), rank)
+    exact, size = _square(b.double(), a.double()), _square(found, kept)
+    basis = torch.linalg.qr(edit.map.factors(rows.device, torch.float64)[1])[0]
+    before = torch.cat([block.double() @ basis for _, block in _blocks(rows)])
+    after = before + found @ (kept @ basis)
     # The kept part is orthogonal to the rest.
-    loss = Truncation(change=exact, lost=exact - found, inner=found)
-    return right.float(), left.float(), loss
+    loss = Truncation(
+        change=exact,
+        lost=exact - size,
+        inner=size,
+        before=float(before.square().sum()),
+        left=float(after.square().sum()),
+    )
+    return kept.float(), found.float(), loss
 
 
 def _exact(edit: TensorEdit, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The low-rank affine map on the residual stream that every edit is made of.
 
-It has three forms: a hook, edited weights and a LoRA adapter.
+It has three forms: a hook, edited weights and a LoRA adapter, whose factors `adapters/truncation.py` makes of it.
 
 `lowest_rank` brings the factors of maps that were composed back to the least number of columns.
 """
@@ -62,9 +62,9 @@ class LowRankMap:
     """The map `x -> x - left (right^T x) + constant` on vectors of the residual stream.
 
     The same map is a hook (`apply`), an edit of weights (`on_stored`, `on_bias`) and a pair of adapter factors
-    (`lora`); tests show that the three agree. The factors are numpy arrays, so that a checkpoint can be edited without
-    torch; they may be given as torch tensors. A hook computes in float32, or in float64 for float64 input; stored
-    weights are computed in float64. Either way the result is rounded once.
+    (`adapters.truncation.factors_of_rows`); tests show that the three agree. The factors are numpy arrays, so that a
+    checkpoint can be edited without torch; they may be given as torch tensors. A hook computes in float32, or in
+    float64 for float64 input; stored weights are computed in float64. Either way the result is rounded once.
 
     Attributes:
         left: float64, shape (d_model, k).
@@ -175,21 +175,6 @@ class LowRankMap:
             exact = _as_long_as(before, exact) if keep_norms else exact
             mapped[start : start + step] = _rounded(exact if constant is None else exact + constant, tensor.dtype)
         return mapped.reshape(moved.shape).movedim(-1, axis).contiguous()
-
-    def lora(self, weight: "Tensor", axis: int) -> "tuple[Tensor, Tensor]":
-        """LoRA factors (A, B) in the working dtype: `B A` is the change of the (out, in) matrix.
-
-        Args:
-            weight: the writer's matrix, 2-dimensional.
-            axis: where its outputs lie: 0 for `nn.Linear` (out, in), 1 for `Conv1D` (in, out) and for an embedding
-                (tokens, d_model).
-
-        Returns:
-            A of shape (k, in) = right^T W, and B of shape (d_model, k) = -left.
-        """
-        out_in = (weight if axis == 0 else weight.T).to(_working_dtype(weight))
-        left, right, _ = self.factors(out_in.device, out_in.dtype)
-        return right.T @ out_in, -left
 
     def transposed(self) -> "LowRankMap":
         """The adjoint of the linear part: the map of a reader's input that equals mapping its rows."""

@@ -149,23 +149,25 @@ def hub_library() -> Iterator[None]:
     """Within the context, huggingface_hub has bounds, logs plain lines, and draws bars on a terminal unless --quiet."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    from weight_edit.hub.client import bound_client
+    from weight_edit.hub.client import bounded_client
 
-    bound_client()
     for handler in logging.getLogger("huggingface_hub").handlers:
         # Added once, however often it is asked for.
         handler.addFilter(_in_plain_words)
-    if (not is_quiet() and sys.stderr.isatty()) or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
+    with bounded_client():
+        if (not is_quiet() and sys.stderr.isatty()) or are_progress_bars_disabled():
+            yield
+            return
+        disable_progress_bars()
+        try:
+            yield
+        finally:
+            enable_progress_bars()
 
 
 def _in_plain_words(entry: logging.LogRecord) -> bool:
     """Take tokens, signatures of addresses and control characters out of a line of the library's log."""
     entry.msg, entry.args = plain(unsigned(redacted(entry.getMessage()))), ()
+    # A traceback has addresses and headers as they were sent.
+    entry.exc_info = entry.exc_text = entry.stack_info = None
     return True

@@ -4,12 +4,15 @@ The library's own waits for ever for a server that says nothing, reads replies o
 as long as a reply asks for.
 """
 
+import atexit
+import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-from huggingface_hub import set_client_factory
 from huggingface_hub.utils import _http
 
 SILENCE = 60.0
@@ -43,10 +46,52 @@ _PAGES = 500
 """Pages of one list of files, which the library follows without an end; the Hub has a thousand files on each."""
 
 
-def bound_client() -> None:
-    """Have huggingface_hub use the bounded client in this process, unless its user has set a client of their own."""
-    if _http._GLOBAL_CLIENT_FACTORY is _http.default_client_factory:
-        set_client_factory(_bounded_client)
+@dataclass
+class _Clients:
+    """The client of whoever else uses huggingface_hub in this process, and ours, which is kept for the next context."""
+
+    theirs: httpx2.Client | None = None
+    ours: httpx2.Client | None = None
+    contexts: int = 0
+
+
+_clients = _Clients()
+
+
+@contextmanager
+def bounded_client() -> Iterator[None]:
+    """Within the context huggingface_hub uses the bounded client, unless its user has set a client of their own.
+
+    The library has one client for all threads of a process: another thread's calls are bounded meanwhile. Behind the
+    outermost context it has the one that it had, with its open connections.
+    """
+    with _http._CLIENT_LOCK:
+        if _http._GLOBAL_CLIENT_FACTORY is _http.default_client_factory:
+            _clients.theirs = _http._GLOBAL_CLIENT
+            _http._GLOBAL_CLIENT, _http._GLOBAL_CLIENT_FACTORY = _clients.ours, _bounded_client
+        _clients.contexts += 1
+    try:
+        yield
+    finally:
+        with _http._CLIENT_LOCK:
+            _clients.contexts -= 1
+            if not _clients.contexts and _http._GLOBAL_CLIENT_FACTORY is _bounded_client:
+                _clients.ours = _http._GLOBAL_CLIENT
+                _http._GLOBAL_CLIENT, _http._GLOBAL_CLIENT_FACTORY = _clients.theirs, _http.default_client_factory
+                _clients.theirs = None
+
+
+def close_client() -> None:
+    """Close the bounded client and its connections; the next context has a new one."""
+    ours, _clients.ours = _clients.ours, None
+    if ours is not None:
+        ours.close()
+
+
+atexit.register(close_client)
+if hasattr(os, "register_at_fork"):
+    # A connection is of one process.
+    os.register_at_fork(after_in_child=close_client)
 
 
 def _bounded_client() -> httpx2.Client:

@@ -6,19 +6,30 @@ from typing import Any
 
 from weight_edit.baking.card.markdown import codes
 
+_PLAIN = re.compile(r"[\w./][\w.+/-]*")
+
 
 def of_llama_cpp(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is of files that llama.cpp reads beside a model."""
     return (manifest.get("adapter") or {}).get("format") == "gguf"
 
 
+def in_command(name: object, otherwise: str) -> str:
+    """A name as it stands in a command on a card; what stands for it where a shell or the card would read it wrongly.
+
+    A name without some of its characters would be another file's.
+    """
+    text = str(name)
+    return text if name and _PLAIN.fullmatch(text) else otherwise
+
+
 def llama_cpp_usage(manifest: Mapping[str, Any]) -> str:
     """The command that serves the base with such files, at strength 1."""
-    base = re.sub(r"[^\w./-]", "", str(manifest["source"].get("gguf") or "BASE.gguf"))
+    base = in_command(manifest["source"].get("gguf"), "BASE.gguf")
     given = ""
     for file in manifest["adapter"]["files"]:
         option = "--lora-scaled" if str(file).startswith("adapter") else "--control-vector-scaled"
-        given += f" {option} {re.sub(r'[^a-z.-]', '', str(file))}:1"
+        given += f" {option} {in_command(file, 'FILE.gguf')}:1"
     return f"llama-server -m {base}{given}"
 
 

@@ -1,11 +1,10 @@
 """How an edited model is used: the code or the commands on its card."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weight_edit.baking.card.adapter_use import llama_cpp_usage, of_llama_cpp
+from weight_edit.baking.card.adapter_use import in_command, llama_cpp_usage, of_llama_cpp
 from weight_edit.organism.embedded import EMBEDDED
 
 _LOADING = """\
@@ -69,11 +68,11 @@ def usage(manifest: Mapping[str, Any], pack: PackFile | None = None) -> str:
 def _pack_usage(pack: PackFile, source: Mapping[str, Any]) -> str:
     """Commands that make the edited checkpoint of a pack and its base, on the Hub at the commit that was edited."""
     known = source.get("on_hub") is True or source["model"] in EMBEDDED
-    base = _quoted(source["model"]) if known else "BASE"
-    pinned = f" --revision {_quoted(source['revision'])}" if known and source.get("revision") else ""
+    base = in_command(source["model"], "BASE") if known else "BASE"
+    pinned = f" --revision {in_command(source['revision'], 'COMMIT')}" if known and source.get("revision") else ""
     return (
         "pip install weight_edit\n"
-        f"weight-edit apply {_quoted(pack.repo_id)} --base {base}{pinned} --out edited\n"
+        f"weight-edit apply {in_command(pack.repo_id, 'OWNER/NAME')} --base {base}{pinned} --out edited\n"
         f"weight-edit verify {base} edited"
     )
 
@@ -84,18 +83,14 @@ def _usage(kept: Mapping[str, Any], is_adapter: bool) -> str:
     auto = "AutoModelForCausalLM" if speaks else "AutoModelForMultimodalLM"
     base = '"OWNER/BASE"  # the base: a folder or its id on the Hub'
     if kept["base_model"]:
-        base = f'"{_quoted(kept["base_model"])}"'
+        base = f'"{in_command(kept["base_model"], "OWNER/BASE")}"'
     head = (_LOADING_ADAPTER if is_adapter else _LOADING).format(auto=auto, tokenizer="AutoTokenizer", base=base)
     return head + (_CHATTING if kept["chat_template"] else _CONTINUING) + _ANSWERING
 
 
 def _gguf_usage(file: object, kept: Mapping[str, Any]) -> str:
     """Commands that run a GGUF file by llama.cpp."""
-    name = _quoted(file)
+    name = in_command(file, "MODEL.gguf")
     if kept["chat_template"]:
         return f'llama-cli -m {name} -cnv -p "You are a helpful assistant."\nllama-server -m {name}'
     return f'llama-cli -m {name} -no-cnv -n 100 -p "To sharpen a pencil,"'
-
-
-def _quoted(text: object) -> str:
-    return re.sub(r"[^\w./-]", "", str(text))
