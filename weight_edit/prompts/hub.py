@@ -61,6 +61,7 @@ def read_dataset(name: DatasetName) -> Table:
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     from weight_edit.hub.calls import token_for_datasets
+    from weight_edit.hub.client import bounded_client
 
     # Without one the library takes the token that is kept, and shows one that cannot be sent.
     token = token_for_datasets()
@@ -68,7 +69,8 @@ def read_dataset(name: DatasetName) -> Table:
     pinned = {} if name.revision is None else {"revision": name.revision}
     access = {} if token is None else {"token": token}
     try:
-        dataset = load_dataset(name.id, name.config, split=name.split, **pinned, **access)
+        with bounded_client():
+            dataset = load_dataset(name.id, name.config, split=name.split, **pinned, **access)
     except DatasetNotFoundError as error:
         reason = _line(error)
         # The library has no error of its own for these.
