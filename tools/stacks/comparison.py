@@ -102,11 +102,11 @@ class Judgement:
             return "**nothing compared**"
         if self.beyond:
             worst = max(self.beyond)
-            return f"**{len(self.beyond)} of {self.places} differ** (margin {worst:.2g}, noise {self.noise:.1g})"
+            return f"**{len(self.beyond)} of {self.places} differ** (margin {worst:.2g}, noise {self.noise:.2g})"
         if self.near_ties:
             ties = "near-tie" if len(self.near_ties) == 1 else "near-ties"
             worst = max(self.near_ties)
-            return f"{len(self.near_ties)} {ties} of {self.places} (margin {worst:.1g}, noise {self.noise:.1g})"
+            return f"{len(self.near_ties)} {ties} of {self.places} (margin {worst:.2g}, noise {self.noise:.2g})"
         return "equal"
 
 
