@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--only", default="")
+    parser.add_argument("--steps", type=int, help="fewer or more than each kind's own")
     parser.add_argument("--without-embedding", action="store_true", help="large vocabularies: it is not trained")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -192,6 +193,7 @@ def main() -> None:
             path = given.out / name / f"{kind}.safetensors"
             if path.exists() or (given.only and kind not in given.only.split(",")):
                 continue
+            how = replace(how, steps=given.steps or how.steps)
             began = time.monotonic()
             made = train(Path(folder), how, prompts, texts, embedding=not given.without_embedding)
             last = tools.layers_of(made) - BLOCKS
