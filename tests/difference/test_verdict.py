@@ -10,8 +10,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.helpers import other_tools as tools
-from tests.helpers.difference_samples import cosines, directions, save_tensors
+from tests.helpers.difference_samples import cosines, directions, llama_parts, save_tensors
 from weight_edit.baking.bake import bake
+from weight_edit.difference import verdict_of_files
 from weight_edit.difference.diff import diff
 from weight_edit.difference.verdict_result import Verdict
 from weight_edit.errors import UsageError
@@ -44,7 +45,15 @@ def model(dtype: torch.dtype = torch.bfloat16) -> tools.Tensors:
     return found
 
 
-def told(root: Path, before: tools.Tensors, after: tools.Tensors) -> Verdict:
+def told(root: Path, before: tools.Tensors, after: tools.Tensors, *, known: bool = True) -> Verdict:
+    """The verdict, with the parts that Llama's anatomy would give, or without any."""
+    with pytest.MonkeyPatch.context() as patched:
+        if known:
+            patched.setattr(verdict_of_files, "model_parts", lambda source, checkpoint: llama_parts(before))
+        return _told(root, before, after)
+
+
+def _told(root: Path, before: tools.Tensors, after: tools.Tensors) -> Verdict:
     found = diff(save_tensors(root / "a", before, WIDTH), save_tensors(root / "b", after, WIDTH), verdict=True)
     assert found.verdict is not None
     assert json.loads(json.dumps(found.to_dict()))["verdict"]["made_with"] == list(found.verdict.made_with)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from weight_edit.difference.model_parts import ModelParts, Part
 from weight_edit.directions.directions import Directions
 from weight_edit.edits.projection import orthonormal_rows
 
@@ -59,3 +60,27 @@ def ablated(tensors: Mapping[str, torch.Tensor], rows: torch.Tensor, strength: f
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of the principal angles between the spans of two sets of orthonormal rows."""
     return np.linalg.svd(a @ b.T, compute_uv=False)
+
+
+def llama_parts(tensors: Mapping[str, torch.Tensor], mean_free: bool = False) -> ModelParts:
+    """The parts of tensors that are called as in Llama, as its anatomy would give them."""
+    parts: dict[str, Part] = {}
+    for name in tensors:
+        number = name.split(".")[2] if ".layers." in name else None
+        layer = None if number is None else int(number)
+        if name == "model.embed_tokens.weight":
+            parts[name] = Part(role="embedding", layer=None, side="rows")
+        elif name == "lm_head.weight":
+            parts[name] = Part(role="unembedding", layer=None, side="rows", reads_behind="model.norm.weight")
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            parts[name] = Part(role="mlp" if "mlp" in name else "attention", layer=layer, side="columns")
+        elif name.endswith("proj.weight"):
+            norm = "post_attention_layernorm" if "mlp" in name else "input_layernorm"
+            behind = f"model.layers.{layer}.{norm}.weight"
+            parts[name] = Part(role="reader", layer=layer, side="rows", reads_behind=behind)
+        elif name.endswith(("o_proj.bias", "down_proj.bias")):
+            parts[name] = Part(role="mlp" if "mlp" in name else "attention", layer=layer, side=None, bias=True)
+    layers = 1 + max((part.layer for part in parts.values() if part.layer is not None), default=-1)
+    head = "lm_head.weight"
+    tied = head not in tensors
+    return ModelParts(parts, layers, tied, "model.embed_tokens.weight", None if tied else head, mean_free)

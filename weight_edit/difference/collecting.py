@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from weight_edit.difference.evidence import VectorChange
 from weight_edit.difference.model_parts import ModelParts, Part
 from weight_edit.difference.numbers import ParameterChange
 from weight_edit.difference.operators.fit import OperatorFit
-from weight_edit.difference.operators.oblique import oblique
+from weight_edit.difference.operators.oblique import WIDEST, oblique
 from weight_edit.difference.operators.row_norms import RowProducts
-from weight_edit.difference.pairs import Pair, Values
+from weight_edit.difference.pairs import Pair, Values, binade
 from weight_edit.difference.samples import Sample, sample_of
-from weight_edit.difference.tensor_verdict import TensorVerdict, judge
+from weight_edit.difference.tensor_verdict import TensorVerdict, judge, slim
 
 LONGEST = 1 << 24
 """The longest vector (bias, gains) that is looked at."""
@@ -26,37 +27,15 @@ class Changed:
     change: ParameterChange
 
 
-@dataclass(frozen=True, eq=False)
-class VectorChange:
-    """A differing vector: a bias, or gains.
-
-    Attributes:
-        name: of the tensor.
-        a, b: before and after.
-        unit: the distance between neighbouring numbers of the format around b.
-    """
-
-    name: str
-    a: Values
-    b: Values
-    unit: Values
-
-    @property
-    def constant(self) -> bool:
-        """Whether all of b is one number, and a was not."""
-        return len(self.b) > 1 and bool((self.b == self.b[0]).all()) and not bool((self.a == self.a[0]).all())
-
-
 def vector_changes(changed: Sequence[Changed]) -> dict[str, VectorChange]:
-    """The differing vectors, whole."""
+    """The differing vectors, whole, but for those that are longer than `LONGEST`."""
     found = {}
     for each in changed:
         pair = each.pair
         if pair.a.rows * pair.slabs != 1 or pair.a.cols > LONGEST:
             continue
         block = next(iter(pair.blocks(0)))
-        power = np.exp2(np.floor(np.log2(np.maximum(np.abs(block.b[0]), 1e-300))))
-        found[pair.name] = VectorChange(pair.name, block.a[0], block.b[0], power * 2.0**-pair.bits)
+        found[pair.name] = VectorChange(pair.name, block.a[0], block.b[0], binade(block.b[0]) * 2.0**-pair.bits)
     return found
 
 
@@ -110,7 +89,8 @@ def _of_matrix(
         verdicts.append(
             judge(given, part, own.astype(np.float64), turned, _row_products(pair, sample), edits=bool(sides))
         )
-        if verdicts[-1].edit is not None or verdicts[-1].innocent is not None:
+        # Vectors of zeros on one side are a coordinate of zeros on the other.
+        if verdicts[-1].edit is not None or verdicts[-1].innocent in ("rounding", "quantisation", "scaling"):
             break
     if not verdicts:
         return None
@@ -122,9 +102,13 @@ def _folded(sample: Sample, part: Part | None, vectors: Mapping[str, VectorChang
     gains = vectors.get(part.reads_behind or "") if part is not None else None
     if gains is None or not gains.constant or len(gains.a) != sample.width:
         return sample
-    # A norm that adds 1 to its weight has 0 for no gain.
-    factors = gains.a + (1 - gains.b)
-    return replace(sample, a=sample.a * factors[:, None])
+    # Gains are the weight, or 1 and the weight: what leaves less of a difference is what the norm does.
+    folded = [
+        replace(sample, a=sample.a * ((gains.a + offset) / (gains.b + offset))[:, None])
+        for offset in (0.0, 1.0)
+        if (gains.b + offset).all()
+    ]
+    return min(folded, key=lambda each: each.square, default=sample)
 
 
 def _row_products(pair: Pair, sample: Sample) -> RowProducts:
@@ -135,14 +119,14 @@ def _row_products(pair: Pair, sample: Sample) -> RowProducts:
         weights = v / lengths
         if sample.side == "columns":
             along = np.zeros(pair.a.cols)
-            for block in pair.blocks(0):
+            for block in pair.blocks(sample.slab):
                 along += weights[block.first : block.last] @ block.a
             crossed = np.zeros(len(v))
-            for block in pair.blocks(0):
+            for block in pair.blocks(sample.slab):
                 crossed[block.first : block.last] = block.a @ along
             return crossed / lengths, float(along @ along)
         crossed, square = np.zeros(len(v)), 0.0
-        for block in pair.blocks(0):
+        for block in pair.blocks(sample.slab):
             part = block.a @ weights
             crossed += part @ block.a
             square += float(part @ part)
@@ -151,28 +135,39 @@ def _row_products(pair: Pair, sample: Sample) -> RowProducts:
     return products
 
 
-def with_eraser(
-    verdicts: Sequence[TensorVerdict], changed: Sequence[Changed]
-) -> tuple[list[TensorVerdict], tuple[Values, Values] | None]:
-    """The verdicts, with one eraser as the edit of those writers that follow it.
+@dataclass(frozen=True, eq=False)
+class Erased:
+    """The verdicts once an eraser was looked for.
 
-    Returns:
-        the verdicts, and L and R of the eraser in the stream; None where there is none, or where it was made without
-        regard to norms behind writers, so that it is none of the stream.
+    Attributes:
+        verdicts: with the eraser as the edit of those writers that follow one.
+        eraser: its L and R in the stream; None where there is none, or where it was made without regard to norms behind
+            writers, so that it is none of the stream.
+        note: why none was looked for, if so.
     """
-    able = [v for v in verdicts if v.left is not None and (v.part is None or v.part.role not in _READ)]
+
+    verdicts: Sequence[TensorVerdict]
+    eraser: tuple[Values, Values] | None = None
+    note: str | None = None
+
+
+def with_eraser(verdicts: Sequence[TensorVerdict], changed: Sequence[Changed]) -> Erased:
+    """The verdicts, with one eraser as the edit of those writers that follow it."""
+    able = [v for v in verdicts if v.left is not None and (v.part is None or v.part.writes)]
+    if len(able) <= len(verdicts) / 2:
+        return Erased(verdicts)
+    if able[0].left is not None and len(able[0].left) > WIDEST:
+        note = f"whether one oblique eraser made them was not looked for: the stream is wider than {WIDEST}"
+        return Erased(verdicts, note=note)
     gained = any(_gains(v) is not None for v in able)
     for behind in (False, True) if gained else (False,):
-        found = _eraser(able, changed, behind) if len(able) > len(verdicts) / 2 else None
+        found = _eraser(able, changed, behind)
         if found is None or not all(fit.exact for fit in found[0]):
             continue
-        fits = {each.name: replace(fit, predicted=np.zeros((0, 0))) for each, fit in zip(able, found[0], strict=True)}
+        fits = {each.name: slim(fit) for each, fit in zip(able, found[0], strict=True)}
         told = [replace(v, edit=fits[v.name], rest="rounding", rank=None) if v.name in fits else v for v in verdicts]
-        return told, (None if gained and not behind else (found[1], found[2]))
-    return list(verdicts), None
-
-
-_READ = ("reader", "unembedding")
+        return Erased(told, None if gained and not behind else (found[1], found[2]))
+    return Erased(verdicts)
 
 
 def _eraser(
@@ -193,6 +188,6 @@ def _gains(verdict: TensorVerdict) -> Values | None:
 
 
 def _left(verdict: TensorVerdict, behind: bool) -> Values:
-    left, gains = verdict.left, _gains(verdict)
-    assert left is not None
+    assert verdict.left is not None
+    left, gains = verdict.left.astype(np.float64), _gains(verdict)
     return left if gains is None or not behind else np.linalg.qr(left * gains[:, None])[0]

@@ -167,7 +167,7 @@ class _Run:
     def verdict(self, source: Source, tensors: Sequence[TensorDifference], reshaped: Sequence[Reshaped]) -> Verdict:
         """What B was made with, once the tensors are compared."""
         changed = [Changed(found.pair, found.change) for found in self._numbers_of]
-        sides = self._a.checkpoint, self._b.checkpoint
+        sides = self._a, self._b
         return verdict_on(source, sides, changed, width=self._width, rows=self.rows, tensors=tensors, reshaped=reshaped)
 
     def _pair(self, name: str) -> Pair | None:

@@ -40,7 +40,8 @@ def along_directions(
         layers: of the model.
     """
     kind = _KINDS.get(operator)
-    if kind is None or not layers or any(not 0 < place.strength <= 2 for place in places):
+    # As it will be written: the estimate of a reflection's strength may be a little above 2.
+    if kind is None or not layers or any(not 0 < _round(place.strength) <= 2 for place in places):
         return None
     if any(place.role not in (*_ROLES, "embedding") for place in places):
         return None
@@ -79,7 +80,7 @@ def _step(kind: str, places: Sequence[Place], layers: int) -> dict[str, Any]:
 def _round(value: float) -> float:
     """A strength without its estimate's last digits; whole ones are whole."""
     near = round(value, 4)
-    return float(round(near)) if abs(near - round(near)) < 2e-3 else min(2.0, near)
+    return float(round(near)) if abs(near - round(near)) < 2e-3 else near
 
 
 def at_a_layer(rows: NDArray[np.float64], layer: int) -> dict[str, Any]:

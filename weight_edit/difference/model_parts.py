@@ -38,6 +38,11 @@ class Part:
     reads_behind: str | None = None
     bias: bool = False
 
+    @property
+    def writes(self) -> bool:
+        """Whether it writes to the stream."""
+        return self.role not in ("reader", "unembedding")
+
 
 @dataclass(frozen=True, eq=False)
 class ModelParts:
@@ -47,18 +52,23 @@ class ModelParts:
         parts: tensor -> its place; empty where the anatomy is not known.
         layers: the number of blocks; 0 where it is not known.
         tied: whether the unembedding is the embedding.
+        embedding, unembedding: names of their weights on disk; None where that is not known.
+        reads_mean_free: whether it is known that all norms that read the stream take its mean off.
         problem: why the anatomy is not known, if so.
     """
 
     parts: Mapping[str, Part]
     layers: int = 0
     tied: bool = False
+    embedding: str | None = None
+    unembedding: str | None = None
+    reads_mean_free: bool = False
     problem: str | None = None
 
     @property
     def writers(self) -> dict[str, Part]:
         """The weights that write to the stream."""
-        return {name: p for name, p in self.parts.items() if not p.bias and p.role not in ("reader", "unembedding")}
+        return {name: p for name, p in self.parts.items() if not p.bias and p.writes}
 
 
 def model_parts(source: Source, checkpoint: Checkpoint) -> ModelParts:
@@ -69,7 +79,16 @@ def model_parts(source: Source, checkpoint: Checkpoint) -> ModelParts:
     except WeightEditError as error:
         return ModelParts({}, problem=str(error).split("\n", 1)[0])
     disk = names_on_disk(proven.anatomy, proven.layout)
-    return ModelParts(_parts(proven.anatomy, disk, checkpoint), proven.anatomy.n_layers, proven.anatomy.tied)
+    anatomy = proven.anatomy
+    return ModelParts(
+        _parts(anatomy, disk, checkpoint),
+        anatomy.n_layers,
+        anatomy.tied,
+        _name(disk, anatomy.embedding_weight),
+        _name(disk, anatomy.unembedding_weight),
+        # An RMSNorm has no bias; a LayerNorm without one is not known from its tensors.
+        all(reader.norm is not None and f"{reader.norm}.bias" in anatomy.shapes for reader in anatomy.readers),
+    )
 
 
 def _parts(anatomy: Anatomy, disk: DiskNames, checkpoint: Checkpoint) -> dict[str, Part]:

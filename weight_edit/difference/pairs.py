@@ -37,6 +37,11 @@ _BITS: Mapping[str, int] = {
 }
 
 
+def binade(values: Values) -> Values:
+    """The power of two at or below the size of each number."""
+    return np.asarray(np.exp2(np.floor(np.log2(np.maximum(np.abs(values), 1e-300)))))
+
+
 def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
     """The storage of a tensor as matrices of its last two axes; None if it cannot be decoded."""
     info = checkpoint.tensors[name]
@@ -49,6 +54,15 @@ def stored(checkpoint: Checkpoint, name: str) -> Storage | None:
         except (UnsupportedError, UsageError, ValueError):
             return None
     return Plain(name, info.dtype, info.shape, max(0, len(info.shape) - 2)) if info.dtype in STORED else None
+
+
+def first_rows(checkpoint: Checkpoint, name: str, rows: int) -> Storage | None:
+    """The storage of the first rows of a matrix of plain numbers; None of anything else."""
+    info = checkpoint.tensors[name]
+    whole = stored(checkpoint, name)
+    if not isinstance(whole, Plain) or len(info.shape) != 2 or not 0 < rows <= info.shape[0]:
+        return None
+    return Plain(name, info.dtype, (rows, info.shape[1]), 0)
 
 
 @dataclass

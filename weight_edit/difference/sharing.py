@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_edit.difference.operators.common import ALIKE, common_directions
 from weight_edit.difference.tensor_verdict import TensorVerdict
 from weight_edit.edits.projection import orthonormal_rows
-
-ALIKE = 0.98
-"""The least mean squared cosine with common directions, for tensors to share them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +39,14 @@ def shared_directions(found: Sequence[TensorVerdict], width: int) -> Shared:
     """The directions that the fits of some tensors share.
 
     Args:
-        found: tensors with an `edit` or a `component`.
+        found: tensors that were edited.
     """
-    raw = [np.asarray((each.edit or each.component).rows) for each in found]  # type: ignore[union-attr]
-    plain = _common(raw, width)
+    raw = [np.asarray(each.fit.rows, np.float64) for each in found]
+    plain = common_directions(raw, width)
     gained = [behind_norm(each, rows) for each, rows in zip(found, raw, strict=True)]
     if all(g is r for g, r in zip(gained, raw, strict=True)):
         return Shared(*_kept(plain), through_norms=False, alike=plain[1], stream_rows=tuple(raw))
-    behind = _common(gained, width)
+    behind = common_directions(gained, width)
     if behind[1] > plain[1]:
         return Shared(*_kept(behind), through_norms=True, alike=behind[1], stream_rows=tuple(gained))
     return Shared(*_kept(plain), through_norms=False, alike=plain[1], stream_rows=tuple(raw))
@@ -66,18 +64,3 @@ def behind_norm(found: TensorVerdict, rows: NDArray[np.float64]) -> NDArray[np.f
     if not np.abs(part.gains).min() > 1e-6 * np.abs(part.gains).max():
         return rows
     return orthonormal_rows(rows / part.gains)
-
-
-def _common(rows: Sequence[NDArray[np.float64]], width: int) -> tuple[NDArray[np.float64], float]:
-    """The directions nearest to all, as many as most have, and their mean squared cosine."""
-    counts = [len(each) for each in rows]
-    count = int(np.median(counts)) if counts else 0
-    if not count:
-        return np.zeros((0, width)), 0.0
-    stacked = np.concatenate([each / len(each) ** 0.5 for each in rows if len(each)])
-    _, values, right = np.linalg.svd(stacked, full_matrices=False)
-    common = right[:count]
-    largest = np.abs(common).argmax(1)
-    signs = np.sign(common[np.arange(count), largest])
-    share = float((values[:count] ** 2).sum()) / len(rows)
-    return np.asarray(common * signs[:, None]), share

@@ -11,7 +11,8 @@ from weight_edit.difference.found_recipe import save_recipe
 from weight_edit.errors import UsageError
 
 Confidence = Literal["certain", "likely", "undecided"]
-"""Certain: rounding alone explains the rest. Likely: beyond chance, with a rest of another kind. Undecided: neither."""
+"""Certain: all that differs is accounted for, up to rounding. Likely: beyond chance, but something else differs, or the
+anatomy is not known. Undecided: neither."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

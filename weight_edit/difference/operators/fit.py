@@ -1,7 +1,7 @@
-"""How well an operator's prediction fits a tensor."""
+"""What an operator predicts of a tensor, and how well that fits vectors to which it was not fitted."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,68 +16,115 @@ A tool that computes in the storage format rounds the direction, the product and
 neighbours at will (balanced rounding) has four times the energy of rounding to the nearer one.
 """
 
+SIGMAS = 5.0
+"""How many standard errors a correlation must be above none.
+
+By chance one in 3.5 million is; a model has some thousands of tensors, each of which is asked for a dozen of fits.
+"""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class OperatorFit:
-    """The fit of one operator to one tensor.
+class Rule:
+    """An operator with its parameters, fitted to some vectors of a tensor.
 
     Attributes:
         operator: its name.
-        rows: (k, d) orthonormal directions, in front of whatever norm there is; k may be 0.
+        columns: V, (d, k) orthonormal, in front of whatever norm there is; k may be 0.
         strength: 1 for a full edit, 2 for a reflection; None where the operator has none.
-        explained: 1 - |B - P|^2 / |D|^2 for the prediction P of B.
-        excess: |B - P|^2 over what rounding each number once to the storage format makes.
-        correlation: the negated correlation of D with A along the directions, rounding noise taken off; None where
-            the operator has no directions.
-        left: |V^T B| / |V^T A|; None likewise.
+        predict: P of any vectors of that tensor, (d, m).
         facts: whatever else an operator knows.
-        predicted: P.
     """
 
     operator: str
-    rows: NDArray[np.float64]
+    columns: Values
     strength: float | None
+    predict: Callable[[Sample], Values]
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OperatorFit:
+    """How one operator fits one tensor.
+
+    Attributes:
+        rule: the operator with its parameters.
+        explained: 1 - |B - P|^2 / |D|^2 for the prediction P of B, over vectors that the rule was not fitted to.
+        excess: |B - P|^2 over what rounding each number once to the storage format makes, over these.
+        correlation: the negated correlation of D with A along the directions, rounding noise taken off; None where
+            the operator has no directions.
+        sigmas: that correlation as it is, about the means of the vectors, in standard errors of none; 0 where the
+            operator has no directions.
+        deviation: the standard error of the strength, as far as |B - P| is noise of all coordinates alike.
+        left: |V^T B| / |V^T A|; None likewise.
+    """
+
+    rule: Rule
     explained: float
     excess: float
     correlation: float | None
+    sigmas: float
+    deviation: float
     left: float | None
-    predicted: Values
-    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def operator(self) -> str:
+        """The operator's name."""
+        return self.rule.operator
+
+    @property
+    def strength(self) -> float | None:
+        """See `Rule`."""
+        return self.rule.strength
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """(k, d) orthonormal directions."""
+        return self.rule.columns.T
 
     @property
     def exact(self) -> bool:
-        """Whether rounding alone explains the rest."""
-        return self.excess <= ROUNDINGS
+        """Whether rounding alone explains the rest, and the rest is less than what is explained."""
+        return self.excess <= ROUNDINGS and self.explained > 0.5
 
 
-def fitted(
-    operator: str,
-    sample: Sample,
-    predicted: Values,
-    columns: Values | None = None,
-    strength: float | None = None,
-    **facts: Any,
-) -> OperatorFit:
-    """The fit of a prediction.
+def fit_of(rule: Rule, judged: Sample) -> OperatorFit:
+    """How well a rule fits.
 
     Args:
-        predicted: P, (d, m).
-        columns: V, (d, k) orthonormal.
+        judged: vectors that it was not fitted to.
     """
-    error = sample.b - predicted
+    error = judged.b - rule.predict(judged)
     square = float(np.vdot(error, error))
-    none = columns is None or not columns.size
+    v = rule.columns
     return OperatorFit(
-        operator=operator,
-        rows=np.zeros((0, sample.width)) if columns is None else columns.T,
-        strength=strength,
-        explained=1 - square / sample.square if sample.square else 0.0,
-        excess=square / sample.noise if sample.noise else float("inf"),
-        correlation=None if none or columns is None else correlation(sample, columns),
-        left=None if none or columns is None else left_along(sample, columns),
-        predicted=predicted,
-        facts=dict(facts),
+        rule=rule,
+        explained=1 - square / judged.square if judged.square else 0.0,
+        excess=square / judged.noise if judged.noise else float("inf"),
+        correlation=correlation(judged, v) if v.size else None,
+        sigmas=_sigmas(judged, v) if v.size else 0.0,
+        deviation=_deviation(judged, v, square) if v.size else 0.0,
+        left=left_along(judged, v) if v.size else None,
     )
+
+
+def _deviation(sample: Sample, columns: Values, square: float) -> float:
+    along = float(np.linalg.norm(columns.T @ sample.a))
+    return (square / sample.a.size) ** 0.5 / along if along else 0.0
+
+
+def _sigmas(sample: Sample, columns: Values) -> float:
+    """The negated correlation of D and A along directions in its standard errors (Fisher's z)."""
+    d, a = columns.T @ sample.change, columns.T @ sample.a
+    d, a = d - d.mean(1, keepdims=True), a - a.mean(1, keepdims=True)
+    square = float(np.vdot(d, d)) * float(np.vdot(a, a))
+    free = columns.shape[1] * (d.shape[1] - 1) - 2
+    if square <= 0 or free <= 0:
+        return 0.0
+    r = float(np.clip(-float(np.vdot(d, a)) / square**0.5, -_WHOLE, _WHOLE))
+    return float(np.arctanh(r)) * free**0.5
+
+
+_WHOLE = 1 - 1e-12
 
 
 def correlation(sample: Sample, columns: Values) -> float:

@@ -8,12 +8,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from weight_edit.difference.operators.elementwise import FORMATS, short_float
+from weight_edit.difference.operators.elementwise import FORMATS, off, short_float
 from weight_edit.difference.pairs import Values
 from weight_edit.difference.samples import Sample
 
 _BLOCKS = (32, 64, 128, 256)
 _SINGLE = 2.0**-21
+_STRAY = 0.01
+"""The share of numbers that a grid may miss: those that its maker rounded the other way, as scales were rounded."""
+
+_MOVED = 0.5
+"""The least share of numbers that rounding to few levels changes: nearly all, where they did not lie there before."""
 _NF4 = np.array(
     [-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0, 0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626,
      0.7230, 1.0]
@@ -28,11 +33,13 @@ def grid(sample: Sample, wanted: Values) -> str | None:
         wanted: A, or what an edit would have made of it before it was rounded.
     """
     # Blocks run along the stored rows: rows first here.
-    rows, b, unit = (_some(_stored(sample, values)) for values in (wanted, sample.b, sample.unit))
+    a, rows, b, unit = (_some(_stored(sample, values)) for values in (sample.a, wanted, sample.b, sample.unit))
     for name, made in _round_trips(rows, _row_peaks(sample)):
-        if _agrees(b, made, unit):
+        # Scales and products were rounded to float32 as a rule.
+        if off(a, b, made, np.maximum(0.51 * unit, _SINGLE * np.abs(b))) < _STRAY:
             return name
-    return _few_levels(rows, b)
+    # Numbers that lie on few levels before and after were not brought there.
+    return _few_levels(rows, b) if np.mean(a != b) > _MOVED else None
 
 
 def _stored(sample: Sample, values: Values) -> Values:
@@ -51,11 +58,6 @@ def _some(rows: Values) -> Values:
     if len(rows) <= 96:
         return rows
     return rows[np.linspace(0, len(rows) - 1, 64).astype(np.intp)]
-
-
-def _agrees(b: Values, made: Values, unit: Values) -> bool:
-    # Scales and products were rounded to float32 as a rule.
-    return bool((np.abs(b - made) > np.maximum(0.51 * unit, _SINGLE * np.abs(b))).mean() < 0.01)
 
 
 def _round_trips(rows: Values, row_peaks: Values | None) -> Iterator[tuple[str, Values]]:
@@ -149,4 +151,4 @@ def _distinct(values: Values) -> Values:
 
 def within_steps(sample: Sample, wanted: Values) -> bool:
     """Whether B, stored by codes, is no further from `wanted` than one step of its own grid, nearly everywhere."""
-    return sample.coded and bool((np.abs(sample.b - wanted) > 1.02 * sample.unit).mean() < 0.01)
+    return sample.coded and off(sample.a, sample.b, wanted, 1.02 * sample.unit) < _STRAY

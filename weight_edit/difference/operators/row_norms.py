@@ -8,19 +8,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from weight_edit.difference.operators.fit import OperatorFit, fitted, leading
+from weight_edit.difference.operators.fit import Rule, leading
 from weight_edit.difference.pairs import Values
 from weight_edit.difference.samples import Sample
 
-_ROUNDS = 8
+_ROUNDS = 24
 _CUT = 8
+UNIT_ROWS = "ablation of unit rows"
+FULL = "norm-preserving ablation (rows)"
 
 RowProducts = Callable[[Values], tuple[Values, float]]
 """`products(v)`: with `c = v^T N` over all vectors, `N c` and |c|^2."""
 
 
-def ablation_of_unit_rows(sample: Sample) -> OperatorFit | None:
-    """The fit of "pre": an ablation of rows of unit length, which get their lengths back."""
+def ablation_of_unit_rows(sample: Sample) -> Rule | None:
+    """The rule of "pre": an ablation of rows of unit length, which get their lengths back."""
     one = sample.of_first_matrix()
     found = _unit_rows(one)
     if found is None:
@@ -33,12 +35,16 @@ def ablation_of_unit_rows(sample: Sample) -> OperatorFit | None:
     strength = -float(np.vdot(one.change, made)) / square if square else 0.0
     # Of one rank it is what it is; of a few more, what is left of keeping rows' lengths once that is cut to them.
     rank = int(np.count_nonzero(leading(one.change, _CUT + 1)[1] > one.edge))
-    name = "norm-preserving ablation (rows)" if 1 < rank <= _CUT else "ablation of unit rows"
-    return fitted(name, one, one.a - strength * made, v[:, None], strength, ranks=rank)
+    name = FULL if 1 < rank <= _CUT else UNIT_ROWS
+
+    def predict(given: Sample) -> Values:
+        return given.a - strength * np.outer(lengths * v, (v / lengths) @ given.a)
+
+    return Rule(operator=name, columns=v[:, None], strength=strength, predict=predict, facts={"ranks": rank})
 
 
-def row_norms_kept(sample: Sample) -> OperatorFit | None:
-    """The fit of "full": unit rows are ablated, and brought back to their lengths."""
+def row_norms_kept(sample: Sample) -> Rule | None:
+    """The rule of "full": unit rows are ablated, and brought back to their lengths."""
     one = sample.of_first_matrix()
     found = _unit_rows(one)
     if found is None:
@@ -65,11 +71,16 @@ def row_norms_kept(sample: Sample) -> OperatorFit | None:
     plain = 1 / factors - 1
     if np.linalg.norm(kept) > 0.25 * np.linalg.norm(plain):
         return None
-    return fitted("norm-preserving ablation (rows)", one, mapped * (factors * lengths)[:, None], v[:, None], strength)
+
+    def predict(given: Sample) -> Values:
+        units = given.a / lengths[:, None]
+        return (units - strength * np.outer(v, v @ units)) * (factors * lengths)[:, None]
+
+    return Rule(operator=FULL, columns=v[:, None], strength=strength, predict=predict)
 
 
-def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: int = _CUT) -> OperatorFit | None:
-    """The fit of "full" whose difference was cut to the largest few singular values."""
+def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: int = _CUT) -> Rule | None:
+    """The rule of "full" whose difference was cut to the largest few singular values."""
     one = sample.of_first_matrix()
     found = _unit_rows(one)
     if found is None:
@@ -83,7 +94,7 @@ def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: in
     d = q @ (q.T @ one.change)
     v = q[:, 0] / lengths
     v /= np.linalg.norm(v)
-    strength, made = 1.0, np.zeros_like(d)
+    strength, scale = 1.0, np.ones(len(v))
     for turn in range(_ROUNDS):
         along = v @ rows
         square = float(along @ along)
@@ -93,8 +104,8 @@ def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: in
         squares = 1 - 2 * strength * v * crossed + strength**2 * v**2 * whole
         if not (squares > 0).all():
             return None
-        mapped = (rows - strength * np.outer(v, along)) / np.sqrt(squares)[:, None] * lengths[:, None]
-        made = q @ (q.T @ (mapped - one.a))
+        scale = lengths / np.sqrt(squares)
+        made = q @ (q.T @ ((rows - strength * np.outer(v, along)) * scale[:, None] - one.a))
         if turn == _ROUNDS - 1 or not square or not strength:
             break
         # What is left along the vectors' own coefficients corrects direction and strength.
@@ -102,7 +113,13 @@ def row_norms_kept_in_few_ranks(sample: Sample, products: RowProducts, limit: in
         moved = strength * v + step
         strength = float(np.linalg.norm(moved))
         v = moved / strength
-    return fitted("norm-preserving ablation (rows)", one, one.a + made, v[:, None], strength, ranks=rank)
+
+    def predict(given: Sample) -> Values:
+        units = given.a / lengths[:, None]
+        mapped = (units - strength * np.outer(v, v @ units)) * scale[:, None]
+        return given.a + q @ (q.T @ (mapped - given.a))
+
+    return Rule(operator=FULL, columns=v[:, None], strength=strength, predict=predict, facts={"ranks": rank})
 
 
 def _unit_rows(sample: Sample) -> tuple[Values, Values] | None:

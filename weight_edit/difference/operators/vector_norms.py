@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from weight_edit.difference.operators.fit import OperatorFit, fitted, leading
+from weight_edit.difference.operators.fit import Rule, leading
 from weight_edit.difference.pairs import Values
 from weight_edit.difference.samples import Sample
 
@@ -13,8 +13,8 @@ _ROUNDS = 60
 _STILL = 1e-15
 
 
-def vector_norms_kept(sample: Sample, columns: Values) -> OperatorFit:
-    """The fit of an ablation that keeps vectors' lengths.
+def vector_norms_kept(sample: Sample, columns: Values) -> Rule:
+    """The ablation that keeps vectors' lengths.
 
     Args:
         columns: first guess of V, (d, k); improved in turns with the vectors' factors.
@@ -33,7 +33,11 @@ def vector_norms_kept(sample: Sample, columns: Values) -> OperatorFit:
     along, after = (v.T @ a) * factors, v.T @ b
     square = float(np.vdot(along, along))
     strength = 1 - float(np.vdot(after, along)) / square if square else 0.0
-    mapped = a - strength * (v @ (v.T @ a))
-    lengths = np.linalg.norm(mapped, axis=0)
-    scale = np.divide(np.linalg.norm(a, axis=0), lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return fitted("norm-preserving ablation (vectors)", sample, mapped * scale, v, strength)
+
+    def predict(given: Sample) -> Values:
+        mapped = given.a - strength * (v @ (v.T @ given.a))
+        lengths = np.linalg.norm(mapped, axis=0)
+        whole = np.linalg.norm(given.a, axis=0)
+        return mapped * np.divide(whole, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+
+    return Rule(operator="norm-preserving ablation (vectors)", columns=v, strength=strength, predict=predict)

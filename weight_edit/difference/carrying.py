@@ -1,0 +1,67 @@
+"""Whether the edits of single tensors are an edit of the model."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from weight_edit.difference.evidence import Evidence
+from weight_edit.difference.operators.common import ALIKE
+from weight_edit.difference.sharing import shared_directions
+from weight_edit.difference.strengths import alike
+from weight_edit.difference.tensor_verdict import TensorVerdict
+
+_NUMBER = re.compile(r"\d+")
+_LEAST = 3
+"""The fewest tensors that must share directions where the anatomy is not known: of two, one may be chance."""
+
+
+def is_edited(found: TensorVerdict) -> bool:
+    """Whether a tensor by itself looks edited."""
+    return found.edit is not None or (found.component is not None and found.innocent in (None, "quantisation"))
+
+
+def edited_tensors(given: Evidence) -> list[TensorVerdict]:
+    """The tensors that an edit of the model edited; none where what single tensors say does not carry."""
+    found = [each for each in given.matrices if is_edited(each)]
+    exact = [each for each in found if each.edit is not None]
+    if not exact and not _carry(given, found):
+        return []
+    return found + _following(given, found)
+
+
+def _carry(given: Evidence, found: Sequence[TensorVerdict]) -> bool:
+    """Whether components beside something else were taken off most of what could have them."""
+    if not given.known:
+        among = _by_kind(given.matrices, found)
+        return len(among) >= _LEAST and shared_directions(among, given.width or 0).alike >= ALIKE
+    able = [each for each in given.matrices if each.part is not None and each.part.writes]
+    among = [each for each in found if each.part is not None and each.part.writes]
+    able, among = (able, among) if among else (list(given.matrices), list(found))
+    return len(among) >= max(2, len(able) / 2)
+
+
+def _by_kind(matrices: Sequence[TensorVerdict], found: Sequence[TensorVerdict]) -> list[TensorVerdict]:
+    """Those found among tensors of one name but for numbers, of which at least half are found."""
+    kinds: dict[str, list[TensorVerdict]] = defaultdict(list)
+    for each in matrices:
+        kinds[_NUMBER.sub("*", each.name)].append(each)
+    names = {each.name for each in found}
+    among: list[TensorVerdict] = []
+    for members in kinds.values():
+        edited = [each for each in members if each.name in names]
+        if len(edited) >= len(members) / 2:
+            among += edited
+    return among
+
+
+def _following(given: Evidence, found: Sequence[TensorVerdict]) -> list[TensorVerdict]:
+    """Tensors of too few vectors to be told by themselves that lost what the others lost."""
+    few = [each for each in given.matrices if each.follows is not None and not is_edited(each)]
+    if not few or not len(shared_directions(found, given.width or 0).rows):
+        return []
+    fits = [each.edit or each.component for each in found]
+    return [
+        each
+        for each in few
+        if any(fit is not None and each.follows is not None and alike(fit, each.follows) for fit in fits)
+    ]
