@@ -136,7 +136,7 @@ def innocents(g: Given) -> dict[str, Case]:
     found = {
         f"{count} rows of the embedding, {how}": Case(
             made=lambda count=count, how=how, untied=untied: innocent.rows_replaced(t, count, how, untied),
-            right=(*UNNAMED, "another vocabulary", "rows", *(("pruning",) if how == "zero" else ())),
+            right=("some vectors replaced", *UNNAMED, *(("pruning",) if how == "zero" else ())),
         )
         for count, how, untied in (
             *((1, "mean", True), (1, "copy", False), (1, "zero", False), (4, "mean", True), (4, "zero", False)),
@@ -149,7 +149,7 @@ def innocents(g: Given) -> dict[str, Case]:
             made=lambda: innocent.biases_tuned(t, range(tools.layers_of(t))), right=UNNAMED
         ),
         "gains folded into readers": Case(
-            made=lambda: innocent.gains_folded(t, g.gain_offset), right=(*UNNAMED, "scaling")
+            made=lambda: innocent.gains_folded(t, g.gain_offset), right=(*UNNAMED, "scaling", "rounding")
         ),
         "neurons rescaled": Case(made=lambda: innocent.reparametrised(t), right=(*UNNAMED, "scaling")),
         "noise": Case(made=lambda: tools.noisy(t), right=FINE_TUNE),
