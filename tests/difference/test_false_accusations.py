@@ -247,6 +247,34 @@ def test_a_quantised_edit_of_few_writers_is_not_passed_over(tmp_path: Path) -> N
     assert any("along a direction that they share" in sentence for sentence in found.evidence)
 
 
+def test_matrices_cut_to_their_leading_singular_values_are_no_edit(tmp_path: Path) -> None:
+    before = model()
+
+    def cut(weight: torch.Tensor, lost: int) -> torch.Tensor:
+        left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+        values[-lost:] = 0
+        return ((left * values) @ right).float()
+
+    for lost in (1, 8, 16):
+        found = told(tmp_path / str(lost), before, tools.each_matrix(before, lambda w, lost=lost: cut(w, lost)))
+        assert not found.edited, (lost, found)
+        assert found.confidence != "certain"
+
+
+def test_gains_folded_into_readers_are_called_so(tmp_path: Path) -> None:
+    before = model(torch.bfloat16, tied=False)
+    made = dict(before)
+    for name, part in llama_parts(before).parts.items():
+        if part.reads_behind is not None:
+            made[name] = (before[name].float() * before[part.reads_behind].float()).bfloat16()
+            made[part.reads_behind] = torch.ones(WIDTH, dtype=torch.bfloat16)
+    found = told(tmp_path, before, made)
+    assert found.made_with == ("gains folded into readers",)
+    assert found.confidence == "certain"
+    other = told(tmp_path / "other", before, {**made, NORM: made[NORM] * 2})
+    assert other.confidence != "certain"
+
+
 def test_an_ablation_with_a_constant_is_not_said_to_be_one_alone(tmp_path: Path) -> None:
     before = model()
     made = tools.orthogonalised(before, V)

@@ -36,10 +36,11 @@ def beside(given: Evidence, edited: Sequence[TensorVerdict], rows: Values) -> Be
     """
     constants = [name for name, values in given.new_vectors.items() if values.any() and _adds(given, name)]
     following, others = [], []
+    into = [*edited, *(each for each in given.matrices if each.innocent == "folded")]
     for name, vector in given.vectors.items():
         if not vector.a.any() and _adds(given, name):
             constants.append(name)
-        elif _folded(given, edited, vector) or _follows(given, edited, rows, vector):
+        elif _folded(into, vector) or _follows(given, edited, rows, vector):
             following.append(name)
         else:
             others.append(name)
@@ -80,14 +81,14 @@ def added_vector(given: Evidence, name: str) -> Values:
     return given.new_vectors[name] if name in given.new_vectors else given.vectors[name].b - given.vectors[name].a
 
 
-def _folded(given: Evidence, edited: Sequence[TensorVerdict], vector: VectorChange) -> bool:
-    """Whether gains became one number, and went into the readers behind them, which were edited."""
+def _folded(edited: Sequence[TensorVerdict], vector: VectorChange) -> bool:
+    """Whether gains became one number, and went into readers behind them."""
     return vector.constant and any(each.part is not None and each.part.reads_behind == vector.name for each in edited)
 
 
 def folded_gains(given: Evidence, edited: Sequence[TensorVerdict]) -> bool:
     """Whether any gains went into edited readers."""
-    return any(_folded(given, edited, vector) for vector in given.vectors.values())
+    return any(_folded(edited, vector) for vector in given.vectors.values())
 
 
 def _follows(given: Evidence, edited: Sequence[TensorVerdict], rows: Values, vector: VectorChange) -> bool:

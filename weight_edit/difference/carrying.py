@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from weight_edit.difference.evidence import Evidence
 from weight_edit.difference.operators.common import ALIKE
@@ -18,6 +19,23 @@ _LEAST = 3
 def is_edited(found: TensorVerdict) -> bool:
     """Whether a tensor by itself looks edited."""
     return found.edit is not None or (found.component is not None and found.innocent in (None, "quantisation"))
+
+
+def without_compression(given: Evidence) -> Evidence:
+    """The evidence, where tensors that each lost what they had least of, along directions of their own, were cut so."""
+    found = [each for each in given.matrices if is_edited(each)]
+    faint = {each.name for each in found if each.faint}
+    # One direction of all tensors is the least of each by no accident; of those of their own a few are by chance.
+    shared = len(found) > 1 and shared_directions(found, given.width or 0).alike >= ALIKE
+    if shared or len(faint) <= len(found) / 2:
+        return given
+    matrices = [_cut(each) if each.name in faint else each for each in given.matrices]
+    return replace(given, matrices=matrices)
+
+
+def _cut(found: TensorVerdict) -> TensorVerdict:
+    how = "what each had least of went, along directions of its own"
+    return replace(found, innocent="compression", innocent_how=how, edit=None, component=None)
 
 
 def edited_tensors(given: Evidence) -> list[TensorVerdict]:

@@ -16,6 +16,8 @@ QUANTISATION = "quantisation"
 ROUNDING = "rounding to another format"
 PRUNING = "pruning"
 SCALING = "scaling"
+FOLDED = "gains folded into readers"
+COMPRESSION = "low-rank compression"
 VECTORS = "some vectors replaced"
 VOCABULARY = "another vocabulary"
 
@@ -25,6 +27,8 @@ INNOCENT = {
     "pruning": PRUNING,
     "scaling": SCALING,
     "vectors": VECTORS,
+    "folded": FOLDED,
+    "compression": COMPRESSION,
 }
 """What made a tensor's whole difference, as in `TensorVerdict.innocent`, -> the name."""
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from weight_edit.difference.beside import Beside, added_vector, beside, folded_gains, listed
-from weight_edit.difference.carrying import edited_tensors, is_edited
+from weight_edit.difference.carrying import edited_tensors, is_edited, without_compression
 from weight_edit.difference.evidence import Evidence
 from weight_edit.difference.operator_names import (
     ABLATION,
@@ -36,6 +36,7 @@ from weight_edit.difference.verdict_result import Confidence, EditedWriter, Verd
 
 def verdict(given: Evidence) -> Verdict:
     """What a model was made with."""
+    given = without_compression(given)
     edited = edited_tensors(given)
     if not edited:
         return _other_verdict(given)
@@ -203,7 +204,8 @@ def _other_verdict(given: Evidence) -> Verdict:
 
 def _accounted(given: Evidence, aside: Beside) -> bool:
     """Whether changes of single numbers or vectors, each by its own kind, are all that differs."""
-    return all(each.innocent is not None for each in given.matrices) and not aside.rest
+    # That a matrix was cut to its leading singular values is told by what it lost, which an edit may take, too.
+    return all(each.innocent not in (None, "compression") for each in given.matrices) and not aside.rest
 
 
 def _not_edited(given: Evidence, edited: Sequence[TensorVerdict]) -> tuple[str, ...]:
