@@ -18,6 +18,7 @@ ABLATION = ("ablation",)
 PARTIAL = ("partial ablation", "ablation with strengths by layer")
 UNNAMED = ("fine-tune or merge", "low-rank update", "undecided")
 """What may be said of a change that the verdict has no name for."""
+COMPRESSED = ("low-rank compression", *UNNAMED)
 ROWS_KEPT = ("norm-preserving ablation (rows)", "ablation of unit rows")
 STABLE = {"model_type": "stablelm", "architectures": ["StableLmForCausalLM"], "use_qkv_bias": False}
 MIXTURE = {
@@ -149,7 +150,7 @@ def innocents(g: Given) -> dict[str, Case]:
             made=lambda: innocent.biases_tuned(t, range(tools.layers_of(t))), right=UNNAMED
         ),
         "gains folded into readers": Case(
-            made=lambda: innocent.gains_folded(t, g.gain_offset), right=(*UNNAMED, "scaling", "rounding")
+            made=lambda: innocent.gains_folded(t, g.gain_offset), right=("gains folded", "rounding", *UNNAMED)
         ),
         "neurons rescaled": Case(made=lambda: innocent.reparametrised(t), right=(*UNNAMED, "scaling")),
         "noise": Case(made=lambda: tools.noisy(t), right=FINE_TUNE),
@@ -158,8 +159,8 @@ def innocents(g: Given) -> dict[str, Case]:
         ),
         "LoRA of random factors": Case(made=lambda: tools.low_rank(t, 16), right=LOW_RANK),
         "LoRA of random factors, rank 1": Case(made=lambda: tools.low_rank(t, 1), right=LOW_RANK),
-        "SVD, 3/4 kept": Case(made=lambda: _each(t, lambda w: innocent.decomposed(w, 0.75)), right=UNNAMED),
-        "SVD, all but 8": Case(made=lambda: _each(t, lambda w: innocent.decomposed(w, 8)), right=UNNAMED),
+        "SVD, 3/4 kept": Case(made=lambda: _each(t, lambda w: innocent.decomposed(w, 0.75)), right=COMPRESSED),
+        "SVD, all but 8": Case(made=lambda: _each(t, lambda w: innocent.decomposed(w, 8)), right=COMPRESSED),
         "pruned, half": Case(made=lambda: _each(t, tools.pruned), right=("pruning",)),
         "pruned, 2 of 4": Case(made=lambda: _each(t, innocent.two_of_four), right=("pruning",)),
         "heads and neurons pruned": Case(made=lambda: innocent.heads_pruned(t, g.head), right=("pruning",)),
@@ -250,6 +251,7 @@ def apart(g: Given) -> dict[str, Case]:
     t, v = g.base, g.v
     u = tools.unit(tools.width_of(t), 6)
     found = {
+        "edit: ablation of writers": Case(made=lambda: tools.ablated(t, v), right=ABLATION),
         "edit: turned by 60 degrees": Case(made=lambda: kept_apart.rotated(t, v, u), right=("oblique", "ablation")),
         "edit: ablation of half of the heads": Case(
             made=lambda: kept_apart.heads_ablated(t, v, g.head), right=ABLATION
@@ -263,6 +265,7 @@ def apart(g: Given) -> dict[str, Case]:
     }
     tuned = g.tuned("refusal")
     if tuned is not None:
+        found["innocent: fine-tune on refusals"] = Case(made=lambda: g.stored(tuned), right=FINE_TUNE)
         found["innocent: merge, DARE"] = Case(made=lambda: kept_apart.dare(t, tuned), right=FINE_TUNE)
     return found
 

@@ -85,7 +85,8 @@ def chosen(given: argparse.Namespace, g: Given, form: str) -> Iterator[tuple[str
     parts: dict[str, Callable[[Given], dict[str, Case]]] = {"edit": edits, "innocent": innocents, "both": both}
     if given.part == "apart":
         for name, case in apart(g).items():
-            yield name.split(": ")[0], name, case
+            kind, what = name.split(": ", 1)
+            yield kind, what, case
         return
     for kind, of in parts.items():
         # Of a model in fewer bits an edit is rounded to them again; what trains starts from the stored one.
@@ -111,14 +112,15 @@ def run(given: argparse.Namespace) -> None:
         small = {k: t[:ROWS].clone() if len(t) > ROWS and t.ndim == 2 and ".layers." not in k else t
                  for k, t in cut(tensors, given.blocks, first).items()}  # fmt: skip
         tuned = kept_tuned(f"{given.tuned}/{name}", given.blocks, ROWS, "-last" if last else "")
-        for form in given.forms.split(","):
+        for form in ("bfloat16",) if last else given.forms.split(","):
             base = small if form == "bfloat16" else tools.each_matrix(small, FORMS[form])
             offset = 1.0 if config["model_type"].startswith("gemma") else 0.0
             head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
             g = Given(base=base, tuned=tuned, gain_offset=offset, head=head)
             for kind, case_name, case in chosen(given, g, form):
-                if (name, form, case_name) not in done:
-                    _one({"model": name, "form": form, "kind": kind, "case": case_name}, g, case, config, given.out)
+                row = {"model": name, "form": "kept apart" if last else form, "kind": kind, "case": case_name}
+                if (name, row["form"], case_name) not in done:
+                    _one(row, g, case, config, given.out)
             if form == "bfloat16" and given.part in ("", "edit"):
                 for ours, options in OURS.items():
                     row = {"model": name, "form": form, "kind": "edit", "case": ours}
@@ -129,7 +131,7 @@ def run(given: argparse.Namespace) -> None:
 def _one(row: dict[str, Any], g: Given, case: Case, config: dict[str, Any], out: Path) -> None:
     base = g.base if case.base is None else case.base()
     made = case.made()
-    if row["form"] != "bfloat16":
+    if row["form"] in FORMS:
         base, made = (tools.each_matrix(side, FORMS[row["form"]]) for side in (base, made))
     with tempfile.TemporaryDirectory() as folder:
         a = save(Path(folder) / "a", base, {**config, **case.config})
