@@ -198,7 +198,7 @@ def test_a_new_gain_and_tuned_biases_are_no_addition(tmp_path: Path) -> None:
     new = told(tmp_path / "new", before, held)
     assert new.made_with == ("addition",)
     assert new.confidence == "certain"
-    unknown = told(tmp_path / "unknown", before, held, parts=ModelParts({}, problem="not known"))
+    unknown = told(tmp_path / "unknown", before, held, parts=ModelParts(parts={}, problem="not known"))
     assert not unknown.edited
 
 
@@ -216,7 +216,7 @@ def test_a_bias_that_lost_what_its_writer_lost_is_part_of_the_ablation(tmp_path:
 def test_an_ablation_under_a_fine_tune_is_found_where_the_anatomy_is_not_known(tmp_path: Path) -> None:
     """Readers, five of seven matrices, do not count against the writers."""
     before = model(layers=3)
-    parts = ModelParts({}, problem="not known")
+    parts = ModelParts(parts={}, problem="not known")
     found = told(tmp_path / "both", before, tools.noisy(tools.ablated(before, V), 1e-2), parts=parts)
     assert found.made_with == ("ablation", "fine-tune or merge")
     assert found.confidence == "likely"

@@ -107,7 +107,7 @@ def found(name: str, innocent: str | None, component: OperatorFit | None) -> Ten
 def test_quantised_tensors_of_which_few_lost_a_direction_are_not_certainly_quantised() -> None:
     edited = [found(f"e{n}", "quantisation", fit(f"e{n}")) for n in range(2)]
     others = [found(f"o{n}", "quantisation", None) for n in range(3)]
-    parts = ModelParts({each.name: each.part for each in (*edited, *others) if each.part is not None}, 1)
+    parts = ModelParts(parts={each.name: each.part for each in (*edited, *others) if each.part is not None}, layers=1)
     said = verdict(Evidence(matrices=[*edited, *others], parts=parts, width=WIDTH))
     assert said.made_with == ("quantisation", "undecided")
     assert said.confidence == "undecided"

@@ -83,4 +83,11 @@ def llama_parts(tensors: Mapping[str, torch.Tensor], mean_free: bool = False) ->
     layers = 1 + max((part.layer for part in parts.values() if part.layer is not None), default=-1)
     head = "lm_head.weight"
     tied = head not in tensors
-    return ModelParts(parts, layers, tied, "model.embed_tokens.weight", None if tied else head, mean_free)
+    return ModelParts(
+        parts=parts,
+        layers=layers,
+        tied=tied,
+        embedding="model.embed_tokens.weight",
+        unembedding=None if tied else head,
+        reads_mean_free=mean_free,
+    )

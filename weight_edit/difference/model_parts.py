@@ -44,7 +44,7 @@ class Part:
         return self.role not in ("reader", "unembedding")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ModelParts:
     """The parts of one checkpoint by tensor.
 
@@ -77,17 +77,19 @@ def model_parts(source: Source, checkpoint: Checkpoint) -> ModelParts:
         stored = Stored.of(checkpoint.tensors, checkpoint.quantization, checkpoint.content)
         proven = proven_anatomy(source.path, stored, name=source.name)
     except WeightEditError as error:
-        return ModelParts({}, problem=str(error).split("\n", 1)[0])
+        return ModelParts(parts={}, problem=str(error).split("\n", 1)[0])
     disk = names_on_disk(proven.anatomy, proven.layout)
     anatomy = proven.anatomy
     return ModelParts(
-        _parts(anatomy, disk, checkpoint),
-        anatomy.n_layers,
-        anatomy.tied,
-        _name(disk, anatomy.embedding_weight),
-        _name(disk, anatomy.unembedding_weight),
+        parts=_parts(anatomy, disk, checkpoint),
+        layers=anatomy.n_layers,
+        tied=anatomy.tied,
+        embedding=_name(disk, anatomy.embedding_weight),
+        unembedding=_name(disk, anatomy.unembedding_weight),
         # An RMSNorm has no bias; a LayerNorm without one is not known from its tensors.
-        all(reader.norm is not None and f"{reader.norm}.bias" in anatomy.shapes for reader in anatomy.readers),
+        reads_mean_free=all(
+            reader.norm is not None and f"{reader.norm}.bias" in anatomy.shapes for reader in anatomy.readers
+        ),
     )
 
 
