@@ -22,12 +22,10 @@ COMPRESSED = ("low-rank compression", *UNNAMED)
 ROWS_KEPT = ("norm-preserving ablation (rows)", "ablation of unit rows")
 STABLE = {"model_type": "stablelm", "architectures": ["StableLmForCausalLM"], "use_qkv_bias": False}
 MIXTURE = {
-    "model_type": "qwen3_moe",
-    "architectures": ["Qwen3MoeForCausalLM"],
-    "num_experts": 4,
+    "model_type": "mixtral",
+    "architectures": ["MixtralForCausalLM"],
+    "num_local_experts": 4,
     "num_experts_per_tok": 2,
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": [],
 }
 
 
@@ -116,7 +114,7 @@ def edits(g: Given) -> dict[str, Case]:
         "addition as a bias": Case(made=lambda: tools.added_as_bias(t, v, n // 2), right=("addition",)),
         "addition to the embedding": Case(made=lambda: tools.added_to_embedding(t, 0.1 * v), right=("addition",)),
         "experts of a mixture": Case(
-            made=lambda: tools.ablated(tools.as_mixture(t), v, ends=("o_proj.weight", "down_proj.weight")),
+            made=lambda: tools.ablated(tools.as_mixture(t), v, ends=("o_proj.weight", ".w2.weight")),
             right=ABLATION,
             base=lambda: tools.as_mixture(t),
             config=MIXTURE,

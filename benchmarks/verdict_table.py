@@ -8,7 +8,7 @@ Each model is a folder with one `model.safetensors` whose tensors are called as 
 with a part of the vocabulary, so that a case takes seconds; fine-tunes are those of the whole model. In the forms
 `4 bits` and `int8` both sides are what rounding to them makes of the base and of the edit. FILE gets one JSON line a
 case; cases that are there are not run again. `--part apart` runs the formulas that thresholds were fixed without, on
-the last blocks, which they were fixed without too.
+blocks near the end (from the eighth but last), which they were fixed without, too.
 """
 
 import argparse
@@ -52,9 +52,9 @@ def save(folder: Path, tensors: tools.Tensors, config: dict[str, Any]) -> Path:
     said = {**config, "num_hidden_layers": blocks, "vocab_size": vocabulary}
     if isinstance(said.get("layer_types"), list):
         said["layer_types"] = said["layer_types"][:blocks]
-    experts = next((t for name, t in tensors.items() if ".experts.0.gate_proj" in name), None)
+    experts = next((t for name, t in tensors.items() if ".experts.0.w1" in name), None)
     if experts is not None:
-        said["moe_intermediate_size"] = len(experts)
+        said["intermediate_size"] = len(experts)
     (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
     save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "model.safetensors")
     return folder

@@ -100,16 +100,18 @@ def affine(tensors: Tensors, v: Tensor, amount: float) -> Tensors:
 
 
 def as_mixture(tensors: Tensors, experts: int = 4) -> Tensors:
-    """The model with each MLP's neurons dealt out to experts, and a router, named as in Qwen3-MoE."""
+    """The model with each MLP's neurons dealt out to experts, and a router: named as in Mixtral, which has no more."""
     made = {}
+    parts = {"gate_proj.weight": "w1", "down_proj.weight": "w2", "up_proj.weight": "w3"}
     for name, t in tensors.items():
-        if ".mlp." not in name:
-            made[name] = t
+        block, _, part = name.partition(".mlp.")
+        if not part:
+            if not name.endswith((".bias", "q_norm.weight", "k_norm.weight")) and "feedforward" not in name:
+                made[name] = t
             continue
-        block, part = name.split(".mlp.")
         for expert, piece in enumerate(t.chunk(experts, dim=1 if "down_proj" in part else 0)):
-            made[f"{block}.mlp.experts.{expert}.{part}"] = piece.contiguous()
-        made[f"{block}.mlp.gate.weight"] = torch.stack(
+            made[f"{block}.block_sparse_moe.experts.{expert}.{parts[part]}.weight"] = piece.contiguous()
+        made[f"{block}.block_sparse_moe.gate.weight"] = torch.stack(
             [0.02 * unit(width_of(tensors), 50 + expert) for expert in range(experts)]
         ).to(t.dtype)
     return made
