@@ -165,7 +165,7 @@ def _compare(row: dict[str, Any], right: tuple[str, ...], a: Path, b: Path, out:
 
 
 def show(files: list[Path]) -> None:
-    """Print counts, and the table: a row a case, a column a model and form."""
+    """Print counts, and the table: a row a case, a column a model."""
     rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     columns = list(dict.fromkeys((row["model"], row["form"]) for row in rows))
     print("| model | form | kind | outcomes |\n|---|---|---|---|")
@@ -175,18 +175,20 @@ def show(files: list[Path]) -> None:
             if found:
                 counts = ", ".join(f"{found.count(each)} {each}" for each in dict.fromkeys(sorted(found)))
                 print(f"| {column[0]} | {column[1]} | {kind} | {counts} |")
-    print("\n| what was done | " + " | ".join(f"{model}, {form}" for model, form in columns) + " |")
-    print("|---" * (1 + len(columns)) + "|")
-    for kind, case in dict.fromkeys((row["kind"], row["case"]) for row in rows):
-        said = {(row["model"], row["form"]): row for row in rows if (row["kind"], row["case"]) == (kind, case)}
-        print(f"| {kind}: {case} | " + " | ".join(_cell(said.get(column)) for column in columns) + " |")
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    print("\n| what was done | " + " | ".join(models) + " |\n|---" + "|---" * len(models) + "|")
+    for form, kind, case in dict.fromkeys((row["form"], row["kind"], row["case"]) for row in rows):
+        said = {row["model"]: row for row in rows if (row["form"], row["kind"], row["case"]) == (form, kind, case)}
+        what = f"{kind}: {case}" + ("" if form == "bfloat16" else f" ({form})")
+        print(f"| {what} | " + " | ".join(_cell(said.get(model)) for model in models) + " |")
 
 
 def _cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     mark = "" if row["outcome"] == "right" else f" **{row['outcome']}**"
-    return f"{row['said']} ({row['confidence']}){mark}"
+    said = row["said"].replace(" (as of a merged LoRA)", "").replace("something undecided at the same tensors", "more")
+    return f"{said}, {row['confidence']}{mark}"
 
 
 def main() -> None:
