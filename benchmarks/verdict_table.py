@@ -1,10 +1,14 @@
 """The confusion table of `diff --verdict`: what other tools' formulas and innocent changes are taken for.
 
-    PYTHONPATH=. python benchmarks/verdict_table.py NAME=FOLDER ... [--only CASE,...] [--blocks 8]
+    PYTHONPATH=. python benchmarks/verdict_models.py NAME=FOLDER ... --out TUNED --prompts PROMPTS
+    PYTHONPATH=. python benchmarks/verdict_table.py run NAME=FOLDER ... --tuned TUNED --out FILE [--only CASE,...]
+    PYTHONPATH=. python benchmarks/verdict_table.py show FILE ...
 
-Each model is a folder with one `model.safetensors` whose writers are called as in Llama. Its first blocks are compared,
-with a part of the vocabulary, so that a case takes seconds; fine-tunes are those of the whole model. In the second form
-both sides are what 4-bit rounding makes of them and of their edit. One JSON line a case.
+Each model is a folder with one `model.safetensors` whose tensors are called as in Llama. Its first blocks are compared,
+with a part of the vocabulary, so that a case takes seconds; fine-tunes are those of the whole model. In the forms
+`4 bits` and `int8` both sides are what rounding to them makes of the base and of the edit. FILE gets one JSON line a
+case; cases that are there are not run again. `--part apart` runs the formulas that thresholds were fixed without, on
+blocks near the end (from the eighth but last), which they were fixed without, too.
 """
 
 import argparse
@@ -13,221 +17,200 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from verdict_cases import Case, Given, apart, both, edits, innocents, kept_tuned
+from verdict_models import BLOCKS, cut
 
 from tests.helpers import other_tools as tools
 from weight_edit.baking.bake import bake
 from weight_edit.difference.diff import diff
+from weight_edit.difference.verdict_result import Verdict
 from weight_edit.directions.directions import Directions
 from weight_edit.errors import WeightEditError
 
-TEXTS = (
-    "The river rises in the hills and runs for two hundred miles to the sea.",
-    "To make bread, mix flour, water, salt and yeast, and let the dough rest for an hour.",
-    "In 1869 the periodic table listed sixty-three elements in the order of their weights.",
-    "I'm sorry, but I can't help with that. Here is a number of people who can.",
-)
-ROWS = 8192
-"""Rows of the vocabulary that are kept."""
+ROWS = 2048
+"""Rows of the vocabulary that are compared."""
+FORMS = {"4 bits": tools.int4_affine, "int8": tools.int8_rows}
+OURS: dict[str, dict[str, Any]] = {
+    "ours: ablate": {},
+    "ours: norm-preserving": {"kind": "norm-preserving"},
+    "ours: reflect at a layer": {"kind": "reflect", "at": [2], "embeddings": "untie"},
+}
+"""Our own edits, baked: name -> the arguments of `bake`."""
+OURS_RIGHT = {"ours: ablate": "ablation", "ours: norm-preserving": "norm-preserving", "ours: reflect at a layer": "ref"}
 
 
-def cut(tensors: tools.Tensors, blocks: int) -> tools.Tensors:
-    """The first blocks, and a part of the vocabulary."""
-    kept = {}
-    for name, tensor in tensors.items():
-        found = tools._LAYER.search(name)
-        if found is None or int(found.group(1)) < blocks:
-            kept[name] = tensor[:ROWS].clone() if tensor.ndim == 2 and tensor.shape[0] > ROWS else tensor
-    return kept
-
-
-def save(folder: Path, tensors: tools.Tensors, source: Path, blocks: int) -> Path:
+def save(folder: Path, tensors: tools.Tensors, config: dict[str, Any]) -> Path:
     """A model's folder, with a config to match."""
     folder.mkdir()
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config["num_hidden_layers"] = blocks
-    config["vocab_size"] = min(ROWS, config["vocab_size"])
-    if isinstance(config.get("layer_types"), list):
-        config["layer_types"] = config["layer_types"][:blocks]
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    blocks, vocabulary = tools.layers_of(tensors), len(tensors[tools.EMBEDDING])
+    said = {**config, "num_hidden_layers": blocks, "vocab_size": vocabulary}
+    if isinstance(said.get("layer_types"), list):
+        said["layer_types"] = said["layer_types"][:blocks]
+    experts = next((t for name, t in tensors.items() if ".experts.0.w1" in name), None)
+    if experts is not None:
+        said["intermediate_size"] = len(experts)
+    (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
     save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "model.safetensors")
     return folder
 
 
-def tuned(source: Path, how: str, steps: int = 4) -> tools.Tensors:
-    """A few steps of training of the whole model, at ordinary rates."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def outcome(kind: str, right: tuple[str, ...], found: Verdict) -> str:
+    """How a verdict does.
 
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    trained = model
-    if how == "lora":
-        from peft import LoraConfig, get_peft_model
-
-        targets = ["q_proj", "v_proj", "o_proj", "down_proj"]
-        trained = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=targets))
-    rate = {"lora": 2e-4, "sgd": 1e-2, "adam": 2e-5, "preference": 5e-6, "other": 5e-5}[how]
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    kind = torch.optim.SGD if how == "sgd" else torch.optim.AdamW
-    optimiser = kind(parameters, lr=rate)
-    order = TEXTS[::-1] if how == "other" else TEXTS
-    for step in range(steps):
-        ids = [tokenizer(order[(step + n) % len(order)], return_tensors="pt").input_ids for n in range(2)]
-        losses = [trained(input_ids=each, labels=each).loss for each in ids]
-        # Chosen above rejected, as preferences are learnt.
-        loss = -torch.nn.functional.logsigmoid(losses[1] - losses[0]) if how == "preference" else losses[0]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    if how == "lora":
-        model = trained.merge_and_unload()
-    stored = load_file(source / "model.safetensors")
-    state = model.state_dict()
-    return {name: state[name].detach().to(t.dtype) if name in state else t for name, t in stored.items()}
+    Returns:
+        "right"; "undecided"; "other name"; "falsely certain" where that is certain; and of an edit "missed" where it is
+        called no edit, of an innocent "ACCUSED" where it is called one.
+    """
+    named = any(name.startswith(right) for name in found.made_with)
+    undecided = found.confidence == "undecided" or "undecided" in found.made_with
+    if kind == "innocent" and found.edited:
+        return "ACCUSED"
+    if named and (kind == "innocent" or found.edited or not undecided):
+        return "right"
+    if undecided:
+        return "undecided"
+    if kind != "innocent" and not found.edited and found.confidence != "certain":
+        return "missed"
+    return "falsely certain" if found.confidence == "certain" else "other name"
 
 
-def cases(t: tools.Tensors, source: Path, blocks: int) -> dict[str, Callable[[], tools.Tensors]]:
-    """Name -> the changed model. Names begin with what it is: edit, innocent or both."""
-    d, n = tools.width_of(t), tools.layers_of(t)
-    v = tools.unit(d, 1)
-    each = torch.stack([v + 0.5 * tools.unit(d, 10 + layer) for layer in range(n)])
-    each /= each.norm(dim=1, keepdim=True)
-    right = v + 0.7 * tools.unit(d, 5)
-    right /= right @ v
-    many = torch.linalg.qr(torch.randn(d, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64))[0].T
-
-    def trained(how: str) -> tools.Tensors:
-        return cut(tuned(source, how), blocks)
-
-    def merged() -> tools.Tensors:
-        one, other = trained("adam"), trained("other")
-        return {name: (0.5 * one[name].float() + 0.5 * other[name].float()).to(one[name].dtype) for name in one}
-
-    return {
-        "edit: orthogonalised, embedding too": lambda: tools.orthogonalised(t, v),
-        "edit: ablation of writers": lambda: tools.ablated(t, v),
-        "edit: ablation of some layers": lambda: tools.ablated(t, v, 1.0, range(n // 3, n)),
-        "edit: partial, .6": lambda: tools.ablated(t, v, 0.6),
-        "edit: partial, .15": lambda: tools.ablated(t, v, 0.15),
-        "edit: reflection": lambda: tools.ablated(t, v, 2.0),
-        "edit: heretic, one direction": lambda: tools.heretic(t, v),
-        "edit: heretic, by layer": lambda: tools.heretic(t, each),
-        "edit: heretic, unit rows": lambda: tools.heretic(t, v, "pre"),
-        "edit: heretic, row norms": lambda: tools.heretic(t, v, "full"),
-        "edit: row norms kept": lambda: tools.rows_kept(t, v),
-        "edit: vector norms kept": lambda: tools.columns_kept(t, each),
-        "edit: wrong side": lambda: tools.read_side(t, v),
-        "edit: eraser": lambda: tools.erased(t, v, right),
-        "edit: two ablations in a row (kept apart)": lambda: tools.ablated(tools.ablated(t, v), each[0]),
-        "edit: nullspace of 24": lambda: tools.ablated(t, many),
-        "edit: addition as a bias": lambda: tools.added_as_bias(t, v, n // 2),
-        "edit: addition to the embedding": lambda: tools.added_to_embedding(t, 0.1 * v),
-        "innocent: fine-tune, Adam": lambda: trained("adam"),
-        "innocent: fine-tune, SGD": lambda: trained("sgd"),
-        "innocent: preferences": lambda: trained("preference"),
-        "innocent: LoRA trained": lambda: trained("lora"),
-        "innocent: LoRA random": lambda: tools.low_rank(t, 16),
-        "innocent: merge of fine-tunes": merged,
-        "innocent: noise": lambda: tools.noisy(t),
-        "innocent: int8": lambda: tools.each_matrix(t, tools.int8_rows),
-        "innocent: NF4": lambda: tools.each_matrix(t, tools.nf4_blocks),
-        "innocent: FP8": lambda: tools.each_matrix(t, tools.fp8_tensor),
-        "innocent: 4 bits, affine": lambda: tools.each_matrix(t, tools.int4_affine),
-        "innocent: float16": lambda: {name: x.half() for name, x in t.items()},
-        "innocent: pruned": lambda: tools.each_matrix(t, tools.pruned),
-        "innocent: decayed": lambda: tools.each_matrix(t, lambda w: w * 0.98),
-        "innocent: same": lambda: dict(t),
-        "both: ablation, then int8": lambda: tools.each_matrix(tools.ablated(t, v), tools.int8_rows),
-        "both: ablation, then NF4": lambda: tools.each_matrix(tools.ablated(t, v), tools.nf4_blocks),
-        "both: heretic, then 4 bits": lambda: tools.each_matrix(tools.heretic(t, each), tools.int4_affine),
-        "both: fine-tune, then ablation": lambda: tools.ablated(trained("adam"), v),
-        "both: ablation, then noise": lambda: tools.noisy(tools.ablated(t, v)),
-        "both: LoRA, then ablation": lambda: tools.ablated(tools.low_rank(t, 16), v),
-    }
+def chosen(given: argparse.Namespace, g: Given, form: str) -> Iterator[tuple[str, str, Case]]:
+    """Kind, name and case of all that is asked for."""
+    parts: dict[str, Callable[[Given], dict[str, Case]]] = {"edit": edits, "innocent": innocents, "both": both}
+    if given.part == "apart":
+        for name, case in apart(g).items():
+            kind, what = name.split(": ", 1)
+            yield kind, what, case
+        return
+    for kind, of in parts.items():
+        # Of a model in fewer bits an edit is rounded to them again; what trains starts from the stored one.
+        if (form == "bfloat16" or kind == "edit") and given.part in ("", kind):
+            for name, case in of(g).items():
+                if not given.only or any(part in name for part in given.only.split(",")):
+                    yield kind, name, case
 
 
-def package_cases() -> dict[str, dict[str, object]]:
-    """Our own edits, baked: name -> the arguments of `bake`."""
-    return {
-        "edit: ours, ablate": {},
-        "edit: ours, norm-preserving": {"kind": "norm-preserving"},
-        "edit: ours, reflect at a layer": {"kind": "reflect", "at": [2], "embeddings": "untie"},
-    }
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--forms", default="stored,4 bits")
-    parser.add_argument("--blocks", type=int, default=6)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+def run(given: argparse.Namespace) -> None:
+    """Compare, and write a line a case."""
+    done = set()
+    if given.out.exists():
+        rows = [json.loads(line) for line in given.out.read_text(encoding="utf-8").splitlines()]
+        done = {(row["model"], row["form"], row["case"]) for row in rows}
     for model in given.models:
         name, folder = model.split("=", 1)
         source = Path(folder)
-        tensors = cut(load_file(source / "model.safetensors"), given.blocks)
-        for form in given.forms.split(","):
-            base = tensors if form == "stored" else tools.each_matrix(tensors, tools.int4_affine)
-            for case, changed in cases(base, source, given.blocks).items():
-                if given.only and not any(part in case for part in given.only.split(",")):
-                    continue
-                # Of a model in 4 bits an edit is rounded to 4 bits again; what trains starts from the stored one.
-                if form != "stored" and not case.startswith("edit"):
-                    continue
-                _one(name, form, case, base, changed, source, given.blocks)
-            if form == "stored":
-                for case, options in package_cases().items():
-                    if not given.only or any(part in case for part in given.only.split(",")):
-                        _baked(name, case, tensors, options, source, given.blocks)
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        tensors = load_file(source / "model.safetensors")
+        last = given.part == "apart"
+        first = tools.layers_of(tensors) - BLOCKS if last else 0
+        small = {k: t[:ROWS].clone() if len(t) > ROWS and t.ndim == 2 and ".layers." not in k else t
+                 for k, t in cut(tensors, given.blocks, first).items()}  # fmt: skip
+        tuned = kept_tuned(f"{given.tuned}/{name}", given.blocks, ROWS, "-last" if last else "")
+        for form in ("bfloat16",) if last else given.forms.split(","):
+            base = small if form == "bfloat16" else tools.each_matrix(small, FORMS[form])
+            offset = 1.0 if config["model_type"].startswith("gemma") else 0.0
+            head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+            g = Given(base=base, tuned=tuned, gain_offset=offset, head=head)
+            for kind, case_name, case in chosen(given, g, form):
+                row = {"model": name, "form": "kept apart" if last else form, "kind": kind, "case": case_name}
+                if (name, row["form"], case_name) not in done:
+                    _one(row, g, case, config, given.out)
+            if form == "bfloat16" and given.part in ("", "edit"):
+                for ours, options in OURS.items():
+                    row = {"model": name, "form": form, "kind": "edit", "case": ours}
+                    if (name, form, ours) not in done and (not given.only or given.only in ours):
+                        _baked(row, g, options, source, given.out)
 
 
-def _one(
-    name: str,
-    form: str,
-    case: str,
-    base: tools.Tensors,
-    changed: Callable[[], tools.Tensors],
-    source: Path,
-    blocks: int,
-) -> None:
+def _one(row: dict[str, Any], g: Given, case: Case, config: dict[str, Any], out: Path) -> None:
+    base = g.base if case.base is None else case.base()
+    made = case.made()
+    if row["form"] in FORMS:
+        base, made = (tools.each_matrix(side, FORMS[row["form"]]) for side in (base, made))
     with tempfile.TemporaryDirectory() as folder:
-        made = changed()
-        if form != "stored":
-            made = {**made, **tools.each_matrix(made, tools.int4_affine)}
-        a = save(Path(folder) / "a", base, source, blocks)
-        b = save(Path(folder) / "b", made, source, blocks)
-        _print(name, form, case, a, b)
+        a = save(Path(folder) / "a", base, {**config, **case.config})
+        b = save(Path(folder) / "b", made, {**config, **case.config})
+        _compare(row, case.right, a, b, out)
 
 
-def _baked(name: str, case: str, tensors: tools.Tensors, options: dict[str, object], source: Path, blocks: int) -> None:
+def _baked(row: dict[str, Any], g: Given, options: dict[str, Any], source: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        a = save(Path(folder) / "a", tensors, source, blocks)
-        for extra in source.iterdir():
-            if extra.name.startswith("tokenizer"):
-                shutil.copy(extra, a / extra.name)
-        rows = Directions(tools.unit(tools.width_of(tensors), 1)[None].float())
+        a = save(Path(folder) / "a", g.base, json.loads((source / "config.json").read_text(encoding="utf-8")))
+        for extra in source.glob("tokenizer*"):
+            shutil.copy(extra, a / extra.name)
         try:
-            bake(a, rows, Path(folder) / "b", **options)  # type: ignore[arg-type]
+            bake(a, Directions(g.v[None].float()), Path(folder) / "b", **options)
         except WeightEditError as error:
-            print(json.dumps({"model": name, "case": case, "refused": str(error)[:120]}), flush=True)
+            print(json.dumps(row | {"refused": str(error)[:120]}), flush=True)
             return
-        _print(name, "stored", case, a, Path(folder) / "b")
+        _compare(row, (OURS_RIGHT[row["case"]],), a, Path(folder) / "b", out)
 
 
-def _print(name: str, form: str, case: str, a: Path, b: Path) -> None:
+def _compare(row: dict[str, Any], right: tuple[str, ...], a: Path, b: Path, out: Path) -> None:
     began = time.monotonic()
     found = diff(a, b, verdict=True).verdict
     assert found is not None
-    row = {"model": name, "form": form, "case": case, "said": found.said, "confidence": found.confidence}
+    row |= {"outcome": outcome(row["kind"], right, found), "said": found.said, "confidence": found.confidence}
     row |= {"edited": found.edited, "strength": found.strength, "writers": len(found.writers)}
-    print(json.dumps(row | {"seconds": round(time.monotonic() - began, 1)}), flush=True)
+    line = json.dumps(row | {"seconds": round(time.monotonic() - began, 1)})
+    print(line, flush=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def show(files: list[Path]) -> None:
+    """Print counts, and the table: a row a case, a column a model."""
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    columns = list(dict.fromkeys((row["model"], row["form"]) for row in rows))
+    print("| model | form | kind | outcomes |\n|---|---|---|---|")
+    for column in columns:
+        for kind in ("edit", "innocent", "both"):
+            found = [row["outcome"] for row in rows if (row["model"], row["form"], row["kind"]) == (*column, kind)]
+            if found:
+                counts = ", ".join(f"{found.count(each)} {each}" for each in dict.fromkeys(sorted(found)))
+                print(f"| {column[0]} | {column[1]} | {kind} | {counts} |")
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    print("\n| what was done | " + " | ".join(models) + " |\n|---" + "|---" * len(models) + "|")
+    for form, kind, case in dict.fromkeys((row["form"], row["kind"], row["case"]) for row in rows):
+        said = {row["model"]: row for row in rows if (row["form"], row["kind"], row["case"]) == (form, kind, case)}
+        what = f"{kind}: {case}" + ("" if form == "bfloat16" else f" ({form})")
+        print(f"| {what} | " + " | ".join(_cell(said.get(model)) for model in models) + " |")
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    mark = "" if row["outcome"] == "right" else f" **{row['outcome']}**"
+    said = row["said"].replace(" (as of a merged LoRA)", "").replace("something undecided at the same tensors", "more")
+    return f"{said}, {row['confidence']}{mark}"
+
+
+def main() -> None:
+    """Run or show."""
+    parser = argparse.ArgumentParser()
+    what = parser.add_subparsers(dest="what", required=True)
+    one = what.add_parser("run")
+    one.add_argument("models", nargs="+")
+    one.add_argument("--tuned", type=Path, required=True)
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--only", default="")
+    one.add_argument("--part", default="", choices=("", "edit", "innocent", "both", "apart"))
+    one.add_argument("--forms", default="bfloat16,4 bits")
+    one.add_argument("--blocks", type=int, default=4)
+    other = what.add_parser("show")
+    other.add_argument("files", nargs="+", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.what == "run":
+        run(given)
+    else:
+        show(given.files)
 
 
 if __name__ == "__main__":

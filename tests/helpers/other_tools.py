@@ -64,14 +64,57 @@ def orthogonalised(tensors: Tensors, v: Tensor) -> Tensors:
     return {**made, EMBEDDING: e - torch.outer(e @ r, r)}
 
 
-def ablated(tensors: Tensors, v: Tensor, strength: float = 1.0, layers: range | None = None) -> Tensors:
+def ablated(
+    tensors: Tensors,
+    v: Tensor,
+    strength: float = 1.0,
+    layers: range | None = None,
+    ends: tuple[str, ...] = WRITERS,
+) -> Tensors:
     """`W - s V V^T W` on writers, float32; v of shape (d,) or (k, d) orthonormal."""
     rows = (v if v.ndim == 2 else v[None]).double()
 
     def edit(w: Tensor, layer: int, name: str) -> Tensor | None:
         return None if layers is not None and layer not in layers else w - strength * rows.T @ (rows @ w)
 
+    return on_writers(tensors, edit, ends)
+
+
+def ablated_through_norms(tensors: Tensors, v: Tensor, offset: float = 1.0) -> Tensors:
+    """Ablation of what the norm behind a writer lets through (Gemma): of `g * v`, g the gains and `offset` together."""
+
+    def edit(w: Tensor, layer: int, name: str) -> Tensor:
+        norm = "post_attention_layernorm" if "self_attn" in name else "post_feedforward_layernorm"
+        u = (tensors[f"model.layers.{layer}.{norm}.weight"].double() + offset) * v
+        u = u / u.norm()
+        return w - torch.outer(u, u @ w)
+
     return on_writers(tensors, edit)
+
+
+def affine(tensors: Tensors, v: Tensor, amount: float) -> Tensors:
+    """Affine concept editing (arXiv 2411.09003) of the whole stream: ablation, and a constant along v at the start."""
+    made = ablated(tensors, v)
+    e = tensors[EMBEDDING].double()
+    return {**made, EMBEDDING: (e - torch.outer(e @ v, v) + amount * v).to(tensors[EMBEDDING].dtype)}
+
+
+def as_mixture(tensors: Tensors, experts: int = 4) -> Tensors:
+    """The model with each MLP's neurons dealt out to experts, and a router: named as in Mixtral, which has no more."""
+    made = {}
+    parts = {"gate_proj.weight": "w1", "down_proj.weight": "w2", "up_proj.weight": "w3"}
+    for name, t in tensors.items():
+        block, _, part = name.partition(".mlp.")
+        if not part:
+            if not name.endswith((".bias", "q_norm.weight", "k_norm.weight")) and "feedforward" not in name:
+                made[name] = t
+            continue
+        for expert, piece in enumerate(t.chunk(experts, dim=1 if "down_proj" in part else 0)):
+            made[f"{block}.block_sparse_moe.experts.{expert}.{parts[part]}.weight"] = piece.contiguous()
+        made[f"{block}.block_sparse_moe.gate.weight"] = torch.stack(
+            [0.02 * unit(width_of(tensors), 50 + expert) for expert in range(experts)]
+        ).to(t.dtype)
+    return made
 
 
 def kernel_strength(layer: int, n: int, peak: float, position: float, least: float, reach: float) -> float:
