@@ -8,10 +8,13 @@ import torch
 
 from tests.helpers import other_tools as tools
 from tests.helpers.difference_samples import llama_parts, save_tensors
-from weight_edit.difference import verdict_of_files
+from weight_edit.checkpoint.source.checkpoint import Checkpoint
+from weight_edit.difference import model_parts, verdict_of_files
 from weight_edit.difference.diff import diff
 from weight_edit.difference.model_parts import ModelParts
 from weight_edit.difference.verdict_result import Verdict
+from weight_edit.errors import UnsupportedError
+from weight_edit.hub.source import resolve
 
 WIDTH = 64
 V = tools.unit(WIDTH, 1)
@@ -247,18 +250,44 @@ def test_a_quantised_edit_of_few_writers_is_not_passed_over(tmp_path: Path) -> N
     assert any("along a direction that they share" in sentence for sentence in found.evidence)
 
 
+def low_rank_part(weight: torch.Tensor, lost: int) -> torch.Tensor:
+    """A matrix without its least singular values."""
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    values[-lost:] = 0
+    return ((left * values) @ right).float()
+
+
 def test_matrices_cut_to_their_leading_singular_values_are_no_edit(tmp_path: Path) -> None:
     before = model()
-
-    def cut(weight: torch.Tensor, lost: int) -> torch.Tensor:
-        left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
-        values[-lost:] = 0
-        return ((left * values) @ right).float()
-
     for lost in (1, 8, 16):
-        found = told(tmp_path / str(lost), before, tools.each_matrix(before, lambda w, lost=lost: cut(w, lost)))
+        made = tools.each_matrix(before, lambda w, lost=lost: low_rank_part(w, lost))
+        found = told(tmp_path / str(lost), before, made)
         assert not found.edited, (lost, found)
         assert found.confidence != "certain"
+
+
+def test_a_reader_that_lost_another_direction_is_no_edit_beside_a_compression(tmp_path: Path) -> None:
+    before = model(layers=2)
+    made = tools.each_matrix(before, lambda w: low_rank_part(w, 1))
+    reader = next(name for name, part in llama_parts(before).parts.items() if not part.writes and part.layer == 1)
+    drawn = torch.randn(before[reader].shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    drawn /= drawn.norm()
+    weight = before[reader].double()
+    made[reader] = (weight - (weight @ drawn)[:, None] * drawn).float()
+    found = told(tmp_path, before, made)
+    assert not found.edited
+    assert found.confidence != "certain"
+    assert "low-rank compression" in found.made_with
+
+
+def test_kept_lengths_are_seen_where_they_change_by_less_than_a_rounding(tmp_path: Path) -> None:
+    before = model(torch.bfloat16, width=640)
+    v = tools.unit(640, 1)
+    found = told(tmp_path / "kept", before, tools.columns_kept(before, v[None]), width=640)
+    assert found.made_with == ("norm-preserving ablation (vectors)",)
+    plain = told(tmp_path / "plain", before, tools.ablated(before, v), width=640)
+    assert plain.made_with == ("ablation",)
+    assert plain.confidence == "certain"
 
 
 def test_gains_folded_into_readers_are_called_so(tmp_path: Path) -> None:
@@ -303,3 +332,13 @@ def test_a_reflection_at_a_layer_needs_gains_that_went_into_its_readers(tmp_path
     plain = told(tmp_path / "plain", before, other)
     assert plain.made_with == ("reflection",)
     assert plain.confidence == "likely"
+
+
+def test_tensors_that_do_not_fit_their_config_are_judged_without_an_anatomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UnsupportedError("the layout is another one")
+
+    monkeypatch.setattr(model_parts, "names_on_disk", refuse)
+    source = resolve("organism")
+    found = model_parts.model_parts(source, Checkpoint.open(source.path))
+    assert (found.problem, dict(found.parts)) == ("the layout is another one", {})

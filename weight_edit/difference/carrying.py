@@ -29,7 +29,18 @@ def without_compression(given: Evidence) -> Evidence:
     shared = len(found) > 1 and shared_directions(found, given.width or 0).alike >= ALIKE
     if shared or len(faint) <= len(found) / 2:
         return given
-    matrices = [_cut(each) if each.name in faint else each for each in given.matrices]
+    others = [each for each in found if each.name not in faint]
+    # The bottom of a spectrum is not always found: what shares nothing with others is no edit beside a compression.
+    own = len(others) < 2 or shared_directions(others, given.width or 0).alike < ALIKE
+    unlike = {each.name for each in others} if own else set()
+    matrices = [
+        _cut(each)
+        if each.name in faint
+        else replace(each, edit=None, component=None, follows=None)
+        if each.name in unlike
+        else each
+        for each in given.matrices
+    ]
     return replace(given, matrices=matrices)
 
 

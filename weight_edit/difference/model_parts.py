@@ -76,9 +76,9 @@ def model_parts(source: Source, checkpoint: Checkpoint) -> ModelParts:
     try:
         stored = Stored.of(checkpoint.tensors, checkpoint.quantization, checkpoint.content)
         proven = proven_anatomy(source.path, stored, name=source.name)
+        disk = names_on_disk(proven.anatomy, proven.layout)
     except WeightEditError as error:
         return ModelParts(parts={}, problem=str(error).split("\n", 1)[0])
-    disk = names_on_disk(proven.anatomy, proven.layout)
     anatomy = proven.anatomy
     return ModelParts(
         parts=_parts(anatomy, disk, checkpoint),
