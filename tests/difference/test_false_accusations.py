@@ -1,5 +1,6 @@
 """A verdict accuses of no edit where there was none, and is certain of nothing that it did not account for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,25 @@ def test_kept_lengths_are_seen_where_they_change_by_less_than_a_rounding(tmp_pat
     plain = told(tmp_path / "plain", before, tools.ablated(before, v), width=640)
     assert plain.made_with == ("ablation",)
     assert plain.confidence == "certain"
+
+
+def test_an_ablation_through_norms_of_uneven_gains_is_one_edit(tmp_path: Path) -> None:
+    before = model(torch.bfloat16, layers=3, width=256)
+    parts, made = dict(llama_parts(before).parts), dict(before)
+    v = tools.unit(256, 1)
+    for number, (name, part) in enumerate(parts.items()):
+        if part.writes and part.role != "embedding":
+            # As in Gemma 3, whose smallest gains are a thousandth of the largest.
+            drawn = torch.randn(256, dtype=torch.float64, generator=torch.Generator().manual_seed(number))
+            u = v * drawn.mul(1.5).exp()
+            u /= u.norm()
+            weight = before[name].double()
+            made[name] = (weight - torch.outer(u, u @ weight)).bfloat16()
+            parts[name] = replace(part, gains=drawn.mul(1.5).exp().numpy())
+    found = told(tmp_path, before, made, parts=replace(llama_parts(before), parts=parts), width=256)
+    assert (found.made_with, found.confidence, found.through_norms) == (("ablation",), "certain", True)
+    assert abs(float(found.rows[0] @ v.numpy())) > 0.999
+    assert all(writer.cosine is not None and writer.cosine > 0.99 for writer in found.writers)
 
 
 def test_gains_folded_into_readers_are_called_so(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def _centring_verdict(
 
 def _all_exact(edited: Sequence[TensorVerdict], rest: Sequence[TensorVerdict]) -> bool:
     kept = all(each.edit or each.follows or each.rest in ("rounding", "quantisation") for each in edited)
-    return kept and all(each.innocent is not None or each.weak for each in rest) and not any(e.some for e in edited)
+    told = all(each.innocent not in (None, "compression") or each.weak for each in rest)
+    return kept and told and not any(each.some for each in edited)
 
 
 def _writer(found: TensorVerdict, shared: Shared, number: int) -> EditedWriter:
