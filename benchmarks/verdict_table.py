@@ -50,6 +50,8 @@ def save(folder: Path, tensors: tools.Tensors, config: dict[str, Any]) -> Path:
     folder.mkdir()
     blocks, vocabulary = tools.layers_of(tensors), len(tensors[tools.EMBEDDING])
     said = {**config, "num_hidden_layers": blocks, "vocab_size": vocabulary}
+    # A padding token beyond the rows that are kept is refused by PyTorch, and the anatomy would not be known.
+    said = {key: value for key, value in said.items() if not key.endswith("_token_id")}
     if isinstance(said.get("layer_types"), list):
         said["layer_types"] = said["layer_types"][:blocks]
     experts = next((t for name, t in tensors.items() if ".experts.0.w1" in name), None)
