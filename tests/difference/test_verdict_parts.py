@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers import other_tools as tools
 from tests.helpers.difference_samples import save_tensors
-from weight_edit.difference import collecting
+from weight_edit.difference import collecting, samples
 from weight_edit.difference.collecting import _folded
 from weight_edit.difference.diff import diff
 from weight_edit.difference.evidence import Evidence, VectorChange
@@ -164,6 +164,24 @@ def test_common_directions_of_many_tensors() -> None:
     assert np.linalg.svd(rows @ shared.T, compute_uv=False).min() > 0.9999
     apart = common_directions([np.linalg.qr(random(WIDTH, 2, seed=n))[0].T for n in range(300)], WIDTH)
     assert apart[1] < 0.2
+
+
+def test_an_eraser_of_few_tensors_is_fitted_to_more_vectors_than_it_has_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "NUMBERS", 1 << 12)
+    generator = torch.Generator().manual_seed(0)
+    names = (tools.EMBEDDING, "model.layers.0.self_attn.o_proj.weight", "model.layers.0.mlp.down_proj.weight")
+    shapes = ((768, 400), (400, 768), (400, 768))
+    before = {name: 0.02 * torch.randn(*shape, generator=generator) for name, shape in zip(names, shapes, strict=True)}
+    left, right = tools.unit(400, 1), tools.unit(400, 2)
+    right = left + 0.7 * right
+    after = tools.erased(before, left, right / (right @ left))
+    said = diff(
+        save_tensors(tmp_path / "a", before, 400), save_tensors(tmp_path / "b", after, 400), verdict=True
+    ).verdict
+    assert said is not None
+    assert said.made_with == ("oblique erasure",)
 
 
 def test_an_eraser_that_was_not_looked_for_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,9 +176,12 @@ def _eraser(
     able: Sequence[TensorVerdict], changed: Sequence[Changed], behind: bool
 ) -> tuple[list[OperatorFit], Values, Values] | None:
     pairs = {each.pair.name: each.pair for each in changed}
+    width = 0 if able[0].left is None else len(able[0].left)
+    # Half of the vectors of all tensors are to be twice as many as the numbers of R.
+    least = 4 * width // len(able)
 
     def sample(number: int) -> Sample | None:
-        found = sample_of(pairs[able[number].name], able[number].side)
+        found = sample_of(pairs[able[number].name], able[number].side, least)
         gains = _gains(able[number]) if behind else None
         return found if found is None or gains is None else found.scaled(gains)
 

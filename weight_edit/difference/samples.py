@@ -122,7 +122,7 @@ class Sample:
         return replace(self, a=self.a * column, b=self.b * column, unit=self.unit * np.abs(column))
 
 
-def sample_of(pair: Pair, side: Side) -> Sample | None:
+def sample_of(pair: Pair, side: Side, least: int = RUN) -> Sample | None:
     """A sample of a parameter's vectors; None where none of them is among what differs.
 
     One pass over the parameter, and one more where few of its columns differ. Of vectors that are columns, runs are
@@ -131,9 +131,10 @@ def sample_of(pair: Pair, side: Side) -> Sample | None:
     Args:
         pair: the parameter, after `compare`.
         side: where the stream's vectors lie.
+        least: the fewest vectors that are taken, if there are so many; in whole runs.
     """
     length, others = pair.length(side), pair.others(side)
-    wanted = max(RUN, NUMBERS // max(1, length) // RUN * RUN)
+    wanted = max(RUN, -(-least // RUN) * RUN, NUMBERS // max(1, length) // RUN * RUN)
     touched = sorted({slab for slab, _ in pair.touched})
     if not touched:
         return None
