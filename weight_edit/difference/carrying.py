@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from weight_edit.difference.evidence import Evidence
@@ -26,22 +26,24 @@ def without_compression(given: Evidence) -> Evidence:
     found = [each for each in given.matrices if is_edited(each)]
     faint = {each.name for each in found if each.faint}
     # One direction of all tensors is the least of each by no accident; of those of their own a few are by chance.
-    shared = len(found) > 1 and shared_directions(found, given.width or 0).alike >= ALIKE
-    if shared or len(faint) <= len(found) / 2:
+    if len(faint) <= len(found) / 2 or _together(given, found):
         return given
     others = [each for each in found if each.name not in faint]
     # The bottom of a spectrum is not always found: what shares nothing with others is no edit beside a compression.
-    own = len(others) < 2 or shared_directions(others, given.width or 0).alike < ALIKE
-    unlike = {each.name for each in others} if own else set()
-    matrices = [
-        _cut(each)
-        if each.name in faint
-        else replace(each, edit=None, component=None, follows=None)
-        if each.name in unlike
-        else each
-        for each in given.matrices
-    ]
-    return replace(given, matrices=matrices)
+    unlike = set() if _together(given, others) else {each.name for each in others}
+    return replace(given, matrices=[_compressed(each, faint, unlike) for each in given.matrices])
+
+
+def _together(given: Evidence, found: Sequence[TensorVerdict]) -> bool:
+    """Whether there are several tensors, and they share directions."""
+    return len(found) > 1 and shared_directions(found, given.width or 0).alike >= ALIKE
+
+
+def _compressed(found: TensorVerdict, faint: Collection[str], unlike: Collection[str]) -> TensorVerdict:
+    """A tensor's verdict in a model that was compressed."""
+    if found.name in faint:
+        return _cut(found)
+    return replace(found, edit=None, component=None, follows=None) if found.name in unlike else found
 
 
 def _cut(found: TensorVerdict) -> TensorVerdict:
@@ -62,7 +64,7 @@ def _carry(given: Evidence, found: Sequence[TensorVerdict]) -> bool:
     """Whether components beside something else were taken off most of what could have them."""
     if not given.known:
         among = _by_kind(given.matrices, found)
-        return len(among) >= _LEAST and shared_directions(among, given.width or 0).alike >= ALIKE
+        return len(among) >= _LEAST and _together(given, among)
     able = [each for each in given.matrices if each.part is not None and each.part.writes]
     among = [each for each in found if each.part is not None and each.part.writes]
     able, among = (able, among) if among else (list(given.matrices), list(found))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.difference.operators.common import ALIKE, common_directions
+from weight_edit.difference.operators.common import ALIKE, common_directions, mean_squared_cosine
 from weight_edit.difference.tensor_verdict import TensorVerdict
 from weight_edit.edits.projection import orthonormal_rows
 
@@ -54,7 +54,7 @@ def shared_directions(found: Sequence[TensorVerdict], width: int) -> Shared:
         factors = [np.ones(width) if each is None else each for each in gains]
         behind = _behind_norms(own, factors, width)
         before = [orthonormal_rows(behind * each) for each in factors]
-        nearer = _alike(own, before)
+        nearer = mean_squared_cosine(own, before)
         if nearer > alike:
             common, alike, predicted, through_norms = behind, nearer, before, True
     return Shared(
@@ -64,11 +64,6 @@ def shared_directions(found: Sequence[TensorVerdict], width: int) -> Shared:
         own=tuple(own),
         predicted=tuple(predicted),
     )
-
-
-def _alike(own: Sequence[NDArray[np.float64]], predicted: Sequence[NDArray[np.float64]]) -> float:
-    pairs = zip(own, predicted, strict=True)
-    return sum(float(np.linalg.norm(there @ here.T) ** 2) / len(here) for here, there in pairs if len(here)) / len(own)
 
 
 def _behind_norms(
@@ -107,9 +102,7 @@ def _gains_of(found: TensorVerdict, width: int) -> NDArray[np.float64] | None:
 
 def behind_norm(found: TensorVerdict, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Directions in the stream, where a writer's own are `gain * v` in front of its norm."""
-    part = found.part
-    if part is None or part.gains is None or part.centred or len(part.gains) != rows.shape[1]:
+    gains = _gains_of(found, rows.shape[1])
+    if gains is None or not np.abs(gains).min() > 1e-6 * np.abs(gains).max():
         return rows
-    if not np.abs(part.gains).min() > 1e-6 * np.abs(part.gains).max():
-        return rows
-    return orthonormal_rows(rows / part.gains)
+    return orthonormal_rows(rows / gains)

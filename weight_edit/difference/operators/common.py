@@ -36,5 +36,10 @@ def common_directions(rows: Sequence[NDArray[np.floating]], width: int) -> tuple
     common = found[:, :count].T
     largest = np.abs(common).argmax(1)
     signs = np.sign(common[np.arange(len(common)), largest])
-    cosines = [float(np.linalg.norm(common @ each.T) ** 2) / len(each) for each in rows if len(each)]
-    return np.asarray(common * signs[:, None]), sum(cosines) / len(rows)
+    return np.asarray(common * signs[:, None]), mean_squared_cosine(rows, [common] * len(rows))
+
+
+def mean_squared_cosine(rows: Sequence[NDArray[np.floating]], others: Sequence[NDArray[np.floating]]) -> float:
+    """The mean squared cosine of each tensor's directions, (k, d) orthonormal, with others of the same tensor."""
+    pairs = [(own, other) for own, other in zip(rows, others, strict=True) if len(own)]
+    return sum(float(np.linalg.norm(other @ own.T) ** 2) / len(own) for own, other in pairs) / len(rows)
