@@ -45,7 +45,6 @@ ALLOWED = {
     ("edits/low_rank.py", "apply"): "the hook of a model in memory",
     ("edits/low_rank.py", "on_stored"): "the formula by torch, which hooks of biases and tests go by",
     ("edits/low_rank.py", "_as_long_as"): "of the same",
-    ("edits/low_rank.py", "lora"): "an adapter's factors",
     ("checkpoint/quantized/fp8.py", "_peaks"): "the largest numbers of blocks, which no order changes",
     ("plan/writer_edits.py", "map_before"): "a norm within another one",
     ("plan/hooks.py", ""): "hooks of a model in memory",
