@@ -13,7 +13,7 @@ FLOORS = (
     "baking costs difference search studies organism_training",
     "verification",
     "adapters packs",
-    "publish",
+    "publish report",
     "inspection runs",
     "cli",
     "__init__ __main__",
