@@ -15,19 +15,19 @@ MODELS = {BEFORE: (BASE, "circle"), AFTER: (EDITED, "diamond")}
 """The two models of a run -> their colour and shape, the same in every picture."""
 
 PERCENT = {"format": ".0%", "domain": [0, 1]}
-_LINE = 26
+_LINE = 30
 
 
 def wrapped(label: str, width: int = _LINE) -> str:
-    """A label with its line breaks marked, so that an axis shows it on several lines."""
+    """A label with line breaks, where an axis or a curve's end has not the room for one line."""
     lines = [""]
-    for word in label.replace("|", "/").split():
+    for word in label.split():
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     if len(lines) > 3:
         lines = [*lines[:2], f"{lines[2][: width - 3]}..."]
-    return "|".join(line if len(line) <= width + 6 else f"{line[: width + 3]}..." for line in lines)
+    return "\n".join(line if len(line) <= width + 6 else f"{line[: width + 3]}..." for line in lines)
 
 
 def dot(row: str, series: str, found: Estimate | None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def dots(
         "field": "series",
         "type": "nominal",
         "scale": {"domain": names, "range": [series[name][0] for name in names]},
-        "legend": {"title": None} if len(names) > 1 else None,
+        "legend": {"title": None, "symbolOpacity": 1} if len(names) > 1 else None,
     }
     shape = {**colour, "scale": {"domain": names, "range": [series[name][1] for name in names]}}
     tooltip = [
@@ -91,7 +91,7 @@ def dots(
         )
         layers[0]["encoding"] = {"x": {"field": "at", "type": "quantitative"}}
     y: dict[str, Any] = {"field": "row", "type": "nominal", "sort": None, "title": None}
-    y["axis"] = {"labelExpr": "split(datum.label, '|')", "labelLimit": 240, "labelLineHeight": 14, "labelColor": INK}
+    y["axis"] = {"labelExpr": "split(datum.label, '\\n')", "labelLimit": 240, "labelLineHeight": 14, "labelColor": INK}
     y["scale"] = {"paddingInner": 0.45, "paddingOuter": 0.25}
     shared: dict[str, Any] = {"color": colour}
     for layer in layers[-2:]:
@@ -101,7 +101,7 @@ def dots(
     lines = len({row["row"] for row in kept})
     return {
         "data": {"values": kept},
-        "height": max(1, lines) * (48 if len(names) > 1 else 34),
+        "height": max(1, lines) * (10 + 12 * max(2, len(names))),
         "layer": layers,
     }
 
@@ -113,6 +113,16 @@ def quantitative(field: str, title: str, *, percent: bool, domain: Sequence[floa
     return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
 
 
+def layers(found: Sequence[int], title: str) -> dict[str, Any]:
+    """The axis of a model's layers, or of other whole numbers, with ticks at some of them."""
+    first, last = min(found, default=0), max(found, default=0)
+    step = next(each for each in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if (last - first) / each <= 12)
+    axis = quantitative("x", title, percent=False)
+    axis["axis"] |= {"format": "d", "values": list(range(first, last + 1, step))}
+    axis["scale"] = {"domain": [first, last], "nice": False, "padding": 6}
+    return axis
+
+
 def look(names: Sequence[str], control: str | None = None) -> dict[str, tuple[str, str, list[int]]]:
     """Colour, shape and dash of each series; a control is drawn apart."""
     others = [name for name in names if name != control]
@@ -121,3 +131,96 @@ def look(names: Sequence[str], control: str | None = None) -> dict[str, tuple[st
         for i, name in enumerate(others)
     }
     return found if control is None else {**found, control: (CONTROL, "cross", [4, 4])}
+
+
+def curves(
+    data: Sequence[Mapping[str, Any]],
+    series: Mapping[str, tuple[str, str, Sequence[int]]],
+    x: Mapping[str, Any],
+    y: Mapping[str, Any],
+    *,
+    height: int = 280,
+    intervals: bool = True,
+    marks: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Curves with a mark at each point, an interval along y, and their names where they end.
+
+    Args:
+        data: rows with `series`, `x`, `y`, and where they are known `low` and `high`; in the order of the curve.
+        series: by name, colour, shape and dash.
+        x, y: axes of `quantitative`, of the fields x and y.
+        intervals: draw them as bars.
+        marks: layers that are drawn over the curves.
+    """
+    names = [name for name in series if any(row["series"] == name for row in data)]
+    rows = [{**row, "order": number} for number, row in enumerate(data)]
+    colour: dict[str, Any] = {"field": "series", "type": "nominal", "legend": None}
+    colour["scale"] = {"domain": names, "range": [series[name][0] for name in names]}
+    shape = {**colour, "scale": {"domain": names, "range": [series[name][1] for name in names]}}
+    dash = {**colour, "scale": {"domain": names, "range": [list(series[name][2]) for name in names]}}
+    percent = y["axis"]["format"] == ".0%"
+    form = ".1%" if percent else ".4~g"
+    tooltip = [
+        {"field": "series", "title": " "},
+        {"field": "x", "title": str(x["axis"]["title"]), "format": ".4~g" if x["axis"]["format"] == "~g" else ".1%"},
+        {"field": "y", "title": str(y["axis"]["title"]), "format": form},
+        *([{"field": "low", "title": "from", "format": form}, {"field": "high", "title": "to", "format": form}]),
+    ]
+    bars = {
+        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
+        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+    }
+    order = {"field": "order", "type": "quantitative"}
+    line = {
+        "mark": {"type": "line", "strokeWidth": 2},
+        "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash, "order": order},
+    }
+    point = {
+        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+        "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip},
+    }
+    ends = _ends(rows, names, y, height)
+    label = {
+        "data": {"values": ends},
+        "mark": {"type": "text", "align": "left", "dx": 9, "baseline": "middle", "lineBreak": "\n", "lineHeight": 13},
+        "encoding": {"x": x, "y": {**y, "field": "beside"}, "text": {"field": "label"}, "color": colour},
+    }
+    return {
+        "data": {"values": rows},
+        "height": height,
+        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 14 + 7 * _longest(ends)},
+        "layer": [*([bars] if intervals else []), line, point, *marks, label],
+    }
+
+
+def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[str, Any], height: int) -> list[Any]:
+    """The name of each curve beside its last point, as far apart that they can be read."""
+    last = {row["series"]: row for row in rows}
+    ends = [{"series": name, "x": last[name]["x"], "y": last[name]["y"], "label": wrapped(name, 16)} for name in names]
+    domain = y["scale"].get("domain") or [
+        min((row["y"] for row in rows), default=0),
+        max((row["y"] for row in rows), default=1),
+    ]
+    size = (domain[1] - domain[0]) or 1.0
+    beside: list[dict[str, Any]] = []
+    for end in sorted(ends, key=lambda each: float(each["y"])):
+        lines = end["label"].count("\n") + 1
+        room = 0.0 if not beside else (beside[-1]["lines"] + lines) / 2 * 14 / height * size
+        least = beside[-1]["beside"] + room if beside else domain[0]
+        beside.append({**end, "lines": lines, "beside": max(end["y"], least)})
+    over = beside[-1]["beside"] - domain[1] if beside else 0
+    if over > 0:
+        # What was pushed beyond the top pushes the others down.
+        for end, above in zip(reversed(beside), [None, *reversed(beside)], strict=False):
+            most = (
+                domain[1]
+                if above is None
+                else above["beside"] - (above["lines"] + end["lines"]) / 2 * 14 / height * size
+            )
+            end["beside"] = min(end["beside"], most)
+    return beside
+
+
+def _longest(ends: Sequence[Mapping[str, Any]]) -> int:
+    return max((len(line) for end in ends for line in end["label"].split("\n")), default=0)

@@ -6,10 +6,31 @@ from weight_edit.report.figure import Section
 from weight_edit.report.page import Page
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.answers import answers
+from weight_edit.report.sections.categories import categories, comparisons
+from weight_edit.report.sections.geometry import geometry
+from weight_edit.report.sections.judges import judges
 from weight_edit.report.sections.limits import limits
+from weight_edit.report.sections.refusal import refusal
+from weight_edit.report.sections.reproduction import reproduction
+from weight_edit.report.sections.search_front import search_front
+from weight_edit.report.sections.selection import selection
+from weight_edit.report.sections.side_effects import side_effects
+from weight_edit.report.sections.strength import strength
+from weight_edit.report.sections.tensors import tensors
 from weight_edit.report.sections.top import certificates, deed, finding, headline, overview, problems
 
-SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = ()
+SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
+    refusal,
+    strength,
+    comparisons,
+    search_front,
+    selection,
+    geometry,
+    categories,
+    side_effects,
+    judges,
+    tensors,
+)
 """Each makes a section of a record, or None where the run has nothing of it; in the order of the page."""
 
 
@@ -27,5 +48,6 @@ def page_of(records: Sequence[RunRecord]) -> Page:
         limits=limits(record),
         sections=sections,
         answers=answers(record),
+        last=[reproduction(record)],
         missing=record.missing,
     )

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from weight_edit.errors import UsageError
-from weight_edit.report.figure import Commands, Figure, Notes, Section, Table
+from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.sections.answers import Answers
 from weight_edit.report.sections.top import Certificate
 from weight_edit.report.theme import CONFIG, style_sheet
@@ -35,6 +35,7 @@ class Page:
         limits: what is not shown.
         sections: what follows.
         answers: the answers, side by side.
+        last: what stands at the end.
         missing: what could not be read.
     """
 
@@ -47,6 +48,7 @@ class Page:
     limits: Sequence[str]
     sections: Sequence[Section]
     answers: Answers
+    last: Sequence[Section]
     missing: Sequence[str]
 
     @property
@@ -131,4 +133,4 @@ def _template() -> Any:
 
 
 def _kind(part: object) -> str:
-    return {Figure: "figure", Table: "table", Notes: "notes", Commands: "commands"}[type(part)]
+    return {Figure: "figure", Table: "table", Notes: "notes", Commands: "commands", Folded: "folded"}[type(part)]

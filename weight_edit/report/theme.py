@@ -45,7 +45,8 @@ DARK = {
 
 CONFIG: Mapping[str, Any] = {
     "background": None,
-    "font": "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', 'DejaVu Sans', sans-serif",
+    "font": "-apple-system, BlinkMacSystemFont, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', "
+    "sans-serif",
     "aria": False,
     "view": {"stroke": None},
     "axis": {
@@ -60,7 +61,7 @@ CONFIG: Mapping[str, Any] = {
         "labelPadding": 6,
         "titlePadding": 8,
     },
-    "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleBaseline": "bottom"},
+    "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleBaseline": "bottom", "titleY": -10},
     "legend": {
         "labelColor": INK,
         "titleColor": SOFT,

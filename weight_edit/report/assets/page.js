@@ -11,7 +11,7 @@
   const tooltip = (handler, event, item, value) => {
     if (value === null || value === undefined || value === "") { tip.hidden = true; return; }
     const lines = typeof value === "object"
-      ? Object.entries(value).map(([name, said]) => (name.trim() ? name + ": " : "") + String(said).replaceAll("|", " "))
+      ? Object.entries(value).map(([name, said]) => (name.trim() ? name + ": " : "") + String(said).replaceAll("\n", " "))
       : [String(value)];
     tip.textContent = lines.join("\n");
     tip.hidden = false;
