@@ -10,7 +10,7 @@ FLOORS = (
     "runtime",
     "plan evaluation",
     "directions proofs recipe",
-    "baking costs difference search studies organism_training",
+    "baking chat costs difference search studies organism_training",
     "verification",
     "adapters packs",
     "publish report",

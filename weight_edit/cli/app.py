@@ -16,6 +16,7 @@ from weight_edit.cli.find import find
 from weight_edit.cli.help_pages import RootCommand, VerbCommand, say_choices
 from weight_edit.cli.inspect import inspect
 from weight_edit.cli.judge import judge
+from weight_edit.cli.log_format import with_log_format
 from weight_edit.cli.pack import pack
 from weight_edit.cli.plan import plan
 from weight_edit.cli.push import push
@@ -58,6 +59,7 @@ def _register(verb: Callable[..., None], below: Callable[[], str] = str) -> None
     Args:
         below: makes what stands at the end of its help; not called before that is asked for.
     """
+    verb = with_log_format(verb)
     say_choices(verb)
     app.command(cls=type("Command", (VerbCommand,), {"below": staticmethod(below)}))(verb)
 
