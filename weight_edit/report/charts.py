@@ -7,7 +7,7 @@ name or of an address.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weight_edit.report.theme import BASE, CONTROL, DASHES, EDITED, INK, SERIES, SHAPES, SOFT
+from weight_edit.report.theme import BASE, CONTROL, DASHES, EDITED, INK, PAPER, SERIES, SHAPES, SOFT
 from weight_edit.report.values import Estimate
 
 BEFORE, AFTER = "before", "after"
@@ -30,13 +30,13 @@ def wrapped(label: str, width: int = _LINE) -> str:
     return "\n".join(line if len(line) <= width + 6 else f"{line[: width + 3]}..." for line in lines)
 
 
-def dot(row: str, series: str, found: Estimate | None) -> dict[str, Any]:
-    """A row of the data of `dots`."""
+def dot(row: str, series: str, found: Estimate | None, width: int = _LINE) -> dict[str, Any]:
+    """A row of the data of `dots`; its name breaks where it is longer than `width`."""
     if found is None:
         return {}
     low = found.value if found.low is None else found.low
     high = found.value if found.high is None else found.high
-    return {"row": wrapped(row), "series": series, "value": found.value, "low": low, "high": high}
+    return {"row": wrapped(row, width), "series": series, "value": found.value, "low": low, "high": high}
 
 
 def dots(
@@ -47,6 +47,7 @@ def dots(
     percent: bool = True,
     domain: Sequence[float] | None = None,
     zero: bool = False,
+    beside: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Estimates with their intervals, a line for each row and a mark for each series.
 
@@ -57,6 +58,7 @@ def dots(
         percent: the figures are shares.
         domain: ends of the axis.
         zero: mark where nothing has changed.
+        beside: by row, what stands at its right end, where `domain` or shares say where that is.
     """
     kept = [row for row in data if row]
     names = [name for name in series if any(row["series"] == name for row in kept)]
@@ -94,13 +96,25 @@ def dots(
     y["axis"] = {"labelExpr": "split(datum.label, '\\n')", "labelLimit": 240, "labelLineHeight": 14, "labelColor": INK}
     y["scale"] = {"paddingInner": 0.45, "paddingOuter": 0.25}
     shared: dict[str, Any] = {"color": colour}
-    for layer in layers[-2:]:
+    for layer in layers[-2:]:  # the bars and the marks
         layer["encoding"] |= {"y": y, **shared}
         if len(names) > 1:
             layer["encoding"]["yOffset"] = {"field": "series", "sort": names, "scale": {"paddingOuter": 0.1}}
     lines = len({row["row"] for row in kept})
+    if beside and ends:
+        said = [
+            {"row": row, "value": ends[1], "said": beside[row]} for row in dict.fromkeys(row["row"] for row in kept)
+        ]
+        layers.append(
+            {
+                "data": {"values": said},
+                "mark": {"type": "text", "align": "left", "dx": 14, "fontSize": 13, "color": INK},
+                "encoding": {"x": x, "y": y, "text": {"field": "said"}},
+            }
+        )
     return {
         "data": {"values": kept},
+        **({"padding": {"left": 5, "top": 5, "bottom": 5, "right": 104}} if beside else {}),
         "height": max(1, lines) * (10 + 12 * max(2, len(names))),
         "layer": layers,
     }
@@ -181,16 +195,17 @@ def curves(
         "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip},
     }
     ends = _ends(rows, names, y, height)
-    label = {
+    label: dict[str, Any] = {
         "data": {"values": ends},
         "mark": {"type": "text", "align": "left", "dx": 9, "baseline": "middle", "lineBreak": "\n", "lineHeight": 13},
         "encoding": {"x": x, "y": {**y, "field": "beside"}, "text": {"field": "label"}, "color": colour},
     }
+    halo = {**label, "mark": {**label["mark"], "stroke": PAPER, "strokeWidth": 4, "strokeJoin": "round"}}
     return {
         "data": {"values": rows},
         "height": height,
         "padding": {"left": 5, "top": 24, "bottom": 5, "right": 14 + 7 * _longest(ends)},
-        "layer": [*([bars] if intervals else []), line, point, *marks, label],
+        "layer": [*([bars] if intervals else []), line, point, *marks, halo, label],
     }
 
 
@@ -219,6 +234,9 @@ def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[st
                 else above["beside"] - (above["lines"] + end["lines"]) / 2 * 14 / height * size
             )
             end["beside"] = min(end["beside"], most)
+    for end in beside:
+        # Several lines begin at their place and go down; they are to lie around it.
+        end["beside"] += (end["lines"] - 1) / 2 * 13 / height * size
     return beside
 
 

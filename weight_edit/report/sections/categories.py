@@ -85,7 +85,7 @@ def _cosines(count: int, found: Sequence[Mapping[str, Any]]) -> Iterator[Figure]
                     "encoding": {
                         "text": {"field": "said"},
                         "color": {
-                            "condition": {"test": "datum.value > 0.55 || datum.value < -0.55", "value": "#ffffff"},
+                            "condition": {"test": "datum.value > 0.78 || datum.value < -0.7", "value": "#ffffff"},
                             "value": "#1c1f23",
                         },
                     },

@@ -76,7 +76,7 @@ def _drawn(
     x: Mapping[str, Any],
     y: Mapping[str, Any],
 ) -> dict[str, Any]:
-    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 2}}
+    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 2, "offset": 28}}
     colour["scale"] = {"domain": list(looks), "range": [look[0] for look in looks.values()]}
     shape = {**colour, "scale": {"domain": list(looks), "range": [look[1] for look in looks.values()]}}
     points = [

@@ -79,8 +79,8 @@ def _by_category(record: RunRecord) -> Iterator[Figure]:
         yield Figure(
             name=f"categories-{name.replace('_', '-')}",
             title=f"Refusal by category, {SETS[name]}",
-            reading="Categories at the top are refused most after the edit; wide bars are of few prompts.",
-            alt="Dots with intervals from 0 to 100 %, two for each category: before the edit and after it.",
+            reading="Categories at the top are refused most; wide bars are of few prompts.",
+            alt="Dots with intervals from 0 to 100 %, for each category before the edit and after it.",
             spec=dots([dot(shown[key], side, known[side].get(key)) for key in names for side in (BEFORE, AFTER)]),
             table=Table(
                 ("category (prompts)", BEFORE, AFTER),

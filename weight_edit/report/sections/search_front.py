@@ -74,7 +74,7 @@ def _said(found: Mapping[str, Any], judged: int) -> Iterator[str]:
         said = text(at(found, f"{key}.sentence"), 600)
         if said:
             yield f"{words}: {said}."
-    yield from texts(found.get("warnings"), 10)
+    yield from (f"To note: {said}." for said in texts(found.get("warnings"), 10))
 
 
 def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
@@ -94,9 +94,11 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
     ]
     kinds = [kind for kind in _LOOKS if any(each["kind"] == kind for each in data)]
     x = quantitative("x", "damage: divergence on ordinary prompts, nats per token", percent=False)
-    x["scale"], x["axis"] = {"type": "log", "nice": True}, {**x["axis"], "format": ".0e", "tickCount": 4}
+    ends = [min(each["x"] for each in data) / 1.6, max(each["x"] for each in data) * 1.6]
+    x["scale"] = {"type": "log", "nice": False, "domain": ends}
+    x["axis"] |= {"format": ".0e", "tickCount": 4}
     y = quantitative("y", "refused requests still refused", percent=True, domain=[0, 1])
-    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 4}}
+    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 4, "offset": 28}}
     colour["scale"] = {"domain": kinds, "range": [_LOOKS[kind][0] for kind in kinds]}
     shape = {**colour, "scale": {"domain": kinds, "range": [_LOOKS[kind][1] for kind in kinds]}}
     tooltip = [
@@ -106,13 +108,16 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
         {"field": "over", "title": "over-refusal", "format": ".1%"},
         {"field": "x", "title": "damage", "format": ".2e"},
     ]
-    steps = sorted((each for each in data if each["kind"] in (FRONT, TAKEN)), key=lambda each: each["x"])
+    plane = all(each["over"] is None for each in data)
+    steps = sorted((each for each in data if each["kind"] in (FRONT, TAKEN) and plane), key=lambda each: each["x"])
+    by = "refusal and damage" if plane else "refusal, damage and over-refusal together"
     order = sorted(points, key=lambda each: each["damage"])
     yield Figure(
         name="front",
         title="The search's front: refusal that is left against damage",
-        reading="Lower and further left is better; no judged point beats one on the line. The diamond was taken.",
-        alt="Points of judged edits: damage across, on a logarithmic axis, refusal up; a line joins the front.",
+        reading=f"Lower and further left is better; no judged point beats one of the front in {by}. The diamond was "
+        "taken.",
+        alt="Points of judged edits: damage across, on a logarithmic axis, refusal up.",
         spec={
             "data": {"values": data},
             "height": 320,

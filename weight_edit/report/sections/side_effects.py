@@ -24,6 +24,8 @@ CHANCE = "may be chance"
 
 def side_effects(record: RunRecord) -> Section | None:
     """What else changed, on the same prompts."""
+    if not record.edited:
+        return None
     parts: list[Any] = [*_along(record), *_losses(record), *_style(record), *_lengths(record), *_languages(record)]
     if not parts:
         return None
@@ -52,7 +54,7 @@ def _along(record: RunRecord) -> Iterator[Figure]:
     said = "" if mean is None else f" The mean is {decimal(mean)} nats per token."
     spec = curves(data, {"divergence": (EDITED, "diamond", [1, 0])}, x, y, height=220, intervals=False)
     # One curve needs no name.
-    spec = {**spec, "layer": spec["layer"][:-1], "padding": 5}
+    spec = {**spec, "layer": spec["layer"][:-2], "padding": 5}
     yield Figure(
         name="divergence",
         title="Divergence from the base along its answers to ordinary requests",

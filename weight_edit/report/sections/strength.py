@@ -10,8 +10,8 @@ from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import CONTROL, EDITED, SOFT
 from weight_edit.report.values import cells, number, text
 
-RANDOM = "random"
-"""The name of the control in studies."""
+RANDOM, MAIN = "random", "main"
+"""The names of the control and of the recipe's own directions in studies."""
 
 _RATES = {
     "refusal": "refused requests",
@@ -79,7 +79,7 @@ def _against_strength(number_: int, study: str, name: str, mine: Rows, control: 
         return
     yield Figure(
         name=f"strength-{number_}-{_slug(name)}",
-        title=f"Refusal along the strength of the edit{'' if name == 'main' else f', directions “{name}”'}",
+        title=f"Refusal along the strength of the edit{'' if name == MAIN else f', directions “{name}”'}",
         reading="At 0 the model is as it was. The dashed grey curve is a random direction: what it does too, any "
         "change of that size does.",
         alt="Curves of refusal rates over the strength of the edit, one for each kind of request, one of a control.",
@@ -178,7 +178,7 @@ def _trade_off(name: str, title: str, drawn: Mapping[str, Rows], keys: tuple[str
     many = len(others) > _MANY
     x = quantitative("x", "over-refusal: harmless requests refused", percent=True, domain=[0, 1])
     y = quantitative("y", "refused requests refused", percent=True, domain=[0, 1])
-    names = {each: "random direction" if each == RANDOM else each for each in known}
+    names = {each: {RANDOM: "random direction", MAIN: "the found direction"}.get(each, each) for each in known}
     thin: list[dict[str, Any]] = []
     data: list[dict[str, Any]] = []
     if many:
@@ -195,12 +195,12 @@ def _trade_off(name: str, title: str, drawn: Mapping[str, Rows], keys: tuple[str
         ]
         style = {mean: (EDITED, "diamond", [1, 0])}
     else:
-        style = dict(look(others).items())
+        style = look([names[each] for each in others])
     for each in [*([] if many else others), *([RANDOM] if RANDOM in known else [])]:
         data += [{**_point(names[each], a.value, b), "strength": at} for at, a, b in known[each]]
     if RANDOM in known:
         style["random direction"] = (CONTROL, "cross", [4, 4])
-    spec = curves(data, style, x, y, height=340, intervals=not many, marks=[_strengths(data, x, y)])
+    spec = curves(data, style, x, y, height=340, intervals=False, marks=[_strengths(data, x, y)])
     if thin:
         lines = {
             "data": {"values": thin},
@@ -234,7 +234,7 @@ def _strengths(data: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappi
             shown.append({"x": row["x"], "y": row["y"], "label": f"{row['strength']:g}"})
     return {
         "data": {"values": shown},
-        "mark": {"type": "text", "dy": -11, "fontSize": 11, "color": SOFT},
+        "mark": {"type": "text", "dx": -8, "dy": -9, "align": "right", "fontSize": 11, "color": SOFT},
         "encoding": {"x": x, "y": y, "text": {"field": "label"}},
     }
 
