@@ -48,6 +48,7 @@ def dots(
     domain: Sequence[float] | None = None,
     zero: bool = False,
     beside: Mapping[str, str] | None = None,
+    line: int | None = None,
 ) -> dict[str, Any]:
     """Estimates with their intervals, a line for each row and a mark for each series.
 
@@ -59,6 +60,7 @@ def dots(
         domain: ends of the axis.
         zero: mark where nothing has changed.
         beside: by row, what stands at its right end, where `domain` or shares say where that is.
+        line: height of a row, in pixels, where labels need more than the marks.
     """
     kept = [row for row in data if row]
     names = [name for name in series if any(row["series"] == name for row in kept)]
@@ -114,8 +116,8 @@ def dots(
         )
     return {
         "data": {"values": kept},
-        **({"padding": {"left": 5, "top": 5, "bottom": 5, "right": 104}} if beside else {}),
-        "height": max(1, lines) * (10 + 12 * max(2, len(names))),
+        "usermeta": {"series": len(names)},
+        "height": max(1, lines) * (line or 10 + 12 * max(2, len(names))),
         "layer": layers,
     }
 
@@ -204,7 +206,7 @@ def curves(
     return {
         "data": {"values": rows},
         "height": height,
-        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 14 + 7 * _longest(ends)},
+        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
         "layer": [*([bars] if intervals else []), line, point, *marks, halo, label],
     }
 
@@ -238,7 +240,3 @@ def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[st
         # Several lines begin at their place and go down; they are to lie around it.
         end["beside"] += (end["lines"] - 1) / 2 * 13 / height * size
     return beside
-
-
-def _longest(ends: Sequence[Mapping[str, Any]]) -> int:
-    return max((len(line) for end in ends for line in end["label"].split("\n")), default=0)

@@ -191,7 +191,8 @@ def _cost(runs: Runs) -> Iterator[Figure]:
     ]
     x = quantitative("x", "divergence at the first token of ordinary answers, nats", percent=False)
     x["scale"] = {"zero": True, "nice": True}
-    y = quantitative("y", "refused requests refused", percent=True, domain=[0, 1])
+    top = min(1.0, 1.1 * max(found.high or found.value for _, found, _ in points) + 0.02)
+    y = quantitative("y", "refused requests refused", percent=True, domain=[0, top])
     yield Figure(
         name="cost",
         title="Refusal that is left against divergence on ordinary requests",
@@ -200,7 +201,7 @@ def _cost(runs: Runs) -> Iterator[Figure]:
         spec={
             "data": {"values": data},
             "height": 300,
-            "padding": {"left": 5, "top": 24, "bottom": 5, "right": 110},
+            "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
             "layer": [
                 {
                     "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
