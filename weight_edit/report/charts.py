@@ -182,8 +182,9 @@ def curves(
         {"field": "y", "title": str(y["axis"]["title"]), "format": form},
         *([{"field": "low", "title": "from", "format": form}, {"field": "high", "title": "to", "format": form}]),
     ]
+    ranged = [row for row in rows if row.get("low") is not None and row.get("high") is not None]
     bars = {
-        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "data": {"values": ranged},
         "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
     }
@@ -207,8 +208,13 @@ def curves(
         "data": {"values": rows},
         "height": height,
         "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
-        "layer": [*([bars] if intervals else []), line, point, *marks, halo, label],
+        "layer": [*([bars] if intervals and ranged else []), line, point, *filled(marks), halo, label],
     }
+
+
+def filled(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The layers that have something to draw: of those with data of their own, the ones whose data are not empty."""
+    return [layer for layer in layers if layer.get("data", {}).get("values", True)]
 
 
 def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[str, Any], height: int) -> list[Any]:

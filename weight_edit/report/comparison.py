@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.evaluation.comparisons import family
 from weight_edit.evaluation.differences import paired_difference
 from weight_edit.evaluation.figures import RATES
-from weight_edit.report.charts import AFTER, BEFORE, dot, dots, quantitative
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots, filled, quantitative
 from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.numbers import counted, decimal, share, small
 from weight_edit.report.run_record import RunRecord
@@ -202,21 +202,23 @@ def _cost(runs: Runs) -> Iterator[Figure]:
             "data": {"values": data},
             "height": 300,
             "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
-            "layer": [
-                {
-                    "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
-                    "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45, "color": SERIES[0]},
-                    "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-                },
-                {
-                    "mark": {"type": "point", "filled": True, "size": 90, "color": SERIES[0], "opacity": 1},
-                    "encoding": {"x": x, "y": y},
-                },
-                {
-                    "mark": {"type": "text", "align": "left", "dx": 9, "limit": 130},
-                    "encoding": {"x": x, "y": y, "text": {"field": "label"}},
-                },
-            ],
+            "layer": filled(
+                [
+                    {
+                        "data": {"values": [each for each in data if each["low"] is not None]},
+                        "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45, "color": SERIES[0]},
+                        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+                    },
+                    {
+                        "mark": {"type": "point", "filled": True, "size": 90, "color": SERIES[0], "opacity": 1},
+                        "encoding": {"x": x, "y": y},
+                    },
+                    {
+                        "mark": {"type": "text", "align": "left", "dx": 9, "limit": 130},
+                        "encoding": {"x": x, "y": y, "text": {"field": "label"}},
+                    },
+                ]
+            ),
         },
         table=Table(
             ("run", "refusal", "divergence, nats"),

@@ -55,7 +55,11 @@
     const name = place.dataset.figure;
     const spec = (width < PHONE && found.narrow[name]) || found.specs[name];
     try {
-      await vegaEmbed(place, narrowed(spec, width), {
+      // The place itself says in words what it shows; its marks are nothing to read aloud.
+      const inner = document.createElement("div");
+      inner.setAttribute("aria-hidden", "true");
+      place.replaceChildren(inner);
+      await vegaEmbed(inner, narrowed(spec, width), {
         mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false, tooltip,
         config: {}, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
       });

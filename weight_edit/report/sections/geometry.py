@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weight_edit.report.charts import AFTER, BEFORE, MODELS, curves, layers, quantitative
+from weight_edit.report.charts import AFTER, BEFORE, MODELS, curves, filled, layers, quantitative
 from weight_edit.report.figure import Figure, Section, Table
 from weight_edit.report.numbers import small
 from weight_edit.report.run_record import RunRecord
@@ -93,44 +93,42 @@ def _drawn(
     ]
     ellipses = [row for each in known for row in _ellipse(each, words)]
     both = {"x": x, "y": y, "color": colour}
-    before, after = ({"filter": f"datum.model === '{model}'"} for model in (BEFORE, AFTER))
     tooltip = [{"field": "kind", "title": " "}, {"field": "model"}, {"field": "x", "format": ".3~g", "title": "along"}]
     tooltip.append({"field": "y", "format": ".3~g", "title": "across"})
     line = {"order": {"field": "order", "type": "quantitative"}, "detail": [{"field": "model"}]}
     return {
-        "data": {"values": centres},
         "height": 420,
         "usermeta": {"square": 460, "widest": 820},
-        "layer": [
-            {
-                "data": {"values": points},
-                "mark": {"type": "point", "filled": True, "size": 14, "opacity": 0.35},
-                "encoding": {**both, "shape": shape},
-            },
-            {
-                "data": {"values": ellipses},
-                "transform": [before],
-                "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [4, 3]},
-                "encoding": {**both, **line},
-            },
-            {
-                "data": {"values": ellipses},
-                "transform": [after],
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {**both, **line},
-            },
-            *_arrows(centres, x, y),
-            {
-                "transform": [before],
-                "mark": {"type": "point", "filled": False, "size": 130, "strokeWidth": 2.5, "opacity": 1},
-                "encoding": {**both, "shape": shape, "tooltip": tooltip},
-            },
-            {
-                "transform": [after],
-                "mark": {"type": "point", "filled": True, "size": 150, "opacity": 1},
-                "encoding": {**both, "shape": shape, "tooltip": tooltip},
-            },
-        ],
+        "layer": filled(
+            [
+                {
+                    "data": {"values": points},
+                    "mark": {"type": "point", "filled": True, "size": 14, "opacity": 0.35},
+                    "encoding": {**both, "shape": shape},
+                },
+                {
+                    "data": {"values": [row for row in ellipses if row["model"] == BEFORE]},
+                    "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [4, 3]},
+                    "encoding": {**both, **line},
+                },
+                {
+                    "data": {"values": [row for row in ellipses if row["model"] == AFTER]},
+                    "mark": {"type": "line", "strokeWidth": 2},
+                    "encoding": {**both, **line},
+                },
+                *_arrows(centres, x, y),
+                {
+                    "data": {"values": [row for row in centres if row["model"] == BEFORE]},
+                    "mark": {"type": "point", "filled": False, "size": 130, "strokeWidth": 2.5, "opacity": 1},
+                    "encoding": {**both, "shape": shape, "tooltip": tooltip},
+                },
+                {
+                    "data": {"values": [row for row in centres if row["model"] == AFTER]},
+                    "mark": {"type": "point", "filled": True, "size": 150, "opacity": 1},
+                    "encoding": {**both, "shape": shape, "tooltip": tooltip},
+                },
+            ]
+        ),
     }
 
 
