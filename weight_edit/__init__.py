@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from weight_edit.prompts.sets import PromptSet
     from weight_edit.publish.push import PushResult, push
     from weight_edit.recipe.recipe import Recipe, load_recipe
+    from weight_edit.report.report import ReportResult, report_runs
     from weight_edit.runs.demo import demo
     from weight_edit.runs.run import RunResult, run
     from weight_edit.runtime.by_name import anatomy_of, generate
@@ -81,6 +82,8 @@ _WHERE = {
     "push": "publish.push",
     "Recipe": "recipe.recipe",
     "load_recipe": "recipe.recipe",
+    "ReportResult": "report.report",
+    "report_runs": "report.report",
     "demo": "runs.demo",
     "RunResult": "runs.run",
     "run": "runs.run",
@@ -116,6 +119,7 @@ __all__ = [
     "PromptSet",
     "PushResult",
     "Recipe",
+    "ReportResult",
     "RunResult",
     "SearchResult",
     "SelectionRule",
@@ -148,6 +152,7 @@ __all__ = [
     "plan_costs",
     "progress_events",
     "push",
+    "report_runs",
     "run",
     "search_edits",
     "undo",

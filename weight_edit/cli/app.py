@@ -20,6 +20,7 @@ from weight_edit.cli.log_format import with_log_format
 from weight_edit.cli.pack import pack
 from weight_edit.cli.plan import plan
 from weight_edit.cli.push import push
+from weight_edit.cli.report import report
 from weight_edit.cli.run import run
 from weight_edit.cli.search import search
 from weight_edit.cli.undo import undo
@@ -99,6 +100,7 @@ _register(bake, _kinds)
 _register(verify, _public_sets)
 _register(evaluate, _public_sets)
 _register(judge, _judges)
+_register(report)
 _register(diff)
 _register(adapter, _kinds)
 _register(pack)
