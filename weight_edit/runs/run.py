@@ -38,6 +38,7 @@ from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
 from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.runs.directions import Search, directions_file, slug, step_name, write_given
 from weight_edit.runs.folder import RunFolder
+from weight_edit.runs.geometry import GEOMETRY, Geometry
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.publishing import check_push, not_pushed, push_model
 from weight_edit.runs.recipe_checks import check_step
@@ -62,7 +63,7 @@ class RunResult:
         path: the run's folder.
         model: the edited model in it; None where the recipe has no edit.
         summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification,
-            effect, seconds, push.
+            effect, geometry, seconds, push.
     """
 
     path: Path
@@ -234,6 +235,15 @@ class _Run:
             check_step(step, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
         self._base_logprobs: BaseLogprobs | None = None
+        self._looked_at = self._directions_looked_at()
+        self._geometry = None if self._looked_at is None else Geometry(self._looked_at, self.sets, self._format)
+
+    def _directions_looked_at(self) -> str | None:
+        """The name of the found directions whose geometry is recorded; None where there is nothing to look at."""
+        if self.recipe.edit is None or not any(self.sets.values()):
+            return None
+        named = [] if self.search is not None else [step.directions or MAIN for step in self.recipe.edit.steps]
+        return next((name for name in [*named, MAIN] if name in self.searches), None)
 
     def _read_base(self) -> Model:
         """The base model, loaded and checked for the edit."""
@@ -302,14 +312,16 @@ class _Run:
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
             edited, checked = (folder.state["steps"][step]["result"] for step in ("evaluate", "verify"))
-            return summary | {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
+            summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
+            return summary | self._look(folder, finished)
         folder.state["finished"] = None
-        unverified = self._bake_unverified(folder, edit)
+        unverified = self._bake_unverified(folder, edit, finished)
         checked, edited, problems = self._check(folder, unverified, edit, baseline)
         summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
-        return summary
+        folder.save()
+        return summary | self._look(folder, finished)
 
     @property
     def _steps(self) -> list[str]:
@@ -322,6 +334,7 @@ class _Run:
             *(f"study {number + 1}" for number in range(len(recipe.studies))),
             *([] if self.search is None else ["search"]),
             *([] if recipe.edit is None else ["bake", "verify", "evaluate"]),
+            *([] if self._geometry is None else ["geometry"]),
         ]
 
     @cached_property
@@ -378,11 +391,31 @@ class _Run:
             for name, search in self.searches.items()
         }
 
-    def _bake_unverified(self, folder: RunFolder, edit: list[Any]) -> Path:
+    def _look(self, folder: RunFolder, finished: list[Any]) -> dict[str, Any]:
+        """The geometry's entry of the summary; empty where there is none.
+
+        Args:
+            finished: the inputs of all that is done with the edit.
+        """
+        geometry, name = self._geometry, self._looked_at
+        if geometry is None or name is None:
+            return {}
+
+        def edited() -> Model:
+            self.base.release()
+            return self._load(folder.path / MODEL)
+
+        def work() -> dict[str, Any]:
+            return geometry.write(folder.path / GEOMETRY, folder.path / directions_file(name), self.base.load, edited)
+
+        return {"geometry": folder.step("geometry", finished, (GEOMETRY,), work)}
+
+    def _bake_unverified(self, folder: RunFolder, edit: list[Any], finished: list[Any]) -> Path:
         """The edited model, before it is judged; the base is released behind it.
 
         Args:
             edit: the inputs of the edit.
+            finished: those of all that is done with it.
         """
         # They go when the new model is judged, not before: hours of work lie between.
         folder.check_own(MODEL, FAILED)
@@ -390,6 +423,8 @@ class _Run:
         folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
         # The last use of the base: it makes room for the models that are verified and measured.
         self.base_logprobs()
+        if self._geometry is not None and not folder.is_done("geometry", finished, (GEOMETRY,)):
+            self._geometry.read_base(self.base.load(), folder.path / directions_file(str(self._looked_at)))
         self.base.release()
         return unverified
 
@@ -573,7 +608,10 @@ class _Run:
 
     def _evaluate_edited(self, unverified: Path, answers: Path) -> dict[str, Any]:
         """What is measured of the edited model, with its differences from the base's answers, pair by pair."""
-        measured = self._evaluate(self._target(self._load(unverified)), answers / "edited.jsonl", self.base_logprobs())
+        model = self._load(unverified)
+        measured = self._evaluate(self._target(model), answers / "edited.jsonl", self.base_logprobs())
+        if self._geometry is not None:
+            self._geometry.read_edited(model)
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
