@@ -19,6 +19,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "mtp": ("edit", "skip"),
     "rounding": ("balanced", "nearest"),
     "file_format": ("peft", "gguf"),
+    "show": ("lines", "tokens", "text"),
     "sampler": ("tpe", "cma-es", "random"),
 }
 """Parameters of verbs with few possible values; a test compares them with the functions."""
