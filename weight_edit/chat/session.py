@@ -20,9 +20,6 @@ from weight_edit.runtime.hooks import Hook
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.options import FormatOptions
 
-EDITED = "edited"
-"""The name of the side with the edit, behind the model's."""
-
 
 class ChatSession:
     """A chat with a model, alone, beside its base, or beside itself under an edit.
@@ -287,7 +284,7 @@ def _names(models: Sequence[Model], *, edited: bool) -> list[str]:
     """The sides' names: those of the models, told apart."""
     names = [model.source.public_name for model in models]
     if edited:
-        names[-1] = f"{names[-1]}, {EDITED}"
+        names[-1] = f"{names[-1]} (edited)"
     elif len(names) == 2 and names[0] == names[1]:
         names = [f"{names[0]} (base)", names[1]]
     return names

@@ -28,6 +28,7 @@ from weight_edit.cli.options import (
     Thinking,
     Token,
 )
+from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,9 +49,7 @@ def chat(
             "--against, what is measured along them.",
         ),
     ] = None,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="MODEL under the edit, without the unedited one.")
-    ] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="MODEL under the edit, without the unedited one.")] = False,
     kind: EditKind = "ablate",
     strength: Strength = 1.0,
     layers: Layers = None,
@@ -117,8 +116,9 @@ def chat(
     """
 
     def work() -> "ChatResult":
-        from weight_edit.chat.chat import hold_chat
-        from weight_edit.chat.sampling import Sampling
+        with starting():
+            from weight_edit.chat.chat import hold_chat
+            from weight_edit.chat.sampling import Sampling
         from weight_edit.cli.values import key_values
         from weight_edit.plan.plan import parse_layers
         from weight_edit.prompts.templates import template_args

@@ -17,9 +17,13 @@ from weight_edit.errors import UsageError, WeightEditError
 from weight_edit.plan.plan import parse_layers
 from weight_edit.prompts.templates import template_args
 from weight_edit.utils.bounded_yaml import parse_yaml
-from weight_edit.utils.names import check_known, unknown
+from weight_edit.utils.names import check_known, nearest
 
 _SETTING = re.compile(r"`(?P<option>\w+)(?:=(?P<value>[^`]*))?`")
+
+
+_ROUNDING = 5e-4
+"""The components below which nothing is left but rounding."""
 
 
 class Leave(Exception):
@@ -86,11 +90,16 @@ def run_command(state: ChatState, line: str) -> Outcome:
         if command is not None and command.replaces is not None:
             return command.replaces(state, argument.strip())
     if command is None:
-        raise UsageError(f"{unknown('command', name, COMMANDS)}; a prompt that begins with a slash is written with two")
+        raise UsageError(f"{_unknown(name)}; a prompt that begins with a slash is written with two")
     argument = argument.strip()
     if not command.usage and argument:
         raise UsageError(f"/{name} stands alone")
     return command.work(state, argument)
+
+
+def _unknown(name: str) -> str:
+    near = nearest(name, COMMANDS)
+    return f"there is no command /{name}" + (f", but /{near[0]}" if near else "; /help lists them")
 
 
 def as_commands(error: WeightEditError) -> str:
@@ -102,43 +111,49 @@ def as_commands(error: WeightEditError) -> str:
             return found[0]
         if name == "overwrite":
             return "an exclamation mark behind the command, such as /save!"
-        if name not in COMMANDS:
-            return found[0]
         value = (found["value"] or "").strip("'\"[]")
-        return f"/{name} {value}".strip()
+        # What no command sets was an option of the call.
+        return f"{'/' if name in COMMANDS else '--'}{name} {value}".strip()
 
     return _SETTING.sub(command, str(error))
 
 
-def state_lines(state: ChatState) -> list[str]:
-    """The edit, the measuring and the settings of a chat, a line each."""
+def state_rows(state: ChatState) -> list[tuple[str, str]]:
+    """The edit, the measuring and the settings of a chat, each with its name."""
     session = state.session
-    sampling, options, scale = session.sampling, session.options, session.scale
-    lines = []
-    if session.edit is not None:
-        lines.append(f"edit       {session.edit.described}")
-    if session.layer is not None:
-        ends = (
-            f"a bar is empty at the mean of the baseline's prompts ({scale.baseline:.3g}), full at the target's "
-            f"({scale.target:.3g})"
-            if scale is not None
-            else "a bar is full at the largest component of this chat"
-        )
-        lines.append(f"bars       component along the direction at the input of block {session.layer}; {ends}")
+    sampling, options = session.sampling, session.options
     drawn = f"drawn at temperature {sampling.temperature:g}, seed {sampling.seed}"
-    taken = "likeliest token" if sampling.temperature == 0 else drawn
-    lines.append(f"answers    {taken}, at most {sampling.max_new_tokens} tokens")
-    if not session.memory:
-        lines.append("memory     off: each prompt is answered alone")
-    if options.system:
-        lines.append(f"system     {options.system}")
+    taken = "the likeliest token each time" if sampling.temperature == 0 else drawn
     given = [f"{key}={value}" for key, value in options.template_args.items()]
     given += [f"thinking {options.thinking}"] if options.thinking else []
-    if given:
-        lines.append(f"template   {', '.join(given)}")
-    if state.kept is not None:
-        lines.append(f"kept       in {state.kept} after each turn")
-    return lines
+    rows = [
+        ("edit", None if session.edit is None else f"{session.edit.described}; tried as hooks, nothing is baked"),
+        ("bars", _measured(session)),
+        ("answers", f"{taken}, at most {sampling.max_new_tokens} tokens"),
+        ("memory", None if session.memory else "off: each prompt is answered alone"),
+        ("system", options.system),
+        ("template", ", ".join(given)),
+        ("kept", None if state.kept is None else f"in {state.kept} after each turn"),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _measured(session: ChatSession) -> str | None:
+    if session.layer is None:
+        return None
+    scale = session.scale
+    ends = "full at the largest one of this chat"
+    if scale is not None:
+        ends = (
+            f"empty at {figure(scale.baseline)}, the mean of the baseline prompts that it was found with, full at "
+            f"{figure(scale.target)}, the mean of the target prompts"
+        )
+    return f"component along the direction at the input of block {session.layer}: {ends}"
+
+
+def figure(component: float) -> str:
+    """A component with three digits; rounding errors are 0."""
+    return "0" if abs(component) < _ROUNDING else f"{component:.3g}"
 
 
 def _help(state: ChatState, _: str) -> Outcome:
@@ -233,7 +248,7 @@ def _show(state: ChatState, text: str) -> Outcome:
 
 
 def _status(state: ChatState, _: str) -> Outcome:
-    return Outcome(state_lines(state))
+    return Outcome([f"{name}: {text}" for name, text in state_rows(state)])
 
 
 def _retry(state: ChatState, _: str) -> Outcome:

@@ -9,9 +9,11 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from weight_edit.chat.terminal.bars import Bars
-from weight_edit.chat.terminal.commands import ChatState, Leave, as_commands, run_command, state_lines
+from weight_edit.chat.terminal.commands import ChatState, Leave, as_commands, run_command, state_rows
 from weight_edit.chat.terminal.drawing import ReplyDrawing
 from weight_edit.chat.terminal.line_editor import LineEditor, line_history
 from weight_edit.chat.terminal.safe_text import safe_text
@@ -33,7 +35,7 @@ class Conversation:
 
     def __init__(self, state: ChatState, history: Path | None = None) -> None:
         self._state = state
-        self._console = Console(highlight=False, emoji=False, soft_wrap=True)
+        self._console = Console(highlight=False, emoji=False)
         encoding = (self._console.encoding or "").lower()
         self._bars = Bars(state.session.scale, ascii_only=not encoding.startswith("utf"))
         self._editor = LineEditor(line_history(history), self._toolbar)
@@ -70,8 +72,10 @@ class Conversation:
     def _greet(self) -> None:
         names = [safe_text(side.name) for side in self._state.session.sides]
         self._say(" beside ".join(names), style="bold")
-        for line in state_lines(self._state):
-            self._say(f"  {line}", style="dim")
+        table = Table.grid(padding=(0, 2), pad_edge=True)
+        for name, text in state_rows(self._state):
+            table.add_row(Text(name), Text(plain(text)))
+        self._console.print(table, style="dim")
         kept = "" if self._state.kept is not None else " Nothing of this chat is kept unless /save-chat writes it."
         self._say(f"/help lists the commands, Ctrl-D leaves.{kept}", style="dim")
 

@@ -10,6 +10,7 @@ from rich.style import Style
 
 from weight_edit.chat.session import ChatSession
 from weight_edit.chat.terminal.bars import WIDTH, Bars
+from weight_edit.chat.terminal.commands import figure
 from weight_edit.chat.terminal.flow import Flow, FlowRow
 from weight_edit.chat.terminal.region import Line, Region
 from weight_edit.chat.terminal.safe_text import safe_text
@@ -151,7 +152,7 @@ class ReplyDrawing:
         if answer is None:
             return ""
         speed = f", {answer.tokens / answer.seconds:.3g}/s" if answer.seconds and answer.tokens else ""
-        mean = "" if answer.mean is None else f", mean {answer.mean:.3g}"
+        mean = "" if answer.mean is None else f", mean {figure(answer.mean)}"
         return f"{answer.tokens} token{'s' * (answer.tokens != 1)}{speed}{mean}{_ENDINGS[answer.reason]}"
 
     def _rows(self, columns: Sequence[_Column], rows: Sequence[FlowRow | None]) -> Line:
@@ -165,7 +166,7 @@ class ReplyDrawing:
                 at = column.at + column.text + 1
                 parts.append((at, self._bars.bar(row.component), _BAR))
                 if self._numbers:
-                    parts.append((at + WIDTH, f"{row.component:>{_NUMBER}.3g}", _QUIET))
+                    parts.append((at + WIDTH, f"{figure(row.component):>{_NUMBER}}", _QUIET))
         return self._placed(columns, parts)
 
     def _line(self, columns: Sequence[_Column], texts: Sequence[str], styles: Sequence[Style]) -> Line:

@@ -86,10 +86,15 @@ class LineEditor:
         """The next prompt, of one or more lines.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed.
+            KeyboardInterrupt: Ctrl-C was pressed on an empty line; elsewhere it clears the line.
             EOFError: Ctrl-D was pressed on an empty line.
         """
-        return self._session.prompt(FormattedText([("bold", "> ")]))
+        while True:
+            try:
+                return self._session.prompt(FormattedText([("bold", "> ")]))
+            except KeyboardInterrupt:
+                if not self._session.default_buffer.text:
+                    raise
 
 
 def _bindings() -> KeyBindings:

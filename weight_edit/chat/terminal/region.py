@@ -52,7 +52,8 @@ class Region:
         above = min(above, size.lines - 1)
         shown = list(live)[-max(1, size.lines - 1) :]
         parts = ["\r", f"\x1b[{above}A" if above else ""]
-        parts += [f"{line.text}\x1b[K\r\n" for line in (*stays, *shown)]
+        # A line is cleared first: its parts leave gaps between them.
+        parts += [f"\x1b[2K{line.text}\r\n" for line in (*stays, *shown)]
         parts.append("\x1b[J")
         self._file.write("".join(parts))
         self._file.flush()
