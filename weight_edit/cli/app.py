@@ -8,6 +8,7 @@ import typer
 from weight_edit.cli.adapter import adapter
 from weight_edit.cli.apply import apply
 from weight_edit.cli.bake import bake
+from weight_edit.cli.chat import chat
 from weight_edit.cli.choices import edits, judges, methods
 from weight_edit.cli.demo import demo
 from weight_edit.cli.diff import diff
@@ -101,6 +102,7 @@ _register(verify, _public_sets)
 _register(evaluate, _public_sets)
 _register(judge, _judges)
 _register(report)
+_register(chat, _kinds)
 _register(diff)
 _register(adapter, _kinds)
 _register(pack)
