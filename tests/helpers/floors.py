@@ -15,6 +15,7 @@ FLOORS = (
     "adapters packs",
     "publish",
     "inspection runs",
+    "ui",
     "cli",
     "__init__ __main__",
 )

@@ -13,6 +13,7 @@ EXTRAS = {
     "vllm": "vllm",
     "optuna": "search",
     "sqlalchemy": "search",
+    "gradio": "ui",
 }
 """Library -> the extra that installs it."""
 
