@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,12 @@ class Command:
 
     def __str__(self) -> str:
         """The line for a terminal, quoted for a shell."""
-        return shlex.join(["weight-edit", *self.words])
+        return shell_line(self.words)
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """The line for a terminal of a command's words, without those that are for the page."""
+    return shlex.join(["weight-edit", *(word for word in words if word not in MACHINE)])
 
 
 def command(

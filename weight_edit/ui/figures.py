@@ -54,35 +54,44 @@ def planned(project: Project, job: Job) -> str:
 
 
 def found_directions(project: Project, job: Job) -> str:
-    """The choice of a find, and its candidates."""
+    """The choice of a find."""
     found = _of(job.result)
-    scores = _list(found.get("scores"))
-    chosen = (found.get("layer"), found.get("position"))
-    separation = _of(found.get("separation"))
+    accuracy, certainty = _of(found.get("separation")).get("accuracy"), _of(found.get("certainty"))
     entries = {
-        "direction": f"layer {chosen[0]}, position {chosen[1]}, by {found.get('method')}",
-        "prompts told apart by it": number(separation.get("accuracy")),
-        "candidates": len(scores),
+        "direction": f"layer {found.get('layer')}, position {found.get('position')}, by {found.get('method')}",
+        "share of prompts that it tells apart": number(accuracy),
+        "candidates": len(_list(found.get("scores"))),
+        "that cannot be told from it": len(certainty["ties"]) if isinstance(certainty.get("ties"), list) else "–",
     }
-    kept = [each for each in scores if each.get("rejected") is None]
-    others = [each for each in scores if each.get("rejected") is not None]
-    listed = sorted(kept, key=lambda each: (each["layer"], each["position"]) != chosen) + others
+    return facts(entries) + "".join(paragraph(each, "note") for each in _texts(found.get("warnings")))
+
+
+def candidates_table(found: Mapping[str, Any]) -> str:
+    """The candidates of a find, the chosen one first."""
+    chosen = (found.get("layer"), found.get("position"))
+    # Those that keep the bounds before those that do not; what came furthest before what was left out at once.
+    scores = sorted(
+        _list(found.get("scores")),
+        key=lambda each: (
+            (each.get("layer"), each.get("position")) != chosen,
+            each.get("rejected") is not None,
+            each.get("kl") is None,
+            each.get("induce") is None,
+        ),
+    )
     rows = [
         (
             each.get("layer"),
             each.get("position"),
-            number(each.get("bypass")),
-            number(each.get("induce")),
-            number(each.get("kl")),
-            each.get("rejected") or "kept",
+            *(number(each.get(name)) for name in ("bypass", "induce", "kl")),
+            each.get("rejected") or "keeps the bounds",
         )
-        for each in listed[:_MOST]
+        for each in scores[:_MOST]
     ]
-    heads = ("layer", "position", "bypass (lower is better)", "induce (higher)", "KL (lower)", "verdict")
+    heads = ("layer", "position", "bypass (lower is better)", "induce (higher)", "KL, nats (lower)", "verdict")
     more = f" (the first {_MOST} of {len(scores)})" if len(scores) > _MOST else ""
-    warnings = "".join(paragraph(each, "note") for each in _texts(found.get("warnings")))
     marked = 0 if rows and (rows[0][0], rows[0][1]) == chosen else None
-    return facts(entries) + warnings + table(heads, rows, f"Candidates{more}; the chosen one is marked", marked=marked)
+    return table(heads, rows, f"Candidates{more}; the chosen one is marked", marked=marked)
 
 
 def searched(project: Project, job: Job) -> str:

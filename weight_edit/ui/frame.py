@@ -10,7 +10,7 @@ from typing import Any
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import WeightEditError
 from weight_edit.redaction import given_token, holds_token
-from weight_edit.ui.commands import MACHINE
+from weight_edit.ui.commands import MACHINE, shell_line
 from weight_edit.ui.jobs import start_job
 from weight_edit.ui.markup import paragraph, pre
 from weight_edit.ui.project import Project, open_project
@@ -231,4 +231,7 @@ def _at_work(step: Step, project: Project) -> bool:
 
 def _lines(step: Step, project: Project) -> str:
     job = step.job(project)
-    return "" if job is None else pre(job.log.lines or ("nothing yet",), "What the command said")
+    if job is None:
+        return ""
+    # The line that ran: the one above is what would be started next.
+    return pre((f"$ {shell_line(job.words)}", *(job.log.lines or ("nothing yet",))), "What the command said")

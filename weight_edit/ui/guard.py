@@ -113,8 +113,8 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        parts = urlsplit(f"//{host}")
         try:
+            parts = urlsplit(f"//{host}")
             return parts.hostname in self.names and parts.port in (self.port, None if self.port == 80 else self.port)
         except ValueError:
             return False

@@ -1,12 +1,11 @@
 """The fifth step: the candidates of a find, or the front of a search, and which of them is taken."""
 
-from weight_edit.ui.figures import found_directions, front_table
+from weight_edit.ui.figures import candidates_table, found_directions, front_table
 from weight_edit.ui.frame import Frame, Update
 from weight_edit.ui.front_picture import front_picture
 from weight_edit.ui.markup import paragraph
 from weight_edit.ui.project import Project
 from weight_edit.ui.steps.heading import heading
-
 
 _OWN = ("the one that the search picks by its rule", "")
 
@@ -54,7 +53,7 @@ def _shown(project: Project) -> str:
     if found is None:
         said = "The direction is that of the run that was opened." if project.directions else ""
         return paragraph(said or "No find is done yet: go back to step 4.", "note")
-    return found_directions(project, found)
+    return found_directions(project, found) + candidates_table(found.result or {})
 
 
 def _points(project: Project) -> Update:

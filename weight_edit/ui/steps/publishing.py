@@ -1,9 +1,8 @@
 """The last step: the edited model is uploaded, after a look at what would be."""
 
-from weight_edit.ui.commands import Command, push_command
+from weight_edit.ui.commands import Command, push_command, shell_line
 from weight_edit.ui.figures import pushed
 from weight_edit.ui.frame import Frame, Update
-from weight_edit.ui.jobs import Job
 from weight_edit.ui.project import Project
 from weight_edit.ui.step import Step
 from weight_edit.ui.steps.heading import heading
@@ -57,12 +56,7 @@ def _push(project: Project) -> Command:
 
 def _tried(project: Project, command: Command) -> bool:
     """Whether this dry run was done."""
-    return any(job.state == "done" and _said(job) == command.words for job in project.jobs)
-
-
-def _said(job: Job) -> tuple[str, ...]:
-    """A job's words without those that are for the page."""
-    return tuple(word for word in job.words if word != "--json")
+    return any(job.state == "done" and shell_line(job.words) == str(command) for job in project.jobs)
 
 
 def _allowed(dry: Step, project: Project) -> Update:
