@@ -145,7 +145,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--token",
         "--trust-remote-code",
     ),
-    "Terminal": ("--json", "--quiet", "--help", "--version", "--install-completion", "--show-completion"),
+    "Terminal": (
+        "--json",
+        "--quiet",
+        "--log-format",
+        "--help",
+        "--version",
+        "--install-completion",
+        "--show-completion",
+    ),
 }
 """Group's title -> its options, both in the order of the help."""
 

@@ -106,6 +106,20 @@ class ChatFormat:
         """
         return self._prompt(prompt)
 
+    def encode_turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation of several turns up to and including the start of the assistant's next one.
+
+        As in `encode`, a text that looks like a special token stays text, in answers too.
+
+        Args:
+            turns: with "role" ("user", "assistant" in turn, a user's last) and "content"; the format's own system
+                prompt comes before them.
+
+        Raises:
+            UsageError: the template fails on them.
+        """
+        return [*self._encode([*self._before(), *map(dict, turns)], answering=True), *self._closing]
+
     def encode_opened(self, prompt: str) -> list[int]:
         """The token ids of `encode` followed by the opening of an answer (`opening`).
 
@@ -344,11 +358,10 @@ class ChatFormat:
             raise UsageError(self._failure(messages, error, options)) from None
 
     def _encode_plain(self, messages: list[dict[str, str]], answering: bool) -> list[int]:
-        content = {message["role"]: message["content"] for message in messages}
-        text = f"{content['system']}\n\n" if "system" in content else ""
-        text += f"User: {content['user']}\nAssistant:"
+        forms = {"system": "{}\n\n", "user": "User: {}\nAssistant:", "assistant": " {}\n"}
+        text = "".join(forms[message["role"]].format(message["content"]) for message in messages)
         if not answering:
-            text += f" {content['assistant']}"
+            text = text.removesuffix("\n")
         tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=True, split_special_tokens=True)
         # Some tokenizers also close the text, which is for the answer to do.
         if len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id:

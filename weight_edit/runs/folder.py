@@ -19,9 +19,11 @@ from weight_edit.checkpoint.whole_file import append_line, write_whole
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import Recipe
 from weight_edit.redaction import redacted
+from weight_edit.runs.figures import figures_of
 from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.utils.json import json_safe
 from weight_edit.utils.progress import announce
+from weight_edit.utils.progress_events import emit_step
 from weight_edit.version import __version__
 
 RECIPE = "recipe.yaml"
@@ -122,9 +124,11 @@ class RunFolder:
         earlier = self.state["steps"].get(name)
         if earlier is not None and earlier.get("key") == key and self._same_files(earlier.get("files", {}), files):
             self.log(f"{name}: unchanged, not done again")
+            emit_step(name, "kept", seconds=earlier.get("seconds"), figures=figures_of(name, earlier["result"]))
             return earlier["result"]
         self.check_own(*files)
         self.log(f"{name}: started")
+        emit_step(name, "begun")
         announce(f"{name}: {STEPS.get(name.split()[0], '...')}")
         began = time.monotonic()
         result = work()
@@ -134,6 +138,7 @@ class RunFolder:
         self.record(*files)
         self.save()
         self.log(f"{name}: done in {seconds:.1f} s")
+        emit_step(name, "done", seconds=seconds, figures=figures_of(name, result))
         return result
 
     def forget(self, *names: str) -> None:

@@ -50,6 +50,7 @@ from weight_edit.studies.registry import study_named
 from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
 from weight_edit.utils.extras import need
 from weight_edit.utils.progress import announce
+from weight_edit.utils.progress_events import emit_steps
 from weight_edit.verification.verify import verify
 
 
@@ -269,6 +270,7 @@ class _Run:
     def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
         """Run every step that is not done already; returns the run's summary."""
         recipe = self.recipe
+        emit_steps(self._steps)
         baseline = folder.step(
             "baseline",
             [self._model_inputs, self._measured_inputs],
@@ -308,6 +310,19 @@ class _Run:
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
         return summary
+
+    @property
+    def _steps(self) -> list[str]:
+        """The names of all steps, in their order."""
+        recipe = self.recipe
+        return [
+            "baseline",
+            *(step_name("directions", name) for name in self.given),
+            *(step_name("find", name) for name in self.searches),
+            *(f"study {number + 1}" for number in range(len(recipe.studies))),
+            *([] if self.search is None else ["search"]),
+            *([] if recipe.edit is None else ["bake", "verify", "evaluate"]),
+        ]
 
     @cached_property
     def _model_inputs(self) -> dict[str, Any]:

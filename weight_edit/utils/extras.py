@@ -14,6 +14,7 @@ EXTRAS = {
     "optuna": "search",
     "sqlalchemy": "search",
     "gradio": "ui",
+    "vl_convert": "report",
 }
 """Library -> the extra that installs it."""
 
