@@ -58,16 +58,16 @@ HOSTILE = Settings(
 def test_every_word_is_an_option_of_the_verb_or_a_value(settings: Settings, tmp_path: Path) -> None:
     for each in every(replace(settings, repo=settings.repo or "me/model"), tmp_path):
         verb = VERBS[each.verb]
-        words = [*each.words[1:], "--json"]
-        if "--" in words:
-            words = ["--json", *words[:-1]]
+        words = commands.job_words(each.words)[1:]
         parsed, left, _ = verb.make_parser(typer.Context(verb)).parse_args(list(words))
         assert not left, each
         assert parsed["as_json"]
         if "model" in parsed and each.verb != "run":
             assert parsed["model"] == settings.model
         assert parsed.get("token") is None
+        assert parsed["log_format"] == "json"
         assert shlex.split(str(each)) == ["weight-edit", *each.words]
+        assert commands.shell_line(commands.job_words(each.words)) == str(each)
 
 
 def test_paths_are_shown_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

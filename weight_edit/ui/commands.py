@@ -11,8 +11,8 @@ import yaml
 
 from weight_edit.ui.settings import Settings
 
-MACHINE = ("--json",)
-"""What is added to the words of a job, so that the page can read its result."""
+_MACHINE = ("--json", "--log-format", "json")
+"""What stands behind the verb of a job, so that the page can read its result and its progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,13 @@ class Command:
 
 def shell_line(words: Sequence[str]) -> str:
     """The line for a terminal of a command's words, without those that are for the page."""
-    return shlex.join(["weight-edit", *(word for word in words if word not in MACHINE)])
+    verb, rest = tuple(words[:1]), tuple(words[1:])
+    return shlex.join(["weight-edit", *verb, *(rest[len(_MACHINE) :] if rest[: len(_MACHINE)] == _MACHINE else rest)])
+
+
+def job_words(words: Sequence[str]) -> tuple[str, ...]:
+    """A command's words as a job has them: with those by which the page can read what it does."""
+    return (*words[:1], *_MACHINE, *words[1:])
 
 
 def command(

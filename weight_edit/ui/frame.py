@@ -10,7 +10,7 @@ from typing import Any
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import WeightEditError
 from weight_edit.redaction import given_token, holds_token
-from weight_edit.ui.commands import MACHINE, shell_line
+from weight_edit.ui.commands import job_words, shell_line
 from weight_edit.ui.jobs import start_job
 from weight_edit.ui.markup import paragraph, pre
 from weight_edit.ui.project import Project, open_project
@@ -172,7 +172,7 @@ class Frame:
                 write_whole(path, content)
             start_job(
                 project.next_job(command.verb),
-                [*command.words, *MACHINE],
+                job_words(command.words),
                 out=command.out,
                 token=given_token(token.strip()) if token and token.strip() and step.secret else None,
             )
