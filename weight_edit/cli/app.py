@@ -24,6 +24,7 @@ from weight_edit.cli.push import push
 from weight_edit.cli.report import report
 from weight_edit.cli.run import run
 from weight_edit.cli.search import search
+from weight_edit.cli.ui import ui
 from weight_edit.cli.undo import undo
 from weight_edit.cli.verify import verify
 from weight_edit.utils.registry_listing import as_help
@@ -109,3 +110,4 @@ _register(pack)
 _register(apply)
 _register(undo)
 _register(push)
+_register(ui)

@@ -106,10 +106,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--finalists",
         "--known-answers",
         "--n-evaluate",
+        "--open",
     ),
-    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate"),
+    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate", "--host", "--port"),
     "Output": (
         "--out",
+        "--folder",
         "--format",
         "--answers",
         "--harness-out",
