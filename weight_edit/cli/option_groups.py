@@ -115,6 +115,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--card",
         "--resume",
         "--keep-failed",
+        "--report",
         "--link",
         "--low-disk",
         "--dry-run",
