@@ -21,6 +21,7 @@ from weight_edit.directions import find
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.recipe.recipe import Recipe, parse_recipe
 from weight_edit.runs import directions as searching
+from weight_edit.runs import reporting
 from weight_edit.runs import run as running
 from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.runs.run import run
@@ -210,8 +211,11 @@ def test_a_finished_run_resumes_without_doing_anything(
     shutil.copytree(finished, tmp_path / "out")
     before = json.loads((finished / "run.json").read_text(encoding="utf-8"))["summary"]
     calls = counted(monkeypatch)
+    monkeypatch.setattr(reporting, "report_of_run", lambda folder: folder.path / "page")
     result = run(recipe(), tmp_path / "out", resume=True)
     assert calls == []
+    assert result.to_dict()["report"] == str(tmp_path / "out/page")
+    assert run(recipe(), tmp_path / "out", resume=True, report=False).report is None
     assert result.summary["edited"] == before["edited"]
 
 

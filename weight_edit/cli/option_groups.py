@@ -124,6 +124,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--card",
         "--resume",
         "--keep-failed",
+        "--report",
         "--link",
         "--low-disk",
         "--dry-run",

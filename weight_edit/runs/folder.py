@@ -37,6 +37,7 @@ STEPS = {
     "verify": "checking every byte, what is left of the direction, and hooks against weights",
     "evaluate": "the edited model answers the same prompts",
     "geometry": "the stream of these prompts before and after, along the direction and across it",
+    "report": "the page of the run and its pictures",
 }
 """Kind of step -> the line shown when it begins."""
 

@@ -35,6 +35,7 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
+from weight_edit.runs import reporting
 from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.runs.directions import Search, directions_file, slug, step_name, write_given
 from weight_edit.runs.folder import RunFolder
@@ -64,11 +65,13 @@ class RunResult:
         model: the edited model in it; None where the recipe has no edit.
         summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification,
             effect, geometry, seconds, push.
+        report: the page of the run; None where none was made.
     """
 
     path: Path
     model: Path | None
     summary: dict[str, Any]
+    report: Path | None = None
 
     def __repr__(self) -> str:
         steps = ", ".join(key for key, value in self.summary.items() if value)
@@ -76,7 +79,8 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**self.summary, "path": str(self.path), "model": self.model and str(self.model)}
+        paths = {"path": self.path, "model": self.model, "report": self.report}
+        return {**self.summary, **{name: path and str(path) for name, path in paths.items()}}
 
 
 def run(
@@ -87,6 +91,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     keep_failed: bool = False,
+    report: bool = True,
     push: bool = False,
     token: str | None = None,
     trust_remote_code: bool = False,
@@ -101,6 +106,7 @@ def run(
         overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
             behind it.
         keep_failed: keep a model that failed its checks, as `model.failed` and marked as such.
+        report: make the page of the run at its end, where the extra `report` is installed.
         push: push the finished model where the recipe says; without it nothing is sent, whatever a recipe says.
         token: Hub access token.
         trust_remote_code: allow the model's own code.
@@ -121,6 +127,7 @@ def run(
         job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, job.kept_recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     with closing(folder):
+        emit_steps([*job.steps, *(["report"] if report else [])])
         summary = _executed(job, folder, keep_failed, token)
         summary["seconds"] = round(time.monotonic() - began, 1)
         if recipe.push is not None:
@@ -129,6 +136,7 @@ def run(
         folder.save()
         folder.log(f"done in {summary['seconds']} s")
         folder.take_place()
+        page = reporting.report_of_run(folder) if report else None
         if push:
             # Behind all else: a run whose push fails is done all the same.
             try:
@@ -141,7 +149,7 @@ def run(
                 raise
             folder.log(f"pushed: {summary['push']['url']}")
             folder.save()
-    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
+    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary, page)
 
 
 def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | None) -> dict[str, Any]:
@@ -280,7 +288,6 @@ class _Run:
     def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
         """Run every step that is not done already; returns the run's summary."""
         recipe = self.recipe
-        emit_steps(self._steps)
         baseline = folder.step(
             "baseline",
             [self._model_inputs, self._measured_inputs],
@@ -324,7 +331,7 @@ class _Run:
         return summary | self._look(folder, finished)
 
     @property
-    def _steps(self) -> list[str]:
+    def steps(self) -> list[str]:
         """The names of all steps, in their order."""
         recipe = self.recipe
         return [
