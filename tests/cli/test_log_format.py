@@ -56,7 +56,7 @@ def test_progress_is_events_and_stdout_is_the_document(call, tmp_path: Path) -> 
         (("inspect", "no/\x1b[31msuch\nmodel\x00", "--log-format", "json"), 2, "such"),
         (("inspect", "organism", "--log-format=json", "--nothing"), 2, "no such option"),
         (
-            ("bake", "organism", "--log-format", "json", "--directions", "none.safetensors", "--out", "x"),
+            ("bake", "organism", "--log-format=json", "--directions", "none.safetensors", "--out=x"),
             2,
             "none.safetensors",
         ),

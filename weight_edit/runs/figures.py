@@ -20,7 +20,8 @@ def figures_of(step: str, result: Any) -> dict[str, Any]:
     if kind in ("baseline", "evaluate"):
         return _measured(result)
     named = _NAMED.get(kind, ())
-    found = {name: result[name] for name in named if isinstance(result.get(name), str | int | float)}
+    known = {name: _plain(result.get(name)) for name in named}
+    found = {name: value for name, value in known.items() if value is not None}
     if kind == "bake":
         found["tensors"] = len(result["tensors"])
     return found
@@ -31,9 +32,15 @@ _NAMED = {
     "search": ("candidates", "judged"),
     "bake": ("edit_class",),
     "verify": ("passed", "leak"),
-    "geometry": ("before", "after"),
+    "geometry": ("layer", "before", "after"),
 }
 """Kind of step -> what of its result is told."""
+
+
+def _plain(value: Any) -> str | float | None:
+    """A number or word; of a figure with an interval its value."""
+    value = value.get("value") if isinstance(value, Mapping) else value
+    return value if isinstance(value, str | int | float) else None
 
 
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
