@@ -25,6 +25,11 @@ def mean(value: float, spread: float = 0.01, **more: Any) -> dict[str, Any]:
     return {"mean": value, "low": value - spread, "high": value + spread, **more}
 
 
+def estimated(value: float, spread: float) -> dict[str, Any]:
+    """A figure with an interval."""
+    return {"value": value, "low": value - spread, "high": value + spread}
+
+
 def difference(value: float, spread: float = 0.05, *, told: bool = True) -> dict[str, Any]:
     """A paired difference with an interval."""
     return {"value": value, "low": value - spread, "high": value + spread, "p": 0.01, "told": told}
@@ -314,12 +319,14 @@ def geometry() -> dict[str, Any]:
         for i in range(5)
     ]
     separation = [
-        {
-            "layer": layer,
-            "base": {"value": 1.0 * layer, "low": 0.8 * layer, "high": 1.2 * layer},
-            "edited": {"value": 0.0},
-        }
-        for layer in range(LAYERS)
+        {"layer": layer, "base": estimated(0.9, 0.1), "edited": estimated(0.6, 0.1)} for layer in range(LAYERS + 1)
+    ]
+    control = [{"layer": layer, "base": estimated(0.5, 0.1)} for layer in range(LAYERS + 1)]
+    components = [
+        {"layer": layer, "class": name, "model": model, **mean(2.0 * layer * (model == "base"))}
+        for layer in range(LAYERS + 1)
+        for name in ("refused", "answered")
+        for model in ("base", "edited")
     ]
     axes = {"along": "along the direction", "across": "across it"}
     return {
@@ -331,4 +338,6 @@ def geometry() -> dict[str, Any]:
         "points": points,
         "classes": classes,
         "separation": separation,
+        "control": {"what": "dealt at random", "separation": control},
+        "components": components,
     }

@@ -37,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = sample_run(tmp_path_factory.mktemp("runs") / "<img src=x onerror=alert(4)>", title=HOSTILE, model=HOSTILE)
     for name, after in (("baseline", False), ("edited", True)):
-        rows = answers(after, {key: HOSTILE for key in SETS})
+        rows = answers(after, dict.fromkeys(SETS, HOSTILE))
         rows[0] |= {"answer": HOSTILE, "category": HOSTILE, "verdict": HOSTILE}
         write_rows(folder / "answers" / f"{name}.jsonl", rows)
     state = json.loads((folder / "run.json").read_text())

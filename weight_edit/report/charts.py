@@ -135,6 +135,8 @@ def layers(found: Sequence[int], title: str) -> dict[str, Any]:
     step = next(each for each in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if (last - first) / each <= 12)
     axis = quantitative("x", title, percent=False)
     axis["axis"] |= {"format": "d", "values": list(range(first, last + 1, step))}
+    # Vega drops ticks that are given where they are more than it would make.
+    del axis["axis"]["tickCount"]
     axis["scale"] = {"domain": [first, last], "nice": False, "padding": 6}
     return axis
 
