@@ -245,7 +245,7 @@ def test_several_runs_are_compared_in_pairs_on_the_prompts_that_they_share(run: 
     first = table.rows[0]
     assert first[0] == "other against sample: requests that the base refuses"
     # Ten of 39 prompts were answered by the one and refused by the other.
-    assert first[1:3] == ("39", "+25.6 [+12.9, +41.1]")
+    assert first[1:3] == ("39", "+25.6 [+14.4, +41.1]")
     assert first[4] == "higher"
     assert "seed" in [row[0] for row in next(s for s in made.sections if s.name == "recipes").parts[0].rows]  # type: ignore[union-attr]
     said = page(run, other).text
