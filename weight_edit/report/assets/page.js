@@ -81,6 +81,13 @@
     }
     root.dataset.drawn = "yes";
   };
+  // On paper nothing can be opened: what belongs to the first screen is printed open.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll(".first details:not([open])")];
+    for (const each of folded) { each.open = true; }
+  });
+  addEventListener("afterprint", () => { for (const each of folded) { each.open = false; } });
   let waiting;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
   requestAnimationFrame(() => setTimeout(drawAll));

@@ -43,7 +43,7 @@ def _plane(found: Mapping[str, Any]) -> Iterator[Figure]:
     across = text(entries(found.get("axes")).get("across"), 300)
     x = quantitative("x", "along the direction", percent=False)
     y = quantitative("y", "across it", percent=False)
-    spec = _drawn(found, classes, words, looks, x, y)
+    spec = _drawn(found, classes, words=words, looks=looks, x=x, y=y)
     layer, position = whole(found.get("layer")), found.get("position")
     where = "" if layer is None else f" at layer {layer}, position {named(position)}"
     yield Figure(
@@ -73,12 +73,13 @@ def _plane(found: Mapping[str, Any]) -> Iterator[Figure]:
 def _drawn(
     found: Mapping[str, Any],
     classes: Sequence[Mapping[str, Any]],
+    *,
     words: Mapping[str, str],
     looks: Mapping[str, tuple[str, str]],
     x: Mapping[str, Any],
     y: Mapping[str, Any],
 ) -> dict[str, Any]:
-    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 2, "offset": 28}}
+    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "offset": 28}}
     colour["scale"] = {"domain": list(looks), "range": [look[0] for look in looks.values()]}
     shape = {**colour, "scale": {"domain": list(looks), "range": [look[1] for look in looks.values()]}}
     points = [

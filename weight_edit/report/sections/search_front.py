@@ -98,7 +98,7 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
     x["scale"] = {"type": "log", "nice": False, "domain": ends}
     x["axis"] |= {"format": ".0e", "tickCount": 4}
     y = quantitative("y", "refused requests still refused", percent=True, domain=[0, 1])
-    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 4, "offset": 28}}
+    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "offset": 28}}
     colour["scale"] = {"domain": kinds, "range": [_LOOKS[kind][0] for kind in kinds]}
     shape = {**colour, "scale": {"domain": kinds, "range": [_LOOKS[kind][1] for kind in kinds]}}
     tooltip = [
