@@ -15,6 +15,7 @@ FLOORS = (
     "adapters packs",
     "publish report",
     "inspection runs",
+    "ui",
     "cli",
     "__init__ __main__",
 )

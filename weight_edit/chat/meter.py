@@ -42,20 +42,21 @@ class Meter:
     Args:
         model: the model whose width and blocks count.
         directions: rows (k, d_model); their metadata may name the layer.
-        layer: the block; None is the one where the directions were found, else the middle one.
+        measure_at: the block; None is the one where the directions were found, else the middle one.
 
     Raises:
         UsageError: directions of another width, or the model has no such block.
     """
 
-    def __init__(self, model: Model, directions: DirectionRows, *, layer: int | None = None) -> None:
+    def __init__(self, model: Model, directions: DirectionRows, *, measure_at: int | None = None) -> None:
         directions.check_width(model.anatomy.d_model)
         found: int | None = directions.metadata.get("layer")
         middle = model.anatomy.n_layers // 2
-        self.layer: int = next(each for each in (layer, found, middle) if each is not None)
+        self.layer: int = next(each for each in (measure_at, found, middle) if each is not None)
         if not 0 <= self.layer < model.anatomy.n_layers:
             raise UsageError(
-                f"layer {self.layer} does not exist: the model's are 0 to {model.anatomy.n_layers - 1}", option="layer"
+                f"layer {self.layer} does not exist: the model's are 0 to {model.anatomy.n_layers - 1}",
+                option="measure_at",
             )
         self.found = self.layer == found
         self._directions = directions

@@ -1,7 +1,7 @@
 """A chat: one or two sides that answer the same prompts, with an edit under trial, token by token."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,6 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.runtime.hooks import Hook
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.options import FormatOptions
-
-EDITED = "edited"
-"""The name of the side with the edit, behind the model's."""
 
 
 class ChatSession:
@@ -43,7 +40,7 @@ class ChatSession:
         edit: the edit under trial on `model`, whose unedited answers are the other side.
         alone: leave out the unedited side.
         along: directions that the stream is measured along; those of the edit when None.
-        layer: at whose input it is measured; where the directions were found when None.
+        measure_at: the block at whose input it is measured; where the directions were found when None.
         options: system prompt, template, its arguments, thinking.
 
     Raises:
@@ -59,7 +56,7 @@ class ChatSession:
         edit: ChatEdit | None = None,
         alone: bool = False,
         along: DirectionRows | None = None,
-        layer: int | None = None,
+        measure_at: int | None = None,
         options: FormatOptions | None = None,
         sampling: Sampling | None = None,
         memory: bool = True,
@@ -73,7 +70,9 @@ class ChatSession:
         self._options = options or FormatOptions()
         directions = along if along is not None else edit.directions if edit is not None else None
         models = [against, model] if against is not None else [model] if edit is None or alone else [model, model]
-        self._meters = [None if directions is None else Meter(each, directions, layer=layer) for each in models]
+        self._meters = [
+            None if directions is None else Meter(each, directions, measure_at=measure_at) for each in models
+        ]
         formats = self._formats(models, self._options)
         names = _names(models, edited=edit is not None)
         self.sides: tuple[Side, ...] = tuple(
@@ -106,7 +105,7 @@ class ChatSession:
         """The block at whose input the stream is measured; None where it is not."""
         return None if self._meters[-1] is None else self._meters[-1].layer
 
-    def reply(self, prompt: str) -> Iterator[Token | Ended]:
+    def reply(self, prompt: str) -> Generator[Token | Ended]:
         """The answers of all sides to a prompt, as they come: tokens of the sides in turn, and each side's end.
 
         The turn is in `turns` when the iterator is exhausted. One that is closed before, or stopped, leaves the turn as
@@ -120,7 +119,7 @@ class ChatSession:
             raise UsageError("the prompt is empty")
         return self._reply(prompt, 0)
 
-    def retry(self) -> Iterator[Token | Ended]:
+    def retry(self) -> Generator[Token | Ended]:
         """The last prompt answered again, in place of its answers; drawn with other numbers at a temperature.
 
         Raises:
@@ -202,7 +201,7 @@ class ChatSession:
             "turns": [turn.to_dict() for turn in self.turns],
         }
 
-    def _reply(self, prompt: str, attempt: int) -> Iterator[Token | Ended]:
+    def _reply(self, prompt: str, attempt: int) -> Generator[Token | Ended]:
         self._check_idle()
         turns = self.turns[:-1] if attempt else self.turns
         earlier = turns if self.memory else []
@@ -217,7 +216,7 @@ class ChatSession:
         self._stop.clear()
         return self._given(prompt, attempt, speakers)
 
-    def _given(self, prompt: str, attempt: int, speakers: Sequence[Speaker]) -> Iterator[Token | Ended]:
+    def _given(self, prompt: str, attempt: int, speakers: Sequence[Speaker]) -> Generator[Token | Ended]:
         if not self._busy.acquire(blocking=False):
             raise _busy()
         try:
@@ -230,7 +229,7 @@ class ChatSession:
         finally:
             self._busy.release()
 
-    def _spoken(self, speakers: Sequence[Speaker]) -> Iterator[Token | Ended]:
+    def _spoken(self, speakers: Sequence[Speaker]) -> Generator[Token | Ended]:
         """The tokens of all speakers, in turn; one after the other where an edit changes parameters."""
         in_turn = any(speaker.side.passes.on_parameters for speaker in speakers)
         for together in [[each] for each in speakers] if in_turn else [speakers]:
@@ -285,7 +284,7 @@ def _names(models: Sequence[Model], *, edited: bool) -> list[str]:
     """The sides' names: those of the models, told apart."""
     names = [model.source.public_name for model in models]
     if edited:
-        names[-1] = f"{names[-1]}, {EDITED}"
+        names[-1] = f"{names[-1]} (edited)"
     elif len(names) == 2 and names[0] == names[1]:
         names = [f"{names[0]} (base)", names[1]]
     return names

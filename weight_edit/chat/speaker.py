@@ -66,7 +66,6 @@ class Speaker:
         self._pieces: list[str] = []
         self._components: list[float] = []
         self._opened = side.format.opens_thought
-        self._began = time.monotonic()
         self._seconds = 0.0
 
     def step(self) -> Token | None:
@@ -75,12 +74,13 @@ class Speaker:
         Raises:
             UsageError: the logits are not finite, or as `CachedPasses.read`.
         """
+        began = time.monotonic()
         read = self.side.passes.read(self._sequence)
         if bool(read.logits.isnan().any()):
             check_logprobs(self.side.model, [self._sequence], [read.logits])
         token = self._chooser.choose(read.logits)
         self._sequence.append(token)
-        self._seconds = time.monotonic() - self._began
+        self._seconds += time.monotonic() - began
         if token in self._ends:
             self.reason = "end"
             return None

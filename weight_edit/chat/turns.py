@@ -39,7 +39,7 @@ class Answer:
         components: of the stream along the direction, one per token; empty where none is measured.
         reason: why it ended.
         edit: the edit under which it was given, in one line; None where there was none.
-        seconds: that it took, with reading the prompt.
+        seconds: that this side's passes took, that over the prompt among them.
     """
 
     text: str

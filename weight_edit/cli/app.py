@@ -8,6 +8,7 @@ import typer
 from weight_edit.cli.adapter import adapter
 from weight_edit.cli.apply import apply
 from weight_edit.cli.bake import bake
+from weight_edit.cli.chat import chat
 from weight_edit.cli.choices import edits, judges, methods
 from weight_edit.cli.demo import demo
 from weight_edit.cli.diff import diff
@@ -23,6 +24,7 @@ from weight_edit.cli.push import push
 from weight_edit.cli.report import report
 from weight_edit.cli.run import run
 from weight_edit.cli.search import search
+from weight_edit.cli.ui import ui
 from weight_edit.cli.undo import undo
 from weight_edit.cli.verify import verify
 from weight_edit.utils.registry_listing import as_help
@@ -101,9 +103,11 @@ _register(verify, _public_sets)
 _register(evaluate, _public_sets)
 _register(judge, _judges)
 _register(report)
+_register(chat, _kinds)
 _register(diff)
 _register(adapter, _kinds)
 _register(pack)
 _register(apply)
 _register(undo)
 _register(push)
+_register(ui)

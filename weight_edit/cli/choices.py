@@ -21,6 +21,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "rounding": ("balanced", "nearest"),
     "file_format": ("peft", "gguf"),
     "log_format": FORMATS,
+    "show": ("lines", "tokens", "text"),
     "sampler": ("tpe", "cma-es", "random"),
 }
 """Parameters of verbs with few possible values; a test compares them with the functions."""

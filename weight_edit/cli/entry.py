@@ -48,7 +48,9 @@ def _run() -> None:
     try:
         code = app(standalone_mode=False)
     except WeightEditError as error:
-        _fail(with_flags(str(error), error.options, flags.get()), error.exit_code, error.details)
+        # What the error is about, for whoever shows it beside a field.
+        about = {"options": [*error.options]} if error.options else {}
+        _fail(with_flags(str(error), error.options, flags.get()), error.exit_code, {**error.details, **about})
     except typer.Abort:
         _fail("aborted", 1)
     except typer.TyperException as error:

@@ -73,7 +73,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--page",
         "--weights-only",
         "--against",
+        "--alone",
+        "--measure-at",
+        "--temperature",
         "--max-new-tokens",
+        "--memory",
+        "--show",
         "--batch-size",
         "--lengths",
         "--kl-tokens",
@@ -101,15 +106,19 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--finalists",
         "--known-answers",
         "--n-evaluate",
+        "--open",
     ),
-    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate"),
+    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate", "--host", "--port"),
     "Output": (
         "--out",
+        "--folder",
         "--format",
         "--answers",
         "--harness-out",
         "--lm-eval-json",
         "--save",
+        "--save-chat",
+        "--history",
         "--storage",
         "--overwrite",
         "--card",
@@ -165,9 +174,12 @@ def group_of(option: Iterable[str], verb: Collection[str]) -> str:
 
     Args:
         option: its names.
-        verb: those of all options of its verb: `--option` belongs to the method where there is one, else to the edit.
+        verb: those of all options of its verb: `--option` belongs to the method where there is one, else to the edit;
+            `--seed` likewise, else to what is done.
     """
     names = set(option)
     if "--option" in names and "--method" not in verb:
         names = {"--kind"}
+    if "--seed" in names and "--temperature" in verb:
+        names = {"--temperature"}
     return next((title for title, members in GROUPS.items() if names & set(members)), OTHERS)

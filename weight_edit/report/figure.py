@@ -13,11 +13,13 @@ class Table:
         columns: their headings.
         rows: the cells; each row begins with its name.
         caption: one line above it; may be empty.
+        words: whether its cells are words, which begin at the left.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,22 @@ class Commands:
     lines: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Folded:
+    """A part that is shown on demand.
+
+    Attributes:
+        title: what it holds, in a few words.
+        part: itself.
+    """
+
+    title: str
+    part: Table | Commands
+
+
+Part = Figure | Table | Notes | Commands | Folded
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """A part of the page.
@@ -73,7 +91,7 @@ class Section:
 
     name: str
     title: str
-    parts: tuple[Figure | Table | Notes | Commands, ...] = field(default=())
+    parts: tuple[Part, ...] = field(default=())
 
     @property
     def figures(self) -> tuple[Figure, ...]:

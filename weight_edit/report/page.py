@@ -13,10 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from weight_edit.errors import UsageError
-from weight_edit.report.figure import Commands, Figure, Notes, Section, Table
+from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.sections.answers import Answers
 from weight_edit.report.sections.top import Certificate
-from weight_edit.report.theme import CONFIG, style_sheet
+from weight_edit.report.theme import CONFIG
 from weight_edit.utils.json import json_safe
 from weight_edit.version import __version__
 
@@ -30,11 +30,13 @@ class Page:
         deed: what was edited, in sentences.
         finding: what came of it, a sentence; may be empty.
         overview: the picture of the first screen.
+        costs: divergence and loss, in a line.
         certificates: what was checked.
         problems: what is wrong, in sentences.
         limits: what is not shown.
         sections: what follows.
         answers: the answers, side by side.
+        last: what stands at the end.
         missing: what could not be read.
     """
 
@@ -42,11 +44,13 @@ class Page:
     deed: Sequence[str]
     finding: str
     overview: Figure | None
+    costs: str
     certificates: Sequence[Certificate]
     problems: Sequence[str]
     limits: Sequence[str]
     sections: Sequence[Section]
     answers: Answers
+    last: Sequence[Section]
     missing: Sequence[str]
 
     @property
@@ -62,7 +66,7 @@ def html(page: Page) -> str:
     Whatever stands in a run is text here: the template escapes all of it, the pictures' data are JSON in which no tag
     can begin, and the policy in the head lets no script run but the two of the page itself, each by its digest.
     """
-    style = style_sheet() + _asset("page.css") + _heights(page.figures)
+    style = _asset("page.css") + _heights(page.figures)
     scripts = [_as_script(_library()), _as_script(_asset("page.js"))]
     return _template().render(
         page=page,
@@ -108,7 +112,7 @@ def _heights(figures: Sequence[Figure]) -> str:
     """Room for each picture before it is drawn, so that nothing jumps."""
     known = ((figure.name, figure.spec.get("height")) for figure in figures)
     return "".join(
-        f"#fig-{name} .chart{{min-height:{height + 60}px}}" for name, height in known if isinstance(height, int)
+        f"#fig-{name} .chart{{min-height:{height + 24}px}}" for name, height in known if isinstance(height, int)
     )
 
 
@@ -131,4 +135,4 @@ def _template() -> Any:
 
 
 def _kind(part: object) -> str:
-    return {Figure: "figure", Table: "table", Notes: "notes", Commands: "commands"}[type(part)]
+    return {Figure: "figure", Table: "table", Notes: "notes", Commands: "commands", Folded: "folded"}[type(part)]

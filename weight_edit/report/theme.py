@@ -1,20 +1,21 @@
 """The look of the pictures: colours that the colour-blind tell apart, and the defaults of every chart.
 
-Colours are names of the page's style sheet (`var(--base)`), so that a picture follows the page into dark and print; in
-files the colours of the light page stand for them. They are of Okabe and Ito's palette, darkened where thin lines need
-it, and never the only mark of a difference: shapes, dashes and labels say the same.
+Colours are named by what they are for (`@base`). The page's script makes properties of the style sheet of them, so
+that a picture follows the page into dark and print; in files, `LIGHT` stands for them. They are of Okabe and Ito's
+palette, darkened where thin lines need it, and never the only mark of a difference: shapes, dashes and labels say the
+same.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-INK, SOFT, LINE, PAPER = "var(--ink)", "var(--soft)", "var(--line)", "var(--paper)"
+INK, SOFT, LINE, PAPER = "@ink", "@soft", "@line", "@paper"
 BASE, EDITED, CONTROL, THIRD, FOURTH = (
-    "var(--base)",
-    "var(--edited)",
-    "var(--control)",
-    "var(--third)",
-    "var(--fourth)",
+    "@base",
+    "@edited",
+    "@control",
+    "@third",
+    "@fourth",
 )
 SERIES = (BASE, EDITED, THIRD, FOURTH, CONTROL)
 SHAPES = ("circle", "diamond", "square", "triangle-up", "cross")
@@ -31,21 +32,11 @@ LIGHT = {
     THIRD: "#00795a",
     FOURTH: "#9b3f7d",
 }
-DARK = {
-    INK: "#e8eaed",
-    SOFT: "#a4abb5",
-    LINE: "#363b43",
-    PAPER: "#15181c",
-    BASE: "#56b4e9",
-    EDITED: "#f0883e",
-    CONTROL: "#9aa2ad",
-    THIRD: "#3fc79a",
-    FOURTH: "#d99ac0",
-}
-
+"""Role -> its colour on the light page, as `page.css` has it."""
 CONFIG: Mapping[str, Any] = {
     "background": None,
-    "font": "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', 'DejaVu Sans', sans-serif",
+    "font": "-apple-system, BlinkMacSystemFont, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', "
+    "sans-serif",
     "aria": False,
     "view": {"stroke": None},
     "axis": {
@@ -60,7 +51,7 @@ CONFIG: Mapping[str, Any] = {
         "labelPadding": 6,
         "titlePadding": 8,
     },
-    "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleBaseline": "bottom"},
+    "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleBaseline": "bottom", "titleY": -10},
     "legend": {
         "labelColor": INK,
         "titleColor": SOFT,
@@ -69,6 +60,7 @@ CONFIG: Mapping[str, Any] = {
         "titleFontWeight": "normal",
         "orient": "top",
         "symbolSize": 90,
+        "symbolOpacity": 1,
     },
     "text": {"color": INK, "fontSize": 12},
     "rule": {"color": SOFT},
@@ -76,23 +68,9 @@ CONFIG: Mapping[str, Any] = {
 
 
 def in_light(spec: Any) -> Any:
-    """A specification with the colours of the light page, for files."""
+    """A specification with the colours of the light page, for files; its data stay as they are."""
     if isinstance(spec, Mapping):
-        return {key: in_light(value) for key, value in spec.items()}
+        return {key: value if key == "values" else in_light(value) for key, value in spec.items()}
     if isinstance(spec, list | tuple):
         return [in_light(value) for value in spec]
     return LIGHT.get(spec, spec) if isinstance(spec, str) else spec
-
-
-def style_sheet() -> str:
-    """The colours as properties of the page, light and dark."""
-
-    def listed(colours: Mapping[str, str]) -> str:
-        return "".join(f"{name[4:-1]}:{colour};" for name, colour in colours.items())
-
-    dark = listed(DARK)
-    return (
-        f":root{{{listed(LIGHT)}color-scheme:light}}"
-        f"@media screen{{:root[data-theme=dark]{{{dark}color-scheme:dark}}}}"
-        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}color-scheme:dark}}}}"
-    )

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from weight_edit.checkpoint.whole_file import write_whole
-from weight_edit.edits.direction_facts import KEPT
+from weight_edit.directions.recipe_entry import recipe_entry
 from weight_edit.edits.direction_rows import DirectionRows
-from weight_edit.edits.packed_directions import packed_directions
+from weight_edit.edits.packed_directions import directions_in, packed_directions
 from weight_edit.recipe.recipe import MAIN, EditSection
 from weight_edit.search.point import Point
 
@@ -18,9 +18,6 @@ _KEPT = ("prompts", "revision", "refusal_tokens", "tokens_from", "papers")
 
 OPTIMISED = ("descent", "further direction")
 """Origins of points whose directions are not a finder's own."""
-
-LARGEST_INLINE = 100_000
-"""Characters of packed directions that a recipe holds itself; longer ones are a file beside it."""
 
 
 def point_recipe(
@@ -74,19 +71,7 @@ def save_point(
         point, sections, title, facts: as in `point_recipe`.
     """
     recipe = point_recipe(point, sections, title=title, facts=facts)
-    entry = recipe["directions"][MAIN]
-    if len(entry["float32"]) > LARGEST_INLINE:
-        beside = path.with_suffix(".safetensors")
-        _save_rows(point, {key: value for key, value in entry.items() if key in KEPT}, beside)
-        recipe["directions"] = {MAIN: beside.name}
+    recipe["directions"] = {MAIN: recipe_entry(directions_in(recipe["directions"][MAIN]), path)}
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     write_whole(path, f"# The edit {point.digest}, found by a search.\n#\n#   weight-edit run {path.name}\n{text}")
     return path
-
-
-def _save_rows(point: Point, facts: dict[str, Any], path: Path) -> None:
-    import torch
-
-    from weight_edit.directions.directions import Directions
-
-    Directions(torch.from_numpy(point.rows), None, facts).save(path)

@@ -11,7 +11,7 @@
   const tooltip = (handler, event, item, value) => {
     if (value === null || value === undefined || value === "") { tip.hidden = true; return; }
     const lines = typeof value === "object"
-      ? Object.entries(value).map(([name, said]) => (name.trim() ? name + ": " : "") + String(said).replaceAll("|", " "))
+      ? Object.entries(value).map(([name, said]) => (name.trim() ? name + ": " : "") + String(said).replaceAll("\n", " "))
       : [String(value)];
     tip.textContent = lines.join("\n");
     tip.hidden = false;
@@ -20,12 +20,29 @@
     tip.style.top = event.pageY + 14 + "px";
   };
 
+  // Roles of colours become the style sheet's; data stay as they are.
+  const coloured = (part, key) => {
+    if (key === "values") { return part; }
+    if (Array.isArray(part)) { return part.map((each) => coloured(each)); }
+    if (part && typeof part === "object") {
+      return Object.fromEntries(Object.entries(part).map(([name, each]) => [name, coloured(each, name)]));
+    }
+    return typeof part === "string" && /^@[a-z]+$/.test(part) ? `var(--${part.slice(1)})` : part;
+  };
+  // On a phone, labels of axes break where a count follows.
+  const broken = (part) => {
+    for (const [name, each] of Object.entries(part)) {
+      if (name === "labelExpr") { part[name] = "split(replace(datum.label, ' · ', '\\n'), '\\n')"; }
+      else if (name !== "values" && each && typeof each === "object") { broken(each); }
+    }
+  };
   const narrowed = (spec, width) => {
-    const copy = structuredClone(spec);
+    const copy = coloured(spec);
     const own = copy.usermeta || {};
     const narrow = width < 520;
-    copy.config = structuredClone(found.config);
+    copy.config = coloured(found.config);
     if (narrow) {
+      broken(copy);
       copy.config.axis.labelFontSize = 11;
       copy.config.axis.titleFontSize = 11;
       copy.config.axis.labelLimit = Math.round(width * 0.4);

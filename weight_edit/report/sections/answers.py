@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from weight_edit.report.charts import AFTER, BEFORE
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.values import text
 
@@ -27,11 +28,13 @@ class Side:
     """One model's answer.
 
     Attributes:
+        of: which model's, in words.
         words: the answer.
         verdict: of the judge.
         cut: whether it ended at the limit of tokens.
     """
 
+    of: str
     words: str
     verdict: str
     cut: bool
@@ -39,30 +42,32 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A prompt with the answers of the models.
+    """A prompt with the answers of two models, or more.
 
     Attributes:
         group: of the prompt, in words.
         category: as the prompt set has it; may be empty.
         prompt: what was asked.
-        base, edited: the answers; None where a model was not asked.
-        changed: whether the verdicts differ.
-        folded: why it is folded, in words; empty where it is not.
+        sides: the answers.
+        folded: why they are folded, in words; empty where they are not.
     """
 
     group: str
     category: str
     prompt: str
-    base: Side | None
-    edited: Side | None
-    changed: bool
+    sides: tuple[Side, ...]
     folded: str
 
     @property
+    def changed(self) -> bool:
+        """Whether the verdicts differ."""
+        return len({side.verdict for side in self.sides}) > 1
+
+    @property
     def verdicts(self) -> str:
-        """The verdict, or the two."""
-        said = [side.verdict for side in (self.base, self.edited) if side is not None]
-        return " → ".join(dict.fromkeys(said)) if not self.changed else " → ".join(said)
+        """The verdict, or all of them where they differ."""
+        said = [side.verdict for side in self.sides]
+        return " → ".join(said) if self.changed else said[0]
 
 
 @dataclass(frozen=True)
@@ -100,61 +105,60 @@ class Answers:
 
 def answers(record: RunRecord) -> Answers:
     """The answers of a run, side by side."""
-    base, edited = record.answers["baseline"], record.answers["edited"]
-    paired = _paired(base, edited) if edited else [(row, None) for row in base]
-    pairs = sorted((_pair(before, after) for before, after in paired), key=lambda pair: not pair.changed)
+    known = {BEFORE: record.answers["baseline"], AFTER: record.answers["edited"]}
+    return side_by_side({name: rows for name, rows in known.items() if rows})
+
+
+def side_by_side(known: Mapping[str, list[dict[str, Any]]]) -> Answers:
+    """The answers of several models to the same prompts, those with differing verdicts first.
+
+    Args:
+        known: by the model's name, the rows of its file.
+    """
+    pairs = sorted((_pair(rows) for rows in matched(known)), key=lambda pair: not pair.changed)
     kept, size = [], 0
     for pair in pairs:
-        size += len(pair.prompt) + sum(len(side.words) + 200 for side in (pair.base, pair.edited) if side)
+        size += len(pair.prompt) + sum(len(side.words) + 200 for side in pair.sides)
         if size > _MOST_CHARACTERS:
             break
         kept.append(pair)
     return Answers(tuple(kept), len(pairs) - len(kept))
 
 
-def _paired(
-    base: list[dict[str, Any]], edited: list[dict[str, Any]]
-) -> list[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]]:
-    """The answers to the same prompt of the same set; the order is that of the edited model's."""
-    waiting: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in base:
-        waiting.setdefault(_key(row), []).append(row)
-    found: list[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]] = []
-    for row in edited:
-        same = waiting.get(_key(row))
-        found.append((same.pop(0) if same else None, row))
-    return found + [(row, None) for rows in waiting.values() for row in rows]
+def matched(known: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Mapping[str, Any]]]:
+    """The rows of several models by prompt and set, in the order in which prompts first come; by model's name."""
+    found: dict[tuple[str, str, int], dict[str, Mapping[str, Any]]] = {}
+    for name, rows in known.items():
+        seen: dict[tuple[str, str], int] = {}
+        for row in rows:
+            key = str(row.get("set")), str(row.get("prompt"))
+            # A prompt that a set has twice is two prompts.
+            seen[key] = seen.get(key, 0) + 1
+            found.setdefault((*key, seen[key]), {})[name] = row
+    return list(found.values())
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row.get("set")), str(row.get("prompt"))
-
-
-def _pair(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Pair:
-    some = after or before or {}
-    base, edited = _side(before), _side(after)
-    changed = base is not None and edited is not None and base.verdict != edited.verdict
+def _pair(rows: Mapping[str, Mapping[str, Any]]) -> Pair:
+    some = next(iter(rows.values()))
+    sides = tuple(_side(name, row) for name, row in rows.items())
     name = text(some.get("set"), 60) or "?"
     folded = ""
-    if edited is not None and name == "refused" and edited.verdict not in ("refused", "?"):
+    if name == "refused" and any(side.verdict not in ("refused", "?") for side in sides if side.of != BEFORE):
         folded = "an answer to a request that the base refuses"
-    elif any(side is not None and len(side.words) > _LONG for side in (base, edited)):
+    elif any(len(side.words) > _LONG for side in sides):
         folded = "long"
     return Pair(
         group=SETS.get(name, name),
         category=text(some.get("category"), 60) or "",
         prompt=_words(some.get("prompt")),
-        base=base,
-        edited=edited,
-        changed=changed,
+        sides=sides,
         folded=folded,
     )
 
 
-def _side(row: Mapping[str, Any] | None) -> Side | None:
-    if row is None:
-        return None
+def _side(name: str, row: Mapping[str, Any]) -> Side:
     return Side(
+        of=name,
         words=_words(row.get("answer")) or "(nothing)",
         verdict=(text(row.get("verdict"), 40) or "?").replace("_", " "),
         cut=row.get("finished") is False,

@@ -110,52 +110,88 @@ def finding(record: RunRecord) -> str:
 
 def overview(record: RunRecord) -> Figure | None:
     """Before and after, with intervals."""
-    data, lines = [], []
+    data: list[dict[str, Any]] = []
+    lines: list[tuple[str, ...]] = []
+    columns: tuple[str, ...]
+    beside: dict[str, str] = {}
     for figure in RATES:
         _, name, of = figure.path.split(".")
         before, after = (rate(at(each, figure.path)) for each in (record.baseline, record.edited))
         if before is None and after is None:
             continue
-        label = f"{figure.words} ({_count(before, after)})"
-        data += [dot(label, BEFORE, before), dot(label, AFTER, after)]
+        words = _SHORT.get(figure.path, figure.words)
+        label = f"{words} · {_count(before, after)}"
+        data += [dot(label, BEFORE, before, _WIDE), dot(label, AFTER, after, _WIDE)]
+        beside[label] = _beside(before, after)
         apart = estimate(at(record.edited, f"differences.{name}.{of}"))
         told = at(record.edited, f"differences.{name}.{of}.told")
-        lines.append((label, share(before), share(after), _apart(points(apart), apart, told)))
+        said = _apart(points(apart).removesuffix(" points"), apart, told)
+        lines.append((words, _count(before, after), share(before), share(after), said))
     lines += _divergences(record)
     if not lines:
         return None
+    columns = ("measure", "prompts", "before", "after", "difference, points")
+    if not record.edited:
+        columns, lines = ("measure", "prompts", "rate"), [line[:3] for line in lines]
     return Figure(
         name="before-and-after",
         title="Before and after the edit" if record.edited else "The model as it is",
-        reading="Dots are shares of the prompts, bars their 95% intervals; where bars of one line overlap widely, the "
-        "edit has not been seen to change that rate.",
+        reading="Dots are shares of the prompts, bars and brackets 95% intervals. Where a difference is marked "
+        "“chance?”, the paired test cannot tell it from none.",
         alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
-        spec=dots(data),
-        table=Table(("measure (prompts)", "before", "after", "difference"), tuple(lines)),
+        spec=dots(data, beside=beside),
+        table=Table(columns, tuple(lines)),
     )
 
 
 def _count(*found: Estimate | None) -> str:
     counts = [each.count for each in found if each is not None and each.count is not None]
-    return counted(counts[0], "prompt") if counts else "prompts not counted"
+    return str(counts[0]) if counts else "?"
 
 
 def _apart(said: str, apart: Estimate | None, told: object) -> str:
     if apart is None:
         return "not compared"
-    return said if told is not False else f"{said}, may be chance"
+    return f"{said}, chance?" if told is False and apart.value else said
 
 
-def _divergences(record: RunRecord) -> Iterator[tuple[str, str, str, str]]:
+def _beside(before: Estimate | None, after: Estimate | None) -> str:
+    """The rates of a line, as they stand at its end: "100.0 → 0.0 %"."""
+    return f"{' → '.join(f'{100 * each.value:.1f}' for each in (before, after) if each is not None)} %"
+
+
+def costs(record: RunRecord) -> str:
+    """Divergence and loss in a line; empty where they were not measured."""
+    said = [f"{words}: {after}" for words, _, _, after, _ in _divergences(record)]
+    loss = estimate(at(record.edited, "differences.answered.loss"))
+    if loss is not None:
+        told = at(record.edited, "differences.answered.loss.told")
+        apart = _apart(decimal(loss, signed=True), loss, told)
+        said.append(f"loss of known ordinary answers, nats per token: {apart}")
+    return f"{'; '.join(said)}." if said else ""
+
+
+_WIDE = 60
+"""The characters of a label of the first screen, which has one line for it."""
+
+_SHORT = {
+    "sets.refused.exact": "helpful answers to refused requests",
+    "sets.over_refused.refusal": "over-refusal: harmless, yet refused",
+}
+"""Words for the first screen, where those of tables are too long."""
+
+
+def _divergences(record: RunRecord) -> Iterator[tuple[str, str, str, str, str]]:
     """The rows of what compares the two models' distributions."""
     first, along = at(record.edited, "divergence"), at(record.edited, "continuation")
-    for found, words in (
-        (first, "KL divergence at the first answer token, nats"),
-        (along, f"KL divergence over the first {named(at(along, 'tokens'))} answer tokens, nats per token"),
+    for found, prompts, words in (
+        (first, at(first, "agreement.total"), "KL at the first token, nats"),
+        (along, at(along, "counts.0"), f"KL over {named(at(along, 'tokens'))} tokens, nats per token"),
     ):
         mean = estimate(found, "mean")
         if mean is not None:
-            yield words, "0 by definition", decimal(mean), f"{'' if mean.value < 0 else '+'}{mean.value:.4f}"
+            count = whole(prompts)
+            yield words, "" if count is None else str(count), "0", decimal(mean), ""
 
 
 def certificates(record: RunRecord) -> list[Certificate]:
