@@ -14,11 +14,15 @@ from tests.helpers.fake_hub import FakeHub
 from tests.helpers.fast_selection import fast
 from tests.helpers.random_models import random_model
 from weight_edit.cli import entry as cli
+from weight_edit.runs import reporting
 from weight_edit.runtime.loading import Model
 from weight_edit.utils import progress
 
 # Small models gain nothing from threads, and on a busy machine wait for one another.
 torch.set_num_threads(1)
+
+
+REPORT_OF_RUN, REPORT_OF_SEARCH = reporting.report_of_run, reporting.report_of_search
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +45,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["WEIGHT_EDIT_CACHE"]
     if before is not None:
         os.environ["WEIGHT_EDIT_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_reports() -> Iterator[None]:
+    """Runs and searches make no page, which takes seconds each; `with_reports` has them again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "report_of_run", lambda folder: None)
+        patch.setattr(reporting, "report_of_search", lambda folder: None)
+        yield
+
+
+@pytest.fixture
+def with_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the test, runs and searches make their page."""
+    monkeypatch.setattr(reporting, "report_of_run", REPORT_OF_RUN)
+    monkeypatch.setattr(reporting, "report_of_search", REPORT_OF_SEARCH)
 
 
 @pytest.fixture(scope="session")

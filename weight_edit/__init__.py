@@ -5,7 +5,7 @@ The verbs of the command line as functions; each is imported when it is first us
     from weight_edit import find_directions, bake, verify, evaluate
 
 Wherever a model or a prompt set is asked for, its name, a path or an object will do.
-`enable_progress_bars` shows what the command line shows.
+`enable_progress_bars` shows what the command line shows, and `progress_events` gives it to a program.
 """
 
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from weight_edit.prompts.sets import PromptSet
     from weight_edit.publish.push import PushResult, push
     from weight_edit.recipe.recipe import Recipe, load_recipe
+    from weight_edit.report.report import ReportResult, report_runs
     from weight_edit.runs.demo import demo
     from weight_edit.runs.run import RunResult, run
     from weight_edit.runtime.by_name import anatomy_of, generate
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from weight_edit.search.result import SearchResult
     from weight_edit.search.search import search_edits
     from weight_edit.utils.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from weight_edit.utils.progress_events import progress_events
     from weight_edit.verification.verify import Verification, verify
 
 _WHERE = {
@@ -80,6 +82,8 @@ _WHERE = {
     "push": "publish.push",
     "Recipe": "recipe.recipe",
     "load_recipe": "recipe.recipe",
+    "ReportResult": "report.report",
+    "report_runs": "report.report",
     "demo": "runs.demo",
     "RunResult": "runs.run",
     "run": "runs.run",
@@ -92,6 +96,7 @@ _WHERE = {
     "are_progress_bars_disabled": "utils.progress",
     "disable_progress_bars": "utils.progress",
     "enable_progress_bars": "utils.progress",
+    "progress_events": "utils.progress_events",
     "Verification": "verification.verify",
     "verify": "verification.verify",
 }
@@ -114,6 +119,7 @@ __all__ = [
     "PromptSet",
     "PushResult",
     "Recipe",
+    "ReportResult",
     "RunResult",
     "SearchResult",
     "SelectionRule",
@@ -144,7 +150,9 @@ __all__ = [
     "load_recipe",
     "pack",
     "plan_costs",
+    "progress_events",
     "push",
+    "report_runs",
     "run",
     "search_edits",
     "undo",

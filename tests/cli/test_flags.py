@@ -25,6 +25,8 @@ THEIR_OWN = {
     "inspection/catalogue/page.py",
     "proofs/proven.py",
     "proofs/worker.py",
+    "report/comparison.py",
+    "report/sections/reproduction.py",
 }
 
 FLAGS = {

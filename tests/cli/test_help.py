@@ -222,12 +222,14 @@ def test_the_help_of_the_command_lists_the_verbs_in_the_order_of_a_first_day(cal
         "verify",
         "evaluate",
         "judge",
+        "report",
         "diff",
         "adapter",
         "pack",
         "apply",
         "undo",
         "push",
+        "ui",
     ]
 
 

@@ -13,8 +13,9 @@ FLOORS = (
     "baking chat costs difference search studies organism_training",
     "verification",
     "adapters packs",
-    "publish",
+    "publish report",
     "inspection runs",
+    "ui",
     "cli",
     "__init__ __main__",
 )

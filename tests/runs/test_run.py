@@ -1,7 +1,9 @@
 """A run: it can be resumed, it replaces only what is its own, and it fails closed."""
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from weight_edit.directions import find
 from weight_edit.errors import UnsupportedError, UsageError, VerificationError
 from weight_edit.recipe.recipe import Recipe, parse_recipe
 from weight_edit.runs import directions as searching
+from weight_edit.runs import reporting
 from weight_edit.runs import run as running
 from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.runs.run import run
@@ -60,10 +63,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_run_leaves(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     found = {"directions.safetensors", "directions.safetensors.find"}
-    assert names == {"recipe.yaml", "log.txt", *found, "run.json", "answers", "model"}
+    assert names == {"recipe.yaml", "log.txt", *found, "run.json", "answers", "model", "geometry.json"}
     state = json.loads((finished / "run.json").read_text(encoding="utf-8"))
     assert state["status"] == "done"
-    assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate"}
+    assert set(state["steps"]) == {"baseline", "find", "bake", "verify", "evaluate", "geometry"}
     assert state["summary"]["verification"]["passed"]
     edited = state["summary"]["edited"]
     assert len(edited["continuation"]["per_position"]) == edited["continuation"]["tokens"] == 5
@@ -84,6 +87,56 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert "| base | `organism` (LlamaForCausalLM) |" in card
     assert "The edit is meant to change refusal behaviour" in card
     assert "failed" not in card
+
+
+def test_the_geometry_is_that_of_both_models(finished: Path) -> None:
+    """An ablation leaves nothing along the direction, and across it what there was."""
+    state = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    found = json.loads((finished / "geometry.json").read_text(encoding="utf-8"))
+    assert {(each["class"], each["model"], each["count"]) for each in found["classes"]} == {
+        (name, model, 11) for name in ("refused", "answered") for model in ("base", "edited")
+    }
+    chosen = state["summary"]["direction"]
+    assert (found["layer"], found["position"]) == (chosen["layer"], chosen["position"])
+    at = {(each["class"], each["model"]): each["centre"] for each in found["classes"]}
+    assert at["refused", "base"][0] > at["answered", "base"][0] + 10
+    assert all(abs(at[name, "edited"][0]) < 1e-4 for name in ("refused", "answered"))
+    assert at["answered", "edited"][1] == pytest.approx(at["answered", "base"][1], abs=5)
+    answers = (finished / "answers/baseline.jsonl").read_text(encoding="utf-8").splitlines()
+    numbers = [each["prompt"] for each in found["points"] if (each["class"], each["model"]) == ("answered", "edited")]
+    assert numbers == list(range(11))
+    assert len(answers) == 22
+    there = found["separation"][found["layer"]]
+    assert there["base"]["low"] > 0.5 > there["edited"]["low"]
+    assert state["summary"]["geometry"]["before"] == there["base"]
+
+
+def test_a_run_without_a_geometry_gets_it_with_one_model_in_memory_at_a_time(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    known = (out / "geometry.json").read_text(encoding="utf-8")
+    state = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    del state["steps"]["geometry"], state["files"]["geometry.json"]
+    (out / "geometry.json").unlink()
+    (out / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    loaded: list[weakref.ref] = []
+    load = running.load
+
+    def one_at_a_time(*args: Any, **options: Any) -> Any:
+        gc.collect()
+        assert not [each for each in loaded if each() is not None]
+        model = load(*args, **options)
+        loaded.append(weakref.ref(model.model))
+        return model
+
+    monkeypatch.setattr(running, "load", one_at_a_time)
+    run(recipe(), out, resume=True)
+    assert len(loaded) == 2
+    assert (out / "geometry.json").read_text(encoding="utf-8") == known
+    run(recipe(), out, resume=True)
+    assert len(loaded) == 2
 
 
 def test_a_reflection_that_a_tied_model_cannot_have_is_said_before_anything_is_measured(
@@ -158,8 +211,11 @@ def test_a_finished_run_resumes_without_doing_anything(
     shutil.copytree(finished, tmp_path / "out")
     before = json.loads((finished / "run.json").read_text(encoding="utf-8"))["summary"]
     calls = counted(monkeypatch)
+    monkeypatch.setattr(reporting, "report_of_run", lambda folder: folder.path / "page")
     result = run(recipe(), tmp_path / "out", resume=True)
     assert calls == []
+    assert result.to_dict()["report"] == str(tmp_path / "out/page")
+    assert run(recipe(), tmp_path / "out", resume=True, report=False).report is None
     assert result.summary["edited"] == before["edited"]
 
 

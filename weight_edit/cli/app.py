@@ -17,11 +17,14 @@ from weight_edit.cli.find import find
 from weight_edit.cli.help_pages import RootCommand, VerbCommand, say_choices
 from weight_edit.cli.inspect import inspect
 from weight_edit.cli.judge import judge
+from weight_edit.cli.log_format import with_log_format
 from weight_edit.cli.pack import pack
 from weight_edit.cli.plan import plan
 from weight_edit.cli.push import push
+from weight_edit.cli.report import report
 from weight_edit.cli.run import run
 from weight_edit.cli.search import search
+from weight_edit.cli.ui import ui
 from weight_edit.cli.undo import undo
 from weight_edit.cli.verify import verify
 from weight_edit.utils.registry_listing import as_help
@@ -58,6 +61,7 @@ def _register(verb: Callable[..., None], below: Callable[[], str] = str) -> None
     Args:
         below: makes what stands at the end of its help; not called before that is asked for.
     """
+    verb = with_log_format(verb)
     say_choices(verb)
     app.command(cls=type("Command", (VerbCommand,), {"below": staticmethod(below)}))(verb)
 
@@ -98,6 +102,7 @@ _register(bake, _kinds)
 _register(verify, _public_sets)
 _register(evaluate, _public_sets)
 _register(judge, _judges)
+_register(report)
 _register(chat, _kinds)
 _register(diff)
 _register(adapter, _kinds)
@@ -105,3 +110,4 @@ _register(pack)
 _register(apply)
 _register(undo)
 _register(push)
+_register(ui)

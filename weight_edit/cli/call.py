@@ -87,8 +87,9 @@ def call(
     except (KeyboardInterrupt, Stopped) as stop:
         # Typer would say "Aborted." instead.
         why = f", or one of the {launched().count} processes ended" if launched().several else ""
-        tell(f"interrupted{why}; {left()}")
-        raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
+        code = int(str(stop.code)) if isinstance(stop, Stopped) else 130
+        tell(f"interrupted{why}; {left()}", code)
+        raise SystemExit(code) from None
     except ProcessError as error:
         error.args = (plain(f"{error}; {left()}"),)
         raise

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from weight_edit.cli.log_format import FORMATS
 from weight_edit.utils.names import check_known
 from weight_edit.utils.registry_listing import Registered, canonical, registered
 
@@ -19,6 +20,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "mtp": ("edit", "skip"),
     "rounding": ("balanced", "nearest"),
     "file_format": ("peft", "gguf"),
+    "log_format": FORMATS,
     "show": ("lines", "tokens", "text"),
     "sampler": ("tpe", "cma-es", "random"),
 }
@@ -63,7 +65,7 @@ def check(params: Mapping[str, object]) -> None:
     """
     for name, values in CHOICES.items():
         for value in _texts(params.get(name)):
-            check_known(f"--{name}", value, values)
+            check_known(f"--{name.replace('_', '-')}", value, values)
     for name, known in (("method", methods), ("kind", edits)):
         for chosen in _texts(params.get(name)):
             chosen = canonical(chosen, known())

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from traceback import format_exception
 from typing import TextIO, cast
 
 import typer
@@ -12,11 +13,11 @@ import typer
 from weight_edit.cli.app import app
 from weight_edit.cli.flags import with_flags
 from weight_edit.cli.help_pages import as_json, flags
-from weight_edit.cli.launched import may_tell, may_trace, one_voice
+from weight_edit.cli.launched import may_tell, may_trace, one_voice, say_error
+from weight_edit.cli.log_format import json_is_logged, log_event
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
-from weight_edit.utils.launch import launched
 
 __all__ = ["app", "main"]
 
@@ -31,10 +32,13 @@ def main() -> None:
     with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))), one_voice():
         try:
             _run()
-        except Exception:
+        except Exception as error:
             # A mistake of ours that all of several processes make has one traceback.
             if may_trace():
-                raise
+                if not json_is_logged(sys.argv[1:]):
+                    raise
+                trace = redacted("".join(format_exception(error)))
+                log_event("error", message=f"{type(error).__name__}: {first_line(error)}", exit_code=1, traceback=trace)
             raise SystemExit(1) from None
 
 
@@ -44,7 +48,9 @@ def _run() -> None:
     try:
         code = app(standalone_mode=False)
     except WeightEditError as error:
-        _fail(with_flags(str(error), error.options, flags.get()), error.exit_code, error.details)
+        # What the error is about, for whoever shows it beside a field.
+        about = {"options": [*error.options]} if error.options else {}
+        _fail(with_flags(str(error), error.options, flags.get()), error.exit_code, {**error.details, **about})
     except typer.Abort:
         _fail("aborted", 1)
     except typer.TyperException as error:
@@ -88,7 +94,7 @@ def _fail(message: str, code: int, details: Mapping[str, object] | None = None) 
         from weight_edit.cli.tables.results import rejected
 
         rejected(details, Console(emoji=False))
-    print(f"weight-edit: {plain(message)}", file=sys.stderr if launched().first else sys.__stderr__, flush=True)
+    say_error(plain(message), code)
     raise SystemExit(code) from None
 
 

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, get_type_hints
 
@@ -11,6 +12,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from weight_edit.cli.choices import CHOICES, check, completions
 from weight_edit.cli.earlier_words import in_present_words
+from weight_edit.cli.log_format import logged_as_json
 from weight_edit.cli.option_groups import GROUPS, OTHERS, group_of
 
 if TYPE_CHECKING:
@@ -71,10 +73,12 @@ class VerbCommand(typer.core.TyperCommand):
         """
         as_json.set(bool(ctx.params.get("as_json")))
         flags.set(frozenset(flag for param in self.params for flag in (*param.opts, *param.secondary_opts)))
-        for note in self.renamed if not ctx.params.get("quiet") else ():
-            print(f"note: {note}", file=sys.stderr)
         check(ctx.params)
-        return super().invoke(ctx)
+        quiet = bool(ctx.params.get("quiet"))
+        with logged_as_json(quiet=quiet) if ctx.params.get("log_format") == "json" else nullcontext():
+            for note in self.renamed if not quiet else ():
+                print(f"note: {note}", file=sys.stderr)
+            return super().invoke(ctx)
 
 
 def say_choices(verb: Callable[..., None]) -> None:

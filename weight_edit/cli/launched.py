@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
 from typing import TextIO, TypeVar, cast
 
+from weight_edit.cli.log_format import json_is_logged, log_event
 from weight_edit.errors import UsageError
 from weight_edit.utils.launch import launched
 
@@ -100,7 +101,18 @@ def may_trace() -> bool:
     return processes is None or processes.may_trace()
 
 
-def tell(line: str) -> None:
-    """Print a line on what ended the run, in one of the processes."""
+def tell(line: str, code: int) -> None:
+    """Say in a line what ended the run, with the exit code, in one of the processes."""
     if may_tell():
+        say_error(line, code)
+
+
+def say_error(line: str, code: int) -> None:
+    """Say in a line what went wrong: as an event where the log is one of events."""
+    if not json_is_logged(sys.argv[1:]):
         print(f"weight-edit: {line}", file=sys.stderr if launched().first else sys.__stderr__, flush=True)
+    elif launched().first:
+        log_event("error", message=line, exit_code=code)
+    else:
+        with redirect_stderr(cast(TextIO, sys.__stderr__)):
+            log_event("error", message=line, exit_code=code)

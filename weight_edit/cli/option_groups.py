@@ -106,10 +106,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--finalists",
         "--known-answers",
         "--n-evaluate",
+        "--open",
     ),
-    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate"),
+    "Machine": ("--offload", "--processes", "--calibrate", "--flops", "--disk-rate", "--host", "--port"),
     "Output": (
         "--out",
+        "--folder",
         "--format",
         "--answers",
         "--harness-out",
@@ -122,6 +124,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--card",
         "--resume",
         "--keep-failed",
+        "--report",
         "--link",
         "--low-disk",
         "--dry-run",
@@ -150,7 +153,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--token",
         "--trust-remote-code",
     ),
-    "Terminal": ("--json", "--quiet", "--help", "--version", "--install-completion", "--show-completion"),
+    "Terminal": (
+        "--json",
+        "--quiet",
+        "--log-format",
+        "--help",
+        "--version",
+        "--install-completion",
+        "--show-completion",
+    ),
 }
 """Group's title -> its options, both in the order of the help."""
 

@@ -95,3 +95,4 @@ BaseModel = Annotated[
 LowDisk = Annotated[
     bool, typer.Option("--low-disk", help="Of a Hub model, download, rewrite and delete one shard at a time.")
 ]
+Report = Annotated[bool, typer.Option("--report/--no-report", help="Make a page of it at the end: report/report.html.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weight_edit.cli.call import RESUMED, as_dict, call
-from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Thinking, Token
+from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Report, Thinking, Token
 from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Take up an earlier run; done steps are kept.")] = False,
     overwrite: Overwrite = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep a model that failed, marked.")] = False,
+    report: Report = True,
     push: Annotated[
         bool, typer.Option("--push", help="Push the model where the recipe's push section says; else nothing is sent.")
     ] = False,
@@ -71,6 +72,7 @@ def run(
             resume=resume,
             overwrite=overwrite,
             keep_failed=keep_failed,
+            report=report,
             push=push,
             token=token,
             trust_remote_code=trust_remote_code,

@@ -1,11 +1,12 @@
 """The verb `search`: the best edit of a model, found without generating."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weight_edit.cli.call import as_dict, call
+from weight_edit.cli.call import call
 from weight_edit.cli.options import (
     Device,
     Dtype,
@@ -16,6 +17,7 @@ from weight_edit.cli.options import (
     Overwrite,
     Quiet,
     Remote,
+    Report,
     Revision,
     System,
     Template,
@@ -133,6 +135,7 @@ def search(
     revision: Revision = None,
     token: Token = None,
     trust_remote_code: Remote = False,
+    report: Report = True,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -209,7 +212,7 @@ def search(
             seed=seed,
             **extent,
         )
-        return search_by_name(
+        result = search_by_name(
             request,
             model,
             out,
@@ -225,13 +228,25 @@ def search(
             resume=resume,
             overwrite=overwrite,
         )
+        if report:
+            from weight_edit.runs.reporting import report_of_search
+
+            pages.append(report_of_search(result.path))
+        return result
 
     def show(result: "SearchResult", console: "Console") -> None:
         from weight_edit.cli.tables.search import search_result
 
-        search_result(result, console)
+        search_result(result, console, report=next(iter(pages), None))
 
-    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept="what was done is in the journal; go on with --resume")
+    def document(result: "SearchResult") -> Mapping[str, object]:
+        page = next(iter(pages), None)
+        return {**result.to_dict(), "report": page and str(page)}
+
+    pages: list[Path | None] = []
+    call(
+        work, show, document, as_json=as_json, quiet=quiet, kept="what was done is in the journal; go on with --resume"
+    )
 
 
 def _named(context: typer.Context, name: str) -> bool:

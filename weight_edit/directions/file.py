@@ -81,6 +81,16 @@ def folder_of(out: str | Path) -> Path:
     return out.with_name(f"{out.name}.find")
 
 
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a directions file says of itself; empty where it says nothing.
+
+    Raises:
+        UsageError: not safetensors, or the metadata are no JSON object.
+    """
+    path = Path(path)
+    return _metadata((_header(path).metadata or {}).get(KEY), path)
+
+
 def read_candidates(path: str | Path, d_model: int) -> NDArray[np.float32] | None:
     """The candidates in a directions file, (positions, layers, d_model); None if it has none.
 

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,7 +11,7 @@ from weight_edit.errors import FOREIGN_ERRORS, UsageError, first_line, plain
 from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.redaction import cleaned, redacted, remember, stored_tokens, weakness
 from weight_edit.utils.names import nearest
-from weight_edit.utils.progress import is_quiet
+from weight_edit.utils.progress import is_drawn
 
 
 def usable_token(token: str | None) -> str | None:
@@ -155,7 +154,7 @@ def hub_library() -> Iterator[None]:
         # Added once, however often it is asked for.
         handler.addFilter(_in_plain_words)
     with bounded_client():
-        if (not is_quiet() and sys.stderr.isatty()) or are_progress_bars_disabled():
+        if is_drawn() or are_progress_bars_disabled():
             yield
             return
         disable_progress_bars()

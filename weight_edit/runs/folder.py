@@ -19,9 +19,11 @@ from weight_edit.checkpoint.whole_file import append_line, write_whole
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import Recipe
 from weight_edit.redaction import redacted
+from weight_edit.runs.figures import figures_of
 from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.utils.json import json_safe
 from weight_edit.utils.progress import announce
+from weight_edit.utils.progress_events import emit_step
 from weight_edit.version import __version__
 
 RECIPE = "recipe.yaml"
@@ -34,6 +36,8 @@ STEPS = {
     "bake": "writing the edited checkpoint",
     "verify": "checking every byte, what is left of the direction, and hooks against weights",
     "evaluate": "the edited model answers the same prompts",
+    "geometry": "the stream of these prompts before and after, along the direction and across it",
+    "report": "the page of the run and its pictures",
 }
 """Kind of step -> the line shown when it begins."""
 
@@ -118,23 +122,34 @@ class RunFolder:
             files: what the step leaves in the folder, relative; their content is checked before reuse.
             work: does it and returns a JSON-ready result.
         """
-        key = hashlib.sha256(json.dumps([__version__, inputs], sort_keys=True).encode()).hexdigest()
         earlier = self.state["steps"].get(name)
-        if earlier is not None and earlier.get("key") == key and self._same_files(earlier.get("files", {}), files):
+        if self.is_done(name, inputs, files):
             self.log(f"{name}: unchanged, not done again")
+            emit_step(name, "kept", seconds=earlier.get("seconds"), figures=figures_of(name, earlier["result"]))
             return earlier["result"]
         self.check_own(*files)
         self.log(f"{name}: started")
+        emit_step(name, "begun")
         announce(f"{name}: {STEPS.get(name.split()[0], '...')}")
         began = time.monotonic()
         result = work()
         seconds = round(time.monotonic() - began, 3)
         digests = {file: _digest(self.path / file) for file in files}
-        self.state["steps"][name] = {"key": key, "seconds": seconds, "files": digests, "result": result}
+        self.state["steps"][name] = {"key": _key(inputs), "seconds": seconds, "files": digests, "result": result}
         self.record(*files)
         self.save()
         self.log(f"{name}: done in {seconds:.1f} s")
+        emit_step(name, "done", seconds=seconds, figures=figures_of(name, result))
         return result
+
+    def is_done(self, name: str, inputs: Any, files: tuple[str, ...]) -> bool:
+        """Whether an earlier attempt has done a step with these inputs, and its files are as it left them."""
+        earlier = self.state["steps"].get(name)
+        return (
+            earlier is not None
+            and earlier.get("key") == _key(inputs)
+            and self._same_files(earlier.get("files", {}), files)
+        )
 
     def forget(self, *names: str) -> None:
         """Drop the results of steps, so that they run again."""
@@ -282,6 +297,11 @@ def _is_unfinished(folder: Path, goal: Path) -> bool:
         return bool(_read(folder / RUN).get("replaces") == goal.name)
     except UsageError:
         return False
+
+
+def _key(inputs: Any) -> str:
+    """What tells whether a step's result is of these inputs and of this version."""
+    return hashlib.sha256(json.dumps([__version__, inputs], sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

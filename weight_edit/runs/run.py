@@ -35,9 +35,11 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
+from weight_edit.runs import reporting
 from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.runs.directions import Search, directions_file, slug, step_name, write_given
 from weight_edit.runs.folder import RunFolder
+from weight_edit.runs.geometry import GEOMETRY, Geometry
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.publishing import check_push, not_pushed, push_model
 from weight_edit.runs.recipe_checks import check_step
@@ -50,6 +52,7 @@ from weight_edit.studies.registry import study_named
 from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
 from weight_edit.utils.extras import need
 from weight_edit.utils.progress import announce
+from weight_edit.utils.progress_events import emit_steps
 from weight_edit.verification.verify import verify
 
 
@@ -61,12 +64,14 @@ class RunResult:
         path: the run's folder.
         model: the edited model in it; None where the recipe has no edit.
         summary: what `run.json` says under "summary": baseline, direction, studies, edited, verification,
-            effect, seconds, push.
+            effect, geometry, seconds, push.
+        report: the page of the run; None where none was made.
     """
 
     path: Path
     model: Path | None
     summary: dict[str, Any]
+    report: Path | None = None
 
     def __repr__(self) -> str:
         steps = ", ".join(key for key, value in self.summary.items() if value)
@@ -74,7 +79,8 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**self.summary, "path": str(self.path), "model": self.model and str(self.model)}
+        paths = {"path": self.path, "model": self.model, "report": self.report}
+        return {**self.summary, **{name: path and str(path) for name, path in paths.items()}}
 
 
 def run(
@@ -85,6 +91,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     keep_failed: bool = False,
+    report: bool = True,
     push: bool = False,
     token: str | None = None,
     trust_remote_code: bool = False,
@@ -99,6 +106,7 @@ def run(
         overwrite: replace an earlier run, when this one is done; until then it is made beside it, in `out` with `.new`
             behind it.
         keep_failed: keep a model that failed its checks, as `model.failed` and marked as such.
+        report: make the page of the run at its end, where the extra `report` is installed.
         push: push the finished model where the recipe says; without it nothing is sent, whatever a recipe says.
         token: Hub access token.
         trust_remote_code: allow the model's own code.
@@ -119,6 +127,7 @@ def run(
         job = _Run(recipe, token, trust_remote_code)
     folder = RunFolder.open(out, job.kept_recipe, source=job.source.path, resume=resume, overwrite=overwrite)
     with closing(folder):
+        emit_steps([*job.steps, *(["report"] if report else [])])
         summary = _executed(job, folder, keep_failed, token)
         summary["seconds"] = round(time.monotonic() - began, 1)
         if recipe.push is not None:
@@ -127,6 +136,7 @@ def run(
         folder.save()
         folder.log(f"done in {summary['seconds']} s")
         folder.take_place()
+        page = reporting.report_of_run(folder) if report else None
         if push:
             # Behind all else: a run whose push fails is done all the same.
             try:
@@ -139,7 +149,7 @@ def run(
                 raise
             folder.log(f"pushed: {summary['push']['url']}")
             folder.save()
-    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary)
+    return RunResult(folder.path, None if recipe.edit is None else folder.path / MODEL, summary, page)
 
 
 def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | None) -> dict[str, Any]:
@@ -233,6 +243,15 @@ class _Run:
             check_step(step, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
         self._base_logprobs: BaseLogprobs | None = None
+        self._looked_at = self._directions_looked_at()
+        self._geometry = None if self._looked_at is None else Geometry(self._looked_at, self.sets, self._format)
+
+    def _directions_looked_at(self) -> str | None:
+        """The name of the found directions whose geometry is recorded; None where there is nothing to look at."""
+        if self.recipe.edit is None or not any(self.sets.values()):
+            return None
+        named = [] if self.search is not None else [step.directions or MAIN for step in self.recipe.edit.steps]
+        return next((name for name in [*named, MAIN] if name in self.searches), None)
 
     def _read_base(self) -> Model:
         """The base model, loaded and checked for the edit."""
@@ -300,14 +319,30 @@ class _Run:
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
             edited, checked = (folder.state["steps"][step]["result"] for step in ("evaluate", "verify"))
-            return summary | {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
+            summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
+            return summary | self._look(folder, finished)
         folder.state["finished"] = None
-        unverified = self._bake_unverified(folder, edit)
+        unverified = self._bake_unverified(folder, edit, finished)
         checked, edited, problems = self._check(folder, unverified, edit, baseline)
         summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
-        return summary
+        folder.save()
+        return summary | self._look(folder, finished)
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of all steps, in their order."""
+        recipe = self.recipe
+        return [
+            "baseline",
+            *(step_name("directions", name) for name in self.given),
+            *(step_name("find", name) for name in self.searches),
+            *(f"study {number + 1}" for number in range(len(recipe.studies))),
+            *([] if self.search is None else ["search"]),
+            *([] if recipe.edit is None else ["bake", "verify", "evaluate"]),
+            *([] if self._geometry is None else ["geometry"]),
+        ]
 
     @cached_property
     def _model_inputs(self) -> dict[str, Any]:
@@ -363,11 +398,31 @@ class _Run:
             for name, search in self.searches.items()
         }
 
-    def _bake_unverified(self, folder: RunFolder, edit: list[Any]) -> Path:
+    def _look(self, folder: RunFolder, finished: list[Any]) -> dict[str, Any]:
+        """The geometry's entry of the summary; empty where there is none.
+
+        Args:
+            finished: the inputs of all that is done with the edit.
+        """
+        geometry, name = self._geometry, self._looked_at
+        if geometry is None or name is None:
+            return {}
+
+        def edited() -> Model:
+            self.base.release()
+            return self._load(folder.path / MODEL)
+
+        def work() -> dict[str, Any]:
+            return geometry.write(folder.path / GEOMETRY, folder.path / directions_file(name), self.base.load, edited)
+
+        return {"geometry": folder.step("geometry", finished, (GEOMETRY,), work)}
+
+    def _bake_unverified(self, folder: RunFolder, edit: list[Any], finished: list[Any]) -> Path:
         """The edited model, before it is judged; the base is released behind it.
 
         Args:
             edit: the inputs of the edit.
+            finished: those of all that is done with it.
         """
         # They go when the new model is judged, not before: hours of work lie between.
         folder.check_own(MODEL, FAILED)
@@ -375,6 +430,8 @@ class _Run:
         folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
         # The last use of the base: it makes room for the models that are verified and measured.
         self.base_logprobs()
+        if self._geometry is not None and not folder.is_done("geometry", finished, (GEOMETRY,)):
+            self._geometry.read_base(self.base.load(), folder.path / directions_file(str(self._looked_at)))
         self.base.release()
         return unverified
 
@@ -558,7 +615,10 @@ class _Run:
 
     def _evaluate_edited(self, unverified: Path, answers: Path) -> dict[str, Any]:
         """What is measured of the edited model, with its differences from the base's answers, pair by pair."""
-        measured = self._evaluate(self._target(self._load(unverified)), answers / "edited.jsonl", self.base_logprobs())
+        model = self._load(unverified)
+        measured = self._evaluate(self._target(model), answers / "edited.jsonl", self.base_logprobs())
+        if self._geometry is not None:
+            self._geometry.read_edited(model)
         if not measured:
             return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))

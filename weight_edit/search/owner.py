@@ -38,8 +38,13 @@ class Owner:
     @classmethod
     def here(cls) -> "Owner":
         """This process, with a new token."""
-        found = _looked_up(os.getpid())
-        return cls(socket.gethostname(), machine(), os.getpid(), found[1] if found else None, secrets.token_hex(6))
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, process: int) -> "Owner":
+        """A process of this machine by its id, with a new token."""
+        found = _looked_up(process)
+        return cls(socket.gethostname(), machine(), process, found[1] if found else None, secrets.token_hex(6))
 
     @property
     def is_here(self) -> bool:

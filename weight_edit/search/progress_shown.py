@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from weight_edit.search.front import FrontPoint
 from weight_edit.search.progress import Progress, Told
 from weight_edit.utils.progress import Bar, announce, bar, duration
+from weight_edit.utils.progress_events import emit
 
 EVERY = 20.0
 """Seconds between two lines on the front, at least, within a step."""
@@ -62,6 +63,8 @@ class _Display:
         front = tuple(progress.front)
         if front and front != self._front:
             announce(front_in_words(front, judged=progress.judged) + _cost(progress))
+            points = [{"refusal": point.refusal, "damage": point.damage} for point in front]
+            emit("front", judged=progress.judged, points=points)
             self._front, self._said = front, self._clock()
 
 

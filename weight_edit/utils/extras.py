@@ -13,6 +13,8 @@ EXTRAS = {
     "vllm": "vllm",
     "optuna": "search",
     "sqlalchemy": "search",
+    "gradio": "ui",
+    "vl_convert": "report",
 }
 """Library -> the extra that installs it."""
 

@@ -2,7 +2,8 @@
 
 On a terminal it is a bar from the first moment on. Elsewhere (nohup, Slurm, CI) it is plain lines: the first at once,
 then one every `EVERY` seconds with the count, the rate and the time left, and ever fewer while the count stands still.
-Rate and time left are those of the last minutes, so that they follow a machine that slows down.
+Rate and time left are those of the last minutes, so that they follow a machine that slows down. Where somebody listens
+(`progress_events`), all of it goes there instead.
 """
 
 import sys
@@ -10,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from weight_edit.utils.progress_events import emit, is_heard, reported
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -215,9 +218,16 @@ def quieted(quiet: bool) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether progress is off, for libraries that draw their own."""
+    """Whether progress is off."""
+    if is_heard():
+        return False
     said = _quiet.get()
     return _quiet_by_default if said is None else said
+
+
+def is_drawn() -> bool:
+    """Whether there is a terminal on which libraries may draw bars of their own."""
+    return not is_quiet() and not is_heard() and sys.stderr.isatty()
 
 
 def enable_progress_bars() -> None:
@@ -237,9 +247,11 @@ def are_progress_bars_disabled() -> bool:
 
 def announce(line: str) -> None:
     """Print a line on stderr about what begins now, unless progress is off."""
-    if is_quiet():
+    if is_heard():
+        emit("message", text=line)
+    elif is_quiet():
         return
-    if _running and _console().is_terminal:
+    elif _running and _console().is_terminal:
         # Above the bar that is drawn.
         _running[-1].say(line)
     else:
@@ -261,9 +273,8 @@ def bar(description: str, total: float | None = None, unit: str = "", *, done: f
     if is_quiet() or _running:
         yield _Silent()
         return
-    console = _console()
     meter = Meter(total=total, unit=unit, first=done)
-    with (_drawn if console.is_terminal else _told)(description, meter, console) as shown:
+    with _shown(description, meter) as shown:
         _running.append(shown)
         try:
             yield shown
@@ -287,7 +298,7 @@ def beside(description: str) -> Iterator[None]:
 
     There it is announced in one line; elsewhere it is shown as by `bar`.
     """
-    if is_quiet() or _console().is_terminal:
+    if is_quiet() or (_console().is_terminal and not is_heard()):
         announce(description)
         yield
         return
@@ -356,6 +367,14 @@ class Lines:
         return f"{self.description}: {self.meter}".removesuffix(": ")
 
 
+def _shown(description: str, meter: Meter) -> AbstractContextManager[Bar]:
+    """The bar of a task: told to a listener, drawn on a terminal, or in lines."""
+    if is_heard():
+        return reported(description, meter)
+    console = _console()
+    return (_drawn if console.is_terminal else _told)(description, meter, console)
+
+
 @contextmanager
 def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
     lines = Lines(description=description, meter=meter, write=_tell)
@@ -415,7 +434,9 @@ def _tell(line: str) -> None:
 
 
 def _write(line: str) -> None:
-    if not is_quiet():
+    if is_heard():
+        emit("message", text=line)
+    elif not is_quiet():
         print(line, file=sys.stderr, flush=True)
 
 

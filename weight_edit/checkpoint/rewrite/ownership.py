@@ -27,6 +27,9 @@ OURS = (MANIFEST, RUN)
 MODEL, UNVERIFIED, FAILED = "model", "model.unverified", "model.failed"
 """The checkpoints that a run's folder may hold."""
 
+REPORT, REPORT_RECORD = "report", "report.json"
+"""The part of a run's folder that holds its report, and the record in that."""
+
 _MAX_RUN = 1_000_000_000
 _SHOWN = 3
 _LOGGED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
@@ -60,10 +63,28 @@ def check_own(folder: Path) -> None:
         raise UsageError(
             f"{name}/{RUN} does not list what a run wrote, so it is not ours to overwrite; remove it yourself"
         )
+    marks: tuple[str, ...] = (RUN,)
+    if _regular(folder / REPORT / REPORT_RECORD):
+        # A report can be made again at any time, after the run took down what it wrote.
+        kept = {name: entry for name, entry in records.items() if not name.startswith(f"{REPORT}/")}
+        records = kept | {f"{REPORT}/{name}": entry for name, entry in _of_report(folder / REPORT).items()}
+        marks = (RUN, f"{REPORT}/{REPORT_RECORD}")
     models = [each for each in (MODEL, UNVERIFIED, FAILED) if (folder / each / MANIFEST).is_file()]
     for model in models:
         records |= _of_checkpoint(folder, model)
-    _check(folder, records, (RUN, *(f"{model}/{MANIFEST}" for model in models)))
+    _check(folder, records, (*marks, *(f"{model}/{MANIFEST}" for model in models)))
+
+
+def check_report(folder: Path) -> None:
+    """Refuse to remove a report with foreign or changed files.
+
+    Raises:
+        UsageError: as `check_own`.
+    """
+    if not _regular(folder / REPORT_RECORD):
+        name = printable(str(folder))
+        raise UsageError(f"{name} has no {REPORT_RECORD}, so it is not ours to overwrite; choose another output")
+    _check(folder, _of_report(folder), (REPORT_RECORD,))
 
 
 def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
@@ -87,6 +108,8 @@ def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
             _refuse(folder, [name] if _problem(folder, name, records.get(name)) else [], [])
     elif (folder / name / MANIFEST).is_file():
         check_own(folder / name)
+    elif name == REPORT and _regular(folder / name / REPORT_RECORD):
+        check_report(folder / name)
     else:
         check_files(folder / name, below(name, records))
 
@@ -111,7 +134,11 @@ def run_records(folder: Path) -> dict[str, Written] | None:
     Raises:
         UsageError: `run.json` cannot be read.
     """
-    path = folder / RUN
+    return _listed(folder / RUN)
+
+
+def _listed(path: Path) -> dict[str, Written] | None:
+    """The files that a record lists under `files`; None where it lists none."""
     with open_regular(path) as file:
         size = Stamp.of(file).size
         if size > _MAX_RUN:
@@ -121,6 +148,18 @@ def run_records(folder: Path) -> dict[str, Written] | None:
     if not isinstance(files, dict):
         return None
     return {check_relative(name, str(path)): _written(entry, path) for name, entry in files.items()}
+
+
+def _of_report(folder: Path) -> dict[str, Written]:
+    """The files that a report lists, relative to its folder."""
+    records = _listed(folder / REPORT_RECORD)
+    if records is None:
+        raise UsageError(f"{printable(str(folder))}/{REPORT_RECORD} does not list what was written; remove it yourself")
+    return records
+
+
+def _regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def written(path: Path, *, grows: bool = False) -> Written:

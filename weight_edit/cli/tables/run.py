@@ -42,6 +42,7 @@ def run_result(result: "RunResult", console: Console) -> None:
         examples(result.path, console)
     files = Table.grid(padding=(0, 2))
     for name, what in (
+        ("report/report.html", "all of it to look at, in one page; its pictures are beside it"),
         ("model", "the edited checkpoint, with its card and weight_edit.json"),
         ("directions.safetensors", "the direction, all candidates and their scores"),
         ("search/points", "every point of the front, as a recipe"),

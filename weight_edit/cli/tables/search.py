@@ -12,6 +12,8 @@ from weight_edit.cli.tables.results import safe, suggest
 from weight_edit.utils.progress import duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from weight_edit.search.result import SearchResult
     from weight_edit.search.summary import PointSummary, SearchSummary
 
@@ -19,13 +21,15 @@ _WIDE = 110
 """Characters from which on the names of recipes fit beside the figures."""
 
 
-def search_result(result: "SearchResult", console: Console) -> None:
-    """Print a finished search, and what to do next."""
+def search_result(result: "SearchResult", console: Console, *, report: "Path | None" = None) -> None:
+    """Print a finished search, its page, and what to do next."""
     from weight_edit.search.summary import search_summary
 
     found = search_summary(result)
     search_front(found, console)
     chosen = next(point for point in found["front"] if point["digest"] == found["picked"])
+    if report is not None:
+        console.print(f"\nTo look at, with its pictures: {safe(report)}", highlight=False)
     console.print("\nEvery point is a recipe; this one is baked, verified and measured by, for example:")
     suggest(
         console,

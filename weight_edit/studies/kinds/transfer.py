@@ -3,11 +3,10 @@
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from weight_edit.directions.separation import auc
+from weight_edit.directions.separation import auc, line_of
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.evaluation.evaluate import evaluate_in_turn
 from weight_edit.evaluation.loaders import lent
@@ -102,20 +101,6 @@ def transfer(lab: Lab, options: TransferOptions) -> dict[str, Any]:
         for label in options.edits
     }
     return {"rows": rows, "separation": lines, "most_left": left}
-
-
-def line_of(known: DirectionRows) -> Tensor:
-    """The unit line in the directions' span along which the class means differ, (d_model,).
-
-    Of a single direction it is that direction; where the means are not known, the first one. It is float64.
-    """
-    rows = torch.from_numpy(known.rows).double()
-    if len(rows) == 1 or not {"target_mean", "baseline_mean"} <= known.tensors.keys():
-        return rows[0]
-    shift = torch.from_numpy(known.tensors["target_mean"] - known.tensors["baseline_mean"]).double()
-    within = rows @ shift
-    # Means that do not differ within the span single out no line.
-    return rows[0] if not bool(within.norm() > 0) else torch.nn.functional.normalize(rows.T @ within, dim=0)
 
 
 def _measured(

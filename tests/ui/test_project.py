@@ -1,0 +1,140 @@
+"""Projects: what was chosen and started, told from their folder; runs of the command line are opened in them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from weight_edit.errors import UsageError
+from weight_edit.ui.jobs import COMMAND, RESULT
+from weight_edit.ui.project import list_projects, new_project, open_project, open_run, read_project
+from weight_edit.ui.report_route import report_file
+from weight_edit.ui.settings import Settings
+
+
+def add_job(folder: Path, name: str, words: list[str], out: Path | None, result: dict[str, object]) -> None:
+    """A job that is done."""
+    path = folder / "jobs" / name
+    path.mkdir(parents=True)
+    entry = {"words": words, "out": None if out is None else str(out), "began": float(name[:3]), "process": None}
+    (path / COMMAND).write_text(json.dumps(entry))
+    (path / RESULT).write_text(json.dumps(result))
+
+
+def made_run(folder: Path) -> Path:
+    """A run of the command line, as far as a project reads it."""
+    (folder / "model").mkdir(parents=True)
+    recipe = {
+        "model": "<img src=x onerror=alert(1)>",
+        "find": {"target": ["a.txt"], "baseline": "b.txt", "method": 3},
+        "edit": {"kind": "reflect", "strength": 0.5},
+        "evaluate": {"refused": "c.txt"},
+    }
+    (folder / "run.json").write_text(json.dumps({"recipe": recipe, "summary": {"baseline": {}}}))
+    (folder / "directions.safetensors").write_bytes(b"rows")
+    return folder
+
+
+def test_what_is_chosen_is_kept(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    project.saved(replace(Settings(), model="other"))
+    again = read_project(project.folder)
+    assert again is not None
+    assert again.settings.model == "other"
+    assert list_projects(tmp_path) == [project.name]
+    assert open_project(tmp_path, project.name).folder == project.folder
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/etc", "", None, 3, ["a"], "no such", "a/../b"])
+def test_a_name_from_the_browser_opens_projects_alone(tmp_path: Path, name: object) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "project.json").write_text("{}")
+    opened = open_project(tmp_path / "projects", name)
+    assert opened.folder.parent == (tmp_path / "projects").resolve()
+
+
+def test_the_last_result_of_each_kind_is_taken(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    first, second = project.folder / "find-1.safetensors", project.folder / "find-2.safetensors"
+    for path in (first, second):
+        path.write_bytes(b"")
+    add_job(project.folder, "001-find", ["find"], first, {"layer": 1})
+    add_job(project.folder, "002-find", ["find"], second, {"error": "no", "exit_code": 3})
+    run = made_run(project.folder / "run-3")
+    add_job(project.folder, "003-run", ["run"], run, {})
+    found = read_project(project.folder)
+    assert found is not None
+    assert found.directions == first
+    assert found.run == run
+    assert found.edited == run / "model"
+    assert found.next_job("bake").name == "004-bake"
+    assert found.next_out("model").name == "model-4"
+
+
+def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    search = project.folder / "search-1"
+    (search / "points").mkdir(parents=True)
+    for digest in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        (search / "points" / f"01-{digest}.yaml").write_text("")
+    front = [{"digest": "aaaaaaaaaaaa"}, {"digest": "bbbbbbbbbbbb"}, {"digest": "../../x"}]
+    picked = {"point": {"digest": "aaaaaaaaaaaa"}}
+    add_job(project.folder, "001-search", ["search"], search, {"front": front, "picked": picked})
+
+    def point(chosen: str) -> Path | None:
+        saved = project.saved(replace(Settings(), point=chosen))
+        again = read_project(saved.folder)
+        assert again is not None
+        return again.point
+
+    assert point("") == search / "points" / "01-aaaaaaaaaaaa.yaml"
+    assert point("bbbbbbbbbbbb") == search / "points" / "01-bbbbbbbbbbbb.yaml"
+    assert point("../../x") is None
+    assert point("no such") == search / "points" / "01-aaaaaaaaaaaa.yaml"
+
+
+def test_a_run_of_the_command_line_is_opened_and_left_as_it_is(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "runs" / "<b>x")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    project = open_run(tmp_path / "projects", str(run))
+    again = read_project(project.folder)
+    assert again is not None
+    assert again.settings.model == "<img src=x onerror=alert(1)>"
+    assert (again.settings.kind, again.settings.strength, again.settings.target) == ("reflect", 0.5, "a.txt")
+    assert again.settings.method == Settings().method
+    assert again.opened == again.run == run
+    assert again.directions is not None
+    assert again.directions.read_bytes() == b"rows"
+    assert "<" not in again.name
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"recipe": 3}'])
+def test_another_folder_is_no_run(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UsageError, match="is no run"):
+        open_run(tmp_path / "projects", str(tmp_path))
+    assert not (tmp_path / "projects").exists()
+
+
+def test_only_what_a_report_wrote_is_served(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    out = project.folder / "report-1"
+    out.mkdir()
+    (out / "report.html").write_text("<p>")
+    add_job(project.folder, "001-report", ["report"], out, {})
+    add_job(project.folder, "002-bake", ["bake"], out, {})
+    assert report_file(tmp_path, project.name, "001-report") == out / "report.html"
+    for name, job in ((project.name, "002-bake"), (project.name, "../001-report"), ("..", "001-report"), ("", "")):
+        assert report_file(tmp_path, name, job) is None
+    (out / "report.html").unlink()
+    (out / "report.html").symlink_to(project.folder / "project.json")
+    assert report_file(tmp_path, project.name, "001-report") is None
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        new_project(tmp_path / "file")

@@ -1,0 +1,257 @@
+"""The first screen: what was edited, what came of it, what is certain, and what the page does not show."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weight_edit.baking.card.edit_summary import edit_summary, purpose
+from weight_edit.evaluation.figures import RATES
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots
+from weight_edit.report.figure import Figure, Table
+from weight_edit.report.numbers import NONE, counted, decimal, points, share, small
+from weight_edit.report.run_record import RunRecord
+from weight_edit.report.values import Estimate, at, entries, estimate, named, number, rate, rows, text, texts, whole
+
+HOLDS, FAILS, OPEN = "holds", "fails", "not shown"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A property of the checkpoint that was checked.
+
+    Attributes:
+        state: `HOLDS`, `FAILS` or `OPEN`.
+        title: the property in a few words.
+        words: what was looked at, with its figure.
+    """
+
+    state: str
+    title: str
+    words: str
+
+
+def headline(record: RunRecord) -> str:
+    """The title of the page."""
+    return text(record.recipe.get("title")) or f"What was done to {record.model}"
+
+
+def deed(record: RunRecord) -> list[str]:
+    """What was edited and what it is for, in a few sentences."""
+    steps = _steps(record.recipe)
+    if not record.state:
+        return [f"A search for the best edit of {record.model}; no checkpoint was written."]
+    if not steps:
+        return [f"{record.model} was measured and looked into; no checkpoint was written."]
+    summaries = [edit_summary(step) for step in steps]
+    said = [f"{record.model}, with {'; then '.join(summaries)}, {_where(steps)}.{_found(record)}"]
+    said += purpose([{"directions": _concept(record)}])
+    status = text(record.state.get("status"))
+    if status != "done":
+        said.append(
+            f"This run is not finished (its status: {status or 'not recorded'}); the page shows what it has so far."
+        )
+    return said
+
+
+def _steps(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of the edit, with entries of the types that `edit_summary` reads."""
+    edit = entries(recipe.get("edit"))
+    found = []
+    for step in [edit, *rows(edit.get("then"), 50)] if edit else []:
+        strength = number(step.get("strength"))
+        found.append(
+            {
+                "edit": text(step.get("kind"), 60) or "?",
+                "strength": 1.0 if strength is None else strength,
+                "kernel": bool(step.get("kernel")),
+                "layers": text(step.get("layers"), 60) or None,
+                "at": step.get("at"),
+            }
+        )
+    return found
+
+
+def _where(steps: list[dict[str, Any]]) -> str:
+    step = steps[0]
+    inputs = step["at"]
+    if isinstance(inputs, list) and inputs:
+        return f"at the input of layer {named(inputs)}"
+    return f"in layers {step['layers']}" if step["layers"] else "in every layer"
+
+
+def _found(record: RunRecord) -> str:
+    direction = entries(record.summary.get("direction"))
+    method, layer, position = text(direction.get("method")), whole(direction.get("layer")), direction.get("position")
+    if method is None:
+        return ""
+    place = "" if layer is None else f" at the input of layer {layer}"
+    token = f", token {position} of the prompt" if whole(position) is not None else ""
+    named_by = " and chosen by a search" if record.search else ""
+    return f" The direction was found by {method}{place}{token}{named_by}."
+
+
+def _concept(record: RunRecord) -> dict[str, Any]:
+    """What `purpose` reads of the directions."""
+    direction = entries(record.summary.get("direction"))
+    given = entries(record.recipe.get("directions"))
+    return {
+        "method": text(direction.get("method")) or (None if not given else ""),
+        "tokens_from": direction.get("tokens_from"),
+        "prompts": {"target": {"name": text(at(record.recipe, "find.target")) or ""}},
+        "missed": text(direction.get("missed")),
+        "unconfirmed": text(direction.get("unconfirmed")),
+    }
+
+
+def finding(record: RunRecord) -> str:
+    """What the measurements say came of the edit; empty where there are none."""
+    return text(at(record.summary, "effect.finding"), 1500) or ""
+
+
+def overview(record: RunRecord) -> Figure | None:
+    """Before and after, with intervals."""
+    data: list[dict[str, Any]] = []
+    lines: list[tuple[str, ...]] = []
+    columns: tuple[str, ...]
+    beside: dict[str, str] = {}
+    for figure in RATES:
+        _, name, of = figure.path.split(".")
+        before, after = (rate(at(each, figure.path)) for each in (record.baseline, record.edited))
+        if before is None and after is None:
+            continue
+        words = _SHORT.get(figure.path, figure.words)
+        label = f"{words} · {_count(before, after)}"
+        data += [dot(label, BEFORE, before, _WIDE), dot(label, AFTER, after, _WIDE)]
+        beside[label] = _beside(before, after)
+        apart = estimate(at(record.edited, f"differences.{name}.{of}"))
+        told = at(record.edited, f"differences.{name}.{of}.told")
+        said = _apart(points(apart).removesuffix(" points"), apart, told)
+        lines.append((words, _count(before, after), share(before), share(after), said))
+    lines += _divergences(record)
+    if not lines:
+        return None
+    columns = ("measure", "prompts", "before", "after", "difference, points")
+    if not record.edited:
+        columns, lines = ("measure", "prompts", "rate"), [line[:3] for line in lines]
+    return Figure(
+        name="before-and-after",
+        title="Before and after the edit" if record.edited else "The model as it is",
+        reading="Dots are shares of the prompts, bars and brackets 95% intervals. Where a difference is marked "
+        "“chance?”, the paired test cannot tell it from none.",
+        alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
+        spec=dots(data, beside=beside),
+        table=Table(columns, tuple(lines)),
+    )
+
+
+def _count(*found: Estimate | None) -> str:
+    counts = [each.count for each in found if each is not None and each.count is not None]
+    return str(counts[0]) if counts else "?"
+
+
+def _apart(said: str, apart: Estimate | None, told: object) -> str:
+    if apart is None:
+        return "not compared"
+    return f"{said}, chance?" if told is False and apart.value else said
+
+
+def _beside(before: Estimate | None, after: Estimate | None) -> str:
+    """The rates of a line, as they stand at its end: "100.0 → 0.0 %"."""
+    return f"{' → '.join(f'{100 * each.value:.1f}' for each in (before, after) if each is not None)} %"
+
+
+def costs(record: RunRecord) -> str:
+    """Divergence and loss in a line; empty where they were not measured."""
+    said = [f"{words}: {after}" for words, _, _, after, _ in _divergences(record)]
+    loss = estimate(at(record.edited, "differences.answered.loss"))
+    if loss is not None:
+        told = at(record.edited, "differences.answered.loss.told")
+        apart = _apart(decimal(loss, signed=True), loss, told)
+        said.append(f"loss of known ordinary answers, nats per token: {apart}")
+    return f"{'; '.join(said)}." if said else ""
+
+
+_WIDE = 60
+"""The characters of a label of the first screen, which has one line for it."""
+
+_SHORT = {
+    "sets.refused.exact": "helpful answers to refused requests",
+    "sets.over_refused.refusal": "over-refusal: harmless, yet refused",
+}
+"""Words for the first screen, where those of tables are too long."""
+
+
+def _divergences(record: RunRecord) -> Iterator[tuple[str, str, str, str, str]]:
+    """The rows of what compares the two models' distributions."""
+    first, along = at(record.edited, "divergence"), at(record.edited, "continuation")
+    for found, prompts, words in (
+        (first, at(first, "agreement.total"), "KL at the first token, nats"),
+        (along, at(along, "counts.0"), f"KL over {named(at(along, 'tokens'))} tokens, nats per token"),
+    ):
+        mean = estimate(found, "mean")
+        if mean is not None:
+            count = whole(prompts)
+            yield words, "" if count is None else str(count), "0", decimal(mean), ""
+
+
+def certificates(record: RunRecord) -> list[Certificate]:
+    """What was checked of the checkpoint, in plain words."""
+    found = record.verification
+    if not found:
+        return []
+    said = [_complete(found), _only_these(found), _like_hooks(found)]
+    return [each for each in said if each is not None]
+
+
+def _complete(found: Mapping[str, Any]) -> Certificate:
+    leak, passed = number(found.get("leak")), found.get("passed") is True
+    precise = at(found, "by_dtype.float32")
+    before, allowed = number(at(precise, "leak_before")), number(at(precise, "allowed.leak"))
+    if leak is None:
+        return Certificate(OPEN, "Complete?", "The models were not run, so what is left of the direction is not known.")
+    base = "" if before is None else f" ({small(before)} in the base)"
+    where = f"{small(leak)} of the residual stream lies along the direction, at most, over all layers{base}"
+    if found.get("complete") is not True:
+        return Certificate(OPEN, "Not complete, by intention", f"The edit is partial: {where}.")
+    if passed or (allowed is not None and leak <= allowed):
+        return Certificate(HOLDS, "Complete", f"Nothing of the direction is left: {where}.")
+    return Certificate(FAILS, "Not complete", f"{where[0].upper()}{where[1:]}, more than is allowed.")
+
+
+def _only_these(found: Mapping[str, Any]) -> Certificate:
+    counts = {
+        key: whole(at(found, f"integrity_report.{key}")) for key in ("tensors_edited", "tensors_equal", "files_equal")
+    }
+    edited, equal, files = counts.values()
+    if found.get("integrity") is not True:
+        return Certificate(FAILS, "More than the edit changed", "Not everything else is the base's, byte for byte.")
+    if edited is None or equal is None:
+        return Certificate(HOLDS, "Only these tensors changed", "Everything else is the base's, byte for byte.")
+    others = counted(equal, "other tensor") + ("" if files is None else f" and {counted(files, 'file')}")
+    return Certificate(HOLDS, f"Only {counted(edited, 'tensor')} changed", f"{others} are the base's, byte for byte.")
+
+
+def _like_hooks(found: Mapping[str, Any]) -> Certificate:
+    precise = at(found, "by_dtype.float32")
+    largest, scale = (number(at(precise, f"hook_against_weights.{key}")) for key in ("largest", "scale"))
+    divergence, same = (number(at(precise, f"hook_against_weights.{key}")) for key in ("kl", "argmax"))
+    if largest is None:
+        return Certificate(OPEN, "Like the hooks?", "The edited weights were not run beside hooks on the base.")
+    allowed = number(at(precise, "allowed.logits"))
+    said = f"Edited weights and hooks on the unedited model agree: logits differ by {small(largest)} at most"
+    said += "" if scale is None else f" (the largest is {small(scale)})"
+    said += "" if divergence is None else f", KL {small(divergence)}"
+    said += "" if same is None else f", the same next token on {100 * same:.4g} % of positions"
+    if found.get("passed") is True or (allowed is not None and largest <= allowed):
+        return Certificate(HOLDS, "Behaves like the hooks", f"{said}.")
+    return Certificate(FAILS, "Does not behave like the hooks", f"Logits differ by {small(largest)} at most.")
+
+
+def problems(record: RunRecord) -> list[str]:
+    """What a verification found wrong."""
+    return texts(record.verification.get("problems"), 10)
+
+
+def shown_figure(found: str) -> bool:
+    """Whether a cell says a figure."""
+    return found != NONE

@@ -1,0 +1,237 @@
+"""The frame of the page's steps: fields that are kept, views that follow the project, buttons that start jobs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.errors import WeightEditError
+from weight_edit.redaction import given_token, holds_token
+from weight_edit.ui.commands import job_words, shell_line
+from weight_edit.ui.jobs import start_job
+from weight_edit.ui.markup import paragraph, pre
+from weight_edit.ui.project import Project, open_project
+from weight_edit.ui.step import Step
+
+Update = Mapping[str, Any]
+"""Properties of a component, such as its value."""
+
+_EVERY = 1.0
+"""Seconds between two looks at jobs that are at work."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A component that follows the project.
+
+    Attributes:
+        component: of the page.
+        render: its properties for a project.
+    """
+
+    component: Any
+    render: Callable[[Project], Update]
+
+
+class Frame:
+    """The page as it is put together.
+
+    Args:
+        folder: with all projects.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import gradio
+
+        self.folder = folder
+        self.fields: dict[str, Any] = {}
+        self.views: list[View] = []
+        self.steps: list[Step] = []
+        self.name = gradio.State("")
+        self.seen = gradio.State({})
+        self.timer = gradio.Timer(_EVERY, active=False)
+        self.token: Any = None
+        self._buttons: list[tuple[Step, Any, Any, Any]] = []
+
+    def field(self, name: str, component: Any, *flags: str) -> Any:
+        """Add a field of the settings, with a line below it for errors that are about it.
+
+        Args:
+            name: of the field.
+            flags: by which errors name it: options, or arguments of functions.
+        """
+        import gradio
+
+        self.fields[name] = component
+        if flags:
+            note = gradio.HTML(visible=False, elem_classes="we-field-error")
+            self.show(note, lambda project: self._field_error(project, flags))
+        return component
+
+    def show(self, component: Any, render: Callable[[Project], Update]) -> Any:
+        """Have a component follow the project."""
+        self.views.append(View(component, render))
+        return component
+
+    def work(self, step: Step) -> None:
+        """Add a step's command, its buttons, and what is shown of its jobs."""
+        import gradio
+
+        self.steps.append(step)
+        with gradio.Row(elem_classes="we-buttons"):
+            start = gradio.Button(step.start, variant="primary", elem_id=f"start-{step.key}", scale=0, min_width=220)
+            stop = gradio.Button("Stop", variant="stop", visible=False, elem_id=f"stop-{step.key}", scale=0)
+        said = gradio.HTML(visible=False, elem_classes="we-said", elem_id=f"said-{step.key}")
+        self.show(start, lambda project: {"visible": not _at_work(step, project)})
+        self.show(stop, lambda project: {"visible": _at_work(step, project)})
+        command = gradio.Textbox(
+            label="The same in a terminal",
+            interactive=False,
+            lines=1,
+            max_lines=4,
+            buttons=["copy"],
+            elem_classes="we-command",
+            elem_id=f"command-{step.key}",
+        )
+        self.show(command, lambda project: {"value": str(step.command(project))})
+        status = gradio.HTML(elem_id=f"status-{step.key}", elem_classes="we-status")
+        self.show(status, lambda project: html_update(step.status(project)))
+        with gradio.Accordion("What the command said", open=False, visible=False) as log:
+            lines = gradio.HTML()
+        self.show(log, lambda project: {"visible": step.job(project) is not None})
+        self.show(lines, lambda project: {"value": _lines(step, project)})
+        self._buttons.append((step, start, stop, said))
+
+    def wire(self) -> None:
+        """Connect fields, buttons and the clock; nothing is added behind this."""
+        inputs = [self.name, self.seen, *self.fields.values()]
+        outputs = [self.seen, self.timer, *(view.component for view in self.views)]
+        quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        self.timer.tick(self.refreshed, [self.name, self.seen], outputs, **quick)
+        for component in self.fields.values():
+            event = component.input if hasattr(component, "input") else component.change
+            event(self.changed, inputs, outputs, trigger_mode="always_last", **quick)
+        for step, start, stop, said in self._buttons:
+            start.click(self._starter(step), [self.token, *inputs], [said, *outputs], **quick)
+            stop.click(self._stopper(step), [self.name, self.seen], outputs, **quick)
+
+    def opened(self, project: Project) -> list[Any]:
+        """Values for `everything`: a project's name, its fields, and all views."""
+        import gradio
+
+        settings = project.settings.to_dict()
+        values = [gradio.update(value=settings[name]) for name in self.fields]
+        return [project.name, *values, *self._views(project, {})]
+
+    @property
+    def everything(self) -> list[Any]:
+        """The components that another project changes."""
+        return [self.name, *self.fields.values(), self.seen, self.timer, *(view.component for view in self.views)]
+
+    def refreshed(self, name: str, seen: dict[int, str]) -> list[Any]:
+        """The views, as jobs have gone on."""
+        return self._views(open_project(self.folder, name), seen)
+
+    def changed(self, name: str, seen: dict[int, str], *values: object) -> list[Any]:
+        """The views, as fields have changed, which are kept."""
+        return self._views(self.kept(name, values), seen)
+
+    def kept(self, name: str, values: Sequence[object]) -> Project:
+        """The project with the fields as they are on the page."""
+        project = open_project(self.folder, name)
+        given = dict(zip(self.fields, values, strict=True))
+        # A token that was pasted in the wrong place goes into no file.
+        given = {key: value for key, value in given.items() if not (isinstance(value, str) and holds_token(value))}
+        return project.saved(project.settings.changed(given))
+
+    def _starter(self, step: Step) -> Callable[..., list[Any]]:
+        import gradio
+
+        def start(token: str, name: str, seen: dict[int, str], *values: object) -> list[Any]:
+            project = self.kept(name, values)
+            said = self.start(step, project, token)
+            return [
+                gradio.update(**html_update(paragraph(said, "bad"))),
+                *self._views(open_project(self.folder, name), seen),
+            ]
+
+        return start
+
+    def start(self, step: Step, project: Project, token: str = "") -> str:
+        """Start a step's command; returns why it was not started, empty where it was."""
+        command = step.command(project)
+        if _at_work(step, project):
+            return "It is at work already."
+        if command.missing:
+            return command.missing
+        try:
+            for path, content in command.files:
+                write_whole(path, content)
+            start_job(
+                project.next_job(command.verb),
+                job_words(command.words),
+                out=command.out,
+                token=given_token(token.strip()) if token and token.strip() and step.secret else None,
+            )
+        except WeightEditError as error:
+            return str(error)
+        except OSError as error:
+            return f"{project.name} cannot be written: {error.strerror}"
+        return ""
+
+    def _stopper(self, step: Step) -> Callable[..., list[Any]]:
+        def stop(name: str, seen: dict[int, str]) -> list[Any]:
+            project = open_project(self.folder, name)
+            job = step.job(project)
+            if job is not None:
+                with suppress(OSError):
+                    job.stop()
+            return self._views(project, seen)
+
+        return stop
+
+    def _views(self, project: Project, seen: dict[int, str]) -> list[Any]:
+        """What has been seen, the clock, and each view's update; those that are as they were are left alone."""
+        import gradio
+
+        now: dict[int, str] = {}
+        updates = []
+        for place, view in enumerate(self.views):
+            properties = view.render(project)
+            now[place] = sha256(repr(properties).encode("utf-8", "replace")).hexdigest()
+            updates.append(gradio.skip() if seen.get(place) == now[place] else gradio.update(**properties))
+        return [now, gradio.Timer(_EVERY, active=project.running), *updates]
+
+    def _field_error(self, project: Project, flags: Sequence[str]) -> Update:
+        for step in self.steps:
+            job = step.job(project)
+            if job is not None and job.state == "failed" and job.error and _names(job.error, job.options, flags):
+                return {"value": paragraph(job.error, "bad"), "visible": True}
+        return {"value": "", "visible": False}
+
+
+def _names(error: str, options: Sequence[str], flags: Sequence[str]) -> bool:
+    """Whether an error is about a field."""
+    words = error.replace("'", " ").replace(":", " ").replace(",", " ").replace("=", " ").split()
+    return any(flag in words if flag.startswith("--") else flag in options for flag in flags)
+
+
+def html_update(value: str) -> Update:
+    """Properties of a component that is there only where it has something to show."""
+    return {"value": value, "visible": bool(value)}
+
+
+def _at_work(step: Step, project: Project) -> bool:
+    job = step.job(project)
+    return job is not None and job.state == "running"
+
+
+def _lines(step: Step, project: Project) -> str:
+    job = step.job(project)
+    if job is None:
+        return ""
+    # The line that ran: the one above is what would be started next.
+    return pre((f"$ {shell_line(job.words)}", *(job.log.lines or ("nothing yet",))), "What the command said")

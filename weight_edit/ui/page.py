@@ -1,0 +1,154 @@
+"""The local page: a header with the projects, and a row of steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weight_edit.errors import WeightEditError
+from weight_edit.ui.frame import Frame
+from weight_edit.ui.markup import paragraph
+from weight_edit.ui.project import list_projects, new_project, open_project, open_run
+from weight_edit.ui.steps import chat, choice, cost, edit, find, model, prompts, publishing, reading, verification
+
+if TYPE_CHECKING:
+    from gradio import Blocks, Request
+    from gradio.themes import Base
+
+STYLE = Path(__file__).with_name("style.css")
+
+STEPS = (
+    ("Model", model.build),
+    ("Prompts", prompts.build),
+    ("Look", cost.build),
+    ("Find", find.build),
+    ("Choose", choice.build),
+    ("Try", chat.build),
+    ("Bake", edit.build),
+    ("Verify", verification.build),
+    ("Read", reading.build),
+    ("Push", publishing.build),
+)
+"""The steps of the job, each a function that puts its part into the frame."""
+
+_HEAD = """<header><h1>weight_edit</h1><p>Find the direction that carries a behaviour in a language model, remove it
+from the weights, prove what was done.</p></header>"""
+
+
+def theme() -> "Base":
+    """The page's look: the system's own fonts, so that none is fetched, and one colour."""
+    from gradio.themes import Base
+
+    sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+    # Colours that can be read: four and a half to one at least against what is behind them.
+    return Base(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono, radius_size="sm").set(
+        button_primary_background_fill="#0f766e",
+        button_primary_background_fill_hover="#115e59",
+        button_primary_background_fill_dark="#0f766e",
+        button_primary_background_fill_hover_dark="#115e59",
+        button_primary_text_color="#ffffff",
+        button_large_text_size="1rem",
+        button_large_text_weight="500",
+        body_text_color_subdued="#4b5768",
+        body_text_color_subdued_dark="#b3bdcc",
+        block_label_text_color="#334155",
+        block_label_text_color_dark="#cbd5e1",
+        block_title_text_color="#334155",
+        block_title_text_color_dark="#cbd5e1",
+        block_info_text_color="#4b5768",
+        block_info_text_color_dark="#b3bdcc",
+        color_accent="#0f766e",
+    )
+
+
+def page(folder: Path) -> "Blocks":
+    """The page over a folder of projects, not served yet."""
+    import gradio
+
+    with gradio.Blocks(title="weight_edit", analytics_enabled=False, fill_width=False) as blocks:
+        frame = Frame(folder)
+        with gradio.Row(elem_classes="we-head"):
+            gradio.HTML(_HEAD)
+            chooser = gradio.Dropdown(
+                label="Project", choices=[], interactive=True, elem_id="project", scale=0, min_width=260
+            )
+        with gradio.Accordion("New project, or open a run", open=False, elem_id="projects"):
+            with gradio.Row():
+                fresh = gradio.Button("New project", scale=0, min_width=160, elem_id="new-project")
+                path = gradio.Textbox(
+                    label="The folder of a run of the command line", placeholder="runs/organism", elem_id="run-folder"
+                )
+                taken = gradio.Button("Open the run", scale=0, min_width=160, elem_id="open-run")
+            said = gradio.HTML(elem_id="said-open")
+        with gradio.Tabs(overflow_behavior="wrap", elem_id="steps") as tabs:
+            for number, (name, build) in enumerate(STEPS, 1):
+                with gradio.Tab(f"{number} {name}", id=number, elem_id=f"step-{number}") as tab:
+                    first = len(frame.steps)
+                    build(frame)
+                    _mark(frame, tab, f"{number} {name}", first)
+                    if number < len(STEPS):
+                        onward = gradio.Button(
+                            f"Next: {STEPS[number][0]}", elem_id=f"next-{number}", scale=0, elem_classes="we-next"
+                        )
+                        onward.click(
+                            _selecting(number + 1),
+                            None,
+                            tabs,
+                            show_progress="hidden",
+                            queue=False,
+                            api_visibility="private",
+                        )
+        frame.wire()
+        _wire_projects(frame, chooser, said, blocks=blocks, fresh=fresh, path=path, taken=taken)
+    return blocks
+
+
+def _wire_projects(frame: Frame, chooser: Any, said: Any, *, blocks: Any, fresh: Any, path: Any, taken: Any) -> None:
+    """Connect what opens projects."""
+    import gradio
+
+    outputs = [said, chooser, *frame.everything]
+    quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+    def shown(name: object, problem: str = "") -> list[Any]:
+        project = open_project(frame.folder, name)
+        listed = gradio.update(choices=list_projects(frame.folder), value=project.name)
+        return [paragraph(problem, "bad"), listed, *frame.opened(project)]
+
+    def loaded(request: "Request") -> list[Any]:
+        return shown(request.query_params.get("project"))
+
+    def chosen(name: str) -> list[Any]:
+        return shown(name)
+
+    def made() -> list[Any]:
+        try:
+            return shown(new_project(frame.folder).name)
+        except WeightEditError as error:
+            return shown(None, str(error))
+
+    def opened(run: str, name: str) -> list[Any]:
+        try:
+            return shown(open_run(frame.folder, run).name)
+        except WeightEditError as error:
+            return shown(name, str(error))
+
+    # Names that are in the signature alone for types are looked up by the library.
+    loaded.__annotations__["request"] = gradio.Request
+    blocks.load(loaded, None, outputs, **quick)
+    chooser.input(chosen, [chooser], outputs, **quick)
+    fresh.click(made, None, outputs, **quick)
+    taken.click(opened, [path, frame.name], outputs, **quick)
+    path.submit(opened, [path, frame.name], outputs, **quick)
+
+
+def _selecting(number: int) -> Any:
+    import gradio
+
+    return lambda: gradio.Tabs(selected=number)
+
+
+def _mark(frame: Frame, tab: Any, label: str, first: int) -> None:
+    """Have a step's name say how it is with its work."""
+    steps = frame.steps[first:]
+    if steps:
+        frame.show(tab, lambda project: {"label": label + "".join(dict.fromkeys(step.mark(project) for step in steps))})

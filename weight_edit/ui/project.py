@@ -1,0 +1,278 @@
+"""A project: a folder with what was chosen on the page, the jobs that were started, and what they wrote."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.errors import UsageError
+from weight_edit.ui.jobs import Job, read_jobs
+from weight_edit.ui.settings import Settings
+from weight_edit.utils.json import parse_json
+
+FILE, JOBS = "project.json", "jobs"
+_MODEL = "model"
+"""The folder of the edited model in a run's."""
+
+_POINTS = "points"
+"""The folder of a search's points."""
+
+_MOST_DIRECTIONS = 1 << 30
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project as its folder says; it is read anew for each look.
+
+    Attributes:
+        folder: of the project, absolute.
+        settings: the page's fields.
+        opened: a run of the command line that was opened in it; None else.
+        jobs: in the order in which they were started.
+    """
+
+    folder: Path
+    settings: Settings
+    opened: Path | None = None
+    jobs: tuple[Job, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def running(self) -> bool:
+        """Whether any of its jobs is at work."""
+        return any(job.state == "running" for job in self.jobs)
+
+    def latest(self, *verbs: str, where: Callable[[Job], bool] = lambda _: True) -> Job | None:
+        """The job of these verbs that was started last; None where there is none."""
+        return next((job for job in reversed(self.jobs) if job.verb in verbs and where(job)), None)
+
+    def next_out(self, name: str, ending: str = "") -> Path:
+        """A path in the project that is free, with the number of the next job."""
+        return self.folder / f"{name}-{len(self.jobs) + 1}{ending}"
+
+    def next_job(self, verb: str) -> Path:
+        """The folder of the next job."""
+        return self.folder / JOBS / f"{len(self.jobs) + 1:03d}-{verb}"
+
+    @cached_property
+    def directions(self) -> Path | None:
+        """The directions file that was found last, or that of the run that was opened."""
+        found = self.latest("find", where=lambda job: job.state == "done" and job.out is not None and job.out.is_file())
+        if found is not None and found.out is not None:
+            return found.out
+        kept = self.folder / "opened.safetensors"
+        return kept if kept.is_file() else None
+
+    @cached_property
+    def search(self) -> Job | None:
+        """The search that was done last, or the last look at its front."""
+        return self.latest("search", where=lambda job: job.state == "done")
+
+    @cached_property
+    def front(self) -> tuple[Mapping[str, Any], ...]:
+        """The points of the search that was done last, by rising damage."""
+        front = self.search.result.get("front") if self.search is not None and self.search.result else None
+        return tuple(each for each in front if isinstance(each, dict)) if isinstance(front, list) else ()
+
+    @property
+    def picked(self) -> str:
+        """The digest of the point that is picked, by the user or by the search's rule; empty where there is none."""
+        digests = [str(each.get("digest")) for each in self.front]
+        if self.settings.point in digests:
+            return self.settings.point
+        picked = self.search.result.get("picked") if self.search is not None and self.search.result else None
+        point = picked.get("point") if isinstance(picked, dict) else None
+        digest = point.get("digest") if isinstance(point, dict) else None
+        return digest if isinstance(digest, str) else ""
+
+    @property
+    def point(self) -> Path | None:
+        """The recipe of the point that is picked; None where none is."""
+        out = self.search.out if self.search is not None else None
+        if out is None or not re.fullmatch(r"[0-9a-f]{6,64}", self.picked):
+            return None
+        return next((path for path in sorted((out / _POINTS).glob(f"*-{self.picked}.yaml"))), None)
+
+    @cached_property
+    def run(self) -> Path | None:
+        """The folder of the run that was done last, or of the one that was opened."""
+        done = self.latest("run", where=lambda job: job.state == "done" and job.out is not None)
+        return done.out if done is not None else self.opened
+
+    @cached_property
+    def edited(self) -> Path | None:
+        """The edited model that was made last; None where there is none."""
+        done = self.latest("bake", "run", where=lambda job: job.state == "done" and job.out is not None)
+        if done is not None and done.out is not None:
+            edited = done.out if done.verb == "bake" else done.out / _MODEL
+        elif self.opened is not None:
+            edited = self.opened / _MODEL
+        else:
+            return None
+        return edited if edited.is_dir() else None
+
+    @cached_property
+    def run_summary(self) -> Mapping[str, Any]:
+        """What the run says of itself; empty where there is none."""
+        return {} if self.run is None else read_summary(self.run)
+
+    def saved(self, settings: Settings) -> "Project":
+        """The project with other settings, which are kept."""
+        if settings != self.settings:
+            _write(self.folder, settings, self.opened)
+        return Project(self.folder, settings, self.opened, self.jobs)
+
+
+def read_project(folder: Path) -> Project | None:
+    """The project of a folder; None where there is none."""
+    try:
+        entry = parse_json((folder / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    chosen, opened = entry.get("settings"), entry.get("opened")
+    settings = Settings().changed(chosen if isinstance(chosen, dict) else {})
+    run = Path(opened) if isinstance(opened, str) else None
+    return Project(folder.resolve(), settings, run, tuple(read_jobs(folder / JOBS)))
+
+
+def list_projects(folder: Path) -> list[str]:
+    """The names of the projects in a folder, the last used first."""
+    try:
+        found = [path for path in folder.iterdir() if (path / FILE).is_file() and not path.is_symlink()]
+    except OSError:
+        return []
+    return [path.name for path in sorted(found, key=_used, reverse=True)]
+
+
+def open_project(folder: Path, name: object) -> Project:
+    """A project by its name; the last used where there is none of that name, and a new one where there is none.
+
+    Args:
+        folder: with all projects.
+        name: from a browser, so that it may be anything.
+    """
+    names = list_projects(folder)
+    chosen = name if name in names else (names[0] if names else None)
+    found = None if chosen is None else read_project(folder / str(chosen))
+    return new_project(folder) if found is None else found
+
+
+def new_project(folder: Path, title: str = "project", settings: Settings | None = None) -> Project:
+    """A new project, named after its title and the day.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", title).strip("-.")[:40] or "project"
+    stem = f"{plain}-{time.strftime('%Y-%m-%d')}"
+    for number in range(1, 10_000):
+        path = folder / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"{printable(str(folder))} cannot be written: {error.strerror}", option="folder"
+            ) from error
+        _write(path, settings or Settings(), None)
+        return Project(path.resolve(), settings or Settings())
+    raise UsageError(f"{printable(str(folder))} has too many projects of this day", option="folder")
+
+
+def open_run(folder: Path, run: str) -> Project:
+    """A new project of a run of the command line: its model, its directions, its edited model and its figures.
+
+    Args:
+        folder: with all projects.
+        run: the run's folder; nothing in it is changed.
+
+    Raises:
+        UsageError: there is no run.
+    """
+    path = Path(os.path.expanduser(run.strip() or "."))  # noqa: PTH111 (an unknown user is no error)
+    recipe = _read_state(path).get("recipe")
+    if not isinstance(recipe, dict):
+        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it", option="run")
+    project = new_project(folder, path.resolve().name, _settings_of(recipe))
+    _copy_directions(path / "directions.safetensors", project.folder / "opened.safetensors")
+    _write(project.folder, project.settings, path.resolve())
+    return Project(project.folder, project.settings, path.resolve())
+
+
+def read_summary(run: Path) -> Mapping[str, Any]:
+    """The summary in a run's folder; empty where there is none that can be read."""
+    summary = _read_state(run).get("summary")
+    return summary if isinstance(summary, dict) else {}
+
+
+def _read_state(run: Path) -> Mapping[str, Any]:
+    try:
+        found = parse_json((run / "run.json").read_text("utf-8"), constants=True)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _settings_of(recipe: Mapping[str, Any]) -> Settings:
+    """The settings that a recipe says."""
+    find, evaluate, edit = (_section(recipe, name) for name in ("find", "evaluate", "edit"))
+    targets = find.get("target")
+    values = {
+        **{name: recipe.get(name) for name in ("model", "dtype", "device")},
+        "target": targets[0] if isinstance(targets, list) and targets else targets,
+        **{name: find.get(name) for name in ("baseline", "method", "max_kl", "best_effort")},
+        "test_refused": evaluate.get("refused"),
+        "test_answered": evaluate.get("answered"),
+        "test_over_refused": evaluate.get("over_refused", ""),
+        "test_harmless": evaluate.get("harmless_looking", ""),
+        **{name: edit.get(name) for name in ("kind", "strength", "layers")},
+    }
+    return Settings().changed(values)
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _copy_directions(source: Path, kept: Path) -> None:
+    """Keep a run's directions in the project: a recipe's directions lie beside it."""
+    try:
+        found = source.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_DIRECTIONS:
+            shutil.copyfile(source, kept)
+    except OSError:
+        # It can be looked at without them.
+        return
+
+
+def _used(folder: Path) -> float:
+    """When a project was last used: its settings changed, or a job started."""
+    times = [0.0]
+    for path in (folder / FILE, folder / JOBS):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
+def _write(folder: Path, settings: Settings, opened: Path | None) -> None:
+    entry = {"version": 1, "settings": settings.to_dict(), "opened": None if opened is None else str(opened)}
+    write_whole(folder / FILE, json.dumps(entry, indent=1))

@@ -1,0 +1,75 @@
+"""A step of the page: its command, its jobs, and what is shown of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from weight_edit.ui.commands import Command
+from weight_edit.ui.jobs import Job
+from weight_edit.ui.markup import bar, paragraph
+from weight_edit.ui.project import Project
+from weight_edit.utils.progress import duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Work that a button starts.
+
+    Attributes:
+        key: a word for it, unique on the page.
+        start: what the button says.
+        command: the command for a project as it is now.
+        mine: whether a job is one of this step's.
+        shown: HTML of a job that is done.
+        warning: what is said before it is started; empty for nothing.
+        secret: whether it may need an access token.
+    """
+
+    key: str
+    start: str
+    command: Callable[[Project], Command]
+    mine: Callable[[Job], bool]
+    shown: Callable[[Project, Job], str]
+    warning: str = ""
+    secret: bool = True
+
+    def job(self, project: Project) -> Job | None:
+        """The job that was started last."""
+        return next((job for job in reversed(project.jobs) if self.mine(job)), None)
+
+    def status(self, project: Project) -> str:
+        """HTML of how it is with the job that was started last."""
+        job = self.job(project)
+        if job is None:
+            return ""
+        if job.state == "running":
+            return _running(job)
+        took = f"in {duration(job.seconds)}"
+        if job.state == "failed":
+            return paragraph(f"It stopped after {duration(job.seconds)}: {job.error}", "bad")
+        if job.state == "stopped":
+            return paragraph(f"Stopped after {duration(job.seconds)}. What was done is kept where it can be.", "note")
+        if job.state == "lost":
+            return paragraph(f"No result: {job.error}", "bad")
+        return paragraph(f"Done {took}.", "good") + self.shown(project, job)
+
+    def mark(self, project: Project) -> str:
+        """A sign for the step's name: at work, done, or failed."""
+        job = self.job(project)
+        return "" if job is None else {"running": "…", "done": " ✓", "stopped": ""}.get(job.state, " !")
+
+
+def verb_of(*verbs: str) -> Callable[[Job], bool]:
+    """Whether a job is of one of these verbs."""
+    return lambda job: job.verb in verbs
+
+
+def _running(job: Job) -> str:
+    progress = job.log.progress
+    last = job.log.lines[-1] if job.log.lines else "starting"
+    said = str(progress) if progress is not None else last
+    steps = "".join(
+        paragraph(f"{step.name}: {step.state}" + ("" if step.seconds is None else f", {duration(step.seconds)}"))
+        for step in job.log.steps
+    )
+    share = None if progress is None else progress.share
+    return steps + bar(share, "Progress") + paragraph(f"{said} · {duration(job.seconds)} so far", "note")

@@ -1,0 +1,66 @@
+"""The fifth step: the candidates of a find, or the front of a search, and which of them is taken."""
+
+from weight_edit.ui.figures import candidates_table, found_directions, front_table
+from weight_edit.ui.frame import Frame, Update
+from weight_edit.ui.front_picture import front_picture
+from weight_edit.ui.markup import paragraph
+from weight_edit.ui.project import Project
+from weight_edit.ui.steps.heading import heading
+
+_OWN = ("the one that the search picks by its rule", "")
+
+
+def build(frame: Frame) -> None:
+    """Put the choice into the frame."""
+    import gradio
+
+    heading("Look at what was found, and choose", "Nothing is written to a model before step 7.")
+    shown = gradio.HTML(elem_id="choice")
+    frame.show(shown, lambda project: {"value": _shown(project)})
+    point = gradio.Dropdown(
+        label="Point that is taken", choices=[_OWN], visible=False, interactive=True, elem_id="point"
+    )
+    frame.field("point", point)
+    frame.show(point, _points)
+    with gradio.Accordion("The edit", open=False):
+        _edit(frame)
+
+
+def _edit(frame: Frame) -> None:
+    """Kind, strength and layers of an edit of one direction."""
+    import gradio
+
+    from weight_edit.utils.registry_listing import registered
+
+    with gradio.Row():
+        kind = gradio.Dropdown(label="Kind of edit", choices=list(registered("edits/kinds", "edit")), elem_id="kind")
+        frame.field("kind", kind, "--kind", "kind")
+        strength = gradio.Number(label="Strength", info="1 takes all of it away, 0.5 half.", elem_id="strength")
+        frame.field("strength", strength, "--strength", "strength", "edit.strength")
+        layers = gradio.Textbox(label="Layers", placeholder="all", info="such as 0-31 or 4,8-12", elem_id="layers")
+        frame.field("layers", layers, "--layers", "layers", "edit.layers")
+    gradio.HTML(
+        paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
+    )
+
+
+def _shown(project: Project) -> str:
+    if project.settings.way == "search":
+        if not project.front:
+            return paragraph("No search is done yet: go back to step 4.", "note")
+        return front_picture(project.front, project.picked) + front_table(project.front, project.picked)
+    found = project.latest("find", where=lambda job: job.state == "done")
+    if found is None:
+        said = "The direction is that of the run that was opened." if project.directions else ""
+        return paragraph(said or "No find is done yet: go back to step 4.", "note")
+    return found_directions(project, found) + candidates_table(found.result or {})
+
+
+def _points(project: Project) -> Update:
+    if project.settings.way != "search" or not project.front:
+        return {"visible": False, "choices": [_OWN], "value": ""}
+    names = [
+        (f"{place}: {point.get('digest')}", str(point.get("digest"))) for place, point in enumerate(project.front, 1)
+    ]
+    own = project.settings.point if project.picked == project.settings.point else ""
+    return {"visible": True, "choices": [_OWN, *names], "value": own}

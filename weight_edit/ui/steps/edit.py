@@ -1,0 +1,62 @@
+"""The seventh step: the edited checkpoint is written."""
+
+from weight_edit.ui.commands import Command, bake_command, point_command, run_command
+from weight_edit.ui.figures import run_figures
+from weight_edit.ui.frame import Frame, html_update
+from weight_edit.ui.jobs import Job
+from weight_edit.ui.markup import facts, paragraph, size
+from weight_edit.ui.project import Project, read_summary
+from weight_edit.ui.step import Step, verb_of
+from weight_edit.ui.steps.heading import heading
+
+
+def build(frame: Frame) -> None:
+    """Put `run` and `bake` into the frame."""
+    import gradio
+
+    heading(
+        "Bake the edit into the weights",
+        "Only the tensors that the edit changes are written anew; every other byte is the model's own. The result "
+        "refuses less than the model it is made of, which is what was asked for: measure it before you pass it on.",
+    )
+    measured = gradio.Checkbox(
+        label="Measure before and after (for the report and the card)",
+        info="Without it the checkpoint is written in the time of a copy, and nothing is known of its answers.",
+        elem_id="measured",
+    )
+    frame.field("measured", measured)
+    step = Step(key="bake", start="Bake", command=edit_command, mine=verb_of("bake", "run"), shown=_shown)
+    frame.work(step)
+    opened = gradio.HTML()
+    frame.show(opened, lambda project: html_update(_opened(project)))
+
+
+def edit_command(project: Project) -> Command:
+    """The command that bakes the edit as it is chosen."""
+    settings, out = project.settings, project.next_out("run")
+    if settings.way == "search":
+        return point_command(settings, project.point, project.folder, out)
+    if settings.measured:
+        return run_command(settings, project.directions, project.folder, out)
+    return bake_command(settings, project.directions, project.next_out("model"))
+
+
+def _shown(project: Project, job: Job) -> str:
+    if job.out is None:
+        return ""
+    if job.verb == "run":
+        return facts({"model": job.out / "model"}) + run_figures(read_summary(job.out))
+    found = job.result or {}
+    entries = {
+        "model": job.out,
+        "class": found.get("edit_class", "–"),
+        "edited": size(found.get("bytes_edited")),
+        "copied as it is": size(found.get("bytes_copied")),
+    }
+    return facts(entries) + paragraph("Nothing is measured yet.", "note")
+
+
+def _opened(project: Project) -> str:
+    if project.opened is None or project.latest("bake", "run") is not None:
+        return ""
+    return paragraph(f"The run that was opened: {project.opened}", "note") + run_figures(project.run_summary)

@@ -1,0 +1,116 @@
+"""The second step: prompts that show the behaviour, and prompts that do not."""
+
+from typing import Any
+
+from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.errors import WeightEditError
+from weight_edit.prompts.load import load_prompts
+from weight_edit.ui.commands import shown_path
+from weight_edit.ui.frame import Frame
+from weight_edit.ui.markup import paragraph, pre
+from weight_edit.ui.project import open_project
+from weight_edit.ui.settings import Settings, public_prompts
+from weight_edit.ui.steps.heading import heading
+
+_SHOWN = 5
+_MOST_PASTED = 5_000_000
+
+_FIELDS = (
+    ("target", "Prompts that the model refuses", ("--target", "target"), "What is found is what these have"),
+    ("baseline", "Ordinary prompts", ("--baseline", "baseline"), "and these have not."),
+    (
+        "over_refused",
+        "Harmless prompts that it refuses all the same",
+        ("--over-refused", "over_refused"),
+        "For a search; may be empty.",
+    ),
+)
+
+_TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("test_refused", "Refused requests", ("evaluate.refused", "--refused")),
+    ("test_answered", "Ordinary requests", ("evaluate.answered", "--answered", "--prompts", "prompts")),
+    ("test_over_refused", "Harmless requests that the base refuses", ("evaluate.over_refused",)),
+    ("test_harmless", "Harmless-looking requests", ("evaluate.harmless_looking",)),
+)
+
+
+def build(frame: Frame) -> None:
+    """Put the prompts into the frame."""
+    import gradio
+
+    heading(
+        "Which prompts?",
+        "A named set, a file (.txt with a prompt a line, .jsonl, .json, .csv, .parquet), or org/dataset:split. Named "
+        "sets that do not begin with organism: are downloaded from the Hub when they are used.",
+    )
+    choices = _named()
+    with gradio.Row():
+        for name, label, flags, info in _FIELDS:
+            with gradio.Column(min_width=260):
+                frame.field(name, _set(name, label, choices, info), *flags)
+    with gradio.Accordion("Paste prompts", open=False):
+        pasted = gradio.Textbox(label="Prompts, one a line", lines=6, max_lines=12, elem_id="pasted")
+        with gradio.Row():
+            use = gradio.Radio(
+                label="Use them as",
+                choices=[("refused prompts", "target"), ("ordinary prompts", "baseline")],
+                value="target",
+            )
+            keep = gradio.Button("Use them", scale=0, min_width=140, elem_id="use-pasted")
+        kept = gradio.HTML(elem_id="said-pasted")
+    with gradio.Accordion("What is measured before and after", open=False):
+        with gradio.Row():
+            for name, label, about in _TESTS:
+                with gradio.Column(min_width=260):
+                    frame.field(name, _set(name, label, choices, ""), *about)
+        limit = gradio.Number(label="Prompts of each set, at most", precision=0, minimum=1, elem_id="limit")
+        frame.field("limit", limit, "evaluate.limit", "limit")
+    look = gradio.Button("Look at them", scale=0, elem_id="look-prompts")
+    seen = gradio.HTML(elem_id="seen-prompts")
+
+    def paste(text: str, name: str, which: str) -> list[Any]:
+        project = open_project(frame.folder, name)
+        if not text.strip() or len(text) > _MOST_PASTED:
+            problem = "Paste some prompts first, one a line." if not text.strip() else "These are too many at once."
+            return [paragraph(problem, "bad"), gradio.skip(), gradio.skip()]
+        path = project.folder / f"pasted-{'target' if which == 'target' else 'baseline'}.txt"
+        try:
+            write_whole(path, text)
+            count = len(load_prompts(str(path)))
+        except (WeightEditError, OSError) as error:
+            return [paragraph(error, "bad"), gradio.skip(), gradio.skip()]
+        said = paragraph(f"{count} prompts, kept as {shown_path(path)}", "good")
+        used = gradio.update(value=shown_path(path))
+        return [said, used if which == "target" else gradio.skip(), used if which != "target" else gradio.skip()]
+
+    def looked(*specs: str) -> str:
+        return "".join(_sample(spec, label) for spec, (_, label, *_) in zip(specs, _FIELDS, strict=True) if spec)
+
+    inputs = [frame.fields[name] for name, *_ in _FIELDS]
+    look.click(looked, inputs, [seen], api_visibility="private")
+    keep.click(paste, [pasted, frame.name, use], [kept, *inputs[:2]], api_visibility="private")
+
+
+def _set(name: str, label: str, choices: list[str], info: str) -> Any:
+    import gradio
+
+    return gradio.Dropdown(
+        label=label, choices=choices, allow_custom_value=True, interactive=True, info=info or None, elem_id=name
+    )
+
+
+def _named() -> list[str]:
+    """Sets to choose of: the embedded model's, and the public ones that are the usual ones."""
+    own = Settings()
+    embedded = [getattr(own, name) for name in public_prompts()]
+    return list(dict.fromkeys([*embedded, *public_prompts().values()]))
+
+
+def _sample(spec: str, label: str) -> str:
+    """Some prompts of a set, or what is wrong with it."""
+    try:
+        found = load_prompts(spec)
+    except WeightEditError as error:
+        return paragraph(f"{label}: {error}", "bad")
+    first = [" ".join(str(prompt).split())[:200] for prompt in found.prompts[:_SHOWN]]
+    return paragraph(f"{label}: {len(found.prompts)} prompts, the first of them") + pre(first, label)
