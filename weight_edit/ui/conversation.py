@@ -156,8 +156,9 @@ def _token(session: "ChatSession", piece: str, component: float | None, thought:
     if component is None or session.scale is None:
         return f"<i>{text(piece)}</i>" if thought else text(piece)
     share = min(1.0, max(0.0, session.scale.share(component)))
-    title = f"{component:.1f} along the direction"
-    return f'<span class="we-token" style="--share:{share:.2f}" title="{title}">{text(piece)}</span>'
+    look = f"background: rgb(217 119 6 / {0.55 * share:.2f})"
+    said = f"{component:.1f} along the direction"
+    return f'<span class="we-token" style="{look}" title="{said}">{text(piece)}</span>'
 
 
 def _stamp(path: Path) -> tuple[str, int]:

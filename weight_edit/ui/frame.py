@@ -241,7 +241,8 @@ def _names(error: str, options: Sequence[str], flags: Sequence[str], value: str)
         return True
     words = error.replace("'", " ").replace(":", " ").replace(",", " ").replace("=", " ").split()
     told = [word for word in words if "-" in word or "_" in word] + words[:1]
-    return any(flag in told or flag in options for flag in flags)
+    named = {*options, *(word.lstrip("-").replace("-", "_") for word in told)}
+    return any(flag in named for flag in flags)
 
 
 def html_update(value: str) -> Update:

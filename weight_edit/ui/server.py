@@ -73,7 +73,7 @@ def serve(
     if not is_loopback(host):
         say(
             f"weight-edit: anybody who reaches {shown}:{number} and has the key below can read files and run commands "
-            "as you do, and what is sent is not encrypted; --host 127.0.0.1 is for this machine alone"
+            "as you do, and what is sent is not encrypted; 127.0.0.1 is for this machine alone"
         )
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{number}/?key={guard.key}"
     say(f"projects are in {printable(str(folder))}")

@@ -1,15 +1,13 @@
 """The sixth step: the edit is tried in a chat, before anything is written."""
 
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
 from weight_edit.errors import WeightEditError
-from weight_edit.ui.commands import shown_path
+from weight_edit.ui.commands import chat_command
 from weight_edit.ui.conversation import BAKED, HOOKS, Conversation, example
 from weight_edit.ui.frame import Frame, html_update
 from weight_edit.ui.markup import paragraph
-from weight_edit.ui.project import Project
 from weight_edit.ui.steps.heading import heading
 
 
@@ -38,7 +36,7 @@ def build(frame: Frame) -> None:
             info="1 takes all of it away. Step 7 bakes what is set here.",
             elem_id="strength",
         )
-        frame.field("strength", strength, "--strength", "strength", "edit.strength")
+        frame.field("strength", strength, "strength", "edit.strength")
     turns = gradio.HTML(elem_id="turns", elem_classes="we-turns")
     prompt = gradio.Textbox(label="Your prompt", lines=2, max_lines=8, elem_id="prompt")
     said = gradio.HTML(visible=False, elem_id="said-chat")
@@ -56,7 +54,7 @@ def build(frame: Frame) -> None:
         elem_classes="we-command",
         elem_id="command-chat",
     )
-    frame.show(command, lambda project: {"value": _command(project)})
+    frame.show(command, lambda project: {"value": str(chat_command(project.settings, project.directions))})
 
     def reply(name: str, chosen: str, text: str) -> Iterator[list[Any]]:
         project = frame.project(name)
@@ -98,15 +96,3 @@ def build(frame: Frame) -> None:
     close.click(closed, None, [turns, said], queue=False, **private)
     refused.click(suggest("test_refused"), [frame.name, count], [prompt, count], queue=False, **private)
     ordinary.click(suggest("test_answered"), [frame.name, count], [prompt, count], queue=False, **private)
-
-
-def _command(project: Project) -> str:
-    settings = project.settings
-    words = ["weight-edit", "chat", settings.model]
-    if project.directions is not None:
-        words += ["--directions", shown_path(project.directions)]
-    if settings.strength != 1:
-        words += ["--strength", f"{settings.strength:g}"]
-    if settings.kind != "ablate":
-        words += ["--kind", settings.kind]
-    return shlex.join(words)
