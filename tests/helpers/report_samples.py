@@ -321,7 +321,7 @@ def geometry() -> dict[str, Any]:
     separation = [
         {"layer": layer, "base": estimated(0.9, 0.1), "edited": estimated(0.6, 0.1)} for layer in range(LAYERS + 1)
     ]
-    control = [{"layer": layer, "base": estimated(0.5, 0.1)} for layer in range(LAYERS + 1)]
+    control = [{"layer": layer, **estimated(0.5, 0.1)} for layer in range(LAYERS + 1)]
     components = [
         {"layer": layer, "class": name, "model": model, **mean(2.0 * layer * (model == "base"))}
         for layer in range(LAYERS + 1)
