@@ -171,10 +171,16 @@ class RunRecord:
 
     @property
     def model(self) -> str:
-        """The model's name."""
-        return (
-            text(self.recipe.get("model")) or text(at(self.baseline, "model")) or text(at(self.search, "model")) or "?"
-        )
+        """The model's name; of a local folder the folder's own."""
+        named = self.model_argument
+        local = named.startswith(("/", "./", "../", "~")) or "\\" in named
+        return named.replace("\\", "/").rstrip("/").rpartition("/")[2] or named if local else named
+
+    @property
+    def model_argument(self) -> str:
+        """The model as a command takes it."""
+        of_recipe, of_search = text(self.recipe.get("model")), text(at(self.search, "facts.model"))
+        return of_recipe or text(at(self.baseline, "model")) or of_search or "?"
 
 
 def _record(folder: Path, name: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ _MODELS = {"base": BEFORE, "edited": AFTER}
 _WORDS = {
     "refused": "refused requests",
     "answered": "ordinary requests",
-    "over_refused": "harmless, refused by the base",
+    "over_refused": "over-refused, harmless ones",
     "harmless_looking": "harmless-looking",
 }
 _DEALT = "dealt at random"

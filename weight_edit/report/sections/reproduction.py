@@ -34,7 +34,7 @@ def _commands(record: RunRecord) -> Iterator[str]:
         return
     yield f"weight-edit run {name}/recipe.yaml --out {shlex.quote(f'{record.name}-again')}"
     if record.edited:
-        model = shlex.quote(record.model)
+        model = shlex.quote(record.model_argument)
         yield f"weight-edit verify {model} {name}/model"
         sets = entries(record.edited.get("sets"))
         given = [
