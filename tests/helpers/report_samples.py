@@ -222,6 +222,8 @@ def sample_run(folder: Path, **changed: Any) -> Path:
     write_directions(folder / "directions.safetensors")
     write_studies(folder / "studies")
     write_json(folder / "search" / "search.json", search())
+    (folder / "search" / "points").mkdir()
+    (folder / "search" / "points" / "01-point2.yaml").write_text("model: sample\n", encoding="utf-8")
     write_json(folder / "geometry.json", geometry())
     return folder
 

@@ -202,7 +202,7 @@ def test_a_run_that_is_not_finished_and_one_without_an_edit(run: Path, tmp_path:
 
 def test_a_search_alone(run: Path) -> None:
     said = page(run / "search").text
-    assert "A search for the best edit" in said
+    assert "A search for the best edit of sample" in said
     assert "the least damage that keeps the bounds" in said
     assert "point2 taken sampler 0.0333 10.0 % [2.8, 30.1]" in said
 

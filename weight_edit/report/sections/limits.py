@@ -28,7 +28,12 @@ def limits(record: RunRecord) -> list[str]:
     """Sentences, the weightiest first."""
     measured = record.edited or record.baseline
     if not measured:
-        return ["No model's answers were measured in this run."]
+        return [
+            "Edits were judged on validation prompts alone, by which one was picked: measured again on other prompts, "
+            "the one that was taken may do less well."
+            if record.search
+            else "No model's answers were measured in this run."
+        ]
     return [
         *_model(record),
         *_judges(measured),

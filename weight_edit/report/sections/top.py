@@ -32,6 +32,8 @@ class Certificate:
 
 def headline(record: RunRecord) -> str:
     """The title of the page."""
+    if not record.state:
+        return f"A search for the best edit of {record.model}"
     return text(record.recipe.get("title")) or f"What was done to {record.model}"
 
 
@@ -39,7 +41,10 @@ def deed(record: RunRecord) -> list[str]:
     """What was edited and what it is for, in a few sentences."""
     steps, status = _steps(record.recipe), text(record.state.get("status"))
     if not record.state:
-        return [f"A search for the best edit of {record.model}; no checkpoint was written."]
+        return [
+            "Many edits were scored, and the answers under the best of them judged; no checkpoint was written.",
+            "The edits change how often the model refuses.",
+        ]
     if not steps:
         return [f"{record.model} was measured and looked into; no checkpoint was written."]
     summaries = [edit_summary(step) for step in steps]
