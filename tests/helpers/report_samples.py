@@ -222,6 +222,8 @@ def sample_run(folder: Path, **changed: Any) -> Path:
     write_directions(folder / "directions.safetensors")
     write_studies(folder / "studies")
     write_json(folder / "search" / "search.json", search())
+    (folder / "search" / "points").mkdir()
+    (folder / "search" / "points" / "01-point2.yaml").write_text("model: sample\n", encoding="utf-8")
     write_json(folder / "geometry.json", geometry())
     return folder
 
@@ -321,7 +323,7 @@ def geometry() -> dict[str, Any]:
     separation = [
         {"layer": layer, "base": estimated(0.9, 0.1), "edited": estimated(0.6, 0.1)} for layer in range(LAYERS + 1)
     ]
-    control = [{"layer": layer, "base": estimated(0.5, 0.1)} for layer in range(LAYERS + 1)]
+    control = [{"layer": layer, **estimated(0.5, 0.1)} for layer in range(LAYERS + 1)]
     components = [
         {"layer": layer, "class": name, "model": model, **mean(2.0 * layer * (model == "base"))}
         for layer in range(LAYERS + 1)

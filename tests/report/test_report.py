@@ -202,7 +202,7 @@ def test_a_run_that_is_not_finished_and_one_without_an_edit(run: Path, tmp_path:
 
 def test_a_search_alone(run: Path) -> None:
     said = page(run / "search").text
-    assert "A search for the best edit" in said
+    assert "A search for the best edit of sample" in said
     assert "the least damage that keeps the bounds" in said
     assert "point2 taken sampler 0.0333 10.0 % [2.8, 30.1]" in said
 
@@ -243,7 +243,7 @@ def test_several_runs_are_compared_in_pairs_on_the_prompts_that_they_share(run: 
     made = page_of([RunRecord.read(run), RunRecord.read(other)])
     table = next(figure for figure in made.figures if figure.name == "paired").table
     first = table.rows[0]
-    assert first[0] == "other against sample: requests that the base refuses"
+    assert first[0] == "other against sample: refused requests"
     # Ten of 39 prompts were answered by the one and refused by the other.
     assert first[1:3] == ("39", "+25.6 [+14.4, +41.1]")
     assert first[4] == "higher"

@@ -64,11 +64,12 @@ def dots(
     """
     kept = [row for row in data if row]
     names = [name for name in series if any(row["series"] == name for row in kept)]
-    form = ".0%" if percent else "~g"
+    # Without a form, an axis has the digits that its ticks need.
+    form = ".0%" if percent else None
     ends = list(domain) if domain else [0, 1] if percent else None
     scale: dict[str, Any] = {"domain": ends, "nice": False} if ends else {"zero": zero, "nice": True}
     x: dict[str, Any] = {"field": "value", "type": "quantitative", "scale": scale}
-    x["axis"] = {"title": title or None, "format": form, "tickCount": 5, "grid": True}
+    x["axis"] = {"title": title or None, "tickCount": 5, "grid": True, **({} if form is None else {"format": form})}
     colour = {
         "field": "series",
         "type": "nominal",
@@ -125,7 +126,7 @@ def dots(
 def quantitative(field: str, title: str, *, percent: bool, domain: Sequence[float] | None = None) -> dict[str, Any]:
     """An axis of numbers."""
     scale: dict[str, Any] = {"domain": list(domain), "nice": False} if domain else {"nice": True, "zero": False}
-    axis = {"title": title, "format": ".0%" if percent else "~g", "tickCount": 5}
+    axis = {"title": title, "tickCount": 5, **({"format": ".0%"} if percent else {})}
     return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
 
 
@@ -176,11 +177,15 @@ def curves(
     colour["scale"] = {"domain": names, "range": [series[name][0] for name in names]}
     shape = {**colour, "scale": {"domain": names, "range": [series[name][1] for name in names]}}
     dash = {**colour, "scale": {"domain": names, "range": [list(series[name][2]) for name in names]}}
-    percent = y["axis"]["format"] == ".0%"
+    percent = y["axis"].get("format") == ".0%"
     form = ".1%" if percent else ".4~g"
     tooltip = [
         {"field": "series", "title": " "},
-        {"field": "x", "title": str(x["axis"]["title"]), "format": ".4~g" if x["axis"]["format"] == "~g" else ".1%"},
+        {
+            "field": "x",
+            "title": str(x["axis"]["title"]),
+            "format": ".1%" if x["axis"].get("format") == ".0%" else ".4~g",
+        },
         {"field": "y", "title": str(y["axis"]["title"]), "format": form},
         *([{"field": "low", "title": "from", "format": form}, {"field": "high", "title": "to", "format": form}]),
     ]
@@ -223,11 +228,10 @@ def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[st
     """The name of each curve beside its last point, as far apart that they can be read."""
     last = {row["series"]: row for row in rows}
     ends = [{"series": name, "x": last[name]["x"], "y": last[name]["y"], "label": wrapped(name, 16)} for name in names]
-    domain = y["scale"].get("domain") or [
-        min((row["y"] for row in rows), default=0),
-        max((row["y"] for row in rows), default=1),
-    ]
-    size = (domain[1] - domain[0]) or 1.0
+    ends_of_y = [row[key] for row in rows for key in ("y", "low", "high") if row.get(key) is not None]
+    domain = y["scale"].get("domain") or [min(ends_of_y, default=0), max(ends_of_y, default=1)]
+    # An axis without a domain of its own reaches somewhat further, to round numbers.
+    size = (domain[1] - domain[0]) * (1.0 if "domain" in y["scale"] else 1.2) or 1.0
     beside: list[dict[str, Any]] = []
     for end in sorted(ends, key=lambda each: float(each["y"])):
         lines = end["label"].count("\n") + 1

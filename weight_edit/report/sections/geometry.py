@@ -15,7 +15,7 @@ _MODELS = {"base": BEFORE, "edited": AFTER}
 _WORDS = {
     "refused": "refused requests",
     "answered": "ordinary requests",
-    "over_refused": "harmless, refused by the base",
+    "over_refused": "over-refused, harmless ones",
     "harmless_looking": "harmless-looking",
 }
 _DEALT = "dealt at random"
@@ -212,8 +212,8 @@ def _separation(found: Mapping[str, Any]) -> Iterator[Figure]:
     known = [*rows(found.get("separation"), _MOST_LAYERS), *({**row, "is_chance": True} for row in chance)]
     for row in known:
         layer = whole(row.get("layer"))
-        for name, model in ({"base": _DEALT} if row.get("is_chance") else _MODELS).items():
-            area = estimate(row.get(name))
+        for name, model in ({"": _DEALT} if row.get("is_chance") else _MODELS).items():
+            area = estimate(row.get(name) if name else row)
             if layer is None or area is None:
                 continue
             data.append({"series": model, "x": layer, "y": area.value, "low": area.low, "high": area.high})

@@ -32,20 +32,26 @@ class Certificate:
 
 def headline(record: RunRecord) -> str:
     """The title of the page."""
+    if not record.state:
+        return f"A search for the best edit of {record.model}"
     return text(record.recipe.get("title")) or f"What was done to {record.model}"
 
 
 def deed(record: RunRecord) -> list[str]:
     """What was edited and what it is for, in a few sentences."""
-    steps = _steps(record.recipe)
+    steps, status = _steps(record.recipe), text(record.state.get("status"))
     if not record.state:
-        return [f"A search for the best edit of {record.model}; no checkpoint was written."]
+        return [
+            "Many edits were scored, and the answers under the best of them judged; no checkpoint was written.",
+            "The edits change how often the model refuses.",
+        ]
     if not steps:
         return [f"{record.model} was measured and looked into; no checkpoint was written."]
     summaries = [edit_summary(step) for step in steps]
-    said = [f"{record.model}, with {'; then '.join(summaries)}, {_where(steps)}.{_found(record)}"]
+    made = bool(record.edited or record.verification or status == "done")
+    verb = "with" if made else "which is to have"
+    said = [f"{record.model}, {verb} {'; then '.join(summaries)}, {_where(steps)}.{_found(record)}"]
     said += purpose([{"directions": _concept(record)}])
-    status = text(record.state.get("status"))
     if status != "done":
         said.append(
             f"This run is not finished (its status: {status or 'not recorded'}); the page shows what it has so far."
@@ -133,11 +139,13 @@ def overview(record: RunRecord) -> Figure | None:
     columns = ("measure", "prompts", "before", "after", "difference, points")
     if not record.edited:
         columns, lines = ("measure", "prompts", "rate"), [line[:3] for line in lines]
+    marked = ""
+    if any("chance?" in line[-1] for line in lines):
+        marked = " Where a difference is marked “chance?”, the paired test cannot tell it from none."
     return Figure(
         name="before-and-after",
         title="Before and after the edit" if record.edited else "The model as it is",
-        reading="Dots are shares of the prompts, bars and brackets 95% intervals. Where a difference is marked "
-        "“chance?”, the paired test cannot tell it from none.",
+        reading=f"Dots are shares of the prompts, bars and brackets 95% intervals.{marked}",
         alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
         spec=dots(data, beside=beside),
         narrow=dots(_broken(data), beside={wrapped(label, 20): said for label, said in beside.items()}, line=50),
