@@ -72,6 +72,15 @@ def step(tensor: torch.Tensor, units: torch.Tensor, count: int) -> torch.Tensor:
     return found
 
 
+def test_the_relative_change_of_each_tensor(sample):
+    base, out = (load_file(folder / "model.safetensors") for folder in (sample.base.path, sample.out))
+    changes = {check.tensor: check.change for check in sample.report().edits}
+    assert changes.keys() == sample.axes.keys()
+    for name, change in changes.items():
+        moved = (out[name].double() - base[name].double()).norm() / base[name].double().norm()
+        assert change == pytest.approx(float(moved), rel=0.02)
+
+
 def test_the_formula_rounded_once_passes(sample):
     report = sample.report()
     assert report.problems == ()

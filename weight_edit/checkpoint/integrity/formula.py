@@ -6,9 +6,10 @@ The part left along the directions is measured in the same pass.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from weight_edit.checkpoint.tensor.along import Along
 from weight_edit.checkpoint.tensor.edited import EditedStrip, EditedTensor, TensorWriter
@@ -56,6 +57,7 @@ class TensorCheck:
         rounding: |stored - exact| / |exact|; None where storing is plain rounding.
         kept: <stored - base, exact - base> / |exact - base|^2, the share of the edit in the file; None likewise.
         rescaled: blocks of which the formula makes the scale anew; None likewise.
+        change: |exact - base| / |base|, Frobenius norms; None where only the format changed, or the base's is 0.
     """
 
     tensor: str
@@ -70,6 +72,7 @@ class TensorCheck:
     rounding: float | None
     kept: float | None = None
     rescaled: int | None = None
+    change: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -149,7 +152,7 @@ class _Check:
         self._edited, self._target = edited, edited.target
         self._inexact = self._different = self._non_finite = self._upwards = 0
         self._changed = edited.source.parts != edited.target.parts
-        self._error = self._wanted = self._change = self._made = 0.0
+        self._error = self._wanted = self._change = self._made = self._base = 0.0
         self._rescaled = 0
         self._before = self._after = self._exact = None
         self._entries = self._target.slabs * self._target.rows * self._target.cols
@@ -166,22 +169,30 @@ class _Check:
         # A scale that stands for the whole tensor is compared by itself.
         if any(part in there and not np.array_equal(raw, there[part]) for part, raw in strip.stored.items()):
             self._count(strip, there)
-        if self._target.lossy:
-            for first, values in strip.tiles:
-                end = first + values.shape[1]
-                gap = self._target.decode(there, strip.last - strip.first, first, end) - values
-                self._error += dot(gap, gap)
-                self._wanted += dot(values, values)
-                change = values - self._edited.source.decode(strip.before, strip.last - strip.first, first, end)
-                size = dot(change, change)
-                self._change += size
-                self._made += size + dot(gap, change)
-            self._rescaled += strip.rescaled
+        if self._target.lossy or self._edited.map is not None:
+            self._measure(strip, there)
         if self._before is not None and self._after is not None and self._exact is not None:
             # The last use of the strip: its numbers are changed, and in memory that is used again here.
             self._exact.add_tiles(strip.tiles, strip.first, strip.last)
             self._before.add(strip.before, strip.first, strip.last)
             self._after.add(there, strip.first, strip.last)
+
+    def _measure(self, strip: EditedStrip, there: Strip) -> None:
+        """Add a strip's squared lengths: of its base and its change, and of what storing makes of them."""
+        rows = strip.last - strip.first
+        for first, values in strip.tiles:
+            end = first + values.shape[1]
+            before = self._edited.source.decode(strip.before, rows, first, end, _beside)
+            self._base += dot(before, before)
+            change = np.subtract(values, before, out=before)
+            size = dot(change, change)
+            self._change += size
+            if self._target.lossy:
+                gap = self._target.decode(there, rows, first, end) - values
+                self._error += dot(gap, gap)
+                self._wanted += dot(values, values)
+                self._made += size + dot(gap, change)
+        self._rescaled += strip.rescaled
 
     def _count(self, strip: EditedStrip, there: Strip) -> None:
         rows = strip.last - strip.first
@@ -239,7 +250,13 @@ class _Check:
             rounding=rounding,
             kept=kept,
             rescaled=rescaled,
+            change=None if self._edited.map is None or not self._base else math.sqrt(self._change / self._base),
         )
+
+
+def _beside(purpose: str, count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Memory that is used again, other than that of a strip's numbers."""
+    return scratch(f"base's {purpose}", count, dtype)
 
 
 def _near(
