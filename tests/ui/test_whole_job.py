@@ -147,6 +147,7 @@ def test_from_a_model_to_a_verified_checkpoint_and_its_report(browser: Any, serv
     visit.step(1)
     visit.wait("#step-1 .we-field-error", "img")
     visit.choose("#model", "organism")
+    visit.page.wait_for_function("document.querySelector('#target input').value == 'organism:refused:train'")
     visit.step(2)
     visit.choose("#target", "organism:refusd")
     visit.page.click("#look-prompts")
